@@ -1,0 +1,52 @@
+# Everything here sets itself up: Python 3.11 or later and a package index are all that is needed.
+#
+#   make demo    listen to the recordings in examples/ with the default model
+#   make test    lint, types, layers and tests
+#   make setup   only set up .venv
+#
+# PYTHON=python3.12 picks an interpreter; PIP_FLAGS adds options to pip, such as an index with CPU-only builds of torch.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt
+PENGI := $(BIN)/pengi
+
+.PHONY: demo test setup lint clean
+.DEFAULT_GOAL := test
+
+setup: $(VENV)/test.stamp
+
+demo: $(VENV)/run.stamp
+	@sh examples/demo.sh
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "pengi needs Python 3.11 or later; name one with 'make PYTHON=python3.12 ...'" >&2; exit 1; }
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# torch comes first and pinned: resolved together with the rest, it can bring gigabytes of GPU libraries along.
+$(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing pengi (a few minutes the first time)"
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	@echo "Installing what the tests need"
+	@$(PIP) --editable '.[test,train]'
+	@touch $@

@@ -1,0 +1,42 @@
+"""Spectrogram front ends as differentiable torch functions, units stated.
+
+Shape suffixes: B clips, S samples, F frames, K frequency bins, M mel bands.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def hz_to_mel_htk(frequency_hz: Tensor) -> Tensor:
+    """HTK mel scale: ``1127 ln(1 + f / 700)``."""
+    return 1127.0 * torch.log1p(frequency_hz / 700.0)
+
+
+def mel_filterbank_htk(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float) -> Tensor:
+    """Triangular filters ``float32[K, M]`` whose slopes are straight on the mel axis.
+
+    This is TensorFlow's ``linear_to_mel_weight_matrix``, on which YAMNet was trained: unlike the usual filterbanks the
+    triangles are linear in mel, not in Hz, and the constant (0 Hz) bin belongs to no band.
+    """
+    bins_mel = hz_to_mel_htk(torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64))[:, None]
+    limits = hz_to_mel_htk(torch.tensor([low_hz, high_hz], dtype=torch.float64))
+    edges = torch.linspace(float(limits[0]), float(limits[1]), bands + 2, dtype=torch.float64)
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins_mel - lower) / (centre - lower)
+    falling = (upper - bins_mel) / (upper - centre)
+    weights_KM = torch.minimum(rising, falling).clamp(min=0.0)
+    weights_KM[0] = 0.0
+    return weights_KM.float()
+
+
+def frame_count(samples: int, window: int, hop: int) -> int:
+    """Number of whole frames in ``samples`` samples, the first one starting at sample 0 (no centring)."""
+    return max(0, 1 + (samples - window) // hop)
+
+
+def magnitude_spectrogram(waveform_BS: Tensor, window: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Magnitudes ``float32[B, F, K]`` of uncentred frames, each ``len(window)`` samples long, zero-padded to ``n_fft``."""
+    frames_BFW = waveform_BS.unfold(-1, window.numel(), hop)
+    return torch.fft.rfft(frames_BFW * window, n=n_fft).abs()

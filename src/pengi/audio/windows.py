@@ -1,0 +1,97 @@
+"""Cutting waveforms: to one length for training and encoders, or into sliding windows over audio of any length.
+
+Pure functions over mono waveforms ``float32[S]``; lengths, hops and starts are counted in samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.errors import InputError
+
+
+def crop(
+    samples: NDArray[np.float32],
+    length: int,
+    *,
+    at: Literal["start", "centre"] = "start",
+    generator: np.random.Generator | None = None,
+) -> NDArray[np.float32]:
+    """At most ``length`` samples: from a random place if there is a ``generator`` (training), otherwise from ``at``.
+
+    A waveform that is short enough comes back as it is, and then nothing is drawn from the generator.
+    """
+    spare = len(samples) - length
+    if spare <= 0:
+        return samples
+    start = 0 if at == "start" else spare // 2
+    if generator is not None:
+        start = int(generator.integers(spare + 1))
+    return samples[start : start + length]
+
+
+def tile(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """At least ``length`` samples: a shorter waveform is repeated from its start (the paper's way with short clips)."""
+    assert len(samples), "an empty waveform cannot be repeated"
+    return samples if len(samples) >= length else np.resize(samples, length)
+
+
+def pad(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """At least ``length`` samples: a shorter waveform gets zeros behind it."""
+    return np.pad(samples, (0, max(0, length - len(samples))))
+
+
+def sliding(
+    blocks: Iterable[NDArray[np.float32]], window: int, hop: int, *, min_tail: int = 1
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Windows over a waveform that arrives in blocks, as from ``decode.stream``; where the blocks part is irrelevant.
+
+    Window ``k`` starts at ``k * hop`` and is ``window`` samples long. Every sample is in some window, so that nothing
+    at the end goes unheard; only the last window may be of another length:
+
+    * shorter, if the waveform ends in it. It is not padded, and it holds at least ``min_tail`` samples that are in no
+      window before it (a waveform shorter than that is a window of its own).
+    * longer, if fewer than ``min_tail`` samples are left behind it: they join it, instead of making a window too short
+      to be understood. With the default of 1 this never happens.
+
+    Memory holds one window, one block and ``min_tail`` samples.
+
+    Yields:
+        ``(start, float32[S])``; nothing for an empty waveform.
+
+    Raises:
+        InputError: if ``window``, ``hop`` or ``min_tail`` is not positive, or if ``hop`` is longer than ``window``,
+            which would leave gaps.
+    """
+    if window < 1 or not 1 <= hop <= window or min_tail < 1:
+        raise InputError(
+            "windows need a positive length and a positive hop no longer than the window,"
+            f" not window {window}, hop {hop}, shortest tail {min_tail} (in samples)"
+        )
+    return _sliding(blocks, window, hop, min_tail)
+
+
+def _sliding(
+    blocks: Iterable[NDArray[np.float32]], window: int, hop: int, min_tail: int
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    start = 0
+    parts: list[NDArray[np.float32]] = []  # the waveform from ``start`` on, as far as it has arrived
+    held = 0
+    for block in blocks:
+        parts.append(block)
+        held += len(block)
+        if held < window + min_tail:
+            continue
+        buffer = np.concatenate(parts)
+        # Only min_tail samples beyond a window show that it is not the last.
+        while len(buffer) >= window + min_tail:
+            yield start, buffer[:window].copy()
+            buffer = buffer[hop:]
+            start += hop
+        parts, held = [buffer], len(buffer)
+    if held:
+        yield start, np.concatenate(parts)

@@ -1,0 +1,135 @@
+"""Checkpoints: a folder with ``config.json``, ``model.safetensors`` (what is trained) and ``README.md`` (model card).
+
+Frozen parts are not stored: the configuration names them and pins the hash of the file they were made from. An audio
+encoder of which any layer is trained is stored whole, so that it needs no other file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pengi import weights
+from pengi.config import CONFIG_FILE, ModelConfig, read_json
+from pengi.encoders import build_encoder, encoder_spec
+from pengi.errors import CheckpointError
+from pengi.language_model import LanguageModel
+from pengi.model import PengiModel
+from pengi.text_encoder import SentenceEncoder
+
+WEIGHTS_FILE = "model.safetensors"
+TINY_LANGUAGE_MODEL = "tiny-random"
+TINY_TEXT_ENCODER = "tiny-random"
+
+
+def _folder(name: str, tiny: str) -> Path | None:
+    if name == tiny:
+        return None
+    local = Path(name)
+    return local if local.is_dir() else weights.resolve(name)
+
+
+def _build(config: ModelConfig, lm_dtype: torch.dtype, *, stock: bool) -> PengiModel:
+    """Resolve every path first, then build: a missing download is met before any work is done."""
+    language_model = _folder(config.language_model.name, TINY_LANGUAGE_MODEL)
+    text_encoder = _folder(config.text.encoder, TINY_TEXT_ENCODER) if config.text.encoder else None
+    stock_folders = []
+    for branch in config.audio:
+        name = encoder_spec(branch.encoder).weights
+        wanted = name is not None and (stock or not branch.trained)
+        stock_folders.append(weights.resolve(name) if wanted and name is not None else None)
+    return PengiModel(
+        config,
+        [build_encoder(branch, folder) for branch, folder in zip(config.audio, stock_folders, strict=True)],
+        _text_encoder(config, text_encoder),
+        LanguageModel.from_folder(language_model, lm_dtype) if language_model else LanguageModel.tiny(),
+    )
+
+
+def _text_encoder(config: ModelConfig, folder: Path | None) -> SentenceEncoder | None:
+    if config.text.encoder is None:
+        return None
+    return SentenceEncoder.from_folder(folder) if folder else SentenceEncoder.tiny()
+
+
+def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiModel:
+    """A model to train: stock encoders, fresh mappers.
+
+    Raises:
+        ConfigError, WeightsError: for unknown names and weights that cannot be had.
+    """
+    return _build(config, lm_dtype, stock=True)
+
+
+def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
+    """What a checkpoint holds, by name: mappers and the audio encoders that are trained."""
+    frozen = tuple(f"audio.{index}.encoder." for index, branch in enumerate(model.config.audio) if not branch.trained)
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith(("audio.", "text_mapper.")) and not name.startswith(frozen or ("\0",))
+    }
+
+
+def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = torch.float32) -> None:
+    """Write a checkpoint; each file appears whole or not at all.
+
+    Args:
+        model: what to store.
+        folder: made if need be.
+        card: text of the model card (Markdown).
+        dtype: of the stored floating-point tensors.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in stored_tensors(model).items()
+    }
+    partial = folder / f"{WEIGHTS_FILE}.partial"
+    save_file(tensors, partial, metadata={"format": "pt", "model": model.config.name})
+    partial.replace(folder / WEIGHTS_FILE)
+    for name, text in ((CONFIG_FILE, model.config.model_dump_json(indent=2) + "\n"), ("README.md", card)):
+        partial = folder / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / name)
+
+
+def load(folder: Path, lm_dtype: torch.dtype = torch.float32) -> PengiModel:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: if a file is missing or malformed, or its tensors do not fit the configuration.
+        ConfigError, WeightsError: as for :func:`create`.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"no checkpoint folder at '{folder}'")
+    config = read_json(ModelConfig, folder / CONFIG_FILE)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise CheckpointError(f"the checkpoint '{folder}' has no {WEIGHTS_FILE}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"'{path}' is not a readable safetensors file ({error})") from error
+    model = _build(config, lm_dtype, stock=False)
+    _fill(model, tensors, path)
+    return model.eval()
+
+
+def _fill(model: PengiModel, tensors: dict[str, Tensor], path: Path) -> None:
+    expected = stored_tensors(model)
+    missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unknown:
+        what = f"lacks '{missing[0]}'" if missing else f"has '{unknown[0]}', which its configuration does not explain"
+        raise CheckpointError(f"'{path}' {what} ({len(missing)} missing, {len(unknown)} unknown tensors)")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{list(tensor.shape)} instead of {list(expected[name].shape)}"
+            raise CheckpointError(f"'{path}': tensor '{name}' has shape {shapes}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"'{path}': tensor '{name}' holds values that are not finite")
+    model.load_state_dict(tensors, strict=False)

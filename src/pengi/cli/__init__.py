@@ -1,0 +1,62 @@
+"""The ``pengi`` command: one file per group of commands, thin, and no torch before a command needs it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pengi.cli.embedding import embed
+from pengi.cli.evaluating import evaluate
+from pengi.cli.listening import ask, classify, describe, timeline
+from pengi.cli.models import models, pull
+from pengi.cli.training import train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pengi",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Results go to stdout, progress and errors to stderr. Of many files a bad one is an error entry and the rest "
+        "goes on. Exit codes: 0 done, 1 internal error, 2 a mistake in the arguments or in any of the files."
+    ),
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from pengi import __version__
+
+        typer.echo(f"pengi {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _pengi(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Ask a recording questions in plain words."""
+
+
+_LISTEN, _MODELS = "Listen", "Measure and train"
+app.command(rich_help_panel=_LISTEN)(describe)
+app.command(rich_help_panel=_LISTEN)(ask)
+app.command(rich_help_panel=_LISTEN)(classify)
+app.command(rich_help_panel=_LISTEN)(timeline)
+app.command(rich_help_panel=_LISTEN)(embed)
+app.command("eval", rich_help_panel=_MODELS)(evaluate)
+app.command(rich_help_panel=_MODELS)(train)
+app.command(rich_help_panel=_MODELS)(models)
+app.command(rich_help_panel=_MODELS)(pull)
+
+
+def main() -> None:
+    """Run the command line; never returns."""
+    app()

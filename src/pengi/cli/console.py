@@ -1,0 +1,164 @@
+"""What a command says and where: results on stdout, everything else on stderr; errors as sentences, exit codes.
+
+Exit codes: 0 done; 1 an error of this program; 2 a mistake in the arguments or files, also if only one of many files
+failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ParamSpec
+
+import typer
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from pengi.errors import PengiError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+EXIT_INTERNAL = 1
+EXIT_USER = 2
+EXIT_INTERRUPTED = 130
+# A pipe or a file has no width: tables are not squeezed into 80 columns there.
+_UNLIMITED_COLUMNS = 10_000
+
+P = ParamSpec("P")
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose errors end in one sentence on stderr and an exit code; ``--debug`` shows the traceback too."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        debug = bool(kwargs.get("debug"))
+        _log_to_stderr(debug)
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt as error:
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # Python flushes stdout once more at exit; nobody reads it, so it must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_INTERNAL) from error
+        except PengiError as error:
+            if debug:
+                traceback.print_exc()
+            say_error(str(error))
+            raise typer.Exit(EXIT_USER) from error
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            hint = "" if debug else "; run it again with --debug for the traceback"
+            say_error(f"internal error ({type(error).__name__}: {_first_line(str(error))}){hint}")
+            raise typer.Exit(EXIT_INTERNAL) from error
+
+    return run
+
+
+def say(*renderables: RenderableType) -> None:
+    """Print results for people on stdout, without wrapping lines where stdout is not a terminal."""
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _UNLIMITED_COLUMNS
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def say_json(value: object) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def say_error(sentence: str) -> None:
+    """Print one sentence on stderr."""
+    _stderr().print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
+
+
+def say_note(sentence: str) -> None:
+    """Print a remark on stderr."""
+    _stderr().print(Text(sentence, style="dim"), soft_wrap=True)
+
+
+@contextmanager
+def announced(doing: str) -> Iterator[None]:
+    """Show ``doing`` on a terminal's stderr for as long as it takes.
+
+    The line is not redrawn, so whatever is printed meanwhile (a download's bar) simply takes its place.
+    """
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{doing} …\r")
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            sys.stderr.write("\x1b[2K")
+            sys.stderr.flush()
+
+
+class Waiting:
+    """A bar on a terminal's stderr: moved with :meth:`advance`, out of the way inside :meth:`hidden`."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar = bar
+        self._task = task
+
+    def advance(self, count: int) -> None:
+        self._bar.advance(self._task, count)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Print inside: stdout and stderr may be the same terminal, where a bar and a result would mix."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+
+@contextmanager
+def progress(doing: str, total: int | None = None) -> Iterator[Waiting]:
+    """A bar (a spinner without ``total``) on stderr for as long as it takes; nothing where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = [BarColumn(), MofNCompleteColumn()] if total is not None else [SpinnerColumn()]
+    # Redirecting stdout would send results to the bar's stream, stderr.
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        *columns,
+        TimeElapsedColumn(),
+        console=_stderr(),
+        transient=True,
+        redirect_stdout=False,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        yield Waiting(bar, bar.add_task(doing, total=total))
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def _log_to_stderr(debug: bool) -> None:
+    """The package's own log: its progress messages as they are, all of it with ``--debug``."""
+    log = logging.getLogger("pengi")
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", 1)[0]

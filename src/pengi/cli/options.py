@@ -1,0 +1,85 @@
+"""The options that several commands share, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pengi.errors import InputError
+
+_GENERATION = "Generation"
+_COMMON = "Common"
+_FORMATS = "wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm"
+DEFAULT_MODEL = "pengi-mini"
+AUTO = "auto"
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILE...", help=f"Recordings: {_FORMATS}.", show_default=False),
+]
+File = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help=f"A recording: {_FORMATS}.", show_default=False),
+]
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="NAME", help="Name or folder of a model.", rich_help_panel=_COMMON),
+]
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_COMMON),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON on stdout: one object, or a list for many files.", rich_help_panel=_COMMON),
+]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error and the log.", rich_help_panel=_COMMON),
+]
+
+Beams = Annotated[
+    int | None,
+    typer.Option("--beams", min=1, help="Width of the beam search; 1 is greedy.", rich_help_panel=_GENERATION),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.", rich_help_panel=_GENERATION),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", min=0.0, help="Sample instead of searching; higher is freer.", rich_help_panel=_GENERATION
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p", min=0.0, max=1.0, help="Sample from the likeliest tokens of this total.", rich_help_panel=_GENERATION
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Seed of the sampling.", rich_help_panel=_GENERATION),
+]
+
+
+def read_label_lines(path: Path) -> list[str]:
+    """Labels of a text file, one a line; blank lines are skipped.
+
+    Raises:
+        InputError: if the file cannot be read as text or holds no label.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise InputError(f"no labels file at '{path}'") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' cannot be read as a text file with one label a line") from error
+    labels = [line.strip() for line in lines if line.strip()]
+    if not labels:
+        raise InputError(f"'{path}' holds no labels; write one label a line")
+    return list(dict.fromkeys(labels))

@@ -1,0 +1,152 @@
+"""Model configurations: frozen pydantic models in which an unknown key is an error that names the nearest key.
+
+``config.json`` of a checkpoint is one :class:`ModelConfig`. It says which encoders, mappers, text encoder and language
+model make up a Pengi, and nothing about how it was trained.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pengi.errors import ConfigError
+
+CONFIG_FILE = "config.json"
+
+
+class Frozen(BaseModel):
+    """Immutable settings; keys that are not fields are rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], origin: str) -> Self:
+        """Validate ``values``; ``origin`` names the file or command they came from.
+
+        Raises:
+            ConfigError: for the first unknown key (with the nearest known one) or wrong value.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{origin}: {_explain(cls, error)}") from error
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        unknown = str(first["loc"][-1])
+        near = difflib.get_close_matches(unknown, sorted(_known_keys(model)), n=1, cutoff=0.0)
+        return f"unknown key '{path}'; did you mean '{near[0]}'?" if near else f"unknown key '{path}'"
+    return f"'{path}': {first['msg'][:1].lower()}{first['msg'][1:]}"
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    """Field names of a model and of every model nested in it."""
+    keys: set[str] = set()
+    pending: list[Any] = [model]
+    seen: set[Any] = set()
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            keys |= set(current.model_fields)
+            pending += [field.annotation for field in current.model_fields.values()]
+        else:
+            pending += getattr(current, "__args__", ())
+    return keys
+
+
+class MapperConfig(Frozen):
+    """One mapping network (m1 or m2 of the paper's equation 1).
+
+    ``transformer`` is the paper's: a vector is expanded by a linear layer to ``tokens`` embeddings, which are joined with
+    ``constants`` learned ones and go through pre-norm transformer layers; what comes out at the constants' places is the
+    prefix. A sequence enters as it is, or through a linear layer for each token if its width differs. ``width`` makes
+    the layers narrower than the language model, ``positions`` tells them the order of a sequence.
+    ``mlp`` adapts each token of a sequence on its own. ``identity`` passes language-model embeddings on unchanged.
+    Learned ``constants`` stand in front of the output of ``mlp`` and ``identity``.
+    """
+
+    kind: Literal["transformer", "mlp", "identity"]
+    tokens: int = Field(40, ge=1)
+    constants: int = Field(0, ge=0)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(8, ge=1)
+    mlp_ratio: float = Field(2.0, gt=0)
+    width: int | None = Field(None, ge=1)
+    positions: bool = False
+    hidden: int = Field(1024, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    input: Literal["pooled", "sequence"] = "sequence"
+
+
+class AudioBranchConfig(Frozen):
+    """One audio encoder and the mapper behind it. The paper has one branch; a second may serve speech."""
+
+    encoder: str
+    trained: bool = True
+    frozen_layers: int = Field(0, ge=0, description="of a trained encoder, so many of the first layers stay frozen")
+    pool: int = Field(1, ge=1, description="so many neighbouring encoder outputs are averaged to one audio token")
+    window_s: float = Field(10.0, gt=0, description="longest audio one forward pass of the encoder sees, in seconds")
+    max_tokens: int = Field(20, ge=1, description="longer token sequences are averaged in time to this many")
+    mapper: MapperConfig
+
+
+class TextBranchConfig(Frozen):
+    """How the prompt reaches the language model.
+
+    With an ``encoder`` the prompt becomes one sentence embedding (paper, figure 2). Without one its language-model token
+    embeddings go through the mapper, the paper's "no text encoder" form.
+    """
+
+    encoder: str | None = None
+    max_tokens: int = Field(40, ge=1)
+    mapper: MapperConfig
+
+
+class LanguageModelConfig(Frozen):
+    """A frozen causal language model: a name known to ``pengi.weights`` or a folder in Hugging Face layout."""
+
+    name: str
+    target_prefix: str = Field(" ", description="stands before every target, so that it continues the prompt")
+    target_tokens: int = Field(77, ge=2, description="targets are cut to this many tokens, end token included")
+
+
+class ModelConfig(Frozen):
+    """Everything that determines a Pengi's architecture."""
+
+    name: str
+    audio: tuple[AudioBranchConfig, ...] = Field(min_length=1)
+    text: TextBranchConfig
+    language_model: LanguageModelConfig
+    frozen_sha256: dict[str, str] = Field(
+        default_factory=dict, description="name of each frozen part -> SHA-256 of the source file it was made from"
+    )
+
+
+T = TypeVar("T", bound=Frozen)
+
+
+def read_json(model: type[T], path: Path) -> T:
+    """Read one configuration from a JSON file.
+
+    Raises:
+        ConfigError: if the file is missing, is not JSON or does not fit the model.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no configuration at '{path}'") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"'{path}' must hold one JSON object")
+    return model.parse(values, str(path))

@@ -1,0 +1,131 @@
+"""Frozen features of clips, computed once and kept on disk.
+
+What comes before the first trained layer of an encoder never changes in training, so it is computed once per clip and
+read back from a memory-mapped file: float16, all clips one behind the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pengi import weights
+from pengi.audio.decode import load
+from pengi.config import AudioBranchConfig
+from pengi.data.manifest import Clip
+from pengi.encoders import AudioEncoder, encoder_spec
+from pengi.errors import AudioError, ManifestError
+from pengi.progress import track
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+MOST_BAD_ROWS = 0.01
+META_FILE, VALUES_FILE = "features.json", "values.f16"
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """Features of clips of one encoder, by clip id."""
+
+    values_Nx: np.ndarray[Any, np.dtype[np.float16]]
+    spans: dict[str, tuple[int, int]]
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self.spans
+
+    def tokens(self, clip_id: str) -> int:
+        """Number of feature vectors of a clip."""
+        start, end = self.spans[clip_id]
+        return end - start
+
+    def get(self, clip_id: str) -> Tensor:
+        """``float32[T, ...]``."""
+        start, end = self.spans[clip_id]
+        return torch.from_numpy(np.asarray(self.values_Nx[start:end], dtype=np.float32))
+
+    def batch(self, clip_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Features ``float32[B, T, ...]`` of clips, zero-padded, and their mask ``bool[B, T]``."""
+        rows = [self.get(clip_id) for clip_id in clip_ids]
+        lengths = torch.tensor([len(row) for row in rows])
+        mask_BT = torch.arange(int(lengths.max())) < lengths[:, None]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask_BT
+
+
+def cached_features(
+    clips: Sequence[Clip], audio_root: Path, encoder: AudioEncoder, branch: AudioBranchConfig
+) -> FeatureCache:
+    """Features of all clips that can be read, from the cache if these clips were computed before.
+
+    Args:
+        clips: their ``audio`` is relative to ``audio_root``.
+        audio_root: the manifest's folder.
+        encoder: with the weights that training starts from.
+        branch: its configuration.
+
+    Raises:
+        ManifestError: if more than 1 % of the clips cannot be read.
+    """
+    folder = weights.cache_folder().parent / "features" / _key(clips, audio_root, branch)
+    if not (folder / META_FILE).is_file():
+        _build(folder, clips, audio_root, encoder, branch)
+    meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
+    values_Nx = np.memmap(folder / VALUES_FILE, dtype=np.float16, mode="r").reshape(-1, *meta["shape"])
+    return FeatureCache(values_Nx, {clip_id: (start, end) for clip_id, start, end in meta["spans"]})
+
+
+def _key(clips: Sequence[Clip], audio_root: Path, branch: AudioBranchConfig) -> str:
+    """Names the cache by everything the features depend on."""
+    name = encoder_spec(branch.encoder).weights
+    source = weights.provenance(name)["weights_sha256"] if name else branch.encoder
+    parts: list[Any] = [FORMAT, branch.encoder, source, branch.frozen_layers, branch.pool, branch.window_s]
+    for clip in clips:
+        path = audio_root / clip.audio
+        parts.append([clip.id, clip.audio, path.stat().st_size if path.is_file() else None])
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _build(
+    folder: Path, clips: Sequence[Clip], audio_root: Path, encoder: AudioEncoder, branch: AudioBranchConfig
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder.parent))
+    spans: list[tuple[str, int, int]] = []
+    shape: list[int] = []
+    bad: list[str] = []
+    total = 0
+    with (work / VALUES_FILE).open("wb") as file:
+        for clip in track(clips, f"features ({branch.encoder})"):
+            try:
+                features_Tx = _features(audio_root / clip.audio, encoder, branch)
+            except AudioError as error:
+                log.warning("skipped %s: %s", clip.id, error)
+                bad.append(clip.id)
+                continue
+            features_Tx.tofile(file)
+            spans.append((clip.id, total, total + len(features_Tx)))
+            total += len(features_Tx)
+            shape = list(features_Tx.shape[1:])
+    if len(bad) > MOST_BAD_ROWS * len(clips):
+        shutil.rmtree(work)
+        raise ManifestError(f"{len(bad)} of {len(clips)} clips cannot be read, the first of them '{bad[0]}'")
+    (work / META_FILE).write_text(json.dumps({"shape": shape, "spans": spans, "skipped": bad}), encoding="utf-8")
+    work.rename(folder)
+
+
+@torch.no_grad()
+def _features(path: Path, encoder: AudioEncoder, branch: AudioBranchConfig) -> np.ndarray[Any, np.dtype[np.float16]]:
+    waveform_S = torch.from_numpy(load(path, encoder.sample_rate, duration_s=branch.window_s))
+    features_BTx, _ = encoder.features(waveform_S[None], torch.tensor([len(waveform_S)]))
+    return features_BTx[0].numpy().astype(np.float16)

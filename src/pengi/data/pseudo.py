@@ -1,0 +1,91 @@
+"""Pseudo-labels from stock YAMNet: tags of real clips, and points of its embedding space that stand for a class.
+
+Most of AudioSet's 521 classes have no labelled clip in a small collection, but YAMNet's own classifier says in which
+direction of its embedding space each class lies. A real embedding moved in that direction until the class's logit is
+high is a training example whose answer is the class's name: so the mapper learns to say what the encoder can hear.
+
+Shape suffixes: T audio tokens, D features of YAMNet's embedding.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pengi.data.manifest import Label
+from pengi.encoders.yamnet import YamnetTagger
+
+TAG_THRESHOLD = 0.12
+MOST_TAGS = 6
+# Logits drawn for a moved embedding: from "rather not" to "certainly", as far as real clips of a class reach.
+LOWEST_LOGIT, HIGHEST_LOGIT = -1.0, 4.0
+
+
+def class_words(display_name: str) -> str:
+    """An AudioSet display name as a person would say it: "Baby cry, infant cry" -> "baby cry"."""
+    return display_name.split(",")[0].split("(")[0].strip().lower()
+
+
+def class_labels(classes: tuple[str, ...], labels: Mapping[str, Label]) -> dict[str, Label]:
+    """For each AudioSet class the label that says it: the labels file's nearest in letters, else its own words."""
+    by_class: dict[str, list[Label]] = {}
+    for label in labels.values():
+        if label.audioset:
+            by_class.setdefault(label.audioset, []).append(label)
+    chosen = {}
+    for name in classes:
+        candidates = by_class.get(name, [])
+        if candidates:
+            chosen[name] = max(candidates, key=lambda label: _likeness(label.label, name))
+        else:
+            words = class_words(name)
+            chosen[name] = Label(label=words, phrase=words, sentence=f"The sound of {words}.", audioset=name)
+    return chosen
+
+
+def _likeness(label: str, class_name: str) -> float:
+    return difflib.SequenceMatcher(None, label.lower(), class_name.lower()).ratio()
+
+
+def tags_of(logits_TC: Tensor, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """AudioSet tags of a clip, the surest first: classes whose mean probability over the clip is high enough."""
+    probability_C = logits_TC.sigmoid().mean(0)
+    best = probability_C.topk(MOST_TAGS)
+    pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return tuple(dict.fromkeys(class_words(classes[index]) for value, index in pairs if value >= TAG_THRESHOLD))
+
+
+class ClassDirections(nn.Module):
+    """Moves embeddings of YAMNet along the weights of its own classifier."""
+
+    weight_CD: Tensor
+    bias_C: Tensor
+
+    def __init__(self, tagger: YamnetTagger) -> None:
+        super().__init__()
+        self.classes = tagger.classes
+        self.register_buffer("weight_CD", tagger.head.weight.detach().clone())
+        self.register_buffer("bias_C", tagger.head.bias.detach().clone())
+
+    def move(self, tokens_TD: Tensor, class_index: int, logit: float) -> Tensor:
+        """The nearest embeddings at which the class's logit reaches ``logit``; those beyond it stay where they are.
+
+        Features of YAMNet are means of rectified values, so that none may become negative.
+        """
+        weight_D = self.weight_CD[class_index]
+        missing_T = (logit - tokens_TD @ weight_D - self.bias_C[class_index]).clamp(min=0)
+        return (tokens_TD + missing_T[:, None] * weight_D / weight_D.square().sum()).clamp(min=0)
+
+    def draw(self, tokens_TD: Tensor, class_index: int, generator: torch.Generator) -> Tensor:
+        """Move a random stretch of at least half of the tokens to a random logit; the rest stays as background."""
+        count = len(tokens_TD)
+        length = int(torch.randint((count + 1) // 2, count + 1, (), generator=generator))
+        start = int(torch.randint(0, count - length + 1, (), generator=generator))
+        share = float(torch.rand((), generator=generator))
+        moved_TD = tokens_TD.clone()
+        logit = LOWEST_LOGIT + share * (HIGHEST_LOGIT - LOWEST_LOGIT)
+        moved_TD[start : start + length] = self.move(tokens_TD[start : start + length], class_index, logit)
+        return moved_TD

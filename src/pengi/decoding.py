@@ -1,0 +1,501 @@
+"""From a prefix of embeddings to text: greedy and beam search, sampling, label scoring and label-constrained search.
+
+Everything here works on token ids over :class:`StepModel`; what the prefix means and how the model computes is not its
+business. Clips of a batch are searched independently: each keeps its own beams, its own random numbers and its own end,
+and leaves the computation when it is done, so a clip gives the same text alone and in a batch.
+
+Shape suffixes: B clips, P prefix positions, D embedding width, V vocabulary, L labels, N rows of a step (one per
+running beam), T tokens of one call, R rows of a chunk of labels, S tokens shared by all labels, M tokens to score.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pengi.errors import InputError
+
+HEAD_ROWS = 256
+"""Positions whose logits exist at once while labels are scored: 50 MB for a vocabulary of 49,152."""
+
+State = TypeVar("State")
+
+
+class StepModel(Protocol[State]):
+    """A causal language model that reads embeddings once and then goes on token by token.
+
+    A state is never changed by a call: it can be stepped from, or selected from, any number of times.
+    """
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a text."""
+
+    def prefill(self, embeds_BPD: Tensor, mask_BP: Tensor, /) -> tuple[Tensor, State]:
+        """Read a prefix; logits float32[B, V] of the next token."""
+
+    def step(self, ids_NT: Tensor, state: State, /) -> tuple[Tensor, State]:
+        """Read further tokens; logits float32[N, T, V] after each."""
+
+    def advance(self, ids_NT: Tensor, state: State, /) -> tuple[Tensor, State]:
+        """As :meth:`step`, but hidden states [N, T, D]; :meth:`logits` turns those into logits that are needed."""
+
+    def logits(self, hidden_MD: Tensor, /) -> Tensor:
+        """Logits float32[M, V] of hidden states."""
+
+    def select(self, state: State, index_N: Tensor, /) -> State:
+        """The state of the given rows, which may repeat."""
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to search.
+
+    With ``temperature`` 0, ``beams`` = 1 is greedy search and more is beam search. With ``temperature`` above 0,
+    ``beams`` texts are drawn independently.
+
+    Raises:
+        InputError: if a value is out of range.
+    """
+
+    beams: int = 5
+    max_tokens: int = 40
+    temperature: float = 0.0
+    top_p: float = 1.0
+    """Samples come from the smallest set of tokens that has at least this probability."""
+    seed: int | None = None
+    """Same seed, same samples; none draws from the operating system."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens the text already has are divided by this where positive and multiplied where negative."""
+    no_repeat_ngram: int = 0
+    """No sequence of this many tokens appears twice in a text; 0 allows all."""
+    length_penalty: float = 1.0
+    """Beams compete by sum of log-probabilities / tokens ** length_penalty: 1 is the mean, 0 favours short texts."""
+
+    def __post_init__(self) -> None:
+        for name, smallest in (("beams", 1), ("max_tokens", 1), ("no_repeat_ngram", 0)):
+            if getattr(self, name) < smallest:
+                raise InputError(f"{name} must be at least {smallest}, not {getattr(self, name)}")
+        for name in ("temperature", "top_p", "repetition_penalty", "length_penalty"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name} must be a finite number, not {getattr(self, name)}")
+        if self.temperature < 0:
+            raise InputError(f"temperature must not be negative, not {self.temperature}; 0 takes the most likely text")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.repetition_penalty <= 0:
+            raise InputError(f"repetition_penalty must be above 0, not {self.repetition_penalty}; 1 switches it off")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One text a search has come up with."""
+
+    tokens: tuple[int, ...]
+    """Token ids without the stop token."""
+    log_probs: tuple[float, ...]
+    """The model's own natural log-probability of each token and, if finished, of the stop token: neither temperature
+    nor repetition control changes it, and a label constraint does not renormalise it."""
+    finished: bool
+    """Whether the text came to a stop token; otherwise it was cut at ``max_tokens``."""
+
+    @property
+    def score(self) -> float:
+        """Mean log-probability per token, the stop token included; a length penalty only decides which beam wins."""
+        return sum(self.log_probs) / len(self.log_probs)
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """How likely each label is as the continuation of each prefix."""
+
+    total_BL: Tensor
+    """float32[B, L]: natural log-probability of the whole label, the end token included where one was given."""
+    tokens_L: Tensor
+    """int64[L]: tokens per label, the end token included."""
+
+    @property
+    def mean_BL(self) -> Tensor:
+        """float32[B, L]: log-probability per token, which compares labels of different lengths."""
+        return self.total_BL / self.tokens_L
+
+
+class LabelTrie:
+    """A tree of labels over token ids: what may follow a beginning, and which label a whole sequence is."""
+
+    def __init__(self, labels: Sequence[Sequence[int]], end_id: int) -> None:
+        """Build the tree.
+
+        Raises:
+            InputError: if there are no labels, or one is empty, holds the end token or equals another.
+        """
+        _check_labels(labels)
+        self.end_id = end_id
+        self.longest = max(len(label) for label in labels)
+        self._index: dict[tuple[int, ...], int] = {}
+        following: dict[tuple[int, ...], set[int]] = {}
+        for position, label in enumerate(map(tuple, labels)):
+            if end_id in label:
+                raise InputError(f"label {position} holds the end token, which may only follow a label")
+            if label in self._index:
+                raise InputError(f"labels {self._index[label]} and {position} are the same")
+            self._index[label] = position
+            for length, token in enumerate((*label, end_id)):
+                following.setdefault(label[:length], set()).add(token)
+        self._following = {beginning: tuple(sorted(tokens)) for beginning, tokens in following.items()}
+
+    def allowed(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """Tokens that may follow this beginning of a label, the end token where it is a whole label."""
+        return self._following.get(tokens, ())
+
+    def index(self, tokens: tuple[int, ...]) -> int:
+        """Position of a label in the list the tree was built from.
+
+        Raises:
+            InputError: if the tokens are no whole label.
+        """
+        if tokens not in self._index:
+            raise InputError(f"the tokens {list(tokens)} are none of the labels")
+        return self._index[tokens]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """One way to extend one running beam."""
+
+    row: int
+    token: int
+    steered: float
+    """Log-probability after repetition control, which ranks beams."""
+    log_prob: float
+    """The model's own log-probability."""
+
+
+@dataclass(frozen=True)
+class _Beam:
+    tokens: tuple[int, ...] = ()
+    log_probs: tuple[float, ...] = ()
+    total: float = 0.0
+    """Sum of steered log-probabilities."""
+    row: int = 0
+    """Row of the last step that the beam extends."""
+
+    def extended(self, candidate: _Candidate) -> _Beam:
+        return _Beam(
+            (*self.tokens, candidate.token),
+            (*self.log_probs, candidate.log_prob),
+            self.total + candidate.steered,
+            candidate.row,
+        )
+
+
+@dataclass
+class _Search:
+    """The beams of one text: those that run on, and the best that have met a stop token."""
+
+    beams: int
+    length_penalty: float
+    stop_ids: frozenset[int]
+    draws: random.Random | None
+    running: list[_Beam] = field(default_factory=lambda: [_Beam()])
+    finished: list[_Beam] = field(default_factory=list)
+
+    def rank(self, beam: _Beam) -> float:
+        return beam.total / math.pow(len(beam.tokens), self.length_penalty)
+
+    def advance(self, candidates: Sequence[Sequence[_Candidate]]) -> None:
+        """Take the best extensions, given the likeliest few of each running beam.
+
+        A stop token counts only among the ``beams`` best extensions; the others are there to keep ``beams`` running.
+        """
+        extended = [
+            beam.extended(candidate)
+            for beam, row_candidates in zip(self.running, candidates, strict=True)
+            for candidate in row_candidates
+        ]
+        extended.sort(key=lambda beam: beam.total, reverse=True)
+        ended = [beam for beam in extended[: self.beams] if beam.tokens[-1] in self.stop_ids]
+        self.finished = sorted(self.finished + ended, key=self.rank, reverse=True)[: self.beams]
+        self.running = [beam for beam in extended if beam.tokens[-1] not in self.stop_ids][: self.beams]
+
+    @property
+    def done(self) -> bool:
+        """Whether enough beams have finished and no running one, at its present length, ranks above the worst of them.
+
+        One beam is greedy search or a sample: its first stop token is the end.
+        """
+        if not self.running or len(self.finished) < self.beams:
+            return not self.running
+        return self.beams == 1 or self.rank(self.running[0]) <= self.rank(self.finished[-1])
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """Finished texts, best first, then as many unfinished ones as are missing."""
+        whole = [Hypothesis(beam.tokens[:-1], beam.log_probs, True) for beam in self.finished]
+        missing = self.beams - len(whole)
+        cut = [Hypothesis(beam.tokens, beam.log_probs, False) for beam in self.running[:missing]]
+        return whole + cut
+
+
+@torch.no_grad()
+def generate(
+    lm: StepModel[State],
+    prefix_BPD: Tensor,
+    mask_BP: Tensor,
+    options: DecodeOptions,
+    *,
+    stop_ids: Sequence[int] | None = None,
+    constraint: LabelTrie | None = None,
+) -> list[list[Hypothesis]]:
+    """Continue each prefix: ``options.beams`` hypotheses per clip, best first.
+
+    Finished texts stand before unfinished ones; beams rank by their length-penalised sum of log-probabilities, samples
+    by their mean log-probability.
+
+    Args:
+        lm: the language model.
+        prefix_BPD: float[B, P, D] embeddings.
+        mask_BP: [B, P], zero at padding.
+        options: how to search.
+        stop_ids: tokens that end a text; none means the model's end token.
+        constraint: only these labels may be written, each ended by the trie's end token, so that every hypothesis is a
+            whole label and there may be fewer than ``options.beams``. ``stop_ids``, ``max_tokens`` and repetition
+            control do not apply.
+    """
+    stops = frozenset(stop_ids if stop_ids is not None else [lm.end_id])
+    limit = options.max_tokens
+    if constraint is not None:
+        stops, limit = frozenset([constraint.end_id]), constraint.longest + 1
+    texts = [_start(options, stops) for _ in range(len(prefix_BPD))]
+    active = list(itertools.chain.from_iterable(texts))
+
+    logits_NV, state = lm.prefill(prefix_BPD, mask_BP)
+    rows = [clip for clip, searches in enumerate(texts) for _ in searches]
+    state = _moved(lm, state, rows, logits_NV)
+    logits_NV = logits_NV[rows]
+    for length in range(1, limit + 1):
+        _extend(active, logits_NV, options, constraint)
+        active = [search for search in active if not search.done]
+        if not active or length == limit:
+            break
+        beams = [beam for search in active for beam in search.running]
+        state = _moved(lm, state, [beam.row for beam in beams], logits_NV)
+        ids_NT = torch.tensor([[beam.tokens[-1]] for beam in beams], device=logits_NV.device)
+        logits_NTV, state = lm.step(ids_NT, state)
+        logits_NV = logits_NTV[:, -1]
+    return [_best_first(searches) for searches in texts]
+
+
+def _start(options: DecodeOptions, stops: frozenset[int]) -> list[_Search]:
+    """The searches of one clip: one for all beams, or one per sample.
+
+    Sample i of every clip draws the same random numbers, whatever else is in the batch.
+    """
+    if options.temperature == 0:
+        return [_Search(options.beams, options.length_penalty, stops, None)]
+    draws = [
+        random.Random() if options.seed is None else random.Random(f"{options.seed}:{sample}")
+        for sample in range(options.beams)
+    ]
+    return [_Search(1, options.length_penalty, stops, draw) for draw in draws]
+
+
+def _best_first(searches: list[_Search]) -> list[Hypothesis]:
+    if len(searches) == 1:
+        return searches[0].hypotheses()
+    samples = [hypothesis for search in searches for hypothesis in search.hypotheses()]
+    return sorted(samples, key=lambda sample: (sample.finished, sample.score), reverse=True)
+
+
+def _moved(lm: StepModel[State], state: State, rows: list[int], logits_NV: Tensor) -> State:
+    """The state of ``rows`` of the last step, whose logits are given; the state itself if those are all, in order."""
+    if rows == list(range(len(logits_NV))):
+        return state
+    return lm.select(state, torch.tensor(rows, device=logits_NV.device))
+
+
+def _extend(active: Sequence[_Search], logits_NV: Tensor, options: DecodeOptions, constraint: LabelTrie | None) -> None:
+    """Advance every search by one token; row n of the logits belongs to the n-th running beam of all searches."""
+    histories = [beam.tokens for search in active for beam in search.running]
+    log_probs_NV = logits_NV.log_softmax(dim=-1)
+    if constraint is not None:
+        steered_NV = _allow_only(log_probs_NV, [constraint.allowed(history) for history in histories])
+    else:
+        steered_NV = _without_repetition(logits_NV, log_probs_NV, histories, options)
+    draws = [search.draws for search in active if search.draws is not None]
+    if draws:
+        tokens_NK = _draw(steered_NV, draws, options)
+    else:
+        stops = len(active[0].stop_ids)
+        tokens_NK = steered_NV.topk(min(options.beams * (1 + stops), steered_NV.shape[1])).indices
+    columns = (tokens_NK, steered_NV.gather(1, tokens_NK), log_probs_NV.gather(1, tokens_NK))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    candidates = (
+        [_Candidate(row, *values) for values in zip(*likeliest, strict=True) if values[1] > -math.inf]
+        for row, likeliest in enumerate(rows)
+    )
+    for search in active:
+        search.advance(list(itertools.islice(candidates, len(search.running))))
+
+
+def _allow_only(log_probs_NV: Tensor, allowed_N: Sequence[tuple[int, ...]]) -> Tensor:
+    """Log-probabilities with everything but the allowed tokens of each row made impossible."""
+    allowed_NV = torch.zeros_like(log_probs_NV, dtype=torch.bool)
+    for row, allowed in enumerate(allowed_N):
+        allowed_NV[row, list(allowed)] = True
+    return log_probs_NV.masked_fill(~allowed_NV, -math.inf)
+
+
+def _without_repetition(
+    logits_NV: Tensor, log_probs_NV: Tensor, histories: Sequence[tuple[int, ...]], options: DecodeOptions
+) -> Tensor:
+    """Log-probabilities after repetition penalty and n-gram ban, by the tokens each text already has.
+
+    The penalty acts on logits, as in CTRL (Keskar et al. 2019, section 4.1), with its sign made to fit negative ones.
+    """
+    steered_NV = log_probs_NV
+    if options.repetition_penalty != 1:
+        logits_NV = logits_NV.clone()
+        for logits_V, history in zip(logits_NV, histories, strict=True):
+            seen = sorted(set(history))
+            old = logits_V[seen]
+            logits_V[seen] = torch.where(old > 0, old / options.repetition_penalty, old * options.repetition_penalty)
+        steered_NV = logits_NV.log_softmax(dim=-1)
+    if options.no_repeat_ngram:
+        steered_NV = steered_NV.clone()
+        for row, history in enumerate(histories):
+            steered_NV[row, _ngram_enders(history, options.no_repeat_ngram)] = -math.inf
+    return steered_NV
+
+
+def _ngram_enders(history: tuple[int, ...], size: int) -> list[int]:
+    """Tokens that would complete an n-gram of ``size`` tokens which the text already has."""
+    beginning = history[len(history) - size + 1 :]
+    return [
+        history[start + size - 1]
+        for start in range(len(history) - size + 1)
+        if history[start : start + size - 1] == beginning
+    ]
+
+
+def _draw(steered_NV: Tensor, draws: Sequence[random.Random], options: DecodeOptions) -> Tensor:
+    """One token per row, int64[N, 1], by inverting the cumulative distribution at each row's own random number.
+
+    Double precision on the CPU, tokens from likely to unlikely: rounding differences between batch sizes move the
+    boundaries between tokens by far less than any token's share.
+    """
+    probs_NV = (steered_NV.double().cpu() / options.temperature).softmax(dim=-1)
+    probs_NV, tokens_NV = probs_NV.sort(dim=-1, descending=True, stable=True)
+    reached_NV = probs_NV.cumsum(dim=-1)
+    last_N1 = (reached_NV - probs_NV < options.top_p).sum(dim=-1, keepdim=True) - 1
+    chance_N1 = torch.tensor([[draw.random()] for draw in draws], dtype=torch.float64)
+    drawn_N1 = (reached_NV <= chance_N1 * reached_NV.gather(1, last_N1)).sum(dim=-1, keepdim=True)
+    return tokens_NV.gather(1, drawn_N1.minimum(last_N1)).to(steered_NV.device)
+
+
+@torch.no_grad()
+def score_labels(
+    lm: StepModel[State],
+    prefix_BPD: Tensor,
+    mask_BP: Tensor,
+    labels: Sequence[Sequence[int]],
+    *,
+    end_id: int | None = None,
+    max_rows: int = 64,
+) -> LabelScores:
+    """Log-likelihood of every label after every prefix.
+
+    Each prefix is read once, and so are the tokens with which all labels begin; the rest of the labels is read in rows
+    that share it.
+
+    Args:
+        lm: the language model.
+        prefix_BPD: float[B, P, D] embeddings.
+        mask_BP: [B, P], zero at padding.
+        labels: token ids of each label.
+        end_id: scored behind each label if given, so that a label does not gain by being the beginning of another.
+        max_rows: most rows (a clip and a label each) in one step; memory grows with it.
+
+    Raises:
+        InputError: if there are no labels, one is empty, or ``max_rows`` is not positive.
+    """
+    _check_labels(labels)
+    if max_rows < 1:
+        raise InputError(f"max_rows must be at least 1, not {max_rows}")
+    ending = () if end_id is None else (end_id,)
+    sequences = [(*label, *ending) for label in labels]
+    logits_BV, state = lm.prefill(prefix_BPD, mask_BP)
+    # Every label keeps at least one token of its own, the first of which is scored from the shared state.
+    shared = min(_shared_length(sequences), min(map(len, sequences)) - 1)
+    base_B = logits_BV.new_zeros(len(logits_BV))
+    if shared:
+        base_B, logits_BV, state = _read_shared(lm, logits_BV, state, sequences[0][:shared])
+    rests = [sequence[shared:] for sequence in sequences]
+    first_BL = logits_BV.log_softmax(dim=-1)[:, [rest[0] for rest in rests]]
+    total_BL = base_B[:, None] + first_BL
+    _add_rests(lm, state, rests, total_BL, max_rows)
+    return LabelScores(total_BL, torch.tensor([len(sequence) for sequence in sequences], device=total_BL.device))
+
+
+def _check_labels(labels: Sequence[Sequence[int]]) -> None:
+    if not labels:
+        raise InputError("the list of labels is empty; give at least one label")
+    for position, label in enumerate(labels):
+        if not label:
+            raise InputError(f"label {position} has no tokens; give every label a text")
+
+
+def _shared_length(sequences: Sequence[tuple[int, ...]]) -> int:
+    """Number of tokens with which all sequences begin."""
+    same = (len(set(tokens)) == 1 for tokens in zip(*sequences, strict=False))
+    return sum(itertools.takewhile(bool, same))
+
+
+def _read_shared(
+    lm: StepModel[State], logits_BV: Tensor, state: State, tokens: tuple[int, ...]
+) -> tuple[Tensor, Tensor, State]:
+    """Read the same tokens after every prefix: their log-probability [B], the next logits [B, V] and the state."""
+    ids_BS = torch.tensor(tokens, device=logits_BV.device).repeat(len(logits_BV), 1)
+    hidden_BSD, state = lm.advance(ids_BS, state)
+    total_B = logits_BV.log_softmax(dim=-1)[:, tokens[0]]
+    for position, token in enumerate(tokens[1:]):
+        total_B = total_B + lm.logits(hidden_BSD[:, position]).log_softmax(dim=-1)[:, token]
+    return total_B, lm.logits(hidden_BSD[:, -1]), state
+
+
+def _add_rests(
+    lm: StepModel[State], state: State, rests: Sequence[tuple[int, ...]], total_BL: Tensor, max_rows: int
+) -> None:
+    """Add the log-probability of all but the first token of each rest of a label."""
+    device = total_BL.device
+    # Labels of similar length share a chunk, which keeps padding small.
+    longer = sorted((label for label, rest in enumerate(rests) if len(rest) > 1), key=lambda label: len(rests[label]))
+    pairs = [(clip, label) for label in longer for clip in range(len(total_BL))]
+    for start in range(0, len(pairs), max_rows):
+        chunk = pairs[start : start + max_rows]
+        clip_R, label_R = torch.tensor(chunk, device=device).T
+        tokens = [torch.tensor(rests[label], device=device) for _, label in chunk]
+        ids_RT = pad_sequence(tokens, batch_first=True)
+        scored_RT = pad_sequence([torch.ones_like(ids_T, dtype=torch.bool) for ids_T in tokens], batch_first=True)[
+            :, 1:
+        ]
+        hidden_RTD, _ = lm.advance(ids_RT[:, :-1], lm.select(state, clip_R))
+        gain_RT = total_BL.new_zeros(scored_RT.shape)
+        gain_RT[scored_RT] = _score_tokens(lm, hidden_RTD[scored_RT], ids_RT[:, 1:][scored_RT])
+        total_BL[clip_R, label_R] += gain_RT.sum(dim=1)
+
+
+def _score_tokens(lm: StepModel[State], hidden_MD: Tensor, ids_M: Tensor) -> Tensor:
+    """Log-probability float32[M] of the token that follows each hidden state."""
+    scores = []
+    for part_MD, part_M in zip(torch.split(hidden_MD, HEAD_ROWS), torch.split(ids_M, HEAD_ROWS), strict=True):
+        logits_MV = lm.logits(part_MD)
+        scores.append(logits_MV.gather(1, part_M[:, None])[:, 0] - logits_MV.logsumexp(dim=-1))
+    return torch.cat(scores)

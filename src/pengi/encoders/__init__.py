@@ -1,0 +1,64 @@
+"""Audio encoders by name. A new one is registered with one entry in ``ENCODERS``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pengi.config import AudioBranchConfig
+from pengi.encoders.base import AudioEncoder
+from pengi.encoders.whisper import WhisperEncoder
+from pengi.encoders.yamnet import YamnetEncoder
+from pengi.errors import ConfigError
+
+__all__ = ["ENCODERS", "AudioEncoder", "EncoderSpec", "build_encoder", "encoder_spec"]
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """How an encoder is built: empty, or from the folder of its stock weights (a name of ``pengi.weights``)."""
+
+    weights: str | None
+    empty: Callable[[AudioBranchConfig], AudioEncoder]
+    stock: Callable[[AudioBranchConfig, Path], AudioEncoder] | None = None
+
+
+ENCODERS: dict[str, EncoderSpec] = {
+    "yamnet": EncoderSpec(
+        weights="yamnet",
+        empty=lambda config: YamnetEncoder(config.frozen_layers),
+        stock=lambda config, folder: YamnetEncoder.from_folder(folder, config.frozen_layers),
+    ),
+    "whisper-tiny.en": EncoderSpec(
+        weights="whisper-tiny.en",
+        empty=lambda config: WhisperEncoder(stride=config.pool),
+        stock=lambda config, folder: WhisperEncoder.from_folder(folder, stride=config.pool),
+    ),
+    "yamnet-tiny-random": EncoderSpec(
+        weights=None,
+        empty=lambda config: YamnetEncoder.tiny(config.frozen_layers),
+    ),
+}
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """The registered encoder of that name.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest known one.
+    """
+    if name not in ENCODERS:
+        near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown audio encoder '{name}'; did you mean '{near}'?")
+    return ENCODERS[name]
+
+
+def build_encoder(config: AudioBranchConfig, stock_folder: Path | None) -> AudioEncoder:
+    """An encoder with stock weights from ``stock_folder``, or an empty one to be filled from a checkpoint."""
+    spec = encoder_spec(config.encoder)
+    encoder = spec.empty(config) if stock_folder is None or spec.stock is None else spec.stock(config, stock_folder)
+    if not config.trained:
+        encoder.requires_grad_(False)
+    return encoder

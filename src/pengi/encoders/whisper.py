@@ -1,0 +1,190 @@
+"""The audio encoder of Whisper (Radford et al. 2022), frozen: what is said, beside what it sounds like.
+
+The original always sees 30 s, mostly silence for a short clip, and its cost follows. Here every clip sees its own
+length and a little silence, and nothing of its batch: what lies beyond is blanked before the first convolution and
+hidden from attention, so a clip's tokens are the same alone and beside longer clips.
+
+    a clip and a longer one   |<- clip ------->|<- silence ->| blanked |
+    attention sees             1 1 1 1 1 1 1 1   1 1 1 1 1 1   0 0 0 0
+    tokens are real            1 1 1 1 1 1 1 1   0 0 0 0 0 0   0 0 0 0
+
+Shape suffixes: B clips, S samples, F log-mel frames, M mel bands, K frequency bins, P encoder positions (two frames
+each), T audio tokens, D features.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.audio_utils import mel_filter_bank
+
+from pengi.encoders.base import AudioEncoder, Augment
+
+SAMPLE_RATE = 16_000  # Hz
+N_FFT = 400  # samples: 25 ms
+FRAME_HOP = 160  # samples: 10 ms
+POSITION_HOP = 2 * FRAME_HOP  # samples: the second convolution halves the rate, 20 ms
+POWER_FLOOR = 1e-10
+DYNAMIC_RANGE = 8.0  # decades: 80 dB below the loudest point of a clip
+SILENCE_AFTER = SAMPLE_RATE // 2  # samples of silence a clip ends with, as nearly every clip of the training did
+
+
+@dataclass(frozen=True)
+class WhisperShape:
+    """Sizes of the encoder; the defaults are those of ``tiny.en``."""
+
+    mel_bands: int = 80
+    width: int = 384
+    layers: int = 4
+    heads: int = 6
+    hidden: int = 1536
+    positions: int = 1500
+
+    @classmethod
+    def from_config(cls, file: Path) -> Self:
+        """Read a ``WhisperConfig`` of the transformers library."""
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return cls(
+            mel_bands=values["num_mel_bins"],
+            width=values["d_model"],
+            layers=values["encoder_layers"],
+            heads=values["encoder_attention_heads"],
+            hidden=values["encoder_ffn_dim"],
+            positions=values["max_source_positions"],
+        )
+
+
+class WhisperEncoder(AudioEncoder):
+    """One token per ``stride`` encoder positions of 20 ms, their mean; a clip may last 30 s at most.
+
+    Nothing in it is trained: ``features`` does the work, ``tokens`` passes it on. Parameters are named as in the
+    ``WhisperEncoder`` of the transformers library.
+    """
+
+    sample_rate = SAMPLE_RATE
+    window: Tensor
+    mel: Tensor
+
+    def __init__(self, shape: WhisperShape = WhisperShape(), stride: int = 8) -> None:
+        super().__init__()
+        assert stride * POSITION_HOP <= SILENCE_AFTER, "a clip's last token would reach beyond what the clip sees"
+        self.dim = shape.width
+        self.stride = stride
+        self.token_s = stride * POSITION_HOP / SAMPLE_RATE
+        self.max_samples = shape.positions * POSITION_HOP
+        self.conv1 = nn.Conv1d(shape.mel_bands, shape.width, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(shape.width, shape.width, kernel_size=3, stride=2, padding=1)
+        self.embed_positions = nn.Embedding(shape.positions, shape.width)
+        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+        self.layer_norm = nn.LayerNorm(shape.width)
+        mel_KM = mel_filter_bank(
+            N_FFT // 2 + 1, shape.mel_bands, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
+        )
+        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
+        self.register_buffer("mel", torch.from_numpy(mel_KM.T).float(), persistent=False)
+        self.requires_grad_(False)
+
+    @classmethod
+    def from_folder(cls, folder: Path, stride: int = 8) -> Self:
+        """Stock weights from a folder of :func:`pengi.weights.resolve`."""
+        encoder = cls(WhisperShape.from_config(folder / "config.json"), stride)
+        encoder.load_state_dict(load_file(folder / "model.safetensors"))
+        return encoder
+
+    @classmethod
+    def tiny(cls, stride: int = 8) -> Self:
+        """The same architecture, a thousand times smaller, with random weights: for tests."""
+        return cls(WhisperShape(mel_bands=16, width=16, layers=2, heads=2, hidden=32, positions=600), stride)
+
+    def log_mel(self, waveform_BS: Tensor) -> Tensor:
+        """``float32[B, M, S / 160]``: decades of mel power within 80 dB of a clip's maximum, scaled to about -1..1.5.
+
+        S is a multiple of 160. Frames are centred; silence follows the last sample.
+        """
+        padded_BS = functional.pad(waveform_BS[:, None], (N_FFT // 2, 0), mode="reflect")[:, 0]
+        padded_BS = functional.pad(padded_BS, (0, N_FFT // 2))
+        spectrum_BKF = torch.stft(padded_BS, N_FFT, FRAME_HOP, window=self.window, center=False, return_complex=True)
+        power_BKF = spectrum_BKF[..., : waveform_BS.shape[1] // FRAME_HOP].abs() ** 2
+        decades_BMF = torch.log10((self.mel @ power_BKF).clamp(min=POWER_FLOOR))
+        loudest_B11 = decades_BMF.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(decades_BMF, loudest_B11 - DYNAMIC_RANGE) + 4.0) / 4.0
+
+    @torch.no_grad()
+    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`AudioEncoder`: the finished tokens ``[B, T, D]``."""
+        assert int(lengths_B.max()) <= self.max_samples, "Whisper hears 30 s at most"
+        token_samples = self.stride * POSITION_HOP
+        counts_B = lengths_B.clamp(min=1).add(token_samples - 1) // token_samples
+        seen_B = self._positions_seen(lengths_B)
+        samples = int(seen_B.max()) * POSITION_HOP
+        waveform_BS = functional.pad(waveform_BS, (0, max(samples - waveform_BS.shape[1], 0)))[:, :samples]
+        positions_BDP = self._encode(self.log_mel(waveform_BS), seen_B).transpose(1, 2)
+        # With ceil_mode the positions that a last, shorter group lacks are not counted.
+        tokens_BTD = functional.avg_pool1d(positions_BDP, self.stride, ceil_mode=True).transpose(1, 2)
+        mask_BT = torch.arange(int(counts_B.max()), device=waveform_BS.device) < counts_B[:, None]
+        return tokens_BTD[:, : mask_BT.shape[1]] * mask_BT[..., None], mask_BT
+
+    def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
+        """See :class:`AudioEncoder`; there is no trained part and no spectrogram left to augment."""
+        return features_BTx * mask_BT[..., None]
+
+    def _positions_seen(self, lengths_B: Tensor) -> Tensor:
+        """Positions of the clip and the silence after it, ``int64[B]``; a clip of 30 s leaves no room for silence."""
+        samples_B = (lengths_B + SILENCE_AFTER).clamp(max=self.max_samples)
+        return (samples_B + POSITION_HOP - 1) // POSITION_HOP
+
+    def _encode(self, log_mel_BMF: Tensor, seen_B: Tensor) -> Tensor:
+        seen_BP = torch.arange(log_mel_BMF.shape[2] // 2, device=log_mel_BMF.device) < seen_B[:, None]
+        seen_B1F = seen_BP.repeat_interleave(2, dim=1)[:, None]
+        x_BDF = functional.gelu(self.conv1(log_mel_BMF * seen_B1F))
+        # Position p comes from frames 2p - 1 to 2p + 1, so the last one seen needs no frame beyond those seen.
+        x_BDP = functional.gelu(self.conv2(x_BDF))
+        x_BPD = x_BDP.transpose(1, 2) + self.embed_positions.weight[: seen_BP.shape[1]]
+        attends_B11P = None if bool(seen_BP.all()) else seen_BP[:, None, None]
+        for layer in self.layers:
+            x_BPD = layer(x_BPD, attends_B11P)
+        normed_BPD: Tensor = self.layer_norm(x_BPD)
+        return normed_BPD
+
+
+class _Layer(nn.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, shape: WhisperShape) -> None:
+        super().__init__()
+        self.self_attn = _SelfAttention(shape)
+        self.self_attn_layer_norm = nn.LayerNorm(shape.width)
+        self.fc1 = nn.Linear(shape.width, shape.hidden)
+        self.fc2 = nn.Linear(shape.hidden, shape.width)
+        self.final_layer_norm = nn.LayerNorm(shape.width)
+
+    def forward(self, x_BPD: Tensor, attends_B11P: Tensor | None) -> Tensor:
+        x_BPD = x_BPD + self.self_attn(self.self_attn_layer_norm(x_BPD), attends_B11P)
+        out_BPD: Tensor = x_BPD + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x_BPD))))
+        return out_BPD
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, shape: WhisperShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.q_proj = nn.Linear(shape.width, shape.width)
+        self.k_proj = nn.Linear(shape.width, shape.width, bias=False)
+        self.v_proj = nn.Linear(shape.width, shape.width)
+        self.out_proj = nn.Linear(shape.width, shape.width)
+
+    def forward(self, x_BPD: Tensor, attends_B11P: Tensor | None) -> Tensor:
+        query, key, value = (
+            projection(x_BPD).view(*x_BPD.shape[:2], self.heads, -1).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attends_B11P)
+        out_BPD: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out_BPD

@@ -1,0 +1,171 @@
+"""YAMNet (MobileNet v1 trained on AudioSet) in PyTorch, its log-mel front end included.
+
+Facts of the model (window, hop, bands, offset, patch, layers) are those of the original TensorFlow release; batch
+normalisation is folded into the convolutions, as in the ONNX file the weights come from.
+
+Shape suffixes: B clips, S samples, F frames, M mel bands, T patches (audio tokens), D features, N patches of all clips,
+C channels, H height (time) and W width (frequency) of a feature map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pengi.audio.logmel import magnitude_spectrogram, mel_filterbank_htk
+from pengi.encoders.base import AudioEncoder, Augment
+
+SAMPLE_RATE = 16_000  # Hz
+FRAME = 400  # samples: 25 ms
+FRAME_HOP = 160  # samples: 10 ms
+N_FFT = 512
+MEL_BANDS = 64
+MEL_LOW_HZ, MEL_HIGH_HZ = 125.0, 7500.0
+LOG_OFFSET = 0.001
+PATCH_FRAMES = 96  # 0.96 s
+PATCH_HOP_FRAMES = 48  # 0.48 s
+PATCH_SAMPLES = FRAME + (PATCH_FRAMES - 1) * FRAME_HOP
+PATCH_HOP_SAMPLES = PATCH_HOP_FRAMES * FRAME_HOP
+AUDIOSET_CLASSES = 521
+
+# (output channels, stride) of the 13 depthwise-separable blocks after the first convolution.
+BLOCKS = (
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2),
+    (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1),
+)  # fmt: skip
+
+
+def _convolutions(first_channels: int, blocks: tuple[tuple[int, int], ...]) -> nn.ModuleList:
+    """The convolutions in the order in which they run: one full, then depthwise and pointwise in turn."""
+    convolutions = [nn.Conv2d(1, first_channels, 3, stride=2)]
+    channels = first_channels
+    for width, stride in blocks:
+        convolutions.append(nn.Conv2d(channels, channels, 3, stride=stride, groups=channels))
+        convolutions.append(nn.Conv2d(channels, width, 1))
+        channels = width
+    return nn.ModuleList(convolutions)
+
+
+def patch_counts(lengths_B: Tensor) -> Tensor:
+    """Patches of clips with these many samples: at least one, and enough to cover the last sample."""
+    extra = (lengths_B - PATCH_SAMPLES).clamp(min=0)
+    return 1 + (extra + PATCH_HOP_SAMPLES - 1) // PATCH_HOP_SAMPLES
+
+
+class YamnetEncoder(AudioEncoder):
+    """One token of 1024 features per patch of 0.96 s, every 0.48 s; a shorter clip is zero-padded to one patch."""
+
+    sample_rate = SAMPLE_RATE
+    token_s = PATCH_HOP_SAMPLES / SAMPLE_RATE
+
+    def __init__(
+        self, frozen_convs: int = 0, first_channels: int = 32, blocks: tuple[tuple[int, int], ...] = BLOCKS
+    ) -> None:
+        """``frozen_convs``: so many of the first convolutions are never trained and belong to ``features``."""
+        super().__init__()
+        self.dim = blocks[-1][0]
+        self.conv = _convolutions(first_channels, blocks)
+        self.frozen_convs = frozen_convs
+        for convolution in self.conv[:frozen_convs]:
+            convolution.requires_grad_(False)
+        self.register_buffer("window", torch.hann_window(FRAME, periodic=True), persistent=False)
+        mel_KM = mel_filterbank_htk(SAMPLE_RATE, N_FFT, MEL_BANDS, MEL_LOW_HZ, MEL_HIGH_HZ)
+        self.register_buffer("mel_KM", mel_KM, persistent=False)
+
+    @classmethod
+    def from_folder(cls, folder: Path, frozen_convs: int = 0) -> YamnetEncoder:
+        """Stock AudioSet weights from a folder of :func:`pengi.weights.resolve`."""
+        encoder = cls(frozen_convs)
+        tensors = load_file(folder / "model.safetensors")
+        encoder.load_state_dict({name: value for name, value in tensors.items() if name.startswith("conv.")})
+        return encoder
+
+    @classmethod
+    def tiny(cls, frozen_convs: int = 0) -> YamnetEncoder:
+        """The same architecture, a thousand times smaller, with random weights: for tests."""
+        return cls(frozen_convs, first_channels=4, blocks=((8, 2), (16, 2), (16, 2)))
+
+    def log_mel(self, waveform_BS: Tensor) -> Tensor:
+        """``float32[B, F, M]``: natural logarithm of mel magnitudes plus 0.001, a frame every 10 ms."""
+        magnitude_BFK = magnitude_spectrogram(waveform_BS, self.window, N_FFT, FRAME_HOP)
+        return torch.log(magnitude_BFK @ self.mel_KM + LOG_OFFSET)
+
+    @torch.no_grad()
+    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel patches ``[B, T, 96, 64]``, or the map behind the frozen convolutions ``[B, T, C, H, W]``."""
+        counts_B = patch_counts(lengths_B)
+        most = int(counts_B.max())
+        samples = PATCH_SAMPLES + (most - 1) * PATCH_HOP_SAMPLES
+        if waveform_BS.shape[1] < samples:
+            waveform_BS = functional.pad(waveform_BS, (0, samples - waveform_BS.shape[1]))
+        log_mel_BFM = self.log_mel(waveform_BS[:, :samples])
+        patches_BTFM = log_mel_BFM.unfold(1, PATCH_FRAMES, PATCH_HOP_FRAMES).transpose(2, 3)
+        mask_BT = torch.arange(most, device=waveform_BS.device) < counts_B[:, None]
+        if not self.frozen_convs:
+            return patches_BTFM, mask_BT
+        maps_NCHW = self._convolve(patches_BTFM[mask_BT][:, None], self.conv[: self.frozen_convs])
+        return _scatter(maps_NCHW, mask_BT), mask_BT
+
+    def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
+        """See :class:`AudioEncoder`; ``augment`` applies where the features are log-mel patches."""
+        x = features_BTx[mask_BT]
+        if not self.frozen_convs:
+            x = (augment(x) if augment is not None else x)[:, None]
+        return _scatter(self._convolve(x, self.conv[self.frozen_convs :]).mean(dim=(2, 3)), mask_BT)
+
+    @staticmethod
+    def _convolve(x: Tensor, convolutions: Iterable[nn.Module]) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        for convolution in convolutions:
+            x = functional.relu(convolution(_pad_same(x, convolution)))
+        return x
+
+
+def _scatter(values_Nx: Tensor, mask_BT: Tensor) -> Tensor:
+    """Put the N values back at the True places of the mask; zeros elsewhere."""
+    out_BTx = values_Nx.new_zeros(*mask_BT.shape, *values_Nx.shape[1:])
+    out_BTx[mask_BT] = values_Nx
+    return out_BTx
+
+
+def _pad_same(x: Tensor, convolution: nn.Module) -> Tensor:
+    """TensorFlow's "same" padding: of an odd total the larger part goes to the bottom and the right."""
+    assert isinstance(convolution, nn.Conv2d)
+    kernel, stride = convolution.kernel_size[0], convolution.stride[0]
+    if kernel == 1:
+        return x
+    pads = []
+    for size in (x.shape[3], x.shape[2]):
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        pads += [total // 2, total - total // 2]
+    return functional.pad(x, pads)
+
+
+class YamnetTagger(nn.Module):
+    """Stock YAMNet with its 521-class AudioSet head: the baseline, and a source of pseudo-labels."""
+
+    def __init__(self, encoder: YamnetEncoder, classes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.dim, len(classes))
+        self.classes = classes
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> YamnetTagger:
+        """Encoder, head and class names from a folder of :func:`pengi.weights.resolve`."""
+        classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
+        tagger = cls(YamnetEncoder.from_folder(folder), classes)
+        tensors = load_file(folder / "model.safetensors")
+        tagger.head.load_state_dict({"weight": tensors["head.weight"], "bias": tensors["head.bias"]})
+        return tagger.eval().requires_grad_(False)
+
+    def forward(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits of every patch, ``float32[B, T, 521]``, and the mask of real patches ``bool[B, T]``."""
+        tokens_BTD, mask_BT = self.encoder(waveform_BS, lengths_B)
+        return self.head(tokens_BTD), mask_BT

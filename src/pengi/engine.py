@@ -1,0 +1,463 @@
+"""The engine: recordings and questions in, text out. Training, evaluation, commands and servers all call this.
+
+A recording of any length is read window by window; each window goes through the audio encoders, and what is kept of it
+are its audio tokens. A recording longer than the model's window is described by its tokens averaged in time to as many
+as the model was trained on; ``timeline`` looks at every stretch on its own.
+
+Shape suffixes: B rows, S samples, T audio tokens, P prefix embeddings, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pengi import checkpoint, templates, weights
+from pengi.audio.augment import rms_db
+from pengi.audio.decode import AudioSource, stream
+from pengi.audio.windows import sliding
+from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
+from pengi.errors import ConfigError, InputError, PengiError
+from pengi.model import Masked, PengiModel
+from pengi.results import Answer, Classification, Description, Event, LabelScore, Result, Segment, Timeline
+from pengi.text_encoder import SentenceEncoder
+
+DEFAULT_MODEL = "pengi-mini"
+METHODS = ("likelihood", "sum", "generate", "match")
+DESCRIBE = DecodeOptions(beams=5, max_tokens=40)
+ANSWER = DecodeOptions(beams=5, max_tokens=30)
+TIMELINE = DecodeOptions(beams=1, max_tokens=24)
+ROWS = 16  # prefixes in one call of the language model
+WINDOWS = 16  # windows in one call of an audio encoder
+SILENCE_DB = -75.0  # dBFS RMS; below it there is nothing to hear, and nothing is asked
+SILENCE = "silence"
+EVENT_FLOOR = 0.1  # events less probable than this are not reported, but the most probable one always is
+MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
+WINDOW_S, HOP_S = 5.0, 5.0
+
+OnError = Literal["raise", "return"]
+R = TypeVar("R", bound=Result)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What is kept of a recording: for every audio branch its tokens ``float32[T, D]``."""
+
+    tokens: tuple[Tensor, ...]
+    duration_s: float
+    level_db: float
+    """RMS level of the loudest window, in dBFS."""
+
+
+class Pengi:
+    """A loaded model that answers about recordings.
+
+    Every method takes one recording (a path, bytes, a binary file object, or ``(samples, rate)``) and gives one result,
+    or a list of recordings and gives a list. With ``on_error="return"`` a recording that cannot be read gives its
+    :class:`PengiError` in its place; by default the error is raised.
+    """
+
+    def __init__(self, model: PengiModel, name: str, device: torch.device) -> None:
+        self.model = model.to(device).eval()
+        self.name = name
+        self.device = device
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> Self:
+        """Load a packaged model by name or a checkpoint folder.
+
+        Args:
+            name_or_path: e.g. "pengi-mini", or the folder that a training run wrote.
+            device: "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
+
+        Raises:
+            CheckpointError, ConfigError, WeightsError: if the model cannot be loaded; one sentence says why.
+        """
+        chosen = _device(device)
+        folder = Path(name_or_path)
+        if not folder.is_dir():
+            folder = weights.resolve(str(name_or_path))
+        return cls(checkpoint.load(folder), str(name_or_path), chosen)
+
+    def describe(self, audio: Any, *, options: DecodeOptions | None = None, on_error: OnError = "raise") -> Any:
+        """What is heard: a caption and the sound events, as :class:`Description`."""
+        options = options or DESCRIBE
+
+        def answer(encoded: Sequence[Encoded]) -> list[Description]:
+            prompts = [templates.PROMPTS["caption"][0], templates.PROMPTS["events"][0]]
+            rows = [recording for recording in encoded for _ in prompts]
+            texts = self._generate(rows, prompts * len(encoded), options)
+            pairs = zip(encoded, texts[0::2], texts[1::2], strict=True)
+            return [self._description(recording, caption, events) for recording, caption, events in pairs]
+
+        return self._each(audio, answer, on_error)
+
+    def ask(
+        self, audio: Any, question: str, *, options: DecodeOptions | None = None, on_error: OnError = "raise"
+    ) -> Any:
+        """Answer a question in free text, as :class:`Answer`.
+
+        Raises:
+            InputError: for an empty question.
+        """
+        if not question.strip():
+            raise InputError("the question is empty")
+        prompt = templates.question_prompt(question)
+
+        def answer(encoded: Sequence[Encoded]) -> list[Answer]:
+            texts = self._generate(encoded, [prompt] * len(encoded), options or ANSWER)
+            return [Answer(question, self._text(best[0]), _probability(best[0])) for best in texts]
+
+        return self._each(audio, answer, on_error)
+
+    def classify(
+        self,
+        audio: Any,
+        labels: Sequence[str],
+        *,
+        method: str = METHODS[0],
+        prompt: str | None = None,
+        top: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Any:
+        """Choose among labels of one's own, as :class:`Classification`.
+
+        Args:
+            audio: one recording or a list.
+            labels: any words; repeated ones count once.
+            method: "likelihood" (mean log-probability of the label's tokens), "sum" (of the whole label), "generate"
+                (the model may write nothing but labels), "match" (the model writes freely, the nearest label in the
+                sentence encoder's space wins, as in the paper).
+            prompt: what the labels answer; "this is a sound of" if not given.
+            top: keep only so many labels.
+            on_error: see the class.
+
+        Raises:
+            InputError: no labels, an empty label, an unknown method, ``top`` below 1.
+        """
+        names = _checked_labels(labels, method, top)
+        prompt = prompt or templates.PROMPTS["events"][0]
+        score: Callable[[Sequence[Encoded], list[str], str], list[Classification]] = {
+            "likelihood": self._by_likelihood,
+            "sum": self._by_sum,
+            "generate": self._by_trie,
+            "match": self._by_match,
+        }[method]
+
+        def answer(encoded: Sequence[Encoded]) -> list[Classification]:
+            return [replace(found, scores=found.scores[:top]) for found in score(encoded, names, prompt)]
+
+        return self._each(audio, answer, on_error)
+
+    def embed(self, audio: Any, *, on_error: OnError = "raise") -> Any:
+        """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch, each of length
+        1, one behind the other."""
+
+        def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
+            return [_embedding(recording) for recording in encoded]
+
+        return self._each(audio, answer, on_error)
+
+    def timeline(
+        self, audio: Any, *, window_s: float = WINDOW_S, hop_s: float = HOP_S, on_error: OnError = "raise"
+    ) -> Any:
+        """What happens when, for audio of any length in bounded memory, as :class:`Timeline`.
+
+        Args:
+            audio: one recording or a list.
+            window_s: length of the stretches that are heard on their own, in seconds.
+            hop_s: time from the start of one to the start of the next, at most ``window_s``.
+            on_error: see the class.
+
+        Raises:
+            InputError: for a window or hop that is not positive or leaves gaps.
+        """
+        if not 0 < hop_s <= window_s:
+            raise InputError(f"hop ({hop_s} s) must be positive and no longer than window ({window_s} s)")
+        if window_s > self._window_s:
+            raise InputError(
+                f"window ({window_s} s) is longer than the {self._window_s:g} s that '{self.name}' hears at once"
+            )
+
+        def one(source: AudioSource) -> Timeline:
+            return self._timeline(source, window_s, hop_s)
+
+        return _map(audio, one, on_error)
+
+    @cached_property
+    def _matcher(self) -> SentenceEncoder:
+        if self.model.text_encoder is not None:
+            return self.model.text_encoder
+        return SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2")).to(self.device)
+
+    @property
+    def _rate(self) -> int:
+        rates = {branch.encoder.sample_rate for branch in self.model.branches}
+        assert len(rates) == 1, "audio branches of different rates"
+        return rates.pop()
+
+    @property
+    def _window_s(self) -> float:
+        return min(branch.window_s for branch in self.model.config.audio)
+
+    def _each(self, audio: Any, answer: Callable[[Sequence[Encoded]], Sequence[T]], on_error: OnError) -> Any:
+        """Encode all recordings, answer those that could be read in batches, put errors in their places."""
+        many = _is_many(audio)
+        sources = list(audio) if many else [audio]
+        encoded = self._encode_all(sources, on_error)
+        readable = [place for place, item in enumerate(encoded) if isinstance(item, Encoded)]
+        results: list[T | PengiError | None] = [item if isinstance(item, PengiError) else None for item in encoded]
+        for start in range(0, len(readable), ROWS):
+            places = readable[start : start + ROWS]
+            batch = [item for place in places if isinstance(item := encoded[place], Encoded)]
+            with torch.inference_mode():
+                for place, result in zip(places, answer(batch), strict=True):
+                    results[place] = result
+        return results if many else results[0]
+
+    def _encode_all(self, sources: Sequence[AudioSource], on_error: OnError) -> list[Encoded | PengiError]:
+        """Audio tokens of all recordings; windows of different recordings share a batch."""
+        parts: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
+        samples: dict[int, int] = defaultdict(int)
+        levels: dict[int, float] = defaultdict(lambda: -math.inf)
+        errors: dict[int, PengiError] = {}
+
+        def windows() -> Iterator[tuple[int, NDArray[np.float32]]]:
+            for place, source in enumerate(sources):
+                try:
+                    for window_S in _windows(source, self._rate, self._window_s, self._window_s):
+                        samples[place] += len(window_S)
+                        levels[place] = max(levels[place], rms_db(window_S))
+                        yield place, window_S
+                except PengiError as error:
+                    if on_error == "raise":
+                        raise
+                    errors[place] = error
+
+        for batch in _batched(windows(), WINDOWS):
+            for (place, _), tokens in zip(batch, self._encode([window for _, window in batch]), strict=True):
+                parts[place].append(tokens)
+        return [
+            errors[place]
+            if place in errors
+            else Encoded(
+                tuple(torch.cat(branch) for branch in zip(*parts[place], strict=True)),
+                samples[place] / self._rate,
+                levels[place],
+            )
+            for place in range(len(sources))
+        ]
+
+    @torch.inference_mode()
+    def _encode(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[Tensor, ...]]:
+        """Audio tokens ``[T, D]`` of each window, for every branch."""
+        waveform_BS = pad_sequence([torch.from_numpy(window) for window in windows], batch_first=True).to(self.device)
+        lengths_B = torch.tensor([len(window) for window in windows], device=self.device)
+        rows = []
+        for branch in self.model.branches:
+            tokens_BTD, mask_BT = branch.encoder(waveform_BS, lengths_B)
+            rows.append([tokens_TD[mask_T] for tokens_TD, mask_T in zip(tokens_BTD, mask_BT, strict=True)])
+        return list(zip(*rows, strict=True))
+
+    def _prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str]) -> Masked:
+        tokens = [_padded([recording.tokens[index] for recording in encoded]) for index in range(len(self.model.audio))]
+        return self.model.prefix(tokens, prompts)
+
+    def _generate(
+        self,
+        encoded: Sequence[Encoded],
+        prompts: Sequence[str],
+        options: DecodeOptions,
+        constraint: LabelTrie | None = None,
+    ) -> list[list[Hypothesis]]:
+        prefix_BPD, mask_BP = self._prefix(encoded, prompts)
+        return generate(self.model.language_model, prefix_BPD, mask_BP, options, constraint=constraint)
+
+    def _text(self, hypothesis: Hypothesis) -> str:
+        return self.model.language_model.decode(hypothesis.tokens).strip()
+
+    def _description(
+        self, recording: Encoded, captions: Sequence[Hypothesis], events: Sequence[Hypothesis]
+    ) -> Description:
+        if recording.level_db < SILENCE_DB:
+            return Description("Silence.", (Event(SILENCE, 1.0),), recording.duration_s)
+        return Description(self._text(captions[0]), self._events(events), recording.duration_s)
+
+    def _events(self, hypotheses: Sequence[Hypothesis]) -> tuple[Event, ...]:
+        """Events of all hypotheses: an event is as probable as the texts that name it together."""
+        probability: dict[str, float] = defaultdict(float)
+        for hypothesis in hypotheses:
+            for label in templates.split_events(self._text(hypothesis)):
+                probability[label] += _probability(hypothesis)
+        ranked = sorted(probability.items(), key=lambda item: -item[1])
+        kept = [item for place, item in enumerate(ranked) if place == 0 or item[1] >= EVENT_FLOOR]
+        return tuple(Event(label, min(1.0, value)) for label, value in kept)
+
+    def _label_ids(self, labels: Sequence[str]) -> list[list[int]]:
+        return [self.model.target_ids(label)[:-1] for label in labels]
+
+    def _by_likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        mean_BL, _ = self._score(encoded, labels, prompt)
+        return [_ranked("likelihood", labels, row) for row in mean_BL]
+
+    def _by_sum(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        _, total_BL = self._score(encoded, labels, prompt)
+        return [_ranked("sum", labels, row) for row in total_BL]
+
+    def _score(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> tuple[Tensor, Tensor]:
+        prefix_BPD, mask_BP = self._prefix(encoded, [prompt] * len(encoded))
+        lm = self.model.language_model
+        scores = score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id)
+        return scores.mean_BL, scores.total_BL
+
+    def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        trie = LabelTrie(self._label_ids(labels), self.model.language_model.end_id)
+        options = replace(ANSWER, beams=min(ANSWER.beams, len(labels)))
+        found = []
+        for hypotheses in self._generate(encoded, [prompt] * len(encoded), options, trie):
+            total_L = torch.full((len(labels),), -math.inf)
+            for hypothesis in hypotheses:
+                total_L[trie.index(hypothesis.tokens)] = sum(hypothesis.log_probs)
+            found.append(_ranked("generate", labels, total_L))
+        return found
+
+    def _by_match(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        texts = [self._text(best[0]) for best in self._generate(encoded, [prompt] * len(encoded), DESCRIBE)]
+        cosine_BL = self._matcher.embed(texts) @ self._matcher.embed(labels).T
+        return [
+            replace(_ranked("match", labels, MATCH_SHARPNESS * row), text=text)
+            for text, row in zip(texts, cosine_BL, strict=True)
+        ]
+
+    def _timeline(self, source: AudioSource, window_s: float, hop_s: float) -> Timeline:
+        segments: list[Segment] = []
+        end_s = 0.0
+        windows = _timed_windows(source, self._rate, window_s, hop_s)
+        for batch in _batched(windows, WINDOWS):
+            for (start_s, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
+                end_s = start_s + len(window_S) / self._rate
+                _append(segments, Segment(start_s, end_s, text, confidence))
+        return Timeline(tuple(segments), end_s)
+
+    @torch.inference_mode()
+    def _name(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[str, float]]:
+        """The events heard in each window, with their confidence; silent windows are not asked about."""
+        named = [(SILENCE, 1.0)] * len(windows)
+        loud = [place for place, window in enumerate(windows) if rms_db(window) >= SILENCE_DB]
+        if loud:
+            encoded = [Encoded(tokens, 0.0, 0.0) for tokens in self._encode([windows[place] for place in loud])]
+            texts = self._generate(encoded, [templates.PROMPTS["events"][0]] * len(loud), TIMELINE)
+            for place, best in zip(loud, texts, strict=True):
+                named[place] = (self._text(best[0]), _probability(best[0]))
+        return named
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device '{name}' is not available here; choose auto, cpu, cuda or mps") from error
+    return device
+
+
+def _is_many(audio: Any) -> bool:
+    """A list is many recordings, and so is a tuple unless it is one ``(samples, rate)``."""
+    if isinstance(audio, tuple):
+        return not (len(audio) == 2 and isinstance(audio[1], (int, float, np.number)))
+    return isinstance(audio, list)
+
+
+def _map(audio: Any, one: Callable[[AudioSource], R], on_error: OnError) -> Any:
+    def guarded(source: AudioSource) -> R | PengiError:
+        try:
+            return one(source)
+        except PengiError as error:
+            if on_error == "raise":
+                raise
+            return error
+
+    return [guarded(source) for source in audio] if _is_many(audio) else guarded(audio)
+
+
+def _timed_windows(
+    source: AudioSource, rate: int, window_s: float, hop_s: float
+) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    for start, window_S in sliding(stream(source, rate), round(window_s * rate), round(hop_s * rate)):
+        yield start / rate, window_S
+
+
+def _windows(source: AudioSource, rate: int, window_s: float, hop_s: float) -> Iterator[NDArray[np.float32]]:
+    return (window_S for _, window_S in _timed_windows(source, rate, window_s, hop_s))
+
+
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _padded(rows: Sequence[Tensor]) -> Masked:
+    lengths_B = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    mask_BT = torch.arange(int(lengths_B.max()), device=rows[0].device) < lengths_B[:, None]
+    return pad_sequence(list(rows), batch_first=True), mask_BT
+
+
+def _embedding(recording: Encoded) -> NDArray[np.float32]:
+    parts = [torch.nn.functional.normalize(tokens_TD.mean(0), dim=0) for tokens_TD in recording.tokens]
+    vector_D: NDArray[np.float32] = (torch.cat(parts) / math.sqrt(len(parts))).cpu().numpy()
+    return vector_D
+
+
+def _probability(hypothesis: Hypothesis) -> float:
+    return math.exp(sum(hypothesis.log_probs))
+
+
+def _checked_labels(labels: Sequence[str], method: str, top: int | None) -> list[str]:
+    if method not in METHODS:
+        raise InputError(f"unknown method '{method}'; choose one of {', '.join(METHODS)}")
+    if isinstance(labels, str):
+        raise InputError("labels must be a list of strings, not one string")
+    names = list(dict.fromkeys(label.strip() for label in labels))
+    if not names or not all(names):
+        raise InputError("give at least one label, and no empty ones")
+    if top is not None and top < 1:
+        raise InputError(f"top must be at least 1, not {top}")
+    return names
+
+
+def _ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classification:
+    """Labels by score, the best first; equal ones stay in the order in which they were given."""
+    share_L = scores_L.float().softmax(0)
+    order = scores_L.argsort(descending=True, stable=True).tolist()
+    return Classification(method, tuple(LabelScore(labels[index], float(share_L[index])) for index in order))
+
+
+def _append(segments: list[Segment], new: Segment) -> None:
+    """Add a segment, or lengthen the last one if the same is heard; where windows overlap the later one wins."""
+    if segments and segments[-1].end_s > new.start_s:
+        segments[-1] = replace(segments[-1], end_s=new.start_s)
+    if segments and segments[-1].text == new.text:
+        last = segments[-1]
+        spans = (last.end_s - last.start_s, new.end_s - new.start_s)
+        confidence = (last.confidence * spans[0] + new.confidence * spans[1]) / max(sum(spans), 1e-9)
+        segments[-1] = Segment(last.start_s, new.end_s, last.text, confidence)
+    else:
+        segments.append(new)

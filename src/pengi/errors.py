@@ -1,0 +1,35 @@
+"""What a user did wrong, in words: one small hierarchy.
+
+Every error a user can cause is a :class:`PengiError` whose message is one plain sentence that says what is wrong and,
+where it helps, what to do. The command line prints it and exits with code 2; a batch turns it into an error row.
+"""
+
+from __future__ import annotations
+
+
+class PengiError(Exception):
+    """Base of everything a user can cause; the message is one sentence fit for a terminal."""
+
+
+class ConfigError(PengiError):
+    """A model configuration or a recipe has an unknown key, a wrong type or an impossible combination."""
+
+
+class AudioError(PengiError):
+    """A recording is missing, is not audio, is truncated, is empty or has samples that are not finite."""
+
+
+class WeightsError(PengiError):
+    """Weights cannot be found, fetched or verified."""
+
+
+class CheckpointError(PengiError):
+    """A checkpoint folder or file is incomplete, malformed or of another architecture."""
+
+
+class ManifestError(PengiError):
+    """A manifest or a labels file has a bad row; the message carries the line number."""
+
+
+class InputError(PengiError):
+    """An argument of a call makes no sense: an empty label list, a negative window, an unknown task."""

@@ -1,0 +1,264 @@
+"""A frozen causal language model that reads embeddings: trained through, never trained, and decoding with a cache.
+
+Any Hugging Face causal language model works. Padding may stand on either side of a row: positions count real tokens
+only and padding is never attended to, so a row gives the same numbers alone and in a batch.
+
+Shape suffixes: B rows, T tokens of one call, K tokens seen so far (the cache), N selected rows, D embedding width,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+
+from pengi.errors import WeightsError
+
+FOLDER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+TINY_END = "<|endoftext|>"
+TINY_VOCABULARY = 300
+TINY_CORPUS = (
+    "This is a sound of a dog barking.",
+    "This is a sound of rain falling on the street.",
+    "The sound events are thunder, wind and a church bell.",
+    "A person is speaking while music plays in the background.",
+)
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """What the language model remembers of the tokens it has seen; no call changes a state it was given."""
+
+    cache: Any
+    """Keys and values per layer: a ``transformers`` cache."""
+    mask_BK: Tensor
+    """bool[B, K]: False at padding."""
+    next_B: Tensor
+    """int64[B]: the position of each row's next token."""
+
+
+class LanguageModel(nn.Module):
+    """A frozen causal language model and its tokenizer; always in evaluation mode, no parameter takes a gradient."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, end_id: int) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.end_id = end_id
+
+    @classmethod
+    def from_folder(cls, path: Path, dtype: torch.dtype = torch.float32) -> Self:
+        """Load a folder in Hugging Face layout; the network is never asked.
+
+        Raises:
+            WeightsError: if a file is missing, no end token is named, or the logits are not a plain product of the last
+                hidden state and the output embeddings (some families rescale them).
+        """
+        missing = [name for name in FOLDER_FILES if not (path / name).is_file()]
+        if missing:
+            raise WeightsError(f"the language model folder '{path}' lacks {', '.join(missing)}")
+        model = _load_quietly(path, dtype)
+        ends = model.config.eos_token_id
+        end_id = ends[0] if isinstance(ends, list) else ends
+        if end_id is None:
+            raise WeightsError(f"'{path / 'config.json'}' names no end token (eos_token_id)")
+        language_model = cls(model, Tokenizer.from_file(str(path / "tokenizer.json")), end_id)
+        language_model._check_head(path)
+        return language_model
+
+    @classmethod
+    def tiny(cls, seed: int = 0) -> Self:
+        """A random Llama of two layers and 32 dimensions with a byte-level tokenizer, for tests."""
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        tokenizer = _tiny_tokenizer()
+        end_id = tokenizer.token_to_id(TINY_END)
+        assert end_id is not None
+        config = LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            # Wide enough that the most likely token leads clearly and rounding cannot change it.
+            initializer_range=0.3,
+            eos_token_id=end_id,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = LlamaForCausalLM(config)
+        model.set_attn_implementation("sdpa")
+        return cls(model, tokenizer, end_id)
+
+    @property
+    def dim(self) -> int:
+        """Width of an input embedding."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits, which may exceed the tokenizer's number of tokens."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: dropout inside a frozen model would only be noise."""
+        return super().train(False)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``; no special tokens are added."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: list[int] | tuple[int, ...]) -> str:
+        """The text of token ids; special tokens are skipped."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """Input embeddings float[B, T, D] of int64[B, T]."""
+        embeds_BTD: Tensor = self.model.get_input_embeddings()(ids_BT)
+        return embeds_BTD
+
+    def hidden(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """Hidden states [B, T, D] after the final norm, differentiable with respect to the embeddings.
+
+        Args:
+            embeds_BTD: float[B, T, D]; cast to the model's dtype.
+            mask_BT: [B, T], zero at padding; none means no padding.
+        """
+        if mask_BT is None:
+            return self._decoder_output(embeds_BTD, use_cache=False)
+        mask_BT = mask_BT.bool()
+        return self._decoder_output(
+            embeds_BTD, attention_mask=mask_BT, position_ids=_positions(mask_BT), use_cache=False
+        )
+
+    def logits(self, hidden_D: Tensor) -> Tensor:
+        """Logits float32[..., V] of hidden states [..., D]."""
+        # Flat and contiguous: on a sliced 3-D input torch may multiply row by row, each time with a copy of the head.
+        flat_ND = hidden_D.reshape(-1, hidden_D.shape[-1])
+        logits_NV: Tensor = self.model.get_output_embeddings()(flat_ND).float()
+        return logits_NV.reshape(*hidden_D.shape[:-1], logits_NV.shape[-1])
+
+    def remember(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
+        """Read a prefix: hidden states [B, T, D] and the state to go on from, both differentiable.
+
+        Args:
+            embeds_BTD: float[B, T, D]; cast to the model's dtype.
+            mask_BT: [B, T], zero at padding, at least one real token in each row; none means no padding.
+        """
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.model.config)
+        mask_BT = embeds_BTD.new_ones(embeds_BTD.shape[:2], dtype=torch.bool) if mask_BT is None else mask_BT.bool()
+        positions_BT = _positions(mask_BT)
+        hidden_BTD = self._decoder_output(
+            embeds_BTD, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True
+        )
+        return hidden_BTD, DecoderState(cache, mask_BT, mask_BT.sum(dim=1))
+
+    def prefill(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
+        """Read a prefix: logits float32[B, V] after each row's last real token, and the state to go on from.
+
+        Arguments as for :meth:`remember`.
+        """
+        hidden_BTD, state = self.remember(embeds_BTD, mask_BT)
+        last_B = torch.where(state.mask_BK, torch.arange(state.mask_BK.shape[1], device=embeds_BTD.device), 0).amax(1)
+        rows_B = torch.arange(last_B.shape[0], device=embeds_BTD.device)
+        return self.logits(hidden_BTD[rows_B, last_B]), state
+
+    def extend(self, embeds_BTD: Tensor, mask_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read further embeddings, differentiably: their hidden states [B, T, D], and the state that follows.
+
+        Args:
+            embeds_BTD: float[B, T, D].
+            mask_BT: [B, T], zero at padding.
+            state: of the same B rows.
+        """
+        mask_BT = mask_BT.bool()
+        cache = _copy_cache(state.cache)
+        mask_BK = torch.cat([state.mask_BK, mask_BT], dim=1)
+        hidden_BTD = self._decoder_output(
+            embeds_BTD,
+            attention_mask=mask_BK,
+            position_ids=state.next_B[:, None] + _positions(mask_BT),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return hidden_BTD, DecoderState(cache, mask_BK, state.next_B + mask_BT.sum(dim=1))
+
+    def advance(self, ids_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read further tokens int64[B, T]: their hidden states [B, T, D], and the state that follows."""
+        return self.extend(self.embed(ids_BT), torch.ones_like(ids_BT, dtype=torch.bool), state)
+
+    def step(self, ids_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read further tokens int64[B, T]: logits float32[B, T, V] after each, and the state that follows."""
+        hidden_BTD, state = self.advance(ids_BT, state)
+        return self.logits(hidden_BTD), state
+
+    def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
+        """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
+        cache = _copy_cache(state.cache)
+        cache.reorder_cache(index_N)
+        return DecoderState(cache, state.mask_BK[index_N], state.next_B[index_N])
+
+    def _decoder_output(self, embeds_BTD: Tensor, **options: Any) -> Tensor:
+        embeds_BTD = embeds_BTD.to(self.model.dtype)
+        hidden_BTD: Tensor = self.model.get_decoder()(inputs_embeds=embeds_BTD, **options).last_hidden_state
+        return hidden_BTD
+
+    @torch.inference_mode()
+    def _check_head(self, path: Path) -> None:
+        ids_BT = torch.arange(min(8, self.vocab_size))[None]
+        expected_BTV = self.model(input_ids=ids_BT).logits.float()
+        if not torch.allclose(self.logits(self.hidden(self.embed(ids_BT))), expected_BTV, rtol=1e-3, atol=1e-3):
+            raise WeightsError(f"the language model in '{path}' rescales its logits, which is not supported")
+
+
+def _load_quietly(path: Path, dtype: torch.dtype) -> Any:
+    """Load without the library's own progress bar, which would mix with the program's."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, local_files_only=True, attn_implementation="sdpa"
+        )
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _positions(mask_BT: Tensor) -> Tensor:
+    """Each real token's index among the real tokens of its row; padding before the first gets 0."""
+    return (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _copy_cache(cache: Any) -> Any:
+    """A cache whose growth or reordering leaves the given one as it was; tensors are shared until replaced."""
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
+    return copied
+
+
+def _tiny_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=TINY_VOCABULARY,
+        special_tokens=[TINY_END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TINY_CORPUS, trainer)
+    return tokenizer

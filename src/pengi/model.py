@@ -1,0 +1,210 @@
+"""Pengi: audio and a prompt become a prefix, and a frozen language model goes on from it. No I/O.
+
+    a = audio_encoder(x)            -> m1(a)   audio prefix
+    g = text_encoder(prompt)        -> m2(g)   text prefix
+    p = concat(m1(a), m2(g))
+    loss = - mean_j log P(c_j | p, c_<j)       over the tokens of the target only (paper, equation 2)
+
+An audio branch is one encoder with its mapper; several branches simply stand one behind the other in the prefix.
+
+Shape suffixes: A clips, E examples (several may ask about one clip), B rows, S samples, T tokens, P prefix embeddings,
+X text and target embeddings, N target tokens of all examples, D language-model embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pengi.config import AudioBranchConfig, ModelConfig
+from pengi.encoders import AudioEncoder
+from pengi.encoders.base import Augment
+from pengi.language_model import LanguageModel
+from pengi.mapper import Mapper, build_mapper
+from pengi.text_encoder import SentenceEncoder
+
+Masked = tuple[Tensor, Tensor]
+"""A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
+
+EditTokens = Callable[[list[Masked]], list[Masked]]
+"""Changes the audio tokens of all branches during training: dropout of tokens, pseudo-labelled points."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training examples: for each branch the frozen features of A clips, and E prompts and targets about them."""
+
+    features: tuple[Masked, ...]
+    clip_E: Tensor
+    """int64[E]: the clip that each example is about."""
+    prompts: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean negative log-likelihood per target token, and what it is the mean of."""
+
+    mean: Tensor
+    token_losses_N: Tensor
+    example_N: Tensor
+    """int64[N]: the example that each target token belongs to."""
+
+
+def join(parts: Sequence[Masked], *, padding: str) -> Masked:
+    """Put sequences one behind the other, each row's real tokens together and its padding at one side.
+
+    Args:
+        parts: ``[B, T_i, D]`` with masks.
+        padding: "left" or "right". ``a a . | b .`` becomes ``. . a a b`` or ``a a b . .``, cut to the longest row.
+    """
+    values_BTD = torch.cat([values for values, _ in parts], 1)
+    mask_BT = torch.cat([mask for _, mask in parts], 1)
+    width = int(mask_BT.sum(1).max())
+    order_BT = mask_BT.int().argsort(dim=1, descending=padding == "right", stable=True)
+    order_BT = order_BT[:, :width] if padding == "right" else order_BT[:, mask_BT.shape[1] - width :]
+    joined_BTD = values_BTD.gather(1, order_BT[..., None].expand(-1, -1, values_BTD.shape[-1]))
+    return joined_BTD, mask_BT.gather(1, order_BT)
+
+
+def limit_tokens(tokens_BTD: Tensor, mask_BT: Tensor, most: int) -> Masked:
+    """Average rows of more than ``most`` tokens in time to ``most`` tokens, each over an equal share of the row."""
+    if tokens_BTD.shape[1] <= most:
+        return tokens_BTD, mask_BT
+    rows, masks = [], []
+    for tokens_TD, mask_T in zip(tokens_BTD, mask_BT, strict=True):
+        real_TD = tokens_TD[mask_T]
+        if len(real_TD) > most:
+            real_TD = functional.adaptive_avg_pool1d(real_TD.T[None], most)[0].T
+        rows.append(functional.pad(real_TD, (0, 0, 0, most - len(real_TD))))
+        masks.append(torch.arange(most, device=mask_T.device) < len(real_TD))
+    return torch.stack(rows), torch.stack(masks)
+
+
+class AudioBranch(nn.Module):
+    """An audio encoder and the mapper behind it."""
+
+    def __init__(self, config: AudioBranchConfig, encoder: AudioEncoder, lm_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.mapper: Mapper = build_mapper(config.mapper, encoder.dim, lm_dim)
+
+    def tokens(self, features: Masked, augment: Augment | None = None) -> Masked:
+        """Audio tokens of frozen features."""
+        values, mask = features
+        if self.config.trained:
+            return self.encoder.tokens(values, mask, augment), mask
+        with torch.no_grad():
+            return self.encoder.tokens(values, mask), mask
+
+
+class PengiModel(nn.Module):
+    """The whole network; the language model and the text encoder inside are frozen."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        encoders: Sequence[AudioEncoder],
+        text_encoder: SentenceEncoder | None,
+        language_model: LanguageModel,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.language_model = language_model
+        self.text_encoder = text_encoder
+        dim = language_model.dim
+        branches = zip(config.audio, encoders, strict=True)
+        self.audio = nn.ModuleList(AudioBranch(branch, encoder, dim) for branch, encoder in branches)
+        self.text_mapper = build_mapper(config.text.mapper, text_encoder.dim if text_encoder else dim, dim)
+
+    @property
+    def branches(self) -> list[AudioBranch]:
+        """The audio branches in the order of the prefix."""
+        return [branch for branch in self.audio if isinstance(branch, AudioBranch)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trained parts are."""
+        return next(self.text_mapper.parameters(), torch.empty(0)).device
+
+    def audio_tokens(self, features: Sequence[Masked], augment: Augment | None = None) -> list[Masked]:
+        """Audio tokens of every branch from their frozen features."""
+        return [branch.tokens(values, augment) for branch, values in zip(self.branches, features, strict=True)]
+
+    def map_audio(self, tokens: Sequence[Masked]) -> list[Masked]:
+        """What the mapper of each branch makes of its audio tokens: ``float[A, P_i, D]``.
+
+        Of audio longer than a branch was made for, the tokens are averaged in time to ``max_tokens``.
+        """
+        return [
+            branch.mapper(*limit_tokens(*masked, branch.config.max_tokens))
+            for branch, masked in zip(self.branches, tokens, strict=True)
+        ]
+
+    def audio_prefix(self, tokens: Sequence[Masked]) -> Masked:
+        """m1: the audio prefix ``float[A, P, D]``, padded on the left, of the audio tokens of all branches."""
+        return join(self.map_audio(tokens), padding="left")
+
+    def text_prefix(self, prompts: Sequence[str]) -> Masked:
+        """m2: the text prefix ``float[B, P, D]`` of prompts."""
+        if self.text_encoder is not None:
+            sentence_BTI = self.text_encoder.embed(prompts).to(self.device)[:, None]
+            masked: Masked = (sentence_BTI, torch.ones(sentence_BTI.shape[:2], dtype=torch.bool, device=self.device))
+        else:
+            rows = [self.language_model.encode(prompt)[: self.config.text.max_tokens] for prompt in prompts]
+            masked = self._embed_rows(rows)
+        prefix: Masked = self.text_mapper(*masked)
+        return prefix
+
+    def prefix(self, tokens: Sequence[Masked], prompts: Sequence[str]) -> Masked:
+        """p = concat(m1(a), m2(g)), padded on the left: ``float[B, P, D]`` for one prompt per clip."""
+        return join([self.audio_prefix(tokens), self.text_prefix(prompts)], padding="left")
+
+    def target_ids(self, target: str) -> list[int]:
+        """Token ids of an answer, the end token last."""
+        config = self.config.language_model
+        ids = self.language_model.encode(config.target_prefix + target.strip())
+        return [*ids[: config.target_tokens - 1], self.language_model.end_id]
+
+    def loss(self, batch: Batch, augment: Augment | None = None, edit: EditTokens | None = None) -> Loss:
+        """The paper's loss. Gradients pass through the frozen language model into mappers and audio encoders.
+
+        The language model reads the audio prefix of a clip once for all examples about it.
+        """
+        tokens = self.audio_tokens(batch.features, augment)
+        prefix_APD, mask_AP = self.audio_prefix(edit(tokens) if edit else tokens)
+        _, state = self.language_model.remember(prefix_APD, mask_AP)
+        state = self.language_model.select(state, batch.clip_E)
+        text = self.text_prefix(batch.prompts)
+        ids = [self.target_ids(target) for target in batch.targets]
+        embeds_EXD, mask_EX = join([text, self._embed_rows([row[:-1] for row in ids])], padding="right")
+        hidden_EXD, _ = self.language_model.extend(embeds_EXD, mask_EX, state)
+        example_N, position_N = self._target_positions(text[1].sum(1).tolist(), ids)
+        logits_NV = self.language_model.logits(hidden_EXD[example_N, position_N])
+        expected_N = torch.tensor([token for row in ids for token in row], device=logits_NV.device)
+        token_losses_N = functional.cross_entropy(logits_NV, expected_N, reduction="none")
+        return Loss(token_losses_N.mean(), token_losses_N.detach(), example_N)
+
+    def _target_positions(self, text_lengths: Sequence[int], ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Example and position of every hidden state that predicts a target token: from the last text embedding on."""
+        pairs = [
+            (example, length - 1 + step)
+            for example, (length, row) in enumerate(zip(text_lengths, ids, strict=True))
+            for step in range(len(row))
+        ]
+        example_N, position_N = torch.tensor(pairs, device=self.device).unbind(1)
+        return example_N, position_N
+
+    def _embed_rows(self, rows: Sequence[Sequence[int]]) -> Masked:
+        """Language-model embeddings of token rows, padded on the right."""
+        lengths_B = torch.tensor([len(row) for row in rows], device=self.device)
+        width = max(1, int(lengths_B.max()))
+        padded = [[*row, *[self.language_model.end_id] * (width - len(row))] for row in rows]
+        ids_BT = torch.tensor(padded, device=self.device)
+        mask_BT = torch.arange(width, device=self.device) < lengths_B[:, None]
+        return self.language_model.embed(ids_BT), mask_BT

@@ -1,0 +1,81 @@
+"""What the engine answers: plain frozen records that turn into JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """Base of the answers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values; times in seconds, confidences and probabilities in [0, 1]."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A sound event and the probability that the model gives to naming it."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Description(Result):
+    """A caption and the sound events, the surest first."""
+
+    text: str
+    events: tuple[Event, ...]
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Answer(Result):
+    """The answer to a question, with the probability of exactly this wording."""
+
+    question: str
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """A label and its share among the labels asked for."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classification(Result):
+    """Labels, the best first; ``text`` is what the model wrote where the method generates."""
+
+    method: str
+    scores: tuple[LabelScore, ...]
+    text: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        return self.scores[0].label
+
+
+@dataclass(frozen=True)
+class Segment(Result):
+    """A stretch of a recording in which the same is heard."""
+
+    start_s: float
+    end_s: float
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Timeline(Result):
+    """What happens when."""
+
+    segments: tuple[Segment, ...]
+    duration_s: float

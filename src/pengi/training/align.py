@@ -1,0 +1,137 @@
+"""The warm start of the mappers, without the language model.
+
+A frozen language model can only be told about a sound in its own embedding space, and finding that space through thirty
+layers takes most of a training run. But the space is known: it is spanned by the model's input embeddings. So each of the
+first places of the audio prefix is given an aspect of the clip (its event, the word spoken, the instrument, ...) and
+learns to lie near the embedding of the words for it: cross-entropy over the cosine with every value of that aspect, plus
+the squared distance to the right one. Then training through the language model starts from prefixes it can read.
+
+Shape suffixes: A clips, V values of an aspect, P prefix embeddings, D language-model embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pengi.data.loader import Loader, TrainingBatch
+from pengi.data.manifest import Clip
+from pengi.data.tasks import kind_of
+from pengi.errors import ConfigError
+from pengi.language_model import LanguageModel
+from pengi.model import EditTokens, PengiModel
+from pengi.training.recipe import AlignmentConfig
+
+NONE = "none"
+NONE_WEIGHT = 0.1  # of a clip that has no value for an aspect, relative to one that has
+SHARPNESS = 20.0  # cosine to logit
+DISTANCE_WEIGHT = 0.5
+LABEL_SMOOTHING = 0.05
+
+
+def aspect_value(aspect: str, clip: Clip) -> str:
+    """The words for one aspect of a clip: its first event, its kind, the word spoken, or an attribute."""
+    if aspect == "event":
+        return clip.events[0] if clip.events else NONE
+    if aspect == "kind":
+        return kind_of(clip)
+    attributes = clip.attributes
+    if aspect == "word":
+        return str(attributes.get("keyword", attributes.get("digit", NONE)))
+    return str(attributes.get(aspect, NONE))
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """One aspect: its values and where the language model has their words."""
+
+    name: str
+    place_of: Mapping[str, int]
+    target_VD: Tensor
+    """Mean input embedding of each value's tokens, at the length of a typical token's embedding."""
+
+
+def build_aspect(name: str, clips: Sequence[Clip], more: Sequence[str], lm: LanguageModel) -> Aspect:
+    """An aspect with every value that the clips (and ``more``) have."""
+    values = sorted({aspect_value(name, clip) for clip in clips} | set(more) | {NONE})
+    if values == [NONE]:
+        raise ConfigError(f"no training clip has anything for the aspect '{name}'")
+    rows = [lm.embed(torch.tensor(lm.encode(" " + value))).float().mean(0) for value in values]
+    typical = lm.embed(torch.arange(0, lm.vocab_size, max(1, lm.vocab_size // 1000))).float().norm(dim=-1).median()
+    target_VD = functional.normalize(torch.stack(rows), dim=-1) * typical
+    return Aspect(name, {value: place for place, value in enumerate(values)}, target_VD)
+
+
+def aspect_loss(aspect: Aspect, values: Sequence[str], prefix_AD: Tensor) -> Tensor:
+    """Loss of one place of the prefix, ``float32[A, D]``, against the right value of each clip."""
+    expected_A = torch.tensor([aspect.place_of[value] for value in values])
+    weight_A = torch.tensor([NONE_WEIGHT if value == NONE else 1.0 for value in values])
+    cosine_AV = functional.normalize(prefix_AD, dim=-1) @ functional.normalize(aspect.target_VD, dim=-1).T
+    entropy_A = functional.cross_entropy(
+        SHARPNESS * cosine_AV, expected_A, reduction="none", label_smoothing=LABEL_SMOOTHING
+    )
+    distance_A = (prefix_AD - aspect.target_VD[expected_A]).square().sum(-1) / aspect.target_VD[0].square().sum()
+    return ((entropy_A + DISTANCE_WEIGHT * distance_A) * weight_A).sum() / weight_A.sum()
+
+
+def asked_clips(drawn: TrainingBatch, loader: Loader) -> list[Clip]:
+    """The clips of a batch, those that are moved to a class as that class."""
+    return [
+        clip if index is None else loader.as_class(clip, index)
+        for clip, index in zip(drawn.clips, drawn.moved_to, strict=True)
+    ]
+
+
+def alignment_loss(
+    model: PengiModel, aspects: Sequence[Sequence[Aspect]], clips: Sequence[Clip], drawn: TrainingBatch, edit: EditTokens
+) -> Tensor:
+    """Sum of the losses of all aspects of all branches; a branch is not asked about clips it does not hear."""
+    tokens = edit(model.audio_tokens(drawn.batch.features))
+    total = torch.zeros(())
+    for branch_aspects, (_, heard_AT), (prefix_APD, _) in zip(aspects, tokens, model.map_audio(tokens), strict=True):
+        heard = heard_AT.any(1).nonzero().flatten().tolist()
+        for place, aspect in enumerate(branch_aspects):
+            values = [aspect_value(aspect.name, clips[row]) for row in heard]
+            total = total + aspect_loss(aspect, values, prefix_APD[heard, place])
+    return total
+
+
+def align(
+    model: PengiModel,
+    loader: Loader,
+    config: AlignmentConfig,
+    edits: Callable[[TrainingBatch, int], EditTokens],
+    optimizer: torch.optim.Optimizer,
+) -> Iterator[dict[str, float]]:
+    """Warm up the mappers (and the trained layers of the encoders); yields the loss of every step.
+
+    Raises:
+        ConfigError: if the aspects do not fit the model or the data.
+    """
+    if len(config.aspects) != len(model.branches):
+        raise ConfigError(f"alignment.aspects needs one list for each of the {len(model.branches)} audio branches")
+    directions = [label.label for label in loader.directions.labels] if loader.directions else []
+    aspects = [
+        [build_aspect(name, loader.clips, directions if name == "event" else [], model.language_model) for name in names]
+        for names in config.aspects
+    ]
+    trained = [value for group in optimizer.param_groups for value in group["params"]]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for step in range(config.steps):
+        share = min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * share
+        torch.manual_seed(step)
+        drawn = loader.batch(step)
+        model.train()
+        loss = alignment_loss(model, aspects, asked_clips(drawn, loader), drawn, edits(drawn, step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        yield {"alignment_step": step + 1, "alignment_loss": float(loss.detach())}

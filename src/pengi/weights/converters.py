@@ -1,0 +1,317 @@
+"""Turn published model files into the layout this package loads: ``config.json`` and ``model.safetensors``.
+
+Each converter reads files from one folder and writes the converted ones into another; it runs once, when a model enters
+the cache, so that a start never pays for it. Tensors are float32. The files are data: nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import struct
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import gguf
+    import onnx
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+CLASSES_FILE = "classes.json"
+
+Tensors = dict[str, NDArray[np.float32]]
+
+# Raised whenever the files a converter writes change, so that older cache folders are not used.
+CONVERTER_VERSION = 1
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Take every file as it is: the publication already has the right layout."""
+    for file in source.iterdir():
+        if file.is_file():
+            shutil.copyfile(file, target / file.name)
+
+
+def _write(target: Path, tensors: Tensors, config: dict[str, Any] | None = None) -> None:
+    from safetensors.numpy import save_file
+
+    # Safetensors writes the buffer behind an array, whatever its strides.
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, target / WEIGHTS_FILE)
+    if config is not None:
+        _write_json(target / CONFIG_FILE, config)
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# ---- Llama in GGUF ---------------------------------------------------------------------------------------------------
+
+_LLAMA_OUTSIDE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_LLAMA_IN_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_GGUF_CONTROL_TOKEN = 3
+
+
+def llama_from_gguf(source: Path, target: Path) -> None:
+    """A Llama model and its byte-level BPE tokenizer out of the one ``*.gguf`` file in ``source``.
+
+    Quantised tensors are dequantised to float32. The result is what ``transformers`` loads as ``LlamaForCausalLM``.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader(_only(source.glob("*.gguf")))
+    facts: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
+    _write(target, dict(_llama_tensors(reader, facts)), _llama_config(reader, facts))
+    _llama_tokenizer(facts).save(str(target / TOKENIZER_FILE))
+    _write_json(target / "tokenizer_config.json", _llama_tokenizer_config(facts))
+
+
+def _llama_tensors(reader: gguf.GGUFReader, facts: dict[str, Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    import gguf
+
+    heads = {"attn_q": facts["llama.attention.head_count"], "attn_k": facts["llama.attention.head_count_kv"]}
+    for tensor in reader.tensors:
+        weight = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+        if tensor.name in _LLAMA_OUTSIDE:
+            yield _LLAMA_OUTSIDE[tensor.name], weight
+            continue
+        _, layer, part, _ = tensor.name.split(".")
+        if part in heads:
+            weight = _halves_from_pairs(weight, heads[part])
+        yield f"model.layers.{layer}.{_LLAMA_IN_LAYER[part]}.weight", weight
+
+
+def _halves_from_pairs(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Undo the row order in which GGUF stores query and key projections, float32[heads * size, D].
+
+    Rotary embeddings turn pairs of dimensions. GGUF keeps the two of a pair in neighbouring rows of a head (0, 1), the
+    Hugging Face layout keeps them half a head apart (0, size / 2).
+    """
+    rows, columns = weight.shape
+    pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
+    return pairs.swapaxes(1, 2).reshape(rows, columns)
+
+
+def _llama_config(reader: gguf.GGUFReader, facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": facts["llama.embedding_length"],
+        "intermediate_size": facts["llama.feed_forward_length"],
+        "num_hidden_layers": facts["llama.block_count"],
+        "num_attention_heads": facts["llama.attention.head_count"],
+        "num_key_value_heads": facts["llama.attention.head_count_kv"],
+        "max_position_embeddings": facts["llama.context_length"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": facts["llama.rope.freq_base"]},
+        # GGUF keeps a float32; its shortest decimal is the number that was meant.
+        "rms_norm_eps": float(str(np.float32(facts["llama.attention.layer_norm_rms_epsilon"]))),
+        "vocab_size": len(facts["tokenizer.ggml.tokens"]),
+        "tie_word_embeddings": all(tensor.name != "output.weight" for tensor in reader.tensors),
+        "bos_token_id": facts["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": facts["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": facts["tokenizer.ggml.padding_token_id"],
+        "dtype": "float32",
+    }
+
+
+def _llama_tokenizer(facts: dict[str, Any]) -> Any:
+    """Byte-level BPE in the ``smollm`` flavour: every digit stands alone, then GPT-2's byte-level splitting."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    flavour = facts["tokenizer.ggml.pre"]
+    assert flavour == "smollm", f"no pre-tokenizer is known for '{flavour}'"
+    tokens = facts["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in facts["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    kinds = facts["tokenizer.ggml.token_type"]
+    control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _GGUF_CONTROL_TOKEN]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    return tokenizer
+
+
+def _llama_tokenizer_config(facts: dict[str, Any]) -> dict[str, Any]:
+    tokens = facts["tokenizer.ggml.tokens"]
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": tokens[facts["tokenizer.ggml.bos_token_id"]],
+        "eos_token": tokens[facts["tokenizer.ggml.eos_token_id"]],
+        "unk_token": tokens[facts["tokenizer.ggml.unknown_token_id"]],
+        "pad_token": tokens[facts["tokenizer.ggml.padding_token_id"]],
+        "model_max_length": facts["llama.context_length"],
+        "clean_up_tokenization_spaces": False,
+        "chat_template": facts["tokenizer.chat_template"],
+    }
+
+
+# ---- YAMNet in ONNX --------------------------------------------------------------------------------------------------
+
+
+def yamnet_from_onnx(source: Path, target: Path) -> None:
+    """YAMNet out of a zip with an ONNX graph and the class map beside it, ``*.onnx.zip`` and ``*.csv`` in ``source``.
+
+    Keys: ``conv.{i}.weight`` and ``conv.{i}.bias`` for the convolutions in graph order, ``head.weight`` float32[521,
+    1024] and ``head.bias``. ``classes.json`` is the list of the classes' display names in the order of the head.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory(dir=source) as unpacked:
+        with zipfile.ZipFile(_only(source.glob("*.onnx.zip"))) as archive:
+            archive.extractall(unpacked)
+        graph = onnx.load(_only(Path(unpacked).rglob("*.onnx"))).graph
+    _write(target, _onnx_layers(graph))
+    with _only(source.glob("*.csv")).open(encoding="utf-8", newline="") as rows:
+        _write_json(target / CLASSES_FILE, [row["display_name"] for row in csv.DictReader(rows)])
+
+
+def _onnx_layers(graph: onnx.GraphProto) -> Tensors:
+    from onnx import numpy_helper
+
+    constants = {constant.name: constant for constant in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+
+    def weight_behind(name: str) -> NDArray[np.float32]:
+        # The stored weight is float32; the graph passes it through QuantizeLinear and DequantizeLinear before use.
+        while name not in constants:
+            name = producers[name].input[0]
+        return numpy_helper.to_array(constants[name]).astype(np.float32, copy=False)
+
+    tensors: Tensors = {}
+    convolutions = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            layer = f"conv.{convolutions}"
+            convolutions += 1
+        elif node.op_type == "Gemm":
+            layer = "head"
+        else:
+            continue
+        tensors[f"{layer}.weight"], tensors[f"{layer}.bias"] = map(weight_behind, node.input[1:3])
+    return tensors
+
+
+# ---- Whisper in CTranslate2 ------------------------------------------------------------------------------------------
+
+_CT2_BINARY_VERSION = 6
+_CT2_DTYPES = ("<f4", "<i1", "<i2", "<i4", "<f2")
+_WHISPER_IN_LAYER = {
+    "self_attention/layer_norm": "self_attn_layer_norm",
+    "self_attention/linear_1": "self_attn.out_proj",
+    "ffn/layer_norm": "final_layer_norm",
+    "ffn/linear_0": "fc1",
+    "ffn/linear_1": "fc2",
+}
+_CT2_PARAMETERS = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
+
+
+def whisper_encoder_from_ctranslate2(source: Path, target: Path) -> None:
+    """Whisper's audio encoder out of ``model.bin`` in ``source``, in the keys of ``transformers``' ``WhisperEncoder``.
+
+    The decoder is left behind. ``config.json`` is a ``WhisperConfig`` as far as the encoder needs one.
+    """
+    with (source / "model.bin").open("rb") as file:
+        variables = {name: value for name, value in _ct2_variables(file) if name.startswith("encoder/")}
+    tensors = _whisper_encoder_tensors(variables)
+    _write(target, tensors, _whisper_config(tensors, heads=int(variables["encoder/num_heads"])))
+
+
+def _ct2_variables(file: BinaryIO) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Read the variables of a CTranslate2 ``model.bin``, all integers little-endian.
+
+    ``u32`` binary version, string name of the specification, ``u32`` revision, ``u32`` number of variables; then for
+    each a string name, ``u8`` rank, ``u32`` for every dimension, ``u8`` data type, ``u32`` bytes, and the values. A
+    string is a ``u16`` length, the bytes and a zero that the length counts. Aliases follow; only the decoder has any.
+    """
+
+    def read(layout: str) -> tuple[Any, ...]:
+        return struct.unpack(f"<{layout}", file.read(struct.calcsize(f"<{layout}")))
+
+    def read_string() -> str:
+        (length,) = read("H")
+        return file.read(length).rstrip(b"\0").decode()
+
+    (version,) = read("I")
+    assert version == _CT2_BINARY_VERSION, f"CTranslate2 binary version {version}"
+    read_string()
+    _, count = read("II")
+    for _ in range(count):
+        name = read_string()
+        (rank,) = read("B")
+        shape = read(f"{rank}I")
+        dtype, size = read("BI")
+        yield name, np.frombuffer(file.read(size), dtype=_CT2_DTYPES[dtype]).reshape(shape)
+
+
+def _whisper_encoder_tensors(variables: dict[str, NDArray[Any]]) -> Tensors:
+    tensors: Tensors = {"embed_positions.weight": variables["encoder/position_encodings/encodings"].astype(np.float32)}
+    for name, value in variables.items():
+        scope, _, parameter = name.removeprefix("encoder/").rpartition("/")
+        if parameter not in _CT2_PARAMETERS:
+            continue
+        key, weight = _CT2_PARAMETERS[parameter], value.astype(np.float32)
+        if scope in ("conv1", "conv2", "layer_norm"):
+            tensors[f"{scope}.{key}"] = weight
+            continue
+        layer, _, part = scope.partition("/")
+        prefix = f"layers.{layer.removeprefix('layer_')}"
+        if part == "self_attention/linear_0":
+            tensors |= _split_attention(f"{prefix}.self_attn", key, weight)
+        else:
+            tensors[f"{prefix}.{_WHISPER_IN_LAYER[part]}.{key}"] = weight
+    return tensors
+
+
+def _split_attention(prefix: str, key: str, stacked: NDArray[np.float32]) -> Tensors:
+    """CTranslate2 stacks query, key and value. It gives keys a bias of zeros, which Whisper does not have."""
+    parts = dict(zip("qkv", np.split(stacked, 3), strict=True))
+    if key == "bias":
+        assert not parts.pop("k").any(), f"{prefix}: keys have a bias"
+    return {f"{prefix}.{part}_proj.{key}": weight for part, weight in parts.items()}
+
+
+def _whisper_config(tensors: Tensors, heads: int) -> dict[str, Any]:
+    positions, width = tensors["embed_positions.weight"].shape
+    layers = sum(name.endswith(".fc1.weight") for name in tensors)
+    return {
+        "model_type": "whisper",
+        "activation_function": "gelu",
+        "d_model": width,
+        "encoder_layers": layers,
+        "encoder_attention_heads": heads,
+        "encoder_ffn_dim": tensors["layers.0.fc1.weight"].shape[0],
+        "max_source_positions": positions,
+        "num_mel_bins": tensors["conv1.weight"].shape[1],
+        "dtype": "float32",
+    }
+
+
+def _only(files: Iterator[Path]) -> Path:
+    (file,) = files
+    return file

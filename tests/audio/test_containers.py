@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pengi.audio.containers import SLACK_BYTES, container_of, is_unfinished_wav, missing_bytes
+
+RATE = 16_000
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000).astype(np.float32)
+EXPECTED_NAMES = {
+    "a.wav": "WAV",
+    "a.rf64": "WAV",
+    "a.aiff": "AIFF",
+    "a.au": "AU",
+    "a.caf": "CAF",
+    "a.w64": "W64",
+    "a.ogg": "Ogg",
+    "a.flac": "FLAC",
+    "a.m4a": "MP4",
+    "a.webm": "WebM or Matroska",
+}
+MAGICS = [
+    b"RIFF\0\0\0\0WAVE",
+    b"RIFX\0\0\0\0WAVE",
+    b"RF64\xff\xff\xff\xffWAVEds64",
+    b"FORM\0\0\0\0AIFF",
+    b".snd",
+    b"dns.",
+    b"caff\0\1\0\0",
+    b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
+    b"OggS\0",
+    b"\x1a\x45\xdf\xa3",
+    b"\0\0\0\x10ftypM4A ",
+]
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    import av
+
+    folder = tmp_path_factory.mktemp("containers")
+    for name in EXPECTED_NAMES:
+        path = folder / name
+        if name in ("a.m4a", "a.webm"):
+            with av.open(str(path), "w") as output:
+                stream = output.add_stream("aac" if name == "a.m4a" else "libopus", rate=RATE, layout="mono")
+                frame = av.AudioFrame.from_ndarray(NOISE[None], format="fltp", layout="mono")
+                frame.sample_rate = RATE
+                for piece in av.AudioResampler(stream.format, "mono", RATE).resample(frame):
+                    output.mux(stream.encode(piece))
+                output.mux(stream.encode(None))
+        else:
+            soundfile.write(path, NOISE, RATE, **({"format": "RF64"} if name == "a.rf64" else {}))
+    return {name: (folder / name).read_bytes() for name in EXPECTED_NAMES}
+
+
+@pytest.mark.parametrize("name", EXPECTED_NAMES)
+def test_whole_files_miss_nothing(name: str, contents: dict[str, bytes]) -> None:
+    file = io.BytesIO(contents[name])
+    assert container_of(file) == EXPECTED_NAMES[name]
+    assert missing_bytes(file) == 0
+    assert not is_unfinished_wav(file)
+
+
+@pytest.mark.parametrize("name", EXPECTED_NAMES)
+def test_trailing_bytes_are_no_cut(name: str, contents: dict[str, bytes]) -> None:
+    assert missing_bytes(io.BytesIO(contents[name] + b"TAG" + bytes(125))) == 0
+    assert missing_bytes(io.BytesIO(contents[name] + b"\xff" * 1000)) == 0
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.rf64", "a.aiff", "a.au", "a.caf", "a.w64"])
+def test_pcm_files_know_how_much_is_missing(name: str, contents: dict[str, bytes]) -> None:
+    content = contents[name]
+    for cut in (SLACK_BYTES + 1, 5_000, 20_000):
+        assert missing_bytes(io.BytesIO(content[:-cut])) == cut
+    assert missing_bytes(io.BytesIO(content[:-SLACK_BYTES])) == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_other_containers_see_any_cut(contents: dict[str, bytes], data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["a.ogg", "a.m4a", "a.webm"]))
+    content = contents[name]
+    length = data.draw(st.integers(64, len(content) - 1))
+    file = io.BytesIO(content[:length])
+    at_a_boundary = content[length : length + 4] == b"OggS" or content[length + 4 : length + 8] == b"moov"
+    assert (missing_bytes(file) > 0) is not (at_a_boundary or _inside_a_page_mark(content, length))
+
+
+def _inside_a_page_mark(content: bytes, length: int) -> bool:
+    """Whether the cut left so little of a page that its five-byte mark is incomplete."""
+    page = content.rfind(b"OggS\0", 0, length + 4)
+    return page >= 0 and page > length - 5
+
+
+def test_big_endian_and_unpadded_chunks() -> None:
+    head = b"RIFX" + struct.pack(">I", 1000) + b"WAVE"
+    odd_chunk = b"junk" + struct.pack(">I", 3) + b"abc\0"
+    assert missing_bytes(io.BytesIO(head + odd_chunk + b"data" + struct.pack(">I", 1000) + bytes(1000))) == 0
+    assert missing_bytes(io.BytesIO(head + odd_chunk + b"data" + struct.pack(">I", 1000) + bytes(500))) == 500
+
+
+def test_empty_chunk_before_the_data_is_skipped() -> None:
+    content = b"RIFF" + struct.pack("<I", 1000) + b"WAVE" + b"LIST" + struct.pack("<I", 0)
+    assert missing_bytes(io.BytesIO(content + b"data" + struct.pack("<I", 1000) + bytes(400))) == 600
+
+
+def test_open_sizes_promise_nothing() -> None:
+    wave = b"RIFF\xff\xff\xff\xffWAVEdata" + struct.pack("<I", 0xFFFFFFFF) + bytes(100)
+    assert missing_bytes(io.BytesIO(wave)) == 0
+    assert missing_bytes(io.BytesIO(b"caff\0\1\0\0data" + b"\xff" * 8 + bytes(100))) == 0
+    assert missing_bytes(io.BytesIO(b".snd" + struct.pack(">II", 24, 0xFFFFFFFF) + bytes(100))) == 0
+    assert missing_bytes(io.BytesIO(b"\0\0\0\x10ftypM4A \0\0\0\0" + b"\0\0\0\0mdat" + bytes(100))) == 0
+    ebml = b"\x1a\x45\xdf\xa3\x80" + b"\x18\x53\x80\x67" + b"\x01" + b"\xff" * 7
+    assert missing_bytes(io.BytesIO(ebml + bytes(100))) == 0
+
+
+def test_boxes_with_64_bit_sizes() -> None:
+    head = b"\0\0\0\x10ftypM4A \0\0\0\0" + struct.pack(">I4sQ", 1, b"mdat", 16 + 1000)
+    assert missing_bytes(io.BytesIO(head + bytes(1000))) == 0
+    assert missing_bytes(io.BytesIO(head + bytes(900))) == 100
+
+
+@settings(max_examples=300, deadline=None)
+@given(magic=st.sampled_from(MAGICS), rest=st.binary(max_size=200))
+@example(magic=b"caff\0\1\0\0", rest=b"desc" + b"\xff" * 7 + b"\xf4" + bytes(40))
+@example(magic=b"\x1a\x45\xdf\xa3", rest=b"\x01" + b"\xfe" * 7 + bytes(40))
+def test_any_content_gets_an_answer(tmp_path_factory: pytest.TempPathFactory, magic: bytes, rest: bytes) -> None:
+    path: Path = tmp_path_factory.getbasetemp() / "any.bin"
+    path.write_bytes(magic + rest)
+    with path.open("rb") as file:  # a real file refuses to seek where a BytesIO does not
+        reads: list[Callable[..., object]] = [container_of, missing_bytes, is_unfinished_wav]
+        for read in reads:
+            read(file)
+        assert missing_bytes(file) >= 0

@@ -1,0 +1,88 @@
+"""A stand-in for the engine: it decodes files as the real one does and says what it was asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pengi.audio.decode import load
+from pengi.cli import app, session
+from pengi.errors import InputError, PengiError
+from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
+
+DIM = 4
+
+
+class FakeEngine:
+    """The interface of :class:`pengi.engine.Pengi` over lists of paths; ``calls`` holds what it was called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def describe(self, audio: Sequence[Path], *, options: Any = None, on_error: str = "raise") -> list[Any]:
+        self.calls.append({"audio": list(audio), "options": options})
+        return self._each(audio, lambda s: Description("A tone rings [loudly].", (Event("tone", 0.75),), s))
+
+    def ask(self, audio: Sequence[Path], question: str, *, options: Any = None, on_error: str = "raise") -> list[Any]:
+        self.calls.append({"audio": list(audio), "options": options})
+        return self._each(audio, lambda s: Answer(question, "a tone", 0.5))
+
+    def classify(
+        self, audio: Sequence[Path], labels: Sequence[str], *, method: str = "likelihood", prompt: str | None = None,
+        top: int | None = None, on_error: str = "raise",
+    ) -> list[Any]:  # fmt: skip
+        self.calls.append({"audio": list(audio), "labels": list(labels), "method": method, "prompt": prompt})
+        if method not in ("likelihood", "match"):
+            raise InputError(f"there is no method '{method}'; there are likelihood, match")
+        share = 1 / len(labels)
+        scores = tuple(LabelScore(label, share) for label in labels[:top])
+        return self._each(audio, lambda s: Classification(method=method, scores=scores, text=None))
+
+    def embed(self, audio: Sequence[Path], *, on_error: str = "raise") -> list[Any]:
+        self.calls.append({"audio": list(audio)})
+        return self._each(audio, lambda s: np.full(DIM, s, dtype=np.float32))
+
+    def timeline(
+        self, audio: Sequence[Path], *, window_s: float = 10.0, hop_s: float = 5.0, on_error: str = "raise"
+    ) -> list[Any]:
+        self.calls.append({"audio": list(audio), "window_s": window_s, "hop_s": hop_s})
+        segments = (Segment(0.0, 65.0, "A tone rings.", 0.5), Segment(65.0, 3725.0, "Silence.", 0.25))
+        return self._each(audio, lambda s: Timeline(segments=segments, duration_s=s))
+
+    @staticmethod
+    def _each(audio: Sequence[Path], result: Callable[[float], Any]) -> list[Any]:
+        def one(path: Path) -> Any:
+            try:
+                return result(len(load(path, 16_000)) / 16_000)
+            except PengiError as error:
+                return error
+
+        return [one(path) for path in audio]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """The engine that commands get instead of a trained model."""
+    fake = FakeEngine()
+
+    def load_model(name: str, device: str) -> FakeEngine:
+        if name == "nonsense":
+            raise InputError("there is no model named 'nonsense'")
+        return fake
+
+    for module in ("listening", "embedding", "evaluating"):
+        monkeypatch.setattr(f"pengi.cli.{module}.load_model", load_model)
+    assert session.FILES_PER_CALL > 1
+    return fake
+
+
+@pytest.fixture
+def pengi(engine: FakeEngine) -> Callable[..., Any]:
+    """Run a command line in this process; the result has ``stdout``, ``stderr`` and ``exit_code``."""
+    runner = CliRunner()
+    return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pengi.cli.session import FILES_PER_CALL, chunks, clock
+
+BAD = ("missing", "empty", "truncated", "text")
+
+
+def test_describe_prints_the_text_as_it_is_and_the_events(pengi: Callable[..., Any], tone: Path) -> None:
+    result = pengi("describe", tone)
+    assert result.exit_code == 0
+    assert "A tone rings [loudly]." in result.stdout  # square brackets are no markup
+    assert "tone" in result.stdout
+    assert "75.0%" in result.stdout
+    assert result.stderr == ""
+
+
+def test_one_file_gives_one_json_object(pengi: Callable[..., Any], tone: Path) -> None:
+    found = json.loads(pengi("describe", tone, "--json").stdout)
+    assert found == {
+        "input": str(tone),
+        "text": "A tone rings [loudly].",
+        "events": [{"label": "tone", "confidence": 0.75}],
+        "duration_s": 1.0,
+    }
+
+
+def test_many_files_give_a_header_each_and_one_json_list(pengi: Callable[..., Any], tone: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.wav"
+    other.write_bytes(tone.read_bytes())
+    lines = pengi("describe", tone, other).stdout.splitlines()
+    assert [line for line in lines if line.endswith(".wav")] == [str(tone), str(other)]
+    found = json.loads(pengi("describe", tone, other, "--json").stdout)
+    assert [entry["input"] for entry in found] == [str(tone), str(other)]
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("command", ["describe", "ask", "classify", "timeline", "embed"])
+def test_a_bad_file_is_one_sentence_and_exit_code_2(
+    pengi: Callable[..., Any], bad_files: dict[str, Path], tmp_path: Path, command: str, kind: str
+) -> None:
+    more = {"ask": ["What is it?"], "classify": ["--labels", "a, b"], "embed": ["--out", tmp_path / "out.npz"]}
+    result = pengi(command, bad_files[kind], *more.get(command, []))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: ")
+    assert str(bad_files[kind]) in result.stderr
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_among_many_files_a_bad_one_is_an_error_entry(
+    pengi: Callable[..., Any], bad_files: dict[str, Path], tone: Path, kind: str
+) -> None:
+    result = pengi("classify", tone, bad_files[kind], tone, "--labels", "dog, rain", "--json")
+    first, bad, last = json.loads(result.stdout)
+    assert result.exit_code == 2
+    assert first == last
+    assert first["scores"][0] == {"label": "dog", "probability": 0.5}
+    assert set(bad) == {"input", "error"}
+    assert bad["input"] == str(bad_files[kind])
+    assert bad["error"] in result.stderr
+    assert "1 of 3 files" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_adds_the_traceback(pengi: Callable[..., Any], tone: Path) -> None:
+    plain = pengi("describe", tone, "--model", "nonsense")
+    assert plain.stderr == "error: there is no model named 'nonsense'\n"
+    debug = pengi("describe", tone, "--model", "nonsense", "--debug")
+    assert "Traceback" in debug.stderr
+    assert plain.exit_code == debug.exit_code == 2
+
+
+def test_an_unexpected_error_says_how_to_see_more(
+    pengi: Callable[..., Any], engine: Any, tone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("shapes differ\nin many ways")
+
+    monkeypatch.setattr(engine, "describe", fail)
+    result = pengi("describe", tone)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: internal error (RuntimeError: shapes differ); run it again with --debug for the traceback\n"
+    )
+    assert "Traceback" in pengi("describe", tone, "--debug").stderr
+
+
+def test_an_interrupt_is_quiet(
+    pengi: Callable[..., Any], engine: Any, tone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "describe", interrupt)
+    result = pengi("describe", tone)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_many_files_go_to_the_engine_in_batches(pengi: Callable[..., Any], engine: Any, tone: Path) -> None:
+    count = FILES_PER_CALL + 3
+    pengi("describe", *[tone] * count)
+    assert [len(call["audio"]) for call in engine.calls] == [FILES_PER_CALL, 3]
+
+
+def test_only_given_generation_options_replace_the_models_own(
+    pengi: Callable[..., Any], engine: Any, tone: Path
+) -> None:
+    pengi("ask", tone, "What is it?")
+    pengi("ask", tone, "What is it?", "--beams", 2, "--max-tokens", 7, "--seed", 3, "--temperature", 0.5)
+    assert engine.calls[0]["options"] is None
+    options = engine.calls[1]["options"]
+    assert (options.beams, options.max_tokens, options.seed, options.temperature) == (2, 7, 3, 0.5)
+
+
+def test_ask_answers(pengi: Callable[..., Any], tone: Path) -> None:
+    assert "a tone" in pengi("ask", tone, "What is it?").stdout
+    found = json.loads(pengi("ask", tone, "What is it?", "--json").stdout)
+    assert found == {"input": str(tone), "question": "What is it?", "text": "a tone", "confidence": 0.5}
+
+
+def test_classify_reads_labels_from_the_command_line_or_a_file(
+    pengi: Callable[..., Any], engine: Any, tone: Path, tmp_path: Path
+) -> None:
+    pengi("classify", tone, "--labels", " dog,rain , siren,,dog", "--method", "match")
+    file = tmp_path / "labels.txt"
+    file.write_text("dog\n\nrain, heavy\n", encoding="utf-8")
+    pengi("classify", tone, "--labels-file", file)
+    assert engine.calls[0]["labels"] == ["dog", "rain", "siren"]
+    assert engine.calls[0]["method"] == "match"
+    assert engine.calls[1]["labels"] == ["dog", "rain, heavy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["classify", "x.wav"], "--labels"),
+        (["classify", "x.wav", "--labels", " , "], "no label"),
+        (["classify", "x.wav", "--labels-file", "none.txt"], "no labels file at 'none.txt'"),
+        (["ask", "x.wav", "  "], "the question is empty"),
+        (["timeline", "x.wav", "--window", "0"], "--window must be more than 0"),
+        (["timeline", "x.wav", "--hop", "-1"], "--hop must be more than 0"),
+        (["embed", "x.wav", "--out", "out.csv"], "must end in .npz"),
+        (["embed", "x.wav", "--out", "no/such/out.npz"], "there is no folder"),
+    ],
+)
+def test_a_senseless_argument_is_refused_before_any_work(
+    pengi: Callable[..., Any], engine: Any, arguments: list[str], sentence: str
+) -> None:
+    result = pengi(*arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize("arguments", [["describe"], ["describe", "x.wav", "--beams", "0"], ["listen"]])
+def test_a_usage_error_has_exit_code_2(pengi: Callable[..., Any], arguments: list[str]) -> None:
+    assert pengi(*arguments).exit_code == 2
+
+
+def test_timeline_prints_times(pengi: Callable[..., Any], engine: Any, tone: Path) -> None:
+    result = pengi("timeline", tone, "--window", 4, "--hop", 2)
+    assert result.stdout.splitlines()[0].split() == ["00:00", "-", "01:05", "A", "tone", "rings.", "50%"]
+    assert result.stdout.splitlines()[1].startswith("01:05 - 1:02:05")
+    assert (engine.calls[0]["window_s"], engine.calls[0]["hop_s"]) == (4.0, 2.0)
+    assert json.loads(pengi("timeline", tone, "--json").stdout)["segments"][0]["end_s"] == 65.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "tenths", "text"),
+    [(0, False, "00:00"), (59.96, True, "01:00.0"), (61.25, True, "01:01.3"), (3600, False, "1:00:00")],
+)
+def test_clock(seconds: float, tenths: bool, text: str) -> None:
+    assert clock(seconds, tenths=tenths) == text
+
+
+def test_chunks_keep_everything_in_order() -> None:
+    assert [list(part) for part in chunks(range(5), 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_embed_writes_vectors_and_files(pengi: Callable[..., Any], tone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vectors.npz"
+    result = pengi("embed", tone, tone, "--out", out, "--json")
+    assert result.exit_code == 0
+    with np.load(out) as arrays:
+        assert arrays["embeddings"].shape == (2, 4)
+        assert arrays["embeddings"].dtype == np.float32
+        assert arrays["files"].tolist() == [str(tone), str(tone)]
+    assert json.loads(result.stdout) == {"out": str(out), "files": [str(tone)] * 2, "dim": 4, "errors": []}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tone.wav", "vectors.npz"]
+
+
+def test_embed_leaves_out_bad_files_and_says_so(
+    pengi: Callable[..., Any], bad_files: dict[str, Path], tone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "vectors.npz"
+    result = pengi("embed", bad_files["text"], tone, "--out", out)
+    assert result.exit_code == 2
+    assert str(bad_files["text"]) in result.stderr
+    with np.load(out) as arrays:
+        assert arrays["files"].tolist() == [str(tone)]
+
+
+def test_embed_leaves_the_old_file_if_writing_fails(
+    pengi: Callable[..., Any], tone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, **_: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "vectors.npz"
+    out.write_bytes(b"old")
+    monkeypatch.setattr(np, "savez", fail)
+    result = pengi("embed", tone, "--out", out)
+    assert result.exit_code == 2
+    assert result.stderr == f"error: '{out}' could not be written: No space left on device\n"
+    assert out.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tone.wav", "vectors.npz"]
+
+
+def test_embed_refuses_a_folder_that_cannot_be_written(
+    pengi: Callable[..., Any], engine: Any, tone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # the tests may run as root
+    result = pengi("embed", tone, "--out", tone.parent / "v.npz")
+    assert result.exit_code == 2
+    assert result.stderr == f"error: the folder '{tone.parent}' cannot be written\n"
+    assert engine.calls == []

@@ -1,0 +1,92 @@
+"""The command as a process of its own: what it imports, what it prints where, how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "numpy", "soundfile", "av", "pydantic.main", "huggingface_hub")
+COMMANDS = ("describe", "ask", "classify", "timeline", "embed", "eval", "train", "models", "pull")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pengi", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_help_is_quick() -> None:
+    # Processor time, the better of two: files may have to be compiled first, and other work on the machine is not ours.
+    seconds = []
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run("--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.5
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = f"import sys, pengi, pengi.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = run(command, "--help")
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
+    for option in ("--json", "--debug"):
+        assert option in result.stdout
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"pengi \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_models_lists_names_on_stdout() -> None:
+    assert "smollm2-135m-instruct" in run("models").stdout
+    rows = json.loads(run("models", "--json").stdout)
+    assert {"name", "what", "licence", "download_mb", "source", "path"} == set(rows[0])
+
+
+def test_pulling_an_unknown_name_is_one_sentence() -> None:
+    result = run("pull", "yamnett")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "did you mean 'yamnet'?" in result.stderr
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    script = """
+from pengi.cli import app, console
+@app.command()
+@console.guarded
+def flood() -> None:
+    for _ in range(9999):
+        console.say("x" * 99)
+app(["flood"])
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_training_a_missing_recipe_is_one_sentence(tmp_path: Path) -> None:
+    result = run("train", str(tmp_path / "none.yaml"))
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "none.yaml" in result.stderr

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import pengi.training
+from pengi.cli import app
+from pengi.errors import ConfigError
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the training was called with."""
+    made: list[tuple[Any, ...]] = []
+
+    def train(recipe: Path, overrides: Sequence[str] = (), *, resume: bool = False, out: Path | None = None) -> Path:
+        if "training.stepps=3" in overrides:
+            raise ConfigError("unknown key 'training.stepps'; did you mean 'steps'?")
+        made.append((recipe, tuple(overrides), resume, out))
+        return Path("runs/mini")
+
+    monkeypatch.setattr(pengi.training, "train", train)
+    return made
+
+
+def test_train_passes_its_arguments_on(calls: list[tuple[Any, ...]]) -> None:
+    arguments = ["train", "mini.yaml", "--set", "training.steps=3", "--set", "training.seed=1"]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, result.stdout) == (0, "runs/mini\n")
+    CliRunner().invoke(app, ["train", "mini.yaml", "--resume", "--out", "there"])
+    assert calls == [
+        (Path("mini.yaml"), ("training.steps=3", "training.seed=1"), False, None),
+        (Path("mini.yaml"), (), True, Path("there")),
+    ]
+
+
+def test_train_as_json(calls: list[tuple[Any, ...]]) -> None:
+    assert json.loads(CliRunner().invoke(app, ["train", "mini.yaml", "--json"]).stdout) == {"checkpoint": "runs/mini"}
+
+
+def test_a_mistake_in_a_setting_is_one_sentence(calls: list[tuple[Any, ...]]) -> None:
+    result = CliRunner().invoke(app, ["train", "mini.yaml", "--set", "training.stepps=3"])
+    assert result.exit_code == 2
+    assert result.stderr == "error: unknown key 'training.stepps'; did you mean 'steps'?\n"
+    assert calls == []

@@ -1,0 +1,40 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real, labelled recordings; tests that need it are skipped where it is not."""
+    if not (SHARED_DATA / "manifest.jsonl").is_file():
+        pytest.skip("the real recordings (../shared/data beside the repository) are not here")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def tone(tmp_path: Path) -> Path:
+    """One second of a 440 Hz tone, 16 kHz mono."""
+    path = tmp_path / "tone.wav"
+    time_s = np.arange(16_000) / 16_000
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * 440 * time_s), 16_000)
+    return path
+
+
+@pytest.fixture
+def bad_files(tmp_path: Path, tone: Path) -> dict[str, Path]:
+    """Recordings that cannot be used, by what is wrong with them."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    paths = {kind: folder / f"{kind}.wav" for kind in ("missing", "empty", "truncated", "text")}
+    paths["empty"].write_bytes(b"")
+    paths["truncated"].write_bytes(tone.read_bytes()[:1000])
+    paths["text"].write_text("This is a shopping list: milk, bread, eggs.\n" * 20, encoding="utf-8")
+    return paths
