@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pengi.audio.augment import SILENCE_DB, gain_db, mix, random_gain_db, rms_db, spec_augment
@@ -76,6 +76,7 @@ class TestLevels:
         assert rms_db(np.sin(2 * np.pi * 440 * time).astype(np.float32)) == pytest.approx(-3.01, abs=0.01)
         assert rms_db(np.zeros(100, np.float32)) == SILENCE_DB
 
+    @settings(deadline=None)
     @given(gain=st.floats(-60, 20))
     def test_gain_shifts_the_level(self, gain: float) -> None:
         samples = np.random.default_rng(0).uniform(-0.5, 0.5, 1000).astype(np.float32)
@@ -93,6 +94,7 @@ class TestLevels:
 
 
 class TestMix:
+    @settings(deadline=None)
     @given(snr_db=st.floats(-30, 30), level=st.floats(0.001, 1))
     def test_ratio_is_as_asked_and_the_foreground_stays(self, snr_db: float, level: float) -> None:
         generator = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -46,6 +46,7 @@ class TestToOneLength:
         assert pad(ramp(5), 4).tolist() == [1, 2, 3, 4, 5]
         assert pad(ramp(2), 4).dtype == np.float32
 
+    @settings(deadline=None)
     @given(length=st.integers(1, 50), wanted=st.integers(1, 50), seed=st.integers(0, 9))
     def test_crop_then_tile_or_pad_gives_the_length(self, length: int, wanted: int, seed: int) -> None:
         cropped = crop(ramp(length), wanted, generator=np.random.default_rng(seed))
@@ -62,6 +63,7 @@ def cases(draw: st.DrawFn) -> tuple[int, list[int], int, int, int]:
 
 
 class TestSliding:
+    @settings(deadline=None)
     @given(cases())
     def test_every_window_is_where_it_says_and_all_is_heard(self, case: tuple[int, list[int], int, int, int]) -> None:
         length, cuts, window, hop, min_tail = case
@@ -78,6 +80,7 @@ class TestSliding:
         if len(windows) > 1:
             assert length - (windows[-2][0] + window) >= min_tail
 
+    @settings(deadline=None)
     @given(cases())
     def test_blocks_are_irrelevant(self, case: tuple[int, list[int], int, int, int]) -> None:
         length, cuts, window, hop, min_tail = case

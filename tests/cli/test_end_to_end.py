@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from pengi import checkpoint
+from pengi.cli import app
 from pengi.config import ModelConfig
 
 TINY = {
@@ -63,6 +65,6 @@ def test_classify_then_embed(model: Path, tone: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_model_is_one_sentence(tone: Path, tmp_path: Path) -> None:
-    result = pengi("describe", tone, "--model", tmp_path)
-    assert (result.returncode, result.stdout) == (2, "")
+    result = CliRunner().invoke(app, ["describe", str(tone), "--model", str(tmp_path)])
+    assert (result.exit_code, result.stdout) == (2, "")
     assert len(result.stderr.splitlines()) == 1

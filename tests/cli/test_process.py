@@ -7,7 +7,6 @@ import re
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -83,10 +82,3 @@ app(["flood"])
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
-
-
-def test_training_a_missing_recipe_is_one_sentence(tmp_path: Path) -> None:
-    result = run("train", str(tmp_path / "none.yaml"))
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert "none.yaml" in result.stderr

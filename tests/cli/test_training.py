@@ -48,3 +48,10 @@ def test_a_mistake_in_a_setting_is_one_sentence(calls: list[tuple[Any, ...]]) ->
     assert result.exit_code == 2
     assert result.stderr == "error: unknown key 'training.stepps'; did you mean 'steps'?\n"
     assert calls == []
+
+
+def test_a_missing_recipe_is_one_sentence() -> None:
+    result = CliRunner().invoke(app, ["train", "none.yaml"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert "none.yaml" in result.stderr

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -107,6 +108,7 @@ def align(
     config: AlignmentConfig,
     edits: Callable[[TrainingBatch, int], EditTokens],
     optimizer: torch.optim.Optimizer,
+    precision: Callable[[], AbstractContextManager[object]],
 ) -> Iterator[dict[str, float]]:
     """Warm up the mappers (and the trained layers of the encoders); yields the loss of every step.
 
@@ -129,7 +131,8 @@ def align(
         torch.manual_seed(step)
         drawn = loader.batch(step)
         model.train()
-        loss = alignment_loss(model, aspects, asked_clips(drawn, loader), drawn, edits(drawn, step))
+        with precision():
+            loss = alignment_loss(model, aspects, asked_clips(drawn, loader), drawn, edits(drawn, step))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)

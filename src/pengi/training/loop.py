@@ -212,7 +212,7 @@ class Run:
         ratio = self.settings.encoder_lr / self.settings.mapper_lr
         optimizer = self._optimizer(config.lr, config.lr * ratio)
         started = time.monotonic()
-        for measured in align(self.setup.model, loader, config, self._edits, optimizer):
+        for measured in align(self.setup.model, loader, config, self._edits, optimizer, self._precision):
             if measured["alignment_step"] % LOG_EVERY == 0:
                 self._log({**measured, "seconds": round(time.monotonic() - started, 1)})
         self.save()
@@ -250,7 +250,8 @@ class Run:
         torch.manual_seed(settings.seed * 1_000_003 + self.step)
         drawn = setup.loader.batch(self.step)
         setup.model.train()
-        loss = setup.model.loss(drawn.batch, edit=self._edits(drawn, self.step)).mean
+        with self._precision():
+            loss = setup.model.loss(drawn.batch, edit=self._edits(drawn, self.step)).mean
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.trained.values(), settings.clip_norm)
@@ -258,6 +259,11 @@ class Run:
         self.schedule.step()
         self.step += 1
         return float(loss.detach())
+
+    def _precision(self) -> torch.autocast:
+        """Matrix products in bfloat16 where the language model is; weights and losses stay in float32."""
+        reduced = self.settings.language_model_dtype == "bfloat16"
+        return torch.autocast(self.setup.model.device.type, torch.bfloat16, enabled=reduced)
 
     def _edits(self, drawn: TrainingBatch, step: int) -> TokenEdits:
         return TokenEdits(
