@@ -1,6 +1,6 @@
 # Everything here sets itself up: Python 3.11 or later and a package index are all that is needed.
 #
-#   make demo    listen to the recordings in examples/ with the default model
+#   make demo    listen to the recordings in examples/ with the default model (also plain `make`)
 #   make test    lint, types, layers and tests
 #   make setup   only set up .venv
 #
@@ -14,12 +14,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FL
 PENGI := $(BIN)/pengi
 
 .PHONY: demo test setup lint clean
-.DEFAULT_GOAL := test
+demo: $(VENV)/run.stamp
+	$(PENGI) describe examples/*.opus
+	$(PENGI) ask examples/french-horn.opus "what instrument is playing?"
+	$(PENGI) ask examples/woman.opus "is the speaker a man or a woman?"
+	$(PENGI) classify examples/dog.opus examples/rooster.opus examples/siren.opus --labels "dog, rooster, siren, rain" --top 2
 
 setup: $(VENV)/test.stamp
-
-demo: $(VENV)/run.stamp
-	@sh examples/demo.sh
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -37,7 +38,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "pengi needs Python 3.11 or later; name one with 'make PYTHON=python3.12 ...'" >&2; exit 1; }
 	@echo "Setting up $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # torch comes first and pinned: resolved together with the rest, it can bring gigabytes of GPU libraries along.
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python

@@ -1,11 +1,12 @@
 """Checkpoints: a folder with ``config.json``, ``model.safetensors`` (what is trained) and ``README.md`` (model card).
 
-Frozen parts are not stored: the configuration names them and pins the hash of the file they were made from. An audio
-encoder of which any layer is trained is stored whole, so that it needs no other file.
+Frozen parts are not stored: the configuration names them and records the hash of the file they were made from. An
+audio encoder of which any layer is trained is stored whole, so that it needs no other file.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -20,6 +21,8 @@ from pengi.errors import CheckpointError
 from pengi.language_model import LanguageModel
 from pengi.model import PengiModel
 from pengi.text_encoder import SentenceEncoder
+
+log = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 TINY_LANGUAGE_MODEL = "tiny-random"
@@ -43,7 +46,7 @@ def _build(config: ModelConfig, lm_dtype: torch.dtype, *, stock: bool) -> PengiM
         wanted = name is not None and (stock or not branch.trained)
         stock_folders.append(weights.resolve(name) if wanted and name is not None else None)
     return PengiModel(
-        config,
+        config.model_copy(update={"frozen_sha256": _frozen_hashes(config)}),
         [build_encoder(branch, folder) for branch, folder in zip(config.audio, stock_folders, strict=True)],
         _text_encoder(config, text_encoder),
         LanguageModel.from_folder(language_model, lm_dtype) if language_model else LanguageModel.tiny(),
@@ -54,6 +57,17 @@ def _text_encoder(config: ModelConfig, folder: Path | None) -> SentenceEncoder |
     if config.text.encoder is None:
         return None
     return SentenceEncoder.from_folder(folder) if folder else SentenceEncoder.tiny()
+
+
+def _frozen_hashes(config: ModelConfig) -> dict[str, str]:
+    """Hash of each frozen part as it is on this machine; a folder or a random part has none."""
+    encoders = [encoder_spec(branch.encoder).weights for branch in config.audio if not branch.trained]
+    fetched = [
+        name
+        for name in (config.language_model.name, config.text.encoder, *encoders)
+        if name and name not in (TINY_LANGUAGE_MODEL, TINY_TEXT_ENCODER) and not Path(name).is_dir()
+    ]
+    return {name: str(weights.provenance(name)["weights_sha256"]) for name in dict.fromkeys(fetched)}
 
 
 def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiModel:
@@ -71,7 +85,7 @@ def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
     return {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if name.startswith(("audio.", "text_mapper.")) and not name.startswith(frozen or ("\0",))
+        if name.startswith(("audio.", "text_mapper.")) and not name.startswith(frozen)
     }
 
 
@@ -117,6 +131,9 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32) -> PengiModel:
         raise CheckpointError(f"'{path}' is not a readable safetensors file ({error})") from error
     model = _build(config, lm_dtype, stock=False)
     _fill(model, tensors, path)
+    for name, recorded in config.frozen_sha256.items():
+        if model.config.frozen_sha256.get(name, recorded) != recorded:
+            log.warning("'%s' is another version here than '%s' was trained with; answers may differ", name, folder)
     return model.eval()
 
 

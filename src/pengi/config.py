@@ -37,7 +37,9 @@ class Frozen(BaseModel):
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key of a required field is reported as missing, too; the unknown key is what helps.
+    errors = error.errors()
+    first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         unknown = str(first["loc"][-1])
@@ -67,10 +69,11 @@ def _known_keys(model: type[BaseModel]) -> set[str]:
 class MapperConfig(Frozen):
     """One mapping network (m1 or m2 of the paper's equation 1).
 
-    ``transformer`` is the paper's: a vector is expanded by a linear layer to ``tokens`` embeddings, which are joined with
-    ``constants`` learned ones and go through pre-norm transformer layers; what comes out at the constants' places is the
-    prefix. A sequence enters as it is, or through a linear layer for each token if its width differs. ``width`` makes
-    the layers narrower than the language model, ``positions`` tells them the order of a sequence.
+    ``transformer`` is the paper's: a vector is expanded by a linear layer to ``tokens`` embeddings, which are joined
+    with ``constants`` learned ones (as many as ``tokens`` if 0) and go through pre-norm transformer layers; what comes
+    out at the constants' places is the prefix. A sequence enters as it is, or through a linear layer for each token if
+    its width differs. ``width`` makes the layers narrower than the language model, ``positions`` tells them the order
+    of a sequence.
     ``mlp`` adapts each token of a sequence on its own. ``identity`` passes language-model embeddings on unchanged.
     Learned ``constants`` stand in front of the output of ``mlp`` and ``identity``.
     """
@@ -103,8 +106,8 @@ class AudioBranchConfig(Frozen):
 class TextBranchConfig(Frozen):
     """How the prompt reaches the language model.
 
-    With an ``encoder`` the prompt becomes one sentence embedding (paper, figure 2). Without one its language-model token
-    embeddings go through the mapper, the paper's "no text encoder" form.
+    With an ``encoder`` the prompt becomes one sentence embedding (paper, figure 2). Without one its language-model
+    token embeddings go through the mapper, the paper's "no text encoder" form.
     """
 
     encoder: str | None = None
@@ -147,6 +150,8 @@ def read_json(model: type[T], path: Path) -> T:
         raise ConfigError(f"no configuration at '{path}'") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' is not valid JSON: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"'{path}' must hold one JSON object")
     return model.parse(values, str(path))

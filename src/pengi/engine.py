@@ -46,6 +46,7 @@ SILENCE = "silence"
 EVENT_FLOOR = 0.1  # events less probable than this are not reported, but the most probable one always is
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 WINDOW_S, HOP_S = 5.0, 5.0
+SHORTEST_SEGMENT_S = 0.1  # what a timeline has left at the end, if shorter, belongs to the window before
 
 OnError = Literal["raise", "return"]
 R = TypeVar("R", bound=Result)
@@ -299,7 +300,8 @@ class Pengi:
     def _events(self, hypotheses: Sequence[Hypothesis]) -> tuple[Event, ...]:
         """Events of all hypotheses: an event is as probable as the texts that name it together."""
         probability: dict[str, float] = defaultdict(float)
-        for hypothesis in hypotheses:
+        # Samples may come up with one text several times.
+        for hypothesis in {hypothesis.tokens: hypothesis for hypothesis in hypotheses}.values():
             for label in templates.split_events(self._text(hypothesis)):
                 probability[label] += _probability(hypothesis)
         ranked = sorted(probability.items(), key=lambda item: -item[1])
@@ -349,6 +351,9 @@ class Pengi:
         for batch in _batched(windows, WINDOWS):
             for (start_s, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
                 end_s = start_s + len(window_S) / self._rate
+                if segments and len(window_S) < SHORTEST_SEGMENT_S * self._rate:
+                    segments[-1] = replace(segments[-1], end_s=end_s)
+                    continue
                 _append(segments, Segment(start_s, end_s, text, confidence))
         return Timeline(tuple(segments), end_s)
 

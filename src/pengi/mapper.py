@@ -169,10 +169,12 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor, mask_BK: Tensor) -> Tensor:
         x = x + self._attend(self.norm1(x), mask_BK)
-        return x + self.dropout(self.fc2(functional.relu(self.fc1(self.norm2(x)))))
+        out: Tensor = x + self.dropout(self.fc2(functional.relu(self.fc1(self.norm2(x)))))
+        return out
 
     def _attend(self, x: Tensor, mask_BK: Tensor) -> Tensor:
         queries = self.to_queries(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         keys, values = self.to_keys_values(x).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask_BK[:, None, None])
-        return self.dropout(self.project(mixed.transpose(1, 2).flatten(2)))
+        out: Tensor = self.dropout(self.project(mixed.transpose(1, 2).flatten(2)))
+        return out

@@ -23,9 +23,11 @@ from torch.nn import functional
 from pengi.config import AudioBranchConfig, ModelConfig
 from pengi.encoders import AudioEncoder
 from pengi.encoders.base import Augment
-from pengi.language_model import LanguageModel
+from pengi.language_model import DecoderState, LanguageModel
 from pengi.mapper import Mapper, build_mapper
 from pengi.text_encoder import SentenceEncoder
+
+EXAMPLES_READ_TOGETHER = 16
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
@@ -172,23 +174,44 @@ class PengiModel(nn.Module):
         return [*ids[: config.target_tokens - 1], self.language_model.end_id]
 
     def loss(self, batch: Batch, augment: Augment | None = None, edit: EditTokens | None = None) -> Loss:
-        """The paper's loss. Gradients pass through the frozen language model into mappers and audio encoders.
-
-        The language model reads the audio prefix of a clip once for all examples about it.
-        """
+        """The paper's loss. Gradients pass through the frozen language model into mappers and audio encoders."""
         tokens = self.audio_tokens(batch.features, augment)
-        prefix_APD, mask_AP = self.audio_prefix(edit(tokens) if edit else tokens)
-        _, state = self.language_model.remember(prefix_APD, mask_AP)
-        state = self.language_model.select(state, batch.clip_E)
-        text = self.text_prefix(batch.prompts)
+        return self.target_loss(self.map_audio(edit(tokens) if edit else tokens), batch)
+
+    def target_loss(self, mapped: Sequence[Masked], batch: Batch) -> Loss:
+        """The paper's loss behind the mapped audio tokens of all branches.
+
+        The language model reads the audio prefix of a clip once for all examples about it, and the examples in groups
+        of like length, which saves padding.
+        """
+        _, state = self.language_model.remember(*join(mapped, padding="left"))
         ids = [self.target_ids(target) for target in batch.targets]
+        order = sorted(range(len(ids)), key=lambda example: len(batch.prompts[example]) + len(batch.targets[example]))
+        hidden, expected, examples = [], [], []
+        for start in range(0, len(order), EXAMPLES_READ_TOGETHER):
+            group = order[start : start + EXAMPLES_READ_TOGETHER]
+            rows = [ids[example] for example in group]
+            clips_G = batch.clip_E[torch.tensor(group)]
+            hidden.append(
+                self._target_hidden(
+                    [batch.prompts[example] for example in group], rows, self.language_model.select(state, clips_G)
+                )
+            )
+            expected += [token for row in rows for token in row]
+            examples += [example for example, row in zip(group, rows, strict=True) for _ in row]
+        logits_NV = self.language_model.logits(torch.cat(hidden))
+        token_losses_N = functional.cross_entropy(
+            logits_NV, torch.tensor(expected, device=logits_NV.device), reduction="none"
+        )
+        return Loss(token_losses_N.mean(), token_losses_N.detach(), torch.tensor(examples))
+
+    def _target_hidden(self, prompts: Sequence[str], ids: Sequence[Sequence[int]], state: DecoderState) -> Tensor:
+        """Hidden states ``[N, D]`` that predict the target tokens of one group of examples, row after row."""
+        text = self.text_prefix(prompts)
         embeds_EXD, mask_EX = join([text, self._embed_rows([row[:-1] for row in ids])], padding="right")
         hidden_EXD, _ = self.language_model.extend(embeds_EXD, mask_EX, state)
         example_N, position_N = self._target_positions(text[1].sum(1).tolist(), ids)
-        logits_NV = self.language_model.logits(hidden_EXD[example_N, position_N])
-        expected_N = torch.tensor([token for row in ids for token in row], device=logits_NV.device)
-        token_losses_N = functional.cross_entropy(logits_NV, expected_N, reduction="none")
-        return Loss(token_losses_N.mean(), token_losses_N.detach(), example_N)
+        return hidden_EXD[example_N, position_N]
 
     def _target_positions(self, text_lengths: Sequence[int], ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Example and position of every hidden state that predicts a target token: from the last text embedding on."""

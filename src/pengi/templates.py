@@ -46,6 +46,7 @@ _ATTRIBUTE = {
     "pitch": ("what note is played?", "what is the pitch of the note?"),
     "emotion": ("what emotion is in the voice?", "how does the speaker feel?"),
 }
+_GENDERS = {"male": "a man", "female": "a woman"}
 _GENDER = ("is the speaker a man or a woman?", "who is speaking, a man or a woman?", "is this a woman or a man?")
 _KIND = ("is this speech, music or another sound?", "what kind of audio is this: speech, music or other?")
 _SPEECH = ("is someone speaking?", "is there speech?", "do you hear a voice speaking?")
@@ -119,8 +120,8 @@ def choice_question(rng: random.Random, right: str, wrong: str) -> tuple[str, st
 
 def attribute_question(rng: random.Random, attribute: str, value: str) -> tuple[str, str] | None:
     """A question about a known attribute; none where no question is written for it."""
-    if attribute == "gender":
-        return rng.choice(_GENDER), {"male": "a man", "female": "a woman"}[value]
+    if attribute == "gender" and value in _GENDERS:
+        return rng.choice(_GENDER), _GENDERS[value]
     if attribute == "dynamics" and value in DYNAMICS:
         return "how loudly is the note played?", DYNAMICS[value]
     if attribute not in _ATTRIBUTE:

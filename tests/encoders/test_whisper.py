@@ -21,7 +21,6 @@ from pengi import weights
 from pengi.encoders.whisper import POSITION_HOP, SAMPLE_RATE, WhisperEncoder, WhisperShape
 
 TINY_EN = weights.cached("whisper-tiny.en")
-DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 SECOND = SAMPLE_RATE
 
 
@@ -149,21 +148,19 @@ def stock() -> WhisperEncoder:
     return WhisperEncoder.from_folder(TINY_EN)
 
 
-def spoken_digits(split: str, words: tuple[str, ...], each: int) -> tuple[list[str], list[Tensor]]:
-    if not DATA.is_dir():
-        pytest.skip("the shared recordings are not beside this repository")
-    rows = [json.loads(line) for line in (DATA / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+def spoken_digits(data: Path, split: str, words: tuple[str, ...], each: int) -> tuple[list[str], list[Tensor]]:
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["domain"] == "digit" and row["split"] == split]
     chosen = [row for word in words for row in [row for row in rows if row["attributes"]["digit"] == word][:each]]
     clips = []
     for row in chosen:
-        samples, rate = soundfile.read(DATA / row["audio"], dtype="float32")
+        samples, rate = soundfile.read(data / row["audio"], dtype="float32")
         clips.append(torch.from_numpy(soxr.resample(samples, rate, SAMPLE_RATE)))
     return [row["attributes"]["digit"] for row in chosen], clips
 
 
-def test_a_real_clip_is_encoded_as_in_transformers(stock: WhisperEncoder, tmp_path: Path) -> None:
-    _, (clip,) = spoken_digits("val", ("seven",), 1)
+def test_a_real_clip_is_encoded_as_in_transformers(stock: WhisperEncoder, shared_data: Path, tmp_path: Path) -> None:
+    _, (clip,) = spoken_digits(shared_data, "val", ("seven",), 1)
     model = reference(stock, mel_bands=80, positions=1500, folder=tmp_path)
     features = WhisperFeatureExtractor()(clip.numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
     with torch.no_grad():
@@ -173,10 +170,10 @@ def test_a_real_clip_is_encoded_as_in_transformers(stock: WhisperEncoder, tmp_pa
     torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-4)
 
 
-def test_spoken_digits_are_told_apart(stock: WhisperEncoder) -> None:
+def test_spoken_digits_are_told_apart(stock: WhisperEncoder, shared_data: Path) -> None:
     words = ("two", "six", "nine")
-    trained, clips = spoken_digits("train", words, 10)
-    asked, questions = spoken_digits("val", words, 4)
+    trained, clips = spoken_digits(shared_data, "train", words, 10)
+    asked, questions = spoken_digits(shared_data, "val", words, 4)
 
     def embed(clips: list[Tensor]) -> Tensor:
         tokens, mask = stock(*batch(*clips))

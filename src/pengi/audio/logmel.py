@@ -1,6 +1,6 @@
 """Spectrogram front ends as differentiable torch functions, units stated.
 
-Shape suffixes: B clips, S samples, F frames, K frequency bins, M mel bands.
+Shape suffixes: B clips, S samples, F frames, W samples of a window, K frequency bins, M mel bands.
 """
 
 from __future__ import annotations
@@ -31,12 +31,8 @@ def mel_filterbank_htk(sample_rate: int, n_fft: int, bands: int, low_hz: float, 
     return weights_KM.float()
 
 
-def frame_count(samples: int, window: int, hop: int) -> int:
-    """Number of whole frames in ``samples`` samples, the first one starting at sample 0 (no centring)."""
-    return max(0, 1 + (samples - window) // hop)
-
-
 def magnitude_spectrogram(waveform_BS: Tensor, window: Tensor, n_fft: int, hop: int) -> Tensor:
-    """Magnitudes ``float32[B, F, K]`` of uncentred frames, each ``len(window)`` samples long, zero-padded to ``n_fft``."""
+    """Magnitudes ``float32[B, F, K]`` of uncentred frames of ``len(window)`` samples, zero-padded to ``n_fft``."""
     frames_BFW = waveform_BS.unfold(-1, window.numel(), hop)
-    return torch.fft.rfft(frames_BFW * window, n=n_fft).abs()
+    magnitude_BFK: Tensor = torch.fft.rfft(frames_BFW * window, n=n_fft).abs()
+    return magnitude_BFK

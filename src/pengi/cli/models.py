@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,12 +49,28 @@ def pull(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch weights now rather than when they are first needed."""
+    """Fetch weights now rather than when they are first needed; for a model, all frozen parts that it builds on."""
     with announced(f"Fetching {name}"):
         from pengi import weights
 
         folder = weights.pull(name)
+        parts = {part: weights.pull(part) for part in _frozen_parts(folder)}
     if json:
-        say_json({"name": name, "path": str(folder)})
+        say_json({"name": name, "path": str(folder), "parts": {part: str(path) for part, path in parts.items()}})
     else:
-        say(Text(str(folder)))
+        say(*(Text(str(path)) for path in (folder, *parts.values())))
+
+
+def _frozen_parts(folder: Path) -> list[str]:
+    """What a model of the package needs beside its own files; nothing for a frozen part itself."""
+    from pengi import weights
+
+    if not folder.is_relative_to(weights.ASSETS):
+        return []
+    from pengi.config import CONFIG_FILE, ModelConfig, read_json
+    from pengi.encoders import encoder_spec
+
+    config = read_json(ModelConfig, folder / CONFIG_FILE)
+    encoders = [encoder_spec(branch.encoder).weights for branch in config.audio if not branch.trained]
+    names = [config.language_model.name, config.text.encoder, *encoders]
+    return [name for name in dict.fromkeys(names) if name is not None]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +76,8 @@ def cached_features(
     Raises:
         ManifestError: if more than 1 % of the clips cannot be read.
     """
+    if not clips:
+        return FeatureCache(np.zeros(0, dtype=np.float16), {})
     folder = weights.cache_folder().parent / "features" / _key(clips, audio_root, branch)
     if not (folder / META_FILE).is_file():
         _build(folder, clips, audio_root, encoder, branch)
@@ -86,13 +87,14 @@ def cached_features(
 
 
 def _key(clips: Sequence[Clip], audio_root: Path, branch: AudioBranchConfig) -> str:
-    """Names the cache by everything the features depend on."""
+    """Names the cache by everything the features depend on; a recording by its place, size and time of change."""
     name = encoder_spec(branch.encoder).weights
     source = weights.provenance(name)["weights_sha256"] if name else branch.encoder
     parts: list[Any] = [FORMAT, branch.encoder, source, branch.frozen_layers, branch.pool, branch.window_s]
     for clip in clips:
-        path = audio_root / clip.audio
-        parts.append([clip.id, clip.audio, path.stat().st_size if path.is_file() else None])
+        path = (audio_root / clip.audio).resolve()
+        status = path.stat() if path.is_file() else None
+        parts.append([clip.id, str(path), *((status.st_size, status.st_mtime_ns) if status else ())])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -100,12 +102,25 @@ def _build(
     folder: Path, clips: Sequence[Clip], audio_root: Path, encoder: AudioEncoder, branch: AudioBranchConfig
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".work-", dir=folder.parent))
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=folder.parent) as work:
+        finished = Path(work, "finished")
+        finished.mkdir()
+        _compute(finished, clips, audio_root, encoder, branch)
+        try:
+            finished.replace(folder)
+        except OSError:
+            if not (folder / META_FILE).is_file():  # else another run was first, and its features serve as well
+                raise
+
+
+def _compute(
+    folder: Path, clips: Sequence[Clip], audio_root: Path, encoder: AudioEncoder, branch: AudioBranchConfig
+) -> None:
     spans: list[tuple[str, int, int]] = []
     shape: list[int] = []
     bad: list[str] = []
     total = 0
-    with (work / VALUES_FILE).open("wb") as file:
+    with (folder / VALUES_FILE).open("wb") as file:
         for clip in track(clips, f"features ({branch.encoder})"):
             try:
                 features_Tx = _features(audio_root / clip.audio, encoder, branch)
@@ -118,10 +133,8 @@ def _build(
             total += len(features_Tx)
             shape = list(features_Tx.shape[1:])
     if len(bad) > MOST_BAD_ROWS * len(clips):
-        shutil.rmtree(work)
         raise ManifestError(f"{len(bad)} of {len(clips)} clips cannot be read, the first of them '{bad[0]}'")
-    (work / META_FILE).write_text(json.dumps({"shape": shape, "spans": spans, "skipped": bad}), encoding="utf-8")
-    work.rename(folder)
+    (folder / META_FILE).write_text(json.dumps({"shape": shape, "spans": spans, "skipped": bad}), encoding="utf-8")
 
 
 @torch.no_grad()

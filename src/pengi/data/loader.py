@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from pengi.config import Frozen
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip, Label
 from pengi.data.tasks import Pair, PairMaker
+from pengi.errors import ConfigError
 from pengi.model import Batch
 
 # So many batches are drawn together and sorted by length, which saves padding.
@@ -54,7 +55,11 @@ class DirectionClasses:
 
 
 def clip_weights(clips: Sequence[Clip], domains: Mapping[str, float] | None) -> list[float]:
-    """Chance of each clip: its domain's share, within it 1/sqrt(how many clips carry the same answer)."""
+    """Chance of each clip: its domain's share, within it 1/sqrt(how many clips carry the same answer).
+
+    Raises:
+        ConfigError: for a domain that no clip is of, or a negative share, or if all shares are zero.
+    """
 
     def kind(clip: Clip) -> tuple[str, ...]:
         attributes = clip.attributes
@@ -67,12 +72,23 @@ def clip_weights(clips: Sequence[Clip], domains: Mapping[str, float] | None) -> 
     raw = [1.0 / math.sqrt(counts[kind(clip)]) for clip in clips]
     if domains is None:
         return raw
-    totals: Counter[str] = Counter()
+    _check_shares(domains, {clip.domain for clip in clips})
+    totals: defaultdict[str, float] = defaultdict(float)
     for clip, weight in zip(clips, raw, strict=True):
         totals[clip.domain] += weight
     return [
         domains.get(clip.domain, 0.0) * weight / totals[clip.domain] for clip, weight in zip(clips, raw, strict=True)
     ]
+
+
+def _check_shares(domains: Mapping[str, float], present: set[str]) -> None:
+    for name, share in domains.items():
+        if name not in present:
+            raise ConfigError(f"no training clip is of the domain '{name}'; there are {', '.join(sorted(present))}")
+        if not 0 <= share < math.inf:
+            raise ConfigError(f"the share of the domain '{name}' must be 0 or more, not {share}")
+    if not any(domains.values()):
+        raise ConfigError("every domain has a share of 0, so there is nothing to train on")
 
 
 class Loader:

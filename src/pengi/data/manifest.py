@@ -59,9 +59,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ManifestError(f"no manifest at '{path}'") from error
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"'{path}' cannot be read as a text file of JSON lines") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines, which would also cut at the line separators that a JSON string may hold.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -108,7 +109,7 @@ def read_labels(path: Path) -> dict[str, Label]:
     """Read a labels file: label -> its wording.
 
     Raises:
-        ManifestError: as :func:`read_manifest`.
+        ManifestError: missing file, bad JSON, bad or missing field, repeated label; with the line number.
     """
     labels: dict[str, Label] = {}
     for number, row in _rows(path):
@@ -116,5 +117,7 @@ def read_labels(path: Path) -> dict[str, Label]:
             label = Label.model_validate(row)
         except ValidationError as error:
             raise ManifestError(f"{path}, line {number}: {_explain(error)}") from error
+        if label.label in labels:
+            raise ManifestError(f"{path}, line {number}: label '{label.label}' stands already in an earlier line")
         labels[label.label] = label
     return labels

@@ -19,9 +19,10 @@ from pengi.data.manifest import Label
 from pengi.encoders.yamnet import YamnetTagger
 
 TAG_THRESHOLD = 0.12
-MOST_TAGS = 6
+MOST_TAGS = 4
 # Logits drawn for a moved embedding: from "rather not" to "certainly", as far as real clips of a class reach.
 LOWEST_LOGIT, HIGHEST_LOGIT = -1.0, 4.0
+PASSES = 12  # 8 are the most that AudioSet's classes were seen to need
 
 
 def class_words(display_name: str) -> str:
@@ -73,11 +74,19 @@ class ClassDirections(nn.Module):
     def move(self, tokens_TD: Tensor, class_index: int, logit: float) -> Tensor:
         """The nearest embeddings at which the class's logit reaches ``logit``; those beyond it stay where they are.
 
-        Features of YAMNet are means of rectified values, so that none may become negative.
+        Features of YAMNet are means of rectified values, so none may become negative. What would is held at zero, and
+        the way goes on along the other weights: a few passes, since most of a class's weights are negative.
         """
-        weight_D = self.weight_CD[class_index]
-        missing_T = (logit - tokens_TD @ weight_D - self.bias_C[class_index]).clamp(min=0)
-        return (tokens_TD + missing_T[:, None] * weight_D / weight_D.square().sum()).clamp(min=0)
+        weight_D, bias = self.weight_CD[class_index], self.bias_C[class_index]
+        moved_TD = tokens_TD.float()
+        # In bfloat16 the logit would be off by more than the last passes gain.
+        with torch.autocast(moved_TD.device.type, enabled=False):
+            for _ in range(PASSES):
+                missing_T = (logit - moved_TD @ weight_D - bias).clamp(min=0)
+                free_TD = (moved_TD > 0) | (weight_D > 0)
+                step_T = missing_T / (free_TD * weight_D.square()).sum(1)
+                moved_TD = (moved_TD + step_T[:, None] * weight_D).clamp(min=0)
+        return moved_TD
 
     def draw(self, tokens_TD: Tensor, class_index: int, generator: torch.Generator) -> Tensor:
         """Move a random stretch of at least half of the tokens to a random logit; the rest stays as background."""

@@ -1,4 +1,4 @@
-"""Tasks: each turns a labelled clip into training pairs and into an evaluation question, so a prompt is written once."""
+"""Tasks: each turns a labelled clip into training pairs and an evaluation question, so a prompt is written once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from pengi.data.manifest import Clip, Label
 SPEECH_DOMAINS = frozenset({"keyword", "digit", "language", "gender", "emotion", "speech_qa"})
 QUESTION_SHARE = 0.35
 MUSIC_DOMAINS = frozenset({"music", "instrument"})
+# Categories of sounds that may well be heard beside a sound of a category, although the clip's labels do not say so.
+HEARD_WITH = {
+    "speech": frozenset({"speech"}),
+    "music": frozenset({"music", "instrument"}),
+    "scene": frozenset({"scene", "speech", "human", "vehicle", "nature", "animal"}),
+}
 
 
 @dataclass(frozen=True)
@@ -74,12 +80,19 @@ class PairMaker:
     Args:
         labels: how each label is said in words; see :func:`labels_of` where there is no labels file.
         tags: AudioSet tags of a clip by its id, the surest first (pseudo-labels), for "generate metadata".
+        others: labels that questions may name as absent, all if not given. Without their AudioSet class and category
+            nothing tells whether "animal" is absent where a dog barks.
     """
 
-    def __init__(self, labels: Mapping[str, Label], tags: Mapping[str, tuple[str, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        labels: Mapping[str, Label],
+        tags: Mapping[str, tuple[str, ...]] | None = None,
+        others: Iterable[str] | None = None,
+    ) -> None:
         self.labels = labels
         self.tags = tags or {}
-        self._names = sorted(labels)
+        self._others = sorted(labels if others is None else others)
 
     def phrase(self, label: str) -> str:
         """Completes "the sound of ..."."""
@@ -157,12 +170,12 @@ class PairMaker:
 
     def _other(self, clip: Clip, rng: random.Random) -> str | None:
         """A label of another kind of sound than all of the clip's events; none if a few tries find none."""
-        own = [self.labels[event] for event in clip.events if event in self.labels]
+        own = [self.labels[event] for event in clip.events]
         audioset = {label.audioset for label in own if label.audioset}
-        speech = any(label.category == "speech" for label in own)
+        beside = {category for label in own for category in HEARD_WITH.get(label.category, ())}
         for _ in range(20):
-            other = self.labels[rng.choice(self._names)]
-            same_kind = other.audioset in audioset or (speech and other.category == "speech")
+            other = self.labels[rng.choice(self._others)]
+            same_kind = other.audioset in audioset or other.category in beside
             if other.label not in clip.events and not same_kind:
                 return other.label
         return None

@@ -1,7 +1,7 @@
 """What every audio encoder is: waveforms in, a short sequence of audio tokens out.
 
-An encoder runs in two parts, so that training can keep what never changes: ``features`` is frozen (a spectrogram, or the
-first layers of a network) and may be computed once per clip and cached; ``tokens`` holds what is trained.
+An encoder runs in two parts, so that training can keep what never changes: ``features`` is frozen (a spectrogram, or
+the first layers of a network) and may be computed once per clip and cached; ``tokens`` holds what is trained.
 
 Shape suffixes: B clips, S samples, T audio tokens, D features of a token.
 """
@@ -37,8 +37,8 @@ class AudioEncoder(nn.Module):
             lengths_B: ``int64[B]``, true number of samples of each row, at least 1.
 
         Returns:
-            features ``float32[B, T, ...]`` and the mask ``bool[B, T]``, True where a token is real. What a row gives does
-            not depend on the rows beside it.
+            features ``float32[B, T, ...]`` and the mask ``bool[B, T]``, True where a token is real. What a row gives
+            does not depend on the rows beside it.
         """
         raise NotImplementedError(f"{type(self).__name__} computes no features")
 

@@ -63,6 +63,8 @@ class YamnetEncoder(AudioEncoder):
 
     sample_rate = SAMPLE_RATE
     token_s = PATCH_HOP_SAMPLES / SAMPLE_RATE
+    window: Tensor
+    mel_KM: Tensor
 
     def __init__(
         self, frozen_convs: int = 0, first_channels: int = 32, blocks: tuple[tuple[int, int], ...] = BLOCKS
@@ -88,8 +90,10 @@ class YamnetEncoder(AudioEncoder):
 
     @classmethod
     def tiny(cls, frozen_convs: int = 0) -> YamnetEncoder:
-        """The same architecture, a thousand times smaller, with random weights: for tests."""
-        return cls(frozen_convs, first_channels=4, blocks=((8, 2), (16, 2), (16, 2)))
+        """The same architecture, a thousand times smaller, with random weights, the same every time: for tests."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return cls(frozen_convs, first_channels=4, blocks=((8, 2), (16, 2), (16, 2)))
 
     def log_mel(self, waveform_BS: Tensor) -> Tensor:
         """``float32[B, F, M]``: natural logarithm of mel magnitudes plus 0.001, a frame every 10 ms."""

@@ -1,10 +1,11 @@
 """The warm start of the mappers, without the language model.
 
-A frozen language model can only be told about a sound in its own embedding space, and finding that space through thirty
-layers takes most of a training run. But the space is known: it is spanned by the model's input embeddings. So each of the
-first places of the audio prefix is given an aspect of the clip (its event, the word spoken, the instrument, ...) and
-learns to lie near the embedding of the words for it: cross-entropy over the cosine with every value of that aspect, plus
-the squared distance to the right one. Then training through the language model starts from prefixes it can read.
+A frozen language model can only be told about a sound in its own embedding space, and finding that space through
+thirty layers takes most of a training run. But the space is known: it is spanned by the model's input embeddings. So
+each of the first places of the audio prefix is given an aspect of the clip (its event, the word spoken, the instrument,
+...) and learns to lie near the embedding of the words for it: cross-entropy over the cosine with every value of that
+aspect, plus the squared distance to the right one. Then training through the language model starts from prefixes it can
+read.
 
 Shape suffixes: A clips, V values of an aspect, P prefix embeddings, D language-model embedding width.
 """
@@ -25,7 +26,7 @@ from pengi.data.manifest import Clip
 from pengi.data.tasks import kind_of
 from pengi.errors import ConfigError
 from pengi.language_model import LanguageModel
-from pengi.model import EditTokens, PengiModel
+from pengi.model import EditTokens, Masked, PengiModel
 from pengi.training.recipe import AlignmentConfig
 
 NONE = "none"
@@ -33,6 +34,7 @@ NONE_WEIGHT = 0.1  # of a clip that has no value for an aspect, relative to one 
 SHARPNESS = 20.0  # cosine to logit
 DISTANCE_WEIGHT = 0.5
 LABEL_SMOOTHING = 0.05
+WARMUP_STEPS = 50
 
 
 def aspect_value(aspect: str, clip: Clip) -> str:
@@ -89,50 +91,71 @@ def asked_clips(drawn: TrainingBatch, loader: Loader) -> list[Clip]:
 
 
 def alignment_loss(
-    model: PengiModel, aspects: Sequence[Sequence[Aspect]], clips: Sequence[Clip], drawn: TrainingBatch, edit: EditTokens
+    aspects: Sequence[Sequence[Aspect]], clips: Sequence[Clip], tokens: Sequence[Masked], mapped: Sequence[Masked]
 ) -> Tensor:
-    """Sum of the losses of all aspects of all branches; a branch is not asked about clips it does not hear."""
-    tokens = edit(model.audio_tokens(drawn.batch.features))
+    """Sum of the losses of all aspects of all branches; a branch is not asked about clips it does not hear.
+
+    Args:
+        aspects: of each branch, in the order of the places of its prefix.
+        clips: the clip that each row stands for.
+        tokens: audio tokens of each branch; a row without any is not heard by it.
+        mapped: what the branch's mapper made of them.
+
+    Raises:
+        ConfigError: if a branch has more aspects than its prefix has places.
+    """
     total = torch.zeros(())
-    for branch_aspects, (_, heard_AT), (prefix_APD, _) in zip(aspects, tokens, model.map_audio(tokens), strict=True):
+    for branch_aspects, (_, heard_AT), (prefix_APD, _) in zip(aspects, tokens, mapped, strict=True):
+        if len(branch_aspects) > prefix_APD.shape[1]:
+            raise ConfigError(
+                f"alignment.aspects names {len(branch_aspects)} aspects for a prefix of {prefix_APD.shape[1]} places"
+            )
         heard = heard_AT.any(1).nonzero().flatten().tolist()
         for place, aspect in enumerate(branch_aspects):
             values = [aspect_value(aspect.name, clips[row]) for row in heard]
-            total = total + aspect_loss(aspect, values, prefix_APD[heard, place])
+            if values:
+                total = total + aspect_loss(aspect, values, prefix_APD[heard, place])
     return total
+
+
+def build_aspects(config: AlignmentConfig, model: PengiModel, loader: Loader) -> list[list[Aspect]]:
+    """The aspects of every branch.
+
+    Raises:
+        ConfigError: if they do not fit the model or the data.
+    """
+    if len(config.aspects) != len(model.branches):
+        raise ConfigError(f"alignment.aspects needs one list for each of the {len(model.branches)} audio branches")
+    moved = [label.label for label in loader.directions.labels] if loader.directions else []
+    lm = model.language_model
+    return [
+        [build_aspect(name, loader.clips, moved if name == "event" else [], lm) for name in names]
+        for names in config.aspects
+    ]
 
 
 def align(
     model: PengiModel,
     loader: Loader,
-    config: AlignmentConfig,
+    aspects: Sequence[Sequence[Aspect]],
+    steps: int,
     edits: Callable[[TrainingBatch, int], EditTokens],
     optimizer: torch.optim.Optimizer,
     precision: Callable[[], AbstractContextManager[object]],
 ) -> Iterator[dict[str, float]]:
-    """Warm up the mappers (and the trained layers of the encoders); yields the loss of every step.
-
-    Raises:
-        ConfigError: if the aspects do not fit the model or the data.
-    """
-    if len(config.aspects) != len(model.branches):
-        raise ConfigError(f"alignment.aspects needs one list for each of the {len(model.branches)} audio branches")
-    directions = [label.label for label in loader.directions.labels] if loader.directions else []
-    aspects = [
-        [build_aspect(name, loader.clips, directions if name == "event" else [], model.language_model) for name in names]
-        for names in config.aspects
-    ]
+    """Warm up the mappers (and the trained layers of the encoders); yields the loss of every step."""
     trained = [value for group in optimizer.param_groups for value in group["params"]]
     rates = [group["lr"] for group in optimizer.param_groups]
-    for step in range(config.steps):
-        share = min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    for step in range(steps):
+        share = min(1.0, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * share
         torch.manual_seed(step)
         drawn = loader.batch(step)
         model.train()
         with precision():
-            loss = alignment_loss(model, aspects, asked_clips(drawn, loader), drawn, edits(drawn, step))
+            tokens = edits(drawn, step)(model.audio_tokens(drawn.batch.features))
+            loss = alignment_loss(aspects, asked_clips(drawn, loader), tokens, model.map_audio(tokens))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(trained, 1.0)

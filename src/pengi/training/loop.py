@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from pengi.encoders.yamnet import YamnetTagger
 from pengi.errors import ConfigError, ManifestError
 from pengi.model import PengiModel
 from pengi.progress import track
-from pengi.training.align import align
+from pengi.training.align import align, alignment_loss, asked_clips, build_aspects
 from pengi.training.card import model_card
 from pengi.training.edits import TokenEdits
 from pengi.training.recipe import Recipe, read_recipe
@@ -66,13 +67,12 @@ def train(recipe_path: Path, overrides: Sequence[str] = (), *, resume: bool = Fa
     """
     recipe = read_recipe(recipe_path, overrides)
     out = out or Path("runs") / recipe.model.name
+    if not resume and (out / STATE_FILE).exists():
+        raise ConfigError(f"'{out}' holds a run already; go on with --resume or choose another folder with --out")
+    run = Run(prepare(recipe), out)
     out.mkdir(parents=True, exist_ok=True)
-    setup = prepare(recipe)
-    run = Run(setup, out)
     if resume:
         run.restore()
-    elif (out / STATE_FILE).exists():
-        raise ConfigError(f"'{out}' holds an unfinished run; go on with --resume or choose another folder with --out")
     return run.finish()
 
 
@@ -93,9 +93,10 @@ def prepare(recipe: Recipe) -> Setup:
     caches = [_features(train_clips, root, model, index) for index in range(len(recipe.model.audio))]
     val_caches = [_features(val_clips, root, model, index) for index in range(len(recipe.model.audio))]
     tagger = _tagger(recipe)
-    pairs = PairMaker(labels, _tags(tagger, train_clips, root, recipe) if recipe.data.audioset_tags else None)
-    classes, labels = _direction_classes(tagger, labels) if recipe.data.class_directions else (None, labels)
-    loader = Loader(train_clips, caches, PairMaker(labels, pairs.tags), _mixture(recipe), recipe.training.seed, classes)
+    tags = _tags(tagger, train_clips, root, recipe) if recipe.data.audioset_tags else None
+    classes, worded = _direction_classes(tagger, labels) if recipe.data.class_directions else (None, labels)
+    pairs = PairMaker(worded, tags, others=labels)
+    loader = Loader(train_clips, caches, pairs, _mixture(recipe), recipe.training.seed, classes)
     directions = ClassDirections(tagger) if recipe.data.class_directions and tagger else None
     validation = _validation(val_clips, val_caches, PairMaker(labels), recipe)
     return Setup(recipe, model, loader, validation, directions, train_clips)
@@ -154,8 +155,6 @@ def _validation(
     clips: Sequence[Clip], caches: Sequence[FeatureCache], pairs: PairMaker, recipe: Recipe
 ) -> list[TrainingBatch]:
     """Fixed batches of held-out clips, evenly over the split, one pair each."""
-    import random
-
     rng = random.Random(recipe.training.seed)
     known = [clip for clip in clips if all(clip.id in cache for cache in caches)]
     chosen = rng.sample(known, min(recipe.training.validation_clips, len(known)))
@@ -172,10 +171,13 @@ class Run:
         self.out = out
         self.settings = setup.recipe.training
         self.step = 0
+        self.aligned = False
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
         self.trained = {name: value for name, value in setup.model.named_parameters() if value.requires_grad}
         self.optimizer = self._optimizer(self.settings.mapper_lr, self.settings.encoder_lr)
+        alignment = setup.recipe.alignment
+        self.aspects = build_aspects(alignment, setup.model, setup.loader) if alignment else []
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
 
     def _optimizer(self, mapper_lr: float, encoder_lr: float) -> torch.optim.AdamW:
@@ -204,15 +206,16 @@ class Run:
         return 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
 
     def align(self) -> None:
-        """The warm start, if the recipe has one and no step was made yet."""
+        """The warm start, if the recipe has one and it is still to be made."""
         config = self.setup.recipe.alignment
-        if config is None or self.step > 0:
+        if config is None or self.aligned:
             return
         loader = self.setup.loader.resized(clips=config.clips, pairs=1)
+        model, aspects = self.setup.model, self.aspects
         ratio = self.settings.encoder_lr / self.settings.mapper_lr
         optimizer = self._optimizer(config.lr, config.lr * ratio)
         started = time.monotonic()
-        for measured in align(self.setup.model, loader, config, self._edits, optimizer, self._precision):
+        for measured in align(model, loader, aspects, config.steps, self._edits, optimizer, self._precision):
             if measured["alignment_step"] % LOG_EVERY == 0:
                 self._log({**measured, "seconds": round(time.monotonic() - started, 1)})
         self.save()
@@ -223,7 +226,8 @@ class Run:
         for measured in self._steps():
             if self.step % LOG_EVERY == 0 or self.step == self.settings.steps:
                 self._log(measured)
-            if self.step % self.settings.validate_every == 0 or self.step == self.settings.steps:
+            due = self.step % self.settings.validate_every == 0 or self.step == self.settings.steps
+            if due and self.setup.validation:
                 self._log({"step": self.step, "val_loss": self.validation_loss()})
             if self.step % self.settings.checkpoint_every == 0 or self.step == self.settings.steps:
                 self.save()
@@ -239,26 +243,32 @@ class Run:
             yield {
                 "step": self.step,
                 "loss": sum(losses[-LOG_EVERY:]) / len(losses[-LOG_EVERY:]),
-                "lr": self.schedule.get_last_lr()[0],
+                "lr": float(self.schedule.get_last_lr()[0]),
                 "seconds_per_step": round(pace, 4),
                 "minutes_left": round(pace * (self.settings.steps - self.step) / 60, 1),
             }
 
     def update(self) -> float:
-        """One optimiser step; returns the loss before it."""
+        """One optimiser step; returns the mean loss per target token before it."""
         setup, settings = self.setup, self.settings
         torch.manual_seed(settings.seed * 1_000_003 + self.step)
         drawn = setup.loader.batch(self.step)
         setup.model.train()
         with self._precision():
-            loss = setup.model.loss(drawn.batch, edit=self._edits(drawn, self.step)).mean
+            tokens = self._edits(drawn, self.step)(setup.model.audio_tokens(drawn.batch.features))
+            mapped = setup.model.map_audio(tokens)
+            answered = setup.model.target_loss(mapped, drawn.batch).mean
+            loss = answered
+            if self.aspects and setup.recipe.alignment and setup.recipe.alignment.weight:
+                clips = asked_clips(drawn, setup.loader)
+                loss = loss + setup.recipe.alignment.weight * alignment_loss(self.aspects, clips, tokens, mapped)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.trained.values(), settings.clip_norm)
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
-        return float(loss.detach())
+        return float(answered.detach())
 
     def _precision(self) -> torch.autocast:
         """Matrix products in bfloat16 where the language model is; weights and losses stay in float32."""
@@ -277,10 +287,10 @@ class Run:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean loss per target token over the held-out pairs."""
+        """Mean loss per target token over the held-out pairs, of which there must be some."""
         self.setup.model.eval()
         losses = [self.setup.model.loss(drawn.batch).token_losses_N for drawn in self.setup.validation]
-        return float(torch.cat(losses).mean()) if losses else math.nan
+        return float(torch.cat(losses).mean())
 
     def _log(self, values: dict[str, float]) -> None:
         self.history.append(values)
@@ -326,3 +336,4 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.step, self.seconds, self.history = state["step"], state["seconds"], state["history"]
+        self.aligned = True  # nothing is saved before

@@ -52,6 +52,7 @@ class AlignmentConfig(Frozen):
     steps: int = Field(ge=0)
     clips: int = Field(64, ge=1)
     lr: float = Field(gt=0)
+    weight: float = Field(0.0, ge=0, description="of the same loss beside the language model's in all later training")
     aspects: tuple[tuple[str, ...], ...] = Field(description="for each audio branch, what its first places stand for")
 
 
@@ -74,13 +75,21 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"no recipe at '{path}'") from error
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"'{path}' is not a YAML recipe: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"'{path}' must hold a mapping with model, data and training")
+    values = _unshared(values)
     for override in overrides:
         _apply(values, override)
     return Recipe.parse(values, str(path))
+
+
+def _unshared(node: Any) -> Any:
+    """A copy without the sharing that YAML aliases make, so that an override changes one place only."""
+    if isinstance(node, dict):
+        return {key: _unshared(value) for key, value in node.items()}
+    return [_unshared(value) for value in node] if isinstance(node, list) else node
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -111,6 +120,6 @@ def _child(node: Any, name: str, key: str) -> Any:
 
 
 def _index(node: list[Any], text: str, key: str) -> int:
-    if not text.isdigit() or int(text) >= len(node):
+    if not text.isdecimal() or int(text) >= len(node):
         raise ConfigError(f"--set {key}: '{text}' is not a place in a list of {len(node)}")
     return int(text)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pengi import weights
+from pengi.cli import app
+
+MODEL = {
+    "name": "pengi-test",
+    "audio": [
+        {"encoder": "yamnet", "trained": True, "mapper": {"kind": "mlp"}},
+        {"encoder": "whisper-tiny.en", "trained": False, "mapper": {"kind": "mlp"}},
+    ],
+    "text": {"mapper": {"kind": "identity"}},
+    "language_model": {"name": "smollm2-135m-instruct"},
+}
+
+
+def test_pulling_a_model_fetches_the_frozen_parts_it_builds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trained encoder is in the model's own file; language model and frozen encoder are not."""
+    folder = tmp_path / "pengi-test"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(MODEL), encoding="utf-8")
+    pulled: list[str] = []
+
+    def pull(name: str) -> Path:
+        pulled.append(name)
+        return folder if name == "pengi-test" else tmp_path.parent / name
+
+    monkeypatch.setattr(weights, "ASSETS", tmp_path)
+    monkeypatch.setattr(weights, "pull", pull)
+    result = CliRunner().invoke(app, ["pull", "pengi-test", "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert pulled == ["pengi-test", "smollm2-135m-instruct", "whisper-tiny.en"]
+    assert set(json.loads(result.stdout)["parts"]) == {"smollm2-135m-instruct", "whisper-tiny.en"}
+
+
+def test_pulling_a_part_fetches_that_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "pull", lambda name: tmp_path / name)
+    result = CliRunner().invoke(app, ["pull", "yamnet"])
+    assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'yamnet'}\n")
