@@ -1,0 +1,98 @@
+"""Configurations: strict, immutable, and helpful about mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import model_values
+from pydantic import ValidationError
+
+from pengi.config import ModelConfig, read_json
+from pengi.errors import ConfigError
+
+
+def broken(path: str, value: Any) -> dict[str, Any]:
+    """Model values with one entry, named as in ``audio.0.pool``, set."""
+    values = json.loads(json.dumps(model_values()))
+    node: Any = values
+    *parents, last = path.split(".")
+    for part in parents:
+        node = node[int(part) if part.isdigit() else part]
+    node[last] = value
+    return values
+
+
+def test_a_configuration_survives_the_way_through_json(tmp_path: Path) -> None:
+    config = ModelConfig.parse(model_values(frozen_sha256={"part": "00ff"}), "test")
+    path = tmp_path / "config.json"
+    path.write_text(config.model_dump_json(), encoding="utf-8")
+    assert read_json(ModelConfig, path) == config
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        ModelConfig.parse(model_values(), "test").name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("langauge_model", "unknown key 'langauge_model'; did you mean 'language_model'?"),
+        ("audio.0.frozen_layer", "unknown key 'audio.0.frozen_layer'; did you mean 'frozen_layers'?"),
+        ("audio.0.mapper.constant", "unknown key 'audio.0.mapper.constant'; did you mean 'constants'?"),
+        ("text.mapper.kynd", "unknown key 'text.mapper.kynd'; did you mean 'kind'?"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(path: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.parse(broken(path, 1), "my.yaml")
+    assert str(caught.value) == f"my.yaml: {message}"
+
+
+def test_a_misspelt_required_key_is_an_unknown_key_and_not_a_missing_one() -> None:
+    values = broken("nmae", "tiny")
+    del values["name"]
+    with pytest.raises(ConfigError, match="unknown key 'nmae'; did you mean 'name'"):
+        ModelConfig.parse(values, "test")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("audio.0.pool", 0, r"'audio\.0\.pool': input should be greater than or equal to 1"),
+        ("audio.0.window_s", -1.0, r"'audio\.0\.window_s': input should be greater than 0"),
+        ("audio.0.mapper.kind", "perceiver", r"'audio\.0\.mapper\.kind': input should be 'transformer', 'mlp' or"),
+        ("audio", [], "'audio': tuple should have at least 1 item"),
+        ("language_model.target_tokens", "many", r"'language_model\.target_tokens': input should be a valid integer"),
+    ],
+)
+def test_a_wrong_value_is_named(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        ModelConfig.parse(broken(path, value), "my.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("[1, 2]", "must hold one JSON object"),
+        ("\xff", "is not valid JSON"),
+        (None, "no configuration at"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_text(content, encoding="latin-1")
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_json(ModelConfig, path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_json(ModelConfig, tmp_path)

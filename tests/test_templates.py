@@ -1,0 +1,114 @@
+"""Prompts and targets: pure strings that say what the labels say."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pengi import templates
+from pengi.data.tasks import TASKS
+
+LABELS = st.text("abcdefghij 'é", min_size=1).map(str.strip).filter(bool)
+
+
+def every(draw: object, *arguments: object) -> set[tuple[str, str]]:
+    """All that a randomly worded question can be."""
+    return {draw(random.Random(seed), *arguments) for seed in range(200)}  # type: ignore[operator]
+
+
+def test_the_papers_prompts_are_canonical() -> None:
+    canonical = {family: prompts[0] for family, prompts in templates.PROMPTS.items()}
+    assert canonical["caption"] == "generate audio caption"
+    assert canonical["events"] == "this is a sound of"
+    assert canonical["metadata"] == "generate metadata"
+    assert canonical["scene"] == "this acoustic scene is"
+    assert canonical["emotion"] == "this emotion is"
+    assert templates.question_prompt(" what is this? ") == "question: what is this? answer:"
+
+
+def test_no_prompt_stands_for_two_families() -> None:
+    prompts = [prompt for family in templates.PROMPTS.values() for prompt in family]
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_every_closed_task_has_a_prompt() -> None:
+    assert TASKS.keys() <= templates.PROMPTS.keys()
+
+
+@given(st.lists(LABELS, unique=True))
+def test_events_are_read_back_from_the_text_that_names_them(labels: list[str]) -> None:
+    assert templates.split_events(templates.events_target(labels)) == tuple(labels)
+
+
+def test_events_of_an_untidy_text() -> None:
+    assert templates.split_events(" rain,wind , ,rain,") == ("rain", "wind")
+    assert templates.split_events("") == ()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "caption"),
+    [
+        ({"keyword": "left"}, 'A person says "left".'),
+        ({"digit": "seven"}, 'A person says "seven".'),
+        ({"language": "french", "gender": "female"}, "A person speaks french."),
+        ({"instrument": "flute"}, "A flute plays. Rain falls."),
+        ({"instrument": "flute", "pitch": "A4"}, "A flute plays the note A4."),
+        ({"instrument": "flute", "pitch": "A4", "dynamics": "forte"}, "A flute plays the note A4 loudly."),
+        ({}, "A flute plays. Rain falls."),
+    ],
+)
+def test_captions(attributes: dict[str, str], caption: str) -> None:
+    assert templates.caption_target(["A flute plays.", "Rain falls."], attributes) == caption
+
+
+def test_notes_say_what_is_known() -> None:
+    assert templates.note_target({"instrument": "flute"}) == "flute"
+    assert templates.note_target({"instrument": "flute", "dynamics": "piano"}) == "flute, piano"
+    assert templates.note_target({"instrument": "flute", "pitch": "C5"}) == "flute, pitch C5"
+
+
+def test_metadata_keeps_the_order_of_the_tags() -> None:
+    assert templates.metadata_target(["wind", "rain"]) == "tags: wind, rain"
+
+
+def test_presence_questions_name_the_sound_and_answer_truly() -> None:
+    for present, answer in ((True, "yes"), (False, "no")):
+        pairs = every(templates.presence_question, "a dog barking", present)
+        assert len(pairs) > 3
+        assert all("a dog barking" in question and said == answer for question, said in pairs)
+
+
+def test_choice_questions_hold_both_options_in_either_order() -> None:
+    pairs = every(templates.choice_question, "rain", "wind")
+    assert {answer for _, answer in pairs} == {"rain"}
+    assert all("rain" in question and "wind" in question for question, _ in pairs)
+    assert {question.index("rain") < question.index("wind") for question, _ in pairs} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "answer"),
+    [
+        ("gender", "female", "a woman"),
+        ("gender", "male", "a man"),
+        ("dynamics", "pianissimo", "very quietly"),
+        ("digit", "nine", "nine"),
+        ("pitch", "A4", "A4"),
+    ],
+)
+def test_attribute_questions(attribute: str, value: str, answer: str) -> None:
+    assert {said for _, said in every(templates.attribute_question, attribute, value)} == {answer}
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("gender", "unknown"), ("dynamics", "crescendo"), ("stem", "bass")])
+def test_no_question_is_asked_that_has_no_wording(attribute: str, value: str) -> None:
+    assert templates.attribute_question(random.Random(0), attribute, value) is None
+
+
+def test_kind_and_speech_questions() -> None:
+    assert {answer for _, answer in every(templates.kind_question, "music")} == {"music"}
+    assert {answer for _, answer in every(templates.speech_question, True)} == {"yes"}
+    assert {answer for _, answer in every(templates.speech_question, False)} == {"no"}
+    assert {answer for _, answer in every(templates.what_question, ["rain", "a dog"])} == {"rain and a dog"}
