@@ -1,0 +1,452 @@
+"""The engine on a tiny random model: one and many, alone and in a batch, any length, and bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import MLP, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pengi import Pengi, checkpoint, engine
+from pengi.config import ModelConfig
+from pengi.decoding import DecodeOptions, Hypothesis
+from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
+from pengi.results import Answer, Classification, Description, Event, Segment, Timeline
+
+LABELS = ["dog", "rain on a roof", "siren", "church bells", "wind"]
+LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.0, 0.1, 3.3, 7.7, 4.4)
+"""Sixteen: around a patch, a window and several windows."""
+
+
+def build(**changes: Any) -> Pengi:
+    return Pengi(tiny_model(**changes), "tiny", torch.device("cpu"))
+
+
+PENGI = build()
+SENTENCE_PENGI = build(text=SENTENCE_TEXT)
+
+
+def recording(samples: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    return samples, RATE
+
+
+def mixed(seconds: float, seed: int) -> tuple[NDArray[np.float32], int]:
+    """A tone in noise, another one for every seed."""
+    return recording(tone(seconds, 150.0 * (seed + 1)) + noise(seconds, seed, 0.02 * (seed % 4)))
+
+
+SIXTEEN = [mixed(seconds, seed) for seed, seconds in enumerate(LENGTHS_S)]
+CALLS: dict[str, Callable[[Pengi, Any], Any]] = {
+    "describe": lambda pengi, audio: pengi.describe(audio),
+    "ask": lambda pengi, audio: pengi.ask(audio, "what do you hear?"),
+    "sample": lambda pengi, audio: pengi.ask(
+        audio, "what is it?", options=DecodeOptions(beams=2, max_tokens=8, temperature=1.0, seed=3)
+    ),
+    **{
+        f"classify by {method}": lambda pengi, audio, method=method: pengi.classify(audio, LABELS, method=method)
+        for method in engine.METHODS
+    },
+    "embed": lambda pengi, audio: pengi.embed(audio),
+    "timeline": lambda pengi, audio: pengi.timeline(audio, window_s=2.0, hop_s=1.5),
+}
+
+
+def flat(result: Any) -> Any:
+    """A result as nested JSON values, which ``pytest.approx`` can compare number by number."""
+    return result.tolist() if isinstance(result, np.ndarray) else result.to_dict()
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Equal but for rounding of the numbers."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_same(found[key], value)
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_batch_of_sixteen_gives_what_sixteen_calls_give(call: str) -> None:
+    pengi = SENTENCE_PENGI if call == "classify by match" else PENGI
+    together = CALLS[call](pengi, SIXTEEN)
+    assert len(together) == 16
+    for audio, result in zip(SIXTEEN, together, strict=True):
+        assert_same(flat(result), flat(CALLS[call](pengi, audio)))
+    assert len({json.dumps(flat(result)) for result in together}) > 8
+
+
+def test_real_recordings_in_a_batch(shared_data: Path) -> None:
+    with (shared_data / "manifest.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines][::700]
+    paths = [shared_data / row["audio"] for row in rows]
+    together = PENGI.describe(paths)
+    for path, row, result in zip(paths, rows, together, strict=True):
+        assert_same(result.to_dict(), PENGI.describe(path).to_dict())
+        assert result.duration_s == pytest.approx(row["duration_s"], abs=0.05)
+
+
+@pytest.mark.parametrize("changes", [
+    {"audio": [{"encoder": "yamnet-tiny-random", "mapper": MLP},
+               {"encoder": "yamnet-tiny-random", "trained": False, "max_tokens": 3, "window_s": 4.0,
+                "mapper": {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4}}]},
+    {"text": SENTENCE_TEXT},
+])  # fmt: skip
+def test_other_architectures_in_a_batch(changes: dict[str, Any]) -> None:
+    pengi = build(**changes)
+    for audio, result in zip(SIXTEEN[:9], pengi.classify(SIXTEEN[:9], LABELS), strict=True):
+        assert_same(result.to_dict(), pengi.classify(audio, LABELS).to_dict())
+    assert pengi.embed(SIXTEEN[0]).shape == (16 * len(pengi.model.branches),)
+
+
+def test_one_recording_gives_one_result_and_a_list_gives_a_list(tone: Path) -> None:
+    samples, rate = soundfile.read(tone, dtype="float32")
+    expected = PENGI.describe(tone)
+    assert isinstance(expected, Description)
+    with tone.open("rb") as file:
+        sources = [tone, str(tone), tone.read_bytes(), file, (samples, rate), (torch.from_numpy(samples), rate)]
+        for result in PENGI.describe(sources):
+            assert_same(result.to_dict(), expected.to_dict())
+    assert_same(PENGI.describe((samples, rate)).to_dict(), expected.to_dict())
+    assert PENGI.describe((tone, tone, tone))[2] == PENGI.describe([tone])[0]
+    assert isinstance(PENGI.describe((tone, tone)), list)
+    for call in CALLS.values():
+        assert call(SENTENCE_PENGI, []) == []
+
+
+def test_what_the_answers_are() -> None:
+    audio = mixed(3.0, 1)
+    described = PENGI.describe(audio)
+    assert described.duration_s == pytest.approx(3.0)
+    assert described.events
+    assert all(0 < event.confidence <= 1 for event in described.events)
+    confidences = [event.confidence for event in described.events]
+    assert confidences == sorted(confidences, reverse=True)
+    answer = PENGI.ask(audio, "what is it?")
+    assert isinstance(answer, Answer)
+    assert answer.question == "what is it?"
+    assert 0 < answer.confidence <= 1
+    json.dumps([described.to_dict(), answer.to_dict(), PENGI.timeline(audio).to_dict()])
+
+
+def test_an_answer_is_what_the_model_most_likely_says() -> None:
+    """The confidence is the probability of the whole text behind the prefix, the end included."""
+    audio = mixed(1.0, 2)
+    answer = PENGI.ask(audio, "what?", options=DecodeOptions(beams=1, max_tokens=200))
+    model, lm = PENGI.model, PENGI.model.language_model
+    samples = torch.from_numpy(audio[0])[None]
+    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches]
+    with torch.no_grad():
+        logits, state = lm.prefill(*model.prefix(tokens, ["question: what? answer:"]))
+        ids, log_prob = [], 0.0
+        while len(ids) < 200:
+            log_probs = logits[0].log_softmax(-1)
+            best = int(log_probs.argmax())
+            log_prob += float(log_probs[best])
+            if best == lm.end_id:
+                break
+            ids.append(best)
+            logits, state = lm.step(torch.tensor([[best]]), state)
+            logits = logits[:, -1]
+    assert answer.text == lm.decode(ids).strip()
+    assert answer.confidence == pytest.approx(math.exp(log_prob), rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["likelihood", "sum"])
+def test_likelihood_is_that_of_the_label_behind_the_prompt(method: str) -> None:
+    audio = mixed(1.0, 3)
+    found = PENGI.classify(audio, LABELS, method=method, prompt="the animal is")
+    model, lm = PENGI.model, PENGI.model.language_model
+    samples = torch.from_numpy(audio[0])[None]
+    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches]
+    scores = []
+    with torch.no_grad():
+        prefix, _ = model.prefix(tokens, ["the animal is"])
+        for label in LABELS:
+            ids = [*lm.encode(" " + label), lm.end_id]
+            sequence = torch.cat([prefix, lm.embed(torch.tensor([ids]))], 1)
+            log_probs = lm.model(inputs_embeds=sequence).logits[0, prefix.shape[1] - 1 : -1].log_softmax(-1)
+            picked = log_probs.gather(1, torch.tensor(ids)[:, None])
+            scores.append(float(picked.mean() if method == "likelihood" else picked.sum()))
+    shares = torch.tensor(scores).softmax(0).tolist()
+    expected = dict(zip(LABELS, shares, strict=True))
+    assert {score.label: score.probability for score in found.scores} == pytest.approx(expected, rel=1e-2, abs=1e-6)
+
+
+def test_generated_labels_are_labels_and_the_nearest_one_is_matched() -> None:
+    audio = mixed(1.0, 3)
+    generated = PENGI.classify(audio, LABELS, method="generate")
+    by_sum = PENGI.classify(audio, LABELS, method="sum")
+    assert {score.label for score in generated.scores} == set(LABELS)
+    assert generated.label == by_sum.label
+    matched = SENTENCE_PENGI.classify(audio, LABELS, method="match")
+    encoder = SENTENCE_PENGI.model.text_encoder
+    assert encoder is not None
+    assert matched.text
+    nearest = int((encoder.embed([matched.text]) @ encoder.embed(LABELS).T).argmax())
+    assert matched.label == LABELS[nearest]
+
+
+@pytest.mark.parametrize("method", engine.METHODS)
+def test_labels_count_once_and_the_best_come_first(method: str) -> None:
+    audio = mixed(2.0, 5)
+    whole = SENTENCE_PENGI.classify(audio, LABELS, method=method)
+    again = SENTENCE_PENGI.classify(audio, [*LABELS, " dog ", "wind"], method=method)
+    assert_same(again.to_dict(), whole.to_dict())
+    assert whole.method == method
+    shares = [score.probability for score in whole.scores]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1.0, abs=1e-5)
+    assert SENTENCE_PENGI.classify(audio, LABELS, method=method, top=2).scores == whole.scores[:2]
+    assert len(SENTENCE_PENGI.classify(audio, LABELS, method=method, top=99).scores) == len(LABELS)
+    assert SENTENCE_PENGI.classify(audio, ["dog"], method=method).scores[0].probability == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda audio: PENGI.ask(audio, "  "), "the question is empty"),
+        (lambda audio: PENGI.classify(audio, []), "give at least one label, and no empty ones"),
+        (lambda audio: PENGI.classify(audio, ["dog", " "]), "give at least one label, and no empty ones"),
+        (lambda audio: PENGI.classify(audio, "dog"), "labels must be a list of strings, not one string"),
+        (lambda audio: PENGI.classify(audio, ["dog"], method="guess"), "unknown method 'guess'; choose one of like"),
+        (lambda audio: PENGI.classify(audio, ["dog"], top=0), "top must be at least 1, not 0"),
+        (lambda audio: PENGI.timeline(audio, window_s=0.0), "must be positive and no longer than window"),
+        (lambda audio: PENGI.timeline(audio, window_s=2.0, hop_s=3.0), "no longer than window"),
+        (lambda audio: PENGI.timeline(audio, hop_s=-1.0), "must be positive"),
+        (lambda audio: PENGI.timeline(audio, window_s=math.nan), "must be positive"),
+        (lambda audio: PENGI.timeline(audio, window_s=11.0), r"longer than the 10 s that 'tiny' hears at once"),
+    ],
+)
+def test_calls_that_make_no_sense(call: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(mixed(1.0, 0))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_bad_recordings_get_an_error_in_their_place(call: str, bad_files: dict[str, Path], tone: Path) -> None:
+    pengi = SENTENCE_PENGI
+    run = CALLS[call]
+    nan = recording(np.array([0.1, np.nan], np.float32))
+    bad = [*bad_files.values(), nan]
+    with pytest.raises(AudioError, match=r"there is no file .*missing\.wav"):
+        run(pengi, [tone, *bad])
+    method, *arguments = {
+        "describe": ("describe",), "ask": ("ask", "what do you hear?"), "embed": ("embed",), "timeline": ("timeline",),
+    }.get(call, ("classify", LABELS))  # fmt: skip
+    results = getattr(pengi, method)([tone, *bad, tone], *arguments, on_error="return")
+    assert all(isinstance(result, AudioError) and "\n" not in str(result) for result in results[1:-1])
+    expected = getattr(pengi, method)(tone, *arguments)
+    assert_same(flat(results[0]), flat(expected))
+    assert_same(flat(results[-1]), flat(expected))
+    assert isinstance(getattr(pengi, method)(bad[0], *arguments, on_error="return"), AudioError)
+
+
+def test_a_recording_that_breaks_off_late_is_an_error_and_harms_no_other() -> None:
+    late = noise(25.0)
+    late[24 * RATE] = np.inf
+    results = PENGI.describe([mixed(11.0, 1), recording(late), mixed(3.0, 2)], on_error="return")
+    assert isinstance(results[1], AudioError)
+    assert_same(results[0].to_dict(), PENGI.describe(mixed(11.0, 1)).to_dict())
+    assert_same(results[2].to_dict(), PENGI.describe(mixed(3.0, 2)).to_dict())
+
+
+def test_what_is_no_audio_at_all() -> None:
+    for nonsense in (None, 3, iter([]), io.StringIO("text"), ([0.1, 0.2], 16_000, 1)):
+        with pytest.raises(PengiError):
+            PENGI.describe(nonsense)
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-5])
+def test_silence_is_said_to_be_silence(level: float) -> None:
+    for seconds in (0.02, 3.0, 12.0):
+        description = PENGI.describe(recording(noise(seconds, level=level)))
+        assert description == Description("Silence.", (Event("silence", 1.0),), pytest.approx(seconds))
+    assert PENGI.timeline(recording(noise(12.0, level=level))) == Timeline((Segment(0.0, 12.0, "silence", 1.0),), 12.0)
+    assert np.isfinite(PENGI.embed(recording(noise(1.0, level=level)))).all()
+
+
+def test_a_sound_after_long_silence_is_heard() -> None:
+    samples = np.concatenate([np.zeros(15 * RATE, np.float32), tone(5.0)])
+    assert PENGI.describe(recording(samples)).text != "Silence."
+    segments = PENGI.timeline(recording(samples)).segments
+    assert segments[0] == Segment(0.0, 15.0, "silence", 1.0)
+    assert (segments[-1].start_s, segments[-1].end_s) == (15.0, 20.0)
+    assert segments[-1].text != "silence"
+
+
+def test_a_clip_of_20_ms() -> None:
+    audio = mixed(0.02, 1)
+    assert PENGI.describe(audio).duration_s == pytest.approx(0.02)
+    assert PENGI.ask(audio, "what?").confidence > 0
+    assert len(PENGI.classify(audio, LABELS).scores) == len(LABELS)
+    assert PENGI.timeline(audio).segments[0].end_s == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_channels_are_mixed(channels: int, tmp_path: Path) -> None:
+    mono = mixed(1.0, 4)[0]
+    scale = np.linspace(0.5, 1.5, channels, dtype=np.float32)  # mean 1
+    path = tmp_path / "many.wav"
+    soundfile.write(path, mono[:, None] * scale, RATE, subtype="FLOAT")
+    assert_same(PENGI.describe(path).to_dict(), PENGI.describe(recording(mono)).to_dict())
+
+
+def test_other_rates_are_resampled(tmp_path: Path) -> None:
+    path = tmp_path / "tone.flac"
+    time_s = np.arange(2 * 44_100) / 44_100
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time_s), 44_100)
+    expected = PENGI.embed(recording(tone(2.0, 440.0)))
+    np.testing.assert_allclose(PENGI.embed(path), expected, atol=0.02)
+
+
+def test_embeddings_have_length_one_and_tell_sounds_apart() -> None:
+    one, same, other = PENGI.embed([mixed(2.0, 1), mixed(4.0, 1), recording(noise(2.0))])
+    assert one.dtype == np.float32
+    assert np.linalg.norm(one) == pytest.approx(1.0, abs=1e-5)
+    assert one @ same > one @ other
+
+
+class Listened:
+    """What went through the encoder and the language model, and how far the recording had been read by then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read_s = 0.0
+        self.encoded: list[tuple[int, float]] = []
+        self.prefixes: list[int] = []
+        stream, encode, prefill = engine.stream, Pengi._encode, type(PENGI.model.language_model).prefill
+
+        def counted(*arguments: Any) -> Iterator[NDArray[np.float32]]:
+            for block in stream(*arguments):
+                self.read_s += len(block) / RATE
+                yield block
+
+        def encoded(pengi: Pengi, windows: list[NDArray[np.float32]]) -> Any:
+            self.encoded.append((len(windows), self.read_s))
+            return encode(pengi, windows)
+
+        def prefilled(lm: Any, embeds: torch.Tensor, mask: torch.Tensor) -> Any:
+            self.prefixes.append(embeds.shape[1])
+            return prefill(lm, embeds, mask)
+
+        monkeypatch.setattr(engine, "stream", counted)
+        monkeypatch.setattr(Pengi, "_encode", encoded)
+        monkeypatch.setattr(type(PENGI.model.language_model), "prefill", prefilled)
+
+
+def test_two_minutes_are_heard_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate([tone(60.0), noise(60.0)]), RATE)
+    heard = Listened(monkeypatch)
+    timeline = PENGI.timeline(path, window_s=2.0, hop_s=2.0)
+    assert timeline.duration_s == pytest.approx(120.0)
+    assert [windows for windows, _ in heard.encoded] == [16, 16, 16, 12]
+    # The first batch of 32 s was heard before more than a block or two beyond it was read.
+    assert heard.encoded[0][1] <= 32 + 2 * 10
+    heard.prefixes.clear()
+    description = PENGI.describe(path)
+    assert description.duration_s == pytest.approx(120.0)
+    prompt = len(PENGI.model.language_model.encode("generate audio caption"))
+    most = PENGI.model.config.audio[0].max_tokens + MLP["constants"] + 1 + prompt
+    assert max(heard.prefixes) <= most
+
+
+@pytest.mark.parametrize(("window_s", "hop_s"), [(5.0, 5.0), (10.0, 2.5), (1.0, 0.3), (2.0, 2.0)])
+def test_segments_tile_the_recording(window_s: float, hop_s: float) -> None:
+    samples = np.concatenate([tone(4.0), noise(7.3), np.zeros(3 * RATE, np.float32), tone(5.0, 1000.0)])
+    timeline = PENGI.timeline(recording(samples), window_s=window_s, hop_s=hop_s)
+    assert_tiled(timeline, len(samples) / RATE)
+
+
+def assert_tiled(timeline: Timeline, duration_s: float) -> None:
+    segments = timeline.segments
+    assert timeline.duration_s == pytest.approx(duration_s)
+    assert segments[0].start_s == 0.0
+    assert segments[-1].end_s == pytest.approx(duration_s)
+    assert all(segment.start_s < segment.end_s for segment in segments)
+    assert all(0 <= segment.confidence <= 1 for segment in segments)
+    for one, other in zip(segments, segments[1:], strict=False):
+        assert one.end_s == other.start_s
+        assert one.text != other.text
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 20 * RATE), st.floats(0.2, 10.0), st.floats(0.05, 1.0), st.lists(st.sampled_from("abb"), min_size=1)
+)
+def test_segments_tile_whatever_is_heard(samples: int, window_s: float, share: float, texts: list[str]) -> None:
+    pengi = build_once()
+    windows: list[tuple[str, float]] = []
+
+    def name(heard: list[NDArray[np.float32]]) -> list[tuple[str, float]]:
+        new = [(texts[(len(windows) + place) % len(texts)], 0.5) for place in range(len(heard))]
+        windows.extend(new)
+        return new
+
+    pengi._name = name  # type: ignore[method-assign, assignment]
+    timeline = pengi.timeline(recording(np.full(samples, 0.1, np.float32)), window_s=window_s, hop_s=share * window_s)
+    assert_tiled(timeline, samples / RATE)
+    if len({text for text, _ in windows}) == 1:
+        assert timeline.segments == (Segment(0.0, samples / RATE, windows[0][0], pytest.approx(0.5)),)
+
+
+def build_once(made: list[Pengi] = []) -> Pengi:  # noqa: B006
+    if not made:
+        made.append(build())
+    return made[0]
+
+
+def test_a_rest_of_a_few_samples_is_no_segment_of_its_own() -> None:
+    samples = np.concatenate([tone(5.0), noise(0.01)])
+    timeline = PENGI.timeline(recording(samples))
+    assert len(timeline.segments) == 1
+    assert timeline.segments[0].end_s == timeline.duration_s == pytest.approx(5.01)
+
+
+def test_events_are_as_probable_as_the_texts_that_name_them() -> None:
+    lm = PENGI.model.language_model
+
+    def hypothesis(text: str, probability: float) -> Hypothesis:
+        return Hypothesis(tuple(lm.encode(text)), (math.log(probability),), True)
+
+    texts = [hypothesis(" rain, wind", 0.4), hypothesis(" rain", 0.3), hypothesis(" dog", 0.05)]
+    expected = {"rain": pytest.approx(0.7), "wind": pytest.approx(0.4)}
+    for said in (texts, [*texts, texts[1], texts[1]]):  # a sample that comes again is no further evidence
+        assert {event.label: event.confidence for event in PENGI._events(said)} == expected
+    assert [event.label for event in PENGI._events([hypothesis(" dog", 0.01)])] == ["dog"]
+
+
+def test_from_pretrained_reads_a_folder_and_names_its_errors(tmp_path: Path) -> None:
+    checkpoint.save(PENGI.model, tmp_path / "saved", card="")
+    loaded = Pengi.from_pretrained(tmp_path / "saved", device="cpu")
+    assert_same(loaded.describe(mixed(1.0, 1)).to_dict(), PENGI.describe(mixed(1.0, 1)).to_dict())
+    with pytest.raises(WeightsError, match="there is no model named 'pengi-minni'; did you mean"):
+        Pengi.from_pretrained("pengi-minni")
+    (tmp_path / "saved" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        Pengi.from_pretrained(tmp_path / "saved")
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(ConfigError, match=f"device '{device}' is not available here"):
+            Pengi.from_pretrained(tmp_path / "saved", device=device)
+
+
+def test_one_result_types() -> None:
+    assert isinstance(PENGI.classify(mixed(0.5, 0), LABELS), Classification)
+    assert ModelConfig.parse(model_values(), "test") == PENGI.model.config
