@@ -46,9 +46,7 @@ def measure(manifest: Path, model: str, tasks: tuple[Any, ...]) -> list[dict[str
             )
             rows, seconds = runner.run(selection, classify)
             name = "yamnet" if baseline else model
-            reports.append(
-                runner.report(selection, rows, method=method, model=name, seconds=seconds, prompt=prompt)
-            )
+            reports.append(runner.report(selection, rows, method=method, model=name, seconds=seconds, prompt=prompt))
             print(task, source, method, reports[-1]["accuracy"], f"{seconds:.0f} s", flush=True)
     return reports
 

@@ -110,7 +110,7 @@ def test_a_cached_model_needs_no_source(wheels: Path, know: Callable[..., None])
 
 
 def test_download_off_says_how_to_fetch() -> None:
-    with pytest.raises(WeightsError, match="not on this machine; fetch it with `pengi models pull yamnet`"):
+    with pytest.raises(WeightsError, match="not on this machine; fetch it with `pengi pull yamnet`"):
         weights.resolve("yamnet", download=False)
 
 

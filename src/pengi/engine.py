@@ -29,7 +29,7 @@ from pengi.audio.augment import rms_db
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import sliding
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
-from pengi.errors import ConfigError, InputError, PengiError
+from pengi.errors import CheckpointError, ConfigError, InputError, PengiError
 from pengi.model import Masked, PengiModel
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Result, Segment, Timeline
 from pengi.text_encoder import SentenceEncoder
@@ -90,6 +90,8 @@ class Pengi:
         chosen = _device(device)
         folder = Path(name_or_path)
         if not folder.is_dir():
+            if len(folder.parts) > 1:
+                raise CheckpointError(f"no model folder at '{folder}'")
             folder = weights.resolve(str(name_or_path))
         return cls(checkpoint.load(folder), str(name_or_path), chosen)
 

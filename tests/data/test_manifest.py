@@ -51,13 +51,10 @@ def test_blank_lines_do_not_count_but_keep_the_numbers(folder: Path) -> None:
         read_manifest(path)
 
 
-@pytest.mark.parametrize("separator", ["\u2028", "\u0085", "\u000b".encode().decode()])
+@pytest.mark.parametrize("separator", ["\u2028", "\u0085"])
 def test_separators_inside_a_string_end_no_line(folder: Path, separator: str) -> None:
-    row = rows()[0] | {"source": "field"}
-    text = json.dumps(row, ensure_ascii=False).replace("field", f"one{separator}two")
-    if separator < " ":  # a control character may stand in JSON as an escape only
-        text = text.replace(separator, "\\u000b")
-    (folder / "m.jsonl").write_text(text + "\n", encoding="utf-8")
+    row = rows()[0] | {"source": f"one{separator}two"}
+    (folder / "m.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     assert read_manifest(folder / "m.jsonl")[0].source == f"one{separator}two"
 
 

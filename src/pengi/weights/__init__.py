@@ -195,7 +195,7 @@ def resolve(name: str, *, download: bool = True) -> Path:
     if here is not None:
         return here
     if not download:
-        raise WeightsError(f"'{name}' is not on this machine; fetch it with `pengi models pull {name}`.")
+        raise WeightsError(f"'{name}' is not on this machine; fetch it with `pengi pull {name}`.")
     return pull(name)
 
 

@@ -1,0 +1,161 @@
+"""Frozen features: computed once per clip, shared by runs, and forgiving about a few bad files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import MLP, noise, ragged, tone, write_clips
+
+from pengi.audio.decode import load
+from pengi.config import AudioBranchConfig
+from pengi.data import features as module
+from pengi.data.features import FeatureCache, cached_features
+from pengi.data.manifest import Clip, read_manifest
+from pengi.encoders.yamnet import YamnetEncoder
+from pengi.errors import ManifestError
+
+BRANCH = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP})
+ENCODER = YamnetEncoder.tiny(2)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Clip]:
+    waveforms = {"long": noise(12.0), "short": tone(0.3), "middle": noise(2.0, 1)}
+    return read_manifest(write_clips(tmp_path, {name: (x, {"split": "train"}) for name, x in waveforms.items()}))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are decoded from now on."""
+    names: list[str] = []
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> Any:
+        names.append(path.stem)
+        return load(path, *arguments, **options)
+
+    monkeypatch.setattr(module, "load", counted)
+    return names
+
+
+def features(clips: list[Clip], root: Path, branch: AudioBranchConfig = BRANCH) -> FeatureCache:
+    return cached_features(clips, root, YamnetEncoder.tiny(branch.frozen_layers), branch)
+
+
+def test_features_are_those_of_the_encoder(clips: list[Clip], tmp_path: Path) -> None:
+    cache = features(clips, tmp_path)
+    for clip in clips:
+        waveform = load(tmp_path / clip.audio, 16_000, duration_s=10.0)
+        expected, _ = ENCODER.features(*ragged([waveform]))
+        torch.testing.assert_close(cache.get(clip.id), expected[0], rtol=1e-3, atol=1e-3)  # kept in float16
+        assert cache.tokens(clip.id) == expected.shape[1]
+    assert cache.tokens("long") == 20  # of 12 s the first 10 s
+    assert "gone" not in cache
+
+
+def test_a_batch_is_padded_and_masked(clips: list[Clip], tmp_path: Path) -> None:
+    cache = features(clips, tmp_path)
+    values, mask = cache.batch(["short", "middle", "short"])
+    assert values.dtype == torch.float32
+    assert mask.sum(1).tolist() == [1, cache.tokens("middle"), 1]
+    assert torch.equal(values[1][mask[1]], cache.get("middle"))
+    assert torch.equal(values[2][mask[2]], cache.get("short"))
+    assert not values[~mask].any()
+
+
+def test_the_second_run_decodes_nothing(clips: list[Clip], tmp_path: Path, decoded: list[str]) -> None:
+    first = features(clips, tmp_path)
+    assert sorted(decoded) == ["long", "middle", "short"]
+    decoded.clear()
+    second = features(clips, tmp_path)
+    assert decoded == []
+    assert all(torch.equal(first.get(clip.id), second.get(clip.id)) for clip in clips)
+
+
+def same_length(root: Path) -> None:
+    write_clips(root, {"short": (tone(0.3, 880.0), {"split": "train"})}, name="ignored.jsonl")
+    os.utime(root / "short.wav", ns=(1, 1))
+
+
+@pytest.mark.parametrize("change", ["recording", "folder", "clips", "frozen layers", "window"])
+def test_whatever_features_depend_on_makes_them_new(
+    clips: list[Clip], tmp_path: Path, decoded: list[str], change: str
+) -> None:
+    features(clips, tmp_path)
+    decoded.clear()
+    root, branch = tmp_path, BRANCH
+    if change == "recording":  # another one of the same name and size
+        same_length(tmp_path)
+    elif change == "folder":
+        root = tmp_path / "other"
+        shutil.copytree(tmp_path, root, ignore=shutil.ignore_patterns("home", "other"), copy_function=shutil.copyfile)
+    elif change == "clips":
+        clips = clips[:2]
+    elif change == "frozen layers":
+        branch = BRANCH.model_copy(update={"frozen_layers": 1})
+    else:
+        branch = BRANCH.model_copy(update={"window_s": 5.0})
+    cache = features(clips, root, branch)
+    assert sorted(decoded) == sorted(clip.id for clip in clips)
+    expected, _ = YamnetEncoder.tiny(branch.frozen_layers).features(*ragged([load(root / "short.wav", 16_000)]))
+    torch.testing.assert_close(cache.get("short"), expected[0], rtol=1e-3, atol=1e-3)
+
+
+def many(tmp_path: Path, good: int, bad: int) -> list[Clip]:
+    """Rows of one good recording under many ids, and some of files that are no audio."""
+    write_clips(tmp_path, {"good": (noise(0.1), {"split": "train"})})
+    (tmp_path / "bad.wav").write_text("no audio", encoding="utf-8")
+    names = ["good"] * good + ["bad"] * bad
+    return [Clip(id=f"{name}-{place}", audio=f"{name}.wav", split="train") for place, name in enumerate(names)]
+
+
+def test_up_to_one_percent_may_be_bad(tmp_path: Path, caplog: pytest.LogCaptureFixture, decoded: list[str]) -> None:
+    clips = many(tmp_path, good=99, bad=1)
+    for _ in range(2):
+        cache = features(clips, tmp_path)
+        assert "bad-99" not in cache
+        assert all(clip.id in cache for clip in clips[:99])
+    assert len(decoded) == 100
+    assert "skipped bad-99" in caplog.text
+    assert "is not audio" in caplog.text
+
+
+def test_more_is_an_error_and_leaves_nothing_behind(tmp_path: Path, pengi_home: Path) -> None:
+    with pytest.raises(ManifestError, match=r"2 of 100 clips cannot be read, the first of them 'bad-98'"):
+        features(many(tmp_path, good=98, bad=2), tmp_path)
+    assert list((pengi_home / "features").iterdir()) == []
+
+
+def test_an_interruption_leaves_nothing_behind(
+    clips: list[Clip], tmp_path: Path, pengi_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(items: list[Clip], what: str) -> Iterator[Clip]:
+        yield items[0]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "track", interrupted)
+        features(clips, tmp_path)
+    assert list((pengi_home / "features").iterdir()) == []
+    assert features(clips, tmp_path).tokens("long") == 20
+
+
+def test_another_run_may_be_first(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    track = module.track
+
+    def overtaken(items: list[Clip], what: str) -> Iterator[Clip]:
+        yield from track(items, what)
+        monkeypatch.setattr(module, "track", track)
+        features(clips, tmp_path)
+
+    monkeypatch.setattr(module, "track", overtaken)
+    assert features(clips, tmp_path).tokens("long") == 20
+
+
+def test_no_clips_are_no_features(tmp_path: Path) -> None:
+    assert "any" not in features([], tmp_path)

@@ -1,0 +1,184 @@
+"""The loader: batches are a function of seed and step, and domains come as often as the mixture says."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pengi.data.features import FeatureCache
+from pengi.data.loader import (
+    BATCHES_DRAWN_TOGETHER,
+    DirectionClasses,
+    Loader,
+    Mixture,
+    TrainingBatch,
+    clip_weights,
+    collate,
+)
+from pengi.data.manifest import Clip, Label
+from pengi.data.tasks import Pair, PairMaker, labels_of
+from pengi.errors import ConfigError
+
+DOMAINS = {"animal": ["dog", "cat"], "environment": ["rain", "siren", "wind"], "digit": ["speech"]}
+
+
+def clips_of(**counts: int) -> list[Clip]:
+    return [
+        Clip(id=f"{domain}-{place}", audio="x.wav", split="train", domain=domain,
+             events=(DOMAINS[domain][place % len(DOMAINS[domain])],))
+        for domain, count in counts.items()
+        for place in range(count)
+    ]  # fmt: skip
+
+
+CLIPS = clips_of(animal=30, environment=10, digit=60)
+
+
+def cache_of(clips: list[Clip], dim: int = 3) -> FeatureCache:
+    """1 to 6 tokens for a clip, each holding the clip's place in the list."""
+    lengths = [1 + place % 6 for place in range(len(clips))]
+    values = np.repeat(np.arange(len(clips), dtype=np.float16), lengths)[:, None].repeat(dim, 1)
+    ends = np.cumsum(lengths).tolist()
+    spans = zip([0, *ends], ends, strict=False)
+    return FeatureCache(values, {clip.id: span for clip, span in zip(clips, spans, strict=True)})
+
+
+def loader(clips: list[Clip] = CLIPS, seed: int = 0, **mixture: Any) -> Loader:
+    labels = labels_of(clips, {})
+    words = tuple(Label(label=word, phrase=word, sentence=f"{word}.") for word in ("gong", "harp", "never"))
+    labels |= {label.label: label for label in words}
+    pairs = PairMaker(labels, others=labels_of(clips, {}))
+    mixed = Mixture.model_validate({"clips": 8, "pairs": 2, **mixture})
+    return Loader(clips, [cache_of(clips)], pairs, mixed, seed, DirectionClasses(words, (3.0, 1.0, 0.0)))
+
+
+def described(drawn: TrainingBatch) -> tuple[Any, ...]:
+    return drawn.clips, drawn.pairs, drawn.moved_to, drawn.batch.clip_E.tolist()
+
+
+def test_a_batch_repeats_for_its_seed_and_step() -> None:
+    one, same, other = loader(class_directions=0.3), loader(class_directions=0.3), loader(seed=1, class_directions=0.3)
+    for step in (0, 5, 8, 100):
+        expected = described(one.batch(step))
+        assert described(same.batch(step)) == expected
+        assert described(one.batch(step)) == expected
+        assert described(other.batch(step)) != expected
+    assert len({described(one.batch(step))[0] for step in range(20)}) == 20
+
+
+def test_rows_examples_and_features_belong_together() -> None:
+    batches = loader(class_directions=0.0)
+    place_of = {clip.id: place for place, clip in enumerate(CLIPS)}
+    cache = batches.caches[0]
+    for step in range(10):
+        drawn = batches.batch(step)
+        ((values, mask),) = drawn.batch.features
+        assert len(drawn.clips) == len(values) == 8
+        for row, clip in enumerate(drawn.clips):
+            assert mask[row].sum() == cache.tokens(clip.id)
+            assert (values[row][mask[row]] == place_of[clip.id]).all()
+        assert drawn.batch.prompts == tuple(pair.prompt for pair in drawn.pairs)
+        assert drawn.batch.targets == tuple(pair.target for pair in drawn.pairs)
+        assert Counter(drawn.batch.clip_E.tolist()) == dict.fromkeys(range(8), 2)
+        for row, pair in zip(drawn.batch.clip_E.tolist(), drawn.pairs, strict=True):
+            if pair.task == "events":
+                assert pair.target == drawn.clips[row].events[0]
+
+
+def test_batches_hold_clips_of_similar_length() -> None:
+    """Those of one block are sorted by length before they are cut into batches."""
+    batches = loader(clips=clips_of(digit=600))
+    cache = batches.caches[0]
+    spreads = []
+    for step in range(BATCHES_DRAWN_TOGETHER * 4):
+        lengths = [cache.tokens(clip.id) for clip in batches.batch(step).clips]
+        spreads.append(max(lengths) - min(lengths))
+    assert sum(spreads) / len(spreads) < 1.5  # unsorted, it would be near 5
+
+
+def shares(batches: Loader, steps: int = 300) -> dict[str, float]:
+    counts = Counter(clip.domain for step in range(steps) for clip in batches.batch(step).clips)
+    return {domain: count / counts.total() for domain, count in counts.items()}
+
+
+def test_domains_come_as_often_as_they_shall() -> None:
+    found = shares(loader(domains={"animal": 1.0, "environment": 2.0, "digit": 0.5}))
+    for domain, share in {"animal": 1 / 3.5, "environment": 2 / 3.5, "digit": 0.5 / 3.5}.items():
+        assert found[domain] == pytest.approx(share, abs=0.03)
+    assert shares(loader(domains={"animal": 1.0}), steps=20) == {"animal": 1.0}
+
+
+def test_rare_labels_come_more_often_than_by_their_number() -> None:
+    clips = clips_of(digit=90) + [clip.model_copy(update={"id": f"rare-{clip.id}"}) for clip in clips_of(animal=10)]
+    clips = [clip.model_copy(update={"events": clip.events[:1], "domain": "x"}) for clip in clips]
+    weights = clip_weights(clips, None)
+    by_label: Counter[str] = Counter()
+    for clip, weight in zip(clips, weights, strict=True):
+        by_label[clip.events[0]] += weight  # type: ignore[assignment]
+    assert by_label["speech"] / by_label["dog"] == pytest.approx(math.sqrt(90 / 5))
+    words = [Clip(id=str(n), audio="x", split="train", domain="keyword", events=("speech",),
+                  attributes={"keyword": "yes" if n < 9 else "no"}) for n in range(10)]  # fmt: skip
+    assert clip_weights(words, None)[9] == pytest.approx(3 * clip_weights(words, None)[0])
+
+
+@pytest.mark.parametrize(
+    ("domains", "message"),
+    [
+        ({"animal": 1.0, "envirnoment": 1.0}, "no training clip is of the domain 'envirnoment'; there are animal, digit"),
+        ({"animal": -1.0}, "the share of the domain 'animal' must be 0 or more, not -1.0"),
+        ({"animal": 0.0}, "every domain has a share of 0"),
+    ],
+)
+def test_domains_that_make_no_sense(domains: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        loader(domains=domains)
+
+
+def test_clips_without_features_are_never_drawn() -> None:
+    cache = cache_of(CLIPS)
+    fewer = FeatureCache(cache.values_Nx, {name: span for name, span in cache.spans.items() if "digit" not in name})
+    batches = Loader(CLIPS, [cache, fewer], PairMaker(labels_of(CLIPS, {})), Mixture(clips=4), seed=0)
+    assert {clip.domain for step in range(50) for clip in batches.batch(step).clips} == {"animal", "environment"}
+
+
+def test_class_directions_take_the_place_of_sounds_only() -> None:
+    batches = loader(class_directions=0.5)
+    moved: Counter[str] = Counter()
+    for step in range(150):
+        drawn = batches.batch(step)
+        for row, (clip, index) in enumerate(zip(drawn.clips, drawn.moved_to, strict=True)):
+            if index is None:
+                moved["not"] += clip.domain in ("animal", "environment")
+                continue
+            assert clip.domain != "digit"
+            word = ("gong", "harp", "never")[index]
+            moved[word] += 1
+            asked = [pair for place, pair in zip(drawn.batch.clip_E.tolist(), drawn.pairs, strict=True) if place == row]
+            assert {pair.target for pair in asked if pair.task == "events"} <= {word}
+            assert not any(event in pair.target for pair in asked for event in clip.events)
+    assert moved["never"] == 0
+    assert moved["gong"] / moved["harp"] == pytest.approx(3, rel=0.4)
+    assert (moved["gong"] + moved["harp"]) / moved.total() == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_resized_loader_draws_the_same_clips_in_other_numbers() -> None:
+    small = loader(domains={"animal": 1.0}, class_directions=0.5)
+    large = small.resized(clips=32, pairs=1)
+    drawn = large.batch(0)
+    assert (len(drawn.clips), len(drawn.pairs)) == (32, 32)
+    assert {clip.domain for clip in drawn.clips} == {"animal"}
+    assert len(small.batch(0).clips) == 8
+
+
+def test_collate_keeps_groups_of_any_size() -> None:
+    pairs = [Pair("events", f"prompt {n}", f"target {n}") for n in range(4)]
+    drawn = collate(CLIPS[:3], [pairs[:1], [], pairs[1:]], [cache_of(CLIPS)])
+    assert drawn.batch.clip_E.tolist() == [0, 2, 2, 2]
+    assert drawn.batch.targets == ("target 0", "target 1", "target 2", "target 3")
+    assert drawn.moved_to == (None, None, None)
+    assert torch.equal(drawn.batch.features[0][1].sum(1), torch.tensor([1, 2, 3]))

@@ -1,0 +1,59 @@
+"""A problem that a tiny model can learn: hums and hisses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from helpers import model_values, noise, tone, write_clips, write_jsonl
+
+WORDS = {"hum": ("a deep hum", "A machine hums."), "hiss": ("a hiss", "Something hisses.")}
+
+
+@pytest.fixture(autouse=True)
+def pengi_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Features are cached here; weights that a test needs must be found before."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("PENGI_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """The folder of a manifest and labels: 16 clips to train on (two of them not to be shipped), 8 of val."""
+    clips: dict[str, Any] = {}
+    for place in range(24):
+        event = ("hum", "hiss")[place % 2]
+        clips[f"{event}-{place}"] = (
+            tone(0.5, 150.0 + 10 * place, 0.5) if event == "hum" else noise(0.5, place, 0.3),
+            {
+                "split": "train" if place < 16 else "val", "domain": "environment", "events": [event],
+                "source": f"field-{place % 3}", "license": ("CC0-1.0", "CC-BY-4.0")[place % 2], "ship": place > 1,
+            },
+        )  # fmt: skip
+    folder = tmp_path / "toy"
+    write_clips(folder, clips)
+    rows = [{"label": word, "phrase": phrase, "sentence": said} for word, (phrase, said) in WORDS.items()]
+    write_jsonl(folder / "labels.jsonl", rows)
+    return folder
+
+
+@pytest.fixture
+def recipe(toy: Path, tmp_path: Path) -> Path:
+    """A recipe with everything random in it: dropout of units and tokens, and a warm start."""
+    mapper = {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4, "dropout": 0.1}
+    branch = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": mapper}
+    values = {
+        "model": model_values(name="toy", audio=[branch]),
+        "data": {"manifest": str(toy / "manifest.jsonl"), "labels": str(toy / "labels.jsonl")},
+        "alignment": {"steps": 4, "clips": 8, "lr": 0.01, "weight": 0.1, "aspects": [["event"]]},
+        "training": {
+            "steps": 6, "clips": 4, "pairs": 2, "mapper_lr": 0.01, "encoder_lr": 0.001, "warmup_steps": 2,
+            "token_dropout": 0.3, "checkpoint_every": 3, "validate_every": 3,
+        },
+    }  # fmt: skip
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path

@@ -1,0 +1,116 @@
+"""The warm start: words of a clip's aspects, the loss that draws a prefix to them, and what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from pengi.data.manifest import Clip
+from pengi.errors import ConfigError
+from pengi.language_model import LanguageModel
+from pengi.training import align as module
+from pengi.training.align import NONE, alignment_loss, aspect_loss, aspect_value, build_aspect, build_aspects
+from pengi.training.loop import Run, prepare
+from pengi.training.recipe import read_recipe
+
+LM = LanguageModel.tiny()
+
+
+def clip(**fields: Any) -> Clip:
+    return Clip(**{"id": "clip", "audio": "x.wav", "split": "train", **fields})
+
+
+DOG = clip(domain="animal", events=["dog barking", "rain"])
+SEVEN = clip(domain="digit", events=["speech"], attributes={"digit": "seven", "language": "english"})
+LEFT = clip(domain="keyword", events=["speech"], attributes={"keyword": "left"})
+
+
+@pytest.mark.parametrize(
+    ("aspect", "values"),
+    [
+        ("event", ["dog barking", "speech", "speech"]),
+        ("kind", ["another sound", "speech", "speech"]),
+        ("word", [NONE, "seven", "left"]),
+        ("language", [NONE, "english", NONE]),
+        ("pitch", [NONE, NONE, NONE]),
+    ],
+)
+def test_the_words_for_an_aspect(aspect: str, values: list[str]) -> None:
+    assert [aspect_value(aspect, clip) for clip in (DOG, SEVEN, LEFT)] == values
+
+
+def test_an_aspect_lies_where_the_language_model_has_its_words() -> None:
+    aspect = build_aspect("word", [DOG, SEVEN, LEFT], ["gong"], LM)
+    assert list(aspect.place_of) == ["gong", "left", NONE, "seven"]
+    expected = LM.embed(torch.tensor(LM.encode(" seven"))).mean(0)
+    found = aspect.target_VD[aspect.place_of["seven"]]
+    torch.testing.assert_close(functional.cosine_similarity(found, expected, dim=0), torch.tensor(1.0))
+    torch.testing.assert_close(aspect.target_VD.norm(dim=-1), aspect.target_VD[0].norm().expand(4))
+    assert not aspect.target_VD.requires_grad
+
+
+def test_the_loss_is_least_at_the_right_words() -> None:
+    aspect = build_aspect("word", [SEVEN, LEFT], [], LM)
+    seven, left, none = (aspect.target_VD[aspect.place_of[value]] for value in ("seven", "left", NONE))
+    right = float(aspect_loss(aspect, ["seven", "left"], torch.stack([seven, left])))
+    longer = float(aspect_loss(aspect, ["seven", "left"], torch.stack([seven, 2 * left])))
+    swapped = float(aspect_loss(aspect, ["seven", "left"], torch.stack([left, seven])))
+    assert right < longer < swapped
+    # A clip that has no value for the aspect counts a tenth.
+    both = float(aspect_loss(aspect, ["seven", NONE], torch.stack([seven, seven])))
+    alone = float(aspect_loss(aspect, [NONE], seven[None]))
+    assert both == pytest.approx((float(aspect_loss(aspect, ["seven"], seven[None])) + 0.1 * alone) / 1.1, rel=1e-4)
+    assert float(aspect_loss(aspect, [NONE], none[None])) < alone
+
+
+def test_a_branch_is_not_asked_about_clips_it_does_not_hear() -> None:
+    aspects = [[build_aspect("word", [SEVEN, LEFT], [], LM)], [build_aspect("language", [SEVEN], [], LM)]]
+    prefixes = [torch.randn(2, 3, LM.dim) for _ in range(2)]
+    places = torch.ones(2, 3, dtype=torch.bool)
+
+    def loss(heard: list[list[bool]]) -> torch.Tensor:
+        tokens = [(torch.randn(2, 1, 4), torch.tensor(mask)[:, None]) for mask in heard]
+        return alignment_loss(aspects, [SEVEN, LEFT], tokens, [(prefix, places) for prefix in prefixes])
+
+    one = aspect_loss(aspects[0][0], ["left"], prefixes[0][1:, 0])
+    torch.testing.assert_close(loss([[False, True], [False, False]]), one)
+    other = aspect_loss(aspects[1][0], ["english", NONE], prefixes[1][:, 0])
+    torch.testing.assert_close(loss([[False, True], [True, True]]), one + other)
+    assert float(loss([[False, False], [False, False]])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("aspects", "message"),
+    [
+        ("[[event], [kind]]", "alignment.aspects needs one list for each of the 1 audio branches"),
+        ("[[evnet]]", "no training clip has anything for the aspect 'evnet'"),
+        ("[[event, kind, event, kind, event]]", "names 5 aspects for a prefix of 4 places"),
+    ],
+)
+def test_aspects_that_do_not_fit(recipe: Path, tmp_path: Path, aspects: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Run(prepare(read_recipe(recipe, [f"alignment.aspects={aspects}"])), tmp_path).align()
+
+
+def test_the_warm_start_brings_prefixes_to_the_words(recipe: Path, tmp_path: Path) -> None:
+    """After it, the place of the event lies nearer to the clip's own event than to the other."""
+    setup = prepare(read_recipe(recipe, ["alignment.steps=60", "alignment.lr=0.003", "training.token_dropout=0"]))
+    run = Run(setup, tmp_path)
+    run.align()
+    ((aspect,),) = build_aspects(setup.recipe.alignment, setup.model, setup.loader)  # type: ignore[arg-type]
+    setup.model.eval()
+    right = total = 0
+    for drawn in setup.validation:
+        with torch.no_grad():
+            ((prefix, _),) = setup.model.map_audio(setup.model.audio_tokens(drawn.batch.features))
+        cosine = functional.normalize(prefix[:, 0], dim=-1) @ functional.normalize(aspect.target_VD, dim=-1).T
+        values = [list(aspect.place_of)[place] for place in cosine.argmax(1).tolist()]
+        right += sum(value == clip.events[0] for value, clip in zip(values, drawn.clips, strict=True))
+        total += len(values)
+    assert total == 8
+    assert right >= 7
+    assert module.WARMUP_STEPS > 1
