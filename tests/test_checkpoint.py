@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import MLP, SENTENCE_TEXT, model_values, noise, ragged, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from helpers import MLP, SENTENCE_TEXT, model_values, noise, ragged, tiny_model
 from pengi import checkpoint, weights
 from pengi.config import ModelConfig
 from pengi.errors import CheckpointError, ConfigError, PengiError, WeightsError

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import model_values
 from pydantic import ValidationError
 
+from helpers import model_values
 from pengi.config import ModelConfig, read_json
 from pengi.errors import ConfigError
 

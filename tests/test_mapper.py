@@ -153,7 +153,7 @@ def test_impossible_combinations(values: dict[str, Any], input_dim: int, message
 
 
 def test_the_papers_mapper_has_the_papers_parameters() -> None:
-    """One pooled vector to 40 embeddings, 40 constants, 4 layers of 8 heads, an MLP of twice the width: 50.4 million."""
+    """One pooled vector to 40 embeddings, 40 constants, 4 layers of 8 heads, an MLP of twice the width: 50.4 M."""
     encoder, lm, tokens, layers = 1024, 768, 40, 4
     config = MapperConfig(kind="transformer", tokens=tokens, constants=40, layers=layers, heads=8, input="pooled")
     with torch.device("meta"):

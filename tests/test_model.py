@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import MLP, SENTENCE_TEXT, TRANSFORMER, noise, tiny_model, tone, training_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from helpers import MLP, SENTENCE_TEXT, TRANSFORMER, noise, tiny_model, tone, training_batch
 from pengi import model as model_module
 from pengi.model import Batch, PengiModel, join, limit_tokens
 
@@ -36,7 +36,9 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def expected_losses(model: PengiModel, waveforms: Sequence[Any], examples: Sequence[tuple[int, str, str]]) -> list[Tensor]:
+def expected_losses(
+    model: PengiModel, waveforms: Sequence[Any], examples: Sequence[tuple[int, str, str]]
+) -> list[Tensor]:
     """Equation 2, one example at a time, through the language model as Hugging Face made it."""
     lm = model.language_model
     losses = []
@@ -175,7 +177,9 @@ def test_the_prefix_of_a_clip_is_the_same_alone_and_beside_others() -> None:
 masks = st.integers(1, 3).flatmap(
     lambda rows: st.lists(
         st.integers(0, 4).flatmap(
-            lambda width: st.lists(st.lists(st.booleans(), min_size=width, max_size=width), min_size=rows, max_size=rows)
+            lambda width: st.lists(
+                st.lists(st.booleans(), min_size=width, max_size=width), min_size=rows, max_size=rows
+            )
         ),
         min_size=1,
         max_size=3,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import MLP, noise, ragged, tone, write_clips
 
+from helpers import MLP, noise, ragged, tone, write_clips
 from pengi.audio.decode import load
 from pengi.config import AudioBranchConfig
 from pengi.data import features as module
@@ -138,9 +138,10 @@ def test_an_interruption_leaves_nothing_behind(
         yield items[0]
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(module, "track", interrupted)
-        features(clips, tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            features(clips, tmp_path)
     assert list((pengi_home / "features").iterdir()) == []
     assert features(clips, tmp_path).tokens("long") == 20
 

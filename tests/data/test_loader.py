@@ -58,7 +58,7 @@ def loader(clips: list[Clip] = CLIPS, seed: int = 0, **mixture: Any) -> Loader:
 
 
 def described(drawn: TrainingBatch) -> tuple[Any, ...]:
-    return drawn.clips, drawn.pairs, drawn.moved_to, drawn.batch.clip_E.tolist()
+    return tuple(clip.id for clip in drawn.clips), drawn.pairs, drawn.moved_to, drawn.batch.clip_E.tolist()
 
 
 def test_a_batch_repeats_for_its_seed_and_step() -> None:
@@ -129,7 +129,10 @@ def test_rare_labels_come_more_often_than_by_their_number() -> None:
 @pytest.mark.parametrize(
     ("domains", "message"),
     [
-        ({"animal": 1.0, "envirnoment": 1.0}, "no training clip is of the domain 'envirnoment'; there are animal, digit"),
+        (
+            {"animal": 1.0, "envirnoment": 1.0},
+            "no training clip is of the domain 'envirnoment'; there are animal, digit",
+        ),
         ({"animal": -1.0}, "the share of the domain 'animal' must be 0 or more, not -1.0"),
         ({"animal": 0.0}, "every domain has a share of 0"),
     ],

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import write_jsonl
 
+from helpers import write_jsonl
 from pengi.data.manifest import SPLITS, read_labels, read_manifest
 from pengi.errors import ManifestError
 
@@ -59,7 +59,10 @@ def test_separators_inside_a_string_end_no_line(folder: Path, separator: str) ->
 
 
 MISTAKES: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
-    "unknown split": (lambda rows: rows[1].update(split="training"), "line 2: field 'split': input should be 'train', "),
+    "unknown split": (
+        lambda rows: rows[1].update(split="training"),
+        "line 2: field 'split': input should be 'train', ",
+    ),
     "missing field": (lambda rows: rows[2].pop("audio"), "line 3: field 'audio': field required"),
     "empty id": (lambda rows: rows[0].update(id=""), "line 1: field 'id'"),
     "wrong type": (lambda rows: rows[1].update(events="rain"), "line 2: field 'events'"),

@@ -120,15 +120,13 @@ def test_a_drawn_example_moves_one_stretch_of_at_least_half() -> None:
 
 
 @pytest.mark.skipif(YAMNET is None, reason="YAMNet's weights are not on this machine (pengi pull yamnet)")
-def test_every_audioset_class_can_be_reached_and_then_leads() -> None:
+def test_every_audioset_class_can_be_reached_and_then_leads_with_few_beside_it() -> None:
     assert YAMNET is not None
     tagger = YamnetTagger.from_folder(YAMNET)
     moves = ClassDirections(tagger)
     silence, _ = tagger.encoder(torch.zeros(1, 16_000), torch.tensor([16_000]))
-    leads = 0
     for index in range(0, len(tagger.classes), 20):
         moved = moves.move(silence[0], index, 3.0)
         logits = tagger.head(moved)
         torch.testing.assert_close(logits[:, index], torch.full((len(moved),), 3.0), rtol=0, atol=0.05)
-        leads += int(logits[0].argmax()) == index
-    assert leads > 20
+        assert int((logits[0] > 3.05).sum()) <= 3  # but for wider classes, such as "Music" above "Harp"

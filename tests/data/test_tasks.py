@@ -16,7 +16,9 @@ from pengi.data.tasks import HEARD_WITH, TASKS, Pair, PairMaker, kind_of, labels
 
 
 def label(name: str, phrase: str, audioset: str | None, category: str) -> Label:
-    return Label(label=name, phrase=phrase, sentence=f"{phrase.capitalize()} sounds.", audioset=audioset, category=category)
+    return Label(
+        label=name, phrase=phrase, sentence=f"{phrase.capitalize()} sounds.", audioset=audioset, category=category
+    )
 
 
 LABELS = {
@@ -87,9 +89,7 @@ def test_questions_about_presence_are_answered_truly(name: str) -> None:
 @pytest.mark.parametrize("name", CLIPS)
 def test_choices_hold_the_right_answer_and_one_wrong_one(name: str) -> None:
     subject = CLIPS[name]
-    choices = [
-        pair for pair in drawn(subject) if " or " in pair.prompt and pair.target in BY_PHRASE
-    ]
+    choices = [pair for pair in drawn(subject) if " or " in pair.prompt and pair.target in BY_PHRASE]
     assert choices
     for pair in choices:
         options = named_in(pair.prompt)
@@ -205,7 +205,9 @@ def test_pairs_of_the_real_data_are_true(shared_data: Path) -> None:
     labels = read_labels(shared_data / "labels.jsonl")
     clips = read_manifest(shared_data / "manifest.jsonl", check_audio=False)[::25]
     phrases = {worded.phrase: worded.label for worded in labels.values()}
-    asked = re.compile(r"(?:is there|do you hear|can|is this the sound of|does this recording contain) (.+?)( be heard)?\?")
+    asked = re.compile(
+        r"(?:is there|do you hear|can|is this the sound of|does this recording contain) (.+?)( be heard)?\?"
+    )
     maker, rng, seen = PairMaker(labels), random.Random(0), {"yes": 0, "no": 0}
     for subject in clips:
         assert json.dumps([vars(pair) for pair in maker.draw(subject, rng, 3)])

@@ -13,13 +13,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers import noise, ragged, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from helpers import noise, ragged, tone
 from pengi import weights
 from pengi.audio.decode import load
 from pengi.encoders.yamnet import (

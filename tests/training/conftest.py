@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from helpers import model_values, noise, tone, write_clips, write_jsonl
 
 WORDS = {"hum": ("a deep hum", "A machine hums."), "hiss": ("a hiss", "Something hisses.")}
