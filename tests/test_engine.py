@@ -155,6 +155,19 @@ def test_what_the_answers_are() -> None:
     json.dumps([described.to_dict(), answer.to_dict(), PENGI.timeline(audio).to_dict()])
 
 
+def test_a_description_is_a_caption_and_the_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = PENGI.model.language_model
+    said = {"generate audio caption": " Rain falls.", "this is a sound of": " rain, wind"}
+
+    def generated(pengi: Pengi, encoded: Any, prompts: list[str], *options: Any) -> list[list[Hypothesis]]:
+        assert len(encoded) == len(prompts)
+        return [[Hypothesis(tuple(lm.encode(said[prompt])), (math.log(0.5),), True)] for prompt in prompts]
+
+    monkeypatch.setattr(Pengi, "_generate", generated)
+    expected = Description("Rain falls.", (Event("rain", 0.5), Event("wind", 0.5)), 1.0)
+    assert PENGI.describe([mixed(1.0, 0), mixed(1.0, 1)]) == [expected, expected]
+
+
 def test_an_answer_is_what_the_model_most_likely_says() -> None:
     """The confidence is the probability of the whole text behind the prefix, the end included."""
     audio = mixed(1.0, 2)

@@ -132,6 +132,13 @@ def test_edits_and_augmentation_reach_the_loss() -> None:
     assert not torch.isclose(plain, augmented)
 
 
+def test_a_frozen_branch_is_never_augmented() -> None:
+    model = tiny_model(audio=[{**BRANCH, "frozen_layers": 0, "trained": False}])
+    batch = training_batch(model, WAVEFORMS, EXAMPLES)
+    with torch.no_grad():
+        assert torch.equal(model.loss(batch).mean, model.loss(batch, augment=torch.zeros_like).mean)
+
+
 def test_a_clip_that_a_branch_does_not_hear_takes_nothing_from_it() -> None:
     """Branch dropout empties the mask of one branch: its tokens stand nowhere in the prefix."""
     model = tiny_model(audio=[BRANCH, {**BRANCH, "mapper": {**MLP, "constants": 0}}])

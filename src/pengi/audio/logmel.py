@@ -18,7 +18,7 @@ def mel_filterbank_htk(sample_rate: int, n_fft: int, bands: int, low_hz: float, 
     """Triangular filters ``float32[K, M]`` whose slopes are straight on the mel axis.
 
     This is TensorFlow's ``linear_to_mel_weight_matrix``, on which YAMNet was trained: unlike the usual filterbanks the
-    triangles are linear in mel, not in Hz, and the constant (0 Hz) bin belongs to no band.
+    triangles are linear in mel, not in Hz. The constant (0 Hz) bin, never above the lowest edge, is in no band.
     """
     bins_mel = hz_to_mel_htk(torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64))[:, None]
     limits = hz_to_mel_htk(torch.tensor([low_hz, high_hz], dtype=torch.float64))
@@ -26,9 +26,7 @@ def mel_filterbank_htk(sample_rate: int, n_fft: int, bands: int, low_hz: float, 
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins_mel - lower) / (centre - lower)
     falling = (upper - bins_mel) / (upper - centre)
-    weights_KM = torch.minimum(rising, falling).clamp(min=0.0)
-    weights_KM[0] = 0.0
-    return weights_KM.float()
+    return torch.minimum(rising, falling).clamp(min=0.0).float()
 
 
 def magnitude_spectrogram(waveform_BS: Tensor, window: Tensor, n_fft: int, hop: int) -> Tensor:
