@@ -134,7 +134,7 @@ def test_one_recording_gives_one_result_and_a_list_gives_a_list(tone: Path) -> N
         for result in PENGI.describe(sources):
             assert_same(result.to_dict(), expected.to_dict())
     assert_same(PENGI.describe((samples, rate)).to_dict(), expected.to_dict())
-    assert PENGI.describe((tone, tone, tone))[2] == PENGI.describe([tone])[0]
+    assert_same(PENGI.describe((tone, tone, tone))[2].to_dict(), PENGI.describe([tone])[0].to_dict())
     assert isinstance(PENGI.describe((tone, tone)), list)
     for call in CALLS.values():
         assert call(SENTENCE_PENGI, []) == []
@@ -426,7 +426,10 @@ def test_segments_tile_whatever_is_heard(samples: int, window_s: float, share: f
     timeline = pengi.timeline(recording(np.full(samples, 0.1, np.float32)), window_s=window_s, hop_s=share * window_s)
     assert_tiled(timeline, samples / RATE)
     if len({text for text, _ in windows}) == 1:
-        assert timeline.segments == (Segment(0.0, samples / RATE, windows[0][0], pytest.approx(0.5)),)
+        (segment,) = timeline.segments
+        assert (segment.start_s, segment.text) == (0.0, windows[0][0])
+        assert segment.end_s == pytest.approx(samples / RATE)
+        assert segment.confidence == pytest.approx(0.5)
 
 
 def build_once(made: list[Pengi] = []) -> Pengi:  # noqa: B006
