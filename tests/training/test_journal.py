@@ -63,18 +63,19 @@ def test_the_report_has_numbers_curves_and_the_last_answers(tmp_path: Path) -> N
         {"step": 2, "val_loss": 2.25, "accuracy/events": 0.5},
     ]
     samples = [Sample(1, "cat", "q", "r", "early"), Sample(2, "dog", "what | who?", "a dog", "a\ncat")]
-    write_report(tmp_path, "toy", history, samples, {"step": 2, "val_loss": 2.25})
+    write_report(tmp_path, "toy", {"processes": "2"}, history, samples, {"step": 2, "val_loss": 2.25})
     text = (tmp_path / REPORT_FILE).read_text(encoding="utf-8")
     assert "| loss per token there | 2.000 |" in text
     assert "2.250 at step 2" in text
     assert "| accuracy/events | 0.500 at step 2 |" in text
     assert "| examples per second | 3.0 |" in text
     assert r"| dog | what \| who? | a dog | a cat |" in text
+    assert "| processes | 2 |" in text
     assert "early" not in text
     assert (tmp_path / CURVES_FILE).read_bytes().startswith(b"\x89PNG")
     assert curve(history, "loss") == ([1, 2], [3.0, 2.0])
 
 
 def test_a_report_of_a_run_without_validation(tmp_path: Path) -> None:
-    write_report(tmp_path, "toy", [{"step": 1, "loss": 3.0, "lr": 0.1}], [], None)
+    write_report(tmp_path, "toy", {}, [{"step": 1, "loss": 3.0, "lr": 0.1}], [], None)
     assert "held-out" not in (tmp_path / REPORT_FILE).read_text(encoding="utf-8")

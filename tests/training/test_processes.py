@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pengi.errors import ConfigError
 from pengi.training import train
 
 LogOf = Callable[[Path, str], dict[int, float]]
@@ -62,9 +63,16 @@ def test_two_processes_make_the_steps_of_one(recipe: Path, tmp_path: Path, log_o
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert "| processes | 2 |" in (shared / "report.md").read_text(encoding="utf-8")
     alone = train(recipe, overrides, out=tmp_path / "alone")
     for key in ("alignment_loss", "loss", "val_loss"):
         assert log_of(shared, key) == pytest.approx(log_of(alone, key), rel=1e-4)
     tensors = load_file(alone / "model.safetensors")
     for name, value in load_file(shared / "model.safetensors").items():
         torch.testing.assert_close(value.float(), tensors[name].float(), rtol=1e-2, atol=2e-3)
+
+
+def test_processes_that_are_not_joined_do_not_start(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="3 processes were started, but accelerate joins 1 of them"):
+        train(recipe)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -105,7 +106,7 @@ def build_accelerator() -> Accelerator:
     """The processes and the device of this run, as ``accelerate launch`` or ``torchrun`` set them up, else one.
 
     Raises:
-        ConfigError: if what training needs is not installed.
+        ConfigError: if what training needs is not installed, or processes cannot be joined.
     """
     missing = [name for name in ("accelerate", "tensorboard", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
@@ -118,7 +119,11 @@ def build_accelerator() -> Accelerator:
     # Without a GPU accelerate joins processes only if told that they are to run on the CPU.
     on_cpu = not torch.accelerator.is_available()
     # Precision is the recipe's, see Run.precision.
-    return Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[joined])
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[joined])
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != accelerator.num_processes:  # each would train by itself, and all write the same files
+        raise ConfigError(f"{started} processes were started, but accelerate joins {accelerator.num_processes} of them")
+    return accelerator
 
 
 @dataclass(frozen=True)
@@ -234,9 +239,17 @@ class Run:
                 if last or self.step % self.settings.checkpoint_every == 0:
                     self.save()
             if self.is_main:
-                write_report(self.out, self.setup.recipe.name, self.journal.history, self.journal.samples, self.best)
+                self._report()
         self.accelerator.wait_for_everyone()
         return self.out
+
+    def _report(self) -> None:
+        facts = {
+            "device": str(self.accelerator.device),
+            "processes": str(self.processes),
+            "hours": f"{self.seconds / 3600:.2f}",
+        }
+        write_report(self.out, self.setup.recipe.name, facts, self.journal.history, self.journal.samples, self.best)
 
     def align(self) -> None:
         """The warm start, if the recipe has one and it is still to be made."""

@@ -41,9 +41,23 @@ def draw_curves(history: History, path: Path) -> None:
 
 
 def write_report(
-    folder: Path, name: str, history: History, samples: Sequence[Sample], best: Mapping[str, float] | None
+    folder: Path,
+    name: str,
+    facts: Mapping[str, str],
+    history: History,
+    samples: Sequence[Sample],
+    best: Mapping[str, float] | None,
 ) -> None:
-    """Write both files. ``best`` has the step and the validation loss of the best checkpoint, if there was any."""
+    """Write both files.
+
+    Args:
+        folder: of the run.
+        name: of the model.
+        facts: further rows of the table.
+        history: all that was logged.
+        samples: answers, of which those of the last validation are shown.
+        best: step and validation loss of the best checkpoint, if there was any.
+    """
     draw_curves(history, folder / CURVES_FILE)
     steps, losses = curve(history, "loss")
     _, rates = curve(history, "examples_per_second")
@@ -57,6 +71,7 @@ def write_report(
     for key in sorted({key for entry in history for key in entry if key.startswith("accuracy/")}):
         at, values = curve(history, key)
         lines.append(f"| {key} | {values[-1]:.3f} at step {at[-1]:.0f} |")
+    lines += [f"| {what} | {value} |" for what, value in facts.items()]
     last = [sample for sample in samples if sample.step == samples[-1].step]
     if last:
         lines += [
