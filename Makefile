@@ -49,7 +49,7 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
 	@echo "Installing what the tests need"
-	@$(PIP) --editable '.[test,train]'
+	@$(PIP) --editable '.[test]'
 	@echo "Fetching the frozen parts (tests that need them are skipped without)"
 	@-for part in pengi-mini yamnet all-minilm-l6-v2; do $(BIN)/pengi pull $$part > /dev/null; done
 	@touch $@
