@@ -8,6 +8,7 @@ that is trained on from it and saved elsewhere names the same folders by their f
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -86,12 +87,12 @@ def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiM
 
 
 def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
-    """What a checkpoint holds, by name: mappers, projections, audio encoders that are trained, LoRA's adapters."""
+    """What a checkpoint holds, by name: mappers, projections, probes, audio encoders that are trained, LoRA's adapters."""
     frozen = tuple(f"audio.{index}.encoder." for index, branch in enumerate(model.config.audio) if not branch.trained)
     return {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if (name.startswith(("audio.", "text_mapper.", "text_projection.")) and not name.startswith(frozen))
+        if (name.startswith(("audio.", "facts.", "text_mapper.", "text_projection.")) and not name.startswith(frozen))
         or (name.startswith("language_model.") and ADAPTER_MARK in name)
     }
 
@@ -142,6 +143,25 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32) -> PengiModel:
         if model.config.frozen_sha256.get(name, recorded) != recorded:
             log.warning("'%s' is another version here than '%s' was trained with; answers may differ", name, folder)
     return model.eval()
+
+
+def model_hash(name_or_path: str | Path) -> str:
+    """SHA-256 of a model's own files, configuration and trained weights, which tells one model from another.
+
+    Raises:
+        WeightsError: for a name that cannot be found.
+        CheckpointError: if a file is missing.
+    """
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        folder = weights.resolve(str(name_or_path))
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        try:
+            digest.update((folder / name).read_bytes())
+        except FileNotFoundError as error:
+            raise CheckpointError(f"the checkpoint '{folder}' has no {name}") from error
+    return digest.hexdigest()
 
 
 def _with_own_parts(config: ModelConfig, folder: Path) -> ModelConfig:

@@ -139,6 +139,17 @@ class TextBranchConfig(Frozen):
     mapper: MapperConfig
 
 
+class FactsConfig(Frozen):
+    """Attributes that linear probes on frozen audio branches hear and the prefix tells in words (pengi.facts)."""
+
+    branches: tuple[int, ...] = Field(min_length=1, description="places of the audio branches that are read")
+    attributes: tuple[str, ...] = Field(min_length=1, description='such as "instrument", in the order of the prefix')
+    told: int = Field(2, ge=1, description="so many of an attribute's likeliest values")
+    values: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="attribute -> its values; training fills them in from its data"
+    )
+
+
 class LoraConfig(Frozen):
     """Low-rank adapters (Hu et al. 2021) beside the language model's linear layers, whose own weights stay frozen."""
 
@@ -167,6 +178,7 @@ class ModelConfig(Frozen):
 
     name: str
     audio: tuple[AudioBranchConfig, ...] = Field(min_length=1)
+    facts: FactsConfig | None = None
     text: TextBranchConfig
     language_model: LanguageModelConfig
     frozen_sha256: dict[str, str] = Field(

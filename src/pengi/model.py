@@ -5,10 +5,11 @@
     p = concat(m1(a), m2(g))
     loss = - mean_j log P(c_j | p, c_<j)       over the tokens of the target only (paper, equation 2)
 
-An audio branch is one encoder with its mapper; several branches simply stand one behind the other in the prefix.
+An audio branch is one encoder with its mapper; several branches simply stand one behind the other in the prefix, and
+behind them what probes on the branches hear, told in words (:mod:`pengi.facts`).
 
-Shape suffixes: A clips, E examples (several may ask about one clip), B rows, S samples, T tokens, P prefix embeddings,
-X text and target embeddings, N target tokens of all examples, D language-model embedding width.
+Shape suffixes: A clips, F values of facts, E examples (several may ask about one clip), B rows, S samples, T tokens, P
+prefix embeddings, X text and target embeddings, N target tokens of all examples, D language-model embedding width.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pengi.config import AudioBranchConfig, ModelConfig
 from pengi.encoders import AudioEncoder
 from pengi.encoders.base import Augment
 from pengi.errors import ConfigError
+from pengi.facts import Facts
 from pengi.language_model import DecoderState, LanguageModel
 from pengi.mapper import Mapper, build_mapper, masked_mean
 from pengi.projection import Projection
@@ -47,6 +49,8 @@ class Batch:
     """int64[E]: the clip that each example is about."""
     prompts: tuple[str, ...]
     targets: tuple[str, ...]
+    facts_AF: Tensor | None = None
+    """What the probes of :mod:`pengi.facts` hear of each clip; the model hears for itself if there is none."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +146,27 @@ class PengiModel(nn.Module):
         dim = language_model.dim
         branches = zip(config.audio, encoders, strict=True)
         self.audio = nn.ModuleList(AudioBranch(branch, encoder, language_model) for branch, encoder in branches)
+        self.facts = self._build_facts(config, encoders) if config.facts else None
         if config.text.projection is not None and text_encoder is None:
             raise ConfigError("a text projection needs a text encoder")
         text_dim = text_encoder.dim if text_encoder else dim
         self.text_projection = Projection(config.text.projection, text_dim) if config.text.projection else None
         text_dim = config.text.projection.width if config.text.projection else text_dim
         self.text_mapper = build_mapper(config.text.mapper, text_dim, dim)
+
+    def _build_facts(self, config: ModelConfig, encoders: Sequence[AudioEncoder]) -> Facts:
+        assert config.facts is not None
+        for place in config.facts.branches:
+            if not 0 <= place < len(encoders) or config.audio[place].trained:
+                raise ConfigError(
+                    f"model.facts reads branch {place}, and there is no frozen audio branch of that place"
+                )
+        return Facts(
+            config.facts,
+            [encoders[place].dim for place in config.facts.branches],
+            [encoders[place].token_s < config.audio[place].window_s for place in config.facts.branches],
+            self.language_model.spell,
+        )
 
     @property
     def branches(self) -> list[AudioBranch]:
@@ -173,9 +192,23 @@ class PengiModel(nn.Module):
             for branch, masked in zip(self.branches, tokens, strict=True)
         ]
 
+    def fact_logits(self, tokens: Sequence[Masked]) -> Tensor:
+        """What the probes of :attr:`facts`, which there must be, hear in the audio tokens of all branches."""
+        assert self.facts is not None
+        places = self.facts.config.branches
+        return self.facts.logits(
+            [limit_tokens(*tokens[place], self.branches[place].config.max_tokens) for place in places]
+        )
+
+    def tell_facts(self, tokens: Sequence[Masked], heard_AF: Tensor | None = None) -> list[Masked]:
+        """The prefix of :attr:`facts`, or nothing if the model has none; ``heard_AF`` takes the place of its probes."""
+        if self.facts is None:
+            return []
+        return [self.facts(self.fact_logits(tokens) if heard_AF is None else heard_AF)]
+
     def audio_prefix(self, tokens: Sequence[Masked]) -> Masked:
         """m1: the audio prefix ``float[A, P, D]``, padded on the left, of the audio tokens of all branches."""
-        return join(self.map_audio(tokens), padding="left")
+        return join([*self.map_audio(tokens), *self.tell_facts(tokens)], padding="left")
 
     def prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
         """What m2 reads of prompts: a sentence embedding, projected if there is a projection, or token embeddings."""
@@ -210,10 +243,11 @@ class PengiModel(nn.Module):
     def loss(self, batch: Batch, augment: Augment | None = None, edit: EditTokens | None = None) -> Loss:
         """The paper's loss. Gradients pass through the frozen language model into mappers and audio encoders."""
         tokens = self.audio_tokens(batch.features, augment)
-        return self.target_loss(self.map_audio(edit(tokens) if edit else tokens), batch)
+        edited = edit(tokens) if edit else tokens
+        return self.target_loss([*self.map_audio(edited), *self.tell_facts(tokens, batch.facts_AF)], batch)
 
     def target_loss(self, mapped: Sequence[Masked], batch: Batch) -> Loss:
-        """The paper's loss behind the mapped audio tokens of all branches.
+        """The paper's loss behind the parts of the audio prefix.
 
         The language model reads the audio prefix of a clip once for all examples about it, and the examples in groups
         of like length, which saves padding.

@@ -55,6 +55,10 @@ class TrainingBatch:
     """For each row the AudioSet class that its audio tokens are to be moved to, where it is not a real example."""
 
 
+FactLogits = Callable[[Sequence[str]], Tensor]
+"""What probes hear of clips, by their ids: ``float32[A, F]``."""
+
+
 @dataclass(frozen=True)
 class DirectionClasses:
     """AudioSet classes that pseudo-examples are drawn for: the index, the words and the chance of each."""
@@ -135,6 +139,7 @@ class Loader:
         mixture: how often what is drawn.
         seed: of everything random in the batches.
         directions: what class-direction examples may stand for; needed if the mixture asks for any.
+        facts: what the model is told that its probes hear of a clip (:mod:`pengi.facts`); it asks them if not given.
 
     Raises:
         ConfigError: if no clip is left, or the mixture does not fit the clips.
@@ -148,6 +153,7 @@ class Loader:
         mixture: Mixture,
         seed: int,
         directions: DirectionClasses | None = None,
+        facts: FactLogits | None = None,
     ) -> None:
         self.clips = [clip for clip in clips if all(clip.id in cache for cache in caches) and pairs.fits(clip)]
         if not self.clips:
@@ -157,12 +163,13 @@ class Loader:
         self.mixture = mixture
         self.seed = seed
         self.directions = directions
+        self.facts = facts
         self._weights = clip_weights(self.clips, mixture.domains, mixture.corpora)
 
     def resized(self, *, clips: int, pairs: int) -> Loader:
         """The same clips and chances in batches of another size."""
         mixture = self.mixture.model_copy(update={"clips": clips, "pairs": pairs})
-        return Loader(self.clips, self.caches, self.pairs, mixture, self.seed, self.directions)
+        return Loader(self.clips, self.caches, self.pairs, mixture, self.seed, self.directions, self.facts)
 
     def chances(self) -> list[float]:
         """Chance of each clip."""
@@ -201,7 +208,7 @@ class Loader:
             moved_to.append(index)
             asked = clip if index is None else self.as_class(clip, index)
             drawn.append(self.pairs.draw(asked, rng, self.mixture.pairs))
-        return collate(clips, drawn, self.caches, moved_to)
+        return collate(clips, drawn, self.caches, moved_to, self.facts)
 
     def _direction(self, rng: random.Random) -> int:
         assert self.directions is not None, "class directions are asked for but none are given"
@@ -234,11 +241,14 @@ def collate(
     drawn: Sequence[Sequence[Pair]],
     caches: Sequence[FeatureCache],
     moved_to: Sequence[int | None] | None = None,
+    facts: FactLogits | None = None,
 ) -> TrainingBatch:
     """One batch of clips and, for each, its pairs."""
+    ids = [clip.id for clip in clips]
     pairs = tuple(pair for group in drawn for pair in group)
     batch = Batch(
-        features=tuple(cache.batch([clip.id for clip in clips]) for cache in caches),
+        features=tuple(cache.batch(ids) for cache in caches),
+        facts_AF=facts(ids) if facts else None,
         clip_E=torch.tensor([index for index, group in enumerate(drawn) for _ in group]),
         prompts=tuple(pair.prompt for pair in pairs),
         targets=tuple(pair.target for pair in pairs),

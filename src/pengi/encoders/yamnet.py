@@ -103,7 +103,8 @@ class YamnetEncoder(AudioEncoder):
 
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mel patches ``[B, T, 96, 64]``, or the map behind the frozen convolutions ``[B, T, C, H, W]``."""
+        """Log-mel patches ``[B, T, 96, 64]``, or the map behind the frozen convolutions ``[B, T, C, H, W]``, or the
+        finished tokens ``[B, T, 1024]`` where all convolutions are frozen."""
         counts_B = patch_counts(lengths_B)
         most = int(counts_B.max())
         samples = PATCH_SAMPLES + (most - 1) * PATCH_HOP_SAMPLES
@@ -115,14 +116,20 @@ class YamnetEncoder(AudioEncoder):
         if not self.frozen_convs:
             return patches_BTFM, mask_BT
         maps_NCHW = self._convolve(patches_BTFM[mask_BT][:, None], self.conv[: self.frozen_convs])
-        return _scatter(maps_NCHW, mask_BT), mask_BT
+        return _scatter(maps_NCHW.mean(dim=(2, 3)) if self._all_frozen else maps_NCHW, mask_BT), mask_BT
 
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
         """See :class:`AudioEncoder`; ``augment`` applies where the features are log-mel patches."""
+        if self._all_frozen:
+            return features_BTx * mask_BT[..., None]
         x = features_BTx[mask_BT]
         if not self.frozen_convs:
             x = (augment(x) if augment is not None else x)[:, None]
         return _scatter(self._convolve(x, self.conv[self.frozen_convs :]).mean(dim=(2, 3)), mask_BT)
+
+    @property
+    def _all_frozen(self) -> bool:
+        return self.frozen_convs >= len(self.conv)
 
     @staticmethod
     def _convolve(x: Tensor, convolutions: Iterable[nn.Module]) -> Tensor:

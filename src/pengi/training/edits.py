@@ -18,6 +18,8 @@ from pengi.data.tasks import SPEECH_DOMAINS
 from pengi.encoders import Role
 from pengi.model import Masked
 
+_FACTS_SEED = 2**50  # far from the seeds of any step
+
 
 @dataclass(frozen=True)
 class TokenEdits:
@@ -32,6 +34,8 @@ class TokenEdits:
     it was made from. That is the branch of words if there is one, which then reads what stock YAMNet's classifier makes
     of the moved tokens, else the sound encoder's.
 
+    With ``facts_dropout`` a clip is not told what probes hear of it, and never where it was moved.
+
     Everything is drawn for the whole batch, so that a part of it (``rows``) is edited alone as it is within the whole.
     """
 
@@ -43,6 +47,7 @@ class TokenEdits:
     branch_dropout: float
     sound_dropout: float
     seed: int
+    facts_dropout: float = 0.0
     rows: Sequence[int] | None = None
     """Places in the batch of the clips whose tokens are given; all if none."""
 
@@ -54,6 +59,16 @@ class TokenEdits:
             for branch in hidden:
                 tokens[branch][1][place] = False
         return [(values, self._drop_tokens(mask, generator)) for values, mask in tokens]
+
+    def hide_facts(self, told: Masked) -> Masked:
+        """The prefix that tells facts, without the rows that are not told any."""
+        # A generator of its own, so that the other edits are the same with and without facts.
+        drawn_B = torch.rand(len(self.clips), generator=torch.Generator().manual_seed(self.seed + _FACTS_SEED))
+        kept_R = torch.tensor(
+            [self.moved_to[row] is None and float(drawn_B[row]) >= self.facts_dropout for row in self._given]
+        )
+        values_RPD, mask_RP = told
+        return values_RPD, mask_RP & kept_R[:, None].to(mask_RP.device)
 
     def heard(self) -> list[list[int]]:
         """For each branch the places, among the given clips, of those it hears; known before there are tokens."""

@@ -361,6 +361,7 @@ class Run:
             roles=self.roles,
             branch_dropout=self.settings.branch_dropout,
             sound_dropout=self.settings.sound_dropout,
+            facts_dropout=self.settings.facts_dropout,
             seed=self.settings.seed * _SEED_STRIDE + self.step,
             rows=rows,
         )

@@ -56,6 +56,7 @@ def choose_rows(drawn: TrainingBatch, rows: Sequence[int]) -> TrainingBatch:
         clip_E=torch.tensor([place_of[clip_E[example]] for example in kept]),
         prompts=tuple(drawn.batch.prompts[example] for example in kept),
         targets=tuple(drawn.batch.targets[example] for example in kept),
+        facts_AF=drawn.batch.facts_AF[chosen] if drawn.batch.facts_AF is not None else None,
     )
     return replace(
         drawn,
@@ -69,7 +70,8 @@ def choose_rows(drawn: TrainingBatch, rows: Sequence[int]) -> TrainingBatch:
 def batch_on(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on a device."""
     features = tuple((values.to(device), mask.to(device)) for values, mask in batch.features)
-    return replace(batch, features=features, clip_E=batch.clip_E.to(device))
+    facts_AF = batch.facts_AF.to(device) if batch.facts_AF is not None else None
+    return replace(batch, features=features, clip_E=batch.clip_E.to(device), facts_AF=facts_AF)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class Objective(nn.Module):
             shares: its weights relative to those of the whole batch.
             aligning: whether this is the warm start, without the language model.
         """
-        tokens = part.edits(self.model.audio_tokens(part.batch.features, part.augment))
+        whole = self.model.audio_tokens(part.batch.features, part.augment)
+        tokens = part.edits(whole)
         mapped = self.model.map_audio(tokens)
         if aligning:
             loss = alignment_loss(self.goals, part.asked, tokens, mapped, shares[1:])
@@ -122,7 +125,8 @@ class Objective(nn.Module):
                 loss = loss + 0.0 * sum(prefix.sum() for prefix, _ in mapped)
             return loss, loss.detach()
         heard = leave_to_words(mapped, part.clips, part.edits.roles)
-        answered = shares[0] * self.model.target_loss(heard, part.batch).mean
+        facts = [part.edits.hide_facts(told) for told in self.model.tell_facts(whole, part.batch.facts_AF)]
+        answered = shares[0] * self.model.target_loss([*heard, *facts], part.batch).mean
         loss = answered
         if self.goals and self.weight:
             loss = loss + self.weight * alignment_loss(self.goals, part.asked, tokens, mapped, shares[1:])

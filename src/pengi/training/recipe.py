@@ -99,6 +99,7 @@ class TrainingConfig(Frozen):
     token_dropout: float = Field(0.0, ge=0, lt=1)
     branch_dropout: float = Field(0.0, ge=0, lt=1)
     sound_dropout: float = Field(0.0, ge=0, lt=1, description="of the sound encoder's branch beside a branch of words")
+    facts_dropout: float = Field(0.0, ge=0, lt=1, description="share of clips that are not told what probes hear")
     augment: AugmentConfig = AugmentConfig()
     language_model_dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0

@@ -23,6 +23,7 @@ from pengi.errors import CheckpointError, ConfigError, ManifestError
 from pengi.mapper import WordsMapper
 from pengi.model import PengiModel
 from pengi.progress import track
+from pengi.training.facts import fit_facts, values_of_attributes
 from pengi.training.measuring import check_tasks
 from pengi.training.recipe import DataConfig, FinetuneConfig, Recipe
 from pengi.training.waveforms import LiveFeatures
@@ -64,19 +65,22 @@ def prepare(recipe: Recipe) -> Setup:
     known = read_labels(recipe.data.labels) if recipe.data.labels else {}
     labels = labels_of([*train_clips, *val_clips], known)
     tagger = _tagger(recipe)
-    model = _model(recipe, tagger, known)
+    model = _model(recipe, tagger, known, train_clips)
     _check_augmentation(recipe, model)
     changing = recipe.training.augment.changes_waveforms
     caches = [] if changing else _features(train_clips, root, model, recipe)
+    facts = None
     if recipe.finetune is None:
         _standardise(model, caches, train_clips)
+        if model.facts is not None:
+            facts = fit_facts(model, caches, train_clips, recipe.training.seed).batch
     tags = _tags(tagger, train_clips, root, recipe) if recipe.data.audioset_tags else None
     classes, worded = _direction_classes(tagger, labels) if recipe.data.class_directions else (None, labels)
     pairs = PairMaker(worded, tags, others=labels, weights=recipe.data.tasks)
     return Setup(
         recipe=recipe,
         model=model,
-        loader=Loader(train_clips, caches, pairs, _mixture(recipe), recipe.training.seed, classes),
+        loader=Loader(train_clips, caches, pairs, _mixture(recipe), recipe.training.seed, classes, facts),
         validation=_validation(val_clips, _features(val_clips, root, model, recipe), labels, recipe),
         directions=ClassDirections(tagger) if recipe.data.class_directions and tagger else None,
         train_clips=train_clips,
@@ -98,12 +102,14 @@ def read_clips(data: DataConfig) -> Source:
     return Source(tuple(read_mixture(paths, most_bad=data.most_bad)), Path())
 
 
-def _model(recipe: Recipe, tagger: YamnetTagger | None, known: Mapping[str, Label]) -> PengiModel:
+def _model(
+    recipe: Recipe, tagger: YamnetTagger | None, known: Mapping[str, Label], clips: Sequence[Clip]
+) -> PengiModel:
     dtype: torch.dtype = getattr(torch, recipe.training.language_model_dtype)
     if recipe.finetune is not None:
         return load_to_finetune(recipe.finetune, dtype)
     assert recipe.model is not None
-    return checkpoint.create(_with_words(recipe.model, tagger, known), dtype)
+    return checkpoint.create(_with_facts(_with_words(recipe.model, tagger, known), clips), dtype)
 
 
 def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32) -> PengiModel:
@@ -148,6 +154,14 @@ def _with_words(config: ModelConfig, tagger: YamnetTagger | None, known: Mapping
     return config.model_copy(update={"audio": tuple(branches)})
 
 
+def _with_facts(config: ModelConfig, clips: Sequence[Clip]) -> ModelConfig:
+    """The configuration with the values of its attributes that training clips have, unless it names them itself."""
+    if config.facts is None or config.facts.values:
+        return config
+    values = values_of_attributes(config.facts.attributes, clips)
+    return config.model_copy(update={"facts": config.facts.model_copy(update={"values": values})})
+
+
 def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
     """Raise ConfigError if nothing would be augmented, or a mapper's statistics had no fixed features to come from."""
     augment = recipe.training.augment
@@ -157,8 +171,8 @@ def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
             "training.augment.spec_augment needs an audio encoder with trained: true and frozen_layers: 0"
         )
     words = any(isinstance(branch.mapper, WordsMapper) for branch in model.branches)
-    if augment.changes_waveforms and words and recipe.finetune is None:
-        raise ConfigError("a branch of words takes its statistics from fixed features; leave crop and gain_db out")
+    if augment.changes_waveforms and (words or model.facts is not None) and recipe.finetune is None:
+        raise ConfigError("words and facts take their statistics from fixed features; leave crop and gain_db out")
 
 
 def _standardise(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Clip]) -> None:

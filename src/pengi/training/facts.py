@@ -1,0 +1,143 @@
+"""Fitting the probes of :mod:`pengi.facts`, before the training.
+
+Probes know the clips they were fitted on too well: a language model that was trained behind them would believe every
+word of theirs. So what it is told of a training clip comes from probes that were fitted without any clip of that clip's
+group (its speaker, its recording), and are about as often wrong as the fitted ones will be in use.
+
+Shape suffixes: A clips, N statistics, F values of all attributes, V values of an attribute with "none" before them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pengi.data.features import FeatureCache
+from pengi.data.manifest import Clip
+from pengi.data.tasks import MUSIC_DOMAINS, SPEECH_DOMAINS
+from pengi.model import PengiModel, limit_tokens
+from pengi.progress import track
+from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
+
+FOLDS = 3
+STEPS, CLIPS = 300, 128
+LR, WEIGHT_DECAY, DROPOUT = 1e-3, 0.01, 0.3
+NONE_SHARE = 0.25  # of a batch: clips that have nothing for the attribute
+READ_TOGETHER = 32
+# Whoever speaks has a gender and a language, and music has instruments and a genre, where no label says which.
+UNLABELLED = {
+    **dict.fromkeys(("gender", "language", "emotion"), SPEECH_DOMAINS),
+    **dict.fromkeys(("instrument", "genre"), MUSIC_DOMAINS),
+}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What probes hear of training clips that they were not fitted on."""
+
+    logits_AF: Tensor
+    place_of: dict[str, int]
+    """Row of a clip's id."""
+
+    def batch(self, clip_ids: Sequence[str]) -> Tensor:
+        """``float32[A, F]`` of some clips."""
+        return self.logits_AF[[self.place_of[clip_id] for clip_id in clip_ids]]
+
+
+def values_of_attributes(names: Sequence[str], clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
+    """Every value that the clips have for each attribute, sorted."""
+    return {name: tuple(sorted({aspect_value(name, clip) for clip in clips} - {NONE})) for name in names}
+
+
+def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Clip], seed: int) -> Heard:
+    """Fit the probes of a model, and others for what its training clips are told as.
+
+    Args:
+        model: its ``facts`` are filled.
+        caches: features of each branch.
+        clips: to be fitted on; those that lack features are left out.
+        seed: of the batches.
+    """
+    facts = model.facts
+    assert facts is not None
+    known = [clip for clip in clips if all(clip.id in cache for cache in caches)]
+    read_AN = _read(model, caches, known)
+    facts.mean_N.copy_(read_AN.mean(0))
+    facts.deviation_N.copy_(read_AN.std(0).clamp(min=1e-3))
+    inputs_AN = facts.standardised(read_AN)
+    fold_A = torch.tensor([_fold(clip) for clip in known])
+    logits_AF = torch.zeros(len(known), len(facts.bias_F))
+    for name, (start, end) in track(list(facts.spans.items()), "probes"):
+        targets = _Targets.of(name, facts.attributes[name], known)
+        weight_VN, bias_V = _fit(inputs_AN, targets, torch.ones(len(known), dtype=torch.bool), seed)
+        facts.weight_FN[start:end], facts.bias_F[start:end] = weight_VN, bias_V
+        for fold in range(FOLDS):
+            weight_VN, bias_V = _fit(inputs_AN, targets, fold_A != fold, seed + 1 + fold)
+            logits_AF[fold_A == fold, start:end] = inputs_AN[fold_A == fold] @ weight_VN.T + bias_V
+    return Heard(logits_AF, {clip.id: place for place, clip in enumerate(known)})
+
+
+@torch.no_grad()
+def _read(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Clip]) -> Tensor:
+    """Statistics of clips, ``float32[A, N]``."""
+    assert model.facts is not None
+    rows = []
+    chosen = [(model.branches[place], caches[place]) for place in model.facts.config.branches]
+    for start in range(0, len(clips), READ_TOGETHER):
+        ids = [clip.id for clip in clips[start : start + READ_TOGETHER]]
+        tokens = [limit_tokens(*branch.tokens(cache.batch(ids)), branch.config.max_tokens) for branch, cache in chosen]
+        rows.append(model.facts.read(tokens))
+    return torch.cat(rows)
+
+
+def _fold(clip: Clip) -> int:
+    """The same for all clips of a group, and on every machine."""
+    return int(hashlib.sha256((clip.group or clip.id).encode()).hexdigest(), 16) % FOLDS
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What a probe is to say of each clip, and how often the clip is drawn; never, if that is not known."""
+
+    value_A: Tensor
+    chance_A: Tensor
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[str], clips: Sequence[Clip]) -> _Targets:
+        place_of = {value: place + 1 for place, value in enumerate(values)}
+        found = [place_of.get(aspect_value(name, clip), 0) for clip in clips]
+        counts = Counter((value, clip.source) for value, clip in zip(found, clips, strict=True))
+        chances = torch.tensor([counts[value, clip.source] ** -0.5 for value, clip in zip(found, clips, strict=True)])
+        value_A = torch.tensor(found)
+        unlabelled = UNLABELLED.get(name, frozenset())
+        absent_A = value_A == 0
+        chances[absent_A & torch.tensor([clip.domain in unlabelled for clip in clips])] = 0.0
+        for rows, share in ((absent_A, NONE_SHARE), (~absent_A, 1.0 - NONE_SHARE)):
+            chances[rows] *= share / chances[rows].sum().clamp(min=1e-9)
+        return cls(value_A, chances)
+
+
+def _fit(inputs_AN: Tensor, targets: _Targets, allowed_A: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Weight ``float32[V, N]`` and bias ``float32[V]`` of one probe, fitted on the clips that are allowed."""
+    generator = torch.Generator().manual_seed(seed)
+    weight_VN = torch.zeros(int(targets.value_A.max()) + 1, inputs_AN.shape[1], requires_grad=True)
+    bias_V = torch.zeros(len(weight_VN), requires_grad=True)
+    optimizer = torch.optim.AdamW([weight_VN, bias_V], lr=LR, weight_decay=WEIGHT_DECAY)
+    chance_A = targets.chance_A * allowed_A
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        drawn = torch.multinomial(chance_A, CLIPS, replacement=True, generator=generator)
+        kept_CN = torch.rand(CLIPS, inputs_AN.shape[1], generator=generator) >= DROPOUT
+        logits_CV = (inputs_AN[drawn] * kept_CN / (1 - DROPOUT)) @ weight_VN.T + bias_V
+        loss = functional.cross_entropy(logits_CV, targets.value_A[drawn], label_smoothing=LABEL_SMOOTHING)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return weight_VN.detach(), bias_V.detach()
