@@ -145,6 +145,9 @@ class FactsConfig(Frozen):
     branches: tuple[int, ...] = Field(min_length=1, description="places of the audio branches that are read")
     attributes: tuple[str, ...] = Field(min_length=1, description='such as "instrument", in the order of the prefix')
     told: int = Field(2, ge=1, description="so many of an attribute's likeliest values")
+    only: dict[str, tuple[int, ...]] = Field(
+        default_factory=dict, description="attribute -> the branches that its probe reads, where those are not all"
+    )
     values: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="attribute -> its values; training fills them in from its data"
     )

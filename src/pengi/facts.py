@@ -84,6 +84,11 @@ class Facts(nn.Module):
             if not values:
                 raise ConfigError(f"the attribute '{name}' of model.facts has no values")
         sizes = [(3 + QUARTERS) * width if whole else width for width, whole in zip(widths, sequences, strict=True)]
+        bounds = dict(zip(config.branches, pairwise(accumulate(sizes, initial=0)), strict=True))
+        for name, places in config.only.items():
+            if name not in self.attributes or not set(places) <= set(config.branches):
+                raise ConfigError(f"model.facts.only names '{name}' or a branch that model.facts does not")
+        self.columns = {name: [bounds[place] for place in places] for name, places in config.only.items()}
         counts = [len(values) + 1 for values in self.attributes.values()]
         self.spans = dict(zip(self.attributes, pairwise(accumulate(counts, initial=0)), strict=True))
         self.register_buffer("mean_N", torch.zeros(sum(sizes)))
@@ -112,6 +117,13 @@ class Facts(nn.Module):
     def standardised(self, read_BN: Tensor) -> Tensor:
         """Statistics in deviations from their mean over the training clips, without outliers."""
         return ((read_BN - self.mean_N) / self.deviation_N).clamp(-OUTLIER, OUTLIER)
+
+    def read_by(self, name: str) -> Tensor:
+        """Which statistics the probe of an attribute reads, ``bool[N]``."""
+        read_N = torch.full(self.mean_N.shape, name not in self.columns)
+        for start, end in self.columns.get(name, ()):
+            read_N[start:end] = True
+        return read_N
 
     def logits(self, tokens: Sequence[Masked]) -> Tensor:
         """Of every value of every attribute, ``float32[B, F]``; the first of each attribute is "none"."""

@@ -76,11 +76,13 @@ def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence
     logits_AF = torch.zeros(len(known), len(facts.bias_F))
     for name, (start, end) in track(list(facts.spans.items()), "probes"):
         targets = _Targets.of(name, facts.attributes[name], known)
-        weight_VN, bias_V = _fit(inputs_AN, targets, torch.ones(len(known), dtype=torch.bool), seed)
-        facts.weight_FN[start:end], facts.bias_F[start:end] = weight_VN, bias_V
+        read_N = facts.read_by(name)
+        own_AN = inputs_AN[:, read_N]
+        weight_VN, bias_V = _fit(own_AN, targets, torch.ones(len(known), dtype=torch.bool), seed)
+        facts.weight_FN[start:end, read_N], facts.bias_F[start:end] = weight_VN, bias_V
         for fold in range(FOLDS):
-            weight_VN, bias_V = _fit(inputs_AN, targets, fold_A != fold, seed + 1 + fold)
-            logits_AF[fold_A == fold, start:end] = inputs_AN[fold_A == fold] @ weight_VN.T + bias_V
+            weight_VN, bias_V = _fit(own_AN, targets, fold_A != fold, seed + 1 + fold)
+            logits_AF[fold_A == fold, start:end] = own_AN[fold_A == fold] @ weight_VN.T + bias_V
     return Heard(logits_AF, {clip.id: place for place, clip in enumerate(known)})
 
 
