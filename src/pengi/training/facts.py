@@ -75,14 +75,14 @@ def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence
     fold_A = torch.tensor([_fold(clip) for clip in known])
     logits_AF = torch.zeros(len(known), len(facts.bias_F))
     for name, (start, end) in track(list(facts.spans.items()), "probes"):
-        targets = _Targets.of(name, facts.attributes[name], known)
-        read_N = facts.read_by(name)
+        values, read_N = facts.attributes[name], facts.read_by(name)
         own_AN = inputs_AN[:, read_N]
-        weight_VN, bias_V = _fit(own_AN, targets, torch.ones(len(known), dtype=torch.bool), seed)
-        facts.weight_FN[start:end, read_N], facts.bias_F[start:end] = weight_VN, bias_V
+        probe = _fit(own_AN, _targets(name, values, known), seed)
+        facts.weight_FN[start:end, read_N], facts.bias_F[start:end] = probe.weight_VN, probe.bias_V
         for fold in range(FOLDS):
-            weight_VN, bias_V = _fit(own_AN, targets, fold_A != fold, seed + 1 + fold)
-            logits_AF[fold_A == fold, start:end] = own_AN[fold_A == fold] @ weight_VN.T + bias_V
+            others = [clip for clip in known if _fold(clip) != fold]
+            probe = _fit(own_AN[fold_A != fold], _targets(name, values, others), seed + 1 + fold)
+            logits_AF[fold_A == fold, start:end] = own_AN[fold_A == fold] @ probe.weight_VN.T + probe.bias_V
     return Heard(logits_AF, {clip.id: place for place, clip in enumerate(known)})
 
 
@@ -106,40 +106,50 @@ def _fold(clip: Clip) -> int:
 
 @dataclass(frozen=True)
 class _Targets:
-    """What a probe is to say of each clip, and how often the clip is drawn; never, if that is not known."""
+    """What a probe is to say of each clip, out of so many values, and how often the clip is drawn."""
 
     value_A: Tensor
     chance_A: Tensor
-
-    @classmethod
-    def of(cls, name: str, values: Sequence[str], clips: Sequence[Clip]) -> _Targets:
-        place_of = {value: place + 1 for place, value in enumerate(values)}
-        found = [place_of.get(aspect_value(name, clip), 0) for clip in clips]
-        counts = Counter((value, clip.source) for value, clip in zip(found, clips, strict=True))
-        chances = torch.tensor([counts[value, clip.source] ** -0.5 for value, clip in zip(found, clips, strict=True)])
-        value_A = torch.tensor(found)
-        unlabelled = UNLABELLED.get(name, frozenset())
-        absent_A = value_A == 0
-        chances[absent_A & torch.tensor([clip.domain in unlabelled for clip in clips])] = 0.0
-        for rows, share in ((absent_A, NONE_SHARE), (~absent_A, 1.0 - NONE_SHARE)):
-            chances[rows] *= share / chances[rows].sum().clamp(min=1e-9)
-        return cls(value_A, chances)
+    values: int
 
 
-def _fit(inputs_AN: Tensor, targets: _Targets, allowed_A: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Weight ``float32[V, N]`` and bias ``float32[V]`` of one probe, fitted on the clips that are allowed."""
+@dataclass(frozen=True)
+class _Probe:
+    weight_VN: Tensor
+    bias_V: Tensor
+
+
+def _targets(name: str, values: Sequence[str], clips: Sequence[Clip]) -> _Targets:
+    """Values and sources that many clips have are drawn more often than others, but not as much more often.
+
+    A clip whose value is not known is never drawn.
+    """
+    place_of = {value: place + 1 for place, value in enumerate(values)}
+    found = [place_of.get(aspect_value(name, clip), 0) for clip in clips]
+    counts = Counter((value, clip.source) for value, clip in zip(found, clips, strict=True))
+    chance_A = torch.tensor([counts[value, clip.source] ** -0.5 for value, clip in zip(found, clips, strict=True)])
+    value_A = torch.tensor(found)
+    absent_A = value_A == 0
+    unlabelled = UNLABELLED.get(name, frozenset())
+    chance_A[absent_A & torch.tensor([clip.domain in unlabelled for clip in clips])] = 0.0
+    for rows_A, share in ((absent_A, NONE_SHARE), (~absent_A, 1.0 - NONE_SHARE)):
+        chance_A[rows_A] *= share / chance_A[rows_A].sum().clamp(min=1e-9)
+    return _Targets(value_A, chance_A, len(values) + 1)
+
+
+def _fit(inputs_AN: Tensor, targets: _Targets, seed: int) -> _Probe:
+    """A linear layer, by AdamW with dropout of its inputs."""
     generator = torch.Generator().manual_seed(seed)
-    weight_VN = torch.zeros(int(targets.value_A.max()) + 1, inputs_AN.shape[1], requires_grad=True)
-    bias_V = torch.zeros(len(weight_VN), requires_grad=True)
+    weight_VN = torch.zeros(targets.values, inputs_AN.shape[1], requires_grad=True)
+    bias_V = torch.zeros(targets.values, requires_grad=True)
     optimizer = torch.optim.AdamW([weight_VN, bias_V], lr=LR, weight_decay=WEIGHT_DECAY)
-    chance_A = targets.chance_A * allowed_A
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / STEPS))
-        drawn = torch.multinomial(chance_A, CLIPS, replacement=True, generator=generator)
+        drawn = torch.multinomial(targets.chance_A, CLIPS, replacement=True, generator=generator)
         kept_CN = torch.rand(CLIPS, inputs_AN.shape[1], generator=generator) >= DROPOUT
         logits_CV = (inputs_AN[drawn] * kept_CN / (1 - DROPOUT)) @ weight_VN.T + bias_V
         loss = functional.cross_entropy(logits_CV, targets.value_A[drawn], label_smoothing=LABEL_SMOOTHING)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-    return weight_VN.detach(), bias_V.detach()
+    return _Probe(weight_VN.detach(), bias_V.detach())

@@ -1,0 +1,122 @@
+"""Facts: statistics of tokens, and how what probes hear is told."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pengi.config import FactsConfig
+from pengi.errors import ConfigError
+from pengi.facts import Facts, statistics
+
+DIM = 4
+LETTERS = {letter: torch.full((DIM,), float(place)) for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz,")}
+VALUES = {"kind": ("oboe", "harp"), "word": ("no", "yes", "up")}
+
+
+def spell(text: str) -> Tensor:
+    """One embedding a letter, without the space in front."""
+    return torch.stack([LETTERS[letter] for letter in text.strip()])
+
+
+def built(told: int = 2, **changes: object) -> Facts:
+    config = FactsConfig(branches=(0, 2), attributes=("kind", "word"), told=told, values=VALUES).model_copy(
+        update=changes
+    )
+    return Facts(config, [3, 2], [True, False], spell)
+
+
+def logits(kind: list[float], word: list[float]) -> Tensor:
+    """Chances, "none" first."""
+    return torch.tensor([[math.log(chance) for chance in (*kind, *word)]])
+
+
+def said(facts: Facts, logits_BF: Tensor) -> list[str]:
+    """The letters of what is told in each row; ``|`` for an embedding that tells a share."""
+    places = {float(value[0]): letter for letter, value in LETTERS.items()}
+    with torch.no_grad():
+        facts.share_2D.copy_(torch.tensor([[-1.0] * DIM, [0.0] * DIM]))
+        prefix, mask = facts(logits_BF)
+    return [
+        "".join("|" if float(token[0]) == -1.0 else places[float(token[0])] for token in row[kept])
+        for row, kept in zip(prefix, mask, strict=True)
+    ]
+
+
+def test_the_likeliest_values_are_told_in_order_behind_the_name() -> None:
+    row = logits([0.1, 0.2, 0.7], [0.2, 0.1, 0.4, 0.3])
+    assert said(built(), row) == ["kindharp|oboe|wordyes|up|"]
+    assert said(built(told=1), row) == ["kindharp|wordyes|"]
+
+
+def test_what_is_more_likely_absent_is_left_out() -> None:
+    rows = torch.cat([logits([0.6, 0.3, 0.1], [0.1, 0.7, 0.1, 0.1]), logits([0.6, 0.3, 0.1], [0.9, 0.05, 0.03, 0.02])])
+    assert said(built(told=1), rows) == ["wordno|", ""]
+
+
+def test_the_share_is_told_and_is_learned() -> None:
+    facts = built(told=1)
+    with torch.no_grad():
+        facts.share_2D.copy_(torch.stack([torch.zeros(DIM), torch.ones(DIM)]))
+    prefix, mask = facts(logits([0.1, 0.2, 0.7], [0.9, 0.05, 0.03, 0.02]))
+    told = prefix[mask]
+    assert told[-1].tolist() == pytest.approx([math.log(0.7)] * DIM)
+    told[-1].sum().backward()
+    assert facts.share_2D.grad is not None
+    assert facts.share_2D.grad.abs().sum() > 0
+
+
+def test_statistics_by_hand() -> None:
+    tokens = torch.tensor([[[1.0], [3.0], [5.0], [7.0], [99.0]]])
+    mask = torch.tensor([[True, True, True, True, False]])
+    assert statistics(tokens, mask)[0].tolist() == pytest.approx([4.0, 7.0, math.sqrt(5.0), 1.0, 3.0, 5.0, 7.0])
+
+
+def test_statistics_of_a_short_row_and_of_none() -> None:
+    tokens = torch.tensor([[[2.0], [0.0]], [[4.0], [0.0]]])
+    mask = torch.tensor([[True, False], [False, False]])
+    found = statistics(tokens, mask)
+    assert found[0].tolist() == [2.0, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0]
+    assert found[1].tolist() == [0.0] * 7
+
+
+def test_padding_changes_no_statistic() -> None:
+    tokens = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(9) < torch.tensor([[9], [6]])
+    assert torch.allclose(statistics(tokens, mask)[1], statistics(tokens[1:, :6], mask[1:, :6])[0], atol=1e-6)
+
+
+def test_a_probe_reads_statistics_of_sequences_and_single_tokens() -> None:
+    facts = built()
+    assert facts.mean_N.shape == (7 * 3 + 2,)
+    sequence = (torch.randn(1, 5, 3), torch.ones(1, 5, dtype=torch.bool))
+    single = (torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.ones(1, 2, dtype=torch.bool))
+    facts.weight_FN[1, -1] = 1.0
+    assert facts.logits([sequence, single])[0].tolist() == [0, 3.0, 0, 0, 0, 0, 0]
+
+
+def test_outliers_are_cut() -> None:
+    facts = built()
+    assert facts.standardised(torch.full((1, 23), 1e6)).unique().tolist() == [5.0]
+
+
+def test_a_probe_may_read_one_branch_only() -> None:
+    facts = built(only={"word": (2,)})
+    assert facts.read_by("kind").all()
+    assert facts.read_by("word").nonzero().flatten().tolist() == [21, 22]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"values": {"kind": ("oboe",)}}, "'word'"),
+        ({"only": {"colour": (0,)}}, "'colour'"),
+        ({"only": {"word": (1,)}}, "'word'"),
+    ],
+)
+def test_mistakes_have_a_name(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        built(**changes)

@@ -1,0 +1,137 @@
+"""Probes: what they are fitted on, and what a training clip is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from pengi import checkpoint
+from pengi.data.loader import Loader
+from pengi.errors import ConfigError
+from pengi.training.facts import FOLDS, _fold, fit_facts, values_of_attributes
+from pengi.training.loop import Run, train
+from pengi.training.recipe import read_recipe
+from pengi.training.setup import Setup, prepare
+
+
+@pytest.fixture
+def with_facts(recipe: Path, toy: Path) -> Path:
+    """The toy problem, with an attribute that the probes are to hear: the branch is frozen."""
+    manifest = toy / "manifest.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    for place, row in enumerate(rows):
+        row["group"] = f"machine {place // 2}"
+        row["attributes"] = {"instrument": row["events"][0]} if place % 4 else {}
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    values["model"]["audio"][0].update(trained=False, frozen_layers=99)
+    values["model"]["facts"] = {"branches": [0], "attributes": ["instrument"], "told": 1}
+    values["training"]["facts_dropout"] = 0.5
+    recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return recipe
+
+
+def changed(recipe: Path, **facts: Any) -> Path:
+    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    values["model"]["facts"].update(facts)
+    recipe.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return recipe
+
+
+def set_up(recipe: Path) -> Setup:
+    return prepare(read_recipe(recipe))
+
+
+def test_values_come_from_the_training_clips(with_facts: Path) -> None:
+    setup = set_up(with_facts)
+    assert setup.model.config.facts is not None
+    assert setup.model.config.facts.values == {"instrument": ("hiss", "hum")}
+    assert values_of_attributes(["instrument"], setup.train_clips[:1]) == {"instrument": ()}
+
+
+def test_probes_hear_what_they_were_fitted_on(with_facts: Path) -> None:
+    setup = set_up(with_facts)
+    model = setup.model.eval()
+    assert model.facts is not None
+    clips = [clip for clip in setup.train_clips if clip.attributes]
+    tokens = model.audio_tokens([cache.batch([clip.id for clip in clips]) for cache in setup.loader.caches])
+    heard = model.fact_logits(tokens)[:, 1:].argmax(1).tolist()
+    values = model.facts.attributes["instrument"]
+    assert [values[place] for place in heard] == [clip.attributes["instrument"] for clip in clips]
+
+
+def test_a_clip_is_told_by_probes_that_do_not_know_its_group(with_facts: Path) -> None:
+    """Another value of every clip of one fold changes nothing about what clips of that fold are told."""
+    setup = set_up(with_facts)
+    caches, clips = setup.loader.caches, setup.train_clips
+    held_out = _fold(clips[0])
+    assert 0 < sum(_fold(clip) == held_out for clip in clips) < len(clips)
+    other = [
+        clip.model_copy(update={"attributes": {"instrument": "hum"}}) if _fold(clip) == held_out else clip
+        for clip in clips
+    ]
+    before, after = (fit_facts(setup.model, caches, given, seed=0) for given in (clips, other))
+    own = [clip.id for clip in clips if _fold(clip) == held_out]
+    rest = [clip.id for clip in clips if _fold(clip) != held_out]
+    assert torch.equal(before.batch(own), after.batch(own))
+    assert not torch.equal(before.batch(rest), after.batch(rest))
+
+
+def test_folds_are_of_groups(with_facts: Path) -> None:
+    clips = set_up(with_facts).train_clips
+    by_group: dict[str, set[int]] = {}
+    for clip in clips:
+        by_group.setdefault(clip.group or "", set()).add(_fold(clip))
+    assert all(len(folds) == 1 for folds in by_group.values())
+    assert {fold for folds in by_group.values() for fold in folds} <= set(range(FOLDS))
+
+
+def test_batches_bring_what_clips_are_told(with_facts: Path) -> None:
+    loader: Loader = set_up(with_facts).loader
+    batch = loader.resized(clips=8, pairs=1).batch(0)
+    assert batch.batch.facts_AF is not None
+    assert loader.facts is not None
+    assert torch.equal(batch.batch.facts_AF, loader.facts([clip.id for clip in batch.clips]))
+
+
+def test_a_trained_model_keeps_its_probes(with_facts: Path, tmp_path: Path) -> None:
+    out = train(with_facts, out=tmp_path / "run")
+    model = checkpoint.load(out)
+    assert model.facts is not None
+    assert model.facts.weight_FN.abs().sum() > 0
+    assert model.facts.attributes == {"instrument": ("hiss", "hum")}
+
+
+def test_a_resumed_run_goes_on_with_the_same_losses(with_facts: Path, tmp_path: Path, log_of: Any) -> None:
+    whole = train(with_facts, out=tmp_path / "whole")
+    setup = set_up(with_facts)
+    run = Run(setup, tmp_path / "parts")
+    with run.journal:
+        run.align()
+        for _ in run._steps():
+            if run.step == 3:
+                run.save()
+                break
+    resumed = train(with_facts, out=tmp_path / "parts", resume=True)
+    expected = log_of(whole, "loss")
+    assert {step: value for step, value in log_of(resumed, "loss").items() if step > 3} == {
+        step: value for step, value in expected.items() if step > 3
+    }
+
+
+def test_a_trained_branch_has_no_statistics_to_rely_on(with_facts: Path) -> None:
+    values = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
+    values["model"]["audio"][0].update(trained=True, frozen_layers=2)
+    with_facts.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(ConfigError, match="no frozen audio branch"):
+        set_up(with_facts)
+
+
+def test_an_attribute_that_no_clip_has_is_refused(with_facts: Path) -> None:
+    with pytest.raises(ConfigError, match="'genre'"):
+        set_up(changed(with_facts, attributes=["genre"]))
