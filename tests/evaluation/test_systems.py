@@ -13,12 +13,13 @@ import torch
 from helpers import RATE, noise, tiny_model, tone
 from helpers.evaluating import item
 from pengi import Pengi
+from pengi.checkpoint import model_hash
 from pengi.decoding import DecodeOptions
 from pengi.errors import PengiError
 from pengi.evaluation import systems
 from pengi.evaluation.items import Item
 from pengi.evaluation.runner import Prediction
-from pengi.evaluation.systems import Blind, Model, Reply, Tagger, file_hash, model_hash
+from pengi.evaluation.systems import Blind, Model, Reply, Tagger, file_hash
 from pengi.text_encoder import SentenceEncoder
 
 LABELS = ("dog", "rain on a roof", "wind")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pengi import weights
 from pengi.audio.decode import load
-from pengi.encoders.yamnet import YamnetTagger
+from pengi.encoders.yamnet import YamnetTagger, near_maximum
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.runner import Done, Prediction
 from pengi.text_encoder import SentenceEncoder
@@ -26,8 +26,8 @@ def mean_logit(logits_TC: Tensor) -> Tensor:
 
 
 def mean_odds(logits_TC: Tensor) -> Tensor:
-    """Logarithm of the mean over patches of e to the logit: near the maximum, and independent of the length."""
-    return logits_TC.logsumexp(0) - torch.tensor(float(len(logits_TC))).log()
+    """The strongest moments, see :func:`pengi.encoders.yamnet.near_maximum`."""
+    return near_maximum(logits_TC[None], torch.ones(1, len(logits_TC), dtype=torch.bool))[0]
 
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {"yamnet-match": mean_odds, "yamnet-match-mean": mean_logit}

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pengi import weights
+from pengi import checkpoint, weights
 from pengi.decoding import DecodeOptions
 from pengi.errors import PengiError
 from pengi.evaluation.items import Item
@@ -37,7 +37,7 @@ SILENCE_S, SILENCE_RATE = 5.0, 16_000
 ENGINE_METHODS = {"likelihood": "likelihood", "sum": "sum", "generate": "generate"}
 _LEAST = math.log(np.finfo(np.float32).tiny)
 # What decides an answer besides the weights; evaluation, training and the command line do not.
-_NOT_INFERENCE = ("cli", "training", "evaluation", "data", "serving")
+_NOT_INFERENCE = ("cli", "training", "evaluation", "data", "jobs", "retrieval", "serving")
 
 
 @dataclass(frozen=True)
@@ -176,24 +176,11 @@ class Systems:
         Raises:
             WeightsError: if the model's files are gone.
         """
-        model_sha256 = model_hash(engine.name)
+        model_sha256 = checkpoint.model_hash(engine.name)
         parts = f"{model_sha256} {code_hash()} {engine.device.type} {torch.__version__}"
         decides = hashlib.sha256(parts.encode()).hexdigest()
         about = {"name": engine.name, "sha256": model_sha256, "device": str(engine.device)}
         return cls(Model(engine, decides), Blind(engine, decides), cache(Tagger), about)
-
-
-def model_hash(name: str) -> str:
-    """SHA-256 of a model's own files (configuration and trained weights), by name or folder.
-
-    Raises:
-        WeightsError: for a name that cannot be found.
-    """
-    folder = Path(name) if Path(name).is_dir() else weights.resolve(name)
-    digest = hashlib.sha256()
-    for file in ("config.json", "model.safetensors"):
-        digest.update((folder / file).read_bytes())
-    return digest.hexdigest()
 
 
 @cache
