@@ -21,10 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pengi.training.edits import leave_to_words
 from pengi.training.loop import Run
 from pengi.training.optim import set_rate
-from pengi.training.parts import Part
+from pengi.training.parts import Part, heard_prefixes
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import prepare
 
@@ -59,8 +58,8 @@ def there_and_back(run: Run, part: Part, clock: Clock) -> None:
     """Loss and gradients of a part of a batch."""
     model = run.setup.model
     with run.precision():
-        tokens = part.edits(model.audio_tokens(part.batch.features, part.augment))
-        mapped = leave_to_words(model.map_audio(tokens), part.clips, part.edits.roles)
+        whole = model.audio_tokens(part.batch.features, part.augment)
+        mapped = heard_prefixes(model, part, whole, model.map_audio(part.edits(whole)))
     clock.lap("encoder_and_mappers_forward")
     stopped = [(prefix.detach().requires_grad_(prefix.requires_grad), mask) for prefix, mask in mapped]
     with run.precision():

@@ -23,7 +23,7 @@ from pengi.data.loader import TrainingBatch
 from pengi.data.manifest import Clip
 from pengi.encoders.base import Augment
 from pengi.errors import ConfigError
-from pengi.model import Batch, PengiModel
+from pengi.model import Batch, Masked, PengiModel
 from pengi.training.align import Goals, alignment_loss, alignment_weights
 from pengi.training.edits import TokenEdits, leave_to_words
 
@@ -86,6 +86,19 @@ class Part:
     augment: Augment | None = None
 
 
+def heard_prefixes(model: PengiModel, part: Part, whole: list[Masked], mapped: Sequence[Masked]) -> list[Masked]:
+    """The parts of the audio prefix in training: what branches make of the edited tokens, and what clips are told.
+
+    Args:
+        model: that is trained.
+        part: of the batch.
+        whole: audio tokens before they were edited.
+        mapped: what the mappers made of them afterwards.
+    """
+    facts = [part.edits.hide_facts(told) for told in model.tell_facts(whole, part.batch.facts_AF)]
+    return [*leave_to_words(mapped, part.clips, part.edits.roles), *facts]
+
+
 class Objective(nn.Module):
     """What a step minimises. One module, because gradients of several processes are joined behind a module's call.
 
@@ -124,9 +137,8 @@ class Objective(nn.Module):
             if not loss.requires_grad:  # no branch that is trained hears any of these clips
                 loss = loss + 0.0 * sum(prefix.sum() for prefix, _ in mapped)
             return loss, loss.detach()
-        heard = leave_to_words(mapped, part.clips, part.edits.roles)
-        facts = [part.edits.hide_facts(told) for told in self.model.tell_facts(whole, part.batch.facts_AF)]
-        answered = shares[0] * self.model.target_loss([*heard, *facts], part.batch).mean
+        heard = heard_prefixes(self.model, part, whole, mapped)
+        answered = shares[0] * self.model.target_loss(heard, part.batch).mean
         loss = answered
         if self.goals and self.weight:
             loss = loss + self.weight * alignment_loss(self.goals, part.asked, tokens, mapped, shares[1:])
