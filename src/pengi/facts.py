@@ -7,8 +7,8 @@ embeddings:
 
     instrument  oboe (0.9)  clarinet (0.1)      word  seven (1.0)  eleven (0.0)
 
-and a language model, which has read such lists all its life, repeats what it is asked for. An attribute that is more
-likely absent than not is left out. The layer is fitted before the training (:mod:`pengi.training.facts`) and stays as
+and a language model, which has read such lists all its life, repeats what it is asked for. An attribute that may
+well be absent is left out. The layer is fitted before the training (:mod:`pengi.training.facts`) and stays as
 it is.
 
 Shape suffixes: B rows, T audio tokens, I token width, N statistics, V values of an attribute with "none" before them, F
@@ -30,7 +30,7 @@ from pengi.mapper import Spell, masked_mean
 
 QUARTERS = 4
 OUTLIER = 5.0  # standard deviations, where statistics are cut
-LEFT_OUT = 0.5  # chance of "none" from which an attribute is not told
+LEFT_OUT = 0.3  # chance of "none" from which an attribute is not told
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pengi.config import AudioBranchConfig, ModelConfig
+from pengi.config import AudioBranchConfig, FactsConfig, ModelConfig
 from pengi.encoders import AudioEncoder
 from pengi.encoders.base import Augment
 from pengi.errors import ConfigError
@@ -146,7 +146,7 @@ class PengiModel(nn.Module):
         dim = language_model.dim
         branches = zip(config.audio, encoders, strict=True)
         self.audio = nn.ModuleList(AudioBranch(branch, encoder, language_model) for branch, encoder in branches)
-        self.facts = self._build_facts(config, encoders) if config.facts else None
+        self.facts = self._build_facts(config.facts) if config.facts else None
         if config.text.projection is not None and text_encoder is None:
             raise ConfigError("a text projection needs a text encoder")
         text_dim = text_encoder.dim if text_encoder else dim
@@ -154,19 +154,29 @@ class PengiModel(nn.Module):
         text_dim = config.text.projection.width if config.text.projection else text_dim
         self.text_mapper = build_mapper(config.text.mapper, text_dim, dim)
 
-    def _build_facts(self, config: ModelConfig, encoders: Sequence[AudioEncoder]) -> Facts:
-        assert config.facts is not None
-        for place in config.facts.branches:
-            if not 0 <= place < len(encoders) or config.audio[place].trained:
-                raise ConfigError(
-                    f"model.facts reads branch {place}, and there is no frozen audio branch of that place"
-                )
+    def _build_facts(self, config: FactsConfig) -> Facts:
+        branches = self.branches
+        for place in config.branches:
+            if not 0 <= place < len(branches) or branches[place].config.trained:
+                raise ConfigError(f"facts are read from branch {place}, but there is no frozen audio branch there")
+        read = [branches[place] for place in config.branches]
         return Facts(
-            config.facts,
-            [encoders[place].dim for place in config.facts.branches],
-            [encoders[place].token_s < config.audio[place].window_s for place in config.facts.branches],
+            config,
+            [branch.encoder.dim for branch in read],
+            [branch.encoder.token_s < branch.config.window_s for branch in read],
             self.language_model.spell,
         )
+
+    def tell(self, config: FactsConfig) -> None:
+        """Tell other facts from now on, by probes that are still to be fitted; how a share is told stays as it is.
+
+        Raises:
+            ConfigError: if they do not fit the audio branches.
+        """
+        before, self.facts = self.facts, self._build_facts(config).to(self.device)
+        if before is not None:
+            self.facts.share_2D = before.share_2D
+        self.config = self.config.model_copy(update={"facts": config})
 
     @property
     def branches(self) -> list[AudioBranch]:

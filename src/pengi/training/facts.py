@@ -27,9 +27,9 @@ from pengi.progress import track
 from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
 
 FOLDS = 3
-STEPS, CLIPS = 300, 128
-LR, WEIGHT_DECAY, DROPOUT = 1e-3, 0.01, 0.3
-NONE_SHARE = 0.25  # of a batch: clips that have nothing for the attribute
+STEPS, CLIPS = 1000, 128
+LR, WEIGHT_DECAY, DROPOUT = 3e-3, 0.01, 0.3
+NONE_SHARE = 0.5  # of a batch: clips that have nothing for the attribute
 READ_TOGETHER = 32
 # Whoever speaks has a gender and a language, and music has instruments and a genre, where no label says which.
 UNLABELLED = {

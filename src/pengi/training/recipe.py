@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from pengi.config import Frozen, LoraConfig, ModelConfig
+from pengi.config import FactsConfig, Frozen, LoraConfig, ModelConfig
 from pengi.data.tolerance import MOST_BAD
 from pengi.errors import ConfigError
 
@@ -47,6 +47,7 @@ class FinetuneConfig(Frozen):
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
     lora: LoraConfig | None = Field(None, description="also train small adapters inside the language model")
+    facts: FactsConfig | None = Field(None, description="what probes are to hear, instead of what they hear by now")
 
 
 class SpecAugmentConfig(Frozen):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pengi import checkpoint, weights
-from pengi.config import LoraConfig, ModelConfig
+from pengi.config import FactsConfig, LoraConfig, ModelConfig
 from pengi.data.features import FeatureCache, cached_features
 from pengi.data.loader import SOUND_DOMAINS, DirectionClasses, Loader, Mixture, TrainingBatch, collate
 from pengi.data.manifest import Clip, Label, read_labels
@@ -66,14 +66,17 @@ def prepare(recipe: Recipe) -> Setup:
     labels = labels_of([*train_clips, *val_clips], known)
     tagger = _tagger(recipe)
     model = _model(recipe, tagger, known, train_clips)
+    if recipe.data.class_directions and model.branches[0].config.encoder != "yamnet":
+        raise ConfigError("data.class_directions needs yamnet as the first audio encoder")
     _check_augmentation(recipe, model)
     changing = recipe.training.augment.changes_waveforms
     caches = [] if changing else _features(train_clips, root, model, recipe)
     facts = None
+    fitted = model.facts is not None and (recipe.finetune is None or recipe.finetune.facts is not None)
     if recipe.finetune is None:
         _standardise(model, caches, train_clips)
-        if model.facts is not None:
-            facts = fit_facts(model, caches, train_clips, recipe.training.seed).batch
+    if fitted:
+        facts = fit_facts(model, caches, train_clips, recipe.training.seed).batch
     tags = _tags(tagger, train_clips, root, recipe) if recipe.data.audioset_tags else None
     classes, worded = _direction_classes(tagger, labels) if recipe.data.class_directions else (None, labels)
     pairs = PairMaker(worded, tags, others=labels, weights=recipe.data.tasks)
@@ -107,7 +110,10 @@ def _model(
 ) -> PengiModel:
     dtype: torch.dtype = getattr(torch, recipe.training.language_model_dtype)
     if recipe.finetune is not None:
-        return load_to_finetune(recipe.finetune, dtype)
+        model = load_to_finetune(recipe.finetune, dtype)
+        if recipe.finetune.facts is not None:
+            model.tell(_with_values(recipe.finetune.facts, clips))
+        return model
     assert recipe.model is not None
     return checkpoint.create(_with_facts(_with_words(recipe.model, tagger, known), clips), dtype)
 
@@ -156,10 +162,12 @@ def _with_words(config: ModelConfig, tagger: YamnetTagger | None, known: Mapping
 
 def _with_facts(config: ModelConfig, clips: Sequence[Clip]) -> ModelConfig:
     """The configuration with the values of its attributes that training clips have, unless it names them itself."""
-    if config.facts is None or config.facts.values:
-        return config
-    values = values_of_attributes(config.facts.attributes, clips)
-    return config.model_copy(update={"facts": config.facts.model_copy(update={"values": values})})
+    return config.model_copy(update={"facts": _with_values(config.facts, clips)}) if config.facts else config
+
+
+def _with_values(facts: FactsConfig, clips: Sequence[Clip]) -> FactsConfig:
+    values = values_of_attributes(facts.attributes, clips)
+    return facts if facts.values else facts.model_copy(update={"values": values})
 
 
 def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
@@ -171,7 +179,8 @@ def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
             "training.augment.spec_augment needs an audio encoder with trained: true and frozen_layers: 0"
         )
     words = any(isinstance(branch.mapper, WordsMapper) for branch in model.branches)
-    if augment.changes_waveforms and (words or model.facts is not None) and recipe.finetune is None:
+    new = recipe.finetune is None or recipe.finetune.facts is not None
+    if augment.changes_waveforms and ((words and recipe.finetune is None) or (model.facts is not None and new)):
         raise ConfigError("words and facts take their statistics from fixed features; leave crop and gain_db out")
 
 
@@ -212,8 +221,6 @@ def _tagger(recipe: Recipe) -> YamnetTagger | None:
     words = any(branch.mapper.kind == "words" and not branch.mapper.words for branch in new)
     if not (recipe.data.audioset_tags or recipe.data.class_directions or words):
         return None
-    if recipe.data.class_directions and (not new or new[0].encoder != "yamnet"):
-        raise ConfigError("data.class_directions needs yamnet as the first audio encoder")
     return YamnetTagger.from_folder(weights.resolve("yamnet"))
 
 
