@@ -102,6 +102,45 @@ def test_a_batch_of_sixteen_gives_what_sixteen_calls_give(call: str) -> None:
     assert len({json.dumps(flat(result)) for result in together}) > 8
 
 
+def test_every_recording_may_have_a_question_of_its_own() -> None:
+    questions = ["what is it?", "is it loud?", "where is it?"]
+    answers = PENGI.ask(SIXTEEN[3:6], questions)
+    for audio, question, answer in zip(SIXTEEN[3:6], questions, answers, strict=True):
+        assert_same(answer.to_dict(), PENGI.ask(audio, question).to_dict())
+        assert answer.question == question
+    with pytest.raises(InputError, match="2 questions were given for 3 recordings"):
+        PENGI.ask(SIXTEEN[:3], questions[:2])
+    with pytest.raises(InputError, match="empty"):
+        PENGI.ask(SIXTEEN[:2], ["what?", " "])
+
+
+def test_questions_stay_with_their_recordings_when_others_fail() -> None:
+    audio = [SIXTEEN[3], b"no audio", SIXTEEN[5]]
+    first, bad, last = PENGI.ask(audio, ["one?", "two?", "three?"], on_error="return")
+    assert (first.question, last.question) == ("one?", "three?")
+    assert isinstance(bad, AudioError)
+    assert last.text == PENGI.ask(SIXTEEN[5], "three?").text
+
+
+def test_a_timeline_tells_how_far_it_is_and_can_be_ended() -> None:
+    told: list[float] = []
+    timeline = PENGI.timeline(recording(tone(40.0)), window_s=1.0, hop_s=1.0, progress=told.append)
+    assert told == [16.0, 32.0, 40.0]
+    assert timeline.duration_s == 40.0
+
+    def enough(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        PENGI.timeline(recording(tone(40.0)), window_s=1.0, hop_s=1.0, progress=enough)
+
+
+def test_rate_and_tokens() -> None:
+    assert PENGI.sample_rate == RATE
+    assert PENGI.count_tokens("") == 0
+    assert PENGI.count_tokens("two words") == len(PENGI.model.language_model.encode("two words")) > 1
+
+
 def test_real_recordings_in_a_batch(shared_data: Path) -> None:
     with (shared_data / "manifest.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines][::700]

@@ -154,6 +154,19 @@ class Pengi:
 
         return self._each(audio, answer, on_error)
 
+    def events(self, audio: Any, *, options: DecodeOptions | None = None, on_error: OnError = "raise") -> Any:
+        """The sound events alone, as a tuple of :class:`Event`: those of :meth:`describe`, at half its cost."""
+        prompt = templates.PROMPTS["events"][0]
+
+        def answer(encoded: Sequence[Encoded]) -> list[tuple[Event, ...]]:
+            found = self._generate(encoded, [prompt] * len(encoded), options or DESCRIBE)
+            return [
+                (Event(SILENCE, 1.0),) if recording.level_db < SILENCE_DB else self._events(beams)
+                for recording, beams in zip(encoded, found, strict=True)
+            ]
+
+        return self._each(audio, answer, on_error)
+
     def generate(
         self,
         audio: Any,
@@ -188,21 +201,37 @@ class Pengi:
         return self._each(audio, answer, on_error)
 
     def ask(
-        self, audio: Any, question: str, *, options: DecodeOptions | None = None, on_error: OnError = "raise"
+        self,
+        audio: Any,
+        question: str | Sequence[str],
+        *,
+        options: DecodeOptions | None = None,
+        on_error: OnError = "raise",
     ) -> Any:
         """Answer a question in free text, as :class:`Answer`.
 
+        Args:
+            audio: one recording or a list.
+            question: one for all recordings, or one for each.
+            options: how to search.
+            on_error: see the class.
+
         Raises:
-            InputError: for an empty question, or one longer than the model can read.
+            InputError: for an empty question, one longer than the model can read, or not as many as recordings.
         """
-        if not question.strip():
+        questions = _for_each("questions", question, len(audio) if _is_many(audio) else 1)
+        if not all(asked.strip() for asked in questions):
             raise InputError("the question is empty")
-        prompt = templates.question_prompt(question)
-        self._check_length(prompt, "question")
+        prompts = [templates.question_prompt(asked) for asked in questions]
+        for prompt in dict.fromkeys(prompts):
+            self._check_length(prompt, "question")
 
         def answer(encoded: Sequence[Encoded]) -> list[Answer]:
-            texts = self._generate(encoded, [prompt] * len(encoded), options or ANSWER)
-            return [Answer(question, self._text(best[0]), _probability(best[0])) for best in texts]
+            texts = self._generate(encoded, [prompts[item.place] for item in encoded], options or ANSWER)
+            return [
+                Answer(questions[item.place], self._text(best[0]), _probability(best[0]))
+                for item, best in zip(encoded, texts, strict=True)
+            ]
 
         return self._each(audio, answer, on_error)
 
@@ -255,6 +284,25 @@ class Pengi:
 
         return self._each(audio, answer, on_error)
 
+    def encode(self, audio: Any, *, on_error: OnError = "raise") -> Any:
+        """What is kept of a recording, as :class:`Encoded`; every method but ``timeline`` takes it in place of the
+        recording, so that what is asked about several times is decoded and heard once."""
+        return self._each(audio, list, on_error)
+
+    def windows(self, source: AudioSource) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """A recording of any length cut as the model hears it, in bounded memory: start in seconds, and ``float32[S]``
+        at :attr:`sample_rate`.
+
+        Raises:
+            AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
+        """
+        window = round(self._window_s * self._rate)
+        blocks = reference.heard(source, self._rate, window, self.quirks)
+        # A tail too short to be understood belongs to the window before it, as in a timeline.
+        tail = round(SHORTEST_SEGMENT_S * self._rate)
+        for start, window_S in sliding(blocks, window, window, min_tail=tail):
+            yield start / self._rate, window_S
+
     def audio_embeddings(self, audio: Any, *, branch: int = 0, on_error: OnError = "raise") -> Any:
         """What m1 reads of a recording: ``float32[T, D]``.
 
@@ -302,7 +350,13 @@ class Pengi:
         return rows[0] if isinstance(prompts, str) else rows
 
     def timeline(
-        self, audio: Any, *, window_s: float = WINDOW_S, hop_s: float = HOP_S, on_error: OnError = "raise"
+        self,
+        audio: Any,
+        *,
+        window_s: float = WINDOW_S,
+        hop_s: float = HOP_S,
+        progress: Callable[[float], None] | None = None,
+        on_error: OnError = "raise",
     ) -> Any:
         """What happens when, for audio of any length in bounded memory, as :class:`Timeline`.
 
@@ -310,6 +364,7 @@ class Pengi:
             audio: one recording or a list.
             window_s: length of the stretches that are heard on their own, in seconds.
             hop_s: time from the start of one to the start of the next, at most ``window_s``.
+            progress: called every few windows with the seconds heard so far; what it raises ends the work.
             on_error: see the class.
 
         Raises:
@@ -323,7 +378,7 @@ class Pengi:
             )
 
         def one(source: AudioSource) -> Timeline:
-            return self._timeline(source, window_s, hop_s)
+            return self._timeline(source, window_s, hop_s, progress)
 
         return _map(audio, one, on_error)
 
@@ -332,6 +387,15 @@ class Pengi:
         if self.model.text_encoder is not None:
             return self.model.text_encoder
         return SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2")).to(self.device)
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz, what every recording is brought to before it is heard."""
+        return self._rate
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens of the language model a text is."""
+        return len(self.model.language_model.encode(text))
 
     @property
     def _rate(self) -> int:
@@ -358,7 +422,7 @@ class Pengi:
                     results[place] = result
         return results if many else results[0]
 
-    def _encode_all(self, sources: Sequence[AudioSource], on_error: OnError) -> list[Encoded | PengiError]:
+    def _encode_all(self, sources: Sequence[AudioSource | Encoded], on_error: OnError) -> list[Encoded | PengiError]:
         """Audio tokens of all recordings; windows of different recordings share a batch."""
         parts: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
         samples: dict[int, int] = defaultdict(int)
@@ -367,8 +431,10 @@ class Pengi:
 
         def windows() -> Iterator[tuple[int, NDArray[np.float32]]]:
             for place, source in enumerate(sources):
+                if isinstance(source, Encoded):
+                    continue
                 try:
-                    for window_S in self._windows(source):
+                    for _, window_S in self.windows(source):
                         samples[place] += len(window_S)
                         levels[place] = max(levels[place], rms_db(window_S))
                         yield place, window_S
@@ -380,30 +446,22 @@ class Pengi:
         for batch in _batched(windows(), WINDOWS):
             for (place, _), tokens in zip(batch, self._encode([window for _, window in batch]), strict=True):
                 parts[place].append(tokens)
-        return [
-            errors[place]
-            if place in errors
-            else Encoded(
-                tuple(torch.cat(branch) for branch in zip(*parts[place], strict=True)),
-                samples[place] / self._rate,
-                levels[place],
-                place,
-            )
-            for place in range(len(sources))
-        ]
+
+        def outcome(place: int, source: AudioSource | Encoded) -> Encoded | PengiError:
+            if isinstance(source, Encoded):
+                return replace(source, place=place)
+            if place in errors:
+                return errors[place]
+            tokens = tuple(torch.cat(branch) for branch in zip(*parts[place], strict=True))
+            return Encoded(tokens, samples[place] / self._rate, levels[place], place)
+
+        return [outcome(place, source) for place, source in enumerate(sources)]
 
     def _check_length(self, prompt: str, what: str) -> None:
         """Refuse what would be cut: an answer to half a question is worse than none."""
         most = self.model.config.text.max_tokens
         if self.model.text_encoder is None and len(self.model.language_model.encode(prompt)) > most:
             raise InputError(f"the {what} is too long; about {most // 2} words can be read")
-
-    def _windows(self, source: AudioSource) -> Iterator[NDArray[np.float32]]:
-        window = round(self._window_s * self._rate)
-        blocks = reference.heard(source, self._rate, window, self.quirks)
-        # A tail too short to be understood belongs to the window before it, as in a timeline.
-        tail = round(SHORTEST_SEGMENT_S * self._rate)
-        return (window_S for _, window_S in sliding(blocks, window, window, min_tail=tail))
 
     @torch.inference_mode()
     def _encode(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[Tensor, ...]]:
@@ -523,7 +581,9 @@ class Pengi:
             for text, row in zip(texts, cosine_BL, strict=True)
         ]
 
-    def _timeline(self, source: AudioSource, window_s: float, hop_s: float) -> Timeline:
+    def _timeline(
+        self, source: AudioSource, window_s: float, hop_s: float, progress: Callable[[float], None] | None
+    ) -> Timeline:
         segments: list[Segment] = []
         end_s = 0.0
         windows = _timed_windows(source, self._rate, window_s, hop_s)
@@ -534,6 +594,8 @@ class Pengi:
                     segments[-1] = replace(segments[-1], end_s=end_s)
                     continue
                 _append(segments, Segment(start_s, end_s, text, confidence))
+            if progress is not None:
+                progress(end_s)
         return Timeline(tuple(segments), end_s)
 
     @torch.inference_mode()

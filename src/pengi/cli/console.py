@@ -83,12 +83,12 @@ def say_json(value: object) -> None:
 
 def say_error(sentence: str) -> None:
     """Print one sentence on stderr."""
-    _stderr().print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
+    stderr().print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
 
 
 def say_note(sentence: str) -> None:
     """Print a remark on stderr."""
-    _stderr().print(Text(sentence, style="dim"), soft_wrap=True)
+    stderr().print(Text(sentence, style="dim"), soft_wrap=True)
 
 
 @contextmanager
@@ -118,6 +118,10 @@ class Waiting:
     def advance(self, count: int) -> None:
         self._bar.advance(self._task, count)
 
+    def reach(self, done: int, total: int) -> None:
+        """Set the bar, where the total is only known on the way."""
+        self._bar.update(self._task, completed=done, total=total)
+
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Print inside: stdout and stderr may be the same terminal, where a bar and a result would mix."""
@@ -139,7 +143,7 @@ def progress(doing: str, total: int | None = None) -> Iterator[Waiting]:
         TextColumn("{task.description}", markup=False),
         *columns,
         TimeElapsedColumn(),
-        console=_stderr(),
+        console=stderr(),
         transient=True,
         redirect_stdout=False,
         disable=not sys.stderr.isatty(),
@@ -148,7 +152,8 @@ def progress(doing: str, total: int | None = None) -> Iterator[Waiting]:
         yield Waiting(bar, bar.add_task(doing, total=total))
 
 
-def _stderr() -> Console:
+def stderr() -> Console:
+    """The console of everything that is no result."""
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -105,7 +105,7 @@ def classify(
     debug: Debug = False,
 ) -> None:
     """Choose among labels of your own."""
-    choices = _choices(labels, labels_file)
+    choices = chosen_labels(labels, labels_file)
     engine = load_model(model, device)
     over_files(
         files,
@@ -134,12 +134,17 @@ def timeline(
     for name, seconds in (("--window", window), ("--hop", hop)):
         if seconds is not None and not seconds > 0:
             raise InputError(f"{name} must be more than 0 seconds, not {seconds:g}")
-    chosen = {name: seconds for name, seconds in given.items() if seconds is not None}
+    chosen: dict[str, Any] = {name: seconds for name, seconds in given.items() if seconds is not None}
     engine = load_model(model, device)
     over_files([file], lambda part: engine.timeline(part, **chosen, on_error="return"), _show_timeline, as_json=json)
 
 
-def _choices(labels: str | None, labels_file: Path | None) -> list[str]:
+def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
+    """The choices of either ``--labels`` or ``--labels-file``.
+
+    Raises:
+        InputError: neither or both are given, or no label is in it.
+    """
     if (labels is None) == (labels_file is None):
         raise InputError('give the choices with either --labels "dog, rain, siren" or --labels-file FILE')
     if labels_file is not None:

@@ -1,0 +1,8 @@
+"""A collection of recordings that can be searched by words, by meaning and by sound."""
+
+from __future__ import annotations
+
+from pengi.retrieval.collection import MODES, Collection, Hit
+from pengi.retrieval.updating import Changes
+
+__all__ = ["MODES", "Changes", "Collection", "Hit"]

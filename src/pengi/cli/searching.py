@@ -1,0 +1,112 @@
+"""``index`` and ``search``: a folder of recordings becomes a collection that can be asked for sounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pengi.cli.console import EXIT_USER, announced, guarded, progress, say, say_error, say_json, say_note
+from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model
+from pengi.cli.session import clock, load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pengi.retrieval.collection import Hit, Mode
+    from pengi.retrieval.updating import Changes
+
+_URL = "a folder, or a URI of an object store such as s3://bucket/index"
+
+
+@guarded
+def index(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Recordings, at any depth.", show_default=False)],
+    db: Annotated[str, typer.Option("--db", metavar="PATH", help=f"The index: {_URL}.", show_default=False)],
+    model: Model = DEFAULT_MODEL,
+    json: Json = False,
+    device: Device = AUTO,
+    debug: Debug = False,
+) -> None:
+    """Listen to a folder once, so that it can be searched; again, for what is new, changed or gone."""
+    from pengi.retrieval import Collection
+    from pengi.retrieval.updating import recordings_below
+
+    recordings_below(folder)  # a wrong folder or index is told before a model is loaded
+    collection = Collection.open(db, create=True)
+    engine = load_model(model, device)
+    with progress("Listening", 0) as waiting:
+        changes = collection.update(folder, engine, waiting.reach)
+    for path, error in changes.failed:
+        say_error(error if path in error else f"{path}: {error}")
+    if json:
+        say_json({"db": db, "windows_in_all": len(collection), **changes.to_dict()})
+    else:
+        say(Text(_summary(changes, len(collection))))
+    if changes.failed:
+        raise typer.Exit(EXIT_USER)
+
+
+@guarded
+def search(
+    path: Annotated[str, typer.Argument(metavar="PATH", help=f"The index: {_URL}.", show_default=False)],
+    query: Annotated[
+        str | None, typer.Argument(metavar="[QUERY]", help="What to find, in plain words.", show_default=False)
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option("--like", metavar="FILE", help="A recording that hits should sound like.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="SQL", help='What hits must meet, such as "duration_s > 5".'),
+    ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(metavar="MODE", help="hybrid; text: full text alone; vector: embeddings alone."),
+    ] = "hybrid",
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many hits.")] = 10,
+    json: Json = False,
+    device: Device = AUTO,
+    debug: Debug = False,
+) -> None:
+    """Find recordings in an index by words, by a recording, or by both."""
+    from pengi.retrieval import Collection
+
+    with announced("Searching"):
+        collection = Collection.open(path, device=device)
+        hits = collection.search(query, like, where, limit, cast("Mode", mode))
+    if json:
+        say_json([hit.to_dict() for hit in hits])
+    elif hits:
+        say(_table(hits))
+    else:
+        say_note("nothing was found")
+
+
+def _summary(changes: Changes, windows: int) -> str:
+    counts = {
+        "new": changes.added,
+        "changed": changes.changed,
+        "moved or copied": changes.copied,
+        "unchanged": changes.unchanged,
+        "removed": changes.removed,
+        "unusable": len(changes.failed),
+    }
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    return f"{', '.join(told)}; {windows} windows in the index"
+
+
+def _table(hits: Sequence[Hit]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("score", justify="right", style="dim", no_wrap=True)
+    table.add_column("time", no_wrap=True)
+    table.add_column("file", style="bold", overflow="fold")
+    table.add_column("what is heard")
+    for hit in hits:
+        whole = float(hit.start_s).is_integer() and float(hit.end_s).is_integer()
+        time = f"{clock(hit.start_s, tenths=not whole)} - {clock(hit.end_s, tenths=not whole)}"
+        table.add_row(f"{hit.score:.2f}", time, Text(hit.path), Text(hit.text))
+    return table

@@ -1,0 +1,369 @@
+"""The LanceDB table behind a collection: a row for every window of every recording.
+
+All rows of a recording are written in one transaction, and so is a replacement of them, so a reader sees a recording
+whole, in its old or in its new state, and a writer that is killed leaves nothing half done.
+
+Shape suffixes: N rows, V words, D features.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.data.recordings import is_url
+from pengi.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAME, WORDS_NAME = "recordings", "words"
+FORMAT = 1
+TEXT, WORDS, AUDIO = "text_vector", "words_vector", "audio_vector"
+DOCUMENT = "document"
+ANN_FROM_ROWS = 50_000
+"""Below this every vector is compared with the query; from here on an approximate index is built."""
+PROBED = 40
+REFINED = 5
+"""Of an approximate search: partitions looked into, and how many times the wanted rows are then compared exactly."""
+FRAGMENTS_BEFORE_COMPACTION = 64
+KEPT_FOR = timedelta(hours=1)
+"""How long a reader may go on with a state of the table that has been replaced."""
+_PATHS_PER_STATEMENT = 200
+_COPIES_PER_WRITE = 50  # recordings; of hours each, their vectors fill 100 MB
+_KEY = b"pengi"
+_SHOWN = ("path", "start_s", "end_s", "duration_s", "text", "tags")
+_PLACE_IN_SOURCE = re.compile(r",? /\S+\.rs:\d+:\d+")
+_FAILURES = (OSError, RuntimeError, ValueError)  # what LanceDB raises for all that goes wrong inside it
+
+
+@dataclass(frozen=True)
+class About:
+    """What an index was made with; stored in the table's schema."""
+
+    model: str
+    fingerprint: str
+    """Hash of what decides the model's answers."""
+    text_dim: int
+    words_dim: int
+    """0 for a model without classes in words."""
+    audio_dim: int
+    format: int = FORMAT
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Features of each column of vectors."""
+        dims = {TEXT: self.text_dim, WORDS: self.words_dim, AUDIO: self.audio_dim}
+        return {column: dim for column, dim in dims.items() if dim}
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A recording as it was when it was heard."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is stored of a stretch of a recording."""
+
+    start_s: float
+    end_s: float
+    duration_s: float
+    text: str
+    tags: tuple[str, ...]
+    document: str
+    """What full-text search reads: the text, and the likeliest words, however unlikely."""
+    vectors: dict[str, NDArray[np.float32]]
+
+    def to_row(self) -> dict[str, Any]:
+        """Columns of the table."""
+        return {name: value for name, value in vars(self).items() if name != "vectors"} | self.vectors
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row of one ranking."""
+
+    path: str
+    start_s: float
+    end_s: float
+    duration_s: float
+    text: str
+    tags: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, float]:
+        """What tells a window from all others."""
+        return self.path, self.start_s
+
+
+class RecordingsTable:
+    """One index: searching it, and writing whole recordings. Any number may read while one writes."""
+
+    def __init__(self, database: Any, table: Any, about: About) -> None:
+        self._database = database
+        self._table = table
+        self.about = about
+
+    @classmethod
+    def open(cls, location: str) -> RecordingsTable | None:
+        """The index at a folder or an object store's URI; None if there is none.
+
+        Raises:
+            InputError: LanceDB is missing, the location cannot be reached, or what is there is no index of this kind.
+        """
+        if not is_url(location) and not Path(location, f"{NAME}.lance").is_dir():
+            return None
+        database = _connect(location)
+        try:
+            table = database.open_table(NAME)
+        except _FAILURES as error:
+            if "not found" in str(error).lower():  # also where creating it was cut short
+                return None
+            raise InputError(f"the index '{location}' cannot be opened: {_sentence(error)}") from error
+        stored = (table.schema.metadata or {}).get(_KEY)
+        if stored is None:
+            raise InputError(f"'{location}' holds a table '{NAME}' that pengi index did not make")
+        values = json.loads(stored)
+        if values.get("format") != FORMAT:
+            raise InputError(f"'{location}' was made by another version of pengi; index the recordings anew")
+        return cls(database, table, About(**{field.name: values[field.name] for field in fields(About)}))
+
+    @classmethod
+    def create(cls, location: str, about: About, words_VD: NDArray[np.float32] | None = None) -> RecordingsTable:
+        """A new, empty index.
+
+        Args:
+            location: a folder or an object store's URI.
+            about: what it is made with.
+            words_VD: sentence embeddings of the words that ``words_vector`` is about.
+
+        Raises:
+            InputError: LanceDB is missing or the location cannot be written.
+        """
+        import pyarrow as pa
+
+        try:
+            database = _connect(location)
+            if words_VD is not None:  # first, so that an index never lacks them
+                vectors = _fixed_size_lists(words_VD.astype(np.float32), words_VD.shape[1])
+                database.drop_table(WORDS_NAME, ignore_missing=True)
+                database.create_table(WORDS_NAME, data=pa.table({"vector": vectors}))
+            table = database.create_table(NAME, schema=_schema(about), exist_ok=True)
+        except _FAILURES as error:
+            raise InputError(f"no index can be written at '{location}': {_sentence(error)}") from error
+        return cls(database, table, about)
+
+    def prepare(self) -> None:
+        """Make sure that the generated text can be searched; comes before anything is written."""
+        from lancedb.index import FTS
+
+        if not self._is_indexed(DOCUMENT):
+            self._table.create_index(DOCUMENT, config=FTS())
+
+    def words(self) -> NDArray[np.float32]:
+        """Sentence embeddings of the words that ``words_vector`` is about, ``float32[V, D]``."""
+        column = self._database.open_table(WORDS_NAME).to_arrow()["vector"].combine_chunks()
+        values: NDArray[np.float32] = column.flatten().to_numpy().reshape(self.about.words_dim, self.about.text_dim)
+        return values
+
+    def count(self) -> int:
+        """Windows in the index."""
+        return int(self._table.count_rows())
+
+    def stamps(self) -> dict[str, Stamp]:
+        """Every recording in the index, by path."""
+        known = {}
+        first_windows = self._table.search().where("start_s = 0").select(["path", "size", "mtime_ns", "sha256"])
+        for batch in first_windows.to_batches(8192):
+            for row in batch.to_pylist():
+                known[row["path"]] = Stamp(row["size"], row["mtime_ns"], row["sha256"])
+        return known
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write recordings that are not in the index."""
+        if rows:
+            self.add_columns({name: [row[name] for row in rows] for name in rows[0]})
+
+    def add_columns(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
+        """As :meth:`add`, of rows that are given column by column."""
+        self._table.add(self._arrow(columns))
+
+    def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write recordings in place of what the index holds of them, in one transaction."""
+        if rows:
+            self._replace(self._arrow({name: [row[name] for row in rows] for name in rows[0]}))
+
+    def copy(self, copies: Sequence[tuple[str, str, Stamp]]) -> None:
+        """Let recordings, each given as the path it is known by, its own path and its stamp, take over what is known.
+
+        What the index holds of them is replaced.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for start in range(0, len(copies), _COPIES_PER_WRITE):
+            part = copies[start : start + _COPIES_PER_WRITE]
+            stored = self._table.search().where(_is_one_of(source for source, _, _ in part)).to_arrow()
+            taken = []
+            for source, path, stamp in part:
+                rows = stored.filter(pc.field("path") == source)
+                for name, value in {"path": path, **asdict(stamp)}.items():
+                    place = rows.schema.get_field_index(name)
+                    rows = rows.set_column(place, rows.schema.field(name), pa.array([value] * len(rows)))
+                taken.append(rows)
+            self._replace(pa.concat_tables(taken))
+
+    def restamp(self, stamps: Mapping[str, Stamp]) -> None:
+        """Note new times of recordings whose content is the same."""
+        import pyarrow as pa
+
+        if stamps:
+            columns = {"path": list(stamps), "mtime_ns": [stamp.mtime_ns for stamp in stamps.values()]}
+            self._table.merge_insert("path").when_matched_update_all().execute(pa.table(columns))
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Forget recordings."""
+        remaining = list(paths)
+        for start in range(0, len(remaining), _PATHS_PER_STATEMENT):
+            self._table.delete(_is_one_of(remaining[start : start + _PATHS_PER_STATEMENT]))
+
+    def tidy(self, *, finished: bool) -> None:
+        """Merge small fragments and bring the indexes up to date; while a long run goes on, only if there are many."""
+        fragments = self._table.stats()["fragment_stats"]["num_small_fragments"]
+        if finished or fragments >= FRAGMENTS_BEFORE_COMPACTION:
+            self._index_vectors()
+            self._table.optimize(cleanup_older_than=KEPT_FOR)
+
+    def by_words(self, text: str, where: str | None, limit: int) -> list[Found]:
+        """Windows by BM25 of their generated text, the best first.
+
+        Raises:
+            InputError: for a filter that makes no sense.
+        """
+        if not self._is_indexed(DOCUMENT):  # a first update was cut short before it wrote anything
+            return []
+        query = self._table.search(text, query_type="fts", fts_columns=DOCUMENT)
+        return self._run(query, where, limit, "_score")
+
+    def by_vector(
+        self, column: str, vector_D: NDArray[np.floating[Any]], where: str | None, limit: int, *, exact: bool = False
+    ) -> list[Found]:
+        """Windows by the cosine of a vector, the nearest first; ``exact`` compares all of them, however many.
+
+        Raises:
+            InputError: for a filter that makes no sense.
+        """
+        padded = np.pad(vector_D.astype(np.float32), (0, _stored_dim(len(vector_D)) - len(vector_D)))
+        query = self._table.search(padded, vector_column_name=column).distance_type("cosine")
+        query = query.bypass_vector_index() if exact else query.nprobes(PROBED).refine_factor(REFINED)
+        return self._run(query, where, limit, "_distance")
+
+    def _run(self, query: Any, where: str | None, limit: int, score: str) -> list[Found]:
+        if where is not None:
+            query = query.where(where, prefilter=True)
+        try:
+            rows = query.select([*_SHOWN, score]).limit(limit).to_list()
+        except _FAILURES as error:
+            if where is None:
+                raise
+            raise InputError(f"the filter '{where}' cannot be used: {_sentence(error)}") from error
+        return [Found(**{name: row[name] for name in _SHOWN} | {"tags": tuple(row["tags"])}) for row in rows]
+
+    def _index_vectors(self) -> None:
+        """Approximate indexes for the vectors of a table that has become large."""
+        from lancedb.index import IvfRq
+
+        if self.count() >= ANN_FROM_ROWS:
+            for column in self.about.dims:
+                if not self._is_indexed(column):
+                    # RaBitQ needs no codebook: built many times faster than product quantisation, found as well.
+                    self._table.create_index(column, config=IvfRq(distance_type="cosine"))
+
+    def _is_indexed(self, column: str) -> bool:
+        return any(column in index.columns for index in self._table.list_indices())
+
+    def _replace(self, rows: pa.Table) -> None:
+        (
+            self._table.merge_insert(["path", "start_s"])
+            .when_matched_update_all()
+            .when_not_matched_insert_all()
+            .when_not_matched_by_source_delete(_is_one_of(rows["path"].unique().to_pylist()))
+            .execute(rows)
+        )
+
+    def _arrow(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pa.Table:
+        import pyarrow as pa
+
+        schema = _schema(self.about)
+        vectors = {
+            name: _fixed_size_lists(np.asarray(columns[name]).astype(np.float16), _stored_dim(dim))
+            for name, dim in self.about.dims.items()
+        }
+        return pa.table({name: vectors.get(name, columns[name]) for name in schema.names}, schema=schema)
+
+
+def _schema(about: About) -> pa.Schema:
+    import pyarrow as pa
+
+    columns = [
+        ("path", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("text", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        (DOCUMENT, pa.string()),
+        *((name, pa.list_(pa.float16(), _stored_dim(dim))) for name, dim in about.dims.items()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("sha256", pa.string()),
+    ]
+    return pa.schema(columns, metadata={_KEY: json.dumps(asdict(about))})
+
+
+def _stored_dim(dim: int) -> int:
+    """Vectors are filled up with zeros to whole bytes of bits, which the approximate index asks for."""
+    return -(-dim // 8) * 8
+
+
+def _fixed_size_lists(vectors_ND: NDArray[Any], dim: int) -> pa.Array:
+    import pyarrow as pa
+
+    padded_ND = np.pad(vectors_ND, ((0, 0), (0, dim - vectors_ND.shape[1])))
+    return pa.FixedSizeListArray.from_arrays(pa.array(padded_ND.reshape(-1)), dim)
+
+
+def _connect(location: str) -> Any:
+    try:
+        import lancedb
+    except ImportError as error:
+        raise InputError("an index needs lancedb; install it with: pip install 'pengi[search]'") from error
+    try:
+        # Every query sees the newest state of the table.
+        return lancedb.connect(location, read_consistency_interval=timedelta(0))
+    except _FAILURES as error:
+        raise InputError(f"'{location}' cannot hold an index: {_sentence(error)}") from error
+
+
+def _is_one_of(paths: Iterable[str]) -> str:
+    quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    return f"path IN ({quoted})"
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of what LanceDB says, without the place in its own source."""
+    text = _PLACE_IN_SOURCE.sub("", str(error).strip().split("\n", 1)[0])
+    return text.removeprefix("Invalid input, ").removeprefix("lance error: ")
