@@ -306,6 +306,36 @@ class TestAbsurdHeaders:
         assert "damaged" in complaint(wav(bytes(2000), channels=0))
 
 
+class TestTooLong:
+    def test_stated_length_is_refused_before_anything_is_decoded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        soundfile.write(tmp_path / "a.flac", NOISE, RATE)
+        monkeypatch.setattr("pengi.audio.readers.SoundFileReader.blocks", None)
+        with pytest.raises(AudioError, match=r"longer than the 1\.5 seconds that are accepted"):
+            list(stream(tmp_path / "a.flac", RATE, longest_s=1.5))
+
+    @pytest.mark.parametrize("rate", [RATE, 44_100])
+    def test_unstated_length_is_refused_once_it_shows(self, rate: int, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "a.flac", NOISE, RATE)
+        content = bytearray((tmp_path / "a.flac").read_bytes())
+        content[21] &= 0xF0  # the 36 bits of the number of samples in STREAMINFO
+        content[22:26] = bytes(4)
+        blocks = stream(bytes(content), rate, block_s=0.1, longest_s=1.0)
+        heard: list[int] = []
+        with pytest.raises(AudioError, match="longer than the 1 seconds"):
+            heard.extend(map(len, blocks))
+        assert 0.5 * rate < sum(heard) <= rate + 1
+
+    def test_exactly_the_limit_and_a_part_within_it_are_fine(self) -> None:
+        for rate in (RATE, 11_025, 48_000):
+            assert sum(map(len, stream((NOISE, RATE), rate, longest_s=2.0))) == pytest.approx(2 * rate, abs=1)
+        assert sum(map(len, stream((NOISE, RATE), RATE, longest_s=1.0, offset_s=1.0))) == RATE
+        assert sum(map(len, stream((NOISE, RATE), RATE, longest_s=0.5, duration_s=0.5))) == RATE // 2
+        with pytest.raises(AudioError, match="longer"):
+            list(stream((NOISE, RATE), RATE, longest_s=0.5, duration_s=0.6))
+
+
 def test_one_bad_file_leaves_nothing_open(tmp_path: Path) -> None:
     path = tmp_path / "text.wav"
     path.write_text("no audio")

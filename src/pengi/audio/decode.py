@@ -116,16 +116,26 @@ def stream(
     block_s: float = BLOCK_S,
     offset_s: float = 0.0,
     duration_s: float | None = None,
+    longest_s: float = math.inf,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield what ``load`` would return in blocks ``float32[S]`` of about ``block_s`` seconds, none of them empty.
 
     Memory is bounded by the block, not by the recording, and the blocks put together equal the recording resampled at
-    once. Errors are those of ``load`` without its limit on length; they are raised while iterating.
+    once. Errors are those of ``load``, but its limit on length is replaced by ``longest_s``: a recording, or the part
+    asked for, that states to be longer is refused before anything is decoded, and one that turns out to be longer as
+    soon as it does. Errors are raised while iterating.
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, block_s)
     with _open(source, name) as reader:
-        yield from _resampled_blocks(reader, name, sample_rate, offset_s, duration_s, block_s)
+        if min(_stated_s(reader, offset_s), math.inf if duration_s is None else duration_s) > longest_s:
+            raise _longer_than(name, longest_s)
+        streamed = 0
+        for block in _resampled_blocks(reader, name, sample_rate, offset_s, duration_s, block_s):
+            streamed += len(block)
+            if streamed - 1 > longest_s * sample_rate:  # resampling may round up to one sample more
+                raise _longer_than(name, longest_s)
+            yield block
 
 
 def describe_source(source: AudioSource) -> str:
@@ -313,8 +323,17 @@ def _resampled(blocks: Iterator[NDArray[np.float32]], rate_in: int, rate_out: in
         yield resampled
 
 
+def _stated_s(reader: Reader, offset_s: float) -> float:
+    """Seconds from the offset to the end as the file states it; 0 where only decoding tells."""
+    return 0.0 if reader.stated_duration_s is None else reader.stated_duration_s - offset_s
+
+
 def _no_samples(name: str) -> AudioError:
     return AudioError(f"'{name}' holds no audio samples")
+
+
+def _longer_than(name: str, longest_s: float) -> AudioError:
+    return AudioError(f"'{name}' is longer than the {longest_s:g} seconds that are accepted")
 
 
 def _too_long(name: str) -> AudioError:

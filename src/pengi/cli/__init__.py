@@ -13,6 +13,9 @@ from pengi.cli.importing import import_official
 from pengi.cli.listening import ask, classify, describe, timeline
 from pengi.cli.models import models, pull
 from pengi.cli.probing import probe
+from pengi.cli.running import run
+from pengi.cli.searching import index, search
+from pengi.cli.serving import serve
 from pengi.cli.training import train
 
 __all__ = ["app", "main"]
@@ -48,12 +51,16 @@ def _pengi(
     """Ask a recording questions in plain words."""
 
 
-_LISTEN, _MODELS = "Listen", "Measure and train"
+_LISTEN, _COLLECTIONS, _MODELS = "Listen", "Collections", "Measure and train"
 app.command(rich_help_panel=_LISTEN)(describe)
 app.command(rich_help_panel=_LISTEN)(ask)
 app.command(rich_help_panel=_LISTEN)(classify)
 app.command(rich_help_panel=_LISTEN)(timeline)
 app.command(rich_help_panel=_LISTEN)(embed)
+app.command(rich_help_panel=_COLLECTIONS)(run)
+app.command(rich_help_panel=_COLLECTIONS)(index)
+app.command(rich_help_panel=_COLLECTIONS)(search)
+app.command(rich_help_panel=_COLLECTIONS)(serve)
 app.add_typer(evaluation, name="eval", rich_help_panel=_MODELS)
 app.command(rich_help_panel=_MODELS)(probe)
 app.command(rich_help_panel=_MODELS)(train)

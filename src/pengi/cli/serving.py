@@ -1,0 +1,149 @@
+"""``serve``: the model behind HTTP, for programs and for people."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pengi.cli.console import guarded, say_json, say_note
+from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Model
+from pengi.cli.session import load_model
+from pengi.errors import InputError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from pengi.serving.settings import ServingSettings
+
+_LIMITS = "Limits"
+
+
+@guarded
+def serve(
+    host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen; 0.0.0.0 for everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="0 takes any free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="PENGI_API_KEY",
+            show_envvar=True,
+            help="Ask every request for this key; better given by the environment, where others do not see it.",
+        ),
+    ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Show a page for people at /.")] = True,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="A collection that the page searches, see 'pengi index'.", show_default=False
+        ),
+    ] = None,
+    max_upload_mb: Annotated[float, typer.Option(metavar="MB", help="Largest upload.", rich_help_panel=_LIMITS)] = 25.0,
+    max_seconds: Annotated[
+        float, typer.Option(metavar="S", help="Longest recording.", rich_help_panel=_LIMITS)
+    ] = 600.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="S", help="Longest time for a request.", rich_help_panel=_LIMITS)
+    ] = 120.0,
+    queue: Annotated[
+        int,
+        typer.Option(metavar="N", help="Most requests at once; more are told to come again.", rich_help_panel=_LIMITS),
+    ] = 64,
+    batch: Annotated[
+        int, typer.Option(metavar="N", help="Most recordings in one call of the model.", rich_help_panel=_LIMITS)
+    ] = 8,
+    model: Model = DEFAULT_MODEL,
+    json: Annotated[bool, typer.Option("--json", help="Once ready, print the address as JSON on stdout.")] = False,
+    device: Device = AUTO,
+    debug: Debug = False,
+) -> None:
+    """Answer over HTTP: OpenAI's protocol, uploads, and a page in the browser."""
+    _require_extra(page)
+    from pengi.serving.settings import ServingSettings
+
+    settings = ServingSettings.parse(
+        {
+            "host": host,
+            "port": port,
+            "api_key": api_key,
+            "max_upload_mb": max_upload_mb,
+            "max_seconds": max_seconds,
+            "timeout_s": timeout,
+            "queue": queue,
+            "batch": batch,
+            "page": page,
+            "index": index,
+        },
+        "pengi serve",
+    )
+    if settings.index is not None and not settings.page:
+        raise InputError("--index is searched on the page; leave --no-page out")
+    with closing(_bound(settings)) as listening:
+        app = _application(settings, model, device)
+        url = _url(settings.host, listening.getsockname()[1])
+        from pengi.serving.server import Server
+
+        Server(app, settings, lambda: _announce(url, model, settings, as_json=json), verbose=debug).run([listening])
+
+
+def _require_extra(page: bool) -> None:
+    """Say at once, before a model is loaded, that the extra is missing.
+
+    Raises:
+        InputError: if it is.
+    """
+    for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart", *(["gradio"] if page else [])):
+        if find_spec(name) is None:
+            raise InputError(
+                f"the server needs {name}, which is not installed; run: pip install -c constraints.txt 'pengi[serve]'"
+            )
+
+
+def _bound(settings: ServingSettings) -> socket.socket:
+    """A socket at the address, which does not listen yet.
+
+    Raises:
+        InputError: if the address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"cannot listen at {settings.host} port {settings.port} ({error.strerror or error}); "
+            "choose another address with --host and --port"
+        ) from error
+    return listening
+
+
+def _application(settings: ServingSettings, model: str, device: str) -> FastAPI:
+    engine = load_model(model, device)
+    collection = None
+    if settings.index is not None:
+        from pengi.retrieval import Collection
+
+        collection = Collection.open(settings.index)
+    from pengi.serving.app import create_app
+
+    return create_app(engine, settings, collection=collection)
+
+
+def _announce(url: str, model: str, settings: ServingSettings, *, as_json: bool) -> None:
+    if as_json:
+        say_json({"url": url, "model": model, "pid": os.getpid()})
+    say_note(f"{model} listens at {url} (Ctrl-C stops)" + (f"; the page: {url}/" if settings.page else ""))
+    if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        say_note("anyone who can reach this address may use it; --api-key asks for a key")
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,194 @@
+"""The same job on Ray Data (``pip install 'pengi[cluster]'``): one model for each actor, on a laptop or a cluster.
+
+Ray shares the names out, keeps the actors busy and starts them again when a machine is lost; each actor does with its
+share what :mod:`pengi.jobs.pipeline` does here, and the rows come back to this process, which alone writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from pengi.checkpoint import model_hash
+from pengi.engine import Pengi
+from pengi.errors import CheckpointError, InputError, PengiError
+from pengi.jobs.pipeline import Item, Pipeline
+from pengi.jobs.tables import arrow
+from pengi.jobs.tasks import Job, Row
+
+log = logging.getLogger(__name__)
+
+BATCHES_A_CALL = 4
+"""Batches of one call of an actor, so that most of them are decoded while the model works on those before."""
+BLOCKS_OF_ONE_SIZE = 1_000
+MOST_A_BLOCK = 4_096
+_ROW, _WRONG = "row", "wrong"
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Where the models run."""
+
+    address: str | None = None
+    """Of a running cluster, as ``auto``; a cluster of this machine is started and ended with the job without one."""
+    count: int | None = None
+    """How many; as many as the cluster has room for, if not given."""
+    cpus: float = 2.0
+    """Of each; also the threads that a model on a CPU uses."""
+    gpus: float = 0.0
+    """Of each; 0.5 lets two share one."""
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise InputError(f"there must be at least 1 actor, not {self.count}")
+        if not self.cpus > 0 or self.gpus < 0:
+            raise InputError(f"an actor needs some CPU and no less than 0 GPUs, not {self.cpus:g} and {self.gpus:g}")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an actor is started with."""
+
+    job: Job
+    model: str
+    model_sha256: str
+    device: str
+    folder: str
+    """Where relative paths begin."""
+    batch: int
+    workers: int
+
+
+class Actor:
+    """Ray Data's callable: a table of names in, a table of rows out for each batch."""
+
+    def __init__(self, work: Work) -> None:
+        self._wrong: str | None = None
+        if Path(work.folder).is_dir():
+            os.chdir(work.folder)
+        try:
+            if model_hash(work.model) != work.model_sha256:
+                raise CheckpointError(f"a machine of the cluster has another model '{work.model}' than this one")
+            engine = Pengi.from_pretrained(work.model, device=work.device)
+            self._pipeline = Pipeline(engine, work.job, batch=work.batch, workers=work.workers)
+        except PengiError as error:
+            # An actor whose constructor raises is started again and again.
+            self._wrong = str(error)
+
+    def __call__(self, names: Any) -> Iterator[Any]:
+        pa = arrow()
+        try:
+            if self._wrong is not None:
+                raise PengiError(self._wrong)
+            for rows in self._pipeline.rows(map(_item, names.to_pylist())):
+                yield pa.table({_ROW: [json.dumps(row) for row in rows], _WRONG: pa.nulls(len(rows), pa.string())})
+        except PengiError as error:
+            yield pa.table({_ROW: pa.nulls(1, pa.string()), _WRONG: [str(error)]})
+
+
+def rows(items: Iterable[Item], work: Work, actors: Actors) -> Iterator[list[Row]]:
+    """The rows of the recordings, in the order in which they come back.
+
+    Raises:
+        InputError: no Ray, no cluster at the address, or more asked of this machine than it has.
+        PengiError: as :meth:`pengi.jobs.pipeline.Pipeline.rows`, and for a model that a machine lacks.
+    """
+    with _connected(actors) as ray:
+        count = _count(actors, ray.cluster_resources())
+        blocks = [ray.put(block) for block in _blocks(items, work.batch, count)]
+        count = min(count, len(blocks))
+        log.info("%d actors, each with %g CPUs and %g GPUs", count, actors.cpus, actors.gpus)
+        names = ray.data.from_arrow_refs(blocks)
+        answered = names.map_batches(
+            Actor,
+            batch_size=BATCHES_A_CALL * work.batch,
+            batch_format="pyarrow",
+            concurrency=count,
+            num_cpus=actors.cpus,
+            num_gpus=actors.gpus or None,
+            fn_constructor_args=(work,),
+        )
+        for block in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
+            wrong = next((sentence for sentence in block[_WRONG].to_pylist() if sentence is not None), None)
+            if wrong is not None:
+                raise PengiError(wrong)
+            yield [json.loads(row) for row in block[_ROW].to_pylist()]
+
+
+def _blocks(items: Iterable[Item], batch: int, count: int) -> Iterator[Any]:
+    """Tables of names. One table is one task of Ray, whose rows come back at its end; a kill loses what is under way.
+
+    So they are small, and grow where the list is long, lest a million names be tens of thousands of tasks. Of a list
+    too short for that every actor gets a share.
+    """
+    pa = arrow()
+    # A path may be any bytes, so it is none of Arrow's strings.
+    schema = pa.schema([("name", pa.string()), ("location", pa.binary()), ("error", pa.string())])
+    waiting = iter(items)
+    size = BATCHES_A_CALL * batch
+    first = list(islice(waiting, count * size))
+    waiting = chain(first, waiting)
+    if len(first) < count * size:
+        size = max(1, math.ceil(len(first) / count))
+    made = 0
+    while block := [vars(item) | {"location": os.fsencode(item.location)} for item in islice(waiting, size)]:
+        yield pa.Table.from_pylist(block, schema=schema)
+        made += 1
+        if made % BLOCKS_OF_ONE_SIZE == 0:
+            size = max(size, min(2 * size, MOST_A_BLOCK))
+
+
+def _item(row: dict[str, Any]) -> Item:
+    return Item(row["name"], os.fsdecode(row["location"]), row["error"])
+
+
+def _count(actors: Actors, resources: dict[str, float]) -> int:
+    """How many actors there will be."""
+    room = int(resources.get("CPU", 0.0) / actors.cpus)
+    if actors.gpus:
+        room = min(room, int(resources.get("GPU", 0.0) / actors.gpus))
+    # A cluster at an address may grow when it is asked for more.
+    if actors.address is None and room < (actors.count or 1):
+        raise InputError(
+            f"{actors.count or 1} actors with {actors.cpus:g} CPUs and {actors.gpus:g} GPUs each are more than this "
+            f"machine's {resources.get('CPU', 0.0):g} CPUs and {resources.get('GPU', 0.0):g} GPUs"
+        )
+    return actors.count or max(1, room)
+
+
+@contextmanager
+def _connected(actors: Actors) -> Iterator[Any]:
+    """The module ``ray``, connected; what was started here ends here."""
+    # Ray asks its makers' server to count users, unless it is told not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Below that its core writes remarks to stderr that are none of a user's business.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise InputError("this needs Ray; install it with: pip install 'pengi[cluster]'") from error
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if actors.address is None:
+            ray.init(include_dashboard=False, **quiet)
+        else:
+            ray.init(address=actors.address, **quiet)
+    except (ConnectionError, ValueError) as error:
+        raise InputError(f"there is no Ray cluster at '{actors.address}'") from error
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        yield ray
+    finally:
+        ray.shutdown()

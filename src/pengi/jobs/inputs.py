@@ -1,0 +1,192 @@
+"""Where the recordings of a job come from, one after the other: a folder, a pattern, a manifest, a list on stdin.
+
+Nothing here holds the whole list, so that a million names need no more memory than a thousand: a folder is walked, a
+manifest and stdin are read line by line. (Of a pattern, and only of a pattern, the names in one folder are held.)
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from pengi.data.manifest import Clip, validated
+from pengi.data.recordings import is_url
+from pengi.data.shards import AUDIO_SUFFIXES
+from pengi.errors import InputError, ManifestError
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One recording of a job."""
+
+    location: str
+    """What :func:`pengi.data.recordings.recording` reads: a path, or a stretch of a tar file."""
+    within: str
+    """Its place inside the folder or manifest, the same wherever that lies; it decides the shard."""
+    error: str | None = None
+    """Why it is known to be of no use, as a folder that cannot be listed."""
+
+
+class Listing:
+    """The recordings of a job. It may be iterated several times, but for stdin, and looks again each time.
+
+    Args:
+        given: a folder, which is searched at any depth for files that are named as audio, hidden ones and linked
+            folders left out; a manifest (``.jsonl``); a file; a pattern as of :mod:`glob`, ``**`` for any depth; ``-``
+            for paths on stdin, one a line.
+        shard: part i of n, counted from 1. A recording's part depends on its path inside the folder alone.
+        limit: of the recordings of the shard only so many, the first ones.
+        stdin: where paths are read, if they are.
+
+    Raises:
+        InputError: nothing is there, or the shard or limit makes no sense.
+        ManifestError: a bad row, with its line number.
+    """
+
+    def __init__(
+        self,
+        given: str,
+        *,
+        shard: tuple[int, int] = (1, 1),
+        limit: int | None = None,
+        stdin: IO[bytes] | None = None,
+    ) -> None:
+        part, parts = shard
+        if not 1 <= part <= parts:
+            raise InputError(f"there is no shard {part} of {parts}; shards are counted from 1, as in 1/{parts}")
+        if limit is not None and limit < 1:
+            raise InputError(f"the limit must be at least 1, not {limit}")
+        self.given = given
+        self._shard = shard
+        self._limit = limit
+        self._stdin = stdin
+        if self.is_manifest:
+            _check_manifest(Path(given))
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it can be read once only."""
+        return self.given == STDIN
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether it is one part of several, which may be empty."""
+        return self._shard[1] > 1
+
+    @property
+    def is_manifest(self) -> bool:
+        """Whether rows of a manifest name the recordings."""
+        return not self.is_stdin and self.given.endswith(".jsonl") and not Path(self.given).is_dir()
+
+    def __iter__(self) -> Iterator[Input]:
+        part, parts = self._shard
+        chosen = (item for item in self._all() if parts == 1 or _digest(item.within) % parts == part - 1)
+        return islice(chosen, self._limit)
+
+    def count(self) -> int | None:
+        """How many there are, those listed twice counted twice; ``None`` of stdin."""
+        return None if self.is_stdin else sum(1 for _ in self)
+
+    def _all(self) -> Iterator[Input]:
+        if self.is_stdin:
+            return _from_lines(self._stdin or sys.stdin.buffer)
+        path = Path(self.given)
+        if path.is_dir():
+            return _from_folder(self.given)
+        if self.is_manifest:
+            return _from_manifest(path)
+        if path.is_file():
+            return iter([Input(self.given, path.name)])
+        return _from_pattern(self.given)
+
+
+def _digest(text: str) -> int:
+    content = hashlib.blake2b(os.fsencode(text), digest_size=8).digest()
+    return int.from_bytes(content, "big")
+
+
+def _from_lines(stream: IO[bytes]) -> Iterator[Input]:
+    for line in stream:
+        path = os.fsdecode(line.rstrip(b"\r\n"))
+        if path.strip():
+            yield Input(path, path)
+
+
+def _from_folder(root: str) -> Iterator[Input]:
+    """Depth first, in the order in which the file system lists: sorting would need all names of a folder at once."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.name.rpartition(".")[2].lower() in AUDIO_SUFFIXES:
+                        yield Input(entry.path, os.path.relpath(entry.path, root))
+        except OSError as error:
+            sentence = f"the folder '{folder}' cannot be listed: {error.strerror or error}"
+            yield Input(folder, os.path.relpath(folder, root), sentence)
+
+
+def _from_pattern(pattern: str) -> Iterator[Input]:
+    nothing = True
+    for path in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - Path.glob takes no absolute patterns
+        if not os.path.isdir(path):  # noqa: PTH112 - a Path for each of a million names is slow
+            nothing = False
+            yield Input(path, path)
+    if nothing:
+        raise InputError(f"there is no file or folder '{pattern}', and as a pattern it matches none")
+
+
+def _from_manifest(path: Path) -> Iterator[Input]:
+    root = path.parent
+    for _, row in _rows(path):
+        audio = row["audio"]
+        yield Input(audio if is_url(audio) else str(root / audio), audio)
+
+
+def _check_manifest(path: Path) -> None:
+    """Meet every mistake before the work rather than after a night of it."""
+    empty = True
+    for place, row in _rows(path):
+        validated(Clip, row, place)
+        empty = False
+    if empty:
+        raise ManifestError(f"{path} has no rows")
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row and where it stands, one line in memory at a time."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    place = f"{path}, line {number}"
+                    yield place, _row(line, place)
+    except FileNotFoundError as error:
+        raise ManifestError(f"no manifest at '{path}'") from error
+    except OSError as error:
+        raise ManifestError(f"'{path}' cannot be read: {error.strerror or error}") from error
+
+
+def _row(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{place}: not valid JSON") from error
+    if not isinstance(row, dict):
+        raise ManifestError(f"{place}: a row must be a JSON object")
+    return row

@@ -1,0 +1,256 @@
+"""The rows of a job on the disk, so that it may be killed at any moment and every recording still has one row.
+
+Rows are only ever appended, as lines of JSON, and are on the disk before the next ones are computed. A line that a kill
+cut off is removed when the job goes on, and a recording whose row is there is not asked about again. For ``.parquet``
+the lines are a journal beside the file; at the end they are added to it in one step. Beside the rows ``<out>.job.json``
+says what they answer, so that rows of another task or model never come into the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from pengi.data.recordings import is_url
+from pengi.errors import InputError
+from pengi.jobs import tables
+from pengi.jobs.tasks import Row, printable
+
+SUFFIXES = (".jsonl", ".parquet")
+_CACHE_KB = 32_000
+
+
+class Names:
+    """A set of names that takes no more memory the more there are: 16 bytes of hash each, in a temporary file."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
+        self._database.execute("CREATE TABLE names (hash BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, name: str) -> bool:
+        """Put a name in; whether it is new."""
+        digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+        return self._database.execute("INSERT OR IGNORE INTO names VALUES (?)", (digest,)).rowcount > 0
+
+    def close(self) -> None:
+        """Give the temporary file back."""
+        self._database.close()
+
+
+class Ledger:
+    """An output file and what is known of it; made by :meth:`opened`."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.rows = 0
+        """Rows that are written, those of earlier runs included."""
+        self.failed = 0
+        """Those of them that say why a recording could not be used."""
+        self._journal = out if out.suffix == SUFFIXES[0] else out.with_name(f"{out.name}.rows.jsonl")
+        self._sidecar = out.with_name(f"{out.name}.job.json")
+        self._names = Names()
+        self._folder = Path.cwd()
+        self._settings: Mapping[str, Any] = {}
+        self._unwritten_record: Mapping[str, Any] | None = None
+
+    @classmethod
+    @contextmanager
+    def opened(
+        cls, out: Path, settings: Mapping[str, Any], about: Mapping[str, Any], *, retry_errors: bool = False
+    ) -> Iterator[Self]:
+        """The rows so far, which nobody else adds to meanwhile.
+
+        Args:
+            out: ends in ``.jsonl`` or ``.parquet``.
+            settings: what decides the answers, as JSON values; rows of other settings are not added to.
+            about: what else is worth noting beside the rows.
+            retry_errors: forget the recordings that could not be used, so that they are tried again.
+
+        Raises:
+            InputError: another suffix, a file that is not of such a job or holds other lines, a folder that cannot be
+                written, or another run that is writing.
+        """
+        if out.suffix not in SUFFIXES:
+            raise InputError(f"the results go to a file that ends in {' or '.join(SUFFIXES)}, and '{out}' does not")
+        if out.suffix == SUFFIXES[1]:
+            tables.arrow()
+        ledger = cls(out)
+        with ExitStack() as stack:
+            stack.callback(ledger._names.close)
+            try:
+                stack.enter_context(FileLock(out.with_name(f".{out.name}.lock"), timeout=0))
+            except Timeout as error:
+                raise InputError(f"another run is writing '{out}'") from error
+            except OSError as error:
+                raise InputError(f"'{out}' cannot be written: {error.strerror or error}") from error
+            ledger._begin(settings, about)
+            ledger._mend()
+            if retry_errors:
+                ledger._forget_errors()
+            ledger._read()
+            yield ledger
+
+    def name_of(self, location: str) -> str:
+        """What a recording is called in the rows: absolute as given, or relative to where the job was begun."""
+        if is_url(location) or os.path.isabs(location):  # noqa: PTH117 - a Path for each of a million names is slow
+            return printable(location)
+        # The links "." and ".." of a path are resolved as text: what is a link on the disk keeps its name.
+        return printable(os.path.relpath(os.path.abspath(location), self._folder))  # noqa: PTH100
+
+    def take(self, name: str) -> bool:
+        """Whether a recording is to be asked about: it has no row, and was not taken before."""
+        return self._names.add(self._key(name))
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write rows so that they are on the disk when this returns."""
+        content = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
+        self._note()
+        with self._writing(), self._journal.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows += len(rows)
+        self.failed += sum(row["error"] is not None for row in rows)
+
+    def finish(self) -> None:
+        """Give the rows their final form; until then those of a ``.parquet`` are in the journal."""
+        self._note()
+        if self._journal == self.out:
+            with self._writing():
+                self.out.touch()
+            return
+        if self.out.exists() and not self._journal.exists():
+            return
+        seen = Names()
+        try:
+            with self._writing(), tables.replacing(self.out, self._settings["task"]) as table:
+                for row in self._all():
+                    # A journal that is still here although its rows were added, for a kill between the two.
+                    if seen.add(self._key(row["input"])):
+                        table.write(row)
+        finally:
+            seen.close()
+        self._journal.unlink(missing_ok=True)
+
+    def _begin(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        self._settings = settings
+        if not (self.out.exists() or self._journal.exists()):
+            self._unwritten_record = {"settings": settings, "folder": printable(str(self._folder)), **about}
+            return
+        try:
+            record = json.loads(self._sidecar.read_text(encoding="utf-8"))
+            before, self._folder = record["settings"], Path(record["folder"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"'{self.out}' is there already, and no '{self._sidecar.name}' beside it says of which job; "
+                "name another file"
+            ) from error
+        for name in sorted(before.keys() | settings.keys()):
+            if before.get(name) != settings.get(name):
+                raise InputError(
+                    f"'{self.out}' was begun with {_said(name, before.get(name))} and not "
+                    f"{_said(name, settings.get(name))}; name another file, or go on as it was begun"
+                )
+
+    def _note(self) -> None:
+        """Write the record of a new job, before its first row."""
+        if self._unwritten_record is not None:
+            with self._writing():
+                _replace(self._sidecar, json.dumps(self._unwritten_record, ensure_ascii=False, indent=2) + "\n")
+            self._unwritten_record = None
+
+    def _mend(self) -> None:
+        """Cut off a last line that a kill left unfinished."""
+        if not self._journal.is_file():
+            return
+        with self._writing(), self._journal.open("r+b") as file:
+            whole = _whole_bytes(file)
+            if whole < file.seek(0, os.SEEK_END):
+                file.truncate(whole)
+
+    def _forget_errors(self) -> None:
+        with self._writing():
+            if self._journal.is_file():
+                partial = self._journal.with_name(f".{self._journal.name}.partial")
+                with partial.open("wb") as kept:
+                    kept.writelines(line for line, row in self._lines() if row["error"] is None)
+                tables.put(partial, self._journal)
+            if self._journal != self.out and self.out.is_file():
+                with tables.replacing(self.out, self._settings["task"]) as table:
+                    for row in tables.rows(self.out):
+                        if row["error"] is None:
+                            table.write(row)
+
+    def _read(self) -> None:
+        for row in self._all(columns=("input", "error")):
+            if self._names.add(self._key(row["input"])):
+                self.rows += 1
+                self.failed += row["error"] is not None
+
+    def _all(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
+        """Every row: those of the file, then those of the journal."""
+        if self._journal != self.out and self.out.is_file():
+            yield from tables.rows(self.out, columns)
+        for _, row in self._lines():
+            yield row
+
+    def _lines(self) -> Iterator[tuple[bytes, Row]]:
+        if not self._journal.is_file():
+            return
+        with self._journal.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = json.loads(line)
+                    known = {"input", "error"} <= row.keys()
+                except (ValueError, AttributeError):
+                    known = False
+                if not known:
+                    raise InputError(f"'{self._journal}', line {number}, is not a row of a job; name another file")
+                yield line, row
+
+    def _key(self, name: str) -> str:
+        """One for each recording, however it was named."""
+        return name if is_url(name) else os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"'{self.out}' cannot be written: {error.strerror or error}") from error
+
+
+def _whole_bytes(file: Any) -> int:
+    """Length of a file up to its last line end, read backwards from its end."""
+    block = 1 << 16
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - block)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return int(start + found + 1)
+        end = start
+    return 0
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    tables.put(partial, path)
+
+
+def _said(name: str, value: Any) -> str:
+    if name == "model_sha256":
+        return f"the model {str(value)[:12]}"
+    return f"no '{name}'" if value is None else f"{name} {json.dumps(value, ensure_ascii=False)}"

@@ -1,0 +1,189 @@
+"""Recordings to rows: decoded in threads ahead of the model, asked about in batches, in the order of the list.
+
+What is decoded ahead is bounded twice: by the number of recordings, and by ``MOST_SAMPLES`` of all of them together. A
+recording that does not fit (an hour, or one of many long ones) is left to the model, which reads it window by window.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pengi.audio.decode import stream
+from pengi.data.recordings import recording
+from pengi.engine import Pengi
+from pengi.errors import PengiError
+from pengi.jobs.tasks import Job, Row
+
+log = logging.getLogger(__name__)
+
+MOST_SAMPLES = 2**25
+"""Samples of all recordings that wait for the model: 134 MB, or 35 minutes at 16 kHz."""
+MOST_SAMPLES_EACH = 2**22
+"""Samples of one of them: 17 MB, or 4 minutes at 16 kHz."""
+BATCHES_AHEAD = 2
+MOST_INTERNAL_ERRORS = 8
+"""So many recordings in a row at which the program itself fails are no accident of theirs."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A recording and the name that its row has."""
+
+    name: str
+    location: str
+    error: str | None = None
+    """Why it is known to be of no use."""
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    item: Item
+    source: Any
+    """``(samples, rate)``; ``None`` if it is left to the model; or the error."""
+    seconds: float
+    samples: int = 0
+
+
+class _Room:
+    """Counts the samples that wait for the model."""
+
+    def __init__(self, samples: int) -> None:
+        self._left = samples
+        self._lock = threading.Lock()
+
+    def take(self, samples: int) -> bool:
+        """Whether there was room, which is then taken. Nobody waits for room: who is heard first may ask last."""
+        with self._lock:
+            if samples > self._left:
+                return False
+            self._left -= samples
+            return True
+
+    def give(self, samples: int) -> None:
+        with self._lock:
+            self._left += samples
+
+
+class Pipeline:
+    """A loaded model that answers about one recording after the other.
+
+    Args:
+        engine: the model.
+        job: what is asked.
+        batch: recordings in one call of the model.
+        workers: threads that decode.
+    """
+
+    def __init__(self, engine: Pengi, job: Job, *, batch: int, workers: int) -> None:
+        self._engine = engine
+        self._job = job
+        self._batch = batch
+        self._workers = workers
+        self._room = _Room(MOST_SAMPLES)
+        self._internal_errors = 0
+
+    def rows(self, items: Iterable[Item]) -> Iterator[list[Row]]:
+        """The rows of the recordings in their order, a batch at a time.
+
+        Raises:
+            InputError: if the options of the job make no sense to this model.
+        """
+        waiting = iter(items)
+        ahead: deque[Future[_Decoded]] = deque()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
+
+        def refill() -> None:
+            missing = BATCHES_AHEAD * self._batch - len(ahead)
+            ahead.extend(pool.submit(self._decode, item) for item in islice(waiting, missing))
+
+        try:
+            refill()
+            while ahead:
+                group = [ahead.popleft().result() for _ in range(min(self._batch, len(ahead)))]
+                refill()
+                yield self._answer(group)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _decode(self, item: Item) -> _Decoded:
+        started = time.perf_counter()
+        source: Any
+        taken = 0
+        try:
+            if item.error is not None:
+                raise PengiError(item.error)
+            blocks = []
+            for block in stream(recording(Path(), item.location), self._engine.sample_rate):
+                if taken + len(block) > MOST_SAMPLES_EACH or not self._room.take(len(block)):
+                    self._room.give(taken)
+                    return _Decoded(item, None, time.perf_counter() - started)
+                blocks.append(block)
+                taken += len(block)
+            source = (np.concatenate(blocks), self._engine.sample_rate)
+        except PengiError as error:
+            self._room.give(taken)
+            # Its sentence alone: with its traceback it would hold what was decoded before it.
+            source, taken = PengiError(str(error)), 0
+        except Exception as error:  # noqa: BLE001 - counted by the thread that writes the rows
+            self._room.give(taken)
+            source, taken = error, 0
+        return _Decoded(item, source, time.perf_counter() - started, taken)
+
+    def _answer(self, group: Sequence[_Decoded]) -> list[Row]:
+        answers: dict[int, tuple[Any, float]] = {}
+        together = [place for place, decoded in enumerate(group) if isinstance(decoded.source, tuple)]
+        # A long recording is asked about alone, since of each window of it something is kept.
+        alone = [[place] for place, decoded in enumerate(group) if decoded.source is None]
+        for places in [together, *alone] if together else alone:
+            started = time.perf_counter()
+            found = self._ask([group[place] for place in places])
+            seconds = (time.perf_counter() - started) / len(places)
+            answers |= {place: (answer, seconds) for place, answer in zip(places, found, strict=True)}
+        rows = []
+        for place, decoded in enumerate(group):
+            answer, seconds = answers.get(place, (decoded.source, 0.0))
+            rows.append(self._job.row(decoded.item.name, self._checked(decoded, answer), decoded.seconds + seconds))
+        self._room.give(sum(decoded.samples for decoded in group))
+        return rows
+
+    def _ask(self, group: Sequence[_Decoded]) -> list[Any]:
+        """Answers of the model; if it fails at a batch, the recordings are asked about one by one."""
+        try:
+            # What is too long to wait decoded is opened only now.
+            sources = [decoded.source or recording(Path(), decoded.item.location) for decoded in group]
+        except PengiError as error:
+            assert len(group) == 1
+            return [error]
+        try:
+            return self._job.answer(self._engine, sources)
+        except PengiError:  # about the options, not about a recording
+            raise
+        except Exception as error:
+            log.debug("the model failed at %d recordings", len(group), exc_info=True)
+            if len(group) == 1:
+                return [error]
+            return [answer for decoded in group for answer in self._ask([decoded])]
+
+    def _checked(self, decoded: _Decoded, answer: Any) -> Any:
+        """The answer or the sentence about its recording; the error itself if the program keeps failing."""
+        if not isinstance(answer, Exception) or isinstance(answer, PengiError):
+            self._internal_errors = 0
+            return answer
+        self._internal_errors += 1
+        if self._internal_errors >= MOST_INTERNAL_ERRORS:
+            raise answer
+        kind = type(answer).__name__
+        log.debug("internal error at '%s'", decoded.item.name, exc_info=answer)
+        sentence = str(answer).strip().partition("\n")[0]
+        return PengiError(f"internal error at '{decoded.item.name}' ({kind}: {sentence})")

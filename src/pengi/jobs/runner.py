@@ -1,0 +1,131 @@
+"""A job from its list to its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+
+from pengi import __version__
+from pengi.checkpoint import model_hash
+from pengi.engine import Pengi
+from pengi.errors import InputError
+from pengi.jobs import cluster
+from pengi.jobs.cluster import Actors
+from pengi.jobs.inputs import Listing
+from pengi.jobs.ledger import Ledger
+from pengi.jobs.pipeline import Item, Pipeline
+from pengi.jobs.tasks import Job, Row, printable
+
+BATCH = 16
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a job is done; nothing of it but the model decides an answer."""
+
+    model: str
+    device: str = "auto"
+    batch: int = BATCH
+    """Recordings in one call of the model."""
+    workers: int | None = None
+    """Threads that decode; one for each processor, at most ``MOST_WORKERS``, if not given."""
+    actors: Actors | None = None
+    """Where it runs on Ray; in this process without."""
+    retry_errors: bool = False
+    """Whether recordings that could not be used before are tried again."""
+
+
+@dataclass
+class Counts:
+    """How far a job is."""
+
+    listed: int = 0
+    """Recordings of the list so far."""
+    known: int = 0
+    """Those of them that have a row from an earlier run, or were listed before."""
+    written: int = 0
+    """Rows of this run."""
+    rows: int = 0
+    """Rows of the file, those of earlier runs included."""
+    failed: int = 0
+    """Those of them that say why a recording could not be used."""
+
+
+Load = Callable[[str, str], Pengi]
+Report = Callable[[Counts], None]
+
+
+def _load(model: str, device: str) -> Pengi:
+    return Pengi.from_pretrained(model, device=device)
+
+
+def run(
+    listing: Listing,
+    job: Job,
+    out: Path,
+    plan: Plan,
+    *,
+    load: Load = _load,
+    report: Report = lambda counts: None,
+) -> Counts:
+    """Ask about every recording that has no row yet.
+
+    It may be stopped at any moment, and called again to go on. The model is loaded when the first recording needs it.
+
+    Args:
+        listing: the recordings; each gives one row, however often it is listed.
+        job: what is asked.
+        out: where the rows go, see :mod:`pengi.jobs.ledger`.
+        plan: how.
+        load: makes the model in this process.
+        report: called for every recording and every batch of rows.
+
+    Raises:
+        InputError: no recordings, an ``out`` of another job, options that make no sense to the model.
+        ManifestError, WeightsError, CheckpointError, ConfigError: as the list and the model do.
+    """
+    if plan.batch < 1 or (plan.workers is not None and plan.workers < 1):
+        raise InputError("a batch needs at least 1 recording, and decoding at least 1 worker")
+    settings = {**job.settings(), "model_sha256": model_hash(plan.model)}
+    about = {"model": plan.model, "pengi": __version__, "begun": datetime.now(UTC).isoformat(timespec="seconds")}
+    with Ledger.opened(out, settings, about, retry_errors=plan.retry_errors) as ledger:
+        counts = Counts(rows=ledger.rows, failed=ledger.failed)
+        new = _new_items(listing, ledger, counts, report)
+        if (first := next(new, None)) is not None:
+            with closing(_rows(chain([first], new), job, plan, settings["model_sha256"], load)) as answered:
+                for rows in answered:
+                    ledger.append(rows)
+                    counts.written += len(rows)
+                    counts.rows, counts.failed = ledger.rows, ledger.failed
+                    report(counts)
+        if not counts.listed and not listing.is_shard:
+            raise InputError(f"there are no recordings in '{printable(listing.given)}'")
+        ledger.finish()
+        return counts
+
+
+def _new_items(listing: Listing, ledger: Ledger, counts: Counts, report: Report) -> Iterator[Item]:
+    for found in listing:
+        counts.listed += 1
+        name = ledger.name_of(found.location)
+        if ledger.take(name):
+            yield Item(name, found.location, found.error)
+        else:
+            counts.known += 1
+            report(counts)
+
+
+def _rows(items: Iterator[Item], job: Job, plan: Plan, model_sha256: str, load: Load) -> Generator[list[Row]]:
+    workers = plan.workers or min(MOST_WORKERS, os.cpu_count() or 1)
+    if plan.actors is None:
+        yield from Pipeline(load(plan.model, plan.device), job, batch=plan.batch, workers=workers).rows(items)
+        return
+    device = "cpu" if plan.device == "auto" and not plan.actors.gpus else plan.device
+    work = cluster.Work(job, plan.model, model_sha256, device, str(Path.cwd()), plan.batch, workers)
+    yield from cluster.rows(items, work, plan.actors)

@@ -1,0 +1,113 @@
+"""Rows as a Parquet file (``pip install 'pengi[jobs]'``), read and written a few thousand at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pengi.errors import InputError
+from pengi.jobs.tasks import COLUMNS, TASKS, Row
+
+ROWS_AT_ONCE = 2_000
+
+
+def schema_of(task: str) -> Any:
+    """The ``pyarrow.Schema`` of a task's rows."""
+    pa = arrow()
+    segment = pa.struct(
+        [("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string()), ("confidence", pa.float64())]
+    )
+    types = {
+        "input": pa.string(),
+        "text": pa.string(),
+        "scores": pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())])),
+        "seconds": pa.float64(),
+        "error": pa.string(),
+        "duration_s": pa.float64(),
+        "heard": pa.string(),
+        "vector": pa.list_(pa.float32()),
+        "segments": pa.list_(segment),
+    }
+    return pa.schema([(name, types[name]) for name in COLUMNS + TASKS[task].columns])
+
+
+def arrow() -> Any:
+    """The module ``pyarrow``.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise InputError("this needs pyarrow; install it with: pip install 'pengi[jobs]'") from error
+    return pyarrow
+
+
+def rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of a file, or some of their columns.
+
+    Raises:
+        InputError: if it is not such a file.
+    """
+    pa = arrow()
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=None if columns is None else list(columns)):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"'{path}' cannot be read as a Parquet file; name another file") from error
+
+
+class Table:
+    """A file that is being written."""
+
+    def __init__(self, writer: Any, schema: Any) -> None:
+        self._writer = writer
+        self._schema = schema
+        self._waiting: list[Row] = []
+
+    def write(self, row: Row) -> None:
+        """Add a row."""
+        self._waiting.append(row)
+        if len(self._waiting) == ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what was added."""
+        self._writer.write_table(arrow().Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting.clear()
+
+
+@contextmanager
+def replacing(path: Path, task: str) -> Iterator[Table]:
+    """A table that takes the place of ``path`` if all goes well, and is gone if not; ``path`` may be read meanwhile.
+
+    Raises:
+        InputError: if ``pyarrow`` is not installed.
+        OSError: if it cannot be written.
+    """
+    schema = schema_of(task)
+    import pyarrow.parquet as pq
+
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+            table = Table(writer, schema)
+            yield table
+            table.flush()
+        put(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def put(partial: Path, path: Path) -> None:
+    """Let a finished file take the place of another, once all of it is on the disk."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)

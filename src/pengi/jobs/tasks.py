@@ -1,0 +1,225 @@
+"""What a job asks of every recording, and the row that the answer becomes.
+
+A row has five columns whatever the task: ``input``, ``text``, ``scores`` (``{"label", "score"}``, the best first),
+``seconds`` and ``error``; behind them come the task's own. In the row of a recording that cannot be used ``error`` is
+a sentence and the task has nothing to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pengi.decoding import DecodeOptions
+from pengi.engine import ANSWER, DESCRIBE, METHODS, Pengi
+from pengi.errors import InputError, PengiError
+
+Row = dict[str, Any]
+Asked = list[Any]
+"""An answer for each recording, or the :class:`PengiError` in its place."""
+
+COLUMNS = ("input", "text", "scores", "seconds", "error")
+DIGITS = 6
+"""Significant digits of a score: what is behind them depends on the batch a recording was in."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task and its options; those left ``None`` are the engine's own.
+
+    Raises:
+        InputError: an unknown task, an option of another task, a missing question or missing labels, a value that
+            makes no sense.
+    """
+
+    task: str
+    question: str | None = None
+    labels: tuple[str, ...] | None = None
+    method: str | None = None
+    top: int | None = None
+    window_s: float | None = None
+    hop_s: float | None = None
+    beams: int | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"there is no task '{self.task}'; there are {', '.join(TASKS)}")
+        for name, value in self.settings().items():
+            if name != "task" and name not in TASKS[self.task].options:
+                raise InputError(f"'{name}' does not go with the task '{self.task}' (it is {value!r})")
+        if self.task == "ask" and not (self.question or "").strip():
+            raise InputError("the task 'ask' needs a question")
+        if self.task == "classify" and not self.labels:
+            raise InputError("the task 'classify' needs labels")
+        if self.method is not None and self.method not in METHODS:
+            raise InputError(f"unknown method '{self.method}'; choose one of {', '.join(METHODS)}")
+        for name in ("window_s", "hop_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"'{name}' must be more than 0 seconds, not {value:g}")
+        assert self.search  # the options of a search are checked as they are made
+
+    def settings(self) -> dict[str, Any]:
+        """The task and the options given, as JSON values: what decides the answers besides the model."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return given | ({"labels": list(self.labels)} if self.labels is not None else {})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of its rows, in order."""
+        return COLUMNS + TASKS[self.task].columns
+
+    @property
+    def search(self) -> DecodeOptions:
+        """How texts are searched."""
+        default = ANSWER if self.task == "ask" else DESCRIBE
+        return DecodeOptions(
+            beams=default.beams if self.beams is None else self.beams,
+            max_tokens=default.max_tokens if self.max_tokens is None else self.max_tokens,
+        )
+
+    def answer(self, engine: Pengi, sources: Sequence[Any]) -> Asked:
+        """Ask the model about recordings; one answer or error for each.
+
+        Raises:
+            InputError: if the options make no sense to this model, whatever the recording.
+        """
+        answers: Asked = TASKS[self.task].ask(engine, list(sources), self)
+        return answers
+
+    def row(self, name: str, answer: Any, seconds: float) -> Row:
+        """The row of an answer, or of a :class:`PengiError`.
+
+        Args:
+            name: of the recording.
+            answer: what :meth:`answer` gave.
+            seconds: of work that were spent on it.
+        """
+        failed = isinstance(answer, PengiError)
+        said: Row = {} if failed else TASKS[self.task].say(answer)
+        shared = {
+            "input": name,
+            "text": said.get("text"),
+            "scores": said.get("scores", []),
+            "seconds": round(seconds, 4),
+            "error": printable(str(answer)) if failed else None,
+        }
+        return shared | {column: said.get(column) for column in TASKS[self.task].columns}
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a task is asked, what its answers are in columns, and which options it has."""
+
+    ask: Callable[[Pengi, list[Any], Job], Asked]
+    say: Callable[[Any], Row]
+    columns: tuple[str, ...] = ()
+    """Its own, behind those of every task."""
+    options: tuple[str, ...] = ()
+
+
+def printable(text: str) -> str:
+    """A text that UTF-8 can hold: file names may be any bytes, and those that are no UTF-8 are written as ``\\xff``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _described(answer: Any) -> Row:
+    return {
+        "text": answer.text,
+        "scores": _scores((event.label, event.confidence) for event in answer.events),
+        "duration_s": round(answer.duration_s, 3),
+    }
+
+
+def _named(events: Any) -> Row:
+    return {
+        "text": "; ".join(event.label for event in events),
+        "scores": _scores((event.label, event.confidence) for event in events),
+    }
+
+
+def _answered(answer: Any) -> Row:
+    return {"text": answer.text, "scores": _scores([(answer.text, answer.confidence)])}
+
+
+def _classified(answer: Any) -> Row:
+    return {
+        "text": answer.label,
+        "scores": _scores((score.label, score.probability) for score in answer.scores),
+        "heard": answer.text,
+    }
+
+
+def _embedded(vector: Any) -> Row:
+    # Entries of a vector of length 1: seven decimals are all that float32 holds of them.
+    return {"vector": [round(float(value), 7) for value in vector]}
+
+
+def _told(timeline: Any) -> Row:
+    surest: dict[str, float] = {}
+    for part in timeline.segments:
+        surest[part.text] = max(surest.get(part.text, 0.0), part.confidence)
+    ranked = sorted(surest.items(), key=lambda item: -item[1])
+    segments = [
+        {
+            "start_s": round(part.start_s, 3),
+            "end_s": round(part.end_s, 3),
+            "text": part.text,
+            "confidence": _rounded(part.confidence),
+        }
+        for part in timeline.segments
+    ]
+    return {
+        "text": "; ".join(surest),
+        "scores": _scores(ranked),
+        "duration_s": round(timeline.duration_s, 3),
+        "segments": segments,
+    }
+
+
+def _scores(scored: Any) -> list[Row]:
+    return [{"label": label, "score": _rounded(score)} for label, score in scored]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _choose(engine: Pengi, sources: list[Any], job: Job) -> Asked:
+    method = job.method or METHODS[0]
+    found: Asked = engine.classify(sources, job.labels or (), method=method, top=job.top, on_error="return")
+    return found
+
+
+def _hear_out(engine: Pengi, sources: list[Any], job: Job) -> Asked:
+    given = {name: value for name in ("window_s", "hop_s") if (value := getattr(job, name)) is not None}
+    found: Asked = engine.timeline(sources, **given, on_error="return")
+    return found
+
+
+_SEARCH = ("beams", "max_tokens")
+TASKS: dict[str, Task] = {
+    "describe": Task(
+        lambda engine, sources, job: engine.describe(sources, options=job.search, on_error="return"),
+        _described,
+        columns=("duration_s",),
+        options=_SEARCH,
+    ),
+    "events": Task(
+        lambda engine, sources, job: engine.events(sources, options=job.search, on_error="return"),
+        _named,
+        options=_SEARCH,
+    ),
+    "ask": Task(
+        lambda engine, sources, job: engine.ask(sources, job.question or "", options=job.search, on_error="return"),
+        _answered,
+        options=("question", *_SEARCH),
+    ),
+    "classify": Task(_choose, _classified, columns=("heard",), options=("labels", "method", "top")),
+    "embed": Task(
+        lambda engine, sources, job: engine.embed(sources, on_error="return"), _embedded, columns=("vector",)
+    ),
+    "timeline": Task(_hear_out, _told, columns=("duration_s", "segments"), options=("window_s", "hop_s")),
+}

@@ -1,0 +1,282 @@
+"""The application: one engine behind HTTP, for programs at ``/v1/`` and for people at ``/``."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Body, FastAPI, Form, Response, Security, UploadFile
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from pengi import __version__
+from pengi.engine import ANSWER, DESCRIBE
+from pengi.errors import InputError
+from pengi.results import Answer, Classification, Description, Timeline
+from pengi.serving import replies
+from pengi.serving.batcher import Engine, Listener, Query
+from pengi.serving.chat import MAX_QUESTION, ChatRequest, Completion, asked, decoded
+from pengi.serving.gate import Gate
+from pengi.serving.metrics import CONTENT_TYPE, Metrics
+from pengi.serving.replies import RefusalError
+from pengi.serving.settings import ServingSettings
+
+MAX_LABELS = 256
+MAX_LABEL = 200  # characters
+SHORTEST_HOP_S = 0.25
+
+ABOUT = """
+Send a recording, get words: a description, an answer, the best of your labels, a vector, a timeline.
+Formats are told by content: wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm.
+Errors are JSON: `{"error": {"message", "type", "param", "code"}}`.
+"""
+CHAT_EXAMPLES: dict[str, Any] = {
+    "a question about a recording": {
+        "value": {
+            "model": "pengi-mini",
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_audio", "input_audio": {"data": "UklGRiQA...", "format": "wav"}},
+                        {"type": "text", "text": "what instrument is playing?"},
+                    ],
+                }
+            ],
+        }
+    }
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A mistake in the request"},
+    413: {"description": "The upload is too large"},
+    422: {"description": "Not audio, damaged, empty, too long, or samples that are not finite"},
+    429: {"description": "No room now; the header Retry-After says when"},
+    504: {"description": "No answer in time"},
+}
+
+Recording = Annotated[UploadFile, Field(description="The recording itself; its name means nothing.")]
+
+
+class Embedding(BaseModel):
+    """A recording as a vector of length 1."""
+
+    embedding: list[float]
+
+
+class Health(BaseModel):
+    """Whether the server takes requests."""
+
+    status: Literal["ok", "closing"]
+    model: str
+
+
+def create_app(engine: Engine, settings: ServingSettings, *, collection: Any = None) -> FastAPI:
+    """The application, with its own model thread, which ends when the application's lifespan does.
+
+    Args:
+        engine: the loaded model.
+        settings: limits, key, and whether to show the page.
+        collection: a :class:`pengi.retrieval.Collection` that the page may search.
+    """
+    metrics = Metrics()
+    listener = Listener(engine, settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(listener.close)
+
+    app = FastAPI(title="pengi", version=__version__, description=ABOUT, lifespan=lifespan)
+    app.state.listener = listener
+    replies.install(app)
+    app.add_middleware(Gate, listener=listener, settings=settings, metrics=metrics)
+    app.include_router(_upkeep(listener, metrics))
+    keyed = [Security(HTTPBearer(auto_error=False))] if settings.api_key else []
+    app.include_router(_protocol(listener), dependencies=keyed)
+    app.include_router(_uploads(listener), dependencies=keyed)
+    if settings.page:
+        from pengi.serving import page
+        from pengi.serving.page_shelf import Limits
+
+        limits = Limits(upload_bytes=settings.upload_bytes, duration_s=settings.max_seconds)
+        app = page.mount(app, listener, collection, name=public_name(engine), limits=limits)
+    return app
+
+
+def public_name(engine: Engine) -> str:
+    """The model's name for others: of a folder its last part, not where it lies on this machine."""
+    return PurePath(engine.name).name or engine.name
+
+
+def _upkeep(listener: Listener, metrics: Metrics) -> APIRouter:
+    router = APIRouter(tags=["upkeep"])
+
+    @router.get("/healthz", response_model=Health, responses={503: {"model": Health}})
+    async def healthz() -> JSONResponse:
+        """Whether requests are taken; needs no key."""
+        alive = listener.alive
+        body = {"status": "ok" if alive else "closing", "model": public_name(listener.engine)}
+        return JSONResponse(body, 200 if alive else 503)
+
+    @router.get("/metrics", response_class=Response)
+    async def prometheus() -> Response:
+        """Counters in Prometheus' text format."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    return router
+
+
+def _protocol(listener: Listener) -> APIRouter:
+    """What OpenAI's clients call."""
+    router = APIRouter(tags=["OpenAI protocol"])
+    name = public_name(listener.engine)
+    card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "pengi"}
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model of this server."""
+        return {"object": "list", "data": [card]}
+
+    @router.get("/v1/models/{model:path}")
+    async def model(model: str) -> dict[str, Any]:
+        """The model, if it is called so."""
+        _check_model(model, name)
+        return card
+
+    @router.post("/v1/chat/completions", responses=ERRORS, response_model=None)
+    async def chat(request: Annotated[ChatRequest, Body(openapi_examples=CHAT_EXAMPLES)]) -> Response:
+        """The last text of a user, asked about the last `input_audio` of a user; no text: a description."""
+        _check_model(request.model, name)
+        options = request.search(ANSWER)
+        heard = asked(request.messages)
+        recording = decoded(heard.audio)
+        _check_size(len(recording), listener.settings)
+        if heard.question:
+            query = Query.of("ask", heard.question, options=options)
+        else:
+            query = Query.of("describe", options=request.search(DESCRIBE))
+        text = (await listener.answer(_Upload(recording), query)).text
+        default = ANSWER if heard.question else DESCRIBE
+        completion = _completion(listener.engine, heard.question, text, (options or default).max_tokens)
+        if not request.stream:
+            return JSONResponse(completion.whole())
+        include_usage = request.stream_options is not None and request.stream_options.include_usage
+        events = completion.events(include_usage=include_usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+    return router
+
+
+def _uploads(listener: Listener) -> APIRouter:
+    """One address for each thing the engine does, with the recording as a file of a form."""
+    router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS)
+
+    async def answer(file: UploadFile, query: Query) -> Any:
+        _check_size(file.size or 0, listener.settings)
+        return await listener.answer(_Upload(await file.read()), query)
+
+    @router.post("/describe")
+    async def describe(
+        file: Recording,
+        style: Annotated[Literal["caption", "paper"] | None, Form(description="caption if absent")] = None,
+    ) -> Description:
+        """What is heard: a text and the sound events."""
+        description: Description = await answer(file, Query.of("describe", style=style))
+        return description
+
+    @router.post("/ask")
+    async def ask(
+        file: Recording,
+        question: Annotated[str, Form(max_length=MAX_QUESTION, examples=["what instrument is playing?"])],
+    ) -> Answer:
+        """An answer to a question in plain words."""
+        if not question.strip():
+            raise InputError("the question is empty")
+        reply: Answer = await answer(file, Query.of("ask", question))
+        return reply
+
+    @router.post("/classify")
+    async def classify(
+        file: Recording,
+        labels: Annotated[
+            list[str],
+            Form(description="The field several times, or once with commas.", examples=[["dog barking", "rain"]]),
+        ],
+        method: Annotated[Literal["likelihood", "sum", "generate"], Form()] = "likelihood",
+        top: Annotated[int | None, Form(ge=1, description="Only so many labels.")] = None,
+    ) -> Classification:
+        """The best of your own labels."""
+        query = Query.of("classify", labels=_labels(labels), method=method, top=top)
+        classification: Classification = await answer(file, query)
+        return classification
+
+    @router.post("/embed")
+    async def embed(file: Recording) -> Embedding:
+        """A vector: the nearer two are, the more alike the recordings."""
+        vector_D: NDArray[np.float32] = await answer(file, Query.of("embed"))
+        return Embedding(embedding=vector_D.tolist())
+
+    @router.post("/timeline")
+    async def timeline(
+        file: Recording,
+        window_s: Annotated[float | None, Form(gt=0, description="Seconds heard at a time.")] = None,
+        hop_s: Annotated[float | None, Form(ge=SHORTEST_HOP_S, description="Seconds from one to the next.")] = None,
+    ) -> Timeline:
+        """What happens when."""
+        found: Timeline = await answer(file, Query.of("timeline", window_s=window_s, hop_s=hop_s))
+        return found
+
+    return router
+
+
+class _Upload(io.BytesIO):
+    """A recording that came over the network, under the name that messages give it."""
+
+    name = "the recording"
+
+
+def _completion(engine: Engine, question: str, text: str, most_tokens: int) -> Completion:
+    tokens = engine.count_tokens(text)
+    return Completion(
+        model=public_name(engine),
+        text=text,
+        finish_reason="stop" if tokens < most_tokens else "length",
+        prompt_tokens=engine.count_tokens(question),
+        completion_tokens=tokens,
+    )
+
+
+def _check_model(asked_for: str, served: str) -> None:
+    if asked_for != served:
+        raise RefusalError(
+            404,
+            f"there is no model '{asked_for[:80]}' here; this server runs '{served}'",
+            code="model_not_found",
+            param="model",
+        )
+
+
+def _check_size(count: int, settings: ServingSettings) -> None:
+    if count > settings.upload_bytes:
+        most = f"{settings.max_upload_mb:g} MB"
+        raise RefusalError(413, f"the recording is too large; up to {most} are accepted", code="too_large")
+
+
+def _labels(given: list[str]) -> list[str]:
+    """Labels of a form: the field repeated, or once with commas between.
+
+    Raises:
+        InputError: if there are too many or too long ones; the engine says the rest.
+    """
+    labels = [label.strip() for label in (given[0].split(",") if len(given) == 1 else given)]
+    if len(labels) > MAX_LABELS or any(len(label) > MAX_LABEL for label in labels):
+        raise InputError(f"give at most {MAX_LABELS} labels of at most {MAX_LABEL} characters")
+    return labels

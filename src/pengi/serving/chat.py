@@ -1,0 +1,251 @@
+"""The OpenAI protocol: chat completions about sound.
+
+A conversation comes down to one recording and one question: the last text a user wrote is asked about the last audio a
+user gave, so that a second question about the same recording is a second message. What the assistant said before and
+what system messages demand does not reach the model, which knows recordings and questions only. Without any text the
+recording is described.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+
+from pengi.decoding import DecodeOptions
+from pengi.serving.replies import RefusalError
+
+MAX_MESSAGES = 200
+MAX_QUESTION = 2000  # characters
+MAX_ANSWER_TOKENS = 200
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "tools": ([],),
+    "functions": ([],),
+    "stop": ([],),
+    "logprobs": (False,),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+}
+"""Options of the protocol that would change the answer and that the model does not have, with the values, beside null,
+that change nothing."""
+
+
+class AudioData(BaseModel):
+    """A recording inside JSON."""
+
+    data: str = Field(description="The recording, base64; a data URL works too. Nothing is fetched from an address.")
+    format: str | None = Field(None, description="wav, mp3, ...; the content itself tells, so that this may be absent.")
+
+
+class AudioPart(BaseModel):
+    """A part of a message that is heard."""
+
+    type: Literal["input_audio"]
+    input_audio: AudioData
+
+
+class TextPart(BaseModel):
+    """A part of a message that is read."""
+
+    type: Literal["text"]
+    text: str
+
+
+class OtherPart(BaseModel):
+    """A part of a kind that this server does not know."""
+
+    type: str
+
+
+def _kind_of_part(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return kind if kind in ("text", "input_audio") else "other"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("text")] | Annotated[AudioPart, Tag("input_audio")] | Annotated[OtherPart, Tag("other")],
+    Discriminator(_kind_of_part),
+]
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    role: str
+    content: list[Part] | None = Field(None, description="Parts, or plain text.")
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _parts(cls, content: Any) -> Any:
+        """Plain text is one part. (A union of both would explain every mistake twice.)"""
+        return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class StreamOptions(BaseModel):
+    """How to stream."""
+
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """The body of a chat completion, as OpenAI's clients send it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2, description="above 0 samples; otherwise beam search decides")
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = None
+
+    def search(self, default: DecodeOptions) -> DecodeOptions | None:
+        """How to search for the answer; None is the model's own way.
+
+        Raises:
+            RefusalError: for an option that the model does not have.
+        """
+        for name, value in (self.model_extra or {}).items():
+            if value is not None and name in NEUTRAL and value not in NEUTRAL[name]:
+                raise RefusalError(400, f"'{name}' is not supported; leave it out", code="unsupported", param=name)
+        asked = self.max_completion_tokens or self.max_tokens
+        given: dict[str, Any] = {} if asked is None else {"max_tokens": min(asked, MAX_ANSWER_TOKENS)}
+        if self.temperature:
+            given |= {"beams": 1, "temperature": self.temperature, "top_p": self.top_p or 1.0, "seed": self.seed}
+        return replace(default, **given) if given else None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a conversation comes down to."""
+
+    audio: AudioData
+    question: str
+    """Empty where the recording is to be described."""
+
+
+def asked(messages: list[Message]) -> Asked:
+    """The last text of a user and the last audio of a user.
+
+    Raises:
+        RefusalError: without audio, with parts that are neither text nor audio, for a question that is too long.
+    """
+    audio: AudioData | None = None
+    question = ""
+    for place, message in enumerate(messages):
+        if message.role != "user" or message.content is None:
+            continue
+        for part in message.content:
+            if isinstance(part, AudioPart):
+                audio = part.input_audio
+            elif isinstance(part, OtherPart):
+                raise RefusalError(
+                    400,
+                    f"a part of type '{part.type[:40]}' is neither 'text' nor 'input_audio'; send recordings as base64 "
+                    "in 'input_audio', nothing is fetched from an address",
+                    code="unsupported_content",
+                    param=f"messages.{place}.content",
+                )
+        text = " ".join(part.text.strip() for part in message.content if isinstance(part, TextPart)).strip()
+        question = text or question
+    if audio is None:
+        raise RefusalError(
+            400,
+            "there is no audio in the conversation; add a part {'type': 'input_audio', 'input_audio': {'data': BASE64, "
+            "'format': 'wav'}} to a user's message",
+            code="no_audio",
+            param="messages",
+        )
+    if len(question) > MAX_QUESTION:
+        raise RefusalError(
+            400, f"the question is longer than {MAX_QUESTION} characters", code="bad_input", param="messages"
+        )
+    return Asked(audio, question)
+
+
+def decoded(audio: AudioData) -> bytes:
+    """The bytes of a recording; white space in the base64 is no mistake.
+
+    Raises:
+        RefusalError: if it is an address, or not base64.
+    """
+    data = audio.data
+    if data.startswith("data:"):
+        data = data.partition(",")[2]
+    if "://" in data[:20]:
+        raise RefusalError(
+            400, "recordings are not fetched from an address; send the bytes as base64", code="unsupported_content"
+        )
+    try:
+        return base64.b64decode("".join(data.split()), validate=True)
+    except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
+        raise RefusalError(400, "'input_audio.data' is not valid base64", code="invalid_base64") from error
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An answer, ready to be told in the protocol's words."""
+
+    model: str
+    text: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of the language model; audio has none and counts as 0."""
+        total = self.prompt_tokens + self.completion_tokens
+        counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        return {**counts, "total_tokens": total}
+
+    def whole(self) -> dict[str, Any]:
+        """As one object."""
+        message = {"role": "assistant", "content": self.text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": self.usage}
+
+    def events(self, *, include_usage: bool) -> Iterator[str]:
+        """As server-sent events, word by word.
+
+        The search compares whole texts, so that no word is sure before all are: the stream begins with the answer.
+        """
+        head = self._head("chat.completion.chunk")
+        deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": word} for word in re.findall(r"\s*\S+|\s+$", self.text)]
+        for delta in deltas:
+            yield _event({**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}]})
+        last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": self.finish_reason}
+        yield _event({**head, "choices": [last]})
+        if include_usage:
+            yield _event({**head, "choices": [], "usage": self.usage})
+        yield "data: [DONE]\n\n"
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.model,
+            "system_fingerprint": None,
+        }
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

@@ -1,0 +1,263 @@
+"""The gate: who may enter, with how much, for how long. Plain ASGI, in front of everything else.
+
+A request is turned away before its body is read wherever that is possible: a wrong key, a size that is too large, a
+full house. The body is counted while it comes in, whatever its header promised. A request that takes too long, or
+whose client has hung up, is cancelled, and with it the work behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import time
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pengi.serving.batcher import Listener
+from pengi.serving.metrics import Metrics
+from pengi.serving.replies import RefusalError, busy, closing
+from pengi.serving.settings import ServingSettings
+
+API = "/v1/"
+FREE = "/healthz"
+"""Needs no key: whoever watches over servers asks here."""
+HUNG_UP = 499
+"""nginx's number for a client that closed the connection before it was answered; it is counted, nobody reads it."""
+LINGER = 4
+"""Of a body that is refused so many times the limit is still read."""
+MAX_JSON_PARTS = 20_000
+"""Most brackets, braces and commas in a JSON body. Base64 has none, so that recordings do not count, whereas a few
+megabytes of "[]," would become gigabytes of objects."""
+
+
+class Gate:
+    """ASGI middleware; see the module."""
+
+    def __init__(self, app: ASGIApp, *, listener: Listener, settings: ServingSettings, metrics: Metrics) -> None:
+        self._app = app
+        self._listener = listener
+        self.settings = settings
+        self._metrics = metrics
+        self._inside = 0
+        self._held_bytes = 0
+        metrics.watch("pengi_requests_in_flight", "Requests at /v1/ that are not answered yet.", lambda: self._inside)
+        metrics.watch("pengi_held_bytes", "Bytes of request bodies that are held.", lambda: self._held_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request in, or answer it here."""
+        if scope["type"] == "websocket":  # nothing here speaks it
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.monotonic()
+        body = _Body(scope, receive, self)
+        reply = _Reply(send, body)
+        try:
+            await self._admit(scope, body, reply)
+        except RefusalError as error:
+            await error.reply()(scope, body.receive, reply.send)
+        finally:
+            body.release()
+            endpoint = _endpoint(scope)
+            self._metrics.requests.labels(endpoint, str(reply.status)).inc()
+            self._metrics.request_seconds.labels(endpoint).observe(time.monotonic() - begun)
+
+    async def _admit(self, scope: Scope, body: _Body, reply: _Reply) -> None:
+        path = scope["path"]
+        if path != FREE:
+            self._check_key(Headers(scope=scope), path)
+        body.check_head()
+        if not path.startswith(API):
+            await self._app(scope, body.receive, reply.send)
+            return
+        if not self._listener.alive:
+            raise closing()
+        if scope["method"] == "POST" and self._inside >= self.settings.queue:
+            raise busy(self._listener.retry_after_s())
+        self._inside += 1
+        try:
+            await self._watched(scope, body, reply)
+        finally:
+            self._inside -= 1
+
+    async def _watched(self, scope: Scope, body: _Body, reply: _Reply) -> None:
+        """Serve a request until it is answered or its client is gone."""
+        work = asyncio.ensure_future(self._app(scope, body.receive, reply.send))
+        hung_up = asyncio.ensure_future(body.hung_up())
+        try:
+            await asyncio.wait((work, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            if reply.complete or work.done():
+                await work
+                return
+        finally:
+            hung_up.cancel()
+            if not work.done():
+                work.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await work
+        reply.status = HUNG_UP
+
+    def _check_key(self, headers: Headers, path: str) -> None:
+        """Ask for the key: as a bearer token, or, so that a browser can ask a person, as the password of basic
+        authentication under any name."""
+        if self.settings.api_key is None:
+            return
+        scheme, _, value = headers.get("authorization", "").partition(" ")
+        given = value.strip().encode("utf-8", "surrogateescape")
+        if scheme.lower() == "basic":
+            try:
+                given = base64.b64decode(given, validate=True).partition(b":")[2]
+            except binascii.Error:
+                given = b""
+        elif scheme.lower() != "bearer":
+            given = b""
+        if not hmac.compare_digest(given, self.settings.api_key.get_secret_value().encode()):
+            challenge = "Bearer" if path.startswith(API) else 'Basic realm="pengi"'
+            raise RefusalError(
+                401,
+                "this server needs its API key: send the header 'Authorization: Bearer KEY'",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": challenge},
+            )
+
+    def hold(self, count: int) -> None:
+        """Count bytes of a body that are held from now on.
+
+        Raises:
+            RefusalError: if the bodies of all requests together are too large.
+        """
+        if self._held_bytes + count > self.settings.held_bytes:
+            raise busy(self._listener.retry_after_s(), "too much is being uploaded at once")
+        self._held_bytes += count
+
+    def let_go(self, count: int) -> None:
+        """Count bytes that are not held any more."""
+        self._held_bytes -= count
+
+
+def _endpoint(scope: Scope) -> str:
+    """The address as it is counted: only those that exist, so that inventing some makes no new counters."""
+    route: str | None = getattr(scope.get("route"), "path", None)
+    return route or (scope["path"] if scope["path"] in scope["app"].openapi()["paths"] else "other")
+
+
+class _Reply:
+    """The way back, watched: what status went out, and whether all of it has."""
+
+    def __init__(self, send: Send, body: _Body) -> None:
+        self._send = send
+        self._body = body
+        self.status = 500
+        self.complete = False
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self._body.drags_on:
+                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+        elif message["type"] == "http.response.body":
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+
+class _Body:
+    """A request's body on its way in, counted and timed; behind its end, whether the client is still there."""
+
+    def __init__(self, scope: Scope, receive: Receive, gate: Gate) -> None:
+        self._receive = receive
+        self._gate = gate
+        self._watched = scope["path"].startswith(API)
+        self._headers = Headers(scope=scope)
+        kind = self._headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._is_json = kind == "application/json" or kind.endswith("+json")
+        self._limit = gate.settings.json_bytes if self._is_json else gate.settings.form_bytes
+        length = self._headers.get("content-length", "0")
+        self._stated_bytes = int(length[:20]) if length.isdecimal() else 0
+        self._until = asyncio.get_running_loop().time() + gate.settings.timeout_s
+        self._bytes = 0
+        self._parts = 0
+        self._read = asyncio.Event()
+        self._gone = asyncio.Event()
+
+    @property
+    def drags_on(self) -> bool:
+        """Whether so much may still come that the connection had better end with the reply. What is left of a smaller
+        body the server reads and forgets, so that its client comes to read the reply."""
+        if self._read.is_set():
+            return False
+        return "transfer-encoding" in self._headers or self._stated_bytes > LINGER * self._limit
+
+    def check_head(self) -> None:
+        """Refuse by what the headers say.
+
+        Raises:
+            RefusalError: if the body is packed or too large.
+        """
+        encoding = self._headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", ""):
+            raise RefusalError(
+                415, f"a body with content encoding '{encoding[:20]}' is not read; send it as it is", code="encoding"
+            )
+        if self._stated_bytes > self._limit:
+            raise self._too_large()
+
+    async def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            RefusalError: if the body is too large, too finely divided or too slow.
+        """
+        if self._read.is_set():
+            if not self._watched:
+                return await self._receive()
+            await self._gone.wait()
+            return {"type": "http.disconnect"}
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError as error:
+            seconds = f"{self._gate.settings.timeout_s:g} seconds"
+            # What is still to come must not be taken for the next request.
+            headers = {"Connection": "close"}
+            raise RefusalError(
+                408, f"the request did not arrive within {seconds}", code="timeout", headers=headers
+            ) from error
+        if message["type"] == "http.request":
+            self._count(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._read.set()
+        return message
+
+    async def hung_up(self) -> None:
+        """Return once the client has closed the connection behind a whole body; only for requests at /v1/, where
+        nobody else waits behind the body."""
+        await self._read.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone.set()
+
+    def release(self) -> None:
+        """Let go of the bytes that were counted."""
+        self._gate.let_go(self._bytes)
+        self._bytes = 0
+
+    def _count(self, part: bytes) -> None:
+        if self._bytes + len(part) > self._limit:
+            raise self._too_large()
+        self._gate.hold(len(part))
+        self._bytes += len(part)
+        if self._is_json:
+            self._parts += part.count(b"{") + part.count(b"[") + part.count(b",")
+            if self._parts > MAX_JSON_PARTS:
+                raise RefusalError(400, "the JSON body has too many parts", code="invalid_json")
+
+    def _too_large(self) -> RefusalError:
+        most = f"{self._gate.settings.max_upload_mb:g} MB"
+        return RefusalError(413, f"the upload is too large; recordings up to {most} are accepted", code="too_large")

@@ -1,0 +1,278 @@
+"""The page: listen to a recording, ask about it, see what happens when, try labels of one's own, search a collection.
+
+It is a Gradio app mounted into the server's FastAPI app. It talks to a listener, which is a loaded ``Pengi`` or
+whatever has its methods, and to a collection's ``search``. Nothing it shows comes from another host; what visitors
+bring is kept for a while on a shelf (``page_shelf``), and only what the page needs is open to the network
+(``page_guard``).
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before Gradio is imported, which would otherwise report its own use.
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import resources
+from pathlib import Path, PurePath
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse
+
+from pengi.errors import InputError
+from pengi.serving import page_views as views
+from pengi.serving.page_actions import RECORDINGS, WINDOWS_S, Actions, Parts
+from pengi.serving.page_guard import PageGuard
+from pengi.serving.page_shelf import Limits, Shelf
+
+ASSETS = Path(str(resources.files("pengi"))) / "assets/page"
+SUGGESTIONS = ("What do you hear?", "Is someone speaking?", "What animal is it?", "What instrument is playing?")
+AT_ONCE = 8
+"""Actions that are worked on at a time; the listener has a queue of its own."""
+WAITING = 64
+CLEANING_S = (300, 600)
+"""How often Gradio looks for old uploads, and how old they are; by then the shelf has what is used of them."""
+FONTS = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "Liberation Sans", "sans-serif"]
+_html = partial(gr.HTML, apply_default_css=False)
+OPEN_HIT_JS = """element.addEventListener("click", (event) => {
+  const row = event.target.closest("[data-hit]");
+  if (row) trigger("click", {place: Number(row.dataset.hit)});
+});"""
+
+
+def mount(
+    app: FastAPI, listener: Any, collection: Any = None, *, name: str | None = None, limits: Limits | None = None
+) -> FastAPI:
+    """Put the page at ``/`` of a server, behind all routes that the app has by then.
+
+    A browser with the page open holds a connection, for which a server that shuts down would wait:
+    ``app.state.end_page()``, called in the server's event loop, ends these connections.
+
+    Args:
+        app: the server.
+        listener: has ``name`` and the methods of :class:`pengi.engine.Pengi` for one recording: ``describe``, ``ask``,
+            ``classify``, ``timeline`` and, for a collection, ``embed``.
+        collection: an opened :class:`pengi.retrieval.Collection`, or None for a page without search.
+        name: of the model, as shown; if not given, the last part of the listener's.
+        limits: what visitors may ask of the page.
+    """
+    shelf = Shelf(limits)
+    name = name or PurePath(listener.name).name
+
+    def recording(token: str) -> FileResponse:
+        try:
+            kept = shelf.get(token)
+        except InputError as error:
+            raise HTTPException(404, str(error)) from error
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-store"}
+        return FileResponse(kept.playable, media_type=kept.media_type, headers=headers)
+
+    app.add_api_route(RECORDINGS + "/{token}", recording, methods=["GET", "HEAD"], include_in_schema=False)
+    with _uploads_in(shelf.uploads):
+        gr.mount_gradio_app(
+            app,
+            build(listener, collection, name, shelf),
+            path="/",
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            max_file_size=shelf.limits.upload_bytes,
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=False,
+            theme=_theme(),
+            css=(ASSETS / "page.css").read_text(encoding="utf-8"),
+            head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+        )
+    mounted = app.routes[-1].app  # type: ignore[attr-defined]
+    mounted.add_middleware(PageGuard, shelf=shelf)
+    app.state.end_page = mounted.stop_event.set
+    return app
+
+
+def build(listener: Any, collection: Any = None, name: str = "pengi-mini", shelf: Shelf | None = None) -> gr.Blocks:
+    """The page as a Gradio app, without its style and the route that plays recordings; see :func:`mount`."""
+    shelf = shelf or Shelf()
+    blocks: gr.Blocks
+    with gr.Blocks(title="Pengi", analytics_enabled=False, delete_cache=CLEANING_S) as blocks:
+        _html(views.header(name))
+        pieces: dict[str, Any] = {"turns": gr.State([]), "found": gr.State([])}
+        pieces["token"] = gr.State(None, delete_callback=shelf.discard)
+        with gr.Tabs(elem_id="pg-tabs", elem_classes=["pg-single"] if collection is None else []) as pieces["tabs"]:
+            with gr.Tab("Listen", id="listen"):
+                pieces |= _listening()
+            with gr.Tab("Search", id="search", visible=collection is not None):
+                pieces |= _searching()
+        pieces["notice"] = _html("", elem_id="pg-notice")
+        parts = Parts(**pieces)
+        _wire(Actions(listener, collection, shelf, parts), parts)
+    blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    return blocks
+
+
+def _listening() -> dict[str, Any]:
+    """From the place to drop a recording to what is found out about it."""
+    pieces: dict[str, Any] = {}
+    pieces["upload"] = gr.Audio(
+        label="Recording: drop a file here, choose one, or record",
+        sources=["upload", "microphone"],
+        type="filepath",
+        editable=False,
+        buttons=[],
+        elem_id="pg-upload",
+    )
+    with gr.Row(elem_classes="pg-chips"):
+        _html('<span class="pg-or">Or try</span>', elem_classes="pg-fit")
+        pieces["examples"] = {
+            path: gr.Button(path.stem.replace("-", " ").capitalize(), size="sm", min_width=0)
+            for path in sorted((ASSETS / "examples").glob("*.opus"))
+        }
+    with gr.Column(visible=False, elem_id="pg-recording") as pieces["recording"]:
+        pieces["heard"] = _html("", elem_id="pg-heard")
+        with gr.Row(elem_id="pg-columns"):
+            with gr.Column(scale=7, min_width=320, elem_classes="pg-card"):
+                pieces["sound"] = _html("")
+                pieces |= _timeline()
+            with gr.Column(scale=5, min_width=320, elem_classes="pg-card"):
+                pieces |= _questions()
+    return pieces
+
+
+def _timeline() -> dict[str, Any]:
+    pieces: dict[str, Any] = {}
+    with gr.Row(elem_classes="pg-ask"):
+        pieces["window"] = gr.Radio(
+            [(f"every {window:g} s", window) for window in WINDOWS_S],
+            value=WINDOWS_S[0],
+            label="Length of the stretches",
+            container=False,
+            elem_id="pg-window",
+        )
+        pieces["time"] = gr.Button("What happens when?", elem_id="pg-time", min_width=0)
+    pieces["stretches"] = _html("", elem_id="pg-stretches")
+    return pieces
+
+
+def _questions() -> dict[str, Any]:
+    pieces: dict[str, Any] = {}
+    with gr.Tabs(elem_id="pg-questions"):
+        with gr.Tab("Ask"):
+            pieces["talk"] = _html(views.talk([]), elem_id="pg-talk")
+            with gr.Row(elem_classes="pg-chips"):
+                pieces["suggestions"] = {text: gr.Button(text, size="sm", min_width=0) for text in SUGGESTIONS}
+            with gr.Row(elem_classes="pg-ask"):
+                pieces["question"] = gr.Textbox(
+                    label="Your question",
+                    placeholder="Is it raining?",
+                    max_lines=1,
+                    max_length=500,
+                    elem_id="pg-question",
+                )
+                pieces["ask"] = gr.Button("Ask", variant="primary", min_width=0, elem_id="pg-ask")
+        with gr.Tab("Try labels"):
+            with gr.Row(elem_classes="pg-ask"):
+                pieces["labels"] = gr.Textbox(
+                    label="Labels, divided by commas",
+                    placeholder="dog barking, church bells, siren, rain",
+                    max_lines=4,
+                    max_length=5_000,
+                    elem_id="pg-labels",
+                )
+                pieces["classify"] = gr.Button("Compare", variant="primary", min_width=0, elem_id="pg-classify")
+            pieces["ranking"] = _html("", elem_id="pg-ranking")
+    return pieces
+
+
+def _searching() -> dict[str, Any]:
+    pieces: dict[str, Any] = {}
+    with gr.Column(elem_classes="pg-card"):
+        with gr.Row(elem_classes="pg-ask"):
+            pieces["query"] = gr.Textbox(
+                label="Find in the collection",
+                placeholder="rain on a tin roof",
+                max_lines=1,
+                max_length=500,
+                elem_id="pg-query",
+            )
+            pieces["search"] = gr.Button("Search", variant="primary", min_width=0, elem_id="pg-find")
+        pieces["similar"] = gr.Button("Find sounds like the open recording", visible=False, elem_id="pg-similar")
+        pieces["hits"] = _html("", js_on_load=OPEN_HIT_JS, elem_id="pg-hits")
+    return pieces
+
+
+def _wire(actions: Actions, parts: Parts) -> None:
+    """Connect components and actions; what is still said about one recording stops when another is opened."""
+    loaded, private = parts.changed_by_loading(), {"api_visibility": "private", "show_progress": "hidden"}
+    asking = [parts.turns, parts.talk, parts.question, parts.notice]
+    going = [
+        gr.on(
+            [parts.ask.click, parts.question.submit],
+            actions.ask,
+            [parts.token, parts.turns, parts.question],
+            asking,
+            **private,
+        ),
+        parts.time.click(actions.timeline, [parts.token, parts.window], [parts.stretches, parts.notice], **private),
+        gr.on(
+            [parts.classify.click, parts.labels.submit],
+            actions.classify,
+            [parts.token, parts.labels],
+            [parts.ranking, parts.notice],
+            **private,
+        ),
+    ]
+    for text, button in parts.suggestions.items():
+        going.append(button.click(actions.suggested(text), [parts.token, parts.turns], asking, **private))
+    opening = {"outputs": loaded, "cancels": going, **private}
+    parts.upload.input(actions.load, [parts.upload, parts.token], **opening)
+    for path, button in parts.examples.items():
+        button.click(actions.example(path), parts.token, **opening)
+    if actions.collection is not None:
+        finding = [parts.hits, parts.found, parts.notice]
+        gr.on([parts.search.click, parts.query.submit], actions.search, parts.query, finding, **private)
+        parts.similar.click(actions.search_like, parts.token, finding, **private)
+        parts.hits.click(actions.open_hit, [parts.found, parts.token], **opening)
+
+
+def _theme() -> gr.themes.Base:
+    """Colours and letters of what Gradio draws, as in the style sheet; all fonts are the visitor's own."""
+    theme = gr.themes.Base(
+        primary_hue="teal", neutral_hue="stone", font=FONTS, font_mono=["ui-monospace", "monospace"], radius_size="lg"
+    )
+    return theme.set(
+        body_background_fill="#f6f4ef",
+        body_background_fill_dark="#14171a",
+        body_text_color="#22272c",
+        body_text_color_dark="#e8e6e0",
+        block_background_fill="#fffefb",
+        block_background_fill_dark="#1b1f23",
+        border_color_primary="#e2ded4",
+        border_color_primary_dark="#2f353b",
+        color_accent="#0f6b68",
+        button_primary_background_fill="#0f6b68",
+        button_primary_background_fill_hover="#0b5654",
+        button_primary_text_color="#ffffff",
+        button_primary_background_fill_dark="#74c9bf",
+        button_primary_background_fill_hover_dark="#8fd8cf",
+        button_primary_text_color_dark="#0d2322",
+    )
+
+
+@contextmanager
+def _uploads_in(folder: Path) -> Iterator[None]:
+    """Gradio takes its folder for uploads from the environment, while an app is put together."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["GRADIO_TEMP_DIR"]
+        else:
+            os.environ["GRADIO_TEMP_DIR"] = before

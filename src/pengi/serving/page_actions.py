@@ -1,0 +1,241 @@
+"""What happens on the page when something is dropped, asked or clicked.
+
+Every action is a generator of updates ``{component: value}``: first what can be shown at once, then the answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import gradio as gr
+
+from pengi.errors import InputError, PengiError
+from pengi.serving import page_views as views
+from pengi.serving.page_drawing import draw
+from pengi.serving.page_shelf import Recording, Shelf, public
+from pengi.serving.page_views import Turn
+
+RECORDINGS = "/page/recordings"
+WINDOWS_S = (1.0, 2.0, 5.0)
+"""Lengths of the stretches of a timeline."""
+LONG_S = 60.0
+"""Recordings from this length on begin with the longest stretches."""
+MOST_LABELS = 100
+MOST_TURNS = 50
+HITS = 12
+
+T = TypeVar("T")
+Updates: TypeAlias = Iterator[dict[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components of the page."""
+
+    upload: Any
+    notice: Any
+    recording: Any
+    """The column that is hidden until there is a recording."""
+    token: Any
+    sound: Any
+    heard: Any
+    window: Any
+    stretches: Any
+    turns: Any
+    talk: Any
+    question: Any
+    ranking: Any
+    tabs: Any
+    found: Any
+    hits: Any
+    similar: Any
+    examples: dict[Path, Any]
+    suggestions: dict[str, Any]
+    ask: Any
+    time: Any
+    labels: Any
+    classify: Any
+    query: Any
+    search: Any
+
+    def changed_by_loading(self) -> list[Any]:
+        """What a new recording changes."""
+        return [
+            *(self.upload, self.notice, self.recording, self.token, self.sound, self.heard, self.window),
+            *(self.stretches, self.turns, self.talk, self.ranking, self.tabs, self.similar),
+        ]
+
+
+class Actions:
+    """The actions of one page; what belongs to a visitor is in the components' state.
+
+    Args:
+        listener: has ``describe``, ``ask``, ``classify``, ``timeline`` and ``embed`` of :class:`pengi.engine.Pengi`.
+        collection: an opened collection, or None.
+        shelf: where recordings are while they are open.
+        parts: the page.
+    """
+
+    def __init__(self, listener: Any, collection: Any, shelf: Shelf, parts: Parts) -> None:
+        self.listener = listener
+        self.collection = collection
+        self.shelf = shelf
+        self.parts = parts
+        self._notices = itertools.count(1)
+
+    def load(self, upload: str | None, old: str | None) -> Updates:
+        """An uploaded or recorded file."""
+        if upload is not None:
+            yield from self._open(lambda: self.shelf.take(Path(upload)), old)
+
+    def example(self, path: Path) -> Callable[[str | None], Updates]:
+        """The action that opens a recording of the package."""
+
+        def action(old: str | None) -> Updates:
+            yield from self._open(lambda: self.shelf.refer(path), old)
+
+        return action
+
+    def open_hit(self, found: list[Any], old: str | None, event: gr.EventData) -> Updates:
+        """A search result, played from where it was found. Only its place among what was found for this visitor comes
+        from the network, never a path."""
+        place = event._data.get("place") if isinstance(event._data, dict) else None
+        if type(place) is int and 0 <= place < len(found):
+            hit = found[place]
+            yield from self._open(lambda: self.shelf.refer(Path(hit.path)), old, hit.start_s)
+
+    def ask(self, token: str | None, turns: list[Turn], question: str) -> Updates:
+        """A question: it stands there at once, the answer follows."""
+        parts, question = self.parts, question.strip()
+        if not question:
+            yield {parts.notice: self._notice("write a question first")}
+            return
+        before = turns[-MOST_TURNS:]
+        yield {parts.talk: views.talk([*before, Turn(question)]), parts.question: "", parts.notice: ""}
+        try:
+            answer = self._hear(self.shelf.get(token), lambda path: self.listener.ask(path, question))
+        except PengiError as error:
+            yield {
+                parts.talk: views.talk(before),
+                parts.question: question,
+                parts.notice: self._notice(str(error)),
+            }
+            return
+        after = [*before, Turn(question, answer.text, answer.confidence)]
+        yield {parts.turns: after, parts.talk: views.talk(after)}
+
+    def suggested(self, question: str) -> Callable[[str | None, list[Turn]], Updates]:
+        """The action that asks a question of ours."""
+
+        def action(token: str | None, turns: list[Turn]) -> Updates:
+            yield from self.ask(token, turns, question)
+
+        return action
+
+    def timeline(self, token: str | None, window_s: float) -> Updates:
+        """What happens when, in stretches of one length."""
+
+        def found() -> str:
+            if window_s not in WINDOWS_S:
+                raise InputError(f"stretches can be {', '.join(f'{window:g}' for window in WINDOWS_S)} s long")
+            length_s = float(window_s)
+            recording = self.shelf.get(token)
+            timeline = self._hear(
+                recording, lambda path: self.listener.timeline(path, window_s=length_s, hop_s=length_s)
+            )
+            return views.stretches(timeline)
+
+        yield from self._shown(self.parts.stretches, found)
+
+    def classify(self, token: str | None, text: str) -> Updates:
+        """Labels of one's own, divided by commas or lines."""
+
+        def found() -> str:
+            labels = [label for part in text.replace("\n", ",").split(",") if (label := part.strip())]
+            if not labels:
+                raise InputError("write some labels first, divided by commas")
+            if len(labels) > MOST_LABELS:
+                raise InputError(f"at most {MOST_LABELS} labels can be tried at a time, not {len(labels)}")
+            return views.ranking(self._hear(self.shelf.get(token), lambda path: self.listener.classify(path, labels)))
+
+        yield from self._shown(self.parts.ranking, found)
+
+    def search(self, text: str) -> Updates:
+        """Recordings of the collection by words."""
+        if not text.strip():
+            yield {self.parts.notice: self._notice("write what to look for first")}
+            return
+        yield from self._search(lambda: self.collection.search(text.strip(), limit=HITS))
+
+    def search_like(self, token: str | None) -> Updates:
+        """Recordings of the collection that sound like the one that is open."""
+
+        def found() -> list[Any]:
+            vector = self._hear(self.shelf.get(token), self.listener.embed)
+            hits: list[Any] = self.collection.search(like=vector, limit=HITS)
+            return hits
+
+        yield from self._search(found)
+
+    def _search(self, search: Callable[[], list[Any]]) -> Updates:
+        parts = self.parts
+        yield {parts.hits: views.LISTENING, parts.notice: ""}
+        try:
+            found = search()
+        except PengiError as error:
+            yield {parts.hits: "", parts.found: [], parts.notice: self._notice(str(error))}
+            return
+        yield {parts.hits: views.hits(found), parts.found: found}
+
+    def _shown(self, part: Any, answer: Callable[[], str]) -> Updates:
+        yield {part: views.LISTENING, self.parts.notice: ""}
+        try:
+            yield {part: answer()}
+        except PengiError as error:
+            yield {part: "", self.parts.notice: self._notice(str(error))}
+
+    def _open(self, take: Callable[[], Recording], old: str | None, start_s: float | None = None) -> Updates:
+        """First the picture of a recording, then its description; what was said about the last one goes."""
+        parts = self.parts
+        try:
+            recording = take()
+            picture = self._hear(recording, lambda path: draw(path, recording.info.duration_s))
+        except PengiError as error:
+            yield {parts.upload: None, parts.notice: self._notice(str(error))}
+            return
+        self.shelf.discard(old)
+        yield {
+            parts.upload: None,
+            parts.notice: "",
+            parts.recording: gr.Column(visible=True),
+            parts.token: recording.token,
+            parts.sound: views.sound(recording, picture, f"{RECORDINGS}/{recording.token}".lstrip("/"), start_s),
+            parts.heard: views.LISTENING,
+            parts.window: WINDOWS_S[-1] if picture.duration_s >= LONG_S else WINDOWS_S[0],
+            parts.stretches: "",
+            parts.turns: [],
+            parts.talk: views.talk([]),
+            parts.ranking: "",
+            parts.tabs: gr.Tabs(selected="listen"),
+            parts.similar: gr.Button(visible=True),
+        }
+        try:
+            update = {parts.heard: views.heard(self._hear(recording, self.listener.describe))}
+        except PengiError as error:
+            update = {parts.heard: "", parts.notice: self._notice(str(error))}
+        if self.shelf.holds(recording.token):  # the visitor has not opened another one meanwhile
+            yield update
+
+    def _notice(self, message: str) -> str:
+        return views.notice(message, next(self._notices))
+
+    def _hear(self, recording: Recording, listen: Callable[[str], T]) -> T:
+        """Listen to a recording; messages name it as its owner does."""
+        try:
+            return listen(str(recording.path))
+        except PengiError as error:
+            raise PengiError(public(str(error), recording.path, recording.name)) from error

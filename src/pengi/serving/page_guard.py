@@ -1,0 +1,128 @@
+"""What of Gradio's server is open to the network: what the page needs, and nothing else.
+
+Gradio brings routes for development, for other programs, for recorded runs and for fetching addresses. The page needs
+few of them; the others are not found. Two checks stand before those that are open: bodies are bounded, and a file named
+in an event must be one that was uploaded here. (Gradio makes that check itself only for apps that it has started, not
+for mounted ones.)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pengi.serving.page_shelf import Shelf, make_room
+from pengi.serving.replies import RefusalError
+
+API = "/gradio_api"
+READ = {
+    "/",
+    "/config",
+    "/theme.css",
+    "/favicon.ico",
+    "/robots.txt",
+    "/manifest.json",
+    f"{API}/queue/data",
+    f"{API}/upload_progress",
+    f"{API}/startup-events",
+}
+READ_BELOW = ("/assets/", "/static/", f"{API}/heartbeat/")
+FILE, JOIN, UPLOAD = f"{API}/file=", f"{API}/queue/join", f"{API}/upload"
+WRITE = {JOIN, UPLOAD, f"{API}/cancel", f"{API}/reset"}
+EVENT_BYTES = 2**18
+"""Largest body of an event; the page sends a question, labels, or the name of an upload."""
+FORM_BYTES = 2**16
+"""What a multipart form may add to the file in it."""
+UPLOADS_AT_ONCE = 4
+"""The uploads folder holds this many files of the largest size, on their way to the shelf."""
+
+
+class PageGuard:
+    """ASGI middleware around Gradio's app."""
+
+    def __init__(self, app: ASGIApp, shelf: Shelf) -> None:
+        self.app = app
+        self.shelf = shelf
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http" or not self._open(scope["method"], scope["path"]):
+            await _refused(404, "not_found", "there is nothing here")(scope, receive, send)
+            return
+        refusal = None
+        if scope["method"] == "POST":
+            refusal, receive = await self._checked(scope, receive)
+        await (refusal or self.app)(scope, receive, send)
+
+    def _open(self, method: str, path: str) -> bool:
+        if method in ("GET", "HEAD"):
+            return path in READ or path.startswith(READ_BELOW) or self._is_file(path)
+        return method == "POST" and path in WRITE
+
+    def _is_file(self, path: str) -> bool:
+        return path.startswith(FILE) and self._uploaded(path.removeprefix(FILE))
+
+    async def _checked(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
+        stated = Headers(scope=scope).get("content-length", "")
+        if not stated.isdecimal():
+            return _refused(411, "length_required", "the length of the request is not stated"), receive
+        size, limits = int(stated), self.shelf.limits
+        if scope["path"] == UPLOAD:
+            if size > limits.upload_bytes + FORM_BYTES:
+                most = f"{limits.upload_bytes / 1e6:g} MB"
+                return _refused(413, "too_large", f"files of at most {most} can be uploaded"), receive
+            if not make_room(self.shelf.uploads, size, UPLOADS_AT_ONCE * limits.upload_bytes + FORM_BYTES):
+                return _refused(507, "busy", "there is no room for this file at the moment"), receive
+            return None, receive
+        if size > EVENT_BYTES:
+            return _refused(413, "too_large", "the request is too long"), receive
+        return await self._checked_event(scope, receive)
+
+    async def _checked_event(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
+        """Read the event, look for files in it, and hand it on as if it had not been read."""
+        try:
+            body = await Request(scope, receive).body()
+            event = json.loads(body)
+        except (ValueError, RecursionError, ClientDisconnect):
+            return _refused(400, "invalid_json", "the request is not JSON"), receive
+        if not self._files_allowed(event):
+            return _refused(400, "bad_input", "the request names a file that was not uploaded"), receive
+        read = False
+
+        async def again() -> Message:
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return None, again
+
+    def _files_allowed(self, value: Any) -> bool:
+        """Whether every file named anywhere in an event lies in the uploads folder."""
+        waiting = [value]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, dict):
+                if "path" in item and not (item["path"] is None or self._uploaded(item["path"])):
+                    return False
+                waiting.extend(item.values())
+            elif isinstance(item, list):
+                waiting.extend(item)
+        return True
+
+    def _uploaded(self, path: Any) -> bool:
+        if not isinstance(path, str) or "\0" in path:
+            return False
+        return Path(path).resolve().is_relative_to(self.shelf.uploads.resolve())
+
+
+def _refused(status: int, code: str, message: str) -> ASGIApp:
+    return RefusalError(status, message, code=code).reply()

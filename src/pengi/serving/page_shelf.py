@@ -1,0 +1,228 @@
+"""The recordings that visitors of the page have open: found by secret tokens, bounded in space and time.
+
+A file reaches the shelf only once it is known to be audio, so that nothing else is ever served from it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import soundfile
+
+from pengi.audio.decode import AudioInfo, probe, stream
+from pengi.errors import AudioError, InputError
+
+PLAYABLE = {
+    "wav pcm_u8": "audio/wav",
+    "wav pcm_16": "audio/wav",
+    "wav pcm_24": "audio/wav",
+    "wav float": "audio/wav",
+    "flac pcm_16": "audio/flac",
+    "flac pcm_24": "audio/flac",
+    "ogg vorbis": "audio/ogg",
+    "ogg opus": "audio/ogg",
+    "mp3 mpeg_layer_iii": "audio/mpeg",
+    "mov aac": "audio/mp4",
+    "matroska opus": "audio/webm",
+}
+"""What every current browser plays, with its media type; of anything else a copy is made to listen to."""
+COPY_RATE = 44_100
+"""Hz; of copies to listen to."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much visitors may ask of the page."""
+
+    upload_bytes: int = 100 * 2**20
+    """Largest file that can be uploaded."""
+    duration_s: float = 3_600.0
+    """Longest recording that is listened to, in seconds."""
+    shelf_bytes: int = 2 * 2**30
+    """Space for the recordings of all visitors; beyond it the ones that were not used for longest go."""
+    keep_s: float = 3_600.0
+    """How long an unused recording is kept, in seconds."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording on the shelf."""
+
+    token: str
+    name: str
+    path: Path
+    """What the model reads."""
+    playable: Path
+    """What browsers play: the recording itself, or a copy."""
+    media_type: str
+    info: AudioInfo
+    own: tuple[Path, ...] = ()
+    """Files that go with it."""
+
+    def size(self) -> int:
+        """Bytes that it takes on the shelf."""
+        return sum(path.stat().st_size for path in self.own)
+
+
+@dataclass
+class _Place:
+    recording: Recording
+    size: int
+    used: float = field(default=0.0)
+
+
+class Shelf:
+    """Recordings by token.
+
+    Args:
+        limits: on space, time and length.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits or Limits()
+        self._clock = clock
+        self._temporary = tempfile.TemporaryDirectory(prefix="pengi-page-", ignore_cleanup_errors=True)
+        self.folder = Path(self._temporary.name)
+        self.uploads = self.folder / "uploads"
+        self.uploads.mkdir()
+        self._places: dict[str, _Place] = {}
+        self._lock = threading.Lock()
+
+    def take(self, upload: Path) -> Recording:
+        """Put an uploaded file on the shelf; the upload itself may go at any time.
+
+        Raises:
+            AudioError: if it is not audio or longer than the limit.
+        """
+        info = self._checked(upload, upload.name)
+        token = secrets.token_urlsafe(24)
+        kept = self.folder / token
+        try:
+            os.link(upload, kept)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(upload, kept)
+        return self._put(token, upload.name, kept, info, (kept,))
+
+    def refer(self, path: Path) -> Recording:
+        """Put a file on the shelf that stays where it is, such as one of the operator's own collection.
+
+        Raises:
+            AudioError: if it is gone, not audio or longer than the limit.
+        """
+        return self._put(secrets.token_urlsafe(24), path.name, path, self._checked(path, path.name), ())
+
+    def get(self, token: str | None) -> Recording:
+        """The recording of a token.
+
+        Raises:
+            InputError: if there is none, or none any more.
+        """
+        with self._lock:
+            self._tidy()
+            place = self._places.get(token or "")
+            if place is None:
+                raise InputError("this recording is no longer kept here; please load it again")
+            place.used = self._clock()
+            return place.recording
+
+    def holds(self, token: str) -> bool:
+        """Whether a recording is still there."""
+        with self._lock:
+            return token in self._places
+
+    def discard(self, token: str | None) -> None:
+        """Forget a recording, if it is there, and delete what was stored for it."""
+        with self._lock:
+            self._drop(token or "")
+
+    def close(self) -> None:
+        """Delete everything."""
+        with self._lock:
+            self._places.clear()
+        self._temporary.cleanup()
+
+    def _checked(self, path: Path, name: str) -> AudioInfo:
+        try:
+            info = probe(path)
+        except AudioError as error:
+            raise AudioError(public(str(error), path, name)) from error
+        if info.duration_s > self.limits.duration_s:
+            raise AudioError(
+                f"'{name}' lasts {info.duration_s / 60:.0f} minutes;"
+                f" at most {self.limits.duration_s / 60:.0f} can be listened to here"
+            )
+        return info
+
+    def _put(self, token: str, name: str, path: Path, info: AudioInfo, own: tuple[Path, ...]) -> Recording:
+        playable, media_type = path, PLAYABLE.get(info.format)
+        if media_type is None:
+            playable, media_type = self.folder / f"{token}.mp3", "audio/mpeg"
+            own = (*own, playable)
+            try:
+                _write_copy(path, playable)
+            except AudioError as error:
+                for file in own:
+                    file.unlink(missing_ok=True)
+                raise AudioError(public(str(error), path, name)) from error
+        recording = Recording(token, name, path, playable, media_type, info, own)
+        with self._lock:
+            self._places[token] = _Place(recording, recording.size(), self._clock())
+            self._tidy(but=token)
+        return recording
+
+    def _tidy(self, but: str = "") -> None:
+        """Drop what was unused for too long, then what was unused for longest until the rest fits."""
+        now = self._clock()
+        for token in [token for token, place in self._places.items() if now - place.used > self.limits.keep_s]:
+            self._drop(token)
+        taken = sum(place.size for place in self._places.values())
+        for token in sorted(self._places, key=lambda token: self._places[token].used):
+            if taken <= self.limits.shelf_bytes:
+                return
+            if token != but and self._places[token].size:
+                taken -= self._places[token].size
+                self._drop(token)
+
+    def _drop(self, token: str) -> None:
+        place = self._places.pop(token, None)
+        for path in place.recording.own if place else ():
+            path.unlink(missing_ok=True)
+
+
+def public(message: str, path: Path, name: str) -> str:
+    """A message without the place of a file on this machine."""
+    return message.replace(str(path), name)
+
+
+def make_room(folder: Path, wanted: int, most: int) -> bool:
+    """Delete the oldest files below ``folder`` until ``wanted`` more bytes stay within ``most``; whether they do."""
+    files = []
+    for path in folder.rglob("*"):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # deleted by another request at this moment
+            continue
+        if path.is_file():
+            files.append((status.st_mtime, status.st_size, path))
+    taken = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files, key=lambda file: file[0]):
+        if taken + wanted <= most:
+            break
+        path.unlink(missing_ok=True)
+        taken -= size
+    return taken + wanted <= most
+
+
+def _write_copy(path: Path, copy: Path) -> None:
+    with soundfile.SoundFile(copy, "w", COPY_RATE, 1, format="MP3", subtype="MPEG_LAYER_III") as file:
+        for block in stream(path, COPY_RATE):
+            file.write(block)

@@ -1,0 +1,231 @@
+"""What the page shows, as HTML: pure functions from answers to markup, everything that is not ours escaped.
+
+Times are given to the script of the page in ``data-`` attributes, in seconds: ``data-seek`` plays from there.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import PurePath
+from typing import Any
+
+from pengi.engine import SILENCE
+from pengi.results import Classification, Description, Segment, Timeline
+from pengi.serving.page_drawing import COLUMNS, Picture, frequency_ticks, spectrogram_png, time_ticks, waveform_path
+from pengi.serving.page_shelf import Recording
+
+WAVE_HEIGHT = 64
+HUES = 8
+"""Colours of timeline bars in the style sheet."""
+WIDE_PERCENT, THIN_PERCENT = 14, 6
+"""Bars of a timeline that are wide enough for a name on a phone, and on a desktop, in percent of the whole."""
+MOST_ROWS = 400
+"""Stretches that are listed one by one; the bars show all."""
+LISTENING = '<p class="pg-wait" role="status">Listening<span aria-hidden="true">…</span></p>'
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question about the recording and its answer; None while it is waited for."""
+
+    question: str
+    text: str | None = None
+    confidence: float = 0.0
+
+
+def header(model: str) -> str:
+    """The head of the page."""
+    return (
+        '<header class="pg-header"><h1>Pengi</h1>'
+        "<p>Ask a recording questions in plain words.</p>"
+        f'<p class="pg-model" title="The model that listens">{escape(model)}</p></header>'
+    )
+
+
+def notice(message: str, number: int = 0) -> str:
+    """What went wrong, as one sentence; a new number makes the same sentence appear again after it was dismissed."""
+    sentence = message[:1].upper() + message[1:]
+    sentence = sentence if sentence.endswith(".") else sentence + "."
+    dismiss = '<button type="button" data-dismiss aria-label="Dismiss">×</button>'
+    return f'<div class="pg-notice" data-number="{number}"><span role="alert">{escape(sentence)}</span>{dismiss}</div>'
+
+
+def sound(recording: Recording, picture: Picture, address: str, start_s: float | None = None) -> str:
+    """The player: waveform and spectrogram over one time axis; with ``start_s`` it plays from there at once."""
+    info, duration_s = recording.info, picture.duration_s
+    channels = {1: "mono", 2: "stereo"}.get(info.channels, f"{info.channels} channels")
+    facts = f"{span(duration_s)} · {info.sample_rate / 1000:g} kHz · {channels} · {info.format}"
+    start = "" if start_s is None else f' data-start="{start_s:.3f}"'
+    columns = len(picture.low_C)
+    seen = f"Waveform and spectrogram of {recording.name}, {span(duration_s)}, up to 8 kHz"
+    return (
+        f'<figure class="pg-sound" id="pg-sound" data-duration="{duration_s:.3f}"{start}>'
+        f'<figcaption><strong dir="auto">{escape(recording.name)}</strong> <span>{escape(facts)}</span>'
+        f'<span class="pg-clock"><output data-clock>{clock(0)}</output> / {clock(duration_s)}</span></figcaption>'
+        f'<div class="pg-plot" data-plot role="img" aria-label="{escape(seen)}">'
+        f'<svg class="pg-wave" viewBox="0 0 {columns} {WAVE_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path d="{waveform_path(picture, WAVE_HEIGHT)}"/></svg>'
+        f'<img class="pg-spectrogram" src="{spectrogram_png(picture)}" alt="" width="{COLUMNS}" height="160">'
+        f'<div class="pg-hertz" aria-hidden="true">{_hertz()}</div><span class="pg-head"></span></div>'
+        f'<div class="pg-axis" aria-hidden="true">{_times(duration_s)}</div>'
+        '<div class="pg-player"><button type="button" class="pg-play" data-play aria-label="Play"></button>'
+        f'<input type="range" class="pg-seek" data-range min="0" max="{duration_s:.3f}" step="any" value="0"'
+        ' aria-label="Position in the recording"></div>'
+        f'<audio preload="metadata" src="{escape(address)}"></audio></figure>'
+    )
+
+
+def heard(description: Description) -> str:
+    """Caption and events."""
+    events = [(event.label, event.confidence) for event in description.events]
+    text = description.text or "The model found no words for it."
+    return (
+        f'<section class="pg-heard"><p class="pg-caption" dir="auto">{escape(text[:1].upper() + text[1:])}</p>'
+        + bars(events, "Sound events and how sure the model is of each")
+        + "</section>"
+    )
+
+
+def bars(shares: Iterable[tuple[str, float]], label: str) -> str:
+    """Shares in [0, 1] as bars with percentages."""
+    rows = "".join(
+        f'<li><span class="pg-what" dir="auto">{escape(what)}</span><span class="pg-bar" aria-hidden="true">'
+        f'<span style="width:{100 * share:.1f}%"></span></span><span class="pg-share">{percent(share)}</span></li>'
+        for what, share in shares
+    )
+    return f'<ul class="pg-bars" aria-label="{escape(label)}">{rows}</ul>' if rows else ""
+
+
+def ranking(found: Classification) -> str:
+    """Labels of one's own, the best first."""
+    return bars(((score.label, score.probability) for score in found.scores), "Labels and their shares")
+
+
+def talk(turns: Sequence[Turn]) -> str:
+    """The questions and answers about one recording."""
+    if not turns:
+        return '<p class="pg-hint">Every question is answered from the sound alone, not from earlier answers.</p>'
+    rows = []
+    for turn in turns:
+        answer = LISTENING
+        if turn.text is not None:
+            sure = f"How sure the model is of exactly this wording: {percent(turn.confidence)}"
+            answer = (
+                f'<p dir="auto">{escape(turn.text or "(no answer)")}</p>'
+                f'<span class="pg-share" title="{sure}" aria-label="{sure}">{percent(turn.confidence)}</span>'
+            )
+        asked = f'<p class="pg-question" dir="auto">{escape(turn.question)}</p>'
+        rows.append(f'<li>{asked}<div class="pg-answer">{answer}</div></li>')
+    return f'<ol class="pg-talk" aria-live="polite">{"".join(rows)}</ol>'
+
+
+def stretches(timeline: Timeline) -> str:
+    """The timeline: bars over the time axis of the recording, and the same as a list."""
+    duration_s = max(timeline.duration_s, 1e-6)
+    lane = "".join(_bar(segment, duration_s) for segment in timeline.segments)
+    rows = "".join(_row(segment) for segment in timeline.segments[:MOST_ROWS])
+    rest = len(timeline.segments) - MOST_ROWS
+    more = f'<p class="pg-hint">{rest} more stretches are shown as bars only.</p>' if rest > 0 else ""
+    return f'<div class="pg-lane">{lane}</div><ol class="pg-rows" aria-label="What is heard when">{rows}</ol>{more}'
+
+
+def hits(found: Sequence[Any]) -> str:
+    """What a search found; ``data-hit`` is the place in the list."""
+    if not found:
+        return '<p class="pg-hint" role="status">Nothing was found.</p>'
+    rows = "".join(
+        f'<li><button type="button" data-hit="{place}" title="Open and play from here">'
+        f'<span class="pg-what" dir="auto">{escape(hit.text)}</span>'
+        f'<span class="pg-where" dir="auto">{escape(_short(hit.path))}</span>'
+        f'<span class="pg-time">{clock(hit.start_s)} – {clock(hit.end_s)}</span>'
+        f'<span class="pg-score" title="Score">{hit.score:.3f}</span></button></li>'
+        for place, hit in enumerate(found)
+    )
+    return f'<ol class="pg-rows pg-hits" aria-label="What was found">{rows}</ol>'
+
+
+def clock(time_s: float) -> str:
+    """A time as minutes, seconds and tenths, and hours where there are any."""
+    tenths = round(time_s * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{rest // 10:02d}.{rest % 10}"
+    return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"
+
+
+def span(duration_s: float) -> str:
+    """A length in words."""
+    if duration_s < 60:
+        return f"{duration_s:.1f} s"
+    if duration_s < 3_600:
+        return f"{int(duration_s // 60)} min {int(duration_s % 60)} s"
+    return f"{int(duration_s // 3_600)} h {int(duration_s % 3_600 // 60)} min"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; what is not nothing is not shown as nothing."""
+    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def _short(path: str) -> str:
+    """A file and the folder it is in; where that lies is nobody's business."""
+    return "/".join(PurePath(path).parts[-2:])
+
+
+def _times(duration_s: float) -> str:
+    marks = []
+    for tick in time_ticks(duration_s):
+        share = tick / duration_s
+        # The outermost labels stay within the picture.
+        place = "pg-first" if share == 0 else "pg-last" if share > 0.97 else ""
+        marks.append(f'<span class="{place}" style="left:{100 * share:.3f}%">{_tick(tick, duration_s)}</span>')
+    unit = "s" if duration_s < 60 else "min" if duration_s < 3_600 else "h"
+    return "".join(marks) + f'<span class="pg-unit">{unit}</span>'
+
+
+def _tick(time_s: float, duration_s: float) -> str:
+    if duration_s < 60:
+        return f"{time_s:g}"
+    if duration_s < 3_600:
+        return f"{int(time_s // 60)}:{int(time_s % 60):02d}"
+    return f"{int(time_s // 3_600)}:{int(time_s % 3_600 // 60):02d}"
+
+
+def _hertz() -> str:
+    return "".join(
+        f'<span style="bottom:{100 * height:.2f}%">{f"{tick // 1000} kHz" if tick >= 1000 else f"{tick} Hz"}</span>'
+        for tick, height in frequency_ticks()
+    )
+
+
+def _hue(label: str) -> str:
+    """The same label has the same colour, in every recording."""
+    return "pg-quiet" if label == SILENCE else f"pg-hue{zlib.crc32(label.encode()) % HUES}"
+
+
+def _times_of(segment: Segment) -> str:
+    return f'data-seek="{segment.start_s:.3f}" data-until="{segment.end_s:.3f}"'
+
+
+def _bar(segment: Segment, duration_s: float) -> str:
+    said = f"{clock(segment.start_s)} – {clock(segment.end_s)}: {segment.text}, {percent(segment.confidence)}"
+    left, width = 100 * segment.start_s / duration_s, 100 * (segment.end_s - segment.start_s) / duration_s
+    # A single letter says nothing; the list below names every stretch.
+    size = "" if width >= WIDE_PERCENT else "pg-thin" if width >= THIN_PERCENT else "pg-thinnest"
+    return (
+        f'<button type="button" class="{_hue(segment.text)} {size}" {_times_of(segment)} title="{escape(said)}"'
+        f' aria-label="Play {escape(said)}" style="left:{left:.3f}%;width:{width:.3f}%">'
+        f"<span>{escape(segment.text)}</span></button>"
+    )
+
+
+def _row(segment: Segment) -> str:
+    return (
+        f'<li><button type="button" {_times_of(segment)}><span class="pg-dot {_hue(segment.text)}"></span>'
+        f'<span class="pg-time">{clock(segment.start_s)} – {clock(segment.end_s)}</span>'
+        f'<span class="pg-what" dir="auto">{escape(segment.text)}</span>'
+        f'<span class="pg-share">{percent(segment.confidence)}</span></button></li>'
+    )

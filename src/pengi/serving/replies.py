@@ -1,0 +1,129 @@
+"""What went wrong, as HTTP: a status and a JSON body in the shape that OpenAI's clients read.
+
+{"error": {"message": "...", "type": "invalid_request_error", "param": null, "code": "unreadable_audio"}}
+"""
+
+from __future__ import annotations
+
+import http
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from pengi.errors import AudioError, InputError, PengiError
+from pengi.serving.batcher import BusyError, ClosingError, LateError
+
+log = logging.getLogger(__name__)
+
+INVALID = "invalid_request_error"
+RETRY_LATER_S = 5
+_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+class RefusalError(HTTPException):
+    """A request that is turned away; ``message`` is one sentence for whoever sent it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        # What a message quotes may hold half a surrogate pair, which JSON can spell and UTF-8 cannot.
+        self.message = message.encode("utf-8", "replace").decode()
+        super().__init__(status, self.message, headers)
+        self.code = code
+        self.param = param
+
+    def reply(self) -> JSONResponse:
+        """The response to send."""
+        kind = _TYPES.get(self.status_code, INVALID if self.status_code < 500 else "server_error")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return JSONResponse({"error": error}, self.status_code, self.headers)
+
+
+def busy(retry_after_s: int, message: str = "the server is busy") -> RefusalError:
+    """The refusal of one request too many."""
+    return RefusalError(
+        429,
+        f"{message}; try again in {retry_after_s} seconds",
+        code="busy",
+        headers={"Retry-After": str(retry_after_s)},
+    )
+
+
+def closing() -> RefusalError:
+    """The refusal of a server that is shutting down."""
+    headers = {"Retry-After": str(RETRY_LATER_S)}
+    return RefusalError(503, "the server is shutting down", code="shutting_down", headers=headers)
+
+
+def refusal(error: PengiError) -> RefusalError:
+    """What a mistake of the user's, or a server that cannot answer now, is over HTTP."""
+    match error:
+        case BusyError():
+            return busy(error.retry_after_s)
+        case ClosingError():
+            return closing()
+        case LateError():
+            return RefusalError(504, str(error), code="timeout")
+        case AudioError():
+            return RefusalError(422, str(error), code="unreadable_audio")
+        case InputError():
+            return RefusalError(400, str(error), code="bad_input")
+        case _:
+            return RefusalError(400, str(error), code="bad_request")
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of ``app`` end in a reply of this module."""
+
+    @app.exception_handler(RefusalError)
+    async def _refused(_request: Request, error: RefusalError) -> JSONResponse:
+        return error.reply()
+
+    @app.exception_handler(PengiError)
+    async def _mistaken(_request: Request, error: PengiError) -> JSONResponse:
+        return refusal(error).reply()
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return _first_complaint(error).reply()
+
+    @app.exception_handler(HTTPException)
+    async def _plain(request: Request, error: HTTPException) -> JSONResponse:
+        code = _CODES.get(error.status_code, "error")
+        if error.status_code == 404:
+            message = f"there is no {request.method} at this address; /docs lists what there is"
+        elif error.status_code == 405:
+            message = f"{request.method} does not work at this address; /docs lists what does"
+        else:
+            detail = str(error.detail or http.HTTPStatus(error.status_code).phrase)
+            message = detail[:1].lower() + detail[1:]
+        return RefusalError(error.status_code, message, code=code, headers=dict(error.headers or {})).reply()
+
+    @app.exception_handler(Exception)
+    async def _broken(_request: Request, _error: Exception) -> JSONResponse:
+        # The traceback goes to the log: the server raises the error again behind this reply.
+        return RefusalError(500, "internal error; the server's log says more", code="internal_error").reply()
+
+
+def _first_complaint(error: RequestValidationError) -> RefusalError:
+    found: dict[str, Any] = error.errors()[0]
+    path = ".".join(str(part) for part in found["loc"] if part != "body")
+    message = str(found["msg"])
+    if found["type"] == "json_invalid":
+        return RefusalError(400, f"the body is not valid JSON: {found['ctx']['error']}", code="invalid_json")
+    if found["type"] == "missing":
+        return RefusalError(400, f"'{path or 'body'}' is missing", code="missing_field", param=path or None)
+    return RefusalError(
+        400, f"'{path or 'body'}': {message[:1].lower()}{message[1:]}", code="invalid_field", param=path or None
+    )

@@ -1,0 +1,63 @@
+"""The process around the application: a uvicorn server that says when it is ready and ends in good order."""
+
+from __future__ import annotations
+
+import copy
+import math
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
+
+from pengi.serving.settings import ServingSettings
+
+GRACE_S = 5
+"""Seconds that a shutdown waits longer than the longest request may take."""
+
+
+class Server(uvicorn.Server):
+    """Serves an application until it is told to stop; then requests inside are answered and no others are taken.
+
+    Args:
+        app: what :func:`pengi.serving.app.create_app` made.
+        settings: of the same server.
+        ready: called once requests are taken.
+        verbose: log every request, to stderr.
+    """
+
+    def __init__(
+        self, app: FastAPI, settings: ServingSettings, ready: Callable[[], None], *, verbose: bool = False
+    ) -> None:
+        logging: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
+        logging["handlers"]["access"]["stream"] = "ext://sys.stderr"
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            log_config=logging,
+            log_level="debug" if verbose else "warning",
+            access_log=verbose,
+            server_header=False,
+            # A request has this long to arrive and again to be answered.
+            timeout_graceful_shutdown=math.ceil(2 * settings.timeout_s) + GRACE_S,
+        )
+        super().__init__(config)
+        self._state = app.state
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and answer those that are inside."""
+        # An open page holds a connection for as long as it is open; nobody should wait for that.
+        end_page: Callable[[], None] | None = getattr(self._state, "end_page", None)
+        if end_page is not None:
+            end_page()
+        await super().shutdown(sockets)

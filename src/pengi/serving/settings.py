@@ -1,0 +1,56 @@
+"""What an operator decides about a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from pengi.config import Frozen
+
+MEGABYTE = 1_000_000
+FIELDS_BYTES = 1_000_000
+"""What a request may hold beside its recordings: questions, labels, the wrapping."""
+
+
+class ServingSettings(Frozen):
+    """Where a server listens and what it accepts. The defaults serve one person on their own machine."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, description="0 takes any free one")
+    api_key: SecretStr | None = Field(
+        None, min_length=8, description="what a request must carry; none asks for nothing"
+    )
+    max_upload_mb: float = Field(25.0, gt=0, le=1000, description="largest upload, in millions of bytes")
+    max_seconds: float = Field(600.0, gt=0, le=36_000, description="longest recording, in seconds")
+    queue: int = Field(64, ge=1, le=10_000, description="most requests that are in the house at once")
+    batch: int = Field(8, ge=1, le=64, description="most recordings in one call of the engine")
+    gather_s: float = Field(0.005, ge=0, le=1, description="how long a request waits for others to share a call with")
+    timeout_s: float = Field(120.0, gt=0, le=3600, description="longest time from first byte to answer, in seconds")
+    page: bool = Field(True, description="show the page for people at /")
+    index: Path | None = Field(None, description="a collection that the page searches")
+
+    @property
+    def upload_bytes(self) -> int:
+        """Largest recording, in bytes."""
+        return round(self.max_upload_mb * MEGABYTE)
+
+    @property
+    def form_bytes(self) -> int:
+        """Largest body of a multipart request, in bytes."""
+        return self.upload_bytes + FIELDS_BYTES
+
+    @property
+    def json_bytes(self) -> int:
+        """Largest body of a JSON request, in bytes: base64 makes four characters of three bytes."""
+        return -(-self.upload_bytes // 3) * 4 + FIELDS_BYTES
+
+    @property
+    def held_bytes(self) -> int:
+        """Most bytes of all bodies together that are held at a time; further requests are asked to come again."""
+        return 8 * self.json_bytes
+
+    @property
+    def held_seconds(self) -> float:
+        """Most seconds of decoded audio, of all requests together, that are held at a time: at 16 kHz 64 kB each."""
+        return max(3600.0, 2 * self.max_seconds)

@@ -1,0 +1,102 @@
+"""``pengi serve`` as a process: where it listens, what it says, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from helpers import tiny_model
+from pengi import checkpoint
+
+PATIENCE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the tiny model."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    checkpoint.save(tiny_model(), folder, card="# tiny\n")
+    return folder
+
+
+@contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    command = [sys.executable, "-m", "pengi", "serve", "--port", "0", "--no-page", "--json", *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**os.environ, **environment}, **pipes) as process:
+        assert process.stdout is not None
+        try:
+            lines = [process.stdout.readline()]
+            while lines[-1].rstrip() != "}":
+                assert lines[-1], "the server ended before it was ready"
+                lines.append(process.stdout.readline())
+            yield json.loads("".join(lines))["url"], process
+        finally:
+            process.kill()
+
+
+def test_from_start_to_a_graceful_end(tiny_folder: Path, tone: Path) -> None:
+    with serving("--model", str(tiny_folder), PENGI_API_KEY="correct horse") as (url, process):
+        assert url.startswith("http://127.0.0.1:")
+        assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "model": "tiny"}
+        assert httpx.get(f"{url}/v1/models").status_code == 401
+        with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+            client.headers["Authorization"] = "Bearer correct horse"
+            asked = [pool.submit(client.post, "/v1/describe", files={"file": tone.read_bytes()}) for _ in range(4)]
+            while "pengi_requests_in_flight 4.0" not in (counters := client.get("/metrics").text):
+                assert 'endpoint="/v1/describe",status="200"' not in counters, "too quick for this test"
+            process.send_signal(signal.SIGTERM)
+            assert {answer.result().status_code for answer in asked} == {200}
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.wait(PATIENCE_S) in (0, -signal.SIGTERM)
+        assert process.stdout.read() == ""
+        errors = process.stderr.read()
+        assert "tiny listens at http://127.0.0.1:" in errors
+        assert "correct horse" not in errors
+        assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--batch", "0"], "'batch': input should be greater than or equal to 1"),
+        (["--timeout", "-1"], "'timeout_s'"),
+        (["--api-key", "short"], "'api_key'"),
+        (["--no-page", "--index", "shelf"], "--index is searched on the page"),
+        (["--host", "192.0.2.1"], "cannot listen at 192.0.2.1 port 8000"),
+        (["--host", "no such host"], "cannot listen at no such host"),
+    ],
+)
+def test_mistakes_are_a_sentence(pengi: Callable[..., Any], arguments: list[str], sentence: str) -> None:
+    result = pengi("serve", *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_an_address_that_is_taken(pengi: Callable[..., Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = pengi("serve", "--port", str(taken.getsockname()[1]), "--model", "never-loaded")
+    assert result.exit_code == 2
+    assert "choose another address" in result.stderr
+
+
+def test_the_command_line_does_without_the_server() -> None:
+    heavy = ("fastapi", "uvicorn", "gradio", "prometheus_client", "starlette")
+    code = f"import sys, pengi.cli; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

@@ -1,0 +1,136 @@
+"""Engines to serve, recordings to send, and servers on free ports that end with the test."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import soundfile
+from fastapi import FastAPI
+from numpy.typing import NDArray
+
+from helpers import RATE, noise, tone
+from pengi.results import Answer, Classification, Description, LabelScore, Timeline
+from pengi.serving.app import create_app
+from pengi.serving.server import Server
+from pengi.serving.settings import ServingSettings
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PATIENCE_S = 60.0
+"""Longer than anything here takes, also on a busy machine."""
+
+
+def encoded(samples: NDArray[np.float32], container: str = "WAV", rate: int = RATE, **options: Any) -> bytes:
+    """Samples as the content of a file."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=container, **options)
+    return file.getvalue()
+
+
+def clip(seed: int, seconds: float = 1.0) -> bytes:
+    """A WAV file of a tone in noise, another one for every seed."""
+    return encoded(tone(seconds, 150.0 * (seed + 1)) + noise(seconds, seed, 0.05))
+
+
+class HeldEngine:
+    """Answers with what it was given, but only while ``free`` is set; ``calls`` are the batches that it got."""
+
+    name = "held"
+    sample_rate = RATE
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.calls: list[tuple[str, list[float]]] = []
+        self.started = threading.Event()
+        self.windows = 0
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def describe(self, audio: Any, *, on_error: str, **_options: Any) -> list[Any]:
+        return self._each("describe", audio, lambda place, s: Description(f"{s:.2f} s", (), s))
+
+    def ask(self, audio: Any, question: Sequence[str], *, options: Any = None, on_error: str) -> list[Any]:
+        if "break" in question:
+            raise RuntimeError("broken by a question")
+        return self._each(
+            "ask", audio, lambda place, s: Answer(question[place], f"{question[place]} of {s:.2f} s", 1.0)
+        )
+
+    def classify(self, audio: Any, labels: Sequence[str], *, on_error: str, **_options: Any) -> list[Any]:
+        scores = tuple(LabelScore(label, 1 / len(labels)) for label in labels)
+        return self._each("classify", audio, lambda place, s: Classification("likelihood", scores))
+
+    def embed(self, audio: Any, *, on_error: str) -> list[Any]:
+        return self._each("embed", audio, lambda place, s: np.full(2, s, np.float32))
+
+    def timeline(self, audio: Any, *, progress: Callable[[float], None], on_error: str) -> list[Any]:
+        """Hears a window at a time until it is set free."""
+        self.started.set()
+        until = time.monotonic() + PATIENCE_S
+        while not self.free.is_set():
+            assert time.monotonic() < until
+            self.windows += 1
+            progress(float(self.windows))
+        return [Timeline((), 0.0)]
+
+    def _each(self, task: str, audio: Any, answer: Callable[[int, float], Any]) -> list[Any]:
+        self.calls.append((task, [len(samples) / rate for samples, rate in audio]))
+        self.started.set()
+        assert self.free.wait(PATIENCE_S)
+        return [answer(place, seconds) for place, (_, seconds) in enumerate(zip(audio, self.calls[-1][1], strict=True))]
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[tuple[str, Server]]:
+    """The address of a server on a free port, and the server."""
+    ready = threading.Event()
+    server = Server(app, app.state.listener.settings, ready.set)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            assert ready.wait(PATIENCE_S)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", server
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Return once something is so."""
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until, "it never came to be"
+        threading.Event().wait(0.005)
+
+
+@contextmanager
+def serving(engine: Any, **settings: Any) -> Iterator[httpx.Client]:
+    """A client of a server for an engine."""
+    app = create_app(engine, ServingSettings(page=False, **settings))
+    with running(app) as (url, _), httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
+        yield client
+
+
+def complaint(response: httpx.Response, status: int) -> str:
+    """The message of an error, which must have the status and the shape of OpenAI's."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    message: str = body["error"]["message"]
+    assert "Traceback" not in response.text
+    assert "\n" not in message
+    assert len(message) < 300
+    return message

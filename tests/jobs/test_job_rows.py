@@ -1,0 +1,116 @@
+"""Options of jobs, and the rows of every task: their columns, in order, for good and bad recordings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import RATE, noise, tiny_model, tone
+from helpers.jobs import rows_of
+from pengi.engine import Pengi
+from pengi.errors import AudioError, InputError, PengiError
+from pengi.jobs.tasks import COLUMNS, TASKS, Job, printable
+
+JOBS: dict[str, dict[str, Any]] = {
+    "describe": {},
+    "events": {},
+    "ask": {"question": "how long?"},
+    "classify": {"labels": ("dog", "rain"), "method": "match"},
+    "embed": {},
+    "timeline": {"window_s": 4.0},
+}
+EXPECTED: dict[str, dict[str, Any]] = {
+    "describe": {"text": "0.110 seconds", "scores": [{"label": "tone", "score": 0.123457}], "duration_s": 0.11},
+    "events": {"text": "tone; hum", "scores": [{"label": "tone", "score": 0.75}, {"label": "hum", "score": 0.25}]},
+    "ask": {"text": "0.110", "scores": [{"label": "0.110", "score": 0.5}]},
+    "classify": {
+        "text": "dog",
+        "scores": [{"label": "dog", "score": 0.5}, {"label": "rain", "score": 0.5}],
+        "heard": "a tone",
+    },
+    "embed": {"text": None, "scores": [], "vector": [0.6, 0.8]},
+    "timeline": {
+        "text": "rain; siren",
+        "scores": [{"label": "rain", "score": 0.75}, {"label": "siren", "score": 0.5}],
+        "duration_s": 10.0,
+        "segments": [
+            {"start_s": 0.0, "end_s": 4.0, "text": "rain", "confidence": 0.25},
+            {"start_s": 4.0, "end_s": 9.0, "text": "siren", "confidence": 0.5},
+            {"start_s": 9.0, "end_s": 10.0, "text": "rain", "confidence": 0.75},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_of_every_task(
+    sounds: Path, tmp_path: Path, run: Callable[..., Any], task: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / f"rows{suffix}"
+    counts = run("sounds", out, task, **JOBS[task])
+    assert (counts.written, counts.rows, counts.failed, counts.known) == (9, 9, 1, 0)
+    rows = {row["input"]: row for row in rows_of(out)}
+    columns = list(Job(task, **JOBS[task]).columns)
+    assert columns[: len(COLUMNS)] == list(COLUMNS)
+    assert all(list(row) == columns for row in rows.values())
+    good = rows["sounds/1.wav"]
+    if task == "embed":  # float32 in Parquet
+        assert good.pop("vector") == pytest.approx(EXPECTED[task]["vector"])
+        good["vector"] = EXPECTED[task]["vector"]
+    assert {name: good[name] for name in EXPECTED[task]} == EXPECTED[task]
+    assert good["error"] is None
+    assert good["seconds"] > 0
+    bad = rows["sounds/deep/broken.flac"]
+    assert bad["error"] == "'sounds/deep/broken.flac' is not audio in any format that can be read"
+    assert (bad["text"], bad["scores"]) == (None, [])
+    assert all(bad[name] is None for name in columns[len(COLUMNS) :])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "hear"}, "no task 'hear'"),
+        ({"task": "ask"}, "needs a question"),
+        ({"task": "ask", "question": "  "}, "needs a question"),
+        ({"task": "classify"}, "needs labels"),
+        ({"task": "describe", "question": "what?"}, "'question' does not go with the task 'describe'"),
+        ({"task": "embed", "beams": 1}, "'beams' does not go with the task 'embed'"),
+        ({"task": "classify", "labels": ("a",), "method": "guess"}, "unknown method 'guess'"),
+        ({"task": "timeline", "hop_s": float("nan")}, "must be more than 0 seconds"),
+        ({"task": "describe", "beams": 0}, "beams"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Job(**options)
+
+
+def test_names_of_any_bytes_are_written_as_text() -> None:
+    broken = b"caf\xe9.wav".decode("utf-8", "surrogateescape")
+    job = Job("describe")
+    row = job.row(printable(broken), AudioError(f"there is no file '{broken}'"), 0.0)
+    assert row["input"] == "caf\\xe9.wav"
+    assert row["error"] == "there is no file 'caf\\xe9.wav'"
+    json.dumps(row, ensure_ascii=False).encode("utf-8")
+
+
+def test_events_are_those_of_a_description() -> None:
+    engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+    recordings = [(tone(1.0), RATE), (noise(2.5), RATE), (np.zeros(RATE, np.float32), RATE)]
+    described, named = engine.describe(recordings), engine.events(recordings)
+    assert [[event.label for event in events] for events in named] == [
+        [event.label for event in description.events] for description in described
+    ]
+    for events, description in zip(named, described, strict=True):
+        expected = [event.confidence for event in description.events]
+        assert [event.confidence for event in events] == pytest.approx(expected, rel=1e-3)
+    assert named[2][0].label == "silence"
+    assert isinstance(engine.events([b""], on_error="return")[0], PengiError)

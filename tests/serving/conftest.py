@@ -1,0 +1,50 @@
+"""Engines and clients that the tests of the server share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+import torch
+
+from helpers import tiny_model
+from helpers.serving import HeldEngine, serving
+from pengi import Pengi, engine, weights
+from pengi.serving import app as serving_app
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Iterator[Pengi]:
+    """A tiny random engine, whose texts are cut short since it hardly ever ends one on its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DESCRIBE", "ANSWER", "TIMELINE"):
+            patch.setattr(engine, name, replace(getattr(engine, name), max_tokens=6))
+        for name in ("DESCRIBE", "ANSWER"):
+            patch.setattr(serving_app, name, getattr(engine, name))
+        yield Pengi(tiny_model(), "tiny", torch.device("cpu"))
+
+
+@pytest.fixture
+def held() -> Iterator[HeldEngine]:
+    """An engine that waits for its ``free``; set free in the end, so that nothing hangs."""
+    engine = HeldEngine()
+    yield engine
+    engine.free.set()
+
+
+@pytest.fixture(scope="session")
+def mini() -> Pengi:
+    """The model of the package."""
+    missing = [name for name in ("smollm2-135m-instruct", "whisper-tiny.en", "yamnet") if weights.cached(name) is None]
+    if missing:
+        pytest.skip(f"frozen parts are not on this machine (pengi pull pengi-mini): {', '.join(missing)}")
+    return Pengi.from_pretrained("pengi-mini", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def client(tiny: Pengi) -> Iterator[httpx.Client]:
+    """A client of one server for many tests, with limits that are soon reached."""
+    with serving(tiny, max_upload_mb=2, max_seconds=60) as client:
+        yield client

@@ -1,0 +1,109 @@
+"""What the application offers beside answers: documentation, health, counters, the page."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from helpers.serving import HeldEngine, clip
+from pengi.serving.app import create_app, public_name
+from pengi.serving.settings import ServingSettings
+
+ADDRESSES = {
+    "/healthz", "/metrics", "/v1/models", "/v1/models/{model}", "/v1/chat/completions", "/v1/describe", "/v1/ask",
+    "/v1/classify", "/v1/embed", "/v1/timeline",
+}  # fmt: skip
+
+
+def test_every_address_is_documented(client: httpx.Client) -> None:
+    described = client.get("/openapi.json").json()
+    assert set(described["paths"]) == ADDRESSES
+    for path in ADDRESSES:
+        for operation in described["paths"][path].values():
+            assert operation["description"]
+    chat = described["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
+    example = chat["examples"]["a question about a recording"]["value"]
+    assert example["messages"][0]["content"][0]["type"] == "input_audio"
+    upload = described["paths"]["/v1/classify"]["post"]["requestBody"]["content"]
+    assert list(upload) == ["multipart/form-data"]
+    assert client.get("/docs").status_code == 200
+
+
+def test_health(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok", "model": "tiny"}
+
+
+def test_counters_move(client: httpx.Client) -> None:
+    def value(name: str) -> float:
+        lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+        return float(lines.get(name, 0))
+
+    names = {
+        'pengi_requests_total{endpoint="/v1/embed",status="200"}': 1,
+        'pengi_requests_total{endpoint="/v1/embed",status="422"}': 1,
+        'pengi_requests_total{endpoint="other",status="404"}': 1,
+        'pengi_request_seconds_count{endpoint="/v1/embed"}': 2,
+        'pengi_audio_seconds_total{task="embed"}': 3,
+        'pengi_batch_size_sum{task="embed"}': 1,
+    }
+    before = {name: value(name) for name in names}
+    client.post("/v1/embed", files={"file": clip(0, 3.0)})
+    client.post("/v1/embed", files={"file": b""})
+    client.get("/v1/../nothing-of-the-kind")
+    assert {name: value(name) - before[name] for name in names} == names
+
+
+def test_the_page_is_mounted_when_it_is_wanted(held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted: list[Any] = []
+
+    def mount(app: Any, listener: Any, collection: Any, *, name: str, limits: Any) -> Any:
+        mounted.append((listener, collection, name, limits.duration_s, limits.upload_bytes))
+        return app
+
+    page = types.ModuleType("pengi.serving.page")
+    page.mount = mount  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pengi.serving.page", page)
+    monkeypatch.setattr("pengi.serving.page", page, raising=False)
+    shelf = object()
+    for wanted in (True, False):
+        app = create_app(held, ServingSettings(page=wanted, max_seconds=9, max_upload_mb=3), collection=shelf)
+        if wanted:
+            assert mounted == [(app.state.listener, shelf, "held", 9, 3_000_000)]
+        app.state.listener.close()
+    assert len(mounted) == 1
+
+
+def test_without_a_page_there_is_no_gradio() -> None:
+    code = "import sys, pengi.serving.app, pengi.serving.server; assert 'gradio' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_where_a_model_lies_is_not_told(held: HeldEngine) -> None:
+    held.name = "/home/someone/runs/my-model"
+    assert public_name(held) == "my-model"
+
+
+def test_settings_are_frozen_and_sane() -> None:
+    settings = ServingSettings()
+    assert settings.host == "127.0.0.1"
+    assert settings.api_key is None
+    with pytest.raises(ValidationError):
+        settings.port = 1
+    for wrong in (
+        {"batch": 0},
+        {"queue": 0},
+        {"timeout_s": 0},
+        {"max_upload_mb": -1},
+        {"api_key": "short"},
+        {"bach": 1},
+    ):
+        with pytest.raises(ValidationError):
+            ServingSettings.model_validate(wrong)
+    assert "correct horse" not in repr(ServingSettings(api_key="correct horse"))
+    assert settings.json_bytes > settings.upload_bytes * 4 / 3

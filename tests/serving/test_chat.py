@@ -1,0 +1,127 @@
+"""What a conversation comes down to, and how an answer is told: without a server."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pengi.decoding import DecodeOptions
+from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, AudioData, ChatRequest, Completion, asked, decoded
+from pengi.serving.replies import RefusalError
+
+DEFAULT = DecodeOptions(beams=5, max_tokens=30)
+
+
+def audio(data: str) -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts) if not isinstance(parts[0], str) else parts[0]}
+
+
+def request(*messages: dict[str, Any], **options: Any) -> ChatRequest:
+    return ChatRequest.model_validate({"model": "tiny", "messages": messages or [user("hello")], **options})
+
+
+def refused(message: str, *messages: dict[str, Any]) -> RefusalError:
+    with pytest.raises(RefusalError, match=message) as caught:
+        asked(request(*messages).messages)
+    assert caught.value.status_code == 400
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("messages", "heard", "question"),
+    [
+        ([user(audio("A"), text("what is it?"))], "A", "what is it?"),
+        ([user(text("what is it?"), audio("A"))], "A", "what is it?"),
+        ([user(audio("A"))], "A", ""),
+        ([user(audio("A"), text("what?")), {"role": "assistant", "content": "a dog"}, user("why?")], "A", "why?"),
+        ([user(audio("A"), text("what?")), user(audio("B"), text("and this?"))], "B", "and this?"),
+        ([user(audio("A"), text("what?")), user(audio("B"))], "B", "what?"),
+        ([user(audio("A"), text("one"), text(" two ")), {"role": "assistant", "content": None}], "A", "one two"),
+        ([{"role": "system", "content": "be brief"}, user(audio("A"), audio("B"), text("what?"))], "B", "what?"),
+        ([user("listen"), user(audio("A"))], "A", "listen"),
+        ([user(audio("A"), text("  "))], "A", ""),
+    ],
+)  # fmt: skip
+def test_the_last_question_about_the_last_audio(messages: list[Any], heard: str, question: str) -> None:
+    found = asked(request(*messages).messages)
+    assert (found.audio.data, found.question) == (heard, question)
+
+
+def test_what_cannot_be_answered() -> None:
+    assert refused("there is no audio", user("what is it?")).code == "no_audio"
+    assert refused("there is no audio", {"role": "assistant", "content": [audio("A")]}).code == "no_audio"
+    picture = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/cat.png"}}
+    assert refused("'image_url' is neither", user(audio("A"), picture)).param == "messages.0.content"
+    assert refused("longer than 2000 characters", user(audio("A"), text("x" * 2001)))
+
+
+@given(st.binary(max_size=200), st.integers(1, 80))
+def test_base64_with_and_without_line_breaks(content: bytes, width: int) -> None:
+    data = base64.b64encode(content).decode()
+    lines = "\r\n".join(data[start : start + width] for start in range(0, len(data), width))
+    for form in (data, lines, f"data:audio/wav;base64,{data}"):
+        assert decoded(AudioData(data=form)) == content
+
+
+@pytest.mark.parametrize("data", ["!", "QUJD*", "QUJ", "ÄÖÜ=", "data:audio/wav;base64,?"])
+def test_what_is_no_base64(data: str) -> None:
+    with pytest.raises(RefusalError, match="not valid base64"):
+        decoded(AudioData(data=data))
+
+
+@pytest.mark.parametrize("data", ["http://127.0.0.1:1/a.wav", "https://example.org/a.wav", "file:///etc/passwd"])
+def test_nothing_is_fetched(data: str) -> None:
+    with pytest.raises(RefusalError, match="not fetched from an address"):
+        decoded(AudioData(data=data))
+
+
+def test_how_to_search() -> None:
+    assert request().search(DEFAULT) is None
+    assert request(temperature=0, top_p=1).search(DEFAULT) is None
+    assert request(max_tokens=7).search(DEFAULT) == DecodeOptions(beams=5, max_tokens=7)
+    assert request(max_tokens=7, max_completion_tokens=9).search(DEFAULT) == DecodeOptions(beams=5, max_tokens=9)
+    assert request(max_tokens=10**9).search(DEFAULT) == DecodeOptions(beams=5, max_tokens=MAX_ANSWER_TOKENS)
+    sampled = DecodeOptions(beams=1, max_tokens=30, temperature=0.7, top_p=0.9, seed=3)
+    assert request(temperature=0.7, top_p=0.9, seed=3).search(DEFAULT) == sampled
+
+
+def test_options_the_model_does_not_have() -> None:
+    neutral = {name: values[0] if values else None for name, values in NEUTRAL.items()}
+    assert request(**neutral, user="me", metadata={"a": "b"}).search(DEFAULT) is None
+    for name, value in {
+        "n": 2,
+        "tools": [{"type": "function"}],
+        "stop": "x",
+        "response_format": {"type": "json"},
+    }.items():
+        with pytest.raises(RefusalError, match=f"'{name}' is not supported") as caught:
+            request(**{name: value}).search(DEFAULT)
+        assert caught.value.param == name
+
+
+@given(st.text(max_size=80))
+def test_a_stream_says_what_the_whole_says(words: str) -> None:
+    completion = Completion("tiny", words, "stop", prompt_tokens=3, completion_tokens=4)
+    events = list(completion.events(include_usage=True))
+    assert all(event.startswith("data: ") and event.endswith("\n\n") and event.count("\n") == 2 for event in events)
+    assert events[-1] == "data: [DONE]\n\n"
+    chunks = [json.loads(event[6:]) for event in events[:-1]]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:-1]]
+    assert deltas[0]["role"] == "assistant"
+    assert "".join(delta.get("content", "") for delta in deltas) == words
+    assert chunks[-1]["usage"] == completion.whole()["usage"] == completion.usage
+    assert completion.usage["total_tokens"] == 7

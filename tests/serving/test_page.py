@@ -1,0 +1,515 @@
+"""The page without a browser: pictures, the shelf, markup, actions, and what is open to the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from helpers import RATE, noise, tone
+from helpers.serving import running
+from pengi.audio.decode import stream
+from pengi.errors import AudioError, InputError
+from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
+from pengi.serving import page_views as views
+from pengi.serving.batcher import BusyError
+from pengi.serving.page import build, mount
+from pengi.serving.page_actions import Actions, Parts
+from pengi.serving.page_drawing import (
+    BANDS,
+    COLUMNS,
+    RANGE_DB,
+    draw,
+    frequency_ticks,
+    spectrogram_png,
+    time_ticks,
+    waveform_path,
+)
+from pengi.serving.page_guard import EVENT_BYTES, JOIN, UPLOAD, UPLOADS_AT_ONCE
+from pengi.serving.page_shelf import Limits, Shelf, make_room
+from pengi.serving.settings import ServingSettings
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+class Stub:
+    """Decodes what it is given, as a listener does, and has the same answers for everything."""
+
+    name = "stub"
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.timelines: list[tuple[float, float]] = []
+
+    def describe(self, audio: Any) -> Description:
+        return Description("a dog barks", (Event("dog barking", 0.75),), self._hear(audio))
+
+    def ask(self, audio: Any, question: str) -> Answer:
+        self._hear(audio)
+        return Answer(question, "yes", 0.5)
+
+    def classify(self, audio: Any, labels: list[str]) -> Classification:
+        self._hear(audio)
+        return Classification("likelihood", tuple(LabelScore(label, 1 / len(labels)) for label in labels))
+
+    def timeline(self, audio: Any, *, window_s: float, hop_s: float) -> Timeline:
+        self.timelines.append((window_s, hop_s))
+        return Timeline((Segment(0.0, 1.0, "dog barking", 0.9), Segment(1.0, 2.0, "silence", 1.0)), self._hear(audio))
+
+    def embed(self, audio: Any) -> Any:
+        return np.full(4, self._hear(audio), np.float32)
+
+    def _hear(self, audio: Any) -> float:
+        if self.busy:
+            raise BusyError(7)
+        return sum(len(block) for block in stream(audio, RATE)) / RATE
+
+
+class Found:
+    """A collection that finds two places, one of them twice."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.asked: list[dict[str, Any]] = []
+
+    def search(self, text: str | None = None, like: Any = None, limit: int = 10) -> list[Any]:
+        self.asked.append({"text": text, "like": like, "limit": limit})
+        hit = SimpleNamespace(path=str(self.path), start_s=1.0, end_s=2.0, text="rain & <wind>", score=0.0325)
+        return [hit, hit]
+
+
+@pytest.fixture
+def shelf() -> Iterator[Shelf]:
+    shelf = Shelf()
+    yield shelf
+    shelf.close()
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    path = tmp_path / "yard <1>.wav"
+    soundfile.write(path, tone(2.0) + noise(2.0, level=0.01), RATE)
+    return path
+
+
+def parts() -> Parts:
+    """Components that are known by their names only."""
+    named: dict[str, Any] = {name: name for name in Parts.__dataclass_fields__}
+    return Parts(**named)
+
+
+def last(updates: Any) -> dict[str, Any]:
+    """What all updates come to."""
+    seen: dict[str, Any] = {}
+    for update in updates:
+        seen |= update
+    return seen
+
+
+def opened(actions: Actions, path: Path) -> str:
+    token = last(actions.load(str(path), None))["token"]
+    assert isinstance(token, str)
+    return token
+
+
+@pytest.mark.parametrize("hertz", [250, 1000, 4000])
+def test_a_tone_is_drawn_at_its_frequency(hertz: int) -> None:
+    picture = draw((tone(3.0, hertz), RATE), 3.0)
+    low, high = frequency_ticks()[0], frequency_ticks()[-1]
+    assert picture.level_MC.shape == (BANDS, len(picture.low_C))
+    loudest = picture.level_MC.mean(1).argmax() / BANDS
+    mel = 2595 * np.log10(1 + np.array([low[0], high[0], hertz]) / 700)
+    expected = low[1] + (mel[2] - mel[0]) / (mel[1] - mel[0]) * (high[1] - low[1])
+    assert abs(loudest - expected) < 0.02
+    assert picture.level_MC.max() == pytest.approx(0.0, abs=1e-3)
+    assert picture.level_MC.min() >= -RANGE_DB
+
+
+@settings(max_examples=25, deadline=None)
+@given(length=st.integers(1, 200_000), seed=st.integers(0, 9))
+def test_every_sample_is_in_the_waveform(length: int, seed: int) -> None:
+    samples = np.random.default_rng(seed).uniform(-1, 1, length).astype(np.float32)
+    picture = draw((samples, RATE), length / RATE)
+    assert picture.duration_s == length / RATE
+    assert 1 <= len(picture.low_C) <= COLUMNS
+    assert picture.level_MC.shape[1] == len(picture.low_C)
+    assert picture.low_C.min() in (samples.min(), min(samples.min(), 0.0))  # the last column may be filled with zeros
+    assert picture.high_C.max() in (samples.max(), max(samples.max(), 0.0))
+
+
+def test_a_long_recording_has_as_many_columns_as_the_screen() -> None:
+    samples = noise(300.0, level=0.05)
+    samples[150 * RATE : 151 * RATE] += tone(1.0, 1000.0)
+    picture = draw((samples, RATE), 300.0)
+    assert len(picture.low_C) == COLUMNS
+    assert picture.high_C.argmax() / COLUMNS == pytest.approx(0.5, abs=0.01)
+
+
+def test_silence_can_be_drawn() -> None:
+    picture = draw((np.zeros(RATE, np.float32), RATE), 1.0)
+    assert np.isfinite(picture.level_MC).all()
+    assert waveform_path(picture, 64).startswith("M0 31.5")
+    assert spectrogram_png(picture).startswith("data:image/png;base64,iVBOR")
+
+
+@pytest.mark.parametrize("duration_s", [0.02, 0.9, 5.0, 59.0, 600.0, 7_000.0, 36_000.0])
+def test_time_ticks_are_few_and_within_the_recording(duration_s: float) -> None:
+    ticks = time_ticks(duration_s)
+    assert ticks[0] == 0
+    assert ticks[-1] <= duration_s
+    assert len(ticks) <= 9
+
+
+@pytest.mark.parametrize(
+    ("time_s", "text"), [(0, "0:00.0"), (9.96, "0:10.0"), (59.99, "1:00.0"), (61.25, "1:01.2"), (3_661.0, "1:01:01.0")]
+)
+def test_clock(time_s: float, text: str) -> None:
+    assert views.clock(time_s) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(0, "0 %"), (0.001, "< 1 %"), (0.4251, "43 %"), (1, "100 %")])
+def test_percent(share: float, text: str) -> None:
+    assert views.percent(share) == text
+
+
+def test_nothing_that_is_not_ours_becomes_markup() -> None:
+    evil = '<img src=x onerror="alert(1)">'
+    shown = [
+        views.heard(Description(evil, (Event(evil, 0.5),), 1.0)),
+        views.talk([views.Turn(evil, evil, 0.5)]),
+        views.stretches(Timeline((Segment(0.0, 1.0, evil, 0.5),), 1.0)),
+        views.ranking(Classification("likelihood", (LabelScore(evil, 1.0),))),
+        views.notice(evil),
+        views.header(evil),
+        views.hits([SimpleNamespace(path=evil, start_s=0.0, end_s=1.0, text=evil, score=0.1)]),
+    ]
+    assert not [text for text in shown if "<img" in text]
+
+
+def test_a_long_timeline_lists_part_and_shows_all_as_bars() -> None:
+    segments = tuple(Segment(float(s), s + 1.0, f"event {s}", 0.5) for s in range(views.MOST_ROWS + 5))
+    text = views.stretches(Timeline(segments, float(len(segments))))
+    assert text.count("<li>") == views.MOST_ROWS
+    assert text.count("data-seek") == 2 * views.MOST_ROWS + 5
+    assert "5 more stretches" in text
+
+
+def test_a_hit_does_not_tell_where_the_collection_lies() -> None:
+    hit = SimpleNamespace(path="/srv/private/field/owl.wav", start_s=0.0, end_s=1.0, text="owl", score=0.1)
+    assert "field/owl.wav" in views.hits([hit])
+    assert "private" not in views.hits([hit])
+
+
+def test_shelf_keeps_what_was_uploaded(shelf: Shelf, wav: Path) -> None:
+    recording = shelf.take(wav)
+    wav.unlink()
+    assert shelf.get(recording.token) == recording
+    assert recording.playable.read_bytes()[:4] == b"RIFF"
+    assert recording.media_type == "audio/wav"
+    shelf.discard(recording.token)
+    assert not recording.path.exists()
+    with pytest.raises(InputError, match="no longer kept"):
+        shelf.get(recording.token)
+
+
+def test_shelf_makes_a_copy_of_what_browsers_do_not_play(shelf: Shelf, tmp_path: Path) -> None:
+    path = tmp_path / "tone.aiff"
+    soundfile.write(path, tone(1.0), RATE)
+    recording = shelf.take(path)
+    assert recording.media_type == "audio/mpeg"
+    assert soundfile.info(recording.playable).duration == pytest.approx(1.0, abs=0.1)
+    shelf.discard(recording.token)
+    assert not recording.playable.exists()
+
+
+def test_shelf_leaves_files_of_others_alone(shelf: Shelf, wav: Path) -> None:
+    recording = shelf.refer(wav)
+    assert recording.size() == 0
+    shelf.discard(recording.token)
+    assert wav.exists()
+
+
+def test_shelf_forgets_what_is_not_used(wav: Path) -> None:
+    now = [0.0]
+    shelf = Shelf(Limits(keep_s=60.0), clock=lambda: now[0])
+    first, second = shelf.take(wav), shelf.take(wav)
+    now[0] = 50.0
+    shelf.get(second.token)
+    now[0] = 70.0
+    assert shelf.get(second.token)
+    assert not first.path.exists()
+    shelf.close()
+    assert not shelf.folder.exists()
+
+
+def test_shelf_is_bounded(wav: Path) -> None:
+    size = wav.stat().st_size
+    shelf = Shelf(Limits(shelf_bytes=2 * size + 10))
+    tokens = [shelf.take(wav).token for _ in range(5)]
+    assert sum(path.stat().st_size for path in shelf.folder.iterdir() if path.is_file()) == 2 * size
+    assert shelf.get(tokens[-1])
+    shelf.close()
+
+
+def test_shelf_refuses_what_is_too_long_and_what_is_not_audio(tmp_path: Path, wav: Path) -> None:
+    shelf = Shelf(Limits(duration_s=1.0))
+    with pytest.raises(AudioError, match=r"^'yard <1>.wav' lasts"):
+        shelf.take(wav)
+    page = tmp_path / "page.wav"
+    page.write_text("<html><script>alert(1)</script></html>" * 20)
+    with pytest.raises(AudioError, match=r"^'page.wav' is not audio"):
+        shelf.take(page)
+    assert [path.name for path in shelf.folder.iterdir()] == ["uploads"]
+    shelf.close()
+
+
+def test_room_is_made_by_the_oldest_files(tmp_path: Path) -> None:
+    for place in range(4):
+        file = tmp_path / f"folder{place}" / "file"
+        file.parent.mkdir()
+        file.write_bytes(bytes(100))
+        os.utime(file, (place, place))
+    assert make_room(tmp_path, 150, 400)
+    assert sorted(file.parent.name for file in tmp_path.rglob("file")) == ["folder2", "folder3"]
+    assert not make_room(tmp_path, 500, 400)
+
+
+def test_loading_draws_first_and_describes_then(shelf: Shelf, wav: Path) -> None:
+    updates = list(Actions(Stub(), None, shelf, parts()).load(str(wav), None))
+    assert "yard &lt;1&gt;.wav" in updates[0]["sound"]
+    assert "A dog barks" in updates[-1]["heard"]
+    assert "75 %" in updates[-1]["heard"]
+
+
+def test_a_new_recording_replaces_the_old_one(shelf: Shelf, wav: Path) -> None:
+    actions = Actions(Stub(), None, shelf, parts())
+    old = opened(actions, wav)
+    new = last(actions.load(str(wav), old))
+    assert new["turns"] == []
+    assert new["stretches"] == ""
+    with pytest.raises(InputError):
+        shelf.get(old)
+
+
+def test_what_comes_late_is_not_said_of_the_next_recording(shelf: Shelf, wav: Path) -> None:
+    actions = Actions(Stub(), None, shelf, parts())
+    late = actions.load(str(wav), None)
+    token = next(late)["token"]
+    opened(actions, wav)
+    last(actions.load(str(wav), token))
+    assert not list(late)
+
+
+def test_a_bad_recording_is_one_sentence_and_the_old_one_stays(shelf: Shelf, wav: Path, bad_files: Any) -> None:
+    actions = Actions(Stub(), None, shelf, parts())
+    old = opened(actions, wav)
+    for kind in ("empty", "truncated", "text"):
+        seen = last(actions.load(str(bad_files[kind]), old))
+        assert set(seen) == {"upload", "notice"}
+        assert f"&#x27;{kind}.wav&#x27;" in seen["notice"]
+        assert str(bad_files[kind].parent) not in seen["notice"]
+    assert shelf.get(old)
+
+
+def test_asking(shelf: Shelf, wav: Path) -> None:
+    actions = Actions(Stub(), None, shelf, parts())
+    token = opened(actions, wav)
+    first = last(actions.ask(token, [], " Is it raining? "))
+    assert [turn.question for turn in first["turns"]] == ["Is it raining?"]
+    second = last(actions.suggested("Who speaks?")(token, first["turns"]))
+    assert [turn.text for turn in second["turns"]] == ["yes", "yes"]
+    assert "Write a question first" in last(actions.ask(token, [], "  "))["notice"]
+    assert "no longer kept here" in last(actions.ask("stale", [], "Who?"))["notice"]
+
+
+def test_a_busy_listener_is_told_and_the_question_comes_back(shelf: Shelf, wav: Path) -> None:
+    stub = Stub()
+    actions = Actions(stub, None, shelf, parts())
+    token = opened(actions, wav)
+    stub.busy = True
+    seen = last(actions.ask(token, [], "Who?"))
+    assert "The server is busy; try again in 7 seconds." in seen["notice"]
+    assert seen["question"] == "Who?"
+    assert "turns" not in seen
+
+
+def test_timeline_and_labels(shelf: Shelf, wav: Path) -> None:
+    stub = Stub()
+    actions = Actions(stub, None, shelf, parts())
+    token = opened(actions, wav)
+    assert 'data-seek="1.000" data-until="2.000"' in last(actions.timeline(token, 2))["stretches"]
+    assert stub.timelines == [(2.0, 2.0)]
+    assert "Stretches can be" in last(actions.timeline(token, 1e-9))["notice"]
+    assert last(actions.classify(token, "rain,\nsiren, ,dog"))["ranking"].count("<li>") == 3
+    assert "Write some labels first" in last(actions.classify(token, " , "))["notice"]
+    assert "At most 100" in last(actions.classify(token, ",".join(map(str, range(101)))))["notice"]
+
+
+def test_searching_and_opening_what_was_found(shelf: Shelf, wav: Path) -> None:
+    collection = Found(wav)
+    actions = Actions(Stub(), collection, shelf, parts())
+    seen = last(actions.search(" rain "))
+    assert "rain &amp; &lt;wind&gt;" in seen["hits"]
+    opened_hit = last(actions.open_hit(seen["found"], None, SimpleNamespace(_data={"place": 1})))
+    assert 'data-start="1.000"' in opened_hit["sound"]
+    assert shelf.get(opened_hit["token"]).path == wav
+    assert "found" in last(actions.search_like(opened_hit["token"]))
+    assert [query["text"] for query in collection.asked] == ["rain", None]
+    assert collection.asked[1]["like"].tolist() == [2.0] * 4
+
+
+@pytest.mark.parametrize(
+    "data", [{"place": 2}, {"place": -1}, {"place": "0"}, {"place": True}, {"path": "x"}, None, []]
+)
+def test_only_what_was_found_can_be_opened(shelf: Shelf, wav: Path, data: Any) -> None:
+    actions = Actions(Stub(), Found(wav), shelf, parts())
+    assert not list(actions.open_hit(Found(wav).search(), None, SimpleNamespace(_data=data)))
+
+
+def test_build_needs_no_server() -> None:
+    blocks = build(Stub())
+    assert blocks.analytics_enabled is False
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    app = FastAPI()
+    mount(app, Stub(), limits=Limits(upload_bytes=200_000))
+    with TestClient(app) as client:
+        yield client
+
+
+def uploads(client: TestClient) -> str:
+    """The folder of uploads, as an upload tells it."""
+    files = {"files": ("a.wav", b"RIFF")}
+    return str(Path(client.post(UPLOAD, files=files).json()[0]).parents[1])
+
+
+def test_the_page_is_there_and_asks_no_other_host(client: TestClient) -> None:
+    text = client.get("/").text
+    assert "Pengi" in text
+    assert "fonts.googleapis" not in text
+    assert "cdn." not in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=http://127.0.0.1/",
+        "/gradio_api/file/etc/passwd",
+        "/gradio_api/proxy=http://127.0.0.1/",
+        "/gradio_api/info",
+        "/gradio_api/openapi.json",
+        "/gradio_api/deep_link",
+        "/gradio_api/runs",
+        "/gradio_api/vibe-code",
+        "/gradio_api/app_id",
+        "/gradio_api/dev/reload",
+        "/monitoring",
+        "/custom_component/1/client/component/index.js",
+        "/page/recordings/guess",
+    ],
+)
+def test_everything_else_is_not_found(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/run/load", "/gradio_api/api/load", "/gradio_api/call/load", "/gradio_api/process_recording",
+             "/gradio_api/component_server", "/gradio_api/vibe-edit", "/login"]
+)  # fmt: skip
+def test_nothing_else_can_be_posted_to(client: TestClient, path: str) -> None:
+    assert client.post(path, json={}).status_code == 404
+
+
+def test_static_files_cannot_be_climbed_out_of(client: TestClient) -> None:
+    for path in ("/static/..%2f..%2f..%2fpyproject.toml", "/assets/%2e%2e/%2e%2e/__init__.py", "/static//etc/passwd"):
+        assert client.get(path).status_code in (400, 403, 404)
+
+
+def joining(path: Any) -> dict[str, Any]:
+    return {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, None], "fn_index": 0, "session_hash": "s"}
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1/a.wav", "{uploads}/../../x.wav", "a\0b", 7, ["x"]])
+def test_an_event_may_not_name_files_of_the_machine(client: TestClient, path: Any) -> None:
+    if isinstance(path, str):
+        path = path.replace("{uploads}", uploads(client))
+    reply = client.post(JOIN, json=joining(path))
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"] == "the request names a file that was not uploaded"
+
+
+def test_an_event_may_name_an_upload(client: TestClient) -> None:
+    path = client.post(UPLOAD, files={"files": ("a.wav", b"RIFF")}).json()[0]
+    assert client.post(JOIN, json=joining(path)).status_code == 200
+
+
+def test_events_are_short_json(client: TestClient) -> None:
+    assert client.post(JOIN, content=b"x" * (EVENT_BYTES + 1)).status_code == 413
+    assert client.post(JOIN, content=b"not json").status_code == 400
+    assert client.post(JOIN, content=b"[" * 100_000).status_code == 400
+    assert client.post(JOIN, content=iter([b"{}"])).status_code == 411
+
+
+def test_uploads_are_bounded_one_by_one_and_together(client: TestClient) -> None:
+    assert client.post(UPLOAD, files={"files": ("a.wav", bytes(300_000))}).status_code == 413
+    folder = Path(uploads(client))
+    for seed in range(2 * UPLOADS_AT_ONCE):
+        assert client.post(UPLOAD, files={"files": ("a.wav", bytes([seed]) * 190_000)}).status_code == 200
+    assert (
+        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= UPLOADS_AT_ONCE * 200_000 + 65_536
+    )
+
+
+def test_upload_names_are_no_paths(client: TestClient) -> None:
+    folder = Path(uploads(client))
+    for name in ("../../evil.wav", "/etc/evil.wav", "..\\evil.wav"):
+        path = Path(client.post(UPLOAD, files={"files": (name, b"RIFF" + name.encode())}).json()[0])
+        assert path.resolve().is_relative_to(folder)
+
+
+def test_recordings_are_served_in_ranges(tmp_path: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Shelf] = []
+    monkeypatch.setattr("pengi.serving.page.Shelf", lambda limits: kept.append(Shelf(limits)) or kept[0])
+    app = mount(FastAPI(), Stub())
+    recording = kept[0].take(wav)
+    with TestClient(app) as client:
+        reply = client.get(f"/page/recordings/{recording.token}", headers={"Range": "bytes=4-7"})
+    assert reply.status_code == 206
+    assert reply.content == wav.read_bytes()[4:8]
+    assert reply.headers["content-type"] == "audio/wav"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_heartbeats_of_open_pages_end_with_the_server() -> None:
+    """The browser's connection is held until ``end_page``; without it this test would not end."""
+    app = FastAPI()
+    app.state.listener = SimpleNamespace(settings=ServingSettings())
+
+    @app.get("/end")
+    async def end() -> None:
+        app.state.end_page()
+
+    mount(app, Stub())
+    with (
+        running(app) as (url, _),
+        httpx.Client(timeout=60) as client,
+        client.stream("GET", f"{url}/gradio_api/heartbeat/session") as reply,
+    ):
+        lines = reply.iter_lines()
+        assert next(lines) == "data: ALIVE"
+        client.get(f"{url}/end")
+        assert "data: ALIVE" not in list(lines)

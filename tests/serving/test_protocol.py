@@ -1,0 +1,181 @@
+"""OpenAI's own client against a server on a real port."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from helpers import noise
+from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, clip, encoded, running, serving, wait_for
+from pengi import Pengi
+from pengi.decoding import DecodeOptions
+from pengi.serving.app import create_app
+from pengi.serving.settings import ServingSettings
+
+QUESTION = "what is heard?"
+
+
+def question(content: bytes, *words: str, container: str = "wav") -> list[Any]:
+    """A user's message with a recording, and perhaps text."""
+    data = {"data": base64.b64encode(content).decode(), "format": container}
+    texts = [{"type": "text", "text": text} for text in words]
+    return [{"role": "user", "content": [{"type": "input_audio", "input_audio": data}, *texts]}]
+
+
+def openai_client(client: httpx.Client, api_key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=api_key, max_retries=0, timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def chat(client: httpx.Client) -> Iterator[openai.OpenAI]:
+    with openai_client(client) as chat:
+        yield chat
+
+
+def test_an_answer_is_the_engines(chat: openai.OpenAI, tiny: Pengi) -> None:
+    completion = chat.chat.completions.create(model="tiny", messages=question(clip(1), QUESTION))
+    expected = tiny.ask(clip(1), QUESTION).text
+    assert completion.choices[0].message.content == expected
+    assert completion.choices[0].message.role == "assistant"
+    assert completion.choices[0].finish_reason in ("stop", "length")
+    assert (completion.object, completion.model) == ("chat.completion", "tiny")
+    usage = completion.usage
+    assert usage is not None
+    assert usage.prompt_tokens == tiny.count_tokens(QUESTION)
+    assert usage.completion_tokens == tiny.count_tokens(expected)
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_a_stream_is_the_same_answer(chat: openai.OpenAI, tiny: Pengi) -> None:
+    stream = chat.chat.completions.create(
+        model="tiny", messages=question(clip(1), QUESTION), stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == tiny.ask(clip(1), QUESTION).text
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in ("stop", "length")
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.prompt_tokens == tiny.count_tokens(QUESTION)
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def test_audio_alone_is_described(chat: openai.OpenAI, tiny: Pengi) -> None:
+    completion = chat.chat.completions.create(model="tiny", messages=question(clip(2)))
+    assert completion.choices[0].message.content == tiny.describe(clip(2)).text
+
+
+def test_a_second_question_is_about_the_same_recording(chat: openai.OpenAI, tiny: Pengi) -> None:
+    talk = question(clip(1), QUESTION)
+    first = chat.chat.completions.create(model="tiny", messages=talk).choices[0].message
+    talk += [{"role": "assistant", "content": first.content}, {"role": "user", "content": "is it loud?"}]
+    second = chat.chat.completions.create(model="tiny", messages=talk).choices[0].message
+    assert second.content == tiny.ask(clip(1), "is it loud?").text
+
+
+def test_options_reach_the_search(chat: openai.OpenAI, tiny: Pengi) -> None:
+    completion = chat.chat.completions.create(
+        model="tiny", messages=question(clip(1), QUESTION), temperature=1.0, top_p=0.9, seed=5, max_completion_tokens=4
+    )
+    options = DecodeOptions(beams=1, max_tokens=4, temperature=1.0, top_p=0.9, seed=5)
+    assert completion.choices[0].message.content == tiny.ask(clip(1), QUESTION, options=options).text
+
+
+@pytest.mark.parametrize("container", ["wav", "mp3", "flac", "ogg"])
+def test_formats(chat: openai.OpenAI, tiny: Pengi, container: str) -> None:
+    content = encoded(noise(1.0, 3), container.upper())
+    completion = chat.chat.completions.create(model="tiny", messages=question(content, QUESTION, container=container))
+    assert completion.choices[0].message.content == tiny.ask(content, QUESTION).text
+
+
+def test_models(chat: openai.OpenAI) -> None:
+    assert [model.id for model in chat.models.list()] == ["tiny"]
+    assert chat.models.retrieve("tiny").owned_by == "pengi"
+    with pytest.raises(openai.NotFoundError, match="this server runs 'tiny'"):
+        chat.models.retrieve("gpt-4o-audio-preview")
+
+
+def test_mistakes_are_the_clients_own_errors(chat: openai.OpenAI) -> None:
+    create = chat.chat.completions.create
+    with pytest.raises(openai.BadRequestError, match="no audio in the conversation") as no_audio:
+        create(model="tiny", messages=[{"role": "user", "content": "what is it?"}])
+    assert (no_audio.value.code, no_audio.value.type) == ("no_audio", "invalid_request_error")
+    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt-4o'"):
+        create(model="gpt-4o", messages=question(clip(1), QUESTION))
+    with pytest.raises(openai.UnprocessableEntityError, match="not audio in any format"):
+        create(model="tiny", messages=question(b"no audio at all", QUESTION))
+    with pytest.raises(openai.UnprocessableEntityError, match="longer than the 60 seconds"):
+        create(model="tiny", messages=question(encoded(noise(61.0), "FLAC"), QUESTION))
+    with pytest.raises(openai.BadRequestError, match="'n' is not supported"):
+        create(model="tiny", messages=question(clip(1), QUESTION), n=2)
+    with pytest.raises(openai.BadRequestError, match="less than or equal to 2"):
+        create(model="tiny", messages=question(clip(1), QUESTION), temperature=3)
+    with pytest.raises(openai.BadRequestError, match="too long"):
+        create(model="tiny", messages=question(clip(1), "why " * 400))
+    image: Any = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/"}}]}]
+    with pytest.raises(openai.BadRequestError, match="nothing is fetched from an address"):
+        create(model="tiny", messages=image, stream=True)
+
+
+def test_too_large_is_said_before_the_stream_begins(chat: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError, match="too large") as caught:
+        chat.chat.completions.create(model="tiny", messages=question(bytes(2_100_000), QUESTION), stream=True)
+    assert caught.value.status_code == 413
+
+
+def test_the_key(tiny: Pengi) -> None:
+    with serving(tiny, api_key="correct horse") as client:
+        with openai_client(client, "wrong horse") as wrong, pytest.raises(openai.AuthenticationError, match="API key"):
+            wrong.models.list()
+        with openai_client(client, "correct horse") as right:
+            assert [model.id for model in right.models.list()] == ["tiny"]
+
+
+def test_a_busy_server_says_so(held: HeldEngine) -> None:
+    with serving(held, queue=1) as client, openai_client(client) as chat, ThreadPoolExecutor(1) as pool:
+        create = chat.chat.completions.create
+        first = pool.submit(create, model="held", messages=question(clip(0), QUESTION))
+        wait_for(held.started.is_set)
+        with pytest.raises(openai.RateLimitError, match="busy") as caught:
+            create(model="held", messages=question(clip(0), QUESTION))
+        assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
+        assert client.get("/healthz").status_code == 200
+        held.free.set()
+        assert first.result(PATIENCE_S).choices[0].message.content == f"{QUESTION} of 1.00 s"
+
+
+def test_many_at_once_share_calls(held: HeldEngine) -> None:
+    async def ask(url: str, count: int) -> list[str | None]:
+        async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S) as chat:
+            create = chat.chat.completions.create
+            tasks = [
+                asyncio.ensure_future(create(model="held", messages=question(clip(0), f"question {number}")))
+                for number in range(count)
+            ]
+            listener = app.state.listener
+            while len(listener._inside) < count:
+                await asyncio.sleep(0.005)
+            held.free.set()
+            return [completion.choices[0].message.content for completion in await asyncio.gather(*tasks)]
+
+    app = create_app(held, ServingSettings(page=False, batch=16))
+    with running(app) as (url, _):
+        texts = asyncio.run(ask(f"{url}/v1", 12))
+    assert texts == [f"question {number} of 1.00 s" for number in range(12)]
+    assert len(held.calls) <= 4
+
+
+def test_the_shipped_model_answers_as_it_does_alone(mini: Pengi) -> None:
+    content = (EXAMPLES / "woman.opus").read_bytes()
+    with serving(mini) as client, openai_client(client) as chat:
+        messages = question(content, "is someone speaking?", container="opus")
+        answer = chat.chat.completions.create(model="pengi-mini", messages=messages).choices[0].message.content
+    assert answer == mini.ask(EXAMPLES / "woman.opus", "is someone speaking?").text
+    assert answer is not None
+    assert "yes" in answer.lower()

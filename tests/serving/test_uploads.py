@@ -1,0 +1,91 @@
+"""Recordings as files of a form: each address says what the engine says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from helpers import noise
+from helpers.serving import clip, complaint, encoded
+from pengi import Pengi
+
+
+def post(client: httpx.Client, address: str, content: bytes, name: str = "a.wav", **fields: Any) -> httpx.Response:
+    return client.post(f"/v1/{address}", files={"file": (name, content)}, data=fields)
+
+
+def test_describe(client: httpx.Client, tiny: Pengi) -> None:
+    found = post(client, "describe", clip(1)).json()
+    expected = tiny.describe(clip(1)).to_dict()
+    assert (found["text"], found["duration_s"]) == (expected["text"], expected["duration_s"])
+    assert [event["label"] for event in found["events"]] == [event["label"] for event in expected["events"]]
+    paper = post(client, "describe", clip(1), style="paper").json()
+    assert paper["text"] == tiny.describe(clip(1), style="paper").text != expected["text"]
+
+
+def test_ask(client: httpx.Client, tiny: Pengi) -> None:
+    found = post(client, "ask", clip(1), question="what is it?").json()
+    assert (found["question"], found["text"]) == ("what is it?", tiny.ask(clip(1), "what is it?").text)
+    assert found["confidence"] == pytest.approx(tiny.ask(clip(1), "what is it?").confidence, rel=1e-3)
+
+
+@pytest.mark.parametrize("labels", [["dog", "rain, heavy", "wind"], "dog, rain , wind"])
+def test_classify(client: httpx.Client, tiny: Pengi, labels: Any) -> None:
+    names = labels if isinstance(labels, list) else ["dog", "rain", "wind"]
+    found = post(client, "classify", clip(1), labels=labels, method="sum").json()
+    expected = tiny.classify(clip(1), names, method="sum")
+    assert [score["label"] for score in found["scores"]] == [score.label for score in expected.scores]
+    assert found["scores"][0]["probability"] == pytest.approx(expected.scores[0].probability, rel=1e-3)
+    assert len(post(client, "classify", clip(1), labels=labels, top=1).json()["scores"]) == 1
+
+
+def test_embed(client: httpx.Client, tiny: Pengi) -> None:
+    found = post(client, "embed", clip(1)).json()["embedding"]
+    np.testing.assert_allclose(found, tiny.embed(clip(1)), atol=1e-6)
+
+
+def test_timeline(client: httpx.Client, tiny: Pengi) -> None:
+    content = encoded(noise(4.0, 1))
+    found = post(client, "timeline", content, window_s=2, hop_s=2).json()
+    expected = tiny.timeline(content, window_s=2, hop_s=2)
+    assert [part["text"] for part in found["segments"]] == [part.text for part in expected.segments]
+    assert found["duration_s"] == 4.0
+
+
+@pytest.mark.parametrize(
+    ("address", "fields", "message"),
+    [
+        ("ask", {}, "'question' is missing"),
+        ("ask", {"question": " "}, "the question is empty"),
+        ("ask", {"question": "x" * 3000}, "at most 2000 characters"),
+        ("classify", {}, "'labels' is missing"),
+        ("classify", {"labels": " , "}, "no empty ones"),
+        ("classify", {"labels": [f"label {place}" for place in range(300)]}, "at most 256 labels"),
+        ("classify", {"labels": "a, b", "method": "match"}, "'method'"),
+        ("classify", {"labels": "a, b", "top": "0"}, "'top'"),
+        ("describe", {"style": "poem"}, "'style'"),
+        ("timeline", {"hop_s": "0.0001"}, "'hop_s'"),
+        ("timeline", {"hop_s": "nan"}, "'hop_s'"),
+        ("timeline", {"window_s": "99"}, "longer than the 10 s"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_fields(client: httpx.Client, address: str, fields: dict[str, Any], message: str) -> None:
+    assert message in complaint(post(client, address, clip(1), **fields), 400)
+
+
+def test_mistakes_in_the_form(client: httpx.Client) -> None:
+    assert complaint(client.post("/v1/describe"), 400) == "'file' is missing"
+    assert "'file'" in complaint(client.post("/v1/describe", data={"file": "/etc/passwd"}), 400)
+    assert "'file' is missing" in complaint(client.post("/v1/describe", json={"path": "/etc/passwd"}), 400)
+    headers = {"content-type": "multipart/form-data"}
+    assert "boundary" in complaint(client.post("/v1/describe", content=b"x", headers=headers), 400)
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    assert complaint(client.post("/v1/describe", content=b"--b\r\nnonsense", headers=headers), 400)
+
+
+def test_addresses_that_are_not_there(client: httpx.Client) -> None:
+    assert "there is no GET at this address" in complaint(client.get("/v1/nothing"), 404)
+    assert complaint(client.get("/v1/describe"), 405).startswith("GET does not work at this address")
