@@ -112,8 +112,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _broken(_request: Request, _error: Exception) -> JSONResponse:
-        # The traceback goes to the log: the server raises the error again behind this reply.
-        return RefusalError(500, "internal error; the server's log says more", code="internal_error").reply()
+        # The traceback goes to the log: the server raises the error again behind this reply, and then ends the
+        # connection, which a client that would send its next request over it must know.
+        message, headers = "internal error; the server's log says more", {"Connection": "close"}
+        return RefusalError(500, message, code="internal_error", headers=headers).reply()
 
 
 def _first_complaint(error: RequestValidationError) -> RefusalError:
