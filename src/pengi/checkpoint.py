@@ -87,7 +87,7 @@ def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiM
 
 
 def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
-    """What a checkpoint holds, by name: mappers, projections, probes, audio encoders that are trained, LoRA's adapters."""
+    """What a checkpoint holds, by name: mappers, projections, probes, encoders that are trained, LoRA's adapters."""
     frozen = tuple(f"audio.{index}.encoder." for index, branch in enumerate(model.config.audio) if not branch.trained)
     return {
         name: tensor

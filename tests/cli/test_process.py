@@ -11,7 +11,10 @@ import sys
 import pytest
 
 HEAVY = ("torch", "transformers", "numpy", "soundfile", "av", "pydantic.main", "huggingface_hub")
-COMMANDS = ("describe", "ask", "classify", "timeline", "embed", "eval", "train", "models", "pull", "import-official")
+COMMANDS = (
+    "describe", "ask", "classify", "timeline", "embed", "run", "index", "search", "serve", "eval", "probe", "train",
+    "models", "pull", "import-official",
+)  # fmt: skip
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
