@@ -135,3 +135,36 @@ def test_a_trained_branch_has_no_statistics_to_rely_on(with_facts: Path) -> None
 def test_an_attribute_that_no_clip_has_is_refused(with_facts: Path) -> None:
     with pytest.raises(ConfigError, match="'genre'"):
         set_up(changed(with_facts, attributes=["genre"]))
+
+
+def test_a_trained_model_learns_to_tell_other_facts(with_facts: Path, toy: Path, tmp_path: Path) -> None:
+    trained = train(with_facts, out=tmp_path / "run")
+    values = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
+    facts = {"branches": [0], "attributes": ["event"], "told": 2}
+    again = tmp_path / "again.yaml"
+    del values["model"], values["alignment"]
+    values["finetune"] = {"checkpoint": str(trained), "name": "again", "facts": facts}
+    again.write_text(yaml.safe_dump(values), encoding="utf-8")
+    setup = set_up(again)
+    assert setup.loader.facts is not None
+    before = checkpoint.load(trained)
+    assert before.facts is not None
+    assert setup.model.facts is not None
+    assert torch.equal(setup.model.facts.share_2D, before.facts.share_2D)
+    model = checkpoint.load(train(again, out=tmp_path / "other"))
+    assert model.facts is not None
+    assert model.facts.attributes == {"event": ("hiss", "hum")}
+
+
+def test_fine_tuning_keeps_the_facts_that_are_told(with_facts: Path, tmp_path: Path) -> None:
+    trained = train(with_facts, out=tmp_path / "run")
+    values = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
+    del values["model"], values["alignment"]
+    values["finetune"] = {"checkpoint": str(trained)}
+    with_facts.write_text(yaml.safe_dump(values), encoding="utf-8")
+    setup = set_up(with_facts)
+    assert setup.loader.facts is None, "the model hears for itself"
+    before = checkpoint.load(trained)
+    assert before.facts is not None
+    assert setup.model.facts is not None
+    assert torch.equal(setup.model.facts.weight_FN, before.facts.weight_FN)

@@ -47,14 +47,22 @@ def test_every_recipe_is_right(path: Path) -> None:
 
 
 def test_what_ships_is_trained_on_what_may_be_shipped() -> None:
-    for name in ("pengi-mini", "ablation-caption-only", "ablation-multitask"):
+    for name in ("pengi-mini", "pengi-mini-facts", "ablation-caption-only", "ablation-multitask"):
         recipe = read_recipe(FOLDER / f"{name}.yaml")
         assert recipe.data.ship_only
         assert recipe.data.train_split == "train"
 
 
 def test_there_are_recipes() -> None:
-    expected = {"tiny", "pengi-mini", "pengi-base", "ablation-caption-only", "ablation-multitask", "finetune"}
+    expected = {
+        "tiny",
+        "pengi-mini",
+        "pengi-mini-facts",
+        "pengi-base",
+        "ablation-caption-only",
+        "ablation-multitask",
+        "finetune",
+    }
     assert expected <= {path.stem for path in RECIPES}
 
 
@@ -102,6 +110,8 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
         model["language_model"]["name"] = "tiny-random"
     else:
         values["finetune"]["checkpoint"] = str(checkpoint)
+        if "facts" in values["finetune"]:
+            values["finetune"]["facts"] |= {"branches": [0], "attributes": ["event"], "only": {}}
     small = {"mixture": None, "manifest": str(manifest), "labels": None, "domains": None, "train_split": "train"}
     values["data"] |= small | {"audioset_tags": False, "class_directions": 0.0}
     if values.get("alignment"):
@@ -116,9 +126,12 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
 def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe: Path) -> None:
     """Parsed, built with a tiny model in place of each part, stepped, saved and loaded."""
     checkpoint_folder = tmp_path / "start"
-    if path.stem == "finetune":
-        train(recipe, ["alignment=null", "training.steps=1"], out=checkpoint_folder)
-    values = made_tiny(yaml.safe_load(path.read_text(encoding="utf-8")), toy / "manifest.jsonl", checkpoint_folder)
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "finetune" in values:
+        trained = str("facts" not in values["finetune"]).lower()
+        start = ["alignment=null", "training.steps=1", f"model.audio.0.trained={trained}"]
+        train(recipe, start, out=checkpoint_folder)
+    values = made_tiny(values, toy / "manifest.jsonl", checkpoint_folder)
     tiny = tmp_path / path.name
     tiny.write_text(yaml.safe_dump(values), encoding="utf-8")
     out = train(tiny, out=tmp_path / "run")
