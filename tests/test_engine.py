@@ -522,6 +522,6 @@ def test_a_tail_too_short_to_be_understood_joins_the_window_before_it() -> None:
     rate = 16_000
     for seconds, windows in ((10.0, 1), (10.05, 1), (10.5, 2), (20.05, 2)):
         waveform = noise(seconds, 0, 0.1)
-        lengths = [len(window) for window in PENGI._windows((waveform, rate))]
+        lengths = [len(window) for _, window in PENGI.windows((waveform, rate))]
         assert len(lengths) == windows
         assert sum(lengths) == len(waveform)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 def track(items: Sequence[T], what: str) -> Iterator[T]:
-    """Yield the items; after a second a bar with count and remaining time appears on stderr."""
+    """Yield the items; after a second a bar with count and remaining time appears on a terminal's stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     started = time.monotonic()
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
@@ -23,7 +24,7 @@ def track(items: Sequence[T], what: str) -> Iterator[T]:
     shown = False
     try:
         for done, item in enumerate(items):
-            if not shown and time.monotonic() - started > SHOW_AFTER_S:
+            if not shown and sys.stderr.isatty() and time.monotonic() - started > SHOW_AFTER_S:
                 bar.start()
                 shown = True
             bar.update(task, completed=done)
