@@ -6,6 +6,9 @@ where it helps, what to do. The command line prints it and exits with code 2; a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class PengiError(Exception):
     """Base of everything a user can cause; the message is one sentence fit for a terminal."""
@@ -33,3 +36,15 @@ class ManifestError(PengiError):
 
 class InputError(PengiError):
     """An argument of a call makes no sense: an empty label list, a negative window, an unknown task."""
+
+
+class TrainingError(PengiError):
+    """A training run cannot go on."""
+
+
+def no_such(what: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that is none of those known: it gives the nearest of them, or all."""
+    names = list(known)
+    near = get_close_matches(name, names, 1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
+    return f"there is no {what} '{name}'; {hint}"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pengi.cli.console import announced, guarded, say, say_json
 from pengi.cli.options import Debug, Json
-from pengi.errors import InputError
+from pengi.errors import InputError, no_such
 
 data = typer.Typer(no_args_is_help=True, help="Make training data from recordings.")
 
@@ -54,7 +54,7 @@ def compose(
         from pengi.data.tasks import labels_of
 
     if split not in SPLITS:
-        raise InputError(f"there is no split '{split}'; there are {', '.join(SPLITS)}")
+        raise InputError(no_such("split", split, SPLITS))
     source = manifest_of(manifest)
     clips = [clip for clip in source.clips if clip.split == split and (clip.ship or not ship_only)]
     if not clips:

@@ -18,7 +18,7 @@ from pengi.cli.console import announced, guarded, progress, say, say_json, say_n
 from pengi.cli.files import check_target, written_whole
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model, read_label_lines
 from pengi.cli.session import load_model
-from pengi.errors import InputError
+from pengi.errors import InputError, no_such
 
 if TYPE_CHECKING:
     from pengi.evaluation.runner import Classifier
@@ -221,7 +221,7 @@ def _plan(
         from pengi.evaluation.benchmarks import SUITES, Suite, benchmark
         from pengi.evaluation.suites import Plan
     if suite is not None and suite not in SUITES:
-        raise InputError(f"there is no suite '{suite}'; there are {', '.join(SUITES)}")
+        raise InputError(no_such("suite", suite, SUITES))
     chosen = SUITES[suite] if suite is not None else Suite(())
     if benchmarks:
         chosen = replace(chosen, benchmarks=tuple(benchmark(name).name for name in benchmarks))
@@ -278,7 +278,7 @@ def _baseline(method: str) -> Classifier:
         from pengi.evaluation.baselines import POOLS, YamnetMatch
 
         if method not in POOLS:
-            raise InputError(f"there is no method '{method}'; the baselines are {', '.join(POOLS)}")
+            raise InputError(no_such("baseline", method, POOLS))
         return YamnetMatch.from_pretrained(method)
 
 

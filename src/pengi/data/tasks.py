@@ -11,7 +11,7 @@ from pengi import templates
 from pengi.data.hearing import HEARD_WITH as HEARD_WITH
 from pengi.data.hearing import holds_voices, may_hold
 from pengi.data.manifest import Clip, Label
-from pengi.errors import ConfigError
+from pengi.errors import ConfigError, no_such
 
 SPEECH_DOMAINS = frozenset({"keyword", "digit", "language", "gender", "emotion", "speech_qa"})
 MUSIC_DOMAINS = frozenset({"music", "instrument"})
@@ -350,7 +350,7 @@ class PairMaker:
 def _check_weights(weights: Mapping[str, float]) -> None:
     for name, weight in weights.items():
         if name not in FAMILIES:
-            raise ConfigError(f"there is no task '{name}'; there are {', '.join(FAMILIES)}")
+            raise ConfigError(no_such("task", name, FAMILIES))
         if not weight >= 0:
             raise ConfigError(f"the weight of the task '{name}' must be 0 or more, not {weight}")
     if not any(weights.values()):

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from pengi import templates
 from pengi.data.datasets import DATASETS
 from pengi.data.tasks import TASKS
-from pengi.errors import InputError
+from pengi.errors import InputError, no_such
 
 Kind = Literal["classify", "tag", "question", "choice", "caption"]
 Agreement = Literal["all", "majority", "unanimous"]
@@ -378,7 +377,5 @@ def benchmark(name: str) -> Benchmark:
         InputError: for an unknown name; the nearest one is named.
     """
     if name not in BENCHMARKS:
-        near = get_close_matches(name, BENCHMARKS, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(BENCHMARKS)}"
-        raise InputError(f"there is no benchmark '{name}'{hint}")
+        raise InputError(no_such("benchmark", name, BENCHMARKS))
     return BENCHMARKS[name]

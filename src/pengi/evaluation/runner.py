@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pengi.data.manifest import SPLITS, Clip, read_manifest
 from pengi.data.tasks import TASKS, Task
-from pengi.errors import InputError, PengiError
+from pengi.errors import InputError, PengiError, no_such
 from pengi.evaluation.metrics import Outcome, accuracy, mean_recall, per_class, wilson_interval
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def select(
         ManifestError: as :func:`pengi.data.manifest.read_manifest`.
     """
     if task not in TASKS:
-        raise InputError(f"there is no task '{task}'; there are {', '.join(TASKS)}")
+        raise InputError(no_such("task", task, TASKS))
     if split not in SPLITS:
-        raise InputError(f"there is no split '{split}'; there are {', '.join(SPLITS)}")
+        raise InputError(no_such("split", split, SPLITS))
     every = read_manifest(manifest, check_audio=False)
     found = [
         (clip, answers)

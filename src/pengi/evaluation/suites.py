@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from pengi.data.datasets import import_dataset
-from pengi.errors import InputError, PengiError
+from pengi.errors import InputError, PengiError, no_such
 from pengi.evaluation import statistics
 from pengi.evaluation.benchmarks import DERIVED, LABEL_MODES, MODES, Benchmark, Suite, benchmark
 from pengi.evaluation.items import Item, items_of, shard_of
@@ -62,7 +62,7 @@ class Plan:
     def __post_init__(self) -> None:
         unknown = [mode for mode in self.modes if mode not in MODES]
         if unknown:
-            raise InputError(f"there is no mode '{unknown[0]}'; there are {', '.join(MODES)}")
+            raise InputError(no_such("mode", unknown[0], MODES))
         part, parts = self.shard
         if not 1 <= part <= parts:
             raise InputError(f"there is no shard {part} of {parts}; shards are counted from 1, as in 1/{parts}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pengi.decoding import DecodeOptions
 from pengi.engine import ANSWER, DESCRIBE, METHODS, Pengi
-from pengi.errors import InputError, PengiError
+from pengi.errors import InputError, PengiError, no_such
 
 Row = dict[str, Any]
 Asked = list[Any]
@@ -45,7 +45,7 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
-            raise InputError(f"there is no task '{self.task}'; there are {', '.join(TASKS)}")
+            raise InputError(no_such("task", self.task, TASKS))
         for name, value in self.settings().items():
             if name != "task" and name not in TASKS[self.task].options:
                 raise InputError(f"'{name}' does not go with the task '{self.task}' (it is {value!r})")

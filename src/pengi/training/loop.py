@@ -34,7 +34,7 @@ from pengi.decoding import DecodeOptions, generate
 from pengi.encoders import encoder_spec
 from pengi.encoders.base import Augment
 from pengi.engine import Pengi
-from pengi.errors import ConfigError, PengiError
+from pengi.errors import ConfigError, TrainingError
 from pengi.training.align import Goals, Vocabulary, alignment_rate, asked_clips, build_goals
 from pengi.training.card import model_card
 from pengi.training.edits import TokenEdits
@@ -56,10 +56,6 @@ _SEED_STRIDE = 1_000_003  # from one recipe's seed to the next, in steps
 _PART_STRIDE = 2**40  # from the seeds of one part of a batch to those of the next
 # What may differ when a run is resumed, for it changes no step.
 _FREE_SETTINGS = ("workers", "checkpoint_every", "samples", "evaluate", "log_every")
-
-
-class TrainingError(PengiError):
-    """A run cannot go on."""
 
 
 def train(

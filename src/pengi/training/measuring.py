@@ -9,7 +9,7 @@ from pengi.data.recordings import recording
 from pengi.data.sources import Source
 from pengi.data.tasks import TASKS
 from pengi.engine import Pengi
-from pengi.errors import ConfigError, PengiError
+from pengi.errors import ConfigError, PengiError, no_such
 
 CLIPS_PER_CALL = 32
 
@@ -18,7 +18,7 @@ def check_tasks(held_out: Source, tasks: Mapping[str, int]) -> None:
     """Raise a ConfigError if a task is unknown or no held-out clip is of it."""
     for name in tasks:
         if name not in TASKS:
-            raise ConfigError(f"training.evaluate: there is no task '{name}'; there are {', '.join(TASKS)}")
+            raise ConfigError(f"training.evaluate: {no_such('task', name, TASKS)}")
         if not any(TASKS[name].answers(clip) for clip in held_out.clips):
             raise ConfigError(f"training.evaluate: no held-out clip is of the task '{name}'")
 

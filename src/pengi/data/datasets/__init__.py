@@ -8,13 +8,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pengi.data.datasets import environment, language, music, speech
 from pengi.data.datasets.base import Dataset, Row
-from pengi.errors import InputError, ManifestError
+from pengi.errors import InputError, ManifestError, no_such
 
 __all__ = ["DATASETS", "Dataset", "Imported", "Row", "dataset", "import_dataset"]
 
@@ -67,9 +66,7 @@ def dataset(name: str) -> Dataset:
         InputError: for an unknown name; the nearest one is named.
     """
     if name not in DATASETS:
-        near = get_close_matches(name, DATASETS, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(DATASETS)}"
-        raise InputError(f"there is no dataset '{name}'{hint}")
+        raise InputError(no_such("dataset", name, DATASETS))
     return DATASETS[name]
 
 
