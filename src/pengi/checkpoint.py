@@ -120,8 +120,13 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
         partial.replace(folder / name)
 
 
-def load(folder: Path, lm_dtype: torch.dtype = torch.float32) -> PengiModel:
+def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool = False) -> PengiModel:
     """Read a checkpoint folder.
+
+    Args:
+        folder: of the checkpoint.
+        lm_dtype: of the language model.
+        to_train: keep LoRA's adapters apart, which needs peft; else they are added to the language model's weights.
 
     Raises:
         CheckpointError: if a file is missing or malformed, or its tensors do not fit the configuration.
@@ -137,8 +142,18 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32) -> PengiModel:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is not a readable safetensors file ({error})") from error
-    model = _build(config, lm_dtype, stock=False)
-    _fill(model, tensors, path)
+    lora = config.language_model.lora
+    if lora is not None and not to_train:
+        alone = config.language_model.model_copy(update={"lora": None})
+        model = _build(config.model_copy(update={"language_model": alone}), lm_dtype, stock=False)
+        adapters = {name: tensor for name, tensor in tensors.items() if ADAPTER_MARK in name}
+        _fill(model, {name: tensor for name, tensor in tensors.items() if name not in adapters}, path)
+        model.language_model.merge_lora(
+            lora, {name.removeprefix("language_model."): tensor for name, tensor in adapters.items()}
+        )
+    else:
+        model = _build(config, lm_dtype, stock=False)
+        _fill(model, tensors, path)
     for name, recorded in config.frozen_sha256.items():
         if model.config.frozen_sha256.get(name, recorded) != recorded:
             log.warning("'%s' is another version here than '%s' was trained with; answers may differ", name, folder)

@@ -10,6 +10,7 @@ V vocabulary.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -128,6 +129,37 @@ class LanguageModel(nn.Module):
         for name, value in self.model.named_parameters():
             if ADAPTER_MARK in name:
                 value.data = value.data.float()
+
+    @torch.no_grad()
+    def merge_lora(self, config: LoraConfig, adapters: Mapping[str, Tensor]) -> None:
+        """Add trained adapters to the weights they stand beside, for use without training and without peft.
+
+        ``W + alpha / rank * B A`` (Hu et al. 2021, section 4.1: no latency is added).
+
+        Args:
+            config: of the adapters.
+            adapters: tensors of :meth:`add_lora` by their names in this module's state.
+
+        Raises:
+            ConfigError: if they do not fit the language model.
+        """
+        for name, down_RI in adapters.items():
+            path, found, which = name.partition(ADAPTER_MARK)
+            if not found or not which.startswith("A."):
+                continue
+            up_OR = adapters.get(f"{path}{ADAPTER_MARK}B.{which.removeprefix('A.')}")
+            try:
+                weight = self.get_submodule(path).weight
+            except AttributeError as error:
+                raise ConfigError(f"the language model has no layer '{path}'") from error
+            if up_OR is None or len(down_RI) != config.rank or up_OR.shape[1] != config.rank:
+                raise ConfigError(f"the adapter of '{path}' is not of rank {config.rank}")
+            change_OI = config.alpha / config.rank * (up_OR.float() @ down_RI.float())
+            if self.model.config.model_type == "gpt2":
+                change_OI = change_OI.T
+            if change_OI.shape != weight.shape:
+                raise ConfigError(f"the adapter of '{path}' does not fit a layer of shape {list(weight.shape)}")
+            weight.copy_(weight.float() + change_OI)
 
     @property
     def dim(self) -> int:

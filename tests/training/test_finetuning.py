@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,9 @@ def test_a_csv_of_captions(tuning: Path, toy: Path, tmp_path: Path) -> None:
     assert (train(tuning, overrides, out=tmp_path / "run") / "model.safetensors").is_file()
 
 
-def test_adapters_are_trained_saved_and_loaded(tuning: Path, base: Path, tmp_path: Path) -> None:
+def test_adapters_are_trained_saved_and_loaded(
+    tuning: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("peft", reason="LoRA needs peft (the extra 'lora')")
     model = prepare(read_recipe(tuning, [LORA])).model
     frozen = {name: value.clone() for name, value in model.language_model.state_dict().items() if ".lora_" not in name}
@@ -105,12 +108,17 @@ def test_adapters_are_trained_saved_and_loaded(tuning: Path, base: Path, tmp_pat
     adapters = {name for name in stored if ".lora_" in name}
     assert len(adapters) == 2 * 2 * 7  # A and B of 7 linear layers in each of 2 blocks
     assert all(stored[name].abs().max() > 0 for name in adapters)
-    again = checkpoint.load(out).language_model
+    again = checkpoint.load(out, to_train=True).language_model
     for name, value in again.state_dict().items():
         if ".lora_" not in name:
             assert torch.equal(value, frozen[name])
     changed = again.hidden(again.embed(ids))
     assert not torch.allclose(changed, hidden, atol=1e-3)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "peft", None)  # in use the adapters are part of the weights
+        merged = checkpoint.load(out).language_model
+    assert not any(".lora_" in name for name in merged.state_dict())
+    torch.testing.assert_close(merged.hidden(merged.embed(ids)), changed, atol=1e-4, rtol=1e-4)
     text = Pengi.from_pretrained(out, device="cpu").ask((tone(1.0), RATE), "what is it?").text
     assert text == Pengi.from_pretrained(out, device="cpu").ask((tone(1.0), RATE), "what is it?").text
 

@@ -13,7 +13,7 @@ import yaml
 from pengi import checkpoint
 from pengi.data.loader import Loader
 from pengi.errors import ConfigError
-from pengi.training.facts import FOLDS, _fold, fit_facts, values_of_attributes
+from pengi.training.facts import FOLDS, _folds, fit_facts, values_of_attributes
 from pengi.training.loop import Run, train
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import Setup, prepare
@@ -69,15 +69,17 @@ def test_a_clip_is_told_by_probes_that_do_not_know_its_group(with_facts: Path) -
     """Another value of every clip of one fold changes nothing about what clips of that fold are told."""
     setup = set_up(with_facts)
     caches, clips = setup.loader.caches, setup.train_clips
-    held_out = _fold(clips[0])
-    assert 0 < sum(_fold(clip) == held_out for clip in clips) < len(clips)
+    folds = _folds("instrument", clips).tolist()
+    held_out = folds[0]
+    assert 0 < folds.count(held_out) < len(clips)
     other = [
-        clip.model_copy(update={"attributes": {"instrument": "hum"}}) if _fold(clip) == held_out else clip
-        for clip in clips
+        clip.model_copy(update={"attributes": {"instrument": "hum"}}) if fold == held_out else clip
+        for clip, fold in zip(clips, folds, strict=True)
     ]
+    assert _folds("instrument", other).tolist() == folds
     before, after = (fit_facts(setup.model, caches, given, seed=0) for given in (clips, other))
-    own = [clip.id for clip in clips if _fold(clip) == held_out]
-    rest = [clip.id for clip in clips if _fold(clip) != held_out]
+    own = [clip.id for clip, fold in zip(clips, folds, strict=True) if fold == held_out]
+    rest = [clip.id for clip, fold in zip(clips, folds, strict=True) if fold != held_out]
     assert torch.equal(before.batch(own), after.batch(own))
     assert not torch.equal(before.batch(rest), after.batch(rest))
 
@@ -85,10 +87,21 @@ def test_a_clip_is_told_by_probes_that_do_not_know_its_group(with_facts: Path) -
 def test_folds_are_of_groups(with_facts: Path) -> None:
     clips = set_up(with_facts).train_clips
     by_group: dict[str, set[int]] = {}
-    for clip in clips:
-        by_group.setdefault(clip.group or "", set()).add(_fold(clip))
+    for clip, fold in zip(clips, _folds("instrument", clips).tolist(), strict=True):
+        by_group.setdefault(clip.group or "", set()).add(fold)
     assert all(len(folds) == 1 for folds in by_group.values())
     assert {fold for folds in by_group.values() for fold in folds} <= set(range(FOLDS))
+
+
+def test_clips_of_a_value_that_very_few_groups_have_are_spread(with_facts: Path) -> None:
+    """Probes fitted without the only group that has a value could only tell another."""
+    clips = [
+        clip.model_copy(update={"group": "one machine" if clip.attributes.get("instrument") == "hum" else clip.id})
+        for clip in set_up(with_facts).train_clips
+    ]
+    hums = [clip.attributes.get("instrument") == "hum" for clip in clips]
+    folds = {fold for fold, hum in zip(_folds("instrument", clips).tolist(), hums, strict=True) if hum}
+    assert len(folds) > 1
 
 
 def test_batches_bring_what_clips_are_told(with_facts: Path) -> None:

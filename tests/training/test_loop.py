@@ -225,6 +225,11 @@ def test_the_card_tells_what_was_trained_on(recipe: Path, tmp_path: Path, log_of
     config = setup.model.config
     frozen = config.model_copy(update={"audio": (config.audio[0].model_copy(update={"trained": False}),)})
     assert "yamnet-tiny-random (frozen)" in model_card(setup.recipe, frozen, setup.train_clips, 0, [])
+    composed = [
+        setup.train_clips[0].model_copy(update={"source": "composed", "license": licence})
+        for licence in ("CC0-1.0 AND MIT", "MIT", "CC-BY-4.0 AND MIT")
+    ]
+    assert "| composed | 3 | MIT, CC0-1.0, CC-BY-4.0 |" in model_card(setup.recipe, config, composed, 0, [])
 
 
 def test_reduced_precision_trains_too(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:

@@ -47,7 +47,7 @@ def test_every_recipe_is_right(path: Path) -> None:
 
 
 def test_what_ships_is_trained_on_what_may_be_shipped() -> None:
-    for name in ("pengi-mini", "pengi-mini-facts", "ablation-caption-only", "ablation-multitask"):
+    for name in ("pengi-mini", "ablation-caption-only", "ablation-multitask"):
         recipe = read_recipe(FOLDER / f"{name}.yaml")
         assert recipe.data.ship_only
         assert recipe.data.train_split == "train"
@@ -57,7 +57,7 @@ def test_there_are_recipes() -> None:
     expected = {
         "tiny",
         "pengi-mini",
-        "pengi-mini-facts",
+        "pengi-mini-emotion",
         "pengi-base",
         "ablation-caption-only",
         "ablation-multitask",
@@ -90,6 +90,7 @@ def test_pengi_base_is_the_papers_model() -> None:
 
 
 TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random"}
+TINY_FACTS = {"branches": [0], "attributes": ["event"], "only": {}}
 
 
 def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[str, Any]:
@@ -106,18 +107,21 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
             part["mapper"] = mapper | ({"width": 4 * mapper["heads"]} if "width" in mapper else {})
             if "projection" in part:
                 part["projection"] |= {"width": 16, "inner": None}
+        if "facts" in model:
+            model["facts"] |= TINY_FACTS
         model["text"]["encoder"] = "tiny-random" if model["text"].get("encoder") else None
         model["language_model"]["name"] = "tiny-random"
     else:
         values["finetune"]["checkpoint"] = str(checkpoint)
         if "facts" in values["finetune"]:
-            values["finetune"]["facts"] |= {"branches": [0], "attributes": ["event"], "only": {}}
+            values["finetune"]["facts"] |= TINY_FACTS
     small = {"mixture": None, "manifest": str(manifest), "labels": None, "domains": None, "train_split": "train"}
     values["data"] |= small | {"audioset_tags": False, "class_directions": 0.0}
     if values.get("alignment"):
         values["alignment"] |= {"steps": 1, "clips": 4}
         if "aspects" in values["alignment"]:
-            values["alignment"]["aspects"] = [["kind"] for _ in values["alignment"]["aspects"]]
+            silent = [branch["mapper"]["kind"] == "none" for branch in model["audio"]]
+            values["alignment"]["aspects"] = [[] if none else ["kind"] for none in silent]
     values["training"] |= {"steps": 1, "clips": 4, "warmup_steps": 0, "validation_clips": 4, "workers": 0}
     return values
 

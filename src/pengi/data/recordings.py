@@ -7,6 +7,7 @@ may be a URL that fsspec can open (``s3://...``), so one row is one range reques
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -77,12 +78,20 @@ def is_there(root: Path, audio: str) -> bool:
 
 
 def fingerprint(root: Path, audio: str) -> list[Any]:
-    """What tells a recording from another in its place: location, size and time of change of a file; a URL alone."""
+    """What tells a recording from another: a file's content, wherever it lies and whenever it was copied there.
+
+    Of a member of a tar file it is the file's name, size and time of change and the stretch, since the file may be
+    large; of a URL the URL alone. A file that is not there has no content.
+    """
     found = _MEMBER.fullmatch(audio)
     location = found["tar"] if found else audio
     if is_url(location):
         return [audio]
     path = (root / location).resolve()
-    status = path.stat() if path.is_file() else None
-    stretch = [found["offset"], found["size"]] if found else []
-    return [str(path), *stretch, *((status.st_size, status.st_mtime_ns) if status else ())]
+    if not path.is_file():
+        return [str(path)]
+    if found:
+        status = path.stat()
+        return [path.name, status.st_size, status.st_mtime_ns, found["offset"], found["size"]]
+    with path.open("rb") as file:
+        return [hashlib.file_digest(file, "sha256").hexdigest()]

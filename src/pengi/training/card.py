@@ -56,7 +56,8 @@ def _source_rows(clips: Sequence[Clip]) -> list[str]:
     counts = Counter(clip.source for clip in clips)
     licences: dict[str, Counter[str]] = {}
     for clip in clips:
-        licences.setdefault(clip.source, Counter())[clip.license] += 1
+        # A composed clip is under those of all its parts, and their combinations are too many to read.
+        licences.setdefault(clip.source, Counter()).update(clip.license.split(" AND "))
     return [
         f"| {source} | {count} | {', '.join(name for name, _ in licences[source].most_common())} |"
         for source, count in sorted(counts.items())

@@ -72,15 +72,15 @@ def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence
     facts.mean_N.copy_(read_AN.mean(0))
     facts.deviation_N.copy_(read_AN.std(0).clamp(min=1e-3))
     inputs_AN = facts.standardised(read_AN)
-    fold_A = torch.tensor([_fold(clip) for clip in known])
     logits_AF = torch.zeros(len(known), len(facts.bias_F))
     for name, (start, end) in track(list(facts.spans.items()), "probes"):
         values, read_N = facts.attributes[name], facts.read_by(name)
         own_AN = inputs_AN[:, read_N]
+        fold_A = _folds(name, known)
         probe = _fit(own_AN, _targets(name, values, known), seed)
         facts.weight_FN[start:end, read_N], facts.bias_F[start:end] = probe.weight_VN, probe.bias_V
         for fold in range(FOLDS):
-            others = [clip for clip in known if _fold(clip) != fold]
+            others = [clip for clip, own in zip(known, fold_A.tolist(), strict=True) if own != fold]
             probe = _fit(own_AN[fold_A != fold], _targets(name, values, others), seed + 1 + fold)
             logits_AF[fold_A == fold, start:end] = own_AN[fold_A == fold] @ probe.weight_VN.T + probe.bias_V
     return Heard(logits_AF, {clip.id: place for place, clip in enumerate(known)})
@@ -99,9 +99,18 @@ def _read(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Cli
     return torch.cat(rows)
 
 
-def _fold(clip: Clip) -> int:
-    """The same for all clips of a group, and on every machine."""
-    return int(hashlib.sha256((clip.group or clip.id).encode()).hexdigest(), 16) % FOLDS
+def _folds(name: str, clips: Sequence[Clip]) -> Tensor:
+    """Which fold each clip is in, ``int64[A]``, the same on every machine.
+
+    All clips of a group are in one, or a speaker or a recording would be known already. Where very few groups have a
+    value, their clips are spread all the same: probes that never met the value could only tell another.
+    """
+    groups: dict[str, set[str]] = {}
+    for clip in clips:
+        groups.setdefault(aspect_value(name, clip), set()).add(clip.group or clip.id)
+    few = {value for value, found in groups.items() if len(found) < FOLDS}
+    keys = [clip.id if aspect_value(name, clip) in few else clip.group or clip.id for clip in clips]
+    return torch.tensor([int(hashlib.sha256(key.encode()).hexdigest(), 16) % FOLDS for key in keys])
 
 
 @dataclass(frozen=True)

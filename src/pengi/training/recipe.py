@@ -47,7 +47,9 @@ class FinetuneConfig(Frozen):
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
     lora: LoraConfig | None = Field(None, description="also train small adapters inside the language model")
-    facts: FactsConfig | None = Field(None, description="what probes are to hear, instead of what they hear by now")
+    facts: FactsConfig | None = Field(
+        None, description="what probes are to hear instead of what they hear by now, if the clips have any of it"
+    )
 
 
 class SpecAugmentConfig(Frozen):

@@ -68,11 +68,12 @@ def prepare(recipe: Recipe) -> Setup:
     model = _model(recipe, tagger, known, train_clips)
     if recipe.data.class_directions and model.branches[0].config.encoder != "yamnet":
         raise ConfigError("data.class_directions needs yamnet as the first audio encoder")
-    _check_augmentation(recipe, model)
+    new = recipe.finetune is None or _new_facts(recipe.finetune, train_clips) is not None
+    fitted = model.facts is not None and new  # and not heard by probes that the model has already
+    _check_augmentation(recipe, model, fitted=fitted)
     changing = recipe.training.augment.changes_waveforms
     caches = [] if changing else _features(train_clips, root, model, recipe)
     facts = None
-    fitted = model.facts is not None and (recipe.finetune is None or recipe.finetune.facts is not None)
     if recipe.finetune is None:
         _standardise(model, caches, train_clips)
     if fitted:
@@ -111,8 +112,9 @@ def _model(
     dtype: torch.dtype = getattr(torch, recipe.training.language_model_dtype)
     if recipe.finetune is not None:
         model = load_to_finetune(recipe.finetune, dtype)
-        if recipe.finetune.facts is not None:
-            model.tell(_with_values(recipe.finetune.facts, clips))
+        facts = _new_facts(recipe.finetune, clips)
+        if facts is not None:
+            model.tell(facts)
         return model
     assert recipe.model is not None
     return checkpoint.create(_with_facts(_with_words(recipe.model, tagger, known), clips), dtype)
@@ -130,7 +132,7 @@ def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32)
         if len(folder.parts) > 1:
             raise CheckpointError(f"no model folder at '{folder}'")
         folder = weights.resolve(config.checkpoint)
-    model = checkpoint.load(folder, dtype)
+    model = checkpoint.load(folder, dtype, to_train=True)
     lora = _joined_lora(model.config.language_model.lora, config)
     if lora is not None and model.config.language_model.lora is None:
         model.language_model.add_lora(lora)
@@ -165,12 +167,21 @@ def _with_facts(config: ModelConfig, clips: Sequence[Clip]) -> ModelConfig:
     return config.model_copy(update={"facts": _with_values(config.facts, clips)}) if config.facts else config
 
 
+def _new_facts(config: FinetuneConfig, clips: Sequence[Clip]) -> FactsConfig | None:
+    """What a model that is trained on is to be told instead: the attributes of ``facts`` that the clips have any of."""
+    if config.facts is None:
+        return None
+    facts = _with_values(config.facts, clips)
+    heard = tuple(name for name in facts.attributes if facts.values.get(name))
+    return facts.model_copy(update={"attributes": heard}) if heard else None
+
+
 def _with_values(facts: FactsConfig, clips: Sequence[Clip]) -> FactsConfig:
     values = values_of_attributes(facts.attributes, clips)
     return facts if facts.values else facts.model_copy(update={"values": values})
 
 
-def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
+def _check_augmentation(recipe: Recipe, model: PengiModel, *, fitted: bool) -> None:
     """Raise ConfigError if nothing would be augmented, or a mapper's statistics had no fixed features to come from."""
     augment = recipe.training.augment
     from_spectrogram = any(branch.config.trained and not branch.config.frozen_layers for branch in model.branches)
@@ -179,8 +190,8 @@ def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
             "training.augment.spec_augment needs an audio encoder with trained: true and frozen_layers: 0"
         )
     words = any(isinstance(branch.mapper, WordsMapper) for branch in model.branches)
-    new = recipe.finetune is None or recipe.finetune.facts is not None
-    if augment.changes_waveforms and ((words and recipe.finetune is None) or (model.facts is not None and new)):
+    new = recipe.finetune is None
+    if augment.changes_waveforms and ((words and new) or fitted):
         raise ConfigError("words and facts take their statistics from fixed features; leave crop and gain_db out")
 
 
