@@ -169,11 +169,14 @@ def test_a_trained_model_learns_to_tell_other_facts(with_facts: Path, toy: Path,
     assert model.facts.attributes == {"event": ("hiss", "hum")}
 
 
-def test_fine_tuning_keeps_the_facts_that_are_told(with_facts: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wanted", [None, {"branches": [0], "attributes": ["genre"]}], ids=["none", "none it has"])
+def test_fine_tuning_keeps_the_facts_that_are_told(
+    with_facts: Path, tmp_path: Path, wanted: dict[str, Any] | None
+) -> None:
     trained = train(with_facts, out=tmp_path / "run")
     values = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
     del values["model"], values["alignment"]
-    values["finetune"] = {"checkpoint": str(trained)}
+    values["finetune"] = {"checkpoint": str(trained), "facts": wanted}
     with_facts.write_text(yaml.safe_dump(values), encoding="utf-8")
     setup = set_up(with_facts)
     assert setup.loader.facts is None, "the model hears for itself"
