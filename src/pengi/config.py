@@ -77,8 +77,7 @@ class MapperConfig(Frozen):
     ``mlp`` adapts each token of a sequence on its own. ``identity`` passes language-model embeddings on unchanged.
     Learned ``constants`` stand in front of the output of ``mlp`` and ``identity``.
     ``words`` is for an encoder that gives class logits: the ``tokens`` likeliest of its ``words``, spelled in the
-    language model's own embeddings, and behind them the ``part_tokens`` likeliest of each of so many ``parts`` of the
-    recording, one behind the other. ``none`` gives no prefix: its encoder is there for ``facts`` only.
+    language model's own embeddings. ``none`` gives no prefix: its encoder is there for ``facts`` only.
     """
 
     kind: Literal["transformer", "mlp", "identity", "words", "none"]
@@ -92,8 +91,6 @@ class MapperConfig(Frozen):
     hidden: int = Field(1024, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     input: Literal["pooled", "sequence"] = "sequence"
-    parts: int = Field(0, ge=0)
-    part_tokens: int = Field(2, ge=1)
     words: dict[str, int] = Field(
         default_factory=dict, description="word -> the encoder's class that it says; training fills it in from its data"
     )

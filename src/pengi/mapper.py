@@ -181,11 +181,6 @@ class WordsMapper(Mapper):
     The prefix is, for the ``tokens`` words of the highest u, the likeliest first: the word's tokens, and one embedding
     that tells the logarithm of its share in the softmax over all words. Which words are taken has no gradient; u
     learns from a loss of its own on :meth:`word_logits`.
-
-    With ``parts`` the same is told of each of so many equal parts of the recording, with ``part_tokens`` words and a
-    "then" before them, so that it can be read what was heard first and how often:
-
-        dog (0.7)  siren (0.2) ...      then dog (0.9) bark (0.1)      then siren (0.8) ...
     """
 
     classes_V: Tensor
@@ -197,21 +192,17 @@ class WordsMapper(Mapper):
     def __init__(self, config: MapperConfig, input_dim: int, spell: Spell) -> None:
         super().__init__()
         self.words = tuple(config.words)
-        if len(self.words) < max(config.tokens, config.part_tokens):
-            raise ConfigError(
-                f"a mapper of kind 'words' takes {max(config.tokens, config.part_tokens)} words and is given "
-                f"{len(self.words)}"
-            )
+        if len(self.words) < config.tokens:
+            raise ConfigError(f"a mapper of kind 'words' takes {config.tokens} words and is given {len(self.words)}")
         if not all(0 <= index < input_dim for index in config.words.values()):
             raise ConfigError(f"a word belongs to a class beyond the {input_dim} that the encoder has")
-        self.count, self.parts, self.part_count = config.tokens, config.parts, config.part_tokens
+        self.count = config.tokens
         rows = [spell(" " + word).float() for word in self.words]
         mask_VL = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows])[:, None]
         separator_D = spell(",").float()[0]
         self.register_buffer("classes_V", torch.tensor(list(config.words.values())), persistent=False)
         self.register_buffer("spelled_VLD", nn.utils.rnn.pad_sequence(rows, batch_first=True), persistent=False)
         self.register_buffer("spelled_VL", mask_VL, persistent=False)
-        self.register_buffer("then_LD", spell(" then").float(), persistent=False)
         self.register_buffer("mean_I", torch.zeros(input_dim))
         self.register_buffer("deviation_I", torch.ones(input_dim))
         self.scale_V = nn.Parameter(torch.ones(len(self.words)))
@@ -234,23 +225,9 @@ class WordsMapper(Mapper):
         return torch.where(counts_B1 > 0, u_BV, 0.0)
 
     def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Mapper`; a row without tokens gives no prefix, one of fewer tokens than parts is not parted."""
-        told = [self._tell(tokens_BTI, mask_BT, self.count)]
-        if self.parts:
-            counts_B1 = mask_BT.sum(1, keepdim=True)
-            place_BT = (mask_BT.cumsum(1) - 1) * self.parts // counts_B1.clamp(min=1)
-            parted_BT = mask_BT & (counts_B1 >= self.parts)
-            then_BLD = self.then_LD.expand(len(mask_BT), -1, -1)
-            for part in range(self.parts):
-                within_BT = parted_BT & (place_BT == part)
-                told.append((then_BLD, within_BT.any(1, keepdim=True).expand(then_BLD.shape[:2])))
-                told.append(self._tell(tokens_BTI, within_BT, self.part_count))
-        return torch.cat([values for values, _ in told], 1), torch.cat([mask for _, mask in told], 1)
-
-    def _tell(self, tokens_BTI: Tensor, mask_BT: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The likeliest words over the tokens of a mask, each with an embedding that tells its log-share."""
+        """See :class:`Mapper`; a row without tokens gives no prefix."""
         shares_BV = self.word_logits(tokens_BTI, mask_BT).log_softmax(-1)
-        share_BK, best_BK = shares_BV.topk(count)
+        share_BK, best_BK = shares_BV.topk(self.count)
         told_BKD = self.share_2D[0] + share_BK[..., None] * self.share_2D[1]
         prefix_BKLD = torch.cat([self.spelled_VLD[best_BK], told_BKD[:, :, None]], 2)
         spelled_BKL = self.spelled_VL[best_BK]
