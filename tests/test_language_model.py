@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import CohereConfig, CohereForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from pengi import weights
-from pengi.errors import WeightsError
+from pengi.config import LoraConfig
+from pengi.errors import ConfigError, WeightsError
 from pengi.language_model import LanguageModel
 
 TEXTS = ("This is a sound of a dog barking", "rain", "A person is speaking")
@@ -250,3 +251,35 @@ def test_smollm2_knows_english_from_embeddings_alone(smollm2: LanguageModel) -> 
 
 def test_smollm2_ends_at_the_end_of_a_chat_turn(smollm2: LanguageModel) -> None:
     assert smollm2.tokenizer.id_to_token(smollm2.end_id) == "<|im_end|>"
+
+
+LORA = LoraConfig(rank=2, alpha=4)
+QUERY = "model.model.layers.0.self_attn.q_proj"
+DOWN, UP = f"{QUERY}.lora_A.default.weight", f"{QUERY}.lora_B.default.weight"
+
+
+def test_merged_adapters_change_the_weight_by_their_product() -> None:
+    language_model = LanguageModel.tiny()
+    before = language_model.get_parameter(f"{QUERY}.weight").clone()
+    down, up = torch.randn(2, before.shape[1]), torch.randn(before.shape[0], 2)
+    language_model.merge_lora(LORA, {DOWN: down, UP: up})
+    torch.testing.assert_close(language_model.get_parameter(f"{QUERY}.weight"), before + 2.0 * up @ down)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "message"),
+    [
+        ({}, "adapters of the language model are missing"),
+        ({DOWN: torch.zeros(2, 32)}, "adapters of the language model are missing"),
+        ({DOWN: torch.zeros(3, 32), UP: torch.zeros(32, 3)}, "is not of rank 2"),
+        ({DOWN: torch.zeros(2, 31), UP: torch.zeros(32, 2)}, "does not fit a layer of shape"),
+        ({DOWN: torch.full((2, 32), torch.nan), UP: torch.zeros(32, 2)}, "not finite"),
+        (
+            {"x.lora_A.default.weight": torch.zeros(2, 32), "x.lora_B.default.weight": torch.zeros(32, 2)},
+            "no layer 'x'",
+        ),
+    ],
+)
+def test_adapters_that_do_not_fit(adapters: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LanguageModel.tiny().merge_lora(LORA, adapters)

@@ -20,7 +20,7 @@ from torch import Tensor
 from pengi import weights
 from pengi.config import CONFIG_FILE, ModelConfig, read_json
 from pengi.encoders import build_encoder, encoder_spec
-from pengi.errors import CheckpointError
+from pengi.errors import CheckpointError, ConfigError
 from pengi.language_model import ADAPTER_MARK, LanguageModel
 from pengi.model import PengiModel
 from pengi.text_encoder import SentenceEncoder, TextEncoder, text_encoder_from_folder
@@ -148,9 +148,12 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool 
         model = _build(config.model_copy(update={"language_model": alone}), lm_dtype, stock=False)
         adapters = {name: tensor for name, tensor in tensors.items() if ADAPTER_MARK in name}
         _fill(model, {name: tensor for name, tensor in tensors.items() if name not in adapters}, path)
-        model.language_model.merge_lora(
-            lora, {name.removeprefix("language_model."): tensor for name, tensor in adapters.items()}
-        )
+        try:
+            model.language_model.merge_lora(
+                lora, {name.removeprefix("language_model."): tensor for name, tensor in adapters.items()}
+            )
+        except ConfigError as error:
+            raise CheckpointError(f"'{path}': {error}") from error
     else:
         model = _build(config, lm_dtype, stock=False)
         _fill(model, tensors, path)

@@ -141,17 +141,18 @@ class LanguageModel(nn.Module):
             adapters: tensors of :meth:`add_lora` by their names in this module's state.
 
         Raises:
-            ConfigError: if they do not fit the language model.
+            ConfigError: if there are none, or they do not fit the language model or are not finite.
         """
-        for name, down_RI in adapters.items():
-            path, found, which = name.partition(ADAPTER_MARK)
-            if not found or not which.startswith("A."):
-                continue
-            up_OR = adapters.get(f"{path}{ADAPTER_MARK}B.{which.removeprefix('A.')}")
-            try:
-                weight = self.get_submodule(path).weight
-            except AttributeError as error:
-                raise ConfigError(f"the language model has no layer '{path}'") from error
+        downs = {name: value for name, value in adapters.items() if f"{ADAPTER_MARK}A." in name}
+        if not downs or len(adapters) != 2 * len(downs):
+            raise ConfigError("adapters of the language model are missing")
+        weights = dict(self.named_parameters())
+        for name, down_RI in downs.items():
+            path = name.partition(ADAPTER_MARK)[0]
+            up_OR = adapters.get(name.replace(f"{ADAPTER_MARK}A.", f"{ADAPTER_MARK}B."))
+            weight = weights.get(f"{path}.weight")
+            if weight is None:
+                raise ConfigError(f"the language model has no layer '{path}'")
             if up_OR is None or len(down_RI) != config.rank or up_OR.shape[1] != config.rank:
                 raise ConfigError(f"the adapter of '{path}' is not of rank {config.rank}")
             change_OI = config.alpha / config.rank * (up_OR.float() @ down_RI.float())
@@ -159,6 +160,8 @@ class LanguageModel(nn.Module):
                 change_OI = change_OI.T
             if change_OI.shape != weight.shape:
                 raise ConfigError(f"the adapter of '{path}' does not fit a layer of shape {list(weight.shape)}")
+            if not bool(torch.isfinite(change_OI).all()):
+                raise ConfigError(f"the adapter of '{path}' holds values that are not finite")
             weight.copy_(weight.float() + change_OI)
 
     @property
