@@ -288,7 +288,7 @@ def test_weights_say_which_tasks_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"captions": 1.0}, "there is no task 'captions'; there are caption, "),
+        ({"captions": 1.0}, "there is no task 'captions'; did you mean 'caption'?"),
         ({"caption": -1.0}, "must be 0 or more"),
         ({"caption": float("nan")}, "must be 0 or more"),
         ({"caption": 0.0}, "every task has a weight of 0"),

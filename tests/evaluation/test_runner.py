@@ -50,8 +50,8 @@ def test_given_labels_leave_out_the_clips_that_have_none_of_them(manifest: Path)
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"task": "event", "split": "val"}, "there is no task 'event'; there are events"),
-        ({"task": "events", "split": "valid"}, "there is no split 'valid'; there are train, val"),
+        ({"task": "event", "split": "val"}, "there is no task 'event'; did you mean 'events'"),
+        ({"task": "events", "split": "valid"}, "there is no split 'valid'; did you mean 'val'"),
         (
             {"task": "events", "split": "test"},
             "no clip of split 'test' has task 'events'; the splits here are train, val",
