@@ -105,7 +105,12 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
         folder: made if need be.
         card: text of the model card (Markdown).
         dtype: of the stored floating-point tensors.
+
+    Raises:
+        CheckpointError: if adapters were merged into the language model, which a checkpoint does not hold.
     """
+    if model.language_model.merged:
+        raise CheckpointError("this model's adapters are merged; load it with to_train=True to store it again")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()

@@ -57,6 +57,8 @@ class LanguageModel(nn.Module):
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.end_id = end_id
+        self.merged = False
+        """Whether adapters are part of the weights, so that they cannot be stored apart any more."""
 
     @classmethod
     def from_folder(cls, path: Path, dtype: torch.dtype = torch.float32) -> Self:
@@ -163,6 +165,7 @@ class LanguageModel(nn.Module):
             if not bool(torch.isfinite(change_OI).all()):
                 raise ConfigError(f"the adapter of '{path}' holds values that are not finite")
             weight.copy_(weight.float() + change_OI)
+        self.merged = True
 
     @property
     def dim(self) -> int:

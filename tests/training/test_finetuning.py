@@ -119,6 +119,8 @@ def test_adapters_are_trained_saved_and_loaded(
         merged = checkpoint.load(out).language_model
     assert not any(".lora_" in name for name in merged.state_dict())
     torch.testing.assert_close(merged.hidden(merged.embed(ids)), changed, atol=1e-4, rtol=1e-4)
+    with pytest.raises(CheckpointError, match="adapters are merged"):  # or they would be lost in silence
+        checkpoint.save(checkpoint.load(out), tmp_path / "copy", card="")
     text = Pengi.from_pretrained(out, device="cpu").ask((tone(1.0), RATE), "what is it?").text
     assert text == Pengi.from_pretrained(out, device="cpu").ask((tone(1.0), RATE), "what is it?").text
 
