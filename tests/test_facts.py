@@ -57,6 +57,12 @@ def test_what_is_more_likely_absent_is_left_out() -> None:
     assert said(built(told=1), rows) == ["wordno|", ""]
 
 
+def test_what_belongs_to_an_attribute_is_told_only_with_it() -> None:
+    rows = torch.cat([logits([0.9, 0.05, 0.05], [0.1, 0.7, 0.1, 0.1]), logits([0.1, 0.5, 0.4], [0.1, 0.7, 0.1, 0.1])])
+    assert said(built(told=1), rows) == ["wordno|", "kindoboe|wordno|"]
+    assert said(built(told=1, within={"word": "kind"}), rows) == ["", "kindoboe|wordno|"]
+
+
 def test_the_share_is_told_and_is_learned() -> None:
     facts = built(told=1)
     with torch.no_grad():
@@ -115,6 +121,9 @@ def test_a_probe_may_read_one_branch_only() -> None:
         ({"values": {"kind": ("oboe",)}}, "'word'"),
         ({"only": {"colour": (0,)}}, "'colour'"),
         ({"only": {"word": (1,)}}, "'word'"),
+        ({"within": {"colour": "kind"}}, "'colour'"),
+        ({"within": {"word": "kinds"}}, "did you mean 'kind'"),
+        ({"open": ("words",)}, "did you mean 'word'"),
     ],
 )
 def test_mistakes_have_a_name(changes: dict[str, object], sentence: str) -> None:

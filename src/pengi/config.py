@@ -148,6 +148,12 @@ class FactsConfig(Frozen):
     only: dict[str, tuple[int, ...]] = Field(
         default_factory=dict, description="attribute -> the branches that its probe reads, where those are not all"
     )
+    within: dict[str, str] = Field(
+        default_factory=dict, description="attribute -> another, and it is told only where that one is"
+    )
+    open: tuple[str, ...] = Field(
+        (), description="attributes that in use may have values no training clip has, so that their probes are wrong"
+    )
     values: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="attribute -> its values; training fills them in from its data"
     )

@@ -8,8 +8,8 @@ embeddings:
     instrument  oboe (0.9)  clarinet (0.1)      word  seven (1.0)  eleven (0.0)
 
 and a language model, which has read such lists all its life, repeats what it is asked for. An attribute that may
-well be absent is left out. The layer is fitted before the training (:mod:`pengi.training.facts`) and stays as
-it is.
+well be absent is left out, and what only belongs to another one (the size of a drink) with it. The layer is fitted
+before the training (:mod:`pengi.training.facts`) and stays as it is.
 
 Shape suffixes: B rows, T audio tokens, I token width, N statistics, V values of an attribute with "none" before them, F
 values of all attributes, K values told, L tokens of a value, P prefix embeddings, D language-model embedding width.
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from pengi.config import FactsConfig
-from pengi.errors import ConfigError
+from pengi.errors import ConfigError, no_such
 from pengi.mapper import Spell, masked_mean
 
 QUARTERS = 4
@@ -67,7 +67,7 @@ class Facts(nn.Module):
         spell: the language model's embeddings of a text.
 
     Raises:
-        ConfigError: if an attribute has no values.
+        ConfigError: if an attribute has no values, or ``only``, ``within`` or ``open`` name what is not there.
     """
 
     mean_N: Tensor
@@ -88,6 +88,9 @@ class Facts(nn.Module):
         for name, places in config.only.items():
             if name not in self.attributes or not set(places) <= set(config.branches):
                 raise ConfigError(f"model.facts.only names '{name}' or a branch that model.facts does not")
+        for name in (*config.within, *config.within.values(), *config.open):
+            if name not in self.attributes:
+                raise ConfigError(no_such("attribute", name, self.attributes))
         self.columns = {name: [bounds[place] for place in places] for name, places in config.only.items()}
         counts = [len(values) + 1 for values in self.attributes.values()]
         self.spans = dict(zip(self.attributes, pairwise(accumulate(counts, initial=0)), strict=True))
@@ -132,18 +135,22 @@ class Facts(nn.Module):
 
     def forward(self, logits_BF: Tensor) -> Masked:
         """The prefix that tells logits: ``float32[B, P, D]`` and its mask."""
-        told = [self._tell(name, logits_BF[:, start:end]) for name, (start, end) in self.spans.items()]
+        shares = {name: logits_BF[:, start:end].log_softmax(-1) for name, (start, end) in self.spans.items()}
+        present = {name: share_BV[:, :1].exp() < LEFT_OUT for name, share_BV in shares.items()}
+        told = []
+        for name, share_BV in shares.items():
+            told_B1 = present[name] & present[self.config.within.get(name, name)]
+            values, mask = self._tell(name, share_BV)
+            told.append((values, mask & told_B1))
         return torch.cat([values for values, _ in told], 1), torch.cat([mask for _, mask in told], 1)
 
-    def _tell(self, name: str, logits_BV: Tensor) -> Masked:
+    def _tell(self, name: str, share_BV: Tensor) -> Masked:
         """One attribute: its name, then its likeliest values, each with an embedding that tells its log-share."""
-        share_BV = logits_BV.log_softmax(-1)
-        told_B1 = share_BV[:, :1].exp() < LEFT_OUT
         share_BK, best_BK = share_BV[:, 1:].topk(min(self.config.told, share_BV.shape[1] - 1))
         share_BKD = self.share_2D[0] + share_BK[..., None] * self.share_2D[1]
         values_BKLD = torch.cat([getattr(self, f"{name}_VLD")[best_BK], share_BKD[:, :, None]], 2)
         spelled_BKL = getattr(self, f"{name}_VL")[best_BK]
         mask_BKL = torch.cat([spelled_BKL, spelled_BKL.new_ones(*best_BK.shape, 1)], 2)
-        name_BLD = getattr(self, f"{name}_name_LD").expand(len(logits_BV), -1, -1)
+        name_BLD = getattr(self, f"{name}_name_LD").expand(len(share_BV), -1, -1)
         mask_BP = torch.cat([mask_BKL.new_ones(name_BLD.shape[:2]), mask_BKL.flatten(1)], 1)
-        return torch.cat([name_BLD, values_BKLD.flatten(1, 2)], 1), mask_BP & told_B1
+        return torch.cat([name_BLD, values_BKLD.flatten(1, 2)], 1), mask_BP

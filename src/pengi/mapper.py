@@ -179,7 +179,7 @@ class WordsMapper(Mapper):
         u_v = scale_v * z_class(v) + bias_v        scale and bias are learned
 
     The prefix is, for the ``tokens`` words of the highest u, the likeliest first: the word's tokens, and one embedding
-    that tells the logarithm of its share in the softmax over all words. Which words are taken has no gradient; u
+    that tells the logarithm of its share in the softmax over all words. Neither words nor shares have a gradient; u
     learns from a loss of its own on :meth:`word_logits`.
     """
 
@@ -224,10 +224,16 @@ class WordsMapper(Mapper):
         u_BV = self.scale_V * pooled_BI[:, self.classes_V] + self.bias_V
         return torch.where(counts_B1 > 0, u_BV, 0.0)
 
-    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Mapper`; a row without tokens gives no prefix."""
+    @torch.no_grad()
+    def likeliest(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The words that are told, the likeliest first: log-shares ``float32[B, K]`` and places ``int64[B, K]``."""
         shares_BV = self.word_logits(tokens_BTI, mask_BT).log_softmax(-1)
         share_BK, best_BK = shares_BV.topk(self.count)
+        return share_BK, best_BK
+
+    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Mapper`; a row without tokens gives no prefix."""
+        share_BK, best_BK = self.likeliest(tokens_BTI, mask_BT)
         told_BKD = self.share_2D[0] + share_BK[..., None] * self.share_2D[1]
         prefix_BKLD = torch.cat([self.spelled_VLD[best_BK], told_BKD[:, :, None]], 2)
         spelled_BKL = self.spelled_VL[best_BK]

@@ -16,6 +16,7 @@ from pengi.data.loader import (
     DirectionClasses,
     Loader,
     Mixture,
+    ToldWords,
     TrainingBatch,
     clip_weights,
     collate,
@@ -199,6 +200,33 @@ def test_class_directions_take_the_place_of_sounds_only() -> None:
     assert moved["never"] == 0
     assert moved["gong"] / moved["harp"] == pytest.approx(3, rel=0.4)
     assert (moved["gong"] + moved["harp"]) / moved.total() == pytest.approx(0.5, abs=0.06)
+
+
+def test_some_sounds_are_asked_about_as_the_words_that_are_told() -> None:
+    told = {clip.id: ToldWords(("gong", "harp"), (0.75, 0.25)) for clip in CLIPS}
+    batches = loader(class_directions=0.3, word_targets=0.5).telling(told)
+    said: Counter[str] = Counter()
+    for step in range(150):
+        drawn = batches.batch(step)
+        asked = [drawn.clips[place] for place in drawn.batch.clip_E.tolist()]
+        moved = [drawn.moved_to[place] is not None for place in drawn.batch.clip_E.tolist()]
+        for clip, is_moved, pair in zip(asked, moved, drawn.pairs, strict=True):
+            if pair.task != "events" or is_moved:
+                continue
+            assert pair.target in ("gong", "harp", *clip.events)
+            assert clip.domain != "digit" or pair.target == "speech"
+            said[pair.target if pair.target in ("gong", "harp", "speech") else "own"] += 1
+    assert said["gong"] / said["harp"] == pytest.approx(3, rel=0.4)
+    sounds = said["gong"] + said["harp"] + said["own"]
+    assert (said["gong"] + said["harp"]) / sounds == pytest.approx(0.5 / 0.7, abs=0.06)
+    assert batches.resized(clips=4, pairs=1).told == told
+    untold = loader(word_targets=0.5)
+    assert not any(pair.target in ("gong", "harp") for step in range(20) for pair in untold.batch(step).pairs)
+
+
+def test_shares_of_sounds_are_no_more_than_all_of_them() -> None:
+    with pytest.raises(ConfigError, match="more than 1 together"):
+        loader(class_directions=0.6, word_targets=0.5)
 
 
 def test_a_resized_loader_draws_the_same_clips_in_other_numbers() -> None:

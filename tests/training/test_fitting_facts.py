@@ -13,7 +13,7 @@ import yaml
 from pengi import checkpoint
 from pengi.data.loader import Loader
 from pengi.errors import ConfigError
-from pengi.training.facts import FOLDS, _folds, fit_facts, values_of_attributes
+from pengi.training.facts import FOLDS, NONE, _folds, _unknown, _value_folds, fit_facts, values_of_attributes
 from pengi.training.loop import Run, train
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import Setup, prepare
@@ -91,7 +91,8 @@ def test_folds_are_of_groups(with_facts: Path) -> None:
     clips = set_up(with_facts).train_clips
     by_group: dict[str, set[int]] = {}
     for clip, fold in zip(clips, _folds("instrument", clips).tolist(), strict=True):
-        by_group.setdefault(clip.group or "", set()).add(fold)
+        if clip.attributes:
+            by_group.setdefault(clip.group or "", set()).add(fold)
     assert all(len(folds) == 1 for folds in by_group.values())
     assert {fold for folds in by_group.values() for fold in folds} <= set(range(FOLDS))
 
@@ -105,6 +106,31 @@ def test_clips_of_a_value_that_very_few_groups_have_are_spread(with_facts: Path)
     hums = [clip.attributes.get("instrument") == "hum" for clip in clips]
     folds = {fold for fold, hum in zip(_folds("instrument", clips).tolist(), hums, strict=True) if hum}
     assert len(folds) > 1
+
+
+def test_clips_without_a_value_are_spread(with_facts: Path) -> None:
+    """A whole kind of recordings would else be new to the probes, and told to have what they cannot have."""
+    clips = [clip.model_copy(update={"attributes": {}, "group": "field"}) for clip in set_up(with_facts).train_clips]
+    assert set(_folds("instrument", clips).tolist()) == set(range(FOLDS))
+
+
+def test_some_clips_of_an_open_attribute_are_told_by_probes_that_never_met_their_value(with_facts: Path) -> None:
+    """So they are told another one."""
+    setup = set_up(changed(with_facts, open=["instrument"]))
+    clips = setup.train_clips
+    unknown = _unknown("instrument", clips).tolist()
+    folds = _value_folds("instrument", clips).tolist()
+    values = [str(clip.attributes.get("instrument", NONE)) for clip in clips]
+    assert any(unknown)
+    assert not all(one for one, value in zip(unknown, values, strict=True) if value != NONE)
+    assert not any(one for one, value in zip(unknown, values, strict=True) if value == NONE)
+    assert len(set(zip(values, folds, strict=True))) == len(set(values))
+    assert {fold for fold, value in zip(folds, values, strict=True) if value == NONE} == {FOLDS}
+    assert setup.loader.facts is not None
+    told = setup.loader.facts([clip.id for clip in clips])[:, 1:].argmax(1).tolist()
+    for one, place, value in zip(unknown, told, values, strict=True):
+        if one:
+            assert ("hiss", "hum")[place] != value
 
 
 def test_batches_bring_what_clips_are_told(with_facts: Path) -> None:
@@ -170,6 +196,21 @@ def test_a_trained_model_learns_to_tell_other_facts(with_facts: Path, toy: Path,
     model = checkpoint.load(train(again, out=tmp_path / "other"))
     assert model.facts is not None
     assert model.facts.attributes == {"event": ("hiss", "hum")}
+
+
+def test_fine_tuning_keeps_to_what_the_clips_have(with_facts: Path, tmp_path: Path) -> None:
+    """What a recipe says of attributes that no clip has is left out with them."""
+    trained = train(with_facts, out=tmp_path / "run")
+    values = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
+    del values["model"], values["alignment"]
+    wanted = {"attributes": ["genre", "event", "instrument"], "only": {"genre": [0], "event": [0]}}
+    relations = {"within": {"genre": "event", "instrument": "event"}, "open": ["genre", "event"]}
+    values["finetune"] = {"checkpoint": str(trained), "facts": {"branches": [0], **wanted, **relations}}
+    with_facts.write_text(yaml.safe_dump(values), encoding="utf-8")
+    facts = set_up(with_facts).model.config.facts
+    assert facts is not None
+    assert (facts.attributes, facts.only) == (("event", "instrument"), {"event": (0,)})
+    assert (facts.within, facts.open) == ({"instrument": "event"}, ("event",))
 
 
 @pytest.mark.parametrize("wanted", [None, {"branches": [0], "attributes": ["genre"]}], ids=["none", "none it has"])

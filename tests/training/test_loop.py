@@ -17,12 +17,13 @@ from helpers import RATE, noise, tone
 from pengi import Pengi, weights
 from pengi.data.loader import TrainingBatch
 from pengi.errors import ConfigError, ManifestError
+from pengi.mapper import WordsMapper
 from pengi.training import train
 from pengi.training.card import model_card
 from pengi.training.journal import LOG_FILE
 from pengi.training.loop import BEST_FOLDER, STATE_FILE, Run, TrainingError
 from pengi.training.recipe import read_recipe
-from pengi.training.setup import prepare
+from pengi.training.setup import prepare, with_told_words
 
 YAMNET = weights.cached("yamnet")
 ROOT = Path(__file__).resolve().parents[2]
@@ -272,6 +273,58 @@ def test_tags_and_class_directions_of_yamnet(
     assert all("hum" in prompt or "hiss" in prompt for prompt in absent)
     out = train(recipe, overrides, out=tmp_path / "run")
     assert all(math.isfinite(value) for value in log_of(out, "loss").values())
+
+
+WORDS = [
+    "model.audio.0={encoder: yamnet-tiny-random, trained: false, mapper: {kind: words, tokens: 2, "
+    "words: {hum: 0, hiss: 1, a siren: 2}}}",
+    "alignment={steps: 4, clips: 8, lr: 0.01, aspects: [[]]}",
+    "data.word_targets=1.0",
+]
+
+
+def test_sounds_are_asked_about_as_the_words_that_the_warm_start_left(
+    recipe: Path, tmp_path: Path, log_of: LogOf
+) -> None:
+    """Before it the words are not known, so no clip is; and a resumed run asks as an uninterrupted one does."""
+    setup = prepare(read_recipe(recipe, WORDS))
+    told = with_told_words(setup.loader, setup.model)
+    mapper = setup.model.branches[0].mapper
+    assert isinstance(mapper, WordsMapper)
+    for clip in setup.loader.clips:
+        words = told.told[clip.id]
+        logits_1V = mapper.word_logits(*setup.loader.caches[0].batch([clip.id]))
+        expected = logits_1V.softmax(-1)[0].topk(2)
+        assert words.words == tuple(("hum", "hiss", "a siren")[place] for place in expected.indices.tolist())
+        assert words.chances == pytest.approx(expected.values.tolist(), rel=1e-4)
+    assert all(pair.task in ("events", "caption", "question") for pair in told.batch(0).pairs)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(recipe, WORDS, out=whole)
+    interrupted(recipe, parts, False, 4, WORDS)
+    train(recipe, WORDS, resume=True, out=parts)
+    assert log_of(parts, "loss") == log_of(whole, "loss")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["data.word_targets=0.5"], "data.word_targets needs"),
+        ([*WORDS, "alignment.weight=0.1"], "alignment.weight 0"),
+        ([*WORDS, "training.augment.gain_db=3"], "leave crop and gain_db out"),
+        (["data.attributes={field-3: {language: English}}"], "no source of training clips 'field-3'"),
+    ],
+    ids=["no words", "words that change", "no fixed features", "no such source"],
+)
+def test_what_cannot_be_told_is_a_mistake(recipe: Path, overrides: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        prepare(read_recipe(recipe, [*([] if overrides[0] in WORDS else ["alignment.weight=0"]), *overrides]))
+
+
+def test_what_is_known_of_a_source_is_known_of_its_training_clips(recipe: Path) -> None:
+    setup = prepare(read_recipe(recipe, ["data.attributes={field-1: {language: English}}"]))
+    languages = {(clip.source, clip.attributes.get("language")) for clip in setup.train_clips}
+    assert languages == {("field-0", None), ("field-1", "English"), ("field-2", None)}
+    assert not any(clip.attributes for clip in setup.held_out.clips)
 
 
 def test_pieces_of_a_batch_add_up_to_it(recipe: Path, tmp_path: Path) -> None:

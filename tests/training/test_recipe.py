@@ -91,7 +91,7 @@ def test_pengi_base_is_the_papers_model() -> None:
 
 
 TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random"}
-TINY_FACTS = {"branches": [0], "attributes": ["event"], "only": {}}
+TINY_FACTS = {"branches": [0], "attributes": ["event"], "only": {}, "within": {}, "open": []}
 
 
 def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
         if "facts" in values["finetune"]:
             values["finetune"]["facts"] |= TINY_FACTS
     small = {"mixture": None, "manifest": str(manifest), "labels": None, "domains": None, "train_split": "train"}
-    values["data"] |= small | {"audioset_tags": False, "class_directions": 0.0}
+    values["data"] |= small | {"audioset_tags": False, "class_directions": 0.0, "word_targets": 0.0, "attributes": {}}
     if values.get("alignment"):
         values["alignment"] |= {"steps": 1, "clips": 4}
         if "aspects" in values["alignment"]:

@@ -42,6 +42,7 @@ class Mixture(Frozen):
     clips: int = Field(16, ge=1)
     pairs: int = Field(3, ge=1)
     class_directions: float = Field(0.0, ge=0, le=1, description="share of sound clips that become class directions")
+    word_targets: float = Field(0.0, ge=0, le=1, description="share of sound clips that are asked about as told words")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class TrainingBatch:
 
 FactLogits = Callable[[Sequence[str]], Tensor]
 """What probes hear of clips, by their ids: ``float32[A, F]``."""
+
+
+@dataclass(frozen=True)
+class ToldWords:
+    """What a branch of words tells of a clip: the words, and the chance of each."""
+
+    words: tuple[str, ...]
+    chances: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,7 @@ class Loader:
         seed: of everything random in the batches.
         directions: what class-direction examples may stand for; needed if the mixture asks for any.
         facts: what the model is told that its probes hear of a clip (:mod:`pengi.facts`); it asks them if not given.
+        told: what a branch of words tells of clips, by their ids. Without it no clip is asked about as these words.
 
     Raises:
         ConfigError: if no clip is left, or the mixture does not fit the clips.
@@ -154,7 +164,10 @@ class Loader:
         seed: int,
         directions: DirectionClasses | None = None,
         facts: FactLogits | None = None,
+        told: Mapping[str, ToldWords] | None = None,
     ) -> None:
+        if mixture.class_directions + mixture.word_targets > 1:
+            raise ConfigError("class_directions and word_targets are shares of the same clips, more than 1 together")
         self.clips = [clip for clip in clips if all(clip.id in cache for cache in caches) and pairs.fits(clip)]
         if not self.clips:
             raise ConfigError(f"none of the {len(clips)} clips has both features and a task to be asked")
@@ -164,12 +177,19 @@ class Loader:
         self.seed = seed
         self.directions = directions
         self.facts = facts
+        self.told = told or {}
         self._weights = clip_weights(self.clips, mixture.domains, mixture.corpora)
 
     def resized(self, *, clips: int, pairs: int) -> Loader:
         """The same clips and chances in batches of another size."""
         mixture = self.mixture.model_copy(update={"clips": clips, "pairs": pairs})
-        return Loader(self.clips, self.caches, self.pairs, mixture, self.seed, self.directions, self.facts)
+        return Loader(self.clips, self.caches, self.pairs, mixture, self.seed, self.directions, self.facts, self.told)
+
+    def telling(self, told: Mapping[str, ToldWords]) -> Loader:
+        """The same with clips that may be asked about as these words."""
+        return Loader(
+            self.clips, self.caches, self.pairs, self.mixture, self.seed, self.directions, self.facts, told
+        )  # fmt: skip
 
     def chances(self) -> list[float]:
         """Chance of each clip."""
@@ -202,11 +222,15 @@ class Loader:
 
     def _draw_pairs(self, clips: Sequence[Clip], rng: random.Random) -> TrainingBatch:
         drawn, moved_to = [], []
+        moved, told = self.mixture.class_directions, self.mixture.word_targets
         for clip in clips:
-            wanted = clip.domain in SOUND_DOMAINS and rng.random() < self.mixture.class_directions
-            index = self._direction(rng) if wanted else None
+            share = rng.random() if clip.domain in SOUND_DOMAINS else 1.0
+            index = self._direction(rng) if share < moved else None
             moved_to.append(index)
             asked = clip if index is None else self.as_class(clip, index)
+            if moved <= share < moved + told and clip.id in self.told:
+                words = self.told[clip.id]
+                asked = _named(clip, rng.choices(words.words, words.chances)[0])
             drawn.append(self.pairs.draw(asked, rng, self.mixture.pairs))
         return collate(clips, drawn, self.caches, moved_to, self.facts)
 
@@ -215,10 +239,14 @@ class Loader:
         return rng.choices(range(len(self.directions.labels)), self.directions.weights)[0]
 
     def as_class(self, clip: Clip, index: int) -> Clip:
-        """The clip as which a moved embedding is asked about: one event, the class's, and nothing else is known."""
+        """The clip as which a moved embedding is asked about."""
         assert self.directions is not None
-        label = self.directions.labels[index].label
-        return Clip(id=f"class:{label}", audio=clip.audio, split=clip.split, events=(label,))
+        return _named(clip, self.directions.labels[index].label)
+
+
+def _named(clip: Clip, label: str) -> Clip:
+    """A clip of which one event is known and nothing else."""
+    return Clip(id=f"class:{label}", audio=clip.audio, split=clip.split, events=(label,))
 
 
 class _Steps(Dataset[TrainingBatch]):

@@ -16,6 +16,7 @@ from pengi.errors import ConfigError, no_such
 SPEECH_DOMAINS = frozenset({"keyword", "digit", "language", "gender", "emotion", "speech_qa"})
 MUSIC_DOMAINS = frozenset({"music", "instrument"})
 SOUND_DOMAINS = frozenset({"environment", "animal", "human", "sfx", "scene"})
+SPEECH_EVENT = "speech"
 COMPOSED_DOMAIN = "composed"
 """Of clips that are several recordings in one, see :mod:`pengi.data.compose`."""
 
@@ -178,7 +179,10 @@ def _captions(clip: Clip, wording: Wording, rng: random.Random | None) -> tuple[
     if clip.captions or not clip.events:
         return clip.captions
     sentences = [wording.sentence(event) for event in _shuffled(clip.events, rng)]
-    return (templates.caption_target(sentences, _attributes(clip)),)
+    attributes = _attributes(clip)
+    if clip.events != (SPEECH_EVENT,):  # what else is known says more than the language
+        attributes.pop("language", None)
+    return (templates.caption_target(sentences, attributes),)
 
 
 def _metadata(clip: Clip, wording: Wording, rng: random.Random | None) -> tuple[str, ...]:
@@ -204,8 +208,12 @@ def _music(clip: Clip, wording: Wording, rng: random.Random | None) -> tuple[str
 def labels_of(clips: Iterable[Clip], known: Mapping[str, Label]) -> dict[str, Label]:
     """The wording of every event label of the clips; a label that nobody has worded is its own phrase."""
     events = {event for clip in clips for event in clip.events} - known.keys()
-    plain = {event: Label(label=event, phrase=event, sentence=f"The sound of {event}.") for event in sorted(events)}
-    return {**known, **plain}
+    return {**known, **plain_labels(sorted(events))}
+
+
+def plain_labels(names: Iterable[str]) -> dict[str, Label]:
+    """Wordings for names that nobody has worded."""
+    return {name: Label(label=name, phrase=name, sentence=f"The sound of {name}.") for name in names}
 
 
 def kind_of(clip: Clip) -> str:

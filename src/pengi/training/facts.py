@@ -2,7 +2,9 @@
 
 Probes know the clips they were fitted on too well: a language model that was trained behind them would believe every
 word of theirs. So what it is told of a training clip comes from probes that were fitted without any clip of that clip's
-group (its speaker, its recording), and are about as often wrong as the fitted ones will be in use.
+group (its speaker, its recording), and are about as often wrong as the fitted ones will be in use. Of an attribute that
+may have unknown values in use (an instrument that no training clip is of), some clips are told by probes that never
+met their value: these can only be wrong, and the language model learns to look elsewhere.
 
 Shape suffixes: A clips, N statistics, F values of all attributes, V values of an attribute with "none" before them.
 """
@@ -27,8 +29,10 @@ from pengi.progress import track
 from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
 
 FOLDS = 3
+UNKNOWN_SHARE = 0.3  # of the clips: told by probes that never met their value, where values are open
 STEPS, CLIPS = 1000, 128
 LR, WEIGHT_DECAY, DROPOUT = 3e-3, 0.01, 0.3
+UNMET = -30.0  # logit of a value that a probe never met: in use it would not have it
 NONE_SHARE = 0.5  # of a batch: clips that have nothing for the attribute
 READ_TOGETHER = 32
 # Whoever speaks has a gender and a language, and music has instruments and a genre, where no label says which.
@@ -76,13 +80,19 @@ def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence
     for name, (start, end) in track(list(facts.spans.items()), "probes"):
         values, read_N = facts.attributes[name], facts.read_by(name)
         own_AN = inputs_AN[:, read_N]
-        fold_A = _folds(name, known)
         probe = _fit(own_AN, _targets(name, values, known), seed)
         facts.weight_FN[start:end, read_N], facts.bias_F[start:end] = probe.weight_VN, probe.bias_V
-        for fold in range(FOLDS):
-            others = [clip for clip, own in zip(known, fold_A.tolist(), strict=True) if own != fold]
-            probe = _fit(own_AN[fold_A != fold], _targets(name, values, others), seed + 1 + fold)
-            logits_AF[fold_A == fold, start:end] = own_AN[fold_A == fold] @ probe.weight_VN.T + probe.bias_V
+        unknown_A = _unknown(name, known) if name in facts.config.open else torch.zeros(len(known), dtype=torch.bool)
+        for by_value, told_A in ((False, ~unknown_A), (True, unknown_A)):
+            fold_A = _value_folds(name, known) if by_value else _folds(name, known)
+            for fold in range(FOLDS if bool(told_A.any()) else 0):
+                own_A, others_A = told_A & (fold_A == fold), fold_A != fold
+                others = [clip for clip, other in zip(known, others_A.tolist(), strict=True) if other]
+                probe = _fit(own_AN[others_A], _targets(name, values, others), seed + 1 + fold)
+                met = {NONE, *(aspect_value(name, clip) for clip in others)}
+                unmet_V = torch.tensor([value not in met for value in (NONE, *values)])
+                logits_CV = own_AN[own_A] @ probe.weight_VN.T + probe.bias_V
+                logits_AF[own_A, start:end] = logits_CV.masked_fill(unmet_V, UNMET)
     return Heard(logits_AF, {clip.id: place for place, clip in enumerate(known)})
 
 
@@ -103,14 +113,32 @@ def _folds(name: str, clips: Sequence[Clip]) -> Tensor:
     """Which fold each clip is in, ``int64[A]``, the same on every machine.
 
     All clips of a group are in one, or a speaker or a recording would be known already. Where very few groups have a
-    value, their clips are spread all the same: probes that never met the value could only tell another.
+    value, their clips are spread all the same: probes that never met the value could only tell another. So are clips
+    that have none: a whole kind of recordings would else be new to the probes, as few kinds are in use.
     """
     groups: dict[str, set[str]] = {}
     for clip in clips:
         groups.setdefault(aspect_value(name, clip), set()).add(clip.group or clip.id)
-    few = {value for value, found in groups.items() if len(found) < FOLDS}
-    keys = [clip.id if aspect_value(name, clip) in few else clip.group or clip.id for clip in clips]
-    return torch.tensor([int(hashlib.sha256(key.encode()).hexdigest(), 16) % FOLDS for key in keys])
+    spread = {NONE, *(value for value, found in groups.items() if len(found) < FOLDS)}
+    keys = [clip.id if aspect_value(name, clip) in spread else clip.group or clip.id for clip in clips]
+    return torch.tensor([_drawn(key) % FOLDS for key in keys])
+
+
+def _value_folds(name: str, clips: Sequence[Clip]) -> Tensor:
+    """Which fold each clip is in, ``int64[A]``: all clips of a value in one, those that have none in no other's."""
+    values = [aspect_value(name, clip) for clip in clips]
+    return torch.tensor([FOLDS if value == NONE else _drawn(value) % FOLDS for value in values])
+
+
+def _unknown(name: str, clips: Sequence[Clip]) -> Tensor:
+    """Which clips are told by probes that never met their value, ``bool[A]``; none that have no value."""
+    chosen = [_drawn(f"unknown {clip.id}") % 1000 < 1000 * UNKNOWN_SHARE for clip in clips]
+    return torch.tensor([one and aspect_value(name, clip) != NONE for one, clip in zip(chosen, clips, strict=True)])
+
+
+def _drawn(key: str) -> int:
+    """A large number for a key, the same on every machine."""
+    return int(hashlib.sha256(key.encode()).hexdigest(), 16)
 
 
 @dataclass(frozen=True)

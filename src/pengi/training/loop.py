@@ -44,7 +44,7 @@ from pengi.training.optim import Kind, WeightAverage, build_optimizer, scheduled
 from pengi.training.parts import Objective, Part, batch_on, choose_rows, parts_of
 from pengi.training.recipe import Recipe, read_recipe
 from pengi.training.report import write_report
-from pengi.training.setup import Setup, prepare
+from pengi.training.setup import Setup, prepare, with_told_words
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -263,6 +263,9 @@ class Run:
 
     def _steps(self) -> Iterator[dict[str, float]]:
         """Make the steps of the phase that are left; yields what was measured in each."""
+        if self.setup.recipe.data.word_targets and not self.phase.aligning:
+            # Not before: the warm start decides which words are told, and a resumed run has its weights by now.
+            self.phase = replace(self.phase, loader=with_told_words(self.phase.loader, self.setup.model))
         phase = self.phase
         started, start_step, examples = time.monotonic(), self.step, 0
         before = self.seconds

@@ -38,7 +38,13 @@ class DataConfig(Frozen):
     domains: dict[str, float] | None = None
     tasks: dict[str, float] | None = Field(None, description="of all tasks only these, and how often each is drawn")
     audioset_tags: bool = Field(False, description='YAMNet\'s tags are the targets of "generate metadata"')
-    class_directions: float = Field(0.0, ge=0, le=1)
+    attributes: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="source -> attributes that all of its clips have, where rows do not say so"
+    )
+    class_directions: float = Field(0.0, ge=0, le=1, description="share of sound clips that stand for another class")
+    word_targets: float = Field(
+        0.0, ge=0, le=1, description="share of sound clips that are to be said as a branch of words hears them"
+    )
 
 
 class FinetuneConfig(Frozen):
@@ -159,7 +165,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         ConfigError: missing file, bad YAML, unknown key, wrong value, malformed override; model beside finetune or
-            data.manifest beside data.mixture, or neither of them.
+            data.manifest beside data.mixture, or neither of them; word_targets beside a weight of the warm start.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -175,6 +181,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = Recipe.parse(values, str(path))
     if (recipe.model is None) == (recipe.finetune is None):
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
+    if recipe.data.word_targets and recipe.alignment is not None and recipe.alignment.weight:
+        raise ConfigError(f"'{path}': data.word_targets needs alignment.weight 0, so that the words told stay the same")
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):
         raise ConfigError(f"'{path}' must have either data.manifest or data.mixture")
     return recipe

@@ -12,14 +12,14 @@ import torch
 from pengi import checkpoint, weights
 from pengi.config import FactsConfig, LoraConfig, ModelConfig
 from pengi.data.features import FeatureCache, cached_features
-from pengi.data.loader import SOUND_DOMAINS, DirectionClasses, Loader, Mixture, TrainingBatch, collate
+from pengi.data.loader import SOUND_DOMAINS, DirectionClasses, Loader, Mixture, ToldWords, TrainingBatch, collate
 from pengi.data.manifest import Clip, Label, read_labels
 from pengi.data.pseudo import ClassDirections, class_labels, class_vocabulary, tags_of
 from pengi.data.sources import Source, manifest_of, read_mixture
-from pengi.data.tasks import PairMaker, labels_of
+from pengi.data.tasks import PairMaker, labels_of, plain_labels
 from pengi.data.tolerance import Tolerance
 from pengi.encoders.yamnet import YamnetTagger
-from pengi.errors import CheckpointError, ConfigError, ManifestError
+from pengi.errors import CheckpointError, ConfigError, ManifestError, no_such
 from pengi.mapper import WordsMapper
 from pengi.model import PengiModel
 from pengi.progress import track
@@ -59,6 +59,7 @@ def prepare(recipe: Recipe) -> Setup:
     if not train_clips:
         where = recipe.data.manifest or ", ".join(recipe.data.mixture or ())
         raise ManifestError(f"{where} has no clip to train on in split '{recipe.data.train_split}'")
+    train_clips = _with_attributes(train_clips, recipe.data.attributes)
     val_clips = [clip for clip in clips if clip.split == recipe.data.val_split]
     held_out = Source(tuple(val_clips), root)
     check_tasks(held_out, recipe.training.evaluate)
@@ -71,6 +72,8 @@ def prepare(recipe: Recipe) -> Setup:
     new = recipe.finetune is None or _new_facts(recipe.finetune, train_clips) is not None
     fitted = model.facts is not None and new  # and not heard by probes that the model has already
     _check_augmentation(recipe, model, fitted=fitted)
+    if recipe.data.word_targets and not any(isinstance(branch.mapper, WordsMapper) for branch in model.branches):
+        raise ConfigError("data.word_targets needs an audio branch whose mapper is of kind 'words'")
     changing = recipe.training.augment.changes_waveforms
     caches = [] if changing else _features(train_clips, root, model, recipe)
     facts = None
@@ -80,6 +83,11 @@ def prepare(recipe: Recipe) -> Setup:
         facts = fit_facts(model, caches, train_clips, recipe.training.seed).batch
     tags = _tags(tagger, train_clips, root, recipe) if recipe.data.audioset_tags else None
     classes, worded = _direction_classes(tagger, labels) if recipe.data.class_directions else (None, labels)
+    if recipe.data.word_targets:
+        told = [
+            word for branch in model.branches if isinstance(branch.mapper, WordsMapper) for word in branch.mapper.words
+        ]
+        worded = plain_labels(told) | worded
     pairs = PairMaker(worded, tags, others=labels, weights=recipe.data.tasks)
     return Setup(
         recipe=recipe,
@@ -104,6 +112,19 @@ def read_clips(data: DataConfig) -> Source:
         return manifest_of(data.manifest, most_bad=data.most_bad)
     paths = {name: corpus.manifest for name, corpus in data.mixture.items()}
     return Source(tuple(read_mixture(paths, most_bad=data.most_bad)), Path())
+
+
+def _with_attributes(clips: Sequence[Clip], known: Mapping[str, Mapping[str, str]]) -> list[Clip]:
+    """The clips with what is known of all clips of their source, unless their rows say something else.
+
+    Raises:
+        ConfigError: for a source that no clip is of.
+    """
+    sources = sorted({clip.source for clip in clips if clip.source})
+    for source in known:
+        if source not in sources:
+            raise ConfigError(no_such("source of training clips", source, sources))
+    return [clip.model_copy(update={"attributes": {**known.get(clip.source, {}), **clip.attributes}}) for clip in clips]
 
 
 def _model(
@@ -173,7 +194,13 @@ def _new_facts(config: FinetuneConfig, clips: Sequence[Clip]) -> FactsConfig | N
         return None
     facts = _with_values(config.facts, clips)
     heard = tuple(name for name in facts.attributes if facts.values.get(name))
-    return facts.model_copy(update={"attributes": heard}) if heard else None
+    update = {
+        "attributes": heard,
+        "only": {name: places for name, places in facts.only.items() if name in heard},
+        "within": {name: other for name, other in facts.within.items() if {name, other} <= {*heard}},
+        "open": tuple(name for name in facts.open if name in heard),
+    }
+    return facts.model_copy(update=update) if heard else None
 
 
 def _with_values(facts: FactsConfig, clips: Sequence[Clip]) -> FactsConfig:
@@ -191,6 +218,8 @@ def _check_augmentation(recipe: Recipe, model: PengiModel, *, fitted: bool) -> N
         )
     words = any(isinstance(branch.mapper, WordsMapper) for branch in model.branches)
     new = recipe.finetune is None
+    if augment.changes_waveforms and recipe.data.word_targets:
+        raise ConfigError("data.word_targets needs fixed features; leave crop and gain_db out")
     if augment.changes_waveforms and ((words and new) or fitted):
         raise ConfigError("words and facts take their statistics from fixed features; leave crop and gain_db out")
 
@@ -212,7 +241,25 @@ def _mixture(recipe: Recipe) -> Mixture:
         clips=recipe.training.clips,
         pairs=recipe.training.pairs,
         class_directions=recipe.data.class_directions,
+        word_targets=recipe.data.word_targets,
     )
+
+
+@torch.no_grad()
+def with_told_words(loader: Loader, model: PengiModel) -> Loader:
+    """The loader with what the model's branch of words tells of each clip of sound events, as the branch is now."""
+    device = model.device
+    told: dict[str, ToldWords] = {}
+    for branch, cache in zip(model.branches, loader.caches, strict=True):
+        if isinstance(branch.mapper, WordsMapper):
+            for clip in loader.clips:
+                if clip.domain in SOUND_DOMAINS:
+                    features, mask = (part.to(device) for part in cache.batch([clip.id]))
+                    tokens = branch.encoder.tokens(features, mask)
+                    share_BK, best_BK = branch.mapper.likeliest(tokens, mask)
+                    words = tuple(branch.mapper.words[place] for place in best_BK[0].tolist())
+                    told[clip.id] = ToldWords(words, tuple(share_BK[0].exp().tolist()))
+    return loader.telling(told)
 
 
 def _features(clips: Sequence[Clip], root: Path, model: PengiModel, recipe: Recipe) -> list[FeatureCache]:
