@@ -336,3 +336,14 @@ def test_pairs_of_the_real_data_are_true(shared_data: Path) -> None:
                 assert (answer == "yes") == bool(same)
                 seen[answer] += 1
     assert min(seen.values()) > 20
+
+
+def test_a_caption_tells_the_language_only_where_nothing_more_is_known() -> None:
+    said = {
+        events: FAMILIES["caption"].questions(
+            clip(events=list(events), attributes={"language": "Greek"}), MAKER.wording
+        )
+        for events in (("speech",), ("woman speaking",))
+    }
+    assert [question.answers for question in said[("speech",)]] == [("A person speaks Greek.",)]
+    assert [question.answers for question in said[("woman speaking",)]] == [("A woman speaking sounds.",)]
