@@ -133,6 +133,23 @@ def test_some_clips_of_an_open_attribute_are_told_by_probes_that_never_met_their
             assert ("hiss", "hum")[place] != value
 
 
+def test_what_was_fitted_is_not_fitted_again(with_facts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But anew, where a clip has another value."""
+    first = set_up(with_facts)
+    monkeypatch.setattr("pengi.training.facts._fit", lambda *_: pytest.fail("fitted again"))
+    second = set_up(with_facts)
+    for setup in (first, second):
+        assert setup.model.facts is not None
+        assert setup.loader.facts is not None
+    ids = [clip.id for clip in first.train_clips]
+    assert torch.equal(first.loader.facts(ids), second.loader.facts(ids))  # type: ignore[misc]
+    assert torch.equal(first.model.facts.weight_FN, second.model.facts.weight_FN)  # type: ignore[union-attr]
+    other = [*first.train_clips[:-1], first.train_clips[-1].model_copy(update={"attributes": {"instrument": "hum"}})]
+    assert other != first.train_clips
+    with pytest.raises(pytest.fail.Exception, match="fitted again"):
+        fit_facts(first.model, first.loader.caches, other, seed=0)
+
+
 def test_batches_bring_what_clips_are_told(with_facts: Path) -> None:
     loader: Loader = set_up(with_facts).loader
     batch = loader.resized(clips=8, pairs=1).batch(0)

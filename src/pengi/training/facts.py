@@ -12,22 +12,29 @@ Shape suffixes: A clips, N statistics, F values of all attributes, V values of a
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 
+from pengi import weights
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip
 from pengi.data.tasks import MUSIC_DOMAINS, SPEECH_DOMAINS
+from pengi.facts import Facts
 from pengi.model import PengiModel, limit_tokens
 from pengi.progress import track
 from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
 
+FORMAT = 1
 FOLDS = 3
 UNKNOWN_SHARE = 0.3  # of the clips: told by probes that never met their value, where values are open
 STEPS, CLIPS = 1000, 128
@@ -61,7 +68,9 @@ def values_of_attributes(names: Sequence[str], clips: Sequence[Clip]) -> dict[st
 
 
 def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Clip], seed: int) -> Heard:
-    """Fit the probes of a model, and others for what its training clips are told as.
+    """Fit the probes of a model, and others for what its training clips are told as; or take those of before.
+
+    Fits are kept in the cache, so that a resumed run does not make them again.
 
     Args:
         model: its ``facts`` are filled.
@@ -75,13 +84,39 @@ def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence
     read_AN = _read(model, caches, known)
     facts.mean_N.copy_(read_AN.mean(0))
     facts.deviation_N.copy_(read_AN.std(0).clamp(min=1e-3))
-    inputs_AN = facts.standardised(read_AN)
+    kept = weights.cache_folder().parent / "probes" / f"{_key(facts, read_AN, known, seed)}.safetensors"
+    if kept.is_file():
+        fitted = load_file(kept)
+    else:
+        fitted = _fit_all(facts, facts.standardised(read_AN), known, seed)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=kept.parent, delete=False) as partial:
+            partial.write(save(fitted))
+        Path(partial.name).replace(kept)
+    facts.weight_FN.copy_(fitted["weight_FN"])
+    facts.bias_F.copy_(fitted["bias_F"])
+    return Heard(fitted["logits_AF"], {clip.id: place for place, clip in enumerate(known)})
+
+
+def _key(facts: Facts, read_AN: Tensor, clips: Sequence[Clip], seed: int) -> str:
+    """Names a fit by everything it depends on."""
+    values = [[aspect_value(name, clip) for name in facts.spans] for clip in clips]
+    about = [[clip.id, clip.group, clip.source, clip.domain] for clip in clips]
+    probes = [FORMAT, FOLDS, UNKNOWN_SHARE, STEPS, CLIPS, LR, WEIGHT_DECAY, DROPOUT, NONE_SHARE, seed]
+    found = hashlib.sha256(json.dumps([probes, facts.config.model_dump(), about, values]).encode())
+    found.update(read_AN.numpy().data)
+    return found.hexdigest()[:24]
+
+
+def _fit_all(facts: Facts, inputs_AN: Tensor, known: Sequence[Clip], seed: int) -> dict[str, Tensor]:
+    """Weights and biases of the probes, and what the others hear of each clip, from standardised statistics."""
     logits_AF = torch.zeros(len(known), len(facts.bias_F))
+    weight_FN, bias_F = torch.zeros_like(facts.weight_FN), torch.zeros_like(facts.bias_F)
     for name, (start, end) in track(list(facts.spans.items()), "probes"):
         values, read_N = facts.attributes[name], facts.read_by(name)
         own_AN = inputs_AN[:, read_N]
         probe = _fit(own_AN, _targets(name, values, known), seed)
-        facts.weight_FN[start:end, read_N], facts.bias_F[start:end] = probe.weight_VN, probe.bias_V
+        weight_FN[start:end, read_N], bias_F[start:end] = probe.weight_VN, probe.bias_V
         unknown_A = _unknown(name, known) if name in facts.config.open else torch.zeros(len(known), dtype=torch.bool)
         for by_value, told_A in ((False, ~unknown_A), (True, unknown_A)):
             fold_A = _value_folds(name, known) if by_value else _folds(name, known)
@@ -93,7 +128,7 @@ def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence
                 unmet_V = torch.tensor([value not in met for value in (NONE, *values)])
                 logits_CV = own_AN[own_A] @ probe.weight_VN.T + probe.bias_V
                 logits_AF[own_A, start:end] = logits_CV.masked_fill(unmet_V, UNMET)
-    return Heard(logits_AF, {clip.id: place for place, clip in enumerate(known)})
+    return {"weight_FN": weight_FN, "bias_F": bias_F, "logits_AF": logits_AF}
 
 
 @torch.no_grad()
