@@ -47,18 +47,21 @@ def said(facts: Facts, logits_BF: Tensor) -> list[str]:
 
 
 def test_the_likeliest_values_are_told_in_order_behind_the_name() -> None:
-    row = logits([0.1, 0.2, 0.7], [0.2, 0.1, 0.4, 0.3])
+    row = logits([0.05, 0.25, 0.7], [0.05, 0.1, 0.5, 0.35])
     assert said(built(), row) == ["kindharp|oboe|wordyes|up|"]
     assert said(built(told=1), row) == ["kindharp|wordyes|"]
 
 
 def test_what_is_more_likely_absent_is_left_out() -> None:
-    rows = torch.cat([logits([0.6, 0.3, 0.1], [0.1, 0.7, 0.1, 0.1]), logits([0.6, 0.3, 0.1], [0.9, 0.05, 0.03, 0.02])])
+    rows = torch.cat(
+        [logits([0.2, 0.7, 0.1], [0.05, 0.75, 0.1, 0.1]), logits([0.6, 0.3, 0.1], [0.9, 0.05, 0.03, 0.02])]
+    )
     assert said(built(told=1), rows) == ["wordno|", ""]
 
 
 def test_what_belongs_to_an_attribute_is_told_only_with_it() -> None:
-    rows = torch.cat([logits([0.9, 0.05, 0.05], [0.1, 0.7, 0.1, 0.1]), logits([0.1, 0.5, 0.4], [0.1, 0.7, 0.1, 0.1])])
+    word = [0.05, 0.75, 0.1, 0.1]
+    rows = torch.cat([logits([0.9, 0.05, 0.05], word), logits([0.05, 0.55, 0.4], word)])
     assert said(built(told=1), rows) == ["wordno|", "kindoboe|wordno|"]
     assert said(built(told=1, within={"word": "kind"}), rows) == ["", "kindoboe|wordno|"]
 
@@ -67,7 +70,7 @@ def test_the_share_is_told_and_is_learned() -> None:
     facts = built(told=1)
     with torch.no_grad():
         facts.share_2D.copy_(torch.stack([torch.zeros(DIM), torch.ones(DIM)]))
-    prefix, mask = facts(logits([0.1, 0.2, 0.7], [0.9, 0.05, 0.03, 0.02]))
+    prefix, mask = facts(logits([0.05, 0.25, 0.7], [0.9, 0.05, 0.03, 0.02]))
     told = prefix[mask]
     assert told[-1].tolist() == pytest.approx([math.log(0.7)] * DIM)
     told[-1].sum().backward()

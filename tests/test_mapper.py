@@ -230,6 +230,15 @@ def test_words_compete_in_deviations_from_what_is_usual_and_learn_their_weights(
     assert rows.grad[..., 3].all()
 
 
+def test_shares_of_words_may_be_sharper() -> None:
+    logits, mask = torch.tensor([[[3.0, 0.0, 0.0, 1.0]]]), torch.tensor([[True]])
+    plain, sharp = words_mapper(words={"dog": 0, "rain": 3}), words_mapper(words={"dog": 0, "rain": 3}, sharpness=4.0)
+    for built, sharpness in ((plain, 1.0), (sharp, 4.0)):
+        share_BK, best_BK = built.likeliest(logits, mask)
+        assert best_BK.tolist() == [[0, 1]]
+        torch.testing.assert_close(share_BK[0], torch.tensor([3.0 * sharpness, sharpness]).log_softmax(0))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

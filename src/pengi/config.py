@@ -94,6 +94,7 @@ class MapperConfig(Frozen):
     words: dict[str, int] = Field(
         default_factory=dict, description="word -> the encoder's class that it says; training fills it in from its data"
     )
+    sharpness: float = Field(1.0, gt=0, description="of the shares of words; 4 fits YAMNet's standardised logits best")
 
 
 class ProjectionConfig(Frozen):

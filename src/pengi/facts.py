@@ -30,7 +30,7 @@ from pengi.mapper import Spell, masked_mean
 
 QUARTERS = 4
 OUTLIER = 5.0  # standard deviations, where statistics are cut
-LEFT_OUT = 0.2  # chance of "none" from which an attribute is not told
+LEFT_OUT = 0.1  # chance of "none" from which an attribute is not told
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""

@@ -176,7 +176,7 @@ class WordsMapper(Mapper):
     A frozen language model has read such lists all its life, so it can repeat a word that no training clip stood for.
     Standardised class logits z, pooled over the tokens to near their maximum, are weighed for each word on its own:
 
-        u_v = scale_v * z_class(v) + bias_v        scale and bias are learned
+        u_v = sharpness * (scale_v * z_class(v) + bias_v)        scale and bias are learned
 
     The prefix is, for the ``tokens`` words of the highest u, the likeliest first: the word's tokens, and one embedding
     that tells the logarithm of its share in the softmax over all words. Neither words nor shares have a gradient; u
@@ -197,6 +197,7 @@ class WordsMapper(Mapper):
         if not all(0 <= index < input_dim for index in config.words.values()):
             raise ConfigError(f"a word belongs to a class beyond the {input_dim} that the encoder has")
         self.count = config.tokens
+        self.sharpness = config.sharpness
         rows = [spell(" " + word).float() for word in self.words]
         mask_VL = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows])[:, None]
         separator_D = spell(",").float()[0]
@@ -221,7 +222,7 @@ class WordsMapper(Mapper):
         # Of a row without tokens nothing is hidden: all at minus infinity would have no gradient.
         hidden_BT = ~mask_BT & (counts_B1 > 0)
         pooled_BI = z_BTI.masked_fill(hidden_BT[..., None], -math.inf).logsumexp(1) - counts_B1.clamp(min=1).log()
-        u_BV = self.scale_V * pooled_BI[:, self.classes_V] + self.bias_V
+        u_BV = self.sharpness * (self.scale_V * pooled_BI[:, self.classes_V] + self.bias_V)
         return torch.where(counts_B1 > 0, u_BV, 0.0)
 
     @torch.no_grad()

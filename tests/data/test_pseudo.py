@@ -11,7 +11,7 @@ from torch import Tensor
 from pengi import weights
 from pengi.data import pseudo
 from pengi.data.manifest import Label
-from pengi.data.pseudo import ClassDirections, class_labels, class_words, tags_of
+from pengi.data.pseudo import ClassDirections, class_labels, class_vocabulary, class_words, tags_of
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 
 YAMNET = weights.cached("yamnet")
@@ -54,6 +54,21 @@ def test_a_class_is_called_what_the_labels_call_it() -> None:
     assert chosen["Bark"] is known["barking"]  # the nearest in letters
     assert chosen["Rain"] is known["rain"]
     assert chosen["Siren, alarm"].label == chosen["Siren, alarm"].phrase == "siren"
+
+
+def test_every_label_of_a_sound_has_a_word_and_speech_has_one() -> None:
+    def named(name: str, audioset: str, category: str) -> Label:
+        return Label(label=name, phrase=name, sentence=f"{name}.", audioset=audioset, category=category)
+
+    labels = [
+        named("dog barking", "Bark", "animal"),
+        named("fox barking", "Bark", "animal"),
+        named("speech", "Speech", "speech"),
+        named("coffee order", "Speech", "speech"),
+        named("thunder", "Thunder", "nature"),
+    ]
+    found = class_vocabulary(("Bark", "Rain", "Speech"), {label.label: label for label in labels})
+    assert found == {"dog barking": 0, "fox barking": 0, "rain": 1, "speech": 2}
 
 
 def test_tags_are_the_sure_classes_in_order() -> None:

@@ -50,11 +50,13 @@ def class_labels(classes: tuple[str, ...], labels: Mapping[str, Label]) -> dict[
 def class_vocabulary(classes: tuple[str, ...], labels: Mapping[str, Label]) -> dict[str, int]:
     """Words for what a classifier hears, and the class each belongs to: one word for every class, and every label.
 
-    A class has several words if several labels name it; a label whose class is not among them has no word.
+    A class has several words if several labels name it; a label whose class is not among them has no word. Of speech a
+    class has one word only: what is spoken, a coffee order or a story, a classifier of sounds cannot tell.
     """
     index = {name: place for place, name in enumerate(classes)}
     words = {label.label: index[name] for name, label in class_labels(classes, labels).items()}
-    more = {label.label: index[label.audioset] for label in labels.values() if label.audioset in index}
+    sounds = [label for label in labels.values() if label.category != "speech"]
+    more = {label.label: index[label.audioset] for label in sounds if label.audioset in index}
     return {**more, **words}
 
 
