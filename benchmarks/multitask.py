@@ -1,5 +1,6 @@
 """The paper's ablation in small: do captions gain from training on all tasks, against captions alone?
 
+    pengi data compose --manifest ../shared/data/manifest.jsonl --ship-only --count 2400 --out runs/composed
     pengi train recipes/ablation-caption-only.yaml
     pengi train recipes/ablation-multitask.yaml
     python benchmarks/multitask.py runs/ablation-caption-only runs/ablation-multitask \
