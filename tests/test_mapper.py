@@ -230,6 +230,15 @@ def test_words_compete_in_deviations_from_what_is_usual_and_learn_their_weights(
     assert rows.grad[..., 3].all()
 
 
+def test_a_class_that_never_varies_is_never_unusual() -> None:
+    built = words_mapper()
+    usual = torch.randn(50, 4)
+    usual[:, 3] = -6.9
+    built.standardise(usual)
+    rain = built.word_logits(usual[:1, None], torch.tensor([[True]]))[0, 1]
+    assert abs(float(rain.detach())) < 0.01
+
+
 def test_shares_of_words_may_be_sharper() -> None:
     logits, mask = torch.tensor([[[3.0, 0.0, 0.0, 1.0]]]), torch.tensor([[True]])
     plain, sharp = words_mapper(words={"dog": 0, "rain": 3}), words_mapper(words={"dog": 0, "rain": 3}, sharpness=4.0)

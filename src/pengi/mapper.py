@@ -22,6 +22,7 @@ from pengi.errors import ConfigError
 
 # About the spread of a language model's input embeddings, so that training starts within reach of them.
 CONSTANT_STD = 0.1
+LEAST_DEVIATION = 1e-3
 
 
 Spell = Callable[[str], Tensor]
@@ -211,9 +212,12 @@ class WordsMapper(Mapper):
         self.share_2D = nn.Parameter(torch.stack([separator_D, torch.zeros_like(separator_D)]))
 
     def standardise(self, logits_NI: Tensor) -> None:
-        """Take mean and deviation of every class from the logits of N clips, at least two."""
+        """Take mean and deviation of every class from the logits of N clips, at least two.
+
+        A class whose logit is always the same tells nothing, and is never unusual.
+        """
         self.mean_I.copy_(logits_NI.mean(0))
-        self.deviation_I.copy_(logits_NI.std(0))
+        self.deviation_I.copy_(logits_NI.std(0).clamp(min=LEAST_DEVIATION))
 
     def word_logits(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Tensor:
         """u of every word, ``float32[B, V]``; of a row without tokens, zeros."""

@@ -276,7 +276,7 @@ def test_tags_and_class_directions_of_yamnet(
 
 
 WORDS = [
-    "model.audio.0={encoder: yamnet-tiny-random, trained: false, mapper: {kind: words, tokens: 2, "
+    "model.audio.0={encoder: yamnet-tiny-random, trained: false, frozen_layers: 99, mapper: {kind: words, tokens: 2, "
     "words: {hum: 0, hiss: 1, a siren: 2}}}",
     "alignment={steps: 4, clips: 8, lr: 0.01, aspects: [[]]}",
     "data.word_targets=1.0",
