@@ -31,9 +31,14 @@ def tiny_gpt2() -> LanguageModel:
     return LanguageModel(GPT2LMHeadModel(config), llama.tokenizer, llama.end_id)
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=["llama", "llama unfused", "gpt2"])
 def lm(request: pytest.FixtureRequest) -> LanguageModel:
-    return LanguageModel.tiny() if request.param == "llama" else tiny_gpt2()
+    if request.param == "gpt2":
+        return tiny_gpt2()
+    llama = LanguageModel.tiny()
+    if request.param == "llama unfused":
+        llama.attend_unfused()
+    return llama
 
 
 def padded(lm: LanguageModel, texts: tuple[str, ...], side: str) -> tuple[Tensor, Tensor]:

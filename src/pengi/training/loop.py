@@ -161,6 +161,8 @@ class Run:
         alignment = setup.recipe.alignment
         goals = build_goals(alignment, setup.model, setup.loader) if alignment else []
         device = self.accelerator.device
+        if device.type == "cpu":
+            setup.model.language_model.attend_unfused()
         self.directions = setup.directions.to(device) if setup.directions else None
         self.objective = Objective(
             setup.model.to(device), [_on(goal, device) for goal in goals], alignment.weight if alignment else 0.0
