@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pengi.config import MapperConfig
 from pengi.errors import ConfigError
-from pengi.mapper import Mapper, WordsMapper, build_mapper, masked_mean, sinusoids
+from pengi.mapper import UNHEARD, Mapper, WordsMapper, build_mapper, masked_mean, sinusoids
 
 INPUT, OUTPUT = 12, 16
 FORMS: dict[str, dict[str, Any]] = {
@@ -237,6 +237,29 @@ def test_a_class_that_never_varies_is_never_unusual() -> None:
     built.standardise(usual)
     rain = built.word_logits(usual[:1, None], torch.tensor([[True]]))[0, 1]
     assert abs(float(rain.detach())) < 0.01
+
+
+def test_words_of_unheard_classes_are_not_told_whatever_their_weights() -> None:
+    built = words_mapper()
+    with torch.no_grad():
+        built.scale_V.copy_(torch.tensor([1.0, -1.0, 0.0]))
+    logits, mask = torch.tensor([[[3.0, 0, 0, 9.0]], [[3.0, 0, 0, 9.0]]]), torch.ones(2, 1, dtype=torch.bool)
+    logits[0, :, 3] = UNHEARD
+    logits[1, :, [0, 3]] = UNHEARD
+    prefix, told = built(logits, mask)
+    share_BK, best_BK = built.likeliest(logits, mask)
+    assert best_BK[0].tolist() == [0, 2]
+    torch.testing.assert_close(share_BK[0], torch.tensor([3.0, 0.0]).log_softmax(0))
+    assert told.any(1).tolist() == [True, False]
+    assert prefix.isfinite().all()
+
+
+def test_words_far_less_likely_than_the_first_are_not_told() -> None:
+    logits, mask = torch.tensor([[[3.0, 0.0, 0.0, 1.0]]]), torch.tensor([[True]])
+    both, one = (words_mapper(words={"dog": 0, "rain": 3}, least=least) for least in (0.13, 0.14))  # exp(-2) is 0.135
+    assert int(both(logits, mask)[1].sum()) == 5
+    assert int(one(logits, mask)[1].sum()) == 3
+    assert one.likeliest(logits, mask)[0][0].tolist() == [pytest.approx(-0.127, abs=1e-3), -math.inf]
 
 
 def test_shares_of_words_may_be_sharper() -> None:

@@ -95,6 +95,9 @@ class MapperConfig(Frozen):
         default_factory=dict, description="word -> the encoder's class that it says; training fills it in from its data"
     )
     sharpness: float = Field(1.0, gt=0, description="of the shares of words; 4 fits YAMNet's standardised logits best")
+    least: float = Field(
+        0.0, ge=0, lt=1, description="words with less than this part of the first one's share are not told"
+    )
 
 
 class ProjectionConfig(Frozen):

@@ -23,6 +23,8 @@ from pengi.errors import ConfigError
 # About the spread of a language model's input embeddings, so that training starts within reach of them.
 CONSTANT_STD = 0.1
 LEAST_DEVIATION = 1e-3
+UNHEARD = -math.inf  # logit of a class whose words are not to be told
+LOWEST_SHARE = -30.0  # of a word whose embeddings are there, but masked
 
 
 Spell = Callable[[str], Tensor]
@@ -180,8 +182,9 @@ class WordsMapper(Mapper):
         u_v = sharpness * (scale_v * z_class(v) + bias_v)        scale and bias are learned
 
     The prefix is, for the ``tokens`` words of the highest u, the likeliest first: the word's tokens, and one embedding
-    that tells the logarithm of its share in the softmax over all words. Neither words nor shares have a gradient; u
-    learns from a loss of its own on :meth:`word_logits`.
+    that tells the logarithm of its share in the softmax over all words. Words of a class whose logit is ``UNHEARD``
+    have no share, and those with less than ``least`` of the first one's share are left out. Neither words nor shares
+    have a gradient; u learns from a loss of its own on :meth:`word_logits`.
     """
 
     classes_V: Tensor
@@ -199,6 +202,7 @@ class WordsMapper(Mapper):
             raise ConfigError(f"a word belongs to a class beyond the {input_dim} that the encoder has")
         self.count = config.tokens
         self.sharpness = config.sharpness
+        self.least = config.least
         rows = [spell(" " + word).float() for word in self.words]
         mask_VL = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows])[:, None]
         separator_D = spell(",").float()[0]
@@ -226,24 +230,34 @@ class WordsMapper(Mapper):
         # Of a row without tokens nothing is hidden: all at minus infinity would have no gradient.
         hidden_BT = ~mask_BT & (counts_B1 > 0)
         pooled_BI = z_BTI.masked_fill(hidden_BT[..., None], -math.inf).logsumexp(1) - counts_B1.clamp(min=1).log()
-        u_BV = self.sharpness * (self.scale_V * pooled_BI[:, self.classes_V] + self.bias_V)
-        return torch.where(counts_B1 > 0, u_BV, 0.0)
+        heard_BV = pooled_BI[:, self.classes_V]
+        u_BV = self.sharpness * (self.scale_V * heard_BV + self.bias_V)
+        return torch.where(counts_B1 > 0, u_BV.masked_fill(heard_BV == UNHEARD, -math.inf), 0.0)
 
     @torch.no_grad()
     def likeliest(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """The words that are told, the likeliest first: log-shares ``float32[B, K]`` and places ``int64[B, K]``."""
-        shares_BV = self.word_logits(tokens_BTI, mask_BT).log_softmax(-1)
-        share_BK, best_BK = shares_BV.topk(self.count)
-        return share_BK, best_BK
+        """The words that are told, see :func:`likeliest_words`."""
+        return likeliest_words(self.word_logits(tokens_BTI, mask_BT), self.count, self.least)
 
     def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Mapper`; a row without tokens gives no prefix."""
         share_BK, best_BK = self.likeliest(tokens_BTI, mask_BT)
-        told_BKD = self.share_2D[0] + share_BK[..., None] * self.share_2D[1]
+        told_BKD = self.share_2D[0] + share_BK.clamp(min=LOWEST_SHARE)[..., None] * self.share_2D[1]
         prefix_BKLD = torch.cat([self.spelled_VLD[best_BK], told_BKD[:, :, None]], 2)
         spelled_BKL = self.spelled_VL[best_BK]
         heard_BKL = torch.cat([spelled_BKL, spelled_BKL.new_ones(*best_BK.shape, 1)], 2)
-        return prefix_BKLD.flatten(1, 2), (heard_BKL & mask_BT.any(1)[:, None, None]).flatten(1)
+        told_BK = (share_BK > -math.inf) & mask_BT.any(1, keepdim=True)
+        return prefix_BKLD.flatten(1, 2), (heard_BKL & told_BK[..., None]).flatten(1)
+
+
+def likeliest_words(logits_BV: Tensor, count: int, least: float) -> tuple[Tensor, Tensor]:
+    """The ``count`` likeliest of V words: log-shares ``float32[B, K]`` and places ``int64[B, K]``, the likeliest first.
+
+    A word with less than ``least`` of the first one's share has minus infinity: it is not told.
+    """
+    share_BK, best_BK = logits_BV.log_softmax(-1).topk(count)
+    told_BK = share_BK >= share_BK[:, :1] + (math.log(least) if least else -math.inf)
+    return share_BK.masked_fill(~told_BK, -math.inf), best_BK
 
 
 def sinusoids(length: int, width: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from typing import Any
 
@@ -202,8 +203,15 @@ def test_class_directions_take_the_place_of_sounds_only() -> None:
     assert (moved["gong"] + moved["harp"]) / moved.total() == pytest.approx(0.5, abs=0.06)
 
 
+def told_words(least: float = 0.0, **shares: float) -> ToldWords:
+    """The same words for all sounds, each of a class of its own."""
+    logits_V = torch.tensor(list(shares.values())).log()
+    sounds = [clip.id for clip in CLIPS if clip.domain != "digit"]
+    return ToldWords(tuple(shares), tuple(range(len(shares))), dict.fromkeys(sounds, logits_V), 2, least)
+
+
 def test_some_sounds_are_asked_about_as_the_words_that_are_told() -> None:
-    told = {clip.id: ToldWords(("gong", "harp"), (0.75, 0.25)) for clip in CLIPS}
+    told = told_words(gong=0.75, harp=0.25)
     batches = loader(class_directions=0.3, word_targets=0.5).telling(told)
     said: Counter[str] = Counter()
     for step in range(150):
@@ -219,9 +227,47 @@ def test_some_sounds_are_asked_about_as_the_words_that_are_told() -> None:
     assert said["gong"] / said["harp"] == pytest.approx(3, rel=0.4)
     sounds = said["gong"] + said["harp"] + said["own"]
     assert (said["gong"] + said["harp"]) / sounds == pytest.approx(0.5 / 0.7, abs=0.06)
-    assert batches.resized(clips=4, pairs=1).told == told
+    assert batches.resized(clips=4, pairs=1).told is told
     untold = loader(word_targets=0.5)
     assert not any(pair.target in ("gong", "harp") for step in range(20) for pair in untold.batch(step).pairs)
+
+
+def test_of_hidden_classes_no_word_is_drawn_and_the_others_share_what_is_left() -> None:
+    told = told_words(gong=0.6, harp=0.3, flute=0.1)
+    clip, rng = next(iter(told.logits)), random.Random(0)
+
+    def said(told: ToldWords, *hidden: int) -> Counter[str]:
+        return Counter(told.draw(clip, frozenset(hidden), rng) for _ in range(600))
+
+    assert said(told)["flute"] == 0  # two are told
+    without = said(told, 0)
+    assert without["gong"] == 0
+    assert without["harp"] / without["flute"] == pytest.approx(3, rel=0.35)
+    assert said(told_words(gong=0.6, harp=0.3, flute=0.1, least=0.5), 0).keys() == {"harp"}
+
+
+def test_words_are_hidden_from_some_sounds_but_never_the_right_ones() -> None:
+    told = told_words(**dict.fromkeys([*dict.fromkeys(event for clip in CLIPS for event in clip.events), "gong"], 0.1))
+    batches = loader(class_directions=0.3, word_targets=0.3, word_dropout=0.5).telling(told)
+    sounds = hiding = own = 0
+    for step in range(100):
+        drawn = batches.batch(step)
+        assert batches.batch(step).hidden == drawn.hidden
+        for row, (clip, hidden, index) in enumerate(zip(drawn.clips, drawn.hidden, drawn.moved_to, strict=True)):
+            if clip.domain == "digit":
+                assert not hidden
+                continue
+            sounds, hiding = sounds + 1, hiding + bool(hidden)
+            assert len(hidden) < len(told.words)
+            assert index not in hidden
+            for pair, place in zip(drawn.pairs, drawn.batch.clip_E.tolist(), strict=True):
+                if place == row and pair.task == "events" and index is None:
+                    own += pair.target in clip.events
+                    assert not {told.words.index(word) for word in pair.target.split(", ")} & hidden
+    assert own
+    assert 0.3 < hiding / sounds < 0.5  # with few classes it happens that none, or each, is drawn to be hidden
+    untold = loader(word_dropout=1.0)
+    assert not any(any(untold.batch(step).hidden) for step in range(20))
 
 
 def test_shares_of_sounds_are_no_more_than_all_of_them() -> None:

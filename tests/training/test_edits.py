@@ -11,6 +11,7 @@ from torch import Tensor
 from pengi.data.manifest import Clip
 from pengi.data.pseudo import ClassDirections
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
+from pengi.mapper import UNHEARD
 from pengi.model import Masked
 from pengi.training.edits import TokenEdits, leave_to_words
 
@@ -62,6 +63,21 @@ def test_dropped_tokens_are_real_ones_and_every_row_keeps_some() -> None:
     assert kept[2, 0] == 300
     assert torch.allclose(kept[0] / 300, torch.full((8,), 0.4), atol=0.1)
     assert given[0][1].sum(1).tolist() == list(COUNTS)
+
+
+def test_hidden_classes_are_unheard_by_the_branch_that_tells_words() -> None:
+    given = tokens(3)
+    hidden = (frozenset({2, 5}), frozenset[int](), frozenset({7}))
+    edited = edits(3, hidden=hidden, tells=2)(given)
+    for branch in range(2):
+        assert torch.equal(edited[branch][0], given[branch][0])
+    for row, classes in enumerate(hidden):
+        unheard = (edited[2][0][row] == UNHEARD).all(0).nonzero().flatten().tolist()
+        assert unheard == sorted(classes)
+        assert torch.equal(edited[2][0][row][:, 8:], given[2][0][row][:, 8:])
+    some = edits(3, hidden=hidden, tells=2, rows=[2])([(values[2:], mask[2:]) for values, mask in given])
+    assert torch.equal(some[2][0], edited[2][0][2:])
+    assert given[2][0].isfinite().all()
 
 
 def heard_by(edited: list[Masked]) -> list[list[bool]]:

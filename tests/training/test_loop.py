@@ -279,7 +279,8 @@ WORDS = [
     "model.audio.0={encoder: yamnet-tiny-random, trained: false, frozen_layers: 99, mapper: {kind: words, tokens: 2, "
     "words: {hum: 0, hiss: 1, a siren: 2}}}",
     "alignment={steps: 4, clips: 8, lr: 0.01, aspects: [[]]}",
-    "data.word_targets=1.0",
+    "data.word_targets=0.5",
+    "data.word_dropout=0.5",
 ]
 
 
@@ -291,12 +292,11 @@ def test_sounds_are_asked_about_as_the_words_that_the_warm_start_left(
     told = with_told_words(setup.loader, setup.model)
     mapper = setup.model.branches[0].mapper
     assert isinstance(mapper, WordsMapper)
+    assert told.told is not None
+    assert (told.told.words, told.told.classes, told.told.count) == (("hum", "hiss", "a siren"), (0, 1, 2), 2)
     for clip in setup.loader.clips:
-        words = told.told[clip.id]
         logits_1V = mapper.word_logits(*setup.loader.caches[0].batch([clip.id]))
-        expected = logits_1V.softmax(-1)[0].topk(2)
-        assert words.words == tuple(("hum", "hiss", "a siren")[place] for place in expected.indices.tolist())
-        assert words.chances == pytest.approx(expected.values.tolist(), rel=1e-4)
+        torch.testing.assert_close(told.told.logits[clip.id], logits_1V[0])
     assert all(pair.task in ("events", "caption", "question") for pair in told.batch(0).pairs)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe, WORDS, out=whole)
@@ -308,7 +308,7 @@ def test_sounds_are_asked_about_as_the_words_that_the_warm_start_left(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["data.word_targets=0.5"], "data.word_targets needs"),
+        (["data.word_targets=0.4"], "an audio branch whose mapper is of kind 'words'"),
         ([*WORDS, "alignment.weight=0.1"], "alignment.weight 0"),
         ([*WORDS, "training.augment.gain_db=3"], "leave crop and gain_db out"),
         (["data.attributes={field-3: {language: English}}"], "no source of training clips 'field-3'"),

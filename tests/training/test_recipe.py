@@ -117,7 +117,13 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
         if "facts" in values["finetune"]:
             values["finetune"]["facts"] |= TINY_FACTS
     small = {"mixture": None, "manifest": str(manifest), "labels": None, "domains": None, "train_split": "train"}
-    values["data"] |= small | {"audioset_tags": False, "class_directions": 0.0, "word_targets": 0.0, "attributes": {}}
+    values["data"] |= small | {
+        "audioset_tags": False,
+        "class_directions": 0.0,
+        "word_targets": 0.0,
+        "word_dropout": 0.0,
+        "attributes": {},
+    }
     if values.get("alignment"):
         values["alignment"] |= {"steps": 1, "clips": 4}
         if "aspects" in values["alignment"]:

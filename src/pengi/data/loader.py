@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,12 @@ from pengi.data.manifest import Clip, Label
 from pengi.data.tasks import SOUND_DOMAINS as SOUND_DOMAINS
 from pengi.data.tasks import Pair, PairMaker
 from pengi.errors import ConfigError
+from pengi.mapper import likeliest_words
 from pengi.model import Batch
 
 # So many batches are drawn together and sorted by length, which saves padding.
 BATCHES_DRAWN_TOGETHER = 8
+FEWEST_HEARD = 0.03  # share of a tagger's classes
 PREFETCHED = 4  # batches that each worker process draws ahead
 
 
@@ -43,6 +45,7 @@ class Mixture(Frozen):
     pairs: int = Field(3, ge=1)
     class_directions: float = Field(0.0, ge=0, le=1, description="share of sound clips that become class directions")
     word_targets: float = Field(0.0, ge=0, le=1, description="share of sound clips that are asked about as told words")
+    word_dropout: float = Field(0.0, ge=0, le=1, description="share of sound clips of which only some words are told")
 
 
 @dataclass(frozen=True)
@@ -54,18 +57,37 @@ class TrainingBatch:
     pairs: tuple[Pair, ...]
     moved_to: tuple[int | None, ...]
     """For each row the AudioSet class that its audio tokens are to be moved to, where it is not a real example."""
+    hidden: tuple[frozenset[int], ...]
+    """For each row the classes that a branch of words does not tell."""
 
 
 FactLogits = Callable[[Sequence[str]], Tensor]
 """What probes hear of clips, by their ids: ``float32[A, F]``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ToldWords:
-    """What a branch of words tells of a clip: the words, and the chance of each."""
+    """What a branch of words (:class:`pengi.mapper.WordsMapper`) tells of clips."""
 
     words: tuple[str, ...]
-    chances: tuple[float, ...]
+    classes: tuple[int, ...]
+    """The class of each word."""
+    logits: Mapping[str, Tensor]
+    """Clip id -> logits of the words, ``float32[V]``."""
+    count: int
+    least: float
+
+    def draw(self, clip_id: str, hidden: frozenset[int], rng: random.Random) -> str:
+        """One of the words that are told of a clip where some classes are hidden, by the shares told."""
+        unheard_V = torch.tensor([index in hidden for index in self.classes])
+        logits_1V = self.logits[clip_id].masked_fill(unheard_V, -math.inf)[None]
+        share_1K, best_1K = likeliest_words(logits_1V, self.count, self.least)
+        places: list[int] = best_1K[0].tolist()
+        return self.words[rng.choices(places, share_1K[0].exp().tolist())[0]]
+
+    def classes_of(self, clip: Clip) -> set[int]:
+        """The classes of the words that are right for a clip."""
+        return {index for word, index in zip(self.words, self.classes, strict=True) if word in clip.events}
 
 
 @dataclass(frozen=True)
@@ -149,7 +171,8 @@ class Loader:
         seed: of everything random in the batches.
         directions: what class-direction examples may stand for; needed if the mixture asks for any.
         facts: what the model is told that its probes hear of a clip (:mod:`pengi.facts`); it asks them if not given.
-        told: what a branch of words tells of clips, by their ids. Without it no clip is asked about as these words.
+        told: what a branch of words tells of clips. Without it no clip is asked about as these words, and none of
+            them is hidden.
 
     Raises:
         ConfigError: if no clip is left, or the mixture does not fit the clips.
@@ -164,7 +187,7 @@ class Loader:
         seed: int,
         directions: DirectionClasses | None = None,
         facts: FactLogits | None = None,
-        told: Mapping[str, ToldWords] | None = None,
+        told: ToldWords | None = None,
     ) -> None:
         if mixture.class_directions + mixture.word_targets > 1:
             raise ConfigError("class_directions and word_targets are shares of the same clips, more than 1 together")
@@ -177,7 +200,7 @@ class Loader:
         self.seed = seed
         self.directions = directions
         self.facts = facts
-        self.told = told or {}
+        self.told = told
         self._weights = clip_weights(self.clips, mixture.domains, mixture.corpora)
 
     def resized(self, *, clips: int, pairs: int) -> Loader:
@@ -185,8 +208,8 @@ class Loader:
         mixture = self.mixture.model_copy(update={"clips": clips, "pairs": pairs})
         return Loader(self.clips, self.caches, self.pairs, mixture, self.seed, self.directions, self.facts, self.told)
 
-    def telling(self, told: Mapping[str, ToldWords]) -> Loader:
-        """The same with clips that may be asked about as these words."""
+    def telling(self, told: ToldWords) -> Loader:
+        """The same with clips that may be asked about as these words, and of which some words may be hidden."""
         return Loader(
             self.clips, self.caches, self.pairs, self.mixture, self.seed, self.directions, self.facts, told
         )  # fmt: skip
@@ -221,18 +244,35 @@ class Loader:
         )  # fmt: skip
 
     def _draw_pairs(self, clips: Sequence[Clip], rng: random.Random) -> TrainingBatch:
-        drawn, moved_to = [], []
+        drawn, moved_to, hidden = [], [], []
         moved, told = self.mixture.class_directions, self.mixture.word_targets
         for clip in clips:
             share = rng.random() if clip.domain in SOUND_DOMAINS else 1.0
             index = self._direction(rng) if share < moved else None
             moved_to.append(index)
             asked = clip if index is None else self.as_class(clip, index)
-            if moved <= share < moved + told and clip.id in self.told:
-                words = self.told[clip.id]
-                asked = _named(clip, rng.choices(words.words, words.chances)[0])
+            hidden.append(frozenset[int]())
+            if self.told is not None and clip.id in self.told.logits:
+                as_told = moved <= share < moved + told
+                right = set() if as_told else self.told.classes_of(asked)
+                hidden[-1] = self._hide(right if index is None else {index}, rng)
+                if as_told:
+                    asked = _named(clip, self.told.draw(clip.id, hidden[-1], rng))
             drawn.append(self.pairs.draw(asked, rng, self.mixture.pairs))
-        return collate(clips, drawn, self.caches, moved_to, self.facts)
+        return collate(clips, drawn, self.caches, moved_to, hidden, self.facts)
+
+    def _hide(self, right: Collection[int], rng: random.Random) -> frozenset[int]:
+        """Classes that the branch of words does not tell of a clip; never the right ones, and never all.
+
+        How many are left is drawn log-uniformly: from all of them to so few that the list holds what is hardly heard.
+        """
+        assert self.told is not None
+        if rng.random() >= self.mixture.word_dropout:
+            return frozenset()
+        kept = FEWEST_HEARD ** rng.random()
+        classes = sorted(set(self.told.classes))
+        hidden = frozenset(index for index in classes if index not in right and rng.random() >= kept)
+        return hidden if len(hidden) < len(classes) else frozenset()
 
     def _direction(self, rng: random.Random) -> int:
         assert self.directions is not None, "class directions are asked for but none are given"
@@ -269,6 +309,7 @@ def collate(
     drawn: Sequence[Sequence[Pair]],
     caches: Sequence[FeatureCache],
     moved_to: Sequence[int | None] | None = None,
+    hidden: Sequence[frozenset[int]] | None = None,
     facts: FactLogits | None = None,
 ) -> TrainingBatch:
     """One batch of clips and, for each, its pairs."""
@@ -281,4 +322,6 @@ def collate(
         prompts=tuple(pair.prompt for pair in pairs),
         targets=tuple(pair.target for pair in pairs),
     )
-    return TrainingBatch(batch, tuple(clips), pairs, tuple(moved_to or [None] * len(clips)))
+    return TrainingBatch(
+        batch, tuple(clips), pairs, tuple(moved_to or [None] * len(clips)), tuple(hidden or [frozenset()] * len(clips))
+    )

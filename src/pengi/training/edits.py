@@ -16,6 +16,7 @@ from pengi.data.manifest import Clip
 from pengi.data.pseudo import ClassDirections
 from pengi.data.tasks import SPEECH_DOMAINS
 from pengi.encoders import Role
+from pengi.mapper import UNHEARD
 from pengi.model import Masked
 
 _FACTS_SEED = 2**50  # far from the seeds of any step
@@ -34,6 +35,9 @@ class TokenEdits:
     it was made from. That is the branch of words if there is one, which then reads what stock YAMNet's classifier makes
     of the moved tokens, else the sound encoder's.
 
+    Of classes that are ``hidden`` the branch of words tells nothing: so it tells other lists of the same clip, and what
+    is right is to be found by the shares.
+
     With ``facts_dropout`` a clip is not told what probes hear of it, and never where it was moved.
 
     Everything is drawn for the whole batch, so that a part of it (``rows``) is edited alone as it is within the whole.
@@ -48,6 +52,10 @@ class TokenEdits:
     sound_dropout: float
     seed: int
     facts_dropout: float = 0.0
+    hidden: Sequence[frozenset[int]] = ()
+    """For each clip the classes that the branch ``tells`` does not tell; none of any clip if empty."""
+    tells: int | None = None
+    """The branch whose mapper is one of words."""
     rows: Sequence[int] | None = None
     """Places in the batch of the clips whose tokens are given; all if none."""
 
@@ -55,6 +63,7 @@ class TokenEdits:
         generator = self._generator()
         tokens = [(values, mask.clone()) for values, mask in tokens]
         tokens = self._move(tokens, generator)
+        self._hide_classes(tokens)
         for place, hidden in enumerate(self._hidden_rows(generator)):
             for branch in hidden:
                 tokens[branch][1][place] = False
@@ -122,6 +131,17 @@ class TokenEdits:
         if words is not None:
             edited[words] = (torch.stack(told), tokens[words][1])
         return edited
+
+    def _hide_classes(self, tokens: list[Masked]) -> None:
+        """Make classes unheard, in a copy of the tokens of the branch of words."""
+        if not any(self.hidden):
+            return
+        assert self.tells is not None, "classes are hidden but no branch tells any"
+        values_RTC, mask_RT = tokens[self.tells]
+        values_RTC = values_RTC.clone()
+        for place, row in enumerate(self._given):
+            values_RTC[place, :, sorted(self.hidden[row])] = UNHEARD
+        tokens[self.tells] = (values_RTC, mask_RT)
 
     def _skip_move(self, index: int, generator: torch.Generator) -> None:
         """Draw what moving a clip draws, which is the same for any number of tokens."""

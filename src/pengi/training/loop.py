@@ -169,6 +169,8 @@ class Run:
         )
         self.trained = {name: value for name, value in setup.model.named_parameters() if value.requires_grad}
         self.roles = tuple(encoder_spec(branch.encoder).role for branch in setup.model.config.audio)
+        kinds = [branch.mapper.kind for branch in setup.model.config.audio]
+        self.tells = kinds.index("words") if "words" in kinds else None
         parts_of(self.settings.clips, self.process, self.processes, self.settings.accumulate)  # or say it cannot be cut
         self.joined: Any = self.accelerator.prepare(self.objective)
         self.phase = self._alignment() if alignment and alignment.steps and any(goals) else self._training()
@@ -265,7 +267,7 @@ class Run:
 
     def _steps(self) -> Iterator[dict[str, float]]:
         """Make the steps of the phase that are left; yields what was measured in each."""
-        if self.setup.recipe.data.word_targets and not self.phase.aligning:
+        if self.setup.recipe.data.tells_words and not self.phase.aligning:
             # Not before: the warm start decides which words are told, and a resumed run has its weights by now.
             self.phase = replace(self.phase, loader=with_told_words(self.phase.loader, self.setup.model))
         phase = self.phase
@@ -363,6 +365,8 @@ class Run:
             branch_dropout=self.settings.branch_dropout,
             sound_dropout=self.settings.sound_dropout,
             facts_dropout=self.settings.facts_dropout,
+            hidden=drawn.hidden,
+            tells=self.tells,
             seed=self.settings.seed * _SEED_STRIDE + self.step,
             rows=rows,
         )

@@ -64,6 +64,7 @@ def choose_rows(drawn: TrainingBatch, rows: Sequence[int]) -> TrainingBatch:
         clips=tuple(drawn.clips[row] for row in rows),
         pairs=tuple(drawn.pairs[example] for example in kept),
         moved_to=tuple(drawn.moved_to[row] for row in rows),
+        hidden=tuple(drawn.hidden[row] for row in rows),
     )
 
 

@@ -45,6 +45,14 @@ class DataConfig(Frozen):
     word_targets: float = Field(
         0.0, ge=0, le=1, description="share of sound clips that are to be said as a branch of words hears them"
     )
+    word_dropout: float = Field(
+        0.0, ge=0, le=1, description="share of sound clips of which a branch of words tells only some of its words"
+    )
+
+    @property
+    def tells_words(self) -> bool:
+        """Whether batches depend on what a branch of words tells."""
+        return self.word_targets > 0 or self.word_dropout > 0
 
 
 class FinetuneConfig(Frozen):
@@ -165,7 +173,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         ConfigError: missing file, bad YAML, unknown key, wrong value, malformed override; model beside finetune or
-            data.manifest beside data.mixture, or neither of them; word_targets beside a weight of the warm start.
+            data.manifest beside data.mixture, or neither of them; word_targets or word_dropout beside a weight of the
+            warm start.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -181,8 +190,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = Recipe.parse(values, str(path))
     if (recipe.model is None) == (recipe.finetune is None):
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
-    if recipe.data.word_targets and recipe.alignment is not None and recipe.alignment.weight:
-        raise ConfigError(f"'{path}': data.word_targets needs alignment.weight 0, so that the words told stay the same")
+    if recipe.data.tells_words and recipe.alignment is not None and recipe.alignment.weight:
+        raise ConfigError(
+            f"'{path}': data.word_targets and word_dropout need alignment.weight 0: the words told must stay the same"
+        )
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):
         raise ConfigError(f"'{path}' must have either data.manifest or data.mixture")
     return recipe

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pengi import checkpoint, weights
 from pengi.config import FactsConfig, LoraConfig, ModelConfig
@@ -72,8 +73,8 @@ def prepare(recipe: Recipe) -> Setup:
     new = recipe.finetune is None or _new_facts(recipe.finetune, train_clips) is not None
     fitted = model.facts is not None and new  # and not heard by probes that the model has already
     _check_augmentation(recipe, model, fitted=fitted)
-    if recipe.data.word_targets and not any(isinstance(branch.mapper, WordsMapper) for branch in model.branches):
-        raise ConfigError("data.word_targets needs an audio branch whose mapper is of kind 'words'")
+    if recipe.data.tells_words and not any(isinstance(branch.mapper, WordsMapper) for branch in model.branches):
+        raise ConfigError("data.word_targets and word_dropout need an audio branch whose mapper is of kind 'words'")
     changing = recipe.training.augment.changes_waveforms
     caches = [] if changing else _features(train_clips, root, model, recipe)
     facts = None
@@ -218,8 +219,8 @@ def _check_augmentation(recipe: Recipe, model: PengiModel, *, fitted: bool) -> N
         )
     words = any(isinstance(branch.mapper, WordsMapper) for branch in model.branches)
     new = recipe.finetune is None
-    if augment.changes_waveforms and recipe.data.word_targets:
-        raise ConfigError("data.word_targets needs fixed features; leave crop and gain_db out")
+    if augment.changes_waveforms and recipe.data.tells_words:
+        raise ConfigError("data.word_targets and word_dropout need fixed features; leave crop and gain_db out")
     if augment.changes_waveforms and ((words and new) or fitted):
         raise ConfigError("words and facts take their statistics from fixed features; leave crop and gain_db out")
 
@@ -242,6 +243,7 @@ def _mixture(recipe: Recipe) -> Mixture:
         pairs=recipe.training.pairs,
         class_directions=recipe.data.class_directions,
         word_targets=recipe.data.word_targets,
+        word_dropout=recipe.data.word_dropout,
     )
 
 
@@ -249,17 +251,17 @@ def _mixture(recipe: Recipe) -> Mixture:
 def with_told_words(loader: Loader, model: PengiModel) -> Loader:
     """The loader with what the model's branch of words tells of each clip of sound events, as the branch is now."""
     device = model.device
-    told: dict[str, ToldWords] = {}
     for branch, cache in zip(model.branches, loader.caches, strict=True):
-        if isinstance(branch.mapper, WordsMapper):
+        mapper = branch.mapper
+        if isinstance(mapper, WordsMapper):
+            logits: dict[str, Tensor] = {}
             for clip in loader.clips:
                 if clip.domain in SOUND_DOMAINS:
                     features, mask = (part.to(device) for part in cache.batch([clip.id]))
-                    tokens = branch.encoder.tokens(features, mask)
-                    share_BK, best_BK = branch.mapper.likeliest(tokens, mask)
-                    words = tuple(branch.mapper.words[place] for place in best_BK[0].tolist())
-                    told[clip.id] = ToldWords(words, tuple(share_BK[0].exp().tolist()))
-    return loader.telling(told)
+                    logits[clip.id] = mapper.word_logits(branch.encoder.tokens(features, mask), mask)[0].cpu()
+            classes = tuple(mapper.classes_V.tolist())
+            return loader.telling(ToldWords(mapper.words, classes, logits, mapper.count, mapper.least))
+    return loader
 
 
 def _features(clips: Sequence[Clip], root: Path, model: PengiModel, recipe: Recipe) -> list[FeatureCache]:
