@@ -1,4 +1,4 @@
-"""What each choice behind the told model is worth: short runs of its recipe that differ in one thing.
+"""What each choice behind the shipped model is worth: short runs of its recipe that differ in one thing.
 
     pengi data compose --manifest ../shared/data/manifest.jsonl --ship-only --count 2400 --out runs/composed
     python benchmarks/ablations.py --steps 120 --out results/ablations.json
@@ -129,7 +129,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/pengi-mini-told.yaml"))
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/pengi-mini.yaml"))
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--clips", type=int, default=100, help="at most so many of each benchmark")
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT")

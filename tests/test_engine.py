@@ -497,6 +497,11 @@ def test_events_are_as_probable_as_the_texts_that_name_them() -> None:
     for said in (texts, [*texts, texts[1], texts[1]]):  # a sample that comes again is no further evidence
         assert {event.label: event.confidence for event in PENGI._events(said)} == expected
     assert [event.label for event in PENGI._events([hypothesis(" dog", 0.01)])] == ["dog"]
+    spelled = [hypothesis(" Dog, rain", 0.2), hypothesis(" dog", 0.3), hypothesis(" dog, Dog", 0.1)]
+    assert {event.label: event.confidence for event in PENGI._events(spelled)} == {
+        "dog": pytest.approx(0.6),
+        "rain": pytest.approx(0.2),
+    }
 
 
 def test_from_pretrained_reads_a_folder_and_names_its_errors(tmp_path: Path) -> None:

@@ -534,12 +534,19 @@ class Pengi:
         return Description(text, self._events(answers[-1]), recording.duration_s)
 
     def _events(self, hypotheses: Sequence[Hypothesis]) -> tuple[Event, ...]:
-        """Events of all hypotheses: an event is as probable as the texts that name it together."""
-        probability: dict[str, float] = defaultdict(float)
+        """Events of all hypotheses: an event is as probable as the texts that name it together.
+
+        One that is written "french horn" and "French horn" is one event, in its likelier spelling.
+        """
+        spellings: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         # Samples may come up with one text several times.
         for hypothesis in {hypothesis.tokens: hypothesis for hypothesis in hypotheses}.values():
+            named: dict[str, str] = {}
             for label in templates.split_events(self._text(hypothesis)):
-                probability[label] += _probability(hypothesis)
+                named.setdefault(label.casefold(), label)
+            for name, label in named.items():
+                spellings[name][label] += _probability(hypothesis)
+        probability = {max(forms, key=lambda form: forms[form]): sum(forms.values()) for forms in spellings.values()}
         ranked = sorted(probability.items(), key=lambda item: -item[1])
         kept = [item for place, item in enumerate(ranked) if place == 0 or item[1] >= EVENT_FLOOR]
         return tuple(Event(label, min(1.0, value)) for label, value in kept)

@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
         try:
             import peft
         except ImportError as error:
-            raise ConfigError("LoRA needs the package 'peft'; install it with: pip install 'pengi[lora]'") from error
+            raise ConfigError("LoRA needs the package 'peft'; install it with: pip install 'pengi[train]'") from error
         settings = peft.LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,
