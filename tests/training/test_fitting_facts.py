@@ -13,7 +13,7 @@ import yaml
 from pengi import checkpoint
 from pengi.data.loader import Loader
 from pengi.errors import ConfigError
-from pengi.training.facts import FOLDS, NONE, _folds, _unknown, _value_folds, fit_facts, values_of_attributes
+from pengi.training.facts import FOLDS, NONE, UNMET, _folds, _unknown, _value_folds, fit_facts, values_of_attributes
 from pengi.training.loop import Run, train
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import Setup, prepare
@@ -63,6 +63,19 @@ def test_probes_hear_what_they_were_fitted_on(with_facts: Path) -> None:
     heard = model.fact_logits(tokens)[:, 1:].argmax(1).tolist()
     values = model.facts.attributes["instrument"]
     assert [values[place] for place in heard] == [clip.attributes["instrument"] for clip in clips]
+
+
+def test_what_every_clip_has_is_always_told(with_facts: Path) -> None:
+    setup = set_up(changed(with_facts, attributes=["event", "instrument"]))
+    model = setup.model.eval()
+    assert model.facts is not None
+    event, instrument = (model.facts.spans[name][0] for name in ("event", "instrument"))
+    ids = [clip.id for clip in setup.train_clips]
+    heard = model.fact_logits(model.audio_tokens([cache.batch(ids) for cache in setup.loader.caches]))
+    assert setup.loader.facts is not None
+    for logits in (heard, setup.loader.facts(ids)):
+        assert (logits[:, event] == UNMET).all()
+        assert (logits[:, instrument] > UNMET).all()
 
 
 def test_a_clip_is_told_by_probes_that_do_not_know_its_group(with_facts: Path) -> None:

@@ -34,7 +34,7 @@ from pengi.model import PengiModel, limit_tokens
 from pengi.progress import track
 from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
 
-FORMAT = 1
+FORMAT = 2
 FOLDS = 3
 UNKNOWN_SHARE = 0.3  # of the clips: told by probes that never met their value, where values are open
 STEPS, CLIPS = 1000, 128
@@ -128,6 +128,9 @@ def _fit_all(facts: Facts, inputs_AN: Tensor, known: Sequence[Clip], seed: int) 
                 unmet_V = torch.tensor([value not in met for value in (NONE, *values)])
                 logits_CV = own_AN[own_A] @ probe.weight_VN.T + probe.bias_V
                 logits_AF[own_A, start:end] = logits_CV.masked_fill(unmet_V, UNMET)
+        if not any(aspect_value(name, clip) == NONE for clip in known):
+            # Label smoothing alone would leave some chance that it is absent, and hide it where the probe is unsure.
+            weight_FN[start], bias_F[start], logits_AF[:, start] = 0.0, UNMET, UNMET
     return {"weight_FN": weight_FN, "bias_F": bias_F, "logits_AF": logits_AF}
 
 
