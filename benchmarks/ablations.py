@@ -5,8 +5,9 @@
 
 Every variant is trained for the same steps on the same draws and measured on the same held-out clips: the loss, and for
 each benchmark the share of clips whose right label gets the highest likelihood (summed over its tokens), with 95 %
-intervals from resampling groups. Recordings are heard once, their features are kept. Runs stay in ``--work``; the same
-command goes on where it was stopped. A table in Markdown is written beside the JSON file.
+intervals from resampling groups (Wilson's where all answers are right or all wrong). Recordings are heard once, their
+features are kept. Runs stay in ``--work``; the same command goes on where it was stopped. A table in Markdown is
+written beside the JSON file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pengi.data.features import FeatureCache, cached_features
 from pengi.data.manifest import Clip
 from pengi.data.tasks import TASKS
 from pengi.decoding import score_labels
+from pengi.evaluation.metrics import wilson_interval
 from pengi.evaluation.statistics import bootstrap, mean_of
 from pengi.model import PengiModel
 from pengi.training.journal import LOG_FILE
@@ -52,7 +54,12 @@ VARIANTS: dict[str, list[str]] = {
     "no pseudo-labels": ["data.class_directions=0", "data.word_targets=0", "data.audioset_tags=false"],
     "class directions only": ["data.class_directions=0.7", "data.word_targets=0"],
     "no probes": LEARNED,
-    "no Whisper": ["model.facts.branches=[0, 2]", "model.facts.only={instrument: [2], dynamics: [2]}"],
+    "probes read statistics only": ["model.facts.spotted=[]"],
+    "no Whisper": [
+        "model.facts.branches=[0, 2]",
+        "model.facts.only={instrument: [2], dynamics: [2], genre: [0]}",
+        "model.facts.spotted=[genre]",
+    ],
     "prompt through MiniLM": [
         f"model.text={{encoder: all-minilm-l6-v2, max_tokens: 64, mapper: {SENTENCE}}}",
     ],
@@ -95,8 +102,13 @@ def accuracy(
         prefix = model.prefix(tokens, [TASKS[task].prompt] * len(some))
         best = score_labels(lm, *prefix, label_ids, end_id=lm.end_id).total_BL.argmax(1).tolist()
         right += [labels[place] in TASKS[task].answers(clip) for place, clip in zip(best, some, strict=True)]
-    found = bootstrap(mean_of(right), [clip.group or clip.id for clip in chosen])
-    return {"n": len(chosen), "accuracy": found.value, "low": found.low, "high": found.high}
+    groups = [clip.group or clip.id for clip in chosen]
+    found = bootstrap(mean_of(right), groups)
+    low, high = found.low, found.high
+    if low == high:  # all right or all wrong: resampling gives no width
+        independent = len(set(groups))
+        low, high = wilson_interval(round(found.value * independent), independent)
+    return {"n": len(chosen), "accuracy": found.value, "low": low, "high": high}
 
 
 def measured(recipe: Path, overrides: list[str], folder: Path, most: int) -> dict[str, Any]:
@@ -138,7 +150,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     report: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
-    report |= {"recipe": str(options.recipe), "steps": options.steps, "clips": options.clips}
+    report |= {"recipe": str(options.recipe), "steps": options.steps, "clips": options.clips, "set": options.set}
     results: dict[str, Any] = report.setdefault("variants", {})
     run = [f"training.{key}={options.steps}" for key in ("steps", "validate_every")]
     for place, name in enumerate(VARIANTS):
@@ -149,8 +161,7 @@ def main() -> None:
         print(name, json.dumps(results[name]), flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        text = f"# Ablations\n\n`python benchmarks/ablations.py --steps {options.steps} --out {options.out}`\n\n"
-        options.out.with_suffix(".md").write_text(text + table(results) + "\n", encoding="utf-8")
+        options.out.with_suffix(".md").write_text(f"# Ablations\n\n{table(results)}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pengi.config import FactsConfig
 from pengi.errors import ConfigError
-from pengi.facts import Facts, statistics
+from pengi.facts import NEIGHBOURS, Facts, Spotter, heard_anywhere, statistics
 
 DIM = 4
 LETTERS = {letter: torch.full((DIM,), float(place)) for place, letter in enumerate("abcdefghijklmnopqrstuvwxyz,")}
@@ -54,7 +54,7 @@ def test_the_likeliest_values_are_told_in_order_behind_the_name() -> None:
 
 def test_what_is_more_likely_absent_is_left_out() -> None:
     rows = torch.cat(
-        [logits([0.2, 0.7, 0.1], [0.05, 0.75, 0.1, 0.1]), logits([0.6, 0.3, 0.1], [0.9, 0.05, 0.03, 0.02])]
+        [logits([0.55, 0.35, 0.1], [0.05, 0.75, 0.1, 0.1]), logits([0.6, 0.3, 0.1], [0.9, 0.05, 0.03, 0.02])]
     )
     assert said(built(told=1), rows) == ["wordno|", ""]
 
@@ -103,7 +103,7 @@ def test_a_probe_reads_statistics_of_sequences_and_single_tokens() -> None:
     assert facts.mean_N.shape == (7 * 3 + 2,)
     sequence = (torch.randn(1, 5, 3), torch.ones(1, 5, dtype=torch.bool))
     single = (torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.ones(1, 2, dtype=torch.bool))
-    facts.weight_FN[1, -1] = 1.0
+    facts.weight_GN[1, -1] = 1.0
     assert facts.logits([sequence, single])[0].tolist() == [0, 3.0, 0, 0, 0, 0, 0]
 
 
@@ -132,3 +132,61 @@ def test_a_probe_may_read_one_branch_only() -> None:
 def test_mistakes_have_a_name(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         built(**changes)
+
+
+def test_the_places_that_tell_most_decide() -> None:
+    tokens = torch.tensor([[[0.0], [3.0], [0.0], [99.0]]])
+    mask = torch.tensor([[True, True, True, False]])
+    weight = torch.zeros(2, NEIGHBOURS)
+    weight[0, 0], weight[1] = 1.0, 1.0  # a token alone, and neighbours together
+    found = heard_anywhere(tokens, mask, weight, torch.tensor([0.0, 0.5]))[0]
+    alone = math.log((math.exp(0) + math.exp(3) + math.exp(0)) / 3)
+    together = math.log((math.exp(3) + math.exp(3) + math.exp(0)) / 3) + 0.5
+    assert found.tolist() == pytest.approx([alone, together])
+
+
+def test_padding_changes_nothing_that_is_spotted() -> None:
+    tokens = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(9) < torch.tensor([[9], [6]])
+    weight, bias = torch.randn(4, NEIGHBOURS * 3, generator=torch.Generator().manual_seed(1)), torch.zeros(4)
+    padded = heard_anywhere(tokens, mask, weight, bias)[1]
+    assert torch.allclose(padded, heard_anywhere(tokens[1:, :6], mask[1:, :6], weight, bias)[0], atol=1e-6)
+
+
+def test_a_row_without_tokens_has_the_bias_and_a_gradient() -> None:
+    weight, bias = torch.ones(2, NEIGHBOURS, requires_grad=True), torch.tensor([0.25, -1.0], requires_grad=True)
+    found = heard_anywhere(torch.zeros(1, 3, 1), torch.zeros(1, 3, dtype=torch.bool), weight, bias)
+    assert found[0].tolist() == [0.25, -1.0]
+    found.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.isfinite().all()
+
+
+def test_values_share_what_is_learned_of_their_words() -> None:
+    spotter = Spotter(("a bit of sugar", "sugar", "a lot of milk"), width=1)
+    assert len(spotter.bias_U) == 1 + len({"a", "bit", "of", "sugar", "lot", "milk"})
+    spotter.bias_U.copy_(torch.tensor([7.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0]))  # none, a bit lot milk of sugar
+    logits = spotter(torch.zeros(1, 2, 1), torch.ones(1, 2, dtype=torch.bool))
+    assert logits[0].tolist() == [7.0, 1 + 2 + 16 + 32, 32.0, 1 + 4 + 16 + 8]
+
+
+def test_a_spotted_attribute_stands_in_its_place() -> None:
+    facts = built(spotted=("kind",), only={"kind": (0,)})
+    assert facts.weight_GN.shape == (4, 23)
+    facts.bias_G.copy_(torch.tensor([3.0, 4.0, 5.0, 6.0]))
+    facts.spotters["kind"].bias_U.copy_(torch.tensor([0.0, 1.0, 2.0]))  # none, harp, oboe
+    ones = torch.ones(1, 2, dtype=torch.bool)
+    assert facts.logits([(torch.zeros(1, 2, 3), ones), (torch.zeros(1, 2, 2), ones)])[0].tolist() == [
+        0.0, 2.0, 1.0, 3.0, 4.0, 5.0, 6.0,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("only", [{}, {"kind": (0, 2)}, {"kind": (2,)}], ids=["all", "two", "no sequence"])
+def test_what_is_spotted_needs_one_sequence_of_tokens(only: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ConfigError, match=r"'kind' in model\.facts\.spotted needs one branch"):
+        built(spotted=("kind",), only=only)
+
+
+def test_what_is_spotted_must_be_an_attribute() -> None:
+    with pytest.raises(ConfigError, match=r"attribute.*knd"):
+        built(spotted=("knd",))

@@ -155,6 +155,11 @@ class FactsConfig(Frozen):
     within: dict[str, str] = Field(
         default_factory=dict, description="attribute -> another, and it is told only where that one is"
     )
+    spotted: tuple[str, ...] = Field(
+        (),
+        description="attributes that are heard at places of a recording, such as spoken words: their probes read every "
+        "token of the one branch that `only` names, not statistics of the whole",
+    )
     open: tuple[str, ...] = Field(
         (), description="attributes that in use may have values no training clip has, so that their probes are wrong"
     )

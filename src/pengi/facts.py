@@ -7,21 +7,27 @@ embeddings:
 
     instrument  oboe (0.9)  clarinet (0.1)      word  seven (1.0)  eleven (0.0)
 
-and a language model, which has read such lists all its life, repeats what it is asked for. An attribute that may
-well be absent is left out, and what only belongs to another one (the size of a drink) with it. The layer is fitted
+and a language model, which has read such lists all its life, repeats what it is asked for. An attribute that is
+more likely absent is left out, and what only belongs to another one (the size of a drink) with it. The layer is fitted
 before the training (:mod:`pengi.training.facts`) and stays as it is.
 
+What is heard at some place of a recording, as a spoken word is, drowns in statistics of the whole. Its probe is a
+:class:`Spotter`: it reads every token, and the places that tell most decide.
+
 Shape suffixes: B rows, T audio tokens, I token width, N statistics, V values of an attribute with "none" before them, F
-values of all attributes, K values told, L tokens of a value, P prefix embeddings, D language-model embedding width.
+values of all attributes, G those that statistics are read for, U what a spotter listens for ("none" and words), S width
+of neighbouring tokens together, K values told, L tokens of a value, P prefix embeddings, D language-model embedding
+width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from pengi.config import FactsConfig
@@ -29,8 +35,9 @@ from pengi.errors import ConfigError, no_such
 from pengi.mapper import Spell, masked_mean
 
 QUARTERS = 4
-OUTLIER = 5.0  # standard deviations, where statistics are cut
-LEFT_OUT = 0.1  # chance of "none" from which an attribute is not told
+OUTLIER = 5.0  # standard deviations, where statistics and what spotters read are cut
+NEIGHBOURS = 2  # tokens that a spotter reads at once
+LEFT_OUT = 0.5  # chance of "none" from which an attribute is not told
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
@@ -56,6 +63,63 @@ def statistics(tokens_BTI: Tensor, mask_BT: Tensor) -> Tensor:
     return torch.where(some_B1, found_BN, 0.0)
 
 
+def heard_anywhere(tokens_BTI: Tensor, mask_BT: Tensor, weight_US: Tensor, bias_U: Tensor) -> Tensor:
+    """What a linear layer on neighbouring tokens hears at the places that tell most: ``float32[B, U]``.
+
+    Places are pooled by the logarithm of their mean exponential (log-sum-exp pooling, Pinheiro and Collobert 2015). A
+    row without tokens has the bias alone.
+    """
+    tokens_BTI = tokens_BTI * mask_BT[..., None]
+    following = [functional.pad(tokens_BTI, (0, 0, 0, step))[:, step:] for step in range(NEIGHBOURS)]
+    counts_B1 = mask_BT.sum(1, keepdim=True)
+    # Of a row without tokens nothing is hidden: all at minus infinity would have no gradient.
+    hidden_BT = ~mask_BT & (counts_B1 > 0)
+    heard_BTU = (torch.cat(following, -1) @ weight_US.T).masked_fill(hidden_BT[..., None], -torch.inf)
+    pooled_BU = heard_BTU.logsumexp(1) - counts_B1.clamp(min=1).log()
+    return torch.where(counts_B1 > 0, pooled_BU, 0.0) + bias_U
+
+
+class Spotter(nn.Module):
+    """The probe of an attribute that is heard at places of a recording.
+
+    Values that share words share what is learned of them, "a bit of sugar" and "a bit of milk": each word is listened
+    for on its own, anywhere, and a value is as likely as its words together.
+
+    Args:
+        values: of the attribute, without "none".
+        width: of a token.
+    """
+
+    mean_I: Tensor
+    deviation_I: Tensor
+    weight_US: Tensor
+    bias_U: Tensor
+    words_VU: Tensor
+
+    def __init__(self, values: Sequence[str], width: int) -> None:
+        super().__init__()
+        words = sorted({word for value in values for word in value.split()})
+        rows = [[False] * (1 + len(words)) for _ in range(1 + len(values))]
+        rows[0][0] = True
+        for row, value in zip(rows[1:], values, strict=True):
+            for word in value.split():
+                row[1 + words.index(word)] = True
+        self.register_buffer("words_VU", torch.tensor(rows, dtype=torch.float32), persistent=False)
+        self.register_buffer("mean_I", torch.zeros(width))
+        self.register_buffer("deviation_I", torch.ones(width))
+        self.register_buffer("weight_US", torch.zeros(1 + len(words), NEIGHBOURS * width))
+        self.register_buffer("bias_U", torch.zeros(1 + len(words)))
+
+    def standardised(self, tokens_BTI: Tensor) -> Tensor:
+        """Tokens in deviations from their mean over the training clips, without outliers."""
+        return ((tokens_BTI.float() - self.mean_I) / self.deviation_I).clamp(-OUTLIER, OUTLIER)
+
+    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Tensor:
+        """Logits of "none" and every value, ``float32[B, V]``."""
+        heard_BU = heard_anywhere(self.standardised(tokens_BTI), mask_BT, self.weight_US, self.bias_U)
+        return heard_BU @ self.words_VU.T
+
+
 class Facts(nn.Module):
     """The probes of all attributes, and the words for what they hear.
 
@@ -67,13 +131,14 @@ class Facts(nn.Module):
         spell: the language model's embeddings of a text.
 
     Raises:
-        ConfigError: if an attribute has no values, or ``only``, ``within`` or ``open`` name what is not there.
+        ConfigError: if an attribute has no values, ``only``, ``within``, ``spotted`` or ``open`` name what is not
+            there, or a spotted attribute is not read from one sequence of tokens.
     """
 
     mean_N: Tensor
     deviation_N: Tensor
-    weight_FN: Tensor
-    bias_F: Tensor
+    weight_GN: Tensor
+    bias_G: Tensor
 
     def __init__(self, config: FactsConfig, widths: Sequence[int], sequences: Sequence[bool], spell: Spell) -> None:
         super().__init__()
@@ -88,16 +153,21 @@ class Facts(nn.Module):
         for name, places in config.only.items():
             if name not in self.attributes or not set(places) <= set(config.branches):
                 raise ConfigError(f"model.facts.only names '{name}' or a branch that model.facts does not")
-        for name in (*config.within, *config.within.values(), *config.open):
+        for name in (*config.within, *config.within.values(), *config.spotted, *config.open):
             if name not in self.attributes:
                 raise ConfigError(no_such("attribute", name, self.attributes))
         self.columns = {name: [bounds[place] for place in places] for name, places in config.only.items()}
-        counts = [len(values) + 1 for values in self.attributes.values()]
-        self.spans = dict(zip(self.attributes, pairwise(accumulate(counts, initial=0)), strict=True))
+        self.spans = _spans(self.attributes)
+        self.rows = _spans({name: found for name, found in self.attributes.items() if name not in config.spotted})
+        self.spotters = nn.ModuleDict()
+        for name in config.spotted:
+            place = self.spotted_at(name)
+            self.spotters[name] = Spotter(self.attributes[name], widths[place])
         self.register_buffer("mean_N", torch.zeros(sum(sizes)))
         self.register_buffer("deviation_N", torch.ones(sum(sizes)))
-        self.register_buffer("weight_FN", torch.zeros(sum(counts), sum(sizes)))
-        self.register_buffer("bias_F", torch.zeros(sum(counts)))
+        read = sum(end - start for start, end in self.rows.values())
+        self.register_buffer("weight_GN", torch.zeros(read, sum(sizes)))
+        self.register_buffer("bias_G", torch.zeros(read))
         separator_D = spell(",").float()[0]
         self.share_2D = nn.Parameter(torch.stack([separator_D, torch.zeros_like(separator_D)]))
         for name, values in self.attributes.items():
@@ -128,10 +198,28 @@ class Facts(nn.Module):
             read_N[start:end] = True
         return read_N
 
+    def spotted_at(self, name: str) -> int:
+        """Which of the branches that are read, counted among them, a spotted attribute is heard in.
+
+        Raises:
+            ConfigError: if that is not one branch with a sequence of tokens.
+        """
+        places = [self.config.branches.index(place) for place in self.config.only.get(name, ())]
+        if len(places) != 1 or not self.sequences[places[0]]:
+            raise ConfigError(f"'{name}' in model.facts.spotted needs one branch with a sequence of tokens in only")
+        return places[0]
+
     def logits(self, tokens: Sequence[Masked]) -> Tensor:
         """Of every value of every attribute, ``float32[B, F]``; the first of each attribute is "none"."""
-        logits_BF: Tensor = self.standardised(self.read(tokens)) @ self.weight_FN.T + self.bias_F
-        return logits_BF
+        read_BG = self.standardised(self.read(tokens)) @ self.weight_GN.T + self.bias_G
+        heard = []
+        for name in self.attributes:
+            if name in self.spotters:
+                heard.append(self.spotters[name](*tokens[self.spotted_at(name)]))
+            else:
+                start, end = self.rows[name]
+                heard.append(read_BG[:, start:end])
+        return torch.cat(heard, 1)
 
     def forward(self, logits_BF: Tensor) -> Masked:
         """The prefix that tells logits: ``float32[B, P, D]`` and its mask."""
@@ -154,3 +242,9 @@ class Facts(nn.Module):
         name_BLD = getattr(self, f"{name}_name_LD").expand(len(share_BV), -1, -1)
         mask_BP = torch.cat([mask_BKL.new_ones(name_BLD.shape[:2]), mask_BKL.flatten(1)], 1)
         return torch.cat([name_BLD, values_BKLD.flatten(1, 2)], 1), mask_BP
+
+
+def _spans(attributes: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, int]]:
+    """Where the values of each attribute stand in a row, "none" before them."""
+    counts = [len(values) + 1 for values in attributes.values()]
+    return dict(zip(attributes, pairwise(accumulate(counts, initial=0)), strict=True))

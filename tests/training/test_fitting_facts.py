@@ -54,8 +54,8 @@ def test_values_come_from_the_training_clips(with_facts: Path) -> None:
     assert values_of_attributes(["instrument"], setup.train_clips[:1]) == {"instrument": ()}
 
 
-def test_probes_hear_what_they_were_fitted_on(with_facts: Path) -> None:
-    setup = set_up(with_facts)
+def test_probes_hear_what_they_were_fitted_on(read_either_way: Path) -> None:
+    setup = set_up(read_either_way)
     model = setup.model.eval()
     assert model.facts is not None
     clips = [clip for clip in setup.train_clips if clip.attributes]
@@ -65,8 +65,19 @@ def test_probes_hear_what_they_were_fitted_on(with_facts: Path) -> None:
     assert [values[place] for place in heard] == [clip.attributes["instrument"] for clip in clips]
 
 
-def test_what_every_clip_has_is_always_told(with_facts: Path) -> None:
-    setup = set_up(changed(with_facts, attributes=["event", "instrument"]))
+@pytest.fixture(params=["statistics", "tokens"])
+def read_either_way(with_facts: Path, request: pytest.FixtureRequest) -> Path:
+    """The recipe with a probe on statistics, and the one with a spotter."""
+    spotted: dict[str, Any] = {"spotted": ["instrument"], "only": {"instrument": [0]}}
+    return changed(with_facts, **spotted) if request.param == "tokens" else with_facts
+
+
+SPOTTED_TOO = {"spotted": ["event", "instrument"], "only": {"event": [0], "instrument": [0]}}
+
+
+@pytest.mark.parametrize("how", [{}, SPOTTED_TOO], ids=["statistics", "tokens"])
+def test_what_every_clip_has_is_always_told(with_facts: Path, how: dict[str, Any]) -> None:
+    setup = set_up(changed(with_facts, attributes=["event", "instrument"], **how))
     model = setup.model.eval()
     assert model.facts is not None
     event, instrument = (model.facts.spans[name][0] for name in ("event", "instrument"))
@@ -78,9 +89,9 @@ def test_what_every_clip_has_is_always_told(with_facts: Path) -> None:
         assert (logits[:, instrument] > UNMET).all()
 
 
-def test_a_clip_is_told_by_probes_that_do_not_know_its_group(with_facts: Path) -> None:
+def test_a_clip_is_told_by_probes_that_do_not_know_its_group(read_either_way: Path) -> None:
     """Another value of every clip of one fold changes nothing about what clips of that fold are told."""
-    setup = set_up(with_facts)
+    setup = set_up(read_either_way)
     caches, clips = setup.loader.caches, setup.train_clips
     folds = _folds("instrument", clips).tolist()
     held_out = folds[0]
@@ -146,17 +157,18 @@ def test_some_clips_of_an_open_attribute_are_told_by_probes_that_never_met_their
             assert ("hiss", "hum")[place] != value
 
 
-def test_what_was_fitted_is_not_fitted_again(with_facts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_fitted_is_not_fitted_again(read_either_way: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But anew, where a clip has another value."""
-    first = set_up(with_facts)
-    monkeypatch.setattr("pengi.training.facts._fit", lambda *_: pytest.fail("fitted again"))
-    second = set_up(with_facts)
+    first = set_up(read_either_way)
+    for name in ("_fit", "_fit_spotter"):
+        monkeypatch.setattr(f"pengi.training.facts.{name}", lambda *_: pytest.fail("fitted again"))
+    second = set_up(read_either_way)
     for setup in (first, second):
         assert setup.model.facts is not None
         assert setup.loader.facts is not None
     ids = [clip.id for clip in first.train_clips]
     assert torch.equal(first.loader.facts(ids), second.loader.facts(ids))  # type: ignore[misc]
-    assert torch.equal(first.model.facts.weight_FN, second.model.facts.weight_FN)  # type: ignore[union-attr]
+    assert torch.equal(first.model.facts.weight_GN, second.model.facts.weight_GN)  # type: ignore[union-attr]
     other = [*first.train_clips[:-1], first.train_clips[-1].model_copy(update={"attributes": {"instrument": "hum"}})]
     assert other != first.train_clips
     with pytest.raises(pytest.fail.Exception, match="fitted again"):
@@ -175,13 +187,13 @@ def test_a_trained_model_keeps_its_probes(with_facts: Path, tmp_path: Path) -> N
     out = train(with_facts, out=tmp_path / "run")
     model = checkpoint.load(out)
     assert model.facts is not None
-    assert model.facts.weight_FN.abs().sum() > 0
+    assert model.facts.weight_GN.abs().sum() > 0
     assert model.facts.attributes == {"instrument": ("hiss", "hum")}
 
 
-def test_a_resumed_run_goes_on_with_the_same_losses(with_facts: Path, tmp_path: Path, log_of: Any) -> None:
-    whole = train(with_facts, out=tmp_path / "whole")
-    setup = set_up(with_facts)
+def test_a_resumed_run_goes_on_with_the_same_losses(read_either_way: Path, tmp_path: Path, log_of: Any) -> None:
+    whole = train(read_either_way, out=tmp_path / "whole")
+    setup = set_up(read_either_way)
     run = Run(setup, tmp_path / "parts")
     with run.journal:
         run.align()
@@ -189,7 +201,7 @@ def test_a_resumed_run_goes_on_with_the_same_losses(with_facts: Path, tmp_path: 
             if run.step == 3:
                 run.save()
                 break
-    resumed = train(with_facts, out=tmp_path / "parts", resume=True)
+    resumed = train(read_either_way, out=tmp_path / "parts", resume=True)
     expected = log_of(whole, "loss")
     assert {step: value for step, value in log_of(resumed, "loss").items() if step > 3} == {
         step: value for step, value in expected.items() if step > 3
@@ -234,13 +246,13 @@ def test_fine_tuning_keeps_to_what_the_clips_have(with_facts: Path, tmp_path: Pa
     values = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
     del values["model"], values["alignment"]
     wanted = {"attributes": ["genre", "event", "instrument"], "only": {"genre": [0], "event": [0]}}
-    relations = {"within": {"genre": "event", "instrument": "event"}, "open": ["genre", "event"]}
+    relations = {"within": {"genre": "event", "instrument": "event"}, "open": ["genre", "event"], "spotted": ["genre"]}
     values["finetune"] = {"checkpoint": str(trained), "facts": {"branches": [0], **wanted, **relations}}
     with_facts.write_text(yaml.safe_dump(values), encoding="utf-8")
     facts = set_up(with_facts).model.config.facts
     assert facts is not None
     assert (facts.attributes, facts.only) == (("event", "instrument"), {"event": (0,)})
-    assert (facts.within, facts.open) == ({"instrument": "event"}, ("event",))
+    assert (facts.within, facts.open, facts.spotted) == ({"instrument": "event"}, ("event",), ())
 
 
 @pytest.mark.parametrize("wanted", [None, {"branches": [0], "attributes": ["genre"]}], ids=["none", "none it has"])
@@ -257,4 +269,4 @@ def test_fine_tuning_keeps_the_facts_that_are_told(
     before = checkpoint.load(trained)
     assert before.facts is not None
     assert setup.model.facts is not None
-    assert torch.equal(setup.model.facts.weight_FN, before.facts.weight_FN)
+    assert torch.equal(setup.model.facts.weight_GN, before.facts.weight_GN)

@@ -6,7 +6,9 @@ group (its speaker, its recording), and are about as often wrong as the fitted o
 may have unknown values in use (an instrument that no training clip is of), some clips are told by probes that never
 met their value: these can only be wrong, and the language model learns to look elsewhere.
 
-Shape suffixes: A clips, N statistics, F values of all attributes, V values of an attribute with "none" before them.
+Shape suffixes: A clips, C clips of a batch, N statistics, F values of all attributes, V values of an attribute with
+"none" before them, T audio tokens, I their width, U and S what a spotter listens for and what it reads at once
+(:mod:`pengi.facts`).
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save
@@ -29,19 +32,21 @@ from pengi import weights
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip
 from pengi.data.tasks import MUSIC_DOMAINS, SPEECH_DOMAINS
-from pengi.facts import Facts
-from pengi.model import PengiModel, limit_tokens
+from pengi.facts import NEIGHBOURS, Facts, Spotter, heard_anywhere
+from pengi.model import AudioBranch, PengiModel, limit_tokens
 from pengi.progress import track
 from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
 
-FORMAT = 2
+FORMAT = 3
 FOLDS = 3
 UNKNOWN_SHARE = 0.3  # of the clips: told by probes that never met their value, where values are open
 STEPS, CLIPS = 1000, 128
+SPOTTER_STEPS, SPOTTER_CLIPS, SPOTTER_STD = 600, 64, 0.01
 LR, WEIGHT_DECAY, DROPOUT = 3e-3, 0.01, 0.3
 UNMET = -30.0  # logit of a value that a probe never met: in use it would not have it
 NONE_SHARE = 0.5  # of a batch: clips that have nothing for the attribute
 READ_TOGETHER = 32
+STANDARDISED_BY = 3000  # clips, whose tokens' mean and deviation stand for those of all
 # Whoever speaks has a gender and a language, and music has instruments and a genre, where no label says which.
 UNLABELLED = {
     **dict.fromkeys(("gender", "language", "emotion"), SPEECH_DOMAINS),
@@ -85,17 +90,22 @@ def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence
     facts.mean_N.copy_(read_AN.mean(0))
     facts.deviation_N.copy_(read_AN.std(0).clamp(min=1e-3))
     kept = weights.cache_folder().parent / "probes" / f"{_key(facts, read_AN, known, seed)}.safetensors"
-    if kept.is_file():
-        fitted = load_file(kept)
-    else:
-        fitted = _fit_all(facts, facts.standardised(read_AN), known, seed)
+    if not kept.is_file():
+        logits_AF = _fit_all(facts, _listeners(model, caches, read_AN, known), known, seed)
+        fitted = {name: tensor for name, tensor in facts.state_dict().items() if name in _fitted_names(facts)}
         kept.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=kept.parent, delete=False) as partial:
-            partial.write(save(fitted))
+            partial.write(save({**fitted, "logits_AF": logits_AF}))
         Path(partial.name).replace(kept)
-    facts.weight_FN.copy_(fitted["weight_FN"])
-    facts.bias_F.copy_(fitted["bias_F"])
-    return Heard(fitted["logits_AF"], {clip.id: place for place, clip in enumerate(known)})
+    fitted = load_file(kept)
+    logits_AF = fitted.pop("logits_AF")
+    facts.load_state_dict({**facts.state_dict(), **fitted})
+    return Heard(logits_AF, {clip.id: place for place, clip in enumerate(known)})
+
+
+def _fitted_names(facts: Facts) -> set[str]:
+    """The tensors of the probes that a fit determines."""
+    return {"weight_GN", "bias_G", *(f"spotters.{name}" for name in facts.spotters.state_dict())}
 
 
 def _key(facts: Facts, read_AN: Tensor, clips: Sequence[Clip], seed: int) -> str:
@@ -103,35 +113,158 @@ def _key(facts: Facts, read_AN: Tensor, clips: Sequence[Clip], seed: int) -> str
     values = [[aspect_value(name, clip) for name in facts.spans] for clip in clips]
     about = [[clip.id, clip.group, clip.source, clip.domain] for clip in clips]
     probes = [FORMAT, FOLDS, UNKNOWN_SHARE, STEPS, CLIPS, LR, WEIGHT_DECAY, DROPOUT, NONE_SHARE, seed]
+    probes += [NEIGHBOURS, SPOTTER_STEPS, SPOTTER_CLIPS, SPOTTER_STD]
     found = hashlib.sha256(json.dumps([probes, facts.config.model_dump(), about, values]).encode())
     found.update(read_AN.numpy().data)
     return found.hexdigest()[:24]
 
 
-def _fit_all(facts: Facts, inputs_AN: Tensor, known: Sequence[Clip], seed: int) -> dict[str, Tensor]:
-    """Weights and biases of the probes, and what the others hear of each clip, from standardised statistics."""
-    logits_AF = torch.zeros(len(known), len(facts.bias_F))
-    weight_FN, bias_F = torch.zeros_like(facts.weight_FN), torch.zeros_like(facts.bias_F)
+def _fit_all(facts: Facts, listeners: Mapping[str, _Listener], known: Sequence[Clip], seed: int) -> Tensor:
+    """Fit the probes; what others, which do not know a clip's group, hear of each clip, ``float32[A, F]``."""
+    logits_AF = torch.zeros(len(known), max(end for _, end in facts.spans.values()))
+    every_A = torch.ones(len(known), dtype=torch.bool)
     for name, (start, end) in track(list(facts.spans.items()), "probes"):
-        values, read_N = facts.attributes[name], facts.read_by(name)
-        own_AN = inputs_AN[:, read_N]
-        probe = _fit(own_AN, _targets(name, values, known), seed)
-        weight_FN[start:end, read_N], bias_F[start:end] = probe.weight_VN, probe.bias_V
-        unknown_A = _unknown(name, known) if name in facts.config.open else torch.zeros(len(known), dtype=torch.bool)
+        values, listener = facts.attributes[name], listeners[name]
+        listener.keep(listener.fit(every_A, _targets(name, values, known), seed))
+        unknown_A = _unknown(name, known) if name in facts.config.open else ~every_A
         for by_value, told_A in ((False, ~unknown_A), (True, unknown_A)):
             fold_A = _value_folds(name, known) if by_value else _folds(name, known)
             for fold in range(FOLDS if bool(told_A.any()) else 0):
                 own_A, others_A = told_A & (fold_A == fold), fold_A != fold
                 others = [clip for clip, other in zip(known, others_A.tolist(), strict=True) if other]
-                probe = _fit(own_AN[others_A], _targets(name, values, others), seed + 1 + fold)
+                probe = listener.fit(others_A, _targets(name, values, others), seed + 1 + fold)
                 met = {NONE, *(aspect_value(name, clip) for clip in others)}
                 unmet_V = torch.tensor([value not in met for value in (NONE, *values)])
-                logits_CV = own_AN[own_A] @ probe.weight_VN.T + probe.bias_V
-                logits_AF[own_A, start:end] = logits_CV.masked_fill(unmet_V, UNMET)
+                logits_AF[own_A, start:end] = listener.logits(probe, own_A).masked_fill(unmet_V, UNMET)
         if not any(aspect_value(name, clip) == NONE for clip in known):
             # Label smoothing alone would leave some chance that it is absent, and hide it where the probe is unsure.
-            weight_FN[start], bias_F[start], logits_AF[:, start] = 0.0, UNMET, UNMET
-    return {"weight_FN": weight_FN, "bias_F": bias_F, "logits_AF": logits_AF}
+            listener.rule_out_none()
+            logits_AF[:, start] = UNMET
+    return logits_AF
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Weights and biases of a linear layer, on statistics or on tokens."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class _Listener(Protocol):
+    """How the probe of one attribute is fitted and what it hears, and where it is kept."""
+
+    def fit(self, rows_A: Tensor, targets: _Targets, seed: int) -> _Probe:
+        """A probe on the clips ``bool[A]``, which the targets are of."""
+
+    def logits(self, probe: _Probe, rows_A: Tensor) -> Tensor:
+        """What a probe hears of the clips ``bool[A]``: ``float32[., V]``."""
+
+    def keep(self, probe: _Probe) -> None:
+        """Make it the model's."""
+
+    def rule_out_none(self) -> None:
+        """Let the model's probe never hear that the attribute is absent."""
+
+
+@dataclass(frozen=True)
+class _OfStatistics:
+    """Probes that read statistics of a recording."""
+
+    facts: Facts
+    name: str
+    inputs_AN: Tensor
+    """Of all clips, standardised, for every attribute."""
+
+    def fit(self, rows_A: Tensor, targets: _Targets, seed: int) -> _Probe:
+        return _fit(self._read(rows_A), targets, seed)
+
+    def logits(self, probe: _Probe, rows_A: Tensor) -> Tensor:
+        return self._read(rows_A) @ probe.weight.T + probe.bias
+
+    def _read(self, rows_A: Tensor) -> Tensor:
+        return self.inputs_AN[rows_A][:, self.facts.read_by(self.name)]
+
+    def keep(self, probe: _Probe) -> None:
+        start, end = self.facts.rows[self.name]
+        self.facts.weight_GN[start:end, self.facts.read_by(self.name)] = probe.weight
+        self.facts.bias_G[start:end] = probe.bias
+
+    def rule_out_none(self) -> None:
+        start, _ = self.facts.rows[self.name]
+        self.facts.weight_GN[start], self.facts.bias_G[start] = 0.0, UNMET
+
+
+@dataclass(frozen=True)
+class _OfTokens:
+    """Probes that read every token of a recording."""
+
+    spotter: Spotter
+    tokens_ATI: Tensor
+    """Of all clips, float16, as they are."""
+    mask_AT: Tensor
+
+    def fit(self, rows_A: Tensor, targets: _Targets, seed: int) -> _Probe:
+        return _fit_spotter(self, rows_A.nonzero().flatten(), targets, seed)
+
+    def logits(self, probe: _Probe, rows_A: Tensor) -> Tensor:
+        places = torch.split(rows_A.nonzero().flatten(), READ_TOGETHER)
+        heard = [heard_anywhere(*self.read(own), probe.weight, probe.bias) for own in places]
+        return torch.cat(heard) @ self.spotter.words_VU.T if heard else torch.zeros(0, len(self.spotter.words_VU))
+
+    def read(self, places_C: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised tokens ``float32[C, T, I]`` of some clips and their mask, no longer than the longest of them."""
+        mask_CT = self.mask_AT[places_C]
+        longest = max(int(mask_CT.sum(1).max()), 1)
+        return self.spotter.standardised(self.tokens_ATI[places_C, :longest]), mask_CT[:, :longest]
+
+    def keep(self, probe: _Probe) -> None:
+        self.spotter.weight_US.copy_(probe.weight)
+        self.spotter.bias_U.copy_(probe.bias)
+
+    def rule_out_none(self) -> None:
+        self.spotter.weight_US[0], self.spotter.bias_U[0] = 0.0, UNMET
+
+
+def _listeners(
+    model: PengiModel, caches: Sequence[FeatureCache], read_AN: Tensor, clips: Sequence[Clip]
+) -> dict[str, _Listener]:
+    """How each attribute is listened for; spotters get the usual height of their tokens."""
+    facts = model.facts
+    assert facts is not None
+    inputs_AN = facts.standardised(read_AN)
+    found: dict[str, _Listener] = {}
+    tokens: dict[int, tuple[Tensor, Tensor]] = {}
+    for name in facts.attributes:
+        if name not in facts.spotters:
+            found[name] = _OfStatistics(facts, name, inputs_AN)
+            continue
+        spotter = facts.spotters[name]
+        assert isinstance(spotter, Spotter)
+        place = facts.config.branches[facts.spotted_at(name)]
+        if place not in tokens:
+            tokens[place] = _tokens(model.branches[place], caches[place], clips)
+        tokens_ATI, mask_AT = tokens[place]
+        drawn = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))[:STANDARDISED_BY]
+        heard_TI = tokens_ATI[drawn][mask_AT[drawn]].float()
+        spotter.mean_I.copy_(heard_TI.mean(0))
+        spotter.deviation_I.copy_(heard_TI.std(0).clamp(min=1e-3))
+        found[name] = _OfTokens(spotter, tokens_ATI, mask_AT)
+    return found
+
+
+@torch.no_grad()
+def _tokens(branch: AudioBranch, cache: FeatureCache, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
+    """Tokens of clips, ``float16[A, T, I]``, and their mask."""
+    most, width = branch.config.max_tokens, branch.encoder.dim
+    tokens_ATI = torch.zeros(len(clips), most, width, dtype=torch.float16)
+    mask_AT = torch.zeros(len(clips), most, dtype=torch.bool)
+    for start in range(0, len(clips), READ_TOGETHER):
+        ids = [clip.id for clip in clips[start : start + READ_TOGETHER]]
+        found_CTI, mask_CT = limit_tokens(*branch.tokens(cache.batch(ids)), most)
+        rows = slice(start, start + len(ids))
+        tokens_ATI[rows, : found_CTI.shape[1]], mask_AT[rows, : mask_CT.shape[1]] = found_CTI.half(), mask_CT
+    return tokens_ATI, mask_AT
 
 
 @torch.no_grad()
@@ -188,12 +321,6 @@ class _Targets:
     values: int
 
 
-@dataclass(frozen=True)
-class _Probe:
-    weight_VN: Tensor
-    bias_V: Tensor
-
-
 def _targets(name: str, values: Sequence[str], clips: Sequence[Clip]) -> _Targets:
     """Values and sources that many clips have are drawn more often than others, but not as much more often.
 
@@ -228,3 +355,23 @@ def _fit(inputs_AN: Tensor, targets: _Targets, seed: int) -> _Probe:
         torch.autograd.backward(loss)
         optimizer.step()
     return _Probe(weight_VN.detach(), bias_V.detach())
+
+
+def _fit_spotter(heard: _OfTokens, places_A: Tensor, targets: _Targets, seed: int) -> _Probe:
+    """A linear layer on tokens, by AdamW with dropout of its inputs, the same ones at every place of a recording."""
+    generator = torch.Generator().manual_seed(seed)
+    weight_US = (torch.randn(heard.spotter.weight_US.shape, generator=generator) * SPOTTER_STD).requires_grad_()
+    bias_U = torch.zeros(len(weight_US), requires_grad=True)
+    optimizer = torch.optim.AdamW([weight_US, bias_U], lr=LR, weight_decay=WEIGHT_DECAY)
+    for step in range(SPOTTER_STEPS):
+        optimizer.param_groups[0]["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / SPOTTER_STEPS))
+        drawn = torch.multinomial(targets.chance_A, SPOTTER_CLIPS, replacement=True, generator=generator)
+        tokens_CTI, mask_CT = heard.read(places_A[drawn])
+        kept_C1I = torch.rand(SPOTTER_CLIPS, 1, tokens_CTI.shape[2], generator=generator) >= DROPOUT
+        heard_CU = heard_anywhere(tokens_CTI * kept_C1I / (1 - DROPOUT), mask_CT, weight_US, bias_U)
+        logits_CV = heard_CU @ heard.spotter.words_VU.T
+        loss = functional.cross_entropy(logits_CV, targets.value_A[drawn], label_smoothing=LABEL_SMOOTHING)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return _Probe(weight_US.detach(), bias_U.detach())

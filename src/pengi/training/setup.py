@@ -13,7 +13,16 @@ from torch import Tensor
 from pengi import checkpoint, weights
 from pengi.config import FactsConfig, LoraConfig, ModelConfig
 from pengi.data.features import FeatureCache, cached_features
-from pengi.data.loader import SOUND_DOMAINS, DirectionClasses, Loader, Mixture, ToldWords, TrainingBatch, collate
+from pengi.data.loader import (
+    SOUND_DOMAINS,
+    DirectionClasses,
+    Loader,
+    Mixture,
+    ToldWords,
+    TrainingBatch,
+    clip_weights,
+    collate,
+)
 from pengi.data.manifest import Clip, Label, read_labels
 from pengi.data.pseudo import ClassDirections, class_labels, class_vocabulary, tags_of
 from pengi.data.sources import Source, manifest_of, read_mixture
@@ -60,7 +69,7 @@ def prepare(recipe: Recipe) -> Setup:
     if not train_clips:
         where = recipe.data.manifest or ", ".join(recipe.data.mixture or ())
         raise ManifestError(f"{where} has no clip to train on in split '{recipe.data.train_split}'")
-    train_clips = _with_attributes(train_clips, recipe.data.attributes)
+    train_clips = _ever_drawn(_with_attributes(train_clips, recipe.data.attributes), recipe)
     val_clips = [clip for clip in clips if clip.split == recipe.data.val_split]
     held_out = Source(tuple(val_clips), root)
     check_tasks(held_out, recipe.training.evaluate)
@@ -126,6 +135,14 @@ def _with_attributes(clips: Sequence[Clip], known: Mapping[str, Mapping[str, str
         if source not in sources:
             raise ConfigError(no_such("source of training clips", source, sources))
     return [clip.model_copy(update={"attributes": {**known.get(clip.source, {}), **clip.attributes}}) for clip in clips]
+
+
+def _ever_drawn(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
+    """The clips that the shares of domains and corpora leave a chance: hearing the others would be for nothing."""
+    mixture = recipe.data.mixture
+    corpora = {name: corpus.share for name, corpus in mixture.items()} if mixture else None
+    weights = clip_weights(clips, recipe.data.domains, corpora)
+    return [clip for clip, weight in zip(clips, weights, strict=True) if weight]
 
 
 def _model(
@@ -199,6 +216,7 @@ def _new_facts(config: FinetuneConfig, clips: Sequence[Clip]) -> FactsConfig | N
         "attributes": heard,
         "only": {name: places for name, places in facts.only.items() if name in heard},
         "within": {name: other for name, other in facts.within.items() if {name, other} <= {*heard}},
+        "spotted": tuple(name for name in facts.spotted if name in heard),
         "open": tuple(name for name in facts.open if name in heard),
     }
     return facts.model_copy(update=update) if heard else None
@@ -237,14 +255,19 @@ def _standardise(model: PengiModel, caches: Sequence[FeatureCache], clips: Seque
 def _mixture(recipe: Recipe) -> Mixture:
     mixture = recipe.data.mixture
     return Mixture(
-        domains=recipe.data.domains,
-        corpora={name: corpus.share for name, corpus in mixture.items()} if mixture else None,
+        domains=_above_zero(recipe.data.domains),
+        corpora=_above_zero({name: corpus.share for name, corpus in mixture.items()} if mixture else None),
         clips=recipe.training.clips,
         pairs=recipe.training.pairs,
         class_directions=recipe.data.class_directions,
         word_targets=recipe.data.word_targets,
         word_dropout=recipe.data.word_dropout,
     )
+
+
+def _above_zero(shares: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Shares of what there are clips of: :func:`_ever_drawn` leaves none of what has a share of zero."""
+    return None if shares is None else {name: share for name, share in shares.items() if share}
 
 
 @torch.no_grad()
