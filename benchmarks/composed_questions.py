@@ -23,7 +23,7 @@ import numpy as np
 from pengi import Pengi, templates
 from pengi.data.manifest import Clip, read_manifest
 from pengi.decoding import DecodeOptions
-from pengi.evaluation.statistics import bootstrap, mean_of
+from pengi.evaluation.statistics import share_right
 
 CLIPS_PER_CALL = 16
 GREEDY = DecodeOptions(beams=1, max_tokens=20)
@@ -93,7 +93,7 @@ def measure(manifest: Path, name: str, seed: int) -> dict[str, Any]:
         result["kinds"][kind] = {"n": int(rows.sum())}
         for system, right in credit.items():
             groups = [clip.id for (clip, _, _), own in zip(asked, rows, strict=True) if own]
-            interval = bootstrap(mean_of(right[rows]), groups)
+            interval = share_right(right[rows], groups)
             found = (interval.value, interval.low, interval.high)
             result["kinds"][kind][system] = [round(value, 3) for value in found]
     return result

@@ -18,9 +18,9 @@ from pengi.errors import InputError
 from pengi.evaluation import captioning, retrieving
 from pengi.evaluation.benchmarks import DERIVED, YES_NO, Benchmark
 from pengi.evaluation.items import Item
-from pengi.evaluation.metrics import Outcome, mean_recall, per_class, wilson_interval
+from pengi.evaluation.metrics import Outcome, mean_recall, per_class
 from pengi.evaluation.predicting import Row
-from pengi.evaluation.statistics import Indices, Metric, bootstrap, mean_of
+from pengi.evaluation.statistics import Indices, Metric, bootstrap, mean_of, share_right
 from pengi.evaluation.systems import embed_texts
 
 SLOW_RESAMPLES = 200
@@ -266,13 +266,9 @@ def _interval(metric: Metric, groups: Sequence[str], resamples: int | None = Non
 
 
 def _accuracy(scored: Scored) -> Json:
-    """Where all answers are right, or all wrong, resampling gives no width, and Wilson's interval is given instead."""
     assert scored.credit_N is not None
-    found = _interval(mean_of(scored.credit_N), scored.groups)
-    groups = len(set(scored.groups))
-    if found["value"] in (0.0, 1.0):
-        found["ci95"] = list(wilson_interval(round(found["value"]) * groups, groups))
-    return found
+    found = share_right(scored.credit_N, scored.groups)
+    return {"value": found.value, "ci95": found.to_list()}
 
 
 def _similarity(scored: Scored) -> Json:

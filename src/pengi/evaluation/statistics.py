@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pengi.evaluation.metrics import wilson_interval
+
 RESAMPLES = 1000
 SEED = 0
 
@@ -53,6 +55,18 @@ def bootstrap(metric: Metric, groups: Sequence[str], *, resamples: int = RESAMPL
     values_R = _resampled(metric, groups, resamples, seed)
     low, high = np.nanpercentile(values_R, [2.5, 97.5])
     return Interval(metric(np.arange(len(groups))), float(low), float(high))
+
+
+def share_right(credit: Sequence[float] | NDArray[Any], groups: Sequence[str]) -> Interval:
+    """The mean of what each answer counts, 0 to 1, by :func:`bootstrap`.
+
+    Where all answers are right, or all wrong, resampling gives no width: then Wilson's interval over groups.
+    """
+    found = bootstrap(mean_of(credit), groups)
+    if found.value not in (0.0, 1.0):
+        return found
+    independent = len(set(groups))
+    return Interval(found.value, *wilson_interval(round(found.value) * independent, independent))
 
 
 def paired_bootstrap(
