@@ -90,7 +90,9 @@ def test_pengi_base_is_the_papers_model() -> None:
 
 
 TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random"}
-TINY_FACTS = {"branches": [0], "attributes": ["event"], "only": {}, "within": {}, "open": []}
+TINY_FACTS = {
+    "branches": [0], "attributes": ["event"], "only": {"event": [0]}, "spotted": ["event"], "within": {}, "open": [],
+}  # fmt: skip
 
 
 def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[str, Any]:

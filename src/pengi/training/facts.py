@@ -209,8 +209,9 @@ class _OfTokens:
 
     def logits(self, probe: _Probe, rows_A: Tensor) -> Tensor:
         places = torch.split(rows_A.nonzero().flatten(), READ_TOGETHER)
-        heard = [heard_anywhere(*self.read(own), probe.weight, probe.bias) for own in places]
-        return torch.cat(heard) @ self.spotter.words_VU.T if heard else torch.zeros(0, len(self.spotter.words_VU))
+        # Splitting nothing gives one part, an empty one.
+        heard = [heard_anywhere(*self.read(own), probe.weight, probe.bias) for own in places if len(own)]
+        return torch.cat([torch.zeros(0, len(probe.bias)), *heard]) @ self.spotter.words_VU.T
 
     def read(self, places_C: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised tokens ``float32[C, T, I]`` of some clips and their mask, no longer than the longest of them."""
