@@ -54,7 +54,7 @@ VARIANTS: dict[str, list[str]] = {
     "no pseudo-labels": ["data.class_directions=0", "data.word_targets=0", "data.audioset_tags=false"],
     "class directions only": ["data.class_directions=0.7", "data.word_targets=0"],
     "no probes": LEARNED,
-    "probes read statistics only": ["model.facts.spotted=[]"],
+    "probes read statistics only": ["model.facts.spotted={}"],
     "prompt through MiniLM": [
         f"model.text={{encoder: all-minilm-l6-v2, max_tokens: 64, mapper: {SENTENCE}}}",
     ],
@@ -69,8 +69,8 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "no Whisper": [
         "model.facts.branches=[0, 2]",
-        "model.facts.only={instrument: [2], dynamics: [2], genre: [0]}",
-        "model.facts.spotted=[genre]",
+        "model.facts.only={instrument: [2], dynamics: [2]}",
+        "model.facts.spotted={instrument: 0, genre: 0}",
     ],
 }
 BENCHMARKS = (

@@ -1,11 +1,12 @@
-"""What the probes of a recipe hear of held-out clips, read from statistics of a recording and from every token of it.
+"""What the probes of a recipe hear of held-out clips: from statistics, from every token, and as it is told.
 
     pengi data compose --manifest ../shared/data/manifest.jsonl --ship-only --count 2400 --out runs/composed
     python benchmarks/facts.py --out results/facts.json
 
-For every attribute that the recipe spots: the share of held-out clips that have it whose likeliest value is right, with
-95 % intervals from resampling groups (Wilson's where all are right), and how often it is told of clips that have it and
-of clips that have none. Probes are fitted on the training clips alone, once in each way.
+For every attribute that the recipe spots: the share of held-out clips that have it whose likeliest value is right (one
+that no training clip has cannot be), with 95 % intervals from resampling groups (Wilson's where all are right), and how
+often it is told of clips that have it and of clips that have none. Probes are fitted on the training clips alone, once
+in each way. Statistics are read of the branches that the recipe names for them, or else of the spotted one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from pengi.config import FactsConfig
 from pengi.data.features import FeatureCache, cached_features
 from pengi.data.manifest import Clip
 from pengi.evaluation.statistics import share_right
-from pengi.facts import LEFT_OUT
 from pengi.model import PengiModel
 from pengi.training.align import NONE, aspect_value
 from pengi.training.facts import UNLABELLED, fit_facts
@@ -47,11 +47,11 @@ def measured(model: PengiModel, heard_AF: torch.Tensor, clips: Sequence[Clip], n
     """One attribute: right values, and how often it is told."""
     assert model.facts is not None
     start, end = model.facts.spans[name]
-    share_AV = heard_AF[:, start:end].softmax(-1)
+    share_AV = heard_AF[:, start:end].log_softmax(-1)
     said = [model.facts.attributes[name][place] for place in share_AV[:, 1:].argmax(1).tolist()]
-    told = (share_AV[:, 0] < LEFT_OUT).tolist()
+    told = model.facts.present(share_AV).flatten().tolist()
     true = [aspect_value(name, clip) for clip in clips]
-    has = [place for place, value in enumerate(true) if value in model.facts.attributes[name]]
+    has = [place for place, value in enumerate(true) if value != NONE]
     unknown = UNLABELLED.get(name, frozenset())
     lacks = [place for place, value in enumerate(true) if value == NONE and clips[place].domain not in unknown]
     groups = [clips[place].group or clips[place].id for place in has]
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     recipe = read_recipe(options.recipe)
-    spotted = recipe.model.facts.spotted if recipe.model and recipe.model.facts else ()
+    spotted = recipe.model.facts.spotted if recipe.model and recipe.model.facts else {}
     if not spotted:
         parser.error(f"{options.recipe} spots no attribute")
     setup = prepare(recipe)
@@ -79,10 +79,14 @@ def main() -> None:
     clips = [clip for clip in source.clips if clip.split == recipe.data.val_split]
     caches = [cached_features(clips, source.root, branch.encoder, branch.config) for branch in model.branches]
     report: dict[str, Any] = {"recipe": str(options.recipe), "attributes": {name: {} for name in spotted}}
-    assert model.config.facts is not None
+    told = model.config.facts
+    assert told is not None
+    of_spotted = {name: (place,) for name, place in spotted.items()}
+    without = {name: places for name, places in told.only.items() if name not in spotted}
     ways: dict[str, FactsConfig] = {
-        "tokens": model.config.facts,
-        "statistics": model.config.facts.model_copy(update={"spotted": ()}),
+        "statistics": told.model_copy(update={"only": {**of_spotted, **told.only}, "spotted": {}}),
+        "tokens": told.model_copy(update={"only": without}),
+        "as told": told,
     }
     for way, facts in ways.items():
         model.config = model.config.model_copy(update={"facts": facts})

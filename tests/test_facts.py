@@ -59,6 +59,13 @@ def test_what_is_more_likely_absent_is_left_out() -> None:
     assert said(built(told=1), rows) == ["wordno|", ""]
 
 
+def test_what_the_probe_is_unsure_of_is_left_out() -> None:
+    rows = logits([0.1, 0.5, 0.4], [0.1, 0.35, 0.3, 0.25])
+    assert said(built(told=1), rows) == ["kindoboe|wordno|"]
+    assert said(built(told=1, least=0.4), rows) == ["kindoboe|"]
+    assert said(built(told=1, least=0.4, within={"kind": "word"}), rows) == [""]
+
+
 def test_what_belongs_to_an_attribute_is_told_only_with_it() -> None:
     word = [0.05, 0.75, 0.1, 0.1]
     rows = torch.cat([logits([0.9, 0.05, 0.05], word), logits([0.05, 0.55, 0.4], word)])
@@ -171,7 +178,7 @@ def test_values_share_what_is_learned_of_their_words() -> None:
 
 
 def test_a_spotted_attribute_stands_in_its_place() -> None:
-    facts = built(spotted=("kind",), only={"kind": (0,)})
+    facts = built(spotted={"kind": 0})
     assert facts.weight_GN.shape == (4, 23)
     facts.bias_G.copy_(torch.tensor([3.0, 4.0, 5.0, 6.0]))
     facts.spotters["kind"].bias_U.copy_(torch.tensor([0.0, 1.0, 2.0]))  # none, harp, oboe
@@ -181,12 +188,26 @@ def test_a_spotted_attribute_stands_in_its_place() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("only", [{}, {"kind": (0, 2)}, {"kind": (2,)}], ids=["all", "two", "no sequence"])
-def test_what_is_spotted_needs_one_sequence_of_tokens(only: dict[str, tuple[int, ...]]) -> None:
-    with pytest.raises(ConfigError, match=r"'kind' in model\.facts\.spotted needs one branch"):
-        built(spotted=("kind",), only=only)
+def test_what_is_read_in_both_ways_is_told_as_their_mean() -> None:
+    """Where they contradict each other it is less sure than either."""
+    facts = built(spotted={"kind": 0}, only={"kind": (2,)})
+    assert facts.weight_GN.shape == (3 + 4, 23)
+    assert facts.read_by("kind").nonzero().flatten().tolist() == [21, 22]
+    shares = torch.tensor([[0.02, 0.95, 0.03], [0.02, 0.03, 0.95]])
+    facts.bias_G[:3] = shares[0].log() + 4.0  # logits of each way may stand anywhere
+    facts.spotters["kind"].bias_U.copy_(shares[1, [0, 2, 1]].log())  # none, harp, oboe
+    ones = torch.ones(1, 2, dtype=torch.bool)
+    logits = facts.logits([(torch.zeros(1, 2, 3), ones), (torch.zeros(1, 2, 2), ones)])[0, :3]
+    assert logits.tolist() == pytest.approx(shares.log().mean(0).tolist())
+    assert logits.softmax(-1).tolist() == pytest.approx([0.056, 0.472, 0.472], abs=1e-3)
+
+
+@pytest.mark.parametrize("branch", [1, 2], ids=["not read", "no sequence"])
+def test_what_is_spotted_needs_a_sequence_of_tokens(branch: int) -> None:
+    with pytest.raises(ConfigError, match=r"'kind' in model\.facts\.spotted needs a branch"):
+        built(spotted={"kind": branch})
 
 
 def test_what_is_spotted_must_be_an_attribute() -> None:
     with pytest.raises(ConfigError, match=r"attribute.*knd"):
-        built(spotted=("knd",))
+        built(spotted={"knd": 0})

@@ -149,16 +149,20 @@ class FactsConfig(Frozen):
     branches: tuple[int, ...] = Field(min_length=1, description="places of the audio branches that are read")
     attributes: tuple[str, ...] = Field(min_length=1, description='such as "instrument", in the order of the prefix')
     told: int = Field(2, ge=1, description="so many of an attribute's likeliest values")
+    least: float = Field(
+        0.0, ge=0, lt=1, description="share of its likeliest value below which an attribute is not told at all"
+    )
     only: dict[str, tuple[int, ...]] = Field(
-        default_factory=dict, description="attribute -> the branches that its probe reads, where those are not all"
+        default_factory=dict,
+        description="attribute -> the branches that its probe reads statistics of, where those are not all",
     )
     within: dict[str, str] = Field(
         default_factory=dict, description="attribute -> another, and it is told only where that one is"
     )
-    spotted: tuple[str, ...] = Field(
-        (),
-        description="attributes that are heard at places of a recording, such as spoken words: their probes read every "
-        "token of the one branch that `only` names, not statistics of the whole",
+    spotted: dict[str, int] = Field(
+        default_factory=dict,
+        description="attribute -> the branch whose every token its probe reads, as what is heard at places of a "
+        "recording needs; it reads statistics, too, of the branches that `only` names for it",
     )
     open: tuple[str, ...] = Field(
         (), description="attributes that in use may have values no training clip has, so that their probes are wrong"

@@ -8,11 +8,13 @@ embeddings:
     instrument  oboe (0.9)  clarinet (0.1)      word  seven (1.0)  eleven (0.0)
 
 and a language model, which has read such lists all its life, repeats what it is asked for. An attribute that is
-more likely absent is left out, and what only belongs to another one (the size of a drink) with it. The layer is fitted
-before the training (:mod:`pengi.training.facts`) and stays as it is.
+more likely absent is left out, and what only belongs to another one (the size of a drink) with it; so is one whose
+likeliest value is not likely (``least``): it may have a value that the probe does not know. The layer is fitted before
+the training (:mod:`pengi.training.facts`) and stays as it is.
 
 What is heard at some place of a recording, as a spoken word is, drowns in statistics of the whole. Its probe is a
-:class:`Spotter`: it reads every token, and the places that tell most decide.
+:class:`Spotter`: it reads every token, and the places that tell most decide. An attribute can be read in both ways: it
+is told by the mean of their log-shares, which is less sure where they disagree.
 
 Shape suffixes: B rows, T audio tokens, I token width, N statistics, V values of an attribute with "none" before them, F
 values of all attributes, G those that statistics are read for, U what a spotter listens for ("none" and words), S width
@@ -79,6 +81,11 @@ def heard_anywhere(tokens_BTI: Tensor, mask_BT: Tensor, weight_US: Tensor, bias_
     return torch.where(counts_B1 > 0, pooled_BU, 0.0) + bias_U
 
 
+def together(ways: Sequence[Tensor]) -> Tensor:
+    """What several probes hear, each ``[B, V]`` logits: as it is of one, the mean of their log-shares of more."""
+    return ways[0] if len(ways) == 1 else torch.stack([way_BV.log_softmax(-1) for way_BV in ways]).mean(0)
+
+
 class Spotter(nn.Module):
     """The probe of an attribute that is heard at places of a recording.
 
@@ -132,7 +139,7 @@ class Facts(nn.Module):
 
     Raises:
         ConfigError: if an attribute has no values, ``only``, ``within``, ``spotted`` or ``open`` name what is not
-            there, or a spotted attribute is not read from one sequence of tokens.
+            there, or an attribute is spotted in a branch that gives no sequence of tokens.
     """
 
     mean_N: Tensor
@@ -158,11 +165,15 @@ class Facts(nn.Module):
                 raise ConfigError(no_such("attribute", name, self.attributes))
         self.columns = {name: [bounds[place] for place in places] for name, places in config.only.items()}
         self.spans = _spans(self.attributes)
-        self.rows = _spans({name: found for name, found in self.attributes.items() if name not in config.spotted})
-        self.spotters = nn.ModuleDict()
-        for name in config.spotted:
-            place = self.spotted_at(name)
-            self.spotters[name] = Spotter(self.attributes[name], widths[place])
+        by_statistics = {
+            name: values
+            for name, values in self.attributes.items()
+            if name in config.only or name not in config.spotted
+        }
+        self.rows = _spans(by_statistics)
+        self.spotters = nn.ModuleDict(
+            {name: Spotter(self.attributes[name], widths[self.spotted_at(name)]) for name in config.spotted}
+        )
         self.register_buffer("mean_N", torch.zeros(sum(sizes)))
         self.register_buffer("deviation_N", torch.ones(sum(sizes)))
         read = sum(end - start for start, end in self.rows.values())
@@ -202,35 +213,42 @@ class Facts(nn.Module):
         """Which of the branches that are read, counted among them, a spotted attribute is heard in.
 
         Raises:
-            ConfigError: if that is not one branch with a sequence of tokens.
+            ConfigError: if that is not a branch with a sequence of tokens.
         """
-        places = [self.config.branches.index(place) for place in self.config.only.get(name, ())]
-        if len(places) != 1 or not self.sequences[places[0]]:
-            raise ConfigError(f"'{name}' in model.facts.spotted needs one branch with a sequence of tokens in only")
-        return places[0]
+        branch = self.config.spotted[name]
+        place = self.config.branches.index(branch) if branch in self.config.branches else None
+        if place is None or not self.sequences[place]:
+            raise ConfigError(f"'{name}' in model.facts.spotted needs a branch that is read and has many tokens")
+        return place
 
     def logits(self, tokens: Sequence[Masked]) -> Tensor:
         """Of every value of every attribute, ``float32[B, F]``; the first of each attribute is "none"."""
         read_BG = self.standardised(self.read(tokens)) @ self.weight_GN.T + self.bias_G
         heard = []
         for name in self.attributes:
-            if name in self.spotters:
-                heard.append(self.spotters[name](*tokens[self.spotted_at(name)]))
-            else:
+            ways = []
+            if name in self.rows:
                 start, end = self.rows[name]
-                heard.append(read_BG[:, start:end])
+                ways.append(read_BG[:, start:end])
+            if name in self.spotters:
+                ways.append(self.spotters[name](*tokens[self.spotted_at(name)]))
+            heard.append(together(ways))
         return torch.cat(heard, 1)
 
     def forward(self, logits_BF: Tensor) -> Masked:
         """The prefix that tells logits: ``float32[B, P, D]`` and its mask."""
         shares = {name: logits_BF[:, start:end].log_softmax(-1) for name, (start, end) in self.spans.items()}
-        present = {name: share_BV[:, :1].exp() < LEFT_OUT for name, share_BV in shares.items()}
+        present = {name: self.present(share_BV) for name, share_BV in shares.items()}
         told = []
         for name, share_BV in shares.items():
             told_B1 = present[name] & present[self.config.within.get(name, name)]
             values, mask = self._tell(name, share_BV)
             told.append((values, mask & told_B1))
         return torch.cat([values for values, _ in told], 1), torch.cat([mask for _, mask in told], 1)
+
+    def present(self, share_BV: Tensor) -> Tensor:
+        """Of log-shares, whether there is a value to be told, ``bool[B, 1]``: likely there, and likely that one."""
+        return (share_BV[:, :1].exp() < LEFT_OUT) & (share_BV[:, 1:].amax(1, keepdim=True).exp() >= self.config.least)
 
     def _tell(self, name: str, share_BV: Tensor) -> Masked:
         """One attribute: its name, then its likeliest values, each with an embedding that tells its log-share."""

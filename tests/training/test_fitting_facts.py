@@ -54,8 +54,8 @@ def test_values_come_from_the_training_clips(with_facts: Path) -> None:
     assert values_of_attributes(["instrument"], setup.train_clips[:1]) == {"instrument": ()}
 
 
-def test_probes_hear_what_they_were_fitted_on(read_either_way: Path) -> None:
-    setup = set_up(read_either_way)
+def test_probes_hear_what_they_were_fitted_on(read_each_way: Path) -> None:
+    setup = set_up(read_each_way)
     model = setup.model.eval()
     assert model.facts is not None
     clips = [clip for clip in setup.train_clips if clip.attributes]
@@ -65,17 +65,21 @@ def test_probes_hear_what_they_were_fitted_on(read_either_way: Path) -> None:
     assert [values[place] for place in heard] == [clip.attributes["instrument"] for clip in clips]
 
 
-@pytest.fixture(params=["statistics", "tokens"])
-def read_either_way(with_facts: Path, request: pytest.FixtureRequest) -> Path:
-    """The recipe with a probe on statistics, and the one with a spotter."""
-    spotted: dict[str, Any] = {"spotted": ["instrument"], "only": {"instrument": [0]}}
-    return changed(with_facts, **spotted) if request.param == "tokens" else with_facts
+WAYS: dict[str, dict[str, Any]] = {
+    "statistics": {},
+    "tokens": {"spotted": {"event": 0, "instrument": 0}},
+    "both": {"spotted": {"event": 0, "instrument": 0}, "only": {"event": [0], "instrument": [0]}},
+}
 
 
-SPOTTED_TOO = {"spotted": ["event", "instrument"], "only": {"event": [0], "instrument": [0]}}
+@pytest.fixture(params=WAYS)
+def read_each_way(with_facts: Path, request: pytest.FixtureRequest) -> Path:
+    """The recipe with a probe on statistics, the one with a spotter, and the one with both."""
+    own = {what: {"instrument": named["instrument"]} for what, named in WAYS[request.param].items()}
+    return changed(with_facts, **own)
 
 
-@pytest.mark.parametrize("how", [{}, SPOTTED_TOO], ids=["statistics", "tokens"])
+@pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
 def test_what_every_clip_has_is_always_told(with_facts: Path, how: dict[str, Any]) -> None:
     setup = set_up(changed(with_facts, attributes=["event", "instrument"], **how))
     model = setup.model.eval()
@@ -85,13 +89,13 @@ def test_what_every_clip_has_is_always_told(with_facts: Path, how: dict[str, Any
     heard = model.fact_logits(model.audio_tokens([cache.batch(ids) for cache in setup.loader.caches]))
     assert setup.loader.facts is not None
     for logits in (heard, setup.loader.facts(ids)):
-        assert (logits[:, event] == UNMET).all()
+        assert (logits[:, event] <= UNMET).all()
         assert (logits[:, instrument] > UNMET).all()
 
 
-def test_a_clip_is_told_by_probes_that_do_not_know_its_group(read_either_way: Path) -> None:
+def test_a_clip_is_told_by_probes_that_do_not_know_its_group(read_each_way: Path) -> None:
     """Another value of every clip of one fold changes nothing about what clips of that fold are told."""
-    setup = set_up(read_either_way)
+    setup = set_up(read_each_way)
     caches, clips = setup.loader.caches, setup.train_clips
     folds = _folds("instrument", clips).tolist()
     held_out = folds[0]
@@ -157,12 +161,12 @@ def test_some_clips_of_an_open_attribute_are_told_by_probes_that_never_met_their
             assert ("hiss", "hum")[place] != value
 
 
-def test_what_was_fitted_is_not_fitted_again(read_either_way: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_fitted_is_not_fitted_again(read_each_way: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But anew, where a clip has another value."""
-    first = set_up(read_either_way)
+    first = set_up(read_each_way)
     for name in ("_fit", "_fit_spotter"):
         monkeypatch.setattr(f"pengi.training.facts.{name}", lambda *_: pytest.fail("fitted again"))
-    second = set_up(read_either_way)
+    second = set_up(read_each_way)
     for setup in (first, second):
         assert setup.model.facts is not None
         assert setup.loader.facts is not None
@@ -191,9 +195,9 @@ def test_a_trained_model_keeps_its_probes(with_facts: Path, tmp_path: Path) -> N
     assert model.facts.attributes == {"instrument": ("hiss", "hum")}
 
 
-def test_a_resumed_run_goes_on_with_the_same_losses(read_either_way: Path, tmp_path: Path, log_of: Any) -> None:
-    whole = train(read_either_way, out=tmp_path / "whole")
-    setup = set_up(read_either_way)
+def test_a_resumed_run_goes_on_with_the_same_losses(read_each_way: Path, tmp_path: Path, log_of: Any) -> None:
+    whole = train(read_each_way, out=tmp_path / "whole")
+    setup = set_up(read_each_way)
     run = Run(setup, tmp_path / "parts")
     with run.journal:
         run.align()
@@ -201,7 +205,7 @@ def test_a_resumed_run_goes_on_with_the_same_losses(read_either_way: Path, tmp_p
             if run.step == 3:
                 run.save()
                 break
-    resumed = train(read_either_way, out=tmp_path / "parts", resume=True)
+    resumed = train(read_each_way, out=tmp_path / "parts", resume=True)
     expected = log_of(whole, "loss")
     assert {step: value for step, value in log_of(resumed, "loss").items() if step > 3} == {
         step: value for step, value in expected.items() if step > 3
@@ -246,13 +250,17 @@ def test_fine_tuning_keeps_to_what_the_clips_have(with_facts: Path, tmp_path: Pa
     values = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
     del values["model"], values["alignment"]
     wanted = {"attributes": ["genre", "event", "instrument"], "only": {"genre": [0], "event": [0]}}
-    relations = {"within": {"genre": "event", "instrument": "event"}, "open": ["genre", "event"], "spotted": ["genre"]}
+    relations = {
+        "within": {"genre": "event", "instrument": "event"},
+        "open": ["genre", "event"],
+        "spotted": {"genre": 0},
+    }
     values["finetune"] = {"checkpoint": str(trained), "facts": {"branches": [0], **wanted, **relations}}
     with_facts.write_text(yaml.safe_dump(values), encoding="utf-8")
     facts = set_up(with_facts).model.config.facts
     assert facts is not None
     assert (facts.attributes, facts.only) == (("event", "instrument"), {"event": (0,)})
-    assert (facts.within, facts.open, facts.spotted) == ({"instrument": "event"}, ("event",), ())
+    assert (facts.within, facts.open, facts.spotted) == ({"instrument": "event"}, ("event",), {})
 
 
 @pytest.mark.parametrize("wanted", [None, {"branches": [0], "attributes": ["genre"]}], ids=["none", "none it has"])

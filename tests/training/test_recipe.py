@@ -91,7 +91,7 @@ def test_pengi_base_is_the_papers_model() -> None:
 
 TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random"}
 TINY_FACTS = {
-    "branches": [0], "attributes": ["event"], "only": {"event": [0]}, "spotted": ["event"], "within": {}, "open": [],
+    "branches": [0], "attributes": ["event"], "only": {"event": [0]}, "spotted": {"event": 0}, "within": {}, "open": [],
 }  # fmt: skip
 
 

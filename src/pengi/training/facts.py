@@ -32,7 +32,7 @@ from pengi import weights
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip
 from pengi.data.tasks import MUSIC_DOMAINS, SPEECH_DOMAINS
-from pengi.facts import NEIGHBOURS, Facts, Spotter, heard_anywhere
+from pengi.facts import NEIGHBOURS, Facts, Spotter, heard_anywhere, together
 from pengi.model import AudioBranch, PengiModel, limit_tokens
 from pengi.progress import track
 from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
@@ -119,26 +119,29 @@ def _key(facts: Facts, read_AN: Tensor, clips: Sequence[Clip], seed: int) -> str
     return found.hexdigest()[:24]
 
 
-def _fit_all(facts: Facts, listeners: Mapping[str, _Listener], known: Sequence[Clip], seed: int) -> Tensor:
+def _fit_all(facts: Facts, listeners: Mapping[str, Sequence[_Listener]], known: Sequence[Clip], seed: int) -> Tensor:
     """Fit the probes; what others, which do not know a clip's group, hear of each clip, ``float32[A, F]``."""
     logits_AF = torch.zeros(len(known), max(end for _, end in facts.spans.values()))
     every_A = torch.ones(len(known), dtype=torch.bool)
     for name, (start, end) in track(list(facts.spans.items()), "probes"):
-        values, listener = facts.attributes[name], listeners[name]
-        listener.keep(listener.fit(every_A, _targets(name, values, known), seed))
+        values, ways = facts.attributes[name], listeners[name]
+        for listener in ways:
+            listener.keep(listener.fit(every_A, _targets(name, values, known), seed))
         unknown_A = _unknown(name, known) if name in facts.config.open else ~every_A
         for by_value, told_A in ((False, ~unknown_A), (True, unknown_A)):
             fold_A = _value_folds(name, known) if by_value else _folds(name, known)
             for fold in range(FOLDS if bool(told_A.any()) else 0):
                 own_A, others_A = told_A & (fold_A == fold), fold_A != fold
                 others = [clip for clip, other in zip(known, others_A.tolist(), strict=True) if other]
-                probe = listener.fit(others_A, _targets(name, values, others), seed + 1 + fold)
+                targets = _targets(name, values, others)
+                heard = [way.logits(way.fit(others_A, targets, seed + 1 + fold), own_A) for way in ways]
                 met = {NONE, *(aspect_value(name, clip) for clip in others)}
                 unmet_V = torch.tensor([value not in met for value in (NONE, *values)])
-                logits_AF[own_A, start:end] = listener.logits(probe, own_A).masked_fill(unmet_V, UNMET)
+                logits_AF[own_A, start:end] = together(heard).masked_fill(unmet_V, UNMET)
         if not any(aspect_value(name, clip) == NONE for clip in known):
             # Label smoothing alone would leave some chance that it is absent, and hide it where the probe is unsure.
-            listener.rule_out_none()
+            for listener in ways:
+                listener.rule_out_none()
             logits_AF[:, start] = UNMET
     return logits_AF
 
@@ -152,7 +155,7 @@ class _Probe:
 
 
 class _Listener(Protocol):
-    """How the probe of one attribute is fitted and what it hears, and where it is kept."""
+    """One of the ways in which an attribute is heard: how a probe is fitted, what it hears, and where it is kept."""
 
     def fit(self, rows_A: Tensor, targets: _Targets, seed: int) -> _Probe:
         """A probe on the clips ``bool[A]``, which the targets are of."""
@@ -229,18 +232,16 @@ class _OfTokens:
 
 def _listeners(
     model: PengiModel, caches: Sequence[FeatureCache], read_AN: Tensor, clips: Sequence[Clip]
-) -> dict[str, _Listener]:
-    """How each attribute is listened for; spotters get the usual height of their tokens."""
+) -> dict[str, list[_Listener]]:
+    """The ways in which each attribute is heard; spotters get the usual height of their tokens."""
     facts = model.facts
     assert facts is not None
     inputs_AN = facts.standardised(read_AN)
-    found: dict[str, _Listener] = {}
+    found: dict[str, list[_Listener]] = {name: [] for name in facts.attributes}
+    for name in facts.rows:
+        found[name].append(_OfStatistics(facts, name, inputs_AN))
     tokens: dict[int, tuple[Tensor, Tensor]] = {}
-    for name in facts.attributes:
-        if name not in facts.spotters:
-            found[name] = _OfStatistics(facts, name, inputs_AN)
-            continue
-        spotter = facts.spotters[name]
+    for name, spotter in facts.spotters.items():
         assert isinstance(spotter, Spotter)
         place = facts.config.branches[facts.spotted_at(name)]
         if place not in tokens:
@@ -250,7 +251,7 @@ def _listeners(
         heard_TI = tokens_ATI[drawn][mask_AT[drawn]].float()
         spotter.mean_I.copy_(heard_TI.mean(0))
         spotter.deviation_I.copy_(heard_TI.std(0).clamp(min=1e-3))
-        found[name] = _OfTokens(spotter, tokens_ATI, mask_AT)
+        found[name].append(_OfTokens(spotter, tokens_ATI, mask_AT))
     return found
 
 

@@ -216,7 +216,7 @@ def _new_facts(config: FinetuneConfig, clips: Sequence[Clip]) -> FactsConfig | N
         "attributes": heard,
         "only": {name: places for name, places in facts.only.items() if name in heard},
         "within": {name: other for name, other in facts.within.items() if {name, other} <= {*heard}},
-        "spotted": tuple(name for name in facts.spotted if name in heard),
+        "spotted": {name: place for name, place in facts.spotted.items() if name in heard},
         "open": tuple(name for name in facts.open if name in heard),
     }
     return facts.model_copy(update=update) if heard else None
