@@ -47,9 +47,9 @@ C = 0.1  # inverse strength of regularisation, that of `pengi probe`
 OVER_TIME = 3  # of the statistics: mean, maximum, deviation
 HEADER = """# Beside what needs no language model
 
-Share of right answers on validation clips, with 95 % intervals. *YAMNet + MiniLM* is `yamnet-match`; the probe is a logistic
-regression on mean, maximum and deviation over time of stock YAMNet's embeddings, fitted on so many training clips that
-have one of so many of the labels. Made by
+Share of right answers on validation clips, with 95 % intervals. *YAMNet + MiniLM* is `yamnet-match`; the probe is a
+logistic regression on mean, maximum and deviation over time of stock YAMNet's embeddings, fitted on so many training
+clips that have one of so many of the labels. Made by
 
     pengi eval --suite local --manifest ../shared/data/manifest.jsonl --out runs/local
     python benchmarks/baselines.py runs/local --manifest ../shared/data/manifest.jsonl --out results/baselines
