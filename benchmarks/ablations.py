@@ -55,6 +55,7 @@ VARIANTS: dict[str, list[str]] = {
     "class directions only": ["data.class_directions=0.7", "data.word_targets=0"],
     "no probes": LEARNED,
     "probes read statistics only": ["model.facts.spotted={}"],
+    "mentions not listened for": ["model.mentions=null"],
     "prompt through MiniLM": [
         f"model.text={{encoder: all-minilm-l6-v2, max_tokens: 64, mapper: {SENTENCE}}}",
     ],
@@ -69,7 +70,7 @@ VARIANTS: dict[str, list[str]] = {
     ],
     "no Whisper": [
         "model.facts.branches=[0, 2]",
-        "model.facts.only={instrument: [2], dynamics: [2]}",
+        "model.facts.only={instrument: [2], dynamics: [2], count: [0], kinds: [0]}",
         "model.facts.spotted={instrument: 0, genre: 0}",
     ],
 }

@@ -33,6 +33,12 @@ FORMS: dict[str, dict[str, Any]] = {
     "text encoder": {"text": SENTENCE_TEXT},
     "prompt through a transformer": {"text": {"mapper": TRANSFORMER}},
     "few tokens": {"audio": [{**BRANCH, "max_tokens": 2}]},
+    "mentions": {
+        "audio": [
+            {**BRANCH, "trained": False, "mapper": {"kind": "words", "tokens": 2, "words": {"dog": 0, "rain": 1}}}
+        ],
+        "mentions": {"branch": 0},
+    },
 }
 
 
@@ -44,10 +50,14 @@ def expected_losses(
     losses = []
     for clip, prompt, target in examples:
         waveform = torch.from_numpy(waveforms[clip])[None]
-        parts = []
+        parts, heard = [], []
         for branch in model.branches:
             tokens, mask = branch.encoder(waveform, torch.tensor([waveform.shape[1]]))
-            parts.append(branch.mapper(*limit_tokens(tokens, mask, branch.config.max_tokens))[0])
+            heard.append((tokens, mask))
+            prefix, told = branch.mapper(*limit_tokens(tokens, mask, branch.config.max_tokens))
+            parts.append(prefix[told][None])
+        for mentioned, told in model.tell_mentions(model.listen(heard), [prompt]):
+            parts.append(mentioned[told][None])
         if model.text_encoder is not None:
             embedding = model.text_encoder.embed([prompt])[:, None]
         else:
@@ -109,6 +119,10 @@ def test_gradients_reach_mappers_and_trained_layers_and_nothing_frozen(form: str
         expected |= {f"audio.{index}.mapper.{name}" for name, _ in branch.mapper.named_parameters()}
         layers = range(branch.config.frozen_layers, len(branch.encoder.conv)) if branch.config.trained else ()
         expected |= {f"audio.{index}.encoder.conv.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    if model.mentions is not None:
+        expected |= {"mentions.told_D", "mentions.measured_FD"}
+        # They learn from the warm start's loss.
+        expected -= {"audio.0.mapper.scale_V", "audio.0.mapper.bias_V"}
     assert reached == expected
     assert all(value.grad is None for value in model.language_model.parameters())
 

@@ -172,6 +172,22 @@ class FactsConfig(Frozen):
     )
 
 
+class MentionsConfig(Frozen):
+    """Words of a prompt that a branch of words listens for (pengi.mentions)."""
+
+    branch: int = Field(ge=0, description="place of the audio branch whose mapper is of kind words")
+    most: int = Field(3, ge=1, description="so many of the words that a prompt mentions are told, its first ones")
+    labels: float = Field(
+        0.0,
+        ge=0,
+        description="where labels are chosen from: weight of how much of each is heard, beside its likelihood",
+    )
+    phrases: dict[str, str] = Field(
+        default_factory=dict,
+        description='how else a word may be mentioned, "someone snoring" -> "snoring"; training fills it in',
+    )
+
+
 class LoraConfig(Frozen):
     """Low-rank adapters (Hu et al. 2021) beside the language model's linear layers, whose own weights stay frozen."""
 
@@ -201,6 +217,7 @@ class ModelConfig(Frozen):
     name: str
     audio: tuple[AudioBranchConfig, ...] = Field(min_length=1)
     facts: FactsConfig | None = None
+    mentions: MentionsConfig | None = None
     text: TextBranchConfig
     language_model: LanguageModelConfig
     frozen_sha256: dict[str, str] = Field(

@@ -276,11 +276,11 @@ class Pengi:
         return self._each(audio, answer, on_error)
 
     def embed(self, audio: Any, *, on_error: OnError = "raise") -> Any:
-        """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch, each of length
-        1, one behind the other."""
+        """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch (of class logits
+        what is near their maximum), each of length 1, one behind the other."""
 
         def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
-            return [_embedding(recording) for recording in encoded]
+            return [self._embedding(recording) for recording in encoded]
 
         return self._each(audio, answer, on_error)
 
@@ -457,6 +457,14 @@ class Pengi:
 
         return [outcome(place, source) for place, source in enumerate(sources)]
 
+    def _embedding(self, recording: Encoded) -> NDArray[np.float32]:
+        parts = [
+            torch.nn.functional.normalize(branch.summary(_padded([tokens_TD]))[0], dim=0)
+            for branch, tokens_TD in zip(self.model.branches, recording.tokens, strict=True)
+        ]
+        vector_D: NDArray[np.float32] = (torch.cat(parts) / math.sqrt(len(parts))).cpu().numpy()
+        return vector_D
+
     def _check_length(self, prompt: str, what: str) -> None:
         """Refuse what would be cut: an answer to half a question is worse than none."""
         most = self.model.config.text.max_tokens
@@ -474,11 +482,13 @@ class Pengi:
             rows.append([tokens_TD[mask_T] for tokens_TD, mask_T in zip(tokens_BTD, mask_BT, strict=True)])
         return list(zip(*rows, strict=True))
 
-    def _audio_prefix(self, encoded: Sequence[Encoded]) -> Masked:
+    def _tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:
+        """Audio tokens of every branch, padded to those of the longest recording."""
         branches = range(len(self.model.branches))
-        return self.model.audio_prefix(
-            [_padded([recording.tokens[index] for recording in encoded]) for index in branches]
-        )
+        return [_padded([recording.tokens[index] for recording in encoded]) for index in branches]
+
+    def _audio_prefix(self, encoded: Sequence[Encoded]) -> Masked:
+        return self.model.audio_prefix(self._tokens(encoded))
 
     def _prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
         model = self.model
@@ -493,7 +503,8 @@ class Pengi:
 
     def _prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()) -> Masked:
         """p = concat(m1(a), m2(g)), and behind it the language model's embeddings of extra text."""
-        parts = [self._audio_prefix(encoded), self._prompt_prefix(prompts)]
+        heard = self.model.listen(self._tokens(encoded))
+        parts = [self._audio_prefix(encoded), *self.model.tell_mentions(heard, prompts), self._prompt_prefix(prompts)]
         if any(extra):
             lm = self.model.language_model
             ids = [torch.tensor(lm.encode(text), dtype=torch.long, device=self.device) for text in extra]
@@ -566,7 +577,8 @@ class Pengi:
         prefix_BPD, mask_BP = self._prefix(encoded, [prompt] * len(encoded))
         lm = self.model.language_model
         scores = score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id)
-        return scores.mean_BL, scores.total_BL
+        heard = self.model.labels_heard(self._tokens(encoded), labels)
+        return scores.mean_BL + heard, scores.total_BL + heard
 
     def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         trie = LabelTrie(self._label_ids(labels), self.model.language_model.end_id)
@@ -682,12 +694,6 @@ def _for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
     if len(given) != count:
         raise InputError(f"{len(given)} {what} were given for {count} recordings; give one for all or one for each")
     return list(given)
-
-
-def _embedding(recording: Encoded) -> NDArray[np.float32]:
-    parts = [torch.nn.functional.normalize(tokens_TD.mean(0), dim=0) for tokens_TD in recording.tokens]
-    vector_D: NDArray[np.float32] = (torch.cat(parts) / math.sqrt(len(parts))).cpu().numpy()
-    return vector_D
 
 
 def _probability(hypothesis: Hypothesis) -> float:

@@ -68,6 +68,19 @@ def masked_mean(tokens_BTI: Tensor, mask_BT: Tensor) -> Tensor:
     return mean_BI
 
 
+def near_maximum(logits_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+    """Pool logits over time to ``float32[B, C]``: the logarithm of the mean of e to the logit over real tokens.
+
+    Near the maximum, yet independent of the length. A plain mean would drown a sound that fills one second of five in
+    the silence around it. A row without tokens has zeros.
+    """
+    counts_B1 = mask_BT.sum(1, keepdim=True)
+    # Of a row without tokens nothing is hidden: all at minus infinity would have no gradient.
+    hidden_BT = ~mask_BT & (counts_B1 > 0)
+    pooled_BC = logits_BTC.float().masked_fill(hidden_BT[..., None], -math.inf).logsumexp(1)
+    return torch.where(counts_B1 > 0, pooled_BC - counts_B1.clamp(min=1).log(), 0.0)
+
+
 class _Constants(nn.Module):
     """Learned embeddings in front of a sequence: they tell a frozen language model what form of answer is wanted."""
 
@@ -177,7 +190,8 @@ class WordsMapper(Mapper):
     """What a classifier hears, told in words: its likeliest words, spelled in the language model's own embeddings.
 
     A frozen language model has read such lists all its life, so it can repeat a word that no training clip stood for.
-    Standardised class logits z, pooled over the tokens to near their maximum, are weighed for each word on its own:
+    Class logits, pooled over the tokens to near their maximum and standardised to z, are weighed for each word on its
+    own:
 
         u_v = sharpness * (scale_v * z_class(v) + bias_v)        scale and bias are learned
 
@@ -216,7 +230,7 @@ class WordsMapper(Mapper):
         self.share_2D = nn.Parameter(torch.stack([separator_D, torch.zeros_like(separator_D)]))
 
     def standardise(self, logits_NI: Tensor) -> None:
-        """Take mean and deviation of every class from the logits of N clips, at least two.
+        """Take mean and deviation of every class from the pooled logits of N clips, at least two.
 
         A class whose logit is always the same tells nothing, and is never unusual.
         """
@@ -225,14 +239,13 @@ class WordsMapper(Mapper):
 
     def word_logits(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Tensor:
         """u of every word, ``float32[B, V]``; of a row without tokens, zeros."""
-        z_BTI = (tokens_BTI.float() - self.mean_I) / self.deviation_I
-        counts_B1 = mask_BT.sum(1, keepdim=True)
-        # Of a row without tokens nothing is hidden: all at minus infinity would have no gradient.
-        hidden_BT = ~mask_BT & (counts_B1 > 0)
-        pooled_BI = z_BTI.masked_fill(hidden_BT[..., None], -math.inf).logsumexp(1) - counts_B1.clamp(min=1).log()
-        heard_BV = pooled_BI[:, self.classes_V]
-        u_BV = self.sharpness * (self.scale_V * heard_BV + self.bias_V)
-        return torch.where(counts_B1 > 0, u_BV.masked_fill(heard_BV == UNHEARD, -math.inf), 0.0)
+        return torch.where(mask_BT.any(1, keepdim=True), self.weighed(near_maximum(tokens_BTI, mask_BT)), 0.0)
+
+    def weighed(self, logits_xI: Tensor) -> Tensor:
+        """u of every word, ``float32[..., V]``, of class logits, pooled ones or those of one token."""
+        heard_xV = ((logits_xI.float() - self.mean_I) / self.deviation_I)[..., self.classes_V]
+        u_xV = self.sharpness * (self.scale_V * heard_xV + self.bias_V)
+        return u_xV.masked_fill(heard_xV == UNHEARD, -math.inf)
 
     @torch.no_grad()
     def likeliest(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pengi.config import AudioBranchConfig, FactsConfig, ModelConfig
+from pengi.config import AudioBranchConfig, FactsConfig, MentionsConfig, ModelConfig
 from pengi.encoders import AudioEncoder
 from pengi.encoders.base import Augment
 from pengi.errors import ConfigError
 from pengi.facts import Facts
 from pengi.language_model import DecoderState, LanguageModel
-from pengi.mapper import Mapper, build_mapper, masked_mean
+from pengi.mapper import Mapper, WordsMapper, build_mapper, masked_mean, near_maximum
+from pengi.mentions import Heard, Mentions
 from pengi.projection import Projection
 from pengi.text_encoder import TextEncoder
 
@@ -113,6 +114,25 @@ class AudioBranch(nn.Module):
         with torch.no_grad():
             return self.encoder.tokens(values, mask), mask
 
+    def limited(self, tokens: Masked) -> Masked:
+        """Tokens averaged in time to ``max_tokens`` at most."""
+        return limit_tokens(*tokens, self.config.max_tokens)
+
+    def summary(self, tokens: Masked) -> Tensor:
+        """One vector ``float[B, I]`` for a row of tokens: their mean, or of class logits those near their maximum."""
+        return near_maximum(*tokens) if isinstance(self.mapper, WordsMapper) else masked_mean(*tokens)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether probes read a sequence of its tokens: of words, and where a window is one token, they do not."""
+        return self.encoder.token_s < self.config.window_s and not isinstance(self.mapper, WordsMapper)
+
+    def probed(self, tokens: Masked) -> Masked:
+        """What probes read of audio tokens: the tokens, averaged in time to ``max_tokens`` at most, or one summary."""
+        if self.sequential:
+            return self.limited(tokens)
+        return self.summary(tokens)[:, None], tokens[1].any(1, keepdim=True)
+
     def embeddings(self, tokens: Masked) -> Masked:
         """What the mapper reads: audio tokens, projected if there is a projection.
 
@@ -147,6 +167,7 @@ class PengiModel(nn.Module):
         branches = zip(config.audio, encoders, strict=True)
         self.audio = nn.ModuleList(AudioBranch(branch, encoder, language_model) for branch, encoder in branches)
         self.facts = self._build_facts(config.facts) if config.facts else None
+        self.mentions = Mentions(config.mentions, self._mapper_of_words(config.mentions)) if config.mentions else None
         if config.text.projection is not None and text_encoder is None:
             raise ConfigError("a text projection needs a text encoder")
         text_dim = text_encoder.dim if text_encoder else dim
@@ -163,9 +184,16 @@ class PengiModel(nn.Module):
         return Facts(
             config,
             [branch.encoder.dim for branch in read],
-            [branch.encoder.token_s < branch.config.window_s for branch in read],
+            [branch.sequential for branch in read],
             self.language_model.spell,
         )
+
+    def _mapper_of_words(self, config: MentionsConfig) -> WordsMapper:
+        """The mapper that knows the words which prompts mention."""
+        mapper = self.branches[config.branch].mapper if config.branch < len(self.branches) else None
+        if not isinstance(mapper, WordsMapper):
+            raise ConfigError(f"mentions are listened for by branch {config.branch}, but there is no branch of words")
+        return mapper
 
     def tell(self, config: FactsConfig) -> None:
         """Tell other facts from now on, by probes that are still to be fitted; how a share is told stays as it is.
@@ -195,10 +223,11 @@ class PengiModel(nn.Module):
     def map_audio(self, tokens: Sequence[Masked]) -> list[Masked]:
         """What the mapper of each branch makes of its audio tokens: ``float[A, P_i, D]``.
 
-        Of audio longer than a branch was made for, the tokens are averaged in time to ``max_tokens``.
+        Of audio longer than a branch was made for, the tokens are averaged in time to ``max_tokens``. Words are found
+        in all of them: an average would hide what is short.
         """
         return [
-            branch.prefix(limit_tokens(*masked, branch.config.max_tokens))
+            branch.prefix(masked if isinstance(branch.mapper, WordsMapper) else branch.limited(masked))
             for branch, masked in zip(self.branches, tokens, strict=True)
         ]
 
@@ -206,9 +235,7 @@ class PengiModel(nn.Module):
         """What the probes of :attr:`facts`, which there must be, hear in the audio tokens of all branches."""
         assert self.facts is not None
         places = self.facts.config.branches
-        return self.facts.logits(
-            [limit_tokens(*tokens[place], self.branches[place].config.max_tokens) for place in places]
-        )
+        return self.facts.logits([self.branches[place].probed(tokens[place]) for place in places])
 
     def tell_facts(self, tokens: Sequence[Masked], heard_AF: Tensor | None = None) -> list[Masked]:
         """The prefix of :attr:`facts`, or nothing if the model has none; ``heard_AF`` takes the place of its probes."""
@@ -240,9 +267,31 @@ class PengiModel(nn.Module):
         prefix: Masked = self.text_mapper(*self.prompt_embeddings(prompts))
         return prefix
 
+    def listen(self, tokens: Sequence[Masked]) -> Heard | None:
+        """How much of every word that a prompt may mention is heard; none if the model does not listen for them."""
+        if self.mentions is None:
+            return None
+        place = self.mentions.config.branch
+        mapper = self._mapper_of_words(self.mentions.config)
+        return self.mentions.listen(mapper, tokens[place], self.branches[place].limited(tokens[place]))
+
+    def tell_mentions(self, heard: Heard | None, prompts: Sequence[str]) -> list[Masked]:
+        """What stands in front of prompts, one for each recording; nothing if the model listens for no words."""
+        if self.mentions is None or heard is None:
+            return []
+        return [self.mentions(self._mapper_of_words(self.mentions.config), heard, prompts)]
+
+    def labels_heard(self, tokens: Sequence[Masked], labels: Sequence[str]) -> Tensor | float:
+        """What is added to the scores of labels for what is heard of them, ``float32[B, L]``: 0 without mentions."""
+        heard = self.listen(tokens)
+        if self.mentions is None or heard is None:
+            return 0.0
+        return self.mentions.labels_heard(self._mapper_of_words(self.mentions.config), heard, labels)
+
     def prefix(self, tokens: Sequence[Masked], prompts: Sequence[str]) -> Masked:
         """p = concat(m1(a), m2(g)), padded on the left: ``float[B, P, D]`` for one prompt per clip."""
-        return join([self.audio_prefix(tokens), self.text_prefix(prompts)], padding="left")
+        told = self.tell_mentions(self.listen(tokens), prompts)
+        return join([self.audio_prefix(tokens), *told, self.text_prefix(prompts)], padding="left")
 
     def target_ids(self, target: str) -> list[int]:
         """Token ids of an answer, the end token last."""
@@ -254,10 +303,11 @@ class PengiModel(nn.Module):
         """The paper's loss. Gradients pass through the frozen language model into mappers and audio encoders."""
         tokens = self.audio_tokens(batch.features, augment)
         edited = edit(tokens) if edit else tokens
-        return self.target_loss([*self.map_audio(edited), *self.tell_facts(tokens, batch.facts_AF)], batch)
+        mapped = [*self.map_audio(edited), *self.tell_facts(tokens, batch.facts_AF)]
+        return self.target_loss(mapped, batch, self.listen(tokens))
 
-    def target_loss(self, mapped: Sequence[Masked], batch: Batch) -> Loss:
-        """The paper's loss behind the parts of the audio prefix.
+    def target_loss(self, mapped: Sequence[Masked], batch: Batch, heard: Heard | None = None) -> Loss:
+        """The paper's loss behind the parts of the audio prefix, and what is heard of the words that prompts mention.
 
         The language model reads the audio prefix of a clip once for all examples about it, and the examples in groups
         of like length, which saves padding.
@@ -270,11 +320,10 @@ class PengiModel(nn.Module):
             group = order[start : start + EXAMPLES_READ_TOGETHER]
             rows = [ids[example] for example in group]
             clips_G = batch.clip_E[torch.tensor(group)]
-            hidden.append(
-                self._target_hidden(
-                    [batch.prompts[example] for example in group], rows, self.language_model.select(state, clips_G)
-                )
-            )
+            prompts = [batch.prompts[example] for example in group]
+            told = self.tell_mentions(heard.of(clips_G) if heard else None, prompts)
+            text = join([*told, self.text_prefix(prompts)], padding="right")
+            hidden.append(self._target_hidden(text, rows, self.language_model.select(state, clips_G)))
             expected += [token for row in rows for token in row]
             examples += [example for example, row in zip(group, rows, strict=True) for _ in row]
         logits_NV = self.language_model.logits(torch.cat(hidden))
@@ -283,9 +332,8 @@ class PengiModel(nn.Module):
         )
         return Loss(token_losses_N.mean(), token_losses_N.detach(), torch.tensor(examples))
 
-    def _target_hidden(self, prompts: Sequence[str], ids: Sequence[Sequence[int]], state: DecoderState) -> Tensor:
+    def _target_hidden(self, text: Masked, ids: Sequence[Sequence[int]], state: DecoderState) -> Tensor:
         """Hidden states ``[N, D]`` that predict the target tokens of one group of examples, row after row."""
-        text = self.text_prefix(prompts)
         embeds_EXD, mask_EX = join([text, self._embed_rows([row[:-1] for row in ids])], padding="right")
         hidden_EXD, _ = self.language_model.extend(embeds_EXD, mask_EX, state)
         example_N, position_N = self._target_positions(text[1].sum(1).tolist(), ids)

@@ -102,7 +102,7 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
         branch["encoder"] = TINY_ENCODERS.get(branch["encoder"], "yamnet-tiny-random")
         branch["frozen_layers"] = min(branch.get("frozen_layers", 0), 2)
         if branch["mapper"]["kind"] == "words":
-            branch["mapper"] = {"kind": "mlp", "hidden": 8}
+            branch["mapper"] |= {"tokens": 2, "words": {"hum": 0, "hiss": 1, "a siren": 2}}
     if model:
         for part in (*model["audio"], model["text"]):
             mapper = part["mapper"]
@@ -128,7 +128,7 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
     if values.get("alignment"):
         values["alignment"] |= {"steps": 1, "clips": 4}
         if "aspects" in values["alignment"]:
-            silent = [branch["mapper"]["kind"] == "none" for branch in model["audio"]]
+            silent = [branch["mapper"]["kind"] in ("none", "words") for branch in model["audio"]]
             values["alignment"]["aspects"] = [[] if none else ["kind"] for none in silent]
     values["training"] |= {"steps": 1, "clips": 4, "warmup_steps": 0, "validation_clips": 4, "workers": 0}
     return values

@@ -224,10 +224,17 @@ class Composer:
             domain=COMPOSED_DOMAIN,
             events=events,
             captions=self._captions(recipe),
+            attributes=self._attributes(recipe),
         )
         asked = _Questions(recipe, self._wording, rng).about(clip)
         qa = tuple(QuestionAnswer(question=question, answer=answer) for question, answer in dict.fromkeys(asked))
         return clip.model_copy(update={"qa": qa})
+
+    def _attributes(self, recipe: Recipe) -> dict[str, str]:
+        """How many words or notes there are, and how many kinds of sound, as far as that is certain."""
+        found = {} if recipe.kind == "sounds" else {"count": templates.NUMBERS[len(recipe.parts)]}
+        kinds = _kinds([self._label(part.clip) for part in recipe.all_parts])
+        return found if kinds is None else {**found, "kinds": templates.NUMBERS[kinds]}
 
     def _captions(self, recipe: Recipe) -> tuple[str, ...]:
         first = self._label(recipe.parts[0].clip)
@@ -299,14 +306,17 @@ class _Questions:
         return templates.louder_questions(self.rng, louder, softer)
 
     def _kinds(self) -> list[tuple[str, str]]:
-        labels = [self.wording.labels[part.clip.events[0]] for part in self.recipe.all_parts]
-        if not all(map(holds_one_kind, labels)):
-            return []
-        return self._count("kinds of sound", len({label.label for label in labels}), 4)
+        kinds = _kinds([self.wording.labels[part.clip.events[0]] for part in self.recipe.all_parts])
+        return [] if kinds is None else self._count("kinds of sound", kinds, 4)
 
     def _count(self, things: str, count: int, most: int) -> list[tuple[str, str]]:
         wrong = self.rng.choice([number for number in range(1, most + 1) if number != count])
         return templates.count_questions(self.rng, things, count, wrong)
+
+
+def _kinds(labels: Sequence[Label]) -> int | None:
+    """How many kinds of sound recordings with these labels are; none if one of them may hold several."""
+    return len({label.label for label in labels}) if all(map(holds_one_kind, labels)) else None
 
 
 class _Pool:

@@ -92,9 +92,10 @@ def cached_features(
 
 def _key(clips: Sequence[Clip], audio_root: Path, branch: AudioBranchConfig) -> str:
     """Names the cache by everything the features depend on."""
-    name = encoder_spec(branch.encoder).weights
-    source = weights.provenance(name)["weights_sha256"] if name else branch.encoder
-    parts: list[Any] = [FORMAT, branch.encoder, source, branch.frozen_layers, branch.pool, branch.window_s]
+    spec = encoder_spec(branch.encoder)
+    source = weights.provenance(spec.weights)["weights_sha256"] if spec.weights else branch.encoder
+    parts: list[Any] = [FORMAT + spec.revision, branch.encoder, source]
+    parts += [branch.frozen_layers, branch.pool, branch.window_s]
     parts += [[clip.id, *fingerprint(audio_root, clip.audio)] for clip in clips]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 

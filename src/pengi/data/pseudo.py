@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pengi.data.manifest import Label
-from pengi.encoders.yamnet import YamnetTagger, near_maximum
+from pengi.encoders.yamnet import YamnetTagger
 
 TAG_THRESHOLD = 0.12
 MOST_TAGS = 4
@@ -102,12 +102,9 @@ class ClassDirections(nn.Module):
         return moved_TD
 
     def shift(self, tokens_TD: Tensor, moved_TD: Tensor) -> Tensor:
-        """By how much moving its tokens changes a clip's pooled class logits: ``float32[C]``."""
+        """By how much moving its tokens changes the class logits of each: ``float32[T, C]``."""
         with torch.autocast(tokens_TD.device.type, enabled=False):
-            both_2TC = torch.stack([tokens_TD, moved_TD]).float() @ self.weight_CD.T + self.bias_C
-            before_C, after_C = near_maximum(both_2TC, both_2TC.new_ones(both_2TC.shape[:2], dtype=torch.bool))
-            raised_C: Tensor = after_C - before_C
-        return raised_C
+            return (moved_TD.float() - tokens_TD.float()) @ self.weight_CD.T
 
     def draw(self, tokens_TD: Tensor, class_index: int, generator: torch.Generator) -> Tensor:
         """Move a random stretch of at least half of the tokens to a random logit; the rest stays as background."""

@@ -30,6 +30,8 @@ class EncoderSpec:
     empty: Callable[[AudioBranchConfig], AudioEncoder]
     stock: Callable[[AudioBranchConfig, Path], AudioEncoder] | None = None
     role: Role = "sound"
+    revision: int = 0
+    """Of its features: kept ones of another revision are not taken for its own."""
 
 
 def _never_trained(config: AudioBranchConfig) -> AudioEncoder:
@@ -51,8 +53,9 @@ ENCODERS: dict[str, EncoderSpec] = {
     "yamnet-classes": EncoderSpec(
         weights="yamnet",
         empty=_never_trained,
-        stock=lambda config, folder: YamnetClasses(YamnetTagger.from_folder(folder), config.window_s),
+        stock=lambda config, folder: YamnetClasses(YamnetTagger.from_folder(folder)),
         role="words",
+        revision=1,
     ),
     "htsat-tiny": EncoderSpec(
         weights=None,

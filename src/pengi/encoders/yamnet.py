@@ -10,7 +10,6 @@ C channels, H height (time) and W width (frequency) of a feature map.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -183,34 +182,22 @@ class YamnetTagger(nn.Module):
         return self.head(tokens_BTD), mask_BT
 
 
-def near_maximum(logits_BTC: Tensor, mask_BT: Tensor) -> Tensor:
-    """Pool logits over time to ``float32[B, C]``: the logarithm of the mean of e to the logit over the real patches.
-
-    Near the maximum, yet independent of the length. A plain mean would drown a sound that fills one second of five in
-    the silence around it.
-    """
-    hidden_BT1 = ~mask_BT[..., None]
-    counts_B1 = mask_BT.sum(1, keepdim=True).clamp(min=1)
-    return logits_BTC.masked_fill(hidden_BT1, -math.inf).logsumexp(1) - counts_B1.log()
-
-
 class YamnetClasses(AudioEncoder):
-    """One token for a whole clip: the logits of stock YAMNet's 521 AudioSet classes, pooled by :func:`near_maximum`."""
+    """One token per patch: the logits of stock YAMNet's 521 AudioSet classes."""
 
     sample_rate = SAMPLE_RATE
+    token_s = YamnetEncoder.token_s
 
-    def __init__(self, tagger: YamnetTagger, window_s: float) -> None:
-        """``window_s``: length of the clips it is given, in seconds."""
+    def __init__(self, tagger: YamnetTagger) -> None:
         super().__init__()
         self.tagger = tagger
         self.dim = len(tagger.classes)
-        self.token_s = window_s
 
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled logits ``float32[B, 1, C]``; all is frozen."""
-        pooled_BC = near_maximum(*self.tagger(waveform_BS, lengths_B))
-        return pooled_BC[:, None], torch.ones(len(pooled_BC), 1, dtype=torch.bool, device=pooled_BC.device)
+        """Logits ``float32[B, T, 521]`` of every patch; all is frozen."""
+        logits_BTC, mask_BT = self.tagger(waveform_BS, lengths_B)
+        return logits_BTC, mask_BT
 
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
         """The features as they are; ``augment`` has nothing to work on."""

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from pengi import weights
 from pengi.audio.decode import load
-from pengi.encoders.yamnet import YamnetTagger, near_maximum
+from pengi.encoders.yamnet import YamnetTagger
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.runner import Done, Prediction
+from pengi.mapper import near_maximum
 from pengi.text_encoder import SentenceEncoder
 
 
@@ -26,7 +27,7 @@ def mean_logit(logits_TC: Tensor) -> Tensor:
 
 
 def mean_odds(logits_TC: Tensor) -> Tensor:
-    """The strongest moments, see :func:`pengi.encoders.yamnet.near_maximum`."""
+    """The strongest moments, see :func:`pengi.mapper.near_maximum`."""
     return near_maximum(logits_TC[None], torch.ones(1, len(logits_TC), dtype=torch.bool))[0]
 
 

@@ -38,7 +38,8 @@ class TokenEdits:
     Of classes that are ``hidden`` the branch of words tells nothing: so it tells other lists of the same clip, and what
     is right is to be found by the shares.
 
-    With ``facts_dropout`` a clip is not told what probes hear of it, and never where it was moved.
+    With ``facts_dropout`` a clip is not told what probes hear of it, nor how much is heard of what a prompt mentions,
+    and never where it was moved.
 
     Everything is drawn for the whole batch, so that a part of it (``rows``) is edited alone as it is within the whole.
     """
@@ -69,15 +70,18 @@ class TokenEdits:
                 tokens[branch][1][place] = False
         return [(values, self._drop_tokens(mask, generator)) for values, mask in tokens]
 
-    def hide_facts(self, told: Masked) -> Masked:
-        """The prefix that tells facts, without the rows that are not told any."""
+    def told(self) -> Tensor:
+        """Which of the given clips are told facts and what is heard of a prompt's words, ``bool[R]``."""
         # A generator of its own, so that the other edits are the same with and without facts.
         drawn_B = torch.rand(len(self.clips), generator=torch.Generator().manual_seed(self.seed + _FACTS_SEED))
-        kept_R = torch.tensor(
+        return torch.tensor(
             [self.moved_to[row] is None and float(drawn_B[row]) >= self.facts_dropout for row in self._given]
         )
+
+    def hide_facts(self, told: Masked) -> Masked:
+        """The prefix that tells facts, without the rows that are not told any."""
         values_RPD, mask_RP = told
-        return values_RPD, mask_RP & kept_R[:, None].to(mask_RP.device)
+        return values_RPD, mask_RP & self.told()[:, None].to(mask_RP.device)
 
     def heard(self) -> list[list[int]]:
         """For each branch the places, among the given clips, of those it hears; known before there are tokens."""
@@ -123,7 +127,11 @@ class TokenEdits:
             real_TD = values_RTD[place, mask_RT[place]].detach()
             moved_TD = self.directions.draw(real_TD, index, generator)
             if words is not None:
-                told[place] = told[place] + self.directions.shift(real_TD, moved_TD)
+                # Both branches cut a clip into the same patches.
+                told[place] = told[place].masked_scatter(
+                    tokens[words][1][place, :, None],
+                    told[place][tokens[words][1][place]] + self.directions.shift(real_TD, moved_TD),
+                )
             else:
                 sounds[place] = values_RTD[place].detach().masked_scatter(mask_RT[place, :, None], moved_TD)
         edited = list(tokens)

@@ -277,7 +277,7 @@ def _read(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Cli
     chosen = [(model.branches[place], caches[place]) for place in model.facts.config.branches]
     for start in range(0, len(clips), READ_TOGETHER):
         ids = [clip.id for clip in clips[start : start + READ_TOGETHER]]
-        tokens = [limit_tokens(*branch.tokens(cache.batch(ids)), branch.config.max_tokens) for branch, cache in chosen]
+        tokens = [branch.probed(branch.tokens(cache.batch(ids))) for branch, cache in chosen]
         rows.append(model.facts.read(tokens))
     return torch.cat(rows)
 

@@ -138,8 +138,10 @@ class Objective(nn.Module):
             if not loss.requires_grad:  # no branch that is trained hears any of these clips
                 loss = loss + 0.0 * sum(prefix.sum() for prefix, _ in mapped)
             return loss, loss.detach()
-        heard = heard_prefixes(self.model, part, whole, mapped)
-        answered = shares[0] * self.model.target_loss(heard, part.batch).mean
+        prefixes = heard_prefixes(self.model, part, whole, mapped)
+        heard = self.model.listen(whole)
+        heard = heard.without(part.edits.told()) if heard else None
+        answered = shares[0] * self.model.target_loss(prefixes, part.batch, heard).mean
         loss = answered
         if self.goals and self.weight:
             loss = loss + self.weight * alignment_loss(self.goals, part.asked, tokens, mapped, shares[1:])

@@ -198,7 +198,17 @@ def _with_words(config: ModelConfig, tagger: YamnetTagger | None, known: Mapping
             mapper = branch.mapper.model_copy(update={"words": class_vocabulary(tagger.classes, known)})
             branch = branch.model_copy(update={"mapper": mapper})
         branches.append(branch)
-    return config.model_copy(update={"audio": tuple(branches)})
+    return _with_phrases(config.model_copy(update={"audio": tuple(branches)}), known)
+
+
+def _with_phrases(config: ModelConfig, known: Mapping[str, Label]) -> ModelConfig:
+    """The configuration with the phrases of labels that are words which prompts may mention, unless it names some."""
+    mentions = config.mentions
+    if mentions is None or mentions.phrases or mentions.branch >= len(config.audio):
+        return config
+    words = config.audio[mentions.branch].mapper.words
+    phrases = {label.phrase: label.label for label in known.values() if label.label in words}
+    return config.model_copy(update={"mentions": mentions.model_copy(update={"phrases": phrases})})
 
 
 def _with_facts(config: ModelConfig, clips: Sequence[Clip]) -> ModelConfig:
@@ -249,7 +259,8 @@ def _standardise(model: PengiModel, caches: Sequence[FeatureCache], clips: Seque
         if isinstance(branch.mapper, WordsMapper):
             known = [clip for clip in clips if clip.id in cache]
             chosen = [clip for clip in known if clip.domain in SOUND_DOMAINS] or known
-            branch.mapper.standardise(torch.cat([cache.get(clip.id) for clip in chosen]))
+            pooled = [branch.summary(branch.tokens(cache.batch([clip.id]))) for clip in chosen]
+            branch.mapper.standardise(torch.cat(pooled).detach())
 
 
 def _mixture(recipe: Recipe) -> Mixture:

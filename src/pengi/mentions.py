@@ -1,0 +1,208 @@
+"""Listening for what a prompt mentions.
+
+"Is there a siren?" asks about one word, and the list of likeliest words (:class:`pengi.mapper.WordsMapper`) names what
+is loud: of two sounds in one recording often only one. So the words of a prompt that a branch of words knows are
+listened for, however unlikely they are, and told in front of the prompt, the one that is heard first before the others:
+
+    rain (hardly, early)  siren (clearly, late)    "do you hear a siren before the rain?"
+
+Each is spelled in the language model's own embeddings and followed by one embedding that tells how much of it is heard
+and when. A prompt that mentions none of the words is left as it is.
+
+Shape suffixes: A recordings, B prompts, V words, T audio tokens, K words told, L tokens of a word, F measurements, P
+prefix embeddings, D language-model embedding width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pengi.config import MentionsConfig
+from pengi.errors import ConfigError, no_such
+from pengi.mapper import LOWEST_SHARE, WordsMapper, near_maximum
+
+Masked = tuple[Tensor, Tensor]
+"""A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
+
+MEASUREMENTS = ("whole", "most", "usual", "middle", "spread")
+"""What is told of a word, about from -3 to 1: the logarithm of its share in the whole recording, the highest and the
+mean one of a token, when it is heard (0.5 is the end) and over how much of the recording."""
+SHARE_UNIT = 10.0  # of log-shares, which go down to LOWEST_SHARE
+_ARTICLES = frozenset({"a", "an", "the"})
+
+
+@dataclass(frozen=True)
+class Heard:
+    """How much of every word is heard in A recordings."""
+
+    whole_AV: Tensor
+    """Log-shares in the whole."""
+    tokens_ATV: Tensor
+    """Log-shares at every token."""
+    mask_AT: Tensor
+
+    def of(self, rows_B: Tensor) -> Heard:
+        """Some of the recordings, which may come several times."""
+        return Heard(self.whole_AV[rows_B], self.tokens_ATV[rows_B], self.mask_AT[rows_B])
+
+    def without(self, told_A: Tensor) -> Heard:
+        """The same with recordings of which nothing is told, where ``bool[A]`` is false."""
+        return Heard(self.whole_AV, self.tokens_ATV, self.mask_AT & told_A[:, None].to(self.mask_AT.device))
+
+
+class Vocabulary:
+    """Finds words in prompts.
+
+    Args:
+        words: in their order in the branch.
+        phrases: what else stands for one of them.
+
+    Raises:
+        ConfigError: if a phrase stands for an unknown word.
+    """
+
+    def __init__(self, words: Sequence[str], phrases: Mapping[str, str]) -> None:
+        place_of = {word: place for place, word in enumerate(words)}
+        for word in phrases.values():
+            if word not in place_of:
+                raise ConfigError(no_such("word", word, words))
+        spellings = {phrase: place_of[word] for phrase, word in phrases.items()} | place_of
+        self._places = {key: place for text, place in spellings.items() if (key := _key(text))}
+        self._longest = max(map(len, self._places), default=0)
+
+    def place(self, text: str) -> int | None:
+        """Place of the word that a text is; none if it is none."""
+        return self._places.get(_key(text))
+
+    def mentioned(self, prompt: str, most: int) -> list[int]:
+        """Places of the first ``most`` words of a prompt, each once; of words within words the longest counts."""
+        text = _key(prompt)
+        found: dict[int, None] = {}
+        start = 0
+        while start < len(text) and len(found) < most:
+            for length in range(min(self._longest, len(text) - start), 0, -1):
+                if (place := self._places.get(text[start : start + length])) is not None:
+                    found[place] = None
+                    start += length - 1
+                    break
+            start += 1
+        return list(found)
+
+
+def _key(text: str) -> tuple[str, ...]:
+    """A text's words without case, articles and endings: "dogs barking" and "the dog barks" are the same."""
+    words = re.findall(r"[\w'-]+", text.casefold())
+    return tuple(_stem(word) for word in words if word not in _ARTICLES)
+
+
+def _stem(word: str) -> str:
+    """A word without the endings of a plural or a verb; rough, since both sides of a comparison are cut alike."""
+    if len(word) > 5 and word.endswith("ing"):
+        word = word[:-3]
+    elif len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        word = word[:-1]
+    if len(word) > 3 and (word.endswith("e") or word[-1] == word[-2]):
+        word = word[:-1]
+    return word
+
+
+class Mentions(nn.Module):
+    """What is told of the words that prompts mention.
+
+    Args:
+        config: how many, and how they may be mentioned.
+        mapper: of the branch of words; the caller keeps it.
+    """
+
+    def __init__(self, config: MentionsConfig, mapper: WordsMapper) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = Vocabulary(mapper.words, config.phrases)
+        # The list's words are told in the same way, which training may have taught already.
+        first_D, share_D = mapper.share_2D.detach().clone()
+        self.told_D = nn.Parameter(first_D)
+        measured_FD = share_D.new_zeros(len(MEASUREMENTS), len(share_D))
+        measured_FD[0] = SHARE_UNIT * share_D
+        self.measured_FD = nn.Parameter(measured_FD)
+
+    @staticmethod
+    def listen(mapper: WordsMapper, tokens: Masked, limited: Masked) -> Heard:
+        """How much of every word is heard in the tokens of the branch of words.
+
+        Args:
+            mapper: of the branch.
+            tokens: ``float[A, T, I]`` with their mask.
+            limited: those of which it is told when words are heard, fewer if there are very many.
+        """
+        whole_AV = mapper.weighed(near_maximum(*tokens)).log_softmax(-1)
+        tokens_ATV = mapper.weighed(limited[0]).log_softmax(-1)
+        return Heard(whole_AV.clamp(min=LOWEST_SHARE), tokens_ATV.clamp(min=LOWEST_SHARE), limited[1])
+
+    def labels_heard(self, mapper: WordsMapper, heard: Heard, labels: Sequence[str]) -> Tensor:
+        """By how much the score of each label rises with what is heard of it, ``float32[B, L]``.
+
+        That is the weight ``labels`` of the configuration times the label's log-share before it was sharpened. Among
+        labels most of which are no words nothing is added: they are about something else, spoken words for instance.
+        A label that is none among others that are counts as the mean of these.
+        """
+        places = [self.vocabulary.place(label) for label in labels]
+        known = [place for place in places if place is not None]
+        if not self.config.labels or 2 * len(known) <= len(labels):
+            return heard.whole_AV.new_zeros(len(heard.whole_AV), len(labels))
+        share_BV = heard.whole_AV / mapper.sharpness
+        usual_B = share_BV[:, known].mean(1)
+        columns = [usual_B if place is None else share_BV[:, place] for place in places]
+        return self.config.labels * torch.stack(columns, 1)
+
+    def forward(self, mapper: WordsMapper, heard: Heard, prompts: Sequence[str]) -> Masked:
+        """What is told in front of each prompt, ``float[B, P, D]`` and its mask, padded on the right.
+
+        Args:
+            mapper: of the branch of words, for the spelling.
+            heard: for each prompt the recording that it is about; of one without tokens nothing is told.
+            prompts: B of them.
+        """
+        rows = [self.vocabulary.mentioned(prompt, self.config.most) for prompt in prompts]
+        device = heard.whole_AV.device
+        width = max(map(len, rows))
+        padded = [[*row, *[0] * (width - len(row))] for row in rows]
+        places_BK = torch.tensor(padded, dtype=torch.long, device=device)
+        told_BK = torch.arange(width, device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
+        measured_BKF = _measured(heard, places_BK)
+        order_BK = measured_BKF[..., MEASUREMENTS.index("middle")].masked_fill(~told_BK, torch.inf).argsort(1)
+        places_BK, told_BK = places_BK.gather(1, order_BK), told_BK.gather(1, order_BK)
+        measured_BKF = measured_BKF.gather(1, order_BK[..., None].expand_as(measured_BKF))
+        told_BKD = self.told_D + measured_BKF @ self.measured_FD
+        values_BKLD = torch.cat([mapper.spelled_VLD[places_BK], told_BKD[:, :, None]], 2)
+        spelled_BKL = mapper.spelled_VL[places_BK]
+        mask_BKL = torch.cat([spelled_BKL, spelled_BKL.new_ones(*places_BK.shape, 1)], 2)
+        mask_BKL &= (told_BK & heard.mask_AT.any(1, keepdim=True))[..., None]
+        return values_BKLD.flatten(1, 2), mask_BKL.flatten(1)
+
+
+@torch.no_grad()
+def _measured(heard: Heard, places_BK: Tensor) -> Tensor:
+    """:data:`MEASUREMENTS` of words, ``float32[B, K, F]``, in the recordings that stand beside them."""
+    shares_BTK = heard.tokens_ATV.gather(2, places_BK[:, None].expand(-1, heard.tokens_ATV.shape[1], -1))
+    hidden_BT1 = ~heard.mask_AT[..., None]
+    counts_B1 = heard.mask_AT.sum(1, keepdim=True).clamp(min=1)
+    when_BT1 = (heard.mask_AT.cumsum(1) - 0.5)[..., None] / counts_B1[..., None] - 0.5
+    # Where a word is heard: by its share at each token, relative to those at the others.
+    weight_BTK = shares_BTK.masked_fill(hidden_BT1, 2 * LOWEST_SHARE).softmax(1)
+    middle_BK = (weight_BTK * when_BT1).sum(1)
+    spread_BK = (weight_BTK * (when_BT1 - middle_BK[:, None]).square()).sum(1).sqrt()
+    return torch.stack(
+        [
+            heard.whole_AV.gather(1, places_BK) / SHARE_UNIT,
+            shares_BTK.masked_fill(hidden_BT1, LOWEST_SHARE).amax(1) / SHARE_UNIT,
+            shares_BTK.masked_fill(hidden_BT1, 0.0).sum(1) / counts_B1 / SHARE_UNIT,
+            middle_BK,
+            spread_BK,
+        ],
+        -1,
+    )

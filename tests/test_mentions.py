@@ -1,0 +1,172 @@
+"""What prompts mention: how words are found, what is told of them, and what labels gain by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers import tiny_model
+from pengi.config import MapperConfig, MentionsConfig
+from pengi.errors import ConfigError
+from pengi.mapper import LOWEST_SHARE, WordsMapper, build_mapper
+from pengi.mentions import MEASUREMENTS, SHARE_UNIT, Mentions, Vocabulary
+
+DIM = 6
+WORDS = {"dog": 0, "dog barking": 0, "rain": 1, "siren": 2, "snoring": 3}
+SPELLING = {" dog": [1], " dog barking": [1, 2], " rain": [3], " siren": [4], " snoring": [5], ",": [7]}
+TABLE = torch.randn(8, DIM, generator=torch.Generator().manual_seed(1))
+
+
+def mapper(**changes: Any) -> WordsMapper:
+    config = MapperConfig(**{"kind": "words", "tokens": 2, "words": WORDS, **changes})
+    built = build_mapper(config, 4, DIM, lambda text: TABLE[SPELLING[text]])
+    assert isinstance(built, WordsMapper)
+    return built
+
+
+def mentions(built: WordsMapper, **changes: Any) -> Mentions:
+    return Mentions(MentionsConfig(branch=0, **{"phrases": {"someone asleep": "snoring"}, **changes}), built)
+
+
+def logits(*rows: list[list[float]]) -> tuple[Tensor, Tensor]:
+    """Rows of tokens, padded, and their mask."""
+    mask = torch.arange(max(map(len, rows))) < torch.tensor([len(row) for row in rows])[:, None]
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True), mask
+
+
+EARLY_RAIN = [[0.0, 6.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 6.0, 0.0]]
+"""Rain, then nothing, then a siren."""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("is there a siren?", ["siren"]),
+        ("Is it RAINING?", ["rain"]),
+        ("do dogs bark, or is a dog here?", ["dog barking", "dog"]),
+        ("does the dog barking come before the rain and the rain before sirens?", ["dog barking", "rain", "siren"]),
+        ("is someone asleep?", ["snoring"]),
+        ("sirens, rain, a dog, snores", ["siren", "rain", "dog"]),
+        ("what is heard?", []),
+        ("", []),
+    ],
+)
+def test_words_are_found_in_any_form_the_longest_first(prompt: str, found: list[str]) -> None:
+    vocabulary = Vocabulary(list(WORDS), {"someone asleep": "snoring"})
+    assert [list(WORDS)[place] for place in vocabulary.mentioned(prompt, 3)] == found
+
+
+def test_a_phrase_stands_for_a_word_that_there_is() -> None:
+    with pytest.raises(ConfigError, match="siren"):
+        Vocabulary(["siren", "rain"], {"an alarm": "sirens"})
+
+
+def test_words_are_told_in_the_order_in_which_they_are_heard_whatever_the_prompt_says() -> None:
+    built = mapper()
+    model = mentions(built)
+    heard = model.listen(built, logits(EARLY_RAIN), logits(EARLY_RAIN))
+    for prompt in ("do you hear a siren before the rain?", "do you hear rain before the siren?"):
+        told, mask = model(built, heard, [prompt])
+        kept = told[mask]
+        assert len(kept) == 4
+        torch.testing.assert_close(kept[[0, 2]], TABLE[[3, 4]])
+
+
+def test_each_word_is_followed_by_what_is_measured_of_it() -> None:
+    built = mapper(sharpness=2.0)
+    model = mentions(built)
+    with torch.no_grad():
+        model.told_D.zero_()
+        model.measured_FD.copy_(torch.eye(len(MEASUREMENTS), DIM))
+    tokens = logits(EARLY_RAIN, [[0.0, 1.0, 0.0, 0.0]])
+    told, mask = model(built, model.listen(built, tokens, tokens), ["is there rain?"] * 2)
+    assert mask.sum(1).tolist() == [2, 2]  # the one token of "rain", and what is measured
+    whole, most, usual, middle, spread, unused = told[0][mask[0]][1].tolist()
+    scores = 2.0 * torch.tensor(EARLY_RAIN)[:, list(WORDS.values())]
+    shares = scores.log_softmax(-1)[:, 2]
+    near = torch.tensor(EARLY_RAIN).exp().mean(0).log()[list(WORDS.values())]
+    assert whole == pytest.approx(float((2.0 * near).log_softmax(0)[2]) / SHARE_UNIT)
+    assert most == pytest.approx(float(shares.max()) / SHARE_UNIT)
+    assert usual == pytest.approx(float(shares.mean()) / SHARE_UNIT)
+    when = torch.tensor([-1 / 3, 0.0, 1 / 3])
+    assert middle == pytest.approx(float(shares.softmax(0) @ when))
+    assert spread == pytest.approx(float(shares.softmax(0) @ (when - middle).square()) ** 0.5)
+    assert unused == 0.0
+    # Of a single token all is heard in the middle.
+    assert told[1][mask[1]][1, 3:].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_recording_gives_the_same_alone_and_beside_longer_ones() -> None:
+    built = mapper()
+    model = mentions(built)
+    short = [[1.0, 0.0, 3.0, 0.0]]
+    both = logits(EARLY_RAIN, short)
+    told, mask = model(built, model.listen(built, both, both), ["a siren, a dog, rain and snoring", "rain, siren"])
+    alone, alone_mask = model(built, model.listen(built, logits(short), logits(short)), ["rain, siren"])
+    torch.testing.assert_close(told[1][mask[1]], alone[0][alone_mask[0]])
+
+
+def test_nothing_is_told_of_prompts_without_words_and_of_recordings_without_tokens() -> None:
+    built = mapper()
+    model = mentions(built)
+    tokens, mask = logits(EARLY_RAIN, EARLY_RAIN)
+    mask[1] = False
+    heard = model.listen(built, (tokens, mask), (tokens, mask))
+    assert model(built, heard, ["is there rain?", "is there rain?"])[1].any(1).tolist() == [True, False]
+    assert model(built, heard, ["what is this?", "and this?"])[0].shape == (2, 0, DIM)
+    silenced = heard.without(torch.tensor([False, True]))
+    assert not model(built, silenced, ["is there rain?"] * 2)[1].any()
+
+
+def test_what_is_told_learns_and_the_words_do_not() -> None:
+    built = mapper()
+    model = mentions(built)
+    told, mask = model(built, model.listen(built, logits(EARLY_RAIN), logits(EARLY_RAIN)), ["is there rain?"])
+    told[mask].sum().backward()
+    assert model.measured_FD.grad is not None
+    assert model.measured_FD.grad[0].abs().sum() > 0
+    assert built.scale_V.grad is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "gains"),
+    [
+        (["rain", "a siren"], [0.5 * 6.0, 0.5 * 3.0]),
+        (["rain", "thunder", "siren"], [0.5 * 6.0, 0.5 * 4.5, 0.5 * 3.0]),  # thunder is no word: the mean of the others
+        (["rain", "seven"], [0.0, 0.0]),  # not most of them are words
+    ],
+)
+def test_labels_gain_by_what_is_heard_of_them(labels: list[str], gains: list[float]) -> None:
+    built = mapper(sharpness=4.0)
+    model = mentions(built, labels=0.5)
+    heard = model.listen(built, logits([[0.0, 6.0, 3.0, 0.0]]), logits([[0.0, 6.0, 3.0, 0.0]]))
+    found = model.labels_heard(built, heard, labels)[0]
+    # Log-shares are known up to the same number for all labels.
+    torch.testing.assert_close(found - found[0], torch.tensor(gains) - gains[0])
+
+
+def test_what_is_not_heard_at_all_is_told_as_the_lowest_share() -> None:
+    built = mapper(sharpness=100.0)
+    model = mentions(built)
+    heard = model.listen(built, logits(EARLY_RAIN), logits(EARLY_RAIN))
+    assert heard.whole_AV[0, list(WORDS).index("snoring")] == LOWEST_SHARE
+    assert heard.tokens_ATV.isfinite().all()
+
+
+WORDS_BRANCH = {
+    "encoder": "yamnet-tiny-random",
+    "trained": False,
+    "frozen_layers": 99,
+    "mapper": {"kind": "words", "tokens": 2, "words": {"hum": 0, "hiss": 1}},
+}
+
+
+def test_a_model_needs_a_branch_of_words_for_mentions() -> None:
+    with pytest.raises(ConfigError, match="no branch of words"):
+        tiny_model(mentions={"branch": 0})
+    with pytest.raises(ConfigError, match="no branch of words"):
+        tiny_model(audio=[WORDS_BRANCH], mentions={"branch": 1})
+    assert tiny_model(audio=[WORDS_BRANCH], mentions={"branch": 0}).mentions is not None
