@@ -345,7 +345,8 @@ class Pengi:
     @torch.inference_mode()
     def prompt_prefix(self, prompts: str | Sequence[str]) -> Any:
         """m2(g), what the language model reads of a prompt: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``; a list
-        of prompts gives a list."""
+        of prompts gives a list. What is heard of the words that a prompt mentions depends on the recording, too, and is
+        not in it."""
         rows = _rows(self._prompt_prefix([prompts] if isinstance(prompts, str) else prompts))
         return rows[0] if isinstance(prompts, str) else rows
 

@@ -136,6 +136,23 @@ def test_answers_of_the_real_labels_are_true_too(shared_data: Path) -> None:
         assert seconds <= MOST_S
 
 
+def test_attributes_say_how_many_where_questions_do(shared_data: Path) -> None:
+    labels = read_labels(shared_data / "labels.jsonl")
+    every = read_manifest(shared_data / "manifest.jsonl", check_audio=False)
+    seen: Counter[str] = Counter()
+    for example in compose([clip for clip in every if clip.split == "val"], labels, 0, 200):
+        asked = {
+            "kinds" if "kinds" in pair.question else "count": pair.answer
+            for pair in example.clip.qa
+            if pair.question.startswith("how many")
+        }
+        assert example.clip.attributes == asked
+        seen.update(list(asked) or ["nothing"])
+        if "count" in asked:
+            assert NUMBER[asked["count"]] == len(example.recipe.parts)
+    assert min(seen[name] for name in ("count", "kinds", "nothing")) > 10
+
+
 def test_counted_parts_are_words_and_single_notes(shared_data: Path) -> None:
     labels = read_labels(shared_data / "labels.jsonl")
     every = read_manifest(shared_data / "manifest.jsonl", check_audio=False)
