@@ -12,23 +12,28 @@ from helpers import tiny_model
 from pengi.config import MapperConfig, MentionsConfig
 from pengi.errors import ConfigError
 from pengi.mapper import LOWEST_SHARE, WordsMapper, build_mapper
-from pengi.mentions import MEASUREMENTS, SHARE_UNIT, Mentions, Vocabulary
+from pengi.mentions import HOW_MUCH, SHARE_UNIT, WHEN, Mentions, Vocabulary
 
-DIM = 6
+DIM = 8
 WORDS = {"dog": 0, "dog barking": 0, "rain": 1, "siren": 2, "snoring": 3}
 SPELLING = {" dog": [1], " dog barking": [1, 2], " rain": [3], " siren": [4], " snoring": [5], ",": [7]}
-TABLE = torch.randn(8, DIM, generator=torch.Generator().manual_seed(1))
+SPELLING |= {" first": [8], " last": [9]}
+TABLE = torch.randn(10, DIM, generator=torch.Generator().manual_seed(1))
+
+
+def spell(text: str) -> Tensor:
+    return TABLE[SPELLING[text]]
 
 
 def mapper(**changes: Any) -> WordsMapper:
     config = MapperConfig(**{"kind": "words", "tokens": 2, "words": WORDS, **changes})
-    built = build_mapper(config, 4, DIM, lambda text: TABLE[SPELLING[text]])
+    built = build_mapper(config, 4, DIM, spell)
     assert isinstance(built, WordsMapper)
     return built
 
 
 def mentions(built: WordsMapper, **changes: Any) -> Mentions:
-    return Mentions(MentionsConfig(branch=0, **{"phrases": {"someone asleep": "snoring"}, **changes}), built)
+    return Mentions(MentionsConfig(branch=0, **{"phrases": {"someone asleep": "snoring"}, **changes}), built, spell)
 
 
 def logits(*rows: list[list[float]]) -> tuple[Tensor, Tensor]:
@@ -64,39 +69,64 @@ def test_a_phrase_stands_for_a_word_that_there_is() -> None:
         Vocabulary(["siren", "rain"], {"an alarm": "sirens"})
 
 
-def test_words_are_told_in_the_order_in_which_they_are_heard_whatever_the_prompt_says() -> None:
+def measuring(model: Mentions) -> None:
+    """Let the embeddings behind a word hold what is measured, one measurement a place."""
+    with torch.no_grad():
+        for rows_FD in (model.much_FD, model.when_FD):
+            rows_FD.zero_()
+            rows_FD[1:].copy_(torch.eye(len(rows_FD) - 1, DIM))
+
+
+def test_words_are_told_in_the_prompts_order_with_how_they_compare() -> None:
     built = mapper()
     model = mentions(built)
-    heard = model.listen(built, logits(EARLY_RAIN), logits(EARLY_RAIN))
-    for prompt in ("do you hear a siren before the rain?", "do you hear rain before the siren?"):
+    measuring(model)
+    louder_siren = [*EARLY_RAIN[:2], [0.0, 0.0, 9.0, 0.0]]
+    heard = model.listen(built, logits(louder_siren), logits(louder_siren))
+    compared = {}
+    for prompt, words in (("a siren before rain?", [4, 3]), ("rain before a siren?", [3, 4]), ("a siren?", [4])):
         told, mask = model(built, heard, [prompt])
         kept = told[mask]
-        assert len(kept) == 4
-        torch.testing.assert_close(kept[[0, 2]], TABLE[[3, 4]])
+        torch.testing.assert_close(kept[::3], TABLE[words])
+        compared[prompt] = torch.stack([kept[1::3, HOW_MUCH.index("more")], kept[2::3, WHEN.index("later")]], 1)
+    siren, rain = compared["a siren before rain?"]
+    assert siren[0] > 0.2
+    assert siren[1] > 0.9
+    torch.testing.assert_close(siren, -rain)
+    torch.testing.assert_close(compared["rain before a siren?"], torch.stack([rain, siren]))
+    assert compared["a siren?"].tolist() == [[0.0, 0.0]]
 
 
 def test_each_word_is_followed_by_what_is_measured_of_it() -> None:
     built = mapper(sharpness=2.0)
     model = mentions(built)
-    with torch.no_grad():
-        model.told_D.zero_()
-        model.measured_FD.copy_(torch.eye(len(MEASUREMENTS), DIM))
+    measuring(model)
     tokens = logits(EARLY_RAIN, [[0.0, 1.0, 0.0, 0.0]])
     told, mask = model(built, model.listen(built, tokens, tokens), ["is there rain?"] * 2)
-    assert mask.sum(1).tolist() == [2, 2]  # the one token of "rain", and what is measured
-    whole, most, usual, middle, spread, unused = told[0][mask[0]][1].tolist()
+    assert mask.sum(1).tolist() == [3, 3]  # the one token of "rain", how much and when
+    _, much, when = told[0][mask[0]].tolist()
     scores = 2.0 * torch.tensor(EARLY_RAIN)[:, list(WORDS.values())]
     shares = scores.log_softmax(-1)[:, 2]
     near = torch.tensor(EARLY_RAIN).exp().mean(0).log()[list(WORDS.values())]
-    assert whole == pytest.approx(float((2.0 * near).log_softmax(0)[2]) / SHARE_UNIT)
-    assert most == pytest.approx(float(shares.max()) / SHARE_UNIT)
-    assert usual == pytest.approx(float(shares.mean()) / SHARE_UNIT)
-    when = torch.tensor([-1 / 3, 0.0, 1 / 3])
-    assert middle == pytest.approx(float(shares.softmax(0) @ when))
-    assert spread == pytest.approx(float(shares.softmax(0) @ (when - middle).square()) ** 0.5)
-    assert unused == 0.0
+    whole = (2.0 * near).log_softmax(0)[2]
+    expected = [float(value) / SHARE_UNIT for value in (whole, shares.max(), shares.mean())]
+    assert much == pytest.approx([*expected, 0.0, *[0.0] * 4])  # none is more: it is the only word
+    places = torch.tensor([-1 / 3, 0.0, 1 / 3])
+    middle = float(shares.softmax(0) @ places)
+    spread = float(shares.softmax(0) @ (places - middle).square()) ** 0.5
+    assert when == pytest.approx([middle, spread, 0.0, *[0.0] * 5])
     # Of a single token all is heard in the middle.
-    assert told[1][mask[1]][1, 3:].tolist() == [0.0, 0.0, 0.0]
+    assert told[1][mask[1]][2].tolist() == [0.0] * DIM
+
+
+def test_when_is_told_between_first_and_last_before_any_training() -> None:
+    built = mapper()
+    model = mentions(built)
+    far = [[0.0, 20.0, 0.0, 0.0], *[[0.0] * 4] * 3, [0.0, 0.0, 20.0, 0.0]]
+    told, mask = model(built, model.listen(built, logits(far), logits(far)), ["rain, a siren"])
+    torch.testing.assert_close(told[mask][2::3], TABLE[[8, 9]], atol=0.05, rtol=0)
+    alone, alone_mask = model(built, model.listen(built, logits(far), logits(far)), ["rain"])
+    torch.testing.assert_close(alone[alone_mask][2], TABLE[[8, 9]].mean(0))
 
 
 def test_a_recording_gives_the_same_alone_and_beside_longer_ones() -> None:
@@ -126,8 +156,9 @@ def test_what_is_told_learns_and_the_words_do_not() -> None:
     model = mentions(built)
     told, mask = model(built, model.listen(built, logits(EARLY_RAIN), logits(EARLY_RAIN)), ["is there rain?"])
     told[mask].sum().backward()
-    assert model.measured_FD.grad is not None
-    assert model.measured_FD.grad[0].abs().sum() > 0
+    for rows_FD in (model.much_FD, model.when_FD):
+        assert rows_FD.grad is not None
+        assert rows_FD.grad[:2].abs().sum(1).all()
     assert built.scale_V.grad is None
 
 

@@ -120,7 +120,7 @@ def test_gradients_reach_mappers_and_trained_layers_and_nothing_frozen(form: str
         layers = range(branch.config.frozen_layers, len(branch.encoder.conv)) if branch.config.trained else ()
         expected |= {f"audio.{index}.encoder.conv.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
     if model.mentions is not None:
-        expected |= {"mentions.told_D", "mentions.measured_FD"}
+        expected |= {"mentions.much_FD", "mentions.when_FD"}
         # They learn from the warm start's loss.
         expected -= {"audio.0.mapper.scale_V", "audio.0.mapper.bias_V"}
     assert reached == expected

@@ -2,12 +2,13 @@
 
 "Is there a siren?" asks about one word, and the list of likeliest words (:class:`pengi.mapper.WordsMapper`) names what
 is loud: of two sounds in one recording often only one. So the words of a prompt that a branch of words knows are
-listened for, however unlikely they are, and told in front of the prompt, the one that is heard first before the others:
+listened for, however unlikely they are, and told in front of the prompt, in its order:
 
-    rain (hardly, early)  siren (clearly, late)    "do you hear a siren before the rain?"
+    siren (clearly) (last)  rain (hardly) (first)    "do you hear a siren before the rain?"
 
 Each is spelled in the language model's own embeddings and followed by one embedding that tells how much of it is heard
-and when. A prompt that mentions none of the words is left as it is.
+and one that tells when, both on its own and beside the others. A prompt that mentions none of the words is left as it
+is.
 
 Shape suffixes: A recordings, B prompts, V words, T audio tokens, K words told, L tokens of a word, F measurements, P
 prefix embeddings, D language-model embedding width.
@@ -24,15 +25,20 @@ from torch import Tensor, nn
 
 from pengi.config import MentionsConfig
 from pengi.errors import ConfigError, no_such
-from pengi.mapper import LOWEST_SHARE, WordsMapper, near_maximum
+from pengi.mapper import LOWEST_SHARE, Spell, WordsMapper, near_maximum
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
 
-MEASUREMENTS = ("whole", "most", "usual", "middle", "spread")
-"""What is told of a word, about from -3 to 1: the logarithm of its share in the whole recording, the highest and the
-mean one of a token, when it is heard (0.5 is the end) and over how much of the recording."""
+HOW_MUCH = ("whole", "most", "usual", "more")
+"""What is told of how much of a word is heard, from -3 to 3: the logarithm of its share in the whole recording, the
+highest and the mean one of a token, and by how much the first is above that of the other words that are mentioned."""
+WHEN = ("middle", "spread", "later")
+"""What is told of when it is heard: its middle (-0.5 is the start of the recording, 0.5 the end), its spread, and from
+-1 to 1 how surely it is later than the others."""
 SHARE_UNIT = 10.0  # of log-shares, which go down to LOWEST_SHARE
+SURELY_LATER = 0.1  # of the recording
+EARLIEST, LATEST = " first", " last"
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -117,18 +123,23 @@ class Mentions(nn.Module):
     Args:
         config: how many, and how they may be mentioned.
         mapper: of the branch of words; the caller keeps it.
+        spell: the language model's embeddings of a text.
     """
 
-    def __init__(self, config: MentionsConfig, mapper: WordsMapper) -> None:
+    def __init__(self, config: MentionsConfig, mapper: WordsMapper, spell: Spell) -> None:
         super().__init__()
         self.config = config
         self.vocabulary = Vocabulary(mapper.words, config.phrases)
         # The list's words are told in the same way, which training may have taught already.
         first_D, share_D = mapper.share_2D.detach().clone()
-        self.told_D = nn.Parameter(first_D)
-        measured_FD = share_D.new_zeros(len(MEASUREMENTS), len(share_D))
-        measured_FD[0] = SHARE_UNIT * share_D
-        self.measured_FD = nn.Parameter(measured_FD)
+        much_FD = share_D.new_zeros(len(HOW_MUCH), len(share_D))
+        much_FD[0] = SHARE_UNIT * share_D
+        # An embedding of its own: beside that of a share, which is large, little of when would be left.
+        early_D, late_D = (spell(text).float().mean(0) for text in (EARLIEST, LATEST))
+        when_FD = torch.zeros(len(WHEN), len(early_D))
+        when_FD[WHEN.index("later")] = (late_D - early_D) / 2
+        self.much_FD = nn.Parameter(torch.cat([first_D[None], much_FD]))
+        self.when_FD = nn.Parameter(torch.cat([(early_D + late_D)[None] / 2, when_FD]))
 
     @staticmethod
     def listen(mapper: WordsMapper, tokens: Masked, limited: Masked) -> Heard:
@@ -173,21 +184,20 @@ class Mentions(nn.Module):
         padded = [[*row, *[0] * (width - len(row))] for row in rows]
         places_BK = torch.tensor(padded, dtype=torch.long, device=device)
         told_BK = torch.arange(width, device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
-        measured_BKF = _measured(heard, places_BK)
-        order_BK = measured_BKF[..., MEASUREMENTS.index("middle")].masked_fill(~told_BK, torch.inf).argsort(1)
-        places_BK, told_BK = places_BK.gather(1, order_BK), told_BK.gather(1, order_BK)
-        measured_BKF = measured_BKF.gather(1, order_BK[..., None].expand_as(measured_BKF))
-        told_BKD = self.told_D + measured_BKF @ self.measured_FD
-        values_BKLD = torch.cat([mapper.spelled_VLD[places_BK], told_BKD[:, :, None]], 2)
+        much_BKF, when_BKF = _measured(heard, places_BK, told_BK)
+        told_BK2D = torch.stack(
+            [self.much_FD[0] + much_BKF @ self.much_FD[1:], self.when_FD[0] + when_BKF @ self.when_FD[1:]], 2
+        )
+        values_BKLD = torch.cat([mapper.spelled_VLD[places_BK], told_BK2D], 2)
         spelled_BKL = mapper.spelled_VL[places_BK]
-        mask_BKL = torch.cat([spelled_BKL, spelled_BKL.new_ones(*places_BK.shape, 1)], 2)
+        mask_BKL = torch.cat([spelled_BKL, spelled_BKL.new_ones(*told_BK2D.shape[:3])], 2)
         mask_BKL &= (told_BK & heard.mask_AT.any(1, keepdim=True))[..., None]
         return values_BKLD.flatten(1, 2), mask_BKL.flatten(1)
 
 
 @torch.no_grad()
-def _measured(heard: Heard, places_BK: Tensor) -> Tensor:
-    """:data:`MEASUREMENTS` of words, ``float32[B, K, F]``, in the recordings that stand beside them."""
+def _measured(heard: Heard, places_BK: Tensor, told_BK: Tensor) -> tuple[Tensor, Tensor]:
+    """:data:`HOW_MUCH` and :data:`WHEN` of the words that are told, ``float32[B, K, F]``, in the recordings beside."""
     shares_BTK = heard.tokens_ATV.gather(2, places_BK[:, None].expand(-1, heard.tokens_ATV.shape[1], -1))
     hidden_BT1 = ~heard.mask_AT[..., None]
     counts_B1 = heard.mask_AT.sum(1, keepdim=True).clamp(min=1)
@@ -196,13 +206,18 @@ def _measured(heard: Heard, places_BK: Tensor) -> Tensor:
     weight_BTK = shares_BTK.masked_fill(hidden_BT1, 2 * LOWEST_SHARE).softmax(1)
     middle_BK = (weight_BTK * when_BT1).sum(1)
     spread_BK = (weight_BTK * (when_BT1 - middle_BK[:, None]).square()).sum(1).sqrt()
-    return torch.stack(
-        [
-            heard.whole_AV.gather(1, places_BK) / SHARE_UNIT,
-            shares_BTK.masked_fill(hidden_BT1, LOWEST_SHARE).amax(1) / SHARE_UNIT,
-            shares_BTK.masked_fill(hidden_BT1, 0.0).sum(1) / counts_B1 / SHARE_UNIT,
-            middle_BK,
-            spread_BK,
-        ],
-        -1,
+    whole_BK = heard.whole_AV.gather(1, places_BK) / SHARE_UNIT
+    most_BK = shares_BTK.masked_fill(hidden_BT1, LOWEST_SHARE).amax(1) / SHARE_UNIT
+    usual_BK = shares_BTK.masked_fill(hidden_BT1, 0.0).sum(1) / counts_B1 / SHARE_UNIT
+    later_BK = (_beside_others(middle_BK, told_BK) / SURELY_LATER).tanh()
+    return (
+        torch.stack([whole_BK, most_BK, usual_BK, _beside_others(whole_BK, told_BK)], -1),
+        torch.stack([middle_BK, spread_BK, later_BK], -1),
     )
+
+
+def _beside_others(values_BK: Tensor, told_BK: Tensor) -> Tensor:
+    """By how much each of a row's values is above the mean of the others; nothing where there is no other."""
+    total_B1 = (values_BK * told_BK).sum(1, keepdim=True)
+    others_B1 = told_BK.sum(1, keepdim=True) - 1
+    return torch.where(others_B1 > 0, values_BK - (total_B1 - values_BK) / others_B1.clamp(min=1), 0.0)

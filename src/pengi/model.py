@@ -167,7 +167,7 @@ class PengiModel(nn.Module):
         branches = zip(config.audio, encoders, strict=True)
         self.audio = nn.ModuleList(AudioBranch(branch, encoder, language_model) for branch, encoder in branches)
         self.facts = self._build_facts(config.facts) if config.facts else None
-        self.mentions = Mentions(config.mentions, self._mapper_of_words(config.mentions)) if config.mentions else None
+        self.mentions = self._build_mentions(config.mentions) if config.mentions else None
         if config.text.projection is not None and text_encoder is None:
             raise ConfigError("a text projection needs a text encoder")
         text_dim = text_encoder.dim if text_encoder else dim
@@ -187,6 +187,9 @@ class PengiModel(nn.Module):
             [branch.sequential for branch in read],
             self.language_model.spell,
         )
+
+    def _build_mentions(self, config: MentionsConfig) -> Mentions:
+        return Mentions(config, self._mapper_of_words(config), self.language_model.spell)
 
     def _mapper_of_words(self, config: MentionsConfig) -> WordsMapper:
         """The mapper that knows the words which prompts mention."""

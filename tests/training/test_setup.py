@@ -1,4 +1,4 @@
-"""Which clips a run prepares."""
+"""Which clips a run prepares, and what it adds to the configuration of a model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers import model_values
+from pengi.config import ModelConfig
+from pengi.data.manifest import Label
 from pengi.errors import ConfigError
 from pengi.training.recipe import read_recipe
-from pengi.training.setup import prepare
+from pengi.training.setup import _with_phrases, prepare
 
 
 @pytest.fixture
@@ -35,3 +38,23 @@ def test_clips_that_are_never_drawn_are_not_heard(two_domains: Path, shares: str
 def test_a_share_for_a_domain_that_no_clip_has_is_refused(two_domains: Path) -> None:
     with pytest.raises(ConfigError, match="animal"):
         prepare(read_recipe(two_domains, ["data.domains={environment: 1, animal: 0}"]))
+
+
+def test_prompts_may_mention_words_by_the_phrases_of_labels_and_speech_by_those_of_its_kinds() -> None:
+    labels = {
+        name: Label(label=name, phrase=phrase, sentence="A sound.", category=category)
+        for name, phrase, category in [
+            ("snoring", "someone snoring", "human"),
+            ("speech", "a person speaking", "speech"),
+            ("man speaking", "a man speaking", "speech"),
+            ("slurping", "someone slurping", "human"),
+        ]
+    }
+    branch = {"encoder": "yamnet-tiny-random", "mapper": {"kind": "words", "words": {"snoring": 0, "speech": 1}}}
+    config = ModelConfig.parse(model_values(audio=[branch], mentions={"branch": 0}), "test")
+    found = _with_phrases(config, labels).mentions
+    assert found is not None
+    expected = {"someone snoring": "snoring", "a person speaking": "speech", "a man speaking": "speech"}
+    assert found.phrases == expected
+    named = config.model_copy(update={"mentions": found.model_copy(update={"phrases": {"a nap": "snoring"}})})
+    assert _with_phrases(named, labels) == named

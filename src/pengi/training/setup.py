@@ -202,12 +202,18 @@ def _with_words(config: ModelConfig, tagger: YamnetTagger | None, known: Mapping
 
 
 def _with_phrases(config: ModelConfig, known: Mapping[str, Label]) -> ModelConfig:
-    """The configuration with the phrases of labels that are words which prompts may mention, unless it names some."""
+    """The configuration with phrases for the words that prompts may mention, unless it names some: those of labels.
+
+    Of speech most labels are no words (:func:`pengi.data.pseudo.class_vocabulary`), and stand for the one that is.
+    """
     mentions = config.mentions
     if mentions is None or mentions.phrases or mentions.branch >= len(config.audio):
         return config
     words = config.audio[mentions.branch].mapper.words
     phrases = {label.phrase: label.label for label in known.values() if label.label in words}
+    speech = [label for label in known.values() if label.category == "speech"]
+    spoken = [label.label for label in speech if label.label in words]
+    phrases |= {label.phrase: spoken[0] for label in speech if spoken and label.label not in words}
     return config.model_copy(update={"mentions": mentions.model_copy(update={"phrases": phrases})})
 
 
