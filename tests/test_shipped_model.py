@@ -82,3 +82,9 @@ def test_a_timeline_covers_a_recording_without_gaps(model: Pengi) -> None:
     for before, after in zip(timeline.segments, timeline.segments[1:], strict=False):
         assert before.end_s == after.start_s
     assert math.isclose(timeline.segments[-1].end_s, timeline.duration_s)
+
+
+def test_a_sound_is_there_or_not(model: Pengi) -> None:
+    files = [EXAMPLES / f"{name}.opus" for name in ("siren", "dog", "rooster")]
+    for question, expected in (("is there a siren?", "yes no no"), ("do you hear a dog barking?", "no yes no")):
+        assert [answer.text for answer in model.ask(files, question)] == expected.split(), question
