@@ -252,7 +252,8 @@ class Pengi:
             labels: any words; repeated ones count once.
             method: "likelihood" (mean log-probability of the label's tokens), "sum" (of the whole label), "generate"
                 (the model may write nothing but labels), "match" (the model writes freely, the nearest label in the
-                sentence encoder's space wins, as in the paper).
+                sentence encoder's space wins, as in the paper). To the first two is added what a model that listens for
+                mentions (:mod:`pengi.mentions`) hears of labels that are its words.
             prompt: what the labels answer; "this is a sound of" if not given.
             top: keep only so many labels.
             on_error: see the class.
