@@ -28,6 +28,12 @@ from pengi.evaluation.statistics import share_right
 CLIPS_PER_CALL = 16
 GREEDY = DecodeOptions(beams=1, max_tokens=20)
 SILENCE = (np.zeros(80_000, dtype=np.float32), 16_000)
+YES_NO_KINDS = {
+    "yes or no: exactly so many": r"exactly",
+    "yes or no: one before the other": r" before |first and then",
+    "yes or no: together": r"same time|together",
+    "yes or no: louder": r"louder",
+}
 KINDS = {
     "count": r"how many",
     "loudness": r"loud|quieter|softer",
@@ -40,6 +46,15 @@ def kind_of(question: str, answer: str) -> str:
     if answer in ("yes", "no"):
         return "yes or no"
     return next((kind for kind, words in KINDS.items() if re.search(words, question)), "which sound")
+
+
+def form_of(question: str, answer: str) -> str:
+    """What a question asks for, yes-or-no questions and those that name what to choose from told apart."""
+    kind = kind_of(question, answer)
+    if kind == "yes or no":
+        found = (name for name, words in YES_NO_KINDS.items() if re.search(words, question))
+        return next(found, "yes or no: there")
+    return f"{kind}: named" if kind in ("order", "which sound") and " or " in question else kind
 
 
 def drawn(clips: list[Clip], seed: int) -> list[tuple[Clip, str, str]]:
@@ -80,23 +95,31 @@ def measure(manifest: Path, name: str, seed: int) -> dict[str, Any]:
     """Share of right answers of each kind of question, with 95 % intervals, heard and blind."""
     model = Pengi.from_pretrained(name)
     asked = drawn(read_manifest(manifest), seed)
-    kinds = [kind_of(question, answer) for _, question, answer in asked]
-    result: dict[str, Any] = {"model": name, "questions": len(asked), "seed": seed, "kinds": {}}
+    result: dict[str, Any] = {"model": name, "questions": len(asked), "seed": seed}
     credit = {}
     for system, blind in (("heard", False), ("blind", True)):
         said = answers(model, asked, manifest.parent, blind=blind)
         credit[system] = np.array(
             [is_right(text, answer) for text, (_, _, answer) in zip(said, asked, strict=True)], float
         )
-    for kind in sorted(set(kinds)):
-        rows = np.array([found == kind for found in kinds])
-        result["kinds"][kind] = {"n": int(rows.sum())}
-        for system, right in credit.items():
-            groups = [clip.id for (clip, _, _), own in zip(asked, rows, strict=True) if own]
-            interval = share_right(right[rows], groups)
-            found = (interval.value, interval.low, interval.high)
-            result["kinds"][kind][system] = [round(value, 3) for value in found]
+    for part, named in (("kinds", kind_of), ("forms", form_of)):
+        result[part] = by_kind([named(question, answer) for _, question, answer in asked], asked, credit)
     return result
+
+
+def by_kind(
+    kinds: list[str], asked: list[tuple[Clip, str, str]], credit: dict[str, np.ndarray[Any, np.dtype[np.float64]]]
+) -> dict[str, Any]:
+    """Share of right answers and its interval, for every kind and system."""
+    found: dict[str, Any] = {}
+    for kind in sorted(set(kinds)):
+        rows = np.array([own == kind for own in kinds])
+        groups = [clip.id for (clip, _, _), own in zip(asked, rows, strict=True) if own]
+        found[kind] = {"n": int(rows.sum())}
+        for system, right in credit.items():
+            interval = share_right(right[rows], groups)
+            found[kind][system] = [round(value, 3) for value in (interval.value, interval.low, interval.high)]
+    return found
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 OWN_PART = "./"  # stands before the name of a frozen part that lies in the checkpoint's own folder
-_TRAINED = ("audio.", "facts.", "mentions.", "text_mapper.", "text_projection.")
 TINY_LANGUAGE_MODEL = "tiny-random"
 TINY_TEXT_ENCODER = "tiny-random"
+_STORED = ("audio.", "facts.", "mentions.", "text_mapper.", "text_projection.")
 
 
 def _folder(name: str, tiny: str) -> Path | None:
@@ -88,12 +88,13 @@ def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiM
 
 
 def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
-    """What a checkpoint holds, by name: mappers, projections, probes, trained encoders, LoRA's adapters."""
+    """What a checkpoint holds, by name: mappers, projections, probes, how mentions are told, trained
+    encoders, LoRA's adapters."""
     frozen = tuple(f"audio.{index}.encoder." for index, branch in enumerate(model.config.audio) if not branch.trained)
     return {
         name: tensor
         for name, tensor in model.state_dict().items()
-        if (name.startswith(_TRAINED) and not name.startswith(frozen))
+        if (name.startswith(_STORED) and not name.startswith(frozen))
         or (name.startswith("language_model.") and ADAPTER_MARK in name)
     }
 

@@ -505,8 +505,9 @@ class Pengi:
 
     def _prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()) -> Masked:
         """p = concat(m1(a), m2(g)), and behind it the language model's embeddings of extra text."""
-        heard = self.model.listen(self._tokens(encoded))
-        parts = [self._audio_prefix(encoded), *self.model.tell_mentions(heard, prompts), self._prompt_prefix(prompts)]
+        tokens = self._tokens(encoded)
+        told = self.model.tell_mentions(self.model.listen(tokens), prompts)
+        parts = [self.model.audio_prefix(tokens), *told, self._prompt_prefix(prompts)]
         if any(extra):
             lm = self.model.language_model
             ids = [torch.tensor(lm.encode(text), dtype=torch.long, device=self.device) for text in extra]

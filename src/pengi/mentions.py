@@ -184,7 +184,7 @@ class Mentions(nn.Module):
         padded = [[*row, *[0] * (width - len(row))] for row in rows]
         places_BK = torch.tensor(padded, dtype=torch.long, device=device)
         told_BK = torch.arange(width, device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
-        much_BKF, when_BKF = _measured(heard, places_BK, told_BK)
+        much_BKF, when_BKF = measured(heard, places_BK, told_BK)
         told_BK2D = torch.stack(
             [self.much_FD[0] + much_BKF @ self.much_FD[1:], self.when_FD[0] + when_BKF @ self.when_FD[1:]], 2
         )
@@ -196,7 +196,7 @@ class Mentions(nn.Module):
 
 
 @torch.no_grad()
-def _measured(heard: Heard, places_BK: Tensor, told_BK: Tensor) -> tuple[Tensor, Tensor]:
+def measured(heard: Heard, places_BK: Tensor, told_BK: Tensor) -> tuple[Tensor, Tensor]:
     """:data:`HOW_MUCH` and :data:`WHEN` of the words that are told, ``float32[B, K, F]``, in the recordings beside."""
     shares_BTK = heard.tokens_ATV.gather(2, places_BK[:, None].expand(-1, heard.tokens_ATV.shape[1], -1))
     hidden_BT1 = ~heard.mask_AT[..., None]

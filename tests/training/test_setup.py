@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers import model_values
+from helpers import model_values, tiny_model
 from pengi.config import ModelConfig
 from pengi.data.manifest import Label
 from pengi.errors import ConfigError
 from pengi.training.recipe import read_recipe
-from pengi.training.setup import _with_phrases, prepare
+from pengi.training.setup import _check_patches, _with_phrases, prepare
 
 
 @pytest.fixture
@@ -58,3 +58,11 @@ def test_prompts_may_mention_words_by_the_phrases_of_labels_and_speech_by_those_
     assert found.phrases == expected
     named = config.model_copy(update={"mentions": found.model_copy(update={"phrases": {"a nap": "snoring"}})})
     assert _with_phrases(named, labels) == named
+
+
+def test_a_clip_is_moved_to_a_class_in_the_same_patches_for_both_branches() -> None:
+    sound = {"encoder": "yamnet-tiny-random", "trained": False, "mapper": {"kind": "none"}}
+    words = {"encoder": "yamnet-tiny-random", "mapper": {"kind": "words", "tokens": 1, "words": {"hum": 0}}}
+    _check_patches(tiny_model(audio=[sound, words]))
+    with pytest.raises(ConfigError, match="first branch's window_s, 10"):
+        _check_patches(tiny_model(audio=[sound, words | {"window_s": 5.0}]))

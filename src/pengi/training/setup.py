@@ -79,6 +79,8 @@ def prepare(recipe: Recipe) -> Setup:
     model = _model(recipe, tagger, known, train_clips)
     if recipe.data.class_directions and model.branches[0].config.encoder != "yamnet":
         raise ConfigError("data.class_directions needs yamnet as the first audio encoder")
+    if recipe.data.class_directions:
+        _check_patches(model)
     new = recipe.finetune is None or _new_facts(recipe.finetune, train_clips) is not None
     fitted = model.facts is not None and new  # and not heard by probes that the model has already
     _check_augmentation(recipe, model, fitted=fitted)
@@ -241,6 +243,16 @@ def _new_facts(config: FinetuneConfig, clips: Sequence[Clip]) -> FactsConfig | N
 def _with_values(facts: FactsConfig, clips: Sequence[Clip]) -> FactsConfig:
     values = values_of_attributes(facts.attributes, clips)
     return facts if facts.values else facts.model_copy(update={"values": values})
+
+
+def _check_patches(model: PengiModel) -> None:
+    """Raise ConfigError if a branch of words hears other patches than the embeddings that are moved to a class."""
+    window_s = model.branches[0].config.window_s
+    for branch in model.branches:
+        if isinstance(branch.mapper, WordsMapper) and branch.config.window_s != window_s:
+            raise ConfigError(
+                f"data.class_directions needs the branch of words to have the first branch's window_s, {window_s:g}"
+            )
 
 
 def _check_augmentation(recipe: Recipe, model: PengiModel, *, fitted: bool) -> None:
