@@ -3,8 +3,9 @@
     pengi data compose --manifest ../shared/data/manifest.jsonl --split val --count 300 --out runs/composed-val
     python benchmarks/composed_questions.py --manifest runs/composed-val/manifest.jsonl --out results/composed.json
 
-Of every recording one yes-or-no question and one other question are asked, drawn by a seed, and asked once more about
-silence: what the wording of a question alone gives away. An answer counts if it is the right one word for word, case,
+Of every recording one yes-or-no question and one other question are asked, drawn by a seed, what they ask for before
+how (there are many questions about order), and asked once more about silence: what the wording of a question alone
+gives away. An answer counts if it is the right one word for word, case,
 articles and the full stop aside; of yes-or-no questions the first word counts.
 """
 
@@ -30,7 +31,7 @@ GREEDY = DecodeOptions(beams=1, max_tokens=20)
 SILENCE = (np.zeros(80_000, dtype=np.float32), 16_000)
 YES_NO_KINDS = {
     "yes or no: exactly so many": r"exactly",
-    "yes or no: one before the other": r" before |first and then",
+    "yes or no: one before the other": r" before |first and then| after ",
     "yes or no: together": r"same time|together",
     "yes or no: louder": r"louder",
 }
@@ -62,10 +63,13 @@ def drawn(clips: list[Clip], seed: int) -> list[tuple[Clip, str, str]]:
     rng = random.Random(seed)
     chosen = []
     for clip in clips:
-        by_form: dict[bool, list[tuple[str, str]]] = defaultdict(list)
-        for asked in clip.qa:
-            by_form[asked.answer in ("yes", "no")].append((asked.question, asked.answer))
-        chosen += [(clip, *rng.choice(by_form[form])) for form in (True, False) if by_form[form]]
+        for yes_no in (True, False):
+            by_form: dict[str, list[tuple[str, str]]] = defaultdict(list)
+            for asked in clip.qa:
+                if (asked.answer in ("yes", "no")) == yes_no:
+                    by_form[form_of(asked.question, asked.answer)].append((asked.question, asked.answer))
+            if by_form:
+                chosen.append((clip, *rng.choice(by_form[rng.choice(sorted(by_form))])))
     return chosen
 
 

@@ -5,8 +5,8 @@
         --composed runs/composed-val/manifest.jsonl --out results/mentions.json
 
 Of composed recordings: the area under the curve of a word's log-share in the whole, for sounds that are there against
-as many that are not; the share of questions about which of two sounds comes first that the sign of "later" answers; and
-the share of the sounds that the list of likeliest words names. Of labelled clips: the share of right labels by their
+as many that are not; the share of yes-or-no questions about the order of two sounds that the sign of "later" answers;
+and the share of the sounds that the list of likeliest words names. Of labelled clips: the share of right labels by their
 likelihood and what is heard of them, at several weights of the latter; the recipe's was chosen on these.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,11 @@ def composed(model: Pengi, mentions: Mentions, clips: list[Clip], root: Path) ->
         named += [place(event) in told for event in own]
         for asked in clip.qa:
             words = mentions.vocabulary.mentioned(asked.question, mentions.config.most)
-            about_order = " before " in asked.question or "first and then" in asked.question
+            about_order = re.search(r" before |first and then| (after) ", asked.question)
             if about_order and len(words) == 2 and asked.answer in (YES, NO):
                 _, when_BKF = measured(heard, torch.tensor([words]), torch.ones(1, 2, dtype=torch.bool))
-                ordered.append((float(when_BKF[0, 0, WHEN.index("later")]) < 0) == (asked.answer == YES))
+                later = float(when_BKF[0, 0, WHEN.index("later")]) > 0
+                ordered.append((later == bool(about_order[1])) == (asked.answer == YES))
     return {
         "presence": {"words": len(there), "area under the curve": round(float(roc_auc_score(there, shares)), 3)},
         "order": {"questions": len(ordered), "right by the sign of later": round(float(np.mean(ordered)), 3)},

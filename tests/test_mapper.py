@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pengi.config import MapperConfig
 from pengi.errors import ConfigError
-from pengi.mapper import UNHEARD, Mapper, WordsMapper, build_mapper, masked_mean, sinusoids
+from pengi.mapper import UNHEARD, Mapper, WordsMapper, build_mapper, masked_mean, sinusoids, when_heard
 
 INPUT, OUTPUT = 12, 16
 FORMS: dict[str, dict[str, Any]] = {
@@ -168,8 +168,8 @@ def test_the_papers_mapper_has_the_papers_parameters() -> None:
     assert round(expected / 1e6, 1) == 50.4
 
 
-SPELLING = {" dog": [1, 2], " rain": [3], " siren": [4, 5, 6], ",": [7]}
-TABLE = torch.randn(8, OUTPUT, generator=torch.Generator().manual_seed(1))
+SPELLING = {" dog": [1, 2], " rain": [3], " siren": [4, 5, 6], ",": [7], " first": [8], " last": [9]}
+TABLE = torch.randn(10, OUTPUT, generator=torch.Generator().manual_seed(1))
 
 
 def spell(text: str) -> Tensor:
@@ -195,6 +195,32 @@ def test_words_spell_the_likeliest_classes() -> None:
     told = [TABLE[7] + 0.5 * shares[row][word] for row, word in ((0, 0), (0, 2), (1, 1), (1, 0))]
     torch.testing.assert_close(first, torch.cat([TABLE[[1, 2]], told[0][None], TABLE[[4, 5, 6]], told[1][None]]))
     torch.testing.assert_close(second, torch.cat([TABLE[[3]], told[2][None], TABLE[[1, 2]], told[3][None]]))
+
+
+def test_words_are_told_with_when_they_are_heard() -> None:
+    built = words_mapper()
+    torch.testing.assert_close(built.when_2D[0], TABLE[9] - TABLE[8])
+    with torch.no_grad():
+        built.share_2D.zero_()
+        built.when_2D.copy_(torch.eye(2, OUTPUT))  # the embedding is the middle and the spread
+        built.bias_V[2] = -90.0
+    loud = torch.tensor([30.0, 0.0, 0.0, 0.0])
+    dog_then_rain = torch.stack([loud, loud, -loud, -loud])
+    tokens = torch.stack([dog_then_rain, loud.expand(4, 4)])
+    prefix, mask = built(tokens, torch.tensor([[True] * 4, [True] * 2 + [False] * 2]))
+    first, second = (row[kept] for row, kept in zip(prefix, mask, strict=True))
+    torch.testing.assert_close(first[2, :2], torch.tensor([-0.25, 0.125]))  # the dog in the first half
+    torch.testing.assert_close(first[4, :2], torch.tensor([0.25, 0.125]))  # the rain in the second
+    torch.testing.assert_close(second[2, :2], torch.tensor([0.0, 0.25]))  # of half as many tokens, in all
+
+
+def test_when_a_word_is_heard_does_not_depend_on_padding_and_needs_no_token() -> None:
+    shares = torch.tensor([[[-1.0], [-20.0], [-20.0]], [[-1.0], [-1.0], [0.0]], [[-1.0], [-1.0], [-1.0]]])
+    mask = torch.tensor([[True, True, True], [True, True, False], [False] * 3])
+    middle, spread = when_heard(shares, mask)
+    torch.testing.assert_close(middle[:2], torch.tensor([[-1 / 3], [0.0]]))
+    torch.testing.assert_close(spread[:2], torch.tensor([[0.0], [0.25]]), atol=1e-4, rtol=0.0)
+    assert bool(torch.isfinite(torch.cat([middle, spread])).all())
 
 
 def test_words_of_nothing_heard_are_none_and_of_several_tokens_near_the_highest() -> None:

@@ -25,6 +25,7 @@ CONSTANT_STD = 0.1
 LEAST_DEVIATION = 1e-3
 UNHEARD = -math.inf  # logit of a class whose words are not to be told
 LOWEST_SHARE = -30.0  # of a word whose embeddings are there, but masked
+EARLIEST, LATEST = " first", " last"  # what the embeddings that tell when start between
 
 
 Spell = Callable[[str], Tensor]
@@ -79,6 +80,20 @@ def near_maximum(logits_BTC: Tensor, mask_BT: Tensor) -> Tensor:
     hidden_BT = ~mask_BT & (counts_B1 > 0)
     pooled_BC = logits_BTC.float().masked_fill(hidden_BT[..., None], -math.inf).logsumexp(1)
     return torch.where(counts_B1 > 0, pooled_BC - counts_B1.clamp(min=1).log(), 0.0)
+
+
+def when_heard(shares_BTK: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """When words are heard, from their log-shares at every token relative to those at the others.
+
+    Returns:
+        The middle ``float32[B, K]``, -0.5 at the start of the recording and 0.5 at its end, and the spread about it;
+        of a row without tokens, numbers without meaning.
+    """
+    counts_B11 = mask_BT.sum(1)[:, None, None].clamp(min=1)
+    when_BT1 = (mask_BT.cumsum(1) - 0.5)[..., None] / counts_B11 - 0.5
+    weight_BTK = shares_BTK.masked_fill(~mask_BT[..., None], 2 * LOWEST_SHARE).softmax(1)
+    middle_BK = (weight_BTK * when_BT1).sum(1)
+    return middle_BK, (weight_BTK * (when_BT1 - middle_BK[:, None]).square()).sum(1).sqrt()
 
 
 class _Constants(nn.Module):
@@ -196,9 +211,9 @@ class WordsMapper(Mapper):
         u_v = sharpness * (scale_v * z_class(v) + bias_v)        scale and bias are learned
 
     The prefix is, for the ``tokens`` words of the highest u, the likeliest first: the word's tokens, and one embedding
-    that tells the logarithm of its share in the softmax over all words. Words of a class whose logit is ``UNHEARD``
-    have no share, and those with less than ``least`` of the first one's share are left out. Neither words nor shares
-    have a gradient; u learns from a loss of its own on :meth:`word_logits`.
+    that tells the logarithm of its share in the softmax over all words, and when it is heard. Words of a class whose
+    logit is ``UNHEARD`` have no share, and those with less than ``least`` of the first one's share are left out.
+    Neither words nor shares have a gradient; u learns from a loss of its own on :meth:`word_logits`.
     """
 
     classes_V: Tensor
@@ -228,6 +243,8 @@ class WordsMapper(Mapper):
         self.scale_V = nn.Parameter(torch.ones(len(self.words)))
         self.bias_V = nn.Parameter(torch.zeros(len(self.words)))
         self.share_2D = nn.Parameter(torch.stack([separator_D, torch.zeros_like(separator_D)]))
+        early_D, late_D = (spell(text).float().mean(0) for text in (EARLIEST, LATEST))
+        self.when_2D = nn.Parameter(torch.stack([late_D - early_D, torch.zeros_like(early_D)]))
 
     def standardise(self, logits_NI: Tensor) -> None:
         """Take mean and deviation of every class from the pooled logits of N clips, at least two.
@@ -252,10 +269,19 @@ class WordsMapper(Mapper):
         """The words that are told, see :func:`likeliest_words`."""
         return likeliest_words(self.word_logits(tokens_BTI, mask_BT), self.count, self.least)
 
+    @torch.no_grad()
+    def log_shares(self, logits_xI: Tensor) -> Tensor:
+        """Log-shares of all words, ``float32[..., V]``, :data:`LOWEST_SHARE` at least, of class logits as above."""
+        # Where no class is heard there are no shares, only zero over zero.
+        return self.weighed(logits_xI).log_softmax(-1).nan_to_num(nan=LOWEST_SHARE).clamp(min=LOWEST_SHARE)
+
     def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Mapper`; a row without tokens gives no prefix."""
         share_BK, best_BK = self.likeliest(tokens_BTI, mask_BT)
+        places_BTK = best_BK[:, None].expand(-1, tokens_BTI.shape[1], -1)
+        when_BK2 = torch.stack(when_heard(self.log_shares(tokens_BTI).gather(2, places_BTK), mask_BT), -1)
         told_BKD = self.share_2D[0] + share_BK.clamp(min=LOWEST_SHARE)[..., None] * self.share_2D[1]
+        told_BKD = told_BKD + when_BK2 @ self.when_2D
         prefix_BKLD = torch.cat([self.spelled_VLD[best_BK], told_BKD[:, :, None]], 2)
         spelled_BKL = self.spelled_VL[best_BK]
         heard_BKL = torch.cat([spelled_BKL, spelled_BKL.new_ones(*best_BK.shape, 1)], 2)

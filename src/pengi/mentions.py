@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pengi.config import MentionsConfig
 from pengi.errors import ConfigError, no_such
-from pengi.mapper import LOWEST_SHARE, Spell, WordsMapper, near_maximum
+from pengi.mapper import EARLIEST, LATEST, LOWEST_SHARE, Spell, WordsMapper, near_maximum, when_heard
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
@@ -38,7 +38,6 @@ WHEN = ("middle", "spread", "later")
 -1 to 1 how surely it is later than the others."""
 SHARE_UNIT = 10.0  # of log-shares, which go down to LOWEST_SHARE
 SURELY_LATER = 0.1  # of the recording
-EARLIEST, LATEST = " first", " last"
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -150,9 +149,7 @@ class Mentions(nn.Module):
             tokens: ``float[A, T, I]`` with their mask.
             limited: those of which it is told when words are heard, fewer if there are very many.
         """
-        whole_AV = mapper.weighed(near_maximum(*tokens)).log_softmax(-1)
-        tokens_ATV = mapper.weighed(limited[0]).log_softmax(-1)
-        return Heard(whole_AV.clamp(min=LOWEST_SHARE), tokens_ATV.clamp(min=LOWEST_SHARE), limited[1])
+        return Heard(mapper.log_shares(near_maximum(*tokens)), mapper.log_shares(limited[0]), limited[1])
 
     def labels_heard(self, mapper: WordsMapper, heard: Heard, labels: Sequence[str]) -> Tensor:
         """By how much the score of each label rises with what is heard of it, ``float32[B, L]``.
@@ -201,11 +198,7 @@ def measured(heard: Heard, places_BK: Tensor, told_BK: Tensor) -> tuple[Tensor, 
     shares_BTK = heard.tokens_ATV.gather(2, places_BK[:, None].expand(-1, heard.tokens_ATV.shape[1], -1))
     hidden_BT1 = ~heard.mask_AT[..., None]
     counts_B1 = heard.mask_AT.sum(1, keepdim=True).clamp(min=1)
-    when_BT1 = (heard.mask_AT.cumsum(1) - 0.5)[..., None] / counts_B1[..., None] - 0.5
-    # Where a word is heard: by its share at each token, relative to those at the others.
-    weight_BTK = shares_BTK.masked_fill(hidden_BT1, 2 * LOWEST_SHARE).softmax(1)
-    middle_BK = (weight_BTK * when_BT1).sum(1)
-    spread_BK = (weight_BTK * (when_BT1 - middle_BK[:, None]).square()).sum(1).sqrt()
+    middle_BK, spread_BK = when_heard(shares_BTK, heard.mask_AT)
     whole_BK = heard.whole_AV.gather(1, places_BK) / SHARE_UNIT
     most_BK = shares_BTK.masked_fill(hidden_BT1, LOWEST_SHARE).amax(1) / SHARE_UNIT
     usual_BK = shares_BTK.masked_fill(hidden_BT1, 0.0).sum(1) / counts_B1 / SHARE_UNIT

@@ -159,6 +159,7 @@ def speech_question(rng: random.Random, present: bool) -> tuple[str, str]:
 
 
 _BEFORE = ("do you hear {a} before {b}?", "can {a} be heard before {b}?", "is it {a} first and then {b}?")
+_LATER = ("do you hear {b} after {a}?", "can {b} be heard after {a}?", "does {b} come after {a}?")
 _WHICH_FIRST = ("which comes first, {a} or {b}?", "what is heard first, {a} or {b}?", "what comes earlier, {a} or {b}?")
 _FIRST = ("what is heard first?", "which sound comes first?", "what does this recording begin with?")
 _LAST = ("what is heard last?", "which sound comes last?", "what does this recording end with?")
@@ -173,11 +174,11 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def before_questions(rng: random.Random, earlier: str, later: str) -> list[tuple[str, str]]:
-    """Two yes/no questions about an order, one of each answer, and a choice."""
+    """Four yes/no questions about an order, two of each answer, and a choice."""
     first, second = rng.sample([earlier, later], 2)
     return [
-        (rng.choice(_BEFORE).format(a=earlier, b=later), YES),
-        (rng.choice(_BEFORE).format(a=later, b=earlier), NO),
+        *((rng.choice(wordings).format(a=earlier, b=later), YES) for wordings in (_BEFORE, _LATER)),
+        *((rng.choice(wordings).format(a=later, b=earlier), NO) for wordings in (_BEFORE, _LATER)),
         (rng.choice(_WHICH_FIRST).format(a=first, b=second), earlier),
     ]
 

@@ -73,6 +73,8 @@ def truth(question: str, example: Composed, labels: dict[str, Label]) -> str:
         return min(named, key=order.index)
     if re.search("before|first and then", question):
         return yes(order.index(named[0]) < order.index(named[1]))
+    if re.search("^(can|do|does) .* after", question):
+        return yes(order.index(named[0]) > order.index(named[1]))
     if re.search("heard after|follows|right after", question):
         assert bed is None
         return order[order.index(named[0]) + 1]
@@ -101,7 +103,7 @@ def check(examples: Sequence[Composed], labels: dict[str, Label]) -> Counter[tup
         for asked in example.clip.qa:
             assert truth(asked.question, example, labels) == asked.answer, (asked, recipe)
             if asked.answer in ("yes", "no"):
-                kind = re.search("exactly|before|first and then|together|same time|louder", asked.question)
+                kind = re.search("exactly|before|first and then|after|together|same time|louder", asked.question)
                 name = kind[0] if kind else "presence"
                 answers[{"first and then": "before", "same time": "together"}.get(name, name), asked.answer] += 1
     return answers
@@ -112,7 +114,7 @@ def test_answers_follow_from_the_recipe(clips: list[Clip]) -> None:
     by_kind: defaultdict[str, list[int]] = defaultdict(list)
     for (kind, _), count in answers.items():
         by_kind[kind].append(count)
-    assert by_kind.keys() == {"presence", "exactly", "before", "together", "louder"}
+    assert by_kind.keys() == {"presence", "exactly", "before", "after", "together", "louder"}
     for kind, counts in by_kind.items():
         assert len(counts) == 2, kind
         assert counts[0] == counts[1] > 20, kind

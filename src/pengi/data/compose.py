@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -39,7 +40,7 @@ from pengi.data.whole import new_folder
 from pengi.errors import AudioError, InputError, ManifestError
 from pengi.progress import track
 
-RULES = 1
+RULES = 2
 """Version of the rules below; another one makes other examples of the same ids."""
 MOST_S = 10.0
 LOUDER_DB = 6.0
@@ -284,8 +285,9 @@ class _Questions:
         ]
 
     def _order(self) -> list[tuple[str, str]]:
-        earlier, later = sorted(self.rng.sample(range(len(self.phrases)), 2))
-        asked = templates.before_questions(self.rng, self.phrases[earlier], self.phrases[later])
+        asked = []
+        for earlier, later in combinations(self.phrases, 2):
+            asked += templates.before_questions(self.rng, earlier, later)
         if self.bed is None:
             return asked + templates.sequence_questions(self.rng, self.phrases)
         one, other = self.rng.sample(self.phrases, 2)
