@@ -6,8 +6,8 @@
 
 Of composed recordings: the area under the curve of a word's log-share in the whole, for sounds that are there against
 as many that are not; the share of yes-or-no questions about the order of two sounds that the sign of "later" answers;
-and the share of the sounds that the list of likeliest words names. Of labelled clips: the share of right labels by their
-likelihood and what is heard of them, at several weights of the latter; the recipe's was chosen on these.
+and the share of the sounds that the list of likeliest words names. Of labelled clips: the share of right labels by
+their likelihood and what is heard of them, at several weights of the latter; the recipe's was chosen on these.
 """
 
 from __future__ import annotations
