@@ -5,8 +5,8 @@
 
 Of every recording one yes-or-no question and one other question are asked, drawn by a seed, what they ask for before
 how (there are many questions about order), and asked once more about silence: what the wording of a question alone
-gives away. An answer counts if it is the right one word for word, case, articles and the full stop aside; of yes-or-
-no questions the first word counts.
+gives away. An answer counts if it is the right one word for word, case, articles and the full stop aside; of
+yes-or-no questions the first word counts.
 """
 
 from __future__ import annotations

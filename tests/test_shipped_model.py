@@ -6,12 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pengi import weights
+from pengi.audio.decode import load
 from pengi.data.manifest import Clip, read_manifest
 from pengi.engine import METHODS, Pengi
 
+RATE = 16_000
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CLIPS = read_manifest(EXAMPLES / "manifest.jsonl")
 FILES = [EXAMPLES / clip.audio for clip in CLIPS]
@@ -88,3 +91,13 @@ def test_a_sound_is_there_or_not(model: Pengi) -> None:
     files = [EXAMPLES / f"{name}.opus" for name in ("siren", "dog", "rooster")]
     for question, expected in (("is there a siren?", "yes no no"), ("do you hear a dog barking?", "no yes no")):
         assert [answer.text for answer in model.ask(files, question)] == expected.split(), question
+
+
+def test_one_sound_comes_before_the_other(model: Pengi) -> None:
+    dog, siren = (load(EXAMPLES / f"{name}.opus", RATE)[: 4 * RATE] for name in ("dog", "siren"))
+    recordings = [(np.concatenate(parts), RATE) for parts in ((dog, siren), (siren, dog))]
+    for question, expected in (
+        ("do you hear a dog barking before a siren?", "yes no"),
+        ("does a dog barking come after a siren?", "no yes"),
+    ):
+        assert [answer.text for answer in model.ask(recordings, question)] == expected.split(), question
