@@ -18,7 +18,7 @@ from pengi.audio.decode import load
 from pengi.data import mixing
 from pengi.data.compose import LOUDER_DB, MOST_S, Composed, Composer, Part, Recipe, compose, render, write_composed
 from pengi.data.hearing import may_hold
-from pengi.data.manifest import Clip, Label, read_labels, read_manifest
+from pengi.data.manifest import Clip, Label, QuestionAnswer, read_labels, read_manifest
 from pengi.data.tasks import PairMaker, kind_of, labels_of
 from pengi.errors import InputError, ManifestError
 
@@ -91,6 +91,19 @@ def truth(question: str, example: Composed, labels: dict[str, Label]) -> str:
     return yes(named[0] in level)
 
 
+def kind_of_question(asked: QuestionAnswer) -> str:
+    """What a question is about, by its words."""
+    words = {
+        "number": "exactly|how many",
+        "loudness": "louder",
+        "simultaneity": "same time|together",
+        "background": "whole time|throughout|beginning to end",
+        "order": " before | first and then |comes first, |heard first, |comes earlier, |^(do|can|does) .* after ",
+        "sequence": "first|last|begin with|end with|after|follows",
+    }
+    return next((kind for kind, found in words.items() if re.search(found, asked.question)), "presence")
+
+
 def check(examples: Sequence[Composed], labels: dict[str, Label]) -> Counter[tuple[str, str]]:
     """Every answer against the oracle; returns how often each kind of yes/no question has each answer."""
     answers: Counter[tuple[str, str]] = Counter()
@@ -102,6 +115,7 @@ def check(examples: Sequence[Composed], labels: dict[str, Label]) -> Counter[tup
                     assert not may_hold(labels[one.clip.events[0]], labels[other.clip.events[0]])
         for asked in example.clip.qa:
             assert truth(asked.question, example, labels) == asked.answer, (asked, recipe)
+            assert asked.kind == kind_of_question(asked), asked
             if asked.answer in ("yes", "no"):
                 kind = re.search("exactly|before|first and then|after|together|same time|louder", asked.question)
                 name = kind[0] if kind else "presence"

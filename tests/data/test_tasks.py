@@ -12,7 +12,18 @@ import pytest
 
 from pengi import templates
 from pengi.data.manifest import Clip, Label, read_labels, read_manifest
-from pengi.data.tasks import FAMILIES, HEARD_WITH, TASKS, Pair, PairMaker, Question, QuestionTask, kind_of, labels_of
+from pengi.data.tasks import (
+    FAMILIES,
+    HEARD_WITH,
+    TASKS,
+    Pair,
+    PairMaker,
+    Question,
+    QuestionTask,
+    check_kinds,
+    kind_of,
+    labels_of,
+)
 from pengi.errors import ConfigError
 
 
@@ -283,6 +294,59 @@ def test_weights_say_which_tasks_are_drawn() -> None:
     assert not only.fits(CLIPS["flute"])
     assert only.fits(RICH["digit"])
     assert {pair.task for pair in drawn(RICH["digit"], only)} == {"digit"}
+
+
+def asking(**kinds: int) -> Clip:
+    """A clip with so many questions of each kind, each with its kind as the answer; of kind "none" without one."""
+    qa = [
+        {"question": f"{kind} {place}?", "answer": kind, "kind": "" if kind == "none" else kind}
+        for kind, count in kinds.items()
+        for place in range(count)
+    ]
+    return clip(domain="composed", qa=qa)
+
+
+def asked_shares(subject: Clip, questions: dict[str, float] | None) -> dict[str, float]:
+    """Share of the answers to what is asked about a clip."""
+    maker = PairMaker({}, weights={"question": 1.0}, questions=questions)
+    said = [pair.target for seed in range(600) for pair in maker.draw(subject, random.Random(seed), 1)]
+    return {answer: said.count(answer) / len(said) for answer in set(said)}
+
+
+def test_the_kind_of_a_question_is_drawn_before_the_question() -> None:
+    shares = asked_shares(asking(order=9, number=1), None)
+    assert shares == {"order": pytest.approx(0.5, abs=0.08), "number": pytest.approx(0.5, abs=0.08)}
+
+
+def test_weights_say_which_kinds_of_questions_are_drawn() -> None:
+    subject = asking(order=2, number=3, loudness=2, none=1)
+    shares = asked_shares(subject, {"order": 2.0, "number": 1.0})
+    expected = {"order": 0.5, "number": 0.25, "none": 0.25}  # what says no kind has a weight of 1
+    assert shares == {kind: pytest.approx(share, abs=0.08) for kind, share in expected.items()}
+    assert not PairMaker({}, weights={"question": 1.0}, questions={"order": 1.0}).fits(asking(number=2))
+
+
+def test_a_clips_own_questions_may_be_all_that_is_asked() -> None:
+    subject = asking(order=2).model_copy(update={"events": ("siren",)})
+    for share, expected in ((1.0, {"order"}), (0.0, {"a siren", "yes", "no"})):
+        maker = PairMaker(LABELS, weights={"question": 1.0}, own_questions=share)
+        assert {pair.target for pair in drawn(subject, maker)} == expected
+    only = PairMaker(LABELS, weights={"question": 1.0}, own_questions=1.0)
+    assert not only.fits(CLIPS["flute"])  # which has none
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"odrer": 1.0}, "there is no kind of question 'odrer'; did you mean 'order'?"),
+        ({"order": -1.0}, "the weight of the kind of question 'order' must be 0 or more"),
+    ],
+)
+def test_weights_of_kinds_that_make_no_sense(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_kinds(weights, [asking(order=1)])
+    with pytest.raises(ConfigError, match="questions that say their kind"):
+        check_kinds(weights, [asking(none=1)])
 
 
 @pytest.mark.parametrize(

@@ -227,9 +227,7 @@ class Composer:
             captions=self._captions(recipe),
             attributes=self._attributes(recipe),
         )
-        asked = _Questions(recipe, self._wording, rng).about(clip)
-        qa = tuple(QuestionAnswer(question=question, answer=answer) for question, answer in dict.fromkeys(asked))
-        return clip.model_copy(update={"qa": qa})
+        return clip.model_copy(update={"qa": _Questions(recipe, self._wording, rng).about(clip)})
 
     def _attributes(self, recipe: Recipe) -> dict[str, str]:
         """How many words or notes there are, and how many kinds of sound, as far as that is certain."""
@@ -262,16 +260,23 @@ class _Questions:
         self.phrases = [wording.phrase(part.clip.events[0]) for part in recipe.parts]
         self.bed = wording.phrase(recipe.bed.clip.events[0]) if recipe.bed else None
 
-    def about(self, clip: Clip) -> list[tuple[str, str]]:
-        """All questions; among those for yes or no every kind has as many of each answer."""
-        asked = [*self._presence(clip), *self._loudness(), *self._kinds()]
+    def about(self, clip: Clip) -> tuple[QuestionAnswer, ...]:
+        """All questions, each once; among those for yes or no every kind has as many of each answer."""
+        asked = {"presence": self._presence(clip), "loudness": self._loudness(), "number": self._kinds()}
         if self.bed is not None:
-            asked.append(templates.throughout_question(self.rng, self.bed))
+            asked["background"] = [templates.throughout_question(self.rng, self.bed)]
         if self.recipe.kind != "sounds":
-            asked += self._count(self.recipe.kind, len(self.phrases), _MOST_COUNTED)
+            asked["number"] += self._count(self.recipe.kind, len(self.phrases), _MOST_COUNTED)
         elif len(self.phrases) > 1:
-            asked += self._order()
-        return asked
+            asked["order"] = self._order()
+            if self.bed is None:
+                asked["sequence"] = templates.sequence_questions(self.rng, self.phrases)
+            else:
+                asked["simultaneity"] = self._together(self.bed)
+        kinds = {pair: kind for kind, pairs in asked.items() for pair in pairs}
+        return tuple(
+            QuestionAnswer(question=question, answer=answer, kind=kind) for (question, answer), kind in kinds.items()
+        )
 
     def _presence(self, clip: Clip) -> list[tuple[str, str]]:
         absent = self.wording.absent(clip, self.rng)
@@ -288,12 +293,12 @@ class _Questions:
         asked = []
         for earlier, later in combinations(self.phrases, 2):
             asked += templates.before_questions(self.rng, earlier, later)
-        if self.bed is None:
-            return asked + templates.sequence_questions(self.rng, self.phrases)
+        return asked
+
+    def _together(self, bed: str) -> list[tuple[str, str]]:
         one, other = self.rng.sample(self.phrases, 2)
         return [
-            *asked,
-            templates.together_question(self.rng, one, self.bed, together=True),
+            templates.together_question(self.rng, one, bed, together=True),
             templates.together_question(self.rng, one, other, together=False),
         ]
 

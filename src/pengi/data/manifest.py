@@ -23,6 +23,7 @@ class QuestionAnswer(BaseModel):
 
     question: str = Field(min_length=1)
     answer: str = Field(min_length=1)
+    kind: str = Field("", description="what is asked for; training draws among the kinds before it draws a question")
 
 
 class Clip(BaseModel):

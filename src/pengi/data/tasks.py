@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,7 +22,8 @@ COMPOSED_DOMAIN = "composed"
 """Of clips that are several recordings in one, see :mod:`pengi.data.compose`."""
 
 QUESTION_SHARE = 0.35
-_OWN_QUESTIONS_SHARE = 0.7  # of the questions about a clip that brings its own
+OWN_QUESTIONS = 0.7
+"""Share of a clip's own questions among all that are asked about it, if it has any."""
 _TRIES = 20
 
 
@@ -225,10 +227,18 @@ def kind_of(clip: Clip) -> str:
     return "music" if clip.domain in MUSIC_DOMAINS else "another sound"
 
 
+@dataclass(frozen=True)
 class QuestionTask:
-    """Audio question answering: the questions that come with a clip, and questions that its labels answer."""
+    """Audio question answering: the questions that come with a clip, and questions that its labels answer.
 
-    name = "question"
+    Of a clip's own questions the kind is drawn first, so that one kind may have many of them without being asked more
+    often. With ``kinds`` only these are asked, by those weights; questions that say no kind have a weight of 1.
+    ``own`` is their share among all questions about a clip that has any; at 1 no others are asked, of any clip.
+    """
+
+    kinds: Mapping[str, float] | None = None
+    own: float = OWN_QUESTIONS
+    name: str = field(default="question", init=False)
 
     def pair(self, clip: Clip, wording: Wording, rng: random.Random) -> Pair | None:
         """See :class:`Family`."""
@@ -244,9 +254,9 @@ class QuestionTask:
 
     def draw(self, clip: Clip, wording: Wording, rng: random.Random) -> tuple[str, str] | None:
         """A question without its prompt, and its answer; none if nothing is known about the clip."""
-        if clip.qa and rng.random() < _OWN_QUESTIONS_SHARE:
-            asked = rng.choice(clip.qa)
-            return asked.question, asked.answer
+        own = self._own(clip, rng)
+        if self.own == 1.0 or (own is not None and rng.random() < self.own):
+            return own
         drawn = self._about_kind(clip, wording, rng)
         if clip.events:
             drawn.append(templates.what_question(rng, [wording.phrase(event) for event in _shuffled(clip.events, rng)]))
@@ -255,8 +265,21 @@ class QuestionTask:
             pair = templates.attribute_question(rng, name, str(value))
             # Twice, because what is special about a clip teaches more than the general questions.
             drawn += [pair, pair] if pair else []
-        drawn = drawn or [(asked.question, asked.answer) for asked in clip.qa]
-        return rng.choice(drawn) if drawn else None
+        return rng.choice(drawn) if drawn else own
+
+    def _own(self, clip: Clip, rng: random.Random) -> tuple[str, str] | None:
+        """One of the questions that come with the clip."""
+        by_kind: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for asked in clip.qa:
+            if self._weight(asked.kind):
+                by_kind[asked.kind].append((asked.question, asked.answer))
+        if not by_kind:
+            return None
+        kind = rng.choices(list(by_kind), [self._weight(kind) for kind in by_kind])[0]
+        return rng.choice(by_kind[kind])
+
+    def _weight(self, kind: str) -> float:
+        return 1.0 if self.kinds is None or not kind else self.kinds.get(kind, 0.0)
 
     @staticmethod
     def _about_kind(clip: Clip, wording: Wording, rng: random.Random) -> list[tuple[str, str]]:
@@ -303,6 +326,8 @@ class PairMaker:
             little tells whether "animal" is absent where a dog barks.
         weights: how often each task is drawn relative to the others, where a clip has several; tasks that are not
             named are not drawn. All of them, questions about a third of the time, if not given.
+        questions: how often each kind of question is drawn of those that come with a clip; see :class:`QuestionTask`.
+        own_questions: share of these among all questions.
 
     Raises:
         ConfigError: for weights of unknown tasks, negative ones, or none above zero.
@@ -314,17 +339,20 @@ class PairMaker:
         tags: Mapping[str, tuple[str, ...]] | None = None,
         others: Iterable[str] | None = None,
         weights: Mapping[str, float] | None = None,
+        questions: Mapping[str, float] | None = None,
+        own_questions: float = OWN_QUESTIONS,
     ) -> None:
         self.labels = labels
         self.tags = tags or {}
         self.wording = Wording(labels, self.tags, tuple(sorted(labels if others is None else others)))
         if weights is not None:
-            _check_weights(weights)
+            _check_tasks(weights)
         self._weights = weights
+        self._families: dict[str, Family] = {**FAMILIES, "question": QuestionTask(questions, own_questions)}
 
     def draw(self, clip: Clip, rng: random.Random, count: int) -> list[Pair]:
         """Up to ``count`` different pairs: mostly the clip's closed tasks, and questions about it."""
-        pairs = {name: FAMILIES[name].pair(clip, self.wording, rng) for name in FAMILIES if self._weight(name)}
+        pairs = {name: family.pair(clip, self.wording, rng) for name, family in self._asked()}
         fitting = {name: pair for name, pair in pairs.items() if pair is not None}
         chances = self._chances(list(fitting))
         drawn: dict[tuple[str, str], Pair] = {}
@@ -333,7 +361,7 @@ class PairMaker:
                 break
             name = rng.choices(list(fitting), chances)[0]
             # Questions are drawn anew each time; another wording of a closed task would be nothing new.
-            pair = FAMILIES[name].pair(clip, self.wording, rng) if name == "question" else fitting[name]
+            pair = self._families[name].pair(clip, self.wording, rng) if name == "question" else fitting[name]
             if pair is not None:
                 drawn.setdefault((pair.prompt, pair.target), pair)
         return list(drawn.values())
@@ -341,7 +369,10 @@ class PairMaker:
     def fits(self, clip: Clip) -> bool:
         """Whether any of the tasks can be asked about a clip."""
         rng = random.Random(0)
-        return any(FAMILIES[name].pair(clip, self.wording, rng) is not None for name in FAMILIES if self._weight(name))
+        return any(family.pair(clip, self.wording, rng) is not None for _, family in self._asked())
+
+    def _asked(self) -> list[tuple[str, Family]]:
+        return [(name, family) for name, family in self._families.items() if self._weight(name)]
 
     def _weight(self, task: str) -> float:
         return _DEFAULT_WEIGHTS.get(task, 2.0) if self._weights is None else self._weights.get(task, 0.0)
@@ -355,11 +386,28 @@ class PairMaker:
         return chances
 
 
-def _check_weights(weights: Mapping[str, float]) -> None:
+def check_kinds(weights: Mapping[str, float], clips: Iterable[Clip]) -> None:
+    """Check weights of kinds of questions, see :class:`QuestionTask`, against the clips that are to bring them.
+
+    Raises:
+        ConfigError: for a kind that no question of theirs is of, or a negative weight.
+    """
+    kinds = {asked.kind: None for clip in clips for asked in clip.qa if asked.kind}
+    if weights and not kinds:
+        raise ConfigError("data.questions needs clips with questions that say their kind, such as composed ones")
+    _check_weights("kind of question", weights, kinds)
+
+
+def _check_weights(what: str, weights: Mapping[str, float], known: Iterable[str]) -> None:
+    names = list(known)
     for name, weight in weights.items():
-        if name not in FAMILIES:
-            raise ConfigError(no_such("task", name, FAMILIES))
+        if name not in names:
+            raise ConfigError(no_such(what, name, names))
         if not weight >= 0:
-            raise ConfigError(f"the weight of the task '{name}' must be 0 or more, not {weight}")
+            raise ConfigError(f"the weight of the {what} '{name}' must be 0 or more, not {weight}")
+
+
+def _check_tasks(weights: Mapping[str, float]) -> None:
+    _check_weights("task", weights, FAMILIES)
     if not any(weights.values()):
         raise ConfigError("every task has a weight of 0, so there is nothing to train on")

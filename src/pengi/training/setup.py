@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from pengi.data.loader import (
 from pengi.data.manifest import Clip, Label, read_labels
 from pengi.data.pseudo import ClassDirections, class_labels, class_vocabulary, tags_of
 from pengi.data.sources import Source, manifest_of, read_mixture
-from pengi.data.tasks import PairMaker, labels_of, plain_labels
+from pengi.data.tasks import PairMaker, check_kinds, labels_of, plain_labels
 from pengi.data.tolerance import Tolerance
 from pengi.encoders.yamnet import YamnetTagger
 from pengi.errors import CheckpointError, ConfigError, ManifestError, no_such
@@ -69,6 +69,7 @@ def prepare(recipe: Recipe) -> Setup:
     if not train_clips:
         where = recipe.data.manifest or ", ".join(recipe.data.mixture or ())
         raise ManifestError(f"{where} has no clip to train on in split '{recipe.data.train_split}'")
+    check_kinds(recipe.data.questions or {}, train_clips)
     train_clips = _ever_drawn(_with_attributes(train_clips, recipe.data.attributes), recipe)
     val_clips = [clip for clip in clips if clip.split == recipe.data.val_split]
     held_out = Source(tuple(val_clips), root)
@@ -100,7 +101,7 @@ def prepare(recipe: Recipe) -> Setup:
             word for branch in model.branches if isinstance(branch.mapper, WordsMapper) for word in branch.mapper.words
         ]
         worded = plain_labels(told) | worded
-    pairs = PairMaker(worded, tags, others=labels, weights=recipe.data.tasks)
+    pairs = _pair_maker(recipe.data, worded, tags, others=labels)
     return Setup(
         recipe=recipe,
         model=model,
@@ -364,11 +365,23 @@ def _direction_classes(
     return classes, {**{label.label: label for label in chosen.values()}, **labels}
 
 
+def _pair_maker(
+    data: DataConfig,
+    labels: Mapping[str, Label],
+    tags: Mapping[str, tuple[str, ...]] | None = None,
+    others: Iterable[str] | None = None,
+) -> PairMaker:
+    """What is asked about clips, as a recipe says."""
+    return PairMaker(
+        labels, tags, others, weights=data.tasks, questions=data.questions, own_questions=data.own_questions
+    )
+
+
 def _validation(
     clips: Sequence[Clip], caches: Sequence[FeatureCache], labels: Mapping[str, Label], recipe: Recipe
 ) -> list[TrainingBatch]:
     """Fixed batches of held-out clips, evenly over the split, one pair each."""
-    pairs = PairMaker(labels, weights=recipe.data.tasks)
+    pairs = _pair_maker(recipe.data, labels)
     rng = random.Random(recipe.training.seed)
     known = [clip for clip in clips if all(clip.id in cache for cache in caches) and pairs.fits(clip)]
     chosen = rng.sample(known, min(recipe.training.validation_clips, len(known)))
