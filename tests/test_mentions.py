@@ -17,8 +17,8 @@ from pengi.mentions import HOW_MUCH, SHARE_UNIT, WHEN, Mentions, Vocabulary
 DIM = 8
 WORDS = {"dog": 0, "dog barking": 0, "rain": 1, "siren": 2, "snoring": 3}
 SPELLING = {" dog": [1], " dog barking": [1, 2], " rain": [3], " siren": [4], " snoring": [5], ",": [7]}
-SPELLING |= {" first": [8], " last": [9]}
-TABLE = torch.randn(10, DIM, generator=torch.Generator().manual_seed(1))
+SPELLING |= {" first": [8], " last": [9], " quieter": [10], " louder": [11]}
+TABLE = torch.randn(12, DIM, generator=torch.Generator().manual_seed(1))
 
 
 def spell(text: str) -> Tensor:
@@ -129,6 +129,34 @@ def test_when_is_told_between_first_and_last_before_any_training() -> None:
     torch.testing.assert_close(alone[alone_mask][2], TABLE[[8, 9]].mean(0))
 
 
+def test_of_several_words_it_is_told_which_is_louder() -> None:
+    """Between "quieter" and "louder" before any training, by the level where each is heard."""
+    built = mapper()
+    model = mentions(built, levels=1)
+    far = logits([[0.0, 20.0, 0.0, 0.0], [0.0] * 4, [0.0, 0.0, 20.0, 0.0]])
+    levels = torch.tensor([[-40.0, 0.0, -20.0]])
+    heard = model.listen(built, far, far, levels)
+    told, mask = model(built, heard, ["rain, a siren"])
+    torch.testing.assert_close(told[mask][::4], TABLE[[3, 4]])
+    torch.testing.assert_close(told[mask][3::4], TABLE[[10, 11]], atol=0.02, rtol=0)
+    turned, turned_mask = model(built, heard, ["a siren and rain"])
+    torch.testing.assert_close(turned[turned_mask][3], told[mask][7])
+    assert model(built, heard, ["rain"])[1].sum() == 3  # of one word there is nothing to compare
+    assert model(built, model.listen(built, far, far), ["rain, a siren"])[1].sum() == 6  # levels are not known
+    assert not model(built, heard.without(torch.tensor([False])), ["rain, a siren"])[1].any()
+
+
+def test_levels_of_padding_count_nothing() -> None:
+    built = mapper()
+    model = mentions(built, levels=1)
+    tokens, mask = logits([[0.0, 20.0, 0.0, 0.0], [0.0, 0.0, 20.0, 0.0]], [[0.0] * 4] * 3)
+    levels = torch.tensor([[-40.0, -20.0, 0.0], [0.0, 0.0, 0.0]])
+    both = model(built, model.listen(built, (tokens, mask), (tokens, mask), levels), ["rain, a siren"] * 2)[0][0]
+    short = (tokens[:1, :2], mask[:1, :2])
+    alone = model(built, model.listen(built, short, short, levels[:1, :2]), ["rain, a siren"])[0][0]
+    torch.testing.assert_close(both, alone)
+
+
 def test_a_recording_gives_the_same_alone_and_beside_longer_ones() -> None:
     built = mapper()
     model = mentions(built)
@@ -201,3 +229,15 @@ def test_a_model_needs_a_branch_of_words_for_mentions() -> None:
     with pytest.raises(ConfigError, match="no branch of words"):
         tiny_model(audio=[WORDS_BRANCH], mentions={"branch": 1})
     assert tiny_model(audio=[WORDS_BRANCH], mentions={"branch": 0}).mentions is not None
+
+
+def test_levels_stand_beside_the_words() -> None:
+    level = {"encoder": "level", "trained": False, "mapper": {"kind": "none"}}
+    model = tiny_model(audio=[WORDS_BRANCH, level], mentions={"branch": 0, "levels": 1})
+    heard = model.listen(model.hear(torch.rand(1, 40_000), torch.tensor([40_000])))
+    assert heard is not None
+    assert heard.level_AT is not None
+    assert heard.level_AT.shape == heard.mask_AT.shape
+    for audio in ([WORDS_BRANCH], [WORDS_BRANCH, WORDS_BRANCH], [WORDS_BRANCH, {**level, "max_tokens": 7}]):
+        with pytest.raises(ConfigError, match="no branch of the encoder 'level'"):
+            tiny_model(audio=audio, mentions={"branch": 0, "levels": 1})

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pengi import weights
 from pengi.audio.decode import load
 from pengi.data.manifest import Clip, read_manifest
+from pengi.encoders.yamnet import YamnetEncoder
 from pengi.engine import METHODS, Pengi
 
 RATE = 16_000
@@ -44,6 +46,23 @@ def test_examples_are_told_apart_by_their_labels(model: Pengi) -> None:
     found = [result.label for result in model.classify(FILES, labels)]
     right = sum(a == b for a, b in zip(found, expected, strict=True))
     assert right >= len(CLIPS) - 1, list(zip(expected, found, strict=True))
+
+
+def test_yamnet_runs_once_for_its_tokens_and_its_classes(model: Pengi) -> None:
+    """What is heard is what every encoder by itself gives of padded waveforms."""
+    lengths = torch.tensor([30_000, 48_000])
+    waveform = torch.rand(2, 48_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    waveform[0, 30_000:] = 0.0
+    runs = []
+    for module in model.model.modules():
+        if isinstance(module, YamnetEncoder):
+            module.conv[0].register_forward_hook(lambda *_: runs.append(1))
+    heard = model.model.hear(waveform, lengths)
+    assert len(runs) == 1
+    for branch, (tokens, mask) in zip(model.model.branches, heard, strict=True):
+        expected, real = branch.encoder(waveform, lengths)
+        assert torch.equal(mask, real)
+        torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-5)
 
 
 def test_a_spoken_word_is_understood(model: Pengi) -> None:

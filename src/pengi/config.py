@@ -177,6 +177,9 @@ class MentionsConfig(Frozen):
 
     branch: int = Field(ge=0, description="place of the audio branch whose mapper is of kind words")
     most: int = Field(3, ge=1, description="so many of the words that a prompt mentions are told, its first ones")
+    levels: int | None = Field(
+        None, ge=0, description="place of the branch whose encoder is 'level', to tell which of several is louder"
+    )
     labels: float = Field(
         0.0,
         ge=0,

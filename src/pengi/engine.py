@@ -463,6 +463,7 @@ class Pengi:
         parts = [
             torch.nn.functional.normalize(branch.summary(_padded([tokens_TD]))[0], dim=0)
             for branch, tokens_TD in zip(self.model.branches, recording.tokens, strict=True)
+            if branch.encoder.describes
         ]
         vector_D: NDArray[np.float32] = (torch.cat(parts) / math.sqrt(len(parts))).cpu().numpy()
         return vector_D
@@ -478,10 +479,8 @@ class Pengi:
         """Audio tokens ``[T, D]`` of each window, for every branch."""
         waveform_BS = pad_sequence([torch.from_numpy(window) for window in windows], batch_first=True).to(self.device)
         lengths_B = torch.tensor([len(window) for window in windows], device=self.device)
-        rows = []
-        for branch in self.model.branches:
-            tokens_BTD, mask_BT = branch.encoder(waveform_BS, lengths_B)
-            rows.append([tokens_TD[mask_T] for tokens_TD, mask_T in zip(tokens_BTD, mask_BT, strict=True)])
+        heard = self.model.hear(waveform_BS, lengths_B)
+        rows = [[tokens_TD[mask_T] for tokens_TD, mask_T in zip(*masked, strict=True)] for masked in heard]
         return list(zip(*rows, strict=True))
 
     def _tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:

@@ -7,18 +7,18 @@ listened for, however unlikely they are, and told in front of the prompt, in its
     siren (clearly) (last)  rain (hardly) (first)    "do you hear a siren before the rain?"
 
 Each is spelled in the language model's own embeddings and followed by one embedding that tells how much of it is heard
-and one that tells when, both on its own and beside the others. A prompt that mentions none of the words is left as it
-is.
+and one that tells when, both on its own and beside the others. Where several are mentioned and levels are known, a
+third one tells whether it is louder than the others. A prompt that mentions none of the words is left as it is.
 
-Shape suffixes: A recordings, B prompts, V words, T audio tokens, K words told, L tokens of a word, F measurements, P
-prefix embeddings, D language-model embedding width.
+Shape suffixes: A recordings, B prompts, V words, T audio tokens, K words told, L tokens of a word, F measurements, E
+embeddings behind a word, P prefix embeddings, D language-model embedding width.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ WHEN = ("middle", "spread", "later")
 -1 to 1 how surely it is later than the others."""
 SHARE_UNIT = 10.0  # of log-shares, which go down to LOWEST_SHARE
 SURELY_LATER = 0.1  # of the recording
+SURELY_LOUDER = 6.0  # dB
+SOFTER, LOUDER = " quieter", " louder"  # what the embeddings that tell levels start between
 _ARTICLES = frozenset({"a", "an", "the"})
 
 
@@ -50,14 +52,17 @@ class Heard:
     tokens_ATV: Tensor
     """Log-shares at every token."""
     mask_AT: Tensor
+    level_AT: Tensor | None = None
+    """How loud the recording is at every token, in dB."""
 
     def of(self, rows_B: Tensor) -> Heard:
         """Some of the recordings, which may come several times."""
-        return Heard(self.whole_AV[rows_B], self.tokens_ATV[rows_B], self.mask_AT[rows_B])
+        level_BT = None if self.level_AT is None else self.level_AT[rows_B]
+        return Heard(self.whole_AV[rows_B], self.tokens_ATV[rows_B], self.mask_AT[rows_B], level_BT)
 
     def without(self, told_A: Tensor) -> Heard:
         """The same with recordings of which nothing is told, where ``bool[A]`` is false."""
-        return Heard(self.whole_AV, self.tokens_ATV, self.mask_AT & told_A[:, None].to(self.mask_AT.device))
+        return replace(self, mask_AT=self.mask_AT & told_A[:, None].to(self.mask_AT.device))
 
 
 class Vocabulary:
@@ -139,17 +144,22 @@ class Mentions(nn.Module):
         when_FD[WHEN.index("later")] = (late_D - early_D) / 2
         self.much_FD = nn.Parameter(torch.cat([first_D[None], much_FD]))
         self.when_FD = nn.Parameter(torch.cat([(early_D + late_D)[None] / 2, when_FD]))
+        self.louder_FD: nn.Parameter | None = None
+        if config.levels is not None:
+            soft_D, loud_D = (spell(text).float().mean(0) for text in (SOFTER, LOUDER))
+            self.louder_FD = nn.Parameter(torch.stack([(soft_D + loud_D) / 2, (loud_D - soft_D) / 2]))
 
     @staticmethod
-    def listen(mapper: WordsMapper, tokens: Masked, limited: Masked) -> Heard:
+    def listen(mapper: WordsMapper, tokens: Masked, limited: Masked, level_AT: Tensor | None = None) -> Heard:
         """How much of every word is heard in the tokens of the branch of words.
 
         Args:
             mapper: of the branch.
             tokens: ``float[A, T, I]`` with their mask.
             limited: those of which it is told when words are heard, fewer if there are very many.
+            level_AT: how loud the recording is at these, in dB, if that is known.
         """
-        return Heard(mapper.log_shares(near_maximum(*tokens)), mapper.log_shares(limited[0]), limited[1])
+        return Heard(mapper.log_shares(near_maximum(*tokens)), mapper.log_shares(limited[0]), limited[1], level_AT)
 
     def labels_heard(self, mapper: WordsMapper, heard: Heard, labels: Sequence[str]) -> Tensor:
         """By how much the score of each label rises with what is heard of it, ``float32[B, L]``.
@@ -182,12 +192,15 @@ class Mentions(nn.Module):
         places_BK = torch.tensor(padded, dtype=torch.long, device=device)
         told_BK = torch.arange(width, device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
         much_BKF, when_BKF = measured(heard, places_BK, told_BK)
-        told_BK2D = torch.stack(
-            [self.much_FD[0] + much_BKF @ self.much_FD[1:], self.when_FD[0] + when_BKF @ self.when_FD[1:]], 2
-        )
-        values_BKLD = torch.cat([mapper.spelled_VLD[places_BK], told_BK2D], 2)
+        told = [self.much_FD[0] + much_BKF @ self.much_FD[1:], self.when_FD[0] + when_BKF @ self.when_FD[1:]]
+        if self.louder_FD is not None and heard.level_AT is not None:
+            told.append(self.louder_FD[0] + louder(heard, places_BK, told_BK)[..., None] * self.louder_FD[1])
+        told_BKED = torch.stack(told, 2)
+        values_BKLD = torch.cat([mapper.spelled_VLD[places_BK], told_BKED], 2)
         spelled_BKL = mapper.spelled_VL[places_BK]
-        mask_BKL = torch.cat([spelled_BKL, spelled_BKL.new_ones(*told_BK2D.shape[:3])], 2)
+        mask_BKL = torch.cat([spelled_BKL, spelled_BKL.new_ones(*told_BKED.shape[:3])], 2)
+        if len(told) > 2:
+            mask_BKL[..., -1] = told_BK.sum(1, keepdim=True) > 1
         mask_BKL &= (told_BK & heard.mask_AT.any(1, keepdim=True))[..., None]
         return values_BKLD.flatten(1, 2), mask_BKL.flatten(1)
 
@@ -195,7 +208,7 @@ class Mentions(nn.Module):
 @torch.no_grad()
 def measured(heard: Heard, places_BK: Tensor, told_BK: Tensor) -> tuple[Tensor, Tensor]:
     """:data:`HOW_MUCH` and :data:`WHEN` of the words that are told, ``float32[B, K, F]``, in the recordings beside."""
-    shares_BTK = heard.tokens_ATV.gather(2, places_BK[:, None].expand(-1, heard.tokens_ATV.shape[1], -1))
+    shares_BTK = _shares(heard, places_BK)
     hidden_BT1 = ~heard.mask_AT[..., None]
     counts_B1 = heard.mask_AT.sum(1, keepdim=True).clamp(min=1)
     middle_BK, spread_BK = when_heard(shares_BTK, heard.mask_AT)
@@ -207,6 +220,24 @@ def measured(heard: Heard, places_BK: Tensor, told_BK: Tensor) -> tuple[Tensor, 
         torch.stack([whole_BK, most_BK, usual_BK, _beside_others(whole_BK, told_BK)], -1),
         torch.stack([middle_BK, spread_BK, later_BK], -1),
     )
+
+
+@torch.no_grad()
+def louder(heard: Heard, places_BK: Tensor, told_BK: Tensor) -> Tensor:
+    """How surely each of the words that are told is louder than the others, ``float32[B, K]`` from -1 to 1.
+
+    A word is as loud as the recording is where it is heard, so of sounds at the same time the louder one decides.
+    """
+    assert heard.level_AT is not None, "levels are not known"
+    hidden_BT1 = ~heard.mask_AT[..., None]
+    weight_BTK = _shares(heard, places_BK).masked_fill(hidden_BT1, 2 * LOWEST_SHARE).softmax(1)
+    level_BK = (weight_BTK * heard.level_AT[..., None]).sum(1)
+    return (_beside_others(level_BK, told_BK) / SURELY_LOUDER).tanh()
+
+
+def _shares(heard: Heard, places_BK: Tensor) -> Tensor:
+    """Log-shares of words at every token, ``float32[B, T, K]``."""
+    return heard.tokens_ATV.gather(2, places_BK[:, None].expand(-1, heard.tokens_ATV.shape[1], -1))
 
 
 def _beside_others(values_BK: Tensor, told_BK: Tensor) -> Tensor:

@@ -189,7 +189,17 @@ class PengiModel(nn.Module):
         )
 
     def _build_mentions(self, config: MentionsConfig) -> Mentions:
-        return Mentions(config, self._mapper_of_words(config), self.language_model.spell)
+        mapper = self._mapper_of_words(config)
+        if config.levels is not None:
+            words, levels = self.config.audio[config.branch], self.config.audio[config.levels : config.levels + 1]
+            # Tokens of both stand beside one another.
+            same = [(branch.window_s, branch.max_tokens) for branch in (words, *levels)]
+            if [branch.encoder for branch in levels] != ["level"] or same[0] != same[1]:
+                raise ConfigError(
+                    f"mentions.levels is {config.levels}, but there is no branch of the encoder 'level' with the "
+                    f"window_s and max_tokens of branch {config.branch}"
+                )
+        return Mentions(config, mapper, self.language_model.spell)
 
     def _mapper_of_words(self, config: MentionsConfig) -> WordsMapper:
         """The mapper that knows the words which prompts mention."""
@@ -222,6 +232,21 @@ class PengiModel(nn.Module):
     def audio_tokens(self, features: Sequence[Masked], augment: Augment | None = None) -> list[Masked]:
         """Audio tokens of every branch from their frozen features."""
         return [branch.tokens(values, augment) for branch, values in zip(self.branches, features, strict=True)]
+
+    def hear(self, waveform_BS: Tensor, lengths_B: Tensor) -> list[Masked]:
+        """Audio tokens of every branch of waveforms; arguments as for :meth:`AudioEncoder.features`.
+
+        Where one encoder builds on another one that is a branch before it, the other one is not run twice.
+        """
+        heard: list[Masked] = []
+        stock: dict[str, Masked] = {}
+        for branch in self.branches:
+            encoder, before = branch.encoder, stock.get(branch.encoder.builds_on or "")
+            masked = encoder(waveform_BS, lengths_B) if before is None else (encoder.follow(*before), before[1])
+            if not branch.config.trained:
+                stock[branch.config.encoder] = masked
+            heard.append(masked)
+        return heard
 
     def map_audio(self, tokens: Sequence[Masked]) -> list[Masked]:
         """What the mapper of each branch makes of its audio tokens: ``float[A, P_i, D]``.
@@ -274,9 +299,12 @@ class PengiModel(nn.Module):
         """How much of every word that a prompt may mention is heard; none if the model does not listen for them."""
         if self.mentions is None:
             return None
-        place = self.mentions.config.branch
-        mapper = self._mapper_of_words(self.mentions.config)
-        return self.mentions.listen(mapper, tokens[place], self.branches[place].limited(tokens[place]))
+        config = self.mentions.config
+        level_AT = None
+        if config.levels is not None:
+            level_AT = self.branches[config.levels].limited(tokens[config.levels])[0][..., 0]
+        limited = self.branches[config.branch].limited(tokens[config.branch])
+        return self.mentions.listen(self._mapper_of_words(config), tokens[config.branch], limited, level_AT)
 
     def tell_mentions(self, heard: Heard | None, prompts: Sequence[str]) -> list[Masked]:
         """What stands in front of prompts, one for each recording; nothing if the model listens for no words."""

@@ -11,6 +11,7 @@ from typing import Literal
 from pengi.config import AudioBranchConfig
 from pengi.encoders.base import AudioEncoder
 from pengi.encoders.htsat import HtsatEncoder
+from pengi.encoders.level import LevelEncoder
 from pengi.encoders.whisper import WhisperEncoder
 from pengi.encoders.yamnet import YamnetClasses, YamnetEncoder, YamnetTagger
 from pengi.errors import ConfigError
@@ -18,8 +19,8 @@ from pengi.errors import ConfigError
 __all__ = ["ENCODERS", "AudioEncoder", "EncoderSpec", "Role", "build_encoder", "encoder_spec"]
 
 
-Role = Literal["sound", "speech", "words"]
-"""What an encoder is there for: sounds of any kind, speech, or sounds as classes that have words."""
+Role = Literal["sound", "speech", "words", "level"]
+"""What an encoder is there for: sounds of any kind, speech, sounds as classes that have words, or how loud it is."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ ENCODERS: dict[str, EncoderSpec] = {
         stock=lambda config, folder: YamnetClasses(YamnetTagger.from_folder(folder)),
         role="words",
         revision=1,
+    ),
+    "level": EncoderSpec(
+        weights=None,
+        empty=lambda config: LevelEncoder(),
+        role="level",
     ),
     "htsat-tiny": EncoderSpec(
         weights=None,

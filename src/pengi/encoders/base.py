@@ -23,11 +23,15 @@ class AudioEncoder(nn.Module):
         sample_rate: rate of the waveforms it takes, in Hz.
         dim: features of one audio token.
         token_s: time from one audio token to the next, in seconds.
+        describes: whether its tokens say what is heard, so that they belong into an embedding of the recording.
+        builds_on: name of the encoder from whose stock tokens this one's follow, see :meth:`follow`; mostly none.
     """
 
     sample_rate: int
     dim: int
     token_s: float
+    describes: bool = True
+    builds_on: str | None = None
 
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """The frozen part.
@@ -45,6 +49,10 @@ class AudioEncoder(nn.Module):
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
         """The trained part: audio tokens ``float32[B, T, D]``, zero where the mask is False."""
         raise NotImplementedError(f"{type(self).__name__} computes no tokens")
+
+    def follow(self, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """Tokens ``float32[B, T, D]`` from those that the encoder named ``builds_on`` gives of the same waveforms."""
+        raise NotImplementedError(f"{type(self).__name__} builds on no other encoder")
 
     def forward(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens ``float32[B, T, D]`` and mask ``bool[B, T]`` of clips; arguments as for :meth:`features`."""

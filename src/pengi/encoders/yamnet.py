@@ -187,6 +187,7 @@ class YamnetClasses(AudioEncoder):
 
     sample_rate = SAMPLE_RATE
     token_s = YamnetEncoder.token_s
+    builds_on = "yamnet"
 
     def __init__(self, tagger: YamnetTagger) -> None:
         super().__init__()
@@ -202,3 +203,8 @@ class YamnetClasses(AudioEncoder):
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
         """The features as they are; ``augment`` has nothing to work on."""
         return features_BTx.masked_fill(~mask_BT[..., None], 0.0)
+
+    @torch.no_grad()
+    def follow(self, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """Logits ``float32[B, T, 521]`` of stock YAMNet's tokens."""
+        return self.tokens(self.tagger.head(tokens_BTD), mask_BT)

@@ -56,7 +56,7 @@ class Hearing:
             fingerprint=fingerprint(self._engine),
             text_dim=self._sentences.dim,
             words_dim=0 if self._mapper is None else len(self._mapper.words),
-            audio_dim=sum(branch.encoder.dim for branch in self._engine.model.branches),
+            audio_dim=sum(branch.encoder.dim for branch in self._engine.model.branches if branch.encoder.describes),
         )
 
     def words(self) -> NDArray[np.float32] | None:
