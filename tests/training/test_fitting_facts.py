@@ -244,6 +244,44 @@ def test_a_trained_model_learns_to_tell_other_facts(with_facts: Path, toy: Path,
     assert model.facts.attributes == {"event": ("hiss", "hum")}
 
 
+def going_on(with_facts: Path, trained: Path, **finetune: Any) -> Path:
+    """The recipe, from a checkpoint on."""
+    values = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
+    del values["model"], values["alignment"]
+    values["finetune"] = {"checkpoint": str(trained), "name": "again", **finetune}
+    path = with_facts.with_name("again.yaml")
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def test_a_model_that_goes_on_hears_with_probes_fitted_anew(with_facts: Path, tmp_path: Path) -> None:
+    """Its training clips are told what probes hear that do not know them, as in the training before."""
+    before = set_up(with_facts)
+    again = set_up(going_on(with_facts, train(with_facts, out=tmp_path / "run"), refit=True))
+    assert again.model.config.facts == before.model.config.facts
+    assert before.loader.facts is not None
+    assert again.loader.facts is not None
+    ids = [clip.id for clip in before.train_clips]
+    torch.testing.assert_close(again.loader.facts(ids), before.loader.facts(ids))
+
+
+def test_what_cannot_be_fitted_anew(with_facts: Path, recipe: Path, toy: Path, tmp_path: Path) -> None:
+    trained = train(with_facts, out=tmp_path / "run")
+    facts = {"branches": [0], "attributes": ["event"]}
+    with pytest.raises(ConfigError, match=r"either finetune\.facts"):
+        set_up(going_on(with_facts, trained, refit=True, facts=facts))
+    manifest = toy / "manifest.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    manifest.write_text("".join(json.dumps(row | {"attributes": {}}) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(ConfigError, match="none has instrument"):
+        set_up(going_on(with_facts, trained, refit=True))
+    plain = yaml.safe_load(with_facts.read_text(encoding="utf-8"))
+    del plain["model"]["facts"]
+    recipe.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    with pytest.raises(ConfigError, match="has none"):
+        set_up(going_on(recipe, train(recipe, out=tmp_path / "plain"), refit=True))
+
+
 def test_fine_tuning_keeps_to_what_the_clips_have(with_facts: Path, tmp_path: Path) -> None:
     """What a recipe says of attributes that no clip has is left out with them."""
     trained = train(with_facts, out=tmp_path / "run")

@@ -47,7 +47,7 @@ def test_every_recipe_is_right(path: Path) -> None:
 
 
 def test_what_ships_is_trained_on_what_may_be_shipped() -> None:
-    for name in ("pengi-mini", "ablation-caption-only", "ablation-multitask"):
+    for name in ("pengi-mini", "pengi-mini-kind", "pengi-mini-mixed", "ablation-caption-only", "ablation-multitask"):
         recipe = read_recipe(FOLDER / f"{name}.yaml")
         assert recipe.data.ship_only
         assert recipe.data.train_split == "train"
@@ -57,6 +57,8 @@ def test_there_are_recipes() -> None:
     expected = {
         "tiny",
         "pengi-mini",
+        "pengi-mini-kind",
+        "pengi-mini-mixed",
         "pengi-mini-emotion",
         "pengi-base",
         "ablation-caption-only",
@@ -115,6 +117,8 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
         model["language_model"]["name"] = "tiny-random"
     else:
         values["finetune"]["checkpoint"] = str(checkpoint)
+        if values["finetune"].pop("refit", False):
+            values["finetune"]["facts"] = {"branches": [0]}
         if "facts" in values["finetune"]:
             values["finetune"]["facts"] |= TINY_FACTS
     small = {"mixture": None, "manifest": str(manifest), "labels": None, "domains": None, "train_split": "train"}
@@ -124,6 +128,8 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
         "word_targets": 0.0,
         "word_dropout": 0.0,
         "attributes": {},
+        "questions": None,
+        "own_questions": 0.5,
     }
     if values.get("alignment"):
         values["alignment"] |= {"steps": 1, "clips": 4}
@@ -140,7 +146,7 @@ def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe
     checkpoint_folder = tmp_path / "start"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "finetune" in values:
-        trained = str("facts" not in values["finetune"]).lower()
+        trained = str(values["finetune"].keys().isdisjoint({"facts", "refit"})).lower()
         start = ["alignment=null", "training.steps=1", f"model.audio.0.trained={trained}"]
         train(recipe, start, out=checkpoint_folder)
     values = made_tiny(values, toy / "manifest.jsonl", checkpoint_folder)

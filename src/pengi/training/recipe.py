@@ -75,6 +75,11 @@ class FinetuneConfig(Frozen):
     facts: FactsConfig | None = Field(
         None, description="what probes are to hear instead of what they hear by now, if the clips have any of it"
     )
+    refit: bool = Field(
+        False,
+        description="fit the probes of what is heard by now anew, on these clips, which are then told what probes hear "
+        "that do not know them; for a model that goes on with the clips it was trained on",
+    )
 
 
 class SpecAugmentConfig(Frozen):
@@ -184,8 +189,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         ConfigError: missing file, bad YAML, unknown key, wrong value, malformed override; model beside finetune or
-            data.manifest beside data.mixture, or neither of them; word_targets or word_dropout beside a weight of the
-            warm start.
+            data.manifest beside data.mixture, or neither of them; finetune.facts beside refit; word_targets or
+            word_dropout beside a weight of the warm start.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -205,6 +210,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(
             f"'{path}': data.word_targets and word_dropout need alignment.weight 0: the words told must stay the same"
         )
+    if recipe.finetune is not None and recipe.finetune.refit and recipe.finetune.facts is not None:
+        raise ConfigError(f"'{path}' must have either finetune.facts, which are others, or finetune.refit")
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):
         raise ConfigError(f"'{path}' must have either data.manifest or data.mixture")
     return recipe

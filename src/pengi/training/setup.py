@@ -82,7 +82,7 @@ def prepare(recipe: Recipe) -> Setup:
         raise ConfigError("data.class_directions needs yamnet as the first audio encoder")
     if recipe.data.class_directions:
         _check_patches(model)
-    new = recipe.finetune is None or _new_facts(recipe.finetune, train_clips) is not None
+    new = recipe.finetune is None or _new_facts(recipe.finetune, model, train_clips) is not None
     fitted = model.facts is not None and new  # and not heard by probes that the model has already
     _check_augmentation(recipe, model, fitted=fitted)
     if recipe.data.tells_words and not any(isinstance(branch.mapper, WordsMapper) for branch in model.branches):
@@ -154,7 +154,7 @@ def _model(
     dtype: torch.dtype = getattr(torch, recipe.training.language_model_dtype)
     if recipe.finetune is not None:
         model = load_to_finetune(recipe.finetune, dtype)
-        facts = _new_facts(recipe.finetune, clips)
+        facts = _new_facts(recipe.finetune, model, clips)
         if facts is not None:
             model.tell(facts)
         return model
@@ -225,8 +225,11 @@ def _with_facts(config: ModelConfig, clips: Sequence[Clip]) -> ModelConfig:
     return config.model_copy(update={"facts": _with_values(config.facts, clips)}) if config.facts else config
 
 
-def _new_facts(config: FinetuneConfig, clips: Sequence[Clip]) -> FactsConfig | None:
-    """What a model that is trained on is to be told instead: the attributes of ``facts`` that the clips have any of."""
+def _new_facts(config: FinetuneConfig, model: PengiModel, clips: Sequence[Clip]) -> FactsConfig | None:
+    """What a model that is trained on is to be told instead: the attributes of ``facts`` that the clips have any of, or
+    with ``refit`` all that it is told by now."""
+    if config.refit:
+        return _told_by_now(model, clips)
     if config.facts is None:
         return None
     facts = _with_values(config.facts, clips)
@@ -239,6 +242,16 @@ def _new_facts(config: FinetuneConfig, clips: Sequence[Clip]) -> FactsConfig | N
         "open": tuple(name for name in facts.open if name in heard),
     }
     return facts.model_copy(update=update) if heard else None
+
+
+def _told_by_now(model: PengiModel, clips: Sequence[Clip]) -> FactsConfig:
+    facts = model.config.facts
+    if facts is None:
+        raise ConfigError(f"finetune.refit needs a model with facts, and '{model.config.name}' has none")
+    lacking = [name for name, values in values_of_attributes(facts.attributes, clips).items() if not values]
+    if lacking:
+        raise ConfigError(f"finetune.refit needs clips of all that probes hear; none has {', '.join(lacking)}")
+    return facts
 
 
 def _with_values(facts: FactsConfig, clips: Sequence[Clip]) -> FactsConfig:
