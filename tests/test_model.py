@@ -23,6 +23,7 @@ EXAMPLES = [
     (0, "generate audio caption", "Rain falls on a roof, and somewhere a bell rings all the time."),
     (2, "this is a sound of", "wind"),
     (0, "question: do you hear rain? answer:", "yes"),
+    (1, "question: is the rain louder than the dog? answer:", "no"),
 ]
 BRANCH = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP}
 FORMS: dict[str, dict[str, Any]] = {
@@ -38,6 +39,13 @@ FORMS: dict[str, dict[str, Any]] = {
             {**BRANCH, "trained": False, "mapper": {"kind": "words", "tokens": 2, "words": {"dog": 0, "rain": 1}}}
         ],
         "mentions": {"branch": 0},
+    },
+    "mentions with levels": {
+        "audio": [
+            {**BRANCH, "trained": False, "mapper": {"kind": "words", "tokens": 2, "words": {"dog": 0, "rain": 1}}},
+            {**BRANCH, "encoder": "level", "trained": False, "mapper": {"kind": "none"}},
+        ],
+        "mentions": {"branch": 0, "levels": 1},
     },
 }
 
@@ -121,6 +129,7 @@ def test_gradients_reach_mappers_and_trained_layers_and_nothing_frozen(form: str
         expected |= {f"audio.{index}.encoder.conv.{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
     if model.mentions is not None:
         expected |= {"mentions.much_FD", "mentions.when_FD"}
+        expected |= {"mentions.louder_FD"} if model.mentions.config.levels is not None else set()
         # They learn from the warm start's loss.
         expected -= {"audio.0.mapper.scale_V", "audio.0.mapper.bias_V"}
     assert reached == expected
