@@ -5,9 +5,10 @@
         --composed runs/composed-val/manifest.jsonl --out results/mentions.json
 
 Of composed recordings: the area under the curve of a word's log-share in the whole, for sounds that are there against
-as many that are not; the share of yes-or-no questions about the order of two sounds that the sign of "later" answers;
-and the share of the sounds that the list of likeliest words names. Of labelled clips: the share of right labels by
-their likelihood and what is heard of them, at several weights of the latter; the recipe's was chosen on these.
+as many that are not; the shares of yes-or-no questions about the order and the loudness of two sounds that the signs of
+"later" and of "louder" answer; and the share of the sounds that the list of likeliest words names. Of labelled clips:
+the share of right labels by their likelihood and what is heard of them, at several weights of the latter; the recipe's
+was chosen on these.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pengi.engine import Encoded
 from pengi.evaluation.benchmarks import benchmark
 from pengi.evaluation.items import items_of
 from pengi.mapper import WordsMapper
-from pengi.mentions import WHEN, Mentions, measured
+from pengi.mentions import WHEN, Mentions, louder, measured
 from pengi.templates import NO, YES
 
 BENCHMARKS = ("val-esc50", "val-philharmonia", "val-keyboardia")
@@ -52,7 +53,8 @@ def composed(model: Pengi, mentions: Mentions, clips: list[Clip], root: Path) ->
     place = mentions.vocabulary.place
     every = sorted({event for clip in clips for event in clip.events if place(event) is not None})
     rng = random.Random(0)
-    there, shares, named, ordered = [], [], [], []
+    there, shares, named, ordered, compared = [], [], [], [], []
+    both = torch.ones(1, 2, dtype=torch.bool)
     for clip, recording in zip(clips, encoded(model, [root / clip.audio for clip in clips]), strict=True):
         tokens = [(values[None], torch.ones(1, len(values), dtype=torch.bool)) for values in recording.tokens]
         heard = model.model.listen(tokens)
@@ -68,13 +70,19 @@ def composed(model: Pengi, mentions: Mentions, clips: list[Clip], root: Path) ->
         for asked in clip.qa:
             words = mentions.vocabulary.mentioned(asked.question, mentions.config.most)
             about_order = re.search(r" before |first and then| (after) ", asked.question)
-            if about_order and len(words) == 2 and asked.answer in (YES, NO):
-                _, when_BKF = measured(heard, torch.tensor([words]), torch.ones(1, 2, dtype=torch.bool))
+            if len(words) != 2 or asked.answer not in (YES, NO):
+                continue
+            if about_order:
+                _, when_BKF = measured(heard, torch.tensor([words]), both)
                 later = float(when_BKF[0, 0, WHEN.index("later")]) > 0
                 ordered.append((later == bool(about_order[1])) == (asked.answer == YES))
+            elif "louder" in asked.question and heard.level_AT is not None:
+                first = float(louder(heard, torch.tensor([words]), both)[0, 0]) > 0
+                compared.append(first == (asked.answer == YES))
     return {
         "presence": {"words": len(there), "area under the curve": round(float(roc_auc_score(there, shares)), 3)},
         "order": {"questions": len(ordered), "right by the sign of later": round(float(np.mean(ordered)), 3)},
+        "loudness": {"questions": len(compared), "right by the sign of louder": round(float(np.mean(compared)), 3)},
         "list": {"sounds": len(named), "named": round(float(np.mean(named)), 3)},
     }
 
