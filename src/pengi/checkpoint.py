@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -168,6 +169,35 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool 
         if model.config.frozen_sha256.get(name, recorded) != recorded:
             log.warning("'%s' is another version here than '%s' was trained with; answers may differ", name, folder)
     return model.eval()
+
+
+@torch.no_grad()
+def average(shares: Mapping[Path, float]) -> PengiModel:
+    """The mean of several checkpoints' weights, to train or :func:`save` (model soups, Wortsman et al. 2022).
+
+    Of use where they went on from common weights, as runs one after another do.
+
+    Args:
+        shares: folder -> its share, which need not add up to 1.
+
+    Raises:
+        CheckpointError: if they are not of one configuration, their names aside, or a share is not above 0.
+        ConfigError, WeightsError: as for :func:`load`.
+    """
+    if not shares or not all(share > 0 for share in shares.values()):
+        raise CheckpointError("a mean needs checkpoints with shares above 0")
+    first, *others = (load(folder, to_train=True) for folder in shares)
+    total = sum(shares.values())
+    mean = stored_tensors(first)
+    parts = [mean, *map(stored_tensors, others)]
+    for folder, model in zip(list(shares)[1:], others, strict=True):
+        if model.config.model_copy(update={"name": first.config.name}) != first.config:
+            raise CheckpointError(f"'{folder}' has another configuration than '{next(iter(shares))}'")
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            weighed = [part[name] * (share / total) for part, share in zip(parts, shares.values(), strict=True)]
+            tensor.copy_(torch.stack(weighed).sum(0))
+    return first
 
 
 def model_hash(name_or_path: str | Path) -> str:
