@@ -5,10 +5,10 @@
         --composed runs/composed-val/manifest.jsonl --out results/mentions.json
 
 Of composed recordings: the area under the curve of a word's log-share in the whole, for sounds that are there against
-as many that are not; the shares of yes-or-no questions about the order and the loudness of two sounds that the signs of
-"later" and of "louder" answer; and the share of the sounds that the list of likeliest words names. Of labelled clips:
-the share of right labels by their likelihood and what is heard of them, at several weights of the latter; the recipe's
-was chosen on these.
+as many that are not; the shares of yes-or-no questions about the order and, where levels are told, the loudness of two
+sounds that the signs of "later" and of "louder" answer; and the share of the sounds that the list of likeliest words
+names. Of labelled clips: the share of right labels by their likelihood and what is heard of them, at several weights of
+the latter; the recipe's was chosen on these.
 """
 
 from __future__ import annotations
@@ -79,12 +79,17 @@ def composed(model: Pengi, mentions: Mentions, clips: list[Clip], root: Path) ->
             elif "louder" in asked.question and heard.level_AT is not None:
                 first = float(louder(heard, torch.tensor([words]), both)[0, 0]) > 0
                 compared.append(first == (asked.answer == YES))
-    return {
+    found: dict[str, Any] = {
         "presence": {"words": len(there), "area under the curve": round(float(roc_auc_score(there, shares)), 3)},
         "order": {"questions": len(ordered), "right by the sign of later": round(float(np.mean(ordered)), 3)},
-        "loudness": {"questions": len(compared), "right by the sign of louder": round(float(np.mean(compared)), 3)},
         "list": {"sounds": len(named), "named": round(float(np.mean(named)), 3)},
     }
+    if compared:
+        found["loudness"] = {
+            "questions": len(compared),
+            "right by the sign of louder": round(float(np.mean(compared)), 3),
+        }
+    return found
 
 
 def labelled(model: Pengi, mentions: Mentions, manifest: Path, name: str) -> dict[str, Any]:
