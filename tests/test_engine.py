@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -476,6 +476,7 @@ def assert_tiled(timeline: Timeline, duration_s: float) -> None:
 @given(
     st.integers(1, 20 * RATE), st.floats(0.2, 10.0), st.floats(0.05, 1.0), st.lists(st.sampled_from("abb"), min_size=1)
 )
+@example(samples=44_096, window_s=0.33203125, share=1.0, texts=["a", "b"])  # where sums of seconds were rounded
 def test_segments_tile_whatever_is_heard(samples: int, window_s: float, share: float, texts: list[str]) -> None:
     pengi = build_once()
     windows: list[tuple[str, float]] = []

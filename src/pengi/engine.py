@@ -607,11 +607,13 @@ class Pengi:
     ) -> Timeline:
         segments: list[Segment] = []
         end_s = 0.0
-        windows = _timed_windows(source, self._rate, window_s, hop_s)
+        rate = self._rate
+        windows = sliding(stream(source, rate), round(window_s * rate), round(hop_s * rate))
         for batch in _batched(windows, WINDOWS):
-            for (start_s, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
-                end_s = start_s + len(window_S) / self._rate
-                if segments and len(window_S) < SHORTEST_SEGMENT_S * self._rate:
+            for (start, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
+                # Samples are added, not seconds: the end of one window is then the start of the next to the last digit.
+                start_s, end_s = start / rate, (start + len(window_S)) / rate
+                if segments and len(window_S) < SHORTEST_SEGMENT_S * rate:
                     segments[-1] = replace(segments[-1], end_s=end_s)
                     continue
                 _append(segments, Segment(start_s, end_s, text, confidence))
@@ -662,13 +664,6 @@ def _map(audio: Any, one: Callable[[AudioSource], R], on_error: OnError) -> Any:
             return error
 
     return [guarded(source) for source in audio] if _is_many(audio) else guarded(audio)
-
-
-def _timed_windows(
-    source: AudioSource, rate: int, window_s: float, hop_s: float
-) -> Iterator[tuple[float, NDArray[np.float32]]]:
-    for start, window_S in sliding(stream(source, rate), round(window_s * rate), round(hop_s * rate)):
-        yield start / rate, window_S
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
