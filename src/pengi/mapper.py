@@ -82,6 +82,11 @@ def near_maximum(logits_BTC: Tensor, mask_BT: Tensor) -> Tensor:
     return torch.where(counts_B1 > 0, pooled_BC - counts_B1.clamp(min=1).log(), 0.0)
 
 
+def spread_in_time(shares_BTK: Tensor, mask_BT: Tensor) -> Tensor:
+    """How much of what is heard of each word falls on every token, ``float32[B, T, K]`` with sum 1, by its log-shares."""
+    return shares_BTK.masked_fill(~mask_BT[..., None], 2 * LOWEST_SHARE).softmax(1)
+
+
 def when_heard(shares_BTK: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
     """When words are heard, from their log-shares at every token relative to those at the others.
 
@@ -91,7 +96,7 @@ def when_heard(shares_BTK: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
     """
     counts_B11 = mask_BT.sum(1)[:, None, None].clamp(min=1)
     when_BT1 = (mask_BT.cumsum(1) - 0.5)[..., None] / counts_B11 - 0.5
-    weight_BTK = shares_BTK.masked_fill(~mask_BT[..., None], 2 * LOWEST_SHARE).softmax(1)
+    weight_BTK = spread_in_time(shares_BTK, mask_BT)
     middle_BK = (weight_BTK * when_BT1).sum(1)
     return middle_BK, (weight_BTK * (when_BT1 - middle_BK[:, None]).square()).sum(1).sqrt()
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pengi.config import MentionsConfig
 from pengi.errors import ConfigError, no_such
-from pengi.mapper import EARLIEST, LATEST, LOWEST_SHARE, Spell, WordsMapper, near_maximum, when_heard
+from pengi.mapper import EARLIEST, LATEST, LOWEST_SHARE, Spell, WordsMapper, near_maximum, spread_in_time, when_heard
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
@@ -229,8 +229,7 @@ def louder(heard: Heard, places_BK: Tensor, told_BK: Tensor) -> Tensor:
     A word is as loud as the recording is where it is heard, so of sounds at the same time the louder one decides.
     """
     assert heard.level_AT is not None, "levels are not known"
-    hidden_BT1 = ~heard.mask_AT[..., None]
-    weight_BTK = _shares(heard, places_BK).masked_fill(hidden_BT1, 2 * LOWEST_SHARE).softmax(1)
+    weight_BTK = spread_in_time(_shares(heard, places_BK), heard.mask_AT)
     level_BK = (weight_BTK * heard.level_AT[..., None]).sum(1)
     return (_beside_others(level_BK, told_BK) / SURELY_LOUDER).tanh()
 
