@@ -83,7 +83,7 @@ def near_maximum(logits_BTC: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def spread_in_time(shares_BTK: Tensor, mask_BT: Tensor) -> Tensor:
-    """How much of what is heard of each word falls on every token, ``float32[B, T, K]`` with sum 1, by its log-shares."""
+    """Which part of each word falls on every token, ``float32[B, T, K]`` with sum 1 over time, by its log-shares."""
     return shares_BTK.masked_fill(~mask_BT[..., None], 2 * LOWEST_SHARE).softmax(1)
 
 
