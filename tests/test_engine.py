@@ -509,22 +509,62 @@ def test_a_rest_of_a_few_samples_is_no_segment_of_its_own() -> None:
     assert timeline.segments[0].end_s == timeline.duration_s == pytest.approx(5.01)
 
 
-def test_events_are_as_probable_as_the_texts_that_name_them() -> None:
-    lm = PENGI.model.language_model
+def listening(**mentions: Any) -> Pengi:
+    """A model that listens for two words."""
+    words = {"kind": "words", "tokens": 2, "sharpness": 2.0, "words": {"hum": 0, "hiss": 1}}
+    branch = {"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99, "mapper": words}
+    return build(audio=[branch], mentions={"branch": 0, **mentions})
 
-    def hypothesis(text: str, probability: float) -> Hypothesis:
-        return Hypothesis(tuple(lm.encode(text)), (math.log(probability),), True)
 
-    texts = [hypothesis(" rain, wind", 0.4), hypothesis(" rain", 0.3), hypothesis(" dog", 0.05)]
+def finding(monkeypatch: pytest.MonkeyPatch, *texts: tuple[str, float], cut: str = "") -> None:
+    """Let every search find these texts of these probabilities, all of them whole but one."""
+    encode = PENGI.model.language_model.encode
+    beams = [Hypothesis(tuple(encode(text)), (math.log(share),), text != cut) for text, share in texts]
+    monkeypatch.setattr(Pengi, "_generate", lambda pengi, encoded, *rest: [beams] * len(encoded))
+
+
+def test_events_are_as_probable_as_the_texts_that_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probabilities(*texts: tuple[str, float]) -> dict[str, float]:
+        finding(monkeypatch, *texts)
+        return {event.label: event.confidence for event in PENGI.events(mixed(0.5, 0))}
+
+    texts = [(" rain, wind", 0.4), (" rain", 0.3), (" dog", 0.05)]
     expected = {"rain": pytest.approx(0.7), "wind": pytest.approx(0.4)}
     for said in (texts, [*texts, texts[1], texts[1]]):  # a sample that comes again is no further evidence
-        assert {event.label: event.confidence for event in PENGI._events(said)} == expected
-    assert [event.label for event in PENGI._events([hypothesis(" dog", 0.01)])] == ["dog"]
-    spelled = [hypothesis(" Dog, rain", 0.2), hypothesis(" dog", 0.3), hypothesis(" dog, Dog", 0.1)]
-    assert {event.label: event.confidence for event in PENGI._events(spelled)} == {
+        assert probabilities(*said) == expected
+    assert list(probabilities((" dog", 0.01))) == ["dog"]
+    assert probabilities((" Dog, rain", 0.2), (" dog", 0.3), (" dog, Dog", 0.1)) == {
         "dog": pytest.approx(0.6),
         "rain": pytest.approx(0.2),
     }
+
+
+def test_what_is_heard_of_their_words_decides_among_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pengi = listening(texts=4.0)
+    encoded = pengi.encode(mixed(1.0, 0))
+    tokens_TD = encoded.tokens[0]
+    heard = pengi.model.listen([(tokens_TD[None], torch.ones(1, len(tokens_TD), dtype=torch.bool))])
+    assert heard is not None
+    hum, hiss = (4.0 * float(share) / 2.0 for share in heard.whole_AV[0])
+    usual = (hum + hiss) / 2
+    # Written as likely as makes up for what is heard, one a little likelier: "crackle" is no word.
+    for likelier in ("hum", "hiss", "crackle"):
+        written = {"hum": math.exp(-hum), "hiss": math.exp(-hiss), "crackle": math.exp(-usual)}
+        written[likelier] *= 1.5
+        scale = 0.6 / sum(written.values())
+        finding(monkeypatch, *((f" {word}", scale * share) for word, share in written.items()))
+        found = {event.label: event.confidence for event in pengi.events(encoded)}
+        assert next(iter(found)) == likelier
+        assert found == pytest.approx({word: 0.6 * (1.5 if word == likelier else 1.0) / 3.5 for word in written})
+        assert pengi.describe(encoded).text == likelier
+        assert pengi.classify(encoded, ["hum", "hiss", "crackle"], method="match").text == likelier
+
+
+def test_a_text_that_was_cut_is_no_answer_while_there_is_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pengi = listening(texts=1.0)
+    for texts in ([(" hum", 0.9), (" hiss", 0.001)], [(" hiss", 0.001), (" hum", 0.9)]):
+        finding(monkeypatch, *texts, cut=" hum")
+        assert pengi.describe(mixed(1.0, 0)).text == "hiss"
 
 
 def test_from_pretrained_reads_a_folder_and_names_its_errors(tmp_path: Path) -> None:

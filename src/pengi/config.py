@@ -185,6 +185,11 @@ class MentionsConfig(Frozen):
         ge=0,
         description="where labels are chosen from: weight of how much of each is heard, beside its likelihood",
     )
+    texts: float = Field(
+        0.0,
+        ge=0,
+        description="of texts that describe: weight of how much is heard of the words in each, beside its likelihood",
+    )
     phrases: dict[str, str] = Field(
         default_factory=dict,
         description='how else a word may be mentioned, "someone snoring" -> "snoring"; training fills it in',

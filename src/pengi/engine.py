@@ -48,7 +48,7 @@ from pengi.text_encoder import SentenceEncoder, TextEncoder
 
 DEFAULT_MODEL = "pengi-mini"
 METHODS = ("likelihood", "sum", "generate", "match")
-DESCRIBE = DecodeOptions(beams=5, max_tokens=40)
+DESCRIBE = DecodeOptions(beams=4, max_tokens=40)
 ANSWER = DecodeOptions(beams=5, max_tokens=30)
 GENERATE = DecodeOptions(beams=5, max_tokens=30)
 TIMELINE = DecodeOptions(beams=1, max_tokens=24)
@@ -80,6 +80,14 @@ class Encoded:
     """RMS level of the loudest window, in dBFS."""
     place: int = 0
     """Its place among the recordings of the call."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A text about a recording, and how probable it is."""
+
+    text: str
+    probability: float
 
 
 class Pengi:
@@ -145,7 +153,7 @@ class Pengi:
 
         def answer(encoded: Sequence[Encoded]) -> list[Description]:
             rows = [recording for recording in encoded for _ in prompts]
-            texts = self._generate(rows, prompts * len(encoded), options or DESCRIBE)
+            texts = self._write(rows, prompts * len(encoded), options or DESCRIBE)
             asked = len(prompts)
             return [
                 self._description(recording, texts[row * asked : (row + 1) * asked], style)
@@ -159,10 +167,10 @@ class Pengi:
         prompt = templates.PROMPTS["events"][0]
 
         def answer(encoded: Sequence[Encoded]) -> list[tuple[Event, ...]]:
-            found = self._generate(encoded, [prompt] * len(encoded), options or DESCRIBE)
+            found = self._write(encoded, [prompt] * len(encoded), options or DESCRIBE)
             return [
-                (Event(SILENCE, 1.0),) if recording.level_db < SILENCE_DB else self._events(beams)
-                for recording, beams in zip(encoded, found, strict=True)
+                (Event(SILENCE, 1.0),) if recording.level_db < SILENCE_DB else _events(texts)
+                for recording, texts in zip(encoded, found, strict=True)
             ]
 
         return self._each(audio, answer, on_error)
@@ -538,31 +546,34 @@ class Pengi:
             beams = sorted(beams, key=lambda beam: beam.score, reverse=True)
         return tuple(ScoredText(self._text(beam), score) for beam, score in zip(beams, scores, strict=True))
 
-    def _description(self, recording: Encoded, answers: Sequence[Sequence[Hypothesis]], style: Style) -> Description:
-        """What the answers to the prompts of a style, each the beams of one, come to."""
+    def _write(
+        self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
+    ) -> list[list[_Written]]:
+        """Texts about what is heard, best first, each once.
+
+        Where the model weighs what is heard of the words in texts, that is added to what texts are ranked by and to the
+        logarithms of their probabilities.
+        """
+        # Samples may come up with one text several times.
+        found = [
+            list({beam.tokens: beam for beam in beams}.values()) for beams in self._generate(encoded, prompts, options)
+        ]
+        texts = [[self._text(beam) for beam in beams] for beams in found]
+        rises = self.model.texts_heard(self._tokens(encoded), texts)
+        if rises is None:
+            return [
+                [_Written(text, _probability(beam)) for text, beam in zip(*row, strict=True)]
+                for row in zip(texts, found, strict=True)
+            ]
+        return [_reweighed(*row, options.length_penalty) for row in zip(texts, found, rises, strict=True)]
+
+    def _description(self, recording: Encoded, answers: Sequence[Sequence[_Written]], style: Style) -> Description:
+        """What the answers to the prompts of a style, each the texts of one, come to."""
         if style == "caption" and recording.level_db < SILENCE_DB:
             return Description("Silence.", (Event(SILENCE, 1.0),), recording.duration_s)
-        texts = [self._text(beams[0]) for beams in answers]
+        texts = [written[0].text for written in answers]
         text = templates.joined_description(*texts) if style == "paper" else texts[0]
-        return Description(text, self._events(answers[-1]), recording.duration_s)
-
-    def _events(self, hypotheses: Sequence[Hypothesis]) -> tuple[Event, ...]:
-        """Events of all hypotheses: an event is as probable as the texts that name it together.
-
-        One that is written "french horn" and "French horn" is one event, in its likelier spelling.
-        """
-        spellings: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        # Samples may come up with one text several times.
-        for hypothesis in {hypothesis.tokens: hypothesis for hypothesis in hypotheses}.values():
-            named: dict[str, str] = {}
-            for label in templates.split_events(self._text(hypothesis)):
-                named.setdefault(label.casefold(), label)
-            for name, label in named.items():
-                spellings[name][label] += _probability(hypothesis)
-        probability = {max(forms, key=lambda form: forms[form]): sum(forms.values()) for forms in spellings.values()}
-        ranked = sorted(probability.items(), key=lambda item: -item[1])
-        kept = [item for place, item in enumerate(ranked) if place == 0 or item[1] >= EVENT_FLOOR]
-        return tuple(Event(label, min(1.0, value)) for label, value in kept)
+        return Description(text, _events(answers[-1]), recording.duration_s)
 
     def _label_ids(self, labels: Sequence[str]) -> list[list[int]]:
         return [self.model.target_ids(label)[:-1] for label in labels]
@@ -594,7 +605,7 @@ class Pengi:
         return found
 
     def _by_match(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        texts = [self._text(best[0]) for best in self._generate(encoded, [prompt] * len(encoded), DESCRIBE)]
+        texts = [best[0].text for best in self._write(encoded, [prompt] * len(encoded), DESCRIBE)]
         text_BD, label_LD = (torch.nn.functional.normalize(self._matcher.embed(words)) for words in (texts, labels))
         cosine_BL = text_BD @ label_LD.T
         return [
@@ -695,6 +706,42 @@ def _for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
 
 def _probability(hypothesis: Hypothesis) -> float:
     return math.exp(sum(hypothesis.log_probs))
+
+
+def _reweighed(
+    texts: Sequence[str], beams: Sequence[Hypothesis], rises: Sequence[float], length_penalty: float
+) -> list[_Written]:
+    """Texts ranked as in a search, finished ones first, but by what is heard of their words as well.
+
+    The sum of their probabilities stays as it is: how sure the search is of having found what there is to say is not
+    for the words to change.
+    """
+    total = np.array([sum(beam.log_probs) for beam in beams])
+    length = np.array([len(beam.log_probs) for beam in beams])
+    rank = total / length**length_penalty + rises
+    raised = total + rises
+    share = np.exp(raised - raised.max())
+    probability = share / share.sum() * sum(map(_probability, beams))
+    order = sorted(range(len(beams)), key=lambda place: (not beams[place].finished, -rank[place]))
+    return [_Written(texts[place], float(probability[place])) for place in order]
+
+
+def _events(texts: Sequence[_Written]) -> tuple[Event, ...]:
+    """Events of all texts: an event is as probable as the texts that name it together.
+
+    One that is written "french horn" and "French horn" is one event, in its likelier spelling.
+    """
+    spellings: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for written in texts:
+        named: dict[str, str] = {}
+        for label in templates.split_events(written.text):
+            named.setdefault(label.casefold(), label)
+        for name, label in named.items():
+            spellings[name][label] += written.probability
+    probability = {max(forms, key=lambda form: forms[form]): sum(forms.values()) for forms in spellings.values()}
+    ranked = sorted(probability.items(), key=lambda item: -item[1])
+    kept = [item for place, item in enumerate(ranked) if place == 0 or item[1] >= EVENT_FLOOR]
+    return tuple(Event(label, min(1.0, value)) for label, value in kept)
 
 
 def _checked_labels(labels: Sequence[str], method: str, top: int | None) -> list[str]:

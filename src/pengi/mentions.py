@@ -89,14 +89,14 @@ class Vocabulary:
         """Place of the word that a text is; none if it is none."""
         return self._places.get(_key(text))
 
-    def mentioned(self, prompt: str, most: int) -> list[int]:
-        """Places of the first ``most`` words of a prompt, each once; of words within words the longest counts."""
-        text = _key(prompt)
+    def mentioned(self, text: str, most: int | None = None) -> list[int]:
+        """Places of a text's words, each once, the first ``most`` or all; of words within words the longest counts."""
+        words = _key(text)
         found: dict[int, None] = {}
         start = 0
-        while start < len(text) and len(found) < most:
-            for length in range(min(self._longest, len(text) - start), 0, -1):
-                if (place := self._places.get(text[start : start + length])) is not None:
+        while start < len(words) and (most is None or len(found) < most):
+            for length in range(min(self._longest, len(words) - start), 0, -1):
+                if (place := self._places.get(words[start : start + length])) is not None:
                     found[place] = None
                     start += length - 1
                     break
@@ -176,6 +176,26 @@ class Mentions(nn.Module):
         usual_B = share_BV[:, known].mean(1)
         columns = [usual_B if place is None else share_BV[:, place] for place in places]
         return self.config.labels * torch.stack(columns, 1)
+
+    def texts_heard(self, mapper: WordsMapper, heard: Heard, texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """By how much the log-probability of each text about a recording rises with what is heard of its words.
+
+        That is the weight ``texts`` of the configuration times the mean of the words' log-shares before they were
+        sharpened. A text in which no word is counts as the mean of the others about the same recording.
+
+        Args:
+            mapper: of the branch of words.
+            heard: in B recordings.
+            texts: for each recording some.
+        """
+        rises = []
+        for share_V, row in zip(heard.whole_AV / mapper.sharpness, texts, strict=True):
+            places = [self.vocabulary.mentioned(text) for text in row]
+            named = [float(share_V[words].mean()) if words else None for words in places]
+            known = [share for share in named if share is not None]
+            usual = sum(known) / len(known) if known else 0.0
+            rises.append([self.config.texts * (usual if share is None else share) for share in named])
+        return rises
 
     def forward(self, mapper: WordsMapper, heard: Heard, prompts: Sequence[str]) -> Masked:
         """What is told in front of each prompt, ``float[B, P, D]`` and its mask, padded on the right.

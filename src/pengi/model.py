@@ -319,6 +319,14 @@ class PengiModel(nn.Module):
             return 0.0
         return self.mentions.labels_heard(self._mapper_of_words(self.mentions.config), heard, labels)
 
+    def texts_heard(self, tokens: Sequence[Masked], texts: Sequence[Sequence[str]]) -> list[list[float]] | None:
+        """What is added to the log-probabilities of texts about recordings for what is heard of the words in them: none
+        if nothing is, see :meth:`pengi.mentions.Mentions.texts_heard`."""
+        heard = self.listen(tokens)
+        if self.mentions is None or heard is None or not self.mentions.config.texts:
+            return None
+        return self.mentions.texts_heard(self._mapper_of_words(self.mentions.config), heard, texts)
+
     def prefix(self, tokens: Sequence[Masked], prompts: Sequence[str]) -> Masked:
         """p = concat(m1(a), m2(g)), padded on the left: ``float[B, P, D]`` for one prompt per clip."""
         told = self.tell_mentions(self.listen(tokens), prompts)

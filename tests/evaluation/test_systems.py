@@ -13,6 +13,7 @@ import torch
 from helpers import RATE, noise, tiny_model, tone
 from helpers.evaluating import item
 from pengi import Pengi
+from pengi import engine as pengi_engine
 from pengi.checkpoint import model_hash
 from pengi.decoding import DecodeOptions
 from pengi.errors import PengiError
@@ -50,6 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = SentenceEncoder.tiny()
     monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
     monkeypatch.setattr(systems, "WRITE", DecodeOptions(beams=2, max_tokens=6))
+    monkeypatch.setattr(pengi_engine, "DESCRIBE", DecodeOptions(beams=2, max_tokens=6))
 
 
 def best(reply: Reply | PengiError, asked: Item) -> str:
@@ -59,7 +61,7 @@ def best(reply: Reply | PengiError, asked: Item) -> str:
     return asked.labels[int(np.argmax(reply.scores))]
 
 
-@pytest.mark.parametrize("mode", ["likelihood", "sum", "generate"])
+@pytest.mark.parametrize("mode", systems.CHOICES)
 def test_label_scores_are_the_engines(engine: Pengi, folder: Path, mode: str) -> None:
     replies = Model(engine, "f").answer(ITEMS, folder, mode)
     assert isinstance(replies[2], PengiError)
@@ -69,16 +71,17 @@ def test_label_scores_are_the_engines(engine: Pengi, folder: Path, mode: str) ->
         assert best(replies[place], asked) == own.label
 
 
-def test_what_is_written_is_matched_in_the_sentence_encoders_space(engine: Pengi, folder: Path) -> None:
-    replies = Model(engine, "f").answer(ITEMS, folder, "match")
-    assert isinstance(replies[2], PengiError)
-    text = engine.generate(folder / "tone.wav", ITEMS[0].prompt, options=systems.WRITE).text
-    reply = replies[0]
-    assert isinstance(reply, Reply)
-    assert reply.text == text
-    assert reply.scores == pytest.approx(systems.embed_texts(LABELS) @ systems.embed_texts([text])[0])
-    [written, *_] = Model(engine, "f").answer(ITEMS[:1], folder, "write")
-    assert written == Reply(text)
+def test_what_is_written_is_told_beside_the_scores(engine: Pengi, folder: Path) -> None:
+    [matched, *_] = Model(engine, "f").answer(ITEMS, folder, "match")
+    asked = ITEMS[0]
+    own = engine.classify(folder / asked.audio, asked.labels, method="match", prompt=asked.prompt)
+    assert isinstance(matched, Reply)
+    assert matched.text == own.text
+    assert dict(zip(asked.labels, np.exp(matched.scores or ()), strict=True)) == pytest.approx(
+        {score.label: score.probability for score in own.scores}
+    )
+    [written] = Model(engine, "f").answer(ITEMS[:1], folder, "write")
+    assert written == Reply(engine.generate(folder / "tone.wav", asked.prompt, options=systems.WRITE).text)
 
 
 def test_silence_is_all_that_the_blind_hear(engine: Pengi, folder: Path) -> None:

@@ -13,7 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,11 +30,13 @@ from pengi.text_encoder import SentenceEncoder, TextEncoder
 if TYPE_CHECKING:
     from pengi.engine import Pengi
     from pengi.evaluation.runner import Classifier
+    from pengi.results import Classification
 
 WRITE = DecodeOptions(beams=5, max_tokens=40)
-"""The paper's search width, for captions, answers and what is matched to labels."""
+"""The paper's search width, for captions and answers."""
 SILENCE_S, SILENCE_RATE = 5.0, 16_000
-ENGINE_METHODS = {"likelihood": "likelihood", "sum": "sum", "generate": "generate"}
+CHOICES = ("likelihood", "sum", "generate", "match")
+"""Answer modes that are ways of the engine to choose among labels."""
 _LEAST = math.log(np.finfo(np.float32).tiny)
 # What decides an answer besides the weights; evaluation, training and the command line do not.
 _NOT_INFERENCE = ("cli", "training", "evaluation", "data", "jobs", "retrieval", "serving")
@@ -86,9 +88,9 @@ class Model:
         return folder / item.audio
 
     def answer(self, items: Sequence[Item], folder: Path, mode: str) -> list[Reply | PengiError]:
-        if mode in ENGINE_METHODS:
-            return self._choose(items, folder, ENGINE_METHODS[mode])
-        return self._write(items, folder, matched=mode == "match")
+        if mode in CHOICES:
+            return self._choose(items, folder, mode)
+        return self._write(items, folder)
 
     def _choose(self, items: Sequence[Item], folder: Path, method: str) -> list[Reply | PengiError]:
         """Label scores; items with the same prompt and labels share a call."""
@@ -100,25 +102,14 @@ class Model:
             heard = [self.heard(items[place], folder) for place in places]
             found = self._engine.classify(heard, labels, method=method, prompt=prompt, on_error="return")
             for place, outcome in zip(places, found, strict=True):
-                replies[place] = outcome if isinstance(outcome, PengiError) else _scored(outcome.scores, labels)
+                replies[place] = outcome if isinstance(outcome, PengiError) else _scored(outcome, labels)
         return [replies[place] for place in range(len(items))]
 
-    def _write(self, items: Sequence[Item], folder: Path, *, matched: bool) -> list[Reply | PengiError]:
+    def _write(self, items: Sequence[Item], folder: Path) -> list[Reply | PengiError]:
         heard = [self.heard(item, folder) for item in items]
         prompts = [item.prompt for item in items]
         found = self._engine.generate(heard, prompts, options=WRITE, on_error="return")
-        replies: list[Reply | PengiError] = []
-        for item, outcome in zip(items, found, strict=True):
-            if isinstance(outcome, PengiError):
-                replies.append(outcome)
-                continue
-            scores = _cosines(self._matcher, outcome.text, item.labels) if matched else None
-            replies.append(Reply(outcome.text, scores))
-        return replies
-
-    @cached_property
-    def _matcher(self) -> TextEncoder:
-        return self._engine.model.text_encoder or sentence_encoder()
+        return [outcome if isinstance(outcome, PengiError) else Reply(outcome.text) for outcome in found]
 
 
 class Blind(Model):
@@ -222,12 +213,7 @@ def embed_texts(texts: Sequence[str], encoder: TextEncoder | None = None) -> NDA
     return values
 
 
-def _cosines(encoder: TextEncoder, text: str, labels: Sequence[str]) -> tuple[float, ...]:
-    text_1D, labels_LD = embed_texts([text], encoder), embed_texts(labels, encoder)
-    return tuple(float(value) for value in labels_LD @ text_1D[0])
-
-
-def _scored(scores: Sequence[Any], labels: Sequence[str]) -> Reply:
+def _scored(found: Classification, labels: Sequence[str]) -> Reply:
     """Log-shares in the order of ``labels``; a share too small for a float counts as the smallest there is."""
-    share = {score.label: score.probability for score in scores}
-    return Reply(scores=tuple(math.log(share[label]) if share[label] > 0 else _LEAST for label in labels))
+    share = {score.label: score.probability for score in found.scores}
+    return Reply(found.text, tuple(math.log(share[label]) if share[label] > 0 else _LEAST for label in labels))
