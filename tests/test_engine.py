@@ -34,7 +34,7 @@ LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model hardly ever ends a text on its own."""
-    for name in ("DESCRIBE", "ANSWER", "TIMELINE"):
+    for name in ("DESCRIBE", "MATCH", "ANSWER", "TIMELINE"):
         monkeypatch.setattr(engine, name, replace(getattr(engine, name), max_tokens=8))
 
 

@@ -37,7 +37,7 @@ CLIPS = [(tone(1.0) + noise(1.0, 1), RATE), (noise(1.7, 2), RATE), (tone(1.2, 30
 
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DESCRIBE", "ANSWER", "GENERATE"):
+    for name in ("DESCRIBE", "MATCH", "ANSWER", "GENERATE"):
         monkeypatch.setattr(engine, name, OPTIONS)
 
 

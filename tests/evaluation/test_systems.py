@@ -51,7 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = SentenceEncoder.tiny()
     monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
     monkeypatch.setattr(systems, "WRITE", DecodeOptions(beams=2, max_tokens=6))
-    monkeypatch.setattr(pengi_engine, "DESCRIBE", DecodeOptions(beams=2, max_tokens=6))
+    monkeypatch.setattr(pengi_engine, "MATCH", DecodeOptions(beams=2, max_tokens=6))
 
 
 def best(reply: Reply | PengiError, asked: Item) -> str:
