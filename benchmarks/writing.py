@@ -27,6 +27,7 @@ from pengi.mentions import Mentions
 
 BENCHMARKS = ("val-esc50", "val-philharmonia")
 BEAMS = (3, 4, 5)
+UNWEIGHED = 4  # beams of the search beside which nothing is weighed
 COMPOSED = 120  # recordings
 CLIPS_PER_CALL = 16
 
@@ -96,7 +97,7 @@ def main() -> None:
         parser.error(f"'{options.model}' does not listen for what prompts mention")
     recordings = Recordings(model, mentions, options.manifest, options.composed)
     chosen = mentions.config.texts
-    tried = [(beams, chosen) for beams in BEAMS] + [(DESCRIBE.beams, 0.0)]
+    tried = [(beams, chosen) for beams in BEAMS] + [(UNWEIGHED, 0.0)]
     result = []
     for beams, weight in tried:
         mentions.config = mentions.config.model_copy(update={"texts": weight})
