@@ -20,7 +20,7 @@ import numpy as np
 from pengi import Pengi
 from pengi.data.manifest import read_manifest
 from pengi.decoding import DecodeOptions
-from pengi.engine import DESCRIBE, Encoded
+from pengi.engine import DESCRIBE
 from pengi.evaluation.benchmarks import benchmark
 from pengi.evaluation.items import items_of
 from pengi.mentions import Mentions
@@ -29,16 +29,6 @@ BENCHMARKS = ("val-esc50", "val-philharmonia")
 BEAMS = (3, 4, 5)
 UNWEIGHED = 4  # beams of the search beside which nothing is weighed
 COMPOSED = 120  # recordings
-CLIPS_PER_CALL = 16
-
-
-def encoded(model: Pengi, paths: list[Path]) -> list[Encoded]:
-    """Audio tokens of each recording."""
-    return [
-        recording
-        for start in range(0, len(paths), CLIPS_PER_CALL)
-        for recording in model.encode(paths[start : start + CLIPS_PER_CALL])
-    ]
 
 
 def overlap(said: set[int], true: set[int]) -> tuple[float, float, float]:
@@ -56,13 +46,13 @@ class Recordings:
         self.labelled = {}
         for name in BENCHMARKS:
             items = items_of(benchmark(name), manifest)
-            heard = encoded(model, [manifest.parent / item.audio for item in items])
+            heard = model.encode([manifest.parent / item.audio for item in items])
             self.labelled[name] = (heard, [{answer.casefold() for answer in item.answers} for item in items])
         true = [
             (clip, {word for text in clip.captions for word in self.named(text)}) for clip in read_manifest(composed)
         ]
         some = [(composed.parent / clip.audio, words) for clip, words in true if words][:COMPOSED]
-        self.composed = (encoded(model, [path for path, _ in some]), [words for _, words in some])
+        self.composed = (model.encode([path for path, _ in some]), [words for _, words in some])
 
     def measure(self, options: DecodeOptions) -> dict[str, object]:
         found: dict[str, object] = {}
