@@ -265,30 +265,45 @@ def test_generated_labels_are_labels_and_the_nearest_one_is_matched() -> None:
     assert matched.label == LABELS[nearest]
 
 
-def test_labels_that_are_words_gain_by_what_is_heard_of_them() -> None:
-    """The language model's part of the scores is as without, and so is that of labels which are no words."""
-    branch = {
-        "encoder": "yamnet-tiny-random",
-        "trained": False,
-        "frozen_layers": 99,
-        "mapper": {"kind": "words", "tokens": 2, "words": {"dog": 0, "siren": 5, "wind": 9}},
-    }
+FROZEN = {"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99}
+WORDS = {"kind": "words", "tokens": 2, "words": {"dog": 0, "siren": 5, "wind": 9}}
+PROBES = {"branches": [0], "attributes": ["animal"], "values": {"animal": ["cat", "dog"]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels", "known"),
+    [
+        ({"mentions": {"branch": 0, "labels": 2.0}}, ["dog", "sirens", "wind"], True),
+        ({"mentions": {"branch": 0, "labels": 2.0}}, ["dog", "seven"], True),
+        ({"mentions": {"branch": 0, "labels": 2.0}}, ["six", "seven"], False),
+        ({"facts": {**PROBES, "labels": 2.0}}, ["cats", "dogs", "wind"], True),
+        ({"facts": {**PROBES, "labels": 2.0}}, ["rain", "wind"], False),
+        ({"facts": {**PROBES, "labels": 1.0}, "mentions": {"branch": 0, "labels": 1.0}}, ["siren", "cat"], True),
+    ],
+)
+def test_labels_gain_by_what_is_heard_of_them(changes: dict[str, Any], labels: list[str], known: bool) -> None:
+    """The language model's part of the scores is as without."""
     audio = mixed(3.0, 1)
-    plain, weighed = (build(audio=[branch], mentions={"branch": 0, "labels": weight}) for weight in (0.0, 2.0))
-    for labels, known in ((["dog", "sirens", "wind"], True), (["dog", "seven", "eleven"], False)):
-        shares = [
-            {score.label: math.log(score.probability) for score in pengi.classify(audio, labels).scores}
-            for pengi in (plain, weighed)
-        ]
-        heard = weighed.model.labels_heard(weighed._tokens([weighed.encode(audio)]), labels)
-        assert isinstance(heard, torch.Tensor)
-        gained = [shares[1][label] - shares[0][label] for label in labels]
-        assert [gain - gained[0] for gain in gained] == pytest.approx((heard[0] - heard[0, 0]).tolist(), abs=1e-4)
-        assert bool(heard.any()) == known
+    unweighed = {
+        name: {key: value for key, value in change.items() if key != "labels"} for name, change in changes.items()
+    }
+    models = [build(audio=[{**FROZEN, "mapper": WORDS}], **parts) for parts in (unweighed, changes)]
+    for pengi in models:
+        if pengi.model.facts is not None:
+            pengi.model.facts.bias_G.copy_(torch.tensor([0.5, 1.0, -1.0]))
+    shares = [
+        {score.label: math.log(score.probability) for score in pengi.classify(audio, labels).scores} for pengi in models
+    ]
+    weighed = models[1]
+    heard = weighed.model.labels_heard(weighed._tokens([weighed.encode(audio)]), labels)
+    assert isinstance(heard, torch.Tensor)
+    gained = [shares[1][label] - shares[0][label] for label in labels]
+    assert [gain - gained[0] for gain in gained] == pytest.approx((heard[0] - heard[0, 0]).tolist(), abs=1e-4)
+    assert bool(heard.any()) == known
 
 
 @pytest.mark.parametrize("method", engine.METHODS)
-def test__count_once_and_the_best_come_first(method: str) -> None:
+def test_labels_count_once_and_the_best_come_first(method: str) -> None:
     audio = mixed(2.0, 5)
     whole = SENTENCE_PENGI.classify(audio, LABELS, method=method)
     again = SENTENCE_PENGI.classify(audio, [*LABELS, " dog ", "wind"], method=method)

@@ -85,6 +85,22 @@ def test_the_share_is_told_and_is_learned() -> None:
     assert facts.share_2D.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize(
+    ("labels", "chances"),
+    [
+        (["harp", "an oboe"], [0.65, 0.35]),
+        # As many are words, but that attribute comes later.
+        (["harp", "banjo", "yes"], [0.6 + 0.1 / 3, 0.3 / 2 + 0.1 / 3, 0.3 / 2 + 0.1 / 3]),
+        (["up", "yes", "harp"], [0.35 + 0.05 / 3, 0.5 + 0.05 / 3, 0.1 + 0.05 / 3]),
+        (["banjo", "siren"], [1.0, 1.0]),
+    ],
+)
+def test_labels_gain_by_what_the_probe_of_most_of_them_hears(labels: list[str], chances: list[float]) -> None:
+    row = logits([0.1, 0.3, 0.6], [0.05, 0.1, 0.5, 0.35])
+    found = built(labels=2.0).labels_heard(row, labels)[0]
+    assert found.exp().sqrt().tolist() == pytest.approx(chances, abs=1e-5)
+
+
 def test_statistics_by_hand() -> None:
     tokens = torch.tensor([[[1.0], [3.0], [5.0], [7.0], [99.0]]])
     mask = torch.tensor([[True, True, True, True, False]])

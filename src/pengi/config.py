@@ -167,6 +167,11 @@ class FactsConfig(Frozen):
     open: tuple[str, ...] = Field(
         (), description="attributes that in use may have values no training clip has, so that their probes are wrong"
     )
+    labels: float = Field(
+        0.0,
+        ge=0,
+        description="where labels are chosen from: weight of what the probe hears of each, beside its likelihood",
+    )
     values: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="attribute -> its values; training fills them in from its data"
     )

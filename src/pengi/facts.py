@@ -35,6 +35,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pengi.config import FactsConfig
 from pengi.errors import ConfigError, no_such
 from pengi.mapper import Spell, masked_mean
+from pengi.vocabulary import Vocabulary, label_log_shares
 
 QUARTERS = 4
 OUTLIER = 5.0  # standard deviations, where statistics and what spotters read are cut
@@ -165,6 +166,7 @@ class Facts(nn.Module):
                 raise ConfigError(no_such("attribute", name, self.attributes))
         self.columns = {name: [bounds[place] for place in places] for name, places in config.only.items()}
         self.spans = _spans(self.attributes)
+        self.vocabularies = {name: Vocabulary(values) for name, values in self.attributes.items()}
         by_statistics = {
             name: values
             for name, values in self.attributes.items()
@@ -234,6 +236,19 @@ class Facts(nn.Module):
                 ways.append(self.spotters[name](*tokens[self.spotted_at(name)]))
             heard.append(together(ways))
         return torch.cat(heard, 1)
+
+    def labels_heard(self, logits_BF: Tensor, labels: Sequence[str]) -> Tensor:
+        """By how much the score of each label rises with what is heard of it, ``float32[B, L]``.
+
+        The labels are taken for values of the attribute that most of them are values of, the first of several. What is
+        added is the weight ``labels`` of the configuration times :func:`pengi.vocabulary.label_log_shares`; nothing if
+        they are values of none.
+        """
+        places = {name: [words.place(label) for label in labels] for name, words in self.vocabularies.items()}
+        name = max(places, key=lambda name: len(labels) - places[name].count(None))
+        start, end = self.spans[name]
+        share_BV = logits_BF[:, start:end].softmax(-1)
+        return self.config.labels * label_log_shares(share_BV[:, 1:], places[name], share_BV[:, 0])
 
     def forward(self, logits_BF: Tensor) -> Masked:
         """The prefix that tells logits: ``float32[B, P, D]`` and its mask."""

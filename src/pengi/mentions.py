@@ -16,16 +16,15 @@ embeddings behind a word, P prefix embeddings, D language-model embedding width.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from pengi.config import MentionsConfig
-from pengi.errors import ConfigError, no_such
 from pengi.mapper import EARLIEST, LATEST, LOWEST_SHARE, Spell, WordsMapper, near_maximum, spread_in_time, when_heard
+from pengi.vocabulary import Vocabulary, label_log_shares
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
@@ -40,7 +39,6 @@ SHARE_UNIT = 10.0  # of log-shares, which go down to LOWEST_SHARE
 SURELY_LATER = 0.1  # of the recording
 SURELY_LOUDER = 6.0  # dB
 SOFTER, LOUDER = " quieter", " louder"  # what the embeddings that tell levels start between
-_ARTICLES = frozenset({"a", "an", "the"})
 
 
 @dataclass(frozen=True)
@@ -63,62 +61,6 @@ class Heard:
     def without(self, told_A: Tensor) -> Heard:
         """The same with recordings of which nothing is told, where ``bool[A]`` is false."""
         return replace(self, mask_AT=self.mask_AT & told_A[:, None].to(self.mask_AT.device))
-
-
-class Vocabulary:
-    """Finds words in prompts.
-
-    Args:
-        words: in their order in the branch.
-        phrases: what else stands for one of them.
-
-    Raises:
-        ConfigError: if a phrase stands for an unknown word.
-    """
-
-    def __init__(self, words: Sequence[str], phrases: Mapping[str, str]) -> None:
-        place_of = {word: place for place, word in enumerate(words)}
-        for word in phrases.values():
-            if word not in place_of:
-                raise ConfigError(no_such("word", word, words))
-        spellings = {phrase: place_of[word] for phrase, word in phrases.items()} | place_of
-        self._places = {key: place for text, place in spellings.items() if (key := _key(text))}
-        self._longest = max(map(len, self._places), default=0)
-
-    def place(self, text: str) -> int | None:
-        """Place of the word that a text is; none if it is none."""
-        return self._places.get(_key(text))
-
-    def mentioned(self, text: str, most: int | None = None) -> list[int]:
-        """Places of a text's words, each once, the first ``most`` or all; of words within words the longest counts."""
-        words = _key(text)
-        found: dict[int, None] = {}
-        start = 0
-        while start < len(words) and (most is None or len(found) < most):
-            for length in range(min(self._longest, len(words) - start), 0, -1):
-                if (place := self._places.get(words[start : start + length])) is not None:
-                    found[place] = None
-                    start += length - 1
-                    break
-            start += 1
-        return list(found)
-
-
-def _key(text: str) -> tuple[str, ...]:
-    """A text's words without case, articles and endings: "dogs barking" and "the dog barks" are the same."""
-    words = re.findall(r"[\w'-]+", text.casefold())
-    return tuple(_stem(word) for word in words if word not in _ARTICLES)
-
-
-def _stem(word: str) -> str:
-    """A word without the endings of a plural or a verb; rough, since both sides of a comparison are cut alike."""
-    if len(word) > 5 and word.endswith("ing"):
-        word = word[:-3]
-    elif len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
-        word = word[:-1]
-    if len(word) > 3 and (word.endswith("e") or word[-1] == word[-2]):
-        word = word[:-1]
-    return word
 
 
 class Mentions(nn.Module):
@@ -161,21 +103,14 @@ class Mentions(nn.Module):
         """
         return Heard(mapper.log_shares(near_maximum(*tokens)), mapper.log_shares(limited[0]), limited[1], level_AT)
 
-    def labels_heard(self, mapper: WordsMapper, heard: Heard, labels: Sequence[str]) -> Tensor:
+    def labels_heard(self, heard: Heard, labels: Sequence[str]) -> Tensor:
         """By how much the score of each label rises with what is heard of it, ``float32[B, L]``.
 
-        That is the weight ``labels`` of the configuration times the label's log-share before it was sharpened. Among
-        labels most of which are no words nothing is added: they are about something else, spoken words for instance.
-        A label that is none among others that are counts as the mean of these.
+        That is the weight ``labels`` of the configuration times :func:`pengi.vocabulary.label_log_shares`. Among labels
+        none of which is a word nothing is added.
         """
         places = [self.vocabulary.place(label) for label in labels]
-        known = [place for place in places if place is not None]
-        if not self.config.labels or 2 * len(known) <= len(labels):
-            return heard.whole_AV.new_zeros(len(heard.whole_AV), len(labels))
-        share_BV = heard.whole_AV / mapper.sharpness
-        usual_B = share_BV[:, known].mean(1)
-        columns = [usual_B if place is None else share_BV[:, place] for place in places]
-        return self.config.labels * torch.stack(columns, 1)
+        return self.config.labels * label_log_shares(heard.whole_AV.exp(), places)
 
     def texts_heard(self, mapper: WordsMapper, heard: Heard, texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """By how much the log-probability of each text about a recording rises with what is heard of its words.

@@ -313,11 +313,15 @@ class PengiModel(nn.Module):
         return [self.mentions(self._mapper_of_words(self.mentions.config), heard, prompts)]
 
     def labels_heard(self, tokens: Sequence[Masked], labels: Sequence[str]) -> Tensor | float:
-        """What is added to the scores of labels for what is heard of them, ``float32[B, L]``: 0 without mentions."""
-        heard = self.listen(tokens)
-        if self.mentions is None or heard is None:
-            return 0.0
-        return self.mentions.labels_heard(self._mapper_of_words(self.mentions.config), heard, labels)
+        """What is added to the scores of labels for what is heard of them, ``float32[B, L]``: 0 if nothing is."""
+        found: Tensor | float = 0.0
+        if self.mentions is not None and self.mentions.config.labels:
+            heard = self.listen(tokens)
+            assert heard is not None
+            found = found + self.mentions.labels_heard(heard, labels)
+        if self.facts is not None and self.facts.config.labels:
+            found = found + self.facts.labels_heard(self.fact_logits(tokens), labels)
+        return found
 
     def texts_heard(self, tokens: Sequence[Masked], texts: Sequence[Sequence[str]]) -> list[list[float]] | None:
         """What is added to the log-probabilities of texts about recordings for what is heard of the words in them: none

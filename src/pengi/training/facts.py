@@ -114,7 +114,7 @@ def _key(facts: Facts, read_AN: Tensor, clips: Sequence[Clip], seed: int) -> str
     about = [[clip.id, clip.group, clip.source, clip.domain] for clip in clips]
     probes = [FORMAT, FOLDS, UNKNOWN_SHARE, STEPS, CLIPS, LR, WEIGHT_DECAY, DROPOUT, NONE_SHARE, seed]
     probes += [NEIGHBOURS, SPOTTER_STEPS, SPOTTER_CLIPS, SPOTTER_STD]
-    found = hashlib.sha256(json.dumps([probes, facts.config.model_dump(), about, values]).encode())
+    found = hashlib.sha256(json.dumps([probes, facts.config.model_dump(exclude={"labels"}), about, values]).encode())
     found.update(read_AN.numpy().data)
     return found.hexdigest()[:24]
 
