@@ -20,6 +20,7 @@ from pengi.errors import CheckpointError, ConfigError, PengiError, WeightsError
 from pengi.model import PengiModel
 
 BRANCH = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP}
+WORDS = {"kind": "words", "tokens": 2, "words": {"hum": 0, "hiss": 3, "a siren": 5}}
 
 
 @pytest.fixture
@@ -45,8 +46,9 @@ def prefix(model: PengiModel) -> Tensor:
         {"text": SENTENCE_TEXT},
         {"audio": [BRANCH, {**BRANCH, "trained": False}]},
         {"audio": [{**BRANCH, "mapper": {"kind": "transformer", "heads": 4, "tokens": 3, "input": "pooled"}}]},
+        {"audio": [{**BRANCH, "trained": False, "mapper": WORDS}]},
     ],
-    ids=["plain", "text encoder", "frozen branch", "paper's mapper"],
+    ids=["plain", "text encoder", "frozen branch", "paper's mapper", "words"],
 )
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path, changes: dict[str, Any]) -> None:
     model = tiny_model(**changes)

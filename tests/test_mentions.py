@@ -157,7 +157,7 @@ def test_nothing_is_told_of_prompts_without_words_and_of_recordings_without_toke
     assert not model(built, silenced, ["is there rain?"] * 2)[1].any()
 
 
-def test_what_is_told_learns_and_the_words_do_not() -> None:
+def test_what_is_told_learns() -> None:
     built = mapper()
     model = mentions(built)
     told, mask = model(built, model.listen(built, logits(EARLY_RAIN), logits(EARLY_RAIN)), ["is there rain?"])
@@ -165,7 +165,6 @@ def test_what_is_told_learns_and_the_words_do_not() -> None:
     for rows_FD in (model.much_FD, model.when_FD):
         assert rows_FD.grad is not None
         assert rows_FD.grad[:2].abs().sum(1).all()
-    assert built.scale_V.grad is None
 
 
 @pytest.mark.parametrize("labels", [["rain", "a siren"], ["rain", "thunder", "sirens"], ["seven", "eleven"]])

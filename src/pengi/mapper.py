@@ -213,12 +213,12 @@ class WordsMapper(Mapper):
     Class logits, pooled over the tokens to near their maximum and standardised to z, are weighed for each word on its
     own:
 
-        u_v = sharpness * (scale_v * z_class(v) + bias_v)        scale and bias are learned
+        u_v = sharpness * (scale_v * z_class(v) + bias_v)        scale and bias are fitted
 
     The prefix is, for the ``tokens`` words of the highest u, the likeliest first: the word's tokens, and one embedding
     that tells the logarithm of its share in the softmax over all words, and when it is heard. Words of a class whose
-    logit is ``UNHEARD`` have no share, and those with less than ``least`` of the first one's share are left out.
-    Neither words nor shares have a gradient; u learns from a loss of its own on :meth:`word_logits`.
+    logit is ``UNHEARD`` have no share, and those with less than ``least`` of the first one's share are left out. What
+    u depends on is fitted before the training (:mod:`pengi.training.words`) and stays as it is.
     """
 
     classes_V: Tensor
@@ -226,6 +226,8 @@ class WordsMapper(Mapper):
     spelled_VL: Tensor
     mean_I: Tensor
     deviation_I: Tensor
+    scale_V: Tensor
+    bias_V: Tensor
 
     def __init__(self, config: MapperConfig, input_dim: int, spell: Spell) -> None:
         super().__init__()
@@ -245,8 +247,8 @@ class WordsMapper(Mapper):
         self.register_buffer("spelled_VL", mask_VL, persistent=False)
         self.register_buffer("mean_I", torch.zeros(input_dim))
         self.register_buffer("deviation_I", torch.ones(input_dim))
-        self.scale_V = nn.Parameter(torch.ones(len(self.words)))
-        self.bias_V = nn.Parameter(torch.zeros(len(self.words)))
+        self.register_buffer("scale_V", torch.ones(len(self.words)))
+        self.register_buffer("bias_V", torch.zeros(len(self.words)))
         self.share_2D = nn.Parameter(torch.stack([separator_D, torch.zeros_like(separator_D)]))
         early_D, late_D = (spell(text).float().mean(0) for text in (EARLIEST, LATEST))
         self.when_2D = nn.Parameter(torch.stack([late_D - early_D, torch.zeros_like(early_D)]))
@@ -258,6 +260,11 @@ class WordsMapper(Mapper):
         """
         self.mean_I.copy_(logits_NI.mean(0))
         self.deviation_I.copy_(logits_NI.std(0).clamp(min=LEAST_DEVIATION))
+
+    def weigh(self, scale_V: Tensor, bias_V: Tensor) -> None:
+        """Take the scale and the bias of every word."""
+        self.scale_V.copy_(scale_V)
+        self.bias_V.copy_(bias_V)
 
     def word_logits(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Tensor:
         """u of every word, ``float32[B, V]``; of a row without tokens, zeros."""

@@ -219,6 +219,25 @@ class PengiModel(nn.Module):
             self.facts.share_2D = before.share_2D
         self.config = self.config.model_copy(update={"facts": config})
 
+    def say(self, config: ModelConfig) -> None:
+        """Choose among other words from now on, in branches of words and where prompts mention them, and listen for
+        other phrases; how much each word counts is still to be fitted, how they are told stays as it is.
+
+        Args:
+            config: the model's, with other words and phrases.
+        """
+        for branch, chosen in zip(self.branches, config.audio, strict=True):
+            if isinstance(before := branch.mapper, WordsMapper):
+                lm = self.language_model
+                mapper = WordsMapper(chosen.mapper, branch.encoder.dim, lm.spell).to(self.device)
+                mapper.share_2D, mapper.when_2D = before.share_2D, before.when_2D
+                branch.mapper, branch.config = mapper, chosen
+        if self.mentions is not None:
+            assert config.mentions is not None, "the words are others, and nothing else is"
+            told, self.mentions = self.mentions, self._build_mentions(config.mentions).to(self.device)
+            self.mentions.load_state_dict(told.state_dict())
+        self.config = config
+
     @property
     def branches(self) -> list[AudioBranch]:
         """The audio branches in the order of the prefix."""

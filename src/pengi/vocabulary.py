@@ -35,16 +35,16 @@ class Vocabulary:
             if word not in place_of:
                 raise ConfigError(no_such("word", word, words))
         spellings = {phrase: place_of[word] for phrase, word in phrases.items()} | place_of
-        self._places = {key: place for text, place in spellings.items() if (key := _key(text))}
+        self._places = {key: place for text, place in spellings.items() if (key := word_stems(text))}
         self._longest = max(map(len, self._places), default=0)
 
     def place(self, text: str) -> int | None:
         """Place of the word that a text is; none if it is none."""
-        return self._places.get(_key(text))
+        return self._places.get(word_stems(text))
 
     def mentioned(self, text: str, most: int | None = None) -> list[int]:
         """Places of a text's words, each once, the first ``most`` or all; of words within words the longest counts."""
-        words = _key(text)
+        words = word_stems(text)
         found: dict[int, None] = {}
         start = 0
         while start < len(words) and (most is None or len(found) < most):
@@ -57,7 +57,7 @@ class Vocabulary:
         return list(found)
 
 
-def _key(text: str) -> tuple[str, ...]:
+def word_stems(text: str) -> tuple[str, ...]:
     """A text's words without case, articles and endings: "dogs barking" and "the dog barks" are the same."""
     words = re.findall(r"[\w'-]+", text.casefold())
     return tuple(_stem(word) for word in words if word not in _ARTICLES)

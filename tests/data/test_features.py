@@ -15,9 +15,9 @@ from helpers import MLP, noise, ragged, tone, write_clips
 from pengi.audio.decode import load
 from pengi.config import AudioBranchConfig
 from pengi.data import features as module
-from pengi.data.features import FeatureCache, cached_features
+from pengi.data.features import FeatureCache, cached_branches, cached_features
 from pengi.data.manifest import Clip, read_manifest
-from pengi.encoders.yamnet import YamnetEncoder
+from pengi.encoders.yamnet import YamnetClasses, YamnetEncoder, YamnetTagger
 from pengi.errors import ManifestError
 
 BRANCH = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP})
@@ -75,6 +75,41 @@ def test_the_second_run_decodes_nothing(clips: list[Clip], tmp_path: Path, decod
     second = features(clips, tmp_path)
     assert decoded == []
     assert all(torch.equal(first.get(clip.id), second.get(clip.id)) for clip in clips)
+
+
+def test_several_branches_decode_a_recording_once(clips: list[Clip], tmp_path: Path, decoded: list[str]) -> None:
+    frozen = BRANCH.model_copy(update={"trained": False, "frozen_layers": len(ENCODER.conv)})
+    shorter = frozen.model_copy(update={"window_s": 5.0})
+    encoder = YamnetEncoder.tiny(frozen.frozen_layers)
+    branches = [(encoder, frozen), (encoder, shorter)]
+    whole, cut = cached_branches(clips, tmp_path, branches)
+    assert sorted(decoded) == sorted(2 * ["long", "middle", "short"])  # once for each window
+    assert (whole.tokens("long"), cut.tokens("long")) == (20, 10)
+    decoded.clear()
+    third = frozen.model_copy(update={"window_s": 2.5})
+    again, new = cached_branches(clips, tmp_path, [branches[0], (encoder, third)])
+    assert sorted(decoded) == ["long", "middle", "short"]  # what is there already is not computed again
+    assert torch.equal(again.get("short"), whole.get("short"))
+    assert new.tokens("long") == 5
+
+
+class Follower(YamnetClasses):
+    """An encoder that builds on the one in front of it, and refuses to hear waveforms itself."""
+
+    builds_on = BRANCH.encoder
+
+    def features(self, waveform_BS: torch.Tensor, lengths_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raise AssertionError("the tokens were there already")
+
+
+def test_an_encoder_takes_the_tokens_of_the_one_it_builds_on(clips: list[Clip], tmp_path: Path) -> None:
+    frozen = BRANCH.model_copy(update={"trained": False, "frozen_layers": len(ENCODER.conv)})
+    encoder = YamnetEncoder.tiny(frozen.frozen_layers)
+    tagger = YamnetTagger(encoder, ("one", "other"))
+    classes = frozen.model_copy(update={"encoder": "level"})  # whose features need no weights to be named
+    tokens, logits = cached_branches(clips, tmp_path, [(encoder, frozen), (Follower(tagger), classes)])
+    expected = tagger.head(tokens.get("middle"))
+    torch.testing.assert_close(logits.get("middle"), expected, rtol=1e-2, atol=1e-2)
 
 
 def same_length(root: Path) -> None:

@@ -224,7 +224,7 @@ def test_some_sounds_are_asked_about_as_the_words_that_are_told() -> None:
             assert pair.target in ("gong", "harp", *clip.events)
             assert clip.domain != "digit" or pair.target == "speech"
             said[pair.target if pair.target in ("gong", "harp", "speech") else "own"] += 1
-    assert said["gong"] / said["harp"] == pytest.approx(3, rel=0.4)
+    assert said["gong"] / said["harp"] == pytest.approx(9, rel=0.4)  # by the squares of 3 to 1
     sounds = said["gong"] + said["harp"] + said["own"]
     assert (said["gong"] + said["harp"]) / sounds == pytest.approx(0.5 / 0.7, abs=0.06)
     assert batches.resized(clips=4, pairs=1).told is told
@@ -242,7 +242,7 @@ def test_of_hidden_classes_no_word_is_drawn_and_the_others_share_what_is_left() 
     assert said(told)["flute"] == 0  # two are told
     without = said(told, 0)
     assert without["gong"] == 0
-    assert without["harp"] / without["flute"] == pytest.approx(3, rel=0.35)
+    assert without["harp"] / without["flute"] == pytest.approx(9, rel=0.35)  # by the squares of 3 to 1
     assert said(told_words(gong=0.6, harp=0.3, flute=0.1, least=0.5), 0).keys() == {"harp"}
 
 

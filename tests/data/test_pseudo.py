@@ -44,11 +44,16 @@ def test_class_words(name: str, words: str) -> None:
     assert class_words(name) == words
 
 
-def test_a_class_is_called_what_the_labels_call_it() -> None:
-    def label(name: str, audioset: str) -> Label:
-        return Label(label=name, phrase=f"a {name}", sentence=f"A {name}.", audioset=audioset)
+def named(name: str, audioset: str, category: str = "sound") -> Label:
+    return Label(label=name, phrase=f"a {name}", sentence=f"A {name}.", audioset=audioset, category=category)
 
-    known = {name: label(name, "Bark") for name in ("dog barking", "fox", "barking")} | {"rain": label("rain", "Rain")}
+
+def by_name(*labels: Label) -> dict[str, Label]:
+    return {label.label: label for label in labels}
+
+
+def test_a_class_is_called_what_the_labels_call_it() -> None:
+    known = by_name(*(named(name, "Bark") for name in ("dog barking", "fox", "barking")), named("rain", "Rain"))
     chosen = class_labels(CLASSES, known)
     assert list(chosen) == list(CLASSES)
     assert chosen["Bark"] is known["barking"]  # the nearest in letters
@@ -56,18 +61,27 @@ def test_a_class_is_called_what_the_labels_call_it() -> None:
     assert chosen["Siren, alarm"].label == chosen["Siren, alarm"].phrase == "siren"
 
 
-def test_every_label_of_a_sound_has_a_word_and_speech_has_one() -> None:
-    def named(name: str, audioset: str, category: str) -> Label:
-        return Label(label=name, phrase=name, sentence=f"{name}.", audioset=audioset, category=category)
+def test_a_class_is_not_called_what_is_only_one_kind_of_it() -> None:
+    """Or any animal would be told as a hyena, and any bird as a penguin."""
+    wide = [named("hyena calling", "Animal"), named("zebra calling", "Animal"), named("penguin braying", "Bird")]
+    known = by_name(*wide, named("glass breaking", "Shatter"))
+    classes = ("Animal", "Bird", "Shatter")
+    assert [label.label for label in class_labels(classes, known).values()] == ["animal", "bird", "glass breaking"]
+    assert class_vocabulary(classes, known) == {"animal": 0, "bird": 1, "glass breaking": 2}
+    few, enough = {"zebra calling": pseudo.FEWEST_CLIPS - 1}, {"zebra calling": pseudo.FEWEST_CLIPS}
+    assert "zebra calling" not in class_vocabulary(classes, known, few)
+    assert class_vocabulary(classes, known, enough)["zebra calling"] == 0
 
-    labels = [
-        named("dog barking", "Bark", "animal"),
-        named("fox barking", "Bark", "animal"),
+
+def test_every_label_that_says_its_class_has_a_word_and_speech_has_one() -> None:
+    labels = by_name(
+        named("dog barking", "Bark"),
+        named("fox barking", "Bark"),
         named("speech", "Speech", "speech"),
         named("coffee order", "Speech", "speech"),
-        named("thunder", "Thunder", "nature"),
-    ]
-    found = class_vocabulary(("Bark", "Rain", "Speech"), {label.label: label for label in labels})
+        named("thunder", "Thunder"),
+    )
+    found = class_vocabulary(("Bark", "Rain", "Speech"), labels, {"coffee order": 300})
     assert found == {"dog barking": 0, "fox barking": 0, "rain": 1, "speech": 2}
 
 

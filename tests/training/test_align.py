@@ -123,6 +123,17 @@ def test_aspects_that_do_not_fit(recipe: Path, tmp_path: Path, aspects: str, mes
         Run(prepare(read_recipe(recipe, [f"alignment.aspects={aspects}"])), tmp_path).finish()
 
 
+def test_a_branch_of_words_has_no_aspects(recipe: Path, tmp_path: Path) -> None:
+    """Its words and how much each counts are fitted before."""
+    words = (
+        "model.audio.0={encoder: yamnet-tiny-random, trained: false, frozen_layers: 99, mapper: {kind: words, "
+        "tokens: 2, words: {hum: 0, hiss: 1}}}"
+    )
+    with pytest.raises(ConfigError, match="must be empty for a branch that tells its classes in words"):
+        Run(prepare(read_recipe(recipe, [words])), tmp_path)
+    assert not Run(prepare(read_recipe(recipe, [words, "alignment.aspects=[[]]"])), tmp_path).phase.aligning
+
+
 def test_the_last_places_tell_what_the_clips_have(recipe: Path) -> None:
     """Counted from the end; an aspect that no clip has anything for takes no place."""
     setup = prepare(read_recipe(recipe, ["alignment.aspects=[]", "alignment.last=[event, word, kind]"]))

@@ -278,16 +278,14 @@ def test_tags_and_class_directions_of_yamnet(
 WORDS = [
     "model.audio.0={encoder: yamnet-tiny-random, trained: false, frozen_layers: 99, mapper: {kind: words, tokens: 2, "
     "words: {hum: 0, hiss: 1, a siren: 2}}}",
-    "alignment={steps: 4, clips: 8, lr: 0.01, aspects: [[]]}",
+    "alignment=null",
     "data.word_targets=0.5",
     "data.word_dropout=0.5",
 ]
 
 
-def test_sounds_are_asked_about_as_the_words_that_the_warm_start_left(
-    recipe: Path, tmp_path: Path, log_of: LogOf
-) -> None:
-    """Before it the words are not known, so no clip is; and a resumed run asks as an uninterrupted one does."""
+def test_sounds_are_asked_about_as_the_words_that_are_told(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+    """A resumed run asks as an uninterrupted one does."""
     setup = prepare(read_recipe(recipe, WORDS))
     told = with_told_words(setup.loader, setup.model)
     mapper = setup.model.branches[0].mapper
@@ -305,19 +303,38 @@ def test_sounds_are_asked_about_as_the_words_that_the_warm_start_left(
     assert log_of(parts, "loss") == log_of(whole, "loss")
 
 
+def test_the_warm_start_asks_what_sounds_are_and_not_what_they_are_told_as(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = WORDS[0].partition("=")[2]
+    overrides = [
+        f"model.audio=[{words}, {{encoder: yamnet-tiny-random, mapper: {{kind: mlp, hidden: 8, constants: 2}}}}]",
+        "alignment={steps: 2, clips: 8, lr: 0.01, weight: 0.1, aspects: [[], [event]]}",
+        "training.steps=2",
+    ]
+    update, asked = Run.update, set()
+
+    def watched(run: Run, drawn: TrainingBatch) -> float:
+        asked.add((run.phase.aligning, run.phase.loader.told is not None))
+        return update(run, drawn)
+
+    monkeypatch.setattr(Run, "update", watched)
+    train(recipe, [*WORDS[2:], *overrides], out=tmp_path / "run")
+    assert asked == {(True, False), (False, True)}
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         (["data.word_targets=0.4"], "an audio branch whose mapper is of kind 'words'"),
-        ([*WORDS, "alignment.weight=0.1"], "alignment.weight 0"),
         ([*WORDS, "training.augment.gain_db=3"], "leave crop and gain_db out"),
         (["data.attributes={field-3: {language: English}}"], "no source of training clips 'field-3'"),
     ],
-    ids=["no words", "words that change", "no fixed features", "no such source"],
+    ids=["no words", "no fixed features", "no such source"],
 )
 def test_what_cannot_be_told_is_a_mistake(recipe: Path, overrides: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        prepare(read_recipe(recipe, [*([] if overrides[0] in WORDS else ["alignment.weight=0"]), *overrides]))
+        prepare(read_recipe(recipe, overrides))
 
 
 def test_what_is_known_of_a_source_is_known_of_its_training_clips(recipe: Path) -> None:

@@ -92,7 +92,7 @@ def test_pengi_base_is_the_papers_model() -> None:
     assert model.model_copy(update={"text": text, "language_model": language_model}) == expected
 
 
-TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random"}
+TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random", "level": "level"}
 TINY_FACTS = {
     "branches": [0], "attributes": ["event"], "only": {"event": [0]}, "spotted": {"event": 0}, "within": {}, "open": [],
 }  # fmt: skip

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,10 @@ class FeatureCache:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask_BT
 
 
+Branch = tuple[AudioEncoder, AudioBranchConfig]
+"""An encoder with the weights that training starts from, and its configuration."""
+
+
 def cached_features(
     clips: Sequence[Clip],
     audio_root: Path,
@@ -68,89 +73,115 @@ def cached_features(
     *,
     most_bad: float = MOST_BAD,
 ) -> FeatureCache:
-    """Features of all clips that can be read, from the cache if these clips were computed before.
+    """Features of one branch, see :func:`cached_branches`."""
+    return cached_branches(clips, audio_root, [(encoder, branch)], most_bad=most_bad)[0]
+
+
+def cached_branches(
+    clips: Sequence[Clip], audio_root: Path, branches: Sequence[Branch], *, most_bad: float = MOST_BAD
+) -> list[FeatureCache]:
+    """Features of all clips that can be read, for each branch, from the cache if these clips were computed before.
+
+    What is not there is computed in one pass: a recording is decoded once for all of it, and an encoder that builds on
+    another one takes its tokens.
 
     Args:
         clips: their ``audio`` is relative to ``audio_root``.
         audio_root: the manifest's folder.
-        encoder: with the weights that training starts from.
-        branch: its configuration.
-        most_bad: share of the clips that may be unreadable; they are logged, and the cache is without them.
+        branches: encoders and their configurations.
+        most_bad: share of the clips that may be unreadable; they are logged, and the caches are without them.
 
     Raises:
         ManifestError: if more of the clips than that cannot be read.
     """
     if not clips:
-        return FeatureCache(np.zeros(0, dtype=np.float16), {})
-    folder = weights.cache_folder().parent / "features" / _key(clips, audio_root, branch)
-    if not (folder / META_FILE).is_file():
-        _build(folder, clips, audio_root, encoder, branch, most_bad)
+        return [FeatureCache(np.zeros(0, dtype=np.float16), {}) for _ in branches]
+    heard = [[clip.id, *fingerprint(audio_root, clip.audio)] for clip in clips]
+    root = weights.cache_folder().parent / "features"
+    folders = [root / _key(heard, branch) for _, branch in branches]
+    missing = {
+        folder: branch for folder, branch in zip(folders, branches, strict=True) if not (folder / META_FILE).is_file()
+    }
+    if missing:
+        _build(root, missing, clips, audio_root, most_bad)
+    return [_kept(folder) for folder in folders]
+
+
+def _kept(folder: Path) -> FeatureCache:
     meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
     values_Nx = np.memmap(folder / VALUES_FILE, dtype=np.float16, mode="r").reshape(-1, *meta["shape"])
     return FeatureCache(values_Nx, {clip_id: (start, end) for clip_id, start, end in meta["spans"]})
 
 
-def _key(clips: Sequence[Clip], audio_root: Path, branch: AudioBranchConfig) -> str:
-    """Names the cache by everything the features depend on."""
+def _key(heard: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:
+    """Names the cache by everything the features depend on; ``heard`` are ids and fingerprints of the clips."""
     spec = encoder_spec(branch.encoder)
     source = weights.provenance(spec.weights)["weights_sha256"] if spec.weights else branch.encoder
     parts: list[Any] = [FORMAT + spec.revision, branch.encoder, source]
-    parts += [branch.frozen_layers, branch.pool, branch.window_s]
-    parts += [[clip.id, *fingerprint(audio_root, clip.audio)] for clip in clips]
+    parts += [branch.frozen_layers, branch.pool, branch.window_s, *heard]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _build(
-    folder: Path,
-    clips: Sequence[Clip],
-    audio_root: Path,
-    encoder: AudioEncoder,
-    branch: AudioBranchConfig,
-    most_bad: float,
+    root: Path, missing: Mapping[Path, Branch], clips: Sequence[Clip], audio_root: Path, most_bad: float
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".work-", dir=folder.parent) as work:
-        finished = Path(work, "finished")
-        finished.mkdir()
-        _compute(finished, clips, audio_root, encoder, branch, Tolerance(most_bad))
-        try:
-            finished.replace(folder)
-        except OSError:
-            if not (folder / META_FILE).is_file():  # else another run was first, and its features serve as well
-                raise
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=root) as work:
+        finished = {folder: Path(work, folder.name) for folder in missing}
+        for partial in finished.values():
+            partial.mkdir()
+        _compute(list(finished.values()), list(missing.values()), clips, audio_root, Tolerance(most_bad))
+        for folder, partial in finished.items():
+            try:
+                partial.replace(folder)
+            except OSError:
+                if not (folder / META_FILE).is_file():  # else another run was first, and its features serve as well
+                    raise
 
 
 def _compute(
-    folder: Path,
-    clips: Sequence[Clip],
-    audio_root: Path,
-    encoder: AudioEncoder,
-    branch: AudioBranchConfig,
-    bad: Tolerance,
+    folders: Sequence[Path], branches: Sequence[Branch], clips: Sequence[Clip], audio_root: Path, bad: Tolerance
 ) -> None:
-    spans: list[tuple[str, int, int]] = []
-    shape: list[int] = []
-    total = 0
-    with (folder / VALUES_FILE).open("wb") as file:
-        for clip in track(clips, f"features ({branch.encoder})"):
+    spans: list[list[tuple[str, int, int]]] = [[] for _ in branches]
+    totals, shapes = [0] * len(branches), [[0]] * len(branches)
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / VALUES_FILE).open("wb")) for folder in folders]
+        named = ", ".join(branch.encoder for _, branch in branches)
+        for clip in track(clips, f"features ({named})"):
             try:
-                features_Tx = _features(recording(audio_root, clip.audio), encoder, branch)
+                found = _features(recording(audio_root, clip.audio), branches)
             except AudioError as error:
                 bad.skip(clip.id, error)
                 continue
-            features_Tx.tofile(file)
-            spans.append((clip.id, total, total + len(features_Tx)))
-            total += len(features_Tx)
-            shape = list(features_Tx.shape[1:])
+            for place, features_Tx in enumerate(found):
+                features_Tx.tofile(files[place])
+                start = totals[place]
+                totals[place] += len(features_Tx)
+                spans[place].append((clip.id, start, totals[place]))
+                shapes[place] = list(features_Tx.shape[1:])
     bad.check(len(clips), "clips")
-    meta = {"shape": shape, "spans": spans, "skipped": bad.skipped}
-    (folder / META_FILE).write_text(json.dumps(meta), encoding="utf-8")
+    for folder, shape, own in zip(folders, shapes, spans, strict=True):
+        meta = {"shape": shape, "spans": own, "skipped": bad.skipped}
+        (folder / META_FILE).write_text(json.dumps(meta), encoding="utf-8")
 
 
 @torch.no_grad()
-def _features(
-    source: AudioSource, encoder: AudioEncoder, branch: AudioBranchConfig
-) -> np.ndarray[Any, np.dtype[np.float16]]:
-    waveform_S = torch.from_numpy(load(source, encoder.sample_rate, duration_s=branch.window_s))
-    features_BTx, _ = encoder.features(waveform_S[None], torch.tensor([len(waveform_S)]))
-    return features_BTx[0].numpy().astype(np.float16)
+def _features(source: AudioSource, branches: Sequence[Branch]) -> list[np.ndarray[Any, np.dtype[np.float16]]]:
+    """Features of one recording, ``float16[T, ...]`` for each branch."""
+    waveforms: dict[tuple[int, float], Tensor] = {}
+    stock: dict[tuple[str, float], tuple[Tensor, Tensor]] = {}
+    found = []
+    for encoder, branch in branches:
+        heard = (encoder.sample_rate, branch.window_s)
+        if heard not in waveforms:
+            waveforms[heard] = torch.from_numpy(load(source, encoder.sample_rate, duration_s=branch.window_s))[None]
+        before = stock.get((encoder.builds_on or "", branch.window_s))
+        if before is None:
+            waveform_1S = waveforms[heard]
+            features_1Tx, mask_1T = encoder.features(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
+        else:  # what follows from another encoder's tokens has nothing trained in it
+            features_1Tx, mask_1T = encoder.follow(*before), before[1]
+        if not branch.trained:
+            stock[branch.encoder, branch.window_s] = encoder.tokens(features_1Tx, mask_1T), mask_1T
+        found.append(features_1Tx[0].numpy().astype(np.float16))
+    return found

@@ -78,12 +78,15 @@ class ToldWords:
     least: float
 
     def draw(self, clip_id: str, hidden: frozenset[int], rng: random.Random) -> str:
-        """One of the words that are told of a clip where some classes are hidden, by the shares told."""
+        """One of the words that are told of a clip where some classes are hidden, by the squares of the shares told.
+
+        Their squares, since an answer is the likeliest word, not one drawn by its share: so it is seen more often.
+        """
         unheard_V = torch.tensor([index in hidden for index in self.classes])
         logits_1V = self.logits[clip_id].masked_fill(unheard_V, -math.inf)[None]
         share_1K, best_1K = likeliest_words(logits_1V, self.count, self.least)
         places: list[int] = best_1K[0].tolist()
-        return self.words[rng.choices(places, share_1K[0].exp().tolist())[0]]
+        return self.words[rng.choices(places, (2.0 * share_1K[0]).exp().tolist())[0]]
 
     def classes_of(self, clip: Clip) -> set[int]:
         """The classes of the words that are right for a clip."""

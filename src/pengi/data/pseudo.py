@@ -17,11 +17,18 @@ from torch import Tensor, nn
 
 from pengi.data.manifest import Label
 from pengi.encoders.yamnet import YamnetTagger
+from pengi.vocabulary import word_stems
 
 TAG_THRESHOLD = 0.12
 MOST_TAGS = 4
 # Logits drawn for a moved embedding: from "rather not" to "certainly", as far as real clips of a class reach.
 LOWEST_LOGIT, HIGHEST_LOGIT = -1.0, 4.0
+SILENCE = "Silence"
+FEWEST_CLIPS = 5  # with so many a label's own scale and bias tell it from others of its class
+# Of AudioSet's wider classes those that one label alone names as its nearest.
+WIDE_CLASSES = frozenset(
+    {"Bird", "Mallet percussion", "Plucked string instrument", "Rodents, rats, mice", "Sound effect"}
+)
 PASSES = 12  # 8 are the most that AudioSet's classes were seen to need
 
 
@@ -31,14 +38,16 @@ def class_words(display_name: str) -> str:
 
 
 def class_labels(classes: tuple[str, ...], labels: Mapping[str, Label]) -> dict[str, Label]:
-    """For each AudioSet class the label that says it: the labels file's nearest in letters, else its own words."""
-    by_class: dict[str, list[Label]] = {}
-    for label in labels.values():
-        if label.audioset:
-            by_class.setdefault(label.audioset, []).append(label)
+    """For each AudioSet class the label that says it, the nearest in letters of several; else its own words.
+
+    The labels file names for each label the nearest class, which may be a far wider one: a hyena is an "Animal", but
+    what sounds like an animal is seldom a hyena. So a label says a class if it has a word of the class's name, or if it
+    is the only label of a class that is no wide one ("Shatter" is "glass breaking").
+    """
+    by_class = _by_class(labels)
     chosen = {}
     for name in classes:
-        candidates = by_class.get(name, [])
+        candidates = [label for label in by_class.get(name, ()) if _says(label, name, by_class)]
         if candidates:
             chosen[name] = max(candidates, key=lambda label: _likeness(label.label, name))
         else:
@@ -47,17 +56,48 @@ def class_labels(classes: tuple[str, ...], labels: Mapping[str, Label]) -> dict[
     return chosen
 
 
-def class_vocabulary(classes: tuple[str, ...], labels: Mapping[str, Label]) -> dict[str, int]:
-    """Words for what a classifier hears, and the class each belongs to: one word for every class, and every label.
+def class_vocabulary(
+    classes: tuple[str, ...], labels: Mapping[str, Label], clips: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Words for what a classifier hears, and the class each belongs to: one word for every class, and every label that
+    says its class (see :func:`class_labels`) or that is known from recordings.
 
     A class has several words if several labels name it; a label whose class is not among them has no word. Of speech a
-    class has one word only: what is spoken, a coffee order or a story, a classifier of sounds cannot tell.
+    class has one word only: what is spoken, a coffee order or a story, a classifier of sounds cannot tell. Silence has
+    none: it is heard between and behind sounds, and is never what a recording is of.
+
+    Args:
+        classes: display names of the classifier's.
+        labels: wordings, each with the class nearest to it.
+        clips: label -> how many training clips are about it; with :data:`FEWEST_CLIPS` it is known from recordings.
     """
     index = {name: place for place, name in enumerate(classes)}
-    words = {label.label: index[name] for name, label in class_labels(classes, labels).items()}
-    sounds = [label for label in labels.values() if label.category != "speech"]
-    more = {label.label: index[label.audioset] for label in sounds if label.audioset in index}
+    words = {label.label: index[name] for name, label in class_labels(classes, labels).items() if name != SILENCE}
+    by_class = _by_class(labels)
+    more = {
+        label.label: index[name]
+        for name, found in by_class.items()
+        for label in found
+        if name in index
+        and label.category != "speech"
+        and (_says(label, name, by_class) or (clips or {}).get(label.label, 0) >= FEWEST_CLIPS)
+    }
     return {**more, **words}
+
+
+def _by_class(labels: Mapping[str, Label]) -> dict[str, list[Label]]:
+    found: dict[str, list[Label]] = {}
+    for label in labels.values():
+        if label.audioset:
+            found.setdefault(label.audioset, []).append(label)
+    return found
+
+
+def _says(label: Label, class_name: str, by_class: Mapping[str, list[Label]]) -> bool:
+    """Whether a label means about as much as the class that it names as its nearest."""
+    if set(word_stems(class_name)) & {*word_stems(label.label), *word_stems(label.phrase)}:
+        return True
+    return len(by_class[class_name]) == 1 and class_name not in WIDE_CLASSES
 
 
 def _likeness(label: str, class_name: str) -> float:

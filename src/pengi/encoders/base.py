@@ -24,7 +24,8 @@ class AudioEncoder(nn.Module):
         dim: features of one audio token.
         token_s: time from one audio token to the next, in seconds.
         describes: whether its tokens say what is heard, so that they belong into an embedding of the recording.
-        builds_on: name of the encoder from whose stock tokens this one's follow, see :meth:`follow`; mostly none.
+        builds_on: name of the encoder from whose stock tokens this one's follow, see :meth:`follow`; mostly none. Such
+            an encoder has nothing to train: its features are its tokens.
     """
 
     sample_rate: int

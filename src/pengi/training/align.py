@@ -5,10 +5,8 @@ thirty layers takes most of a training run. But the space is known: it is spanne
 some places of the audio prefix are each given an aspect of the clip (its event, the word spoken, the instrument, ...)
 and learn to lie near the embedding of the words for it: cross-entropy over the cosine with every value of that aspect,
 plus the squared distance to the right one. Then training through the language model starts from prefixes it can read.
-A branch that tells classes in words learns which of its words are right.
 
-Shape suffixes: A clips, V values of an aspect or words of a vocabulary, P prefix embeddings, D language-model embedding
-width.
+Shape suffixes: A clips, V values of an aspect, P prefix embeddings, D language-model embedding width.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pengi.data.loader import SOUND_DOMAINS, Loader, TrainingBatch
+from pengi.data.loader import Loader, TrainingBatch
 from pengi.data.manifest import Clip
 from pengi.data.tasks import kind_of
 from pengi.errors import ConfigError
@@ -37,7 +35,6 @@ SHARPNESS = 20.0  # cosine to logit
 DISTANCE_WEIGHT = 0.5
 LABEL_SMOOTHING = 0.05
 WARMUP_STEPS = 50
-RAREST = 1e-4  # chance below which a word counts as no rarer
 
 
 def aspect_value(aspect: str, clip: Clip) -> str:
@@ -101,61 +98,6 @@ def aspect_loss(aspect: Aspect, values: Sequence[str], prefix_AD: Tensor) -> Ten
     return ((entropy_A + DISTANCE_WEIGHT * distance_A) * weight_A).sum() / weight_A.sum()
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """The words of a branch that tells classes in words."""
-
-    mapper: WordsMapper
-    place_of: Mapping[str, int]
-    prior_V: Tensor
-    """What is added to each word's logit in training: a multiple of the logarithm of its chance in the batches."""
-
-    def to(self, device: torch.device) -> Vocabulary:
-        """The same on a device; the mapper is part of the model and moves with it."""
-        return replace(self, prior_V=self.prior_V.to(device))
-
-    def places(self, clip: Clip) -> list[int]:
-        """Of the right words of a clip."""
-        return [self.place_of[event] for event in clip.events if event in self.place_of]
-
-    def loss(self, clips: Sequence[Clip], tokens: Masked) -> Tensor:
-        """Cross-entropy of the right words of each clip that this branch hears; zero if it hears none with an event.
-
-        Words that training clips seldom are about would else be held for unlikely in use, too (logit adjustment,
-        Menon et al. 2021).
-        """
-        values, mask = tokens
-        rows, expected = [], []
-        for row, clip in enumerate(clips):
-            places = self.places(clip)
-            if places and bool(mask[row].any()):
-                right_V = torch.zeros(len(self.place_of), device=values.device)
-                right_V[places] = 1.0 / len(places)
-                rows.append(row)
-                expected.append(right_V)
-        if not rows:
-            return torch.zeros((), device=values.device)
-        logits_RV = self.mapper.word_logits(values[rows], mask[rows]) + self.prior_V
-        return functional.cross_entropy(logits_RV, torch.stack(expected), label_smoothing=LABEL_SMOOTHING)
-
-
-def build_vocabulary(mapper: WordsMapper, loader: Loader, adjustment: float) -> Vocabulary:
-    """The vocabulary of a mapper; ``adjustment`` is the multiple of the logarithm of each word's chance."""
-    place_of = {word: place for place, word in enumerate(mapper.words)}
-    chance_V = torch.zeros(len(place_of))
-    moved = loader.mixture.class_directions if loader.directions else 0.0
-    moved_share = 0.0
-    for clip, chance in zip(loader.clips, loader.chances(), strict=True):
-        kept = 1.0 - moved if clip.domain in SOUND_DOMAINS else 1.0
-        for event in clip.events:
-            if event in place_of:
-                chance_V[place_of[event]] += kept * chance / len(clip.events)
-        moved_share += (1.0 - kept) * chance
-    if loader.directions:
-        chance_V += moved_share * loader.directions.chances(place_of)
-    return Vocabulary(mapper, place_of, adjustment * (chance_V / chance_V.sum() + RAREST).log())
-
-
 def asked_clips(drawn: TrainingBatch, loader: Loader) -> list[Clip]:
     """The clips of a batch, those that are moved to a class as that class."""
     return [
@@ -164,8 +106,8 @@ def asked_clips(drawn: TrainingBatch, loader: Loader) -> list[Clip]:
     ]
 
 
-Goals = Sequence[Aspect] | Vocabulary
-"""What a branch is to say: aspects, or words."""
+Goals = Sequence[Aspect]
+"""What a branch is to say."""
 
 
 def alignment_weights(goals: Sequence[Goals], clips: Sequence[Clip], heard: Sequence[Sequence[int]]) -> list[float]:
@@ -181,10 +123,7 @@ def alignment_weights(goals: Sequence[Goals], clips: Sequence[Clip], heard: Sequ
     found: list[float] = []
     for goal, rows in zip(goals, heard, strict=True):
         own = [clips[row] for row in rows]
-        if isinstance(goal, Vocabulary):
-            found.append(float(sum(bool(goal.places(clip)) for clip in own)))
-        else:
-            found += [sum(aspect.weights(own)) for aspect in goal]
+        found += [sum(aspect.weights(own)) for aspect in goal]
     return found
 
 
@@ -210,9 +149,6 @@ def alignment_loss(
     total = torch.zeros((), device=mapped[0][0].device)
     share = repeat(1.0) if shares is None else iter(shares)
     for goal, branch_tokens, (prefix_APD, _) in zip(goals, tokens, mapped, strict=True):
-        if isinstance(goal, Vocabulary):
-            total = total + next(share) * goal.loss(clips, branch_tokens)
-            continue
         if len(goal) > prefix_APD.shape[1]:
             raise ConfigError(f"alignment names {len(goal)} aspects for a prefix of {prefix_APD.shape[1]} places")
         heard = branch_tokens[1].any(1).nonzero().flatten().tolist()
@@ -236,18 +172,14 @@ def build_goals(config: AlignmentConfig, model: PengiModel, loader: Loader) -> l
         raise ConfigError(f"alignment.aspects needs one list for each of the {len(model.branches)} audio branches")
     goals: list[Goals] = []
     for place, branch in enumerate(model.branches):
-        first = _first_goals(branch, config.aspects[place], config, model, loader) if config.aspects else []
-        goals.append(first if isinstance(first, Vocabulary) else [*first, *_last_goals(branch, config, model, loader)])
+        first = _first_goals(branch, config.aspects[place], model, loader) if config.aspects else []
+        goals.append([*first, *_last_goals(branch, config, model, loader)])
     return goals
 
 
-def _first_goals(
-    branch: AudioBranch, names: Sequence[str], config: AlignmentConfig, model: PengiModel, loader: Loader
-) -> Goals:
-    if isinstance(branch.mapper, WordsMapper):
-        if names:
-            raise ConfigError("alignment.aspects must be empty for a branch that tells its classes in words")
-        return build_vocabulary(branch.mapper, loader, config.logit_adjustment)
+def _first_goals(branch: AudioBranch, names: Sequence[str], model: PengiModel, loader: Loader) -> list[Aspect]:
+    if names and isinstance(branch.mapper, WordsMapper):
+        raise ConfigError("alignment.aspects must be empty for a branch that tells its classes in words")
     moved = [label.label for label in loader.directions.labels] if loader.directions else []
     return [
         build_aspect(name, place, loader.clips, moved if name == "event" else [], model.language_model)

@@ -35,7 +35,7 @@ from pengi.encoders import encoder_spec
 from pengi.encoders.base import Augment
 from pengi.engine import Pengi
 from pengi.errors import ConfigError, TrainingError
-from pengi.training.align import Goals, Vocabulary, alignment_rate, asked_clips, build_goals
+from pengi.training.align import Goals, alignment_rate, asked_clips, build_goals
 from pengi.training.card import model_card
 from pengi.training.edits import TokenEdits
 from pengi.training.journal import ALIGNMENT_STEP, Journal, Sample
@@ -268,7 +268,7 @@ class Run:
     def _steps(self) -> Iterator[dict[str, float]]:
         """Make the steps of the phase that are left; yields what was measured in each."""
         if self.setup.recipe.data.tells_words and not self.phase.aligning:
-            # Not before: the warm start decides which words are told, and a resumed run has its weights by now.
+            # Not before: the warm start asks what clips are, not what they are told as.
             self.phase = replace(self.phase, loader=with_told_words(self.phase.loader, self.setup.model))
         phase = self.phase
         started, start_step, examples = time.monotonic(), self.step, 0
@@ -390,7 +390,7 @@ class Run:
 
     def precision(self) -> AbstractContextManager[object]:
         """Matrix products in bfloat16 where the language model is; weights and losses stay in float32."""
-        reduced = self.settings.language_model_dtype == "bfloat16"
+        reduced = self.setup.dtype is torch.bfloat16
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=reduced)
 
     def _summed(self, values: Tensor) -> Tensor:
@@ -516,7 +516,7 @@ class Run:
 
 
 def _on(goal: Goals, device: torch.device) -> Goals:
-    return goal.to(device) if isinstance(goal, Vocabulary) else [aspect.to(device) for aspect in goal]
+    return [aspect.to(device) for aspect in goal]
 
 
 def _with_next(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, TrainingBatch | None]]:

@@ -1,7 +1,8 @@
-"""What moves the weights: AdamW with a rate for each kind of part, schedules, and an average of the weights."""
+"""What moves the weights: AdamW with a rate for each kind of part, schedules, an average of the weights, precision."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 ADAM_BETAS = (0.9, 0.98)
+NO_BFLOAT16 = ("DEFAULT", "AVX2")
+"""CPUs without instructions for bfloat16: matrix products in it were seen to take 50 times as long as in float32."""
 
 Kind = Literal["encoder", "mapper", "language_model"]
 
@@ -44,6 +49,16 @@ def build_optimizer(
         ],
         betas=ADAM_BETAS,
     )
+
+
+def working_dtype(name: Literal["float32", "bfloat16"]) -> torch.dtype:
+    """What a recipe's ``language_model_dtype`` comes to on this machine: float32 where bfloat16 would be far slower."""
+    if name == "bfloat16" and not torch.accelerator.is_available():
+        capability = torch.backends.cpu.get_cpu_capability()
+        if capability in NO_BFLOAT16:
+            log.warning("this CPU (%s) does not multiply in bfloat16; the language model is in float32", capability)
+            return torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:

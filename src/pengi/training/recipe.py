@@ -77,8 +77,9 @@ class FinetuneConfig(Frozen):
     )
     refit: bool = Field(
         False,
-        description="fit the probes of what is heard by now anew, on these clips, which are then told what probes hear "
-        "that do not know them; for a model that goes on with the clips it was trained on",
+        description="fit anew, on these clips, what is fitted before a training: the words that a branch of words "
+        "tells, how much each counts, and the probes; clips are told what probes hear that do not know them. For a "
+        "model that goes on with the clips it was trained on",
     )
 
 
@@ -161,9 +162,6 @@ class AlignmentConfig(Frozen):
         (), description="for each audio branch, what its first places stand for"
     )
     last: tuple[str, ...] = Field((), description="what the last places of every branch stand for, where clips have it")
-    logit_adjustment: float = Field(
-        0.5, ge=0, description="of a branch of words: so much of each word's log-chance in the data is not learned"
-    )
 
 
 class Recipe(Frozen):
@@ -189,8 +187,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         ConfigError: missing file, bad YAML, unknown key, wrong value, malformed override; model beside finetune or
-            data.manifest beside data.mixture, or neither of them; finetune.facts beside refit; word_targets or
-            word_dropout beside a weight of the warm start.
+            data.manifest beside data.mixture, or neither of them; finetune.facts beside refit.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -206,10 +203,6 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = Recipe.parse(values, str(path))
     if (recipe.model is None) == (recipe.finetune is None):
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
-    if recipe.data.tells_words and recipe.alignment is not None and recipe.alignment.weight:
-        raise ConfigError(
-            f"'{path}': data.word_targets and word_dropout need alignment.weight 0: the words told must stay the same"
-        )
     if recipe.finetune is not None and recipe.finetune.refit and recipe.finetune.facts is not None:
         raise ConfigError(f"'{path}' must have either finetune.facts, which are others, or finetune.refit")
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from pengi import checkpoint, weights
 from pengi.config import FactsConfig, LoraConfig, ModelConfig
-from pengi.data.features import FeatureCache, cached_features
+from pengi.data.features import FeatureCache, cached_branches, cached_features
 from pengi.data.loader import (
     SOUND_DOMAINS,
     DirectionClasses,
@@ -26,17 +27,19 @@ from pengi.data.loader import (
 from pengi.data.manifest import Clip, Label, read_labels
 from pengi.data.pseudo import ClassDirections, class_labels, class_vocabulary, tags_of
 from pengi.data.sources import Source, manifest_of, read_mixture
-from pengi.data.tasks import PairMaker, check_kinds, labels_of, plain_labels
+from pengi.data.tasks import COMPOSED_DOMAIN, PairMaker, check_kinds, labels_of, plain_labels
 from pengi.data.tolerance import Tolerance
 from pengi.encoders.yamnet import YamnetTagger
 from pengi.errors import CheckpointError, ConfigError, ManifestError, no_such
 from pengi.mapper import WordsMapper
-from pengi.model import PengiModel
+from pengi.model import AudioBranch, PengiModel
 from pengi.progress import track
 from pengi.training.facts import fit_facts, values_of_attributes
 from pengi.training.measuring import check_tasks
+from pengi.training.optim import working_dtype
 from pengi.training.recipe import DataConfig, FinetuneConfig, Recipe
 from pengi.training.waveforms import LiveFeatures
+from pengi.training.words import fit_words
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Setup:
     directions: ClassDirections | None
     train_clips: list[Clip]
     held_out: Source
+    dtype: torch.dtype = torch.float32
+    """Of the frozen language model."""
     live: LiveFeatures | None = None
     """Makes the features of a batch where waveforms change from step to step; the loader then brings none."""
 
@@ -77,7 +82,8 @@ def prepare(recipe: Recipe) -> Setup:
     known = read_labels(recipe.data.labels) if recipe.data.labels else {}
     labels = labels_of([*train_clips, *val_clips], known)
     tagger = _tagger(recipe)
-    model = _model(recipe, tagger, known, train_clips)
+    dtype = working_dtype(recipe.training.language_model_dtype)
+    model = _model(recipe, tagger, known, train_clips, dtype)
     if recipe.data.class_directions and model.branches[0].config.encoder != "yamnet":
         raise ConfigError("data.class_directions needs yamnet as the first audio encoder")
     if recipe.data.class_directions:
@@ -90,8 +96,8 @@ def prepare(recipe: Recipe) -> Setup:
     changing = recipe.training.augment.changes_waveforms
     caches = [] if changing else _features(train_clips, root, model, recipe)
     facts = None
-    if recipe.finetune is None:
-        _standardise(model, caches, train_clips)
+    if recipe.finetune is None or recipe.finetune.refit:
+        _fit_words(model, caches, train_clips, known, recipe)
     if fitted:
         facts = fit_facts(model, caches, train_clips, recipe.training.seed).batch
     tags = _tags(tagger, train_clips, root, recipe) if recipe.data.audioset_tags else None
@@ -110,6 +116,7 @@ def prepare(recipe: Recipe) -> Setup:
         directions=ClassDirections(tagger) if recipe.data.class_directions and tagger else None,
         train_clips=train_clips,
         held_out=held_out,
+        dtype=dtype,
         live=_live(root, model, recipe, train_clips) if changing else None,
     )
 
@@ -149,17 +156,22 @@ def _ever_drawn(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
 
 
 def _model(
-    recipe: Recipe, tagger: YamnetTagger | None, known: Mapping[str, Label], clips: Sequence[Clip]
+    recipe: Recipe,
+    tagger: YamnetTagger | None,
+    known: Mapping[str, Label],
+    clips: Sequence[Clip],
+    dtype: torch.dtype,
 ) -> PengiModel:
-    dtype: torch.dtype = getattr(torch, recipe.training.language_model_dtype)
     if recipe.finetune is not None:
         model = load_to_finetune(recipe.finetune, dtype)
+        if recipe.finetune.refit and known:
+            model.say(_with_words(_without_words(model.config), tagger, known, clips))
         facts = _new_facts(recipe.finetune, model, clips)
         if facts is not None:
             model.tell(facts)
         return model
     assert recipe.model is not None
-    return checkpoint.create(_with_facts(_with_words(recipe.model, tagger, known), clips), dtype)
+    return checkpoint.create(_with_facts(_with_words(recipe.model, tagger, known, clips), clips), dtype)
 
 
 def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32) -> PengiModel:
@@ -192,13 +204,25 @@ def _joined_lora(present: LoraConfig | None, config: FinetuneConfig) -> LoraConf
     return present or config.lora
 
 
-def _with_words(config: ModelConfig, tagger: YamnetTagger | None, known: Mapping[str, Label]) -> ModelConfig:
+def _without_words(config: ModelConfig) -> ModelConfig:
+    """The configuration without the words of its branches, and the phrases for them."""
+    branches = [
+        branch.model_copy(update={"mapper": branch.mapper.model_copy(update={"words": {}})}) for branch in config.audio
+    ]
+    mentions = config.mentions and config.mentions.model_copy(update={"phrases": {}})
+    return config.model_copy(update={"audio": tuple(branches), "mentions": mentions})
+
+
+def _with_words(
+    config: ModelConfig, tagger: YamnetTagger | None, known: Mapping[str, Label], clips: Sequence[Clip]
+) -> ModelConfig:
     """The configuration with the words that its branches of words are to choose from, unless it names them itself."""
+    counts = Counter(event for clip in clips if clip.domain != COMPOSED_DOMAIN for event in clip.events)
     branches = []
     for branch in config.audio:
         if branch.mapper.kind == "words" and not branch.mapper.words:
             assert tagger is not None
-            mapper = branch.mapper.model_copy(update={"words": class_vocabulary(tagger.classes, known)})
+            mapper = branch.mapper.model_copy(update={"words": class_vocabulary(tagger.classes, known, counts)})
             branch = branch.model_copy(update={"mapper": mapper})
         branches.append(branch)
     return _with_phrases(config.model_copy(update={"audio": tuple(branches)}), known)
@@ -285,14 +309,29 @@ def _check_augmentation(recipe: Recipe, model: PengiModel, *, fitted: bool) -> N
         raise ConfigError("words and facts take their statistics from fixed features; leave crop and gain_db out")
 
 
-def _standardise(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Clip]) -> None:
-    """Give branches of words the usual height of each class's logit, over clips of sound events if there are any."""
+@torch.no_grad()
+def _pooled(branch: AudioBranch, cache: FeatureCache, clips: Sequence[Clip]) -> Tensor:
+    """What a branch of words hears in each clip as a whole, ``float32[A, I]``."""
+    return torch.cat([branch.summary(branch.tokens(cache.batch([clip.id]))) for clip in clips])
+
+
+def _fit_words(
+    model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Clip], named: Collection[str], recipe: Recipe
+) -> None:
+    """Fit branches of words: the usual height of each class's logit, over clips of sound events if there are any, and
+    how much each word counts, from all clips that are one recording."""
+    mixture = _mixture(recipe)
     for branch, cache in zip(model.branches, caches, strict=False):
-        if isinstance(branch.mapper, WordsMapper):
-            known = [clip for clip in clips if clip.id in cache]
-            chosen = [clip for clip in known if clip.domain in SOUND_DOMAINS] or known
-            pooled = [branch.summary(branch.tokens(cache.batch([clip.id]))) for clip in chosen]
-            branch.mapper.standardise(torch.cat(pooled).detach())
+        if not isinstance(branch.mapper, WordsMapper):
+            continue
+        known = [clip for clip in clips if clip.id in cache and clip.domain != COMPOSED_DOMAIN]
+        pooled_AI = _pooled(branch, cache, known)
+        sounds_A = torch.tensor([clip.domain in SOUND_DOMAINS for clip in known])
+        branch.mapper.standardise(pooled_AI[sounds_A] if int(sounds_A.sum()) > 1 else pooled_AI)
+        # Shares of what no clip that is left is of would be a mistake in the recipe of a mixture.
+        present = {clip.domain for clip in known}
+        domains = mixture.domains and {name: share for name, share in mixture.domains.items() if name in present}
+        fit_words(branch.mapper, pooled_AI, known, clip_weights(known, domains), named, recipe.training.seed)
 
 
 def _mixture(recipe: Recipe) -> Mixture:
@@ -331,11 +370,8 @@ def with_told_words(loader: Loader, model: PengiModel) -> Loader:
 
 
 def _features(clips: Sequence[Clip], root: Path, model: PengiModel, recipe: Recipe) -> list[FeatureCache]:
-    most_bad = recipe.data.most_bad
-    return [
-        cached_features(clips, root, branch.encoder.eval(), branch.config, most_bad=most_bad)
-        for branch in model.branches
-    ]
+    branches = [(branch.encoder.eval(), branch.config) for branch in model.branches]
+    return cached_branches(clips, root, branches, most_bad=recipe.data.most_bad)
 
 
 def _live(root: Path, model: PengiModel, recipe: Recipe, clips: Sequence[Clip]) -> LiveFeatures:
@@ -345,7 +381,8 @@ def _live(root: Path, model: PengiModel, recipe: Recipe, clips: Sequence[Clip]) 
 def _tagger(recipe: Recipe) -> YamnetTagger | None:
     new = recipe.model.audio if recipe.model else ()
     words = any(branch.mapper.kind == "words" and not branch.mapper.words for branch in new)
-    if not (recipe.data.audioset_tags or recipe.data.class_directions or words):
+    refit = recipe.finetune is not None and recipe.finetune.refit
+    if not (recipe.data.audioset_tags or recipe.data.class_directions or words or refit):
         return None
     return YamnetTagger.from_folder(weights.resolve("yamnet"))
 
