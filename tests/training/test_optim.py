@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pengi.training.optim import WeightAverage, build_optimizer, kind_of_parameter, scheduled_rate, set_rate
+from pengi.training.optim import (
+    WeightAverage,
+    build_optimizer,
+    kind_of_parameter,
+    scheduled_rate,
+    set_rate,
+    working_dtype,
+)
 
 
 @pytest.mark.parametrize(("schedule", "halfway"), [("cosine", 0.5), ("linear", 0.5)])
@@ -91,3 +98,26 @@ def test_an_average_goes_on_where_it_was() -> None:
     for average in (first, second):
         average.update()
     assert torch.equal(first.average["w"], second.average["w"])
+
+
+@pytest.mark.parametrize(
+    ("capability", "accelerated", "expected"),
+    [
+        ("AVX512", False, torch.bfloat16),
+        ("AVX2", False, torch.float32),
+        ("DEFAULT", False, torch.float32),
+        ("AVX2", True, torch.bfloat16),
+    ],
+)
+def test_bfloat16_is_kept_where_the_machine_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capability: str,
+    accelerated: bool,
+    expected: torch.dtype,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerated)
+    assert working_dtype("bfloat16") is expected
+    assert bool(caplog.records) == (expected is torch.float32)
+    assert working_dtype("float32") is torch.float32
