@@ -91,6 +91,11 @@ def ahead(built: WordsMapper, kind: int) -> float:
     return float(scale * unusual + bias)
 
 
+@pytest.fixture
+def shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "STEPS", 20)
+
+
 def test_the_right_words_of_a_clip_share_it() -> None:
     clips = [about("rain", "siren"), about("thunder"), about("thunder", "rain"), about("rain", "wind", "siren")]
     third = 1 / 3
@@ -105,6 +110,20 @@ def test_labels_are_likeliest_where_their_class_is_loud(labels: list[str]) -> No
     heard = labels * 3
     said = likeliest(usual(), heard)
     assert sum(word == event for word, event in zip(said, heard, strict=True)) > 0.93 * len(heard)
+
+
+@pytest.mark.usefixtures("shortly")
+def test_labels_without_clips_have_only_what_counts_for_all() -> None:
+    """Of how usual their class is, and how much it varies, and of nothing else."""
+    built = fitted()
+    unmet = torch.tensor([built.words.index(label) for label in [*LABELS[KNOWN:], *OTHERS]])
+    met = torch.tensor([built.words.index(label) for label in LABELS[:KNOWN]])
+    means_V, deviations_V = built.mean_I[built.classes_V], built.deviation_I[built.classes_V]
+    known = torch.stack([torch.ones(len(WORDS)), means_V, deviations_V], 1)
+    found = torch.stack([built.scale_V, built.bias_V], 1)
+    own = (found - known @ torch.linalg.lstsq(known[unmet], found[unmet]).solution).abs()
+    assert own[unmet].max() < 1e-4
+    assert own[met].amax(1).min() > 1e-3
 
 
 def test_labels_are_preferred_to_the_names_of_their_classes_since_clips_are_about_labels(
@@ -141,11 +160,6 @@ def test_words_that_few_clips_are_about_are_not_held_for_unlikely(monkeypatch: p
     assert adjusted < 0.5 * math.log(CLIPS[COMMON] / CLIPS[RARE])
     monkeypatch.setattr(words, "LOGIT_ADJUSTMENT", 0.0)
     assert adjusted < behind(fitted()) - 0.5
-
-
-@pytest.fixture
-def shortly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "STEPS", 20)
 
 
 @pytest.mark.usefixtures("shortly")

@@ -9,9 +9,9 @@ words,
 of the class's logit x, standardised to z, its usual height and deviation, and whether the word is a label that people
 gave to recordings rather than the name of a class; and beside it a scale and a bias of its own, held near zero, which
 labels that no training clip is about are without. The more clips speak for or against a word, the further they can pull
-it away. All of it is one multinomial regression on the clips' right words, with logit adjustment (Menon et al. 2021), or words that few clips
-are about would be held for unlikely in use, too. What comes out is a scale and a bias for each word, since the rest is
-the same for every recording.
+it away. All of it is one multinomial regression on the clips' right words, with logit adjustment (Menon et al. 2021),
+or words that few clips are about would be held for unlikely in use, too. What comes out is a scale and a bias for each
+word, since the rest is the same for every recording.
 
 Shape suffixes: A clips, C clips of a batch, I classes, V words.
 """
