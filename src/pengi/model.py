@@ -229,7 +229,7 @@ class PengiModel(nn.Module):
         for branch, chosen in zip(self.branches, config.audio, strict=True):
             if isinstance(before := branch.mapper, WordsMapper):
                 lm = self.language_model
-                mapper = WordsMapper(chosen.mapper, branch.encoder.dim, lm.spell).to(self.device)
+                mapper = WordsMapper(chosen.mapper, len(before.mean_I), lm.spell).to(self.device)
                 mapper.share_2D, mapper.when_2D = before.share_2D, before.when_2D
                 branch.mapper, branch.config = mapper, chosen
         if self.mentions is not None:

@@ -265,7 +265,6 @@ def test_a_model_that_goes_on_hears_with_probes_fitted_anew(with_facts: Path, tm
     torch.testing.assert_close(again.loader.facts(ids), before.loader.facts(ids))
 
 
-@pytest.mark.xfail(strict=True, reason="a refit fetches YAMNet even for a model without words")
 def test_probes_are_fitted_anew_without_the_weights_that_only_words_need(
     with_facts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

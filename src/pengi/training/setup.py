@@ -91,7 +91,7 @@ def prepare(recipe: Recipe) -> Setup:
     new = recipe.finetune is None or _new_facts(recipe.finetune, model, train_clips) is not None
     fitted = model.facts is not None and new  # and not heard by probes that the model has already
     _check_augmentation(recipe, model, fitted=fitted)
-    if recipe.data.tells_words and not any(isinstance(branch.mapper, WordsMapper) for branch in model.branches):
+    if recipe.data.tells_words and not _has_words(model):
         raise ConfigError("data.word_targets and word_dropout need an audio branch whose mapper is of kind 'words'")
     changing = recipe.training.augment.changes_waveforms
     caches = [] if changing else _features(train_clips, root, model, recipe)
@@ -164,7 +164,8 @@ def _model(
 ) -> PengiModel:
     if recipe.finetune is not None:
         model = load_to_finetune(recipe.finetune, dtype)
-        if recipe.finetune.refit and known:
+        if recipe.finetune.refit and known and _has_words(model):
+            tagger = tagger or YamnetTagger.from_folder(weights.resolve("yamnet"))
             model.say(_with_words(_without_words(model.config), tagger, known, clips))
         facts = _new_facts(recipe.finetune, model, clips)
         if facts is not None:
@@ -268,10 +269,16 @@ def _new_facts(config: FinetuneConfig, model: PengiModel, clips: Sequence[Clip])
     return facts.model_copy(update=update) if heard else None
 
 
-def _told_by_now(model: PengiModel, clips: Sequence[Clip]) -> FactsConfig:
+def _has_words(model: PengiModel) -> bool:
+    return any(isinstance(branch.mapper, WordsMapper) for branch in model.branches)
+
+
+def _told_by_now(model: PengiModel, clips: Sequence[Clip]) -> FactsConfig | None:
     facts = model.config.facts
+    if facts is None and not _has_words(model):
+        raise ConfigError(f"finetune.refit needs a model with facts or words, and '{model.config.name}' has none")
     if facts is None:
-        raise ConfigError(f"finetune.refit needs a model with facts, and '{model.config.name}' has none")
+        return None
     lacking = [name for name, values in values_of_attributes(facts.attributes, clips).items() if not values]
     if lacking:
         raise ConfigError(f"finetune.refit needs clips of all that probes hear; none has {', '.join(lacking)}")
@@ -301,7 +308,7 @@ def _check_augmentation(recipe: Recipe, model: PengiModel, *, fitted: bool) -> N
         raise ConfigError(
             "training.augment.spec_augment needs an audio encoder with trained: true and frozen_layers: 0"
         )
-    words = any(isinstance(branch.mapper, WordsMapper) for branch in model.branches)
+    words = _has_words(model)
     new = recipe.finetune is None
     if augment.changes_waveforms and recipe.data.tells_words:
         raise ConfigError("data.word_targets and word_dropout need fixed features; leave crop and gain_db out")
@@ -324,7 +331,8 @@ def _fit_words(
     for branch, cache in zip(model.branches, caches, strict=False):
         if not isinstance(branch.mapper, WordsMapper):
             continue
-        known = [clip for clip in clips if clip.id in cache and clip.domain != COMPOSED_DOMAIN]
+        known = [clip for clip in clips if clip.id in cache]
+        known = [clip for clip in known if clip.domain != COMPOSED_DOMAIN] or known
         pooled_AI = _pooled(branch, cache, known)
         sounds_A = torch.tensor([clip.domain in SOUND_DOMAINS for clip in known])
         branch.mapper.standardise(pooled_AI[sounds_A] if int(sounds_A.sum()) > 1 else pooled_AI)
@@ -381,8 +389,7 @@ def _live(root: Path, model: PengiModel, recipe: Recipe, clips: Sequence[Clip]) 
 def _tagger(recipe: Recipe) -> YamnetTagger | None:
     new = recipe.model.audio if recipe.model else ()
     words = any(branch.mapper.kind == "words" and not branch.mapper.words for branch in new)
-    refit = recipe.finetune is not None and recipe.finetune.refit
-    if not (recipe.data.audioset_tags or recipe.data.class_directions or words or refit):
+    if not (recipe.data.audioset_tags or recipe.data.class_directions or words):
         return None
     return YamnetTagger.from_folder(weights.resolve("yamnet"))
 
