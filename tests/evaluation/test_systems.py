@@ -78,7 +78,8 @@ def test_what_is_written_is_told_beside_the_scores(engine: Pengi, folder: Path) 
     assert isinstance(matched, Reply)
     assert matched.text == own.text
     assert dict(zip(asked.labels, np.exp(matched.scores or ()), strict=True)) == pytest.approx(
-        {score.label: score.probability for score in own.scores}
+        {score.label: score.probability for score in own.scores},
+        rel=1e-5,  # both are float32
     )
     [written] = Model(engine, "f").answer(ITEMS[:1], folder, "write")
     assert written == Reply(engine.generate(folder / "tone.wav", asked.prompt, options=systems.WRITE).text)
