@@ -89,9 +89,11 @@ def test_the_share_is_told_and_is_learned() -> None:
     ("labels", "chances"),
     [
         (["harp", "an oboe"], [0.65, 0.35]),
-        # As many are words, but that attribute comes later.
-        (["harp", "banjo", "yes"], [0.6 + 0.1 / 3, 0.3 / 2 + 0.1 / 3, 0.3 / 2 + 0.1 / 3]),
-        (["up", "yes", "harp"], [0.35 + 0.05 / 3, 0.5 + 0.05 / 3, 0.1 + 0.05 / 3]),
+        (["up", "yes", "no"], [0.35 + 0.05 / 3, 0.5 + 0.05 / 3, 0.1 + 0.05 / 3]),
+        # One in three is no value: what the probe hears counts a third.
+        (["up", "yes", "harp"], [(share + 0.05 / 3) ** (1 / 3) for share in (0.35, 0.5, 0.1)]),
+        (["harp", "banjo"], [1.0, 1.0]),
+        (["harp", "banjo", "siren"], [1.0, 1.0, 1.0]),
         (["banjo", "siren"], [1.0, 1.0]),
     ],
 )
@@ -99,6 +101,13 @@ def test_labels_gain_by_what_the_probe_of_most_of_them_hears(labels: list[str], 
     row = logits([0.1, 0.3, 0.6], [0.05, 0.1, 0.5, 0.35])
     found = built(labels=2.0).labels_heard(row, labels)[0]
     assert found.exp().sqrt().tolist() == pytest.approx(chances, abs=1e-5)
+
+
+def test_of_attributes_that_know_as_many_labels_the_first_decides() -> None:
+    values = {"kind": ("oboe", "yes"), "word": ("no", "yes", "up")}
+    row = logits([0.1, 0.3, 0.6], [0.05, 0.1, 0.5, 0.35])
+    found = built(labels=1.0, values=values).labels_heard(row, ["yes", "oboe", "yes"])[0]
+    assert found.exp().tolist() == pytest.approx([0.6 + 0.1 / 3, 0.3 + 0.1 / 3, 0.6 + 0.1 / 3], abs=1e-5)
 
 
 def test_statistics_by_hand() -> None:

@@ -5,6 +5,7 @@ Shape suffixes: B recordings, V words, L labels.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -74,8 +75,8 @@ def _stem(word: str) -> str:
     return word
 
 
-def label_log_shares(share_BV: Tensor, places: Sequence[int | None], absent_B: Tensor | None = None) -> Tensor:
-    """What is heard of labels, one of which is right, by something that knows some of them: ``float32[B, L]``.
+def label_log_shares(share_BV: Tensor, places: Sequence[int | None], absent_B: Tensor) -> Tensor:
+    """What is heard of labels by something that knows some of them and hears one of its words alone: ``float32[B, L]``.
 
     Labels that are words have their share. What other words have goes to the labels that are none, in equal parts: if
     one of the labels is right and it is none of those that are known, it is one of these. Where none of the words is
@@ -90,7 +91,24 @@ def label_log_shares(share_BV: Tensor, places: Sequence[int | None], absent_B: T
     unknown = places.count(None)
     if not known:
         return share_BV.new_zeros(len(share_BV), len(places))
-    absent_B = share_BV.new_zeros(len(share_BV)) if absent_B is None else absent_B
     rest_B = (1.0 - absent_B - share_BV[:, known].sum(1)).clamp(min=0.0) / max(unknown, 1)
     heard_BL = torch.stack([rest_B if place is None else share_BV[:, place] for place in places], 1)
     return (heard_BL + absent_B[:, None] / len(places)).clamp(min=LEAST_SHARE).log()
+
+
+def label_log_shares_beside(log_share_BV: Tensor, places: Sequence[int | None]) -> Tensor:
+    """What is heard of labels by something that knows some of them and hears many words at once: ``float32[B, L]``.
+
+    A violin is a bowed instrument and music, too: what other words have speaks for none of the labels. So a label that
+    is no word counts as those that are words do on average; without one that is a word, nothing is known of any.
+
+    Args:
+        log_share_BV: of every word.
+        places: of the word that each label is, or none.
+    """
+    known = [place for place in places if place is not None]
+    if not known:
+        return log_share_BV.new_zeros(len(log_share_BV), len(places))
+    log_share_BV = log_share_BV.clamp(min=math.log(LEAST_SHARE))
+    usual_B = log_share_BV[:, known].mean(1)
+    return torch.stack([usual_B if place is None else log_share_BV[:, place] for place in places], 1)
