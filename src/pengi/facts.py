@@ -35,7 +35,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pengi.config import FactsConfig
 from pengi.errors import ConfigError, no_such
 from pengi.mapper import Spell, masked_mean
-from pengi.vocabulary import Vocabulary, label_log_shares
+from pengi.vocabulary import Vocabulary, exclusive_log_shares
 
 QUARTERS = 4
 OUTLIER = 5.0  # standard deviations, where statistics and what spotters read are cut
@@ -241,16 +241,16 @@ class Facts(nn.Module):
         """By how much the score of each label rises with what is heard of it, ``float32[B, L]``.
 
         The labels are taken for values of the attribute that most of them are values of, the first of several. What is
-        added is the weight ``labels`` of the configuration times :func:`pengi.vocabulary.label_log_shares`: all of it
-        if all are values, and the less the fewer are, down to nothing if only half of them are. What a probe does not
-        know it takes for a value that it knows, and is as sure of that.
+        added is the weight ``labels`` of the configuration times :func:`pengi.vocabulary.exclusive_log_shares`: all of
+        it if all are values, and the less the fewer are, down to nothing if only half of them are. What a probe does
+        not know it takes for a value that it knows, and is as sure of that.
         """
         places = {name: [words.place(label) for label in labels] for name, words in self.vocabularies.items()}
         name = max(places, key=lambda name: len(labels) - places[name].count(None))
         start, end = self.spans[name]
         share_BV = logits_BF[:, start:end].softmax(-1)
         trusted = max(0.0, 1.0 - 2.0 * places[name].count(None) / len(labels))
-        return self.config.labels * trusted * label_log_shares(share_BV[:, 1:], places[name], share_BV[:, 0])
+        return self.config.labels * trusted * exclusive_log_shares(share_BV[:, 1:], places[name], share_BV[:, 0])
 
     def forward(self, logits_BF: Tensor) -> Masked:
         """The prefix that tells logits: ``float32[B, P, D]`` and its mask."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from pengi.config import MentionsConfig
 from pengi.mapper import EARLIEST, LATEST, LOWEST_SHARE, Spell, WordsMapper, near_maximum, spread_in_time, when_heard
-from pengi.vocabulary import Vocabulary, label_log_shares_beside
+from pengi.vocabulary import Vocabulary, tag_log_shares
 
 Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
@@ -106,11 +106,11 @@ class Mentions(nn.Module):
     def labels_heard(self, heard: Heard, labels: Sequence[str]) -> Tensor:
         """By how much the score of each label rises with what is heard of it, ``float32[B, L]``.
 
-        That is the weight ``labels`` of the configuration times :func:`pengi.vocabulary.label_log_shares_beside`. Among
+        That is the weight ``labels`` of the configuration times :func:`pengi.vocabulary.tag_log_shares`. Among
         labels none of which is a word nothing is added.
         """
         places = [self.vocabulary.place(label) for label in labels]
-        return self.config.labels * label_log_shares_beside(heard.whole_AV, places)
+        return self.config.labels * tag_log_shares(heard.whole_AV, places)
 
     def texts_heard(self, mapper: WordsMapper, heard: Heard, texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """By how much the log-probability of each text about a recording rises with what is heard of its words.

@@ -75,7 +75,7 @@ def _stem(word: str) -> str:
     return word
 
 
-def label_log_shares(share_BV: Tensor, places: Sequence[int | None], absent_B: Tensor) -> Tensor:
+def exclusive_log_shares(share_BV: Tensor, places: Sequence[int | None], absent_B: Tensor) -> Tensor:
     """What is heard of labels by something that knows some of them and hears one of its words alone: ``float32[B, L]``.
 
     Labels that are words have their share. What other words have goes to the labels that are none, in equal parts: if
@@ -96,7 +96,7 @@ def label_log_shares(share_BV: Tensor, places: Sequence[int | None], absent_B: T
     return (heard_BL + absent_B[:, None] / len(places)).clamp(min=LEAST_SHARE).log()
 
 
-def label_log_shares_beside(log_share_BV: Tensor, places: Sequence[int | None]) -> Tensor:
+def tag_log_shares(log_share_BV: Tensor, places: Sequence[int | None]) -> Tensor:
     """What is heard of labels by something that knows some of them and hears many words at once: ``float32[B, L]``.
 
     A violin is a bowed instrument and music, too: what other words have speaks for none of the labels. So a label that

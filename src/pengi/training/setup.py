@@ -68,12 +68,7 @@ def prepare(recipe: Recipe) -> Setup:
     torch.manual_seed(recipe.training.seed)
     source = read_clips(recipe.data)
     clips, root = source.clips, source.root
-    train_clips = [
-        clip for clip in clips if clip.split == recipe.data.train_split and (clip.ship or not recipe.data.ship_only)
-    ]
-    if not train_clips:
-        where = recipe.data.manifest or ", ".join(recipe.data.mixture or ())
-        raise ManifestError(f"{where} has no clip to train on in split '{recipe.data.train_split}'")
+    train_clips = _to_train_on(clips, recipe.data)
     check_kinds(recipe.data.questions or {}, train_clips)
     train_clips = _ever_drawn(_with_attributes(train_clips, recipe.data.attributes), recipe)
     val_clips = [clip for clip in clips if clip.split == recipe.data.val_split]
@@ -132,6 +127,14 @@ def read_clips(data: DataConfig) -> Source:
         return manifest_of(data.manifest, most_bad=data.most_bad)
     paths = {name: corpus.manifest for name, corpus in data.mixture.items()}
     return Source(tuple(read_mixture(paths, most_bad=data.most_bad)), Path())
+
+
+def _to_train_on(clips: Sequence[Clip], data: DataConfig) -> list[Clip]:
+    found = [clip for clip in clips if clip.split == data.train_split and (clip.ship or not data.ship_only)]
+    if not found:
+        where = data.manifest or ", ".join(data.mixture or ())
+        raise ManifestError(f"{where} has no clip to train on in split '{data.train_split}'")
+    return found
 
 
 def _with_attributes(clips: Sequence[Clip], known: Mapping[str, Mapping[str, str]]) -> list[Clip]:
