@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pengi import weights
-from pengi.config import CONFIG_FILE, ModelConfig, read_json
+from pengi.config import CONFIG_FILE, AudioBranchConfig, ModelConfig, read_json
 from pengi.encoders import build_encoder, encoder_spec
 from pengi.errors import CheckpointError, ConfigError
 from pengi.language_model import ADAPTER_MARK, LanguageModel
@@ -46,11 +46,7 @@ def _build(config: ModelConfig, lm_dtype: torch.dtype, *, stock: bool) -> PengiM
     """Resolve every path first, then build: a missing download is met before any work is done."""
     language_model = _folder(config.language_model.name, TINY_LANGUAGE_MODEL)
     text_encoder = _folder(config.text.encoder, TINY_TEXT_ENCODER) if config.text.encoder else None
-    stock_folders = []
-    for branch in config.audio:
-        name = encoder_spec(branch.encoder).weights
-        wanted = name is not None and (stock or not branch.trained)
-        stock_folders.append(weights.resolve(name) if wanted and name is not None else None)
+    stock_folders = _stock_folders(config.audio, stock=stock)
     model = PengiModel(
         config.model_copy(update={"frozen_sha256": _frozen_hashes(config)}),
         [build_encoder(branch, folder) for branch, folder in zip(config.audio, stock_folders, strict=True)],
@@ -60,6 +56,23 @@ def _build(config: ModelConfig, lm_dtype: torch.dtype, *, stock: bool) -> PengiM
     if config.language_model.lora is not None:  # last, so that all else starts from the same random weights as without
         model.language_model.add_lora(config.language_model.lora)
     return model
+
+
+def _stock_folders(audio: Sequence[AudioBranchConfig], *, stock: bool) -> list[Path | None]:
+    """Where the stock weights of each branch's encoder are, of trained ones if ``stock`` says so."""
+    names = [encoder_spec(branch.encoder).weights if stock or not branch.trained else None for branch in audio]
+    return [None if name is None else weights.resolve(name) for name in names]
+
+
+def add_audio(model: PengiModel, audio: Sequence[AudioBranchConfig]) -> None:
+    """Let a model hear by further audio branches, with stock encoders and fresh mappers.
+
+    Raises:
+        ConfigError, WeightsError: as for :func:`create`.
+    """
+    folders = _stock_folders(audio, stock=True)
+    model.add_branches(audio, [build_encoder(branch, folder) for branch, folder in zip(audio, folders, strict=True)])
+    model.config = model.config.model_copy(update={"frozen_sha256": _frozen_hashes(model.config)})
 
 
 def _text_encoder(config: ModelConfig, folder: Path | None) -> TextEncoder | None:

@@ -208,6 +208,20 @@ class PengiModel(nn.Module):
             raise ConfigError(f"mentions are listened for by branch {config.branch}, but there is no branch of words")
         return mapper
 
+    def add_branches(self, audio: Sequence[AudioBranchConfig], encoders: Sequence[AudioEncoder]) -> None:
+        """Hear by further audio branches, too, behind those that there are; their mappers are untrained.
+
+        Args:
+            audio: configurations of the new branches.
+            encoders: theirs.
+
+        Raises:
+            ConfigError: for a mapper that does not fit its encoder.
+        """
+        for branch, encoder in zip(audio, encoders, strict=True):
+            self.audio.append(AudioBranch(branch, encoder, self.language_model).to(self.device))
+        self.config = self.config.model_copy(update={"audio": (*self.config.audio, *audio)})
+
     def tell(self, config: FactsConfig) -> None:
         """Tell other facts from now on, by probes that are still to be fitted; how a share is told stays as it is.
 

@@ -51,6 +51,12 @@ ENCODERS: dict[str, EncoderSpec] = {
         stock=lambda config, folder: WhisperEncoder.from_folder(folder, stride=config.pool),
         role="speech",
     ),
+    "whisper-tiny.en-layer2": EncoderSpec(
+        weights="whisper-tiny.en",
+        empty=lambda config: WhisperEncoder(stride=config.pool, layers=2),
+        stock=lambda config, folder: WhisperEncoder.from_folder(folder, stride=config.pool, layers=2),
+        role="speech",
+    ),
     "yamnet-classes": EncoderSpec(
         weights="yamnet",
         empty=_never_trained,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from pengi.config import FactsConfig, Frozen, LoraConfig, ModelConfig
+from pengi.config import AudioBranchConfig, FactsConfig, Frozen, LoraConfig, ModelConfig
 from pengi.data.tasks import OWN_QUESTIONS
 from pengi.data.tolerance import MOST_BAD
 from pengi.errors import ConfigError
@@ -71,6 +71,9 @@ class FinetuneConfig(Frozen):
 
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
+    audio: tuple[AudioBranchConfig, ...] = Field(
+        (), description="audio branches behind those that the model has, with stock encoders and fresh mappers"
+    )
     lora: LoraConfig | None = Field(None, description="also train small adapters inside the language model")
     facts: FactsConfig | None = Field(
         None, description="what probes are to hear instead of what they hear by now, if the clips have any of it"

@@ -179,11 +179,11 @@ def _model(
 
 
 def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32) -> PengiModel:
-    """The trained model that a recipe goes on from, with adapters if it asks for any.
+    """The trained model that a recipe goes on from, with further audio branches and adapters if it asks for any.
 
     Raises:
         CheckpointError, WeightsError: if there is no such model.
-        ConfigError: for adapters of another kind than those the model has already.
+        ConfigError: for adapters of another kind than those the model has already, or audio branches that do not fit.
     """
     folder = Path(config.checkpoint)
     if not folder.is_dir():
@@ -191,6 +191,7 @@ def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32)
             raise CheckpointError(f"no model folder at '{folder}'")
         folder = weights.resolve(config.checkpoint)
     model = checkpoint.load(folder, dtype, to_train=True)
+    checkpoint.add_audio(model, config.audio)
     lora = _joined_lora(model.config.language_model.lora, config)
     if lora is not None and model.config.language_model.lora is None:
         model.language_model.add_lora(lora)
