@@ -139,6 +139,20 @@ def test_a_probe_reads_statistics_of_sequences_and_single_tokens() -> None:
     assert facts.logits([sequence, single])[0].tolist() == [0, 3.0, 0, 0, 0, 0, 0]
 
 
+def test_a_branch_that_only_spotters_read_has_no_statistics() -> None:
+    """They would be seven numbers for each of its features and value that nothing reads."""
+    facts = built(only={"kind": (2,)}, spotted={"word": 0})
+    assert facts.mean_N.shape == (2,)
+    assert facts.weight_GN.shape == (3, 2)
+    tokens = torch.arange(12.0).view(1, 4, 3), torch.ones(1, 4, dtype=torch.bool)
+    single = torch.tensor([[[5.0, 6.0]]]), torch.ones(1, 1, dtype=torch.bool)
+    assert facts.read([tokens, single]).tolist() == [[5.0, 6.0]]
+    assert facts.logits([tokens, single]).shape == (1, 7)
+    alone = built(attributes=("word",), values={"word": VALUES["word"]}, spotted={"word": 0})
+    assert alone.read([tokens, single]).shape == (1, 0)
+    assert alone.logits([tokens, single]).shape == (1, 4)
+
+
 def test_outliers_are_cut() -> None:
     facts = built()
     assert facts.standardised(torch.full((1, 23), 1e6)).unique().tolist() == [5.0]

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from helpers import MLP, SENTENCE_TEXT, TRANSFORMER, noise, tiny_model, tone, training_batch
+from helpers import MLP, SENTENCE_TEXT, TRANSFORMER, model_values, noise, ragged, tiny_model, tone, training_batch
 from pengi import checkpoint
 from pengi import model as model_module
 from pengi.config import ModelConfig
+from pengi.encoders.yamnet import YamnetEncoder, YamnetInnerEncoder
+from pengi.language_model import LanguageModel
 from pengi.mapper import WordsMapper
 from pengi.model import Batch, PengiModel, join, limit_tokens
 
@@ -217,6 +219,35 @@ def test_a_model_takes_other_words_and_tells_them_as_before(form: str) -> None:
         torch.testing.assert_close(prefix, made.prefix(tokens, ["is there a storm?"])[0])
         assert mask.all()
         assert model.loss(training_batch(model, WAVEFORMS, EXAMPLES)).mean.isfinite()
+
+
+@pytest.mark.parametrize(("trained", "passes"), [(False, 1), (True, 2)])
+def test_the_first_layers_of_another_encoder_need_no_pass_of_their_own(
+    trained: bool, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the other one is trained: its weights are then no longer the stock ones that both began with."""
+    none = {"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 7, "mapper": {"kind": "none"}}
+    whole = {**none, "trained": trained, "mapper": MLP}
+    config = ModelConfig.parse(model_values(audio=[{**none, "encoder": "yamnet-conv17"}, whole]), "test")
+    inner = YamnetInnerEncoder(3, 4, ((8, 2), (16, 2), (16, 2)))
+    inner.inner_of = "yamnet-tiny-random"
+    stock = YamnetEncoder.tiny(7)
+    inner.load_state_dict({name: value for name, value in stock.state_dict().items() if name in inner.state_dict()})
+    model = PengiModel(config, [inner, stock], None, LanguageModel.tiny()).eval()
+    expected = [encoder(*ragged(WAVEFORMS)) for encoder in (inner, stock)]
+    spectrograms: list[YamnetEncoder] = []
+    log_mel = YamnetEncoder.log_mel
+
+    def counted(self: YamnetEncoder, waveform_BS: torch.Tensor) -> torch.Tensor:
+        spectrograms.append(self)
+        return log_mel(self, waveform_BS)
+
+    monkeypatch.setattr(YamnetEncoder, "log_mel", counted)
+    heard = model.hear(*ragged(WAVEFORMS))
+    assert len(spectrograms) == passes
+    for (tokens, mask), (alone, alone_mask) in zip(heard, expected, strict=True):
+        torch.testing.assert_close(tokens, alone, rtol=0, atol=1e-6)
+        assert torch.equal(mask, alone_mask)
 
 
 def test_other_phrases_are_listened_for_and_the_old_ones_no_more() -> None:

@@ -156,7 +156,18 @@ class Facts(nn.Module):
         for name, values in self.attributes.items():
             if not values:
                 raise ConfigError(f"the attribute '{name}' of model.facts has no values")
-        sizes = [(3 + QUARTERS) * width if whole else width for width, whole in zip(widths, sequences, strict=True)]
+        by_statistics = {
+            name: values
+            for name, values in self.attributes.items()
+            if name in config.only or name not in config.spotted
+        }
+        self.rows = _spans(by_statistics)
+        needed = {place for name in by_statistics for place in config.only.get(name, config.branches)}
+        self.needed = tuple(place in needed for place in config.branches)
+        sizes = [
+            ((3 + QUARTERS) * width if whole else width) if need else 0
+            for width, whole, need in zip(widths, sequences, self.needed, strict=True)
+        ]
         bounds = dict(zip(config.branches, pairwise(accumulate(sizes, initial=0)), strict=True))
         for name, places in config.only.items():
             if name not in self.attributes or not set(places) <= set(config.branches):
@@ -167,12 +178,6 @@ class Facts(nn.Module):
         self.columns = {name: [bounds[place] for place in places] for name, places in config.only.items()}
         self.spans = _spans(self.attributes)
         self.vocabularies = {name: Vocabulary(values) for name, values in self.attributes.items()}
-        by_statistics = {
-            name: values
-            for name, values in self.attributes.items()
-            if name in config.only or name not in config.spotted
-        }
-        self.rows = _spans(by_statistics)
         self.spotters = nn.ModuleDict(
             {name: Spotter(self.attributes[name], widths[self.spotted_at(name)]) for name in config.spotted}
         )
@@ -191,11 +196,19 @@ class Facts(nn.Module):
             self.register_buffer(f"{name}_VL", torch.arange(int(lengths.max())) < lengths[:, None], persistent=False)
 
     def read(self, tokens: Sequence[Masked]) -> Tensor:
-        """Statistics ``float32[B, N]`` of the tokens of the branches that are read, as they are."""
+        """Statistics ``float32[B, N]`` of the tokens of the branches that are read, as they are.
+
+        A branch that is read by spotters only has none.
+        """
+        none_B0 = tokens[0][0].new_zeros(len(tokens[0][0]), 0, dtype=torch.float32)
         return torch.cat(
             [
-                statistics(*masked) if whole else masked_mean(masked[0].float(), masked[1])
-                for masked, whole in zip(tokens, self.sequences, strict=True)
+                none_B0,
+                *(
+                    statistics(*masked) if whole else masked_mean(masked[0].float(), masked[1])
+                    for masked, whole, need in zip(tokens, self.sequences, self.needed, strict=True)
+                    if need
+                ),
             ],
             1,
         )

@@ -269,17 +269,25 @@ class PengiModel(nn.Module):
     def hear(self, waveform_BS: Tensor, lengths_B: Tensor) -> list[Masked]:
         """Audio tokens of every branch of waveforms; arguments as for :meth:`AudioEncoder.features`.
 
-        Where one encoder builds on another one that is a branch before it, the other one is not run twice.
+        Where one encoder builds on another one that is a branch before it, or is the first layers of another one, the
+        other one is not run twice.
         """
-        heard: list[Masked] = []
-        stock: dict[str, Masked] = {}
-        for branch in self.branches:
-            encoder, before = branch.encoder, stock.get(branch.encoder.builds_on or "")
-            masked = encoder(waveform_BS, lengths_B) if before is None else (encoder.follow(*before), before[1])
-            if not branch.config.trained:
-                stock[branch.config.encoder] = masked
-            heard.append(masked)
-        return heard
+        branches = self.branches
+        stock = {branch.config.encoder: place for place, branch in enumerate(branches) if not branch.config.trained}
+        hosts = [stock.get(branch.encoder.inner_of or "") for branch in branches]
+        heard: dict[int, Masked] = {}
+        for place, branch in enumerate(branches):
+            before = heard.get(stock.get(branch.encoder.builds_on or "", -1))
+            if before is not None:
+                heard[place] = branch.encoder.follow(*before), before[1]
+            elif hosts[place] is None:
+                run = [place, *(inner for inner, host in enumerate(hosts) if host == place)]
+                features = branch.encoder.features_along(
+                    waveform_BS, lengths_B, [branches[inner].encoder for inner in run[1:]]
+                )
+                for own, (values, mask) in zip(run, features, strict=True):
+                    heard[own] = branches[own].encoder.tokens(values, mask), mask
+        return [heard[place] for place in range(len(branches))]
 
     def map_audio(self, tokens: Sequence[Masked]) -> list[Masked]:
         """What the mapper of each branch makes of its audio tokens: ``float[A, P_i, D]``.

@@ -107,6 +107,18 @@ def test_it_stops_early_with_what_comes_out_of_that_layer_in_transformers(tmp_pa
     assert not early.describes
 
 
+def test_early_layers_come_along_with_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tiny()
+    reference(whole, mel_bands=16, positions=600, folder=tmp_path)
+    early = WhisperEncoder.from_folder(tmp_path, stride=4, layers=1)
+    clips = batch(tone(2.0), tone(0.7))
+    alone = [encoder.features(*clips) for encoder in (whole, early)]
+    monkeypatch.setattr(early, "log_mel", None)  # it would need one of its own
+    for (tokens, mask), (expected, expected_mask) in zip(whole.features_along(*clips, [early]), alone, strict=True):
+        torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-6)
+        assert torch.equal(mask, expected_mask)
+
+
 def test_there_is_no_early_stop_behind_the_last_layer() -> None:
     for layers in (0, 2):
         with pytest.raises(AssertionError, match="stops early"):

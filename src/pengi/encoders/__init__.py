@@ -13,7 +13,7 @@ from pengi.encoders.base import AudioEncoder
 from pengi.encoders.htsat import HtsatEncoder
 from pengi.encoders.level import LevelEncoder
 from pengi.encoders.whisper import WhisperEncoder
-from pengi.encoders.yamnet import YamnetClasses, YamnetEncoder, YamnetTagger
+from pengi.encoders.yamnet import YamnetClasses, YamnetEncoder, YamnetInnerEncoder, YamnetTagger
 from pengi.errors import ConfigError
 
 __all__ = ["ENCODERS", "AudioEncoder", "EncoderSpec", "Role", "build_encoder", "encoder_spec"]
@@ -44,6 +44,11 @@ ENCODERS: dict[str, EncoderSpec] = {
         weights="yamnet",
         empty=lambda config: YamnetEncoder(config.frozen_layers),
         stock=lambda config, folder: YamnetEncoder.from_folder(folder, config.frozen_layers),
+    ),
+    "yamnet-conv17": EncoderSpec(
+        weights="yamnet",
+        empty=lambda config: YamnetInnerEncoder(17),
+        stock=lambda config, folder: YamnetInnerEncoder.from_folder(folder, 17),
     ),
     "whisper-tiny.en": EncoderSpec(
         weights="whisper-tiny.en",

@@ -18,6 +18,7 @@ each), T audio tokens, D features.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -85,6 +86,7 @@ class WhisperEncoder(AudioEncoder):
         super().__init__()
         assert layers is None or 0 < layers < shape.layers, "an encoder that stops early has layers left to run"
         self.describes = layers is None  # what is said stands in the last layer
+        self.inner_of = None if layers is None else "whisper-tiny.en"
         assert stride * POSITION_HOP <= SILENCE_AFTER, "a clip's last token would reach beyond what the clip sees"
         self.dim = shape.width
         self.stride = stride
@@ -134,16 +136,31 @@ class WhisperEncoder(AudioEncoder):
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`AudioEncoder`: the finished tokens ``[B, T, D]``."""
+        return self.features_along(waveform_BS, lengths_B, ())[0]
+
+    @torch.no_grad()
+    def features_along(
+        self, waveform_BS: Tensor, lengths_B: Tensor, inner: Sequence[AudioEncoder]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """See :class:`AudioEncoder`; ``inner`` are encoders of the same weights that stop early."""
         assert int(lengths_B.max()) <= self.max_samples, "Whisper hears 30 s at most"
-        token_samples = self.stride * POSITION_HOP
-        counts_B = lengths_B.clamp(min=1).add(token_samples - 1) // token_samples
         seen_B = self._positions_seen(lengths_B)
         samples = int(seen_B.max()) * POSITION_HOP
         waveform_BS = functional.pad(waveform_BS, (0, max(samples - waveform_BS.shape[1], 0)))[:, :samples]
-        positions_BDP = self._encode(self.log_mel(waveform_BS), seen_B).transpose(1, 2)
+        layers_BPD = self._encode(self.log_mel(waveform_BS), seen_B)
+        found = [self._pooled(self.layer_norm(layers_BPD[-1]), lengths_B)]
+        for early in inner:
+            assert isinstance(early, WhisperEncoder), "only Whisper's own layers come along"
+            found.append(early._pooled(layers_BPD[len(early.layers) - 1], lengths_B))
+        return found
+
+    def _pooled(self, positions_BPD: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of encoder positions, and which of them are real."""
+        token_samples = self.stride * POSITION_HOP
+        counts_B = lengths_B.clamp(min=1).add(token_samples - 1) // token_samples
         # With ceil_mode the positions that a last, shorter group lacks are not counted.
-        tokens_BTD = functional.avg_pool1d(positions_BDP, self.stride, ceil_mode=True).transpose(1, 2)
-        mask_BT = torch.arange(int(counts_B.max()), device=waveform_BS.device) < counts_B[:, None]
+        tokens_BTD = functional.avg_pool1d(positions_BPD.transpose(1, 2), self.stride, ceil_mode=True).transpose(1, 2)
+        mask_BT = torch.arange(int(counts_B.max()), device=positions_BPD.device) < counts_B[:, None]
         return tokens_BTD[:, : mask_BT.shape[1]] * mask_BT[..., None], mask_BT
 
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
@@ -155,7 +172,8 @@ class WhisperEncoder(AudioEncoder):
         samples_B = (lengths_B + SILENCE_AFTER).clamp(max=self.max_samples)
         return (samples_B + POSITION_HOP - 1) // POSITION_HOP
 
-    def _encode(self, log_mel_BMF: Tensor, seen_B: Tensor) -> Tensor:
+    def _encode(self, log_mel_BMF: Tensor, seen_B: Tensor) -> list[Tensor]:
+        """What comes out of each layer, ``float32[B, P, D]``."""
         seen_BP = torch.arange(log_mel_BMF.shape[2] // 2, device=log_mel_BMF.device) < seen_B[:, None]
         seen_B1F = seen_BP.repeat_interleave(2, dim=1)[:, None]
         x_BDF = functional.gelu(self.conv1(log_mel_BMF * seen_B1F))
@@ -163,10 +181,11 @@ class WhisperEncoder(AudioEncoder):
         x_BDP = functional.gelu(self.conv2(x_BDF))
         x_BPD = x_BDP.transpose(1, 2) + self.embed_positions.weight[: seen_BP.shape[1]]
         attends_B11P = None if bool(seen_BP.all()) else seen_BP[:, None, None]
+        layers_BPD = []
         for layer in self.layers:
             x_BPD = layer(x_BPD, attends_B11P)
-        normed_BPD: Tensor = self.layer_norm(x_BPD)
-        return normed_BPD
+            layers_BPD.append(x_BPD)
+        return layers_BPD
 
 
 class _Layer(nn.Module):

@@ -10,8 +10,9 @@ C channels, H height (time) and W width (frequency) of a feature map.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors.torch import load_file
@@ -81,11 +82,12 @@ class YamnetEncoder(AudioEncoder):
         self.register_buffer("mel_KM", mel_KM, persistent=False)
 
     @classmethod
-    def from_folder(cls, folder: Path, frozen_convs: int = 0) -> YamnetEncoder:
+    def from_folder(cls, folder: Path, frozen_convs: int = 0) -> Self:
         """Stock AudioSet weights from a folder of :func:`pengi.weights.resolve`."""
         encoder = cls(frozen_convs)
+        run = encoder.state_dict().keys()
         tensors = load_file(folder / "model.safetensors")
-        encoder.load_state_dict({name: value for name, value in tensors.items() if name.startswith("conv.")})
+        encoder.load_state_dict({name: value for name, value in tensors.items() if name in run})
         return encoder
 
     @classmethod
@@ -104,6 +106,31 @@ class YamnetEncoder(AudioEncoder):
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel patches ``[B, T, 96, 64]``, or the map behind the frozen convolutions ``[B, T, C, H, W]``, or the
         finished tokens ``[B, T, 1024]`` where all convolutions are frozen."""
+        patches_BTFM, mask_BT = self._patches(waveform_BS, lengths_B)
+        if not self.frozen_convs:
+            return patches_BTFM, mask_BT
+        maps_NCHW = self._convolve(patches_BTFM[mask_BT][:, None], self.conv[: self.frozen_convs])
+        return _scatter(self._pooled(maps_NCHW) if self._all_frozen else maps_NCHW, mask_BT), mask_BT
+
+    @torch.no_grad()
+    def features_along(
+        self, waveform_BS: Tensor, lengths_B: Tensor, inner: Sequence[AudioEncoder]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """See :class:`AudioEncoder`; in one pass if all convolutions are frozen."""
+        if not self._all_frozen:
+            return super().features_along(waveform_BS, lengths_B, inner)
+        patches_BTFM, mask_BT = self._patches(waveform_BS, lengths_B)
+        maps_NCHW, done = patches_BTFM[mask_BT][:, None], 0
+        found: dict[int, Tensor] = {}
+        for encoder in sorted((*inner, self), key=_depth):
+            assert isinstance(encoder, YamnetEncoder), "only YAMNet's own layers come along"
+            maps_NCHW = self._convolve(maps_NCHW, self.conv[done : len(encoder.conv)])
+            done = len(encoder.conv)
+            found[id(encoder)] = _scatter(encoder._pooled(maps_NCHW), mask_BT)
+        return [(found[id(encoder)], mask_BT) for encoder in (self, *inner)]
+
+    def _patches(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel patches ``float32[B, T, 96, 64]``, and which of them are real."""
         counts_B = patch_counts(lengths_B)
         most = int(counts_B.max())
         samples = PATCH_SAMPLES + (most - 1) * PATCH_HOP_SAMPLES
@@ -111,11 +138,11 @@ class YamnetEncoder(AudioEncoder):
             waveform_BS = functional.pad(waveform_BS, (0, samples - waveform_BS.shape[1]))
         log_mel_BFM = self.log_mel(waveform_BS[:, :samples])
         patches_BTFM = log_mel_BFM.unfold(1, PATCH_FRAMES, PATCH_HOP_FRAMES).transpose(2, 3)
-        mask_BT = torch.arange(most, device=waveform_BS.device) < counts_B[:, None]
-        if not self.frozen_convs:
-            return patches_BTFM, mask_BT
-        maps_NCHW = self._convolve(patches_BTFM[mask_BT][:, None], self.conv[: self.frozen_convs])
-        return _scatter(maps_NCHW.mean(dim=(2, 3)) if self._all_frozen else maps_NCHW, mask_BT), mask_BT
+        return patches_BTFM, torch.arange(most, device=waveform_BS.device) < counts_B[:, None]
+
+    def _pooled(self, maps_NCHW: Tensor) -> Tensor:
+        """Tokens ``float32[N, D]`` of what the last convolution gives."""
+        return maps_NCHW.mean(dim=(2, 3))
 
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
         """See :class:`AudioEncoder`; ``augment`` applies where the features are log-mel patches."""
@@ -124,7 +151,7 @@ class YamnetEncoder(AudioEncoder):
         x = features_BTx[mask_BT]
         if not self.frozen_convs:
             x = (augment(x) if augment is not None else x)[:, None]
-        return _scatter(self._convolve(x, self.conv[self.frozen_convs :]).mean(dim=(2, 3)), mask_BT)
+        return _scatter(self._pooled(self._convolve(x, self.conv[self.frozen_convs :])), mask_BT)
 
     @property
     def _all_frozen(self) -> bool:
@@ -136,6 +163,36 @@ class YamnetEncoder(AudioEncoder):
         for convolution in convolutions:
             x = functional.relu(convolution(_pad_same(x, convolution)))
         return x
+
+
+class YamnetInnerEncoder(YamnetEncoder):
+    """The first convolutions of YAMNet, frozen: one token per patch, their output averaged over time, not frequency.
+
+    Inner layers still know at which frequency something is heard, and less of what it is: linear probes on the output
+    of the seventeenth convolution are right about more genres of music than on the last one's (docs/model.md).
+    """
+
+    describes = False
+    inner_of = "yamnet"
+
+    def __init__(self, convs: int, first_channels: int = 32, blocks: tuple[tuple[int, int], ...] = BLOCKS) -> None:
+        """``convs``: so many of the first convolutions are run."""
+        super().__init__(convs, first_channels, blocks)
+        self.conv = self.conv[:convs]
+        bands, channels = MEL_BANDS, 1
+        for convolution in self.conv:
+            assert isinstance(convolution, nn.Conv2d)
+            bands, channels = -(-bands // convolution.stride[1]), convolution.out_channels
+        self.dim = channels * bands
+
+    def _pooled(self, maps_NCHW: Tensor) -> Tensor:
+        return maps_NCHW.mean(dim=2).flatten(1)
+
+
+def _depth(encoder: AudioEncoder) -> int:
+    """How many convolutions an encoder runs."""
+    assert isinstance(encoder, YamnetEncoder), "only YAMNet's own layers come along"
+    return len(encoder.conv)
 
 
 def _scatter(values_Nx: Tensor, mask_BT: Tensor) -> Tensor:
