@@ -69,9 +69,15 @@ VARIANTS: dict[str, list[str]] = {
         "training.encoder_lr=0.00005",
     ],
     "no Whisper": [
-        "model.facts.branches=[0, 2]",
-        "model.facts.only={instrument: [2], dynamics: [2], count: [0], kinds: [0]}",
-        "model.facts.spotted={instrument: 0, genre: 0}",
+        "model.facts.branches=[0, 2, 5]",
+        "model.facts.only={kind: [0, 2], instrument: [2], dynamics: [2], count: [0], kinds: [0]}",
+        "model.facts.spotted={instrument: 0, genre: 5}",
+    ],
+    "no inner layers": [
+        "model.facts.branches=[0, 1, 2]",
+        "model.facts.only.gender=[1]",
+        "model.facts.spotted.gender=1",
+        "model.facts.spotted.genre=0",
     ],
 }
 BENCHMARKS = (

@@ -6,17 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from pengi import checkpoint, weights
+from pengi.data.features import FeatureCache
 from pengi.data.loader import Loader
 from pengi.errors import ConfigError
+from pengi.facts import Facts
+from pengi.training import facts as facts_module
 from pengi.training.facts import FOLDS, NONE, UNMET, _folds, _unknown, _value_folds, fit_facts, values_of_attributes
 from pengi.training.loop import Run, train
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import Setup, prepare
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hums and hisses are told apart after a part of the usual steps."""
+    monkeypatch.setattr("pengi.training.facts.STEPS", 200)
+    monkeypatch.setattr("pengi.training.facts.SPOTTER_STEPS", 100)
 
 
 @pytest.fixture
@@ -177,6 +188,35 @@ def test_what_was_fitted_is_not_fitted_again(read_each_way: Path, monkeypatch: p
     assert other != first.train_clips
     with pytest.raises(pytest.fail.Exception, match="fitted again"):
         fit_facts(first.model, first.loader.caches, other, seed=0)
+
+
+def test_only_what_is_heard_in_another_way_is_fitted_again(with_facts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spotted = {"attributes": ["event", "instrument"], "spotted": {"instrument": 0}}
+    first = set_up(changed(with_facts, **spotted))
+    fitted: list[str] = []
+    fit = facts_module._fit_attribute
+
+    def counted(facts: Facts, name: str, *rest: Any) -> Any:
+        fitted.append(name)
+        return fit(facts, name, *rest)
+
+    monkeypatch.setattr(facts_module, "_fit_attribute", counted)
+    told = set_up(changed(with_facts, **spotted, told=2))
+    assert fitted == []
+    ids = [clip.id for clip in told.train_clips]
+    assert first.loader.facts is not None
+    assert told.loader.facts is not None
+    assert torch.equal(told.loader.facts(ids), first.loader.facts(ids))
+    set_up(changed(with_facts, **spotted, only={"instrument": [0]}))
+    assert fitted == ["instrument"]
+
+    # No statistics of the branch are read, so what it gives must count by itself.
+    cache = told.loader.caches[0]
+    louder = FeatureCache(cache.values_Nx * np.float16(2.0), cache.spans)
+    alone = set_up(changed(with_facts, attributes=["instrument"], spotted={"instrument": 0}))
+    assert fitted == ["instrument"]
+    fit_facts(alone.model, [louder], alone.train_clips, seed=0)
+    assert fitted == ["instrument", "instrument"]
 
 
 def test_batches_bring_what_clips_are_told(with_facts: Path) -> None:

@@ -37,7 +37,7 @@ from pengi.model import AudioBranch, PengiModel, limit_tokens
 from pengi.progress import track
 from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
 
-FORMAT = 3
+FORMAT = 4
 FOLDS = 3
 UNKNOWN_SHARE = 0.3  # of the clips: told by probes that never met their value, where values are open
 STEPS, CLIPS = 1000, 128
@@ -75,7 +75,8 @@ def values_of_attributes(names: Sequence[str], clips: Sequence[Clip]) -> dict[st
 def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence[Clip], seed: int) -> Heard:
     """Fit the probes of a model, and others for what its training clips are told as; or take those of before.
 
-    Fits are kept in the cache, so that a resumed run does not make them again.
+    The fit of each attribute is kept in the cache once it is done, so that neither a resumed run nor one that hears
+    another attribute in another way makes it again.
 
     Args:
         model: its ``facts`` are filled.
@@ -87,63 +88,112 @@ def fit_facts(model: PengiModel, caches: Sequence[FeatureCache], clips: Sequence
     assert facts is not None
     known = [clip for clip in clips if all(clip.id in cache for cache in caches)]
     read_AN = _read(model, caches, known)
-    facts.mean_N.copy_(read_AN.mean(0))
-    facts.deviation_N.copy_(read_AN.std(0).clamp(min=1e-3))
-    kept = weights.cache_folder().parent / "probes" / f"{_key(facts, read_AN, known, seed)}.safetensors"
-    if not kept.is_file():
-        logits_AF = _fit_all(facts, _listeners(model, caches, read_AN, known), known, seed)
-        fitted = {name: tensor for name, tensor in facts.state_dict().items() if name in _fitted_names(facts)}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=kept.parent, delete=False) as partial:
-            partial.write(save({**fitted, "logits_AF": logits_AF}))
-        Path(partial.name).replace(kept)
-    fitted = load_file(kept)
-    logits_AF = fitted.pop("logits_AF")
-    facts.load_state_dict({**facts.state_dict(), **fitted})
-    return Heard(logits_AF, {clip.id: place for place, clip in enumerate(known)})
+    if len(facts.mean_N):  # spotters alone read no statistics
+        facts.mean_N.copy_(read_AN.mean(0))
+        facts.deviation_N.copy_(read_AN.std(0).clamp(min=1e-3))
+    folder = weights.cache_folder().parent / "probes"
+    sources = _sources(model, caches)
+    files = {
+        name: folder / f"{_key(facts, name, read_AN, sources, known, seed)}.safetensors" for name in facts.attributes
+    }
+    missing = [name for name, file in files.items() if not file.is_file()]
+    listeners = _listeners(model, caches, read_AN, known, missing)
+    for name in track(missing, "probes"):
+        logits_AV = _fit_attribute(facts, name, listeners[name], known, seed)
+        _keep(files[name], {**_fitted(facts, name), "logits_AV": logits_AV})
+    logits = [_kept(facts, name, file) for name, file in files.items()]
+    return Heard(torch.cat(logits, 1), {clip.id: place for place, clip in enumerate(known)})
 
 
-def _fitted_names(facts: Facts) -> set[str]:
-    """The tensors of the probes that a fit determines."""
-    return {"weight_GN", "bias_G", *(f"spotters.{name}" for name in facts.spotters.state_dict())}
+def _fitted(facts: Facts, name: str) -> dict[str, Tensor]:
+    """What a fit of an attribute determines; of its probe of statistics what it reads only."""
+    found = {}
+    if name in facts.rows:
+        start, end = facts.rows[name]
+        found["weight_VN"] = facts.weight_GN[start:end, facts.read_by(name)]
+        found["bias_V"] = facts.bias_G[start:end]
+    if name in facts.spotters:
+        found |= {f"spotter.{part}": tensor for part, tensor in facts.spotters[name].state_dict().items()}
+    return found
 
 
-def _key(facts: Facts, read_AN: Tensor, clips: Sequence[Clip], seed: int) -> str:
-    """Names a fit by everything it depends on."""
-    values = [[aspect_value(name, clip) for name in facts.spans] for clip in clips]
+def _keep(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=file.parent, delete=False) as partial:
+        partial.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+    Path(partial.name).replace(file)
+
+
+def _kept(facts: Facts, name: str, file: Path) -> Tensor:
+    """Give the model what was fitted for an attribute; what other probes hear of each clip, ``float32[A, V]``."""
+    tensors = load_file(file)
+    if name in facts.rows:
+        start, end = facts.rows[name]
+        facts.weight_GN[start:end, facts.read_by(name)] = tensors["weight_VN"]
+        facts.bias_G[start:end] = tensors["bias_V"]
+    if name in facts.spotters:
+        parts = {part.removeprefix("spotter."): tensor for part, tensor in tensors.items() if "." in part}
+        facts.spotters[name].load_state_dict(parts)
+    return tensors["logits_AV"]
+
+
+def _sources(model: PengiModel, caches: Sequence[FeatureCache]) -> dict[int, str]:
+    """Names what each spotter's branch gives: its configuration and all of its features."""
+    assert model.facts is not None
+    found = {}
+    for place in {*model.facts.config.spotted.values()}:
+        config, cache = model.branches[place].config, caches[place]
+        about = [config.encoder, config.pool, config.max_tokens, config.window_s, cache.spans]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        digest.update(cache.values_Nx.data)
+        found[place] = digest.hexdigest()
+    return found
+
+
+def _key(facts: Facts, name: str, read_AN: Tensor, sources: Mapping[int, str], clips: Sequence[Clip], seed: int) -> str:
+    """Names a fit of an attribute by everything it depends on."""
+    config = facts.config
+    values = [aspect_value(name, clip) for clip in clips]
     about = [[clip.id, clip.group, clip.source, clip.domain] for clip in clips]
     probes = [FORMAT, FOLDS, UNKNOWN_SHARE, STEPS, CLIPS, LR, WEIGHT_DECAY, DROPOUT, NONE_SHARE, seed]
     probes += [NEIGHBOURS, SPOTTER_STEPS, SPOTTER_CLIPS, SPOTTER_STD]
-    found = hashlib.sha256(json.dumps([probes, facts.config.model_dump(exclude={"labels"}), about, values]).encode())
-    found.update(read_AN.numpy().data)
+    ways = [
+        name,
+        facts.attributes[name],
+        name in config.open,
+        name in facts.rows,
+        sources.get(config.spotted.get(name, -1)),
+    ]
+    found = hashlib.sha256(json.dumps([probes, ways, about, values]).encode())
+    if name in facts.rows:
+        found.update(read_AN[:, facts.read_by(name)].numpy().data)
     return found.hexdigest()[:24]
 
 
-def _fit_all(facts: Facts, listeners: Mapping[str, Sequence[_Listener]], known: Sequence[Clip], seed: int) -> Tensor:
-    """Fit the probes; what others, which do not know a clip's group, hear of each clip, ``float32[A, F]``."""
-    logits_AF = torch.zeros(len(known), max(end for _, end in facts.spans.values()))
+def _fit_attribute(facts: Facts, name: str, ways: Sequence[_Listener], known: Sequence[Clip], seed: int) -> Tensor:
+    """Fit the probes of an attribute; what others, to whom its group is new, hear of each clip: ``float32[A, V]``."""
+    values = facts.attributes[name]
+    logits_AV = torch.zeros(len(known), 1 + len(values))
     every_A = torch.ones(len(known), dtype=torch.bool)
-    for name, (start, end) in track(list(facts.spans.items()), "probes"):
-        values, ways = facts.attributes[name], listeners[name]
+    for listener in ways:
+        listener.keep(listener.fit(every_A, _targets(name, values, known), seed))
+    unknown_A = _unknown(name, known) if name in facts.config.open else ~every_A
+    for by_value, told_A in ((False, ~unknown_A), (True, unknown_A)):
+        fold_A = _value_folds(name, known) if by_value else _folds(name, known)
+        for fold in range(FOLDS if bool(told_A.any()) else 0):
+            own_A, others_A = told_A & (fold_A == fold), fold_A != fold
+            others = [clip for clip, other in zip(known, others_A.tolist(), strict=True) if other]
+            targets = _targets(name, values, others)
+            heard = [way.logits(way.fit(others_A, targets, seed + 1 + fold), own_A) for way in ways]
+            met = {NONE, *(aspect_value(name, clip) for clip in others)}
+            unmet_V = torch.tensor([value not in met for value in (NONE, *values)])
+            logits_AV[own_A] = together(heard).masked_fill(unmet_V, UNMET)
+    if not any(aspect_value(name, clip) == NONE for clip in known):
+        # Label smoothing alone would leave some chance that it is absent, and hide it where the probe is unsure.
         for listener in ways:
-            listener.keep(listener.fit(every_A, _targets(name, values, known), seed))
-        unknown_A = _unknown(name, known) if name in facts.config.open else ~every_A
-        for by_value, told_A in ((False, ~unknown_A), (True, unknown_A)):
-            fold_A = _value_folds(name, known) if by_value else _folds(name, known)
-            for fold in range(FOLDS if bool(told_A.any()) else 0):
-                own_A, others_A = told_A & (fold_A == fold), fold_A != fold
-                others = [clip for clip, other in zip(known, others_A.tolist(), strict=True) if other]
-                targets = _targets(name, values, others)
-                heard = [way.logits(way.fit(others_A, targets, seed + 1 + fold), own_A) for way in ways]
-                met = {NONE, *(aspect_value(name, clip) for clip in others)}
-                unmet_V = torch.tensor([value not in met for value in (NONE, *values)])
-                logits_AF[own_A, start:end] = together(heard).masked_fill(unmet_V, UNMET)
-        if not any(aspect_value(name, clip) == NONE for clip in known):
-            # Label smoothing alone would leave some chance that it is absent, and hide it where the probe is unsure.
-            for listener in ways:
-                listener.rule_out_none()
-            logits_AF[:, start] = UNMET
-    return logits_AF
+            listener.rule_out_none()
+        logits_AV[:, 0] = UNMET
+    return logits_AV
 
 
 @dataclass(frozen=True)
@@ -231,17 +281,18 @@ class _OfTokens:
 
 
 def _listeners(
-    model: PengiModel, caches: Sequence[FeatureCache], read_AN: Tensor, clips: Sequence[Clip]
+    model: PengiModel, caches: Sequence[FeatureCache], read_AN: Tensor, clips: Sequence[Clip], names: Sequence[str]
 ) -> dict[str, list[_Listener]]:
-    """The ways in which each attribute is heard; spotters get the usual height of their tokens."""
+    """The ways in which each of these attributes is heard; spotters get the usual height of their tokens."""
     facts = model.facts
     assert facts is not None
     inputs_AN = facts.standardised(read_AN)
-    found: dict[str, list[_Listener]] = {name: [] for name in facts.attributes}
-    for name in facts.rows:
+    found: dict[str, list[_Listener]] = {name: [] for name in names}
+    for name in [name for name in names if name in facts.rows]:
         found[name].append(_OfStatistics(facts, name, inputs_AN))
     tokens: dict[int, tuple[Tensor, Tensor]] = {}
-    for name, spotter in facts.spotters.items():
+    for name in [name for name in names if name in facts.spotters]:
+        spotter = facts.spotters[name]
         assert isinstance(spotter, Spotter)
         place = facts.config.branches[facts.spotted_at(name)]
         if place not in tokens:
