@@ -120,11 +120,11 @@ class YamnetEncoder(AudioEncoder):
         if not self._all_frozen:
             return super().features_along(waveform_BS, lengths_B, inner)
         patches_BTFM, mask_BT = self._patches(waveform_BS, lengths_B)
-        maps_NCHW, done = patches_BTFM[mask_BT][:, None], 0
+        maps_NCHW, done = patches_BTFM[mask_BT][:, None].contiguous(memory_format=torch.channels_last), 0
         found: dict[int, Tensor] = {}
         for encoder in sorted((*inner, self), key=_depth):
             assert isinstance(encoder, YamnetEncoder), "only YAMNet's own layers come along"
-            maps_NCHW = self._convolve(maps_NCHW, self.conv[done : len(encoder.conv)])
+            maps_NCHW = _in_turn(maps_NCHW, self.conv[done : len(encoder.conv)])
             done = len(encoder.conv)
             found[id(encoder)] = _scatter(encoder._pooled(maps_NCHW), mask_BT)
         return [(found[id(encoder)], mask_BT) for encoder in (self, *inner)]
@@ -159,10 +159,7 @@ class YamnetEncoder(AudioEncoder):
 
     @staticmethod
     def _convolve(x: Tensor, convolutions: Iterable[nn.Module]) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        for convolution in convolutions:
-            x = functional.relu(convolution(_pad_same(x, convolution)))
-        return x
+        return _in_turn(x.contiguous(memory_format=torch.channels_last), convolutions)
 
 
 class YamnetInnerEncoder(YamnetEncoder):
@@ -187,6 +184,13 @@ class YamnetInnerEncoder(YamnetEncoder):
 
     def _pooled(self, maps_NCHW: Tensor) -> Tensor:
         return maps_NCHW.mean(dim=2).flatten(1)
+
+
+def _in_turn(x: Tensor, convolutions: Iterable[nn.Module]) -> Tensor:
+    """Maps behind convolutions, in the memory format that each leaves them in: in another, sums round otherwise."""
+    for convolution in convolutions:
+        x = functional.relu(convolution(_pad_same(x, convolution)))
+    return x
 
 
 def _depth(encoder: AudioEncoder) -> int:
