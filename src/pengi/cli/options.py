@@ -11,7 +11,7 @@ from pengi.errors import InputError
 
 _GENERATION = "Generation"
 _COMMON = "Common"
-_FORMATS = "wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm"
+_FORMATS = "wav, flac, mp3, ogg, m4a, mp4, mov, mkv, webm and everything else that FFmpeg reads"
 DEFAULT_MODEL = "pengi-mini"
 AUTO = "auto"
 

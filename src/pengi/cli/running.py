@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from pengi.audio.formats import passed_over_note
 from pengi.cli.console import EXIT_USER, announced, guarded, say, say_error, say_json, say_note, stderr
 from pengi.cli.files import check_target
 from pengi.cli.listening import chosen_labels
@@ -191,6 +192,8 @@ def _run(listing: Listing, job: Job, out: Path, plan: Plan, json: bool) -> None:
         say_json({"out": str(out), **asdict(counts), "seconds": seconds})
     else:
         say(Text(f"{out}: {counts.rows} rows, {counts.written} of them new"))
+    if counts.passed_over:
+        say_note(passed_over_note(counts.passed_over, listing.given))
     if counts.failed:
         say_error(f"{counts.failed} of {counts.rows} recordings could not be used; the column 'error' says why")
         raise typer.Exit(EXIT_USER)

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pengi.audio.formats import passed_over_note
 from pengi.cli.console import EXIT_USER, announced, guarded, progress, say, say_error, say_json, say_note
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model
 from pengi.cli.session import clock, load_model
@@ -46,6 +47,8 @@ def index(
         say_json({"db": db, "windows_in_all": len(collection), **changes.to_dict()})
     else:
         say(Text(_summary(changes, len(collection))))
+    if changes.passed_over:
+        say_note(passed_over_note(changes.passed_over, folder))
     if changes.failed:
         raise typer.Exit(EXIT_USER)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pengi.audio.formats import AUDIO_SUFFIXES
 from pengi.data.manifest import Clip, validated, written_row
 from pengi.data.recordings import is_url, member, opened, recording
 from pengi.data.tolerance import MOST_BAD, Tolerance
@@ -25,7 +26,6 @@ from pengi.data.whole import new_folder
 from pengi.errors import AudioError, ManifestError
 from pengi.progress import track
 
-AUDIO_SUFFIXES = frozenset({"wav", "flac", "mp3", "ogg", "oga", "opus", "aiff", "aif", "m4a", "aac", "mp4", "webm"})
 MOST_BYTES = 1_000_000_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MANIFEST = "manifest.jsonl"

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pengi.audio.formats import FolderWalk
 from pengi.data.manifest import SPLITS, Clip, read_manifest, validated
 from pengi.data.recordings import is_there, is_url
-from pengi.data.shards import AUDIO_SUFFIXES, read_shards
+from pengi.data.shards import read_shards
 from pengi.errors import ManifestError
 
 VAL_SHARE = 0.2
@@ -103,11 +104,11 @@ def _folder_rows(root: Path) -> list[dict[str, Any]]:
     """A row for each recording of a folder; its first folder below a split's is the label."""
     if not root.is_dir():
         raise ManifestError(f"no folder at '{root}'")
-    files = sorted(
-        path.relative_to(root)
-        for path in root.rglob("*")
-        if path.suffix.lstrip(".").lower() in AUDIO_SUFFIXES and not any(part.startswith(".") for part in path.parts)
-    )
+    found = list(FolderWalk(root))
+    for item in found:
+        if item.error is not None:
+            raise ManifestError(item.error)
+    files = sorted(Path(item.path).relative_to(root) for item in found)
     if not files:
         raise ManifestError(f"'{root}' holds no recordings; put them into one folder for each label")
     by_split = {path.parts[0] for path in files} <= set(SPLITS)

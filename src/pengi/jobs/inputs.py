@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from pengi.audio.formats import FolderWalk
 from pengi.data.manifest import Clip, validated
 from pengi.data.recordings import is_url
-from pengi.data.shards import AUDIO_SUFFIXES
 from pengi.errors import InputError, ManifestError
 
 STDIN = "-"
@@ -41,9 +41,9 @@ class Listing:
     """The recordings of a job. It may be iterated several times, but for stdin, and looks again each time.
 
     Args:
-        given: a folder, which is searched at any depth for files that are named as audio, hidden ones and linked
-            folders left out; a manifest (``.jsonl``); a file; a pattern as of :mod:`glob`, ``**`` for any depth; ``-``
-            for paths on stdin, one a line.
+        given: a folder, which is searched at any depth as :class:`pengi.audio.formats.FolderWalk` does; a manifest
+            (``.jsonl``); a file; a pattern as of :mod:`glob`, ``**`` for any depth; ``-`` for paths on stdin, one a
+            line.
         shard: part i of n, counted from 1. A recording's part depends on its path inside the folder alone.
         limit: of the recordings of the shard only so many, the first ones.
         stdin: where paths are read, if they are.
@@ -67,6 +67,8 @@ class Listing:
         if limit is not None and limit < 1:
             raise InputError(f"the limit must be at least 1, not {limit}")
         self.given = given
+        self.passed_over = 0
+        """Files of a folder that are no recordings, once it was searched to its end."""
         self._shard = shard
         self._limit = limit
         self._stdin = stdin
@@ -102,12 +104,18 @@ class Listing:
             return _from_lines(self._stdin or sys.stdin.buffer)
         path = Path(self.given)
         if path.is_dir():
-            return _from_folder(self.given)
+            return self._from_folder()
         if self.is_manifest:
             return _from_manifest(path)
         if path.is_file():
             return iter([Input(self.given, path.name)])
         return _from_pattern(self.given)
+
+    def _from_folder(self) -> Iterator[Input]:
+        walk = FolderWalk(self.given)
+        for found in walk:
+            yield Input(found.path, os.path.relpath(found.path, self.given), found.error)
+        self.passed_over = walk.passed_over
 
 
 def _digest(text: str) -> int:
@@ -120,25 +128,6 @@ def _from_lines(stream: IO[bytes]) -> Iterator[Input]:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path.strip():
             yield Input(path, path)
-
-
-def _from_folder(root: str) -> Iterator[Input]:
-    """Depth first, in the order in which the file system lists: sorting would need all names of a folder at once."""
-    waiting = [root]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif entry.name.rpartition(".")[2].lower() in AUDIO_SUFFIXES:
-                        yield Input(entry.path, os.path.relpath(entry.path, root))
-        except OSError as error:
-            sentence = f"the folder '{folder}' cannot be listed: {error.strerror or error}"
-            yield Input(folder, os.path.relpath(folder, root), sentence)
 
 
 def _from_pattern(pattern: str) -> Iterator[Input]:

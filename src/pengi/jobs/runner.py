@@ -55,6 +55,8 @@ class Counts:
     """Rows of the file, those of earlier runs included."""
     failed: int = 0
     """Those of them that say why a recording could not be used."""
+    passed_over: int = 0
+    """Files of the folder that are no recordings."""
 
 
 Load = Callable[[str, str], Pengi]
@@ -104,10 +106,15 @@ def run(
                     counts.written += len(rows)
                     counts.rows, counts.failed = ledger.rows, ledger.failed
                     report(counts)
+        counts.passed_over = listing.passed_over
         if not counts.listed and not listing.is_shard:
-            raise InputError(f"there are no recordings in '{printable(listing.given)}'")
+            raise InputError(f"there are no recordings in '{printable(listing.given)}'" + _passed_over(counts))
         ledger.finish()
         return counts
+
+
+def _passed_over(counts: Counts) -> str:
+    return f"; {counts.passed_over} other files were passed over" if counts.passed_over else ""
 
 
 def _new_items(listing: Listing, ledger: Ledger, counts: Counts, report: Report) -> Iterator[Item]:

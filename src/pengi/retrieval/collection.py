@@ -178,10 +178,12 @@ class Collection:
         listing = recordings_below(Path(folder))
         if not listing.recordings:
             raise InputError(
-                f"'{folder}' holds no recordings; what the index knows of it is kept, in case a disk is not mounted"
+                f"'{folder}' holds no recordings ({listing.passed_over} other files were passed over); "
+                "what the index knows of it is kept, in case a disk is not mounted"
             )
         changes = self._update(listing.recordings, engine, listing.answers_for, progress)
         changes.failed += listing.unreadable
+        changes.passed_over = listing.passed_over
         return changes
 
     def add(

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from pengi.audio.formats import FolderWalk
 from pengi.data.recordings import is_url
-from pengi.data.shards import AUDIO_SUFFIXES
 from pengi.errors import AudioError, InputError, PengiError
 from pengi.retrieval.table import RecordingsTable, Stamp, Window
 
@@ -48,6 +48,8 @@ class Changes:
     removed: int = 0
     windows: int = 0
     """Windows that were heard."""
+    passed_over: int = 0
+    """Files of the folder that are no recordings."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """Paths that could not be used, and why, in a sentence."""
 
@@ -64,6 +66,8 @@ class Listing:
     folder: str
     recordings: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
+    passed_over: int = 0
+    """Files that are no recordings."""
 
     def answers_for(self, path: str) -> bool:
         """Whether a recording that is not listed is truly gone."""
@@ -72,27 +76,19 @@ class Listing:
 
 
 def recordings_below(folder: Path) -> Listing:
-    """Recordings of a folder at any depth, told by their suffix.
-
-    Hidden files and folders are left out; links to folders are not followed.
+    """Recordings of a folder at any depth, as :class:`pengi.audio.formats.FolderWalk` finds them.
 
     Raises:
         InputError: if there is no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder '{folder}'")
-    found: list[str] = []
-    unreadable: list[tuple[str, str]] = []
-
-    def note(error: OSError) -> None:
-        unreadable.append((str(error.filename), f"the folder cannot be read ({error.strerror})"))
-
-    for parent, folders, files in os.walk(folder.resolve(), onerror=note):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix[1:].lower() in AUDIO_SUFFIXES:
-                found.append(os.path.join(parent, name))  # noqa: PTH118
-    return Listing(str(folder.resolve()), tuple(sorted(found)), tuple(unreadable))
+    root = str(folder.resolve())
+    walk = FolderWalk(root)
+    found = list(walk)
+    recordings = sorted(item.path for item in found if item.error is None)
+    unreadable = tuple((item.path, item.error) for item in found if item.error is not None)
+    return Listing(root, tuple(recordings), unreadable, walk.passed_over)
 
 
 @contextmanager

@@ -1,0 +1,78 @@
+"""Which files are recordings: the suffixes of everything that ``decode`` reads, and the walk through a folder.
+
+Only the choice of files in a folder goes by their names. A file that is named explicitly is always opened, and its
+content decides what it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_SOUND = """
+    wav wave bwf rf64 w64 aif aiff aifc au snd caf voc sph nist iff svx sf ircam pvf paf avr
+    flac wv ape tta tak shn dsf mlp thd
+    mp1 mp2 mp3 mpga ogg oga opus spx aac adts m4a m4b m4r wma ac3 eac3 ec3 dts mpc mka weba ra rm oma
+    amr awb 3ga qcp xi
+"""
+_VIDEO = "mp4 m4v mov qt 3gp 3g2 mkv webm ogv avi wmv asf flv mpg mpeg vob ts mts m2ts"
+AUDIO_SUFFIXES = frozenset(f"{_SOUND} {_VIDEO}".split())
+"""Lower case, without the dot."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A recording below a folder, or a subfolder that cannot be listed."""
+
+    path: str
+    error: str | None = None
+    """Why the folder cannot be listed, in a sentence."""
+
+
+class FolderWalk:
+    """The recordings of a folder at any depth, found by their suffix, one at a time in bounded memory.
+
+    Hidden files and folders, linked folders, and named pipes, sockets and devices are left out. The order is that of
+    the file system: sorting would need all names at once.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = os.fspath(folder)
+        self.passed_over = 0
+        """Files that are not hidden and not recordings, as far as the walk has come."""
+
+    def __iter__(self) -> Iterator[Found]:
+        self.passed_over = 0
+        waiting = [self._folder]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.name.startswith("."):
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                        elif has_audio_suffix(entry.name) and _is_regular(entry):
+                            yield Found(entry.path)
+                        elif not entry.is_dir():
+                            self.passed_over += 1
+            except OSError as error:
+                yield Found(folder, f"the folder '{folder}' cannot be listed: {error.strerror or error}")
+
+
+def has_audio_suffix(name: str) -> bool:
+    """Whether a file is named as a recording."""
+    return name.rpartition(".")[2].lower() in AUDIO_SUFFIXES
+
+
+def passed_over_note(count: int, folder: str | os.PathLike[str]) -> str:
+    """The sentence that says how many files of a folder were not read."""
+    files = "1 file" if count == 1 else f"{count} files"
+    return f"{files} in '{os.fspath(folder)}' passed over: not named as audio or video (.wav, .mp3, .mp4, ...)"
+
+
+def _is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file; a link to nothing counts, so that reading it says what is missing."""
+    return entry.is_file() or not os.path.exists(entry.path)  # noqa: PTH110 - a Path for each of a million names is slow
