@@ -141,6 +141,26 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
         partial.replace(folder / name)
 
 
+def model_folder(name_or_path: str | Path) -> Path:
+    """The folder of a model: a path to a checkpoint, or a name that `pengi models` lists.
+
+    Raises:
+        CheckpointError: if there is no folder at a path, or the name is that of a part that models are built from.
+        WeightsError: for an unknown name, and a published model that is not on this machine.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return folder
+    if len(folder.parts) > 1:
+        raise CheckpointError(f"no model folder at '{folder}'")
+    name = str(name_or_path)
+    if name in weights.part_names():
+        raise CheckpointError(
+            f"'{name}' is a part that models are built from, not a model; models are {', '.join(weights.model_names())}"
+        )
+    return weights.resolve(name)
+
+
 def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool = False) -> PengiModel:
     """Read a checkpoint folder.
 
@@ -218,11 +238,9 @@ def model_hash(name_or_path: str | Path) -> str:
 
     Raises:
         WeightsError: for a name that cannot be found.
-        CheckpointError: if a file is missing.
+        CheckpointError: if it is no model, or a file is missing.
     """
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        folder = weights.resolve(str(name_or_path))
+    folder = model_folder(name_or_path)
     digest = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         try:

@@ -29,7 +29,7 @@ from pengi.audio.augment import rms_db
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import sliding
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
-from pengi.errors import CheckpointError, ConfigError, InputError, PengiError
+from pengi.errors import ConfigError, InputError, PengiError
 from pengi.model import Masked, PengiModel, join, limit_tokens
 from pengi.reference import ReferenceQuirks
 from pengi.results import (
@@ -57,7 +57,8 @@ ROWS = 16  # prefixes in one call of the language model
 WINDOWS = 16  # windows in one call of an audio encoder
 SILENCE_DB = -75.0  # dBFS RMS; below it there is nothing to hear, and nothing is asked
 SILENCE = "silence"
-EVENT_FLOOR = 0.1  # events less probable than this are not reported, but the most probable one always is
+MIN_EVENT_CONFIDENCE = 0.1  # events less probable than this are not reported, except the most probable one,
+MIN_TOP_EVENT_CONFIDENCE = 0.005  # which is not reported either if it would be shown as 0 %
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 WINDOW_S, HOP_S = 5.0, 5.0
 NO_QUIRKS = ReferenceQuirks()
@@ -120,12 +121,7 @@ class Pengi:
             CheckpointError, ConfigError, WeightsError: if the model cannot be loaded; one sentence says why.
         """
         chosen = _device(device)
-        folder = Path(name_or_path)
-        if not folder.is_dir():
-            if len(folder.parts) > 1:
-                raise CheckpointError(f"no model folder at '{folder}'")
-            folder = weights.resolve(str(name_or_path))
-        return cls(checkpoint.load(folder), str(name_or_path), chosen, quirks)
+        return cls(checkpoint.load(checkpoint.model_folder(name_or_path)), str(name_or_path), chosen, quirks)
 
     def describe(
         self,
@@ -381,17 +377,60 @@ class Pengi:
         Raises:
             InputError: for a window or hop that is not positive or leaves gaps.
         """
+        self._check_windows(window_s, hop_s)
+
+        def one(source: AudioSource) -> Timeline:
+            segments = tuple(self.segments(source, window_s=window_s, hop_s=hop_s, progress=progress))
+            return Timeline(segments, segments[-1].end_s)
+
+        return _map(audio, one, on_error)
+
+    def segments(
+        self,
+        audio: AudioSource,
+        *,
+        window_s: float = WINDOW_S,
+        hop_s: float = HOP_S,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Segment]:
+        """The segments of :meth:`timeline` of one recording, each as soon as the next one begins.
+
+        Args:
+            audio: one recording.
+            window_s: see :meth:`timeline`.
+            hop_s: see :meth:`timeline`.
+            progress: see :meth:`timeline`.
+
+        Raises:
+            InputError: for a window or hop that is not positive or leaves gaps.
+            AudioError: if the recording cannot be read, while iterating: the segments before the damage come first.
+        """
+        self._check_windows(window_s, hop_s)
+        rate = self._rate
+        last: Segment | None = None
+        windows = sliding(stream(audio, rate), round(window_s * rate), round(hop_s * rate))
+        for batch in _batched(windows, WINDOWS):
+            for (start, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
+                # Samples are added, not seconds: the end of one window is then the start of the next to the last digit.
+                start_s, end_s = start / rate, (start + len(window_S)) / rate
+                if last is not None and len(window_S) < SHORTEST_SEGMENT_S * rate:
+                    last = replace(last, end_s=end_s)
+                    continue
+                finished, last = _joined(last, Segment(start_s, end_s, text, confidence))
+                if finished is not None:
+                    yield finished
+            if progress is not None:
+                progress((batch[-1][0] + len(batch[-1][1])) / rate)
+        if last is not None:
+            yield last
+
+    def _check_windows(self, window_s: float, hop_s: float) -> None:
         if not 0 < hop_s <= window_s:
             raise InputError(f"hop ({hop_s} s) must be positive and no longer than window ({window_s} s)")
         if window_s > self._window_s:
             raise InputError(
                 f"window ({window_s} s) is longer than the {self._window_s:g} s that '{self.name}' hears at once"
             )
-
-        def one(source: AudioSource) -> Timeline:
-            return self._timeline(source, window_s, hop_s, progress)
-
-        return _map(audio, one, on_error)
 
     @cached_property
     def _matcher(self) -> TextEncoder:
@@ -614,25 +653,6 @@ class Pengi:
             for text, row in zip(texts, cosine_BL, strict=True)
         ]
 
-    def _timeline(
-        self, source: AudioSource, window_s: float, hop_s: float, progress: Callable[[float], None] | None
-    ) -> Timeline:
-        segments: list[Segment] = []
-        end_s = 0.0
-        rate = self._rate
-        windows = sliding(stream(source, rate), round(window_s * rate), round(hop_s * rate))
-        for batch in _batched(windows, WINDOWS):
-            for (start, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
-                # Samples are added, not seconds: the end of one window is then the start of the next to the last digit.
-                start_s, end_s = start / rate, (start + len(window_S)) / rate
-                if segments and len(window_S) < SHORTEST_SEGMENT_S * rate:
-                    segments[-1] = replace(segments[-1], end_s=end_s)
-                    continue
-                _append(segments, Segment(start_s, end_s, text, confidence))
-            if progress is not None:
-                progress(end_s)
-        return Timeline(tuple(segments), end_s)
-
     @torch.inference_mode()
     def _name(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[str, float]]:
         """The events heard in each window, with their confidence; silent windows are not asked about."""
@@ -741,8 +761,12 @@ def _events(texts: Sequence[_Written]) -> tuple[Event, ...]:
             spellings[name][label] += written.probability
     probability = {max(forms, key=lambda form: forms[form]): sum(forms.values()) for forms in spellings.values()}
     ranked = sorted(probability.items(), key=lambda item: -item[1])
-    kept = [item for place, item in enumerate(ranked) if place == 0 or item[1] >= EVENT_FLOOR]
-    return tuple(Event(label, min(1.0, value)) for label, value in kept)
+    thresholds = [MIN_TOP_EVENT_CONFIDENCE, *[MIN_EVENT_CONFIDENCE] * len(ranked)]
+    return tuple(
+        Event(label, min(1.0, value))
+        for (label, value), threshold in zip(ranked, thresholds, strict=False)
+        if value >= threshold
+    )
 
 
 def _checked_labels(labels: Sequence[str], method: str, top: int | None) -> list[str]:
@@ -765,14 +789,16 @@ def _ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classificat
     return Classification(method, tuple(LabelScore(labels[index], float(share_L[index])) for index in order))
 
 
-def _append(segments: list[Segment], new: Segment) -> None:
-    """Add a segment, or lengthen the last one if the same is heard; where windows overlap the later one wins."""
-    if segments and segments[-1].end_s > new.start_s:
-        segments[-1] = replace(segments[-1], end_s=new.start_s)
-    if segments and segments[-1].text == new.text:
-        last = segments[-1]
-        spans = (last.end_s - last.start_s, new.end_s - new.start_s)
-        confidence = (last.confidence * spans[0] + new.confidence * spans[1]) / max(sum(spans), 1e-9)
-        segments[-1] = Segment(last.start_s, new.end_s, last.text, confidence)
-    else:
-        segments.append(new)
+def _joined(last: Segment | None, new: Segment) -> tuple[Segment | None, Segment]:
+    """The segment that ends where the next one begins, if the two differ, and the one that may still become longer.
+
+    Where windows overlap the later one wins.
+    """
+    if last is None:
+        return None, new
+    last = replace(last, end_s=min(last.end_s, new.start_s))
+    if last.text != new.text:
+        return last, new
+    spans = (last.end_s - last.start_s, new.end_s - new.start_s)
+    confidence = (last.confidence * spans[0] + new.confidence * spans[1]) / max(sum(spans), 1e-9)
+    return None, Segment(last.start_s, new.end_s, last.text, confidence)

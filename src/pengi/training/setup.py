@@ -30,7 +30,7 @@ from pengi.data.sources import Source, manifest_of, read_mixture
 from pengi.data.tasks import COMPOSED_DOMAIN, PairMaker, check_kinds, labels_of, plain_labels
 from pengi.data.tolerance import Tolerance
 from pengi.encoders.yamnet import YamnetTagger
-from pengi.errors import CheckpointError, ConfigError, ManifestError, no_such
+from pengi.errors import ConfigError, ManifestError, no_such
 from pengi.mapper import WordsMapper
 from pengi.model import AudioBranch, PengiModel
 from pengi.progress import track
@@ -185,12 +185,7 @@ def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32)
         CheckpointError, WeightsError: if there is no such model.
         ConfigError: for adapters of another kind than those the model has already, or audio branches that do not fit.
     """
-    folder = Path(config.checkpoint)
-    if not folder.is_dir():
-        if len(folder.parts) > 1:
-            raise CheckpointError(f"no model folder at '{folder}'")
-        folder = weights.resolve(config.checkpoint)
-    model = checkpoint.load(folder, dtype, to_train=True)
+    model = checkpoint.load(checkpoint.model_folder(config.checkpoint), dtype, to_train=True)
     checkpoint.add_audio(model, config.audio)
     lora = _joined_lora(model.config.language_model.lora, config)
     if lora is not None and model.config.language_model.lora is None:

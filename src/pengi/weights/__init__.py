@@ -41,6 +41,8 @@ __all__ = [
     "cached",
     "entries",
     "is_published",
+    "model_names",
+    "part_names",
     "provenance",
     "pull",
     "pull_published",
@@ -269,6 +271,16 @@ def cached(name: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def model_names() -> list[str]:
+    """Names of the models that can be loaded: those in the package, then published ones."""
+    return [*_packaged(), *(model.name for model in _PUBLISHED)]
+
+
+def part_names() -> list[str]:
+    """Names of the frozen parts that models are built from."""
+    return [part.name for part in _KNOWN]
+
+
 def is_published(name: str) -> bool:
     """Whether the name is that of a model that :func:`pull_published` fetches."""
     return _published(name) is not None
@@ -366,7 +378,7 @@ def _known(name: str) -> Weights:
     for weights in _KNOWN:
         if weights.name == name:
             return weights
-    names = [*(part.name for part in _KNOWN), *(model.name for model in _PUBLISHED), *_packaged()]
+    names = [*part_names(), *model_names()]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(names))}."
     raise WeightsError(f"there is no model named '{name}'; {hint}")
