@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,27 +13,28 @@ from typer.testing import CliRunner
 from pengi.audio.decode import load
 from pengi.cli import app, session
 from pengi.errors import InputError, PengiError
-from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
+from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment
 
 DIM = 4
 
 
 class FakeEngine:
-    """The interface of :class:`pengi.engine.Pengi` over lists of paths; ``calls`` holds what it was called with."""
+    """The interface of :class:`pengi.engine.Pengi` over lists of recordings; ``calls`` holds what it was called with,
+    and what was on stdout between two segments of a timeline."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def describe(self, audio: Sequence[Path], *, options: Any = None, on_error: str = "raise") -> list[Any]:
+    def describe(self, audio: Sequence[Any], *, options: Any = None, on_error: str = "raise") -> list[Any]:
         self.calls.append({"audio": list(audio), "options": options})
         return self._each(audio, lambda s: Description("A tone rings [loudly].", (Event("tone", 0.75),), s))
 
-    def ask(self, audio: Sequence[Path], question: str, *, options: Any = None, on_error: str = "raise") -> list[Any]:
+    def ask(self, audio: Sequence[Any], question: str, *, options: Any = None, on_error: str = "raise") -> list[Any]:
         self.calls.append({"audio": list(audio), "options": options})
         return self._each(audio, lambda s: Answer(question, "a tone", 0.5))
 
     def classify(
-        self, audio: Sequence[Path], labels: Sequence[str], *, method: str = "likelihood", prompt: str | None = None,
+        self, audio: Sequence[Any], labels: Sequence[str], *, method: str = "likelihood", prompt: str | None = None,
         top: int | None = None, on_error: str = "raise",
     ) -> list[Any]:  # fmt: skip
         self.calls.append({"audio": list(audio), "labels": list(labels), "method": method, "prompt": prompt})
@@ -43,22 +44,26 @@ class FakeEngine:
         scores = tuple(LabelScore(label, share) for label in labels[:top])
         return self._each(audio, lambda s: Classification(method=method, scores=scores, text=None))
 
-    def embed(self, audio: Sequence[Path], *, on_error: str = "raise") -> list[Any]:
+    def embed(self, audio: Sequence[Any], *, on_error: str = "raise") -> list[Any]:
         self.calls.append({"audio": list(audio)})
         return self._each(audio, lambda s: np.full(DIM, s, dtype=np.float32))
 
-    def timeline(
-        self, audio: Sequence[Path], *, window_s: float = 10.0, hop_s: float = 5.0, on_error: str = "raise"
-    ) -> list[Any]:
-        self.calls.append({"audio": list(audio), "window_s": window_s, "hop_s": hop_s})
-        segments = (Segment(0.0, 65.0, "A tone rings.", 0.5), Segment(65.0, 3725.0, "Silence.", 0.25))
-        return self._each(audio, lambda s: Timeline(segments=segments, duration_s=s))
+    def segments(
+        self, audio: Any, *, window_s: float = 10.0, hop_s: float = 5.0, progress: Callable[[float], None]
+    ) -> Iterator[Segment]:
+        self.calls.append({"audio": audio, "window_s": window_s, "hop_s": hop_s})
+        load(audio, 16_000)
+        progress(65.0)
+        yield Segment(0.0, 65.0, "A tone rings.", 0.5)
+        self.calls.append({"shown": cast("Any", sys.stdout).buffer.getvalue().decode()})
+        progress(3725.0)
+        yield Segment(65.0, 3725.0, "Silence.", 0.001)
 
     @staticmethod
-    def _each(audio: Sequence[Path], result: Callable[[float], Any]) -> list[Any]:
-        def one(path: Path) -> Any:
+    def _each(audio: Sequence[Any], result: Callable[[float], Any]) -> list[Any]:
+        def one(source: Any) -> Any:
             try:
-                return result(len(load(path, 16_000)) / 16_000)
+                return result(len(load(source, 16_000)) / 16_000)
             except PengiError as error:
                 return error
 
@@ -85,4 +90,4 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 def pengi(engine: FakeEngine) -> Callable[..., Any]:
     """Run a command line in this process; the result has ``stdout``, ``stderr`` and ``exit_code``."""
     runner = CliRunner()
-    return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+    return lambda *arguments, stdin=None: runner.invoke(app, [str(argument) for argument in arguments], input=stdin)

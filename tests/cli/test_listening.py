@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from pengi.cli.session import FILES_PER_CALL, chunks, clock
+from pengi.cli import console
+from pengi.cli.session import FILES_PER_CALL, chunks, clock, percent
 
 BAD = ("missing", "empty", "truncated", "text")
 
@@ -172,10 +177,50 @@ def test_a_usage_error_has_exit_code_2(pengi: Callable[..., Any], arguments: lis
 
 def test_timeline_prints_times(pengi: Callable[..., Any], engine: Any, tone: Path) -> None:
     result = pengi("timeline", tone, "--window", 4, "--hop", 2)
-    assert result.stdout.splitlines()[0].split() == ["00:00", "-", "01:05", "A", "tone", "rings.", "50%"]
-    assert result.stdout.splitlines()[1].startswith("01:05 - 1:02:05")
+    assert result.stdout == "00:00 - 01:05   50%  A tone rings.\n01:05 - 1:02:05   <1%  Silence.\n"
     assert (engine.calls[0]["window_s"], engine.calls[0]["hop_s"]) == (4.0, 2.0)
-    assert json.loads(pengi("timeline", tone, "--json").stdout)["segments"][0]["end_s"] == 65.0
+    found = json.loads(pengi("timeline", tone, "--json").stdout)
+    assert found["segments"][0]["end_s"] == 65.0
+    assert (found["input"], found["duration_s"]) == (str(tone), 3725.0)
+
+
+def test_rows_of_a_timeline_are_printed_before_the_recording_is_read_to_its_end(
+    pengi: Callable[..., Any], engine: Any, tone: Path
+) -> None:
+    pengi("timeline", tone)
+    assert engine.calls[1]["shown"] == "00:00 - 01:05   50%  A tone rings.\n"
+
+
+def test_timelines_of_several_recordings_have_a_header_each_and_one_json_list(
+    pengi: Callable[..., Any], tone: Path, bad_files: dict[str, Path]
+) -> None:
+    result = pengi("timeline", tone, bad_files["text"], tone)
+    assert result.exit_code == 2
+    assert [line for line in result.stdout.splitlines() if line.endswith(".wav")] == [str(tone)] * 2
+    assert str(bad_files["text"]) in result.stderr
+    found = json.loads(pengi("timeline", tone, bad_files["text"], tone, "--json").stdout)
+    assert [list(entry) for entry in found] == [
+        ["input", "segments", "duration_s"],
+        ["input", "error"],
+        ["input", "segments", "duration_s"],
+    ]
+
+
+def test_what_rounds_to_0_percent_is_less_than_1_percent() -> None:
+    assert [percent(share) for share in (0.0, 0.0004, 0.005, 0.5, 1.0)] == ["0%", "<1%", "0%", "50%", "100%"]
+    assert [percent(share, digits=1) for share in (0.0004, 0.0006, 0.5)] == ["<0.1%", "0.1%", "50.0%"]
+
+
+@pytest.mark.parametrize(("total_s", "shown"), [(1800.0, "47%"), (None, "14:10")])
+def test_a_long_recording_shows_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, total_s: float | None, shown: str
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "stderr", lambda: Console(file=screen, force_terminal=True, width=80))
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+    with console.percentage("Reading") as waiting:
+        waiting.reach(850.0, total_s, clock(850.0, tenths=False))
+    assert shown in screen.getvalue()
 
 
 @pytest.mark.parametrize(

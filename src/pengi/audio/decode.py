@@ -23,6 +23,7 @@ import soxr
 from numpy.typing import NDArray
 
 from pengi.audio import containers
+from pengi.audio.formats import address_error
 from pengi.audio.readers import ArrayReader, AvReader, Reader, SoundFileReader, UnreadableError
 from pengi.errors import AudioError, InputError
 
@@ -74,6 +75,17 @@ def probe(source: AudioSource) -> AudioInfo:
         if not duration_s:
             raise _no_samples(name)
         return AudioInfo(duration_s, reader.sample_rate, reader.channels, reader.format)
+
+
+def stated_duration(source: AudioSource) -> float | None:
+    """Length of a recording in seconds as its headers state it, None where only decoding tells.
+
+    Raises:
+        AudioError: if the recording cannot be opened, is not audio, is cut off or is beyond the limits.
+        InputError: if ``source`` is of no type that could hold audio.
+    """
+    with _open(source, describe_source(source)) as reader:
+        return reader.stated_duration_s
 
 
 def load(
@@ -199,7 +211,7 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
-        raise AudioError(f"there is no file '{name}'") from error
+        raise AudioError(address_error(name) or f"there is no file '{name}'") from error
     except IsADirectoryError as error:
         raise AudioError(f"'{name}' is a folder, not a recording") from error
     except PermissionError as error:

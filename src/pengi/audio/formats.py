@@ -7,6 +7,7 @@ content decides what it is.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ _SOUND = """
 _VIDEO = "mp4 m4v mov qt 3gp 3g2 mkv webm ogv avi wmv asf flv mpg mpeg vob ts mts m2ts"
 AUDIO_SUFFIXES = frozenset(f"{_SOUND} {_VIDEO}".split())
 """Lower case, without the dot."""
+# One slash is what pathlib leaves of two; one letter before the colon is a drive of Windows.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}([^/].*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ def passed_over_note(count: int, folder: str | os.PathLike[str]) -> str:
     """The sentence that says how many files of a folder were not read."""
     files = "1 file" if count == 1 else f"{count} files"
     return f"{files} in '{os.fspath(folder)}' passed over: not named as audio or video (.wav, .mp3, .mp4, ...)"
+
+
+def address_error(name: str) -> str | None:
+    """The sentence for a name that is no file or folder but an address, such as one of http, ftp or s3."""
+    found = _ADDRESS.fullmatch(name)
+    return f"addresses are not fetched; download '{found[1]}://{found[2]}' first" if found else None
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec
 
@@ -23,7 +23,7 @@ from rich.text import Text
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
@@ -118,9 +118,9 @@ class Waiting:
     def advance(self, count: int) -> None:
         self._bar.advance(self._task, count)
 
-    def reach(self, done: int, total: int) -> None:
-        """Set the bar, where the total is only known on the way."""
-        self._bar.update(self._task, completed=done, total=total)
+    def reach(self, done: float, total: float | None, text: str = "") -> None:
+        """Set the bar, where the total is only known on the way or not at all; ``text`` stands behind it."""
+        self._bar.update(self._task, completed=done, total=total, text=text)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
@@ -135,21 +135,38 @@ class Waiting:
 @contextmanager
 def progress(doing: str, total: int | None = None) -> Iterator[Waiting]:
     """A bar (a spinner without ``total``) on stderr for as long as it takes; nothing where stderr is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TimeElapsedColumn
 
     columns = [BarColumn(), MofNCompleteColumn()] if total is not None else [SpinnerColumn()]
+    with _bar(doing, total, [*columns, TimeElapsedColumn()]) as waiting:
+        yield waiting
+
+
+@contextmanager
+def percentage(doing: str) -> Iterator[Waiting]:
+    """A bar with a percentage and the text that :meth:`Waiting.reach` is given; the text alone without a total."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+
+    columns = [BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}", markup=False)]
+    with _bar(doing, None, columns) as waiting:
+        yield waiting
+
+
+@contextmanager
+def _bar(doing: str, total: int | None, columns: Sequence[ProgressColumn]) -> Iterator[Waiting]:
+    from rich.progress import Progress, TextColumn
+
     # Redirecting stdout would send results to the bar's stream, stderr.
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         *columns,
-        TimeElapsedColumn(),
         console=stderr(),
         transient=True,
         redirect_stdout=False,
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        yield Waiting(bar, bar.add_task(doing, total=total))
+        yield Waiting(bar, bar.add_task(doing, total=total, text=""))
 
 
 def stderr() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,9 @@ from rich.text import Text
 
 from pengi.cli.console import guarded, progress, say, say_error, say_json
 from pengi.cli.files import check_target, written_whole
+from pengi.cli.inputs import Recording, read_arguments
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Files, Json, Model
-from pengi.cli.session import FILES_PER_CALL, chunks, finish, load_model, sentence_about
+from pengi.cli.session import FILES_PER_CALL, chunks, finish, load_model, outcomes_of, sentence_about
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
@@ -36,46 +38,48 @@ def embed(
     Files that cannot be read are left out of the arrays.
     """
     check_target(out, _SUFFIX)
-    vectors, kept, errors = _embed_all(load_model(model, device), files)
-    for file, error in errors:
-        say_error(sentence_about(file, error))
+    recordings = read_arguments(files).items
+    vectors, kept, errors = _embed_all(load_model(model, device), recordings)
+    for name, error in errors:
+        say_error(sentence_about(name, error))
     if kept:
         _write(out, vectors, kept)
     if json:
         say_json(
             {
                 "out": str(out) if kept else None,
-                "files": [str(file) for file in kept],
+                "files": kept,
                 "dim": len(vectors[0]) if kept else None,
-                "errors": [{"input": str(file), "error": str(error)} for file, error in errors],
+                "errors": [{"input": name, "error": str(error)} for name, error in errors],
             }
         )
     elif kept:
         say(Text(f"{out}: {len(kept)} x {len(vectors[0])}"))
-    finish(len(errors), len(files))
+    finish(len(errors), len(recordings))
 
 
 def _embed_all(
-    engine: Pengi, files: list[Path]
-) -> tuple[list[np.ndarray[Any, Any]], list[Path], list[tuple[Path, PengiError]]]:
-    """Vectors, the files they are of, and the errors of the other files."""
+    engine: Pengi, recordings: Sequence[Recording]
+) -> tuple[list[np.ndarray[Any, Any]], list[str], list[tuple[str, PengiError]]]:
+    """Vectors, the names of the recordings they are of, and the errors of the others."""
     vectors: list[np.ndarray[Any, Any]] = []
-    kept: list[Path] = []
-    errors: list[tuple[Path, PengiError]] = []
-    with progress("Listening", len(files)) as waiting:
-        for part in chunks(files, FILES_PER_CALL):
-            for file, outcome in zip(part, engine.embed(list(part), on_error="return"), strict=True):
+    kept: list[str] = []
+    errors: list[tuple[str, PengiError]] = []
+    with progress("Reading", len(recordings)) as waiting:
+        for part in chunks(recordings, FILES_PER_CALL):
+            outcomes = outcomes_of(part, lambda sources: engine.embed(sources, on_error="return"))
+            for recording, outcome in zip(part, outcomes, strict=True):
                 if isinstance(outcome, PengiError):
-                    errors.append((file, outcome))
+                    errors.append((recording.name, outcome))
                 else:
                     vectors.append(outcome)
-                    kept.append(file)
+                    kept.append(recording.name)
             waiting.advance(len(part))
     return vectors, kept, errors
 
 
-def _write(out: Path, vectors: list[np.ndarray[Any, Any]], files: list[Path]) -> None:
+def _write(out: Path, vectors: list[np.ndarray[Any, Any]], files: list[str]) -> None:
     import numpy as np
 
     with written_whole(out) as partial:
-        np.savez(partial, embeddings=np.stack(vectors), files=np.array([str(file) for file in files]))
+        np.savez(partial, embeddings=np.stack(vectors), files=np.array(files))

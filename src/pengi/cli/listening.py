@@ -10,14 +10,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli.console import guarded, say
+from pengi.cli.console import guarded, percentage, say
+from pengi.cli.inputs import Recording, read_arguments
 from pengi.cli.options import (
     AUTO,
     DEFAULT_MODEL,
     Beams,
     Debug,
     Device,
-    File,
     Files,
     Json,
     MaxTokens,
@@ -27,11 +27,12 @@ from pengi.cli.options import (
     TopP,
     read_label_lines,
 )
-from pengi.cli.session import clock, decode_options, load_model, over_files
-from pengi.errors import InputError
+from pengi.cli.session import Report, clock, decode_options, load_model, over_files, percent
+from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
-    from pengi.results import Answer, Classification, Description, Timeline
+    from pengi.engine import Pengi
+    from pengi.results import Answer, Classification, Description, Segment, Timeline
 
 _BAR_COLUMNS = 20
 
@@ -51,16 +52,25 @@ def describe(
 ) -> None:
     """Say in a sentence or two what is heard, and name the sound events."""
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    recordings = read_arguments(files)
     engine = load_model(model, device)
     over_files(
-        files, lambda part: engine.describe(part, options=options, on_error="return"), _show_description, as_json=json
+        recordings,
+        lambda part: engine.describe(part, options=options, on_error="return"),
+        _show_description,
+        as_json=json,
     )
 
 
 @guarded
 def ask(
-    file: File,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In plain words.", show_default=False)],
+    files: Files,
+    question: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUESTION", help="What to ask, in plain words and in quotes; the last argument.", show_default=False
+        ),
+    ],
     model: Model = DEFAULT_MODEL,
     beams: Beams = None,
     max_tokens: MaxTokens = None,
@@ -71,13 +81,19 @@ def ask(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Answer a question about a recording."""
+    """Answer a question about each recording."""
     if not question.strip():
         raise InputError('the question is empty; write one, such as "What instrument is playing?"')
+    if Path(question).exists():
+        raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    recordings = read_arguments(files)
     engine = load_model(model, device)
     over_files(
-        [file], lambda part: engine.ask(part, question, options=options, on_error="return"), _show_answer, as_json=json
+        recordings,
+        lambda part: engine.ask(part, question, options=options, on_error="return"),
+        _show_answer,
+        as_json=json,
     )
 
 
@@ -106,9 +122,10 @@ def classify(
 ) -> None:
     """Choose among labels of your own."""
     choices = chosen_labels(labels, labels_file)
+    recordings = read_arguments(files)
     engine = load_model(model, device)
     over_files(
-        files,
+        recordings,
         lambda part: engine.classify(part, choices, method=method, top=top, on_error="return"),
         _show_classification,
         as_json=json,
@@ -117,7 +134,7 @@ def classify(
 
 @guarded
 def timeline(
-    file: File,
+    files: Files,
     window: Annotated[
         float | None, typer.Option(metavar="S", help="Length of a window, in seconds.", show_default=False)
     ] = None,
@@ -129,14 +146,21 @@ def timeline(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Say what happens when, in a recording of any length."""
+    """Say what happens when, in recordings of any length. Rows appear while a recording is read."""
     given = {"window_s": window, "hop_s": hop}
     for name, seconds in (("--window", window), ("--hop", hop)):
         if seconds is not None and not seconds > 0:
             raise InputError(f"{name} must be more than 0 seconds, not {seconds:g}")
     chosen: dict[str, Any] = {name: seconds for name, seconds in given.items() if seconds is not None}
+    recordings = read_arguments(files)
     engine = load_model(model, device)
-    over_files([file], lambda part: engine.timeline(part, **chosen, on_error="return"), _show_timeline, as_json=json)
+    report = Report(recordings, as_json=json)
+    for recording in recordings.items:
+        try:
+            report.result(recording.name, _read_timeline(engine, recording, chosen, report, show=not json))
+        except PengiError as error:
+            report.error(recording.name, error)
+    report.close()
 
 
 def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
@@ -163,7 +187,7 @@ def _show_description(description: Description) -> None:
 
 
 def _show_answer(answer: Answer) -> None:
-    say(Text.assemble(answer.text, (f"  ({answer.confidence:.0%})", "dim")))
+    say(Text.assemble(answer.text, (f"  ({percent(answer.confidence)})", "dim")))
 
 
 def _show_classification(classification: Classification) -> None:
@@ -172,16 +196,44 @@ def _show_classification(classification: Classification) -> None:
     say(_scores([(score.label, score.probability) for score in classification.scores]))
 
 
-def _show_timeline(timeline: Timeline) -> None:
-    whole = all(float(bound).is_integer() for part in timeline.segments for bound in (part.start_s, part.end_s))
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("time", style="bold", no_wrap=True)
-    table.add_column("what is heard")
-    table.add_column("confidence", justify="right", style="dim")
-    for part in timeline.segments:
-        time = f"{clock(part.start_s, tenths=not whole)} - {clock(part.end_s, tenths=not whole)}"
-        table.add_row(time, Text(part.text), f"{part.confidence:.0%}")
-    say(table)
+def _read_timeline(
+    engine: Pengi, recording: Recording, chosen: dict[str, float], report: Report, *, show: bool
+) -> Timeline:
+    """A timeline, with a percentage on stderr on the way; its rows are printed as they come if ``show``.
+
+    Raises:
+        PengiError: if the recording cannot be read; the rows before the damage are printed.
+    """
+    from pengi.audio.decode import stated_duration
+    from pengi.results import Timeline
+
+    if recording.error is not None:
+        raise recording.error
+    # Standard input can be read once only, and not to see how long it is.
+    total_s = stated_duration(recording.source) if isinstance(recording.source, str) else None
+    of_total = f" of {clock(total_s, tenths=False)}" if total_s else ""
+    whole = all(float(length).is_integer() for length in chosen.values())
+    segments: list[Segment] = []
+    with percentage("Reading") as waiting:
+
+        def reached(done_s: float) -> None:
+            waiting.reach(done_s, total_s, clock(done_s, tenths=False) + of_total)
+
+        for segment in engine.segments(recording.source, **chosen, progress=reached):
+            if show:
+                with waiting.hidden():
+                    if not segments:
+                        report.heading(recording.name)
+                    say(_row(segment, tenths=not whole))
+            segments.append(segment)
+    return Timeline(tuple(segments), segments[-1].end_s)
+
+
+def _row(segment: Segment, *, tenths: bool) -> Text:
+    """A segment as a line; times have tenths of a second where they need them."""
+    tenths = tenths or not (segment.start_s.is_integer() and segment.end_s.is_integer())
+    time = f"{clock(segment.start_s, tenths=tenths)} - {clock(segment.end_s, tenths=tenths)}"
+    return Text.assemble((f"{time:<13}", "bold"), (f"  {percent(segment.confidence):>4}", "dim"), f"  {segment.text}")
 
 
 def _scores(scores: Sequence[tuple[str, float]]) -> Table:
@@ -190,5 +242,5 @@ def _scores(scores: Sequence[tuple[str, float]]) -> Table:
     table.add_column("percent", justify="right")
     table.add_column("bar", style="cyan")
     for label, score in scores:
-        table.add_row(Text(label), f"{score:.1%}", "█" * round(score * _BAR_COLUMNS))
+        table.add_row(Text(label), percent(score, digits=1), "█" * round(score * _BAR_COLUMNS))
     return table

@@ -16,12 +16,12 @@ DEFAULT_MODEL = "pengi-mini"
 AUTO = "auto"
 
 Files = Annotated[
-    list[Path],
-    typer.Argument(metavar="FILE...", help=f"Recordings: {_FORMATS}.", show_default=False),
-]
-File = Annotated[
-    Path,
-    typer.Argument(metavar="FILE", help=f"A recording: {_FORMATS}.", show_default=False),
+    list[str],
+    typer.Argument(
+        metavar="FILE",
+        help=f"Recordings ({_FORMATS}), folders of them at any depth, or - for one recording on standard input.",
+        show_default=False,
+    ),
 ]
 
 Model = Annotated[

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pengi.audio.formats import passed_over_note
 from pengi.cli.console import EXIT_USER, announced, guarded, progress, say, say_error, say_json, say_note
+from pengi.cli.inputs import source_of
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model
 from pengi.cli.session import clock, load_model
 
@@ -60,7 +61,8 @@ def search(
         str | None, typer.Argument(metavar="[QUERY]", help="What to find, in plain words.", show_default=False)
     ] = None,
     like: Annotated[
-        Path | None, typer.Option("--like", metavar="FILE", help="A recording that hits should sound like.")
+        str | None,
+        typer.Option("--like", metavar="FILE", help="A recording that hits should sound like; - is standard input."),
     ] = None,
     where: Annotated[
         str | None,
@@ -80,7 +82,8 @@ def search(
 
     with announced("Searching"):
         collection = Collection.open(path, device=device)
-        hits = collection.search(query, like, where, limit, cast("Mode", mode))
+        recording = None if like is None else source_of(like)
+        hits = collection.search(query, recording, where, limit, cast("Mode", mode))
     if json:
         say_json([hit.to_dict() for hit in hits])
     elif hits:

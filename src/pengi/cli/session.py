@@ -1,16 +1,16 @@
-"""A loaded model and a list of files: what every command that listens to recordings does with them."""
+"""A loaded model and recordings: what every command that reads recordings does with them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import typer
 from rich.text import Text
 
 from pengi.cli.console import EXIT_USER, announced, progress, say, say_error, say_json
+from pengi.cli.inputs import STDIN, Recording, Recordings, Source
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
@@ -62,48 +62,87 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
+class Report:
+    """What a command says about each of its recordings: results on stdout, errors on stderr, JSON at the end.
+
+    JSON is one object for one file and one list, in the order of the files, for many; an entry is the result with the
+    file's name as ``input``, or ``{"input": ..., "error": ...}``. Every error is a sentence on stderr as well.
+    """
+
+    def __init__(self, recordings: Recordings, *, as_json: bool) -> None:
+        self._recordings = recordings
+        self._as_json = as_json
+        self._entries: list[dict[str, Any]] = []
+        self._failed = 0
+
+    def heading(self, name: str) -> None:
+        """Print the name of a recording above its results, where there are several."""
+        if self._recordings.many and not self._as_json:
+            say(Text(name, style="bold"))
+
+    def result(self, name: str, result: Result) -> None:
+        """Keep a result for JSON."""
+        if self._as_json:
+            self._entries.append({"input": name, **result.to_dict()})
+
+    def error(self, name: str, error: PengiError) -> None:
+        """Print an error, and keep it for JSON."""
+        self._failed += 1
+        say_error(sentence_about(name, error))
+        if self._as_json:
+            self._entries.append({"input": name, "error": str(error)})
+
+    def close(self) -> None:
+        """Print JSON if asked for.
+
+        Raises:
+            typer.Exit: with code 2 if any recording failed.
+        """
+        if self._as_json:
+            say_json(self._entries if self._recordings.many else self._entries[0])
+        finish(self._failed, len(self._recordings.items))
+
+
 def over_files(
-    files: Sequence[Path],
-    work: Callable[[list[Path]], Sequence[R | PengiError]],
+    recordings: Recordings,
+    work: Callable[[list[Source]], Sequence[R | PengiError]],
     show: Callable[[R], None],
     *,
     as_json: bool,
 ) -> None:
-    """Do ``work`` on all files and print what it gives; a bad file is an error entry and the rest goes on.
-
-    JSON is one object for one file and one list, in the order of the files, for many; an entry is the result with the
-    file's name as ``input``, or ``{"input": ..., "error": ...}``. Every error is a sentence on stderr as well.
+    """Do ``work`` on all recordings and print what it gives; a bad one is an error entry and the rest goes on.
 
     Raises:
-        typer.Exit: with code 2 after all files if any failed.
+        typer.Exit: with code 2 after all recordings if any failed.
     """
-    entries: list[dict[str, Any]] = []
-    failed = 0
-    with progress("Listening", len(files) if len(files) > 1 else None) as waiting:
-        for part in chunks(files, FILES_PER_CALL):
-            outcomes = work(list(part))
+    report = Report(recordings, as_json=as_json)
+    with progress("Reading", len(recordings.items) if len(recordings.items) > 1 else None) as waiting:
+        for part in chunks(recordings.items, FILES_PER_CALL):
+            outcomes = outcomes_of(part, work)
             waiting.advance(len(part))
             with waiting.hidden():
-                for file, outcome in zip(part, outcomes, strict=True):
+                for recording, outcome in zip(part, outcomes, strict=True):
                     if isinstance(outcome, PengiError):
-                        failed += 1
-                        say_error(sentence_about(file, outcome))
-                        entries.append({"input": str(file), "error": str(outcome)})
-                    elif as_json:
-                        entries.append({"input": str(file), **outcome.to_dict()})
-                    else:
-                        if len(files) > 1:
-                            say(Text(str(file), style="bold"))
+                        report.error(recording.name, outcome)
+                        continue
+                    report.result(recording.name, outcome)
+                    if not as_json:
+                        report.heading(recording.name)
                         show(outcome)
-    if as_json:
-        say_json(entries if len(files) > 1 else entries[0])
-    finish(failed, len(files))
+    report.close()
 
 
-def sentence_about(file: Path, error: PengiError) -> str:
+def outcomes_of(part: Sequence[Recording], work: Callable[[list[Source]], Sequence[T]]) -> list[T | PengiError]:
+    """What ``work`` gives for each recording, or the error that is known already."""
+    readable = [recording.source for recording in part if recording.error is None]
+    results = iter(work(readable) if readable else ())
+    return [next(results) if recording.error is None else recording.error for recording in part]
+
+
+def sentence_about(name: str, error: PengiError) -> str:
     """The message of an error, with the file's name if it does not say it itself."""
     message = str(error)
-    return message if str(file) in message else f"{file}: {message}"
+    return message if name in message or name == STDIN else f"{name}: {message}"
 
 
 def finish(failed: int, total: int) -> None:
@@ -122,3 +161,9 @@ def clock(seconds: float, *, tenths: bool) -> str:
     hours, minutes = divmod(minutes, 60)
     second = f"{rest / 10:04.1f}" if tenths else f"{rest // 10:02d}"
     return f"{hours:d}:{minutes:02d}:{second}" if hours else f"{minutes:02d}:{second}"
+
+
+def percent(share: float, *, digits: int = 0) -> str:
+    """A share in [0, 1] as a percentage; what would round to 0 % is "<1%", or "<0.1%" with one digit."""
+    smallest = 10.0 ** -(digits + 2)
+    return f"<{smallest:.{digits}%}" if 0 < share < smallest / 2 else f"{share:.{digits}%}"

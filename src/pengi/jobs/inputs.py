@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from pengi.audio.formats import FolderWalk
+from pengi.audio.formats import FolderWalk, address_error
 from pengi.data.manifest import Clip, validated
 from pengi.data.recordings import is_url
 from pengi.errors import InputError, ManifestError
@@ -66,6 +66,9 @@ class Listing:
             raise InputError(f"there is no shard {part} of {parts}; shards are counted from 1, as in 1/{parts}")
         if limit is not None and limit < 1:
             raise InputError(f"the limit must be at least 1, not {limit}")
+        address = address_error(given)
+        if address is not None:
+            raise InputError(address)
         self.given = given
         self.passed_over = 0
         """Files of a folder that are no recordings, once it was searched to its end."""

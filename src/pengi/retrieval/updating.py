@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from pengi.audio.formats import FolderWalk
+from pengi.audio.formats import FolderWalk, address_error
 from pengi.data.recordings import is_url
 from pengi.errors import AudioError, InputError, PengiError
 from pengi.retrieval.table import RecordingsTable, Stamp, Window
@@ -82,7 +82,7 @@ def recordings_below(folder: Path) -> Listing:
         InputError: if there is no such folder.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no folder '{folder}'")
+        raise InputError(address_error(str(folder)) or f"there is no folder '{folder}'")
     root = str(folder.resolve())
     walk = FolderWalk(root)
     found = list(walk)

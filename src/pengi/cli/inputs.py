@@ -1,0 +1,79 @@
+"""The recordings that a command is given: files, folders, and ``-`` for standard input."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pengi.audio.formats import FolderWalk, passed_over_note
+from pengi.cli.console import say_note
+from pengi.errors import AudioError, InputError, PengiError
+
+STDIN = "-"
+
+Source = str | IO[bytes]
+"""What the engine reads: a path or an open file."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording of a command."""
+
+    name: str
+    """As given, or its path inside a given folder."""
+    source: Source
+    error: PengiError | None = None
+    """Why it cannot be read, where that is known already: a subfolder that cannot be listed."""
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """All recordings of a command."""
+
+    items: tuple[Recording, ...]
+    many: bool
+    """Whether the results are a list: more than one file was given, or a folder."""
+
+
+def read_arguments(given: Sequence[str]) -> Recordings:
+    """The recordings behind the arguments of a command, those of a folder in the order of their paths.
+
+    A note on stderr says how many other files of a folder are passed over.
+
+    Raises:
+        InputError: ``-`` is given twice or nothing is piped in, or a folder holds no recordings.
+    """
+    if given.count(STDIN) > 1:
+        raise InputError("- is standard input, which holds one recording; give it once")
+    items: list[Recording] = []
+    for name in given:
+        items += _of_folder(name) if Path(name).is_dir() else [Recording(name, source_of(name))]
+    return Recordings(tuple(items), many=len(given) > 1 or Path(given[0]).is_dir())
+
+
+def source_of(name: str) -> Source:
+    """What the engine reads for a file name: the name itself, or standard input for ``-``.
+
+    Raises:
+        InputError: if nothing is piped in.
+    """
+    if name != STDIN:
+        return name
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("- reads a recording from standard input; pipe one in, such as: cat FILE | pengi describe -")
+    return sys.stdin.buffer
+
+
+def _of_folder(folder: str) -> Iterator[Recording]:
+    walk = FolderWalk(folder)
+    found = sorted(walk, key=lambda item: item.path)
+    if not found:
+        others = f": {passed_over_note(walk.passed_over, folder)}" if walk.passed_over else ""
+        raise InputError(f"there are no recordings in '{folder}'{others}")
+    if walk.passed_over:
+        say_note(passed_over_note(walk.passed_over, folder))
+    for item in found:
+        yield Recording(item.path, item.path, AudioError(item.error) if item.error is not None else None)

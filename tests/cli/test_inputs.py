@@ -1,0 +1,182 @@
+"""What a command takes as its recordings: files, folders, standard input; and what it takes for a mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from pengi.audio.formats import FolderWalk, Found
+from pengi.cli import app
+from pengi.cli.inputs import source_of
+from pengi.errors import InputError
+
+COMMANDS = ("describe", "ask", "classify", "timeline", "embed")
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> Callable[[str], list[str]]:
+    """The arguments of a command behind its recordings."""
+    out = tmp_path / "vectors.npz"
+    options = {"ask": ["What is it?"], "classify": ["--labels", "a, b"], "embed": ["--out", str(out)]}
+    return lambda command: options.get(command, [])
+
+
+def sound(kind: str) -> bytes:
+    """One second of a tone in a format."""
+    file = io.BytesIO()
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    soundfile.write(file, samples, 16_000, format=kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "MP3", "OGG"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_dash_is_the_recording_on_standard_input(
+    pengi: Callable[..., Any], more: Callable[[str], list[str]], command: str, kind: str
+) -> None:
+    result = pengi(command, "-", *more(command), "--json", stdin=sound(kind))
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    assert found["files"] == ["-"] if command == "embed" else found["input"] == "-"
+    if command == "describe":
+        assert found["duration_s"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_bad_bytes_on_standard_input_are_one_sentence(pengi: Callable[..., Any]) -> None:
+    for content, sentence in ((b"", "is empty"), (b"no audio at all, but words", "is not audio")):
+        result = pengi("describe", "-", stdin=content)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert len(result.stderr.splitlines()) == 1
+        assert sentence in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_standard_input_given_twice_is_refused(
+    pengi: Callable[..., Any], engine: Any, more: Callable[[str], list[str]], command: str
+) -> None:
+    result = pengi(command, "-", "-", *more(command), stdin=sound("WAV"))
+    assert result.exit_code == 2
+    assert result.stderr == "error: - is standard input, which holds one recording; give it once\n"
+    assert engine.calls == []
+
+
+def test_standard_input_that_is_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    with pytest.raises(InputError, match="pipe one in, such as: cat FILE"):
+        source_of("-")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tone: Path) -> Path:
+    """Three recordings at different depths, two other files, and what is hidden."""
+    root = tmp_path / "sounds"
+    for name in ("b.wav", "a/2.WAV", "c/d/1.flac", "notes.txt", "a/cover.jpg", ".hidden.wav"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tone.read_bytes())
+    return root
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_is_all_its_recordings_in_the_order_of_their_paths(
+    pengi: Callable[..., Any], more: Callable[[str], list[str]], folder: Path, command: str
+) -> None:
+    result = pengi(command, folder, *more(command), "--json")
+    found = json.loads(result.stdout)
+    names = found["files"] if command == "embed" else [entry["input"] for entry in found]
+    assert names == [str(folder / name) for name in ("a/2.WAV", "b.wav", "c/d/1.flac")]
+    assert result.exit_code == 0
+    assert result.stderr.startswith(f"2 files in '{folder}' passed over")
+
+
+def test_a_folder_gives_a_list_even_of_one(pengi: Callable[..., Any], folder: Path, tone: Path) -> None:
+    found = json.loads(pengi("describe", folder / "c", "--json").stdout)
+    assert [entry["input"] for entry in found] == [str(folder / "c/d/1.flac")]
+    found = json.loads(pengi("describe", tone, folder / "c", "--json").stdout)
+    assert [entry["input"] for entry in found] == [str(tone), str(folder / "c/d/1.flac")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_without_recordings_is_one_sentence(
+    pengi: Callable[..., Any], engine: Any, more: Callable[[str], list[str]], tmp_path: Path, command: str
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("milk, bread")
+    result = pengi(command, empty, *more(command))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: there are no recordings in '{empty}': 1 file in '{empty}' passed over")
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize("command", ["describe", "timeline", "embed"])
+def test_a_subfolder_that_cannot_be_listed_is_an_error_entry(
+    pengi: Callable[..., Any],
+    more: Callable[[str], list[str]],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    locked = Found(str(folder / "locked"), f"the folder '{folder / 'locked'}' cannot be listed: permission denied")
+    monkeypatch.setattr(FolderWalk, "__iter__", lambda walk: iter([locked, Found(str(folder / "b.wav"))]))
+    result = pengi(command, folder, *more(command), "--json")
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    bad = found["errors"] if command == "embed" else found[1:]
+    assert bad == [{"input": locked.path, "error": locked.error}]
+    assert f"error: {locked.error}\nerror: 1 of 2 files could not be used\n" in result.stderr
+
+
+@pytest.mark.parametrize("address", ["https://example.org/dog.wav", "s3://bucket/dog.wav", "ftp://example.org/a.mp3"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_address_is_not_fetched(
+    pengi: Callable[..., Any], more: Callable[[str], list[str]], command: str, address: str
+) -> None:
+    result = pengi(command, address, *more(command))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"error: addresses are not fetched; download '{address}' first\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "https://example.org/sounds", "--task", "describe", "--out", "rows.jsonl"],
+        ["index", "https://example.org/sounds", "--db", "sounds.index"],
+    ],
+)
+def test_a_job_fetches_no_address_either(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lancedb", reason="LanceDB is not installed")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stderr == "error: addresses are not fetched; download 'https://example.org/sounds' first\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_question_is_asked_about_several_recordings(pengi: Callable[..., Any], tone: Path, folder: Path) -> None:
+    found = json.loads(pengi("ask", tone, folder, "What is it?", "--json").stdout)
+    assert [entry["question"] for entry in found] == ["What is it?"] * 4
+    assert isinstance(json.loads(pengi("ask", tone, "What is it?", "--json").stdout), dict)
+
+
+def test_a_question_that_was_forgotten_is_asked_for(pengi: Callable[..., Any], engine: Any, tone: Path) -> None:
+    result = pengi("ask", tone, tone)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"error: '{tone}' is a file, and the question is missing; write it behind the files, in quotes\n"
+    )
+    assert pengi("ask", tone).exit_code == 2
+    assert engine.calls == []
