@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -11,6 +12,9 @@ from rich.text import Text
 from pengi.cli.console import announced, guarded, say, say_json
 from pengi.cli.options import Debug, Json
 from pengi.errors import InputError, no_such
+
+if TYPE_CHECKING:
+    from pengi.data.datasets import ImportedPart
 
 data = typer.Typer(no_args_is_help=True, help="Make training data from recordings.")
 
@@ -113,11 +117,27 @@ def import_(
 
     check_target(out, ".jsonl")
     adapter = dataset(name)
-    found = import_dataset(name, root, out)
+    done = import_dataset(name, root, out)
     if json:
-        say_json({"manifest": str(found.manifest), "splits": found.splits, "missing": found.missing})
+        say_json({**asdict(done), "manifest": str(done.manifest)})
         return
-    splits = ", ".join(f"{count} {split}" for split, count in found.splits.items())
-    say(Text(f"{found.manifest}: {splits}; {adapter.title}, {adapter.license}"))
-    if found.missing:
-        say(Text(f"{found.missing} recordings are not in {root}"))
+    splits = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
+    say(Text(f"{done.manifest}: {splits}; {adapter.title}, {adapter.license}"))
+    found = ", ".join(f"{part.name} ({_counts(part)})" for part in done.parts if part.found)
+    absent = ", ".join(f"{part.name} ({part.split})" for part in done.parts if not part.found)
+    if found:
+        say(Text(f"found: {found}"))
+    if absent:
+        say(Text(f"not found: {absent}"))
+    if done.missing:
+        say(Text(f"missing in {root}: {_of(done.missing, 'recording')}, such as {', '.join(done.examples)}"))
+
+
+def _counts(part: ImportedPart) -> str:
+    """How many recordings of a part were imported, and how many not."""
+    counts = {"missing": part.missing, "without a label": part.unused}
+    return ", ".join([_of(part.clips, "clip"), *(f"{count:,} {what}" for what, count in counts.items() if count)])
+
+
+def _of(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pengi.data.datasets import DATASETS, import_dataset
+from pengi.data.datasets import DATASETS, Imported, ImportedPart, import_dataset
 from pengi.data.manifest import read_manifest
 from pengi.errors import InputError, ManifestError
 
 Files = dict[str, str]
 Rows = list[dict[str, Any]]
-AUDIO = ""  # what a recording holds does not matter to an adapter
+AUDIO = "RIFF"  # what a recording holds does not matter to an adapter, as long as it is something
 
 LAYOUTS: dict[str, tuple[Files, Rows]] = {
     "esc50": (
@@ -372,9 +372,13 @@ ESC = "meta/esc50.csv"
     [
         ("esc50", broken("esc50", ESC, "9032-A-0.wav,5", "9032-A-0.wav,6"), "line 3: fold '6' is unknown; the dataset has folds 1 to 5"),
         ("urbansound8k", broken("urbansound8k", "metadata/UrbanSound8K.csv", ",5,3,", ",x,3,"), "line 2: fold 'x' is unknown"),
-        ("esc50", broken("esc50", ESC, "5-9032-A-0", "1-100032-A-0"), "line 3: '1-100032-A-0' stands already in meta/esc50.csv, line 2"),
+        ("esc50", broken("esc50", ESC, "5-9032-A-0", "1-100032-A-0"), "line 3: '1-100032-A-0' is already in meta/esc50.csv, line 2"),
         ("esc50", broken("esc50", ESC, "category", "label"), "meta/esc50.csv, line 2 has no 'category'; it has filename"),
-        ("esc50", broken("esc50", ESC, "5-9032-A-0", "5-9033-A-0"), "line 3: there is no recording at 'audio/5-9033-A-0.wav'"),
+        ("esc50", broken("esc50", ESC, "1-100032-A-0.wav,1", "1-100032-A-0.wav,extra,1"), "line 2: more fields than there are columns"),
+        ("esc50", {ESC: "filename,fold,category,src_file\n"}, "esc50' has no records"),
+        ("audioset", broken("audioset", "eval_segments.csv", " 20.000", " twenty"), "line 5: start_seconds 'twenty' is no number"),
+        ("nsynth", {"nsynth-test/examples.json": '{"note": 5}'}, "record 1 is no object with fields"),
+        ("mmau", {"mmau-test-mini.json": '[{"id": 1, "audio_id": "a", "question": null}]'}, "record 1 has no 'question'"),
         ("esc50", broken("esc50", ESC, ",dog,True,100032,A", ""), "line 2: fewer fields than there are columns"),
         ("crema-d", {"AudioWAV/1001_DFA_XXX_XX.wav": AUDIO}, "emotion 'XXX' is unknown; the dataset has ANG, DIS"),
         ("crema-d", {"AudioWAV/1001_DFA.wav": AUDIO}, "the name must have 4 parts between '_'"),
@@ -390,13 +394,68 @@ def test_a_malformed_dataset_gets_one_clear_sentence(tmp_path: Path, name: str, 
     assert "\n" not in str(caught.value)
 
 
-def test_missing_recordings_of_a_dataset_of_links_are_counted(tmp_path: Path) -> None:
-    root = laid_out(tmp_path / "audioset", LAYOUTS["audioset"][0])
-    found = import_dataset("audioset", root, tmp_path / "m.jsonl")
+def import_into(tmp_path: Path, name: str, files: Files, root: str = "") -> tuple[Imported, Rows]:
+    out = tmp_path / "m.jsonl"
+    laid_out(tmp_path / "root", files)
+    found = import_dataset(name, tmp_path / "root" / root, out)
+    return found, [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_folder_around_the_archives_own_folder_will_do(tmp_path: Path, name: str) -> None:
+    files, expected = LAYOUTS[name]
+    (tmp_path / "root/another").mkdir(parents=True)
+    _, rows = import_into(tmp_path, name, {f"Archive/{path}": content for path, content in files.items()})
+    assert len(rows) == len(expected)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_one_recording_that_is_missing_or_empty_is_counted_and_does_not_stop_the_rest(tmp_path: Path, name: str) -> None:
+    files, expected = LAYOUTS[name]
+    recordings = [path for path, content in files.items() if content == AUDIO and not path.startswith("_")]
+    if len(recordings) < 2:
+        with pytest.raises(ManifestError, match=r"none of the \d recordings is in"):
+            import_into(tmp_path, name, {**files, recordings[0]: ""})
+        return
+    found, rows = import_into(tmp_path, name, {**files, recordings[0]: ""})
+    assert len(rows) == len(expected) - 1
+    assert (found.missing, sum(part.missing for part in found.parts), len(found.examples)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_files_that_macos_leaves_are_no_clips(tmp_path: Path, name: str) -> None:
+    files, expected = LAYOUTS[name]
+    left = {str(Path(path).with_name(f"._{Path(path).name}")): "junk" for path in files}
+    found, rows = import_into(tmp_path, name, {**files, **left, **{f"__MACOSX/{path}": "junk" for path in left}})
+    assert (len(rows), found.missing) == (len(expected), 0 if name != "audioset" else 1)
+
+
+def test_two_folders_that_both_hold_the_dataset_are_named(tmp_path: Path) -> None:
+    files = LAYOUTS["esc50"][0]
+    twice = {f"{folder}/{path}": content for folder in ("ESC-50", "ESC-50-master") for path, content in files.items()}
+    with pytest.raises(ManifestError, match="in several folders .*'ESC-50', 'ESC-50-master'.*; name one of them"):
+        import_into(tmp_path, "esc50", twice)
+
+
+def test_a_folder_inside_the_dataset_will_do(tmp_path: Path) -> None:
+    _, rows = import_into(tmp_path, "tut2017", LAYOUTS["tut2017"][0], "TUT-acoustic-scenes-2017-development")
+    assert [row["id"] for row in rows] == ["tut2017:test-1245", "tut2017:train-b020_90_100"]
+
+
+def test_what_was_found_and_what_not_is_named(tmp_path: Path) -> None:
+    found, _ = import_into(tmp_path, "meld", LAYOUTS["meld"][0])
+    assert found.parts == (
+        ImportedPart("test_sent_emo.csv", "test", found=True, clips=1, missing=1),
+        ImportedPart("dev_sent_emo.csv", "val", found=False),
+        ImportedPart("train_sent_emo.csv", "train", found=False),
+    )
     assert (found.splits, found.missing) == ({"test": 1}, 1)
-    (root / "audio/Y--4gqARaEJE.wav").unlink()
-    with pytest.raises(ManifestError, match="none of the 2 recordings"):
-        import_dataset("audioset", root, tmp_path / "m.jsonl")
+    assert found.examples == ("output_repeated_splits_test/dia0_utt1.mp4",)
+
+
+def test_records_that_no_task_uses_are_counted(tmp_path: Path) -> None:
+    found, _ = import_into(tmp_path, "msp-podcast", LAYOUTS["msp-podcast"][0])
+    assert [(part.clips, part.unused) for part in found.parts] == [(2, 1)]
 
 
 def test_an_unknown_dataset_names_the_nearest(tmp_path: Path) -> None:

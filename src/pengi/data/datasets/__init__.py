@@ -6,16 +6,18 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pengi.data.datasets import environment, language, music, speech
-from pengi.data.datasets.base import Dataset, Row
+from pengi.data.datasets.base import Dataset, Part, Row, Tree
 from pengi.errors import InputError, ManifestError, no_such
 
-__all__ = ["DATASETS", "Dataset", "Imported", "Row", "dataset", "import_dataset"]
+__all__ = ["DATASETS", "Dataset", "Imported", "ImportedPart", "Row", "dataset", "import_dataset"]
+
+_EXAMPLES = 3
 
 DATASETS: dict[str, Dataset] = {
     adapter.name: adapter
@@ -51,12 +53,42 @@ DATASETS: dict[str, Dataset] = {
 
 
 @dataclass(frozen=True)
+class ImportedPart:
+    """What of an annotation file, or of the recordings of a split, was imported.
+
+    Attributes:
+        name: path below the dataset's folder: where it was found, or where it is published.
+        split: of its recordings; an annotation file may name another for some of them.
+        found: whether it is there.
+        clips: recordings in the manifest.
+        missing: recordings that are not there, or empty.
+        unused: records that say nothing that a task uses, such as clips that annotators did not agree on.
+    """
+
+    name: str
+    split: str
+    found: bool
+    clips: int = 0
+    missing: int = 0
+    unused: int = 0
+
+
+@dataclass(frozen=True)
 class Imported:
-    """What an import wrote: clips of each split, and how many recordings of an incomplete dataset are not here."""
+    """What an import wrote and what it did not find.
+
+    Attributes:
+        splits: clips of each split.
+        missing: how many recordings are not there, or empty.
+        parts: all that the dataset may have.
+        examples: the first of the missing recordings, at most three.
+    """
 
     manifest: Path
     splits: dict[str, int]
     missing: int
+    parts: tuple[ImportedPart, ...] = ()
+    examples: tuple[str, ...] = ()
 
 
 def dataset(name: str) -> Dataset:
@@ -73,45 +105,81 @@ def dataset(name: str) -> Dataset:
 def import_dataset(name: str, root: Path, out: Path) -> Imported:
     """Write a manifest of the dataset that lies at ``root``; its recordings stay where they are.
 
+    What is there is imported, and the result says what is not.
+
+    Args:
+        name: of the dataset.
+        root: the folder in which it is unpacked, or one that holds its folder.
+        out: JSON lines.
+
     Raises:
         InputError: unknown dataset, or ``root`` is no folder.
-        ManifestError: the dataset is not in its published layout; one sentence says what is missing or wrong where.
+        ManifestError: nothing of the dataset is there, or its annotation is malformed; one sentence says what is wrong
+            where.
     """
     adapter = dataset(name)
     if not root.is_dir():
         raise InputError(f"there is no folder '{root}' with {adapter.title}; get it from {adapter.home}")
-    found = list(_with_audio(adapter, root, _checked(adapter, root)))
-    here = [(row, audio) for row, audio in found if audio is not None]
+    tree = Tree(name, root)
+    here: list[tuple[Row, Path]] = []
+    clips, missing, examples = Counter[str](), Counter[str](), []
+    try:
+        if adapter.parts and not any(tree.home(part.patterns) for part in adapter.parts):
+            raise adapter.missing(adapter.parts[0].name, root)
+        for row in _rows(adapter, tree):
+            audio = tree.recording(row)
+            if audio is not None:
+                here.append((row, audio))
+                clips[row.part] += 1
+                continue
+            missing[row.part] += 1
+            if len(examples) < _EXAMPLES:
+                examples.append(row.audio[0] if row.audio else row.id)
+        parts = tuple(_part(part, tree, clips, missing) for part in adapter.parts)
+    except OSError as error:
+        raise ManifestError(f"{name}: '{error.filename}' cannot be read: {error.strerror}") from error
     if not here:
-        raise ManifestError(f"{name}: none of the {len(found)} recordings is in '{root}'")
+        raise ManifestError(_nothing(adapter, tree, examples, missing.total()))
     folder = out.resolve().parent
     lines = (json.dumps(_line(adapter, row, audio, folder), ensure_ascii=False) for row, audio in here)
     _write(out, lines)
-    return Imported(out, dict(Counter(row.split for row, _ in here)), len(found) - len(here))
+    return Imported(out, dict(Counter(row.split for row, _ in here)), missing.total(), parts, tuple(examples))
 
 
-def _checked(adapter: Dataset, root: Path) -> list[Row]:
+def _rows(adapter: Dataset, tree: Tree) -> Iterator[Row]:
     """The rows with each id once; records about one recording are put together where the dataset has such."""
-    rows: dict[str, Row] = {}
-    for row in adapter.rows(root):
-        if row.id not in rows:
-            rows[row.id] = row
-        elif adapter.several_records:
-            rows[row.id] = rows[row.id].merged(row)
-        else:
-            raise ManifestError(f"{adapter.name}: {row.where}: '{row.id}' stands already in {rows[row.id].where}")
-    if not rows:
-        raise ManifestError(f"{adapter.name}: '{root}' has no records")
-    return list(rows.values())
-
-
-def _with_audio(adapter: Dataset, root: Path, rows: Iterable[Row]) -> Iterator[tuple[Row, Path | None]]:
-    """Each row with the path of its recording, none where that may be missing and is."""
+    rows = adapter.rows(tree)
+    if adapter.several_records:
+        merged: dict[str, Row] = {}
+        for row in rows:
+            merged[row.id] = merged[row.id].merged(row) if row.id in merged else row
+        rows = iter(merged.values())
+    places: dict[str, str] = {}
     for row in rows:
-        audio = next((root / path for path in row.audio if (root / path).is_file()), None)
-        if audio is None and not adapter.incomplete:
-            raise ManifestError(f"{adapter.name}: {row.where}: there is no recording at '{row.audio[0]}' in '{root}'")
-        yield row, audio
+        if row.id in places:
+            raise ManifestError(f"{adapter.name}: {row.where}: '{row.id}' is already in {places[row.id]}")
+        places[row.id] = row.where
+        yield row
+
+
+def _part(part: Part, tree: Tree, clips: Counter[str], missing: Counter[str]) -> ImportedPart:
+    found = tree.home(part.patterns) is not None
+    file = tree.file(part.patterns) if found and "*" not in part.name else None
+    return ImportedPart(
+        part.name if file is None else Path(os.path.relpath(file, tree.root)).as_posix(),
+        part.split,
+        found,
+        clips[part.name],
+        missing[part.name],
+        tree.unused[part.name],
+    )
+
+
+def _nothing(adapter: Dataset, tree: Tree, examples: Sequence[str], count: int) -> str:
+    """Why there is nothing to import."""
+    if not count:
+        return f"{adapter.name}: '{tree.root}' has no records"
+    return f"{adapter.name}: none of the {count} recordings is in '{tree.root}', the first of them '{examples[0]}'"
 
 
 def _line(adapter: Dataset, row: Row, audio: Path, folder: Path) -> dict[str, Any]:

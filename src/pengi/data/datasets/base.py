@@ -1,21 +1,25 @@
 """What a published dataset says about its recordings, and how that becomes rows of a manifest.
 
 A dataset is one small class: it names its files as they lie on disk when the published archives are unpacked, and turns
-one record of an annotation file (or one recording's path) into a :class:`Row`. Reading, checking and the sentences
-about what is wrong are written here, once.
+one record of an annotation file (or one recording's path) into a :class:`Row`. Finding, reading and checking files, and
+the sentences about what is wrong, are written here once.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+from pengi.data.shards import AUDIO_SUFFIXES
 from pengi.errors import ManifestError
 
 Record = Mapping[str, Any]
@@ -23,7 +27,12 @@ Codes = Mapping[str, str]
 """What a dataset's codes mean, in words."""
 Patterns = Mapping[str, tuple[str, ...]]
 """Globs of each split."""
-SOUND_SUFFIXES = ("wav", "flac", "mp3", "m4a", "opus", "ogg")
+_DEPTH = 2
+"""Levels below the given folder at which a dataset's own top folder is looked for."""
+_NAMED = 20
+"""Up to so many known codes are named where one is unknown."""
+_SEGMENT = re.compile(r"Y?([\w-]{11})(?:[_-](\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
+"""Name of a piece of a YouTube video: ``[Y]<id>[_<start>[_<end>]]``."""
 
 
 class ProblemError(ValueError):
@@ -36,13 +45,18 @@ class Row:
 
     Attributes:
         id: unique within the dataset.
-        audio: path below the dataset's root; of several, the first that exists is meant.
-        where: file and line the row comes from, for messages.
+        audio: paths below ``home``; the first that is there is used.
+        names: file names without extension (of mere numbers with the folder: ``test/103549``); if no path of ``audio``
+            is there, the recording is looked for by these in all folders. For pieces of YouTube videos see
+            :func:`segment`.
         choices: the options of a multiple-choice question, the right one among them.
+        where: file and line the row comes from, for messages.
+        part: name of the :class:`Part` the row belongs to.
+        home: the folder that ``audio`` starts from; the folder of the dataset if not given.
     """
 
     id: str
-    audio: tuple[str, ...]
+    audio: tuple[str, ...] = ()
     split: str = "test"
     events: tuple[str, ...] = ()
     attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict)
@@ -50,16 +64,123 @@ class Row:
     captions: tuple[str, ...] = ()
     qa: tuple[tuple[str, str], ...] = ()
     choices: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     where: str = ""
+    part: str = ""
+    home: Path | None = None
 
     def merged(self, other: Row) -> Row:
         """The same recording with what a further record says about it."""
         return replace(
             self,
+            audio=tuple(dict.fromkeys(self.audio + other.audio)),
+            names=tuple(dict.fromkeys(self.names + other.names)),
             events=tuple(dict.fromkeys(self.events + other.events)),
             captions=self.captions + other.captions,
             qa=self.qa + other.qa,
         )
+
+
+@dataclass(frozen=True)
+class Part:
+    """An annotation file, or the recordings of a split, that a dataset may have.
+
+    Attributes:
+        patterns: paths or globs; the first that is there is used.
+    """
+
+    split: str
+    patterns: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """How the part is called in messages: its path as published."""
+        return self.patterns[0]
+
+
+class Tree:
+    """The folder in which a dataset lies, and what is where in it.
+
+    Files whose name begins with a dot (``._*`` of macOS among them) do not exist for it, nor do empty recordings.
+
+    Attributes:
+        name: of the dataset, for messages.
+        root: the folder.
+        unused: how many records of each part say nothing that a task uses.
+    """
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name, self.root = name, root
+        self.unused: Counter[str] = Counter()
+        self._homes: dict[tuple[str, ...], Path | None] = {}
+        self._levels = [[root]]
+
+    def home(self, patterns: Sequence[str]) -> Path | None:
+        """The folder that a part's patterns start from.
+
+        It is the root, or the only folder at most two levels below it that has one of them (archives unpack into a
+        folder of their own), or the folder around the root if the root is the patterns' first folder.
+
+        Raises:
+            ManifestError: several folders of one level have one.
+        """
+        key = tuple(patterns)
+        if key not in self._homes:
+            self._homes[key] = self._find_home(key)
+        return self._homes[key]
+
+    def _find_home(self, patterns: tuple[str, ...]) -> Path | None:
+        for depth in range(_DEPTH + 1):
+            having = [folder for folder in self._level(depth) if _has(folder, patterns)]
+            if len(having) > 1:
+                names = "', '".join(folder.relative_to(self.root).as_posix() for folder in having)
+                raise ManifestError(
+                    f"{self.name}: '{patterns[0]}' is in several folders of '{self.root}' ('{names}'); name one of them"
+                )
+            if having:
+                return having[0]
+        root = self.root.resolve()
+        inside = [pattern for pattern in patterns if "/" in pattern and pattern.split("/")[0] == root.name]
+        return root.parent if _has(root.parent, inside) else None
+
+    def _level(self, depth: int) -> list[Path]:
+        """The folders so many levels below the root; each level is read once."""
+        while depth >= len(self._levels):
+            entries = (entry for folder in self._levels[-1] for entry in os.scandir(folder))
+            self._levels.append(sorted(Path(entry) for entry in entries if _is_visible(entry.name) and entry.is_dir()))
+        return self._levels[depth]
+
+    def file(self, patterns: Sequence[str]) -> Path | None:
+        """The first file of a part that is there."""
+        home = self.home(patterns)
+        return None if home is None else next(file for pattern in patterns for file in matching(home, pattern))
+
+    def recording(self, row: Row) -> Path | None:
+        """The file of a row's recording; none if it is not there or empty."""
+        homes = dict.fromkeys((row.home or self.root, self.root))
+        paths = (home / path for path in row.audio for home in homes)
+        found = next((path for path in paths if _has_content(path)), None)
+        if found is None and row.names:
+            named = (Path(path) for name in row.names for path in self._by_name.get(name, ()))
+            found = next(filter(_has_content, named), None)
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        """Files with sound by their names; of several with one name, wav and flac files first."""
+        found: dict[str, list[str]] = defaultdict(list)
+        seen: set[str] = set()
+        for where, folders, files in os.walk(self.root, followlinks=True):
+            folder = Path(where)
+            real = os.path.realpath(folder)
+            folders[:] = [] if real in seen else sorted(filter(_is_visible, folders))
+            seen.add(real)
+            for file in sorted(filter(_is_visible, files), key=_lossless_first):
+                stem, _, suffix = file.rpartition(".")
+                if suffix.lower() in AUDIO_SUFFIXES:
+                    for name in _names(folder.name, stem):
+                        found[name].append(str(folder / file))
+        return found
 
 
 class Dataset(ABC):
@@ -71,7 +192,6 @@ class Dataset(ABC):
         home: where it is got.
         labels: the complete label set where the dataset fixes it and the rows may not have all of it.
         redistribute: whether the recordings may be passed on, e.g. inside a report.
-        incomplete: whether recordings may be missing without an error, because the dataset publishes only links.
         several_records: whether several records of an annotation file are about one recording.
     """
 
@@ -82,15 +202,19 @@ class Dataset(ABC):
     domain: ClassVar[str] = "environment"
     labels: ClassVar[tuple[str, ...]] = ()
     redistribute: ClassVar[bool] = False
-    incomplete: ClassVar[bool] = False
     several_records: ClassVar[bool] = False
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that the dataset may have. An import uses those that are there and names those that are not."""
+        return ()
+
     @abstractmethod
-    def rows(self, root: Path) -> Iterator[Row]:
-        """Every record of the dataset below ``root``, in the dataset's order.
+    def rows(self, tree: Tree) -> Iterator[Row]:
+        """Every record of the parts that are there, in the dataset's order.
 
         Raises:
-            ManifestError: an annotation file, a column or a folder is missing, or a record makes no sense.
+            ManifestError: a column is missing, or a record makes no sense.
         """
 
     def missing(self, path: str, root: Path) -> ManifestError:
@@ -99,6 +223,17 @@ class Dataset(ABC):
             f"{self.name}: there is no '{path}' in '{root}'; unpack {self.title} there ({self.home}) with its folders "
             "as they are"
         )
+
+    def needed(self, tree: Tree, *paths: str) -> Path:
+        """A file without which no recording has a label, by its path or one of several.
+
+        Raises:
+            ManifestError: it is not there.
+        """
+        file = tree.file(paths)
+        if file is None:
+            raise self.missing(paths[0], tree.root)
+        return file
 
 
 @dataclass(frozen=True)
@@ -109,63 +244,90 @@ class Table:
     ``key``.
 
     Attributes:
-        path: below the dataset's root.
+        path: below the dataset's root, as published.
         split: of its recordings.
         columns: fields that must be there; for a file without a header, all of its fields in their order.
-        needed: whether the dataset makes no sense without this file (others, of training splits mostly, may be absent).
         folder: where its recordings are, for the row to use.
+        others: paths at which people have the file instead.
+        optional: how many of the last ``columns`` a file without a header may lack.
+        spaced: whether blanks behind a delimiter are no part of the field.
     """
 
     path: str
     split: str = "test"
     columns: tuple[str, ...] = ()
-    needed: bool = True
     folder: str = ""
     header: bool = True
     delimiter: str = ","
+    others: tuple[str, ...] = ()
+    optional: int = 0
+    spaced: bool = False
 
-    def records(self, root: Path, name: str) -> Iterator[tuple[str, Record]]:
-        """Place and fields of every record.
+    @property
+    def part(self) -> Part:
+        """The table as a part of its dataset."""
+        return Part(self.split, (self.path, *self.others))
+
+    def records(self, file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
+        """Place (file and line) and fields of every record.
 
         Raises:
-            ManifestError: the file cannot be read or lacks a column.
+            ManifestError: the file cannot be read, lacks a column, or has a line with too many or too few fields.
         """
-        path = root / self.path
-        read = self._json if path.suffix == ".json" else self._csv
+        label = os.path.relpath(file, tree.root)
+        read = self._json if file.suffix == ".json" else self._csv
         try:
-            for place, record in read(path):
-                absent = [column for column in self.columns if column not in record]
+            for place, record in read(file):
+                absent = [column for column in self._needed if record.get(column) is None]
                 if absent:
-                    raise ManifestError(f"{name}: {self.path}, {place} has no '{absent[0]}'; it has {_fields(record)}")
-                yield f"{self.path}, {place}", record
+                    raise ManifestError(f"{tree.name}: {label}, {place} has no '{absent[0]}'; it has {_fields(record)}")
+                yield f"{label}, {place}", record
+        except ProblemError as problem:
+            raise ManifestError(f"{tree.name}: {label}, {problem}") from problem
         except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-            raise ManifestError(f"{name}: '{path}' cannot be read: {error}") from error
+            raise ManifestError(f"{tree.name}: '{file}' cannot be read: {error}") from error
+
+    @property
+    def _needed(self) -> tuple[str, ...]:
+        return self.columns[: len(self.columns) - self.optional]
 
     def _csv(self, path: Path) -> Iterator[tuple[str, Record]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             names = None if self.header else list(self.columns)
-            reader = csv.DictReader(file, names, delimiter=self.delimiter, skipinitialspace=True)
+            reader = csv.DictReader(file, names, delimiter=self.delimiter, skipinitialspace=self.spaced)
             for record in reader:
-                if str(next(iter(record.values()))).startswith("#"):
+                fields = list(record.values())
+                first = str(fields[0]).strip()
+                # Lists without a header begin with comments, or people have given them a header.
+                if not self.header and (first.startswith("#") or first.lower() == self.columns[0].lower()):
                     continue
-                if None in record.values():
-                    raise ManifestError(f"'{path}', line {reader.line_num}: fewer fields than there are columns")
-                yield f"line {reader.line_num}", {key: value for key, value in record.items() if key is not None}
+                if None in record:
+                    raise ProblemError(f"line {reader.line_num}: more fields than there are columns")
+                if None in fields[: len(fields) - self.optional]:
+                    raise ProblemError(f"line {reader.line_num}: fewer fields than there are columns")
+                yield f"line {reader.line_num}", record
 
     @staticmethod
     def _json(path: Path) -> Iterator[tuple[str, Record]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and isinstance(content.get("data"), list):
             content = content["data"]
-        records = [{"key": key, **value} for key, value in content.items()] if isinstance(content, dict) else content
-        for number, record in enumerate(records, start=1):
-            yield f"record {number}", record
+        pairs = content.items() if isinstance(content, dict) else enumerate(content, start=1)
+        for number, (key, record) in enumerate(pairs, start=1):
+            if not isinstance(record, dict):
+                raise ProblemError(f"record {number} is no object with fields")
+            yield f"record {number}", {"key": key, **record}
 
 
 class TableDataset(Dataset):
     """A dataset described by annotation files with one record a line."""
 
     tables: ClassVar[tuple[Table, ...]]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See :class:`Dataset`; one for each table."""
+        return tuple(table.part for table in self.tables)
 
     @abstractmethod
     def row(self, record: Record, table: Table) -> Row | None:
@@ -175,53 +337,109 @@ class TableDataset(Dataset):
             ProblemError: a value that the dataset cannot have.
         """
 
-    def rows(self, root: Path) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[Row]:
+        """See :class:`Dataset`."""
         for table in self.tables:
-            if not (root / table.path).is_file():
-                if table.needed:
-                    raise self.missing(table.path, root)
+            part = table.part
+            file = tree.file(part.patterns)
+            if file is None:
                 continue
-            for where, record in table.records(root, self.name):
+            for where, record in table.records(file, tree):
                 try:
                     row = self.row(record, table)
                 except ProblemError as problem:
                     raise ManifestError(f"{self.name}: {where}: {problem}") from problem
-                if row is not None:
-                    yield replace(row, where=where)
+                if row is None:
+                    tree.unused[part.name] += 1
+                else:
+                    yield replace(row, where=where, part=part.name, home=tree.home(part.patterns))
 
 
 class FolderDataset(Dataset):
     """A dataset whose annotation is in the names of its folders and files.
 
     Attributes:
-        patterns: for each split, globs below the root; the splits that are not ``needed`` may be absent.
-        needed: splits that must have recordings.
+        patterns: globs of each split. All that match below one folder are used; of files that differ only in their
+            extension, the one of the first glob.
     """
 
     patterns: ClassVar[Patterns]
-    needed: ClassVar[tuple[str, ...]] = ("test",)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """See :class:`Dataset`; one for each split."""
+        return tuple(Part(split, globs) for split, globs in self.patterns.items())
 
     @abstractmethod
     def parse(self, path: PurePosixPath, split: str) -> Row | None:
-        """The row of a recording at ``path`` below the root; none for one that the task does not use.
+        """The row of a recording at ``path`` below the dataset's folder; none for one that the task does not use.
 
         Raises:
             ProblemError: a name that the dataset cannot have.
         """
 
-    def rows(self, root: Path) -> Iterator[Row]:
-        for split, globs in self.patterns.items():
-            files = sorted({file for pattern in globs for file in root.glob(pattern)})
-            if not files and split in self.needed:
-                raise self.missing(globs[0], root)
-            for file in files:
-                path = PurePosixPath(file.relative_to(root).as_posix())
+    def rows(self, tree: Tree) -> Iterator[Row]:
+        """See :class:`Dataset`."""
+        for part in self.parts:
+            home = tree.home(part.patterns)
+            if home is None:
+                continue
+            files: dict[Path, list[str]] = defaultdict(list)
+            for pattern in part.patterns:
+                for file in matching(home, pattern):
+                    files[file.with_suffix("")].append(file.relative_to(home).as_posix())
+            for _, (first, *more) in sorted(files.items()):
                 try:
-                    row = self.parse(path, split)
+                    row = self.parse(PurePosixPath(first), part.split)
                 except ProblemError as problem:
-                    raise ManifestError(f"{self.name}: '{path}': {problem}") from problem
-                if row is not None:
-                    yield replace(row, where=str(path))
+                    raise ManifestError(f"{self.name}: '{first}': {problem}") from problem
+                if row is None:
+                    tree.unused[part.name] += 1
+                else:
+                    yield replace(row, audio=(*row.audio, *more), where=first, part=part.name, home=home)
+
+
+def _has(folder: Path, patterns: Sequence[str]) -> bool:
+    return any(True for pattern in patterns for _ in matching(folder, pattern))
+
+
+def matching(folder: Path, pattern: str) -> Iterator[Path]:
+    """Visible files below a folder by a path or a glob, in no order."""
+    if "*" not in pattern:
+        files = (path for path in (folder / pattern,) if path.is_file())
+    else:
+        files = (path for path in folder.glob(pattern) if path.is_file())
+    return (file for file in files if all(map(_is_visible, file.relative_to(folder).parts)))
+
+
+def segment(video: str, start: float) -> tuple[str, ...]:
+    """Names by which the piece of a YouTube video that begins at ``start`` seconds is found.
+
+    They stand for all that people's scripts write: ``Y`` in front of the video's id or not; start, or start and end,
+    in seconds or milliseconds, or neither.
+    """
+    return (f"{video}@{start:g}", f"{video}@{start * 1000:g}", f"{video}@")
+
+
+def _names(folder: str, stem: str) -> Iterator[str]:
+    """The names by which a file is found; a mere number says something only together with its folder."""
+    stem = stem.rpartition("\\")[2]  # scripts for Windows, run elsewhere, write folders into the name
+    yield f"{folder}/{stem}" if stem.isdecimal() else stem
+    found = _SEGMENT.fullmatch(stem)
+    if found:
+        yield f"{found[1]}@{float(found[2]):g}" if found[2] else f"{found[1]}@"
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _lossless_first(file: str) -> tuple[bool, str]:
+    return not file.lower().endswith((".wav", ".flac")), file
 
 
 def words(label: str) -> str:
@@ -236,7 +454,8 @@ def known(code: str, meanings: Codes, what: str) -> str:
         ProblemError: for a code that is not among them.
     """
     if code not in meanings:
-        raise ProblemError(f"{what} '{code}' is unknown; the dataset has {', '.join(meanings)}")
+        names = f"has {', '.join(meanings)}" if len(meanings) <= _NAMED else f"has {len(meanings)} others"
+        raise ProblemError(f"{what} '{code}' is unknown; the dataset {names}")
     return meanings[code]
 
 
@@ -251,10 +470,17 @@ def fold(value: str, folds: int) -> int:
     return int(value)
 
 
-def any_sound(stems: Sequence[str]) -> tuple[str, ...]:
-    """Paths with every suffix of :data:`SOUND_SUFFIXES`, for recordings that everyone fetches in another format."""
-    return tuple(f"{stem}.{suffix}" for stem in stems for suffix in SOUND_SUFFIXES)
+def number(record: Record, field: str) -> float:
+    """A field as a number.
+
+    Raises:
+        ProblemError: it is none.
+    """
+    try:
+        return float(record[field])
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"{field} '{record[field]}' is no number") from error
 
 
 def _fields(record: Record) -> str:
-    return ", ".join(str(key) for key in record) or "nothing"
+    return ", ".join(str(key) for key in record if key != "key") or "nothing"

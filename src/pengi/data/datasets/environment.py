@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -14,9 +15,11 @@ from pengi.data.datasets.base import (
     Row,
     Table,
     TableDataset,
-    any_sound,
+    Tree,
     fold,
     known,
+    number,
+    segment,
     words,
 )
 
@@ -77,15 +80,14 @@ class Fsd50k(TableDataset):
     )
     tables = (
         Table("FSD50K.ground_truth/eval.csv", "test", ("fname", "labels"), folder="FSD50K.eval_audio"),
-        Table("FSD50K.ground_truth/dev.csv", "train", ("fname", "labels", "split"), False, "FSD50K.dev_audio"),
+        Table("FSD50K.ground_truth/dev.csv", "train", ("fname", "labels", "split"), "FSD50K.dev_audio"),
     )
 
     def row(self, record: Record, table: Table) -> Row:
-        part = known(record["split"], {"train": "train", "val": "val"}, "split") if "split" in record else table.split
         return Row(
             id=record["fname"],
             audio=(f"{table.folder}/{record['fname']}.wav",),
-            split=part,
+            split=known(record.get("split", table.split), {name: name for name in ("train", "val", "test")}, "split"),
             events=tuple(words(label) for label in record["labels"].split(",")),
         )
 
@@ -93,9 +95,8 @@ class Fsd50k(TableDataset):
 class AudioSet(TableDataset):
     """AudioSet: the published segment lists and ``class_labels_indices.csv``, 527 classes, many a clip.
 
-    Layout of the lists: research.google.com/audioset. The recordings are not published; they are looked for below
-    ``audio/`` under the names that the usual download scripts give (``Y<id>``, ``<id>``, ``<id>_<start>``, and the same
-    with the start in milliseconds), which no source fixes. What is missing is left out and counted.
+    Layout of the lists: research.google.com/audioset. The recordings are not published; they are looked for in all
+    folders under the names that the usual download scripts give, see :func:`~pengi.data.datasets.base.segment`.
     """
 
     name, title = "audioset", "AudioSet"
@@ -103,93 +104,99 @@ class AudioSet(TableDataset):
         "CC-BY-4.0 (labels only; videos: their owners)",
         "https://research.google.com/audioset/download.html",
     )
-    incomplete = True
     _columns = ("YTID", "start_seconds", "end_seconds", "positive_labels")
     tables = (
-        Table("eval_segments.csv", "test", _columns, header=False),
-        Table("balanced_train_segments.csv", "train", _columns, needed=False, header=False),
+        Table("eval_segments.csv", "test", _columns, header=False, spaced=True),
+        Table("balanced_train_segments.csv", "train", _columns, header=False, spaced=True),
+        Table("unbalanced_train_segments.csv", "train", _columns, header=False, spaced=True),
     )
 
-    def rows(self, root: Path) -> Iterator[Row]:
-        self._names = dict(self._read_names(root))
-        yield from super().rows(root)
-
-    def _read_names(self, root: Path) -> Iterator[tuple[str, str]]:
+    def rows(self, tree: Tree) -> Iterator[Row]:
         table = Table("class_labels_indices.csv", columns=("index", "mid", "display_name"))
-        if not (root / table.path).is_file():
-            raise self.missing(table.path, root)
-        for _, record in table.records(root, self.name):
-            yield record["mid"], record["display_name"].lower()
+        records = table.records(self.needed(tree, table.path), tree)
+        self._classes = {record["mid"]: record["display_name"].lower() for _, record in records}
+        yield from super().rows(tree)
 
     def row(self, record: Record, table: Table) -> Row:
-        video, start = record["YTID"], float(record["start_seconds"])
-        stems = [f"Y{video}", video, f"{video}_{start:g}", f"{video}_{start * 1000:.0f}"]
+        video, start = record["YTID"], number(record, "start_seconds")
         return Row(
             id=f"{video}_{start:g}",
-            audio=any_sound([f"audio/{stem}" for stem in stems]),
+            names=segment(video, start),
             split=table.split,
-            events=tuple(known(mid, self._names, "class") for mid in record["positive_labels"].split(",")),
+            events=tuple(known(mid, self._classes, "class") for mid in record["positive_labels"].split(",")),
             group=video,
         )
 
 
 class Dcase2017Task4(TableDataset):
-    """DCASE 2017 task 4: 17 sounds of vehicles and warnings, many a clip; the testing set with its weak labels.
+    """DCASE 2017 task 4: 17 sounds of vehicles and warnings, many a clip, with weak labels.
 
     Layout: the repository ankitshah009/Task-4-Large-scale-weakly-supervised-sound-event-detection-for-smart-cars.
     ``groundtruth_weak_label_testing_set.csv`` has no header and tabs: ``<id>_<start>_<end>.wav``, onset, offset, label,
-    one line a label. The archive of the recordings unpacks into the long-named folder below, its files with a ``Y`` in
-    front; the folder's name was seen in code that reads it, not in the archive. A plain ``testing/`` or ``audio/`` is
-    taken as well.
+    one line a label. The literature tests on it; the evaluation set is heldout. The official script writes
+    ``Y<id>_<start>_<end>.wav`` into ``testing_set_testing_set_audio_formatted_and_segmented_downloads``, and beside it
+    if it does not run on Windows; recordings are looked for by that name in all folders.
     """
 
     name, title = "dcase2017-task4", "DCASE 2017 task 4"
     license = "Apache-2.0 (labels; videos: their owners)"
     home = "https://github.com/ankitshah009/Task-4-Large-scale-weakly-supervised-sound-event-detection-for-smart-cars"
-    incomplete = True
     several_records = True
-    tables = (
+    tables = tuple(
         Table(
-            "groundtruth_weak_label_testing_set.csv",
-            columns=("file", "onset", "offset", "label"),
+            f"{folder}groundtruth_weak_label_{part}_set.csv",
+            split,
+            ("file", "onset", "offset", "label"),
             header=False,
             delimiter="\t",
-        ),
-    )
-    _folders = (
-        "unbalanced_train_segments_testing_set_audio_formatted_and_segmented_downloads",
-        "testing",
-        "audio",
+        )
+        for folder, part, split in (
+            ("", "testing", "test"),
+            ("groundtruth_release/", "evaluation", "heldout"),
+            ("", "training", "train"),
+        )
     )
 
     def row(self, record: Record, table: Table) -> Row:
-        name = record["file"].removeprefix("Y")
-        stem = Path(name).stem
+        stem = Path(record["file"]).stem
         return Row(
             id=stem,
-            audio=tuple(f"{folder}/Y{stem}.wav" for folder in self._folders),
+            names=(f"Y{stem}", stem),
+            split=table.split,
             events=(record["label"].strip().lower(),),
             group=stem[:11],
         )
 
 
 class Tut2017(TableDataset):
-    """TUT Acoustic Scenes 2017: ``meta.txt`` of the evaluation and the development set, 15 scenes, clips of 10 s.
+    """TUT Acoustic Scenes 2017: lists of the evaluation and the development set, 15 scenes, clips of 10 s.
 
     Layout: Zenodo 1040168 (evaluation) and 400515 (development), both unpacked side by side. ``meta.txt`` has tabs and
-    no header: file, scene, identifier of the recording.
+    no header: file, scene, identifier of the recording. The evaluation set has ``evaluation_setup/evaluate.txt``
+    without the identifier, and ``map.txt`` with the file's name in the style of the development set, which begins with
+    the identifier (``b020_90_100.wav``).
     """
 
     name, title = "tut2017", "TUT Acoustic Scenes 2017"
     license, home = "TUT non-commercial", "https://zenodo.org/records/1040168"
     domain = "scene"
     tables = tuple(
-        Table(f"{folder}/meta.txt", split, ("file", "scene", "recording"), split == "test", folder, False, "\t")
+        Table(
+            f"{folder}/meta.txt",
+            split,
+            ("file", "scene", "recording"),
+            folder,
+            header=False,
+            delimiter="\t",
+            others=(f"{folder}/evaluation_setup/evaluate.txt", f"{folder}/evaluate.txt"),
+            optional=1,
+        )
         for folder, split in (
             ("TUT-acoustic-scenes-2017-evaluation", "test"),
             ("TUT-acoustic-scenes-2017-development", "train"),
         )
     )
+    _maps = tuple(f"TUT-acoustic-scenes-2017-evaluation/{folder}map.txt" for folder in ("evaluation_setup/", ""))
     _scenes: ClassVar[Codes] = {
         code: words(code).replace("/", " or ")
         for code in (
@@ -199,13 +206,21 @@ class Tut2017(TableDataset):
     }  # fmt: skip
     labels = tuple(_scenes.values())
 
+    def rows(self, tree: Tree) -> Iterator[Row]:
+        file = tree.file(self._maps)
+        lines = file.read_text(encoding="utf-8").splitlines() if file else []
+        self._originals = dict(tuple(map(str.strip, re.split(r"[\t,]", line, maxsplit=1))) for line in lines if line)
+        yield from super().rows(tree)
+
     def row(self, record: Record, table: Table) -> Row:
+        original = Path(self._originals.get(record["file"], record["file"])).stem
+        named = original.split("_")[0] if "_" in original else ""
         return Row(
             id=f"{table.split}-{Path(record['file']).stem}",
             audio=(f"{table.folder}/{record['file']}",),
             split=table.split,
             events=(known(record["scene"], self._scenes, "scene"),),
-            group=record["recording"],
+            group=record["recording"] or named,
         )
 
 
@@ -252,8 +267,8 @@ class Sesa(FolderDataset):
     license, home = "CC-BY-4.0", "https://zenodo.org/records/3519845"
     redistribute = True
     patterns: ClassVar[Patterns] = {
-        "test": ("test/*.wav", "SESA/test/*.wav"),
-        "train": ("train/*.wav", "SESA/train/*.wav"),
+        "test": ("test/*.wav",),
+        "train": ("train/*.wav",),
     }
     _classes: ClassVar[Codes] = {
         "casual": "everyday sound",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pengi.data.datasets.base import Record, Row, Table, TableDataset, any_sound
+from pengi.data.datasets.base import Record, Row, Table, TableDataset, number, segment
 
 _CLOTHO_CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
 
@@ -12,26 +12,30 @@ _CLOTHO_CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
 class AudioCaps(TableDataset):
     """AudioCaps: ``dataset/{test,val,train}.csv``, one caption a line; test and val clips have five.
 
-    Layout of the tables: cdjkim/audiocaps (``audiocap_id, youtube_id, start_time, caption``). The recordings are not
-    published; they are looked for below ``audio/{test,val,train}/`` as ``<youtube_id>``, ``Y<youtube_id>``,
-    ``<youtube_id>_<start_time>`` or ``<audiocap_id>``, which no source fixes. What is missing is left out and counted.
+    Layout of the tables: cdjkim/audiocaps (``audiocap_id, youtube_id, start_time, caption``). Version 2.0, in
+    ``dataset2.0``, is read where ``dataset`` is not there. The recordings are not published; they are looked for in all
+    folders under the names that the usual download scripts give: see :func:`~pengi.data.datasets.base.segment`, and
+    ``{test,val,train}/<audiocap_id>``.
     """
 
     name, title = "audiocaps", "AudioCaps"
     license, home = "MIT (captions; videos: their owners)", "https://github.com/cdjkim/audiocaps"
-    incomplete = True
     several_records = True
     tables = tuple(
-        Table(f"dataset/{split}.csv", split, ("audiocap_id", "youtube_id", "start_time", "caption"), split == "test")
+        Table(
+            f"dataset/{split}.csv",
+            split,
+            ("audiocap_id", "youtube_id", "start_time", "caption"),
+            others=(f"{split}.csv", f"dataset2.0/{split}.csv"),
+        )
         for split in ("test", "val", "train")
     )
 
     def row(self, record: Record, table: Table) -> Row:
-        video, start = record["youtube_id"], record["start_time"]
-        stems = (video, f"Y{video}", f"{video}_{start}", record["audiocap_id"])
+        video, start = record["youtube_id"], number(record, "start_time")
         return Row(
-            id=f"{video}_{start}",
-            audio=any_sound([f"audio/{table.split}/{stem}" for stem in stems]),
+            id=f"{video}_{start:g}",
+            names=(*segment(video, start), f"{table.split}/{record['audiocap_id']}"),
             split=table.split,
             captions=(record["caption"],),
             group=video,
@@ -48,7 +52,7 @@ class Clotho(TableDataset):
     name, title = "clotho", "Clotho v2.1"
     license, home = "Tampere University non-commercial (captions); clips CC", "https://zenodo.org/records/4783391"
     tables = tuple(
-        Table(f"clotho_captions_{part}.csv", split, ("file_name", *_CLOTHO_CAPTIONS), split == "test", part)
+        Table(f"clotho_captions_{part}.csv", split, ("file_name", *_CLOTHO_CAPTIONS), part)
         for part, split in (("evaluation", "test"), ("validation", "val"), ("development", "train"))
     )
 
@@ -73,7 +77,7 @@ class ClothoAqa(TableDataset):
     license, home = "MIT (questions); clips CC", "https://zenodo.org/records/6473207"
     several_records = True
     tables = tuple(
-        Table(f"clotho_aqa_{split}.csv", split, ("file_name", "QuestionText", "answer", "confidence"), split == "test")
+        Table(f"clotho_aqa_{split}.csv", split, ("file_name", "QuestionText", "answer", "confidence"))
         for split in ("test", "val", "train")
     )
 
@@ -106,6 +110,6 @@ class Mmau(TableDataset):
             id=str(record["id"]),
             audio=(str(record["audio_id"]).removeprefix("./"),),
             attributes={name: str(record[name]) for name in ("task", "difficulty") if name in record},
-            qa=((record["question"].strip(), record["answer"].strip()),),
-            choices=tuple(choice.strip() for choice in record["choices"]),
+            qa=((record["question"].strip(), str(record["answer"]).strip()),),
+            choices=tuple(str(choice).strip() for choice in record["choices"]),
         )

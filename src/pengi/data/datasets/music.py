@@ -5,7 +5,18 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from pengi.data.datasets.base import Codes, FolderDataset, Patterns, Record, Row, Table, TableDataset, known, words
+from pengi.data.datasets.base import (
+    Codes,
+    FolderDataset,
+    Patterns,
+    Record,
+    Row,
+    Table,
+    TableDataset,
+    known,
+    number,
+    words,
+)
 
 _NSYNTH_FIELDS = (
     "instrument_family_str",
@@ -21,7 +32,7 @@ _NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 class GtzanGenres(FolderDataset):
     """GTZAN genre collection: ``genres/<genre>/<genre>.<number>.{wav,au}``, 1000 clips of 30 s, 10 genres.
 
-    Layout: the original ``genres.tar.gz``; the copy on Kaggle calls the folder ``genres_original``. There is no
+    Layout: the original ``genres.tar.gz``; the copy on Kaggle calls the folder ``Data/genres_original``. There is no
     official split, and the collection has repeated and mislabelled tracks (Sturm 2013).
     """
 
@@ -29,7 +40,7 @@ class GtzanGenres(FolderDataset):
     license, home = "none stated; research use", "http://marsyas.info/downloads/datasets.html"
     domain = "music"
     patterns: ClassVar[Patterns] = {
-        "test": tuple(f"{folder}/*/*.{suffix}" for folder in ("genres", "genres_original") for suffix in ("wav", "au"))
+        "test": tuple(f"{folder}/*/*.{suffix}" for suffix in ("wav", "au") for folder in ("genres", "genres_original"))
     }
     _genres: ClassVar[Codes] = {
         **{
@@ -48,13 +59,13 @@ class GtzanGenres(FolderDataset):
 class GtzanMusicSpeech(FolderDataset):
     """GTZAN music/speech collection: ``{music_wav,speech_wav}/*.wav``, 64 clips of 30 s each.
 
-    Layout: ``music_speech.tar.gz``, inside its folder ``music_speech`` or without it.
+    Layout: ``music_speech.tar.gz``.
     """
 
     name, title = "gtzan-music-speech", "GTZAN music/speech"
     license, home = "none stated; research use", "http://marsyas.info/downloads/datasets.html"
     domain = "music"
-    patterns: ClassVar[Patterns] = {"test": ("music_speech/*_wav/*.wav", "*_wav/*.wav")}
+    patterns: ClassVar[Patterns] = {"test": ("*_wav/*.wav",)}
     _classes: ClassVar[Codes] = {"music_wav": "music", "speech_wav": "speech"}
     labels = tuple(_classes.values())
 
@@ -75,15 +86,16 @@ class NSynth(TableDataset):
     domain = "instrument"
     redistribute = True
     tables = tuple(
-        Table(f"nsynth-{part}/examples.json", split, _NSYNTH_FIELDS, split == "test", f"nsynth-{part}/audio")
+        Table(f"nsynth-{part}/examples.json", split, _NSYNTH_FIELDS, f"nsynth-{part}/audio")
         for part, split in (("test", "test"), ("valid", "val"), ("train", "train"))
     )
 
     def row(self, record: Record, table: Table) -> Row:
-        midi = int(record["pitch"])
+        midi = int(number(record, "pitch"))
+        note = record.get("note_str", record["key"])
         return Row(
-            id=record["key"],
-            audio=(f"{table.folder}/{record['key']}.wav",),
+            id=note,
+            audio=(f"{table.folder}/{note}.wav",),
             split=table.split,
             attributes={
                 "instrument": words(record["instrument_family_str"]),
@@ -91,7 +103,7 @@ class NSynth(TableDataset):
                 "qualities": ", ".join(words(quality) for quality in record["qualities_str"]),
                 "pitch": f"{_NOTES[midi % 12]}{midi // 12 - 1}",
                 "midi": midi,
-                "velocity": int(record["velocity"]),
+                "velocity": int(number(record, "velocity")),
             },
             group=record["instrument_str"],
         )

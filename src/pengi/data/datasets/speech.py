@@ -16,6 +16,7 @@ from pengi.data.datasets.base import (
     Row,
     Table,
     TableDataset,
+    Tree,
     known,
     words,
 )
@@ -33,7 +34,7 @@ class VocalSound(TableDataset):
     domain = "human"
     redistribute = True
     tables = tuple(
-        Table(f"datafiles/{part}.json", split, ("wav", "labels"), split == "test")
+        Table(f"datafiles/{part}.json", split, ("wav", "labels"))
         for part, split in (("te", "test"), ("val", "val"), ("tr", "train"))
     )
     _classes: ClassVar[Codes] = {
@@ -97,7 +98,7 @@ class Ravdess(FolderDataset):
     name, title = "ravdess", "RAVDESS"
     license, home = "CC-BY-NC-SA-4.0", "https://zenodo.org/records/1188976"
     domain = "emotion"
-    patterns: ClassVar[Patterns] = {"test": ("Actor_*/03-01-*.wav", "Audio_Speech_Actors_01-24/Actor_*/03-01-*.wav")}
+    patterns: ClassVar[Patterns] = {"test": ("Actor_*/03-01-*.wav",)}
     _emotions: ClassVar[Codes] = {
         "01": "neutral",
         "02": "calm",
@@ -124,22 +125,21 @@ class Ravdess(FolderDataset):
 class Meld(TableDataset):
     """MELD: ``{test,dev,train}_sent_emo.csv`` and a video of every utterance, 7 emotions and 3 sentiments.
 
-    Layout: MELD.Raw of affective-meld.github.io, its inner archives unpacked where they are. The folders lie beside the
-    tables or below ``test``, ``dev`` and ``train``, depending on how they were unpacked. A few videos are known to be
-    missing or broken; what is missing is left out and counted. The sound track is read from the video.
+    Layout: MELD.Raw of affective-meld.github.io, its inner archives unpacked where they are. Tables and folders are
+    beside each other or below ``test``, ``dev`` and ``train``, depending on how they were unpacked. A few videos are
+    known to be missing or broken. The sound track is read from the video.
     """
 
     name, title = "meld", "MELD"
     license, home = "GPL-3.0", "https://affective-meld.github.io"
     domain = "emotion"
-    incomplete = True
     tables = tuple(
         Table(
             f"{part}_sent_emo.csv",
             split,
             ("Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID"),
-            split == "test",
             folder,
+            others=(f"{part}/{part}_sent_emo.csv",),
         )
         for part, split, folder in (
             ("test", "test", "output_repeated_splits_test"),
@@ -160,7 +160,7 @@ class Meld(TableDataset):
 
     def row(self, record: Record, table: Table) -> Row:
         file = f"dia{record['Dialogue_ID']}_utt{record['Utterance_ID']}.mp4"
-        part = table.path.split("_")[0]
+        part = table.path.partition("_")[0]
         return Row(
             id=f"{part}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}", f"{part}/{table.folder}/{file}"),
@@ -208,20 +208,28 @@ class CmuMosei(CmuMosi):
 class MspPodcast(TableDataset):
     """MSP-Podcast: ``Labels/labels_consensus.csv`` and ``Audios/*.wav``; clips without a consensus are left out.
 
-    Layout: release 1.11 and later, under the licence of the MSP lab (release 1.10 spells the table
-    ``labels_concensus.csv``: rename it). ``Test1`` is the test split of the literature; Test2 and Test3 are heldout.
+    Layout: the releases of the MSP lab, under its licence; those before 1.11 spell the table ``labels_concensus.csv``.
+    ``Test1`` is the test split of the literature; Test2 and Test3 are heldout. A speaker who is not known is not the
+    same one in two clips.
     """
 
     name, title = "msp-podcast", "MSP-Podcast"
     license = "academic licence of the MSP lab"
     home = "https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Podcast.html"
     domain = "emotion"
-    tables = (Table("Labels/labels_consensus.csv", columns=("FileName", "EmoClass", "SpkrID", "Split_Set")),)
+    tables = (
+        Table(
+            "Labels/labels_consensus.csv",
+            columns=("FileName", "EmoClass", "SpkrID", "Split_Set"),
+            others=("Labels/labels_concensus.csv", "labels_consensus.csv", "labels_concensus.csv"),
+        ),
+    )
     _splits: ClassVar[Codes] = {
         "Test1": "test",
         "Test2": "heldout",
         "Test3": "heldout",
         "Development": "val",
+        "Validation": "val",
         "Train": "train",
     }
     _emotions: ClassVar[Codes] = {
@@ -239,12 +247,13 @@ class MspPodcast(TableDataset):
     def row(self, record: Record, table: Table) -> Row | None:
         if record["EmoClass"] in ("O", "X"):  # another emotion, no agreement
             return None
+        clip = Path(record["FileName"]).stem
         return Row(
-            id=Path(record["FileName"]).stem,
-            audio=(f"Audios/{record['FileName']}",),
+            id=clip,
+            audio=(f"Audios/{record['FileName']}", f"Audio/{record['FileName']}"),
             split=known(record["Split_Set"], self._splits, "Split_Set"),
             attributes={"emotion": known(record["EmoClass"], self._emotions, "EmoClass")},
-            group=record["SpkrID"],
+            group=clip if record["SpkrID"].strip().lower() in ("", "unknown") else record["SpkrID"],
         )
 
 
@@ -260,17 +269,14 @@ class SpeechCommands(FolderDataset):
     domain = "keyword"
     redistribute = True
     patterns: ClassVar[Patterns] = {"train": ("[a-z]*/*_nohash_*.wav",)}
-    needed = ("train",)
     _lists: ClassVar[Codes] = {"test": "testing_list.txt", "val": "validation_list.txt"}
 
-    def rows(self, root: Path) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[Row]:
         self._split_of: dict[str, str] = {}
         for split, name in self._lists.items():
-            if not (root / name).is_file():
-                raise self.missing(name, root)
-            lines = (root / name).read_text(encoding="utf-8").split()
+            lines = self.needed(tree, name).read_text(encoding="utf-8").split()
             self._split_of.update(dict.fromkeys(lines, split))
-        yield from super().rows(root)
+        yield from super().rows(tree)
 
     def parse(self, path: PurePosixPath, split: str) -> Row:
         return Row(
@@ -285,7 +291,7 @@ class SpeechCommands(FolderDataset):
 class LibriSpeechGender(FolderDataset):
     """LibriSpeech, the reader's gender: ``SPEAKERS.TXT`` and ``<part>/<speaker>/<chapter>/*.flac``.
 
-    Layout: openslr.org/12, the folder ``LibriSpeech`` itself. ``SPEAKERS.TXT`` has ``;`` in front of comments and the
+    Layout: openslr.org/12, the folder ``LibriSpeech``. ``SPEAKERS.TXT`` has ``;`` in front of comments and the
     fields id, sex, part, minutes, name between bars. The test parts are the benchmark.
     """
 
@@ -300,13 +306,11 @@ class LibriSpeechGender(FolderDataset):
     }
     _sexes: ClassVar[Codes] = {"F": "female", "M": "male"}
 
-    def rows(self, root: Path) -> Iterator[Row]:
-        table = root / "SPEAKERS.TXT"
-        if not table.is_file():
-            raise self.missing(table.name, root)
-        lines = (line for line in table.read_text(encoding="utf-8").splitlines() if line and line[0] != ";")
+    def rows(self, tree: Tree) -> Iterator[Row]:
+        text = self.needed(tree, "SPEAKERS.TXT").read_text(encoding="utf-8")
+        lines = (line for line in text.splitlines() if line and line[0] != ";")
         self._sex_of = {fields[0].strip(): fields[1].strip() for fields in (line.split("|") for line in lines)}
-        yield from super().rows(root)
+        yield from super().rows(tree)
 
     def parse(self, path: PurePosixPath, split: str) -> Row:
         speaker = path.parts[-3]
