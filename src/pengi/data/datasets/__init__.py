@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,29 +121,40 @@ def import_dataset(name: str, root: Path, out: Path) -> Imported:
     if not root.is_dir():
         raise InputError(f"there is no folder '{root}' with {adapter.title}; get it from {adapter.home}")
     tree = Tree(name, root)
-    here: list[tuple[Row, Path]] = []
-    clips, missing, examples = Counter[str](), Counter[str](), []
     try:
         if adapter.parts and not any(tree.home(part.patterns) for part in adapter.parts):
             raise adapter.missing(adapter.parts[0].name, root)
-        for row in _rows(adapter, tree):
-            audio = tree.recording(row)
-            if audio is not None:
-                here.append((row, audio))
-                clips[row.part] += 1
-                continue
-            missing[row.part] += 1
-            if len(examples) < _EXAMPLES:
-                examples.append(row.audio[0] if row.audio else row.id)
+        here, missing, examples = _with_audio(adapter, tree)
+        clips = Counter(row.part for row, _ in here)
         parts = tuple(_part(part, tree, clips, missing) for part in adapter.parts)
     except OSError as error:
         raise ManifestError(f"{name}: '{error.filename}' cannot be read: {error.strerror}") from error
-    if not here:
-        raise ManifestError(_nothing(adapter, tree, examples, missing.total()))
     folder = out.resolve().parent
     lines = (json.dumps(_line(adapter, row, audio, folder), ensure_ascii=False) for row, audio in here)
     _write(out, lines)
-    return Imported(out, dict(Counter(row.split for row, _ in here)), missing.total(), parts, tuple(examples))
+    return Imported(out, dict(Counter(row.split for row, _ in here)), missing.total(), parts, examples)
+
+
+def _with_audio(adapter: Dataset, tree: Tree) -> tuple[list[tuple[Row, Path]], Counter[str], tuple[str, ...]]:
+    """The rows whose recordings are there; how many of each part have none; and the first of these."""
+    here: list[tuple[Row, Path]] = []
+    missing, examples = Counter[str](), list[str]()
+    for row in _rows(adapter, tree):
+        audio = tree.recording(row)
+        if audio is not None:
+            here.append((row, audio))
+            continue
+        missing[row.part] += 1
+        if len(examples) < _EXAMPLES:
+            examples.append(row.audio[0] if row.audio else row.id)
+    if not here and not missing:
+        raise ManifestError(f"{adapter.name}: '{tree.root}' has no records")
+    if not here:
+        count = missing.total()
+        raise ManifestError(
+            f"{adapter.name}: none of the {count} recordings is in '{tree.root}', the first of them '{examples[0]}'"
+        )
+    return here, missing, tuple(examples)
 
 
 def _rows(adapter: Dataset, tree: Tree) -> Iterator[Row]:
@@ -173,13 +184,6 @@ def _part(part: Part, tree: Tree, clips: Counter[str], missing: Counter[str]) ->
         missing[part.name],
         tree.unused[part.name],
     )
-
-
-def _nothing(adapter: Dataset, tree: Tree, examples: Sequence[str], count: int) -> str:
-    """Why there is nothing to import."""
-    if not count:
-        return f"{adapter.name}: '{tree.root}' has no records"
-    return f"{adapter.name}: none of the {count} recordings is in '{tree.root}', the first of them '{examples[0]}'"
 
 
 def _line(adapter: Dataset, row: Row, audio: Path, folder: Path) -> dict[str, Any]:

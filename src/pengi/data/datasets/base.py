@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from pengi.data.shards import AUDIO_SUFFIXES
+from pengi.audio.formats import AUDIO_SUFFIXES
 from pengi.errors import ManifestError
 
 Record = Mapping[str, Any]

@@ -209,15 +209,17 @@ class Tut2017(TableDataset):
     def rows(self, tree: Tree) -> Iterator[Row]:
         file = tree.file(self._maps)
         lines = file.read_text(encoding="utf-8").splitlines() if file else []
-        self._originals = dict(tuple(map(str.strip, re.split(r"[\t,]", line, maxsplit=1))) for line in lines if line)
+        pairs = [re.split(r"[\t,]", line) for line in lines]
+        self._originals = {pair[0].strip(): pair[-1].strip() for pair in pairs}
         yield from super().rows(tree)
 
     def row(self, record: Record, table: Table) -> Row:
-        original = Path(self._originals.get(record["file"], record["file"])).stem
+        file: str = record["file"]
+        original = Path(self._originals.get(file, file)).stem
         named = original.split("_")[0] if "_" in original else ""
         return Row(
-            id=f"{table.split}-{Path(record['file']).stem}",
-            audio=(f"{table.folder}/{record['file']}",),
+            id=f"{table.split}-{Path(file).stem}",
+            audio=(f"{table.folder}/{file}",),
             split=table.split,
             events=(known(record["scene"], self._scenes, "scene"),),
             group=record["recording"] or named,
