@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers import MLP, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
+from helpers.failing import FailingFile
 from pengi import Pengi, checkpoint, engine
 from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
@@ -372,7 +374,8 @@ def test_bad_recordings_get_an_error_in_their_place(call: str, bad_files: dict[s
     pengi = SENTENCE_PENGI
     run = CALLS[call]
     nan = recording(np.array([0.1, np.nan], np.float32))
-    bad = [*bad_files.values(), nan]
+    failing = FailingFile(tone.read_bytes(), 1000, OSError(errno.EIO, "Input/output error"))
+    bad = [*bad_files.values(), failing, nan]
     with pytest.raises(AudioError, match=r"there is no file .*missing\.wav"):
         run(pengi, [tone, *bad])
     method, *arguments = {

@@ -209,7 +209,7 @@ def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_written_is_named(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WeightsError, match="cannot be written into"):
+    with pytest.raises(WeightsError, match="could not be written"):
         download(server.source, tmp_path / "file")
 
 

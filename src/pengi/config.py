@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pengi.errors import ConfigError
+from pengi.errors import ConfigError, reason
 
 CONFIG_FILE = "config.json"
 
@@ -254,7 +254,7 @@ def read_json(model: type[T], path: Path) -> T:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' is not valid JSON: {error}") from error
     except OSError as error:
-        raise ConfigError(f"'{path}' cannot be read: {error.strerror}") from error
+        raise ConfigError(f"'{path}' cannot be read: {reason(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"'{path}' must hold one JSON object")
     return model.parse(values, str(path))

@@ -6,8 +6,14 @@ where it helps, what to do. The command line prints it and exits with code 2; a 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_TEXTS = ("no space left on", "os error 28", "errno 28", "disk is full", "disk quota exceeded")
+"""How libraries that raise no OSError write that a disk is full."""
 
 
 class PengiError(Exception):
@@ -48,3 +54,25 @@ def no_such(what: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
     return f"there is no {what} '{name}'; {hint}"
+
+
+def reason(error: Exception) -> str:
+    """Why the operating system refused, as the end of a sentence: "permission denied"."""
+    if is_disk_full(error):
+        return "no space left on the disk"
+    text = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0] or type(error).__name__
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
+def unwritten(path: Path | str, error: Exception) -> str:
+    """The sentence for a file or folder that could not be written."""
+    if is_disk_full(error):
+        return f"'{path}' could not be written: no space left on the disk that holds '{Path(path).parent}'"
+    return f"'{path}' could not be written: {reason(error)}"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, of the operating system or of a library, means that a disk or a quota is full."""
+    if getattr(error, "errno", None) in _FULL:
+        return True
+    return any(text in str(error).lower() for text in _FULL_TEXTS)

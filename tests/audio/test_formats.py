@@ -63,7 +63,7 @@ def test_links_to_files_are_recordings_even_if_the_file_is_gone(tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_listed_says_so(tmp_path: Path) -> None:
     (found,) = FolderWalk(tmp_path / "nowhere")
-    assert found.error == f"the folder '{tmp_path}/nowhere' cannot be listed: No such file or directory"
+    assert found.error == f"the folder '{tmp_path}/nowhere' cannot be listed: no such file or directory"
 
 
 def test_the_note_counts() -> None:

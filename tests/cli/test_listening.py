@@ -79,6 +79,29 @@ def test_among_many_files_a_bad_one_is_an_error_entry(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("command", ["describe", "classify", "embed"])
+def test_a_file_that_may_not_be_read_is_no_usage_error(
+    pengi: Callable[..., Any], tone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(tone.read_bytes())
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == secret:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)  # an administrator may read any file
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != secret)
+    more = {"classify": ["--labels", "dog, rain"], "embed": ["--out", tmp_path / "v.npz"]}
+    result = pengi(command, secret, tone, *more.get(command, []))
+    assert result.exit_code == 2
+    assert f"error: '{secret}' may not be read: permission denied" in result.stderr
+    assert "1 of 2 files" in result.stderr
+    assert "Usage" not in result.stderr
+
+
 def test_debug_adds_the_traceback(pengi: Callable[..., Any], tone: Path) -> None:
     plain = pengi("describe", tone, "--model", "nonsense")
     assert plain.stderr == "error: there is no model named 'nonsense'\n"
@@ -270,7 +293,9 @@ def test_embed_leaves_the_old_file_if_writing_fails(
     monkeypatch.setattr(np, "savez", fail)
     result = pengi("embed", tone, "--out", out)
     assert result.exit_code == 2
-    assert result.stderr == f"error: '{out}' could not be written: No space left on device\n"
+    assert (
+        result.stderr == f"error: '{out}' could not be written: no space left on the disk that holds '{out.parent}'\n"
+    )
     assert out.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tone.wav", "vectors.npz"]
 

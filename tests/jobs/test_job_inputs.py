@@ -44,7 +44,7 @@ def test_a_folder_that_cannot_be_listed_is_an_input_with_an_error(
     monkeypatch.setattr(os, "scandir", refuses)
     errors = [item for item in Listing(str(sounds)) if item.error is not None]
     assert [item.within for item in errors] == ["deep/deeper"]
-    assert errors[0].error == f"the folder '{sounds}/deep/deeper' cannot be listed: Permission denied"
+    assert errors[0].error == f"the folder '{sounds}/deep/deeper' cannot be listed: permission denied"
 
 
 def test_patterns_and_single_files(sounds: Path) -> None:

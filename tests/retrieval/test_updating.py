@@ -121,7 +121,7 @@ def test_bad_files_are_told_and_tried_again(folder: Path, location: Path) -> Non
     (folder / "dangling.wav").symlink_to(folder / "nowhere.wav")
     changes = update(location, folder, StubHearing())
     told = {Path(path).name: error for path, error in changes.failed}
-    assert told == {"broken.wav": "it is not audio", "dangling.wav": "it cannot be read (No such file or directory)"}
+    assert told == {"broken.wav": "it is not audio", "dangling.wav": "it cannot be read (no such file or directory)"}
     assert changes.added == 3
     write_recordings(folder, {"broken.wav": "mended"})
     (folder / "dangling.wav").unlink()

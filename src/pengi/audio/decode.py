@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 import soxr
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from pengi.audio import containers
 from pengi.audio.formats import address_error
 from pengi.audio.readers import ArrayReader, AvReader, Reader, SoundFileReader, UnreadableError
-from pengi.errors import AudioError, InputError
+from pengi.audio.watched import WatchedFile
+from pengi.errors import AudioError, InputError, PengiError, reason
 
 AudioSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[Any, int]
 """A path; the content of a file; an open binary file, read from its start and left open; or ``(samples, rate)``.
@@ -187,7 +188,7 @@ def _open(source: AudioSource, name: str) -> Iterator[Reader]:
 def _opened(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes], name: str
 ) -> Iterator[IO[bytes]]:
-    """A seekable binary file; what cannot seek, such as a pipe, is copied to a temporary file first."""
+    """A seekable binary file. Whatever goes wrong with it until it is closed is an :class:`AudioError`."""
     with ExitStack() as stack:
         if isinstance(source, (bytes, bytearray, memoryview)):
             file: IO[bytes] = io.BytesIO(source)
@@ -200,11 +201,32 @@ def _opened(
                 "audio must be a path, bytes, a file opened in binary mode or a tuple (samples, rate),"
                 f" not {type(source).__name__}"
             )
-        if not file.seekable():
-            spool = stack.enter_context(tempfile.TemporaryFile())
+        watched = WatchedFile(file)
+        try:
+            yield cast("IO[bytes]", watched) if file.seekable() else stack.enter_context(_spooled(watched, name))
+        except Exception as error:
+            if watched.failure is None and isinstance(error, PengiError):
+                raise
+            raise _unread(name, watched.failure or error) from error
+        if watched.failure is not None:
+            raise _unread(name, watched.failure)
+
+
+@contextmanager
+def _spooled(file: WatchedFile, name: str) -> Iterator[IO[bytes]]:
+    """A seekable copy of what cannot seek, such as a pipe."""
+    try:
+        with tempfile.TemporaryFile() as spool:
             shutil.copyfileobj(file, spool)
-            file = spool
-        yield file
+            yield spool
+    except OSError as error:
+        raise AudioError(f"'{name}' cannot be kept in '{tempfile.gettempdir()}': {reason(error)}") from error
+
+
+def _unread(name: str, error: Exception) -> AudioError:
+    """The error for a file that fails while it is read, whoever is to blame: the file, its disk or its decoder."""
+    why = reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {reason(error)}"
+    return AudioError(f"'{name}' cannot be read: {why}")
 
 
 def _open_path(path: Path, name: str) -> IO[bytes]:
@@ -217,7 +239,7 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
     except PermissionError as error:
         raise AudioError(f"'{name}' may not be read: permission denied") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise AudioError(f"'{name}' cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+        raise AudioError(f"'{name}' cannot be opened: {reason(error)}") from error
 
 
 def _check_whole(file: IO[bytes], name: str) -> None:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pengi.errors import reason
+
 _SOUND = """
     wav wave bwf rf64 w64 aif aiff aifc au snd caf voc sph nist iff svx sf ircam pvf paf avr
     flac wv ape tta tak shn dsf mlp thd
@@ -62,7 +64,7 @@ class FolderWalk:
                         elif not entry.is_dir():
                             self.passed_over += 1
             except OSError as error:
-                yield Found(folder, f"the folder '{folder}' cannot be listed: {error.strerror or error}")
+                yield Found(folder, f"the folder '{folder}' cannot be listed: {reason(error)}")
 
 
 def has_audio_suffix(name: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import typer
+from typer.models import ParameterInfo
 
 from pengi.cli.data import data
 from pengi.cli.embedding import embed
@@ -68,6 +69,19 @@ app.add_typer(data, name="data", rich_help_panel=_MODELS)
 app.command(rich_help_panel=_MODELS)(models)
 app.command(rich_help_panel=_MODELS)(pull)
 app.command("import-official", rich_help_panel=_MODELS)(import_official)
+
+
+def _leave_permissions_to_commands(group: typer.Typer) -> None:
+    """Typer takes a file that may not be read for a usage error; of many files it is only that file's error."""
+    for command in group.registered_commands:
+        for annotation in get_type_hints(command.callback, include_extras=True).values():
+            for parameter in getattr(annotation, "__metadata__", ()):
+                if isinstance(parameter, ParameterInfo):
+                    parameter.readable = False
+
+
+for _commands in (app, evaluation, data):
+    _leave_permissions_to_commands(_commands)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pengi.errors import InputError
+from pengi.errors import InputError, unwritten
 
 
 def check_target(out: Path, suffix: str | None = None) -> None:
@@ -40,4 +40,4 @@ def written_whole(out: Path) -> Iterator[Path]:
             yield partial
             partial.replace(out)
     except OSError as error:
-        raise InputError(f"'{out}' could not be written: {error.strerror or error}") from error
+        raise InputError(unwritten(out, error)) from error

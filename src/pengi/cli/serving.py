@@ -14,7 +14,7 @@ import typer
 from pengi.cli.console import guarded, say_json, say_note
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Model
 from pengi.cli.session import load_model
-from pengi.errors import InputError
+from pengi.errors import InputError, reason
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -119,7 +119,7 @@ def _bound(settings: ServingSettings) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InputError(
-            f"cannot listen at {settings.host} port {settings.port} ({error.strerror or error}); "
+            f"cannot listen at {settings.host} port {settings.port} ({reason(error)}); "
             "choose another address with --host and --port"
         ) from error
     return listening

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from pengi.errors import AudioError, InputError
+from pengi.errors import AudioError, InputError, reason
 
 _MEMBER = re.compile(r"(?P<tar>.+)#(?P<offset>\d+)\+(?P<size>\d+)")
 
@@ -63,8 +63,10 @@ def recording(root: Path, audio: str) -> Path | bytes:
         with opened(tar) as file:
             file.seek(int(found["offset"]))
             content = file.read(size)
-    except OSError as error:
-        raise AudioError(f"'{audio}' cannot be read: {error.strerror or error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # each file system of fsspec has errors of its own
+        raise AudioError(f"'{audio}' cannot be read: {reason(error)}") from error
     if len(content) != size:
         raise AudioError(f"'{audio}' is cut off: the tar file ends before it")
     return content

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pengi.errors import InputError
+from pengi.errors import InputError, unwritten
 
 
 @contextmanager
@@ -27,4 +27,4 @@ def new_folder(out: Path) -> Iterator[Path]:
             yield finished
             finished.replace(out)
     except OSError as error:
-        raise InputError(f"'{out}' could not be written: {error.strerror or error}") from error
+        raise InputError(unwritten(out, error)) from error

@@ -20,7 +20,7 @@ from typing import IO, Any
 from pengi.audio.formats import FolderWalk, address_error
 from pengi.data.manifest import Clip, validated
 from pengi.data.recordings import is_url
-from pengi.errors import InputError, ManifestError
+from pengi.errors import InputError, ManifestError, reason
 
 STDIN = "-"
 
@@ -171,7 +171,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     except FileNotFoundError as error:
         raise ManifestError(f"no manifest at '{path}'") from error
     except OSError as error:
-        raise ManifestError(f"'{path}' cannot be read: {error.strerror or error}") from error
+        raise ManifestError(f"'{path}' cannot be read: {reason(error)}") from error
 
 
 def _row(line: bytes, place: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from pengi.data.recordings import is_url
-from pengi.errors import InputError
+from pengi.errors import InputError, unwritten
 from pengi.jobs import tables
 from pengi.jobs.tasks import Row, printable
 
@@ -92,7 +92,7 @@ class Ledger:
             except Timeout as error:
                 raise InputError(f"another run is writing '{out}'") from error
             except OSError as error:
-                raise InputError(f"'{out}' cannot be written: {error.strerror or error}") from error
+                raise InputError(unwritten(out, error)) from error
             ledger._begin(settings, about)
             ledger._mend()
             if retry_errors:
@@ -227,7 +227,7 @@ class Ledger:
         try:
             yield
         except OSError as error:
-            raise InputError(f"'{self.out}' cannot be written: {error.strerror or error}") from error
+            raise InputError(unwritten(self.out, error)) from error
 
 
 def _whole_bytes(file: Any) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pengi.errors import CheckpointError
+from pengi.errors import CheckpointError, reason
 
 WRAPPER_PREFIX = "module."
 """Stands before every name where a model was saved inside torch's data-parallel wrapper."""
@@ -56,7 +56,7 @@ def _check_archive(path: Path) -> None:
             f"'{path}' is not a PyTorch checkpoint, or only a part of one (torch.save writes a zip archive)"
         ) from error
     except OSError as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"'{path}' cannot be read: {reason(error)}") from error
     if damaged is not None:
         raise CheckpointError(f"'{path}' is damaged: its entry '{damaged}' does not have the recorded checksum")
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from pengi import checkpoint
 from pengi.config import CONFIG_FILE
 from pengi.encoders.htsat import HtsatEncoder, mel_filterbank
-from pengi.errors import CheckpointError, InputError
+from pengi.errors import CheckpointError, InputError, unwritten
 from pengi.model import PengiModel
 from pengi.official import keys
 from pengi.official.architectures import (
@@ -245,7 +245,7 @@ def _write(
                 out.rmdir()
             finished.replace(out)
     except OSError as error:
-        raise CheckpointError(f"'{out}' cannot be written: {error.strerror or error}") from error
+        raise CheckpointError(unwritten(out, error)) from error
 
 
 def _part(tensor: Tensor, source: Source) -> Tensor:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from pengi.audio.formats import FolderWalk, address_error
 from pengi.data.recordings import is_url
-from pengi.errors import AudioError, InputError, PengiError
+from pengi.errors import AudioError, InputError, PengiError, reason, unwritten
 from pengi.retrieval.table import RecordingsTable, Stamp, Window
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def only_writer(location: str) -> Iterator[None]:
     except Timeout as error:
         raise InputError(f"another process is writing the index '{location}'; wait until it is done") from error
     except OSError as error:
-        raise InputError(f"no index can be written at '{location}': {error.strerror or error}") from error
+        raise InputError(unwritten(location, error)) from error
     try:
         yield
     finally:
@@ -236,7 +236,7 @@ def _status(path: str) -> tuple[int, int]:
     except UnicodeEncodeError as error:
         raise AudioError("its name is not valid UTF-8; rename it") from error
     except OSError as error:
-        raise AudioError(f"it cannot be read ({error.strerror})") from error
+        raise AudioError(f"it cannot be read ({reason(error)})") from error
     return status.st_size, status.st_mtime_ns
 
 
@@ -246,7 +246,7 @@ def _stamp(path: str) -> Stamp:
         with Path(path).open("rb") as file:
             return Stamp(size, mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
-        raise AudioError(f"it cannot be read ({error.strerror})") from error
+        raise AudioError(f"it cannot be read ({reason(error)})") from error
 
 
 def _stamped(path: str, stamp: Stamp) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from pengi.errors import WeightsError
+from pengi.errors import WeightsError, unwritten
 
 TIMEOUT_S = 60.0
 """Longest silence of a server, in seconds."""
@@ -87,7 +87,7 @@ def download(source: RecordSource, folder: Path) -> Path:
     except Timeout as error:
         raise WeightsError(f"another process is fetching '{source.key}'; wait until it is done.") from error
     except OSError as error:
-        raise WeightsError(f"'{source.key}' cannot be written into {folder} ({error.strerror or error}).") from error
+        raise WeightsError(unwritten(partial, error)) from error
     return target
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pengi.data.datasets import environment, language, music, speech
 from pengi.data.datasets.base import Dataset, Part, Row, Tree
-from pengi.errors import InputError, ManifestError, no_such
+from pengi.errors import InputError, ManifestError, no_such, unwritten
 
 __all__ = ["DATASETS", "Dataset", "Imported", "ImportedPart", "Row", "dataset", "import_dataset"]
 
@@ -219,4 +219,4 @@ def _write(out: Path, lines: Iterable[str]) -> None:
                 file.writelines(f"{line}\n" for line in lines)
             partial.replace(out)
     except OSError as error:
-        raise InputError(f"'{out}' could not be written: {error.strerror or error}") from error
+        raise InputError(unwritten(out, error)) from error
