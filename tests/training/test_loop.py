@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,9 +129,97 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
         assert all(torch.equal(value, tensors[key]) for key, value in load_file(parts / name).items())
 
 
-def test_resuming_without_a_checkpoint_starts(recipe: Path, tmp_path: Path) -> None:
-    train(recipe, ["training.steps=1"], resume=True, out=tmp_path / "run")
-    assert (tmp_path / "run" / "model.safetensors").is_file()
+def test_resuming_without_a_checkpoint_starts(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    train(recipe, ["training.steps=1"], resume=True, out=out)
+    assert (out / "model.safetensors").is_file()
+    assert f"there is no checkpoint in '{out}' yet; training starts from the beginning" in capsys.readouterr().err
+
+
+def train_until(recipe: Path, out: Path, step: int, *, aligning: bool, signals: int, overrides: Sequence[str]) -> None:
+    """Train until so many Ctrl-Cs come while a step is made."""
+    update = Run.update
+
+    def interrupted_update(run: Run, drawn: TrainingBatch) -> float:
+        if run.step == step and run.phase.aligning is aligning:
+            for _ in range(signals):
+                signal.raise_signal(signal.SIGINT)
+        return update(run, drawn)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Run, "update", interrupted_update)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, overrides, out=out)
+
+
+@pytest.mark.parametrize(
+    ("aligning", "step", "overrides", "saved"),
+    [
+        (False, 3, [], "step 4 of 6"),
+        (False, 3, ["training.workers=1"], "step 4 of 6"),
+        (True, 0, [], "step 1 of 4 of the warm start"),
+    ],
+    ids=["in training", "with workers", "in the warm start"],
+)
+def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
+    recipe: Path,
+    tmp_path: Path,
+    log_of: LogOf,
+    capsys: pytest.CaptureFixture[str],
+    aligning: bool,
+    step: int,
+    overrides: list[str],
+    saved: str,
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    overrides = [*overrides, "training.checkpoint_every=100", "training.validate_every=100"]
+    train(recipe, overrides, out=whole)
+    before = signal.getsignal(signal.SIGINT)
+    train_until(recipe, parts, step, aligning=aligning, signals=1, overrides=overrides)
+    assert signal.getsignal(signal.SIGINT) is before
+    last_line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last_line == f"stopped; {saved} is saved in '{parts}'; --resume goes on from there"
+    Pengi.from_pretrained(parts, device="cpu")
+    train(recipe, overrides, resume=True, out=parts)
+    assert f"going on from {saved}" in capsys.readouterr().err
+    assert log_of(parts, "loss") == log_of(whole, "loss") != {}
+    tensors = load_file(whole / "model.safetensors")
+    assert all(torch.equal(value, tensors[key]) for key, value in load_file(parts / "model.safetensors").items())
+
+
+def test_a_second_ctrl_c_stops_at_once_and_names_no_checkpoint_that_is_not_there(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    overrides = ["alignment=null", "training.checkpoint_every=100"]
+    train_until(recipe, out, 2, aligning=False, signals=2, overrides=overrides)
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped; there is no checkpoint yet"
+    assert not (out / STATE_FILE).exists()
+    assert not (out / "model.safetensors").exists()
+
+
+def test_training_says_each_phase_as_it_begins(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    with caplog.at_level(logging.INFO, logger="pengi"):
+        train(recipe, ["training.log_every=100", "training.steps=2"], out=out)
+    assert [record.message for record in caplog.records if record.name == "pengi.training.setup"] == [
+        "reading the data",
+        "16 clips to train on, 8 held out",
+        "loading the model",
+        "computing features of clips that are not in the cache",
+    ]
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("step", "alignment_step"))]
+    assert lines == [
+        "warm start: 4 steps",
+        f"saving step 3 of 4 of the warm start in '{out}'",
+        f"saving step 0 of 2 in '{out}'",
+        "training: 2 steps",
+        "validating: 8 clips",
+        f"saving step 2 of 2 in '{out}'",
+        "writing the report",
+    ]
 
 
 def test_a_run_goes_on_with_its_own_settings_only(recipe: Path, tmp_path: Path) -> None:
@@ -161,7 +251,8 @@ def test_a_run_of_an_older_version_goes_on(recipe: Path, tmp_path: Path) -> None
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) after step \d+; try a lower rate"):
+    message = r"the loss is (nan|inf) after step \d+; try a lower rate in another folder \(there is no checkpoint yet\)"
+    with pytest.raises(TrainingError, match=message):
         train(recipe, ["training.mapper_lr=1e30", "training.checkpoint_every=100", "alignment.steps=0"], out=out)
     assert not (out / "model.safetensors").exists()
 

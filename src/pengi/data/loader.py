@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ class Loader:
             return
         yield from DataLoader(
             _Steps(self), None, sampler=range(start, stop), num_workers=workers, prefetch_factor=PREFETCHED,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is, worker_init_fn=_ignore_interrupts,
         )  # fmt: skip
 
     def _draw_pairs(self, clips: Sequence[Clip], rng: random.Random) -> TrainingBatch:
@@ -300,6 +301,11 @@ class _Steps(Dataset[TrainingBatch]):
 
     def __getitem__(self, step: int) -> TrainingBatch:
         return self._loader.batch(step)
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the one that trains decides when the others end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

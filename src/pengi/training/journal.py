@@ -73,8 +73,9 @@ class Journal:
             self._board.close()
 
     def start_bar(self, what: str, done: int, total: int) -> None:
-        """Show how far a phase of the run has come, if a person is there to see it."""
+        """Say that a phase of the run begins, and show how far it has come if a person is there to see it."""
         self.stop_bar()
+        self.say(f"{what}: {total - done} steps")
         if self.folder is None or not self.console.is_terminal:
             return
         self._bar = Progress(

@@ -13,6 +13,7 @@ Every random draw is seeded by the step, so a resumed run repeats the losses of 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import os
 import time
@@ -38,6 +39,7 @@ from pengi.errors import ConfigError, TrainingError
 from pengi.training.align import Goals, alignment_rate, asked_clips, build_goals
 from pengi.training.card import model_card
 from pengi.training.edits import TokenEdits
+from pengi.training.interrupts import StopRequest
 from pengi.training.journal import ALIGNMENT_STEP, Journal, Sample
 from pengi.training.measuring import accuracies
 from pengi.training.optim import Kind, WeightAverage, build_optimizer, scheduled_rate, set_rate
@@ -48,6 +50,8 @@ from pengi.training.setup import Setup, prepare, with_told_words
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+log = logging.getLogger(__name__)
 
 STATE_FILE = "state.pt"
 BEST_FOLDER = "best"
@@ -67,6 +71,8 @@ def train(
 ) -> Path:
     """Train a recipe and return the folder of the finished checkpoint.
 
+    Ctrl-C ends the run after the step it is at: a checkpoint is written, from which ``resume`` goes on.
+
     Args:
         recipe_path: YAML file.
         overrides: ``key.path=value``.
@@ -76,21 +82,28 @@ def train(
     Raises:
         ConfigError, ManifestError, CheckpointError, WeightsError: before any step is made.
         TrainingError: if the loss is no number any more; the last checkpoint stays as it is.
+        KeyboardInterrupt: after Ctrl-C; a line on stderr says what is saved.
     """
     recipe = read_recipe(recipe_path, overrides)
     out = out or Path("runs") / recipe.name
     if not resume and (out / STATE_FILE).exists():
         raise ConfigError(f"'{out}' holds a run already; go on with --resume or choose another folder with --out")
     accelerator = build_accelerator()
-    with accelerator.local_main_process_first():  # the others then find its features in the cache
-        setup = prepare(recipe)
+    if not accelerator.is_main_process:
+        logging.getLogger("pengi").setLevel(logging.WARNING)  # one process says what is done
+    try:
+        with accelerator.local_main_process_first():  # the others then find its features in the cache
+            setup = prepare(recipe)
+    except KeyboardInterrupt:
+        log.info("stopped before the first step; there is no checkpoint")
+        raise
     run = Run(setup, out, accelerator)
     if resume:
         run.restore()
     try:
         return run.finish()
     except KeyboardInterrupt:
-        run.journal.say(f"stopped at step {run.step}; go on from the last checkpoint in '{out}' with --resume")
+        run.journal.say(f"stopped; {run.saved_where()}")
         raise
     finally:
         if setup.live is not None:
@@ -157,6 +170,11 @@ class Run:
         self.best: dict[str, float] | None = None
         self.recent: deque[float] = deque(maxlen=self.settings.log_every)
         self.average: WeightAverage | None = None
+        self.stop = StopRequest()
+        self.stopping = False
+        """Whether this process or another one was asked to stop."""
+        self.saved: str | None = None
+        """The step of the last checkpoint, in words."""
         self.journal = Journal(out if self.is_main else None)
         alignment = setup.recipe.alignment
         goals = build_goals(alignment, setup.model, setup.loader) if alignment else []
@@ -227,8 +245,12 @@ class Run:
         )
 
     def finish(self) -> Path:
-        """Train to the last step, then write the finished checkpoint and the report."""
-        with self.journal:
+        """Train to the last step, then write the finished checkpoint and the report.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+        """
+        with self.journal, self.stop:
             self.align()
             for measured in self._steps():
                 if self.step % self.settings.log_every == 0 or self.step == self.phase.steps:
@@ -239,6 +261,7 @@ class Run:
                 if last or self.step % self.settings.checkpoint_every == 0:
                     self.save()
             if self.is_main:
+                self.journal.say("writing the report")
                 self._report()
         self.accelerator.wait_for_everyone()
         return self.out
@@ -292,6 +315,9 @@ class Run:
                 "examples_per_second": round(rate, 2),
                 "minutes_left": round(pace * (phase.steps - self.step) / 60, 1),
             }
+            if self.stopping and self.step < phase.steps:
+                self.save()
+                raise KeyboardInterrupt
         self.journal.stop_bar()
 
     def update(self, drawn: TrainingBatch) -> float:
@@ -318,10 +344,13 @@ class Run:
                 # Joining gradients takes their mean over the processes; wanted is their sum.
                 self.accelerator.backward(loss * self.processes)
             logged += told
-        mean = float(self._summed(logged))
+        # All processes stop at the same step, whichever of them the signal has reached by now.
+        asked = logged.new_tensor(float(self.stop.asked))
+        mean, stops = map(float, self._summed(torch.stack([logged, asked])))
+        self.stopping = stops > 0
         if not math.isfinite(mean):
             raise TrainingError(
-                f"the loss is {mean} after step {self.step}; try a lower rate, from the last checkpoint in '{self.out}'"
+                f"the loss is {mean} after step {self.step}; try a lower rate in another folder ({self.saved_where()})"
             )
         nn.utils.clip_grad_norm_(phase.clipped, phase.clip_norm)
         phase.optimizer.step()
@@ -403,6 +432,7 @@ class Run:
 
     def validate(self) -> None:
         """Measure on held-out clips, write samples down, and keep the weights if they are the best so far."""
+        self.journal.say(f"validating: {sum(len(drawn.clips) for drawn in self.setup.validation)} clips")
         with self._averaged():
             loss = self.validation_loss()
             if self.is_main:
@@ -460,8 +490,10 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint and, in one file, all that is needed to go on from it."""
-        if not self.is_main:
+        made = self._step_in_words
+        if not self.is_main or made == self.saved:
             return
+        self.journal.say(f"saving {made} in '{self.out}'")
         with self._averaged():
             self._write_checkpoint(self.out)
         state: dict[str, Any] = {
@@ -481,6 +513,17 @@ class Run:
         partial = self.out / f"{STATE_FILE}.partial"
         torch.save(state, partial)
         partial.replace(self.out / STATE_FILE)
+        self.saved = made
+
+    @property
+    def _step_in_words(self) -> str:
+        return f"step {self.step} of {self.phase.steps}" + (" of the warm start" if self.phase.aligning else "")
+
+    def saved_where(self) -> str:
+        """What is saved of the run and how to go on from it."""
+        if self.saved is None:
+            return "there is no checkpoint yet"
+        return f"{self.saved} is saved in '{self.out}'; --resume goes on from there"
 
     def _buffers(self) -> dict[str, Tensor]:
         """What a checkpoint stores beside the trained weights: running statistics of norms."""
@@ -495,6 +538,7 @@ class Run:
         """
         path = self.out / STATE_FILE
         if not path.exists():
+            self.journal.say(f"there is no checkpoint in '{self.out}' yet; training starts from the beginning")
             return
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         if not _same_run(state["recipe"], self.setup.recipe):
@@ -513,6 +557,8 @@ class Run:
         self.recent.extend(state["recent"])
         self.journal.history = state["history"]
         self.journal.samples = [Sample(**sample) for sample in state["samples"]]
+        self.saved = self._step_in_words
+        self.journal.say(f"going on from {self.saved}")
 
 
 def _on(goal: Goals, device: torch.device) -> Goals:

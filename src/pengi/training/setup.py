@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -41,6 +42,8 @@ from pengi.training.recipe import DataConfig, FinetuneConfig, Recipe
 from pengi.training.waveforms import LiveFeatures
 from pengi.training.words import fit_words
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -66,6 +69,7 @@ def prepare(recipe: Recipe) -> Setup:
         ConfigError, ManifestError, CheckpointError, WeightsError: for what does not fit or is not there.
     """
     torch.manual_seed(recipe.training.seed)
+    log.info("reading the data")
     source = read_clips(recipe.data)
     clips, root = source.clips, source.root
     train_clips = _to_train_on(clips, recipe.data)
@@ -76,6 +80,8 @@ def prepare(recipe: Recipe) -> Setup:
     check_tasks(held_out, recipe.training.evaluate)
     known = read_labels(recipe.data.labels) if recipe.data.labels else {}
     labels = labels_of([*train_clips, *val_clips], known)
+    log.info("%d clips to train on, %d held out", len(train_clips), len(val_clips))
+    log.info("loading the model")
     tagger = _tagger(recipe)
     dtype = working_dtype(recipe.training.language_model_dtype)
     model = _model(recipe, tagger, known, train_clips, dtype)
@@ -89,11 +95,15 @@ def prepare(recipe: Recipe) -> Setup:
     if recipe.data.tells_words and not _has_words(model):
         raise ConfigError("data.word_targets and word_dropout need an audio branch whose mapper is of kind 'words'")
     changing = recipe.training.augment.changes_waveforms
+    if not changing:
+        log.info("computing features of clips that are not in the cache")
     caches = [] if changing else _features(train_clips, root, model, recipe)
     facts = None
-    if recipe.finetune is None or recipe.finetune.refit:
+    if (recipe.finetune is None or recipe.finetune.refit) and _has_words(model):
+        log.info("fitting the tagger")
         _fit_words(model, caches, train_clips, known, recipe)
     if fitted:
+        log.info("fitting the attributes")
         facts = fit_facts(model, caches, train_clips, recipe.training.seed).batch
     tags = _tags(tagger, train_clips, root, recipe) if recipe.data.audioset_tags else None
     classes, worded = _direction_classes(tagger, labels) if recipe.data.class_directions else (None, labels)
