@@ -45,7 +45,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
         unknown = str(first["loc"][-1])
         near = difflib.get_close_matches(unknown, sorted(_known_keys(model)), n=1, cutoff=0.0)
         return f"unknown key '{path}'; did you mean '{near[0]}'?" if near else f"unknown key '{path}'"
-    return f"'{path}': {first['msg'][:1].lower()}{first['msg'][1:]}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"'{path}': {message[:1].lower()}{message[1:]}"
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:

@@ -452,7 +452,10 @@ def _draw(steered_NV: Tensor, draws: Sequence[random.Random], options: DecodeOpt
     Double precision on the CPU, tokens from likely to unlikely: rounding differences between batch sizes move the
     boundaries between tokens by far less than any token's share.
     """
-    probs_NV = (steered_NV.double().cpu() / options.temperature).softmax(dim=-1)
+    steered_NV = steered_NV.double()
+    # The highest is 0, so that no temperature, however low, divides it to infinity.
+    below_NV = steered_NV - steered_NV.amax(dim=-1, keepdim=True)
+    probs_NV = (below_NV.cpu() / options.temperature).softmax(dim=-1)
     probs_NV, tokens_NV = probs_NV.sort(dim=-1, descending=True, stable=True)
     reached_NV = probs_NV.cumsum(dim=-1)
     last_N1 = (reached_NV - probs_NV < options.top_p).sum(dim=-1, keepdim=True) - 1

@@ -39,6 +39,14 @@ def test_health(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok", "model": "tiny"}
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/v1/models", "/docs", "/openapi.json"])
+def test_head_says_what_get_says_without_a_body(client: httpx.Client, path: str) -> None:
+    response = client.head(path)
+    assert response.status_code == 200
+    assert response.content == b""
+    assert response.headers["content-type"] == client.get(path).headers["content-type"]
+
+
 def test_counters_move(client: httpx.Client) -> None:
     def value(name: str) -> float:
         lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
@@ -101,9 +109,26 @@ def test_settings_are_frozen_and_sane() -> None:
         {"timeout_s": 0},
         {"max_upload_mb": -1},
         {"api_key": "short"},
+        {"api_key": "Schlüssel zum Haus"},
+        {"api_key": "correct horse\n"},
         {"bach": 1},
+        *({"root_path": path} for path in ("https://example.org/a", "/a/../b", "/a b", "/v1", "/page/x", "/a?b")),
+        *({"allow_origins": [origin]} for origin in ("", "example.org", "https://*.example.org", "https://a.org/app")),
     ):
         with pytest.raises(ValidationError):
             ServingSettings.model_validate(wrong)
     assert "correct horse" not in repr(ServingSettings(api_key="correct horse"))
     assert settings.json_bytes > settings.upload_bytes * 4 / 3
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("", ""), ("/", ""), ("pengi", "/pengi"), ("/pengi/", "/pengi"), ("/a/b-c", "/a/b-c")]
+)
+def test_root_paths_are_brought_to_one_form(given: str, meant: str) -> None:
+    assert ServingSettings(root_path=given).root_path == meant
+
+
+def test_origins_are_brought_to_the_form_that_browsers_send() -> None:
+    given = ("https://App.example.org/", "http://localhost:3000", "null", "*")
+    meant = ("https://app.example.org", "http://localhost:3000", "null", "*")
+    assert ServingSettings(allow_origins=given).allow_origins == meant

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pengi.decoding import DecodeOptions
-from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, AudioData, ChatRequest, Completion, asked, decoded
+from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, ChatRequest, Completion, asked, decoded
 from pengi.serving.replies import RefusalError
 
 DEFAULT = DecodeOptions(beams=5, max_tokens=30)
@@ -57,35 +58,59 @@ def refused(message: str, *messages: dict[str, Any]) -> RefusalError:
 )  # fmt: skip
 def test_the_last_question_about_the_last_audio(messages: list[Any], heard: str, question: str) -> None:
     found = asked(request(*messages).messages)
-    assert (found.audio.data, found.question) == (heard, question)
+    assert (found.audio, found.question) == (heard, question)
 
 
 def test_what_cannot_be_answered() -> None:
     assert refused("there is no audio", user("what is it?")).code == "no_audio"
     assert refused("there is no audio", {"role": "assistant", "content": [audio("A")]}).code == "no_audio"
     picture = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/cat.png"}}
-    assert refused("'image_url' is neither", user(audio("A"), picture)).param == "messages.0.content"
+    assert refused("'image_url' is not 'text'", user(audio("A"), picture)).param == "messages.0.content"
     assert refused("longer than 2000 characters", user(audio("A"), text("x" * 2001)))
 
 
 @given(st.binary(max_size=200), st.integers(1, 80))
-def test_base64_with_and_without_line_breaks(content: bytes, width: int) -> None:
+def test_base64_as_clients_write_it(content: bytes, width: int) -> None:
     data = base64.b64encode(content).decode()
     lines = "\r\n".join(data[start : start + width] for start in range(0, len(data), width))
-    for form in (data, lines, f"data:audio/wav;base64,{data}"):
-        assert decoded(AudioData(data=form)) == content
+    for form in (
+        data,
+        lines,
+        f"\n {data} ",
+        data.rstrip("="),
+        base64.urlsafe_b64encode(content).decode(),
+        f"data:audio/wav;base64,{data}",
+        f"DATA:audio/wav;BASE64,{data}",
+        f" \n data:audio/ogg; codecs=opus;base64, {lines}\n",
+        f"data:;base64,{quote(data, safe='')}",
+    ):
+        assert decoded(form) == content
 
 
-@pytest.mark.parametrize("data", ["!", "QUJD*", "QUJ", "ÄÖÜ=", "data:audio/wav;base64,?"])
+@pytest.mark.parametrize("data", ["!", "QUJD*", "QUJDA", "ÄÖÜ=", "data:audio/wav;base64,?", "QQ==QQ==", "dog.wav"])
 def test_what_is_no_base64(data: str) -> None:
     with pytest.raises(RefusalError, match="not valid base64"):
-        decoded(AudioData(data=data))
+        decoded(data)
 
 
-@pytest.mark.parametrize("data", ["http://127.0.0.1:1/a.wav", "https://example.org/a.wav", "file:///etc/passwd"])
+@pytest.mark.parametrize("url", ["data:audio/wav;base64", "data:audio/wav,RIFF", "data:,", "data:"])
+def test_a_data_url_without_base64(url: str) -> None:
+    with pytest.raises(RefusalError, match="must begin like 'data:audio/wav;base64,'"):
+        decoded(url)
+
+
+@pytest.mark.parametrize(
+    "data", ["http://127.0.0.1:1/a.wav", " https://example.org/a.wav", "file:///etc/passwd", "s3://bucket/a.wav"]
+)
 def test_nothing_is_fetched(data: str) -> None:
-    with pytest.raises(RefusalError, match="not fetched from an address"):
-        decoded(AudioData(data=data))
+    with pytest.raises(RefusalError, match="addresses are not fetched"):
+        decoded(data)
+
+
+@pytest.mark.parametrize("value", [{"url": "data:audio/wav;base64,A"}, "data:audio/wav;base64,A"])
+def test_a_recording_as_a_data_url_as_clients_of_vllm_send_it(value: Any) -> None:
+    found = asked(request(user({"type": "audio_url", "audio_url": value}, text("what?"))).messages)
+    assert (found.audio, found.question) == ("data:audio/wav;base64,A", "what?")
 
 
 def test_how_to_search() -> None:
@@ -98,9 +123,21 @@ def test_how_to_search() -> None:
     assert request(temperature=0.7, top_p=0.9, seed=3).search(DEFAULT) == sampled
 
 
+def test_options_that_change_nothing() -> None:
+    for name, values in NEUTRAL.items():
+        for value in (None, *values):
+            assert request(**{name: value}, user="me", metadata={"a": "b"}).search(DEFAULT) is None
+    for stop in ("", [], [""], None):
+        assert request(stop=stop).search(DEFAULT) is None
+
+
+def test_every_option_may_be_null() -> None:
+    names = set(ChatRequest.model_fields) - {"model", "messages"}
+    assert request(**dict.fromkeys(names)).search(DEFAULT) is None
+    assert request(stream_options={"include_usage": None}).search(DEFAULT) is None
+
+
 def test_options_the_model_does_not_have() -> None:
-    neutral = {name: values[0] if values else None for name, values in NEUTRAL.items()}
-    assert request(**neutral, user="me", metadata={"a": "b"}).search(DEFAULT) is None
     for name, value in {
         "n": 2,
         "tools": [{"type": "function"}],

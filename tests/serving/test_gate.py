@@ -53,7 +53,10 @@ def locked(tiny: Pengi) -> Iterator[httpx.Client]:
 class TestKey:
     @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/docs", "/openapi.json", "/", "/nothing"])
     def test_everything_needs_it(self, locked: httpx.Client, path: str) -> None:
-        assert "Authorization: Bearer KEY" in complaint(locked.get(path), 401)
+        missing = complaint(locked.get(path), 401)
+        assert missing.startswith("this server needs its API key; send the header 'Authorization: Bearer KEY'")
+        wrong_key = complaint(locked.get(path, headers={"Authorization": f"Bearer {KEY}x"}), 401)
+        assert wrong_key.startswith("this is not the API key of this server")
         for wrong in ("Bearer", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", f"Token {KEY}", KEY, "Bearer \xff", "Basic !"):
             response = locked.get(path, headers={"Authorization": wrong.encode("latin-1")})
             assert response.status_code == 401, wrong
@@ -62,6 +65,7 @@ class TestKey:
 
     def test_but_health(self, locked: httpx.Client) -> None:
         assert locked.get("/healthz").json() == {"status": "ok", "model": "tiny"}
+        assert locked.head("/healthz").status_code == 200
 
     def test_a_browser_is_told_to_ask_and_a_program_is_not(self, locked: httpx.Client) -> None:
         assert locked.get("/").headers["www-authenticate"].startswith("Basic")

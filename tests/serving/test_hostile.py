@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import soundfile
 
 from helpers import RATE
 from helpers.serving import clip, complaint, encoded
-from pengi import Pengi
+from pengi import Pengi, engine
 
 SOON_S = 20.0
 """A refusal takes milliseconds; other work on the machine must not fail the test."""
@@ -162,8 +163,8 @@ def test_file_names_mean_nothing(client: httpx.Client, name: str) -> None:
     [
         (b"", "missing"),
         (b"not json", "not valid JSON"),
-        (b"[" * 15_000, "parsing the body"),
-        (b'{"a":' * 15_000, "parsing the body"),
+        (b"[" * 15_000, "cannot be parsed"),
+        (b'{"a":' * 15_000, "cannot be parsed"),
         (b"[" * 1_000_000, "too many parts"),
         (b"[" + b"[]," * 600_000 + b"[]]", "too many parts"),
         (b"[" + b"1," * 600_000 + b"1]", "too many parts"),
@@ -171,18 +172,53 @@ def test_file_names_mean_nothing(client: httpx.Client, name: str) -> None:
         (b'{"model": "tiny", "messages": [' + b'{"role": "user"},' * 300 + b'{"role": "user"}]}', "at most 200 items"),
         (b'{"model": "' + b"x" * 1_000_000 + b'", "messages": [{"role": "user"}]}', "there is no model 'xxxx"),
         (b'{"model": "tiny", "messages": [{"role": "user", "content": 5}]}', "valid list"),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": ["x"]}]}', "'messages.0.content.0': must be a"),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": [{"type": 5}]}]}', "'messages.0.content.0.type'"),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": [{"type": "text", "text": {}}]}]}', "0.text'"),
+        (b'{"model": "tiny", "temperature": -1, "messages": [{"role": "user"}]}', "'temperature'"),
+        (b'{"model": "tiny", "max_tokens": 0, "messages": [{"role": "user"}]}', "'max_tokens'"),
+        (b'{"model": "tiny", "n": 3, "stream": true, "messages": [{"role": "user"}]}', "'n' is not supported"),
+        (b'{"model": "tiny", "stream_options": 5, "messages": [{"role": "user"}]}', "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
         (b'{"model": "tiny", "messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}', "is missing"),
         (b'{"model": "tiny", "temperature": NaN, "messages": [{"role": "user"}]}', "temperature"),
         (b'{"model": "tiny", "seed": 1e999, "messages": [{"role": "user"}]}', "seed"),
         (b'{"model": "tiny", "seed": ' + b"9" * 5000 + b', "messages": [{"role": "user"}]}', ""),
         (b'{"model": "\\ud800", "messages": [{"role": "user"}]}', "there is no model '?'"),
         (b"\xff\xfe\x00", ""),
+        (b'{"model": "tiny\xff"}', "it is not UTF-8"),
     ],
 )  # fmt: skip
 def test_json(client: httpx.Client, body: bytes, message: str) -> None:
     with bounded():
         response = client.post(CHAT, content=body, headers={"content-type": "application/json"})
     assert message in complaint(response, 404 if "no model" in message else 400)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_json_that_is_sent_as_something_else(client: httpx.Client, kind: str) -> None:
+    message = complaint(client.post(CHAT, content=b'{"model": "tiny"}', headers={"content-type": kind}), 415)
+    assert "send the header 'Content-Type: application/json'" in message
+    assert kind in message
+
+
+def test_a_temperature_near_zero_takes_the_most_likely_text(client: httpx.Client, tiny: Pengi) -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": base64.b64encode(clip(0)).decode(), "format": "wav"}}
+    content = [audio, {"type": "text", "text": "what?"}]
+    texts = set()
+    for temperature in (1e-320, 1e-6):
+        body = {"model": "tiny", "temperature": temperature, "messages": [{"role": "user", "content": content}]}
+        response = client.post(CHAT, json=body)
+        assert response.status_code == 200, response.text
+        texts.add(response.json()["choices"][0]["message"]["content"])
+    assert texts == {tiny.ask(clip(0), "what?", options=replace(engine.ANSWER, beams=1)).text}
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/describe", "/v1/chat/completions"])
+def test_methods_that_do_not_work(client: httpx.Client, method: str, path: str) -> None:
+    assert complaint(client.request(method, path), 405).startswith(f"{method} does not work at this address")
 
 
 def test_base64_that_is_none(client: httpx.Client) -> None:

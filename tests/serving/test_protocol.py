@@ -94,6 +94,27 @@ def test_formats(chat: openai.OpenAI, tiny: Pengi, container: str) -> None:
     assert completion.choices[0].message.content == tiny.ask(content, QUESTION).text
 
 
+def test_what_clients_send_as_null_changes_nothing(chat: openai.OpenAI, tiny: Pengi) -> None:
+    nothing: Any = {"max_tokens": None, "max_completion_tokens": None, "n": None, "temperature": None, "seed": None}
+    for stop in ("", [], None):
+        completion = chat.chat.completions.create(
+            model="tiny", messages=question(clip(1), QUESTION), stop=stop, stream=None, **nothing
+        )
+        assert completion.choices[0].message.content == tiny.ask(clip(1), QUESTION).text
+
+
+def test_audio_url(chat: openai.OpenAI, tiny: Pengi) -> None:
+    def asked(url: str) -> Any:
+        part = {"type": "audio_url", "audio_url": {"url": url}}
+        return [{"role": "user", "content": [part, {"type": "text", "text": QUESTION}]}]
+
+    data = base64.urlsafe_b64encode(clip(1)).decode().rstrip("=")
+    completion = chat.chat.completions.create(model="tiny", messages=asked(f" DATA:audio/wav;base64,\n{data}"))
+    assert completion.choices[0].message.content == tiny.ask(clip(1), QUESTION).text
+    with pytest.raises(openai.BadRequestError, match="addresses are not fetched"):
+        chat.chat.completions.create(model="tiny", messages=asked("https://127.0.0.1:1/a.wav"))
+
+
 def test_models(chat: openai.OpenAI) -> None:
     assert [model.id for model in chat.models.list()] == ["tiny"]
     assert chat.models.retrieve("tiny").owned_by == "pengi"
@@ -119,7 +140,7 @@ def test_mistakes_are_the_clients_own_errors(chat: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="too long"):
         create(model="tiny", messages=question(clip(1), "why " * 400))
     image: Any = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/"}}]}]
-    with pytest.raises(openai.BadRequestError, match="nothing is fetched from an address"):
+    with pytest.raises(openai.BadRequestError, match="addresses are not fetched"):
         create(model="tiny", messages=image, stream=True)
 
 

@@ -32,9 +32,16 @@ def test_ask(client: httpx.Client, tiny: Pengi) -> None:
     assert found["confidence"] == pytest.approx(tiny.ask(clip(1), "what is it?").confidence, rel=1e-3)
 
 
-@pytest.mark.parametrize("labels", [["dog", "rain, heavy", "wind"], "dog, rain , wind"])
-def test_classify(client: httpx.Client, tiny: Pengi, labels: Any) -> None:
-    names = labels if isinstance(labels, list) else ["dog", "rain", "wind"]
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["dog", "rain, heavy", "wind"], ["dog", "rain, heavy", "wind"]),
+        ("dog, rain , wind", ["dog", "rain", "wind"]),
+        (' ["dog", "rain, heavy", "wind"]', ["dog", "rain, heavy", "wind"]),
+        ("[dog], [rain], wind", ["[dog]", "[rain]", "wind"]),
+    ],
+)
+def test_classify(client: httpx.Client, tiny: Pengi, labels: Any, names: list[str]) -> None:
     found = post(client, "classify", clip(1), labels=labels, method="sum").json()
     expected = tiny.classify(clip(1), names, method="sum")
     assert [score["label"] for score in found["scores"]] == [score.label for score in expected.scores]
@@ -64,6 +71,11 @@ def test_timeline(client: httpx.Client, tiny: Pengi) -> None:
         ("classify", {}, "'labels' is missing"),
         ("classify", {"labels": " , "}, "no empty ones"),
         ("classify", {"labels": [f"label {place}" for place in range(300)]}, "at most 256 labels"),
+        ("classify", {"labels": "[]"}, "at least one label"),
+        ("classify", {"labels": '["dog", "rain"'}, "'labels' is not a valid JSON list"),
+        ("classify", {"labels": "['dog', 'rain']"}, "'labels' is not a valid JSON list"),
+        ("classify", {"labels": '["dog", 5]'}, "'labels' must be a JSON list of texts"),
+        ("classify", {"labels": '["' + "[" * 100_000}, "'labels' is not a valid JSON list"),
         ("classify", {"labels": "a, b", "method": "match"}, "'method'"),
         ("classify", {"labels": "a, b", "top": "0"}, "'top'"),
         ("describe", {"style": "poem"}, "'style'"),
@@ -78,14 +90,37 @@ def test_mistakes_in_the_fields(client: httpx.Client, address: str, fields: dict
 
 def test_mistakes_in_the_form(client: httpx.Client) -> None:
     assert complaint(client.post("/v1/describe"), 400) == "'file' is missing"
-    assert "'file'" in complaint(client.post("/v1/describe", data={"file": "/etc/passwd"}), 400)
-    assert "'file' is missing" in complaint(client.post("/v1/describe", json={"path": "/etc/passwd"}), 400)
+    assert complaint(client.post("/v1/describe", files={"audio": clip(0)}), 400) == "'file' is missing"
+    two = [("file", ("a.wav", clip(0))), ("file", ("b.wav", clip(1)))]
+    assert complaint(client.post("/v1/describe", files=two), 400) == "send one recording in 'file', not 2"
+    text = client.post("/v1/describe", files={"file": (None, clip(0))})
+    assert "'file' is a text field without a file name" in complaint(text, 400)
     headers = {"content-type": "multipart/form-data"}
     assert "boundary" in complaint(client.post("/v1/describe", content=b"x", headers=headers), 400)
     headers = {"content-type": "multipart/form-data; boundary=b"}
     assert complaint(client.post("/v1/describe", content=b"--b\r\nnonsense", headers=headers), 400)
 
 
+@pytest.mark.parametrize(
+    "kind", ["audio/wav", "application/octet-stream", "application/x-www-form-urlencoded", "application/json"]
+)
+def test_a_recording_that_is_no_form(client: httpx.Client, kind: str) -> None:
+    response = client.post("/v1/describe", content=clip(0), headers={"content-type": kind})
+    message = complaint(response, 415)
+    assert f"this address reads a form, not '{kind}'" in message
+    assert "curl -F file=@dog.wav" in message
+
+
+def test_an_empty_file_name(client: httpx.Client, tiny: Pengi) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename=""\r\n\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    good = client.post("/v1/embed", content=part + clip(1) + b"\r\n--b--\r\n", headers=headers)
+    np.testing.assert_allclose(good.json()["embedding"], tiny.embed(clip(1)), atol=1e-6)
+    not_chosen = client.post("/v1/embed", content=part + b"\r\n--b--\r\n", headers=headers)
+    assert complaint(not_chosen, 400) == "'file' is missing"  # what a browser sends where no file was chosen
+
+
 def test_addresses_that_are_not_there(client: httpx.Client) -> None:
     assert "there is no GET at this address" in complaint(client.get("/v1/nothing"), 404)
+    assert "there is no POST at this address" in complaint(client.post("/v1/describe/"), 404)
     assert complaint(client.get("/v1/describe"), 405).startswith("GET does not work at this address")

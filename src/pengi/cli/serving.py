@@ -37,6 +37,23 @@ def serve(
             help="Ask every request for this key; better given by the environment, where others do not see it.",
         ),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let web pages of this origin, such as https://app.example.org, call the server (CORS). Repeat it for "
+            "more origins; '*' lets all web pages in.",
+            show_default=False,
+        ),
+    ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Path under which a reverse proxy shows the server, such as /pengi.",
+            show_default=False,
+        ),
+    ] = "",
     page: Annotated[bool, typer.Option("--page/--no-page", help="Show a page for people at /.")] = True,
     index: Annotated[
         Path | None,
@@ -72,6 +89,8 @@ def serve(
             "host": host,
             "port": port,
             "api_key": api_key,
+            "allow_origins": allow_origin or (),
+            "root_path": root_path,
             "max_upload_mb": max_upload_mb,
             "max_seconds": max_seconds,
             "timeout_s": timeout,
@@ -86,7 +105,7 @@ def serve(
         raise InputError("--index is searched on the page; leave --no-page out")
     with closing(_bound(settings)) as listening:
         app = _application(settings, model, device)
-        url = _url(settings.host, listening.getsockname()[1])
+        url = _url(settings.host, listening.getsockname()[1]) + settings.root_path
         from pengi.serving.server import Server
 
         Server(app, settings, lambda: _announce(url, model, settings, as_json=json), verbose=debug).run([listening])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,8 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Body, FastAPI, Form, Response, Security, UploadFile
+from fastapi import APIRouter, Body, Depends, FastAPI, Form, Request, Response, Security, UploadFile
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
@@ -24,14 +26,16 @@ from pengi.results import Answer, Classification, Description, Timeline
 from pengi.serving import replies
 from pengi.serving.batcher import Engine, Listener, Query
 from pengi.serving.chat import MAX_QUESTION, ChatRequest, Completion, asked, decoded
-from pengi.serving.gate import Gate
+from pengi.serving.gate import Gate, is_json, media_type
 from pengi.serving.metrics import CONTENT_TYPE, Metrics
 from pengi.serving.replies import RefusalError
+from pengi.serving.root_path import RootPath
 from pengi.serving.settings import ServingSettings
 
 MAX_LABELS = 256
 MAX_LABEL = 200  # characters
 SHORTEST_HOP_S = 0.25
+_AS_A_FILE = "send the recording as a file of a multipart form, as curl -F file=@dog.wav does"
 
 ABOUT = """
 Send a recording, get words: a description, an answer, the best of your labels, a vector, a timeline.
@@ -57,6 +61,7 @@ CHAT_EXAMPLES: dict[str, Any] = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "A mistake in the request"},
     413: {"description": "The upload is too large"},
+    415: {"description": "The body is of another content type than this address reads"},
     422: {"description": "Not audio, damaged, empty, too long, or samples that are not finite"},
     429: {"description": "No room now; the header Retry-After says when"},
     504: {"description": "No answer in time"},
@@ -94,10 +99,21 @@ def create_app(engine: Engine, settings: ServingSettings, *, collection: Any = N
         yield
         await run_in_threadpool(listener.close)
 
-    app = FastAPI(title="pengi", version=__version__, description=ABOUT, lifespan=lifespan)
+    app = FastAPI(title="pengi", version=__version__, description=ABOUT, lifespan=lifespan, redirect_slashes=False)
     app.state.listener = listener
     replies.install(app)
     app.add_middleware(Gate, listener=listener, settings=settings, metrics=metrics)
+    if settings.allow_origins:
+        # In front of the gate, since a preflight request carries no key. No cookies: pages send the key as a header.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allow_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("*",),
+            expose_headers=("Retry-After",),
+        )
+    if settings.root_path:
+        app.add_middleware(RootPath, root_path=settings.root_path)
     app.include_router(_upkeep(listener, metrics))
     keyed = [Security(HTTPBearer(auto_error=False))] if settings.api_key else []
     app.include_router(_protocol(listener), dependencies=keyed)
@@ -119,6 +135,7 @@ def public_name(engine: Engine) -> str:
 def _upkeep(listener: Listener, metrics: Metrics) -> APIRouter:
     router = APIRouter(tags=["upkeep"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", response_model=Health, responses={503: {"model": Health}})
     async def healthz() -> JSONResponse:
         """Whether requests are taken; needs no key."""
@@ -126,6 +143,7 @@ def _upkeep(listener: Listener, metrics: Metrics) -> APIRouter:
         body = {"status": "ok" if alive else "closing", "model": public_name(listener.engine)}
         return JSONResponse(body, 200 if alive else 503)
 
+    @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", response_class=Response)
     async def prometheus() -> Response:
         """Counters in Prometheus' text format."""
@@ -140,6 +158,7 @@ def _protocol(listener: Listener) -> APIRouter:
     name = public_name(listener.engine)
     card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "pengi"}
 
+    @router.head("/v1/models", include_in_schema=False)
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The one model of this server."""
@@ -151,9 +170,9 @@ def _protocol(listener: Listener) -> APIRouter:
         _check_model(model, name)
         return card
 
-    @router.post("/v1/chat/completions", responses=ERRORS, response_model=None)
+    @router.post("/v1/chat/completions", responses=ERRORS, response_model=None, dependencies=[Depends(_require_json)])
     async def chat(request: Annotated[ChatRequest, Body(openapi_examples=CHAT_EXAMPLES)]) -> Response:
-        """The last text of a user, asked about the last `input_audio` of a user; no text: a description."""
+        """The last text of a user, asked about the last recording of a user; no text: a description."""
         _check_model(request.model, name)
         options = request.search(ANSWER)
         heard = asked(request.messages)
@@ -169,7 +188,7 @@ def _protocol(listener: Listener) -> APIRouter:
         if not request.stream:
             return JSONResponse(completion.whole())
         include_usage = request.stream_options is not None and request.stream_options.include_usage
-        events = completion.events(include_usage=include_usage)
+        events = completion.events(include_usage=bool(include_usage))
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     return router
@@ -177,7 +196,8 @@ def _protocol(listener: Listener) -> APIRouter:
 
 def _uploads(listener: Listener) -> APIRouter:
     """One address for each thing the engine does, with the recording as a file of a form."""
-    router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS)
+    form = [Depends(_require_one_file)]
+    router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependencies=form)
 
     async def answer(file: UploadFile, query: Query) -> Any:
         _check_size(file.size or 0, listener.settings)
@@ -208,7 +228,10 @@ def _uploads(listener: Listener) -> APIRouter:
         file: Recording,
         labels: Annotated[
             list[str],
-            Form(description="The field several times, or once with commas.", examples=[["dog barking", "rain"]]),
+            Form(
+                description="The field several times, once with commas, or once as a JSON list.",
+                examples=[["dog barking", "rain"]],
+            ),
         ],
         method: Annotated[Literal["likelihood", "sum", "generate"], Form()] = "likelihood",
         top: Annotated[int | None, Form(ge=1, description="Only so many labels.")] = None,
@@ -254,6 +277,34 @@ def _completion(engine: Engine, question: str, text: str, most_tokens: int) -> C
     )
 
 
+def _require_json(request: Request) -> None:
+    """Refuse a chat whose header says that it is no JSON, which FastAPI would not parse."""
+    kind = media_type(request.headers)
+    if not is_json(kind):
+        given = f"not '{kind[:80]}'" if kind else "which is missing"
+        raise RefusalError(
+            415,
+            f"this address reads JSON: send the header 'Content-Type: application/json', {given}",
+            code="content_type",
+        )
+
+
+async def _require_one_file(request: Request) -> None:
+    """Refuse an upload that is no form with one recording as a file in it; that nothing is there FastAPI says."""
+    kind = media_type(request.headers)
+    if kind not in ("", "multipart/form-data"):
+        raise RefusalError(
+            415, f"this address reads a form, not '{kind[:80]}': {_AS_A_FILE}", code="content_type", param="file"
+        )
+    files = (await request.form()).getlist("file")
+    if len(files) > 1:
+        raise RefusalError(400, f"send one recording in 'file', not {len(files)}", code="invalid_field", param="file")
+    if files and isinstance(files[0], str):
+        raise RefusalError(
+            400, f"'file' is a text field without a file name: {_AS_A_FILE}", code="invalid_field", param="file"
+        )
+
+
 def _check_model(asked_for: str, served: str) -> None:
     if asked_for != served:
         raise RefusalError(
@@ -271,12 +322,29 @@ def _check_size(count: int, settings: ServingSettings) -> None:
 
 
 def _labels(given: list[str]) -> list[str]:
-    """Labels of a form: the field repeated, or once with commas between.
+    """Labels of a form: the field repeated, or once as a JSON list or with commas between.
 
     Raises:
-        InputError: if there are too many or too long ones; the engine says the rest.
+        InputError: if a list is no JSON, or there are too many or too long labels; the engine says the rest.
     """
-    labels = [label.strip() for label in (given[0].split(",") if len(given) == 1 else given)]
+    labels = [label.strip() for label in (_listed(given[0]) if len(given) == 1 else given)]
     if len(labels) > MAX_LABELS or any(len(label) > MAX_LABEL for label in labels):
         raise InputError(f"give at most {MAX_LABELS} labels of at most {MAX_LABEL} characters")
     return labels
+
+
+def _listed(text: str) -> list[str]:
+    """The labels in one field.
+
+    Raises:
+        InputError: if it looks like a JSON list of texts and is none.
+    """
+    if not text.lstrip().startswith(('["', "['", "[]")):
+        return text.split(",")  # "[music], [noise]" is two labels
+    try:
+        labels = json.loads(text)
+    except ValueError as error:
+        raise InputError('\'labels\' is not a valid JSON list, such as ["dog", "rain"]') from error
+    if not all(isinstance(label, str) for label in labels):
+        raise InputError('\'labels\' must be a JSON list of texts, such as ["dog", "rain"]')
+    return list(labels)

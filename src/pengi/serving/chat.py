@@ -9,7 +9,6 @@ recording is described.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import time
@@ -17,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
@@ -30,7 +30,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "tools": ([],),
     "functions": ([],),
-    "stop": ([],),
+    "stop": ("", [], [""]),
     "logprobs": (False,),
     "logit_bias": ({},),
     "presence_penalty": (0,),
@@ -41,12 +41,13 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Options of the protocol that would change the answer and that the model does not have, with the values, beside null,
 that change nothing."""
+_STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
 class AudioData(BaseModel):
     """A recording inside JSON."""
 
-    data: str = Field(description="The recording, base64; a data URL works too. Nothing is fetched from an address.")
+    data: str = Field(description="The recording as base64 or as a data URL. Nothing is fetched from an address.")
     format: str | None = Field(None, description="wav, mp3, ...; the content itself tells, so that this may be absent.")
 
 
@@ -55,6 +56,25 @@ class AudioPart(BaseModel):
 
     type: Literal["input_audio"]
     input_audio: AudioData
+
+
+class AudioUrl(BaseModel):
+    """A recording as a data URL, as clients of vLLM send it."""
+
+    url: str = Field(description="data:audio/wav;base64,... Nothing is fetched from an address.")
+
+
+class AudioUrlPart(BaseModel):
+    """A part of a message that holds a recording, in vLLM's form."""
+
+    type: Literal["audio_url"]
+    audio_url: AudioUrl
+
+    @field_validator("audio_url", mode="before")
+    @classmethod
+    def _object(cls, value: Any) -> Any:
+        """A plain string is the URL."""
+        return {"url": value} if isinstance(value, str) else value
 
 
 class TextPart(BaseModel):
@@ -72,11 +92,14 @@ class OtherPart(BaseModel):
 
 def _kind_of_part(part: Any) -> str:
     kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
-    return kind if kind in ("text", "input_audio") else "other"
+    return kind if kind in ("text", "input_audio", "audio_url") else "other"
 
 
 Part = Annotated[
-    Annotated[TextPart, Tag("text")] | Annotated[AudioPart, Tag("input_audio")] | Annotated[OtherPart, Tag("other")],
+    Annotated[TextPart, Tag("text")]
+    | Annotated[AudioPart, Tag("input_audio")]
+    | Annotated[AudioUrlPart, Tag("audio_url")]
+    | Annotated[OtherPart, Tag("other")],
     Discriminator(_kind_of_part),
 ]
 
@@ -97,7 +120,7 @@ class Message(BaseModel):
 class StreamOptions(BaseModel):
     """How to stream."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class ChatRequest(BaseModel):
@@ -107,7 +130,7 @@ class ChatRequest(BaseModel):
 
     model: str
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -135,7 +158,8 @@ class ChatRequest(BaseModel):
 class Asked:
     """What a conversation comes down to."""
 
-    audio: AudioData
+    audio: str
+    """Base64 or a data URL."""
     question: str
     """Empty where the recording is to be described."""
 
@@ -146,19 +170,21 @@ def asked(messages: list[Message]) -> Asked:
     Raises:
         RefusalError: without audio, with parts that are neither text nor audio, for a question that is too long.
     """
-    audio: AudioData | None = None
+    audio: str | None = None
     question = ""
     for place, message in enumerate(messages):
         if message.role != "user" or message.content is None:
             continue
         for part in message.content:
             if isinstance(part, AudioPart):
-                audio = part.input_audio
+                audio = part.input_audio.data
+            elif isinstance(part, AudioUrlPart):
+                audio = part.audio_url.url
             elif isinstance(part, OtherPart):
                 raise RefusalError(
                     400,
-                    f"a part of type '{part.type[:40]}' is neither 'text' nor 'input_audio'; send recordings as base64 "
-                    "in 'input_audio', nothing is fetched from an address",
+                    f"a part of type '{part.type[:40]}' is not 'text', 'input_audio' or 'audio_url'; send recordings "
+                    "as base64 in 'input_audio', addresses are not fetched",
                     code="unsupported_content",
                     param=f"messages.{place}.content",
                 )
@@ -179,23 +205,44 @@ def asked(messages: list[Message]) -> Asked:
     return Asked(audio, question)
 
 
-def decoded(audio: AudioData) -> bytes:
-    """The bytes of a recording; white space in the base64 is no mistake.
+def decoded(audio: str) -> bytes:
+    """The bytes of a recording, from base64 or a data URL.
+
+    All that clients send is accepted: white space anywhere, the URL-safe alphabet, no padding, ``DATA:`` in capitals.
 
     Raises:
         RefusalError: if it is an address, or not base64.
     """
-    data = audio.data
-    if data.startswith("data:"):
-        data = data.partition(",")[2]
-    if "://" in data[:20]:
+    data = audio.lstrip()
+    if data[:5].lower() == "data:":
+        data = _content_of_data_url(data)
+    elif "://" in data[:20]:
         raise RefusalError(
-            400, "recordings are not fetched from an address; send the bytes as base64", code="unsupported_content"
+            400,
+            "addresses are not fetched; send the bytes of the recording as base64 or as a data URL",
+            code="unsupported_content",
         )
+    data = "".join(data.split()).rstrip("=").translate(_STANDARD_ALPHABET)
     try:
-        return base64.b64decode("".join(data.split()), validate=True)
-    except (binascii.Error, ValueError) as error:  # ValueError: characters beyond ASCII
-        raise RefusalError(400, "'input_audio.data' is not valid base64", code="invalid_base64") from error
+        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
+    except ValueError as error:  # also characters beyond ASCII
+        raise RefusalError(
+            400, "the recording is not valid base64; send the bytes of the file, not its name", code="invalid_base64"
+        ) from error
+
+
+def _content_of_data_url(url: str) -> str:
+    """The base64 in ``data:audio/wav;base64,...``.
+
+    Raises:
+        RefusalError: if there is none.
+    """
+    head, comma, content = url.partition(",")
+    if not comma or not head.rstrip().lower().endswith(";base64"):
+        raise RefusalError(
+            400, "the data URL must begin like 'data:audio/wav;base64,' with base64 behind it", code="invalid_base64"
+        )
+    return unquote(content) if "%" in content else content
 
 
 @dataclass(frozen=True)

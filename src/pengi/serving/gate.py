@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pengi.serving.batcher import Listener
 from pengi.serving.metrics import Metrics
 from pengi.serving.replies import RefusalError, busy, closing
+from pengi.serving.root_path import route_path
 from pengi.serving.settings import ServingSettings
 
 API = "/v1/"
@@ -69,7 +70,7 @@ class Gate:
             self._metrics.request_seconds.labels(endpoint).observe(time.monotonic() - begun)
 
     async def _admit(self, scope: Scope, body: _Body, reply: _Reply) -> None:
-        path = scope["path"]
+        path = route_path(scope)
         if path != FREE:
             self._check_key(Headers(scope=scope), path)
         body.check_head()
@@ -105,10 +106,11 @@ class Gate:
 
     def _check_key(self, headers: Headers, path: str) -> None:
         """Ask for the key: as a bearer token, or, so that a browser can ask a person, as the password of basic
-        authentication under any name."""
+        authentication under any name. The time that the comparison takes says nothing about the key."""
         if self.settings.api_key is None:
             return
-        scheme, _, value = headers.get("authorization", "").partition(" ")
+        header = headers.get("authorization")
+        scheme, _, value = (header or "").partition(" ")
         given = value.strip().encode("utf-8", "surrogateescape")
         if scheme.lower() == "basic":
             try:
@@ -119,12 +121,9 @@ class Gate:
             given = b""
         if not hmac.compare_digest(given, self.settings.api_key.get_secret_value().encode()):
             challenge = "Bearer" if path.startswith(API) else 'Basic realm="pengi"'
-            raise RefusalError(
-                401,
-                "this server needs its API key: send the header 'Authorization: Bearer KEY'",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": challenge},
-            )
+            wrong = "this server needs its API key" if header is None else "this is not the API key of this server"
+            how = "send the header 'Authorization: Bearer KEY', or give the key as the password in a browser"
+            raise RefusalError(401, f"{wrong}; {how}", code="invalid_api_key", headers={"WWW-Authenticate": challenge})
 
     def hold(self, count: int) -> None:
         """Count bytes of a body that are held from now on.
@@ -144,7 +143,18 @@ class Gate:
 def _endpoint(scope: Scope) -> str:
     """The address as it is counted: only those that exist, so that inventing some makes no new counters."""
     route: str | None = getattr(scope.get("route"), "path", None)
-    return route or (scope["path"] if scope["path"] in scope["app"].openapi()["paths"] else "other")
+    path = route_path(scope)
+    return route or (path if path in scope["app"].openapi()["paths"] else "other")
+
+
+def media_type(headers: Headers) -> str:
+    """What a body is, by its header and without parameters: "application/json"; empty if it is not stated."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_json(kind: str) -> bool:
+    """Whether a media type is JSON."""
+    return kind == "application/json" or kind.endswith("+json")
 
 
 class _Reply:
@@ -173,10 +183,9 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive, gate: Gate) -> None:
         self._receive = receive
         self._gate = gate
-        self._watched = scope["path"].startswith(API)
+        self._watched = route_path(scope).startswith(API)
         self._headers = Headers(scope=scope)
-        kind = self._headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._is_json = kind == "application/json" or kind.endswith("+json")
+        self._is_json = is_json(media_type(self._headers))
         self._limit = gate.settings.json_bytes if self._is_json else gate.settings.form_bytes
         length = self._headers.get("content-length", "0")
         self._stated_bytes = int(length[:20]) if length.isdecimal() else 0

@@ -90,9 +90,11 @@ def mount(
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
             head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
         )
-    mounted = app.routes[-1].app  # type: ignore[attr-defined]
-    mounted.add_middleware(PageGuard, shelf=shelf)
-    app.state.end_page = mounted.stop_event.set
+    gradio_app = app.router.routes.pop().app  # type: ignore[attr-defined]
+    gradio_app.add_middleware(PageGuard, shelf=shelf)
+    # Gradio mounts its app as a route that matches everything, so that a wrong method would be an unknown address.
+    app.router.default = gradio_app
+    app.state.end_page = gradio_app.stop_event.set
     return app
 
 

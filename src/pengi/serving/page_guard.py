@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pengi.serving.page_shelf import Shelf, make_room
-from pengi.serving.replies import RefusalError
+from pengi.serving.replies import RefusalError, not_found
+from pengi.serving.root_path import route_path
 
 API = "/gradio_api"
 READ = {
@@ -53,9 +54,11 @@ class PageGuard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http" or not self._open(scope["method"], scope["path"]):
-            await _refused(404, "not_found", "there is nothing here")(scope, receive, send)
+        if scope["type"] != "http" or not self._open(scope["method"], route_path(scope)):
+            await not_found(scope.get("method", "websocket")).reply()(scope, receive, send)
             return
+        # On a public host Gradio would let the pages of every origin in; who is let in is for the server to say.
+        scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"origin"]}
         refusal = None
         if scope["method"] == "POST":
             refusal, receive = await self._checked(scope, receive)
@@ -74,7 +77,7 @@ class PageGuard:
         if not stated.isdecimal():
             return _refused(411, "length_required", "the length of the request is not stated"), receive
         size, limits = int(stated), self.shelf.limits
-        if scope["path"] == UPLOAD:
+        if route_path(scope) == UPLOAD:
             if size > limits.upload_bytes + FORM_BYTES:
                 most = f"{limits.upload_bytes / 1e6:g} MB"
                 return _refused(413, "too_large", f"files of at most {most} can be uploaded"), receive

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 INVALID = "invalid_request_error"
 RETRY_LATER_S = 5
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
-_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+_CODES = {400: "bad_request", 405: "method_not_allowed"}
+_UNPARSED = "There was an error parsing the body"
+"""What FastAPI says of every body that it fails to parse for another reason than the syntax of JSON."""
 
 
 class RefusalError(HTTPException):
@@ -37,8 +39,8 @@ class RefusalError(HTTPException):
         param: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        # What a message quotes may hold half a surrogate pair, which JSON can spell and UTF-8 cannot.
-        self.message = message.encode("utf-8", "replace").decode()
+        # A message may quote line breaks, or half a surrogate pair, which JSON can hold and UTF-8 cannot.
+        self.message = " ".join(message.encode("utf-8", "replace").decode().split())
         super().__init__(status, self.message, headers)
         self.code = code
         self.param = param
@@ -64,6 +66,11 @@ def closing() -> RefusalError:
     """The refusal of a server that is shutting down."""
     headers = {"Retry-After": str(RETRY_LATER_S)}
     return RefusalError(503, "the server is shutting down", code="shutting_down", headers=headers)
+
+
+def not_found(method: str) -> RefusalError:
+    """The refusal of an address that does not exist."""
+    return RefusalError(404, f"there is no {method} at this address; /docs lists what there is", code="not_found")
 
 
 def refusal(error: PengiError) -> RefusalError:
@@ -100,14 +107,18 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _plain(request: Request, error: HTTPException) -> JSONResponse:
-        code = _CODES.get(error.status_code, "error")
         if error.status_code == 404:
-            message = f"there is no {request.method} at this address; /docs lists what there is"
-        elif error.status_code == 405:
+            return not_found(request.method).reply()
+        if error.status_code == 405:
             message = f"{request.method} does not work at this address; /docs lists what does"
+        elif error.detail == _UNPARSED:
+            message = (
+                "the body cannot be parsed: it is not UTF-8, is nested too deeply or has a number that is too long"
+            )
         else:
             detail = str(error.detail or http.HTTPStatus(error.status_code).phrase)
-            message = detail[:1].lower() + detail[1:]
+            message = f"{detail[:1].lower()}{detail[1:]}".rstrip(".")
+        code = _CODES.get(error.status_code, "error")
         return RefusalError(error.status_code, message, code=code, headers=dict(error.headers or {})).reply()
 
     @app.exception_handler(Exception)
@@ -118,10 +129,13 @@ def install(app: FastAPI) -> None:
         return RefusalError(500, message, code="internal_error", headers=headers).reply()
 
 
+_NOT_AN_OBJECT = ("model_attributes_type", "model_type", "dict_type")
+
+
 def _first_complaint(error: RequestValidationError) -> RefusalError:
     found: dict[str, Any] = error.errors()[0]
-    path = ".".join(str(part) for part in found["loc"] if part != "body")
-    message = str(found["msg"])
+    path = _path(found["loc"])
+    message = "must be a JSON object" if found["type"] in _NOT_AN_OBJECT else found["msg"].removeprefix("Value error, ")
     if found["type"] == "json_invalid":
         return RefusalError(400, f"the body is not valid JSON: {found['ctx']['error']}", code="invalid_json")
     if found["type"] == "missing":
@@ -129,3 +143,9 @@ def _first_complaint(error: RequestValidationError) -> RefusalError:
     return RefusalError(
         400, f"'{path or 'body'}': {message[:1].lower()}{message[1:]}", code="invalid_field", param=path or None
     )
+
+
+def _path(location: tuple[str | int, ...]) -> str:
+    """Where in the body a mistake is, without the tag of a part's kind, which pydantic puts behind its index."""
+    inside = location[1:] if location[:1] == ("body",) else location
+    return ".".join(str(key) for place, key in enumerate(inside) if place < 2 or inside[place - 2] != "content")
