@@ -73,7 +73,7 @@ def test_pulling_an_unknown_name_is_one_sentence() -> None:
     assert "did you mean 'yamnet'?" in result.stderr
 
 
-def test_a_closed_pipe_is_quiet() -> None:
+def test_a_closed_pipe_is_a_sentence() -> None:
     script = """
 from pengi.cli import app, console
 @app.command()
@@ -81,7 +81,7 @@ from pengi.cli import app, console
 def flood() -> None:
     for _ in range(9999):
         console.say("x" * 99)
-app(["flood"])
+console.run_app(lambda: app(["flood"]))
 """
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -90,4 +90,5 @@ app(["flood"])
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == "error: the output was closed before all of it was written\n"
+    assert process.returncode == 141

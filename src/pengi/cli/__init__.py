@@ -7,6 +7,7 @@ from typing import Annotated, get_type_hints
 import typer
 from typer.models import ParameterInfo
 
+from pengi.cli.console import run_app
 from pengi.cli.data import data
 from pengi.cli.embedding import embed
 from pengi.cli.evaluating import evaluation
@@ -30,7 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Results go to stdout, progress and errors to stderr. Of many files a bad one is an error entry and the rest "
-        "goes on. Exit codes: 0 done, 1 internal error, 2 a mistake in the arguments or in any of the files."
+        "goes on. Exit codes: 0 done, 1 internal error, 2 a mistake in the arguments or in any of the files, 141 a "
+        "closed pipe."
     ),
 )
 
@@ -86,4 +88,4 @@ for _commands in (app, evaluation, data):
 
 def main() -> None:
     """Run the command line; never returns."""
-    app()
+    run_app(app)

@@ -1,7 +1,7 @@
 """What a command says and where: results on stdout, everything else on stderr; errors as sentences, exit codes.
 
 Exit codes: 0 done; 1 an error of this program; 2 a mistake in the arguments or files, also if only one of many files
-failed; 130 interrupted.
+failed, or the results could not be written; 130 interrupted; 141 nobody reads the results any more (a closed pipe).
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from pengi.errors import PengiError
+from pengi.cli.streams import can_encode, output_failure, watch_output
+from pengi.errors import PengiError, is_disk_full, reason, unwritten
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -28,10 +28,35 @@ if TYPE_CHECKING:
 EXIT_INTERNAL = 1
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
 # A pipe or a file has no width: tables are not squeezed into 80 columns there.
 _UNLIMITED_COLUMNS = 10_000
 
 P = ParamSpec("P")
+
+
+def run_app(app: Callable[[], None]) -> NoReturn:
+    """Run the command line as a process: whatever becomes of stdout and stderr, it ends with an exit code."""
+    watch_output()
+    code: Any = 0
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code
+    failure = output_failure()
+    if isinstance(failure, BrokenPipeError):
+        say_error("the output was closed before all of it was written")
+        code = EXIT_CLOSED_PIPE
+    elif failure is not None:
+        say_error(f"the output could not be written: {reason(failure)}")
+        code = EXIT_USER
+    sys.exit(code)
+
+
+def _stop_if_lost() -> None:
+    """End a command whose results go nowhere."""
+    if output_failure() is not None:
+        raise typer.Exit(EXIT_USER)
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
@@ -43,15 +68,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         _log_to_stderr(debug)
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt as error:
             raise typer.Exit(EXIT_INTERRUPTED) from error
-        except BrokenPipeError as error:
-            # Python flushes stdout once more at exit; nobody reads it, so it must not complain either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(EXIT_INTERNAL) from error
         except PengiError as error:
             if debug:
                 traceback.print_exc()
@@ -60,6 +80,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except Exception as error:
             if debug:
                 traceback.print_exc()
+            if is_disk_full(error):
+                file = getattr(error, "filename", None)
+                say_error(unwritten(file, error) if file else reason(error))
+                raise typer.Exit(EXIT_USER) from error
             hint = "" if debug else "; run it again with --debug for the traceback"
             say_error(f"internal error ({type(error).__name__}: {_first_line(str(error))}){hint}")
             raise typer.Exit(EXIT_INTERNAL) from error
@@ -74,11 +98,16 @@ def say(*renderables: RenderableType) -> None:
         console.width = _UNLIMITED_COLUMNS
     for renderable in renderables:
         console.print(renderable)
+    _stop_if_lost()
 
 
 def say_json(value: object) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    if not can_encode(text, sys.stdout):  # escapes lose nothing
+        text = json.dumps(value, allow_nan=False, indent=2)
+    sys.stdout.write(text + "\n")
+    _stop_if_lost()
 
 
 def say_error(sentence: str) -> None:

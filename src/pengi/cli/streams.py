@@ -1,0 +1,100 @@
+"""stdout and stderr that take any text and whose failure is noticed once, wherever it happens.
+
+A character that the encoding lacks is replaced by one that looks like it. What cannot be written, because a disk is
+full or nobody reads a pipe any more, is dropped; :func:`output_failure` gives the reason.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+_FALLBACKS = str.maketrans(
+    {
+        **dict.fromkeys("█▉▊▋▌▍▎▏▓▒░■", "#"),
+        **dict.fromkeys("─━═╌╍┄┅╴╶╸╺╼╾–—‒−", "-"),
+        **dict.fromkeys("│┃║╎╏┆┇", "|"),
+        **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╯╰╔╗╚╝╠╣╦╩╬┏┓┗┛┡┩╇", "+"),
+        **dict.fromkeys("‘’‚‹›", "'"),
+        **dict.fromkeys("“”„«»", '"'),
+        **dict.fromkeys("•·✓", "*"),
+        "…": "...",
+        "\N{NO-BREAK SPACE}": " ",
+    }
+)
+_ERRORS = "pengi"
+
+
+def _fallback(error: UnicodeError) -> tuple[str, int]:
+    """A handler of :mod:`codecs`: the nearest ASCII characters, or question marks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_FALLBACKS)
+    return "".join(character if character.isascii() else "?" for character in text), error.end
+
+
+codecs.register_error(_ERRORS, _fallback)
+
+
+class _WatchedRaw(io.RawIOBase):
+    """Bytes go to the stream below until it fails; what comes then is dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream  # which would close what is below it with its end
+        self._below = getattr(stream.buffer, "raw", stream.buffer)
+        self.failure: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._below.fileno())
+
+    def isatty(self) -> bool:
+        return bool(self._below.isatty())
+
+    def write(self, content: Any) -> int | None:
+        if self.failure is None:
+            try:
+                written: int | None = self._below.write(content)
+                return written
+            except OSError as error:
+                self.failure = error
+        return len(content)
+
+
+def watch_output() -> None:
+    """Let ``sys.stdout`` and ``sys.stderr`` be such streams; one that the caller closed becomes the null device."""
+    sys.stdout, sys.stderr = _watched(sys.stdout), _watched(sys.stderr)
+
+
+def output_failure() -> OSError | None:
+    """Why stdout could not be written, if so; else everything printed so far has gone out."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.failure if isinstance(raw, _WatchedRaw) else None
+
+
+def _watched(stream: Any) -> io.TextIOWrapper:
+    if stream is None:
+        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - it is open to the end
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_WatchedRaw(stream)),
+        encoding=stream.encoding,
+        errors=_ERRORS if stream.errors in ("strict", "backslashreplace") else stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def can_encode(text: str, stream: TextIO) -> bool:
+    """Whether a stream's encoding has every character of a text."""
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
