@@ -21,6 +21,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     "music": ("music analysis, this is a sound of music in language", "analyse this music", "this piece of music is"),
     "instrument": ("this instrument is", "the instrument playing is"),
     "note": ("this music note is produced by", "this note is played on", "analyse this note"),
+    "velocity": ("the velocity of this note is", "this note is played with a velocity of"),
     "genre": ("this music genre is", "the genre of this music is"),
     "digit": ("this spoken digit is", "the digit being said is"),
     "keyword": ("this spoken word is", "the word being said is"),
@@ -48,6 +49,7 @@ _ATTRIBUTE = {
     "genre": ("what genre is this music?", "what kind of music is this?"),
     "instrument": ("what instrument is playing?", "which instrument is this?", "what instrument is it?"),
     "pitch": ("what note is played?", "what is the pitch of the note?"),
+    "velocity": ("what is the velocity of the note?", "with what velocity is the note played?"),
     "emotion": ("what emotion is in the voice?", "how does the speaker feel?"),
     "sentiment": ("what is the speaker's sentiment?", "what sentiment is in the words?"),
 }
@@ -104,7 +106,7 @@ def note_target(attributes: Mapping[str, str]) -> str:
     parts += [f"{name} {attributes[name]}" for name in ("pitch", "velocity") if name in attributes]
     if "dynamics" in attributes:
         parts.append(attributes["dynamics"])
-    if "qualities" in attributes:
+    if attributes.get("qualities"):
         parts.append(f"qualities {attributes['qualities']}")
     return ", ".join(parts)
 

@@ -27,7 +27,9 @@ _COLUMNS = {
     "question": "question", "answer": "answer", "split": "split", "id": "id", "group": "group", "domain": "domain",
     "title": "title", "tags": "tags", "description": "description", "license": "license",
 }  # fmt: skip
-_ATTRIBUTES = ("digit", "keyword", "gender", "language", "instrument", "emotion", "sentiment", "genre", "pitch")
+_ATTRIBUTES = (
+    "digit", "keyword", "gender", "language", "instrument", "emotion", "sentiment", "genre", "pitch", "velocity",
+)  # fmt: skip
 _SEPARATOR = ";"
 _LIKE_A_COLUMN = 0.75
 

@@ -164,7 +164,17 @@ TASKS: dict[str, Task] = {
     "scene": Task("scene", lambda clip: clip.events if clip.domain == "scene" else ()),
     **{
         name: Task(name, _attribute(name))
-        for name in ("digit", "keyword", "gender", "language", "instrument", "emotion", "genre", "sentiment")
+        for name in (
+            "digit",
+            "keyword",
+            "gender",
+            "language",
+            "instrument",
+            "velocity",
+            "emotion",
+            "genre",
+            "sentiment",
+        )
     },
 }
 

@@ -247,6 +247,7 @@ def _nsynth(note: str) -> Iterator[Benchmark]:
         several=True,
     )
     yield _classify("nsynth-pitch", "pitch", note, dataset="nsynth", part="pitch")
+    yield _classify("nsynth-velocity", "velocity", templates.PROMPTS["velocity"][0], dataset="nsynth", part="velocity")
 
 
 def _voices() -> Iterator[Benchmark]:

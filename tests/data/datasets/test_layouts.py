@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from pengi.cli import app
 from pengi.data.datasets import DATASETS, Imported, ImportedPart, import_dataset
 from pengi.data.manifest import read_manifest
+from pengi.data.tasks import FAMILIES, TASKS, Wording
 from pengi.errors import InputError, ManifestError
 
 Files = dict[str, str]
@@ -106,26 +109,39 @@ LAYOUTS: dict[str, tuple[Files, Rows]] = {
         {
             "nsynth-test/examples.json": json.dumps(
                 {
-                    "bass_synthetic_068-049-025": {
-                        "note": 217499, "note_str": "bass_synthetic_068-049-025", "pitch": 49, "velocity": 25,
-                        "instrument": 656, "instrument_str": "bass_synthetic_068", "instrument_family": 0,
-                        "instrument_family_str": "bass", "instrument_source": 2, "instrument_source_str": "synthetic",
-                        "qualities": [0, 1, 0, 0, 0, 0, 0, 0, 0, 1], "qualities_str": ["dark", "tempo-synced"],
-                        "sample_rate": 16000,
-                    }
+                    "string_acoustic_056-047-075": {
+                        "qualities": [0, 0, 0, 1, 0, 0, 0, 0, 1, 0], "pitch": 47, "note": 45336,
+                        "instrument_source_str": "acoustic", "velocity": 75, "instrument_str": "string_acoustic_056",
+                        "instrument": 436, "sample_rate": 16000, "qualities_str": ["fast_decay", "reverb"],
+                        "instrument_source": 0, "note_str": "string_acoustic_056-047-075", "instrument_family": 8,
+                        "instrument_family_str": "string",
+                    },
+                    "keyboard_electronic_001-021-127": {
+                        "qualities": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "pitch": 21, "note": 299359,
+                        "instrument_source_str": "electronic", "velocity": 127,
+                        "instrument_str": "keyboard_electronic_001", "instrument": 40, "sample_rate": 16000,
+                        "qualities_str": [], "instrument_source": 1, "note_str": "keyboard_electronic_001-021-127",
+                        "instrument_family": 4, "instrument_family_str": "keyboard",
+                    },
                 }
             ),
-            "nsynth-test/audio/bass_synthetic_068-049-025.wav": AUDIO,
+            "nsynth-test/audio/string_acoustic_056-047-075.wav": AUDIO,
+            "nsynth-test/audio/keyboard_electronic_001-021-127.wav": AUDIO,
         },
         [
             {
-                "id": "nsynth:bass_synthetic_068-049-025",
+                "id": "nsynth:string_acoustic_056-047-075",
                 "attributes": {
-                    "instrument": "bass", "source": "synthetic", "qualities": "dark, tempo-synced", "pitch": "C#3",
-                    "midi": 49, "velocity": 25,
+                    "instrument": "string", "source": "acoustic", "qualities": "fast decay, reverb", "pitch": "B2",
+                    "midi": 47, "velocity": 75,
                 },
-                "group": "bass_synthetic_068",
-            }
+                "group": "string_acoustic_056",
+            },
+            {
+                "attributes": {
+                    "instrument": "keyboard", "source": "electronic", "pitch": "A0", "midi": 21, "velocity": 127,
+                },
+            },
         ],
     ),
     "beijing-opera": (
@@ -315,6 +331,221 @@ LAYOUTS: dict[str, tuple[Files, Rows]] = {
 }  # fmt: skip
 
 
+AUDIOSET_LABELS = LAYOUTS["audioset"][0]["class_labels_indices.csv"]
+SEGMENT = '--4gqARaEJE, 30.000, 40.000, "/m/068hy,/m/07q6cd_"\n'
+CAPTIONS = "audiocap_id,youtube_id,start_time,caption\n103549,7fmOlUlwoNg,20,Constant rattling noise\n"
+MELD_HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
+MELD_ROW = '1,Oh.,Rachel,joy,positive,0,0,3,19,"00:14:40,629","00:14:47,385"\n'
+MSP_HEADER = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
+CLOTHO = "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n"
+TUT = "TUT-acoustic-scenes-2017-"
+
+# What people have instead of, or beside, the layout as published: dataset, files, rows, not found, missing.
+VARIANTS: dict[str, tuple[str, Files, Rows, list[str], int]] = {
+    "a file name that begins with a blank, in an archive for training alone": (
+        "clotho",
+        {
+            "clotho_captions_development.csv": f'{CLOTHO} Ambience Birds.wav,A.,B.,"C, d.",E.,F.\n',
+            "clotho_audio_development/ Ambience Birds.wav": AUDIO,
+        },
+        [{"id": "clotho:train- Ambience Birds", "split": "train", "captions": ["A.", "B.", "C, d.", "E.", "F."]}],
+        ["clotho_captions_evaluation.csv", "clotho_captions_validation.csv"],
+        0,
+    ),
+    "MELD.Raw, whose training archive holds its table": (
+        "meld",
+        {
+            "MELD.Raw/train/train_sent_emo.csv": MELD_HEADER + MELD_ROW,
+            "MELD.Raw/train/train_splits/dia0_utt0.mp4": AUDIO,
+            "MELD.Raw/train/train_splits/._dia0_utt0.mp4": "junk",
+            "MELD.Raw/dev_sent_emo.csv": MELD_HEADER + MELD_ROW,
+            "MELD.Raw/dev/dev_splits_complete/dia0_utt0.mp4": AUDIO,
+        },
+        [
+            {"id": "meld:dev-dia0_utt0", "split": "val", "group": "dev-0"},
+            {"id": "meld:train-dia0_utt0", "split": "train", "attributes": {"emotion": "happy", "sentiment": "positive"}},
+        ],
+        ["test_sent_emo.csv"],
+        0,
+    ),
+    "sound tracks taken from the videos, tables in a folder of their own": (
+        "meld",
+        {
+            "labels/test_sent_emo.csv": MELD_HEADER + MELD_ROW,
+            "wav/output_repeated_splits_test/dia0_utt0.wav": AUDIO,
+            "wav/train_splits/dia0_utt0.wav": AUDIO,
+        },
+        [{"audio": "root/wav/output_repeated_splits_test/dia0_utt0.wav"}],
+        ["dev_sent_emo.csv", "train_sent_emo.csv"],
+        0,
+    ),
+    "FSD50K with the evaluation recordings alone": (
+        "fsd50k",
+        {path: content for path, content in LAYOUTS["fsd50k"][0].items() if "dev_audio" not in path},
+        [{"id": "fsd50k:37199", "split": "test"}],
+        [],
+        2,
+    ),
+    "TUT 2017 as published: evaluate.txt without identifiers, map.txt with them": (
+        "tut2017",
+        {
+            f"{TUT}evaluation/evaluation_setup/evaluate.txt": "audio/0.wav\tbeach\naudio/1245.wav\tcafe/restaurant\n",
+            f"{TUT}evaluation/evaluation_setup/map.txt": "audio/0.wav\taudio/b077_0_10.wav\naudio/1245.wav\taudio/a123_10_20.wav\n",
+            f"{TUT}evaluation/audio/0.wav": AUDIO,
+            f"{TUT}evaluation/audio/1245.wav": AUDIO,
+        },
+        [
+            {"id": "tut2017:test-0", "events": ["beach"], "group": "b077"},
+            {"id": "tut2017:test-1245", "events": ["cafe or restaurant"], "group": "a123"},
+        ],
+        [f"{TUT}development/meta.txt"],
+        0,
+    ),
+    "TUT 2017, development set alone, each archive in a folder of its own": (
+        "tut2017",
+        {
+            f"{TUT}development.meta/{TUT}development/meta.txt": "audio/b020_90_100.wav\tbeach\tb020\n",
+            f"{TUT}development.audio.1/{TUT}development/audio/b020_90_100.wav": AUDIO,
+        },
+        [{"id": "tut2017:train-b020_90_100", "split": "train", "group": "b020"}],
+        [f"{TUT}evaluation/meta.txt"],
+        0,
+    ),
+    "LibriSpeech, training part alone": (
+        "librispeech-gender",
+        {
+            "LibriSpeech/SPEAKERS.TXT": LAYOUTS["librispeech-gender"][0]["SPEAKERS.TXT"],
+            "LibriSpeech/train-clean-100/121/121726/121-121726-0000.flac": AUDIO,
+        },
+        [{"split": "train", "attributes": {"gender": "female"}}],
+        ["test-*/*/*/*.flac", "dev-*/*/*/*.flac"],
+        0,
+    ),
+    "an AudioSet list with a plain header line": (
+        "audioset",
+        {
+            "class_labels_indices.csv": AUDIOSET_LABELS,
+            "balanced_train_segments.csv": f"YTID,start_seconds,end_seconds,positive_labels\n{SEGMENT}",
+            "train_wav/Y--4gqARaEJE.wav": AUDIO,
+        },
+        [{"id": "audioset:--4gqARaEJE_30", "split": "train", "group": "--4gqARaEJE"}],
+        ["eval_segments.csv", "unbalanced_train_segments.csv"],
+        0,
+    ),
+    "the unbalanced list, one file empty, the right one by its start": (
+        "audioset",
+        {
+            "csv/class_labels_indices.csv": AUDIOSET_LABELS,
+            "csv/unbalanced_train_segments.csv": SEGMENT,
+            "audio/--4gqARaEJE_0_10.wav": AUDIO,
+            "audio/--4gqARaEJE_30.000_40.000.wav": "",
+            "unbalanced_train_segments/part00/--4gqARaEJE_30000_40000.flac": AUDIO,
+        },
+        [{"audio": "root/unbalanced_train_segments/part00/--4gqARaEJE_30000_40000.flac"}],
+        ["eval_segments.csv", "balanced_train_segments.csv"],
+        0,
+    ),
+    "AudioCaps 2.0": (
+        "audiocaps",
+        {"dataset2.0/train.csv": CAPTIONS, "audio/train/7fmOlUlwoNg_20.wav": AUDIO},
+        [{"id": "audiocaps:7fmOlUlwoNg_20", "split": "train", "captions": ["Constant rattling noise"]}],
+        ["dataset/test.csv", "dataset/val.csv"],
+        0,
+    ),
+    "AudioCaps tables beside the folders, files named by the caption's number": (
+        "audiocaps",
+        {
+            "test.csv": CAPTIONS,
+            "val.csv": CAPTIONS.replace("7fmOlUlwoNg", "6BJ455B1aAs"),
+            "test/103549.wav": AUDIO,
+            "other/103549.wav": AUDIO,
+        },
+        [{"audio": "root/test/103549.wav"}],
+        ["dataset/train.csv"],
+        1,
+    ),
+    "DCASE 2017 task 4 by the official script": (
+        "dcase2017-task4",
+        {
+            **{path: text for path, text in LAYOUTS["dcase2017-task4"][0].items() if text != AUDIO},
+            "groundtruth_weak_label_training_set.csv": "2ceUOv8A3FE_20.000_30.000.wav\t20.000\t30.000\tTrain horn\n",
+            "testing_set_testing_set_audio_downloaded/Y-1nilez17Dg.wav": "the whole video",
+            "testing_set_testing_set_audio_formatted_and_segmented_downloads/Y-1nilez17Dg_30.000_40.000.wav": AUDIO,
+            "training_set_training_set_audio_formatted_and_segmented_downloads\\Y2ceUOv8A3FE_20.000_30.000.wav": AUDIO,
+        },
+        [
+            {
+                "audio": "root/testing_set_testing_set_audio_formatted_and_segmented_downloads/Y-1nilez17Dg_30.000_40.000.wav",
+                "events": ["car", "air horn, truck horn"],
+            },
+            {"id": "dcase2017-task4:2ceUOv8A3FE_20.000_30.000", "split": "train", "group": "2ceUOv8A3FE"},
+        ],
+        ["groundtruth_release/groundtruth_weak_label_evaluation_set.csv"],
+        0,
+    ),
+    "MSP-Podcast's misspelt table, its other folder and its unknown speakers": (
+        "msp-podcast",
+        {
+            "Labels/labels_concensus.csv": f"{MSP_HEADER}MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6,Unknown,Unknown,Validation\n"
+            "MSP-PODCAST_0001_0011.wav,H,4.1,4.7,4.0,Unknown,Unknown,Train\n",
+            "Audio/MSP-PODCAST_0001_0008.wav": AUDIO,
+            "Audio/MSP-PODCAST_0001_0011.wav": AUDIO,
+        },
+        [
+            {"split": "val", "group": "MSP-PODCAST_0001_0008"},
+            {"split": "train", "group": "MSP-PODCAST_0001_0011"},
+        ],
+        [],
+        0,
+    ),
+    "GTZAN from Kaggle, with both forms of a track": (
+        "gtzan",
+        {
+            "Data/genres_original/blues/blues.00000.au": AUDIO,
+            "Data/genres_original/blues/blues.00000.wav": AUDIO,
+            "Data/genres_original/jazz/jazz.00054.wav": "",
+        },
+        [{"audio": "root/Data/genres_original/blues/blues.00000.wav", "attributes": {"genre": "blues"}}],
+        [],
+        1,
+    ),
+    "UrbanSound8K from Kaggle": (
+        "urbansound8k",
+        {"UrbanSound8K.csv": LAYOUTS["urbansound8k"][0]["metadata/UrbanSound8K.csv"], "fold5/100032-3-0-0.wav": AUDIO},
+        [{"audio": "root/fold5/100032-3-0-0.wav", "group": "100032"}],
+        [],
+        0,
+    ),
+    "the questions of MMAU beside a folder of recordings, one of which is missing": (
+        "mmau",
+        {
+            "mmau-test-mini.json": json.dumps(
+                [
+                    {"id": name, "audio_id": f"./test-mini-audios/{name}.wav", "question": "Who speaks?",
+                     "choices": ["Man", "Woman"], "answer": "Man"}
+                    for name in ("3fe64f3d", "72fb5481")
+                ]
+            ),
+            "data/72fb5481.wav": AUDIO,
+        },
+        [{"id": "mmau:72fb5481", "qa": [{"question": "Who speaks?", "answer": "Man"}]}],
+        [],
+        1,
+    ),
+    "CMU-MOSI with a missing video": (
+        "cmu-mosi",
+        {
+            "MOSI/label.csv": LAYOUTS["cmu-mosi"][0]["label.csv"],
+            "MOSI/Raw/tmZoasNr4rU/1.mp4": AUDIO,
+            "MOSI/Raw/tmZoasNr4rU/11.mp4": AUDIO,
+        },
+        [{"id": "cmu-mosi:tmZoasNr4rU-1", "split": "test"}],
+        [],
+        1,
+    ),
+}  # fmt: skip
+
+
 def laid_out(folder: Path, files: Files) -> Path:
     for name, content in files.items():
         path = folder / name
@@ -401,6 +632,36 @@ def import_into(tmp_path: Path, name: str, files: Files, root: str = "") -> tupl
     return found, [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_datasets_are_read_as_people_have_them(tmp_path: Path, variant: str) -> None:
+    name, files, expected, absent, missing = VARIANTS[variant]
+    found, rows = import_into(tmp_path, name, files)
+    assert [{field: row[field] for field in wanted} for row, wanted in zip(rows, expected, strict=True)] == expected
+    assert [part.name for part in found.parts if not part.found] == absent
+    assert found.missing == missing
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "--4gqARaEJE.wav", "Y--4gqARaEJE.flac", "--4gqARaEJE_30.wav", "Y--4gqARaEJE_30.000_40.000.m4a",
+        "--4gqARaEJE_30000.opus", "--4gqARaEJE_30000_40000.wav", "--4gqARaEJE_30-40.mp3", "--4gqARaEJE.mp4",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("folder", ["", "audio/", "balanced_train_segments/", "audio/train/part_3/"])
+def test_pieces_of_videos_are_found_under_the_names_that_scripts_give(tmp_path: Path, folder: str, file: str) -> None:
+    files = {"class_labels_indices.csv": AUDIOSET_LABELS, "eval_segments.csv": SEGMENT, f"{folder}{file}": AUDIO}
+    _, rows = import_into(tmp_path, "audioset", files)
+    assert [row["audio"] for row in rows] == [f"root/{folder}{file}"]
+
+
+@pytest.mark.parametrize("file", ["--4gqARaEJE_40_50.wav", "x--4gqARaEJE.wav", "--4gqARaEJEx.wav", "--4gqARaEJE.txt"])
+def test_other_pieces_and_other_videos_are_not_taken(tmp_path: Path, file: str) -> None:
+    files = {"class_labels_indices.csv": AUDIOSET_LABELS, "eval_segments.csv": SEGMENT, file: AUDIO}
+    with pytest.raises(ManifestError, match=r"none of the 1 recordings is in .*, the first of them '--4gqARaEJE_30'"):
+        import_into(tmp_path, "audioset", files)
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_folder_around_the_archives_own_folder_will_do(tmp_path: Path, name: str) -> None:
     files, expected = LAYOUTS[name]
@@ -466,3 +727,29 @@ def test_an_unknown_dataset_names_the_nearest(tmp_path: Path) -> None:
         import_dataset("esc-50", tmp_path, tmp_path / "m.jsonl")
     with pytest.raises(InputError, match="there is no folder"):
         import_dataset("esc50", tmp_path / "nowhere", tmp_path / "m.jsonl")
+
+
+def test_a_notes_velocity_is_a_task(tmp_path: Path) -> None:
+    imported(tmp_path, "nsynth", LAYOUTS["nsynth"][0])
+    clips = read_manifest(tmp_path / "m.jsonl")
+    assert [TASKS["velocity"].answers(clip) for clip in clips] == [("75",), ("127",)]
+    plain = clips[1]
+    assert [question.answers for question in FAMILIES["note"].questions(plain, Wording({}))] == [
+        ("keyboard, pitch A0, velocity 127",)
+    ]
+
+
+def test_the_command_says_what_was_found_and_what_not(tmp_path: Path) -> None:
+    root, out = laid_out(tmp_path / "meld", LAYOUTS["meld"][0]), tmp_path / "m.jsonl"
+    run = CliRunner().invoke(app, ["data", "import", "meld", "--root", str(root), "--out", str(out)])
+    assert run.stdout.splitlines() == [
+        f"{out}: 1 test; MELD, GPL-3.0",
+        "found: test_sent_emo.csv (1 clip, 1 missing)",
+        "not found: dev_sent_emo.csv (val), train_sent_emo.csv (train)",
+        f"missing in {root}: 1 recording, such as output_repeated_splits_test/dia0_utt1.mp4",
+    ]
+    run = CliRunner().invoke(app, ["data", "import", "meld", "--root", str(root), "--out", str(out), "--json"])
+    said = json.loads(run.stdout)
+    assert [(part["name"], part["found"], part["clips"], part["missing"]) for part in said["parts"]] == [
+        ("test_sent_emo.csv", True, 1, 1), ("dev_sent_emo.csv", False, 0, 0), ("train_sent_emo.csv", False, 0, 0),
+    ]  # fmt: skip

@@ -39,6 +39,7 @@ class Esc50(TableDataset):
         return Row(
             id=Path(record["filename"]).stem,
             audio=(f"audio/{record['filename']}",),
+            names=(Path(record["filename"]).stem,),
             events=(words(record["category"]),),
             attributes={"fold": fold(record["fold"], 5)},
             group=record["src_file"],
@@ -48,21 +49,29 @@ class Esc50(TableDataset):
 class UrbanSound8K(TableDataset):
     """UrbanSound8K: ``metadata/UrbanSound8K.csv`` and ``audio/fold1..10/*.wav``, 8732 clips, 10 classes.
 
-    Layout: the archive of urbansounddataset.weebly.com (Zenodo 1203745). The clips of one recording (``fsID``) are all
+    Layout: the archive of urbansounddataset.weebly.com (Zenodo 1203745); the copy on Kaggle has the table beside the
+    folders ``fold1..10``. The clips of one recording (``fsID``) are all
     in one fold, and folds must not be mixed anew.
     """
 
     name, title = "urbansound8k", "UrbanSound8K"
     license, home = "CC-BY-NC-3.0", "https://zenodo.org/records/1203745"
-    tables = (Table("metadata/UrbanSound8K.csv", columns=("slice_file_name", "fsID", "fold", "class")),)
+    tables = (
+        Table(
+            "metadata/UrbanSound8K.csv",
+            columns=("slice_file_name", "fsID", "fold", "class"),
+            others=("UrbanSound8K.csv",),
+        ),
+    )
 
     def row(self, record: Record, table: Table) -> Row:
-        number = fold(record["fold"], 10)
+        fold_number = fold(record["fold"], 10)
         return Row(
             id=Path(record["slice_file_name"]).stem,
-            audio=(f"audio/fold{number}/{record['slice_file_name']}",),
+            audio=(f"audio/fold{fold_number}/{record['slice_file_name']}",),
+            names=(Path(record["slice_file_name"]).stem,),
             events=(words(record["class"]),),
-            attributes={"fold": number},
+            attributes={"fold": fold_number},
             group=record["fsID"],
         )
 
@@ -87,6 +96,7 @@ class Fsd50k(TableDataset):
         return Row(
             id=record["fname"],
             audio=(f"{table.folder}/{record['fname']}.wav",),
+            names=(f"{table.folder}/{record['fname']}",),
             split=known(record.get("split", table.split), {name: name for name in ("train", "val", "test")}, "split"),
             events=tuple(words(label) for label in record["labels"].split(",")),
         )
@@ -220,6 +230,7 @@ class Tut2017(TableDataset):
         return Row(
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}",),
+            names=(f"{table.folder}/{Path(file).stem}",),
             split=table.split,
             events=(known(record["scene"], self._scenes, "scene"),),
             group=record["recording"] or named,

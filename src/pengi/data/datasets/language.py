@@ -61,6 +61,7 @@ class Clotho(TableDataset):
         return Row(
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}", f"clotho_audio_{table.folder}/{file}"),
+            names=(f"{table.folder}/{Path(file).stem}", f"clotho_audio_{table.folder}/{Path(file).stem}"),
             split=table.split,
             captions=tuple(record[column].strip() for column in _CLOTHO_CAPTIONS),
         )
@@ -88,6 +89,7 @@ class ClothoAqa(TableDataset):
         return Row(
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"audio_files/{file}",),
+            names=(f"audio_files/{Path(file).stem}",),
             split=table.split,
             qa=((question, answer),),
         )
@@ -109,6 +111,7 @@ class Mmau(TableDataset):
         return Row(
             id=str(record["id"]),
             audio=(str(record["audio_id"]).removeprefix("./"),),
+            names=(Path(str(record["audio_id"])).stem,),
             attributes={name: str(record[name]) for name in ("task", "difficulty") if name in record},
             qa=((record["question"].strip(), str(record["answer"]).strip()),),
             choices=tuple(str(choice).strip() for choice in record["choices"]),

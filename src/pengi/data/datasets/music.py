@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from pengi.data.datasets.base import (
@@ -78,7 +78,8 @@ class NSynth(TableDataset):
     """NSynth: ``nsynth-{test,valid,train}/examples.json`` and ``audio/<note>.wav``, single notes of 4 s.
 
     Layout: magenta.tensorflow.org/datasets/nsynth. The test part has 10 of the 11 families (no synth lead). A note has
-    any number of the 10 qualities. Pitch is a MIDI number, written here as a name (69 is A4).
+    any number of the 10 qualities, often none. Pitch is a MIDI number, written here as a name (69 is A4); velocity is
+    MIDI's, one of 25, 50, 75, 100 and 127.
     """
 
     name, title = "nsynth", "NSynth"
@@ -93,14 +94,16 @@ class NSynth(TableDataset):
     def row(self, record: Record, table: Table) -> Row:
         midi = int(number(record, "pitch"))
         note = record.get("note_str", record["key"])
+        qualities = ", ".join(words(quality) for quality in record["qualities_str"])
         return Row(
             id=note,
             audio=(f"{table.folder}/{note}.wav",),
+            names=(note,),
             split=table.split,
             attributes={
                 "instrument": words(record["instrument_family_str"]),
                 "source": words(record["instrument_source_str"]),
-                "qualities": ", ".join(words(quality) for quality in record["qualities_str"]),
+                **({"qualities": qualities} if qualities else {}),
                 "pitch": f"{_NOTES[midi % 12]}{midi // 12 - 1}",
                 "midi": midi,
                 "velocity": int(number(record, "velocity")),
@@ -139,8 +142,8 @@ class BeijingOpera(FolderDataset):
 class MedleySolos(TableDataset):
     """Medley-solos-DB: ``Medley-solos-DB_metadata.csv`` and 21,571 clips of 3 s, 8 instruments.
 
-    Layout: Zenodo 3464194; files are ``Medley-solos-DB_<subset>-<instrument_id>_<uuid4>.wav``, beside the table or in
-    ``audio/`` (the archive has no folder of its own).
+    Layout: Zenodo 3464194; files are ``Medley-solos-DB_<subset>-<instrument_id>_<uuid4>.wav``. The table is published
+    beside the archive, which has no folder of its own.
     """
 
     name, title = "medley-solos-db", "Medley-solos-DB"
@@ -156,7 +159,8 @@ class MedleySolos(TableDataset):
         name = f"Medley-solos-DB_{record['subset']}-{record['instrument_id']}_{record['uuid4']}.wav"
         return Row(
             id=record["uuid4"],
-            audio=(f"audio/{name}", name, f"Medley-solos-DB/{name}"),
+            audio=(f"audio/{name}", name),
+            names=(Path(name).stem,),
             split=known(record["subset"], self._splits, "subset"),
             attributes={"instrument": words(record["instrument"])},
             group=record["song_id"],

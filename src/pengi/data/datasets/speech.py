@@ -52,6 +52,7 @@ class VocalSound(TableDataset):
         return Row(
             id=Path(file).stem,
             audio=(f"audio_16k/{file}", f"audio_44k/{file}"),
+            names=(Path(file).stem,),
             split=table.split,
             events=(known(record["labels"], self._classes, "class"),),
             group=file.split("_")[0],
@@ -164,6 +165,7 @@ class Meld(TableDataset):
         return Row(
             id=f"{part}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}", f"{part}/{table.folder}/{file}"),
+            names=(f"{table.folder}/{Path(file).stem}",),
             split=table.split,
             attributes={
                 "emotion": known(record["Emotion"], self._emotions, "emotion"),
@@ -191,6 +193,7 @@ class CmuMosi(TableDataset):
         return Row(
             id=f"{record['video_id']}-{record['clip_id']}",
             audio=(f"Raw/{record['video_id']}/{record['clip_id']}.mp4",),
+            names=(f"{record['video_id']}/{record['clip_id']}",),
             split=known(record["mode"], self._splits, "mode"),
             attributes={
                 "sentiment": known(record["annotation"].lower(), {label: label for label in self.labels}, "annotation")
@@ -251,6 +254,7 @@ class MspPodcast(TableDataset):
         return Row(
             id=clip,
             audio=(f"Audios/{record['FileName']}", f"Audio/{record['FileName']}"),
+            names=(clip,),
             split=known(record["Split_Set"], self._splits, "Split_Set"),
             attributes={"emotion": known(record["EmoClass"], self._emotions, "EmoClass")},
             group=clip if record["SpkrID"].strip().lower() in ("", "unknown") else record["SpkrID"],
