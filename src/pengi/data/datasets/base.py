@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,9 +47,9 @@ class Row:
     Attributes:
         id: unique within the dataset.
         audio: paths below ``home``; the first that is there is used.
-        names: file names without extension (of mere numbers with the folder: ``test/103549``); if no path of ``audio``
-            is there, the recording is looked for by these in all folders. For pieces of YouTube videos see
-            :func:`segment`.
+        names: file names without extension; if no path of ``audio`` is there, the recording is looked for by these in
+            all folders. ``test/103549`` is looked for only below folders whose name begins with ``test``. For pieces of
+            YouTube videos see :func:`segment`.
         choices: the options of a multiple-choice question, the right one among them.
         where: file and line the row comes from, for messages.
         part: name of the :class:`Part` the row belongs to.
@@ -161,9 +162,15 @@ class Tree:
         paths = (home / path for path in row.audio for home in homes)
         found = next((path for path in paths if _has_content(path)), None)
         if found is None and row.names:
-            named = (Path(path) for name in row.names for path in self._by_name.get(name, ()))
+            named = (Path(path) for name in row.names for path in self._named(name))
             found = next(filter(_has_content, named), None)
         return found
+
+    def _named(self, name: str) -> Iterator[str]:
+        folder, _, stem = unicodedata.normalize("NFC", name).rpartition("/")
+        for path in self._by_name.get(stem, ()):
+            if not folder or any(part.startswith(folder) for part in Path(path).relative_to(self.root).parts[:-1]):
+                yield path
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
@@ -178,7 +185,7 @@ class Tree:
             for file in sorted(filter(_is_visible, files), key=_lossless_first):
                 stem, _, suffix = file.rpartition(".")
                 if suffix.lower() in AUDIO_SUFFIXES:
-                    for name in _names(folder.name, stem):
+                    for name in _names(stem):
                         found[name].append(str(folder / file))
         return found
 
@@ -421,10 +428,11 @@ def segment(video: str, start: float) -> tuple[str, ...]:
     return (f"{video}@{start:g}", f"{video}@{start * 1000:g}", f"{video}@")
 
 
-def _names(folder: str, stem: str) -> Iterator[str]:
-    """The names by which a file is found; a mere number says something only together with its folder."""
+def _names(stem: str) -> Iterator[str]:
+    """The names by which a file is found."""
     stem = stem.rpartition("\\")[2]  # scripts for Windows, run elsewhere, write folders into the name
-    yield f"{folder}/{stem}" if stem.isdecimal() else stem
+    stem = unicodedata.normalize("NFC", stem)  # macOS takes accents apart
+    yield stem
     found = _SEGMENT.fullmatch(stem)
     if found:
         yield f"{found[1]}@{float(found[2]):g}" if found[2] else f"{found[1]}@"
