@@ -609,6 +609,8 @@ ESC = "meta/esc50.csv"
         ("esc50", {ESC: "filename,fold,category,src_file\n"}, "esc50' has no records"),
         ("audioset", broken("audioset", "eval_segments.csv", " 20.000", " twenty"), "line 5: start_seconds 'twenty' is no number"),
         ("nsynth", {"nsynth-test/examples.json": '{"note": 5}'}, "record 1 is no object with fields"),
+        ("mmau", {"mmau-test-mini.json": "5"}, "mmau-test-mini.json, no list of records"),
+        ("mmau", broken("mmau", "mmau-test-mini.json", '"answer"', '"question": 5, "answer"'), "record 1: a field is not as published: 'int'"),
         ("mmau", {"mmau-test-mini.json": '[{"id": 1, "audio_id": "a", "question": null}]'}, "record 1 has no 'question'"),
         ("esc50", broken("esc50", ESC, ",dog,True,100032,A", ""), "line 2: fewer fields than there are columns"),
         ("crema-d", {"AudioWAV/1001_DFA_XXX_XX.wav": AUDIO}, "emotion 'XXX' is unknown; the dataset has ANG, DIS"),

@@ -156,6 +156,17 @@ class Tree:
         home = self.home(patterns)
         return None if home is None else next(file for pattern in patterns for file in matching(home, pattern))
 
+    def lines(self, file: Path) -> list[str]:
+        """The lines of a plain list that say something.
+
+        Raises:
+            ManifestError: it is no text in UTF-8.
+        """
+        try:
+            return [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{self.name}: '{file}' cannot be read: {error}") from error
+
     def recording(self, row: Row) -> Path | None:
         """The file of a row's recording; none if it is not there or empty."""
         homes = dict.fromkeys((row.home or self.root, self.root))
@@ -319,6 +330,8 @@ class Table:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and isinstance(content.get("data"), list):
             content = content["data"]
+        if not isinstance(content, dict | list):
+            raise ProblemError("no list of records")
         pairs = content.items() if isinstance(content, dict) else enumerate(content, start=1)
         for number, (key, record) in enumerate(pairs, start=1):
             if not isinstance(record, dict):
@@ -356,6 +369,8 @@ class TableDataset(Dataset):
                     row = self.row(record, table)
                 except ProblemError as problem:
                     raise ManifestError(f"{self.name}: {where}: {problem}") from problem
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise ManifestError(f"{self.name}: {where}: a field is not as published: {error}") from error
                 if row is None:
                     tree.unused[part.name] += 1
                 else:

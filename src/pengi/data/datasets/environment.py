@@ -218,8 +218,7 @@ class Tut2017(TableDataset):
 
     def rows(self, tree: Tree) -> Iterator[Row]:
         file = tree.file(self._maps)
-        lines = file.read_text(encoding="utf-8").splitlines() if file else []
-        pairs = [re.split(r"[\t,]", line) for line in lines]
+        pairs = [re.split(r"[\t,]", line) for line in (tree.lines(file) if file else ())]
         self._originals = {pair[0].strip(): pair[-1].strip() for pair in pairs}
         yield from super().rows(tree)
 

@@ -278,8 +278,8 @@ class SpeechCommands(FolderDataset):
     def rows(self, tree: Tree) -> Iterator[Row]:
         self._split_of: dict[str, str] = {}
         for split, name in self._lists.items():
-            lines = self.needed(tree, name).read_text(encoding="utf-8").split()
-            self._split_of.update(dict.fromkeys(lines, split))
+            lines = tree.lines(self.needed(tree, name))
+            self._split_of.update(dict.fromkeys(map(str.strip, lines), split))
         yield from super().rows(tree)
 
     def parse(self, path: PurePosixPath, split: str) -> Row:
@@ -311,9 +311,9 @@ class LibriSpeechGender(FolderDataset):
     _sexes: ClassVar[Codes] = {"F": "female", "M": "male"}
 
     def rows(self, tree: Tree) -> Iterator[Row]:
-        text = self.needed(tree, "SPEAKERS.TXT").read_text(encoding="utf-8")
-        lines = (line for line in text.splitlines() if line and line[0] != ";")
-        self._sex_of = {fields[0].strip(): fields[1].strip() for fields in (line.split("|") for line in lines)}
+        lines = tree.lines(self.needed(tree, "SPEAKERS.TXT"))
+        fields = (line.split("|") for line in lines if "|" in line and line[0] != ";")
+        self._sex_of = {speaker.strip(): sex.strip() for speaker, sex, *_ in fields}
         yield from super().rows(tree)
 
     def parse(self, path: PurePosixPath, split: str) -> Row:
