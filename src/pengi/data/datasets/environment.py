@@ -171,7 +171,7 @@ class Dcase2017Task4(TableDataset):
         stem = Path(record["file"]).stem
         return Row(
             id=stem,
-            names=(f"Y{stem}", stem),
+            names=(f"Y{stem}", stem, *segment(stem[:11], number(record, "onset"))[:1]),
             split=table.split,
             events=(record["label"].strip().lower(),),
             group=stem[:11],
