@@ -106,7 +106,9 @@ def pack(
 @guarded
 def import_(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as esc50 or clotho.", show_default=False)],
-    root: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the dataset, or one that holds it.", show_default=False)],
+    root: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of the dataset, or one that holds it.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(metavar="M.jsonl", help="The manifest to write.", show_default=False)],
     json: Json = False,
     debug: Debug = False,
