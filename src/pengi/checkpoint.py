@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from pengi import weights
 from pengi.config import CONFIG_FILE, AudioBranchConfig, ModelConfig, read_json
 from pengi.encoders import build_encoder, encoder_spec
-from pengi.errors import CheckpointError, ConfigError
+from pengi.errors import CheckpointError, ConfigError, PengiError, unwritten
 from pengi.language_model import ADAPTER_MARK, LanguageModel
 from pengi.model import PengiModel
 from pengi.text_encoder import SentenceEncoder, TextEncoder, text_encoder_from_folder
@@ -47,15 +48,31 @@ def _build(config: ModelConfig, lm_dtype: torch.dtype, *, stock: bool) -> PengiM
     language_model = _folder(config.language_model.name, TINY_LANGUAGE_MODEL)
     text_encoder = _folder(config.text.encoder, TINY_TEXT_ENCODER) if config.text.encoder else None
     stock_folders = _stock_folders(config.audio, stock=stock)
-    model = PengiModel(
-        config.model_copy(update={"frozen_sha256": _frozen_hashes(config)}),
-        [build_encoder(branch, folder) for branch, folder in zip(config.audio, stock_folders, strict=True)],
-        _text_encoder(config, text_encoder),
-        LanguageModel.from_folder(language_model, lm_dtype) if language_model else LanguageModel.tiny(),
-    )
+    with _naming_damage(language_model, text_encoder, *stock_folders):
+        model = PengiModel(
+            config.model_copy(update={"frozen_sha256": _frozen_hashes(config)}),
+            [build_encoder(branch, folder) for branch, folder in zip(config.audio, stock_folders, strict=True)],
+            _text_encoder(config, text_encoder),
+            LanguageModel.from_folder(language_model, lm_dtype) if language_model else LanguageModel.tiny(),
+        )
     if config.language_model.lora is not None:  # last, so that all else starts from the same random weights as without
         model.language_model.add_lora(config.language_model.lora)
     return model
+
+
+@contextmanager
+def _naming_damage(*folders: Path | None) -> Iterator[None]:
+    """If parts cannot be loaded, and a file of theirs is damaged, the error names that file."""
+    try:
+        yield
+    except PengiError:
+        raise
+    except Exception as error:
+        for folder in filter(None, folders):
+            for file in sorted(folder.iterdir()):
+                if problem := weights.unreadable(file):
+                    raise CheckpointError(f"'{file}' is damaged: {problem}") from error
+        raise
 
 
 def _stock_folders(audio: Sequence[AudioBranchConfig], *, stock: bool) -> list[Path | None]:
@@ -127,18 +144,20 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
     """
     if model.language_model.merged:
         raise CheckpointError("this model's adapters are merged; load it with to_train=True to store it again")
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in stored_tensors(model).items()
     }
-    partial = folder / f"{WEIGHTS_FILE}.partial"
-    save_file(tensors, partial, metadata={"format": "pt", "model": model.config.name})
-    partial.replace(folder / WEIGHTS_FILE)
-    for name, text in ((CONFIG_FILE, model.config.model_dump_json(indent=2) + "\n"), ("README.md", card)):
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
+    config = model.config.model_dump_json(indent=2) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / WEIGHTS_FILE) as partial:
+            save_file(tensors, partial, metadata={"format": "pt", "model": model.config.name})
+        for name, text in ((CONFIG_FILE, config), ("README.md", card)):
+            with replacing(folder / name) as partial:
+                partial.write_text(text, encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(unwritten(folder, error)) from error
 
 
 def model_folder(name_or_path: str | Path) -> Path:

@@ -71,8 +71,8 @@ def unwritten(path: Path | str, error: Exception) -> str:
     return f"'{path}' could not be written: {reason(error)}"
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, of the operating system or of a library, means that a disk or a quota is full."""
+def is_disk_full(error: BaseException | str) -> bool:
+    """Whether an error, of the operating system or of a library, or its text means that a disk or a quota is full."""
     if getattr(error, "errno", None) in _FULL:
         return True
     return any(text in str(error).lower() for text in _FULL_TEXTS)

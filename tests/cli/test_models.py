@@ -39,6 +39,25 @@ def test_pulling_a_model_fetches_the_frozen_parts_it_builds_on(tmp_path: Path, m
     assert set(json.loads(result.stdout)["parts"]) == {"smollm2-135m-instruct", "whisper-tiny.en"}
 
 
+def test_verification_names_damaged_files_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENGI_HOME", str(tmp_path))
+    folder = tmp_path / "weights" / "yamnet-v1"
+    folder.mkdir(parents=True)
+    for name in ("classes.json", "source.json"):
+        (folder / name).write_text("[]")
+    result = CliRunner().invoke(app, ["models", "--verify", "--json"])
+    assert (result.exit_code, [row["error"] for row in json.loads(result.stdout)]) == (0, [None, None])
+    (folder / "classes.json").write_text("{}")
+    result = CliRunner().invoke(app, ["models", "--verify", "--json"])
+    assert result.exit_code == 2
+    bad = {"name": "yamnet", "file": str(folder / "classes.json"), "error": "its content is another one"}
+    assert bad in json.loads(result.stdout)
+    assert result.stderr == "error: 'yamnet' is damaged; fetch it again with `pengi pull yamnet`\n"
+    result = CliRunner().invoke(app, ["models", "--verify"])
+    assert "its content is another one" in result.stdout
+    assert "as it was fetched" in result.stdout
+
+
 def test_pulling_a_part_fetches_that_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "pull", lambda name: tmp_path / name)
     result = CliRunner().invoke(app, ["pull", "yamnet"])

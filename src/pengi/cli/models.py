@@ -4,22 +4,38 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, say, say_json
+from pengi.cli.console import EXIT_USER, announced, guarded, say, say_error, say_json
 from pengi.cli.options import Debug, Json
 from pengi.errors import InputError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pengi.weights import CheckedFile
+
 
 @guarded
-def models(json: Json = False, debug: Debug = False) -> None:
+def models(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every file in the cache with its SHA-256 instead.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
     """List the models and frozen parts that can be named, and which are on this machine."""
     from pengi import weights
 
+    if verify:
+        with announced("Reading the cache"):
+            checked = weights.verify()
+        _show_checked(checked, json)
+        return
     entries = weights.entries()
     if json:
         say_json(
@@ -44,6 +60,23 @@ def models(json: Json = False, debug: Debug = False) -> None:
         here = "yes" if entry.path else f"no{size}"
         table.add_row(Text(entry.name, style="bold"), Text(entry.what), entry.licence, here, Text(entry.source))
     say(table)
+
+
+def _show_checked(checked: Sequence[CheckedFile], json: bool) -> None:
+    damaged = [file for file in checked if file.problem is not None]
+    if json:
+        say_json([{"name": file.name, "file": str(file.file), "error": file.problem} for file in checked])
+    else:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for file in checked:
+            table.add_row(
+                Text(file.name, style="bold"), Text(str(file.file)), Text(file.problem or "as it was fetched")
+            )
+        say(table if checked else Text("nothing is in the cache"))
+    for name in dict.fromkeys(file.name for file in damaged):
+        say_error(f"'{name}' is damaged; fetch it again with `pengi pull {name}`")
+    if damaged:
+        raise typer.Exit(EXIT_USER)
 
 
 @guarded
@@ -85,7 +118,7 @@ def _pull_published(name: str, tokenizers: Path | None) -> Path:
     from pengi import weights
 
     here = weights.cached(name)
-    if here is not None:  # spares the import of torch
+    if here is not None and weights.damage(here) is None:  # spares the import of torch
         return here
     from pengi.official import import_official
 

