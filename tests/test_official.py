@@ -450,7 +450,7 @@ def test_an_import_that_breaks_off_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pengi.official.importer.save_file", full_disk)
-    with pytest.raises(CheckpointError, match="could not be written: no space left on the disk"):
+    with pytest.raises(InputError, match="could not be written: no space left on the disk"):
         import_tiny(helper.tiny_state_dict())
     assert {found.name for found in tmp_path.iterdir()} == {"published.pth", "tokenizers"}
 

@@ -22,10 +22,11 @@ from torch import Tensor
 from pengi import weights
 from pengi.config import CONFIG_FILE, AudioBranchConfig, ModelConfig, read_json
 from pengi.encoders import build_encoder, encoder_spec
-from pengi.errors import CheckpointError, ConfigError, PengiError, unwritten
+from pengi.errors import CheckpointError, ConfigError, PengiError
 from pengi.language_model import ADAPTER_MARK, LanguageModel
 from pengi.model import PengiModel
 from pengi.text_encoder import SentenceEncoder, TextEncoder, text_encoder_from_folder
+from pengi.writing import replacing, writing
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
 
     Raises:
         CheckpointError: if adapters were merged into the language model, which a checkpoint does not hold.
+        InputError: if the folder cannot be written.
     """
     if model.language_model.merged:
         raise CheckpointError("this model's adapters are merged; load it with to_train=True to store it again")
@@ -149,15 +151,13 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
         for name, tensor in stored_tensors(model).items()
     }
     config = model.config.model_dump_json(indent=2) + "\n"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / WEIGHTS_FILE) as partial:
-            save_file(tensors, partial, metadata={"format": "pt", "model": model.config.name})
-        for name, text in ((CONFIG_FILE, config), ("README.md", card)):
-            with replacing(folder / name) as partial:
-                partial.write_text(text, encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(unwritten(folder, error)) from error
+    with replacing(folder / WEIGHTS_FILE) as partial:
+        save_file(tensors, partial, metadata={"format": "pt", "model": model.config.name})
+    for name, text in ((CONFIG_FILE, config), ("README.md", card)):
+        with replacing(folder / name) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def model_folder(name_or_path: str | Path) -> Path:

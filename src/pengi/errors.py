@@ -7,6 +7,7 @@ where it helps, what to do. The command line prints it and exits with code 2; a 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("no space left on", "os error 28", "errno 28", "disk is full", "disk quota exceeded")
 """How libraries that raise no OSError write that a disk is full."""
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""NumPy's way."""
 
 
 class PengiError(Exception):
@@ -60,7 +63,9 @@ def reason(error: Exception) -> str:
     """Why the operating system refused, as the end of a sentence: "permission denied"."""
     if is_disk_full(error):
         return "no space left on the disk"
-    text = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0] or type(error).__name__
+    text = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0]
+    if not text:
+        return type(error).__name__
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]
 
 
@@ -75,4 +80,4 @@ def is_disk_full(error: BaseException | str) -> bool:
     """Whether an error, of the operating system or of a library, or its text means that a disk or a quota is full."""
     if getattr(error, "errno", None) in _FULL:
         return True
-    return any(text in str(error).lower() for text in _FULL_TEXTS)
+    return any(text in str(error).lower() for text in _FULL_TEXTS) or bool(_SHORT_WRITE.fullmatch(str(error)))

@@ -11,7 +11,6 @@ Shape suffixes: N recordings, D features.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from pengi.errors import InputError, PengiError
 from pengi.evaluation.items import answers_of
 from pengi.evaluation.statistics import Interval, bootstrap, mean_of
 from pengi.evaluation.systems import code_hash, file_hash
+from pengi.writing import replacing, writing
 
 FOLDS = 5
 SEED = 0
@@ -225,7 +225,8 @@ def embeddings(
     What is computed is kept in one file for each recording and encoder below ``cache``.
     """
     folder = cache / encoder.fingerprint[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{file_hash(recording)}.npy" for recording in recordings]
     absent = [place for place, file in enumerate(files) if not file.is_file()]
     done(len(files) - len(absent))
@@ -301,10 +302,8 @@ def _or_error(embed: Callable[[Path], Vector], recording: Path) -> Vector | Peng
 
 
 def _save(file: Path, vector_D: Vector) -> None:
-    partial = file.with_suffix(f".{os.getpid()}")
-    with partial.open("wb") as stream:
-        np.save(stream, vector_D)
-    partial.replace(file)
+    with replacing(file) as partial:
+        np.save(partial, vector_D)
 
 
 def _sha256(text: str) -> str:

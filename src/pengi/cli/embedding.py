@@ -10,11 +10,12 @@ import typer
 from rich.text import Text
 
 from pengi.cli.console import guarded, progress, say, say_error, say_json
-from pengi.cli.files import check_target, written_whole
+from pengi.cli.files import check_target
 from pengi.cli.inputs import Recording, read_arguments
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Files, Json, Model
 from pengi.cli.session import FILES_PER_CALL, chunks, finish, load_model, outcomes_of, sentence_about
 from pengi.errors import PengiError
+from pengi.writing import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,5 +82,5 @@ def _embed_all(
 def _write(out: Path, vectors: list[np.ndarray[Any, Any]], files: list[str]) -> None:
     import numpy as np
 
-    with written_whole(out) as partial:
+    with replacing(out) as partial:
         np.savez(partial, embeddings=np.stack(vectors), files=np.array(files))

@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.cli.console import announced, guarded, progress, say, say_json, say_note
-from pengi.cli.files import check_target, written_whole
+from pengi.cli.files import check_target
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model, read_label_lines
 from pengi.cli.session import load_model
 from pengi.errors import InputError, no_such
+from pengi.writing import replacing, writing
 
 if TYPE_CHECKING:
     from pengi.evaluation.runner import Classifier
@@ -157,7 +158,7 @@ def _one_task(
     with progress("Listening", len(selection.clips)) as waiting:
         rows, seconds = runner.run(selection, classify, waiting.advance)
     if out is not None:
-        with written_whole(out) as partial:
+        with replacing(out) as partial:
             lines = [dumps(row, ensure_ascii=False) + "\n" for row in rows]
             partial.write_text("".join(lines), encoding="utf-8")
     report = runner.report(selection, rows, method=method, model=model, seconds=seconds, prompt=prompt)
@@ -203,7 +204,8 @@ def _run_folder(out: Path | None) -> Path:
         raise InputError("name a folder for the run with --out")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out '{out}' is a file; a suite needs a folder")
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     return out
 
 

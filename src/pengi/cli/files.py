@@ -1,14 +1,11 @@
-"""Output files that appear whole or not at all, and are refused before the work rather than after it."""
+"""Output files that are refused before the work rather than after it."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from pengi.errors import InputError, unwritten
+from pengi.errors import InputError
 
 
 def check_target(out: Path, suffix: str | None = None) -> None:
@@ -25,19 +22,3 @@ def check_target(out: Path, suffix: str | None = None) -> None:
         raise InputError(f"there is no folder '{out.parent}' to write '{out.name}' into")
     if not os.access(out.parent, os.W_OK):
         raise InputError(f"the folder '{out.parent}' cannot be written")
-
-
-@contextmanager
-def written_whole(out: Path) -> Iterator[Path]:
-    """A path beside ``out`` to write to; it takes the place of ``out`` if all goes well and is gone if not.
-
-    Raises:
-        InputError: if writing fails, on a full disk for example.
-    """
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as folder:
-            partial = Path(folder, out.name)
-            yield partial
-            partial.replace(out)
-    except OSError as error:
-        raise InputError(unwritten(out, error)) from error

@@ -11,6 +11,7 @@ fingerprint of the first two: ``composed-train-1f0c9a3e-0-000017``.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import multiprocessing
 import random
@@ -36,9 +37,9 @@ from pengi.data.manifest import Clip, Label, QuestionAnswer, written_row
 from pengi.data.recordings import recording
 from pengi.data.tasks import COMPOSED_DOMAIN, Wording
 from pengi.data.tolerance import MOST_BAD, Tolerance
-from pengi.data.whole import new_folder
 from pengi.errors import AudioError, InputError, ManifestError
 from pengi.progress import track
+from pengi.writing import new_folder
 
 RULES = 2
 """Version of the rules below; another one makes other examples of the same ids."""
@@ -499,5 +500,7 @@ def _write(example: Composed, folder: Path, audio_root: Path, rate: int) -> floa
         samples = render(example, audio_root, rate)
     except AudioError as error:
         return error
-    soundfile.write(folder / example.clip.audio, samples, rate, format="FLAC", subtype="PCM_16")
+    content = io.BytesIO()  # soundfile does not say why a file cannot be written
+    soundfile.write(content, samples, rate, format="FLAC", subtype="PCM_16")
+    (folder / example.clip.audio).write_bytes(content.getvalue())
     return len(samples) / rate

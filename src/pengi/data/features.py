@@ -28,6 +28,7 @@ from pengi.data.tolerance import MOST_BAD, Tolerance
 from pengi.encoders import AudioEncoder, encoder_spec
 from pengi.errors import AudioError
 from pengi.progress import track
+from pengi.writing import writing
 
 FORMAT = 1
 META_FILE, VALUES_FILE = "features.json", "values.f16"
@@ -125,8 +126,9 @@ def _key(heard: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:
 def _build(
     root: Path, missing: Mapping[Path, Branch], clips: Sequence[Clip], audio_root: Path, most_bad: float
 ) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".work-", dir=root) as work:
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+    with writing(root), tempfile.TemporaryDirectory(prefix=".work-", dir=root) as work:
         finished = {folder: Path(work, folder.name) for folder in missing}
         for partial in finished.values():
             partial.mkdir()

@@ -22,9 +22,9 @@ from pengi.audio.formats import AUDIO_SUFFIXES
 from pengi.data.manifest import Clip, validated, written_row
 from pengi.data.recordings import is_url, member, opened, recording
 from pengi.data.tolerance import MOST_BAD, Tolerance
-from pengi.data.whole import new_folder
 from pengi.errors import AudioError, ManifestError
 from pengi.progress import track
+from pengi.writing import new_folder
 
 MOST_BYTES = 1_000_000_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.items import Item
 from pengi.evaluation.systems import WRITE, Reply, System
+from pengi.writing import replacing, writing
 
 ITEMS_PER_CALL = 16
 Row = dict[str, Any]
@@ -100,13 +101,12 @@ class PredictionFile:
         if stale:
             for name in stale:
                 del self.rows[name]
-            partial = self._path.with_suffix(".partial")
-            partial.write_text("".join(_line(row) for row in self.rows.values()), encoding="utf-8")
-            partial.replace(self._path)
+            with replacing(self._path) as partial:
+                partial.write_text("".join(_line(row) for row in self.rows.values()), encoding="utf-8")
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write lines so that they are on the disk when this returns."""
-        with self._path.open("ab") as file:
+        with writing(self._path), self._path.open("ab") as file:
             file.write("".join(map(_line, rows)).encode())
             file.flush()
             os.fsync(file.fileno())

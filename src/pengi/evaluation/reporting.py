@@ -17,6 +17,7 @@ from pengi.evaluation.benchmarks import BENCHMARKS, MATCHER, MODES, Benchmark, R
 from pengi.evaluation.figures import confusion_svg, reliability_svg
 from pengi.evaluation.scoring import Json, Scored
 from pengi.evaluation.suites import CHANCE, scored_answers
+from pengi.writing import replacing
 
 MARKDOWN_FILE, PAGE_FILE = "results.md", "report.html"
 TEMPLATE = Path(__file__).resolve().parents[1] / "assets" / "report.html"
@@ -82,22 +83,22 @@ def write_report(out: Path, found: Json, listen: str = "free") -> tuple[Path, Pa
 
     tables = list(report_tables(found))
     markdown, page = out / MARKDOWN_FILE, out / PAGE_FILE
-    markdown.write_text(_markdown(found, tables), encoding="utf-8")
+    with replacing(markdown) as partial:
+        partial.write_text(_markdown(found, tables), encoding="utf-8")
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
     details = list(_details(out, found, listen))
-    page.write_text(
-        template.render(
-            run=found["run"],
-            tables=tables,
-            details=details,
-            modes=_modes_used(found),
-            facts=_facts(found),
-            matcher=MATCHER,
-        ),
-        encoding="utf-8",
+    text = template.render(
+        run=found["run"],
+        tables=tables,
+        details=details,
+        modes=_modes_used(found),
+        facts=_facts(found),
+        matcher=MATCHER,
     )
+    with replacing(page) as partial:
+        partial.write_text(text, encoding="utf-8")
     return markdown, page
 
 

@@ -12,7 +12,6 @@ A run is a folder::
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from pengi.evaluation.items import Item, items_of, shard_of
 from pengi.evaluation.predicting import Cache, Done, PredictionFile, Row, predict, read_predictions
 from pengi.evaluation.scoring import Json, Scored, chance, read_answers, score
 from pengi.evaluation.systems import System, Systems, code_hash, file_hash
+from pengi.writing import replacing, writing
 
 RUN_FILE, RESULTS_FILE = "run.json", "results.json"
 CHANCE = "chance"
@@ -249,11 +249,11 @@ def _predict(
 
 def _write_items(out: Path, asked: Benchmark, items: Sequence[Item]) -> None:
     folder = out / "items"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(item.to_dict(), ensure_ascii=False) + "\n" for item in items]
-    partial = folder / f".{asked.id}.{os.getpid()}"
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(folder / f"{asked.id}.jsonl")
+    with replacing(folder / f"{asked.id}.jsonl") as partial:
+        partial.write_text("".join(lines), encoding="utf-8")
 
 
 def _benchmarks(records: Sequence[Json]) -> list[str]:
@@ -348,6 +348,5 @@ def _commit() -> str | None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

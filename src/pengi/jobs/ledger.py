@@ -23,6 +23,7 @@ from pengi.data.recordings import is_url
 from pengi.errors import InputError, unwritten
 from pengi.jobs import tables
 from pengi.jobs.tasks import Row, printable
+from pengi.writing import writing
 
 SUFFIXES = (".jsonl", ".parquet")
 _CACHE_KB = 32_000
@@ -115,7 +116,7 @@ class Ledger:
         """Write rows so that they are on the disk when this returns."""
         content = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
         self._note()
-        with self._writing(), self._journal.open("ab") as file:
+        with writing(self.out), self._journal.open("ab") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -126,14 +127,14 @@ class Ledger:
         """Give the rows their final form; until then those of a ``.parquet`` are in the journal."""
         self._note()
         if self._journal == self.out:
-            with self._writing():
+            with writing(self.out):
                 self.out.touch()
             return
         if self.out.exists() and not self._journal.exists():
             return
         seen = Names()
         try:
-            with self._writing(), tables.replacing(self.out, self._settings["task"]) as table:
+            with writing(self.out), tables.replacing(self.out, self._settings["task"]) as table:
                 for row in self._all():
                     # A journal that is still here although its rows were added, for a kill between the two.
                     if seen.add(self._key(row["input"])):
@@ -165,7 +166,7 @@ class Ledger:
     def _note(self) -> None:
         """Write the record of a new job, before its first row."""
         if self._unwritten_record is not None:
-            with self._writing():
+            with writing(self.out):
                 _replace(self._sidecar, json.dumps(self._unwritten_record, ensure_ascii=False, indent=2) + "\n")
             self._unwritten_record = None
 
@@ -173,13 +174,13 @@ class Ledger:
         """Cut off a last line that a kill left unfinished."""
         if not self._journal.is_file():
             return
-        with self._writing(), self._journal.open("r+b") as file:
+        with writing(self.out), self._journal.open("r+b") as file:
             whole = _whole_bytes(file)
             if whole < file.seek(0, os.SEEK_END):
                 file.truncate(whole)
 
     def _forget_errors(self) -> None:
-        with self._writing():
+        with writing(self.out):
             if self._journal.is_file():
                 partial = self._journal.with_name(f".{self._journal.name}.partial")
                 with partial.open("wb") as kept:
@@ -221,13 +222,6 @@ class Ledger:
     def _key(self, name: str) -> str:
         """One for each recording, however it was named."""
         return name if is_url(name) else os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(unwritten(self.out, error)) from error
 
 
 def _whole_bytes(file: Any) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from pengi import checkpoint
 from pengi.config import CONFIG_FILE
 from pengi.encoders.htsat import HtsatEncoder, mel_filterbank
-from pengi.errors import CheckpointError, InputError, unwritten
+from pengi.errors import CheckpointError, InputError
 from pengi.model import PengiModel
 from pengi.official import keys
 from pengi.official.architectures import (
@@ -36,6 +36,7 @@ from pengi.official.architectures import (
 from pengi.official.files import read_state_dict
 from pengi.official.keys import Source
 from pengi.official.vocabularies import TOKENIZER_FILE, find_tokenizers
+from pengi.writing import writing
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ def _write(
     """Everything into a folder beside ``out``, which then takes its name."""
     digest = _sha256(published.path)
     configs = {LANGUAGE_MODEL_FOLDER: chosen.language_model, TEXT_ENCODER_FOLDER: chosen.text_encoder}
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import-") as work:
             finished = Path(work, "finished")
@@ -244,8 +245,6 @@ def _write(
             if out.is_dir():
                 out.rmdir()
             finished.replace(out)
-    except OSError as error:
-        raise CheckpointError(unwritten(out, error)) from error
 
 
 def _part(tensor: Tensor, source: Source) -> Tensor:

@@ -28,6 +28,7 @@ from pengi.data.recordings import is_url
 from pengi.errors import InputError
 from pengi.retrieval.ranking import fused
 from pengi.retrieval.table import AUDIO, TEXT, WORDS, About, Found, RecordingsTable
+from pengi.writing import writing
 
 if TYPE_CHECKING:
     from pengi.engine import Pengi
@@ -202,7 +203,7 @@ class Collection:
         from pengi.retrieval.updating import Update, only_writer
 
         hearing = Hearing(engine, self._sentences)
-        with only_writer(self.location):
+        with only_writer(self.location), writing(self.location):
             table = self._table or RecordingsTable.open(self.location)
             if table is None:
                 table = RecordingsTable.create(self.location, hearing.about, hearing.words())

@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 import torch
@@ -36,6 +35,7 @@ from pengi.facts import NEIGHBOURS, Facts, Spotter, heard_anywhere, together
 from pengi.model import AudioBranch, PengiModel, limit_tokens
 from pengi.progress import track
 from pengi.training.align import LABEL_SMOOTHING, NONE, aspect_value
+from pengi.writing import replacing, writing
 
 FORMAT = 4
 FOLDS = 3
@@ -118,10 +118,10 @@ def _fitted(facts: Facts, name: str) -> dict[str, Tensor]:
 
 
 def _keep(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=file.parent, delete=False) as partial:
-        partial.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-    Path(partial.name).replace(file)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as partial:
+        partial.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def _kept(facts: Facts, name: str, file: Path) -> Tensor:

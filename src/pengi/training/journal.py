@@ -18,6 +18,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pengi.writing import replacing, writing
+
 LOG_FILE, SAMPLES_FILE, TENSORBOARD_FOLDER = "log.jsonl", "samples.jsonl", "tensorboard"
 ALIGNMENT_STEP = "alignment_step"
 _STEPS = frozenset({"step", ALIGNMENT_STEP})
@@ -59,7 +61,8 @@ class Journal:
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
             _write_lines(self.folder / LOG_FILE, self.history)
             _write_lines(self.folder / SAMPLES_FILE, [asdict(sample) for sample in self.samples])
             last = max((int(entry["step"]) for entry in self.history if "step" in entry), default=-1)
@@ -132,11 +135,10 @@ class Journal:
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def _append_line(path: Path, row: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -47,6 +47,7 @@ from pengi.training.parts import Objective, Part, batch_on, choose_rows, parts_o
 from pengi.training.recipe import Recipe, read_recipe
 from pengi.training.report import write_report
 from pengi.training.setup import Setup, prepare, with_told_words
+from pengi.writing import replacing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -510,9 +511,8 @@ class Run:
             "optimizer": self.phase.optimizer.state_dict(),
             "average": self.average.state() if self.average is not None else None,
         }
-        partial = self.out / f"{STATE_FILE}.partial"
-        torch.save(state, partial)
-        partial.replace(self.out / STATE_FILE)
+        with replacing(self.out / STATE_FILE) as partial, partial.open("wb") as file:
+            torch.save(state, file)  # an open file, since torch does not say why a path cannot be written
         self.saved = made
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pengi.training.journal import Sample
+from pengi.writing import replacing
 
 REPORT_FILE, CURVES_FILE = "report.md", "curves.png"
 History = Sequence[Mapping[str, float]]
@@ -83,7 +84,8 @@ def write_report(
         ]
         rows = [(sample.clip, sample.prompt, sample.target, sample.answer) for sample in last]
         lines += ["| " + " | ".join(_cell(text) for text in row) + " |" for row in rows]
-    (folder / REPORT_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with replacing(folder / REPORT_FILE) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _cell(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Any
 
 from pengi.data.datasets import environment, language, music, speech
 from pengi.data.datasets.base import Dataset, Part, Row, Tree
-from pengi.errors import InputError, ManifestError, no_such, unwritten
+from pengi.errors import InputError, ManifestError, no_such
+from pengi.writing import replacing
 
 __all__ = ["DATASETS", "Dataset", "Imported", "ImportedPart", "Row", "dataset", "import_dataset"]
 
@@ -211,12 +211,5 @@ def _line(adapter: Dataset, row: Row, audio: Path, folder: Path) -> dict[str, An
 
 
 def _write(out: Path, lines: Iterable[str]) -> None:
-    """The file appears whole or not at all."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as work:
-            partial = Path(work, out.name)
-            with partial.open("w", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in lines)
-            partial.replace(out)
-    except OSError as error:
-        raise InputError(unwritten(out, error)) from error
+    with replacing(out) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)

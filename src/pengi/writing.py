@@ -1,0 +1,64 @@
+"""Files and folders that appear whole or not at all, and one sentence where they cannot be written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pengi.errors import InputError, PengiError, is_disk_full, unwritten
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Inside it a file or folder is written.
+
+    Raises:
+        InputError: if that fails; libraries that write report a full disk by errors of their own.
+    """
+    try:
+        yield
+    except PengiError:
+        raise
+    except Exception as error:
+        # What torch.save raises only has the error of the file as its context.
+        for cause in (error, error.__context__):
+            if isinstance(cause, OSError) or (isinstance(cause, Exception) and is_disk_full(cause)):
+                raise InputError(unwritten(path, cause)) from error
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write, beside ``path`` and with its suffix; it becomes ``path`` if all goes well and is gone if not.
+
+    Raises:
+        InputError: as :func:`writing`.
+    """
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    with writing(path):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write to, which becomes ``out`` if all goes well and is gone if not.
+
+    Raises:
+        InputError: if ``out`` exists already (an empty folder may), or as :func:`writing`.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"'{out}' exists already; name a new folder")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
+            finished = Path(work, "finished")
+            finished.mkdir()
+            yield finished
+            finished.replace(out)
