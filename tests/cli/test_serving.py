@@ -48,10 +48,14 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[str, subproce
 
 
 def test_from_start_to_a_graceful_end(tiny_folder: Path, tone: Path) -> None:
-    with serving("--model", str(tiny_folder), PENGI_API_KEY="correct horse") as (url, process):
+    options = ("--root-path", "pengi/", "--allow-origin", "https://app.example.org")
+    with serving("--model", str(tiny_folder), *options, PENGI_API_KEY="correct horse") as (url, process):
         assert url.startswith("http://127.0.0.1:")
+        assert url.endswith("/pengi")
         assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "model": "tiny"}
-        assert httpx.get(f"{url}/v1/models").status_code == 401
+        refused = httpx.get(f"{url}/v1/models", headers={"Origin": "https://app.example.org"})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://app.example.org"
         with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
             client.headers["Authorization"] = "Bearer correct horse"
             asked = [pool.submit(client.post, "/v1/describe", files={"file": tone.read_bytes()}) for _ in range(4)]
@@ -74,7 +78,11 @@ def test_from_start_to_a_graceful_end(tiny_folder: Path, tone: Path) -> None:
     [
         (["--batch", "0"], "'batch': input should be greater than or equal to 1"),
         (["--timeout", "-1"], "'timeout_s'"),
-        (["--api-key", "short"], "'api_key'"),
+        (["--api-key", "short"], "'api_key': the key is shorter than 8 characters"),
+        (["--api-key", "correct horse "], "'api_key': the key may have ASCII letters"),
+        (["--root-path", "https://example.org/pengi"], "'root_path': give the path alone, such as /pengi"),
+        (["--root-path", "/v1"], "'/v1' begins like the server's own addresses"),
+        (["--allow-origin", "example.org"], "'example.org' is not an origin; give scheme, host and port"),
         (["--no-page", "--index", "shelf"], "--index is searched on the page"),
         (["--host", "192.0.2.1"], "cannot listen at 192.0.2.1 port 8000"),
         (["--host", "no such host"], "cannot listen at no such host"),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,6 +17,8 @@ import numpy as np
 import soundfile
 from fastapi import FastAPI
 from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from helpers import RATE, noise, tone
 from pengi.results import Answer, Classification, Description, LabelScore, Timeline
@@ -104,6 +107,39 @@ def running(app: FastAPI) -> Iterator[tuple[str, Server]]:
             server.should_exit = True
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
+
+
+@contextmanager
+def proxied(url: str, prefix: str, *, strips: bool) -> Iterator[str]:
+    """The address under which a reverse proxy shows the server at ``url``.
+
+    Args:
+        url: of the server.
+        prefix: path that the proxy passes on to the server; everything else is not found.
+        strips: whether the server gets the path without the prefix.
+    """
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"]
+        if path != prefix and not path.startswith(f"{prefix}/"):
+            await PlainTextResponse("the proxy knows no such path", 404)(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        target = f"{url}{(path.removeprefix(prefix) or '/') if strips else path}?{request.url.query}"
+        async with (
+            httpx.AsyncClient(timeout=PATIENCE_S) as client,
+            client.stream(request.method, target, headers=request.headers.raw, content=await request.body()) as reply,
+        ):
+            await send({"type": "http.response.start", "status": reply.status_code, "headers": reply.headers.raw})
+            async for part in reply.aiter_raw():
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+    app = FastAPI()
+    app.router.default = proxy
+    app.state.listener = SimpleNamespace(settings=ServingSettings(timeout_s=0.1))  # what is still open ends soon
+    with running(app) as (address, _):
+        yield address
 
 
 def wait_for(condition: Callable[[], object]) -> None:

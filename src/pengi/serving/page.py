@@ -31,6 +31,8 @@ from pengi.serving.page_guard import PageGuard
 from pengi.serving.page_shelf import Limits, Shelf
 
 ASSETS = Path(str(resources.files("pengi"))) / "assets/page"
+ICON = '<link rel="icon" href="favicon.ico">'
+"""Named, and relative, since browsers look for it at the root of the host otherwise, where the page may not be."""
 SUGGESTIONS = ("What do you hear?", "Is someone speaking?", "What animal is it?", "What instrument is playing?")
 AT_ONCE = 8
 """Actions that are worked on at a time; the listener has a queue of its own."""
@@ -88,7 +90,7 @@ def mount(
             mcp_server=False,
             theme=_theme(),
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
-            head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+            head=f"{ICON}<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
         )
     gradio_app = app.router.routes.pop().app  # type: ignore[attr-defined]
     gradio_app.add_middleware(PageGuard, shelf=shelf)

@@ -1,0 +1,100 @@
+"""Damaged recordings and damaged JSON over HTTP: each is a result or one sentence, soon."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import json
+import random
+from collections.abc import Iterator
+
+import av
+import httpx
+import numpy as np
+import pytest
+
+from helpers import RATE, noise, tone
+from helpers.serving import HeldEngine, complaint, encoded, serving
+
+FORMATS = ("wav", "flac", "ogg", "mp3", "m4a", "webm")
+SEEDS = range(17)
+SOON_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    """A client of a server whose engine takes no time, so that reading is what is tested."""
+    engine = HeldEngine()
+    engine.free.set()
+    with serving(engine, max_upload_mb=2, max_seconds=60, timeout_s=SOON_S) as client:
+        client.timeout = httpx.Timeout(2 * SOON_S)
+        yield client
+
+
+@functools.cache
+def recording(container: str) -> bytes:
+    """Two seconds of a tone in noise."""
+    samples = tone(2.0, 440.0) + noise(2.0, level=0.05)
+    if container not in ("m4a", "webm"):
+        return encoded(samples, container.upper())
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4" if container == "m4a" else "webm") as output:
+        stream = output.add_stream("aac" if container == "m4a" else "libopus", rate=48_000)
+        frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        resampler = av.AudioResampler(stream.format.name, stream.layout, 48_000, frame_size=stream.frame_size or 960)
+        for part in (frame, None):
+            for resampled in resampler.resample(part):
+                output.mux(stream.encode(resampled))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def damaged(content: bytes, dice: random.Random) -> bytes:
+    """Cut off, with flipped bytes, or with a stretch of zeros; headers more often than the rest."""
+    broken = bytearray(content)
+    kind = dice.choice(["cut", "flip", "zero"])
+    where = dice.randrange(len(content) if dice.random() < 0.5 else min(200, len(content)))
+    if kind == "cut":
+        return bytes(broken[:where])
+    if kind == "zero":
+        count = min(dice.randrange(1, 2000), len(content) - where)
+        broken[where : where + count] = bytes(count)
+        return bytes(broken)
+    for _ in range(dice.choice([1, 8, 100])):
+        broken[min(len(broken) - 1, where + dice.randrange(300))] = dice.randrange(256)
+    return bytes(broken)
+
+
+def check(response: httpx.Response) -> None:
+    """A result, or one sentence with a 4xx."""
+    if response.status_code != 200:
+        assert 400 <= response.status_code < 500, response.text
+        complaint(response, response.status_code)
+
+
+@pytest.mark.parametrize("container", FORMATS)
+def test_recordings(client: httpx.Client, container: str) -> None:
+    assert client.post("/v1/describe", files={"file": recording(container)}).json()["text"].startswith("2.0")
+    for seed in SEEDS:
+        content = damaged(recording(container), random.Random(f"{container} {seed}"))
+        check(client.post("/v1/describe", files={"file": ("a", content)}))
+
+
+def test_json(client: httpx.Client) -> None:
+    audio = {"data": base64.b64encode(recording("ogg")[:3000]).decode(), "format": "ogg"}
+    parts = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": "wer spricht? \N{DOG FACE}"}]
+    body = {"model": "held", "messages": [{"role": "user", "content": parts}], "temperature": 0.5, "stop": None}
+    content = json.dumps(body, ensure_ascii=False).encode()
+    pieces = (b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"\xff", b"\\u0000", b"\\ud800", b"-1", b"1e999", b"")
+    for seed in range(100):
+        dice = random.Random(seed)
+        broken = content
+        for _ in range(dice.choice([1, 1, 3])):
+            ends = (0, 160) if dice.random() < 0.5 else (len(broken) - 130, len(broken))
+            where = dice.randrange(*ends)
+            broken = broken[:where] + dice.choice(pieces) + broken[where + dice.choice([0, 1, 5]) :]
+        if dice.random() < 0.2:
+            broken = broken[: dice.randrange(len(broken))]
+        check(client.post("/v1/chat/completions", content=broken, headers={"content-type": "application/json"}))
