@@ -51,6 +51,11 @@ class TrainingError(PengiError):
     """A training run cannot go on."""
 
 
+def how_to_install(extra: str) -> str:
+    """How to get an extra: from the package's own folder, for it is on no package index."""
+    return f"in the cloned folder of pengi, run: pip install -c constraints.txt '.[{extra}]'"
+
+
 def no_such(what: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a name that is none of those known: it gives the nearest of them, or all."""
     names = list(known)

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from pengi.config import LoraConfig
-from pengi.errors import ConfigError, WeightsError
+from pengi.errors import ConfigError, WeightsError, how_to_install
 
 FOLDER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 ADAPTER_MARK = ".lora_"  # in the name of every parameter of an adapter
@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
         try:
             import peft
         except ImportError as error:
-            raise ConfigError("LoRA needs the package 'peft'; install it with: pip install 'pengi[train]'") from error
+            raise ConfigError(f"LoRA needs the package 'peft'; {how_to_install('train')}") from error
         settings = peft.LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,

@@ -87,5 +87,7 @@ def test_items_keep_their_order() -> None:
 def test_a_missing_package_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captioning, "_package_folder", lambda: None)
     scores, _ = caption_scores(TEXTS, REFERENCES)
-    assert scores["cider_d"].not_run == "pycocoevalcap is not installed; install pengi[eval]"
+    assert scores["cider_d"].not_run == (
+        "pycocoevalcap is not installed; in the cloned folder of pengi, run: pip install -c constraints.txt '.[eval]'"
+    )
     assert scores["similarity"].value is not None

@@ -178,7 +178,7 @@ def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
     train_until(recipe, parts, step, aligning=aligning, signals=1, overrides=overrides)
     assert signal.getsignal(signal.SIGINT) is before
     last_line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last_line == f"stopped; {saved} is saved in '{parts}'; --resume goes on from there"
+    assert last_line == f"stopped; {saved} is saved in '{parts}'; the same command with --resume goes on from there"
     Pengi.from_pretrained(parts, device="cpu")
     train(recipe, overrides, resume=True, out=parts)
     assert f"going on from {saved}" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from pengi.cli.console import run_app
 from pengi.cli.data import data
 from pengi.cli.embedding import embed
 from pengi.cli.evaluating import evaluation
+from pengi.cli.help import Group, in_words
 from pengi.cli.importing import import_official
 from pengi.cli.listening import ask, classify, describe, timeline
 from pengi.cli.models import models, pull
@@ -24,16 +25,12 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="pengi",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=(
-        "Results go to stdout, progress and errors to stderr. Of many files a bad one is an error entry and the rest "
-        "goes on. Exit codes: 0 done, 1 internal error, 2 a mistake in the arguments or in any of the files, 141 a "
-        "closed pipe."
-    ),
 )
 
 
@@ -51,15 +48,24 @@ def _pengi(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Ask a recording questions in plain words."""
+    """Describe recordings, answer questions about them, and search them.
+
+    `pengi COMMAND --help` explains a command. Results go to stdout, progress and errors to stderr. If one of many
+    recordings cannot be read, that is an error entry and the rest goes on. Exit codes: 0 done, 1 internal error, 2 a
+    mistake in the arguments or in any of the files, 130 interrupted, 141 a closed pipe.
+
+    Examples:
+        pengi describe street.wav
+        pengi ask street.wav "is there a siren?"
+    """
 
 
-_LISTEN, _COLLECTIONS, _MODELS = "Listen", "Collections", "Measure and train"
-app.command(rich_help_panel=_LISTEN)(describe)
-app.command(rich_help_panel=_LISTEN)(ask)
-app.command(rich_help_panel=_LISTEN)(classify)
-app.command(rich_help_panel=_LISTEN)(timeline)
-app.command(rich_help_panel=_LISTEN)(embed)
+_RECORDINGS, _COLLECTIONS, _MODELS = "Recordings", "Collections", "Measure and train"
+app.command(rich_help_panel=_RECORDINGS)(describe)
+app.command(rich_help_panel=_RECORDINGS)(ask)
+app.command(rich_help_panel=_RECORDINGS)(classify)
+app.command(rich_help_panel=_RECORDINGS)(timeline)
+app.command(rich_help_panel=_RECORDINGS)(embed)
 app.command(rich_help_panel=_COLLECTIONS)(run)
 app.command(rich_help_panel=_COLLECTIONS)(index)
 app.command(rich_help_panel=_COLLECTIONS)(search)
@@ -84,6 +90,7 @@ def _leave_permissions_to_commands(group: typer.Typer) -> None:
 
 for _commands in (app, evaluation, data):
     _leave_permissions_to_commands(_commands)
+    in_words(_commands)
 
 
 def main() -> None:

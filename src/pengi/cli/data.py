@@ -10,13 +10,24 @@ import typer
 from rich.text import Text
 
 from pengi.cli.console import announced, guarded, say, say_json
+from pengi.cli.help import Group
 from pengi.cli.options import Debug, Json
 from pengi.errors import InputError, no_such
 
 if TYPE_CHECKING:
     from pengi.data.datasets import ImportedPart
 
-data = typer.Typer(no_args_is_help=True, help="Make training data from recordings.")
+data = typer.Typer(cls=Group, no_args_is_help=True)
+
+
+@data.callback()
+def _data() -> None:
+    """Make training data: compose clips, pack them, import published datasets.
+
+    Examples:
+        pengi data import esc50 --root ESC-50-master --out esc50.jsonl
+        pengi data compose --manifest esc50.jsonl --count 1000 --out composed
+    """
 
 
 @data.command()
@@ -26,31 +37,39 @@ def compose(
         Path,
         typer.Option(
             metavar="PATH",
-            help="Labelled clips: a manifest, a CSV file, a folder of label/*.wav, or shards.",
+            help="Labelled clips to mix: a manifest, a CSV file, a folder of label/*.wav, or tar shards.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="A new folder for the examples.", show_default=False)],
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many examples.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="New folder for the examples and their manifest.", show_default=False)
+    ],
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of examples to make.", show_default=False)],
     split: Annotated[
-        str, typer.Option(metavar="SPLIT", help="Which clips are used; splits are never mixed.")
+        str, typer.Option(metavar="SPLIT", help="Split whose clips are mixed: train, val, test or heldout.")
     ] = "train",
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")] = 0,
     labels: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="How labels are said; labels.jsonl beside the manifest if it is there.",
-            show_default=False,
+            help="File with the wording of each label in captions, see docs/data.md.",
+            show_default="labels.jsonl beside the manifest, if there is one",
         ),
     ] = None,
-    rate: Annotated[int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the files.")] = 16_000,
-    ship_only: Annotated[bool, typer.Option("--ship-only", help="Only clips whose row says ship: true.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that mix.")] = 1,
+    rate: Annotated[
+        int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the examples, in Hz.")
+    ] = 16_000,
+    ship_only: Annotated[bool, typer.Option("--ship-only", help="Use only clips whose row says ship: true.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that mix at the same time.")] = 1,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Mix and join labelled clips into new examples whose captions and answers are true by construction."""
+    """Mix and join labelled clips into new examples whose captions and answers are true by construction.
+
+    Examples:
+        pengi data compose --manifest clips.jsonl --count 1000 --out composed
+    """
     with announced("Starting"):
         from pengi.data.compose import write_composed
         from pengi.data.manifest import SPLITS, read_labels, read_manifest
@@ -82,14 +101,26 @@ def compose(
 def pack(
     source: Annotated[
         Path,
-        typer.Argument(metavar="PATH", help="A manifest, a CSV file or a folder of label/*.wav.", show_default=False),
+        typer.Argument(
+            metavar="PATH",
+            help="Clips to pack: a manifest, a CSV file or a folder of label/*.wav.",
+            show_default=False,
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="A new folder for the shards.", show_default=False)],
-    shard_mb: Annotated[int, typer.Option(min=1, metavar="MB", help="Largest shard, in millions of bytes.")] = 1000,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="New folder for the shards and their manifest.", show_default=False)
+    ],
+    shard_mb: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="Largest size of a shard, in millions of bytes.")
+    ] = 1000,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Pack recordings and their labels into tar shards (WebDataset layout), which train like files."""
+    """Pack recordings and their labels into tar shards (WebDataset layout), which can be trained on like files.
+
+    Examples:
+        pengi data pack clips.jsonl --out shards --shard-mb 500
+    """
     with announced("Starting"):
         from pengi.data.shards import write_shards
         from pengi.data.sources import manifest_of
@@ -105,15 +136,24 @@ def pack(
 @data.command("import")
 @guarded
 def import_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as esc50 or clotho.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Dataset, such as esc50 or clotho (all: docs/evaluation.md).", show_default=False
+        ),
+    ],
     root: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder of the dataset, or one that holds it.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(metavar="M.jsonl", help="The manifest to write.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Manifest to write.", show_default=False)],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a manifest of a published dataset as it lies on disk; the recordings stay where they are."""
+    """Write a manifest of a published dataset as it lies on disk; the recordings stay where they are.
+
+    Examples:
+        pengi data import esc50 --root ESC-50-master --out esc50.jsonl
+    """
     from pengi.cli.files import check_target
     from pengi.data.datasets import dataset, import_dataset
 

@@ -28,15 +28,22 @@ _SUFFIX = ".npz"
 @guarded
 def embed(
     files: Files,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.npz", help="Where to write.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE.npz", help="NumPy file to write the vectors to.", show_default=False),
+    ],
     model: Model = DEFAULT_MODEL,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Write one vector per recording: arrays `embeddings` [N, D] and `files` [N].
+    """Write one vector for each recording: the arrays `embeddings` [N, D] and `files` [N].
 
     Files that cannot be read are left out of the arrays.
+
+    Examples:
+        pengi embed a.wav b.mp3 --out vectors.npz
+        pengi embed recordings/ --out vectors.npz
     """
     check_target(out, _SUFFIX)
     recordings = read_arguments(files).items

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pengi.cli.console import announced, guarded, progress, say, say_json, say_note
 from pengi.cli.files import check_target
+from pengi.cli.help import Group
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model, read_label_lines
 from pengi.cli.session import load_model
 from pengi.errors import InputError, no_such
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 _BASELINE = "yamnet-match"
 
 
-evaluation = typer.Typer(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+evaluation = typer.Typer(
+    cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 
 _TASK, _SUITE = "One task", "A suite"
 
@@ -39,75 +42,130 @@ _TASK, _SUITE = "One task", "A suite"
 def evaluate(
     context: typer.Context,
     manifest: Annotated[
-        Path | None, typer.Option(metavar="M.jsonl", help="Labelled clips.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Manifest of labelled clips, see docs/data.md; with --suite for the benchmarks on local data.",
+            show_default=False,
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
             metavar="TASK",
-            help="events, digit, keyword, gender, language, instrument, emotion, genre, scene.",
+            help="What is asked about the clips: events, digit, keyword, gender, language, instrument, emotion, genre "
+            "or scene.",
             show_default=False,
             rich_help_panel=_TASK,
         ),
     ] = None,
     split: Annotated[
-        str, typer.Option(metavar="SPLIT", help="train, val, test, heldout.", rich_help_panel=_TASK)
+        str,
+        typer.Option(
+            metavar="SPLIT",
+            help="Split of the manifest to measure on: train, val, test or heldout.",
+            rich_help_panel=_TASK,
+        ),
     ] = "val",
     source: Annotated[
-        str | None, typer.Option(metavar="SLUG", help="Only clips of this source.", rich_help_panel=_TASK)
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Measure only on clips whose row has this source.",
+            show_default="all",
+            rich_help_panel=_TASK,
+        ),
     ] = None,
     method: Annotated[
         str,
         typer.Option(
             metavar="METHOD",
-            help="likelihood, sum, generate or match; yamnet-match and yamnet-match-mean are baselines.",
+            help="How labels are scored: likelihood, sum, generate or match (see `pengi classify --help`), or a "
+            "baseline without the model: yamnet-match or yamnet-match-mean.",
             rich_help_panel=_TASK,
         ),
     ] = "likelihood",
     labels: Annotated[
         str,
         typer.Option(
-            metavar="auto|FILE",
-            help="The choices: the labels present, or a file with one a line.",
+            metavar="FILE",
+            help="Text file of labels to choose from, one a line; auto takes all labels that the clips have.",
             rich_help_panel=_TASK,
         ),
     ] = AUTO,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many clips (of each benchmark), always the same ones.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Measure on at most N clips (of each benchmark), always the same ones.",
+            show_default="all",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A file for every prediction; of a suite, the run's folder.")
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="File to write every prediction to (.jsonl); with --suite, the folder of the run."
+        ),
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="paper, local or quick.", show_default=False, rich_help_panel=_SUITE),
+        typer.Option(
+            metavar="NAME",
+            help="Suite of benchmarks to run: paper (published datasets), local (a manifest) or quick (a few clips).",
+            show_default=False,
+            rich_help_panel=_SUITE,
+        ),
     ] = None,
     benchmarks: Annotated[
         list[str] | None,
-        typer.Option("--benchmark", metavar="NAME", help="Only this one; may be repeated.", rich_help_panel=_SUITE),
+        typer.Option(
+            "--benchmark",
+            metavar="NAME",
+            help="Run this benchmark, of the suite or alone; may be repeated.",
+            show_default="all of the suite",
+            rich_help_panel=_SUITE,
+        ),
     ] = None,
     data_root: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Holds a folder for each dataset.", rich_help_panel=_SUITE),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of published datasets, each in a folder of its own (names: docs/evaluation.md).",
+            rich_help_panel=_SUITE,
+        ),
     ] = None,
     modes: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Ways to answer, instead of the benchmarks' own.", rich_help_panel=_SUITE),
+        typer.Option(
+            metavar="A,B",
+            help="Ways to answer that are measured, such as likelihood,match.",
+            show_default="those of each benchmark",
+            rich_help_panel=_SUITE,
+        ),
     ] = None,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Part I of N; all parts go to the same --out.", rich_help_panel=_SUITE)
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Do only part I of N, so that N machines share the work; all parts have the same --out.",
+            rich_help_panel=_SUITE,
+        ),
     ] = "1/1",
     baselines: Annotated[
-        bool, typer.Option(help="Run the stock tagger and the model on silence, too.", rich_help_panel=_SUITE)
+        bool,
+        typer.Option(help="Measure a stock tagger, and the model on silence, as well.", rich_help_panel=_SUITE),
     ] = True,
     cached: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Use answers that were computed before.", rich_help_panel=_SUITE)
+        bool,
+        typer.Option(
+            "--cache/--no-cache", help="Use answers of earlier runs of the same model.", rich_help_panel=_SUITE
+        ),
     ] = True,
     listen: Annotated[
         str,
         typer.Option(
-            metavar="free|all|none",
-            help="Recordings that the page may hold: those that may be passed on, all, none.",
+            metavar="WHICH",
+            help="Recordings that the HTML report holds: free (those that may be passed on), all or none.",
             rich_help_panel=_SUITE,
         ),
     ] = "free",
@@ -116,7 +174,12 @@ def evaluate(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Measure a model on labelled clips: one task, or with --suite a suite of benchmarks with a report."""
+    """Measure a model on labelled clips: one task, or with --suite a suite of benchmarks with a report.
+
+    Examples:
+        pengi eval --manifest clips.jsonl --task events --split test
+        pengi eval --suite quick --manifest clips.jsonl --out runs/quick
+    """
     if context.invoked_subcommand is not None:
         return
     if suite is not None or benchmarks:
@@ -171,12 +234,19 @@ def _one_task(
 @evaluation.command("compare")
 @guarded
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a run.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Folder of another run.", show_default=False)],
+    first: Annotated[
+        Path, typer.Argument(metavar="RUN_A", help="Folder that `pengi eval --suite` wrote.", show_default=False)
+    ],
+    second: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of another run.", show_default=False)],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare two runs of suites over the items that both answered: B less A, and whether that can be chance."""
+    """Compare two runs of a suite over the items that both have answered: the difference B - A of each metric, with a
+    95 % confidence interval and a p-value.
+
+    Examples:
+        pengi eval compare runs/before runs/after
+    """
     with announced("Starting"):
         from pengi.evaluation.comparing import compare as compare_runs
     rows = compare_runs(first, second)

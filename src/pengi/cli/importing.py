@@ -15,24 +15,41 @@ from pengi.cli.options import Debug, Json
 @guarded
 def import_official(
     file: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT.pth", help="The file that the authors published.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT.pth", help="Checkpoint file that the paper's authors published.", show_default=False
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where our checkpoint goes.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="New folder for the checkpoint, to be given as --model.", show_default=False
+        ),
+    ],
     config: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, base or base-no-text-enc: which of the paper's models it is.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Which of the paper's models it is: base or base-no-text-enc; auto reads that from the file.",
+        ),
     ] = "auto",
     tokenizers: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Holds gpt2/tokenizer.json and clip-vit-base-patch16/tokenizer.json; without it they are fetched from "
-            "the Hugging Face hub.",
+            help="Folder with gpt2/tokenizer.json and clip-vit-base-patch16/tokenizer.json.",
+            show_default="fetched from the Hugging Face hub",
         ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Convert a published Pengi checkpoint. Nothing in the file is executed; what cannot be explained is refused."""
+    """Convert a checkpoint of the paper's authors. No code in the file is executed, and a file with tensors that the
+    model does not have is refused.
+
+    Examples:
+        pengi import-official base.pth --out pengi-base
+    """
     with announced("Reading"):
         from pengi import official
     with announced("Converting"):

@@ -50,7 +50,13 @@ def describe(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Say in a sentence or two what is heard, and name the sound events."""
+    """Write a caption for each recording and list its sound events, with their probabilities.
+
+    Examples:
+        pengi describe street.wav
+        pengi describe recordings/ --json
+        ffmpeg -i film.mkv -vn -f wav - | pengi describe -
+    """
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     recordings = read_arguments(files)
     engine = load_model(model, device)
@@ -81,7 +87,12 @@ def ask(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Answer a question about each recording."""
+    """Answer a question about each recording, with the probability of the answer.
+
+    Examples:
+        pengi ask street.wav "is there a siren?"
+        pengi ask a.wav b.mp3 "what instrument is playing?" --max-tokens 10
+    """
     if not question.strip():
         raise InputError('the question is empty; write one, such as "What instrument is playing?"')
     if Path(question).exists():
@@ -101,26 +112,36 @@ def ask(
 def classify(
     files: Files,
     labels: Annotated[
-        str | None, typer.Option("--labels", metavar='"A, B, ..."', help="The choices, separated by commas.")
+        str | None,
+        typer.Option("--labels", metavar='"A, B, ..."', help="Labels to choose from, separated by commas."),
     ] = None,
     labels_file: Annotated[
-        Path | None, typer.Option("--labels-file", metavar="FILE", help="The choices, one a line.")
+        Path | None,
+        typer.Option("--labels-file", metavar="FILE", help="Text file of labels to choose from, one a line."),
     ] = None,
     method: Annotated[
         str,
         typer.Option(
             metavar="METHOD",
-            help="likelihood: how likely the model is to say the label, per token; sum: the same for the whole label; "
-            "generate: it may write nothing else; match: it writes freely, and the label nearest in meaning wins.",
+            help="How labels are scored. likelihood: mean log-probability of a label's tokens; sum: log-probability of "
+            "the whole label; generate: search restricted to the labels; match: the model writes freely, and labels "
+            "are compared with its text in meaning.",
         ),
     ] = "likelihood",
-    top: Annotated[int | None, typer.Option(min=1, help="Print only so many labels.", show_default=False)] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Print only the N most probable labels.", show_default="all")
+    ] = None,
     model: Model = DEFAULT_MODEL,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Choose among labels of your own."""
+    """Choose among labels of your own, with a probability for each.
+
+    Examples:
+        pengi classify street.wav --labels "rain, siren, dog barking"
+        pengi classify recordings/ --labels-file labels.txt --top 3
+    """
     choices = chosen_labels(labels, labels_file)
     recordings = read_arguments(files)
     engine = load_model(model, device)
@@ -136,17 +157,30 @@ def classify(
 def timeline(
     files: Files,
     window: Annotated[
-        float | None, typer.Option(metavar="S", help="Length of a window, in seconds.", show_default=False)
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Length of the windows that are named one by one, in seconds.", show_default="5"
+        ),
     ] = None,
     hop: Annotated[
-        float | None, typer.Option(metavar="S", help="From one window to the next, in seconds.", show_default=False)
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Time from the start of a window to the start of the next, in seconds; at most --window.",
+            show_default="5",
+        ),
     ] = None,
     model: Model = DEFAULT_MODEL,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Say what happens when, in recordings of any length. Rows appear while a recording is read."""
+    """List what happens when, in recordings of any length. Rows appear while a recording is read.
+
+    Examples:
+        pengi timeline night.ogg
+        pengi timeline night.ogg --window 2 --hop 1 --json
+    """
     given = {"window_s": window, "hop_s": hop}
     for name, seconds in (("--window", window), ("--hop", hop)):
         if seconds is not None and not seconds > 0:
@@ -219,6 +253,7 @@ def _read_timeline(
         def reached(done_s: float) -> None:
             waiting.reach(done_s, total_s, clock(done_s, tenths=False) + of_total)
 
+        reached(0.0)
         for segment in engine.segments(recording.source, **chosen, progress=reached):
             if show:
                 with waiting.hidden():

@@ -28,7 +28,12 @@ def models(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the models and frozen parts that can be named, and which are on this machine."""
+    """List the models and the frozen parts that they are built from, and which are on this machine.
+
+    Examples:
+        pengi models
+        pengi models --verify
+    """
     from pengi import weights
 
     if verify:
@@ -81,22 +86,27 @@ def _show_checked(checked: Sequence[CheckedFile], json: bool) -> None:
 
 @guarded
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `pengi models` lists.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Model or part, as `pengi models` lists it.", show_default=False)
+    ],
     tokenizers: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="For a published model, as for `import-official`: where the tokenizers lie, if not at the hub.",
-            show_default=False,
+            help="For a published model: folder with gpt2/tokenizer.json and clip-vit-base-patch16/tokenizer.json.",
+            show_default="fetched from the Hugging Face hub",
         ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch weights now rather than when they are first needed; for a model, all frozen parts that it builds on.
+    """Fetch a model and all parts that it is built from now, for use without a network later.
 
     `pengi-base` and `pengi-base-no-text-enc` are downloaded from the authors' record and imported. A download that was
     cut off goes on where it stopped.
+
+    Examples:
+        pengi pull pengi-mini
     """
     with announced(f"Fetching {name}"):
         from pengi import weights

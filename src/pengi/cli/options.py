@@ -26,44 +26,84 @@ Files = Annotated[
 
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", metavar="NAME", help="Name or folder of a model.", rich_help_panel=_COMMON),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="Model to use: a name that `pengi models` lists, or the folder of a checkpoint.",
+        rich_help_panel=_COMMON,
+    ),
 ]
 Device = Annotated[
     str,
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_COMMON),
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where the model runs: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.",
+        rich_help_panel=_COMMON,
+    ),
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print JSON on stdout: one object, or a list for many files.", rich_help_panel=_COMMON),
+    typer.Option("--json", help="Print the results as one JSON document on stdout.", rich_help_panel=_COMMON),
 ]
 Debug = Annotated[
     bool,
-    typer.Option("--debug", help="Show the traceback of an error and the log.", rich_help_panel=_COMMON),
+    typer.Option("--debug", help="Show the log, and the traceback of an error.", rich_help_panel=_COMMON),
 ]
 
+_BY_TASK = "set by the task"
 Beams = Annotated[
     int | None,
-    typer.Option("--beams", min=1, help="Width of the beam search; 1 is greedy.", rich_help_panel=_GENERATION),
+    typer.Option(
+        "--beams",
+        min=1,
+        help="Number of beams of the beam search; more are slower, 1 is greedy search.",
+        show_default=_BY_TASK,
+        rich_help_panel=_GENERATION,
+    ),
 ]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", min=1, help="Longest answer, in tokens.", rich_help_panel=_GENERATION),
+    typer.Option(
+        "--max-tokens",
+        min=1,
+        help="Longest text, in tokens of the language model (about 3 tokens for 2 words).",
+        show_default=_BY_TASK,
+        rich_help_panel=_GENERATION,
+    ),
 ]
 Temperature = Annotated[
     float | None,
     typer.Option(
-        "--temperature", min=0.0, help="Sample instead of searching; higher is freer.", rich_help_panel=_GENERATION
+        "--temperature",
+        min=0.0,
+        help="Sample the text instead of searching for the likeliest one; higher values vary more, 1 is usual.",
+        show_default="0, no sampling",
+        rich_help_panel=_GENERATION,
     ),
 ]
 TopP = Annotated[
     float | None,
     typer.Option(
-        "--top-p", min=0.0, max=1.0, help="Sample from the likeliest tokens of this total.", rich_help_panel=_GENERATION
+        "--top-p",
+        metavar="P",
+        min=0.0,
+        max=1.0,
+        help="With --temperature: sample only from the likeliest tokens whose probabilities add up to P.",
+        show_default="1, all tokens",
+        rich_help_panel=_GENERATION,
     ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, help="Seed of the sampling.", rich_help_panel=_GENERATION),
+    typer.Option(
+        "--seed",
+        min=0,
+        help="With --temperature: the same seed gives the same text again.",
+        show_default="random",
+        rich_help_panel=_GENERATION,
+    ),
 ]
 
 

@@ -17,28 +17,55 @@ from pengi.errors import PengiError
 
 @guarded
 def probe(
-    manifest: Annotated[Path, typer.Option(metavar="M.jsonl", help="Labelled clips.", show_default=False)],
+    manifest: Annotated[
+        Path,
+        typer.Option(metavar="FILE.jsonl", help="Manifest of labelled clips, see docs/data.md.", show_default=False),
+    ],
     field: Annotated[
         str,
-        typer.Option("--task", metavar="FIELD", help="events, or an attribute such as keyword.", show_default=False),
+        typer.Option(
+            "--task",
+            metavar="FIELD",
+            help="What is predicted: events, or an attribute of the clips such as keyword.",
+            show_default=False,
+        ),
     ],
-    split: Annotated[str, typer.Option(metavar="SPLIT", help="What is tested: train, val, test, heldout.")] = "val",
-    source: Annotated[str | None, typer.Option(metavar="SLUG", help="Only clips of this source.")] = None,
+    split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="Split of the manifest to test on: train, val, test or heldout.")
+    ] = "val",
+    source: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Use only clips whose row has this source.", show_default="all"),
+    ] = None,
     encoder: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help=f"A model, yamnet or clap; may be repeated. {DEFAULT_MODEL} and yamnet if not given."
+            metavar="NAME",
+            help="Encoder to measure: a model, yamnet or clap; may be repeated.",
+            show_default=f"{DEFAULT_MODEL} and yamnet",
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Where there are no own folds and no training split.")] = 5,
+    folds: Annotated[
+        int,
+        typer.Option(min=2, help="Folds of the cross-validation, for data with neither folds nor a training split."),
+    ] = 5,
     cache: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where embeddings are kept, if not in the user's cache.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder to keep embeddings in for the next time.", show_default="the user's cache"
+        ),
     ] = None,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Measure how much a frozen encoder knows: one layer (L1) and three layers (L3) on its embeddings."""
+    """Measure how much a frozen encoder knows: the accuracy of one layer (L1) and of three layers (L3) trained on its
+    embeddings.
+
+    Examples:
+        pengi probe --manifest clips.jsonl --task events
+        pengi probe --manifest clips.jsonl --task keyword --encoder yamnet
+    """
     with announced("Starting"):
         from pengi import probing, weights
     data = probing.probe_data(manifest, field, split=split, source=source, folds=folds)

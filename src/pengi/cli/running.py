@@ -43,88 +43,170 @@ def run(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="A folder (at any depth), a pattern in quotes, a manifest (.jsonl), or - for paths on stdin.",
+            help="A folder of recordings at any depth, a pattern in quotes, a manifest (.jsonl), or - for paths of "
+            "recordings on standard input, one a line.",
             show_default=False,
         ),
     ],
     task: Annotated[
-        str, typer.Option(metavar="TASK", help="describe, events, ask, classify, embed, timeline.", show_default=False)
+        str,
+        typer.Option(
+            metavar="TASK",
+            help="What to do with each recording: describe, events, ask, classify, embed or timeline.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            metavar="FILE", help="Where the rows go: .jsonl or .parquet; goes on with it.", show_default=False
+            metavar="FILE",
+            help="File of results, .jsonl or .parquet. If it exists, the job goes on from its last row.",
+            show_default=False,
         ),
     ],
     question: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What to ask, for ask.", rich_help_panel=_TASK)
+        str | None,
+        typer.Option(metavar="TEXT", help="Task ask: what to ask about each recording.", rich_help_panel=_TASK),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar='"A, B, ..."', help="The choices of classify, or", rich_help_panel=_TASK),
+        typer.Option(
+            metavar='"A, B, ..."',
+            help="Task classify: labels to choose from, separated by commas.",
+            rich_help_panel=_TASK,
+        ),
     ] = None,
     labels_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="the choices, one a line.", rich_help_panel=_TASK)
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Task classify: text file of labels to choose from, one a line.", rich_help_panel=_TASK
+        ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(metavar="METHOD", help="How to choose: likelihood, sum, generate, match.", rich_help_panel=_TASK),
+        typer.Option(
+            metavar="METHOD",
+            help="Task classify: how labels are scored: likelihood, sum, generate or match (see `pengi classify "
+            "--help`).",
+            show_default="likelihood",
+            rich_help_panel=_TASK,
+        ),
     ] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Keep only so many labels.", rich_help_panel=_TASK)] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Task classify: keep only the N most probable labels.",
+            show_default="all",
+            rich_help_panel=_TASK,
+        ),
+    ] = None,
     window: Annotated[
-        float | None, typer.Option(metavar="S", help="Window of a timeline, in seconds.", rich_help_panel=_TASK)
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Task timeline: length of a window, in seconds.",
+            show_default="5",
+            rich_help_panel=_TASK,
+        ),
     ] = None,
     hop: Annotated[
-        float | None, typer.Option(metavar="S", help="From one window to the next, in seconds.", rich_help_panel=_TASK)
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Task timeline: time from the start of a window to the start of the next, in seconds.",
+            show_default="5",
+            rich_help_panel=_TASK,
+        ),
     ] = None,
     beams: Beams = None,
     max_tokens: MaxTokens = None,
-    batch: Annotated[int, typer.Option(min=1, help="Recordings in one call of the model.", rich_help_panel=_WORK)] = 16,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Recordings that the model reads at once.", rich_help_panel=_WORK)
+    ] = 16,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Threads that decode ahead of the model.", show_default="one a processor", rich_help_panel=_WORK
+            min=1,
+            help="Threads that decode recordings ahead of the model.",
+            show_default="one for each processor",
+            rich_help_panel=_WORK,
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many recordings, the first.", rich_help_panel=_WORK)
+        int | None,
+        typer.Option(min=1, help="Read only the first N recordings.", show_default="all", rich_help_panel=_WORK),
     ] = None,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Part I of N, each with an --out of its own.", rich_help_panel=_WORK)
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Do only part I of N, so that N machines share the recordings; each needs its own --out.",
+            rich_help_panel=_WORK,
+        ),
     ] = "1/1",
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Try those again that could not be used.", rich_help_panel=_WORK)
+        bool,
+        typer.Option("--retry-errors", help="Read recordings again whose row is an error.", rich_help_panel=_WORK),
     ] = False,
     engine: Annotated[
-        str, typer.Option(metavar="local|ray", help="This process, or actors of Ray Data.", rich_help_panel=_RAY)
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            help="local: work in this process; ray: in several processes or machines, with Ray Data.",
+            rich_help_panel=_RAY,
+        ),
     ] = _LOCAL,
     address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A running Ray cluster, such as auto.", rich_help_panel=_RAY),
+        typer.Option(
+            metavar="ADDRESS",
+            help="With --engine ray: address of a running cluster; auto finds the one of this machine.",
+            show_default="a new one on this machine",
+            rich_help_panel=_RAY,
+        ),
     ] = None,
     actors: Annotated[
         int | None,
-        typer.Option(min=1, help="How many, each with a model.", show_default="all that fit", rich_help_panel=_RAY),
+        typer.Option(
+            min=1,
+            help="With --engine ray: number of processes that each load the model.",
+            show_default="all that fit",
+            rich_help_panel=_RAY,
+        ),
     ] = None,
     cpus_per_actor: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Processors of each actor.", show_default="2", rich_help_panel=_RAY),
+        typer.Option(
+            metavar="N", help="With --engine ray: processors for each actor.", show_default="2", rich_help_panel=_RAY
+        ),
     ] = None,
     gpus_per_actor: Annotated[
         float | None,
-        typer.Option(metavar="N", help="GPUs of each, such as 1 or 0.5.", show_default="0", rich_help_panel=_RAY),
+        typer.Option(
+            metavar="N",
+            help="With --engine ray: GPUs for each actor, such as 1, or 0.5 if two share one.",
+            show_default="0",
+            rich_help_panel=_RAY,
+        ),
     ] = None,
     model: Model = DEFAULT_MODEL,
     json: Annotated[
-        bool, typer.Option("--json", help="Print what became of the job as JSON.", rich_help_panel="Common")
+        bool, typer.Option("--json", help="Print the counts of the job as JSON on stdout.", rich_help_panel="Common")
     ] = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Do one task on every recording of a collection, a row for each; stopped at any moment, it goes on when repeated.
+    """Do one task on every recording of a collection and write a row for each. A job that was stopped goes on when the
+    same command is given again.
 
     Rows have the columns input, text, scores, seconds and error, and those of the task: duration_s (describe,
     timeline), heard (classify), vector (embed), segments (timeline).
+
+    Examples:
+        pengi run recordings/ --task describe --out captions.jsonl
+        pengi run "tapes/**/*.flac" --task events --out events.parquet
+        find . -name "*.wav" | pengi run - --task embed --out vectors.jsonl
     """
     check_target(out)
     on_ray = {"address": address, "count": actors, "cpus": cpus_per_actor, "gpus": gpus_per_actor}

@@ -21,19 +21,31 @@ if TYPE_CHECKING:
     from pengi.retrieval.collection import Hit, Mode
     from pengi.retrieval.updating import Changes
 
-_URL = "a folder, or a URI of an object store such as s3://bucket/index"
+_URL = "a folder, or an object store such as s3://bucket/index"
 
 
 @guarded
 def index(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Recordings, at any depth.", show_default=False)],
-    db: Annotated[str, typer.Option("--db", metavar="PATH", help=f"The index: {_URL}.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of recordings at any depth.", show_default=False)
+    ],
+    db: Annotated[
+        str,
+        typer.Option(
+            "--db", metavar="INDEX", help=f"Where the index is, or is to be made: {_URL}.", show_default=False
+        ),
+    ],
     model: Model = DEFAULT_MODEL,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Listen to a folder once, so that it can be searched; again, for what is new, changed or gone."""
+    """Make an index of a folder of recordings, for `pengi search`. Given again, the command adds new and changed
+    recordings and removes those that are gone.
+
+    Examples:
+        pengi index recordings/ --db sounds.index
+    """
     from pengi.retrieval import Collection
     from pengi.retrieval.updating import recordings_below
 
@@ -56,28 +68,48 @@ def index(
 
 @guarded
 def search(
-    path: Annotated[str, typer.Argument(metavar="PATH", help=f"The index: {_URL}.", show_default=False)],
+    path: Annotated[
+        str, typer.Argument(metavar="INDEX", help=f"Index that `pengi index` made: {_URL}.", show_default=False)
+    ],
     query: Annotated[
-        str | None, typer.Argument(metavar="[QUERY]", help="What to find, in plain words.", show_default=False)
+        str | None,
+        typer.Argument(metavar="QUERY", help="What to find, in plain words and in quotes.", show_default=False),
     ] = None,
     like: Annotated[
         str | None,
-        typer.Option("--like", metavar="FILE", help="A recording that hits should sound like; - is standard input."),
+        typer.Option(
+            "--like",
+            metavar="FILE",
+            help="Find what sounds like this recording; - is one on standard input. With QUERY both count.",
+        ),
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option("--filter", metavar="SQL", help='What hits must meet, such as "duration_s > 5".'),
+        typer.Option(
+            "--filter",
+            metavar="SQL",
+            help='SQL condition that hits must meet, such as "duration_s > 5" (columns: docs/search.md).',
+        ),
     ] = None,
     mode: Annotated[
         str,
-        typer.Option(metavar="MODE", help="hybrid; text: full text alone; vector: embeddings alone."),
+        typer.Option(
+            metavar="MODE",
+            help="What is compared. text: the words themselves; vector: embeddings of their meaning and of the sound; "
+            "hybrid: both.",
+        ),
     ] = "hybrid",
-    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many hits.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Print at most N hits.")] = 10,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Find recordings in an index by words, by a recording, or by both."""
+    """Find recordings in an index by words, by a recording that sounds alike, or by both.
+
+    Examples:
+        pengi search sounds.index "rain on a tin roof"
+        pengi search sounds.index --like thunder.wav --filter "duration_s > 5"
+    """
     from pengi.retrieval import Collection
 
     with announced("Searching"):

@@ -14,7 +14,7 @@ import typer
 from pengi.cli.console import guarded, say_json, say_note
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Model
 from pengi.cli.session import load_model
-from pengi.errors import InputError, reason
+from pengi.errors import InputError, how_to_install, reason
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -26,15 +26,23 @@ _LIMITS = "Limits"
 
 @guarded
 def serve(
-    host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen; 0.0.0.0 for everywhere.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="0 takes any free one.")] = 8000,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST",
+            help="Address to serve at; 127.0.0.1 is for this machine alone, 0.0.0.0 for all networks.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port to serve at; 0 takes any free one.")] = 8000,
     api_key: Annotated[
         str | None,
         typer.Option(
             metavar="KEY",
             envvar="PENGI_API_KEY",
             show_envvar=True,
-            help="Ask every request for this key; better given by the environment, where others do not see it.",
+            help="Serve only requests that carry this key. Give it in the environment variable, where other users of "
+            "the machine do not see it.",
+            show_default="no key",
         ),
     ] = None,
     allow_origin: Annotated[
@@ -54,33 +62,52 @@ def serve(
             show_default=False,
         ),
     ] = "",
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Show a page for people at /.")] = True,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Show a page in the browser at /.")] = True,
     index: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH", help="A collection that the page searches, see 'pengi index'.", show_default=False
+            metavar="INDEX",
+            help="Index that `pengi index` made, which the page can then search.",
+            show_default="no search",
         ),
     ] = None,
-    max_upload_mb: Annotated[float, typer.Option(metavar="MB", help="Largest upload.", rich_help_panel=_LIMITS)] = 25.0,
+    max_upload_mb: Annotated[
+        float, typer.Option(metavar="MB", help="Largest upload, in millions of bytes.", rich_help_panel=_LIMITS)
+    ] = 25.0,
     max_seconds: Annotated[
-        float, typer.Option(metavar="S", help="Longest recording.", rich_help_panel=_LIMITS)
+        float, typer.Option(metavar="SECONDS", help="Longest recording, in seconds.", rich_help_panel=_LIMITS)
     ] = 600.0,
     timeout: Annotated[
-        float, typer.Option(metavar="S", help="Longest time for a request.", rich_help_panel=_LIMITS)
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Longest time from request to answer, in seconds.", rich_help_panel=_LIMITS
+        ),
     ] = 120.0,
     queue: Annotated[
         int,
-        typer.Option(metavar="N", help="Most requests at once; more are told to come again.", rich_help_panel=_LIMITS),
+        typer.Option(
+            metavar="N",
+            help="Most requests at a time, waiting ones included; further ones get the status 429.",
+            rich_help_panel=_LIMITS,
+        ),
     ] = 64,
     batch: Annotated[
-        int, typer.Option(metavar="N", help="Most recordings in one call of the model.", rich_help_panel=_LIMITS)
+        int, typer.Option(metavar="N", help="Most recordings that the model reads at once.", rich_help_panel=_LIMITS)
     ] = 8,
     model: Model = DEFAULT_MODEL,
-    json: Annotated[bool, typer.Option("--json", help="Once ready, print the address as JSON on stdout.")] = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the address as JSON on stdout once it is ready.", rich_help_panel="Common"),
+    ] = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Answer over HTTP: OpenAI's protocol, uploads, and a page in the browser."""
+    """Answer over HTTP: OpenAI's protocol for programs, uploads, and a page in the browser.
+
+    Examples:
+        pengi serve
+        pengi serve --host 0.0.0.0 --port 8765 --no-page --max-seconds 60
+    """
     _require_extra(page)
     from pengi.serving.settings import ServingSettings
 
@@ -119,9 +146,7 @@ def _require_extra(page: bool) -> None:
     """
     for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart", *(["gradio"] if page else [])):
         if find_spec(name) is None:
-            raise InputError(
-                f"the server needs {name}, which is not installed; run: pip install -c constraints.txt 'pengi[serve]'"
-            )
+            raise InputError(f"the server needs {name}, which is not installed; {how_to_install('serve')}")
 
 
 def _bound(settings: ServingSettings) -> socket.socket:

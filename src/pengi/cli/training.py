@@ -14,21 +14,38 @@ from pengi.cli.options import Debug, Json
 
 @guarded
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train.", show_default=False)],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE.yaml", help="Recipe: the data, the model and the settings of a run.", show_default=False
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of the recipe, such as training.steps=100; may be repeated.",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the checkpoint goes, if not where the recipe says.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder for checkpoints and log.", show_default="runs/ and the name of the model"
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint of a run that was stopped.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train or fine-tune a model from a recipe.
+    """Train or fine-tune a model from a recipe. Ctrl-C saves a checkpoint and stops.
 
-    Several GPUs or machines: accelerate launch -m pengi train RECIPE.yaml
+    Examples:
+        pengi train recipes/finetune.yaml --set data.manifest=my-sounds
+        pengi train recipes/finetune.yaml --set data.manifest=my-sounds --resume
+        accelerate launch -m pengi train recipes/pengi-base.yaml
     """
     with announced("Starting"):
         from pengi.training import train as run_training

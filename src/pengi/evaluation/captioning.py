@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pengi.errors import how_to_install
 from pengi.evaluation.systems import embed_texts
 
 PTB, PLAIN = "Penn Treebank (Java)", "plain (no Java): not comparable with published numbers"
@@ -45,7 +46,7 @@ def caption_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) ->
     scores = {"similarity": similarity(texts, references)}
     if package is None:
         names = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "meteor", "spice", "spider")
-        reason = "pycocoevalcap is not installed; install pengi[eval]"
+        reason = f"pycocoevalcap is not installed; {how_to_install('eval')}"
         return scores | {name: CaptionScore(None, not_run=reason) for name in names}, PLAIN
     java = shutil.which("java") is not None
     tokenise = ptb_tokens if java else plain_tokens

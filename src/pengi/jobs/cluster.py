@@ -1,4 +1,4 @@
-"""The same job on Ray Data (``pip install 'pengi[cluster]'``): one model for each actor, on a laptop or a cluster.
+"""The same job on Ray Data (extra ``cluster``): one model for each actor, on a laptop or a cluster.
 
 Ray shares the names out, keeps the actors busy and starts them again when a machine is lost; each actor does with its
 share what :mod:`pengi.jobs.pipeline` does here, and the rows come back to this process, which alone writes them.
@@ -19,7 +19,7 @@ from typing import Any
 
 from pengi.checkpoint import model_hash
 from pengi.engine import Pengi
-from pengi.errors import CheckpointError, InputError, PengiError
+from pengi.errors import CheckpointError, InputError, PengiError, how_to_install
 from pengi.jobs.pipeline import Item, Pipeline
 from pengi.jobs.tables import arrow
 from pengi.jobs.tasks import Job, Row
@@ -175,7 +175,7 @@ def _connected(actors: Actors) -> Iterator[Any]:
         import ray
         import ray.data
     except ImportError as error:
-        raise InputError("this needs Ray; install it with: pip install 'pengi[cluster]'") from error
+        raise InputError(f"this needs Ray; {how_to_install('cluster')}") from error
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if actors.address is None:

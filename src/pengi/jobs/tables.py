@@ -1,4 +1,4 @@
-"""Rows as a Parquet file (``pip install 'pengi[jobs]'``), read and written a few thousand at a time."""
+"""Rows as a Parquet file (extra ``jobs``), read and written a few thousand at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pengi.errors import InputError
+from pengi.errors import InputError, how_to_install
 from pengi.jobs.tasks import COLUMNS, TASKS, Row
 
 ROWS_AT_ONCE = 2_000
@@ -43,7 +43,7 @@ def arrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise InputError("this needs pyarrow; install it with: pip install 'pengi[jobs]'") from error
+        raise InputError(f"this needs pyarrow; {how_to_install('jobs')}") from error
     return pyarrow
 
 

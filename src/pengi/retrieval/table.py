@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.data.recordings import is_url
-from pengi.errors import InputError
+from pengi.errors import InputError, how_to_install
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -350,7 +350,7 @@ def _connect(location: str) -> Any:
     try:
         import lancedb
     except ImportError as error:
-        raise InputError("an index needs lancedb; install it with: pip install 'pengi[search]'") from error
+        raise InputError(f"an index needs lancedb; {how_to_install('search')}") from error
     try:
         # Every query sees the newest state of the table.
         return lancedb.connect(location, read_consistency_interval=timedelta(0))

@@ -35,7 +35,7 @@ from pengi.decoding import DecodeOptions, generate
 from pengi.encoders import encoder_spec
 from pengi.encoders.base import Augment
 from pengi.engine import Pengi
-from pengi.errors import ConfigError, TrainingError
+from pengi.errors import ConfigError, TrainingError, how_to_install
 from pengi.training.align import Goals, alignment_rate, asked_clips, build_goals
 from pengi.training.card import model_card
 from pengi.training.edits import TokenEdits
@@ -120,7 +120,7 @@ def build_accelerator() -> Accelerator:
     """
     missing = [name for name in ("accelerate", "tensorboard", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"training needs {', '.join(missing)}; install it with: pip install 'pengi[train]'")
+        raise ConfigError(f"training needs {', '.join(missing)}; {how_to_install('train')}")
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
@@ -523,7 +523,7 @@ class Run:
         """What is saved of the run and how to go on from it."""
         if self.saved is None:
             return "there is no checkpoint yet"
-        return f"{self.saved} is saved in '{self.out}'; --resume goes on from there"
+        return f"{self.saved} is saved in '{self.out}'; the same command with --resume goes on from there"
 
     def _buffers(self) -> dict[str, Tensor]:
         """What a checkpoint stores beside the trained weights: running statistics of norms."""
