@@ -126,6 +126,34 @@ class _ShardWriter:
         return offset
 
 
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """A tar file of members with short names, for :func:`stretches`; it appears whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with tarfile.TarFile(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, content in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def stretches(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset and size of the content of each member of a tar file, in bytes.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with tarfile.TarFile(path) as tar:
+        return {info.name: (info.offset_data, info.size) for info in tar if info.isfile()}
+
+
 def expanded(location: str) -> list[str]:
     """``a-{000..002}.tar`` as ``a-000.tar``, ``a-001.tar``, ``a-002.tar``; anything else as it is."""
     found = _RANGE.search(location)

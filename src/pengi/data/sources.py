@@ -27,7 +27,7 @@ _COLUMNS = {
     "question": "question", "answer": "answer", "split": "split", "id": "id", "group": "group", "domain": "domain",
     "title": "title", "tags": "tags", "description": "description", "license": "license",
 }  # fmt: skip
-_ATTRIBUTES = (
+ATTRIBUTES = (
     "digit", "keyword", "gender", "language", "instrument", "emotion", "sentiment", "genre", "pitch", "velocity",
 )  # fmt: skip
 _SEPARATOR = ";"
@@ -171,7 +171,7 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _csv_fields(header: Sequence[str], path: Path) -> dict[str, str]:
     """Column -> field. Columns that mean nothing here are left out, unless they look like a slip of the pen."""
-    known = {**_COLUMNS, **{name: name for name in _ATTRIBUTES}}
+    known = {**_COLUMNS, **{name: name for name in ATTRIBUTES}}
     fields: dict[str, str] = {}
     for column in header:
         name = (column or "").strip().lower()
@@ -183,7 +183,7 @@ def _csv_fields(header: Sequence[str], path: Path) -> dict[str, str]:
             raise ManifestError(f"{path}, line 1: there is no column '{column}'; did you mean '{nearest[0]}'?")
     if "audio" not in fields.values():
         raise ManifestError(f"{path}, line 1: the header needs a column 'path', as in: path,text")
-    if not set(fields.values()) & {"captions", "events", "question", "title", "tags", "description", *_ATTRIBUTES}:
+    if not set(fields.values()) & {"captions", "events", "question", "title", "tags", "description", *ATTRIBUTES}:
         raise ManifestError(f"{path}, line 1: the header needs a column 'text' or 'label' beside the path")
     if ("question" in fields.values()) != ("answer" in fields.values()):
         raise ManifestError(f"{path}, line 1: the columns 'question' and 'answer' go together")
@@ -200,7 +200,7 @@ def _csv_row(values: Mapping[str, str], place: str) -> dict[str, Any]:
             row[name] = [part.strip() for part in values[name].split(_SEPARATOR) if part.strip()]
     if "captions" in values:
         row["captions"] = [values["captions"]]
-    if attributes := {name: values[name] for name in _ATTRIBUTES if name in values}:
+    if attributes := {name: values[name] for name in ATTRIBUTES if name in values}:
         row["attributes"] = attributes
     if ("question" in values) != ("answer" in values):
         raise ManifestError(f"{place}: a question needs an answer, and an answer a question")

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pengi.checkpoint import model_hash
+from pengi.data.arrow import arrow
 from pengi.engine import Pengi
 from pengi.errors import CheckpointError, InputError, PengiError, how_to_install
 from pengi.jobs.pipeline import Item, Pipeline
-from pengi.jobs.tables import arrow
 from pengi.jobs.tasks import Job, Row
 
 log = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from pengi.data.arrow import arrow
 from pengi.data.recordings import is_url
 from pengi.errors import InputError, unwritten
 from pengi.jobs import tables
@@ -84,7 +85,7 @@ class Ledger:
         if out.suffix not in SUFFIXES:
             raise InputError(f"the results go to a file that ends in {' or '.join(SUFFIXES)}, and '{out}' does not")
         if out.suffix == SUFFIXES[1]:
-            tables.arrow()
+            arrow()
         ledger = cls(out)
         with ExitStack() as stack:
             stack.callback(ledger._names.close)

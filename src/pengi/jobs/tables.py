@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pengi.errors import InputError, how_to_install
+from pengi.data.arrow import arrow
+from pengi.errors import InputError
 from pengi.jobs.tasks import COLUMNS, TASKS, Row
 
 ROWS_AT_ONCE = 2_000
@@ -32,19 +33,6 @@ def schema_of(task: str) -> Any:
         "segments": pa.list_(segment),
     }
     return pa.schema([(name, types[name]) for name in COLUMNS + TASKS[task].columns])
-
-
-def arrow() -> Any:
-    """The module ``pyarrow``.
-
-    Raises:
-        InputError: if it is not installed.
-    """
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise InputError(f"this needs pyarrow; {how_to_install('jobs')}") from error
-    return pyarrow
 
 
 def rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:

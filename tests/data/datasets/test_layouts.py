@@ -328,6 +328,167 @@ LAYOUTS: dict[str, tuple[Files, Rows]] = {
             }
         ],
     ),
+    "fma": (
+        {
+            "fma_metadata/tracks.csv": ",album,artist,artist,set,set,track,track,track,track,track,track,track,track\n"
+            ",title,id,name,split,subset,genre_top,genres,genres_all,information,language_code,license,tags,title\n"
+            "track_id,,,,,,,,,,,,,\n"
+            "2,AWOL - A Way Of Life,1,AWOL,training,small,Hip-Hop,[21],[21],,en,Attribution-NonCommercial-ShareAlike 3.0 International,[],Food\n"
+            """134,Höfn,77,"Sigur, Rós",test,medium,,"[76, 103]","[76, 10, 103]","<p>Recorded &amp; mixed\n at home</p>",,CC0 1.0 Universal,"['live', 'São Paulo']",Ágætis\n""",
+            "fma_metadata/genres.csv": "genre_id,#tracks,parent,title,top_level\n21,12730,0,Hip-Hop,21\n10,13845,0,Pop,10\n"
+            "76,1,10,Experimental Pop,10\n103,2,10,Singer-Songwriter,10\n",
+            "fma_small/000/000002.mp3": AUDIO,
+            "fma_large/fma_large/000/000134.mp3": AUDIO,
+        },
+        [
+            {
+                "id": "fma:2", "split": "train", "group": "1", "domain": "music", "attributes": {"genre": "hip hop"},
+                "title": "Food", "tags": ["hip hop"], "ship": False,
+                "license": "Attribution-NonCommercial-ShareAlike 3.0 International",
+            },
+            {
+                "id": "fma:134", "split": "test", "attributes": {"genre": "pop"}, "title": "Ágætis",
+                "tags": ["pop", "experimental pop", "singer songwriter", "live", "São Paulo"],
+                "description": "Recorded & mixed at home", "license": "CC0 1.0 Universal",
+            },
+        ],
+    ),
+    "wavtext5k": (
+        {
+            "WavText5K.csv": "view_link,download_link,title,description,fname,tags\n"
+            'https://bigsoundbank.com/detail-0100-forest.html,https://bigsoundbank.com/UPLOAD/wav/0100.wav,Forest,"Birds singing, drive away, fly.",0100.wav,\n'
+            "https://soundbible.com/604.html,https://soundbible.com/grab.php?id=604&type=wav,Bald Eagle Call, A great call.,bald eagle call_1568.wav,\"['fowl', 'eagle', 'fowl']\"\n",
+            "WavText5K/44100/audios/0100.wav": AUDIO,
+            "WavText5K/44100/download/bald eagle call_1568.wav": AUDIO,
+        },
+        [
+            {"id": "wavtext5k:0100", "title": "Forest", "description": "Birds singing, drive away, fly.", "split": "train"},
+            {"title": "Bald Eagle Call", "tags": ["fowl", "eagle"], "description": "A great call.", "domain": ""},
+        ],
+    ),
+    "macs": (
+        {
+            "MACS.yaml": "files:\n- filename: park-barcelona-0-0-a.wav\n  annotations:\n"
+            "  - annotator_id: 14\n    sentence: birds sing\n    tags: [birds_singing, music]\n"
+            "  - annotator_id: 9\n    sentence: Birds are singing while people walk past.\n    tags: [birds_singing, footsteps]\n"
+            "- filename: airport-lyon-1095-40158-a.wav\n  annotations:\n"
+            "  - annotator_id: 9\n    sentence: adults talking\n    tags:\n    - adults_talking\n",
+            "MACS_competence.csv": "9\t0.9\n14\t0.2\n",
+            "TAU-urban-acoustic-scenes-2019-development/audio/park-barcelona-0-0-a.wav": AUDIO,
+            "TAU-urban-acoustic-scenes-2019-development/audio/airport-lyon-1095-40158-a.wav": AUDIO,
+        },
+        [
+            {
+                "id": "macs:park-barcelona-0-0-a", "split": "train", "group": "park-barcelona-0",
+                "captions": ["Birds are singing while people walk past.", "birds sing"],
+                "events": ["birds singing", "footsteps"], "tags": ["birds singing", "footsteps"],
+            },
+            {"captions": ["adults talking"], "events": ["adults talking"]},
+        ],
+    ),
+    "sounddescs": (
+        {
+            "BBCSoundEffects.csv": "location,description,secs,category,CDNumber,CDName,tracknum\n"
+            """07066104.wav,"Timber & Wood - Rip saw, carpenters' workshop.",138,Machines,ECD1,Timber,1\n"""
+            "NHU05091190.wav,Tawny Owl calls.,60,\"['Nature', 'Birds']\",,,\n"
+            "07000000.wav,Not in the lists.,1,,,,\n",
+            "train_list.txt": "07066104\n",
+            "test_list.txt": "nhu05091190\n",
+            "audios/07066104/07066104.wav": AUDIO,
+            "audios/nhu05091190/nhu05091190.wav": AUDIO,
+        },
+        [
+            {
+                "id": "sounddescs:07066104", "split": "train", "tags": ["Machines"],
+                "description": "Timber & Wood - Rip saw, carpenters' workshop.", "license": "RemArc (BBC, non-commercial)",
+            },
+            {"id": "sounddescs:nhu05091190", "split": "test", "tags": ["Nature", "Birds"]},
+        ],
+    ),
+    "wavcaps": (
+        {
+            "json_files/AudioSet_SL/as_final.json": json.dumps(
+                {
+                    "num_captions_per_audio": 1,
+                    "data": [
+                        {"id": "Yb0RFKhbpFJA.wav", "caption": "Wind blows.", "audio": "wav_path", "duration": 10.0},
+                        {"id": "Y7fmOlUlwoNg.wav", "caption": "A rocket flies.", "audio": "wav_path", "duration": 10.0},
+                    ],
+                }
+            ),
+            "json_files/FreeSound/fsd_final.json": json.dumps(
+                {
+                    "num_captions_per_audio": 1,
+                    "data": [
+                        {
+                            "id": "2219", "file_name": "UK Mello.wav", "href": "/people/Tempouser/sounds/2219/",
+                            "tags": ["ringtone", "basic"], "description": "A ringtone,\nin mello tone.",
+                            "author": "Tempouser", "duration": 3.204375, "caption": "A ringtone is playing.",
+                        }
+                    ],
+                }
+            ),
+            "json_files/SoundBible/sb_final.json": json.dumps(
+                [
+                    {
+                        "title": "Airplane Landing Airport", "description": "Large airplane landing.", "author": "D. S.",
+                        "href": "2219.html", "caption": "An airplane is landing.", "id": "2219", "duration": 14.1424375,
+                    }
+                ]
+            ),
+            "json_files/blacklist/blacklist_exclude_test_ac.json": '{"AudioSet": ["Y7fmOlUlwoNg.wav"], "FreeSound": []}',
+            "Zip_files/AudioSet_SL/mnt/fast/WavCaps/data/waveforms/AudioSet_SL_flac/Yb0RFKhbpFJA.flac": AUDIO,
+            "Zip_files/AudioSet_SL/mnt/fast/WavCaps/data/waveforms/AudioSet_SL_flac/Y7fmOlUlwoNg.flac": AUDIO,
+            "FreeSound_flac/2219.flac": AUDIO,
+            "SoundBible_flac/2219.flac": AUDIO,
+        },
+        [
+            {"id": "wavcaps:AudioSet_SL/Yb0RFKhbpFJA", "captions": ["Wind blows."], "split": "train", "duration_s": 10.0},
+            {"id": "wavcaps:AudioSet_SL/Y7fmOlUlwoNg", "split": "heldout", "group": "7fmOlUlwoNg"},
+            {
+                "audio": "wavcaps/FreeSound_flac/2219.flac", "title": "UK Mello", "tags": ["ringtone", "basic"],
+                "description": "A ringtone, in mello tone.", "captions": ["A ringtone is playing."],
+                "group": "freesound:2219",
+            },
+            {"audio": "wavcaps/SoundBible_flac/2219.flac", "title": "Airplane Landing Airport"},
+        ],
+    ),
+    "freesound": (
+        {
+            "sounds.csv": "id,name,tags,description,license\n"
+            '182395,Dog Bark.wav,dog bark field-recording,"<p>My dog <b>barks</b> &lt;3</p>",http://creativecommons.org/licenses/by/4.0/\n'
+            "9032,Regen.aiff,,,http://creativecommons.org/publicdomain/zero/1.0/\n",
+            "sounds/182395__ajaysm__dog-bark.wav": AUDIO,
+            "sounds/9032.mp3": AUDIO,
+        },
+        [
+            {
+                "id": "freesound:182395", "audio": "freesound/sounds/182395__ajaysm__dog-bark.wav", "title": "Dog Bark",
+                "tags": ["dog", "bark", "field-recording"], "description": "My dog barks <3", "license": "CC-BY-4.0",
+            },
+            {"title": "Regen", "license": "CC0-1.0"},
+        ],
+    ),
+    "findsounds": (
+        {
+            "findsounds.tsv": "File\tTitle\tKeywords\nowl\\Tawny owl.au\tOwl\towl; hoot\nowl/Uhu.wav\tEagle owl\towl\n",
+            "owl/Tawny owl.au": AUDIO,
+            "owl/Uhu.wav": AUDIO,
+        },
+        [{"title": "Owl", "tags": ["owl", "hoot"], "license": DATASETS["findsounds"].license}, {"title": "Eagle owl"}],
+    ),
+    "table": (
+        {
+            "train/metadata.csv": "file_name,caption_1,caption_2,category,split\n"
+            "café.wav,Cups clink.,People chat.,Coffee_shop,train\nrain.wav,It rains.,,\"rain,wind\",validation\n",
+            "train/café.wav": AUDIO,
+            "train/rain.wav": AUDIO,
+        },
+        [
+            {"captions": ["Cups clink.", "People chat."], "events": ["coffee shop"], "split": "train", "domain": ""},
+            {"captions": ["It rains."], "events": ["rain", "wind"], "split": "val"},
+        ],
+    ),
 }  # fmt: skip
 
 

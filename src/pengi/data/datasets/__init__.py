@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pengi.data.datasets import environment, language, music, speech
+from pengi.data.datasets import collections, environment, language, music, speech
 from pengi.data.datasets.base import Dataset, Part, Row, Tree
+from pengi.data.datasets.parquet import ParquetCopy, copy_in_parquet
 from pengi.errors import InputError, ManifestError, no_such
 from pengi.writing import replacing
 
@@ -48,6 +49,14 @@ DATASETS: dict[str, Dataset] = {
         language.Clotho(),
         language.ClothoAqa(),
         language.Mmau(),
+        collections.Fma(),
+        collections.WavText5K(),
+        collections.Macs(),
+        collections.SoundDescs(),
+        collections.WavCaps(),
+        collections.FreeSound(),
+        collections.FindSounds(),
+        collections.RecordingsTable(),
     )
 }
 
@@ -105,6 +114,8 @@ def dataset(name: str) -> Dataset:
 def import_dataset(name: str, root: Path, out: Path) -> Imported:
     """Write a manifest of the dataset that lies at ``root``; its recordings stay where they are.
 
+    Those of a copy in Parquet are copied into tar files beside the manifest, see :mod:`pengi.data.datasets.parquet`.
+
     What is there is imported, and the result says what is not.
 
     Args:
@@ -122,11 +133,15 @@ def import_dataset(name: str, root: Path, out: Path) -> Imported:
         raise InputError(f"there is no folder '{root}' with {adapter.title}; get it from {adapter.home}")
     tree = Tree(name, root)
     try:
-        if adapter.parts and not any(tree.home(part.patterns) for part in adapter.parts):
-            raise adapter.missing(adapter.parts[0].name, root)
-        here, missing, examples = _with_audio(adapter, tree)
+        source = copy_in_parquet(adapter, tree, out) or adapter
+        if source.parts and not any(tree.home(part.patterns) for part in source.parts):
+            raise adapter.missing(source.parts[0].name, root)
+        here, missing, examples = _with_audio(adapter, source, tree)
         clips = Counter(row.part for row, _ in here)
-        parts = tuple(_part(part, tree, clips, missing) for part in adapter.parts)
+        # Tables that only the folder itself tells of are parts, too.
+        known = {part.name for part in source.parts}
+        others = (Part("train", (name,)) for name in {**clips, **missing} if name not in known)
+        parts = tuple(_part(part, tree, clips, missing) for part in (*source.parts, *others))
     except OSError as error:
         raise ManifestError(f"{name}: '{error.filename}' cannot be read: {error.strerror}") from error
     folder = out.resolve().parent
@@ -135,12 +150,14 @@ def import_dataset(name: str, root: Path, out: Path) -> Imported:
     return Imported(out, dict(Counter(row.split for row, _ in here)), missing.total(), parts, examples)
 
 
-def _with_audio(adapter: Dataset, tree: Tree) -> tuple[list[tuple[Row, Path]], Counter[str], tuple[str, ...]]:
+def _with_audio(
+    adapter: Dataset, source: Dataset | ParquetCopy, tree: Tree
+) -> tuple[list[tuple[Row, Path | str]], Counter[str], tuple[str, ...]]:
     """The rows whose recordings are there; how many of each part have none; and the first of these."""
-    here: list[tuple[Row, Path]] = []
+    here: list[tuple[Row, Path | str]] = []
     missing, examples = Counter[str](), list[str]()
-    for row in _rows(adapter, tree):
-        audio = tree.recording(row)
+    for row in _rows(adapter, source.rows(tree)):
+        audio = source.recording(row, tree)
         if audio is not None:
             here.append((row, audio))
             continue
@@ -157,9 +174,8 @@ def _with_audio(adapter: Dataset, tree: Tree) -> tuple[list[tuple[Row, Path]], C
     return here, missing, tuple(examples)
 
 
-def _rows(adapter: Dataset, tree: Tree) -> Iterator[Row]:
+def _rows(adapter: Dataset, rows: Iterator[Row]) -> Iterator[Row]:
     """The rows with each id once; records about one recording are put together where the dataset has such."""
-    rows = adapter.rows(tree)
     if adapter.several_records:
         merged: dict[str, Row] = {}
         for row in rows:
@@ -186,23 +202,23 @@ def _part(part: Part, tree: Tree, clips: Counter[str], missing: Counter[str]) ->
     )
 
 
-def _line(adapter: Dataset, row: Row, audio: Path, folder: Path) -> dict[str, Any]:
+def _line(adapter: Dataset, row: Row, audio: Path | str, folder: Path) -> dict[str, Any]:
     line: dict[str, Any] = {
         "id": f"{adapter.name}:{row.id}",
-        "audio": Path(os.path.relpath(audio.resolve(), folder)).as_posix(),
+        "audio": audio if isinstance(audio, str) else Path(os.path.relpath(audio.resolve(), folder)).as_posix(),
         "source": adapter.name,
         "split": row.split,
         "group": row.group,
-        "license": adapter.license,
+        "license": row.license or adapter.license,
         "ship": False,
         "redistribute": adapter.redistribute,
-        "origin": f"{adapter.title}: {audio.name}",
+        "origin": f"{adapter.title}: {row.audio[0] if isinstance(audio, str) else audio.name}",
         "domain": adapter.domain,
         "events": list(row.events),
         "attributes": dict(row.attributes),
     }
-    if row.captions:
-        line["captions"] = list(row.captions)
+    texts = {"captions": list(row.captions), "title": row.title, "tags": list(row.tags), "description": row.description}
+    line |= {name: text for name, text in {**texts, "duration_s": row.duration_s}.items() if text}
     if row.qa:
         line["qa"] = [{"question": question, "answer": answer} for question, answer in row.qa]
     if row.choices:

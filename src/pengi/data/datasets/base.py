@@ -48,9 +48,11 @@ class Row:
         id: unique within the dataset.
         audio: paths below ``home``; the first that is there is used.
         names: file names without extension; if no path of ``audio`` is there, the recording is looked for by these in
-            all folders. ``test/103549`` is looked for only below folders whose name begins with ``test``. For pieces of
-            YouTube videos see :func:`segment`.
+            all folders. ``test/103549`` is looked for only below folders whose name begins with ``test``, and
+            ``103549_*`` is a file that begins with that number. For pieces of YouTube videos see :func:`segment`.
         choices: the options of a multiple-choice question, the right one among them.
+        license: of this recording, if it is known.
+        duration_s: of the whole recording in seconds, if it is known.
         where: file and line the row comes from, for messages.
         part: name of the :class:`Part` the row belongs to.
         home: the folder that ``audio`` starts from; the folder of the dataset if not given.
@@ -65,6 +67,11 @@ class Row:
     captions: tuple[str, ...] = ()
     qa: tuple[tuple[str, str], ...] = ()
     choices: tuple[str, ...] = ()
+    title: str = ""
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    license: str = ""
+    duration_s: float | None = None
     names: tuple[str, ...] = ()
     where: str = ""
     part: str = ""
@@ -79,6 +86,10 @@ class Row:
             events=tuple(dict.fromkeys(self.events + other.events)),
             captions=self.captions + other.captions,
             qa=self.qa + other.qa,
+            title=self.title or other.title,
+            tags=tuple(dict.fromkeys(self.tags + other.tags)),
+            description=self.description or other.description,
+            license=self.license or other.license,
         )
 
 
@@ -211,6 +222,7 @@ class Dataset(ABC):
         labels: the complete label set where the dataset fixes it and the rows may not have all of it.
         redistribute: whether the recordings may be passed on, e.g. inside a report.
         several_records: whether several records of an annotation file are about one recording.
+        self_contained: whether a record says all about its recording, so that it can be read from another kind of file.
     """
 
     name: ClassVar[str]
@@ -221,6 +233,7 @@ class Dataset(ABC):
     labels: ClassVar[tuple[str, ...]] = ()
     redistribute: ClassVar[bool] = False
     several_records: ClassVar[bool] = False
+    self_contained: ClassVar[bool] = True
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -234,6 +247,14 @@ class Dataset(ABC):
         Raises:
             ManifestError: a column is missing, or a record makes no sense.
         """
+
+    def recording(self, row: Row, tree: Tree) -> Path | str | None:
+        """The file of a row's recording, or where it is in a tar file, relative to the manifest; none if there is none.
+
+        Raises:
+            ManifestError: a file that holds recordings is damaged.
+        """
+        return tree.recording(row)
 
     def missing(self, path: str, root: Path) -> ManifestError:
         """The error about a file of the dataset that is not there."""
@@ -448,6 +469,9 @@ def _names(stem: str) -> Iterator[str]:
     stem = stem.rpartition("\\")[2]  # scripts for Windows, run elsewhere, write folders into the name
     stem = unicodedata.normalize("NFC", stem)  # macOS takes accents apart
     yield stem
+    number, mark, _ = stem.partition("_")
+    if mark and number.isdecimal():
+        yield f"{number}_*"
     found = _SEGMENT.fullmatch(stem)
     if found:
         yield f"{found[1]}@{float(found[2]):g}" if found[2] else f"{found[1]}@"

@@ -114,6 +114,7 @@ class AudioSet(TableDataset):
         "CC-BY-4.0 (labels only; videos: their owners)",
         "https://research.google.com/audioset/download.html",
     )
+    self_contained = False
     _columns = ("YTID", "start_seconds", "end_seconds", "positive_labels")
     tables = (
         Table("eval_segments.csv", "test", _columns, header=False, spaced=True),

@@ -270,6 +270,7 @@ class SpeechCommands(FolderDataset):
 
     name, title = "speech-commands", "Speech Commands v2"
     license, home = "CC-BY-4.0", "https://www.tensorflow.org/datasets/catalog/speech_commands"
+    self_contained = False
     domain = "keyword"
     redistribute = True
     patterns: ClassVar[Patterns] = {"train": ("[a-z]*/*_nohash_*.wav",)}
@@ -301,6 +302,7 @@ class LibriSpeechGender(FolderDataset):
 
     name, title = "librispeech-gender", "LibriSpeech (gender)"
     license, home = "CC-BY-4.0", "https://www.openslr.org/12"
+    self_contained = False
     domain = "gender"
     redistribute = True
     labels = ("female", "male")

@@ -1,0 +1,205 @@
+"""What the columns of a table mean, by the names that collections and people give them, and cells as plain values."""
+
+from __future__ import annotations
+
+import ast
+import html
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pengi.audio.formats import AUDIO_SUFFIXES
+from pengi.data.datasets.base import ProblemError, Record, Row, words
+from pengi.data.sources import ATTRIBUTES
+
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "audio": (
+        "audio", "path", "audio_path", "file_path", "filepath", "audio_file", "file", "filename", "file_name", "fname",
+        "wav", "wav_path", "slice_file_name", "location", "id", "sound_id", "clip_id", "freesound_id", "key",
+    ),
+    "title": ("title", "name", "track_title", "sound_name"),
+    "tags": ("tags", "tag", "keywords", "categories", "genres"),
+    "description": ("description", "desc", "details"),
+    "captions": ("captions", "caption", "text", "texts", "sentence", "sentences", "raw_text"),
+    "events": ("labels", "label", "events", "event", "category", "class", "class_name", "human_labels"),
+    "question": ("question", "questions"),
+    "answer": ("answer", "answers"),
+    "license": ("license", "licence", "license_name", "license_url"),
+    "group": ("group", "speaker", "speaker_id", "src_file", "recording_id"),
+    "split": ("split",),
+}  # fmt: skip
+"""What a column says -> its usual names, the preferred first."""
+_SAYING = ("title", "tags", "description", "captions", "events", "answer", *ATTRIBUTES)
+_SPLITS = {
+    "train": ("train", "training", "tr", "development"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "te", "eval", "evaluation"),
+    "heldout": ("heldout",),
+}
+_NOTHING = frozenset({"nan", "none", "null", "n/a", "na", "<na>"})
+_MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>")
+_CREATIVE_COMMONS = re.compile(r"https?://(?:www\.)?creativecommons\.org/(licenses|publicdomain)/([a-z+-]+)/([\d.]+)")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table say what.
+
+    Attributes:
+        meaning: what is said -> the columns that say it, the preferred first.
+    """
+
+    meaning: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Columns:
+        """The columns among ``names`` whose meaning is known; case, blanks and hyphens do not matter."""
+        plain = {re.sub(r"[\W_]+", "_", name.strip().lower()): name for name in names}
+        known = {**_NAMES, **{name: (name,) for name in ATTRIBUTES}}
+        meaning = {what: tuple(plain[name] for name in usual if name in plain) for what, usual in known.items()}
+        numbered = sorted(name for name in plain if re.fullmatch(r"caption_?\d+", name))
+        meaning["captions"] += tuple(plain[name] for name in numbered)
+        return cls(meaning)
+
+    @property
+    def say_something(self) -> bool:
+        """Whether any of them says what is heard."""
+        return any(self.meaning[what] for what in _SAYING)
+
+    def cells(self, what: str, record: Record) -> list[str]:
+        """The cells that say something, none of them empty."""
+        return [text for column in self.meaning[what] if (text := text_of(record[column]))]
+
+    def row(self, record: Record, id: str, *, label: str = "events", spaced_tags: bool = False) -> Row:
+        """What a record says, without its recording.
+
+        Args:
+            record: its fields by column.
+            id: of the row.
+            label: the attribute that a column ``label`` is, such as ``emotion``; by default it is a sound event.
+            spaced_tags: whether blanks part the tags of a cell.
+
+        Raises:
+            ProblemError: a cell that makes no sense.
+        """
+        events = self._items("events", record, words)
+        genres = [words_of_genre(item) for column in self.meaning["tags"] if column.lower() == "genres"
+                  for item in items_of(record[column])]  # fmt: skip
+        attributes = {name: " ".join(self.cells(name, record)) for name in ATTRIBUTES if self.cells(name, record)}
+        if len(genres) == 1:
+            attributes.setdefault("genre", genres[0])
+        if label != "events" and events:
+            attributes.setdefault(label, events[0])
+            events = ()
+        captions = [plain(text) for column in self.meaning["captions"] for text in texts_of(record[column])]
+        return Row(
+            id=id,
+            split=self._split(record),
+            events=events,
+            attributes=attributes,
+            group=next(iter(self.cells("group", record)), ""),
+            captions=tuple(dict.fromkeys(filter(None, captions))),
+            qa=self._answers(record),
+            title=title_of(next(iter(self.cells("title", record)), "")),
+            tags=self._items("tags", record, plain, spaced=spaced_tags),
+            description=plain(next(iter(self.cells("description", record)), "")),
+            license=license_of(next(iter(self.cells("license", record)), "")),
+        )
+
+    def _items(self, what: str, record: Record, wording: Any, *, spaced: bool = False) -> tuple[str, ...]:
+        """Of the preferred columns' first that holds any."""
+        for column in self.meaning[what]:
+            items = [wording(item) for item in items_of(record[column], spaced=spaced)]
+            if any(items):
+                return tuple(dict.fromkeys(filter(None, items)))
+        return ()
+
+    def _answers(self, record: Record) -> tuple[tuple[str, str], ...]:
+        question = next(iter(self.cells("question", record)), "")
+        answers = [text for column in self.meaning["answer"] for text in texts_of(record[column])]
+        return tuple((question, answer) for answer in answers) if question else ()
+
+    def _split(self, record: Record) -> str:
+        named = next(iter(self.cells("split", record)), "")
+        split = split_of(named)
+        if named and not split:
+            raise ProblemError(f"split '{named}' is unknown; use {', '.join(_SPLITS)}")
+        return split
+
+
+def split_of(name: str) -> str:
+    """Our name of a split (``validation`` is ``val``); nothing for another word."""
+    return next((split for split, names in _SPLITS.items() if name.strip().lower() in names), "")
+
+
+def text_of(value: object) -> str:
+    """A cell as text: nothing for a missing value, whole numbers without a point."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list | tuple):
+        return ", ".join(filter(None, map(text_of, value)))
+    text = str(value).strip()
+    return "" if text.lower() in _NOTHING else text
+
+
+def texts_of(value: object) -> list[str]:
+    """The texts of a cell, which may be a list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [text for text in map(text_of, values) if text]
+
+
+def items_of(value: object, *, spaced: bool = False) -> list[str]:
+    """The items of a cell: a list, one written out (``['a', 'b']``), or text with ``;``, ``|`` or commas between them.
+
+    A comma parts items unless a blank follows, as in "domestic animals, pets", or the items are in quotes.
+
+    Raises:
+        ProblemError: a list that is not written right.
+    """
+    if isinstance(value, list | tuple):
+        return [item for each in value for item in texts_of(each)]
+    text = text_of(value)
+    if text == "[]":
+        return []
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return items_of(list(ast.literal_eval(text)))
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise ProblemError(f"'{text[:40]}' is not a list such as ['rain', 'wind']") from error
+    if ";" in text or "|" in text:
+        parts = re.split(r"[;|]", text)
+    elif re.search(r",\S", text):
+        parts = text.split(",")
+    else:
+        parts = text.split() if spaced else [text]
+    return [part for part in map(text_of, parts) if part]
+
+
+def plain(text: str) -> str:
+    """A text without markup, and with single blanks between its words."""
+    return " ".join(html.unescape(_MARKUP.sub(" ", text)).split())
+
+
+def title_of(name: str) -> str:
+    """A title; of a file's name what is in front of the extension."""
+    title = plain(name)
+    stem, _, suffix = title.rpartition(".")
+    return stem if stem and suffix.lower() in AUDIO_SUFFIXES else title
+
+
+def words_of_genre(name: str) -> str:
+    """A genre as words: ``Hip-Hop`` becomes ``hip hop``."""
+    return " ".join(name.replace("-", " ").split()).lower()
+
+
+def license_of(text: str) -> str:
+    """The short name of a Creative Commons address; another licence as it is written."""
+    found = _CREATIVE_COMMONS.match(text)
+    if not found:
+        return plain(text)
+    kind = "CC0" if found[2] == "zero" else f"CC-{found[2].upper()}"
+    return f"{kind}-{found[3]}"
