@@ -136,12 +136,7 @@ def pack(
 @data.command("import")
 @guarded
 def import_(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="Dataset, such as esc50 or clotho (all: docs/evaluation.md).", show_default=False
-        ),
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the names above.", show_default=False)],
     root: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder of the dataset, or one that holds it.", show_default=False)
     ],
@@ -149,10 +144,27 @@ def import_(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a manifest of a published dataset as it lies on disk; the recordings stay where they are.
+    """Write a manifest of a published dataset, or of your own table of recordings, as it lies on disk.
+
+    Sounds and scenes: esc50, urbansound8k, fsd50k, audioset, dcase2017-task4, tut2017, cochlscene, sesa.
+
+    Music and instruments: gtzan, gtzan-music-speech, fma, nsynth, beijing-opera, medley-solos-db.
+
+    Voices: vocalsound, crema-d, ravdess, meld, cmu-mosi, cmu-mosei, msp-podcast, speech-commands, librispeech-gender.
+
+    Captions and questions: audiocaps, clotho, clotho-aqa, mmau, macs, wavcaps.
+
+    Titles, tags and descriptions: wavtext5k, sounddescs, freesound, findsounds.
+
+    Your own: table, a folder of recordings with a CSV, TSV, JSON or Parquet file that describes them.
+
+    Each is also read from Parquet files as on the Hugging Face hub, whose recordings are copied into tar files.
+
+    Other recordings stay where they are.
 
     Examples:
         pengi data import esc50 --root ESC-50-master --out esc50.jsonl
+        pengi data import table --root my-sounds --out my-sounds.jsonl
     """
     from pengi.cli.files import check_target
     from pengi.data.datasets import dataset, import_dataset

@@ -376,7 +376,7 @@ class RecordingsTable(Dataset):
     """
 
     name, title = "table", "a table of recordings"
-    license, home = "see the table", "docs/data.md"
+    license, home = "none stated", "docs/data.md"
     domain = ""
     several_records = True
     spaced_tags: ClassVar[bool] = False
