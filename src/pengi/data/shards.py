@@ -24,7 +24,7 @@ from pengi.data.recordings import is_url, member, opened, recording
 from pengi.data.tolerance import MOST_BAD, Tolerance
 from pengi.errors import AudioError, ManifestError
 from pengi.progress import track
-from pengi.writing import new_folder
+from pengi.writing import new_folder, replacing
 
 MOST_BYTES = 1_000_000_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -130,28 +130,26 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """A tar file of members with short names, for :func:`stretches`; it appears whole or not at all.
 
     Raises:
-        OSError: if it cannot be written.
+        InputError: if it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with tarfile.TarFile(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, content in members:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, tarfile.TarFile(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
 
 
 def stretches(path: Path) -> dict[str, tuple[int, int]]:
     """Offset and size of the content of each member of a tar file, in bytes.
 
     Raises:
-        OSError: if it cannot be read.
+        ManifestError: if it cannot be read.
     """
-    with tarfile.TarFile(path) as tar:
-        return {info.name: (info.offset_data, info.size) for info in tar if info.isfile()}
+    try:
+        with tarfile.TarFile(path) as tar:
+            return {info.name: (info.offset_data, info.size) for info in tar if info.isfile()}
+    except (OSError, tarfile.TarError) as error:
+        raise ManifestError(f"'{path}' cannot be read as a tar file: {error}") from error
 
 
 def expanded(location: str) -> list[str]:

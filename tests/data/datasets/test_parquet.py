@@ -197,7 +197,7 @@ def test_an_import_that_was_stopped_goes_on_and_a_newer_file_is_read_again(tmp_p
 def test_a_failure_to_write_leaves_no_half_written_file(tmp_path: Path) -> None:
     write(tmp_path / "copy/train.parquet", ESC50)
     (tmp_path / "m-recordings").write_text("a file where the folder is to be")
-    with pytest.raises(InputError, match=r"m-recordings/train\.tar' could not be written"):
+    with pytest.raises(InputError, match=r"m-recordings' could not be written"):
         imported(tmp_path, "esc50")
     assert not (tmp_path / "m.jsonl").exists()
 

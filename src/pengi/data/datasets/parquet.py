@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +26,8 @@ from pengi.data.datasets.base import Dataset, FolderDataset, Part, ProblemError,
 from pengi.data.datasets.columns import Columns, split_of, text_of
 from pengi.data.recordings import member
 from pengi.data.shards import stretches, write_tar
-from pengi.errors import InputError, ManifestError, unwritten
+from pengi.errors import ManifestError
+from pengi.writing import writing
 
 _DEPTH = 4
 _RECORDINGS_AT_ONCE = 8
@@ -157,18 +157,13 @@ class ParquetCopy:
         """Copy the recordings of a file if that is not done; the place of each."""
         name = self._label(file).removesuffix(".parquet").replace("/", "-")
         tar = self._folder / f"{name}.tar"
-        try:
+        with writing(self._folder):
             self._folder.mkdir(exist_ok=True)
-            if not (tar.is_file() and tar.stat().st_mtime >= file.stat().st_mtime):
-                write_tar(tar, self._recordings(file))
-            found = stretches(tar)
-        except OSError as error:
-            raise InputError(unwritten(tar, error)) from error
-        except tarfile.TarError as error:
-            raise ManifestError(f"'{tar}' is damaged; delete it and import again") from error
+        if not (tar.is_file() and tar.stat().st_mtime >= file.stat().st_mtime):
+            write_tar(tar, self._recordings(file))
         return {
             int(name.partition(".")[0]): member(f"{self._folder.name}/{tar.name}", offset, size)
-            for name, (offset, size) in found.items()
+            for name, (offset, size) in stretches(tar).items()
         }
 
     def _saying(self, file: Path, audio: str) -> list[str]:
