@@ -136,7 +136,12 @@ def pack(
 @data.command("import")
 @guarded
 def import_(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the names above.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Dataset, such as esc50 or fma, or table; all names above.", show_default=False
+        ),
+    ],
     root: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Folder of the dataset, or one that holds it.", show_default=False)
     ],
