@@ -8,19 +8,21 @@ Shape suffixes: N rows, V words, D features.
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pengi.data.recordings import is_url
-from pengi.errors import InputError, how_to_install
+from pengi.errors import InputError, PengiError, how_to_install, is_disk_full
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,10 +111,34 @@ class Found:
         return self.path, self.start_s
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _naming_damage(
+    method: Callable[Concatenate[RecordingsTable, P], R],
+) -> Callable[Concatenate[RecordingsTable, P], R]:
+    """What LanceDB raises becomes a sentence that says how to go on."""
+
+    @functools.wraps(method)
+    def run(self: RecordingsTable, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except PengiError:
+            raise
+        except _FAILURES as error:
+            if is_disk_full(error):
+                raise
+            raise _unusable(self.location, error) from error
+
+    return run
+
+
 class RecordingsTable:
     """One index: searching it, and writing whole recordings. Any number may read while one writes."""
 
     def __init__(self, database: Any, table: Any, about: About) -> None:
+        self.location = str(database.uri)
         self._database = database
         self._table = table
         self.about = about
@@ -132,14 +158,17 @@ class RecordingsTable:
         except _FAILURES as error:
             if "not found" in str(error).lower():  # also where creating it was cut short
                 return None
-            raise InputError(f"the index '{location}' cannot be opened: {_sentence(error)}") from error
+            raise _unusable(location, error) from error
         stored = (table.schema.metadata or {}).get(_KEY)
         if stored is None:
             raise InputError(f"'{location}' holds a table '{NAME}' that pengi index did not make")
-        values = json.loads(stored)
-        if values.get("format") != FORMAT:
-            raise InputError(f"'{location}' was made by another version of pengi; index the recordings anew")
-        return cls(database, table, About(**{field.name: values[field.name] for field in fields(About)}))
+        try:
+            values = json.loads(stored)
+            if values.get("format") != FORMAT:
+                raise InputError(f"'{location}' was made by another version of pengi; index the recordings anew")
+            return cls(database, table, About(**{field.name: values[field.name] for field in fields(About)}))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise _unusable(location, error) from error
 
     @classmethod
     def create(cls, location: str, about: About, words_VD: NDArray[np.float32] | None = None) -> RecordingsTable:
@@ -166,23 +195,27 @@ class RecordingsTable:
             raise InputError(f"no index can be written at '{location}': {_sentence(error)}") from error
         return cls(database, table, about)
 
+    @_naming_damage
     def prepare(self) -> None:
-        """Make sure that the generated text can be searched; comes before anything is written."""
+        """Make sure that the generated text can be searched, also if its index is damaged; comes before all writing."""
         from lancedb.index import FTS
 
-        if not self._is_indexed(DOCUMENT):
-            self._table.create_index(DOCUMENT, config=FTS())
+        if not self._is_text_searchable():
+            self._table.create_index(DOCUMENT, config=FTS(), replace=True)
 
+    @_naming_damage
     def words(self) -> NDArray[np.float32]:
         """Sentence embeddings of the words that ``words_vector`` is about, ``float32[V, D]``."""
         column = self._database.open_table(WORDS_NAME).to_arrow()["vector"].combine_chunks()
         values: NDArray[np.float32] = column.flatten().to_numpy().reshape(self.about.words_dim, self.about.text_dim)
         return values
 
+    @_naming_damage
     def count(self) -> int:
         """Windows in the index."""
         return int(self._table.count_rows())
 
+    @_naming_damage
     def stamps(self) -> dict[str, Stamp]:
         """Every recording in the index, by path."""
         known = {}
@@ -192,20 +225,24 @@ class RecordingsTable:
                 known[row["path"]] = Stamp(row["size"], row["mtime_ns"], row["sha256"])
         return known
 
+    @_naming_damage
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write recordings that are not in the index."""
         if rows:
             self.add_columns({name: [row[name] for row in rows] for name in rows[0]})
 
+    @_naming_damage
     def add_columns(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
         """As :meth:`add`, of rows that are given column by column."""
         self._table.add(self._arrow(columns))
 
+    @_naming_damage
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write recordings in place of what the index holds of them, in one transaction."""
         if rows:
             self._replace(self._arrow({name: [row[name] for row in rows] for name in rows[0]}))
 
+    @_naming_damage
     def copy(self, copies: Sequence[tuple[str, str, Stamp]]) -> None:
         """Let recordings, each given as the path it is known by, its own path and its stamp, take over what is known.
 
@@ -226,6 +263,7 @@ class RecordingsTable:
                 taken.append(rows)
             self._replace(pa.concat_tables(taken))
 
+    @_naming_damage
     def restamp(self, stamps: Mapping[str, Stamp]) -> None:
         """Note new times of recordings whose content is the same."""
         import pyarrow as pa
@@ -234,12 +272,14 @@ class RecordingsTable:
             columns = {"path": list(stamps), "mtime_ns": [stamp.mtime_ns for stamp in stamps.values()]}
             self._table.merge_insert("path").when_matched_update_all().execute(pa.table(columns))
 
+    @_naming_damage
     def delete(self, paths: Iterable[str]) -> None:
         """Forget recordings."""
         remaining = list(paths)
         for start in range(0, len(remaining), _PATHS_PER_STATEMENT):
             self._table.delete(_is_one_of(remaining[start : start + _PATHS_PER_STATEMENT]))
 
+    @_naming_damage
     def tidy(self, *, finished: bool) -> None:
         """Merge small fragments and bring the indexes up to date; while a long run goes on, only if there are many."""
         fragments = self._table.stats()["fragment_stats"]["num_small_fragments"]
@@ -247,6 +287,7 @@ class RecordingsTable:
             self._index_vectors()
             self._table.optimize(cleanup_older_than=KEPT_FOR)
 
+    @_naming_damage
     def by_words(self, text: str, where: str | None, limit: int) -> list[Found]:
         """Windows by BM25 of their generated text, the best first.
 
@@ -255,9 +296,9 @@ class RecordingsTable:
         """
         if not self._is_indexed(DOCUMENT):  # a first update was cut short before it wrote anything
             return []
-        query = self._table.search(text, query_type="fts", fts_columns=DOCUMENT)
-        return self._run(query, where, limit, "_score")
+        return self._run(lambda: self._text_query(text), where, limit, "_score")
 
+    @_naming_damage
     def by_vector(
         self, column: str, vector_D: NDArray[np.floating[Any]], where: str | None, limit: int, *, exact: bool = False
     ) -> list[Found]:
@@ -267,18 +308,21 @@ class RecordingsTable:
             InputError: for a filter that makes no sense.
         """
         padded = np.pad(vector_D.astype(np.float32), (0, _stored_dim(len(vector_D)) - len(vector_D)))
-        query = self._table.search(padded, vector_column_name=column).distance_type("cosine")
-        query = query.bypass_vector_index() if exact else query.nprobes(PROBED).refine_factor(REFINED)
+
+        def query() -> Any:
+            nearest = self._table.search(padded, vector_column_name=column).distance_type("cosine")
+            return nearest.bypass_vector_index() if exact else nearest.nprobes(PROBED).refine_factor(REFINED)
+
         return self._run(query, where, limit, "_distance")
 
-    def _run(self, query: Any, where: str | None, limit: int, score: str) -> list[Found]:
-        if where is not None:
-            query = query.where(where, prefilter=True)
+    def _run(self, query: Callable[[], Any], where: str | None, limit: int, score: str) -> list[Found]:
+        filtered = query() if where is None else query().where(where, prefilter=True)
         try:
-            rows = query.select([*_SHOWN, score]).limit(limit).to_list()
+            rows = filtered.select([*_SHOWN, score]).limit(limit).to_list()
         except _FAILURES as error:
             if where is None:
                 raise
+            query().select([*_SHOWN, score]).limit(limit).to_list()  # fails, too, if not the filter is to blame
             raise InputError(f"the filter '{where}' cannot be used: {_sentence(error)}") from error
         return [Found(**{name: row[name] for name in _SHOWN} | {"tags": tuple(row["tags"])}) for row in rows]
 
@@ -291,6 +335,20 @@ class RecordingsTable:
                 if not self._is_indexed(column):
                     # RaBitQ needs no codebook: built many times faster than product quantisation, found as well.
                     self._table.create_index(column, config=IvfRq(distance_type="cosine"))
+
+    def _text_query(self, text: str) -> Any:
+        return self._table.search(text, query_type="fts", fts_columns=DOCUMENT)
+
+    def _is_text_searchable(self) -> bool:
+        """Whether there is an index of the text, and it can be read."""
+        if not self._is_indexed(DOCUMENT):
+            return False
+        some = self._table.search().select([DOCUMENT]).limit(1).to_list()
+        try:
+            self._text_query(some[0][DOCUMENT] if some else "a").limit(1).to_list()
+        except _FAILURES:
+            return False
+        return True
 
     def _is_indexed(self, column: str) -> bool:
         return any(column in index.columns for index in self._table.list_indices())
@@ -347,6 +405,7 @@ def _fixed_size_lists(vectors_ND: NDArray[Any], dim: int) -> pa.Array:
 
 
 def _connect(location: str) -> Any:
+    os.environ.setdefault("LANCEDB_LOG", "off")  # what it has to say of damage is in its errors
     try:
         import lancedb
     except ImportError as error:
@@ -363,7 +422,20 @@ def _is_one_of(paths: Iterable[str]) -> str:
     return f"path IN ({quoted})"
 
 
+def _unusable(location: str, error: Exception) -> InputError:
+    """The error for an index that LanceDB cannot work with."""
+    why = _sentence(error)
+    if is_url(location) or isinstance(error, PermissionError) or "permission denied" in why.lower():
+        return InputError(f"the index '{location}' cannot be used: {why}")
+    return InputError(
+        f"the index '{location}' is damaged ({why}); repair it with `pengi index DIR --db {location}`, and if that "
+        "fails too, delete it first"
+    )
+
+
 def _sentence(error: Exception) -> str:
     """The first line of what LanceDB says, without the place in its own source."""
     text = _PLACE_IN_SOURCE.sub("", str(error).strip().split("\n", 1)[0])
-    return text.removeprefix("Invalid input, ").removeprefix("lance error: ")
+    for noise in ("Invalid input, ", "lance error: ", "LanceError(IO): "):
+        text = text.removeprefix(noise)
+    return text

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from pengi.audio.formats import FolderWalk, address_error
 from pengi.data.recordings import is_url
-from pengi.errors import AudioError, InputError, PengiError, reason, unwritten
+from pengi.errors import AudioError, InputError, PengiError, reason
 from pengi.retrieval.table import RecordingsTable, Stamp, Window
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def only_writer(location: str) -> Iterator[None]:
     except Timeout as error:
         raise InputError(f"another process is writing the index '{location}'; wait until it is done") from error
     except OSError as error:
-        raise InputError(unwritten(location, error)) from error
+        raise InputError(f"no index can be written at '{location}': {reason(error)}") from error
     try:
         yield
     finally:
