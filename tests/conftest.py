@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
+SHARED_CASES = SHARED_DATA.parent / "cases"
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,14 @@ def shared_data() -> Path:
     if not (SHARED_DATA / "manifest.jsonl").is_file():
         pytest.skip("the real recordings (../shared/data beside the repository) are not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of files that real programs write and that are easily read wrongly; as :func:`shared_data`."""
+    if not (SHARED_CASES / "README.md").is_file():
+        pytest.skip("the files of real programs (../shared/cases beside the repository) are not here")
+    return SHARED_CASES
 
 
 @pytest.fixture

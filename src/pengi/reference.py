@@ -10,19 +10,17 @@ Shape suffixes: C channels, S samples.
 from __future__ import annotations
 
 import dataclasses
-import io
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from pengi.audio.decode import AudioSource, describe_source, load, probe, stream
+from pengi.audio.decode import WHOLE, AudioSource, ReadOptions, load, load_channels, stream
 from pengi.audio.windows import crop
-from pengi.errors import AudioError, InputError
+from pengi.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,14 @@ class ReferenceQuirks:
         return replace(cls(crop_seed=crop_seed), **switches)
 
 
-def heard(source: AudioSource, rate: int, window: int, quirks: ReferenceQuirks) -> Iterator[NDArray[np.float32]]:
+def heard(
+    source: AudioSource,
+    rate: int,
+    window: int,
+    quirks: ReferenceQuirks,
+    read: ReadOptions = WHOLE,
+    notes: list[str] | None = None,
+) -> Iterator[NDArray[np.float32]]:
     """A recording in blocks ``float32[S]`` at ``rate`` Hz, as :func:`pengi.audio.decode.stream` or by the quirks.
 
     Args:
@@ -66,15 +71,20 @@ def heard(source: AudioSource, rate: int, window: int, quirks: ReferenceQuirks) 
         rate: in Hz.
         window: samples that the model hears at once; of ``random_crop`` so many are left.
         quirks: ``flat_channels`` and ``random_crop`` matter here.
+        read: which track, and whether to read a damaged recording up to the damage.
+        notes: gets the sentences about the reading added.
 
     Raises:
-        AudioError, InputError: as for :func:`pengi.audio.decode.load`; also for several channels in a format of which
-            only the mix can be read.
+        AudioError, InputError: as for :func:`pengi.audio.decode.load`; also if channels are to be read apart and their
+            number changes on the way.
     """
     if not (quirks.flat_channels or quirks.random_crop):
-        yield from stream(source, rate)
+        yield from stream(source, rate, read=read, notes=notes)
         return
-    samples_S = _channel_after_channel(source, rate) if quirks.flat_channels else load(source, rate)
+    if quirks.flat_channels:
+        samples_S = load_channels(source, rate, read=read, notes=notes).reshape(-1)
+    else:
+        samples_S = load(source, rate, read=read, notes=notes)
     if quirks.random_crop:
         # The recording itself is part of the seed, so that recordings of one length are not all cut at one place.
         seed = None if quirks.crop_seed is None else [quirks.crop_seed, zlib.crc32(samples_S.tobytes())]
@@ -97,31 +107,3 @@ def extra_text(texts: Sequence[str], place: int, quirks: ReferenceQuirks) -> str
             "counted from 0; write a longer one or leave extra_text_by_character off"
         )
     return text[place]
-
-
-def _channel_after_channel(source: AudioSource, rate: int) -> NDArray[np.float32]:
-    """All channels, each resampled on its own, one behind the other: ``float32[C * S]``."""
-    file: Any = source
-    if hasattr(file, "read") and not isinstance(file, io.TextIOBase):
-        if file.seekable():
-            file.seek(0)
-        source = file.read()
-    if probe(source).channels == 1:
-        return load(source, rate)
-    return np.concatenate([load(channel, rate) for channel in _channels(source)])
-
-
-def _channels(source: AudioSource) -> list[tuple[Any, int]]:
-    """Each channel of a recording as a source of its own."""
-    if isinstance(source, tuple):
-        samples, own_rate = source
-        samples = samples if hasattr(samples, "detach") else np.asarray(samples)
-        return [(samples_S, own_rate) for samples_S in (samples if len(samples) <= samples.shape[1] else samples.T)]
-    file = io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
-    try:
-        samples_SC, own_rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise AudioError(
-            f"the channels of '{describe_source(source)}' cannot be read apart; convert it to WAV or FLAC first"
-        ) from error
-    return [(samples_S, own_rate) for samples_S in samples_SC.T]

@@ -204,7 +204,9 @@ class TestCutOff:
         struct.pack_into("<qIII", content, page + 6, end + 48_000, *struct.unpack_from("<II", content, page + 14), 0)
         struct.pack_into("<I", content, page + 22, ogg_checksum(content[page:]))
         assert probe(bytes(content)).duration_s == pytest.approx(3.0)
-        np.testing.assert_allclose(load(bytes(content), RATE)[: len(truth)], truth, atol=1e-4)
+        # What the encoder padded the end with is then kept, and the resampler's last samples see it.
+        common = len(truth) - 200
+        np.testing.assert_allclose(load(bytes(content), RATE)[:common], truth[:common], atol=1e-4)
 
     def test_damage_in_the_middle_is_no_end(self, tmp_path: Path, write_av: Callable[..., Path]) -> None:
         content = bytearray(write_av(tmp_path / "a.m4a", NOISE, RATE, "alac").read_bytes())

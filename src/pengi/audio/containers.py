@@ -4,11 +4,15 @@ Most decoders read a file that was cut off without a word: a WAV file that lost 
 them. The containers below say how long they are, so a cut can be told from an end. FLAC and MP3 state a number of
 samples, not of bytes; for them the decoder counts (see ``readers``). Bare streams (ADTS, MPEG-TS, MP3 without a Xing
 header) promise nothing and end where they end, as does an Ogg stream cut exactly between two of its pages.
+
+A program that writes to a pipe cannot fill in a length afterwards. It leaves a placeholder, and the data go on to the
+end of the file; :func:`corrected_sizes` gives the fields that such a header should have had.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
@@ -25,7 +29,14 @@ _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"styp", b"wide", b"free", b"skip
 _MP4_MEDIA_BOXES = (b"ftyp", b"moov", b"moof", b"mdat")
 
 # A writer that cannot seek back leaves one of these where it does not know the size (ffmpeg, sox, GStreamer, arecord).
-_PLACEHOLDERS_32 = (range(1), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000))
+_PLACEHOLDERS = (
+    range(1),
+    range(0x7F00_0000, 0x7F00_1000),
+    range(0x7FFF_0000, 0x8000_0001),
+    range(0xFFFF_0000, 0x1_0000_0000),
+    range(1 << 62, 1 << 64),
+)
+MAX_32_BIT_SIZE = 0xFFFF_FFFF
 
 
 class _Chunk(NamedTuple):
@@ -44,6 +55,11 @@ def container_of(file: IO[bytes]) -> str | None:
     return _recognise(_read_at(file, 0, _HEAD_BYTES))[0]
 
 
+def is_mpeg(file: IO[bytes]) -> bool:
+    """Whether ``file`` begins as a frame of MPEG audio of any layer does."""
+    return _is_frame_sync(_read_at(file, 0, 2), mask=0xE0, pattern=0xE0)
+
+
 def missing_bytes(file: IO[bytes]) -> int:
     """Number of bytes that the header of ``file`` promises beyond its end; 0 if it is whole or promises nothing."""
     promised_end = _recognise(_read_at(file, 0, _HEAD_BYTES))[1]
@@ -51,33 +67,98 @@ def missing_bytes(file: IO[bytes]) -> int:
     return max(0, promised_end(file, size) - size)
 
 
-def is_unfinished_wav(file: IO[bytes]) -> bool:
-    """Whether ``file`` is a WAV stream whose header still says "no data", although data follows.
+def corrected_sizes(file: IO[bytes]) -> dict[int, bytes]:
+    """The size fields of a header whose writer could not seek back, as they should be: bytes by their offset.
 
-    The RIFF size tells it from a finished file with an empty data chunk: that one accounts for the whole file.
+    Empty if the sizes are known. The size of the whole file tells a placeholder of 0 from a file without sound, which
+    accounts for all its bytes. What 32 bits cannot hold is 0.
     """
+    kind = container_of(file)
+    if kind not in _SIZES:
+        return {}
     size = file.seek(0, os.SEEK_END)
-    head = _read_at(file, 0, _HEAD_BYTES)
-    if _recognise(head)[0] != "WAV":
+    chunks: dict[bytes, _Chunk] = {}
+    for chunk in _chunks_of(kind, file):
+        chunks[chunk.kind] = chunk
+        if chunk.kind in (b"data", b"SSND"):
+            return _SIZES[kind](file, chunks, size) if _is_open(kind, file, chunk, size) else {}
+        if chunk.length < 0 or chunk.start + chunk.length > size:
+            break
+    return {}
+
+
+def _is_open(kind: str, file: IO[bytes], data: _Chunk, size: int) -> bool:
+    """Whether the size of the data chunk is a placeholder."""
+    if not _is_placeholder(data.length) or data.start >= size:
         return False
-    riff_size = int.from_bytes(head[4:8], "little")
-    data_is_open = any(chunk.kind == b"data" and _is_placeholder(chunk.length) for chunk in _riff_chunks(file))
-    return data_is_open and (8 + riff_size < size or _is_placeholder(riff_size))
+    if data.length:
+        return data.length < 0 or data.start + data.length > size
+    if kind == "AU" or kind == "CAF":  # they have no size of the whole
+        return kind == "AU"
+    if kind == "W64":
+        whole = _integer(_read_at(file, 16, 8))
+    else:
+        whole = 8 + _integer(_read_at(file, 4, 4), kind == "AIFF" or _read_at(file, 0, 4) == b"RIFX")
+    return whole < size or _is_placeholder(whole - 8)
+
+
+def _riff_sizes(file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict[int, bytes]:
+    data = chunks[b"data"]
+    if b"ds64" in chunks:
+        sizes = struct.pack("<QQQ", size - 8, size - data.start, 0)
+        return {chunks[b"ds64"].start: sizes}
+    order = ">" if _read_at(file, 0, 4) == b"RIFX" else "<"
+    return {4: _packed(order, size - 8), data.start - 4: _packed(order, size - data.start)}
+
+
+def _aiff_sizes(file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict[int, bytes]:
+    sizes = {4: _packed(">", size - 8), chunks[b"SSND"].start - 4: _packed(">", size - chunks[b"SSND"].start)}
+    if b"COMM" in chunks:
+        channels, _, bits = struct.unpack(">HIH", _read_at(file, chunks[b"COMM"].start, 8).ljust(8, b"\0"))
+        frame_bytes = max(1, channels * -(-bits // 8))
+        sizes[chunks[b"COMM"].start + 2] = _packed(">", (size - chunks[b"SSND"].start - 8) // frame_bytes)
+    return sizes
+
+
+def _w64_sizes(_file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict[int, bytes]:
+    data = chunks[b"data"]
+    return {16: struct.pack("<Q", size), data.start - 8: struct.pack("<Q", size - data.start + 24)}
+
+
+def _au_sizes(file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict[int, bytes]:
+    return {8: _packed(">" if _read_at(file, 0, 4) == b".snd" else "<", size - chunks[b"data"].start)}
+
+
+def _caf_sizes(_file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict[int, bytes]:
+    return {chunks[b"data"].start - 8: struct.pack(">Q", size - chunks[b"data"].start)}
+
+
+_SIZES: dict[str, Callable[[IO[bytes], dict[bytes, _Chunk], int], dict[int, bytes]]] = {
+    "WAV": _riff_sizes,
+    "AIFF": _aiff_sizes,
+    "W64": _w64_sizes,
+    "AU": _au_sizes,
+    "CAF": _caf_sizes,
+}
+
+
+def _packed(order: str, value: int) -> bytes:
+    return struct.pack(f"{order}I", value if value <= MAX_32_BIT_SIZE else 0)
 
 
 def _recognise(head: bytes) -> tuple[str | None, Callable[[IO[bytes], int], int]]:
     """Container name, and the function that finds where its header says the file ends (0 where it does not say)."""
     magic = head[:4]
     if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return "WAV", _riff_end
+        return "WAV", _chunked_end("WAV")
     if magic == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "AIFF", _aiff_end
+        return "AIFF", _chunked_end("AIFF")
     if magic in (b".snd", b"dns."):
-        return "AU", _au_end
+        return "AU", _chunked_end("AU")
     if magic == b"caff":
-        return "CAF", _caf_end
+        return "CAF", _chunked_end("CAF")
     if head == _W64_RIFF:
-        return "W64", _w64_end
+        return "W64", _chunked_end("W64")
     if magic == b"OggS":
         return "Ogg", _ogg_end
     if magic == _EBML_ID:
@@ -102,8 +183,21 @@ def _no_promise(_file: IO[bytes], _size: int) -> int:
     return 0
 
 
-def _riff_end(file: IO[bytes], size: int) -> int:
-    return _data_end(_riff_chunks(file), b"data", size)
+def _chunks_of(kind: str, file: IO[bytes]) -> Iterator[_Chunk]:
+    """Chunks of a WAV, AIFF, W64, AU or CAF file."""
+    if kind == "WAV":
+        return _riff_chunks(file)
+    if kind == "AIFF":
+        return _chunks(file, 12, lambda field: _integer(field, big_endian=True), padding=2)
+    if kind == "CAF":
+        return _chunks(file, 8, lambda field: int.from_bytes(field, "big", signed=True), size_bytes=8)
+    if kind == "AU":
+        head = _read_at(file, 0, 12)
+        big_endian = head[:4] == b".snd"
+        return iter([_Chunk(b"data", _integer(head[4:8], big_endian), _integer(head[8:12], big_endian))])
+    # A W64 chunk counts its own 24-byte header and is named by a GUID that starts with the RIFF name.
+    chunks = _chunks(file, 40, lambda field: max(0, _integer(field) - 24), kind_bytes=16, size_bytes=8, padding=8)
+    return (chunk._replace(kind=chunk.kind[:4]) for chunk in chunks)
 
 
 def _riff_chunks(file: IO[bytes]) -> Iterator[_Chunk]:
@@ -119,27 +213,9 @@ def _riff_chunks(file: IO[bytes]) -> Iterator[_Chunk]:
             yield chunk
 
 
-def _aiff_end(file: IO[bytes], size: int) -> int:
-    chunks = _chunks(file, 12, lambda field: _integer(field, big_endian=True), padding=2)
-    return _data_end(chunks, b"SSND", size)
-
-
-def _caf_end(file: IO[bytes], size: int) -> int:
-    chunks = _chunks(file, 8, lambda field: int.from_bytes(field, "big", signed=True), size_bytes=8)
-    return _data_end(chunks, b"data", size)
-
-
-def _w64_end(file: IO[bytes], size: int) -> int:
-    # A W64 chunk counts its own 24-byte header and is named by a GUID that starts with the RIFF name.
-    chunks = _chunks(file, 40, lambda field: max(0, _integer(field) - 24), kind_bytes=16, size_bytes=8, padding=8)
-    return _data_end((chunk._replace(kind=chunk.kind[:4]) for chunk in chunks), b"data", size)
-
-
-def _au_end(file: IO[bytes], size: int) -> int:
-    head = _read_at(file, 0, 12)
-    big_endian = head[:4] == b".snd"
-    data = _Chunk(b"data", start=_integer(head[4:8], big_endian), length=_integer(head[8:12], big_endian))
-    return _data_end(iter([data]), b"data", size)
+def _chunked_end(kind: str) -> Callable[[IO[bytes], int], int]:
+    data_kind = b"SSND" if kind == "AIFF" else b"data"
+    return lambda file, size: _data_end(_chunks_of(kind, file), data_kind, size)
 
 
 def _ogg_end(file: IO[bytes], size: int) -> int:
@@ -209,10 +285,7 @@ def _chunks(
 
 
 def _data_end(chunks: Iterator[_Chunk], data_kind: bytes, size: int) -> int:
-    """Where the data chunk, or a chunk before it that leaves the file, ends; 0 if it is whole or its size is open.
-
-    A negative size is CAF's way to leave it open.
-    """
+    """Where the data chunk, or a chunk before it that leaves the file, ends; 0 if it is whole or its size is open."""
     for chunk in chunks:
         is_data = chunk.kind == data_kind
         if chunk.length < 0 or (is_data and _is_placeholder(chunk.length)):
@@ -224,8 +297,8 @@ def _data_end(chunks: Iterator[_Chunk], data_kind: bytes, size: int) -> int:
 
 
 def _is_placeholder(length: int) -> bool:
-    """Whether a size field of 32 bits says "unknown" rather than a length."""
-    return any(length in placeholders for placeholders in _PLACEHOLDERS_32)
+    """Whether a size says "unknown" rather than a length; a negative one is CAF's."""
+    return length < 0 or any(length in placeholders for placeholders in _PLACEHOLDERS)
 
 
 def _integer(field: bytes, big_endian: bool = False) -> int:

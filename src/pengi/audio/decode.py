@@ -1,8 +1,9 @@
 """Any recording to mono float32 at a rate: paths, bytes, file objects and arrays; formats are told by content.
 
-libsndfile decodes what it can (WAV in all its encodings, FLAC, Ogg Vorbis and Opus, MP3, AIFF, ...), FFmpeg the rest
-(AAC, MP4, WebM, ...). Channels are averaged; soxr resamples. ``stream`` holds one block at a time, so that a three-hour
-file costs no more memory than a short one; ``load`` is ``stream`` put together.
+libsndfile decodes what it does exactly (WAV in all its encodings, FLAC, AIFF, W64, CAF, ...), FFmpeg the rest (MP3,
+Ogg, AAC, MP4, WebM, ...). Channels are averaged, or the loudest is taken where they cancel each other out, and the mix
+is resampled. ``stream`` holds one block at a time, so that a three-hour file costs no more memory than a short one;
+``load`` is ``stream`` put together. What a user should know of a reading, such as what was missing, are its notes.
 """
 
 from __future__ import annotations
@@ -12,19 +13,29 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
-from pengi.audio import containers
+from pengi.audio import bitstreams, containers
+from pengi.audio.ffmpeg import open_with_ffmpeg
 from pengi.audio.formats import address_error
-from pengi.audio.readers import ArrayReader, AvReader, Reader, SoundFileReader, UnreadableError
+from pengi.audio.mixing import CELL_S, MixDown
+from pengi.audio.readers import (
+    ArrayReader,
+    Reader,
+    SoundFileReader,
+    UnreadableError,
+    check_track,
+    resampled,
+    without_first,
+)
+from pengi.audio.views import view
 from pengi.audio.watched import WatchedFile
 from pengi.errors import AudioError, InputError, PengiError, reason
 
@@ -44,6 +55,22 @@ BLOCK_S = 10.0
 """Seconds that are decoded at a time."""
 MAX_BLOCK_VALUES = 2**24
 """Most samples, all channels counted, that are decoded at a time, whatever ``block_s`` and the rate: 64 MB."""
+_ONLY_FFMPEG = ("MP3", "AAC", "Ogg", "WebM or Matroska", "MP4")
+"""Containers that libsndfile does not know, or of which it reads too little."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What to read of a recording."""
+
+    track: int | None = None
+    """Which of several sound tracks, counted from 1; None is the default one."""
+    partial: bool = False
+    """Read a damaged recording up to the damage, instead of refusing it."""
+
+
+WHOLE = ReadOptions()
+"""The default track, all of it."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +83,31 @@ class AudioInfo:
     channels: int
     format: str
     """Container and codec, e.g. ``wav pcm_16`` or ``mov aac``; ``array float32`` for samples in memory."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the reading, as far as it went."""
 
 
-def probe(source: AudioSource) -> AudioInfo:
+def probe(source: AudioSource, *, read: ReadOptions = WHOLE) -> AudioInfo:
     """Length, rate, channels and format of a recording.
 
-    Only headers are read, unless the format does not state its length: then the whole is decoded, in bounded memory.
+    Only headers are read, unless the format does not state its length or a part of a damaged recording is wanted: then
+    the whole is decoded, in bounded memory.
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off, is empty or is beyond the limits.
         InputError: if ``source`` is of no type that could hold audio.
     """
     name = describe_source(source)
-    with _open(source, name) as reader:
-        duration_s = reader.stated_duration_s
+    with _open(source, name, read) as opened:
+        reader, notes = opened.reader, list[str]()
+        duration_s = None if read.partial else reader.stated_duration_s
         if duration_s is None:
-            blocks = reader.blocks(0, _block_samples(reader, BLOCK_S))
-            duration_s = sum(len(block) for block in blocks) / reader.sample_rate
+            blocks = opened.channel_blocks(0, BLOCK_S, notes)
+            duration_s = sum(block_CS.shape[1] for block_CS in blocks) / reader.sample_rate
         if not duration_s:
             raise _no_samples(name)
-        return AudioInfo(duration_s, reader.sample_rate, reader.channels, reader.format)
+        notes += reader.notes
+        return AudioInfo(duration_s, reader.sample_rate, reader.channels, reader.format, tuple(notes))
 
 
 def stated_duration(source: AudioSource) -> float | None:
@@ -85,17 +117,31 @@ def stated_duration(source: AudioSource) -> float | None:
         AudioError: if the recording cannot be opened, is not audio, is cut off or is beyond the limits.
         InputError: if ``source`` is of no type that could hold audio.
     """
-    with _open(source, describe_source(source)) as reader:
-        return reader.stated_duration_s
+    with _open(source, describe_source(source), WHOLE) as opened:
+        return opened.reader.stated_duration_s
 
 
 def load(
-    source: AudioSource, sample_rate: int, *, offset_s: float = 0.0, duration_s: float | None = None
+    source: AudioSource,
+    sample_rate: int,
+    *,
+    offset_s: float = 0.0,
+    duration_s: float | None = None,
+    read: ReadOptions = WHOLE,
+    notes: list[str] | None = None,
 ) -> NDArray[np.float32]:
     """Decode a recording, or ``duration_s`` seconds of it from ``offset_s`` on, to mono at ``sample_rate`` Hz.
 
     The cut is made on the recording's own samples and comes before resampling. What reaches beyond the end is left
     away, so that the result may be shorter than ``duration_s``; it is never empty.
+
+    Args:
+        source: the recording.
+        sample_rate: in Hz.
+        offset_s: where to begin, in seconds.
+        duration_s: how much at most; None is to the end.
+        read: which track, and whether to read a damaged recording up to the damage.
+        notes: gets the sentences about the reading added.
 
     Returns:
         ``float32[S]``, at full scale in [-1, 1]; float recordings may exceed it.
@@ -107,14 +153,15 @@ def load(
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, BLOCK_S)
-    with _open(source, name) as reader:
-        remaining_s = math.inf if reader.stated_duration_s is None else reader.stated_duration_s - offset_s
+    with _open(source, name, read) as opened:
+        stated_s = opened.reader.stated_duration_s
+        remaining_s = math.inf if stated_s is None or read.partial else stated_s - offset_s
         wanted_s = min(remaining_s, math.inf if duration_s is None else duration_s)
         if MAX_DURATION_S < wanted_s < math.inf:
             raise _too_long(name)
         blocks: list[NDArray[np.float32]] = []
         loaded = 0
-        for block in _resampled_blocks(reader, name, sample_rate, offset_s, duration_s, BLOCK_S):
+        for block in opened.mono_blocks(sample_rate, offset_s, duration_s, BLOCK_S, notes):
             blocks.append(block)
             loaded += len(block)
             if loaded - 1 > MAX_DURATION_S * sample_rate:  # resampling may round up to one sample more
@@ -130,25 +177,52 @@ def stream(
     offset_s: float = 0.0,
     duration_s: float | None = None,
     longest_s: float = math.inf,
+    read: ReadOptions = WHOLE,
+    notes: list[str] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield what ``load`` would return in blocks ``float32[S]`` of about ``block_s`` seconds, none of them empty.
 
     Memory is bounded by the block, not by the recording, and the blocks put together equal the recording resampled at
     once. Errors are those of ``load``, but its limit on length is replaced by ``longest_s``: a recording, or the part
     asked for, that states to be longer is refused before anything is decoded, and one that turns out to be longer as
-    soon as it does. Errors are raised while iterating.
+    soon as it does. Errors are raised while iterating, and ``notes`` are complete at the end of it.
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, block_s)
-    with _open(source, name) as reader:
-        if min(_stated_s(reader, offset_s), math.inf if duration_s is None else duration_s) > longest_s:
+    with _open(source, name, read) as opened:
+        if min(_stated_s(opened.reader, offset_s), math.inf if duration_s is None else duration_s) > longest_s:
             raise _longer_than(name, longest_s)
         streamed = 0
-        for block in _resampled_blocks(reader, name, sample_rate, offset_s, duration_s, block_s):
+        for block in opened.mono_blocks(sample_rate, offset_s, duration_s, block_s, notes):
             streamed += len(block)
             if streamed - 1 > longest_s * sample_rate:  # resampling may round up to one sample more
                 raise _longer_than(name, longest_s)
             yield block
+
+
+def load_channels(
+    source: AudioSource, sample_rate: int, *, read: ReadOptions = WHOLE, notes: list[str] | None = None
+) -> NDArray[np.float32]:
+    """The channels of a recording side by side, each resampled on its own: ``float32[C, S]``.
+
+    Raises:
+        AudioError, InputError: as :func:`load`; also if the number of channels changes on the way.
+    """
+    name = describe_source(source)
+    _check_request(sample_rate, 0.0, None, BLOCK_S)
+    with _open(source, name, read) as opened:
+        rate, kept = opened.reader.sample_rate, list[NDArray[np.float32]]()
+        found = [] if notes is None else notes
+        loaded = 0
+        for block_CS in _checked(opened.channel_blocks(0, BLOCK_S, found), opened.reader, name, 0):
+            if kept and len(block_CS) != len(kept[0]):
+                raise AudioError(f"'{name}' changes its number of channels on the way; convert it to WAV or FLAC first")
+            kept.append(block_CS)
+            loaded += block_CS.shape[1]
+            if loaded > MAX_DURATION_S * rate:
+                raise _too_long(name)
+        found += opened.reader.notes
+        return np.concatenate(list(kept if rate == sample_rate else resampled(iter(kept), rate, sample_rate)), axis=1)
 
 
 def describe_source(source: AudioSource) -> str:
@@ -163,16 +237,86 @@ def describe_source(source: AudioSource) -> str:
     return name if isinstance(name, str) and name else "audio stream"
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A recording that is being read."""
+
+    reader: Reader
+    name: str
+    partial: bool
+    missing_bytes: int
+    """Known to be cut off by so many."""
+
+    def channel_blocks(self, start: int, block_s: float, notes: list[str]) -> Iterator[NDArray[np.float32]]:
+        """Blocks ``float32[C, S]`` from sample ``start`` on; where a part is enough, up to damage."""
+        blocks_CS = self.reader.blocks(start, _block_samples(self.reader, block_s))
+        return self._until_damage(blocks_CS, start, notes) if self.partial else blocks_CS
+
+    def mono_blocks(
+        self, sample_rate: int, offset_s: float, duration_s: float | None, block_s: float, notes: list[str] | None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Blocks ``float32[S]`` at ``sample_rate``."""
+        reader = self.reader
+        found: list[str] = []
+        start = round(offset_s * reader.sample_rate)
+        mix = MixDown(max(1, min(round(CELL_S * reader.sample_rate), MAX_BLOCK_VALUES // reader.channels)))
+        # Whether channels cancel is decided on whole stretches, so that a part equals the slice of the whole.
+        first = start if reader.channels == 1 else start - start % mix.cell
+        blocks = mix.blocks(self.reader.blocks(first, _block_samples(reader, block_s)), first)
+        blocks = _split(without_first(blocks, start - first), _block_samples(reader, block_s))
+        if duration_s is not None:
+            blocks = _first_samples(blocks, max(1, round(duration_s * reader.sample_rate)))
+        blocks = _checked(blocks, reader, self.name, start)
+        if self.partial:
+            blocks = self._until_damage(blocks, start, found)
+        yield from blocks if reader.sample_rate == sample_rate else resampled(blocks, reader.sample_rate, sample_rate)
+        if notes is not None:
+            notes += [*found, *reader.notes, *_cancelled(mix, reader, self.name)]
+
+    def _until_damage(
+        self, blocks: Iterator[NDArray[np.float32]], start: int, notes: list[str]
+    ) -> Iterator[NDArray[np.float32]]:
+        position = start
+        try:
+            for block in blocks:
+                position += block.shape[-1]
+                yield block
+            if not self.missing_bytes:
+                return
+        except AudioError:
+            if position == start:
+                raise
+        notes.append(
+            f"only the first {position / self.reader.sample_rate:.2f} s of '{self.name}' were read; there it is damaged"
+            " or cut off"
+        )
+
+
+def _cancelled(mix: MixDown, reader: Reader, name: str) -> list[str]:
+    """The note on channels that cancel each other out."""
+    if not mix.cancelled:
+        return []
+    samples = sum(end - start for start, end in mix.cancelled)
+    first_s = mix.cancelled[0][0] / reader.sample_rate
+    return [
+        f"the channels of '{name}' cancel each other out in {samples / reader.sample_rate:.2f} s of it, the first at"
+        f" {first_s:.2f} s; there the loudest channel is used instead of their mean"
+    ]
+
+
 @contextmanager
-def _open(source: AudioSource, name: str) -> Iterator[Reader]:
-    """A reader for any source; what was opened here is closed at the end, a caller's own file stays open."""
+def _open(source: AudioSource, name: str, read: ReadOptions) -> Iterator[_Opened]:
+    """A recording from any source; what was opened here is closed at the end, a caller's own file stays open."""
     with ExitStack() as stack:
+        missing = 0
         if isinstance(source, tuple):
+            check_track(name, read.track, 1)
             reader: Reader = _array_reader(source, name)
         else:
             file = stack.enter_context(_opened(source, name))
-            _check_whole(file, name)
-            reader = _file_reader(file, name)
+            content = view(file, bitstreams.id3_bytes(file))  # tags in front hide the format from most decoders
+            missing = _missing_bytes(content, name, read)
+            reader = _file_reader(content, name, read)
         stack.callback(reader.close)
         if not MIN_SAMPLE_RATE <= reader.sample_rate <= MAX_SAMPLE_RATE:
             raise AudioError(
@@ -181,7 +325,7 @@ def _open(source: AudioSource, name: str) -> Iterator[Reader]:
             )
         if not 1 <= reader.channels <= MAX_CHANNELS:
             raise AudioError(f"'{name}' has {reader.channels} channels; at most {MAX_CHANNELS} can be read")
-        yield reader
+        yield _Opened(reader, name, read.partial, missing)
 
 
 @contextmanager
@@ -242,25 +386,31 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
         raise AudioError(f"'{name}' cannot be opened: {reason(error)}") from error
 
 
-def _check_whole(file: IO[bytes], name: str) -> None:
+def _missing_bytes(file: IO[bytes], name: str, read: ReadOptions) -> int:
+    """By how many bytes a file is cut off, which is an error unless a part is enough."""
     if file.seek(0, os.SEEK_END) == 0:
         raise AudioError(f"'{name}' is empty (0 bytes)")
     missing = containers.missing_bytes(file)
-    if missing:
+    if missing and not read.partial:
         raise AudioError(f"'{name}' is cut off: its header promises {missing} bytes more than there are")
+    return missing
 
 
-def _file_reader(file: IO[bytes], name: str) -> Reader:
+def _file_reader(file: IO[bytes], name: str, read: ReadOptions) -> Reader:
     """The first reader that knows the content of ``file``."""
-    # FFmpeg reads a WAV stream without a length to its end, libsndfile takes it for empty.
-    classes = (AvReader,) if containers.is_unfinished_wav(file) else (SoundFileReader, AvReader)
-    for reader_class in classes:
-        file.seek(0)
+    container = containers.container_of(file)
+    sizes = containers.corrected_sizes(file)
+    is_large = file.seek(0, os.SEEK_END) > containers.MAX_32_BIT_SIZE
+    if sizes and is_large and container == "AIFF":
+        raise AudioError(f"'{name}' is larger than an AIFF file can be; convert it to FLAC or W64 first")
+    # Only FFmpeg reads a WAV stream that is longer than its header can say; libsndfile leaves MPEG to libmpg123.
+    only_ffmpeg = container in _ONLY_FFMPEG or (sizes and is_large) or containers.is_mpeg(file)
+    openers: tuple[Callable[[IO[bytes], str, int | None], Reader], ...] = (SoundFileReader, open_with_ffmpeg)
+    for opener in openers[1:] if only_ffmpeg else openers:
         try:
-            return reader_class(file, name)
+            return opener(view(file, patches=sizes), name, read.track)
         except UnreadableError:
             continue
-    container = containers.container_of(file)
     if container is None:
         raise AudioError(f"'{name}' is not audio in any format that can be read")
     raise AudioError(f"'{name}' looks like {container} but cannot be read: it is damaged, cut off or of a rare kind")
@@ -298,21 +448,14 @@ def _check_request(sample_rate: int, offset_s: float, duration_s: float | None, 
         raise InputError(f"the block length must be positive, not {block_s} s")
 
 
-def _resampled_blocks(
-    reader: Reader, name: str, sample_rate: int, offset_s: float, duration_s: float | None, block_s: float
-) -> Iterator[NDArray[np.float32]]:
-    start = round(offset_s * reader.sample_rate)
-    blocks = reader.blocks(start, _block_samples(reader, block_s))
-    if duration_s is not None:
-        blocks = _first_samples(blocks, max(1, round(duration_s * reader.sample_rate)))
-    blocks = _checked(blocks, reader, name, start)
-    if reader.sample_rate == sample_rate:
-        return blocks
-    return _resampled(blocks, reader.sample_rate, sample_rate)
-
-
 def _block_samples(reader: Reader, block_s: float) -> int:
     return max(1, min(round(block_s * reader.sample_rate), MAX_BLOCK_VALUES // reader.channels))
+
+
+def _split(blocks: Iterator[NDArray[np.float32]], block_samples: int) -> Iterator[NDArray[np.float32]]:
+    for block in blocks:
+        for first in range(0, len(block), block_samples):
+            yield block[first : first + block_samples]
 
 
 def _first_samples(blocks: Iterator[NDArray[np.float32]], count: int) -> Iterator[NDArray[np.float32]]:
@@ -329,32 +472,20 @@ def _checked(
     """The blocks themselves, once their samples are known to be finite and at least one is known to exist."""
     position = start
     for block in blocks:
-        finite = np.isfinite(block)
+        finite = np.isfinite(block).reshape(-1, block.shape[-1]).all(axis=0)
         if not finite.all():
-            bad_s = (position + int(finite.argmin())) / reader.sample_rate
+            good = int(finite.argmin())
+            if good:
+                yield block[..., :good]
+            bad_s = (position + good) / reader.sample_rate
             raise AudioError(f"'{name}' has samples that are not finite numbers, the first at {bad_s:.3f} s")
-        position += len(block)
+        position += block.shape[-1]
         yield block
     if position > start:
         return
     if start == 0:
         raise _no_samples(name)
     raise AudioError(f"'{name}' ends before {start / reader.sample_rate:.2f} s, where reading should start")
-
-
-def _resampled(blocks: Iterator[NDArray[np.float32]], rate_in: int, rate_out: int) -> Iterator[NDArray[np.float32]]:
-    resampler = soxr.ResampleStream(rate_in, rate_out, 1, dtype="float32", quality="HQ")
-    taken = 0
-    for block in blocks:
-        taken += len(block)
-        resampled = resampler.resample_chunk(block)
-        if len(resampled):
-            yield resampled
-    # soxr rounds the length: without these zeros a clip of one or two samples could round to nothing.
-    padding = np.zeros(max(0, math.ceil(rate_in / rate_out) - taken), np.float32)
-    resampled = resampler.resample_chunk(padding, last=True)
-    if len(resampled):
-        yield resampled
 
 
 def _stated_s(reader: Reader, offset_s: float) -> float:

@@ -1,36 +1,32 @@
-"""Block-wise access to one recording: mono float32 at the recording's own rate, whatever holds it.
+"""Block-wise access to one recording: its channels as float32 at its own rate, whatever holds it.
 
 Shape suffixes: C channels, S samples (frames of one sample per channel).
 
-``SoundFileReader`` serves what libsndfile decodes, ``AvReader`` what FFmpeg does, ``ArrayReader`` samples in memory.
-A reader is read once, from a sample onwards. Whether samples are finite and rates are sane is checked by ``decode``.
+``SoundFileReader`` serves what libsndfile decodes, ``ArrayReader`` samples in memory; what FFmpeg decodes is in
+:mod:`pengi.audio.ffmpeg`. A reader is read once, from a sample onwards. Whether samples are finite and rates are sane
+is checked by ``decode``.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
-from fractions import Fraction
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from pengi.errors import AudioError
 
-if TYPE_CHECKING:
-    import av
-
 COUNT_SLACK_S = 0.1
 """A compressed file that delivers fewer samples than it states is cut off, unless it is short by less than this."""
 
-SEEK_LEAD_S = 0.5
-"""Seconds decoded and thrown away before a position that was sought: a lossy codec needs its past to settle."""
-
 _UNKNOWN_SAMPLES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a FLAC stream that does not state its length
-# FFmpeg must read the given bytes and nothing else: a playlist or session description could name files and hosts.
-_AV_OPTIONS = {"protocol_whitelist": "none"}
+# Of other encodings what comes before a sample is decoded: some cannot be sought in, and some are then off by samples.
+_SEEKABLE = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
 
 
 class Reader(Protocol):
@@ -39,13 +35,19 @@ class Reader(Protocol):
     sample_rate: int
     """Samples per second and channel, in Hz."""
     channels: int
+    """Of the start of the recording; a stream may change it on the way."""
     format: str
     """Container and codec in lower case, e.g. ``wav pcm_16``."""
     stated_duration_s: float | None
     """Length in seconds as the file states it; None where only decoding tells."""
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the reading that a user should know; complete when ``blocks`` has ended."""
+        ...
+
     def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
-        """Yield ``float32[S]`` blocks, none empty, none much longer than ``block_samples``, from sample ``start`` on.
+        """Yield ``float32[C, S]`` blocks, none empty, about ``block_samples`` long, from sample ``start`` on.
 
         Raises:
             AudioError: if the recording is damaged or ends before its stated length.
@@ -69,20 +71,33 @@ def as_float(samples: NDArray[Any]) -> NDArray[np.float32]:
     return ((samples.astype(np.float64) - middle) / half_range).astype(np.float32)
 
 
-def mix_down(samples_CS: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of all channels: ``float32[C, S]`` to ``float32[S]``."""
-    if len(samples_CS) == 1:
-        return samples_CS.reshape(-1)
-    return np.asarray(np.mean(samples_CS, axis=0, dtype=np.float64), dtype=np.float32)
+def without_first(blocks_CS: Iterator[NDArray[np.float32]], count: int) -> Iterator[NDArray[np.float32]]:
+    """Blocks ``float32[..., S]`` without their first ``count`` samples."""
+    for block_CS in blocks_CS:
+        kept_CS = block_CS[..., count:]
+        count = max(0, count - block_CS.shape[-1])
+        if kept_CS.shape[-1]:
+            yield kept_CS
 
 
-class _Nameless:
-    """A binary file without its name, from which decoders would guess the format before they look at the content."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.read = file.read
-        self.seek = file.seek
-        self.tell = file.tell
+def resampled(blocks: Iterator[NDArray[np.float32]], rate_in: int, rate_out: int) -> Iterator[NDArray[np.float32]]:
+    """Blocks ``float32[S]`` or ``float32[C, S]`` of one recording at another rate; together as if resampled at once."""
+    first = next(blocks, None)
+    if first is None:
+        return
+    channels = len(first) if first.ndim > 1 else 1
+    resampler = soxr.ResampleStream(rate_in, rate_out, channels, dtype="float32", quality="HQ")
+    taken = 0
+    for block in itertools.chain([first], blocks):
+        taken += block.shape[-1]
+        chunk = resampler.resample_chunk(np.ascontiguousarray(block.T)).T
+        if chunk.shape[-1]:
+            yield chunk
+    # soxr rounds the length: without these zeros a clip of one or two samples could round to nothing.
+    padding = np.zeros((max(0, math.ceil(rate_in / rate_out) - taken), *first.shape[:-1]), np.float32)
+    chunk = resampler.resample_chunk(padding, last=True).T
+    if chunk.shape[-1]:
+        yield chunk
 
 
 class ArrayReader:
@@ -94,10 +109,11 @@ class ArrayReader:
         self.channels = len(samples_CS)
         self.format = f"array {samples_CS.dtype}"
         self.stated_duration_s: float | None = samples_CS.shape[1] / sample_rate
+        self.notes: list[str] = []
 
     def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
         for first in range(start, self._samples_CS.shape[1], block_samples):
-            yield mix_down(as_float(self._samples_CS[:, first : first + block_samples]))
+            yield as_float(self._samples_CS[:, first : first + block_samples])
 
     def close(self) -> None:
         pass
@@ -106,8 +122,7 @@ class ArrayReader:
 class _ForwardSoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no type hints
     """A sound file read from front to back.
 
-    After each read of a seekable file, soundfile seeks to where it already is. MP3 frames borrow bits from the frames
-    before them, and libmpg123 loses those in a seek: each read would begin with a gap.
+    After each read of a seekable file, soundfile seeks to where it already is, which some encodings cannot do.
     """
 
     def seekable(self) -> bool:
@@ -115,22 +130,28 @@ class _ForwardSoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile
 
 
 class SoundFileReader:
-    """What libsndfile reads: WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and more."""
+    """What libsndfile reads: WAV, FLAC, AIFF, W64, CAF, AU and more."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        """Open ``file``; ``name`` is what error messages call it.
+    def __init__(self, file: IO[bytes], name: str, track: int | None) -> None:
+        """Open ``file``, which has no name; ``name`` is what error messages call it.
 
         Raises:
-            UnreadableError: if libsndfile does not know the content.
+            UnreadableError: if libsndfile does not know the content, or would leave it to libmpg123.
+            AudioError: if there is no such track.
         """
         self._name = name
         try:
-            self._file = _ForwardSoundFile(_Nameless(file))
+            self._file = _ForwardSoundFile(file)
         except soundfile.SoundFileError as error:
             raise UnreadableError from error
+        if self._file.subtype.startswith("MPEG"):  # it writes warnings to stderr
+            self._file.close()
+            raise UnreadableError
+        check_track(name, track, 1)
         self.sample_rate = int(self._file.samplerate)
         self.channels = int(self._file.channels)
         self.format = f"{self._file.format} {self._file.subtype}".lower()
+        self.notes: list[str] = []
         stated = int(self._file.frames)
         self.stated_duration_s = None if stated == _UNKNOWN_SAMPLES else stated / self.sample_rate
 
@@ -139,151 +160,43 @@ class SoundFileReader:
             return
         position = 0
         try:
-            if self._file.format != "MP3":  # of MP3, see above, what comes before ``start`` is decoded
+            if start and self._file.subtype in _SEEKABLE:
                 position = self._file.seek(start)
+            skipped = start - position
             while len(block_SC := self._file.read(block_samples, dtype="float32", always_2d=True)):
-                skipped = max(0, start - position)
                 position += len(block_SC)
                 if skipped < len(block_SC):
-                    yield mix_down(block_SC[skipped:].T)
+                    yield block_SC[skipped:].T
+                skipped = max(0, skipped - len(block_SC))
         except soundfile.SoundFileError as error:
-            raise _broken(self._name, position / self.sample_rate) from error
-        end_s = position / self.sample_rate
-        # Ogg states no number of samples but the time at the end of each page, and encoders exist that get it wrong.
-        counted_s = None if self._file.format == "OGG" else self.stated_duration_s
-        if counted_s is not None and counted_s - end_s > COUNT_SLACK_S:
-            raise AudioError(f"'{self._name}' is cut off: it should last {counted_s:.2f} s but ends at {end_s:.2f} s")
+            raise broken(self._name, position / self.sample_rate) from error
+        check_count(self._name, self.stated_duration_s, position / self.sample_rate)
 
     def close(self) -> None:
         self._file.close()
 
 
-class AvReader:
-    """What FFmpeg reads: AAC in MP4 or alone, WebM, the sound of videos and more."""
+def check_track(name: str, track: int | None, tracks: int) -> None:
+    """Refuse a sound track that a recording does not have.
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        """Open ``file``; ``name`` is what error messages call it.
-
-        Raises:
-            UnreadableError: if FFmpeg does not know the content.
-            AudioError: if the content has no sound or its first samples cannot be decoded.
-        """
-        import av  # a sixth of a second that the common formats need not pay
-
-        self._name = name
-        self._av = av
-        try:
-            self._container = av.open(_Nameless(file), "r", options=_AV_OPTIONS, metadata_errors="replace")
-        except av.FFmpegError as error:
-            raise UnreadableError from error
-        try:
-            self._open_stream()
-        except BaseException:
-            self._container.close()
-            raise
-
-    def _open_stream(self) -> None:
-        if not self._container.streams.audio:
-            raise AudioError(f"'{self._name}' has no sound: it is {self._container.format.long_name}")
-        best = self._container.streams.best("audio")
-        stream = best if isinstance(best, self._av.AudioStream) else self._container.streams.audio[0]
-        self._stream = stream
-        self._frames = self._decode()
-        # Only a decoded frame tells the true rate and channels (HE-AAC states half its rate).
-        self._first = next(self._frames, None)
-        self.sample_rate = self._first.sample_rate if self._first else stream.sample_rate
-        self.channels = self._first.layout.nb_channels if self._first else stream.channels
-        self.format = f"{self._container.format.name.split(',')[0]} {stream.codec_context.name}"
-        self.stated_duration_s = self._stated_duration_s()
-
-    def _stated_duration_s(self) -> float | None:
-        """The length that MP4 and Matroska state; elsewhere FFmpeg guesses it from the bit rate."""
-        if "mov" in self._container.format.name and self._stream.duration and self._stream.time_base:
-            return float(self._stream.duration * self._stream.time_base)
-        if "matroska" in self._container.format.name and self._container.duration:
-            return float(self._container.duration / self._av.time_base)
-        return None
-
-    def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
-        frames, position = self._frames_near(start)
-        parts: list[NDArray[np.float32]] = []
-        held = 0
-        for frame in frames:
-            mono_S = self._mono(frame)
-            skipped = max(0, start - position)
-            position += len(mono_S)
-            if skipped >= len(mono_S):
-                continue
-            parts.append(mono_S[skipped:])
-            held += len(parts[-1])
-            if held >= block_samples:
-                yield np.concatenate(parts)
-                parts, held = [], 0
-        if parts:
-            yield np.concatenate(parts)
-
-    def _frames_near(self, start: int) -> tuple[Iterator[av.AudioFrame], int]:
-        """Frames that begin at or before sample ``start``, and the position of the first.
-
-        Only the time stamps of MP4 name single samples, and only then is seeking exact; elsewhere everything before
-        ``start`` is decoded.
-        """
-        if self._first is None:
-            return iter(()), 0
-        target = start - round(SEEK_LEAD_S * self.sample_rate)
-        exact = "mov" in self._container.format.name and self._stream.time_base == Fraction(1, self.sample_rate)
-        if target <= 0 or not exact or self._first.pts is None:
-            return itertools.chain([self._first], self._frames), 0
-        try:
-            self._container.seek(self._first.pts + target, stream=self._stream)
-        except self._av.FFmpegError as error:
-            raise _broken(self._name, 0.0) from error
-        frames = self._decode()
-        landed = next(frames, None)
-        if landed is None:
-            return iter(()), 0
-        assert landed.pts is not None  # the index of an MP4 file dates every packet
-        return itertools.chain([landed], frames), landed.pts - self._first.pts
-
-    def _decode(self) -> Iterator[av.AudioFrame]:
-        """Decoded frames, from where the container stands.
-
-        A last packet that does not decode is how a bare stream ends that was cut inside it; one with more behind it is
-        damage.
-        """
-        bad_packet: Exception | None = None
-        decoded_s: float | None = None
-        try:
-            for packet in self._container.demux(self._stream):
-                if bad_packet is not None and packet.size:
-                    raise bad_packet
-                try:
-                    frames = self._stream.decode(packet)
-                except self._av.InvalidDataError as error:
-                    bad_packet = error
-                    continue
-                for frame in frames:
-                    decoded_s = frame.time or decoded_s or 0.0
-                    yield frame
-            if bad_packet is not None and decoded_s is None:
-                raise bad_packet
-        except self._av.FFmpegError as error:
-            raise _broken(self._name, decoded_s or 0.0) from error
-
-    def _mono(self, frame: av.AudioFrame) -> NDArray[np.float32]:
-        if frame.sample_rate != self.sample_rate:
-            raise AudioError(
-                f"'{self._name}' changes its sample rate from {self.sample_rate} to {frame.sample_rate} Hz on the way;"
-                " convert it to one rate first"
-            )
-        samples = frame.to_ndarray()
-        if not frame.format.is_planar:
-            samples = samples.reshape(-1, frame.layout.nb_channels).T
-        return mix_down(as_float(samples))
-
-    def close(self) -> None:
-        self._container.close()
+    Raises:
+        AudioError: it has not so many.
+    """
+    if track is not None and not 1 <= track <= tracks:
+        has = "1 sound track" if tracks == 1 else f"{tracks} sound tracks"
+        raise AudioError(f"'{name}' has {has}, so there is no track {track}")
 
 
-def _broken(name: str, position_s: float) -> AudioError:
+def check_count(name: str, stated_s: float | None, end_s: float) -> None:
+    """Refuse a recording that delivered less than it states.
+
+    Raises:
+        AudioError: it is cut off.
+    """
+    if stated_s is not None and stated_s - end_s > COUNT_SLACK_S:
+        raise AudioError(f"'{name}' is cut off: it should last {stated_s:.2f} s but ends at {end_s:.2f} s")
+
+
+def broken(name: str, position_s: float) -> AudioError:
+    """The error for a recording that cannot be decoded from some point on."""
     return AudioError(f"'{name}' is damaged or cut off: decoding fails after {position_s:.2f} s")

@@ -1,0 +1,460 @@
+"""What FFmpeg reads: MP3, Ogg, AAC, MP4, Matroska and WebM, MPEG-TS, the sound of videos and more.
+
+Frames are placed by their time stamps where the container has them: a pause between packets is silence, and sound that
+starts after the picture starts late. Bare streams have no stamps; what cannot be decoded in them becomes silence of
+about the length that so many bytes have.
+
+Shape suffixes: C channels, S samples.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.audio import bitstreams
+from pengi.audio.readers import (
+    UnreadableError,
+    as_float,
+    broken,
+    check_count,
+    check_track,
+    resampled,
+    without_first,
+)
+from pengi.audio.views import view
+from pengi.errors import AudioError
+
+if TYPE_CHECKING:
+    import av
+
+SEEK_LEAD_S = 0.5
+"""Seconds decoded and thrown away before a position that was sought: a lossy codec needs its past to settle."""
+STAMP_SLACK_S = 0.1
+"""Time stamps that are off by less are rounded, or jitter, and are no gap."""
+MAX_UNSTATED_GAP_S = 600.0
+"""Silence that time stamps may add to a recording that does not state its length; what jumps further is no pause."""
+_MAX_BAD_PACKETS = 8
+"""A recording is refused when so many packets more cannot be decoded than can."""
+_MAX_FRAME_BYTES = 8192  # of AAC, the largest; a longer packet of a bare stream holds what belongs to no frame
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"Xing", b"Info", b"VBRI", b"LAME")  # bytes that are no lost sound
+_CHUNK_BYTES = 4096
+_MP3_PADDING_S = 0.3  # that encoders put around the sound, at the lowest rate
+# FFmpeg must read the given bytes and nothing else: a playlist or session description could name files and hosts.
+_AV_OPTIONS = {"protocol_whitelist": "none"}
+
+
+@dataclass(frozen=True)
+class _Demuxer:
+    """What is to be known of a container; by default its packets follow each other and a bad one is an error."""
+
+    stamped: bool = False
+    """Its packets carry time stamps."""
+    from_zero: bool = False
+    """Its time begins at 0, not at the first packet."""
+    stream_length: bool = False
+    """It states the length of the stream."""
+    container_length: bool = False
+    """It states the length of the whole, counted from 0."""
+    resumes: bool = False
+    """Decoding goes on behind damage."""
+    counted: bool = False
+    """It states the number of samples exactly, so that fewer are a cut."""
+
+
+_BARE = _Demuxer(resumes=True)
+_EXACT = _Demuxer(stream_length=True, counted=True)
+_DEMUXERS = {
+    "mov": _Demuxer(stamped=True, from_zero=True, stream_length=True),
+    "matroska": _Demuxer(stamped=True, from_zero=True, container_length=True),
+    "flv": _Demuxer(stamped=True, from_zero=True),
+    "nut": _Demuxer(stamped=True, from_zero=True),
+    "asf": _Demuxer(stamped=True),
+    "ogg": _Demuxer(stamped=True, stream_length=True, resumes=True),
+    "mpegts": _Demuxer(stamped=True, resumes=True),
+    "mpeg": _Demuxer(stamped=True, resumes=True),
+    "mp3": _BARE,
+    "aac": _BARE,
+    "ac3": _BARE,
+    "eac3": _BARE,
+    "dts": _BARE,
+    "wv": _EXACT,
+    "tta": _EXACT,
+    "ape": _EXACT,
+}
+
+
+class _Clock:
+    """Where the next frame goes: how much silence its time stamp, or what was lost before it, puts before it."""
+
+    def __init__(self, sample_rate: int, end_s: float | None) -> None:
+        self._rate = sample_rate
+        self._end_s = end_s
+        self._shift_s = 0.0  # of stamps that went back or jumped too far
+        self._unstated_s = 0.0
+        self.position = 0.0
+        """In samples."""
+        self.missing: list[tuple[float, float]] = []
+        """Start and length of what is missing in the middle, in seconds."""
+        self.jumps: list[tuple[float, float]] = []
+
+    @property
+    def position_s(self) -> float:
+        """In seconds."""
+        return self.position / self._rate
+
+    def silence_before(self, stamp_s: float | None, lost_s: float) -> int:
+        """Samples of silence before a frame."""
+        gap_s = lost_s if stamp_s is None else stamp_s - self._shift_s - self.position_s
+        if stamp_s is not None and abs(gap_s) <= STAMP_SLACK_S:
+            return 0
+        if gap_s <= 0 or not self._is_credible(gap_s):
+            self._shift_s += gap_s
+            if gap_s > 0:
+                self.jumps.append((self.position_s, gap_s))
+            return 0
+        if self.position:
+            self.missing.append((self.position_s, gap_s))
+        return round(gap_s * self._rate)
+
+    def _is_credible(self, gap_s: float) -> bool:
+        """Whether a gap is one rather than a wrong or new clock."""
+        if self._end_s is not None:
+            return self.position_s + gap_s <= self._end_s + STAMP_SLACK_S
+        self._unstated_s += gap_s
+        return self._unstated_s <= MAX_UNSTATED_GAP_S
+
+
+class AvReader:
+    """One sound track, decoded by FFmpeg."""
+
+    def __init__(self, file: IO[bytes], name: str, track: int | None, begins_s: float = 0.0) -> None:
+        """Open ``file``, which has no name; ``name`` is what error messages call it.
+
+        Args:
+            file: a seekable file.
+            name: of the recording.
+            track: which sound track, counted from 1; None is the default one.
+            begins_s: where in the recording the file begins, if it is a part of one.
+
+        Raises:
+            UnreadableError: if FFmpeg does not know the content.
+            AudioError: if the content has no sound, no such track, or its first samples cannot be decoded.
+        """
+        import av  # a sixth of a second that the common formats need not pay
+
+        self._file = file
+        self._name = name
+        self._av = av
+        self._begins_s = begins_s
+        self._clock: _Clock | None = None
+        self._about_tracks: list[str] = []
+        # Before FFmpeg opens the file, which is then where it left it.
+        self._counted_s = bitstreams.mp3_stated_s(file)
+        file.seek(0)
+        try:
+            self._container = av.open(file, "r", options=_AV_OPTIONS, metadata_errors="replace")
+        except av.FFmpegError as error:
+            raise UnreadableError from error
+        try:
+            self._open_track(track)
+            self._open_decoder()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open_track(self, track: int | None) -> None:
+        tracks = self._container.streams.audio
+        if not tracks:
+            raise AudioError(f"'{self._name}' has no sound: it is {self._container.format.long_name}")
+        check_track(self._name, track, len(tracks))
+        marked = [stream for stream in tracks if stream.disposition & self._av.stream.Disposition.default]
+        best = self._container.streams.best("audio")
+        if track is not None:
+            self._stream = tracks[track - 1]
+        elif len(marked) == 1 or not isinstance(best, self._av.AudioStream):
+            self._stream = (marked or tracks)[0]
+        else:
+            self._stream = best
+        if track is None and len(tracks) > 1:
+            number = 1 + [stream.index for stream in tracks].index(self._stream.index)
+            self._about_tracks.append(f"'{self._name}' has {len(tracks)} sound tracks; track {number} is read")
+
+    def _open_decoder(self) -> None:
+        container = self._container.format.name.split(",")[0]
+        self._demuxer = _DEMUXERS.get(container, _Demuxer())
+        self._codec: Any = self._stream.codec_context
+        self.format = f"{container} {self._codec.name}"
+        packets: Iterator[av.Packet[Any]] = self._container.demux(self._stream)
+        if container == "aac":
+            # FFmpeg's own reader of bare AAC passes over damage without a word.
+            self._codec = self._av.CodecContext.create(self._codec.name, "r")
+            packets = self._parsed()
+        self._lost_s = 0.0  # by packets that could not be decoded since the last frame
+        self._frames = self._decode(packets)
+        # Only a decoded frame tells the true rate and channels (HE-AAC states half its rate).
+        self._first = next(self._frames, None)
+        self.sample_rate = self._first.sample_rate if self._first else self._stream.sample_rate
+        self.channels = self._first.layout.nb_channels if self._first else self._stream.channels
+        self._origin_s = self._time_origin_s()
+        self.stated_duration_s, self._min_duration_s = self._stated()
+        self._clock = _Clock(max(1, self.sample_rate), self.stated_duration_s)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about tracks, and about what is missing so far."""
+        notes = list(self._about_tracks)
+        if self._clock is not None and self._clock.missing:
+            total_s = sum(length_s for _, length_s in self._clock.missing)
+            first_s = self._begins_s + self._clock.missing[0][0]
+            notes.append(
+                f"{total_s:.2f} s of '{self._name}' are missing, the first at {first_s:.2f} s; they are read as silence"
+            )
+        if self._clock is not None and self._clock.jumps:
+            at_s, length_s = self._clock.jumps[0]
+            notes.append(
+                f"the time stamps of '{self._name}' jump by {length_s:.0f} s at {self._begins_s + at_s:.2f} s, which is"
+                " not read as silence"
+            )
+        return notes
+
+    def _time_origin_s(self) -> float:
+        """The time stamp at which the recording begins."""
+        start_s = (self._container.start_time or 0) / self._av.time_base
+        if not self._demuxer.from_zero or start_s > self._length_s():
+            return start_s  # a start later than the sound is long is the clock of a broadcast
+        return 0.0
+
+    def _length_s(self) -> float:
+        """Length of the sound alone as the container states it; 0 if it does not."""
+        if self._demuxer.container_length:
+            return ((self._container.duration or 0) - (self._container.start_time or 0)) / self._av.time_base
+        if self._stream.duration and self._stream.time_base:
+            return float(self._stream.duration * self._stream.time_base)
+        return 0.0
+
+    def _stated(self) -> tuple[float | None, float | None]:
+        """The length that the container states, and how much must be delivered for it not to be cut off."""
+        length_s = self._length_s() or None
+        if self.format.startswith("mp3 "):
+            if self._counted_s is None or length_s is None:
+                return None, None
+            # FFmpeg's length is an estimate where a second file follows the first.
+            is_whole = abs(length_s - self._counted_s) <= _MP3_PADDING_S
+            return (length_s, length_s) if is_whole else (None, self._counted_s - _MP3_PADDING_S)
+        if self._demuxer.container_length:
+            return self._container_length_s(), None
+        if not self._demuxer.stream_length or length_s is None:
+            return None, None
+        start_s = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+        if self.format.startswith("ogg "):
+            # An Ogg stream that does not start at 0 was cut out of a longer one.
+            return (None if start_s else length_s - self._codec.delay / self.sample_rate), None
+        return start_s - self._origin_s + length_s, length_s if self._demuxer.counted else None
+
+    def _container_length_s(self) -> float | None:
+        """The length of the track in a container that states the length of all of them together."""
+        if not self._container.duration:
+            return None
+        if len(self._container.streams) > 1:
+            written = self._stream.metadata.get("DURATION", "").split(":")
+            try:
+                hours, minutes, seconds = map(float, written)
+            except ValueError:
+                return None
+            return 3600 * hours + 60 * minutes + seconds - self._origin_s
+        return self._container.duration / self._av.time_base - self._origin_s
+
+    def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
+        if self._first is None or self._clock is None:
+            return
+        frames = self._frames_near(start)
+        pieces = at_rate(self._placed(frames, self._clock), self.sample_rate)
+        yield from gathered(without_first(pieces, start - round(self._clock.position)), block_samples)
+        check_count(self._name, self._min_duration_s, self._clock.position_s)
+
+    def _frames_near(self, start: int) -> Iterator[av.AudioFrame]:
+        """Frames that begin at or before sample ``start``; the clock stands at the first.
+
+        Only the time stamps of MP4 name single samples, and only then is seeking exact; elsewhere everything before
+        ``start`` is decoded.
+        """
+        assert self._first is not None
+        assert self._clock is not None
+        base = self._stream.time_base
+        target = start - round(SEEK_LEAD_S * self.sample_rate)
+        exact = self.format.startswith("mov ") and base == Fraction(1, self.sample_rate)
+        if target <= 0 or not exact or self._first.pts is None:
+            return itertools.chain([self._first], self._frames)
+        origin = round(self._origin_s * self.sample_rate)
+        if origin + target <= self._first.pts:
+            return itertools.chain([self._first], self._frames)
+        try:
+            self._container.seek(origin + target, stream=self._stream)
+        except self._av.FFmpegError as error:
+            raise broken(self._name, 0.0) from error
+        frames = self._decode(self._container.demux(self._stream))
+        landed = next(frames, None)
+        if landed is None:
+            return iter(())
+        assert landed.pts is not None  # the index of an MP4 file dates every packet
+        self._clock.position = landed.pts - origin
+        return itertools.chain([landed], frames)
+
+    def _placed(self, frames: Iterator[av.AudioFrame], clock: _Clock) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Rate and samples of the frames, with silence where there is none."""
+        for frame in frames:
+            samples_CS = self._samples(frame)
+            stamp_s = None
+            if self._demuxer.stamped and frame.pts is not None and frame.time_base:
+                stamp_s = float(frame.pts * frame.time_base) - self._origin_s
+            silence = clock.silence_before(stamp_s, self._lost_s)
+            self._lost_s = 0.0
+            clock.position += silence
+            while silence > 0:
+                yield self.sample_rate, np.zeros((len(samples_CS), min(silence, self.sample_rate)), np.float32)
+                silence -= self.sample_rate
+            clock.position += samples_CS.shape[1] * self.sample_rate / frame.sample_rate
+            yield frame.sample_rate, samples_CS
+
+    def _parsed(self) -> Iterator[av.Packet[Any]]:
+        """The frames of a bare stream, and in packets of their own what lies between them."""
+        self._file.seek(0)
+        while chunk := self._file.read(_CHUNK_BYTES):
+            yield from self._codec.parse(chunk)
+        yield from self._codec.parse(b"")
+        yield self._av.Packet(0)  # empty: the end
+
+    def _decode(self, packets: Iterator[av.Packet[Any]]) -> Iterator[av.AudioFrame]:
+        """Decoded frames, from where the container stands.
+
+        A last packet that does not decode is how a bare stream ends that was cut inside it; one with more behind it is
+        damage, which some formats resume behind.
+        """
+        bad_packet: Exception | None = None
+        good = bad = decoded_bytes = lost_bytes = 0
+        decoded_s = 0.0
+        try:
+            for packet in packets:
+                if bad_packet is not None and packet.size and not self._demuxer.resumes:
+                    raise bad_packet
+                try:
+                    frames = self._codec.decode(packet)
+                except self._av.FFmpegError as error:
+                    bad_packet = error
+                    bad += 1
+                    lost_bytes += 0 if _holds_tag(packet) else packet.size
+                    if bad > good + _MAX_BAD_PACKETS:
+                        raise
+                    continue
+                for frame in frames:
+                    if lost_bytes and decoded_bytes:
+                        self._lost_s = lost_bytes * decoded_s / decoded_bytes
+                    lost_bytes = 0
+                    decoded_s += frame.samples / max(1, frame.sample_rate)
+                    yield frame
+                good += bool(frames)
+                decoded_bytes += min(packet.size, _MAX_FRAME_BYTES)
+                if packet.size > _MAX_FRAME_BYTES and not _holds_tag(packet):
+                    lost_bytes += packet.size - _MAX_FRAME_BYTES
+            if bad_packet is not None and not good:
+                raise bad_packet
+        except self._av.FFmpegError as error:
+            at_s = self._begins_s + (self._clock.position_s if self._clock else decoded_s)
+            raise broken(self._name, at_s) from error
+
+    def _samples(self, frame: av.AudioFrame) -> NDArray[np.float32]:
+        samples = frame.to_ndarray()
+        if not frame.format.is_planar:
+            samples = samples.reshape(-1, frame.layout.nb_channels).T
+        return as_float(samples)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+class ChainReader:
+    """The links of an Ogg file one after the other, at the sample rate of the first."""
+
+    def __init__(self, file: IO[bytes], links: list[int], name: str, track: int | None) -> None:
+        """Open the first link; errors are those of :class:`AvReader`."""
+        self._file = file
+        self._bounds: list[tuple[int, int | None]] = list(zip(links, [*links[1:], None], strict=True))
+        self._name = name
+        self._track = track
+        self._readers = [AvReader(view(file, *self._bounds[0]), name, track)]
+        self.sample_rate = self._readers[0].sample_rate
+        self.channels = self._readers[0].channels
+        self.format = self._readers[0].format
+        self.stated_duration_s: float | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """Those of all links so far."""
+        return list(dict.fromkeys(note for reader in self._readers for note in reader.notes))
+
+    def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
+        blocks_CS = at_rate(self._pieces(block_samples), self.sample_rate)
+        return gathered(without_first(blocks_CS, start), block_samples)
+
+    def _pieces(self, block_samples: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        position_s = 0.0
+        for number, bounds in enumerate(self._bounds):
+            if number:
+                self._readers[-1].close()
+                try:
+                    reader = AvReader(view(self._file, *bounds), self._name, self._track, position_s)
+                except UnreadableError as error:
+                    raise broken(self._name, position_s) from error
+                self._readers.append(reader)
+            reader = self._readers[-1]
+            for block_CS in reader.blocks(0, block_samples):
+                yield reader.sample_rate, block_CS
+                position_s += block_CS.shape[1] / reader.sample_rate
+
+    def close(self) -> None:
+        self._readers[-1].close()
+
+
+def open_with_ffmpeg(file: IO[bytes], name: str, track: int | None) -> AvReader | ChainReader:
+    """A reader for what FFmpeg knows; errors are those of :class:`AvReader`."""
+    file.seek(0)
+    links = bitstreams.ogg_links(file) if file.read(4) == b"OggS" else []
+    file.seek(0)
+    return ChainReader(file, links, name, track) if len(links) > 1 else AvReader(file, name, track)
+
+
+def at_rate(pieces: Iterator[tuple[int, NDArray[np.float32]]], rate: int) -> Iterator[NDArray[np.float32]]:
+    """Samples ``float32[C, S]`` of changing rates, at one."""
+    for (own_rate, _), run in itertools.groupby(pieces, key=lambda piece: (piece[0], len(piece[1]))):
+        blocks_CS = (samples_CS for _, samples_CS in run)
+        yield from blocks_CS if own_rate == rate else resampled(blocks_CS, own_rate, rate)
+
+
+def gathered(pieces_CS: Iterator[NDArray[np.float32]], block_samples: int) -> Iterator[NDArray[np.float32]]:
+    """Pieces ``float32[C, S]`` put together to blocks of at least ``block_samples``, but for the last of a C."""
+    held: list[NDArray[np.float32]] = []
+    samples = 0
+    for piece_CS in pieces_CS:
+        if held and len(held[0]) != len(piece_CS):
+            yield np.concatenate(held, axis=1)
+            held, samples = [], 0
+        held.append(piece_CS)
+        samples += piece_CS.shape[1]
+        if samples >= block_samples:
+            yield np.concatenate(held, axis=1)
+            held, samples = [], 0
+    if held:
+        yield np.concatenate(held, axis=1)
+
+
+def _holds_tag(packet: av.Packet[Any]) -> bool:
+    """Whether a packet that is no frame is one of the tags that lie between frames."""
+    content = bytes(packet)
+    return any(tag in content for tag in _TAGS)
