@@ -178,7 +178,7 @@ def test_cells_as_people_write_them() -> None:
 
 
 def test_columns_are_known_by_their_usual_names() -> None:
-    meaning = Columns.of(["File Name", "Caption-2", "caption_1", "Genres", "Unknown"]).meaning
+    meaning = Columns.of(("File Name", "Caption-2", "caption_1", "Genres", "Unknown")).meaning
     assert meaning["audio"] == ("File Name",)
     assert meaning["captions"] == ("caption_1", "Caption-2")
     assert meaning["tags"] == ("Genres",)

@@ -34,7 +34,7 @@ def sound(frequency: int = 440, format: str = "WAV") -> bytes:
     return written.getvalue()
 
 
-def heard(path: str | None = "a.wav", content: bytes | None = None) -> dict[str, Any]:
+def embedded(path: str | None = "a.wav", content: bytes | None = None) -> dict[str, Any]:
     return {"bytes": sound() if content is None else content, "path": path}
 
 
@@ -43,9 +43,9 @@ def write(path: Path, records: Records, classes: dict[str, Any] | None = None) -
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(records)
     if "audio" in records[0] and isinstance(records[0]["audio"], dict) and "bytes" in records[0]["audio"]:
-        place = table.schema.get_field_index("audio")
+        index = table.schema.get_field_index("audio")
         column = pa.array([record["audio"] for record in records], AUDIO_TYPE)
-        table = table.set_column(place, pa.field("audio", AUDIO_TYPE), column)
+        table = table.set_column(index, pa.field("audio", AUDIO_TYPE), column)
     features = {"audio": {"sampling_rate": 16_000, "_type": "Audio"}, **(classes or {})}
     info = {"info": {"features": features}}
     pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(info)}), path, row_group_size=2)
@@ -60,11 +60,11 @@ def imported(tmp_path: Path, name: str = "table") -> Records:
 
 ESC50: Records = [
     {"filename": "1-100032-A-0.wav", "fold": 1, "target": 0, "category": "dog", "esc10": True, "src_file": 100032,
-     "take": "A", "audio": heard("1-100032-A-0.wav", sound(440))},
+     "take": "A", "audio": embedded("1-100032-A-0.wav", sound(440))},
     {"filename": "5-9032-A-0.wav", "fold": 5, "target": 12, "category": "crackling_fire", "esc10": False,
-     "src_file": 9032, "take": "A", "audio": heard("5-9032-A-0.wav", sound(880))},
+     "src_file": 9032, "take": "A", "audio": embedded("5-9032-A-0.wav", sound(880))},
     {"filename": "5-9032-B-0.wav", "fold": 5, "target": 12, "category": "crackling_fire", "esc10": False,
-     "src_file": 9032, "take": "B", "audio": heard("5-9032-B-0.wav", sound(990, "FLAC"))},
+     "src_file": 9032, "take": "B", "audio": embedded("5-9032-B-0.wav", sound(990, "FLAC"))},
 ]  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_numbers_of_classes_get_their_names_and_files_their_splits(tmp_path: Pat
         "tags": {"feature": {"names": ["indoor", "outdoor"], "_type": "ClassLabel"}, "_type": "Sequence"},
     }
     for split, label, tags in (("train", 1, [1, 0]), ("validation", 0, [0]), ("test", -1, [1])):
-        record = {"audio": heard(f"{split}.wav"), "label": label, "tags": tags, "caption": "A bell\nrings."}
+        record = {"audio": embedded(f"{split}.wav"), "label": label, "tags": tags, "caption": "A bell\nrings."}
         write(tmp_path / f"copy/data/{split}-00000-of-00001-ab12.parquet", [record], classes)
     rows = {row["split"]: row for row in imported(tmp_path)}
     assert rows.keys() == {"train", "val", "test"}
@@ -102,7 +102,7 @@ def test_numbers_of_classes_get_their_names_and_files_their_splits(tmp_path: Pat
 
 
 def test_rows_of_a_copy_train_captions_and_metadata(tmp_path: Path) -> None:
-    record = {"audio": heard(), "text": "A dog barks.", "title": "Dog", "keywords": "dog;bark"}
+    record = {"audio": embedded(), "text": "A dog barks.", "title": "Dog", "keywords": "dog;bark"}
     write(tmp_path / "copy/default/partial-train/0000.parquet", [record])
     imported(tmp_path)
     clips = read_manifest(tmp_path / "m.jsonl")
@@ -117,7 +117,7 @@ def test_captions_of_one_recording_are_put_together_as_in_audiocaps(tmp_path: Pa
     captions = ["Constant rattling.", "A rocket flies by."]
     records = [
         {"audiocap_id": 103549 + number, "youtube_id": "7fmOlUlwoNg", "start_time": 20, "caption": caption,
-         "audio": heard("7fmOlUlwoNg.wav")}
+         "audio": embedded("7fmOlUlwoNg.wav")}
         for number, caption in enumerate(captions)
     ]  # fmt: skip
     write(tmp_path / "copy/data/validation-00000-of-00001.parquet", records)
@@ -139,22 +139,22 @@ def test_the_label_of_a_copy_is_the_attribute_of_its_dataset(
     tmp_path: Path, name: str, column: str, classes: list[str], attributes: dict[str, str]
 ) -> None:
     features = {column: {"names": classes, "_type": "ClassLabel"}}
-    write(tmp_path / "copy/train.parquet", [{"audio": heard("0a7c2a8d_nohash_0.wav"), column: 1}], features)
+    write(tmp_path / "copy/train.parquet", [{"audio": embedded("0a7c2a8d_nohash_0.wav"), column: 1}], features)
     (row,) = imported(tmp_path, name)
     assert (row["attributes"], row["events"], row["split"]) == (attributes, [], "train")
 
 
 def test_names_of_recordings_say_what_a_copy_of_a_folder_dataset_does_not(tmp_path: Path) -> None:
-    write(tmp_path / "copy/train.parquet", [{"audio": heard("1001_DFA_ANG_XX.wav")}])
+    write(tmp_path / "copy/train.parquet", [{"audio": embedded("1001_DFA_ANG_XX.wav")}])
     (row,) = imported(tmp_path, "crema-d")
     assert (row["id"], row["attributes"]) == ("crema-d:1001_DFA_ANG_XX", {"emotion": "angry"})
 
 
 def test_rows_without_a_recording_are_counted_and_files_beside_are_found(tmp_path: Path) -> None:
     records: Records = [
-        {"audio": heard("a.wav"), "title": "A"},
+        {"audio": embedded("a.wav"), "title": "A"},
         {"audio": None, "title": "B"},
-        {"audio": heard("c.wav", b""), "title": "C"},
+        {"audio": embedded("c.wav", b""), "title": "C"},
         {"audio": {"bytes": None, "path": "/elsewhere/d.wav"}, "title": "D"},
     ]
     write(tmp_path / "copy/train.parquet", records)
@@ -205,13 +205,16 @@ def test_a_failure_to_write_leaves_no_half_written_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [
-        ({"length": 3}, "train.parquet' has no column that says what is heard .* it has length"),
-        ({"label": 3}, "train.parquet' has no column that says what is heard .* it has nothing else"),
+        ({"length": 3}, "train.parquet' has no column that describes its recordings .* it has length"),
+        (
+            {"label": 3},
+            "no column that describes its recordings .* it has label, and the numbers in label have no names",
+        ),
         ({"title": "A", "split": "later"}, "train.parquet, row 1: split 'later' is unknown"),
     ],
 )
 def test_a_mistake_in_a_copy_gets_one_clear_sentence(tmp_path: Path, record: dict[str, Any], sentence: str) -> None:
-    write(tmp_path / "copy/train.parquet", [{"audio": heard(), **record}])
+    write(tmp_path / "copy/train.parquet", [{"audio": embedded(), **record}])
     with pytest.raises(ManifestError, match=sentence):
         imported(tmp_path)
 

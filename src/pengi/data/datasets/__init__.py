@@ -138,7 +138,7 @@ def import_dataset(name: str, root: Path, out: Path) -> Imported:
             raise adapter.missing(source.parts[0].name, root)
         here, missing, examples = _with_audio(adapter, source, tree)
         clips = Counter(row.part for row, _ in here)
-        # Tables that only the folder itself tells of are parts, too.
+        # Tables that were found in the folder, but are not known in advance, are parts, too.
         known = {part.name for part in source.parts}
         others = (Part("train", (name,)) for name in {**clips, **missing} if name not in known)
         parts = tuple(_part(part, tree, clips, missing) for part in (*source.parts, *others))

@@ -1,7 +1,7 @@
 """Collections with titles, tags and descriptions: FMA, WavText5K, MACS, SoundDescs, WavCaps, FreeSound, FindSounds.
 
 Their texts train "generate metadata" (the paper's auxiliary task) and captions. What a recording holds besides its text
-is not known, so most have no domain: nothing is asked about them that their texts do not answer.
+is not known. So most have no domain, and no questions are made that their texts do not answer.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Fma(Dataset):
 
 
 def _two_header_lines(file: Path, tree: Tree, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
-    """Place and fields of each record of a table whose columns are named by two lines, as ``track.title``."""
+    """File and line, and fields, of each record of a table whose columns are named by two lines, as ``track.title``."""
     label = os.path.relpath(file, tree.root)
     csv.field_size_limit(_LONGEST_CELL)
     try:
@@ -159,12 +159,12 @@ class WavText5K(TableDataset):
 
 
 class Macs(Dataset):
-    """MACS: ``MACS.yaml`` with two to five sentences and tags for 3,930 street and park recordings of 10 s.
+    """MACS: ``MACS.yaml`` with two to five sentences and tags for 3,930 recordings of 10 s of airports, squares, parks.
 
     Layout: Zenodo 5114771; the recordings are those of TAU Urban Acoustic Scenes 2019, development (Zenodo 2589280),
     and are looked for in all folders. ``MACS_competence.csv`` (annotator and a number from 0 to 1, tabs) orders the
-    sentences, the most competent annotator's first, and weights the votes for tags: a tag is taken where those who set
-    it have more than half of all competence. Without that file all annotators count the same.
+    sentences, the most competent annotator's first, and weights the votes for tags: a tag is used if those who set it
+    have more than half of all competence. Without that file all annotators count the same.
     """
 
     name, title = "macs", "MACS"
@@ -231,7 +231,7 @@ class Macs(Dataset):
             names=(stem,),
             split="train",
             events=tags,
-            group="-".join(stem.split("-")[:3]),  # scene, city and place
+            group="-".join(stem.split("-")[:3]),  # scene, city and location
             captions=tuple(filter(None, (plain(text_of(each["sentence"])) for _, each in weighted))),
             tags=tags,
         )
@@ -273,7 +273,7 @@ class SoundDescs(Dataset):
         parts = {id: part for part in self._lists for id in self._listed(tree, part)}
         everything = Part("train", self._texts)
         for where, record in _records(file, tree):
-            columns = Columns.of(record)
+            columns = Columns.of(tuple(record))
             id = _stem(next(iter(columns.cells("audio", record)), "")).lower()
             if not id or (parts and id not in parts):
                 tree.unused[everything.name] += 1
@@ -349,7 +349,7 @@ class WavCaps(TableDataset):
         """See :class:`TableDataset`."""
         stem = _stem(str(record["id"]))
         source = table.folder
-        # FreeSound and SoundBible number their recordings alike, so only the folder tells them apart.
+        # FreeSound and SoundBible number their recordings alike, so the folder has to say which it is.
         plainly = (stem,) if source in ("AudioSet_SL", "BBC_Sound_Effects") else ()
         duration = record.get("duration")
         return Row(
@@ -399,7 +399,7 @@ class RecordingsTable(Dataset):
         label = file.relative_to(tree.root).as_posix()
         folder = label.rpartition("/")[0]
         for where, record in _records(file, tree):
-            columns = Columns.of(record)
+            columns = Columns.of(tuple(record))
             if not columns.meaning["audio"]:
                 return  # another kind of table
             if not columns.say_something:
@@ -462,7 +462,7 @@ def _table_files(root: Path) -> list[Path]:
 
 
 def _records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
-    """Place and fields of each record of a table of any kind."""
+    """File and line, and fields, of each record of a table of any kind."""
     if file.suffix in (".json", ".jsonl"):
         yield from _json_records(file, tree)
         return
@@ -473,7 +473,7 @@ def _records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
 
 
 def _json_records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
-    """Place and fields of each record: of a list, an object of records, or lines; a text is the field ``value``."""
+    """File and number, and fields, of each record of a list, an object or lines; a text is the field ``value``."""
     try:
         text = file.read_text(encoding="utf-8-sig")
         lines = [json.loads(line) for line in text.split("\n") if line.strip()] if file.suffix == ".jsonl" else None

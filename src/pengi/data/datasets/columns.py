@@ -6,8 +6,9 @@ import ast
 import html
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pengi.audio.formats import AUDIO_SUFFIXES
@@ -23,7 +24,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "tags": ("tags", "tag", "keywords", "categories", "genres"),
     "description": ("description", "desc", "details"),
     "captions": ("captions", "caption", "text", "texts", "sentence", "sentences", "raw_text"),
-    "events": ("labels", "label", "events", "event", "category", "class", "class_name", "human_labels"),
+    "events": ("human_labels", "labels", "label", "events", "event", "category", "class", "class_name"),
     "question": ("question", "questions"),
     "answer": ("answer", "answers"),
     "license": ("license", "licence", "license_name", "license_url"),
@@ -38,7 +39,7 @@ _SPLITS = {
     "test": ("test", "testing", "te", "eval", "evaluation"),
     "heldout": ("heldout",),
 }
-_NOTHING = frozenset({"nan", "none", "null", "n/a", "na", "<na>"})
+_NOTHING = frozenset({"nan", "none", "null", "n/a", "<na>"})
 _MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>")
 _CREATIVE_COMMONS = re.compile(r"https?://(?:www\.)?creativecommons\.org/(licenses|publicdomain)/([a-z+-]+)/([\d.]+)")
 
@@ -54,18 +55,19 @@ class Columns:
     meaning: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> Columns:
+    @lru_cache(maxsize=256)
+    def of(cls, names: tuple[str, ...]) -> Columns:
         """The columns among ``names`` whose meaning is known; case, blanks and hyphens do not matter."""
         plain = {re.sub(r"[\W_]+", "_", name.strip().lower()): name for name in names}
         known = {**_NAMES, **{name: (name,) for name in ATTRIBUTES}}
         meaning = {what: tuple(plain[name] for name in usual if name in plain) for what, usual in known.items()}
         numbered = sorted(name for name in plain if re.fullmatch(r"caption_?\d+", name))
-        meaning["captions"] += tuple(plain[name] for name in numbered)
+        meaning["captions"] = meaning["captions"][:1] + tuple(plain[name] for name in numbered)
         return cls(meaning)
 
     @property
     def say_something(self) -> bool:
-        """Whether any of them says what is heard."""
+        """Whether any of them describes recordings."""
         return any(self.meaning[what] for what in _SAYING)
 
     def cells(self, what: str, record: Record) -> list[str]:

@@ -87,10 +87,10 @@ class ParquetCopy:
                 if row is None:
                     tree.unused[part.name] += 1
                     continue
-                place = f"{self._label(file)}#{number}"
+                source = f"{self._label(file)}#{number}"
                 beside = (path,) if path else ()
                 names = (PurePosixPath(path).stem,) if path else ()
-                yield replace(row, audio=(place, *beside), names=names, where=where, part=part.name, home=None)
+                yield replace(row, audio=(source, *beside), names=names, where=where, part=part.name, home=None)
 
     def recording(self, row: Row, tree: Tree) -> Path | str | None:
         """See :class:`pengi.data.datasets.base.Dataset`; a recording that is not in its Parquet file may lie beside it.
@@ -122,14 +122,11 @@ class ParquetCopy:
             assert isinstance(adapter, TableDataset)
             as_it_is = table.path.endswith(".json")
             return lambda number, record, path: adapter.row(record if as_it_is else _as_text(record), table)
-        columns = Columns.of(names)
+        columns = Columns.of(tuple(names))
         if not columns.say_something and isinstance(adapter, FolderDataset) and adapter.self_contained:
             return lambda number, record, path: adapter.parse(PurePosixPath(path), split)
         if not columns.say_something:
-            raise ManifestError(
-                f"{adapter.name}: '{self._label(file)}' has no column that says what is heard (such as 'caption', "
-                f"'label', 'title' or 'tags'); it has {', '.join(names) or 'nothing else'}"
-            )
+            raise ManifestError(f"{adapter.name}: {self._silent(file, audio)}")
         label = adapter.domain if adapter.domain in _LABEL_OF_DOMAIN else "events"
         stem = self._label(file).removesuffix(".parquet")
 
@@ -138,6 +135,16 @@ class ParquetCopy:
             return replace(found, split=found.split or split, group=found.group or PurePosixPath(path).stem)
 
         return row
+
+    def _silent(self, file: Path, audio: str) -> str:
+        """Why nothing is known about the recordings of a file."""
+        fields = [field for field in _schema(file, self._adapter.name) if field.name != audio]
+        numbers = [field.name for field in fields if _is_number_of_class(field)]
+        has = ", ".join(field.name for field in fields) or "nothing else"
+        return (
+            f"'{self._label(file)}' has no column that describes its recordings (such as 'caption', 'label', 'title' "
+            f"or 'tags'); it has {has}{f', and the numbers in {numbers[0]} have no names' if numbers else ''}"
+        )
 
     def _records(self, file: Path, audio: str) -> Iterator[tuple[int, Record]]:
         """Number and fields of each record; the field ``""`` is the path that a recording had."""
@@ -154,7 +161,7 @@ class ParquetCopy:
                 number += 1
 
     def _store(self, file: Path) -> dict[int, str]:
-        """Copy the recordings of a file if that is not done; the place of each."""
+        """Copy the recordings of a file unless that is done; where each is, by its row number."""
         name = self._label(file).removesuffix(".parquet").replace("/", "-")
         tar = self._folder / f"{name}.tar"
         with writing(self._folder):
@@ -198,7 +205,7 @@ class ParquetCopy:
 
 
 def _below(root: Path) -> list[Path]:
-    """Visible Parquet files at most four folders below a folder."""
+    """Visible Parquet files in a folder, up to four levels below it."""
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
         depth = len(Path(folder).relative_to(root).parts)
@@ -309,7 +316,7 @@ def _is_readable(type_: Any) -> bool:
 
 
 def _is_number_of_class(field: Any) -> bool:
-    return _is_any(field.type, "integer") and bool(Columns.of([field.name]).meaning["events"])
+    return _is_any(field.type, "integer") and bool(Columns.of((field.name,)).meaning["events"])
 
 
 def _is_any(type_: Any, *kinds: str) -> bool:
