@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from helpers import tiny_model
-from helpers.serving import HeldEngine, serving
+from helpers.serving import HeldEngine, running, serving
 from pengi import Pengi, engine, weights
 from pengi.serving import app as serving_app
+from pengi.serving.settings import ServingSettings
 
 
 @pytest.fixture(scope="session")
@@ -47,4 +48,13 @@ def mini() -> Pengi:
 def client(tiny: Pengi) -> Iterator[httpx.Client]:
     """A client of one server for many tests, with limits that are soon reached."""
     with serving(tiny, max_upload_mb=2, max_seconds=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def with_page() -> Iterator[httpx.Client]:
+    """A client of a server with a page, that no origin was allowed for."""
+    held = HeldEngine()
+    held.free.set()
+    with running(serving_app.create_app(held, ServingSettings())) as (url, _), httpx.Client(base_url=url) as client:
         yield client

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from helpers.serving import HeldEngine, clip, complaint, running, serving
-from pengi.serving.app import create_app
+from helpers.serving import HeldEngine, clip, complaint, serving
 from pengi.serving.page_guard import JOIN
-from pengi.serving.settings import ServingSettings
 
 KEY = "correct horse"
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -75,15 +72,6 @@ def test_a_star_lets_all_pages_in_but_not_without_the_key(engine: HeldEngine) ->
         assert client.get("/v1/models", headers={"Origin": OTHER}).status_code == 401
 
 
-@pytest.fixture(scope="module")
-def with_page() -> Iterator[httpx.Client]:
-    """A client of a server with a page, that no origin was allowed for."""
-    engine = HeldEngine()
-    engine.free.set()
-    with running(create_app(engine, ServingSettings())) as (url, _), httpx.Client(base_url=url) as client:
-        yield client
-
-
 @pytest.mark.parametrize("host", ["pengi.example.org", "127.0.0.1"])
 def test_the_page_lets_no_other_page_in_on_any_host(with_page: httpx.Client, host: str) -> None:
     event: Any = {"data": [], "fn_index": 0, "session_hash": "other"}
@@ -95,11 +83,3 @@ def test_the_page_lets_no_other_page_in_on_any_host(with_page: httpx.Client, hos
         with_page.options(JOIN, headers={**headers, "Access-Control-Request-Method": "POST"}),
     ):
         assert not [name for name in response.headers if name.startswith("access-control")]
-
-
-def test_a_wrong_method_is_said_also_where_there_is_a_page(with_page: httpx.Client) -> None:
-    assert complaint(with_page.get("/v1/describe"), 405).startswith("GET does not work at this address")
-    assert complaint(with_page.post("/healthz"), 405).startswith("POST does not work at this address")
-    assert complaint(with_page.post("/nothing"), 404).startswith("there is no POST at this address")
-    assert with_page.head("/healthz").status_code == 200
-    assert with_page.head("/").status_code == 200

@@ -26,6 +26,7 @@ from fastapi.responses import FileResponse
 
 from pengi.errors import InputError
 from pengi.serving import page_views as views
+from pengi.serving import replies
 from pengi.serving.page_actions import RECORDINGS, WINDOWS_S, Actions, Parts
 from pengi.serving.page_guard import PageGuard
 from pengi.serving.page_shelf import Limits, Shelf
@@ -93,7 +94,8 @@ def mount(
             head=f"{ICON}<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
         )
     gradio_app = app.router.routes.pop().app  # type: ignore[attr-defined]
-    gradio_app.add_middleware(PageGuard, shelf=shelf)
+    replies.install(gradio_app)
+    gradio_app.add_middleware(PageGuard, shelf=shelf, actions=gradio_app.get_blocks().fns)
     # Gradio mounts its app as a route that matches everything, so that a wrong method would be an unknown address.
     app.router.default = gradio_app
     app.state.end_page = gradio_app.stop_event.set

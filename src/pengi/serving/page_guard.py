@@ -9,6 +9,7 @@ for mounted ones.)
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,25 @@ EVENT_BYTES = 2**18
 """Largest body of an event; the page sends a question, labels, or the name of an upload."""
 FORM_BYTES = 2**16
 """What a multipart form may add to the file in it."""
+NAME_CHARACTERS = 255
+"""Longest name of a file that file systems have."""
 UPLOADS_AT_ONCE = 4
 """The uploads folder holds this many files of the largest size, on their way to the shelf."""
 
 
 class PageGuard:
-    """ASGI middleware around Gradio's app."""
+    """ASGI middleware around Gradio's app.
 
-    def __init__(self, app: ASGIApp, shelf: Shelf) -> None:
+    Args:
+        app: Gradio's.
+        shelf: where uploads are.
+        actions: numbers of the actions that an event may start.
+    """
+
+    def __init__(self, app: ASGIApp, shelf: Shelf, actions: Container[int]) -> None:
         self.app = app
         self.shelf = shelf
+        self.actions = actions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -65,6 +75,8 @@ class PageGuard:
         await (refusal or self.app)(scope, receive, send)
 
     def _open(self, method: str, path: str) -> bool:
+        if any(len(part) > NAME_CHARACTERS for part in path.split("/")):
+            return False
         if method in ("GET", "HEAD"):
             return path in READ or path.startswith(READ_BELOW) or self._is_file(path)
         return method == "POST" and path in WRITE
@@ -95,6 +107,8 @@ class PageGuard:
             event = json.loads(body)
         except (ValueError, RecursionError, ClientDisconnect):
             return _refused(400, "invalid_json", "the request is not JSON"), receive
+        if route_path(scope) == JOIN and not self._starts_an_action(event):
+            return _refused(400, "bad_input", "the request names no action of the page"), receive
         if not self._files_allowed(event):
             return _refused(400, "bad_input", "the request names a file that was not uploaded"), receive
         read = False
@@ -107,6 +121,10 @@ class PageGuard:
             return {"type": "http.request", "body": body, "more_body": False}
 
         return None, again
+
+    def _starts_an_action(self, event: Any) -> bool:
+        number = event.get("fn_index") if isinstance(event, dict) else None
+        return type(number) is int and number in self.actions
 
     def _files_allowed(self, value: Any) -> bool:
         """Whether every file named anywhere in an event lies in the uploads folder."""
