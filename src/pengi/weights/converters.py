@@ -221,25 +221,40 @@ def _onnx_layers(graph: onnx.GraphProto) -> Tensors:
 
 _CT2_BINARY_VERSION = 6
 _CT2_DTYPES = ("<f4", "<i1", "<i2", "<i4", "<f2")
-_WHISPER_IN_LAYER = {
-    "self_attention/layer_norm": "self_attn_layer_norm",
-    "self_attention/linear_1": "self_attn.out_proj",
-    "ffn/layer_norm": "final_layer_norm",
-    "ffn/linear_0": "fc1",
-    "ffn/linear_1": "fc2",
-}
 _CT2_PARAMETERS = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
+# Modules of a layer by their CTranslate2 name; of several names one linear map stacks those of each.
+_WHISPER_IN_LAYER: dict[str, tuple[str, ...]] = {
+    "self_attention/layer_norm": ("self_attn_layer_norm",),
+    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention/linear_1": ("self_attn.out_proj",),
+    "attention/layer_norm": ("encoder_attn_layer_norm",),
+    "attention/linear_0": ("encoder_attn.q_proj",),
+    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "attention/linear_2": ("encoder_attn.out_proj",),
+    "ffn/layer_norm": ("final_layer_norm",),
+    "ffn/linear_0": ("fc1",),
+    "ffn/linear_1": ("fc2",),
+}
 
 
-def whisper_encoder_from_ctranslate2(source: Path, target: Path) -> None:
-    """Whisper's audio encoder out of ``model.bin`` in ``source``, in the keys of ``transformers``' ``WhisperEncoder``.
+def whisper_from_ctranslate2(source: Path, target: Path) -> None:
+    """Whisper out of ``model.bin``, ``tokenizer.json`` and ``config.json`` of CTranslate2 in ``source``.
 
-    The decoder is left behind. ``config.json`` is a ``WhisperConfig`` as far as the encoder needs one.
+    Tensors have the keys of ``transformers``' ``WhisperForConditionalGeneration``, and ``config.json`` is its
+    ``WhisperConfig``; ``generation_config.json`` lists the tokens that a transcript never has.
     """
     with (source / "model.bin").open("rb") as file:
-        variables = {name: value for name, value in _ct2_variables(file) if name.startswith("encoder/")}
-    tensors = _whisper_encoder_tensors(variables)
+        variables = dict(_ct2_variables(file))
+    tensors = {
+        f"model.{side}.{name}": tensor
+        for side in ("encoder", "decoder")
+        for name, tensor in _whisper_tensors(variables, side)
+    }
     _write(target, tensors, _whisper_config(tensors, heads=int(variables["encoder/num_heads"])))
+    shutil.copyfile(source / TOKENIZER_FILE, target / TOKENIZER_FILE)
+    suppressed = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
+    generation = {"suppress_tokens": suppressed["suppress_ids"], "begin_suppress_tokens": suppressed["suppress_ids_begin"]}
+    _write_json(target / "generation_config.json", generation)
 
 
 def _ct2_variables(file: BinaryIO) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -269,45 +284,53 @@ def _ct2_variables(file: BinaryIO) -> Iterator[tuple[str, NDArray[Any]]]:
         yield name, np.frombuffer(file.read(size), dtype=_CT2_DTYPES[dtype]).reshape(shape)
 
 
-def _whisper_encoder_tensors(variables: dict[str, NDArray[Any]]) -> Tensors:
-    tensors: Tensors = {"embed_positions.weight": variables["encoder/position_encodings/encodings"].astype(np.float32)}
+def _whisper_tensors(variables: dict[str, NDArray[Any]], side: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Tensors of the encoder or the decoder, named as within it."""
+    yield "embed_positions.weight", variables[f"{side}/position_encodings/encodings"].astype(np.float32)
     for name, value in variables.items():
-        scope, _, parameter = name.removeprefix("encoder/").rpartition("/")
-        if parameter not in _CT2_PARAMETERS:
+        scope, _, parameter = name.removeprefix(f"{side}/").rpartition("/")
+        if not name.startswith(f"{side}/") or parameter not in _CT2_PARAMETERS:
             continue
         key, weight = _CT2_PARAMETERS[parameter], value.astype(np.float32)
-        if scope in ("conv1", "conv2", "layer_norm"):
-            tensors[f"{scope}.{key}"] = weight
+        if not scope.startswith("layer_") or scope == "layer_norm":
+            yield f"{'embed_tokens' if scope == 'embeddings' else scope}.{key}", weight
             continue
         layer, _, part = scope.partition("/")
-        prefix = f"layers.{layer.removeprefix('layer_')}"
-        if part == "self_attention/linear_0":
-            tensors |= _split_attention(f"{prefix}.self_attn", key, weight)
+        yield from _split_modules(f"layers.{layer.removeprefix('layer_')}", _WHISPER_IN_LAYER[part], key, weight)
+
+
+def _split_modules(
+    prefix: str, modules: tuple[str, ...], key: str, stacked: NDArray[np.float32]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The parameters of each module. CTranslate2 gives keys a bias of zeros, which Whisper does not have."""
+    for module, weight in zip(modules, np.split(stacked, len(modules)), strict=True):
+        if key == "bias" and module.endswith("k_proj"):
+            assert not weight.any(), f"{prefix}.{module} has a bias"
         else:
-            tensors[f"{prefix}.{_WHISPER_IN_LAYER[part]}.{key}"] = weight
-    return tensors
-
-
-def _split_attention(prefix: str, key: str, stacked: NDArray[np.float32]) -> Tensors:
-    """CTranslate2 stacks query, key and value. It gives keys a bias of zeros, which Whisper does not have."""
-    parts = dict(zip("qkv", np.split(stacked, 3), strict=True))
-    if key == "bias":
-        assert not parts.pop("k").any(), f"{prefix}: keys have a bias"
-    return {f"{prefix}.{part}_proj.{key}": weight for part, weight in parts.items()}
+            yield f"{prefix}.{module}.{key}", weight
 
 
 def _whisper_config(tensors: Tensors, heads: int) -> dict[str, Any]:
-    positions, width = tensors["embed_positions.weight"].shape
-    layers = sum(name.endswith(".fc1.weight") for name in tensors)
+    def layers(side: str) -> int:
+        return sum(name.startswith(f"model.{side}.") and name.endswith(".fc1.weight") for name in tensors)
+
+    positions, width = tensors["model.encoder.embed_positions.weight"].shape
     return {
+        "architectures": ["WhisperForConditionalGeneration"],
         "model_type": "whisper",
         "activation_function": "gelu",
         "d_model": width,
-        "encoder_layers": layers,
+        "encoder_layers": layers("encoder"),
+        "decoder_layers": layers("decoder"),
         "encoder_attention_heads": heads,
-        "encoder_ffn_dim": tensors["layers.0.fc1.weight"].shape[0],
+        "decoder_attention_heads": heads,
+        "encoder_ffn_dim": tensors["model.encoder.layers.0.fc1.weight"].shape[0],
+        "decoder_ffn_dim": tensors["model.decoder.layers.0.fc1.weight"].shape[0],
         "max_source_positions": positions,
-        "num_mel_bins": tensors["conv1.weight"].shape[1],
+        "max_target_positions": tensors["model.decoder.embed_positions.weight"].shape[0],
+        "num_mel_bins": tensors["model.encoder.conv1.weight"].shape[1],
+        "vocab_size": tensors["model.decoder.embed_tokens.weight"].shape[0],
+        "tie_word_embeddings": True,
         "dtype": "float32",
     }
 

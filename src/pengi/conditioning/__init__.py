@@ -1,0 +1,1 @@
+"""What the language model is given about a recording, beside the audio prefix."""
