@@ -100,3 +100,21 @@ class Timeline(Result):
 
     segments: tuple[Segment, ...]
     duration_s: float
+
+
+@dataclass(frozen=True)
+class TranscriptSegment(Result):
+    """What is said in a stretch of a recording."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcript(Result):
+    """What is said; no segments and an empty text where nobody speaks."""
+
+    text: str
+    segments: tuple[TranscriptSegment, ...]
+    duration_s: float

@@ -95,3 +95,38 @@ def _sliding(
         parts, held = [buffer], len(buffer)
     if held:
         yield start, np.concatenate(parts)
+
+
+PAUSE_S = 0.2
+"""Length of the stretches whose level is compared where a pause is looked for, in seconds."""
+
+
+def at_pauses(
+    blocks: Iterable[NDArray[np.float32]], sample_rate: int, min_s: float, max_s: float
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Chunks of ``min_s`` to ``max_s`` seconds, cut where it is quietest; the last one may be shorter.
+
+    The chunks follow one another without gap or overlap, wherever the blocks part. Memory holds one chunk and one block.
+
+    Yields:
+        ``(start, float32[S])``, the start in samples; nothing for an empty waveform.
+    """
+    shortest, longest, pause = round(min_s * sample_rate), round(max_s * sample_rate), round(PAUSE_S * sample_rate)
+    assert 0 < shortest <= longest - pause, "there is no room for a pause"
+    start = 0
+    held_S = np.zeros(0, np.float32)
+    for block in blocks:
+        held_S = np.concatenate([held_S, block])
+        while len(held_S) > longest:
+            end = _quietest(held_S[:longest], shortest, pause)
+            yield start, held_S[:end].copy()
+            held_S, start = held_S[end:], start + end
+    if len(held_S):
+        yield start, held_S
+
+
+def _quietest(samples_S: NDArray[np.float32], first: int, pause: int) -> int:
+    """The middle of the stretch of ``pause`` samples with the least energy that begins at ``first`` or later."""
+    energy_S = np.concatenate([[0.0], np.cumsum(samples_S.astype(np.float64) ** 2)])
+    starts = np.arange(first, len(samples_S) - pause + 1, max(1, pause // 4))
+    return int(starts[np.argmin(energy_S[starts + pause] - energy_S[starts])]) + pause // 2

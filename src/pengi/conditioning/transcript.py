@@ -1,12 +1,12 @@
-"""What is said in a recording: Whisper's decoder behind the frozen encoder, with guards against invented text.
+"""What is said in a recording: Whisper's decoder behind its frozen encoder, with guards against invented text.
 
 A recording is cut at its pauses into chunks of at most ``MAX_CHUNK_S``. A chunk in which the audio tagger detects
-speech is encoded and decoded greedily; the others are skipped, since Whisper writes text about any sound. Text that
-repeats itself, that is longer than anyone speaks, or of which the decoder itself is unsure is dropped.
+speech is encoded and decoded greedily. Other chunks are skipped, because Whisper writes text about any sound. Text that
+nobody could say in that time, and text of which the decoder is unsure, is dropped; a loop is cut to its first round.
 
     waveform -> chunks at pauses -> speech? -> encoder -> decoder -> guards -> segments
 
-Whisper was trained on windows of 30 s. Here a chunk is followed by silence up to the next of ``WINDOWS_S`` only:
+Whisper was trained on windows of 30 s. Here a chunk is followed by silence up to the next of ``WINDOWS_S`` only;
 ``benchmarks/transcription.py`` measures what that costs and saves.
 
 Shape suffixes: B chunks, S samples, T tokens of one call, P encoder positions of 20 ms, D width, V vocabulary, N rows.
@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import copy
 import json
-import zlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import batched
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,10 +29,249 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pengi.audio.windows import at_pauses
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.encoders.whisper import SAMPLE_RATE, WhisperEncoder
 from pengi.encoders.yamnet import YamnetTagger
-from pengi.results import Transcript, TranscriptSegment
+from pengi.results import TranscriptSegment
+
+MIN_CHUNK_S, MAX_CHUNK_S = 5.0, 14.0
+WINDOWS_S = (10.0, 16.0)
+"""Lengths that chunks are padded to, in seconds; at least ``MIN_SILENCE_S`` follows the speech."""
+MIN_SILENCE_S = 1.0
+BATCH_CHUNKS = 8
+SPEECH_CLASSES = ("Speech", "Child speech, kid speaking", "Conversation", "Narration, monologue", "Whispering", "Shout")
+
+
+@dataclass(frozen=True)
+class TranscriptOptions:
+    """When text counts as said; chosen on training clips with ``benchmarks/transcription.py``."""
+
+    speech_threshold: float = 0.2
+    """Lowest probability of speech, by the stock tagger, in the best frame of a chunk."""
+    min_log_probability: float = -1.0
+    """Lowest mean natural log-probability of a token."""
+    max_tokens_per_s: float = 10.0
+    """Nobody speaks faster; a second is granted on top."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the decoder has read so far."""
+
+    cache: Any
+    """Keys and values: a ``transformers`` ``EncoderDecoderCache``."""
+    audio_BPD: Tensor
+
+
+class WhisperDecoder(nn.Module):
+    """Whisper's text decoder as a :class:`pengi.decoding.StepModel` whose prefix are the encoder's states.
+
+    Args:
+        model: ``transformers``' ``WhisperForConditionalGeneration``; only its decoder and head are used.
+        tokenizer: its tokenizer.
+        suppressed: tokens that no transcript has.
+        suppressed_first: further tokens that no transcript begins with.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, suppressed: Sequence[int] = (), suppressed_first: Sequence[int] = ()
+    ) -> None:
+        super().__init__()
+        self.decoder = model.get_decoder()
+        self.head = model.get_output_embeddings()
+        self.tokenizer = tokenizer
+        self._suppressed = list(suppressed)
+        self._suppressed_first = list(suppressed_first)
+        self._prompt = [tokenizer.token_to_id(token) for token in ("<|startoftranscript|>", "<|notimestamps|>")]
+        self.requires_grad_(False)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a text."""
+        token: int = self.tokenizer.token_to_id("<|endoftext|>")
+        return token
+
+    def prefill(self, audio_BPD: Tensor, mask_BP: Tensor) -> tuple[Tensor, _State]:
+        """Read the encoder's states and the start of a transcript; logits float32[B, V] of its first token.
+
+        ``mask_BP`` must be True everywhere: the decoder reads all positions.
+        """
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        assert bool(mask_BP.all()), "chunks of one batch have the same number of positions"
+        ids_BT = torch.tensor([self._prompt] * len(audio_BPD), device=audio_BPD.device)
+        state = _State(EncoderDecoderCache(DynamicCache(), DynamicCache()), audio_BPD)
+        hidden_BTD, state = self.advance(ids_BT, state)
+        logits_BV = self.logits(hidden_BTD[:, -1])
+        logits_BV[:, self._suppressed_first] = -torch.inf
+        return logits_BV, state
+
+    def step(self, ids_NT: Tensor, state: _State) -> tuple[Tensor, _State]:
+        """Read further tokens int64[N, T]: logits float32[N, T, V] after each, and the state that follows."""
+        hidden_NTD, state = self.advance(ids_NT, state)
+        return self.logits(hidden_NTD), state
+
+    def advance(self, ids_NT: Tensor, state: _State) -> tuple[Tensor, _State]:
+        """As :meth:`step`, but hidden states float32[N, T, D]."""
+        cache = _copied(state.cache)
+        hidden_NTD: Tensor = self.decoder(
+            input_ids=ids_NT, encoder_hidden_states=state.audio_BPD, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return hidden_NTD, _State(cache, state.audio_BPD)
+
+    def logits(self, hidden_MD: Tensor) -> Tensor:
+        """Logits float32[..., V] of hidden states; suppressed tokens have none."""
+        logits_MV: Tensor = self.head(hidden_MD).float()
+        logits_MV[..., self._suppressed] = -torch.inf
+        return logits_MV
+
+    def select(self, state: _State, index_N: Tensor) -> _State:
+        """The state of the given rows, which may repeat."""
+        cache = _copied(state.cache)
+        cache.reorder_cache(index_N)
+        return _State(cache, state.audio_BPD[index_N])
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A stretch of a recording: its first sample, and ``float32[S]``."""
+
+    start: int
+    samples_S: NDArray[np.float32]
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples_S) / SAMPLE_RATE
+
+    @property
+    def window_s(self) -> float:
+        """The length that it is padded to."""
+        return next(window_s for window_s in WINDOWS_S if self.duration_s + MIN_SILENCE_S <= window_s)
+
+
+class Transcriber:
+    """Turns speech into text; English only, as the recogniser is.
+
+    Args:
+        encoder: Whisper's.
+        decoder: Whisper's.
+        tagger: detects whether there is speech at all.
+        options: when text counts as said.
+    """
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(
+        self,
+        encoder: WhisperEncoder,
+        decoder: WhisperDecoder,
+        tagger: YamnetTagger,
+        options: TranscriptOptions = TranscriptOptions(),
+    ) -> None:
+        self.encoder, self.decoder, self.tagger, self.options = encoder.eval(), decoder.eval(), tagger, options
+        self._speech = [tagger.classes.index(name) for name in SPEECH_CLASSES]
+
+    @classmethod
+    def from_folders(cls, whisper: Path, yamnet: Path, device: torch.device = torch.device("cpu")) -> Self:
+        """Stock weights from folders of :func:`pengi.weights.resolve`."""
+        from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+        with torch.device("meta"):
+            model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(whisper))
+        tensors = load_file(whisper / "model.safetensors")
+        tensors["proj_out.weight"] = tensors["model.decoder.embed_tokens.weight"]
+        model.load_state_dict(tensors, assign=True)
+        generation = json.loads((whisper / "generation_config.json").read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_file(str(whisper / "tokenizer.json"))
+        decoder = WhisperDecoder(
+            model, tokenizer, generation["suppress_tokens"], generation["begin_suppress_tokens"]
+        ).to(device)
+        encoder = WhisperEncoder.from_folder(whisper).to(device)
+        return cls(encoder, decoder, YamnetTagger.from_folder(yamnet).to(device))
+
+    def transcribe(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[TranscriptSegment]:
+        """What is said, segment by segment as it is found, in bounded memory.
+
+        Args:
+            blocks: a recording in blocks ``float32[S]`` at 16 kHz, as of :func:`pengi.audio.decode.stream`.
+        """
+        chunks = at_pauses(blocks, SAMPLE_RATE, MIN_CHUNK_S, MAX_CHUNK_S)
+        batch: list[_Chunk] = []
+        for start, samples_S in chunks:
+            batch.append(_Chunk(start, samples_S))
+            if len(batch) == BATCH_CHUNKS:
+                yield from self.segments(batch)
+                batch = []
+        yield from self.segments(batch)
+
+    @torch.inference_mode()
+    def segments(self, chunks: Sequence[_Chunk]) -> list[TranscriptSegment]:
+        """What is said in each of the chunks in which there is speech, in their order."""
+        spoken = [chunk for chunk in chunks if self._speech_probability(chunk) >= self.options.speech_threshold]
+        by_window: dict[float, list[_Chunk]] = defaultdict(list)
+        for chunk in spoken:
+            by_window[chunk.window_s].append(chunk)
+        found = [segment for window_s, group in by_window.items() for segment in self._decoded(group, window_s)]
+        return sorted(found, key=lambda segment: segment.start_s)
+
+    def _speech_probability(self, chunk: _Chunk) -> float:
+        waveform_1S = torch.from_numpy(chunk.samples_S)[None].to(self.decoder.head.weight.device)
+        logits_1TC, _ = self.tagger(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
+        return float(logits_1TC[0, :, self._speech].amax().sigmoid())
+
+    def _decoded(self, chunks: Sequence[_Chunk], window_s: float) -> list[TranscriptSegment]:
+        samples = round(window_s * SAMPLE_RATE)
+        waveform_BS = torch.zeros(len(chunks), samples, device=self.decoder.head.weight.device)
+        for row, chunk in enumerate(chunks):
+            waveform_BS[row, : len(chunk.samples_S)] = torch.from_numpy(chunk.samples_S)
+        audio_BPD = self.encoder.positions(waveform_BS)
+        longest_s = max(chunk.duration_s for chunk in chunks)
+        options = DecodeOptions(beams=1, max_tokens=self._most_tokens(longest_s))
+        mask_BP = audio_BPD.new_ones(audio_BPD.shape[:2], dtype=torch.bool)
+        found = generate(self.decoder, audio_BPD, mask_BP, options)
+        segments = []
+        for chunk, (best, *_) in zip(chunks, found, strict=True):
+            text = self._text(best, chunk)
+            if text:
+                start_s = chunk.start / SAMPLE_RATE
+                segments.append(TranscriptSegment(start_s, start_s + chunk.duration_s, text))
+        return segments
+
+    def _most_tokens(self, duration_s: float) -> int:
+        return round(self.options.max_tokens_per_s * (duration_s + 1.0))
+
+    def _text(self, hypothesis: Hypothesis, chunk: _Chunk) -> str:
+        """The text of a chunk, empty where the guards find that nobody said it."""
+        if hypothesis.score < self.options.min_log_probability:
+            return ""
+        text = without_loops(self.decoder.tokenizer.decode(list(hypothesis.tokens)).strip())
+        words = len(self.decoder.tokenizer.encode(text, add_special_tokens=False).ids)
+        return text if words <= self._most_tokens(chunk.duration_s) and re.search(r"\w", text) else ""
+
+
+def without_loops(text: str) -> str:
+    """A text that ends in a loop, cut after the loop's first round: "Third. Third. Third." becomes "Third."
+
+    Three rounds or more are a loop; two may be meant.
+    """
+    words = text.split()
+    for start in range(len(words)):
+        for period in range(1, (len(words) - start) // 3 + 1):
+            rest = words[start:]
+            # The last round of a loop may be cut off.
+            if all(word.casefold() == rest[index % period].casefold() for index, word in enumerate(rest)):
+                return " ".join(words[: start + period])
+    return text
+
+
+def _copied(cache: Any) -> Any:
+    """A cache whose growth or reordering leaves the given one as it was; tensors are shared until replaced."""
+    copied = copy.copy(cache)
+    for name in ("self_attention_cache", "cross_attention_cache"):
+        side = copy.copy(getattr(cache, name))
+        side.layers = [copy.copy(layer) for layer in side.layers]
+        setattr(copied, name, side)
+    copied.is_updated = dict(cache.is_updated)
+    return copied

@@ -108,11 +108,10 @@ class WhisperEncoder(AudioEncoder):
     def from_folder(cls, folder: Path, stride: int = 8, layers: int | None = None) -> Self:
         """Stock weights from a folder of :func:`pengi.weights.resolve`."""
         encoder = cls(WhisperShape.from_config(folder / "config.json"), stride, layers)
-        tensors = load_file(folder / "model.safetensors")
-        if layers is not None:
-            run = encoder.state_dict().keys()
-            tensors = {name: tensor for name, tensor in tensors.items() if name in run}
-        encoder.load_state_dict(tensors)
+        prefix = "model.encoder."
+        stored = load_file(folder / "model.safetensors").items()
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in stored if name.startswith(prefix)}
+        encoder.load_state_dict({name: tensors[name] for name in encoder.state_dict()})
         return encoder
 
     @classmethod
@@ -153,6 +152,16 @@ class WhisperEncoder(AudioEncoder):
             assert isinstance(early, WhisperEncoder), "only Whisper's own layers come along"
             found.append(early._pooled(layers_BPD[len(early.layers) - 1], lengths_B))
         return found
+
+    @torch.no_grad()
+    def positions(self, waveform_BS: Tensor) -> Tensor:
+        """What Whisper's decoder reads: ``float32[B, S / 320, D]``, a position for each 20 ms; S is a multiple of 320.
+
+        Every sample of a row is real; silence behind the speech is part of the waveform.
+        """
+        seen_B = torch.full((len(waveform_BS),), waveform_BS.shape[1] // POSITION_HOP, device=waveform_BS.device)
+        encoded_BPD: Tensor = self.layer_norm(self._encode(self.log_mel(waveform_BS), seen_B)[-1])
+        return encoded_BPD
 
     def _pooled(self, positions_BPD: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of encoder positions, and which of them are real."""

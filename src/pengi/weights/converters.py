@@ -30,9 +30,6 @@ CLASSES_FILE = "classes.json"
 
 Tensors = dict[str, NDArray[np.float32]]
 
-# Raised whenever the files a converter writes change, so that older cache folders are not used.
-CONVERTER_VERSION = 1
-
 
 def copy_files(source: Path, target: Path) -> None:
     """Take every file as it is: the publication already has the right layout."""

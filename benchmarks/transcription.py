@@ -1,0 +1,125 @@
+"""How often the transcript is right, what it costs, and how often it invents text, by the length of the window.
+
+    python benchmarks/transcription.py --data ../shared/data --out results/transcription.json
+
+Word error rate: English clips with a published transcript (prompts, spoken words, sentences and read speech; the
+recogniser is frozen, so clips of the train split are fair). Words are compared after Whisper's own English normaliser,
+with ``*`` and ``#`` read as "star" and "pound", as the prompts are spoken. Invented text: clips of the other domains in
+which nobody speaks. ``gated`` is the way of the package, which asks the tagger whether there is speech; ``open`` is
+the decoder with its other guards alone. Seconds are processor time of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+from pengi import weights
+from pengi.audio.decode import load
+from pengi.conditioning import transcript
+from pengi.conditioning.transcript import SAMPLE_RATE, Transcriber
+
+SPOKEN = ("asterisk-prompts", "tuxpaint-speech", "artikulate", "ljspeech")
+SILENT_DOMAINS = ("environment", "animal", "sfx", "instrument", "music")
+WINDOWS_S = {"10 or 16 s": (10.0, 16.0), "16 s": (16.0,), "30 s": (30.0,)}
+SILENT_CLIPS = 300
+"""Clips without speech of each split, drawn with a fixed seed."""
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifest.jsonl")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int, help="only so many clips of each kind")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = [json.loads(line) for line in (args.data / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    transcriber = Transcriber.from_folders(weights.resolve("whisper-tiny.en"), weights.resolve("yamnet"))
+    spoken = [row for row in rows if row["source"] in SPOKEN and row["attributes"].get("transcript")]
+    english = [row for row in spoken if row["attributes"].get("language", "English") == "English"][: args.limit]
+    found: dict[str, Any] = {"clips": len(english), "windows": {}, "invented": {}}
+    for name, windows_s in WINDOWS_S.items():
+        transcript.WINDOWS_S = windows_s
+        found["windows"][name] = word_errors(transcriber, english, args.data)
+        print(name, found["windows"][name], flush=True)
+    transcript.WINDOWS_S = WINDOWS_S["10 or 16 s"]
+    for split in ("train", "val"):
+        silent = without_speech(rows, split)[: args.limit]
+        found["invented"][split] = invented(transcriber, silent, args.data)
+        print(split, found["invented"][split], flush=True)
+    args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def word_errors(transcriber: Transcriber, rows: Sequence[Row], root: Path) -> Row:
+    """Word error rate, overall and by source, with and without the question whether there is speech."""
+    normalise = EnglishTextNormalizer({})
+    errors: dict[str, Counter[str]] = {"gated": Counter(), "open": Counter()}
+    words: Counter[str] = Counter()
+    seconds = 0.0
+    for row in rows:
+        samples = load(root / row["audio"], SAMPLE_RATE)
+        said = normalise(row["attributes"]["transcript"].replace("*", " star ").replace("#", " pound ")).split()
+        words[row["source"]] += len(said)
+        for way, speaker in (("gated", transcriber), ("open", ungated(transcriber))):
+            begun = time.process_time()
+            text = " ".join(segment.text for segment in speaker.transcribe([samples]))
+            seconds += time.process_time() - begun if way == "gated" else 0.0
+            errors[way][row["source"]] += distance(said, normalise(text).split())
+    total = sum(words.values())
+    return {
+        "word_error_rate": {way: round(sum(count.values()) / total, 4) for way, count in errors.items()},
+        "by_source": {source: round(errors["open"][source] / words[source], 4) for source in words},
+        "words": total,
+        "seconds_per_clip": round(seconds / len(rows), 3),
+    }
+
+
+def without_speech(rows: Sequence[Row], split: str) -> list[Row]:
+    """Clips of domains in which nobody speaks, evenly taken from the manifest."""
+    silent = [row for row in rows if row["split"] == split and row["domain"] in SILENT_DOMAINS]
+    return silent[:: max(1, len(silent) // SILENT_CLIPS)][:SILENT_CLIPS]
+
+
+def invented(transcriber: Transcriber, rows: Sequence[Row], root: Path) -> Row:
+    """Share of clips without speech that get a text, and the texts."""
+    texts: dict[str, list[str]] = {"gated": [], "open": []}
+    for row in rows:
+        samples = load(root / row["audio"], SAMPLE_RATE)
+        for way, speaker in (("gated", transcriber), ("open", ungated(transcriber))):
+            text = " ".join(segment.text for segment in speaker.transcribe([samples]))
+            if text:
+                texts[way].append(f"{', '.join(row['events'])}: {text}")
+    shares = {way: round(len(found) / len(rows), 4) for way, found in texts.items()}
+    return {"clips": len(rows), "share": shares, "gated_texts": texts["gated"]}
+
+
+def ungated(transcriber: Transcriber) -> Transcriber:
+    """The same without asking the tagger."""
+    options = replace(transcriber.options, speech_threshold=0.0)
+    return Transcriber(transcriber.encoder, transcriber.decoder, transcriber.tagger, options)
+
+
+def distance(said: Sequence[str], found: Sequence[str]) -> int:
+    """Words to insert, delete or replace."""
+    previous = list(range(len(found) + 1))
+    for count, word in enumerate(said, start=1):
+        current = [count]
+        for place, other in enumerate(found, start=1):
+            current.append(min(previous[place] + 1, current[-1] + 1, previous[place - 1] + (word != other)))
+        previous = current
+    return previous[-1]
+
+
+if __name__ == "__main__":
+    main()
