@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-from pengi import weights
 from pengi.audio.decode import load
 from pengi.conditioning import transcript
 from pengi.conditioning.transcript import SAMPLE_RATE, Transcriber
@@ -45,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in (args.data / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-    transcriber = Transcriber.from_folders(weights.resolve("whisper-tiny.en"), weights.resolve("yamnet"))
+    transcriber = Transcriber.from_pretrained()
     spoken = [row for row in rows if row["source"] in SPOKEN and row["attributes"].get("transcript")]
     english = [row for row in spoken if row["attributes"].get("language", "English") == "English"][: args.limit]
     found: dict[str, Any] = {"clips": len(english), "windows": {}, "invented": {}}
@@ -73,7 +72,7 @@ def word_errors(transcriber: Transcriber, rows: Sequence[Row], root: Path) -> Ro
         words[row["source"]] += len(said)
         for way, speaker in (("gated", transcriber), ("open", ungated(transcriber))):
             begun = time.process_time()
-            text = " ".join(segment.text for segment in speaker.transcribe([samples]))
+            text = " ".join(segment.text for segment in speaker.segments([samples]))
             seconds += time.process_time() - begun if way == "gated" else 0.0
             errors[way][row["source"]] += distance(said, normalise(text).split())
     total = sum(words.values())
@@ -97,7 +96,7 @@ def invented(transcriber: Transcriber, rows: Sequence[Row], root: Path) -> Row:
     for row in rows:
         samples = load(root / row["audio"], SAMPLE_RATE)
         for way, speaker in (("gated", transcriber), ("open", ungated(transcriber))):
-            text = " ".join(segment.text for segment in speaker.transcribe([samples]))
+            text = " ".join(segment.text for segment in speaker.segments([samples]))
             if text:
                 texts[way].append(f"{', '.join(row['events'])}: {text}")
     shares = {way: round(len(found) / len(rows), 4) for way, found in texts.items()}

@@ -24,8 +24,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, WhisperConfig
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
 
 from pengi import weights
 from pengi.errors import WeightsError
@@ -652,69 +657,84 @@ def write_ct2(file: Path, variables: dict[str, np.ndarray[Any, Any]]) -> None:
     file.write_bytes(b"".join(parts))
 
 
-def ct2_variables(encoder: WhisperEncoder) -> dict[str, np.ndarray[Any, Any]]:
-    """A tiny encoder under CTranslate2's names: query, key and value stacked, keys with a bias of zeros."""
-    state = {name: tensor.numpy().astype(np.float16) for name, tensor in encoder.state_dict().items()}
+def ct2_variables(model: WhisperForConditionalGeneration) -> dict[str, np.ndarray[Any, Any]]:
+    """A tiny Whisper under CTranslate2's names: query, key and value stacked, keys with a bias of zeros."""
+    state = {name: tensor.numpy().astype(np.float16) for name, tensor in model.model.state_dict().items()}
     out = {
-        "encoder/num_heads": np.int16(encoder.config.encoder_attention_heads),
-        "encoder/position_encodings/encodings": state["embed_positions.weight"],
-        "decoder/embeddings/weight": np.zeros((3, 4), np.int8),
+        "encoder/num_heads": np.int16(model.config.encoder_attention_heads),
+        "decoder/embeddings/weight": state["decoder.embed_tokens.weight"],
     }
     for conv in ("conv1", "conv2"):
-        out |= {f"encoder/{conv}/{kind}": state[f"{conv}.{kind}"] for kind in ("weight", "bias")}
-    norms = {"layer_norm": "layer_norm"}
-    linears = {}
-    for i in range(encoder.config.encoder_layers):
-        ours, theirs = f"encoder/layer_{i}", f"layers.{i}"
-        norms[f"{ours[8:]}/self_attention/layer_norm"] = f"{theirs}.self_attn_layer_norm"
-        norms[f"{ours[8:]}/ffn/layer_norm"] = f"{theirs}.final_layer_norm"
-        linears[f"{ours}/self_attention/linear_1"] = f"{theirs}.self_attn.out_proj"
-        linears[f"{ours}/ffn/linear_0"] = f"{theirs}.fc1"
-        linears[f"{ours}/ffn/linear_1"] = f"{theirs}.fc2"
-        q, k, v = (f"{theirs}.self_attn.{part}_proj" for part in "qkv")
-        stacked = [state[f"{q}.weight"], state[f"{k}.weight"], state[f"{v}.weight"]]
-        out[f"{ours}/self_attention/linear_0/weight"] = np.concatenate(stacked)
-        biases = [state[f"{q}.bias"], np.zeros_like(state[f"{q}.bias"]), state[f"{v}.bias"]]
-        out[f"{ours}/self_attention/linear_0/bias"] = np.concatenate(biases)
-    for ours, theirs in norms.items():
-        out[f"encoder/{ours}/gamma"], out[f"encoder/{ours}/beta"] = state[f"{theirs}.weight"], state[f"{theirs}.bias"]
-    for ours, theirs in linears.items():
-        out |= {f"{ours}/{kind}": state[f"{theirs}.{kind}"] for kind in ("weight", "bias")}
+        out |= {f"encoder/{conv}/{kind}": state[f"encoder.{conv}.{kind}"] for kind in ("weight", "bias")}
+    stacked = {"self_attention/linear_0": ("self_attn", "qkv"), "attention/linear_1": ("encoder_attn", "kv")}
+    linears = {
+        "self_attention/linear_1": "self_attn.out_proj",
+        "attention/linear_0": "encoder_attn.q_proj",
+        "attention/linear_2": "encoder_attn.out_proj",
+        "ffn/linear_0": "fc1",
+        "ffn/linear_1": "fc2",
+    }
+    norms = {
+        "self_attention/layer_norm": "self_attn_layer_norm",
+        "attention/layer_norm": "encoder_attn_layer_norm",
+        "ffn/layer_norm": "final_layer_norm",
+    }
+    for side, layers in (("encoder", model.config.encoder_layers), ("decoder", model.config.decoder_layers)):
+        out[f"{side}/position_encodings/encodings"] = state[f"{side}.embed_positions.weight"]
+        modules = [(f"{side}/layer_norm", f"{side}.layer_norm")]
+        for i in range(layers):
+            modules += [(f"{side}/layer_{i}/{a}", f"{side}.layers.{i}.{b}") for a, b in (linears | norms).items()]
+            for theirs, (attention, parts) in stacked.items():
+                names = [f"{side}.layers.{i}.{attention}.{part}_proj" for part in parts]
+                if f"{names[0]}.weight" in state:
+                    zeros = np.zeros(model.config.d_model, np.float16)
+                    biases = [state.get(f"{name}.bias", zeros) for name in names]
+                    out[f"{side}/layer_{i}/{theirs}/weight"] = np.concatenate([state[f"{n}.weight"] for n in names])
+                    out[f"{side}/layer_{i}/{theirs}/bias"] = np.concatenate(biases)
+        for theirs, ours in modules:
+            if f"{ours}.weight" in state:  # an encoder has no attention to another one
+                kinds = ("gamma", "beta") if theirs.endswith("layer_norm") else ("weight", "bias")
+                out[f"{theirs}/{kinds[0]}"], out[f"{theirs}/{kinds[1]}"] = (
+                    state[f"{ours}.weight"],
+                    state[f"{ours}.bias"],
+                )
     return {name: np.asarray(array) for name, array in out.items()}
 
 
 def test_whisper_comes_back_as_transformers_has_it(tmp_path: Path) -> None:
     config = WhisperConfig(
+        vocab_size=40,
         d_model=16,
         encoder_layers=2,
+        decoder_layers=3,
         encoder_attention_heads=2,
+        decoder_attention_heads=2,
         encoder_ffn_dim=24,
+        decoder_ffn_dim=20,
         max_source_positions=10,
+        max_target_positions=12,
         num_mel_bins=8,
+        pad_token_id=1,
     )
     torch.manual_seed(0)
-    encoder = WhisperEncoder(config).half().float()
+    model = WhisperForConditionalGeneration(config).half().float()
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     target.mkdir()
-    write_ct2(source / "model.bin", ct2_variables(encoder))
-    converters.whisper_encoder_from_ctranslate2(source, target)
+    write_ct2(source / "model.bin", ct2_variables(model))
+    (source / "config.json").write_text(json.dumps({"suppress_ids": [3, 4], "suppress_ids_begin": [5]}))
+    (source / "tokenizer.json").write_text("{}")
+    converters.whisper_from_ctranslate2(source, target)
     written = load_file(target / "model.safetensors")
-    expected = encoder.state_dict()
+    expected = {name: tensor for name, tensor in model.state_dict().items() if name != "proj_out.weight"}
     assert set(written) == set(expected)
     for name, tensor in expected.items():
         np.testing.assert_array_equal(written[name], tensor.numpy(), err_msg=name)
-    read = WhisperConfig.from_pretrained(target)
-    for field in (
-        "d_model",
-        "encoder_layers",
-        "encoder_attention_heads",
-        "encoder_ffn_dim",
-        "num_mel_bins",
-        "max_source_positions",
-        "activation_function",
-    ):
-        assert getattr(read, field) == getattr(config, field), field
+    read, given = WhisperConfig.from_pretrained(target).to_dict(), config.to_dict()
+    stated = json.loads((target / "config.json").read_text()).keys() - {"architectures", "dtype"}
+    assert {key: read[key] for key in stated} == {key: given[key] for key in stated}
+    generation = json.loads((target / "generation_config.json").read_text())
+    assert generation == {"suppress_tokens": [3, 4], "begin_suppress_tokens": [5]}
 
 
 # ---- the real thing, where it has been fetched -----------------------------------------------------------------------

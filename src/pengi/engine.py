@@ -28,6 +28,7 @@ from pengi import checkpoint, reference, templates, weights
 from pengi.audio.augment import rms_db
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import sliding
+from pengi.conditioning.transcript import Transcriber
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
 from pengi.errors import ConfigError, InputError, PengiError
 from pengi.model import Masked, PengiModel, join, limit_tokens
@@ -120,7 +121,7 @@ class Pengi:
         Raises:
             CheckpointError, ConfigError, WeightsError: if the model cannot be loaded; one sentence says why.
         """
-        chosen = _device(device)
+        chosen = device_of(device)
         return cls(checkpoint.load(checkpoint.model_folder(name_or_path)), str(name_or_path), chosen, quirks)
 
     def describe(
@@ -424,6 +425,20 @@ class Pengi:
         if last is not None:
             yield last
 
+    def transcribe(self, audio: Any, *, on_error: OnError = "raise") -> Any:
+        """What is said in English, for audio of any length in bounded memory, as :class:`Transcript`; nothing where
+        nobody speaks.
+
+        Args:
+            audio: one recording or a list.
+            on_error: see the class.
+        """
+        return _map(audio, self._transcriber.transcribe, on_error)
+
+    @cached_property
+    def _transcriber(self) -> Transcriber:
+        return Transcriber.from_pretrained(self.device)
+
     def _check_windows(self, window_s: float, hop_s: float) -> None:
         if not 0 < hop_s <= window_s:
             raise InputError(f"hop ({hop_s} s) must be positive and no longer than window ({window_s} s)")
@@ -666,7 +681,12 @@ class Pengi:
         return named
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device that ``--device`` names; see :meth:`Pengi.from_pretrained`.
+
+    Raises:
+        ConfigError: if it is not available here.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pengi.audio.windows import crop, pad, sliding, tile
+from pengi.audio.windows import at_pauses, crop, pad, sliding, tile
 from pengi.errors import InputError
 
 
@@ -132,3 +132,23 @@ class TestSliding:
         tracemalloc.stop()
         assert count == 199
         assert peak_bytes < 4e6  # 16 million samples are 64 MB
+
+
+def test_chunks_are_cut_at_the_quietest_place_and_lose_nothing() -> None:
+    rng = np.random.default_rng(0)
+    waveform = rng.standard_normal(40 * 1000).astype(np.float32)
+    for pause_s in (7, 15, 22, 30):
+        waveform[pause_s * 1000 : pause_s * 1000 + 300] *= 0.01
+    chunks = list(at_pauses(np.array_split(waveform, 7), 1000, min_s=5.0, max_s=10.0))
+    np.testing.assert_array_equal(np.concatenate([chunk for _, chunk in chunks]), waveform)
+    assert [start / 1000 for start, _ in chunks] == pytest.approx([0, 7.15, 15.15, 22.15, 30.15], abs=0.06)
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=8), st.integers(0, 3))
+def test_chunks_do_not_depend_on_how_blocks_fall(sizes: list[int], seed: int) -> None:
+    waveform = np.random.default_rng(seed).standard_normal(sum(sizes)).astype(np.float32)
+    blocks = np.split(waveform, np.cumsum(sizes)[:-1])
+    parted, whole = (list(at_pauses(given, 100, min_s=0.5, max_s=2.0)) for given in (blocks, [waveform]))
+    assert [start for start, _ in parted] == [start for start, _ in whole]
+    assert all(50 <= len(chunk) <= 200 for _, chunk in whole[:-1])
+    np.testing.assert_array_equal(np.concatenate([chunk for _, chunk in parted]), waveform)

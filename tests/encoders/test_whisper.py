@@ -55,7 +55,8 @@ def reference(encoder: WhisperEncoder, mel_bands: int, positions: int, folder: P
     model = ReferenceEncoder(config).eval()
     model.load_state_dict(encoder.state_dict())
     config.save_pretrained(folder)
-    save_file(encoder.state_dict(), folder / "model.safetensors")
+    tensors = {f"model.encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    save_file(tensors | {"model.decoder.layer_norm.weight": torch.ones(width)}, folder / "model.safetensors")
     return model
 
 

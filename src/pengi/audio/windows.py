@@ -106,7 +106,7 @@ def at_pauses(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Chunks of ``min_s`` to ``max_s`` seconds, cut where it is quietest; the last one may be shorter.
 
-    The chunks follow one another without gap or overlap, wherever the blocks part. Memory holds one chunk and one block.
+    The chunks follow one another without gap or overlap, wherever the blocks part. Memory holds a chunk and a block.
 
     Yields:
         ``(start, float32[S])``, the start in samples; nothing for an empty waveform.

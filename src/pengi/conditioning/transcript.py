@@ -20,6 +20,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,11 +31,13 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from pengi import weights
+from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import at_pauses
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.encoders.whisper import SAMPLE_RATE, WhisperEncoder
 from pengi.encoders.yamnet import YamnetTagger
-from pengi.results import TranscriptSegment
+from pengi.results import Transcript, TranscriptSegment
 
 MIN_CHUNK_S, MAX_CHUNK_S = 5.0, 14.0
 WINDOWS_S = (10.0, 16.0)
@@ -84,14 +87,18 @@ class WhisperDecoder(nn.Module):
         self.tokenizer = tokenizer
         self._suppressed = list(suppressed)
         self._suppressed_first = list(suppressed_first)
-        self._prompt = [tokenizer.token_to_id(token) for token in ("<|startoftranscript|>", "<|notimestamps|>")]
+        self._prompt = [self._id("<|startoftranscript|>"), self._id("<|notimestamps|>")]
         self.requires_grad_(False)
 
     @property
     def end_id(self) -> int:
         """The token that ends a text."""
-        token: int = self.tokenizer.token_to_id("<|endoftext|>")
-        return token
+        return self._id("<|endoftext|>")
+
+    def _id(self, token: str) -> int:
+        number = self.tokenizer.token_to_id(token)
+        assert number is not None, f"Whisper's tokenizer has no {token}"
+        return number
 
     def prefill(self, audio_BPD: Tensor, mask_BP: Tensor) -> tuple[Tensor, _State]:
         """Read the encoder's states and the start of a transcript; logits float32[B, V] of its first token.
@@ -174,7 +181,16 @@ class Transcriber:
         self._speech = [tagger.classes.index(name) for name in SPEECH_CLASSES]
 
     @classmethod
-    def from_folders(cls, whisper: Path, yamnet: Path, device: torch.device = torch.device("cpu")) -> Self:
+    def from_pretrained(cls, device: torch.device | str = "cpu") -> Self:
+        """Stock weights by name, fetched if they are not on this machine.
+
+        Raises:
+            WeightsError: if they cannot be fetched or verified.
+        """
+        return cls.from_folders(weights.resolve("whisper-tiny.en"), weights.resolve("yamnet"), device)
+
+    @classmethod
+    def from_folders(cls, whisper: Path, yamnet: Path, device: torch.device | str = "cpu") -> Self:
         """Stock weights from folders of :func:`pengi.weights.resolve`."""
         from transformers import WhisperConfig, WhisperForConditionalGeneration
 
@@ -191,23 +207,35 @@ class Transcriber:
         encoder = WhisperEncoder.from_folder(whisper).to(device)
         return cls(encoder, decoder, YamnetTagger.from_folder(yamnet).to(device))
 
-    def transcribe(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[TranscriptSegment]:
-        """What is said, segment by segment as it is found, in bounded memory.
+    def transcribe(self, source: AudioSource) -> Transcript:
+        """What is said in a recording of any length, in bounded memory.
+
+        Raises:
+            AudioError, InputError: as :func:`pengi.audio.decode.stream`.
+        """
+        samples = 0
+
+        def counted() -> Iterator[NDArray[np.float32]]:
+            nonlocal samples
+            for block in stream(source, SAMPLE_RATE):
+                samples += len(block)
+                yield block
+
+        segments = tuple(self.segments(counted()))
+        return Transcript(" ".join(segment.text for segment in segments), segments, samples / SAMPLE_RATE)
+
+    def segments(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[TranscriptSegment]:
+        """The segments of :meth:`transcribe`, as they are found.
 
         Args:
             blocks: a recording in blocks ``float32[S]`` at 16 kHz, as of :func:`pengi.audio.decode.stream`.
         """
-        chunks = at_pauses(blocks, SAMPLE_RATE, MIN_CHUNK_S, MAX_CHUNK_S)
-        batch: list[_Chunk] = []
-        for start, samples_S in chunks:
-            batch.append(_Chunk(start, samples_S))
-            if len(batch) == BATCH_CHUNKS:
-                yield from self.segments(batch)
-                batch = []
-        yield from self.segments(batch)
+        chunks = (_Chunk(*chunk) for chunk in at_pauses(blocks, SAMPLE_RATE, MIN_CHUNK_S, MAX_CHUNK_S))
+        while batch := list(islice(chunks, BATCH_CHUNKS)):
+            yield from self._segments(batch)
 
     @torch.inference_mode()
-    def segments(self, chunks: Sequence[_Chunk]) -> list[TranscriptSegment]:
+    def _segments(self, chunks: Sequence[_Chunk]) -> list[TranscriptSegment]:
         """What is said in each of the chunks in which there is speech, in their order."""
         spoken = [chunk for chunk in chunks if self._speech_probability(chunk) >= self.options.speech_threshold]
         by_window: dict[float, list[_Chunk]] = defaultdict(list)
@@ -227,38 +255,39 @@ class Transcriber:
         for row, chunk in enumerate(chunks):
             waveform_BS[row, : len(chunk.samples_S)] = torch.from_numpy(chunk.samples_S)
         audio_BPD = self.encoder.positions(waveform_BS)
-        longest_s = max(chunk.duration_s for chunk in chunks)
-        options = DecodeOptions(beams=1, max_tokens=self._most_tokens(longest_s))
+        options = DecodeOptions(beams=1, max_tokens=self._max_tokens(max(chunk.duration_s for chunk in chunks)))
         mask_BP = audio_BPD.new_ones(audio_BPD.shape[:2], dtype=torch.bool)
         found = generate(self.decoder, audio_BPD, mask_BP, options)
         segments = []
         for chunk, (best, *_) in zip(chunks, found, strict=True):
-            text = self._text(best, chunk)
+            text = self._text(best, chunk.duration_s)
             if text:
                 start_s = chunk.start / SAMPLE_RATE
                 segments.append(TranscriptSegment(start_s, start_s + chunk.duration_s, text))
         return segments
 
-    def _most_tokens(self, duration_s: float) -> int:
+    def _max_tokens(self, duration_s: float) -> int:
         return round(self.options.max_tokens_per_s * (duration_s + 1.0))
 
-    def _text(self, hypothesis: Hypothesis, chunk: _Chunk) -> str:
-        """The text of a chunk, empty where the guards find that nobody said it."""
+    def _text(self, hypothesis: Hypothesis, duration_s: float) -> str:
+        """What was said in that time; empty where the guards find that nobody said it."""
         if hypothesis.score < self.options.min_log_probability:
             return ""
-        text = without_loops(self.decoder.tokenizer.decode(list(hypothesis.tokens)).strip())
-        words = len(self.decoder.tokenizer.encode(text, add_special_tokens=False).ids)
-        return text if words <= self._most_tokens(chunk.duration_s) and re.search(r"\w", text) else ""
+        whole = self.decoder.tokenizer.decode(list(hypothesis.tokens)).strip()
+        text = without_loops(whole)
+        # What does not come to an end in its time is a loop, and if none can be seen, of no use.
+        ended = hypothesis.finished and len(hypothesis.tokens) <= self._max_tokens(duration_s)
+        return text if re.search(r"\w", text) and (ended or text != whole) else ""
 
 
 def without_loops(text: str) -> str:
     """A text that ends in a loop, cut after the loop's first round: "Third. Third. Third." becomes "Third."
 
-    Three rounds or more are a loop; two may be meant.
+    Two rounds may be meant; with the beginning of a third one they are a loop.
     """
     words = text.split()
     for start in range(len(words)):
-        for period in range(1, (len(words) - start) // 3 + 1):
+        for period in range(1, (len(words) - start - 1) // 2 + 1):
             rest = words[start:]
             # The last round of a loop may be cut off.
             if all(word.casefold() == rest[index % period].casefold() for index, word in enumerate(rest)):

@@ -249,9 +249,11 @@ def whisper_from_ctranslate2(source: Path, target: Path) -> None:
     }
     _write(target, tensors, _whisper_config(tensors, heads=int(variables["encoder/num_heads"])))
     shutil.copyfile(source / TOKENIZER_FILE, target / TOKENIZER_FILE)
-    suppressed = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
-    generation = {"suppress_tokens": suppressed["suppress_ids"], "begin_suppress_tokens": suppressed["suppress_ids_begin"]}
-    _write_json(target / "generation_config.json", generation)
+    stated = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
+    _write_json(
+        target / "generation_config.json",
+        {"suppress_tokens": stated["suppress_ids"], "begin_suppress_tokens": stated["suppress_ids_begin"]},
+    )
 
 
 def _ct2_variables(file: BinaryIO) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -1,0 +1,47 @@
+"""``transcribe``: speech in, text out; no language model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from pengi.cli.console import announced, guarded, say, say_note
+from pengi.cli.inputs import Source, read_arguments
+from pengi.cli.options import AUTO, Debug, Device, Files, Json
+from pengi.cli.session import clock, over_files
+from pengi.errors import PengiError
+
+if TYPE_CHECKING:
+    from pengi.results import Transcript
+
+
+@guarded
+def transcribe(files: Files, json: Json = False, device: Device = AUTO, debug: Debug = False) -> None:
+    """Write down what is said in English, with times."""
+    recordings = read_arguments(files)
+    with announced("Loading whisper-tiny.en"):
+        from pengi.conditioning.transcript import Transcriber
+        from pengi.engine import device_of
+
+        transcriber = Transcriber.from_pretrained(device_of(device))
+
+    def work(part: Sequence[Source]) -> list[Transcript | PengiError]:
+        found: list[Transcript | PengiError] = []
+        for source in part:
+            try:
+                found.append(transcriber.transcribe(source))
+            except PengiError as error:
+                found.append(error)
+        return found
+
+    over_files(recordings, work, _show, as_json=json)
+
+
+def _show(transcript: Transcript) -> None:
+    for segment in transcript.segments:
+        time = f"{clock(segment.start_s, tenths=True)} - {clock(segment.end_s, tenths=True)}"
+        say(Text.assemble((time, "bold"), f"  {segment.text}"))
+    if not transcript.segments:
+        say_note("no speech was found")

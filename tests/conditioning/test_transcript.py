@@ -1,0 +1,153 @@
+"""Transcripts: the decoder keeps the contract of a step model, guards drop invented text, real speech is found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from pengi import weights
+from pengi.audio.decode import load
+from pengi.conditioning.transcript import Transcriber, TranscriptOptions, WhisperDecoder, without_loops
+from pengi.decoding import DecodeOptions, Hypothesis, generate
+
+NEEDED = ("whisper-tiny.en", "yamnet")
+SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
+
+
+@pytest.fixture(scope="module")
+def decoder() -> WhisperDecoder:
+    """A tiny decoder with random weights, which suppresses token 9."""
+    torch.manual_seed(0)
+    config = WhisperConfig(
+        vocab_size=12,
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        max_source_positions=10,
+        max_target_positions=20,
+        num_mel_bins=8,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+        decoder_start_token_id=1,
+    )
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *"abcdefghi"))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+    return WhisperDecoder(
+        WhisperForConditionalGeneration(config), tokenizer, suppressed=[9], suppressed_first=[0]
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def transcriber() -> Transcriber:
+    if any(weights.cached(name) is None for name in NEEDED):
+        pytest.skip("whisper-tiny.en and yamnet are not in the cache; fetch them with: pengi pull whisper-tiny.en")
+    return Transcriber.from_pretrained()
+
+
+def clip(shared_data: Path, source: str, **wanted: str) -> tuple[np.ndarray, dict[str, str]]:
+    """The first recording of a source with these attributes, and all of its attributes."""
+    for line in (shared_data / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["source"] == source and wanted.items() <= row["attributes"].items():
+            return load(shared_data / row["audio"], 16_000), row["attributes"]
+    raise AssertionError(f"no clip of {source} with {wanted}")
+
+
+def test_a_step_after_a_prefill_gives_what_reading_all_at_once_gives(decoder: WhisperDecoder) -> None:
+    audio = torch.randn(2, 10, 16)
+    mask = torch.ones(2, 10, dtype=torch.bool)
+    _, state = decoder.prefill(audio, mask)
+    stepped, _ = decoder.step(torch.tensor([[4, 5], [6, 7]]), state)
+    ids = torch.tensor([[1, 2, 4, 5], [1, 2, 6, 7]])
+    whole = decoder.logits(decoder.decoder(input_ids=ids, encoder_hidden_states=audio).last_hidden_state)
+    torch.testing.assert_close(stepped, whole[:, 2:], rtol=1e-4, atol=1e-4)
+    assert torch.isinf(stepped[..., 9]).all()
+
+
+def test_a_state_can_be_stepped_from_and_selected_from_again(decoder: WhisperDecoder) -> None:
+    audio = torch.randn(2, 10, 16)
+    _, state = decoder.prefill(audio, torch.ones(2, 10, dtype=torch.bool))
+    first, _ = decoder.step(torch.tensor([[4], [5]]), state)
+    swapped, _ = decoder.step(torch.tensor([[5], [4]]), decoder.select(state, torch.tensor([1, 0])))
+    again, _ = decoder.step(torch.tensor([[4], [5]]), state)
+    torch.testing.assert_close(first, again)
+    torch.testing.assert_close(first, swapped.flip(0))
+
+
+def test_a_chunk_gives_the_same_text_alone_and_in_a_batch(decoder: WhisperDecoder) -> None:
+    audio = torch.randn(3, 10, 16)
+    options = DecodeOptions(beams=1, max_tokens=8)
+    together = generate(decoder, audio, torch.ones(3, 10, dtype=torch.bool), options)
+    alone = [generate(decoder, row[None], torch.ones(1, 10, dtype=torch.bool), options)[0] for row in audio]
+    assert [best.tokens for best, *_ in together] == [best.tokens for best, *_ in alone]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Third. Third. Third. Third.", "Third."),
+        ("I go, and then I go, and then I go, and", "I go, and then"),
+        ("Well, yes yes yes", "Well, yes"),
+        ("no no", "no no"),
+        ("one two three one two three", "one two three one two three"),
+        ("", ""),
+    ],
+)
+def test_a_loop_is_cut_to_its_first_round(text: str, kept: str) -> None:
+    assert without_loops(text) == kept
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "why"),
+    [
+        (Hypothesis((3, 4), (-2.0, -2.0, -2.0), True), "the decoder is unsure"),
+        (Hypothesis((*range(3, 12), *range(4, 12, 2), 3, 5, 7), (-0.1,) * 17, True), "nobody speaks that fast"),
+        (Hypothesis((3, 4, 5, 6, 7), (-0.1,) * 5, False), "it never ends"),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_text_that_nobody_said_is_dropped(decoder: WhisperDecoder, hypothesis: Hypothesis, why: str) -> None:
+    guarded = Transcriber.__new__(Transcriber)
+    guarded.decoder, guarded.options = decoder, TranscriptOptions()
+    assert guarded._text(hypothesis, duration_s=0.4) == "", why
+    assert guarded._text(Hypothesis((3, 4), (-0.1,) * 3, True), duration_s=0.4) == "a b"
+
+
+def test_a_read_sentence_is_written_down(transcriber: Transcriber, shared_data: Path) -> None:
+    samples, attributes = clip(shared_data, "ljspeech")
+    found = transcriber.transcribe((samples, 16_000))
+    said, written = (
+        {*text.lower().replace(",", "").strip(".").split()} for text in (attributes["transcript"], found.text)
+    )
+    assert len(said & written) > 0.9 * len(said)
+    assert found.duration_s == pytest.approx(len(samples) / 16_000)
+    assert found.segments[0].start_s == 0.0
+    assert found.segments[-1].end_s == pytest.approx(found.duration_s)
+
+
+def test_where_nobody_speaks_nothing_is_written(transcriber: Transcriber, shared_data: Path) -> None:
+    for source in ("philharmonia", "wesnoth-music", "esc10"):
+        samples, _ = clip(shared_data, source)
+        assert transcriber.transcribe((samples, 16_000)).segments == (), source
+    assert transcriber.transcribe((np.zeros(16_000, np.float32), 16_000)).text == ""
+
+
+def test_speech_in_a_long_recording_has_its_time(transcriber: Transcriber, shared_data: Path) -> None:
+    samples, _ = clip(shared_data, "ljspeech")
+    music, _ = clip(shared_data, "wesnoth-music")
+    gap = np.tile(music, 4)[: 30 * 16_000]
+    found = transcriber.transcribe((np.concatenate([gap, samples, gap]), 16_000))
+    start_s, end_s = 30.0, 30.0 + len(samples) / 16_000
+    assert found.segments, "the speech between the music is found"
+    assert all(segment.end_s > start_s - 1 and segment.start_s < end_s + 1 for segment in found.segments)
