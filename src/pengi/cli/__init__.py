@@ -20,6 +20,7 @@ from pengi.cli.running import run
 from pengi.cli.searching import index, search
 from pengi.cli.serving import serve
 from pengi.cli.training import train
+from pengi.cli.transcribing import transcribe
 
 __all__ = ["app", "main"]
 
@@ -65,6 +66,7 @@ app.command(rich_help_panel=_RECORDINGS)(describe)
 app.command(rich_help_panel=_RECORDINGS)(ask)
 app.command(rich_help_panel=_RECORDINGS)(classify)
 app.command(rich_help_panel=_RECORDINGS)(timeline)
+app.command(rich_help_panel=_RECORDINGS)(transcribe)
 app.command(rich_help_panel=_RECORDINGS)(embed)
 app.command(rich_help_panel=_COLLECTIONS)(run)
 app.command(rich_help_panel=_COLLECTIONS)(index)

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @guarded
 def transcribe(files: Files, json: Json = False, device: Device = AUTO, debug: Debug = False) -> None:
-    """Write down what is said in English, with times."""
+    """Write down what is said in English, with times. No language model is needed for it.
+
+    Examples:
+        pengi transcribe interview.wav
+        pengi transcribe interviews/ --json
+    """
     recordings = read_arguments(files)
     with announced("Loading whisper-tiny.en"):
         from pengi.conditioning.transcript import Transcriber
