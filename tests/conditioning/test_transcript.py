@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tokenizers import Tokenizer, models
 from transformers import WhisperConfig, WhisperForConditionalGeneration
+from typer.testing import CliRunner
 
 from pengi import weights
 from pengi.audio.decode import load
+from pengi.cli import app
 from pengi.conditioning.transcript import Transcriber, TranscriptOptions, WhisperDecoder, without_loops
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 
@@ -151,3 +154,18 @@ def test_speech_in_a_long_recording_has_its_time(transcriber: Transcriber, share
     start_s, end_s = 30.0, 30.0 + len(samples) / 16_000
     assert found.segments, "the speech between the music is found"
     assert all(segment.end_s > start_s - 1 and segment.start_s < end_s + 1 for segment in found.segments)
+
+
+def test_the_command_writes_down_speech_and_goes_on_behind_a_bad_file(
+    transcriber: Transcriber, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Transcriber, "from_pretrained", lambda device: transcriber)
+    samples, _ = clip(shared_data, "ljspeech")
+    soundfile.write(tmp_path / "read.wav", samples, 16_000)
+    result = CliRunner().invoke(
+        app, ["transcribe", str(tmp_path / "missing.wav"), str(tmp_path / "read.wav"), "--json"]
+    )
+    missing, found = json.loads(result.stdout)
+    assert result.exit_code == 2
+    assert "there is no file" in missing["error"]
+    assert found["text"] == " ".join(segment["text"] for segment in found["segments"]) != ""
