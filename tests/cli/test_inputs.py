@@ -172,6 +172,13 @@ def test_one_question_is_asked_about_several_recordings(pengi: Callable[..., Any
     assert isinstance(json.loads(pengi("ask", tone, "What is it?", "--json").stdout), dict)
 
 
+def test_long_questions_and_names_are_no_file_names(pengi: Callable[..., Any], tone: Path) -> None:
+    question = "is there " * 40 + "a tone?"
+    assert json.loads(pengi("ask", tone, question, "--json").stdout)["question"] == question
+    result = pengi("describe", "a" * 400)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
 def test_a_question_that_was_forgotten_is_asked_for(pengi: Callable[..., Any], engine: Any, tone: Path) -> None:
     result = pengi("ask", tone, tone)
     assert result.exit_code == 2

@@ -37,7 +37,7 @@ def pengi(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(SentenceEncoder, "from_folder", lambda folder: SentenceEncoder.tiny())
     monkeypatch.setattr("pengi.weights.resolve", lambda name: Path(name))
     runner = CliRunner()
-    return lambda *arguments: runner.invoke(app, [str(argument) for argument in arguments])
+    return lambda *arguments, stdin=None: runner.invoke(app, [str(argument) for argument in arguments], input=stdin)
 
 
 @pytest.fixture
@@ -58,6 +58,8 @@ def test_index_and_search(pengi: Callable[..., Any], sounds: Path, tmp_path: Pat
     hits = json.loads(pengi("search", db, "a sound", "--like", sounds / "low.wav", "--json").stdout)
     assert len(hits) == 3
     assert hits[0].keys() >= {"path", "start_s", "end_s", "text", "score"}
+    piped = pengi("search", db, "a sound", "--like", "-", "--json", stdin=(sounds / "low.wav").read_bytes())
+    assert json.loads(piped.stdout) == hits
     filtered = json.loads(pengi("search", db, "a sound", "--filter", "start_s >= 10", "--json").stdout)
     assert [(Path(hit["path"]).name, hit["start_s"], hit["end_s"]) for hit in filtered] == [("long.wav", 10.0, 12.5)]
     shown = pengi("search", db, "a sound", "--limit", 1, "--mode", "vector", "--filter", "start_s >= 10")

@@ -218,7 +218,7 @@ def _one_task(
     else:
         prompt = selection.task.prompt
         classify = runner.engine_classifier(load_model(model, device), method, prompt)
-    with progress("Listening", len(selection.clips)) as waiting:
+    with progress("Reading", len(selection.clips)) as waiting:
         rows, seconds = runner.run(selection, classify, waiting.advance)
     if out is not None:
         with replacing(out) as partial:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from pengi.audio.formats import FolderWalk, passed_over_note
@@ -49,9 +49,10 @@ def read_arguments(given: Sequence[str]) -> Recordings:
     if given.count(STDIN) > 1:
         raise InputError("- is standard input, which holds one recording; give it once")
     items: list[Recording] = []
-    for name in given:
-        items += _of_folder(name) if Path(name).is_dir() else [Recording(name, source_of(name))]
-    return Recordings(tuple(items), many=len(given) > 1 or Path(given[0]).is_dir())
+    folders = [os.path.isdir(name) for name in given]  # noqa: PTH112 - pathlib fails at names that are too long
+    for name, is_folder in zip(given, folders, strict=True):
+        items += _of_folder(name) if is_folder else [Recording(name, source_of(name))]
+    return Recordings(tuple(items), many=len(given) > 1 or any(folders))
 
 
 def source_of(name: str) -> Source:

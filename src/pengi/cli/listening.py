@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,7 +96,7 @@ def ask(
     """
     if not question.strip():
         raise InputError('the question is empty; write one, such as "What instrument is playing?"')
-    if Path(question).exists():
+    if os.path.exists(question):  # noqa: PTH110 - pathlib fails at names that are too long, as a question may be
         raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     recordings = read_arguments(files)

@@ -80,7 +80,7 @@ def probe(
                 raise
             rows.append({"encoder": name, "not_run": str(error)})
             continue
-        with progress(f"Listening with {name}", len(data.recordings)) as waiting:
+        with progress(f"Reading with {name}", len(data.recordings)) as waiting:
             rows += [asdict(found) for found in probing.probe(loaded, data, kept, waiting.advance)]
     report = {
         "task": field,

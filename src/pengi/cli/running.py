@@ -321,7 +321,7 @@ def _reporting(listing: Listing) -> Iterator[Callable[[Counts], None]]:
 
     pace = Pace()
     bar = Progress(
-        TextColumn("Listening"),
+        TextColumn("Reading"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[pace]}", markup=False),

@@ -52,7 +52,7 @@ def index(
     recordings_below(folder)  # a wrong folder or index is told before a model is loaded
     collection = Collection.open(db, create=True)
     engine = load_model(model, device)
-    with progress("Listening", 0) as waiting:
+    with progress("Reading", 0) as waiting:
         changes = collection.update(folder, engine, waiting.reach)
     for path, error in changes.failed:
         say_error(error if path in error else f"{path}: {error}")
