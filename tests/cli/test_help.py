@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from pengi.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
+SUBSTITUTION = r"<\([^)]*\)"
+"""What a shell replaces by a file: ``<(ffmpeg ...)``."""
 TOP = typer.main.get_command(app)
 DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*.yaml"), ROOT / "examples/README.md"])
 
@@ -39,7 +41,7 @@ def parsed(line: str) -> None:
     Raises:
         Exception: a usage error, with its sentence.
     """
-    words = shlex.split(line, comments=True)
+    words = shlex.split(re.sub(SUBSTITUTION, "FILE", line), comments=True)
     words = words[words.index("pengi") + 1 :]
     end = next((place for place, word in enumerate(words) if word in ("|", "||", "&&", ">", ";")), len(words))
     words, command = words[:end], TOP
@@ -115,7 +117,8 @@ def test_commands_in_the_docs_are_understood(file: Path) -> None:
 @pytest.mark.parametrize("file", DOCS, ids=lambda file: file.name)
 def test_commands_and_options_in_the_text_of_the_docs_are_there(file: Path) -> None:
     """What stands in a sentence, such as `pengi eval --suite local`, may leave arguments out, but invent none."""
-    for words in re.findall(r"`pengi ([^`\n]+)`", file.read_text(encoding="utf-8")):
+    for found in re.findall(r"`pengi ([^`\n]+)`", file.read_text(encoding="utf-8")):
+        words = re.sub(SUBSTITUTION, "FILE", found)
         path: list[str] = []
         for word in words.split():
             if (*path, word) not in COMMANDS:
