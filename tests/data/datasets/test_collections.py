@@ -138,7 +138,7 @@ def test_about_a_fifth_of_a_table_without_splits_is_for_validation(tmp_path: Pat
         ("wavtext5k", broken("wavtext5k", "WavText5K.csv", "'fowl']", "'fowl]"), "WavText5K.csv, line 3: '['fowl', 'eagle', 'fowl]' is not a list"),
         ("macs", {"MACS.yaml": "files: [{filename: a.wav"}, "MACS.yaml' cannot be read"),
         ("macs", {"MACS.yaml": "- a"}, "has no list 'files'"),
-        ("macs", {"MACS.yaml": "files:\n- filename: a.wav\n"}, "MACS.yaml, record 1 needs 'filename' and 'annotations'"),
+        ("macs", {"MACS.yaml": "files:\n- filename: a.wav\n"}, "MACS.yaml, record 1: a field is not as published: 'annotations'"),
         ("macs", broken("macs", "MACS_competence.csv", "0.9", "high"), "MACS_competence.csv, line 1: competence 'high' is no number"),
         ("wavcaps", broken("wavcaps", "json_files/blacklist/blacklist_exclude_test_ac.json", "{", ""), "is no list of ids for each source"),
         ("wavcaps", {"json_files/as_final.json": '{"data": [{"id": "Y"}]}'}, "record 1 has no 'caption'"),
@@ -182,3 +182,28 @@ def test_columns_are_known_by_their_usual_names() -> None:
     assert meaning["audio"] == ("File Name",)
     assert meaning["captions"] == ("caption_1", "Caption-2")
     assert meaning["tags"] == ("Genres",)
+
+
+def test_damaged_annotation_is_a_result_or_one_sentence(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    junk = [b'"', b"'", b"[", b"}", b",", b"\n", b"\x00", b"\xff", b"nan", b"\t", b"9" * 400, b"\\"]
+    names = [name for name, (files, _) in LAYOUTS.items() if set(files.values()) != {AUDIO}]
+    for number in range(80):
+        name = rng.choice(names)
+        files = LAYOUTS[name][0]
+        root = laid_out(tmp_path / str(number), files)
+        table = root / rng.choice([path for path, content in files.items() if content != AUDIO])
+        content = bytearray(table.read_bytes())
+        for _ in range(3):
+            start = rng.randrange(len(content) + 1)
+            content[start : start + rng.randrange(12)] = rng.choice(junk)
+        table.write_bytes(content)
+        out = tmp_path / f"{number}.jsonl"
+        sentence = ""
+        try:
+            import_dataset(name, root, out)
+        except ManifestError as error:
+            sentence = str(error)
+        assert "\n" not in sentence
+        assert out.exists() == (not sentence)
+        assert sentence or read_manifest(out)

@@ -15,6 +15,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -360,6 +361,21 @@ class Table:
             yield f"record {number}", {"key": key, **record}
 
 
+@contextmanager
+def problems_of(name: str, where: str) -> Iterator[None]:
+    """Inside it a record becomes a row; what is wrong with the record is an error that names the file and the line.
+
+    Raises:
+        ManifestError: the record is malformed.
+    """
+    try:
+        yield
+    except ProblemError as problem:
+        raise ManifestError(f"{name}: {where}: {' '.join(str(problem).split())}") from problem
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"{name}: {where}: a field is not as published: {error}") from error
+
+
 class TableDataset(Dataset):
     """A dataset described by annotation files with one record a line."""
 
@@ -386,12 +402,8 @@ class TableDataset(Dataset):
             if file is None:
                 continue
             for where, record in table.records(file, tree):
-                try:
+                with problems_of(self.name, where):
                     row = self.row(record, table)
-                except ProblemError as problem:
-                    raise ManifestError(f"{self.name}: {where}: {problem}") from problem
-                except (AttributeError, KeyError, TypeError, ValueError) as error:
-                    raise ManifestError(f"{self.name}: {where}: a field is not as published: {error}") from error
                 if row is None:
                     tree.unused[part.name] += 1
                 else:

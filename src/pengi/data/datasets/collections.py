@@ -30,9 +30,10 @@ from pengi.data.datasets.base import (
     TableDataset,
     Tree,
     known,
+    problems_of,
     words,
 )
-from pengi.data.datasets.columns import Columns, items_of, plain, text_of, title_of, words_of_genre
+from pengi.data.datasets.columns import Columns, items_of, plain, text_of, texts_of, title_of, words_of_genre
 from pengi.errors import ManifestError
 
 _LONGEST_CELL = 1 << 24
@@ -68,10 +69,8 @@ class Fma(Dataset):
         file = self.needed(tree, *self._tracks.patterns)
         genres = self._genre_table(tree)
         for where, record in _two_header_lines(file, tree, self._columns):
-            try:
+            with problems_of(self.name, where):
                 row = self._row(record, genres)
-            except ProblemError as problem:
-                raise ManifestError(f"{self.name}: {where}: {problem}") from problem
             yield replace(row, where=where, part=self._tracks.name, home=tree.home(self._tracks.patterns))
 
     def _genre_table(self, tree: Tree) -> dict[str, tuple[str, str]]:
@@ -192,12 +191,8 @@ class Macs(Dataset):
             raise ManifestError(f"{self.name}: '{file}' has no list 'files'")
         for number, record in enumerate(records, start=1):
             where = f"{os.path.relpath(file, tree.root)}, record {number}"
-            try:
+            with problems_of(self.name, where):
                 row = self._row(record, competence)
-            except (KeyError, TypeError, AttributeError) as error:
-                raise ManifestError(
-                    f"{self.name}: {where} needs 'filename' and 'annotations' with annotator_id, sentence, tags"
-                ) from error
             yield replace(row, where=where, part=self._annotations.name, home=tree.home(self._annotations.patterns))
 
     def _competence(self, tree: Tree) -> dict[str, float]:
@@ -221,8 +216,8 @@ class Macs(Dataset):
         weighted.sort(key=lambda pair: -pair[0])
         votes: defaultdict[str, float] = defaultdict(float)
         for weight, each in weighted:
-            for tag in dict.fromkeys(each.get("tags") or ()):
-                votes[words(str(tag))] += weight
+            for tag in dict.fromkeys(texts_of(each.get("tags"))):
+                votes[words(tag)] += weight
         total = sum(weight for weight, _ in weighted)
         tags = tuple(tag for tag, weight in votes.items() if weight > total / 2)
         stem = _stem(record["filename"])
@@ -279,23 +274,22 @@ class SoundDescs(Dataset):
                 tree.unused[everything.name] += 1
                 continue
             part = parts.get(id, everything)
-            yield replace(
-                Row(id=id, names=(id, id.upper()), split=part.split, where=where, part=part.name),
+            with problems_of(self.name, where):
+                tags = items_of(record.get("category", record.get("categories")))
+            yield Row(
+                id=id,
+                names=(id, id.upper()),
+                split=part.split,
+                tags=tuple(dict.fromkeys(map(plain, tags))),
                 description=plain(text_of(record.get("description", record.get("value")))),
-                tags=tuple(dict.fromkeys(plain(tag) for tag in _categories(record, where, self.name))),
+                where=where,
+                part=part.name,
             )
 
     @staticmethod
     def _listed(tree: Tree, part: Part) -> list[str]:
         file = tree.file(part.patterns)
-        return [] if file is None else file.read_text(encoding="utf-8").lower().split()
-
-
-def _categories(record: Record, where: str, name: str) -> list[str]:
-    try:
-        return items_of(record.get("category", record.get("categories")))
-    except ProblemError as problem:
-        raise ManifestError(f"{name}: {where}: {problem}") from problem
+        return [] if file is None else [line.strip().lower() for line in tree.lines(file)]
 
 
 class WavCaps(TableDataset):
@@ -408,10 +402,8 @@ class RecordingsTable(Dataset):
             cells = columns.cells("audio", record)
             names = [stem for cell in cells if (stem := _stem(cell))]
             id = f"{folder}/{cells[0]}".removeprefix("/") if cells else where
-            try:
+            with problems_of(self.name, where):
                 row = columns.row(record, id, spaced_tags=self.spaced_tags)
-            except ProblemError as problem:
-                raise ManifestError(f"{self.name}: {where}: {problem}") from problem
             yield replace(
                 row,
                 audio=tuple(cell.replace("\\", "/") for cell in cells if _is_file_name(cell)),

@@ -22,7 +22,7 @@ import soundfile
 
 from pengi.audio.formats import AUDIO_SUFFIXES
 from pengi.data.arrow import arrow
-from pengi.data.datasets.base import Dataset, FolderDataset, Part, ProblemError, Record, Row, Table, TableDataset, Tree
+from pengi.data.datasets.base import Dataset, FolderDataset, Part, Record, Row, Table, TableDataset, Tree, problems_of
 from pengi.data.datasets.columns import Columns, split_of, text_of
 from pengi.data.recordings import member
 from pengi.data.shards import stretches, write_tar
@@ -80,10 +80,8 @@ class ParquetCopy:
             for number, record in self._records(file, audio):
                 where = f"{self._label(file)}, row {number + 1}"
                 path = text_of(record.get("")).replace("\\", "/")
-                try:
+                with problems_of(self._adapter.name, where):
                     row = read(number, record, path)
-                except ProblemError as problem:
-                    raise ManifestError(f"{self._adapter.name}: {where}: {problem}") from problem
                 if row is None:
                     tree.unused[part.name] += 1
                     continue
@@ -155,7 +153,9 @@ class ParquetCopy:
         columns = [*wanted, f"{audio}.path"] if path else wanted
         number = 0
         for batch in self._batches(file, _RECORDS_AT_ONCE, columns or None):
-            for record in batch.to_pylist():
+            with _damage(self._adapter.name, file):
+                records = batch.to_pylist()
+            for record in records:
                 fields = {name: _named(record[name], features.get(name)) for name in wanted}
                 yield number, {**fields, "": (record[audio] or {}).get("path") if path else None}
                 number += 1
@@ -219,7 +219,7 @@ def _damage(name: str, file: Path) -> Iterator[None]:
     """Failures to read a file, as sentences."""
     try:
         yield
-    except (arrow().ArrowException, OSError) as error:
+    except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:
         with file.open("rb") as opened:
             pointer = opened.read(16) == b"version https://"
         hint = "it is only Git's pointer to the file: run 'git lfs pull'" if pointer else "fetch it again"
@@ -259,17 +259,16 @@ def _table(adapter: Dataset, names: Sequence[str], split: str) -> Table | None:
 def _features(schema: Any) -> dict[str, Any]:
     """What the ``datasets`` library wrote about columns; nothing in files that others wrote."""
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"].items()
+    except (AttributeError, KeyError, TypeError, ValueError):
         return {}
-    return {
-        name: feature if isinstance(feature, dict) else {"feature": feature[0]} for name, feature in features.items()
-    }
+    sequences = {name: {"feature": feature[0]} for name, feature in features if isinstance(feature, list) and feature}
+    return sequences | {name: feature for name, feature in features if isinstance(feature, dict)}
 
 
-def _named(value: Any, feature: Mapping[str, Any] | None) -> Any:
+def _named(value: Any, feature: object) -> Any:
     """A value with the names of its classes instead of their numbers."""
-    if not feature:
+    if not isinstance(feature, dict):
         return value
     if isinstance(value, list):
         return [_named(each, feature.get("feature")) for each in value]
