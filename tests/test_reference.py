@@ -29,7 +29,7 @@ def listened(source: Any, quirks: ReferenceQuirks, rate: int = RATE) -> NDArray[
 
 def test_all_quirks_are_off_by_default_and_all_can_be_on() -> None:
     switches = [field.name for field in dataclasses.fields(ReferenceQuirks) if field.name != "crop_seed"]
-    assert len(switches) == 7
+    assert len(switches) == 9
     assert not any(getattr(ReferenceQuirks(), name) for name in switches)
     assert all(getattr(ReferenceQuirks.all(), name) for name in switches)
     assert (ReferenceQuirks.all().crop_seed, ReferenceQuirks.all(crop_seed=3).crop_seed) == (None, 3)

@@ -25,15 +25,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pengi import checkpoint, reference, templates, weights
-from pengi.audio.augment import rms_db
 from pengi.audio.decode import AudioSource, stream
+from pengi.audio.level import SILENCE_DB, sound_level_db, without_offset
+from pengi.audio.sources import listed
 from pengi.audio.windows import sliding
 from pengi.conditioning.transcript import Transcriber
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
-from pengi.errors import ConfigError, InputError, PengiError
+from pengi.errors import ConfigError, InputError, PengiError, checked_text
 from pengi.model import Masked, PengiModel, join, limit_tokens
 from pengi.reference import ReferenceQuirks
 from pengi.results import (
+    SILENCE,
     Answer,
     Classification,
     Description,
@@ -56,8 +58,8 @@ GENERATE = DecodeOptions(beams=5, max_tokens=30)
 TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 ROWS = 16  # prefixes in one call of the language model
 WINDOWS = 16  # windows in one call of an audio encoder
-SILENCE_DB = -75.0  # dBFS RMS; below it there is nothing to hear, and nothing is asked
-SILENCE = "silence"
+SILENT_CAPTION, SILENT_ANSWER = "Silence.", "The recording is silent."
+SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 MIN_EVENT_CONFIDENCE = 0.1  # events less probable than this are not reported, except the most probable one,
 MIN_TOP_EVENT_CONFIDENCE = 0.005  # which is not reported either if it would be shown as 0 %
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
@@ -80,7 +82,7 @@ class Encoded:
     tokens: tuple[Tensor, ...]
     duration_s: float
     level_db: float
-    """RMS level of the loudest window, in dBFS."""
+    """RMS level of the loudest window without its constant offset, in dBFS; below ``SILENCE_DB`` it is silent."""
     place: int = 0
     """Its place among the recordings of the call."""
 
@@ -96,9 +98,11 @@ class _Written:
 class Pengi:
     """A loaded model that answers about recordings.
 
-    Every method takes one recording (a path, bytes, a binary file object, or ``(samples, rate)``) and gives one result,
-    or a list of recordings and gives a list. With ``on_error="return"`` a recording that cannot be read gives its
-    :class:`PengiError` in its place; by default the error is raised.
+    Every method takes one recording (a path, bytes, a binary file object, ``(samples, rate)``, or what else
+    :data:`pengi.audio.sources.AudioSource` lists) and gives one result, or a list of recordings and gives a list. With
+    ``on_error="return"`` a recording that cannot be read gives its :class:`PengiError` in its place; by default the
+    error is raised. Of a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent,
+    unless the quirk ``ask_about_silence`` is on.
     """
 
     def __init__(self, model: PengiModel, name: str, device: torch.device, quirks: ReferenceQuirks = NO_QUIRKS) -> None:
@@ -136,9 +140,8 @@ class Pengi:
 
         Args:
             audio: one recording or a list.
-            style: of the text. "caption" is one caption, and of a recording too quiet to hear it is said that it is
-                silent; "paper" joins caption, metadata and events as the paper's official wrapper does, and lets the
-                model speak about silence, too.
+            style: of the text. "caption" is one caption; "paper" joins caption, metadata and events as the paper's
+                official wrapper does, and asks the model about silence, too.
             options: how to search.
             on_error: see the class.
 
@@ -158,7 +161,10 @@ class Pengi:
                 for row, recording in enumerate(encoded)
             ]
 
-        return self._each(audio, answer, on_error)
+        def silent(recording: Encoded) -> Description:
+            return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s)
+
+        return self._each(audio, answer, on_error, silent if style == "caption" else None)
 
     def events(self, audio: Any, *, options: DecodeOptions | None = None, on_error: OnError = "raise") -> Any:
         """The sound events alone, as a tuple of :class:`Event`: those of :meth:`describe`, at half its cost."""
@@ -166,12 +172,9 @@ class Pengi:
 
         def answer(encoded: Sequence[Encoded]) -> list[tuple[Event, ...]]:
             found = self._write(encoded, [prompt] * len(encoded), options or DESCRIBE)
-            return [
-                (Event(SILENCE, 1.0),) if recording.level_db < SILENCE_DB else _events(texts)
-                for recording, texts in zip(encoded, found, strict=True)
-            ]
+            return [_events(texts) for texts in found]
 
-        return self._each(audio, answer, on_error)
+        return self._each(audio, answer, on_error, lambda _: (Event(SILENCE, 1.0),))
 
     def generate(
         self,
@@ -193,9 +196,9 @@ class Pengi:
             on_error: see the class.
 
         Raises:
-            InputError: if there are not as many prompts or extra texts as recordings.
+            InputError: if there are not as many prompts or extra texts as recordings, or one is no valid text.
         """
-        count = len(audio) if _is_many(audio) else 1
+        count = _count(audio)
         asked, extra = _for_each("prompts", prompts, count), _for_each("extra texts", extra_text, count)
         extra = [reference.extra_text(extra, place, self.quirks) for place in range(count)]
 
@@ -204,7 +207,10 @@ class Pengi:
             texts = self._generate(encoded, rows, options or GENERATE, extra=[extra[item.place] for item in encoded])
             return [Generation(prompt, self._scored(beams)) for prompt, beams in zip(rows, texts, strict=True)]
 
-        return self._each(audio, answer, on_error)
+        def silent(recording: Encoded) -> Generation:
+            return Generation(asked[recording.place], (ScoredText(SILENT_ANSWER, 0.0),))
+
+        return self._each(audio, answer, on_error, silent)
 
     def ask(
         self,
@@ -223,9 +229,10 @@ class Pengi:
             on_error: see the class.
 
         Raises:
-            InputError: for an empty question, one longer than the model can read, or not as many as recordings.
+            InputError: for an empty question, one longer than the model can read, one that is no valid text, or not as
+                many as recordings.
         """
-        questions = _for_each("questions", question, len(audio) if _is_many(audio) else 1)
+        questions = _for_each("questions", question, _count(audio))
         if not all(asked.strip() for asked in questions):
             raise InputError("the question is empty")
         prompts = [templates.question_prompt(asked) for asked in questions]
@@ -239,7 +246,10 @@ class Pengi:
                 for item, best in zip(encoded, texts, strict=True)
             ]
 
-        return self._each(audio, answer, on_error)
+        def silent(recording: Encoded) -> Answer:
+            return Answer(questions[recording.place], SILENT_ANSWER, 1.0)
+
+        return self._each(audio, answer, on_error, silent)
 
     def classify(
         self,
@@ -265,10 +275,11 @@ class Pengi:
             on_error: see the class.
 
         Raises:
-            InputError: no labels, an empty label, an unknown method, ``top`` below 1, a prompt too long to be read.
+            InputError: no labels, one that is empty or no valid text, an unknown method, ``top`` below 1, a prompt too
+                long to be read.
         """
         names = _checked_labels(labels, method, top)
-        prompt = prompt or templates.PROMPTS["events"][0]
+        prompt = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
         self._check_length(prompt, "prompt")
         score: Callable[[Sequence[Encoded], list[str], str], list[Classification]] = {
             "likelihood": self._by_likelihood,
@@ -280,7 +291,7 @@ class Pengi:
         def answer(encoded: Sequence[Encoded]) -> list[Classification]:
             return [replace(found, scores=found.scores[:top]) for found in score(encoded, names, prompt)]
 
-        return self._each(audio, answer, on_error)
+        return self._each(audio, answer, on_error, lambda _: _silent_classification(method, names, top))
 
     def embed(self, audio: Any, *, on_error: OnError = "raise") -> Any:
         """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch (of class logits
@@ -346,16 +357,16 @@ class Pengi:
         With a text encoder T is 1 (``pengi-base``: the projected sentence embedding, ``[1, 1024]``); without one these
         are the language model's token embeddings (``pengi-base-no-text-enc``: ``[40, 768]``, padding included).
         """
-        rows = _rows(self._prompt_embeddings([prompts] if isinstance(prompts, str) else prompts))
-        return rows[0] if isinstance(prompts, str) else rows
+        rows = _rows(self._prompt_embeddings(_for_each("prompts", prompts, _count(prompts))))
+        return rows if listed(prompts) is not None else rows[0]
 
     @torch.inference_mode()
     def prompt_prefix(self, prompts: str | Sequence[str]) -> Any:
         """m2(g), what the language model reads of a prompt: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``; a list
         of prompts gives a list. What is heard of the words that a prompt mentions depends on the recording, too, and is
         not in it."""
-        rows = _rows(self._prompt_prefix([prompts] if isinstance(prompts, str) else prompts))
-        return rows[0] if isinstance(prompts, str) else rows
+        rows = _rows(self._prompt_prefix(_for_each("prompts", prompts, _count(prompts))))
+        return rows if listed(prompts) is not None else rows[0]
 
     def timeline(
         self,
@@ -472,20 +483,32 @@ class Pengi:
     def _window_s(self) -> float:
         return min(branch.window_s for branch in self.model.config.audio)
 
-    def _each(self, audio: Any, answer: Callable[[Sequence[Encoded]], Sequence[T]], on_error: OnError) -> Any:
-        """Encode all recordings, answer those that could be read in batches, put errors in their places."""
-        many = _is_many(audio)
-        sources = list(audio) if many else [audio]
-        encoded = self._encode_all(sources, on_error)
-        readable = [place for place, item in enumerate(encoded) if isinstance(item, Encoded)]
-        results: list[T | PengiError | None] = [item if isinstance(item, PengiError) else None for item in encoded]
-        for start in range(0, len(readable), ROWS):
-            places = readable[start : start + ROWS]
-            batch = [item for place in places if isinstance(item := encoded[place], Encoded)]
+    def _each(
+        self,
+        audio: Any,
+        answer: Callable[[Sequence[Encoded]], Sequence[T]],
+        on_error: OnError,
+        silent: Callable[[Encoded], T] | None = None,
+    ) -> Any:
+        """Encode all recordings, answer those that could be read in batches, put errors in their places.
+
+        Where there is an answer for silent recordings, the model is not asked about them.
+        """
+        sources = listed(audio)
+        encoded = self._encode_all([audio] if sources is None else sources, on_error)
+        results: dict[int, T | PengiError] = {}
+        asked: list[Encoded] = []
+        for place, item in enumerate(encoded):
+            if isinstance(item, PengiError):
+                results[place] = item
+            elif silent is not None and item.level_db < SILENCE_DB and not self.quirks.ask_about_silence:
+                results[place] = silent(item)
+            else:
+                asked.append(item)
+        for batch in _batched(asked, ROWS):
             with torch.inference_mode():
-                for place, result in zip(places, answer(batch), strict=True):
-                    results[place] = result
-        return results if many else results[0]
+                results |= {item.place: result for item, result in zip(batch, answer(batch), strict=True)}
+        return results[0] if sources is None else [results[place] for place in range(len(sources))]
 
     def _encode_all(self, sources: Sequence[AudioSource | Encoded], on_error: OnError) -> list[Encoded | PengiError]:
         """Audio tokens of all recordings; windows of different recordings share a batch."""
@@ -501,7 +524,7 @@ class Pengi:
                 try:
                     for _, window_S in self.windows(source):
                         samples[place] += len(window_S)
-                        levels[place] = max(levels[place], rms_db(window_S))
+                        levels[place] = max(levels[place], sound_level_db(window_S))
                         yield place, window_S
                 except PengiError as error:
                     if on_error == "raise":
@@ -540,6 +563,8 @@ class Pengi:
     @torch.inference_mode()
     def _encode(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[Tensor, ...]]:
         """Audio tokens ``[T, D]`` of each window, for every branch."""
+        if not self.quirks.keep_offset:
+            windows = [without_offset(window) for window in windows]
         waveform_BS = pad_sequence([torch.from_numpy(window) for window in windows], batch_first=True).to(self.device)
         lengths_B = torch.tensor([len(window) for window in windows], device=self.device)
         heard = self.model.hear(waveform_BS, lengths_B)
@@ -624,8 +649,6 @@ class Pengi:
 
     def _description(self, recording: Encoded, answers: Sequence[Sequence[_Written]], style: Style) -> Description:
         """What the answers to the prompts of a style, each the texts of one, come to."""
-        if style == "caption" and recording.level_db < SILENCE_DB:
-            return Description("Silence.", (Event(SILENCE, 1.0),), recording.duration_s)
         texts = [written[0].text for written in answers]
         text = templates.joined_description(*texts) if style == "paper" else texts[0]
         return Description(text, _events(answers[-1]), recording.duration_s)
@@ -672,7 +695,7 @@ class Pengi:
     def _name(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[str, float]]:
         """The events heard in each window, with their confidence; silent windows are not asked about."""
         named = [(SILENCE, 1.0)] * len(windows)
-        loud = [place for place, window in enumerate(windows) if rms_db(window) >= SILENCE_DB]
+        loud = [place for place, window in enumerate(windows) if sound_level_db(window) >= SILENCE_DB]
         if loud:
             encoded = [Encoded(tokens, 0.0, 0.0) for tokens in self._encode([windows[place] for place in loud])]
             texts = self._generate(encoded, [templates.PROMPTS["events"][0]] * len(loud), TIMELINE)
@@ -699,11 +722,9 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _is_many(audio: Any) -> bool:
-    """A list is many recordings, and so is a tuple unless it is one ``(samples, rate)``."""
-    if isinstance(audio, tuple):
-        return not (len(audio) == 2 and isinstance(audio[1], (int, float, np.number)))
-    return isinstance(audio, list)
+def _count(given: Any) -> int:
+    items = listed(given)
+    return 1 if items is None else len(items)
 
 
 def _map(audio: Any, one: Callable[[AudioSource], R], on_error: OnError) -> Any:
@@ -715,7 +736,8 @@ def _map(audio: Any, one: Callable[[AudioSource], R], on_error: OnError) -> Any:
                 raise
             return error
 
-    return [guarded(source) for source in audio] if _is_many(audio) else guarded(audio)
+    sources = listed(audio)
+    return guarded(audio) if sources is None else [guarded(source) for source in sources]
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -737,12 +759,13 @@ def _rows(masked: Masked) -> list[NDArray[np.float32]]:
 
 
 def _for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
-    """One string for each of ``count`` recordings."""
-    if isinstance(given, str):
-        return [given] * count
-    if len(given) != count:
-        raise InputError(f"{len(given)} {what} were given for {count} recordings; give one for all or one for each")
-    return list(given)
+    """One string for each of ``count`` recordings; ``what`` is their plural."""
+    texts = listed(given)
+    if texts is None:
+        return [checked_text(given, f"the {what.removesuffix('s')}")] * count
+    if len(texts) != count:
+        raise InputError(f"{len(texts)} {what} were given for {count} recordings; give one for all or one for each")
+    return [checked_text(text, f"each of the {what}") for text in texts]
 
 
 def _probability(hypothesis: Hypothesis) -> float:
@@ -792,14 +815,22 @@ def _events(texts: Sequence[_Written]) -> tuple[Event, ...]:
 def _checked_labels(labels: Sequence[str], method: str, top: int | None) -> list[str]:
     if method not in METHODS:
         raise InputError(f"unknown method '{method}'; choose one of {', '.join(METHODS)}")
-    if isinstance(labels, str):
-        raise InputError("labels must be a list of strings, not one string")
-    names = list(dict.fromkeys(label.strip() for label in labels))
+    if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable):
+        raise InputError(f"labels must be a list of strings, not {type(labels).__name__}")
+    names = list(dict.fromkeys(checked_text(label, "each label").strip() for label in labels))
     if not names or not all(names):
         raise InputError("give at least one label, and no empty ones")
     if top is not None and top < 1:
         raise InputError(f"top must be at least 1, not {top}")
     return names
+
+
+def _silent_classification(method: str, labels: Sequence[str], top: int | None) -> Classification:
+    """A label that says that there is silence has it all; if there is none, none is detected."""
+    right = next((label for label in labels if label.casefold().strip(" .") in SILENT_LABELS), None)
+    ranked = sorted(labels, key=lambda label: label != right)
+    scores = tuple(LabelScore(label, float(label == right)) for label in ranked[:top])
+    return Classification(method, scores, detected=right is not None)
 
 
 def _ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classification:

@@ -86,3 +86,20 @@ def is_disk_full(error: BaseException | str) -> bool:
     if getattr(error, "errno", None) in _FULL:
         return True
     return any(text in str(error).lower() for text in _FULL_TEXTS) or bool(_SHORT_WRITE.fullmatch(str(error)))
+
+
+def checked_text(text: object, what: str) -> str:
+    """The text itself, if it is one that tokenizers can read.
+
+    Raises:
+        InputError: if it is no string, or no valid Unicode, as text from JSON or a command line may be.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"{what} must be a string, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} is no valid Unicode: character {error.start + 1} is half of a surrogate pair"
+        ) from error
+    return text

@@ -43,6 +43,10 @@ class ReferenceQuirks:
     """Texts are sorted by score and their scores are left in the order of the search."""
     stop_at_space: bool = False
     """A text ends at the first token of `` <|endoftext|>``, which for GPT-2 is a lone space, not at the end token."""
+    keep_offset: bool = False
+    """A constant offset (DC) of a recording reaches the encoders."""
+    ask_about_silence: bool = False
+    """The model is asked about recordings below the silence threshold, too."""
     reference_search: bool = False
     """Beams are searched as in ``DecodeOptions(search="reference")``, whatever the options of a call say."""
     crop_seed: int | None = None

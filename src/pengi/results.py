@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+SILENCE = "silence"
+"""The event and the label of a silent recording."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -72,16 +75,21 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class Classification(Result):
-    """Labels, the best first; ``text`` is what the model wrote where the method generates."""
+    """Labels, the best first; ``text`` is what the model wrote where the method generates.
+
+    Of a silent recording a label that says so has the probability 1. If there is none, all have 0, and ``detected`` is
+    False.
+    """
 
     method: str
     scores: tuple[LabelScore, ...]
     text: str | None = None
+    detected: bool = True
 
     @property
     def label(self) -> str:
-        """The best label."""
-        return self.scores[0].label
+        """The best label, or "silence" where none is detected."""
+        return self.scores[0].label if self.detected else SILENCE
 
 
 @dataclass(frozen=True)

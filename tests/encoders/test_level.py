@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pengi.audio.augment import SILENCE_DB, rms_db
+from pengi.audio.level import FLOOR_DB, rms_db
 from pengi.encoders.level import LevelEncoder
 from pengi.encoders.yamnet import PATCH_HOP_SAMPLES, PATCH_SAMPLES, YamnetEncoder
 
@@ -46,7 +46,7 @@ def test_a_clip_is_as_loud_beside_longer_ones() -> None:
 
 
 def test_silence_has_the_lowest_level() -> None:
-    assert levels(np.zeros(16_000, np.float32)) == [pytest.approx([SILENCE_DB] * 2)]
+    assert levels(np.zeros(16_000, np.float32)) == [pytest.approx([FLOOR_DB] * 2)]
 
 
 def test_a_level_says_nothing_of_what_is_heard() -> None:

@@ -10,10 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pengi.audio.level import FLOOR_DB, rms_db
 from pengi.errors import InputError
-
-SILENCE_DB = -120.0
-"""What counts as silence, in dB relative to full scale; 16-bit quantisation noise lies near -98 dB."""
 
 
 def spec_augment(
@@ -63,13 +61,6 @@ def _stripes(batch: int, size: int, masks: int, width: int, generator: torch.Gen
     return inside.any(dim=1)
 
 
-def rms_db(samples: NDArray[np.float32]) -> float:
-    """Root-mean-square level of a waveform ``float32[S]`` in dB; 0 dB is a constant at full scale, and
-    ``SILENCE_DB`` the least it gives."""
-    mean_square = float(np.mean(np.square(samples, dtype=np.float64)))
-    return max(SILENCE_DB, 10.0 * float(np.log10(max(mean_square, 1e-30))))
-
-
 def gain_db(samples: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
     """A waveform made louder by ``gain`` dB. Nothing is clipped."""
     return samples * np.float32(10.0 ** (gain / 20.0))
@@ -85,7 +76,7 @@ def random_gain_db(
 def mix(foreground: NDArray[np.float32], background: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
     """The sum of two waveforms ``float32[S]``, the first ``snr_db`` dB louder (RMS) than the second.
 
-    The foreground keeps its level and the background is scaled. If either is silent (``SILENCE_DB``) no level fits, and
+    The foreground keeps its level and the background is scaled. If either is at ``FLOOR_DB`` no level fits, and
     the background is added as it is. Nothing is clipped: the sum may exceed full scale.
 
     Raises:
@@ -96,6 +87,6 @@ def mix(foreground: NDArray[np.float32], background: NDArray[np.float32], snr_db
             f"only waveforms of one length can be mixed, not {len(foreground)} and {len(background)} samples"
         )
     foreground_db, background_db = rms_db(foreground), rms_db(background)
-    if SILENCE_DB in (foreground_db, background_db):
+    if FLOOR_DB in (foreground_db, background_db):
         return foreground + background
     return foreground + gain_db(background, foreground_db - snr_db - background_db)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +35,11 @@ from pengi.audio.readers import (
     resampled,
     without_first,
 )
+from pengi.audio.sources import AudioSource as AudioSource
+from pengi.audio.sources import Waveform, describe_source, no_samples, resolve
 from pengi.audio.views import view
 from pengi.audio.watched import WatchedFile
 from pengi.errors import AudioError, InputError, PengiError, reason
-
-AudioSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | tuple[Any, int]
-"""A path; the content of a file; an open binary file, read from its start and left open; or ``(samples, rate)``.
-
-``samples`` is a NumPy array or a torch tensor, ``[S]``, ``[C, S]`` or ``[S, C]``: of two axes the shorter one is the
-channels, and of two equal ones the first. Integers are scaled to [-1, 1]. ``rate`` is in Hz.
-"""
 
 MIN_SAMPLE_RATE = 1_000
 MAX_SAMPLE_RATE = 768_000
@@ -105,7 +100,7 @@ def probe(source: AudioSource, *, read: ReadOptions = WHOLE) -> AudioInfo:
             blocks = opened.channel_blocks(0, BLOCK_S, notes)
             duration_s = sum(block_CS.shape[1] for block_CS in blocks) / reader.sample_rate
         if not duration_s:
-            raise _no_samples(name)
+            raise no_samples(name)
         notes += reader.notes
         return AudioInfo(duration_s, reader.sample_rate, reader.channels, reader.format, tuple(notes))
 
@@ -225,18 +220,6 @@ def load_channels(
         return np.concatenate(list(kept if rate == sample_rate else resampled(iter(kept), rate, sample_rate)), axis=1)
 
 
-def describe_source(source: AudioSource) -> str:
-    """Short name of a source for messages: its path as given, or what it is."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return "audio in memory"
-    if isinstance(source, tuple):
-        return "audio array"
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) and name else "audio stream"
-
-
 @dataclass(frozen=True)
 class _Opened:
     """A recording that is being read."""
@@ -307,13 +290,14 @@ def _cancelled(mix: MixDown, reader: Reader, name: str) -> list[str]:
 @contextmanager
 def _open(source: AudioSource, name: str, read: ReadOptions) -> Iterator[_Opened]:
     """A recording from any source; what was opened here is closed at the end, a caller's own file stays open."""
+    plain = resolve(source)
     with ExitStack() as stack:
         missing = 0
-        if isinstance(source, tuple):
+        if isinstance(plain, Waveform):
             check_track(name, read.track, 1)
-            reader: Reader = _array_reader(source, name)
+            reader: Reader = ArrayReader(np.atleast_2d(plain.samples), plain.sample_rate)
         else:
-            file = stack.enter_context(_opened(source, name))
+            file = stack.enter_context(_opened(plain, name))
             content = view(file, bitstreams.id3_bytes(file))  # tags in front hide the format from most decoders
             missing = _missing_bytes(content, name, read)
             reader = _file_reader(content, name, read)
@@ -338,13 +322,8 @@ def _opened(
             file: IO[bytes] = io.BytesIO(source)
         elif isinstance(source, (str, os.PathLike)):
             file = stack.enter_context(_open_path(Path(source), name))
-        elif hasattr(source, "read") and not isinstance(source, io.TextIOBase):
-            file = source
         else:
-            raise InputError(
-                "audio must be a path, bytes, a file opened in binary mode or a tuple (samples, rate),"
-                f" not {type(source).__name__}"
-            )
+            file = source
         watched = WatchedFile(file)
         try:
             yield cast("IO[bytes]", watched) if file.seekable() else stack.enter_context(_spooled(watched, name))
@@ -416,27 +395,6 @@ def _file_reader(file: IO[bytes], name: str, read: ReadOptions) -> Reader:
     raise AudioError(f"'{name}' looks like {container} but cannot be read: it is damaged, cut off or of a rare kind")
 
 
-def _array_reader(source: tuple[Any, ...], name: str) -> ArrayReader:
-    if len(source) != 2 or np.ndim(source[1]) != 0:
-        raise InputError("an audio array is given with its sample rate, as a tuple (samples, rate)")
-    samples, rate = source
-    if hasattr(samples, "detach"):  # a torch tensor, perhaps of a type that NumPy lacks; this module needs no torch
-        samples = (samples.float() if samples.is_floating_point() else samples).detach().cpu().numpy()
-    samples = np.asarray(samples)
-    if samples.dtype.kind not in "fiu" or samples.ndim not in (1, 2):
-        raise InputError(
-            f"audio samples must be real numbers with one or two axes, not {samples.dtype} of shape {samples.shape}"
-        )
-    if not samples.size:
-        raise _no_samples(name)
-    if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE or rate != int(rate):
-        raise AudioError(
-            f"'{name}' has a sample rate of {rate} Hz; whole numbers from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} work"
-        )
-    samples = np.atleast_2d(samples)
-    return ArrayReader(samples if samples.shape[0] <= samples.shape[1] else samples.T, int(rate))
-
-
 def _check_request(sample_rate: int, offset_s: float, duration_s: float | None, block_s: float) -> None:
     if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise InputError(f"cannot resample to {sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz work")
@@ -484,17 +442,13 @@ def _checked(
     if position > start:
         return
     if start == 0:
-        raise _no_samples(name)
+        raise no_samples(name)
     raise AudioError(f"'{name}' ends before {start / reader.sample_rate:.2f} s, where reading should start")
 
 
 def _stated_s(reader: Reader, offset_s: float) -> float:
     """Seconds from the offset to the end as the file states it; 0 where only decoding tells."""
     return 0.0 if reader.stated_duration_s is None else reader.stated_duration_s - offset_s
-
-
-def _no_samples(name: str) -> AudioError:
-    return AudioError(f"'{name}' holds no audio samples")
 
 
 def _longer_than(name: str, longest_s: float) -> AudioError:

@@ -226,6 +226,8 @@ def _show_answer(answer: Answer) -> None:
 
 
 def _show_classification(classification: Classification) -> None:
+    if not classification.detected:
+        say(Text("The recording is silent: none of the labels is detected."))
     if classification.text:
         say(Text.assemble(("heard: ", "dim"), classification.text))
     say(_scores([(score.label, score.probability) for score in classification.scores]))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pengi.audio.augment import SILENCE_DB
+from pengi.audio.level import FLOOR_DB
 from pengi.encoders.base import AudioEncoder, Augment
 from pengi.encoders.yamnet import PATCH_HOP_SAMPLES, PATCH_SAMPLES, SAMPLE_RATE, YamnetEncoder, patch_counts
 
@@ -27,7 +27,7 @@ class LevelEncoder(AudioEncoder):
 
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Levels ``float32[B, T, 1]`` of every patch, ``SILENCE_DB`` at least."""
+        """Levels ``float32[B, T, 1]`` of every patch, ``FLOOR_DB`` at least."""
         counts_B = patch_counts(lengths_B)
         most = int(counts_B.max())
         samples = PATCH_SAMPLES + (most - 1) * PATCH_HOP_SAMPLES
@@ -35,7 +35,7 @@ class LevelEncoder(AudioEncoder):
         energy_BT = padded_BS.square().unfold(1, PATCH_SAMPLES, PATCH_HOP_SAMPLES).sum(-1)
         patches_T = torch.arange(most, device=waveform_BS.device)
         heard_BT = (lengths_B[:, None] - patches_T * PATCH_HOP_SAMPLES).clamp(1, PATCH_SAMPLES)
-        level_BT = 10.0 * (energy_BT / heard_BT).clamp(min=10.0 ** (SILENCE_DB / 10.0)).log10()
+        level_BT = 10.0 * (energy_BT / heard_BT).clamp(min=10.0 ** (FLOOR_DB / 10.0)).log10()
         mask_BT = patches_T < counts_B[:, None]
         return level_BT[..., None].masked_fill(~mask_BT[..., None], 0.0), mask_BT
 

@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -116,6 +116,10 @@ class Blind(Model):
     """The model with silence in place of every recording: what the prompt and the labels alone are worth."""
 
     name = "blind"
+
+    def __init__(self, engine: Pengi, fingerprint: str) -> None:
+        quirks = replace(engine.quirks, ask_about_silence=True)
+        super().__init__(type(engine)(engine.model, engine.name, engine.device, quirks), fingerprint)
 
     def input_of(self, item: Item, folder: Path) -> str:
         return hashlib.sha256(f"silence {SILENCE_S} {SILENCE_RATE}".encode()).hexdigest()

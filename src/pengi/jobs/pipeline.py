@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pengi.audio.decode import stream
+from pengi.audio.sources import Waveform
 from pengi.data.recordings import recording
 from pengi.engine import Pengi
 from pengi.errors import PengiError
@@ -130,7 +131,7 @@ class Pipeline:
                     return _Decoded(item, None, time.perf_counter() - started)
                 blocks.append(block)
                 taken += len(block)
-            source = (np.concatenate(blocks), self._engine.sample_rate)
+            source = Waveform(np.concatenate(blocks), self._engine.sample_rate)
         except PengiError as error:
             self._room.give(taken)
             # Its sentence alone: with its traceback it would hold what was decoded before it.
@@ -142,7 +143,7 @@ class Pipeline:
 
     def _answer(self, group: Sequence[_Decoded]) -> list[Row]:
         answers: dict[int, tuple[Any, float]] = {}
-        together = [place for place, decoded in enumerate(group) if isinstance(decoded.source, tuple)]
+        together = [place for place, decoded in enumerate(group) if isinstance(decoded.source, Waveform)]
         # A long recording is asked about alone, since of each window of it something is kept.
         alone = [[place] for place, decoded in enumerate(group) if decoded.source is None]
         for places in [together, *alone] if together else alone:

@@ -21,8 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pengi.audio.level import SILENCE_DB
+from pengi.audio.sources import Waveform
 from pengi.checkpoint import stored_tensors
-from pengi.engine import SILENCE_DB, Encoded, Pengi
+from pengi.engine import Encoded, Pengi
 from pengi.errors import PengiError
 from pengi.mapper import WordsMapper
 from pengi.retrieval.table import AUDIO, TEXT, WORDS, About, Window
@@ -100,7 +102,7 @@ class Hearing:
         if not waiting:
             return []
         rate = self._engine.sample_rate
-        encoded: list[Encoded] = self._engine.encode([(window_S, rate) for _, _, window_S in waiting])
+        encoded: list[Encoded] = self._engine.encode([Waveform(window_S, rate) for _, _, window_S in waiting])
         described: list[Description] = self._engine.describe(encoded)
         texts = [_text(description) for description in described]
         vectors: list[dict[str, NDArray[np.float32]]] = [

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.audio.decode import AudioSource, stream
-from pengi.errors import InputError, PengiError
+from pengi.audio.sources import Waveform
+from pengi.errors import PengiError, checked_text
 from pengi.results import Answer, Classification, Description, Timeline
 from pengi.serving.metrics import Metrics
 from pengi.serving.settings import ServingSettings
@@ -92,13 +93,11 @@ class Query:
         """A query; options that are None are the engine's own defaults.
 
         Raises:
-            InputError: for text that is no text, which tokenizers cannot read.
+            InputError: for a question or label that is no valid text.
         """
-        for text in (question, *options.get("labels", ())):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise InputError("the text holds half a surrogate pair, which is no character") from error
+        checked_text(question, "the question")
+        for label in options.get("labels", ()):
+            checked_text(label, "each label")
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         return cls(task, tuple(sorted((name, value) for name, value in given.items() if value is not None)), question)
 
@@ -110,7 +109,7 @@ class Job:
     query: Query
     source: AudioSource | None
     future: Future[Any] = field(default_factory=Future)
-    samples: NDArray[np.float32] | None = None
+    waveform: Waveform | None = None
     seconds: float = 0.0
     queued_at: float = 0.0
     begun: bool = False
@@ -256,9 +255,9 @@ class Listener:
         try:
             self._check(job)
             assert job.source is not None
-            job.samples = self._samples(job)
-            job.source = None
-            job.seconds = len(job.samples) / self.engine.sample_rate
+            samples = self._samples(job)
+            job.waveform, job.source = Waveform(samples, self.engine.sample_rate), None
+            job.seconds = len(samples) / self.engine.sample_rate
             if self._held_seconds() > self.settings.held_seconds:
                 raise BusyError(self.retry_after_s())
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
@@ -371,7 +370,7 @@ class Listener:
 
     def _call(self, batch: Sequence[Job]) -> list[Any]:
         query = batch[0].query
-        audio = [(job.samples, self.engine.sample_rate) for job in batch]
+        audio = [job.waveform for job in batch]
         options = dict(query.options)
         if query.task == "ask":
             options["question"] = [job.query.question for job in batch]
@@ -386,7 +385,7 @@ class Listener:
 
     def _finish(self, job: Job, answer: Any = None, *, error: Exception | None = None) -> None:
         """Let a job leave the house, with its answer or an error."""
-        job.samples = job.source = None
+        job.waveform = job.source = None
         with self._changed:
             self._inside.discard(job)
             self._changed.notify_all()
