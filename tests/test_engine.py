@@ -26,7 +26,8 @@ from pengi import Pengi, checkpoint, engine
 from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
-from pengi.results import Answer, Classification, Description, Event, Segment, Timeline
+from pengi.reference import ReferenceQuirks
+from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
 
 LABELS = ["dog", "rain on a roof", "siren", "church bells", "wind"]
 LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.0, 0.1, 3.3, 7.7, 4.4)
@@ -411,6 +412,137 @@ def test_silence_is_said_to_be_silence(level: float) -> None:
         assert description == Description("Silence.", (Event("silence", 1.0),), pytest.approx(seconds))
     assert PENGI.timeline(recording(noise(12.0, level=level))) == Timeline((Segment(0.0, 12.0, "silence", 1.0),), 12.0)
     assert np.isfinite(PENGI.embed(recording(noise(1.0, level=level)))).all()
+
+
+SILENT = {
+    "digital zeros": (np.zeros(3 * RATE, np.float32), RATE),
+    "noise at -80 dBFS": (noise(3.0, level=1e-4), RATE),
+    "a constant offset": (np.full(3 * RATE, 0.1, np.float32), RATE),
+    "a constant offset at another rate": (np.full(3 * 44_100, -0.4, np.float32), 44_100),
+    "a constant offset and noise": (0.1 + noise(12.0, level=1e-5), RATE),
+    "16-bit zeros": (np.zeros((2, 3 * RATE), np.int64), RATE),
+}
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_every_task_says_that_a_silent_recording_is_silent(kind: str) -> None:
+    audio = SILENT[kind]
+    sounding = mixed(1.0, 1)
+    described, sound = PENGI.describe([audio, sounding])
+    assert (described.text, described.events) == ("Silence.", (Event("silence", 1.0),))
+    assert sound.text != "Silence."
+    assert PENGI.events(audio) == (Event("silence", 1.0),)
+    assert [segment.text for segment in PENGI.timeline(audio).segments] == ["silence"]
+    answers = PENGI.ask([sounding, audio], ["what is it?", "is there a dog?"])
+    assert answers[1] == Answer("is there a dog?", "The recording is silent.", 1.0)
+    assert answers[0].text != answers[1].text
+    assert PENGI.generate(audio, "generate audio caption").text == "The recording is silent."
+
+
+@pytest.mark.parametrize("method", engine.METHODS)
+def test_of_a_silent_recording_no_label_is_detected_but_silence(method: str) -> None:
+    silent, sound = PENGI.classify([SILENT["a constant offset"], mixed(1.0, 1)], LABELS, method=method)
+    assert not silent.detected
+    assert silent.label == "silence"
+    assert [(score.label, score.probability) for score in silent.scores] == [(label, 0.0) for label in LABELS]
+    assert silent.to_dict()["detected"] is False
+    assert sound.detected
+    assert sound.label in LABELS
+
+
+@pytest.mark.parametrize("label", ["silence", "Silence", "silent."])
+def test_of_a_silent_recording_the_label_silence_wins(label: str) -> None:
+    found = PENGI.classify(SILENT["digital zeros"], [*LABELS, label], top=2)
+    assert found.detected
+    assert found.label == label
+    assert found.scores == (LabelScore(label, 1.0), LabelScore(LABELS[0], 0.0))
+
+
+def test_silence_is_put_to_the_model_where_that_is_asked_for() -> None:
+    asking = Pengi(PENGI.model, "tiny", PENGI.device, ReferenceQuirks(ask_about_silence=True))
+    audio = SILENT["digital zeros"]
+    assert asking.ask(audio, "what is it?").text != "The recording is silent."
+    assert asking.classify(audio, LABELS).detected
+    assert sum(score.probability for score in asking.classify(audio, LABELS).scores) == pytest.approx(1.0)
+
+
+def test_a_constant_offset_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, rate = mixed(12.0, 3)
+    with_offset = [(samples, rate), (samples + np.float32(0.3), rate)]
+    plain, offset = PENGI.embed(with_offset)
+    np.testing.assert_allclose(offset, plain, atol=1e-4)
+    levels = [recording.level_db for recording in PENGI.encode(with_offset)]
+    assert levels[1] == pytest.approx(levels[0], abs=0.01)
+    means: list[float] = []
+    hear = PENGI.model.hear
+
+    def watched(waveform_BS: torch.Tensor, lengths_B: torch.Tensor) -> Any:
+        means.append(float(waveform_BS.mean()))
+        return hear(waveform_BS, lengths_B)
+
+    monkeypatch.setattr(PENGI.model, "hear", watched)
+    for quirks in (ReferenceQuirks(), ReferenceQuirks(keep_offset=True)):
+        Pengi(PENGI.model, "tiny", PENGI.device, quirks).embed((np.float32(0.3) + tone(10.0), RATE))
+    assert means == pytest.approx([0.0, 0.3], abs=1e-3)
+
+
+BAD_TEXTS: list[tuple[Any, str]] = [
+    ("is it \ud800?", "no valid Unicode: character 7"),
+    (b"dog", "must be a string, not bytes"),
+    (5, "must be a string, not int"),
+    (None, "must be a string, not NoneType"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_TEXTS)
+def test_text_that_is_no_text(text: Any, message: str) -> None:
+    audio = mixed(1.0, 0)
+    calls: list[Callable[[], Any]] = [
+        lambda: PENGI.ask(audio, text),
+        lambda: PENGI.ask([audio, audio], ["what is it?", text]),
+        lambda: PENGI.classify(audio, ["dog", text]),
+        lambda: PENGI.generate(audio, text),
+        lambda: PENGI.generate(audio, "generate metadata", extra_text=text),
+        lambda: PENGI.prompt_embeddings(text),
+        lambda: PENGI.prompt_prefix(["generate metadata", text]),
+    ]
+    if text is not None:
+        calls.append(lambda: PENGI.classify(audio, LABELS, prompt=text))
+    for call in calls:
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("labels", [None, 5, "dog"])
+def test_labels_that_are_no_list(labels: Any) -> None:
+    with pytest.raises(InputError, match="labels must be a list of strings"):
+        PENGI.classify(mixed(1.0, 0), labels)
+
+
+def test_lists_of_recordings_of_every_kind(tone: Path) -> None:
+    expected = PENGI.ask(tone, "what is it?").to_dict()
+    samples, rate = soundfile.read(tone, dtype="float32")
+    rows = [
+        {"array": samples, "sampling_rate": rate},
+        {"bytes": None, "path": str(tone)},
+        (torch.from_numpy(samples)[None], torch.tensor(rate)),
+    ]
+    paths = np.array([str(tone)] * 3)
+    for recordings in (rows, paths, paths.astype(object), tuple(paths)):
+        answers = PENGI.ask(recordings, np.array(["what is it?"] * 3))
+        assert len(answers) == 3
+        for answer in answers:
+            assert_same(answer.to_dict(), expected)
+    assert_same(PENGI.ask(rows[0], "what is it?").to_dict(), expected)
+
+
+def test_a_recording_of_unknown_scale_among_others_is_its_own_error() -> None:
+    integers = (tone(1.0) * 2**15).astype(np.int32)
+    first, bad, last = PENGI.describe([mixed(1.0, 1), (integers, RATE), mixed(1.0, 2)], on_error="return")
+    assert isinstance(first, Description)
+    assert isinstance(last, Description)
+    assert isinstance(bad, PengiError)
+    assert "int16" in str(bad)
 
 
 def test_a_sound_after_long_silence_is_heard() -> None:

@@ -815,7 +815,9 @@ def _events(texts: Sequence[_Written]) -> tuple[Event, ...]:
 def _checked_labels(labels: Sequence[str], method: str, top: int | None) -> list[str]:
     if method not in METHODS:
         raise InputError(f"unknown method '{method}'; choose one of {', '.join(METHODS)}")
-    if isinstance(labels, (str, bytes)) or not isinstance(labels, Iterable):
+    if isinstance(labels, str):
+        raise InputError("labels must be a list of strings, not one string")
+    if not isinstance(labels, Iterable):
         raise InputError(f"labels must be a list of strings, not {type(labels).__name__}")
     names = list(dict.fromkeys(checked_text(label, "each label").strip() for label in labels))
     if not names or not all(names):

@@ -102,6 +102,21 @@ def test_names_of_any_bytes_are_written_as_text() -> None:
     json.dumps(row, ensure_ascii=False).encode("utf-8")
 
 
+def test_the_row_of_a_silent_recording_says_so() -> None:
+    engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+    silent = [(np.zeros(RATE, np.float32), RATE)]
+    for job, text in (
+        (Job("classify", labels=("dog", "rain")), "silence"),
+        (Job("ask", question="is there a dog?"), "The recording is silent."),
+        (Job("describe"), "Silence."),
+        (Job("timeline"), "silence"),
+    ):
+        assert job.row("a.wav", job.answer(engine, silent)[0], 0.0)["text"] == text
+    job = Job("classify", labels=("dog", "rain"))
+    row = job.row("a.wav", job.answer(engine, silent)[0], 0.0)
+    assert row["scores"] == [{"label": "dog", "score": 0.0}, {"label": "rain", "score": 0.0}]
+
+
 def test_events_are_those_of_a_description() -> None:
     engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
     recordings = [(tone(1.0), RATE), (noise(2.5), RATE), (np.zeros(RATE, np.float32), RATE)]

@@ -12,18 +12,20 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+import torch
 from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from helpers import RATE, noise, tone
+from helpers import RATE, noise, tiny_model, tone
 from helpers.serving import running
+from pengi import Pengi
 from pengi.audio.decode import stream
 from pengi.errors import AudioError, InputError
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
 from pengi.serving import page_views as views
-from pengi.serving.batcher import BusyError
+from pengi.serving.batcher import BusyError, Listener
 from pengi.serving.page import build, mount
 from pengi.serving.page_actions import Actions, Parts
 from pengi.serving.page_drawing import (
@@ -354,6 +356,25 @@ def test_timeline_and_labels(shelf: Shelf, wav: Path) -> None:
     assert last(actions.classify(token, "rain,\nsiren, ,dog"))["ranking"].count("<li>") == 3
     assert "Write some labels first" in last(actions.classify(token, " , "))["notice"]
     assert "At most 100" in last(actions.classify(token, ",".join(map(str, range(101)))))["notice"]
+
+
+def test_a_silent_recording_says_so_in_every_tab(shelf: Shelf, tmp_path: Path) -> None:
+    path = tmp_path / "silent.wav"
+    soundfile.write(path, np.full(RATE, 0.1), RATE)
+    listener = Listener(Pengi(tiny_model(), "tiny", torch.device("cpu")), ServingSettings())
+    try:
+        actions = Actions(listener, None, shelf, parts())
+        updates = last(actions.load(str(path), None))
+        assert "Silence." in updates["heard"]
+        token = updates["token"]
+        assert "The recording is silent." in last(actions.ask(token, [], "is there a dog?"))["talk"]
+        assert "silence" in last(actions.timeline(token, 1.0))["stretches"]
+        ranking = last(actions.classify(token, "dog, rain"))["ranking"]
+        assert "The recording is silent" in ranking
+        assert ranking.count("0 %") == 2
+        assert "The recording is silent" not in last(actions.classify(token, "dog, silence"))["ranking"]
+    finally:
+        listener.close()
 
 
 def test_searching_and_opening_what_was_found(shelf: Shelf, wav: Path) -> None:

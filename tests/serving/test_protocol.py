@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 
-from helpers import noise
+from helpers import RATE, noise
 from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, clip, encoded, running, serving, wait_for
 from pengi import Pengi
 from pengi.decoding import DecodeOptions
@@ -51,6 +52,13 @@ def test_an_answer_is_the_engines(chat: openai.OpenAI, tiny: Pengi) -> None:
     assert usage.prompt_tokens == tiny.count_tokens(QUESTION)
     assert usage.completion_tokens == tiny.count_tokens(expected)
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_a_silent_recording_is_said_to_be_silent(chat: openai.OpenAI) -> None:
+    silent = encoded(np.full(RATE, 0.1, np.float32))
+    for words, text in (([QUESTION], "The recording is silent."), ([], "Silence.")):
+        completion = chat.chat.completions.create(model="tiny", messages=question(silent, *words))
+        assert completion.choices[0].message.content == text
 
 
 def test_a_stream_is_the_same_answer(chat: openai.OpenAI, tiny: Pengi) -> None:

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from helpers import noise
+from helpers import RATE, noise
 from helpers.serving import clip, complaint, encoded
 from pengi import Pengi
 
@@ -47,6 +47,23 @@ def test_classify(client: httpx.Client, tiny: Pengi, labels: Any, names: list[st
     assert [score["label"] for score in found["scores"]] == [score.label for score in expected.scores]
     assert found["scores"][0]["probability"] == pytest.approx(expected.scores[0].probability, rel=1e-3)
     assert len(post(client, "classify", clip(1), labels=labels, top=1).json()["scores"]) == 1
+
+
+def test_silence(client: httpx.Client) -> None:
+    content = encoded(np.full(RATE, 0.1, np.float32))
+    assert post(client, "describe", content).json()["text"] == "Silence."
+    assert post(client, "ask", content, question="is there a dog?").json()["text"] == "The recording is silent."
+    found = post(client, "classify", content, labels="dog, rain").json()
+    assert found["detected"] is False
+    assert [score["probability"] for score in found["scores"]] == [0.0, 0.0]
+    found = post(client, "classify", content, labels="dog, silence").json()
+    assert (found["detected"], found["scores"][0]["label"]) == (True, "silence")
+    assert [part["text"] for part in post(client, "timeline", content).json()["segments"]] == ["silence"]
+
+
+def test_a_float_file_beyond_full_scale_is_read_as_it_is(client: httpx.Client, tiny: Pengi) -> None:
+    content = encoded(50 * noise(1.0), subtype="FLOAT")
+    assert post(client, "describe", content).json()["text"] == tiny.describe(content).text
 
 
 def test_embed(client: httpx.Client, tiny: Pengi) -> None:
