@@ -221,3 +221,22 @@ def test_what_has_no_mean(tmp_path: Path) -> None:
     for shares in ({}, {one: 0.0}, {one: float("nan")}):
         with pytest.raises(CheckpointError, match="above 0"):
             checkpoint.average(shares)
+
+
+def test_a_damaged_file_of_a_part_is_named(tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.mkdir()
+    save_file({"weight": torch.zeros(1)}, part / "model.safetensors")
+    (part / "tokenizer.json").write_text("{}")
+    (part / "config.json").write_text('{"model_type": "lla')
+    with pytest.raises(CheckpointError, match=f"^'{part}/config.json' is damaged: it cannot be read"):
+        tiny_model(language_model={"name": str(part)})
+
+
+def test_weights_that_are_no_weights_are_unreadable(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(99)}, file)
+    assert weights.unreadable(file) is None
+    for content in (file.read_bytes()[:-1], b"", b"garbage" * 99):
+        file.write_bytes(content)
+        assert str(weights.unreadable(file)).startswith("it cannot be read (")

@@ -19,7 +19,7 @@ from pengi import checkpoint
 from pengi.errors import InputError, is_disk_full, reason, unwritten
 from pengi.jobs.tables import replacing as replacing_table
 from pengi.training.journal import _append_line
-from pengi.writing import new_folder, replacing, writing
+from pengi.writing import append, new_folder, replacing, writing
 
 
 @pytest.fixture
@@ -92,6 +92,14 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no space left on"), replacing(out) as partial:
         write(partial)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"out": "before"}
+
+
+def test_what_a_full_disk_cut_off_is_not_left_in_a_file(small_disk: Path) -> None:
+    file = small_disk / "rows"
+    append(file, b"first\n")
+    with pytest.raises(InputError, match=r"rows' could not be written: no space left on"):
+        append(file, bytes(100_000))
+    assert file.read_bytes() == b"first\n"
 
 
 def test_a_line_that_cannot_be_added_is_a_sentence(tmp_path: Path) -> None:

@@ -46,6 +46,24 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add to a file so that it is on the disk when this returns; if it fails the file is as it was before.
+
+    Raises:
+        InputError: as :func:`writing`.
+    """
+    with writing(path), path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            remaining = memoryview(content)
+            while remaining:
+                remaining = remaining[file.write(remaining) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write to, which becomes ``out`` if all goes well and is gone if not.

@@ -126,6 +126,16 @@ def test_a_bad_file_and_a_full_disk_at_stderr(monkeypatch: pytest.MonkeyPatch, e
         assert ended.value.code == 2
 
 
+def test_a_file_that_a_command_may_not_use_is_no_internal_error(
+    run: Run, engine: Any, tone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/secret/config.json")
+
+    monkeypatch.setattr(engine, "describe", fail)
+    assert run("describe", tone) == (2, b"", "error: '/secret/config.json' cannot be used: permission denied\n")
+
+
 def test_a_full_disk_in_a_command_is_no_internal_error(
     run: Run, engine: Any, tone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,18 @@ def test_the_second_run_decodes_nothing(clips: list[Clip], tmp_path: Path, decod
     assert all(torch.equal(first.get(clip.id), second.get(clip.id)) for clip in clips)
 
 
+@pytest.mark.parametrize("name", ["features.json", "values.f16"])
+def test_damaged_features_are_computed_again(
+    clips: list[Clip], tmp_path: Path, decoded: list[str], pengi_home: Path, name: str
+) -> None:
+    before = features(clips, tmp_path).get("long")
+    (file,) = (pengi_home / "features").glob(f"*/{name}")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    decoded.clear()
+    assert torch.equal(features(clips, tmp_path).get("long"), before)
+    assert sorted(decoded) == ["long", "middle", "short"]
+
+
 def test_several_branches_decode_a_recording_once(clips: list[Clip], tmp_path: Path, decoded: list[str]) -> None:
     frozen = BRANCH.model_copy(update={"trained": False, "frozen_layers": len(ENCODER.conv)})
     shorter = frozen.model_copy(update={"window_s": 5.0})

@@ -84,6 +84,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
                 file = getattr(error, "filename", None)
                 say_error(unwritten(file, error) if file else reason(error))
                 raise typer.Exit(EXIT_USER) from error
+            if isinstance(error, OSError) and error.filename:
+                say_error(f"'{error.filename}' cannot be used: {reason(error)}")
+                raise typer.Exit(EXIT_USER) from error
             hint = "" if debug else "; run it again with --debug for the traceback"
             say_error(f"internal error ({type(error).__name__}: {_first_line(str(error))}){hint}")
             raise typer.Exit(EXIT_INTERNAL) from error

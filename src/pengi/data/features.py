@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -29,6 +31,8 @@ from pengi.encoders import AudioEncoder, encoder_spec
 from pengi.errors import AudioError
 from pengi.progress import track
 from pengi.writing import writing
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 META_FILE, VALUES_FILE = "features.json", "values.f16"
@@ -100,18 +104,32 @@ def cached_branches(
     heard = [[clip.id, *fingerprint(audio_root, clip.audio)] for clip in clips]
     root = weights.cache_folder().parent / "features"
     folders = [root / _key(heard, branch) for _, branch in branches]
-    missing = {
-        folder: branch for folder, branch in zip(folders, branches, strict=True) if not (folder / META_FILE).is_file()
-    }
+    missing = {folder: branch for folder, branch in zip(folders, branches, strict=True) if not _is_whole(folder)}
     if missing:
         _build(root, missing, clips, audio_root, most_bad)
     return [_kept(folder) for folder in folders]
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a cache is there; one that is damaged is computed again."""
+    if not folder.is_dir():
+        return False
+    try:
+        _kept(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("the features in '%s' are damaged (%s) and are computed again", folder, error)
+        shutil.rmtree(folder)
+        return False
+    return True
+
+
 def _kept(folder: Path) -> FeatureCache:
     meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
     values_Nx = np.memmap(folder / VALUES_FILE, dtype=np.float16, mode="r").reshape(-1, *meta["shape"])
-    return FeatureCache(values_Nx, {clip_id: (start, end) for clip_id, start, end in meta["spans"]})
+    spans = {clip_id: (start, end) for clip_id, start, end in meta["spans"]}
+    if len(values_Nx) != max((end for _, end in spans.values()), default=0):
+        raise ValueError(f"{VALUES_FILE} is cut off")
+    return FeatureCache(values_Nx, spans)
 
 
 def _key(heard: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:

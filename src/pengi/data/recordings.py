@@ -83,7 +83,7 @@ def fingerprint(root: Path, audio: str) -> list[Any]:
     """What tells a recording from another: a file's content, wherever it lies and whenever it was copied there.
 
     Of a member of a tar file it is the file's name, size and time of change and the stretch, since the file may be
-    large; of a URL the URL alone. A file that is not there has no content.
+    large; of a URL the URL alone. A file that is not there or cannot be read has no content.
     """
     found = _MEMBER.fullmatch(audio)
     location = found["tar"] if found else audio
@@ -95,5 +95,8 @@ def fingerprint(root: Path, audio: str) -> list[Any]:
     if found:
         status = path.stat()
         return [path.name, status.st_size, status.st_mtime_ns, found["offset"], found["size"]]
-    with path.open("rb") as file:
-        return [hashlib.file_digest(file, "sha256").hexdigest()]
+    try:
+        with path.open("rb") as file:
+            return [hashlib.file_digest(file, "sha256").hexdigest()]
+    except OSError:  # it is counted where it is decoded
+        return [str(path)]

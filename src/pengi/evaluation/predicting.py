@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.items import Item
 from pengi.evaluation.systems import WRITE, Reply, System
-from pengi.writing import replacing, writing
+from pengi.writing import append, replacing
 
 ITEMS_PER_CALL = 16
 Row = dict[str, Any]
@@ -106,10 +105,7 @@ class PredictionFile:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write lines so that they are on the disk when this returns."""
-        with writing(self._path), self._path.open("ab") as file:
-            file.write("".join(map(_line, rows)).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append(self._path, "".join(map(_line, rows)).encode())
         self.rows.update((row["id"], row) for row in rows)
 
 

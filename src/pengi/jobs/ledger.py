@@ -24,7 +24,7 @@ from pengi.data.recordings import is_url
 from pengi.errors import InputError, unwritten
 from pengi.jobs import tables
 from pengi.jobs.tasks import Row, printable
-from pengi.writing import writing
+from pengi.writing import append, writing
 
 SUFFIXES = (".jsonl", ".parquet")
 _CACHE_KB = 32_000
@@ -117,10 +117,7 @@ class Ledger:
         """Write rows so that they are on the disk when this returns."""
         content = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
         self._note()
-        with writing(self.out), self._journal.open("ab") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        append(self._journal, content)
         self.rows += len(rows)
         self.failed += sum(row["error"] is not None for row in rows)
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.data.recordings import is_url
-from pengi.errors import InputError, PengiError, how_to_install, is_disk_full
+from pengi.errors import InputError, PengiError, how_to_install, is_disk_full, reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -435,6 +435,8 @@ def _unusable(location: str, error: Exception) -> InputError:
 
 def _sentence(error: Exception) -> str:
     """The first line of what LanceDB says, without the place in its own source."""
+    if is_disk_full(error):
+        return reason(error)
     text = _PLACE_IN_SOURCE.sub("", str(error).strip().split("\n", 1)[0])
     for noise in ("Invalid input, ", "lance error: ", "LanceError(IO): "):
         text = text.removeprefix(noise)

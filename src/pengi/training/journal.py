@@ -18,7 +18,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pengi.writing import replacing, writing
+from pengi.writing import append, replacing, writing
 
 LOG_FILE, SAMPLES_FILE, TENSORBOARD_FOLDER = "log.jsonl", "samples.jsonl", "tensorboard"
 ALIGNMENT_STEP = "alignment_step"
@@ -140,5 +140,4 @@ def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _append_line(path: Path, row: Mapping[str, Any]) -> None:
-    with writing(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    append(path, (json.dumps(row, ensure_ascii=False) + "\n").encode())
