@@ -220,9 +220,11 @@ def test_a_mistake_in_a_copy_gets_one_clear_sentence(tmp_path: Path, record: dic
 
 
 def test_a_wrong_value_in_a_copy_of_a_known_dataset_names_file_and_row(tmp_path: Path) -> None:
-    write(tmp_path / "copy/train.parquet", [{**ESC50[0], "fold": 7}])
-    with pytest.raises(ManifestError, match=r"esc50: train\.parquet, row 1: fold '7' is unknown"):
+    write(tmp_path / "copy/train-0.parquet", ESC50[1:])
+    write(tmp_path / "copy/train-1.parquet", [{**ESC50[0], "fold": 7}])
+    with pytest.raises(ManifestError, match=r"esc50: train-1\.parquet, row 1: fold '7' is unknown"):
         imported(tmp_path, "esc50")
+    assert not (tmp_path / "m-recordings").exists()  # nothing is copied in vain
 
 
 def test_a_pointer_of_git_lfs_says_how_to_get_the_file(tmp_path: Path) -> None:

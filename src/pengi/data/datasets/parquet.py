@@ -27,6 +27,7 @@ from pengi.data.datasets.columns import Columns, split_of, text_of
 from pengi.data.recordings import member
 from pengi.data.shards import stretches, write_tar
 from pengi.errors import ManifestError
+from pengi.progress import track
 from pengi.writing import writing
 
 _DEPTH = 4
@@ -73,7 +74,13 @@ class ParquetCopy:
         return tuple(dict.fromkeys(self._part(file) for file in self._files))
 
     def rows(self, tree: Tree) -> Iterator[Row]:
-        """See :class:`pengi.data.datasets.base.Dataset`; the first path of a row is its file and its number there."""
+        """See :class:`pengi.data.datasets.base.Dataset`; the first path of a row is its file and its number there.
+
+        All records are checked before the first row, because storing recordings may take hours.
+        """
+        yield from list(self._rows(tree))
+
+    def _rows(self, tree: Tree) -> Iterator[Row]:
         for file, audio in self._files.items():
             part = self._part(file)
             read = self._reader(file, audio, part.split)
@@ -98,8 +105,8 @@ class ParquetCopy:
             InputError: the recordings cannot be written.
         """
         label, _, number = row.audio[0].rpartition("#")
-        if label not in self._stored:
-            self._stored[label] = self._store(self._root / label)
+        if not self._stored:
+            self._stored = {self._label(file): self._store(file) for file in track(list(self._files), "Parquet files")}
         return self._stored[label].get(int(number)) or tree.recording(row)
 
     def _label(self, file: Path) -> str:
