@@ -99,7 +99,7 @@ def kind_of_question(asked: QuestionAnswer) -> str:
         "simultaneity": "same time|together",
         "background": "whole time|throughout|beginning to end",
         "order": " before | first and then |comes first, |heard first, |comes earlier, |^(do|can|does) .* after ",
-        "sequence": "first|last|begin with|end with|after|follows",
+        "sequence": r"\b(first|last|begin with|end with|after|follows)\b",
     }
     return next((kind for kind, found in words.items() if re.search(found, asked.question)), "presence")
 
