@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -130,3 +131,21 @@ def test_a_limit_takes_the_first_of_the_shard(sounds: Path) -> None:
 def test_shards_and_limits_that_make_no_sense(options: dict[str, object]) -> None:
     with pytest.raises(PengiError):
         Listing("-", **options)  # type: ignore[arg-type]
+
+
+def test_a_file_in_a_folder_that_may_not_be_entered_is_an_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)
+    assert [item.location for item in Listing("closed/a.wav")] == ["closed/a.wav"]
+
+
+def test_a_named_pipe_is_an_input_where_it_is_named_but_not_where_a_pattern_finds_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "a.wav").touch()
+    assert [item.within for item in Listing(str(tmp_path / "pipe.wav"))] == ["pipe.wav"]
+    assert [Path(item.location).name for item in Listing(str(tmp_path / "*.wav"))] == ["a.wav"]

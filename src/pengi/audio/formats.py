@@ -87,3 +87,8 @@ def address_error(name: str) -> str | None:
 def _is_regular(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a file; a link to nothing counts, so that reading it says what is missing."""
     return entry.is_file() or not os.path.exists(entry.path)  # noqa: PTH110 - a Path for each of a million names is slow
+
+
+def is_regular(path: str) -> bool:
+    """Whether a path is a file, or a link to nothing, and neither a folder nor a named pipe, socket or device."""
+    return os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113 - as above

@@ -6,6 +6,7 @@ manifest and stdin are read line by line. (Of a pattern, and only of a pattern, 
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -17,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from pengi.audio.formats import FolderWalk, address_error
+from pengi.audio.formats import FolderWalk, address_error, is_regular
 from pengi.data.manifest import Clip, validated
 from pengi.data.recordings import is_url
 from pengi.errors import InputError, ManifestError, reason
@@ -91,7 +92,7 @@ class Listing:
     @property
     def is_manifest(self) -> bool:
         """Whether rows of a manifest name the recordings."""
-        return not self.is_stdin and self.given.endswith(".jsonl") and not Path(self.given).is_dir()
+        return not self.is_stdin and self.given.endswith(".jsonl") and not os.path.isdir(self.given)  # noqa: PTH112
 
     def __iter__(self) -> Iterator[Input]:
         part, parts = self._shard
@@ -106,11 +107,11 @@ class Listing:
         if self.is_stdin:
             return _from_lines(self._stdin or sys.stdin.buffer)
         path = Path(self.given)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - pathlib fails in a folder that may not be entered
             return self._from_folder()
         if self.is_manifest:
             return _from_manifest(path)
-        if path.is_file():
+        if _is_named(self.given):
             return iter([Input(self.given, path.name)])
         return _from_pattern(self.given)
 
@@ -133,10 +134,19 @@ def _from_lines(stream: IO[bytes]) -> Iterator[Input]:
             yield Input(path, path)
 
 
+def _is_named(given: str) -> bool:
+    """Whether a name is that of a file, pipe or device rather than a pattern; one that may not be looked at is, too."""
+    try:
+        os.stat(given)  # noqa: PTH116 - as above
+    except (OSError, ValueError) as error:
+        return getattr(error, "errno", None) not in (None, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    return True
+
+
 def _from_pattern(pattern: str) -> Iterator[Input]:
     nothing = True
     for path in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - Path.glob takes no absolute patterns
-        if not os.path.isdir(path):  # noqa: PTH112 - a Path for each of a million names is slow
+        if is_regular(path):
             nothing = False
             yield Input(path, path)
     if nothing:

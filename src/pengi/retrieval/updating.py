@@ -81,7 +81,7 @@ def recordings_below(folder: Path) -> Listing:
     Raises:
         InputError: if there is no such folder.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib fails in a folder that may not be entered
         raise InputError(address_error(str(folder)) or f"there is no folder '{folder}'")
     root = str(folder.resolve())
     walk = FolderWalk(root)
