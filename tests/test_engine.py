@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from helpers import MLP, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
 from helpers.failing import FailingFile
-from pengi import Pengi, checkpoint, engine
+from pengi import Pengi, ReadOptions, checkpoint, engine
 from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
@@ -595,8 +595,8 @@ class Listened:
         self.prefixes: list[int] = []
         stream, encode, prefill = engine.stream, Pengi._encode, type(PENGI.model.language_model).prefill
 
-        def counted(*arguments: Any) -> Iterator[NDArray[np.float32]]:
-            for block in stream(*arguments):
+        def counted(*arguments: Any, **options: Any) -> Iterator[NDArray[np.float32]]:
+            for block in stream(*arguments, **options):
                 self.read_s += len(block) / RATE
                 yield block
 
@@ -774,3 +774,34 @@ def test_a_tail_too_short_to_be_understood_joins_the_window_before_it() -> None:
         lengths = [len(window) for _, window in PENGI.windows((waveform, rate))]
         assert len(lengths) == windows
         assert sum(lengths) == len(waveform)
+
+
+def test_results_say_how_a_recording_was_read(shared_cases: Path) -> None:
+    path = shared_cases / "opposite-phase.flac"
+    results = [
+        PENGI.describe(path),
+        PENGI.ask(path, "what is this?"),
+        PENGI.generate(path, "this is"),
+        PENGI.classify(path, ["a", "b"]),
+        PENGI.timeline(path),
+        PENGI.describe(PENGI.encode(path)),
+    ]
+    for result in results:
+        assert len(result.notes) == 1
+        assert f"the channels of '{path}' cancel each other out" in result.notes[0]
+        assert result.to_dict()["notes"] == result.notes
+
+
+def test_a_track_and_a_damaged_recording_can_be_asked_for(shared_cases: Path, tmp_path: Path) -> None:
+    path = shared_cases / "two-tracks.mp4"
+    assert "track 2 is read" in PENGI.describe(path).notes[0]
+    assert PENGI.describe(path, read=ReadOptions(track=1)).notes == ()
+    (failed,) = PENGI.describe([path], read=ReadOptions(track=3), on_error="return")
+    assert "has 2 sound tracks, so there is no track 3" in str(failed)
+    cut = tmp_path / "cut.flac"
+    cut.write_bytes((shared_cases / "opposite-phase.flac").read_bytes()[:60_000])
+    assert isinstance(PENGI.describe([cut], on_error="return")[0], AudioError)
+    described = PENGI.describe(cut, read=ReadOptions(partial=True))
+    assert 0.5 < described.duration_s < 2.5
+    assert f"only the first {described.duration_s:.2f} s of '{cut}' were read" in described.notes[0]
+    assert PENGI.timeline(cut, read=ReadOptions(partial=True)).notes == described.notes

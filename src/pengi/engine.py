@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pengi import checkpoint, reference, templates, weights
-from pengi.audio.decode import AudioSource, stream
+from pengi.audio.decode import WHOLE, AudioSource, ReadOptions, stream
 from pengi.audio.level import SILENCE_DB, sound_level_db, without_offset
 from pengi.audio.sources import listed
 from pengi.audio.windows import sliding
@@ -46,6 +46,7 @@ from pengi.results import (
     ScoredText,
     Segment,
     Timeline,
+    with_notes,
 )
 from pengi.text_encoder import SentenceEncoder, TextEncoder
 
@@ -85,6 +86,8 @@ class Encoded:
     """RMS level of the loudest window without its constant offset, in dBFS; below ``SILENCE_DB`` it is silent."""
     place: int = 0
     """Its place among the recordings of the call."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the reading."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class Pengi:
     ``on_error="return"`` a recording that cannot be read gives its :class:`PengiError` in its place; by default the
     error is raised. Of a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent,
     unless the quirk ``ask_about_silence`` is on.
+    ``read`` chooses a sound track, or what is left of a damaged recording: ``read=ReadOptions(track=2, partial=True)``.
+    A result's ``notes`` are sentences about how its recording was read.
     """
 
     def __init__(self, model: PengiModel, name: str, device: torch.device, quirks: ReferenceQuirks = NO_QUIRKS) -> None:
@@ -135,6 +140,7 @@ class Pengi:
         style: Style = "caption",
         options: DecodeOptions | None = None,
         on_error: OnError = "raise",
+        read: ReadOptions = WHOLE,
     ) -> Any:
         """What is heard: a text and the sound events, as :class:`Description`.
 
@@ -144,6 +150,7 @@ class Pengi:
                 official wrapper does, and asks the model about silence, too.
             options: how to search.
             on_error: see the class.
+            read: see the class.
 
         Raises:
             InputError: for an unknown style.
@@ -164,9 +171,16 @@ class Pengi:
         def silent(recording: Encoded) -> Description:
             return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s)
 
-        return self._each(audio, answer, on_error, silent if style == "caption" else None)
+        return self._each(audio, answer, on_error, read, silent if style == "caption" else None)
 
-    def events(self, audio: Any, *, options: DecodeOptions | None = None, on_error: OnError = "raise") -> Any:
+    def events(
+        self,
+        audio: Any,
+        *,
+        options: DecodeOptions | None = None,
+        on_error: OnError = "raise",
+        read: ReadOptions = WHOLE,
+    ) -> Any:
         """The sound events alone, as a tuple of :class:`Event`: those of :meth:`describe`, at half its cost."""
         prompt = templates.PROMPTS["events"][0]
 
@@ -174,7 +188,7 @@ class Pengi:
             found = self._write(encoded, [prompt] * len(encoded), options or DESCRIBE)
             return [_events(texts) for texts in found]
 
-        return self._each(audio, answer, on_error, lambda _: (Event(SILENCE, 1.0),))
+        return self._each(audio, answer, on_error, read, lambda _: (Event(SILENCE, 1.0),))
 
     def generate(
         self,
@@ -184,6 +198,7 @@ class Pengi:
         extra_text: str | Sequence[str] = "",
         options: DecodeOptions | None = None,
         on_error: OnError = "raise",
+        read: ReadOptions = WHOLE,
     ) -> Any:
         """Let the model write behind any prompt, as :class:`Generation`: the paper's one call for every task.
 
@@ -194,6 +209,7 @@ class Pengi:
                 or one for each, empty for none.
             options: how to search.
             on_error: see the class.
+            read: see the class.
 
         Raises:
             InputError: if there are not as many prompts or extra texts as recordings, or one is no valid text.
@@ -210,7 +226,7 @@ class Pengi:
         def silent(recording: Encoded) -> Generation:
             return Generation(asked[recording.place], (ScoredText(SILENT_ANSWER, 0.0),))
 
-        return self._each(audio, answer, on_error, silent)
+        return self._each(audio, answer, on_error, read, silent)
 
     def ask(
         self,
@@ -219,6 +235,7 @@ class Pengi:
         *,
         options: DecodeOptions | None = None,
         on_error: OnError = "raise",
+        read: ReadOptions = WHOLE,
     ) -> Any:
         """Answer a question in free text, as :class:`Answer`.
 
@@ -227,6 +244,7 @@ class Pengi:
             question: one for all recordings, or one for each.
             options: how to search.
             on_error: see the class.
+            read: see the class.
 
         Raises:
             InputError: for an empty question, one longer than the model can read, one that is no valid text, or not as
@@ -249,7 +267,7 @@ class Pengi:
         def silent(recording: Encoded) -> Answer:
             return Answer(questions[recording.place], SILENT_ANSWER, 1.0)
 
-        return self._each(audio, answer, on_error, silent)
+        return self._each(audio, answer, on_error, read, silent)
 
     def classify(
         self,
@@ -260,6 +278,7 @@ class Pengi:
         prompt: str | None = None,
         top: int | None = None,
         on_error: OnError = "raise",
+        read: ReadOptions = WHOLE,
     ) -> Any:
         """Choose among labels of one's own, as :class:`Classification`.
 
@@ -273,6 +292,7 @@ class Pengi:
             prompt: what the labels answer; "this is a sound of" if not given.
             top: keep only so many labels.
             on_error: see the class.
+            read: see the class.
 
         Raises:
             InputError: no labels, one that is empty or no valid text, an unknown method, ``top`` below 1, a prompt too
@@ -291,37 +311,41 @@ class Pengi:
         def answer(encoded: Sequence[Encoded]) -> list[Classification]:
             return [replace(found, scores=found.scores[:top]) for found in score(encoded, names, prompt)]
 
-        return self._each(audio, answer, on_error, lambda _: _silent_classification(method, names, top))
+        return self._each(audio, answer, on_error, read, lambda _: _silent_classification(method, names, top))
 
-    def embed(self, audio: Any, *, on_error: OnError = "raise") -> Any:
+    def embed(self, audio: Any, *, on_error: OnError = "raise", read: ReadOptions = WHOLE) -> Any:
         """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch (of class logits
         what is near their maximum), each of length 1, one behind the other."""
 
         def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
             return [self._embedding(recording) for recording in encoded]
 
-        return self._each(audio, answer, on_error)
+        return self._each(audio, answer, on_error, read)
 
-    def encode(self, audio: Any, *, on_error: OnError = "raise") -> Any:
+    def encode(self, audio: Any, *, on_error: OnError = "raise", read: ReadOptions = WHOLE) -> Any:
         """What is kept of a recording, as :class:`Encoded`; every method but ``timeline`` takes it in place of the
         recording, so that what is asked about several times is decoded and heard once."""
-        return self._each(audio, list, on_error)
+        return self._each(audio, list, on_error, read)
 
-    def windows(self, source: AudioSource) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    def windows(
+        self, source: AudioSource, *, read: ReadOptions = WHOLE, notes: list[str] | None = None
+    ) -> Iterator[tuple[float, NDArray[np.float32]]]:
         """A recording of any length cut as the model hears it, in bounded memory: start in seconds, and ``float32[S]``
-        at :attr:`sample_rate`.
+        at :attr:`sample_rate`. ``notes`` gets the sentences about the reading added.
 
         Raises:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
         """
         window = round(self._window_s * self._rate)
-        blocks = reference.heard(source, self._rate, window, self.quirks)
+        blocks = reference.heard(source, self._rate, window, self.quirks, read, notes)
         # A tail too short to be understood belongs to the window before it, as in a timeline.
         tail = round(SHORTEST_SEGMENT_S * self._rate)
         for start, window_S in sliding(blocks, window, window, min_tail=tail):
             yield start / self._rate, window_S
 
-    def audio_embeddings(self, audio: Any, *, branch: int = 0, on_error: OnError = "raise") -> Any:
+    def audio_embeddings(
+        self, audio: Any, *, branch: int = 0, on_error: OnError = "raise", read: ReadOptions = WHOLE
+    ) -> Any:
         """What m1 reads of a recording: ``float32[T, D]``.
 
         For ``pengi-base`` this is the projected audio embedding of length one, ``[1, 1024]``, so that
@@ -332,6 +356,7 @@ class Pengi:
             audio: one recording or a list.
             branch: which audio encoder, where there are several.
             on_error: see the class.
+            read: see the class.
 
         Raises:
             InputError: if there is no such branch.
@@ -344,11 +369,11 @@ class Pengi:
             tokens = _padded([recording.tokens[branch] for recording in encoded])
             return _rows(chosen.embeddings(limit_tokens(*tokens, chosen.config.max_tokens)))
 
-        return self._each(audio, answer, on_error)
+        return self._each(audio, answer, on_error, read)
 
-    def audio_prefix(self, audio: Any, *, on_error: OnError = "raise") -> Any:
+    def audio_prefix(self, audio: Any, *, on_error: OnError = "raise", read: ReadOptions = WHOLE) -> Any:
         """m1(a), what the language model reads of a recording: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``."""
-        return self._each(audio, lambda encoded: _rows(self._audio_prefix(encoded)), on_error)
+        return self._each(audio, lambda encoded: _rows(self._audio_prefix(encoded)), on_error, read)
 
     @torch.inference_mode()
     def prompt_embeddings(self, prompts: str | Sequence[str]) -> Any:
@@ -376,6 +401,7 @@ class Pengi:
         hop_s: float = HOP_S,
         progress: Callable[[float], None] | None = None,
         on_error: OnError = "raise",
+        read: ReadOptions = WHOLE,
     ) -> Any:
         """What happens when, for audio of any length in bounded memory, as :class:`Timeline`.
 
@@ -385,6 +411,7 @@ class Pengi:
             hop_s: time from the start of one to the start of the next, at most ``window_s``.
             progress: called every few windows with the seconds heard so far; what it raises ends the work.
             on_error: see the class.
+            read: see the class.
 
         Raises:
             InputError: for a window or hop that is not positive or leaves gaps.
@@ -392,8 +419,10 @@ class Pengi:
         self._check_windows(window_s, hop_s)
 
         def one(source: AudioSource) -> Timeline:
-            segments = tuple(self.segments(source, window_s=window_s, hop_s=hop_s, progress=progress))
-            return Timeline(segments, segments[-1].end_s)
+            notes: list[str] = []
+            found = self.segments(source, window_s=window_s, hop_s=hop_s, progress=progress, read=read, notes=notes)
+            segments = tuple(found)
+            return Timeline(segments, segments[-1].end_s, tuple(notes))
 
         return _map(audio, one, on_error)
 
@@ -404,6 +433,8 @@ class Pengi:
         window_s: float = WINDOW_S,
         hop_s: float = HOP_S,
         progress: Callable[[float], None] | None = None,
+        read: ReadOptions = WHOLE,
+        notes: list[str] | None = None,
     ) -> Iterator[Segment]:
         """The segments of :meth:`timeline` of one recording, each as soon as the next one begins.
 
@@ -412,6 +443,8 @@ class Pengi:
             window_s: see :meth:`timeline`.
             hop_s: see :meth:`timeline`.
             progress: see :meth:`timeline`.
+            read: see the class.
+            notes: gets the sentences about the reading added.
 
         Raises:
             InputError: for a window or hop that is not positive or leaves gaps.
@@ -420,7 +453,8 @@ class Pengi:
         self._check_windows(window_s, hop_s)
         rate = self._rate
         last: Segment | None = None
-        windows = sliding(stream(audio, rate), round(window_s * rate), round(hop_s * rate))
+        blocks = stream(audio, rate, read=read, notes=notes)
+        windows = sliding(blocks, round(window_s * rate), round(hop_s * rate))
         for batch in _batched(windows, WINDOWS):
             for (start, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
                 # Samples are added, not seconds: the end of one window is then the start of the next to the last digit.
@@ -488,6 +522,7 @@ class Pengi:
         audio: Any,
         answer: Callable[[Sequence[Encoded]], Sequence[T]],
         on_error: OnError,
+        read: ReadOptions,
         silent: Callable[[Encoded], T] | None = None,
     ) -> Any:
         """Encode all recordings, answer those that could be read in batches, put errors in their places.
@@ -495,7 +530,7 @@ class Pengi:
         Where there is an answer for silent recordings, the model is not asked about them.
         """
         sources = listed(audio)
-        encoded = self._encode_all([audio] if sources is None else sources, on_error)
+        encoded = self._encode_all([audio] if sources is None else sources, on_error, read)
         results: dict[int, T | PengiError] = {}
         asked: list[Encoded] = []
         for place, item in enumerate(encoded):
@@ -508,13 +543,19 @@ class Pengi:
         for batch in _batched(asked, ROWS):
             with torch.inference_mode():
                 results |= {item.place: result for item, result in zip(batch, answer(batch), strict=True)}
+        for item in encoded:
+            if isinstance(item, Encoded):
+                results[item.place] = with_notes(results[item.place], item.notes)
         return results[0] if sources is None else [results[place] for place in range(len(sources))]
 
-    def _encode_all(self, sources: Sequence[AudioSource | Encoded], on_error: OnError) -> list[Encoded | PengiError]:
+    def _encode_all(
+        self, sources: Sequence[AudioSource | Encoded], on_error: OnError, read: ReadOptions
+    ) -> list[Encoded | PengiError]:
         """Audio tokens of all recordings; windows of different recordings share a batch."""
         parts: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
         samples: dict[int, int] = defaultdict(int)
         levels: dict[int, float] = defaultdict(lambda: -math.inf)
+        notes: dict[int, list[str]] = defaultdict(list)
         errors: dict[int, PengiError] = {}
 
         def windows() -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -522,7 +563,7 @@ class Pengi:
                 if isinstance(source, Encoded):
                     continue
                 try:
-                    for _, window_S in self.windows(source):
+                    for _, window_S in self.windows(source, read=read, notes=notes[place]):
                         samples[place] += len(window_S)
                         levels[place] = max(levels[place], sound_level_db(window_S))
                         yield place, window_S
@@ -541,7 +582,7 @@ class Pengi:
             if place in errors:
                 return errors[place]
             tokens = tuple(torch.cat(branch) for branch in zip(*parts[place], strict=True))
-            return Encoded(tokens, samples[place] / self._rate, levels[place], place)
+            return Encoded(tokens, samples[place] / self._rate, levels[place], place, tuple(notes[place]))
 
         return [outcome(place, source) for place, source in enumerate(sources)]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 SILENCE = "silence"
 """The event and the label of a silent recording."""
@@ -33,6 +36,8 @@ class Description(Result):
     text: str
     events: tuple[Event, ...]
     duration_s: float
+    notes: tuple[str, ...] = ()
+    """Sentences about how the recording was read, as what is missing of it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Answer(Result):
     question: str
     text: str
     confidence: float
+    notes: tuple[str, ...] = ()
+    """Sentences about how the recording was read, as what is missing of it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class Generation(Result):
 
     prompt: str
     texts: tuple[ScoredText, ...]
+    notes: tuple[str, ...] = ()
+    """Sentences about how the recording was read, as what is missing of it."""
 
     @property
     def text(self) -> str:
@@ -85,6 +94,8 @@ class Classification(Result):
     scores: tuple[LabelScore, ...]
     text: str | None = None
     detected: bool = True
+    notes: tuple[str, ...] = ()
+    """Sentences about how the recording was read, as what is missing of it."""
 
     @property
     def label(self) -> str:
@@ -108,6 +119,8 @@ class Timeline(Result):
 
     segments: tuple[Segment, ...]
     duration_s: float
+    notes: tuple[str, ...] = ()
+    """Sentences about how the recording was read, as what is missing of it."""
 
 
 @dataclass(frozen=True)
@@ -126,3 +139,13 @@ class Transcript(Result):
     text: str
     segments: tuple[TranscriptSegment, ...]
     duration_s: float
+    notes: tuple[str, ...] = ()
+    """Sentences about how the recording was read, as what is missing of it."""
+
+
+def with_notes(result: T, notes: Iterable[str]) -> T:
+    """A result that carries sentences about the reading of its recording; of another kind it stays as it is."""
+    said = tuple(notes)
+    if said and isinstance(result, (Description, Answer, Generation, Classification, Timeline, Transcript)):
+        return replace(result, notes=result.notes + said)
+    return result

@@ -105,14 +105,14 @@ def probe(source: AudioSource, *, read: ReadOptions = WHOLE) -> AudioInfo:
         return AudioInfo(duration_s, reader.sample_rate, reader.channels, reader.format, tuple(notes))
 
 
-def stated_duration(source: AudioSource) -> float | None:
+def stated_duration(source: AudioSource, *, read: ReadOptions = WHOLE) -> float | None:
     """Length of a recording in seconds as its headers state it, None where only decoding tells.
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off or is beyond the limits.
         InputError: if ``source`` is of no type that could hold audio.
     """
-    with _open(source, describe_source(source), WHOLE) as opened:
+    with _open(source, describe_source(source), read) as opened:
         return opened.reader.stated_duration_s
 
 

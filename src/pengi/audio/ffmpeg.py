@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 
 from pengi.audio import bitstreams
 from pengi.audio.readers import (
+    Reader,
+    SoundFileReader,
     UnreadableError,
     as_float,
     broken,
     check_count,
     check_track,
+    gathered,
     resampled,
     without_first,
 )
@@ -42,7 +45,6 @@ MAX_UNSTATED_GAP_S = 600.0
 """Silence that time stamps may add to a recording that does not state its length; what jumps further is no pause."""
 _MAX_BAD_PACKETS = 8
 """A recording is refused when so many packets more cannot be decoded than can."""
-_MAX_FRAME_BYTES = 8192  # of AAC, the largest; a longer packet of a bare stream holds what belongs to no frame
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"Xing", b"Info", b"VBRI", b"LAME")  # bytes that are no lost sound
 _CHUNK_BYTES = 4096
 _MP3_PADDING_S = 0.3  # that encoders put around the sound, at the lowest rate
@@ -66,6 +68,8 @@ class _Demuxer:
     """Decoding goes on behind damage."""
     counted: bool = False
     """It states the number of samples exactly, so that fewer are a cut."""
+    max_frame_bytes: int = 8192
+    """Of a bare stream; a longer packet holds what belongs to no frame."""
 
 
 _BARE = _Demuxer(resumes=True)
@@ -79,7 +83,7 @@ _DEMUXERS = {
     "ogg": _Demuxer(stamped=True, stream_length=True, resumes=True),
     "mpegts": _Demuxer(stamped=True, resumes=True),
     "mpeg": _Demuxer(stamped=True, resumes=True),
-    "mp3": _BARE,
+    "mp3": _Demuxer(resumes=True, max_frame_bytes=1800),
     "aac": _BARE,
     "ac3": _BARE,
     "eac3": _BARE,
@@ -205,6 +209,12 @@ class AvReader:
         self._origin_s = self._time_origin_s()
         self.stated_duration_s, self._min_duration_s = self._stated()
         self._clock = _Clock(max(1, self.sample_rate), self.stated_duration_s)
+
+    @property
+    def drops_its_start(self) -> bool:
+        """Whether FFmpeg leaves out the first samples, as it does of Vorbis that fits one page of Ogg."""
+        first = self._first
+        return self.format == "ogg vorbis" and first is not None and bool(first.pts) and not self._stream.start_time
 
     @property
     def notes(self) -> list[str]:
@@ -360,9 +370,9 @@ class AvReader:
                     decoded_s += frame.samples / max(1, frame.sample_rate)
                     yield frame
                 good += bool(frames)
-                decoded_bytes += min(packet.size, _MAX_FRAME_BYTES)
-                if packet.size > _MAX_FRAME_BYTES and not _holds_tag(packet):
-                    lost_bytes += packet.size - _MAX_FRAME_BYTES
+                decoded_bytes += min(packet.size, self._demuxer.max_frame_bytes)
+                if packet.size > self._demuxer.max_frame_bytes and not _holds_tag(packet):
+                    lost_bytes += packet.size - self._demuxer.max_frame_bytes
             if bad_packet is not None and not good:
                 raise bad_packet
         except self._av.FFmpegError as error:
@@ -388,7 +398,7 @@ class ChainReader:
         self._bounds: list[tuple[int, int | None]] = list(zip(links, [*links[1:], None], strict=True))
         self._name = name
         self._track = track
-        self._readers = [AvReader(view(file, *self._bounds[0]), name, track)]
+        self._readers = [_open_part(view(file, *self._bounds[0]), name, track)]
         self.sample_rate = self._readers[0].sample_rate
         self.channels = self._readers[0].channels
         self.format = self._readers[0].format
@@ -409,10 +419,9 @@ class ChainReader:
             if number:
                 self._readers[-1].close()
                 try:
-                    reader = AvReader(view(self._file, *bounds), self._name, self._track, position_s)
+                    self._readers.append(_open_part(view(self._file, *bounds), self._name, self._track, position_s))
                 except UnreadableError as error:
                     raise broken(self._name, position_s) from error
-                self._readers.append(reader)
             reader = self._readers[-1]
             for block_CS in reader.blocks(0, block_samples):
                 yield reader.sample_rate, block_CS
@@ -422,12 +431,22 @@ class ChainReader:
         self._readers[-1].close()
 
 
-def open_with_ffmpeg(file: IO[bytes], name: str, track: int | None) -> AvReader | ChainReader:
+def _open_part(file: IO[bytes], name: str, track: int | None, begins_s: float = 0.0) -> Reader:
+    """A reader for a file, or one link of it."""
+    reader = AvReader(file, name, track, begins_s)
+    if not reader.drops_its_start:
+        return reader
+    reader.close()
+    file.seek(0)
+    return SoundFileReader(file, name, track)
+
+
+def open_with_ffmpeg(file: IO[bytes], name: str, track: int | None) -> Reader:
     """A reader for what FFmpeg knows; errors are those of :class:`AvReader`."""
     file.seek(0)
     links = bitstreams.ogg_links(file) if file.read(4) == b"OggS" else []
     file.seek(0)
-    return ChainReader(file, links, name, track) if len(links) > 1 else AvReader(file, name, track)
+    return ChainReader(file, links, name, track) if len(links) > 1 else _open_part(file, name, track)
 
 
 def at_rate(pieces: Iterator[tuple[int, NDArray[np.float32]]], rate: int) -> Iterator[NDArray[np.float32]]:
@@ -435,23 +454,6 @@ def at_rate(pieces: Iterator[tuple[int, NDArray[np.float32]]], rate: int) -> Ite
     for (own_rate, _), run in itertools.groupby(pieces, key=lambda piece: (piece[0], len(piece[1]))):
         blocks_CS = (samples_CS for _, samples_CS in run)
         yield from blocks_CS if own_rate == rate else resampled(blocks_CS, own_rate, rate)
-
-
-def gathered(pieces_CS: Iterator[NDArray[np.float32]], block_samples: int) -> Iterator[NDArray[np.float32]]:
-    """Pieces ``float32[C, S]`` put together to blocks of at least ``block_samples``, but for the last of a C."""
-    held: list[NDArray[np.float32]] = []
-    samples = 0
-    for piece_CS in pieces_CS:
-        if held and len(held[0]) != len(piece_CS):
-            yield np.concatenate(held, axis=1)
-            held, samples = [], 0
-        held.append(piece_CS)
-        samples += piece_CS.shape[1]
-        if samples >= block_samples:
-            yield np.concatenate(held, axis=1)
-            held, samples = [], 0
-    if held:
-        yield np.concatenate(held, axis=1)
 
 
 def _holds_tag(packet: av.Packet[Any]) -> bool:

@@ -24,6 +24,7 @@ from pengi.errors import AudioError
 COUNT_SLACK_S = 0.1
 """A compressed file that delivers fewer samples than it states is cut off, unless it is short by less than this."""
 
+_PIECE_SAMPLES = 8192  # of a piece in which reading fails nothing is known
 _UNKNOWN_SAMPLES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a FLAC stream that does not state its length
 # Of other encodings what comes before a sample is decoded: some cannot be sought in, and some are then off by samples.
 _SEEKABLE = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
@@ -78,6 +79,31 @@ def without_first(blocks_CS: Iterator[NDArray[np.float32]], count: int) -> Itera
         count = max(0, count - block_CS.shape[-1])
         if kept_CS.shape[-1]:
             yield kept_CS
+
+
+def gathered(pieces_CS: Iterator[NDArray[np.float32]], block_samples: int) -> Iterator[NDArray[np.float32]]:
+    """Pieces ``float32[C, S]`` put together to blocks of at least ``block_samples``, but for the last of a C.
+
+    If reading fails, what was read before comes first.
+    """
+    held: list[NDArray[np.float32]] = []
+    samples = 0
+    try:
+        for piece_CS in pieces_CS:
+            if held and len(held[0]) != len(piece_CS):
+                yield np.concatenate(held, axis=1)
+                held, samples = [], 0
+            held.append(piece_CS)
+            samples += piece_CS.shape[1]
+            if samples >= block_samples:
+                yield np.concatenate(held, axis=1)
+                held, samples = [], 0
+    except AudioError:
+        if held:
+            yield np.concatenate(held, axis=1)
+        raise
+    if held:
+        yield np.concatenate(held, axis=1)
 
 
 def resampled(blocks: Iterator[NDArray[np.float32]], rate_in: int, rate_out: int) -> Iterator[NDArray[np.float32]]:
@@ -156,21 +182,25 @@ class SoundFileReader:
         self.stated_duration_s = None if stated == _UNKNOWN_SAMPLES else stated / self.sample_rate
 
     def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
-        if start >= self._file.frames:
-            return
+        if start < self._file.frames:
+            yield from gathered(self._pieces(start, min(block_samples, _PIECE_SAMPLES)), block_samples)
+
+    def _pieces(self, start: int, piece_samples: int) -> Iterator[NDArray[np.float32]]:
         position = 0
         try:
             if start and self._file.subtype in _SEEKABLE:
                 position = self._file.seek(start)
             skipped = start - position
-            while len(block_SC := self._file.read(block_samples, dtype="float32", always_2d=True)):
+            while len(block_SC := self._file.read(piece_samples, dtype="float32", always_2d=True)):
                 position += len(block_SC)
                 if skipped < len(block_SC):
                     yield block_SC[skipped:].T
                 skipped = max(0, skipped - len(block_SC))
         except soundfile.SoundFileError as error:
             raise broken(self._name, position / self.sample_rate) from error
-        check_count(self._name, self.stated_duration_s, position / self.sample_rate)
+        # Ogg states the time at the end of each page, and encoders exist that get it wrong.
+        stated_s = None if self._file.format == "OGG" else self.stated_duration_s
+        check_count(self._name, stated_s, position / self.sample_rate)
 
     def close(self) -> None:
         self._file.close()

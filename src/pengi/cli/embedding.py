@@ -9,17 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from pengi.cli.console import guarded, progress, say, say_error, say_json
+from pengi.cli.console import guarded, progress, say, say_error, say_json, say_note
 from pengi.cli.files import check_target
 from pengi.cli.inputs import Recording, read_arguments
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Files, Json, Model
-from pengi.cli.session import FILES_PER_CALL, chunks, finish, load_model, outcomes_of, sentence_about
+from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Files, Json, Model, Partial, Track
+from pengi.cli.session import (
+    FILES_PER_CALL,
+    chunks,
+    finish,
+    load_model,
+    outcomes_of,
+    read_options,
+    sentence_about,
+)
 from pengi.errors import PengiError
 from pengi.writing import replacing
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from pengi.audio.decode import ReadOptions
     from pengi.engine import Pengi
 
 _SUFFIX = ".npz"
@@ -32,6 +41,8 @@ def embed(
         Path,
         typer.Option("--out", metavar="FILE.npz", help="NumPy file to write the vectors to.", show_default=False),
     ],
+    track: Track = None,
+    partial: Partial = False,
     model: Model = DEFAULT_MODEL,
     json: Json = False,
     device: Device = AUTO,
@@ -47,7 +58,7 @@ def embed(
     """
     check_target(out, _SUFFIX)
     recordings = read_arguments(files).items
-    vectors, kept, errors = _embed_all(load_model(model, device), recordings)
+    vectors, kept, errors = _embed_all(load_model(model, device), recordings, read_options(track, partial))
     for name, error in errors:
         say_error(sentence_about(name, error))
     if kept:
@@ -67,7 +78,7 @@ def embed(
 
 
 def _embed_all(
-    engine: Pengi, recordings: Sequence[Recording]
+    engine: Pengi, recordings: Sequence[Recording], read: ReadOptions
 ) -> tuple[list[np.ndarray[Any, Any]], list[str], list[tuple[str, PengiError]]]:
     """Vectors, the names of the recordings they are of, and the errors of the others."""
     vectors: list[np.ndarray[Any, Any]] = []
@@ -75,12 +86,14 @@ def _embed_all(
     errors: list[tuple[str, PengiError]] = []
     with progress("Reading", len(recordings)) as waiting:
         for part in chunks(recordings, FILES_PER_CALL):
-            outcomes = outcomes_of(part, lambda sources: engine.embed(sources, on_error="return"))
+            outcomes = outcomes_of(part, lambda sources: engine.encode(sources, on_error="return", read=read))
             for recording, outcome in zip(part, outcomes, strict=True):
                 if isinstance(outcome, PengiError):
                     errors.append((recording.name, outcome))
                 else:
-                    vectors.append(outcome)
+                    for note in outcome.notes:
+                        say_note(note)
+                    vectors.append(engine.embed(outcome))
                     kept.append(recording.name)
             waiting.advance(len(part))
     return vectors, kept, errors

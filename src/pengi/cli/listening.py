@@ -23,15 +23,18 @@ from pengi.cli.options import (
     Json,
     MaxTokens,
     Model,
+    Partial,
     Seed,
     Temperature,
     TopP,
+    Track,
     read_label_lines,
 )
-from pengi.cli.session import Report, clock, decode_options, load_model, over_files, percent
+from pengi.cli.session import Report, clock, decode_options, load_model, over_files, percent, read_options
 from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
+    from pengi.audio.decode import ReadOptions
     from pengi.engine import Pengi
     from pengi.results import Answer, Classification, Description, Segment, Timeline
 
@@ -41,6 +44,8 @@ _BAR_COLUMNS = 20
 @guarded
 def describe(
     files: Files,
+    track: Track = None,
+    partial: Partial = False,
     model: Model = DEFAULT_MODEL,
     beams: Beams = None,
     max_tokens: MaxTokens = None,
@@ -59,11 +64,12 @@ def describe(
         ffmpeg -i film.mkv -vn -f wav - | pengi describe -
     """
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    read = read_options(track, partial)
     recordings = read_arguments(files)
     engine = load_model(model, device)
     over_files(
         recordings,
-        lambda part: engine.describe(part, options=options, on_error="return"),
+        lambda part: engine.describe(part, options=options, on_error="return", read=read),
         _show_description,
         as_json=json,
     )
@@ -78,6 +84,8 @@ def ask(
             metavar="QUESTION", help="What to ask, in plain words and in quotes; the last argument.", show_default=False
         ),
     ],
+    track: Track = None,
+    partial: Partial = False,
     model: Model = DEFAULT_MODEL,
     beams: Beams = None,
     max_tokens: MaxTokens = None,
@@ -99,11 +107,12 @@ def ask(
     if os.path.exists(question):  # noqa: PTH110 - pathlib fails at names that are too long, as a question may be
         raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    read = read_options(track, partial)
     recordings = read_arguments(files)
     engine = load_model(model, device)
     over_files(
         recordings,
-        lambda part: engine.ask(part, question, options=options, on_error="return"),
+        lambda part: engine.ask(part, question, options=options, on_error="return", read=read),
         _show_answer,
         as_json=json,
     )
@@ -132,6 +141,8 @@ def classify(
     top: Annotated[
         int | None, typer.Option(min=1, help="Print only the N most probable labels.", show_default="all")
     ] = None,
+    track: Track = None,
+    partial: Partial = False,
     model: Model = DEFAULT_MODEL,
     json: Json = False,
     device: Device = AUTO,
@@ -144,11 +155,12 @@ def classify(
         pengi classify recordings/ --labels-file labels.txt --top 3
     """
     choices = chosen_labels(labels, labels_file)
+    read = read_options(track, partial)
     recordings = read_arguments(files)
     engine = load_model(model, device)
     over_files(
         recordings,
-        lambda part: engine.classify(part, choices, method=method, top=top, on_error="return"),
+        lambda part: engine.classify(part, choices, method=method, top=top, on_error="return", read=read),
         _show_classification,
         as_json=json,
     )
@@ -171,6 +183,8 @@ def timeline(
             show_default="5",
         ),
     ] = None,
+    track: Track = None,
+    partial: Partial = False,
     model: Model = DEFAULT_MODEL,
     json: Json = False,
     device: Device = AUTO,
@@ -187,12 +201,13 @@ def timeline(
         if seconds is not None and not seconds > 0:
             raise InputError(f"{name} must be more than 0 seconds, not {seconds:g}")
     chosen: dict[str, Any] = {name: seconds for name, seconds in given.items() if seconds is not None}
+    read = read_options(track, partial)
     recordings = read_arguments(files)
     engine = load_model(model, device)
     report = Report(recordings, as_json=json)
     for recording in recordings.items:
         try:
-            report.result(recording.name, _read_timeline(engine, recording, chosen, report, show=not json))
+            report.result(recording.name, _read_timeline(engine, recording, chosen, report, read, show=not json))
         except PengiError as error:
             report.error(recording.name, error)
     report.close()
@@ -234,7 +249,7 @@ def _show_classification(classification: Classification) -> None:
 
 
 def _read_timeline(
-    engine: Pengi, recording: Recording, chosen: dict[str, float], report: Report, *, show: bool
+    engine: Pengi, recording: Recording, chosen: dict[str, Any], report: Report, read: ReadOptions, *, show: bool
 ) -> Timeline:
     """A timeline, with a percentage on stderr on the way; its rows are printed as they come if ``show``.
 
@@ -247,24 +262,25 @@ def _read_timeline(
     if recording.error is not None:
         raise recording.error
     # Standard input can be read once only, and not to see how long it is.
-    total_s = stated_duration(recording.source) if isinstance(recording.source, str) else None
+    total_s = stated_duration(recording.source, read=read) if isinstance(recording.source, str) else None
     of_total = f" of {clock(total_s, tenths=False)}" if total_s else ""
     whole = all(float(length).is_integer() for length in chosen.values())
     segments: list[Segment] = []
+    notes: list[str] = []
     with percentage("Reading") as waiting:
 
         def reached(done_s: float) -> None:
             waiting.reach(done_s, total_s, clock(done_s, tenths=False) + of_total)
 
         reached(0.0)
-        for segment in engine.segments(recording.source, **chosen, progress=reached):
+        for segment in engine.segments(recording.source, progress=reached, read=read, notes=notes, **chosen):
             if show:
                 with waiting.hidden():
                     if not segments:
                         report.heading(recording.name)
                     say(_row(segment, tenths=not whole))
             segments.append(segment)
-    return Timeline(tuple(segments), segments[-1].end_s)
+    return Timeline(tuple(segments), segments[-1].end_s, tuple(notes))
 
 
 def _row(segment: Segment, *, tenths: bool) -> Text:

@@ -11,6 +11,7 @@ from pengi.errors import InputError
 
 _GENERATION = "Generation"
 _COMMON = "Common"
+_READING = "Reading"
 _FORMATS = "wav, flac, mp3, ogg, m4a, mp4, mov, mkv, webm and everything else that FFmpeg reads"
 DEFAULT_MODEL = "pengi-mini"
 AUTO = "auto"
@@ -50,6 +51,25 @@ Json = Annotated[
 Debug = Annotated[
     bool,
     typer.Option("--debug", help="Show the log, and the traceback of an error.", rich_help_panel=_COMMON),
+]
+
+Track = Annotated[
+    int | None,
+    typer.Option(
+        "--track",
+        metavar="N",
+        help="Which sound track of a file to read, counted from 1.",
+        show_default="the default track",
+        rich_help_panel=_READING,
+    ),
+]
+Partial = Annotated[
+    bool,
+    typer.Option(
+        "--partial",
+        help="Read a damaged file up to the damage and say how much was read, instead of refusing it.",
+        rich_help_panel=_READING,
+    ),
 ]
 
 _BY_TASK = "set by the task"

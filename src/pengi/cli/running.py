@@ -20,7 +20,7 @@ from pengi.audio.formats import passed_over_note
 from pengi.cli.console import EXIT_USER, announced, guarded, say, say_error, say_json, say_note, stderr
 from pengi.cli.files import check_target
 from pengi.cli.listening import chosen_labels
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Beams, Debug, Device, MaxTokens, Model
+from pengi.cli.options import AUTO, DEFAULT_MODEL, Beams, Debug, Device, MaxTokens, Model, Partial, Track
 from pengi.cli.session import clock, load_model
 from pengi.errors import InputError, PengiError
 
@@ -190,6 +190,8 @@ def run(
             rich_help_panel=_RAY,
         ),
     ] = None,
+    track: Track = None,
+    partial: Partial = False,
     model: Model = DEFAULT_MODEL,
     json: Annotated[
         bool, typer.Option("--json", help="Print the counts of the job as JSON on stdout.", rich_help_panel="Common")
@@ -200,7 +202,7 @@ def run(
     """Do one task on every recording of a collection and write a row for each. A job that was stopped goes on when the
     same command is given again.
 
-    Rows have the columns input, text, scores, seconds and error, and those of the task: duration_s (describe,
+    Rows have the columns input, text, scores, seconds, error and notes, and those of the task: duration_s (describe,
     timeline), heard (classify), vector (embed), segments (timeline).
 
     Examples:
@@ -226,6 +228,8 @@ def run(
         hop_s=hop,
         beams=beams,
         max_tokens=max_tokens,
+        track=track,
+        partial=partial or None,
     )
     plan = Plan(
         model=model,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import typer
 from rich.text import Text
 
-from pengi.cli.console import EXIT_USER, announced, progress, say, say_error, say_json
+from pengi.cli.console import EXIT_USER, announced, progress, say, say_error, say_json, say_note
 from pengi.cli.inputs import STDIN, Recording, Recordings, Source
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
+    from pengi.audio.decode import ReadOptions
     from pengi.decoding import DecodeOptions
     from pengi.engine import Pengi
 
@@ -23,6 +24,10 @@ FILES_PER_CALL = 16
 
 class Result(Protocol):
     """What an engine returns for one recording."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the reading."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -56,6 +61,13 @@ def decode_options(**given: int | float | None) -> DecodeOptions | None:
     return DecodeOptions(**chosen) if chosen else None
 
 
+def read_options(track: int | None, partial: bool) -> ReadOptions:
+    """What to read of each recording."""
+    from pengi.audio.decode import ReadOptions
+
+    return ReadOptions(track=track, partial=partial)
+
+
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive parts of at most ``size`` items."""
     for start in range(0, len(items), size):
@@ -81,7 +93,9 @@ class Report:
             say(Text(name, style="bold"))
 
     def result(self, name: str, result: Result) -> None:
-        """Keep a result for JSON."""
+        """Keep a result for JSON, and print what is to be known of the reading on stderr."""
+        for note in result.notes:
+            say_note(note if name in note or name == STDIN else f"{name}: {note}")
         if self._as_json:
             self._entries.append({"input": name, **result.to_dict()})
 

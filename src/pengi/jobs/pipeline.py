@@ -54,6 +54,7 @@ class _Decoded:
     """``(samples, rate)``; ``None`` if it is left to the model; or the error."""
     seconds: float
     samples: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class _Room:
@@ -121,11 +122,13 @@ class Pipeline:
         started = time.perf_counter()
         source: Any
         taken = 0
+        notes: list[str] = []
         try:
             if item.error is not None:
                 raise PengiError(item.error)
             blocks = []
-            for block in stream(recording(Path(), item.location), self._engine.sample_rate):
+            content = recording(Path(), item.location)
+            for block in stream(content, self._engine.sample_rate, read=self._job.read, notes=notes):
                 if taken + len(block) > MOST_SAMPLES_EACH or not self._room.take(len(block)):
                     self._room.give(taken)
                     return _Decoded(item, None, time.perf_counter() - started)
@@ -139,7 +142,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - counted by the thread that writes the rows
             self._room.give(taken)
             source, taken = error, 0
-        return _Decoded(item, source, time.perf_counter() - started, taken)
+        return _Decoded(item, source, time.perf_counter() - started, taken, tuple(notes))
 
     def _answer(self, group: Sequence[_Decoded]) -> list[Row]:
         answers: dict[int, tuple[Any, float]] = {}
@@ -154,7 +157,8 @@ class Pipeline:
         rows = []
         for place, decoded in enumerate(group):
             answer, seconds = answers.get(place, (decoded.source, 0.0))
-            rows.append(self._job.row(decoded.item.name, self._checked(decoded, answer), decoded.seconds + seconds))
+            checked = self._checked(decoded, answer)
+            rows.append(self._job.row(decoded.item.name, checked, decoded.seconds + seconds, decoded.notes))
         self._room.give(sum(decoded.samples for decoded in group))
         return rows
 
@@ -167,6 +171,10 @@ class Pipeline:
             assert len(group) == 1
             return [error]
         try:
+            if group[0].source is None and self._job.task != "timeline":
+                sources = [self._engine.encode(sources[0], on_error="return", read=self._job.read)]
+                if isinstance(sources[0], PengiError):
+                    return sources
             return self._job.answer(self._engine, sources)
         except PengiError:  # about the options, not about a recording
             raise

@@ -27,6 +27,7 @@ def schema_of(task: str) -> Any:
         "scores": pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())])),
         "seconds": pa.float64(),
         "error": pa.string(),
+        "notes": pa.list_(pa.string()),
         "duration_s": pa.float64(),
         "heard": pa.string(),
         "vector": pa.list_(pa.float32()),

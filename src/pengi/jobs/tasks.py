@@ -1,8 +1,8 @@
 """What a job asks of every recording, and the row that the answer becomes.
 
-A row has five columns whatever the task: ``input``, ``text``, ``scores`` (``{"label", "score"}``, the best first),
-``seconds`` and ``error``; behind them come the task's own. In the row of a recording that cannot be used ``error`` is
-a sentence and the task has nothing to say.
+A row has six columns whatever the task: ``input``, ``text``, ``scores`` (``{"label", "score"}``, the best first),
+``seconds``, ``error`` and ``notes`` (sentences about how the recording was read); behind them come the task's own. In
+the row of a recording that cannot be used ``error`` is a sentence and the task has nothing to say.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pengi.audio.decode import WHOLE, ReadOptions
 from pengi.decoding import DecodeOptions
 from pengi.engine import ANSWER, DESCRIBE, METHODS, Pengi
 from pengi.errors import InputError, PengiError, no_such
@@ -19,7 +20,7 @@ Row = dict[str, Any]
 Asked = list[Any]
 """An answer for each recording, or the :class:`PengiError` in its place."""
 
-COLUMNS = ("input", "text", "scores", "seconds", "error")
+COLUMNS = ("input", "text", "scores", "seconds", "error", "notes")
 DIGITS = 6
 """Significant digits of a score: what is behind them depends on the batch a recording was in."""
 
@@ -42,12 +43,16 @@ class Job:
     hop_s: float | None = None
     beams: int | None = None
     max_tokens: int | None = None
+    track: int | None = None
+    """Which sound track is read, counted from 1."""
+    partial: bool | None = None
+    """Whether damaged recordings are read up to the damage."""
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
             raise InputError(no_such("task", self.task, TASKS))
         for name, value in self.settings().items():
-            if name != "task" and name not in TASKS[self.task].options:
+            if name not in ("task", *_READING, *TASKS[self.task].options):
                 raise InputError(f"'{name}' does not go with the task '{self.task}' (it is {value!r})")
         if self.task == "ask" and not (self.question or "").strip():
             raise InputError("the task 'ask' needs a question")
@@ -72,6 +77,11 @@ class Job:
         return COLUMNS + TASKS[self.task].columns
 
     @property
+    def read(self) -> ReadOptions:
+        """What is read of each recording."""
+        return ReadOptions(track=self.track, partial=bool(self.partial))
+
+    @property
     def search(self) -> DecodeOptions:
         """How texts are searched."""
         default = ANSWER if self.task == "ask" else DESCRIBE
@@ -89,13 +99,14 @@ class Job:
         answers: Asked = TASKS[self.task].ask(engine, list(sources), self)
         return answers
 
-    def row(self, name: str, answer: Any, seconds: float) -> Row:
+    def row(self, name: str, answer: Any, seconds: float, notes: Sequence[str] = ()) -> Row:
         """The row of an answer, or of a :class:`PengiError`.
 
         Args:
             name: of the recording.
             answer: what :meth:`answer` gave.
             seconds: of work that were spent on it.
+            notes: sentences about the reading, besides those of the answer.
         """
         failed = isinstance(answer, PengiError)
         said: Row = {} if failed else TASKS[self.task].say(answer)
@@ -105,6 +116,7 @@ class Job:
             "scores": said.get("scores", []),
             "seconds": round(seconds, 4),
             "error": printable(str(answer)) if failed else None,
+            "notes": [printable(note) for note in (*notes, *getattr(answer, "notes", ()))],
         }
         return shared | {column: said.get(column) for column in TASKS[self.task].columns}
 
@@ -195,11 +207,14 @@ def _choose(engine: Pengi, sources: list[Any], job: Job) -> Asked:
 
 def _hear_out(engine: Pengi, sources: list[Any], job: Job) -> Asked:
     given = {name: value for name in ("window_s", "hop_s") if (value := getattr(job, name)) is not None}
-    found: Asked = engine.timeline(sources, **given, on_error="return")
+    # Samples that were decoded before are of the track already.
+    decoded = any(isinstance(source, tuple) for source in sources)
+    found: Asked = engine.timeline(sources, **given, on_error="return", read=WHOLE if decoded else job.read)
     return found
 
 
 _SEARCH = ("beams", "max_tokens")
+_READING = ("track", "partial")
 TASKS: dict[str, Task] = {
     "describe": Task(
         lambda engine, sources, job: engine.describe(sources, options=job.search, on_error="return"),

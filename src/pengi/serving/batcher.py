@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.sources import Waveform
 from pengi.errors import PengiError, checked_text
-from pengi.results import Answer, Classification, Description, Timeline
+from pengi.results import Answer, Classification, Description, Timeline, with_notes
 from pengi.serving.metrics import Metrics
 from pengi.serving.settings import ServingSettings
 
@@ -114,6 +114,8 @@ class Job:
     queued_at: float = 0.0
     begun: bool = False
     """Whether the model has heard of it."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about the reading of its recording."""
 
 
 class Listener:
@@ -271,7 +273,8 @@ class Listener:
     def _samples(self, job: Job) -> NDArray[np.float32]:
         assert job.source is not None
         blocks = []
-        for block in stream(job.source, self.engine.sample_rate, longest_s=self.settings.max_seconds):
+        limit_s = self.settings.max_seconds
+        for block in stream(job.source, self.engine.sample_rate, longest_s=limit_s, notes=job.notes):
             self._check(job)
             blocks.append(block)
         return np.concatenate(blocks)
@@ -366,7 +369,7 @@ class Listener:
             if isinstance(answer, PengiError):
                 self._finish(job, error=answer)
             else:
-                self._finish(job, answer)
+                self._finish(job, with_notes(answer, job.notes))
 
     def _call(self, batch: Sequence[Job]) -> list[Any]:
         query = batch[0].query
