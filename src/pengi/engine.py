@@ -470,15 +470,16 @@ class Pengi:
         if last is not None:
             yield last
 
-    def transcribe(self, audio: Any, *, on_error: OnError = "raise") -> Any:
+    def transcribe(self, audio: Any, *, on_error: OnError = "raise", read: ReadOptions = WHOLE) -> Any:
         """What is said in English, for audio of any length in bounded memory, as :class:`Transcript`; nothing where
         nobody speaks.
 
         Args:
             audio: one recording or a list.
             on_error: see the class.
+            read: see the class.
         """
-        return _map(audio, self._transcriber.transcribe, on_error)
+        return _map(audio, lambda source: self._transcriber.transcribe(source, read=read), on_error)
 
     @cached_property
     def _transcriber(self) -> Transcriber:

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from pengi.cli.console import announced, guarded, say, say_note
 from pengi.cli.inputs import Source, read_arguments
-from pengi.cli.options import AUTO, Debug, Device, Files, Json
-from pengi.cli.session import clock, over_files
+from pengi.cli.options import AUTO, Debug, Device, Files, Json, Partial, Track
+from pengi.cli.session import clock, over_files, read_options
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 
 
 @guarded
-def transcribe(files: Files, json: Json = False, device: Device = AUTO, debug: Debug = False) -> None:
+def transcribe(
+    files: Files,
+    track: Track = None,
+    partial: Partial = False,
+    json: Json = False,
+    device: Device = AUTO,
+    debug: Debug = False,
+) -> None:
     """Write down what is said in English, with times. No language model is needed for it.
 
     Examples:
         pengi transcribe interview.wav
         pengi transcribe interviews/ --json
     """
+    read = read_options(track, partial)
     recordings = read_arguments(files)
     with announced("Loading whisper-tiny.en"):
         from pengi.conditioning.transcript import Transcriber
@@ -36,7 +44,7 @@ def transcribe(files: Files, json: Json = False, device: Device = AUTO, debug: D
         found: list[Transcript | PengiError] = []
         for source in part:
             try:
-                found.append(transcriber.transcribe(source))
+                found.append(transcriber.transcribe(source, read=read))
             except PengiError as error:
                 found.append(error)
         return found

@@ -32,7 +32,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from pengi import weights
-from pengi.audio.decode import AudioSource, stream
+from pengi.audio.decode import WHOLE, AudioSource, ReadOptions, stream
 from pengi.audio.windows import at_pauses
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.encoders.whisper import SAMPLE_RATE, WhisperEncoder
@@ -207,22 +207,24 @@ class Transcriber:
         encoder = WhisperEncoder.from_folder(whisper).to(device)
         return cls(encoder, decoder, YamnetTagger.from_folder(yamnet).to(device))
 
-    def transcribe(self, source: AudioSource) -> Transcript:
-        """What is said in a recording of any length, in bounded memory.
+    def transcribe(self, source: AudioSource, *, read: ReadOptions = WHOLE) -> Transcript:
+        """What is said in a recording of any length, or what ``read`` chooses of it, in bounded memory.
 
         Raises:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`.
         """
         samples = 0
+        notes: list[str] = []
 
         def counted() -> Iterator[NDArray[np.float32]]:
             nonlocal samples
-            for block in stream(source, SAMPLE_RATE):
+            for block in stream(source, SAMPLE_RATE, read=read, notes=notes):
                 samples += len(block)
                 yield block
 
         segments = tuple(self.segments(counted()))
-        return Transcript(" ".join(segment.text for segment in segments), segments, samples / SAMPLE_RATE)
+        text = " ".join(segment.text for segment in segments)
+        return Transcript(text, segments, samples / SAMPLE_RATE, tuple(notes))
 
     def segments(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[TranscriptSegment]:
         """The segments of :meth:`transcribe`, as they are found.
