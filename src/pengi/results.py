@@ -17,8 +17,11 @@ class Result:
     """Base of the answers."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON values; times in seconds, confidences and probabilities in [0, 1]."""
-        return asdict(self)
+        """The record as JSON values; times in seconds, confidences and probabilities in [0, 1].
+
+        ``notes`` are left out where there are none.
+        """
+        return {name: value for name, value in asdict(self).items() if name != "notes" or value}
 
 
 @dataclass(frozen=True)

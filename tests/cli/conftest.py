@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pengi.audio.decode import load
+from pengi.audio.decode import WHOLE, ReadOptions, load
 from pengi.cli import app, session
 from pengi.errors import InputError, PengiError
-from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment
+from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline, with_notes
 
 DIM = 4
 
@@ -25,34 +25,54 @@ class FakeEngine:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
-    def describe(self, audio: Sequence[Any], *, options: Any = None, on_error: str = "raise") -> list[Any]:
+    def describe(
+        self, audio: Sequence[Any], *, options: Any = None, on_error: str = "raise", read: ReadOptions = WHOLE
+    ) -> list[Any]:
         self.calls.append({"audio": list(audio), "options": options})
-        return self._each(audio, lambda s: Description("A tone rings [loudly].", (Event("tone", 0.75),), s))
+        return self._each(audio, lambda s: Description("A tone rings [loudly].", (Event("tone", 0.75),), s), read)
 
-    def ask(self, audio: Sequence[Any], question: str, *, options: Any = None, on_error: str = "raise") -> list[Any]:
+    def ask(
+        self,
+        audio: Sequence[Any],
+        question: str,
+        *,
+        options: Any = None,
+        on_error: str = "raise",
+        read: ReadOptions = WHOLE,
+    ) -> list[Any]:
         self.calls.append({"audio": list(audio), "options": options})
-        return self._each(audio, lambda s: Answer(question, "a tone", 0.5))
+        return self._each(audio, lambda s: Answer(question, "a tone", 0.5), read)
 
     def classify(
         self, audio: Sequence[Any], labels: Sequence[str], *, method: str = "likelihood", prompt: str | None = None,
-        top: int | None = None, on_error: str = "raise",
+        top: int | None = None, on_error: str = "raise", read: ReadOptions = WHOLE,
     ) -> list[Any]:  # fmt: skip
         self.calls.append({"audio": list(audio), "labels": list(labels), "method": method, "prompt": prompt})
         if method not in ("likelihood", "match"):
             raise InputError(f"there is no method '{method}'; there are likelihood, match")
         share = 1 / len(labels)
         scores = tuple(LabelScore(label, share) for label in labels[:top])
-        return self._each(audio, lambda s: Classification(method=method, scores=scores, text=None))
+        return self._each(audio, lambda s: Classification(method=method, scores=scores, text=None), read)
 
-    def embed(self, audio: Sequence[Any], *, on_error: str = "raise") -> list[Any]:
+    def encode(self, audio: Sequence[Any], *, on_error: str = "raise", read: ReadOptions = WHOLE) -> list[Any]:
         self.calls.append({"audio": list(audio)})
-        return self._each(audio, lambda s: np.full(DIM, s, dtype=np.float32))
+        return self._each(audio, lambda s: Timeline((), s), read)
+
+    def embed(self, encoded: Timeline) -> Any:
+        return np.full(DIM, encoded.duration_s, dtype=np.float32)
 
     def segments(
-        self, audio: Any, *, window_s: float = 10.0, hop_s: float = 5.0, progress: Callable[[float], None]
+        self,
+        audio: Any,
+        *,
+        window_s: float = 10.0,
+        hop_s: float = 5.0,
+        progress: Callable[[float], None],
+        read: ReadOptions = WHOLE,
+        notes: list[str] | None = None,
     ) -> Iterator[Segment]:
         self.calls.append({"audio": audio, "window_s": window_s, "hop_s": hop_s})
-        load(audio, 16_000)
+        load(audio, 16_000, read=read, notes=notes)
         progress(65.0)
         yield Segment(0.0, 65.0, "A tone rings.", 0.5)
         self.calls.append({"shown": cast("Any", sys.stdout).buffer.getvalue().decode()})
@@ -60,10 +80,11 @@ class FakeEngine:
         yield Segment(65.0, 3725.0, "Silence.", 0.001)
 
     @staticmethod
-    def _each(audio: Sequence[Any], result: Callable[[float], Any]) -> list[Any]:
+    def _each(audio: Sequence[Any], result: Callable[[float], Any], read: ReadOptions) -> list[Any]:
         def one(source: Any) -> Any:
+            notes: list[str] = []
             try:
-                return result(len(load(source, 16_000)) / 16_000)
+                return with_notes(result(len(load(source, 16_000, read=read, notes=notes)) / 16_000), notes)
             except PengiError as error:
                 return error
 

@@ -308,3 +308,47 @@ def test_embed_refuses_a_folder_that_cannot_be_written(
     assert result.exit_code == 2
     assert result.stderr == f"error: the folder '{tone.parent}' cannot be written\n"
     assert engine.calls == []
+
+
+def test_what_is_to_be_known_of_a_reading_is_on_stderr_and_in_json(
+    pengi: Callable[..., Any], shared_cases: Path
+) -> None:
+    path = shared_cases / "opposite-phase.flac"
+    note = f"the channels of '{path}' cancel each other out in 3.00 s of it"
+    for command in (
+        ["describe", path],
+        ["ask", path, "what?"],
+        ["timeline", path],
+        ["classify", path, "--labels", "a,b"],
+    ):
+        shown = pengi(*command)
+        assert shown.exit_code == 0
+        assert shown.stderr.startswith(note)
+        assert note not in shown.stdout
+        (said,) = json.loads(pengi(*command, "--json").stdout)["notes"]
+        assert said.startswith(note)
+
+
+def test_a_sound_track_is_chosen_by_number(pengi: Callable[..., Any], shared_cases: Path, tmp_path: Path) -> None:
+    path = shared_cases / "two-tracks.mp4"
+    assert pengi("describe", path).stderr == f"'{path}' has 2 sound tracks; track 2 is read\n"
+    assert pengi("describe", path, "--track", 1).stderr == ""
+    assert pengi("embed", path, "--track", 1, "--out", tmp_path / "a.npz").stderr == ""
+    for command in ("describe", "timeline"):
+        refused = pengi(command, path, "--track", 3)
+        assert refused.exit_code == 2
+        assert refused.stderr == f"error: '{path}' has 2 sound tracks, so there is no track 3\n"
+
+
+def test_what_is_left_of_a_damaged_file_is_read_if_asked_for(
+    pengi: Callable[..., Any], shared_cases: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.flac"
+    path.write_bytes((shared_cases / "opposite-phase.flac").read_bytes()[:60_000])
+    for command in (["describe", path], ["timeline", path], ["embed", path, "--out", tmp_path / "a.npz"]):
+        refused = pengi(*command)
+        assert refused.exit_code == 2
+        assert "damaged or cut off" in refused.stderr
+        read = pengi(*command, "--partial")
+        assert read.exit_code == 0
+        assert f" s of '{path}' were read; there it is damaged or cut off" in read.stderr
