@@ -18,7 +18,7 @@ from pengi.audio.decode import load
 from pengi.data import mixing
 from pengi.data.compose import LOUDER_DB, MOST_S, Composed, Composer, Part, Recipe, compose, render, write_composed
 from pengi.data.hearing import may_hold
-from pengi.data.manifest import Clip, Label, QuestionAnswer, read_labels, read_manifest
+from pengi.data.manifest import Clip, Label, read_labels, read_manifest
 from pengi.data.tasks import PairMaker, kind_of, labels_of
 from pengi.errors import InputError, ManifestError
 
