@@ -180,10 +180,14 @@ def test_long_questions_and_names_are_no_file_names(pengi: Callable[..., Any], t
 
 
 def test_a_question_that_was_forgotten_is_asked_for(pengi: Callable[..., Any], engine: Any, tone: Path) -> None:
-    result = pengi("ask", tone, tone)
-    assert result.exit_code == 2
-    assert result.stderr == (
-        f"error: '{tone}' is a file, and the question is missing; write it behind the files, in quotes\n"
-    )
-    assert pengi("ask", tone).exit_code == 2
+    for files in ([tone], [tone, tone]):
+        result = pengi("ask", *files)
+        assert result.exit_code == 2
+        assert result.stderr == (
+            f"error: '{tone}' is a file, and the question is missing; write it behind the files, in quotes\n"
+        )
+    for arguments in ([], ["is it a tone?"]):
+        result = pengi("ask", *arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: give the recordings and then a question, such as: pengi ask FILE")
     assert engine.calls == []

@@ -24,6 +24,7 @@ from pengi.cli.options import (
     MaxTokens,
     Model,
     Partial,
+    PerhapsFiles,
     Seed,
     Temperature,
     TopP,
@@ -77,13 +78,13 @@ def describe(
 
 @guarded
 def ask(
-    files: Files,
+    files: PerhapsFiles = None,
     question: Annotated[
         str,
         typer.Argument(
             metavar="QUESTION", help="What to ask, in plain words and in quotes; the last argument.", show_default=False
         ),
-    ],
+    ] = "",
     track: Track = None,
     partial: Partial = False,
     model: Model = DEFAULT_MODEL,
@@ -102,13 +103,10 @@ def ask(
         pengi ask street.wav "is there a siren?"
         pengi ask a.wav b.mp3 "what instrument is playing?" --max-tokens 10
     """
-    if not question.strip():
-        raise InputError('the question is empty; write one, such as "What instrument is playing?"')
-    if os.path.exists(question):  # noqa: PTH110 - pathlib fails at names that are too long, as a question may be
-        raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
+    _check_question(files, question)
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     read = read_options(track, partial)
-    recordings = read_arguments(files)
+    recordings = read_arguments(files or [])
     engine = load_model(model, device)
     over_files(
         recordings,
@@ -228,6 +226,20 @@ def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     if not choices:
         raise InputError('--labels holds no label; write some, such as --labels "dog, rain, siren"')
     return choices
+
+
+def _check_question(files: list[str] | None, question: str) -> None:
+    """Refuse a question that is none: an empty one, or a file in its place, which is the last argument.
+
+    Raises:
+        InputError: with a sentence that says what to write.
+    """
+    if question and os.path.exists(question):  # noqa: PTH110 - pathlib fails at names as long as questions may be
+        raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
+    if not files:
+        raise InputError('give the recordings and then a question, such as: pengi ask FILE "is someone speaking?"')
+    if not question.strip():
+        raise InputError('the question is empty; write one, such as "What instrument is playing?"')
 
 
 def _show_description(description: Description) -> None:

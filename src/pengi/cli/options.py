@@ -16,14 +16,14 @@ _FORMATS = "wav, flac, mp3, ogg, m4a, mp4, mov, mkv, webm and everything else th
 DEFAULT_MODEL = "pengi-mini"
 AUTO = "auto"
 
-Files = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="FILE",
-        help=f"Recordings ({_FORMATS}), folders of them at any depth, or - for one recording on standard input.",
-        show_default=False,
-    ),
-]
+_FILES = typer.Argument(
+    metavar="FILE",
+    help=f"Recordings ({_FORMATS}), folders of them at any depth, or - for one recording on standard input.",
+    show_default=False,
+)
+Files = Annotated[list[str], _FILES]
+PerhapsFiles = Annotated[list[str] | None, _FILES]
+"""For a command that has a better sentence than typer for what is missing."""
 
 Model = Annotated[
     str,
