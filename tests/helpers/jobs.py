@@ -28,6 +28,13 @@ class FakeEngine:
         self.calls: list[int] = []
         self.paths: list[Path] = []
 
+    def encode(self, source: Any, **options: Any) -> Any:
+        self.paths += [source] if isinstance(source, Path) else []
+        try:
+            return load(source, RATE, read=options["read"]), RATE
+        except PengiError as error:
+            return error
+
     def describe(self, audio: Sequence[Any], **options: Any) -> list[Any]:
         return self._each(audio, lambda s: Description(f"{s:.3f} seconds", (Event("tone", 0.123456789),), s))
 

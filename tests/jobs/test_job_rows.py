@@ -129,3 +129,34 @@ def test_events_are_those_of_a_description() -> None:
         assert [event.confidence for event in events] == pytest.approx(expected, rel=1e-3)
     assert named[2][0].label == "silence"
     assert isinstance(engine.events([b""], on_error="return")[0], PengiError)
+
+
+def test_rows_say_how_recordings_were_read_and_other_files_are_counted(
+    shared_cases: Path, tmp_path: Path, run: Callable[..., Any]
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    counts = run(shared_cases, out)
+    assert (counts.written, counts.failed, counts.passed_over) == (12, 0, 1)
+    notes = {Path(row["input"]).name: row["notes"] for row in rows_of(out)}
+    assert notes["piped.w64"] == []
+    assert "cancel each other out" in notes["opposite-phase.flac"][0]
+    assert "5.00 s of" in notes["gap.webm"][0]
+
+
+@pytest.mark.parametrize("task", ["describe", "timeline"])
+def test_a_track_and_what_is_left_of_damaged_files_can_be_asked_for(
+    shared_cases: Path, tmp_path: Path, run: Callable[..., Any], task: str
+) -> None:
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    (folder / "cut.flac").write_bytes((shared_cases / "opposite-phase.flac").read_bytes()[:60_000])
+    (folder / "film.mp4").write_bytes((shared_cases / "two-tracks.mp4").read_bytes())
+    run(folder, tmp_path / "a.jsonl", task)
+    rows = {Path(row["input"]).name: row for row in rows_of(tmp_path / "a.jsonl")}
+    assert "damaged or cut off" in rows["cut.flac"]["error"]
+    assert "track 2 is read" in rows["film.mp4"]["notes"][0]
+    run(folder, tmp_path / "b.jsonl", task, partial=True, track=1)
+    rows = {Path(row["input"]).name: row for row in rows_of(tmp_path / "b.jsonl")}
+    assert rows["cut.flac"]["error"] is None
+    assert "only the first" in rows["cut.flac"]["notes"][0]
+    assert rows["film.mp4"]["notes"] == []

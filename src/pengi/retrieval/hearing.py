@@ -11,6 +11,7 @@ Shape suffixes: B windows, V words, D features.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -32,6 +33,8 @@ from pengi.retrieval.table import AUDIO, TEXT, WORDS, About, Window
 if TYPE_CHECKING:
     from pengi.results import Description
     from pengi.text_encoder import TextEncoder
+
+log = logging.getLogger(__name__)
 
 WINDOWS_PER_CALL = 16
 MOST_TAGS = 8
@@ -86,13 +89,16 @@ class Hearing:
 
         for path in paths:
             error = None
+            notes: list[str] = []
             try:
-                for start_s, window_S in self._engine.windows(path):
+                for start_s, window_S in self._engine.windows(path, notes=notes):
                     waiting.append((path, start_s, window_S))
                     if len(waiting) == WINDOWS_PER_CALL:
                         yield from finish()
             except PengiError as problem:
                 error = problem
+            for note in notes:
+                log.info("%s", note)
             ended.append((path, error))
             if not waiting:
                 yield from finish()
