@@ -141,3 +141,16 @@ def test_any_content_gets_an_answer(tmp_path_factory: pytest.TempPathFactory, ma
         for read in reads:
             read(file)
         assert missing_bytes(file) >= 0
+
+
+def test_a_stream_longer_than_its_placeholder_goes_on_to_the_end_of_the_file(tmp_path: Path) -> None:
+    for placeholder, size in ((0x7FFFF000, 2_200_000_000), (0xFFFFFFFF, 4_400_000_000)):
+        with (tmp_path / "long.wav").open("wb+") as file:
+            file.write(b"RIFF" + struct.pack("<I", placeholder) + b"WAVEfmt " + struct.pack("<I", 16) + bytes(16))
+            file.write(b"data" + struct.pack("<I", placeholder))
+            file.truncate(size)
+            fits = size < 1 << 32
+            assert corrected_sizes(file) == {
+                4: struct.pack("<I", size - 8 if fits else 0),
+                40: struct.pack("<I", size - 44 if fits else 0),
+            }

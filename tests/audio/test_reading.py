@@ -357,3 +357,20 @@ def test_id3_tags_in_front_are_skipped(codec: str, container: str) -> None:
     tag = b"ID3\x04\0\0" + bytes([0, 0, 40, 0]) + bytes(40 * 128)
     np.testing.assert_allclose(load(tag + tag + content, RATE), load(content, RATE), atol=1e-6)
     assert probe(tag + content) == probe(content)
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [
+        *(("wavpack", "wv"), ("tta", "tta"), ("flac", "matroska"), ("pcm_f32le", "mov"), ("pcm_s16le", "avi")),
+        *(("pcm_s16le", "nut"), ("pcm_s24le", "matroska"), ("alac", "mp4")),
+    ],
+)
+def test_exact_codecs_give_every_sample_and_nothing_else(codec: str, container: str) -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 12 * RATE).astype(np.float32)
+    content = muxed([(0.0, sound)], codec, container, rate=48_000)
+    notes: list[str] = []
+    samples = load(content, 48_000, notes=notes)
+    np.testing.assert_allclose(samples, sound, atol=5e-3)  # some encoders take the 8-bit format that they name first
+    assert probe(content).duration_s == pytest.approx(4.0, abs=0.001)
+    assert notes == []

@@ -91,9 +91,10 @@ def _is_open(kind: str, file: IO[bytes], data: _Chunk, size: int) -> bool:
     """Whether the size of the data chunk is a placeholder."""
     if not _is_placeholder(data.length) or data.start >= size:
         return False
-    if data.length:
-        return data.length < 0 or data.start + data.length > size
-    if kind == "AU" or kind == "CAF":  # they have no size of the whole
+    if data.length < 0 or (data.length and data.start + data.length > size):
+        return True
+    # The placeholder is 0, or the file is longer than it.
+    if kind in ("AU", "CAF"):  # they have no size of the whole
         return kind == "AU"
     if kind == "W64":
         whole = _integer(_read_at(file, 16, 8))

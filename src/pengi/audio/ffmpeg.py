@@ -68,11 +68,11 @@ class _Demuxer:
     """Decoding goes on behind damage."""
     counted: bool = False
     """It states the number of samples exactly, so that fewer are a cut."""
-    max_frame_bytes: int = 8192
+    max_frame_bytes: int | None = None
     """Of a bare stream; a longer packet holds what belongs to no frame."""
 
 
-_BARE = _Demuxer(resumes=True)
+_BARE = _Demuxer(resumes=True, max_frame_bytes=8192)
 _EXACT = _Demuxer(stream_length=True, counted=True)
 _DEMUXERS = {
     "mov": _Demuxer(stamped=True, from_zero=True, stream_length=True),
@@ -370,9 +370,10 @@ class AvReader:
                     decoded_s += frame.samples / max(1, frame.sample_rate)
                     yield frame
                 good += bool(frames)
-                decoded_bytes += min(packet.size, self._demuxer.max_frame_bytes)
-                if packet.size > self._demuxer.max_frame_bytes and not _holds_tag(packet):
-                    lost_bytes += packet.size - self._demuxer.max_frame_bytes
+                frame_bytes = min(packet.size, self._demuxer.max_frame_bytes or packet.size)
+                decoded_bytes += frame_bytes
+                if packet.size > frame_bytes and not _holds_tag(packet):
+                    lost_bytes += packet.size - frame_bytes
             if bad_packet is not None and not good:
                 raise bad_packet
         except self._av.FFmpegError as error:
