@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -141,3 +142,11 @@ def test_addresses_that_are_not_there(client: httpx.Client) -> None:
     assert "there is no GET at this address" in complaint(client.get("/v1/nothing"), 404)
     assert "there is no POST at this address" in complaint(client.post("/v1/describe/"), 404)
     assert complaint(client.get("/v1/describe"), 405).startswith("GET does not work at this address")
+
+
+def test_answers_say_how_a_recording_was_read(client: httpx.Client, shared_cases: Path) -> None:
+    content = (shared_cases / "opposite-phase.flac").read_bytes()
+    for task, options in (("describe", {}), ("ask", {"question": "what?"}), ("timeline", {})):
+        (note,) = post(client, task, content, **options).json()["notes"]
+        assert note.startswith("the channels of 'the recording' cancel each other out in 3.00 s of it")
+    assert "notes" not in post(client, "describe", clip(1)).json()
