@@ -94,6 +94,15 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"out": "before"}
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with replacing(out) as first, replacing(out) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert out.read_text() == "first"  # the one that was done last
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_what_a_full_disk_cut_off_is_not_left_in_a_file(small_disk: Path) -> None:
     file = small_disk / "rows"
     append(file, b"first\n")

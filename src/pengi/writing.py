@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: as :func:`writing`.
     """
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    # A random name, since neither threads nor containers that share a folder differ in their process id.
+    partial = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     with writing(path):
         try:
             yield partial

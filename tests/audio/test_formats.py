@@ -61,6 +61,14 @@ def test_links_to_files_are_recordings_even_if_the_file_is_gone(tmp_path: Path) 
     assert names(FolderWalk(tmp_path), tmp_path) == ["a.wav", "broken.wav", "link.wav"]
 
 
+def test_a_link_that_cannot_be_followed_hides_no_other_file(tmp_path: Path) -> None:
+    for name in ("1.wav", "loop.wav", "loop.txt", "z.wav"):
+        (tmp_path / name).symlink_to(name) if "loop" in name else (tmp_path / name).touch()
+    walk = FolderWalk(tmp_path)
+    assert names(walk, tmp_path) == ["1.wav", "loop.wav", "z.wav"]
+    assert walk.passed_over == 1
+
+
 def test_a_folder_that_cannot_be_listed_says_so(tmp_path: Path) -> None:
     (found,) = FolderWalk(tmp_path / "nowhere")
     assert found.error == f"the folder '{tmp_path}/nowhere' cannot be listed: no such file or directory"

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.audio import muxed, written
-from pengi.audio.decode import ReadOptions, load, load_channels, probe, stream
+from pengi.audio.decode import MAX_DURATION_S, ReadOptions, load, load_channels, probe, stream
 from pengi.errors import AudioError
 
 RATE = 16_000
@@ -47,6 +47,7 @@ class TestMp3:
         assert b"Xing" not in bare
         assert probe(bare).duration_s == pytest.approx(12.0, abs=0.2)
         assert len(load(bare, RATE)) / RATE == pytest.approx(12.0, abs=0.2)
+        assert len(load(bare, RATE, duration_s=2 * MAX_DURATION_S)) == len(load(bare, RATE))
 
     def test_a_file_that_states_its_frames_and_lacks_some_is_cut_off(self, variable: bytes) -> None:
         for content in (variable, written(SWEEP, RATE, format="MP3")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_a_dash_is_the_recording_on_standard_input(
     assert found["files"] == ["-"] if command == "embed" else found["input"] == "-"
     if command == "describe":
         assert found["duration_s"] == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_pipe_that_a_shell_names_is_read_once(
+    pengi: Callable[..., Any], more: Callable[[str], list[str]], command: str
+) -> None:
+    read_end, write_end = os.pipe()
+    os.write(write_end, sound("WAV"))  # fits the pipe's buffer: no second thread is needed
+    os.close(write_end)
+    name = f"/dev/fd/{read_end}"
+    try:
+        result = pengi(command, name, *more(command), "--json")
+    finally:
+        os.close(read_end)
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    assert found["files"] == [name] if command == "embed" else found["input"] == name
 
 
 def test_bad_bytes_on_standard_input_are_one_sentence(pengi: Callable[..., Any]) -> None:

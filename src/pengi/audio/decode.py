@@ -149,19 +149,10 @@ def load(
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, BLOCK_S)
     with _open(source, name, read) as opened:
-        stated_s = opened.reader.stated_duration_s
-        remaining_s = math.inf if stated_s is None or read.partial else stated_s - offset_s
-        wanted_s = min(remaining_s, math.inf if duration_s is None else duration_s)
-        if MAX_DURATION_S < wanted_s < math.inf:
+        if opened.stated_s(offset_s, duration_s) > MAX_DURATION_S:
             raise _too_long(name)
-        blocks: list[NDArray[np.float32]] = []
-        loaded = 0
-        for block in opened.mono_blocks(sample_rate, offset_s, duration_s, BLOCK_S, notes):
-            blocks.append(block)
-            loaded += len(block)
-            if loaded - 1 > MAX_DURATION_S * sample_rate:  # resampling may round up to one sample more
-                raise _too_long(name)
-        return np.concatenate(blocks)
+        blocks = opened.mono_blocks(sample_rate, offset_s, duration_s, BLOCK_S, notes)
+        return np.concatenate(list(_limited(blocks, sample_rate, MAX_DURATION_S, _too_long(name))))
 
 
 def stream(
@@ -185,14 +176,10 @@ def stream(
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, block_s)
     with _open(source, name, read) as opened:
-        if min(_stated_s(opened.reader, offset_s), math.inf if duration_s is None else duration_s) > longest_s:
+        if opened.stated_s(offset_s, duration_s) > longest_s:
             raise _longer_than(name, longest_s)
-        streamed = 0
-        for block in opened.mono_blocks(sample_rate, offset_s, duration_s, block_s, notes):
-            streamed += len(block)
-            if streamed - 1 > longest_s * sample_rate:  # resampling may round up to one sample more
-                raise _longer_than(name, longest_s)
-            yield block
+        blocks = opened.mono_blocks(sample_rate, offset_s, duration_s, block_s, notes)
+        yield from _limited(blocks, sample_rate, longest_s, _longer_than(name, longest_s))
 
 
 def load_channels(
@@ -208,14 +195,11 @@ def load_channels(
     with _open(source, name, read) as opened:
         rate, kept = opened.reader.sample_rate, list[NDArray[np.float32]]()
         found = [] if notes is None else notes
-        loaded = 0
-        for block_CS in _checked(opened.channel_blocks(0, BLOCK_S, found), opened.reader, name, 0):
+        blocks_CS = _checked(opened.channel_blocks(0, BLOCK_S, found), opened.reader, name, 0)
+        for block_CS in _limited(blocks_CS, rate, MAX_DURATION_S, _too_long(name)):
             if kept and len(block_CS) != len(kept[0]):
                 raise AudioError(f"'{name}' changes its number of channels on the way; convert it to WAV or FLAC first")
             kept.append(block_CS)
-            loaded += block_CS.shape[1]
-            if loaded > MAX_DURATION_S * rate:
-                raise _too_long(name)
         found += opened.reader.notes
         return np.concatenate(list(kept if rate == sample_rate else resampled(iter(kept), rate, sample_rate)), axis=1)
 
@@ -228,7 +212,14 @@ class _Opened:
     name: str
     partial: bool
     missing_bytes: int
-    """Known to be cut off by so many."""
+    """By how many bytes the file is known to be cut off."""
+
+    def stated_s(self, offset_s: float, duration_s: float | None) -> float:
+        """Seconds that will be read according to the headers; 0 where only decoding shows it."""
+        stated_s = self.reader.stated_duration_s
+        if stated_s is None or self.partial:
+            return 0.0
+        return min(stated_s - offset_s, math.inf if duration_s is None else duration_s)
 
     def channel_blocks(self, start: int, block_s: float, notes: list[str]) -> Iterator[NDArray[np.float32]]:
         """Blocks ``float32[C, S]`` from sample ``start`` on; where a part is enough, up to damage."""
@@ -446,9 +437,16 @@ def _checked(
     raise AudioError(f"'{name}' ends before {start / reader.sample_rate:.2f} s, where reading should start")
 
 
-def _stated_s(reader: Reader, offset_s: float) -> float:
-    """Seconds from the offset to the end as the file states it; 0 where only decoding tells."""
-    return 0.0 if reader.stated_duration_s is None else reader.stated_duration_s - offset_s
+def _limited(
+    blocks: Iterator[NDArray[np.float32]], sample_rate: int, max_s: float, too_long: AudioError
+) -> Iterator[NDArray[np.float32]]:
+    """The blocks themselves; ``too_long`` is raised as soon as they last longer than ``max_s`` together."""
+    samples = 0
+    for block in blocks:
+        samples += block.shape[-1]
+        if samples - 1 > max_s * sample_rate:  # resampling may round up to one sample more
+            raise too_long
+        yield block
 
 
 def _longer_than(name: str, longest_s: float) -> AudioError:

@@ -57,11 +57,12 @@ class FolderWalk:
                     for entry in entries:
                         if entry.name.startswith("."):
                             continue
+                        is_file = entry.is_file(follow_symlinks=False)  # spares a call of the system for most names
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
-                        elif has_audio_suffix(entry.name) and _is_regular(entry):
+                        elif has_audio_suffix(entry.name) and (is_file or is_regular(entry.path)):
                             yield Found(entry.path)
-                        elif not entry.is_dir():
+                        elif is_file or not os.path.isdir(entry.path):  # noqa: PTH112 - as below
                             self.passed_over += 1
             except OSError as error:
                 yield Found(folder, f"the folder '{folder}' cannot be listed: {reason(error)}")
@@ -84,11 +85,9 @@ def address_error(name: str) -> str | None:
     return f"addresses are not fetched; download '{found[1]}://{found[2]}' first" if found else None
 
 
-def _is_regular(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a file; a link to nothing counts, so that reading it says what is missing."""
-    return entry.is_file() or not os.path.exists(entry.path)  # noqa: PTH110 - a Path for each of a million names is slow
-
-
 def is_regular(path: str) -> bool:
-    """Whether a path is a file, or a link to nothing, and neither a folder nor a named pipe, socket or device."""
-    return os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113 - as above
+    """Whether a path is a file, and neither a folder nor a named pipe, socket or device.
+
+    A link that cannot be followed counts as a file, so that the error of reading it says why.
+    """
+    return os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113 - a Path for each of a million names is slow

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pengi.audio.formats import is_regular
 from pengi.cli.console import guarded, percentage, say
 from pengi.cli.inputs import Recording, read_arguments
 from pengi.cli.options import (
@@ -273,8 +274,9 @@ def _read_timeline(
 
     if recording.error is not None:
         raise recording.error
-    # Standard input can be read once only, and not to see how long it is.
-    total_s = stated_duration(recording.source, read=read) if isinstance(recording.source, str) else None
+    # A pipe can be read once only, and standard input may be one.
+    source = recording.source
+    total_s = stated_duration(source, read=read) if isinstance(source, str) and is_regular(source) else None
     of_total = f" of {clock(total_s, tenths=False)}" if total_s else ""
     whole = all(float(length).is_integer() for length in chosen.values())
     segments: list[Segment] = []
@@ -285,7 +287,7 @@ def _read_timeline(
             waiting.reach(done_s, total_s, clock(done_s, tenths=False) + of_total)
 
         reached(0.0)
-        for segment in engine.segments(recording.source, progress=reached, read=read, notes=notes, **chosen):
+        for segment in engine.segments(source, progress=reached, read=read, notes=notes, **chosen):
             if show:
                 with waiting.hidden():
                     if not segments:
