@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from helpers import MLP, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
 from helpers.failing import FailingFile
-from pengi import Pengi, ReadOptions, checkpoint, engine
+from pengi import Pengi, checkpoint, engine
 from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
@@ -795,13 +795,13 @@ def test_results_say_how_a_recording_was_read(shared_cases: Path) -> None:
 def test_a_track_and_a_damaged_recording_can_be_asked_for(shared_cases: Path, tmp_path: Path) -> None:
     path = shared_cases / "two-tracks.mp4"
     assert "track 2 is read" in PENGI.describe(path).notes[0]
-    assert PENGI.describe(path, read=ReadOptions(track=1)).notes == ()
-    (failed,) = PENGI.describe([path], read=ReadOptions(track=3), on_error="return")
+    assert PENGI.describe(path, track=1).notes == ()
+    (failed,) = PENGI.describe([path], track=3, on_error="return")
     assert "has 2 sound tracks, so there is no track 3" in str(failed)
     cut = tmp_path / "cut.flac"
     cut.write_bytes((shared_cases / "opposite-phase.flac").read_bytes()[:60_000])
     assert isinstance(PENGI.describe([cut], on_error="return")[0], AudioError)
-    described = PENGI.describe(cut, read=ReadOptions(partial=True))
+    described = PENGI.describe(cut, partial=True)
     assert 0.5 < described.duration_s < 2.5
     assert f"only the first {described.duration_s:.2f} s of '{cut}' were read" in described.notes[0]
-    assert PENGI.timeline(cut, read=ReadOptions(partial=True)).notes == described.notes
+    assert PENGI.timeline(cut, partial=True).notes == described.notes

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
-    from pengi.audio.decode import ReadOptions
     from pengi.decoding import DecodeOptions
     from pengi.engine import Pengi
 
     __version__: str
 
-__all__ = ["DecodeOptions", "Pengi", "PengiError", "ReadOptions", "__version__"]
+__all__ = ["DecodeOptions", "Pengi", "PengiError", "__version__"]
 
 
 def __getattr__(name: str) -> object:  # PEP 562
@@ -33,10 +32,6 @@ def __getattr__(name: str) -> object:  # PEP 562
         from pengi.decoding import DecodeOptions
 
         return DecodeOptions
-    if name == "ReadOptions":
-        from pengi.audio.decode import ReadOptions
-
-        return ReadOptions
     if name == "__version__":
         from importlib.metadata import version
 

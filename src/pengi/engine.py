@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pengi import checkpoint, reference, templates, weights
-from pengi.audio.decode import WHOLE, AudioSource, ReadOptions, stream
+from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, sound_level_db, without_offset
 from pengi.audio.sources import listed
 from pengi.audio.windows import sliding
@@ -106,8 +106,8 @@ class Pengi:
     ``on_error="return"`` a recording that cannot be read gives its :class:`PengiError` in its place; by default the
     error is raised. Of a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent,
     unless the quirk ``ask_about_silence`` is on.
-    ``read`` chooses a sound track, or what is left of a damaged recording: ``read=ReadOptions(track=2, partial=True)``.
-    A result's ``notes`` are sentences about how its recording was read.
+    ``track`` chooses one of several sound tracks, counted from 1. With ``partial`` a damaged recording is read up to
+    the damage. A result's ``notes`` are sentences about how its recording was read.
     """
 
     def __init__(self, model: PengiModel, name: str, device: torch.device, quirks: ReferenceQuirks = NO_QUIRKS) -> None:
@@ -140,7 +140,8 @@ class Pengi:
         style: Style = "caption",
         options: DecodeOptions | None = None,
         on_error: OnError = "raise",
-        read: ReadOptions = WHOLE,
+        track: int | None = None,
+        partial: bool = False,
     ) -> Any:
         """What is heard: a text and the sound events, as :class:`Description`.
 
@@ -150,7 +151,8 @@ class Pengi:
                 official wrapper does, and asks the model about silence, too.
             options: how to search.
             on_error: see the class.
-            read: see the class.
+            track: see the class.
+            partial: see the class.
 
         Raises:
             InputError: for an unknown style.
@@ -171,7 +173,7 @@ class Pengi:
         def silent(recording: Encoded) -> Description:
             return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s)
 
-        return self._each(audio, answer, on_error, read, silent if style == "caption" else None)
+        return self._each(audio, answer, on_error, track, partial, silent if style == "caption" else None)
 
     def events(
         self,
@@ -179,7 +181,8 @@ class Pengi:
         *,
         options: DecodeOptions | None = None,
         on_error: OnError = "raise",
-        read: ReadOptions = WHOLE,
+        track: int | None = None,
+        partial: bool = False,
     ) -> Any:
         """The sound events alone, as a tuple of :class:`Event`: those of :meth:`describe`, at half its cost."""
         prompt = templates.PROMPTS["events"][0]
@@ -188,7 +191,7 @@ class Pengi:
             found = self._write(encoded, [prompt] * len(encoded), options or DESCRIBE)
             return [_events(texts) for texts in found]
 
-        return self._each(audio, answer, on_error, read, lambda _: (Event(SILENCE, 1.0),))
+        return self._each(audio, answer, on_error, track, partial, lambda _: (Event(SILENCE, 1.0),))
 
     def generate(
         self,
@@ -198,7 +201,8 @@ class Pengi:
         extra_text: str | Sequence[str] = "",
         options: DecodeOptions | None = None,
         on_error: OnError = "raise",
-        read: ReadOptions = WHOLE,
+        track: int | None = None,
+        partial: bool = False,
     ) -> Any:
         """Let the model write behind any prompt, as :class:`Generation`: the paper's one call for every task.
 
@@ -209,7 +213,8 @@ class Pengi:
                 or one for each, empty for none.
             options: how to search.
             on_error: see the class.
-            read: see the class.
+            track: see the class.
+            partial: see the class.
 
         Raises:
             InputError: if there are not as many prompts or extra texts as recordings, or one is no valid text.
@@ -226,7 +231,7 @@ class Pengi:
         def silent(recording: Encoded) -> Generation:
             return Generation(asked[recording.place], (ScoredText(SILENT_ANSWER, 0.0),))
 
-        return self._each(audio, answer, on_error, read, silent)
+        return self._each(audio, answer, on_error, track, partial, silent)
 
     def ask(
         self,
@@ -235,7 +240,8 @@ class Pengi:
         *,
         options: DecodeOptions | None = None,
         on_error: OnError = "raise",
-        read: ReadOptions = WHOLE,
+        track: int | None = None,
+        partial: bool = False,
     ) -> Any:
         """Answer a question in free text, as :class:`Answer`.
 
@@ -244,7 +250,8 @@ class Pengi:
             question: one for all recordings, or one for each.
             options: how to search.
             on_error: see the class.
-            read: see the class.
+            track: see the class.
+            partial: see the class.
 
         Raises:
             InputError: for an empty question, one longer than the model can read, one that is no valid text, or not as
@@ -267,7 +274,7 @@ class Pengi:
         def silent(recording: Encoded) -> Answer:
             return Answer(questions[recording.place], SILENT_ANSWER, 1.0)
 
-        return self._each(audio, answer, on_error, read, silent)
+        return self._each(audio, answer, on_error, track, partial, silent)
 
     def classify(
         self,
@@ -278,7 +285,8 @@ class Pengi:
         prompt: str | None = None,
         top: int | None = None,
         on_error: OnError = "raise",
-        read: ReadOptions = WHOLE,
+        track: int | None = None,
+        partial: bool = False,
     ) -> Any:
         """Choose among labels of one's own, as :class:`Classification`.
 
@@ -292,7 +300,8 @@ class Pengi:
             prompt: what the labels answer; "this is a sound of" if not given.
             top: keep only so many labels.
             on_error: see the class.
-            read: see the class.
+            track: see the class.
+            partial: see the class.
 
         Raises:
             InputError: no labels, one that is empty or no valid text, an unknown method, ``top`` below 1, a prompt too
@@ -311,24 +320,26 @@ class Pengi:
         def answer(encoded: Sequence[Encoded]) -> list[Classification]:
             return [replace(found, scores=found.scores[:top]) for found in score(encoded, names, prompt)]
 
-        return self._each(audio, answer, on_error, read, lambda _: _silent_classification(method, names, top))
+        return self._each(audio, answer, on_error, track, partial, lambda _: _silent_classification(method, names, top))
 
-    def embed(self, audio: Any, *, on_error: OnError = "raise", read: ReadOptions = WHOLE) -> Any:
+    def embed(self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False) -> Any:
         """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch (of class logits
         what is near their maximum), each of length 1, one behind the other."""
 
         def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
             return [self._embedding(recording) for recording in encoded]
 
-        return self._each(audio, answer, on_error, read)
+        return self._each(audio, answer, on_error, track, partial)
 
-    def encode(self, audio: Any, *, on_error: OnError = "raise", read: ReadOptions = WHOLE) -> Any:
+    def encode(
+        self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False
+    ) -> Any:
         """What is kept of a recording, as :class:`Encoded`; every method but ``timeline`` takes it in place of the
         recording, so that what is asked about several times is decoded and heard once."""
-        return self._each(audio, list, on_error, read)
+        return self._each(audio, list, on_error, track, partial)
 
     def windows(
-        self, source: AudioSource, *, read: ReadOptions = WHOLE, notes: list[str] | None = None
+        self, source: AudioSource, *, track: int | None = None, partial: bool = False, notes: list[str] | None = None
     ) -> Iterator[tuple[float, NDArray[np.float32]]]:
         """A recording of any length cut as the model hears it, in bounded memory: start in seconds, and ``float32[S]``
         at :attr:`sample_rate`. ``notes`` gets the sentences about the reading added.
@@ -337,14 +348,20 @@ class Pengi:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
         """
         window = round(self._window_s * self._rate)
-        blocks = reference.heard(source, self._rate, window, self.quirks, read, notes)
+        blocks = reference.heard(source, self._rate, window, self.quirks, track, partial, notes)
         # A tail too short to be understood belongs to the window before it, as in a timeline.
         tail = round(SHORTEST_SEGMENT_S * self._rate)
         for start, window_S in sliding(blocks, window, window, min_tail=tail):
             yield start / self._rate, window_S
 
     def audio_embeddings(
-        self, audio: Any, *, branch: int = 0, on_error: OnError = "raise", read: ReadOptions = WHOLE
+        self,
+        audio: Any,
+        *,
+        branch: int = 0,
+        on_error: OnError = "raise",
+        track: int | None = None,
+        partial: bool = False,
     ) -> Any:
         """What m1 reads of a recording: ``float32[T, D]``.
 
@@ -356,7 +373,8 @@ class Pengi:
             audio: one recording or a list.
             branch: which audio encoder, where there are several.
             on_error: see the class.
-            read: see the class.
+            track: see the class.
+            partial: see the class.
 
         Raises:
             InputError: if there is no such branch.
@@ -369,11 +387,13 @@ class Pengi:
             tokens = _padded([recording.tokens[branch] for recording in encoded])
             return _rows(chosen.embeddings(limit_tokens(*tokens, chosen.config.max_tokens)))
 
-        return self._each(audio, answer, on_error, read)
+        return self._each(audio, answer, on_error, track, partial)
 
-    def audio_prefix(self, audio: Any, *, on_error: OnError = "raise", read: ReadOptions = WHOLE) -> Any:
+    def audio_prefix(
+        self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False
+    ) -> Any:
         """m1(a), what the language model reads of a recording: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``."""
-        return self._each(audio, lambda encoded: _rows(self._audio_prefix(encoded)), on_error, read)
+        return self._each(audio, lambda encoded: _rows(self._audio_prefix(encoded)), on_error, track, partial)
 
     @torch.inference_mode()
     def prompt_embeddings(self, prompts: str | Sequence[str]) -> Any:
@@ -401,7 +421,8 @@ class Pengi:
         hop_s: float = HOP_S,
         progress: Callable[[float], None] | None = None,
         on_error: OnError = "raise",
-        read: ReadOptions = WHOLE,
+        track: int | None = None,
+        partial: bool = False,
     ) -> Any:
         """What happens when, for audio of any length in bounded memory, as :class:`Timeline`.
 
@@ -411,7 +432,8 @@ class Pengi:
             hop_s: time from the start of one to the start of the next, at most ``window_s``.
             progress: called every few windows with the seconds heard so far; what it raises ends the work.
             on_error: see the class.
-            read: see the class.
+            track: see the class.
+            partial: see the class.
 
         Raises:
             InputError: for a window or hop that is not positive or leaves gaps.
@@ -420,7 +442,9 @@ class Pengi:
 
         def one(source: AudioSource) -> Timeline:
             notes: list[str] = []
-            found = self.segments(source, window_s=window_s, hop_s=hop_s, progress=progress, read=read, notes=notes)
+            found = self.segments(
+                source, window_s=window_s, hop_s=hop_s, progress=progress, track=track, partial=partial, notes=notes
+            )
             segments = tuple(found)
             return Timeline(segments, segments[-1].end_s, tuple(notes))
 
@@ -433,7 +457,8 @@ class Pengi:
         window_s: float = WINDOW_S,
         hop_s: float = HOP_S,
         progress: Callable[[float], None] | None = None,
-        read: ReadOptions = WHOLE,
+        track: int | None = None,
+        partial: bool = False,
         notes: list[str] | None = None,
     ) -> Iterator[Segment]:
         """The segments of :meth:`timeline` of one recording, each as soon as the next one begins.
@@ -443,7 +468,8 @@ class Pengi:
             window_s: see :meth:`timeline`.
             hop_s: see :meth:`timeline`.
             progress: see :meth:`timeline`.
-            read: see the class.
+            track: see the class.
+            partial: see the class.
             notes: gets the sentences about the reading added.
 
         Raises:
@@ -453,7 +479,7 @@ class Pengi:
         self._check_windows(window_s, hop_s)
         rate = self._rate
         last: Segment | None = None
-        blocks = stream(audio, rate, read=read, notes=notes)
+        blocks = stream(audio, rate, track=track, partial=partial, notes=notes)
         windows = sliding(blocks, round(window_s * rate), round(hop_s * rate))
         for batch in _batched(windows, WINDOWS):
             for (start, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
@@ -470,16 +496,19 @@ class Pengi:
         if last is not None:
             yield last
 
-    def transcribe(self, audio: Any, *, on_error: OnError = "raise", read: ReadOptions = WHOLE) -> Any:
+    def transcribe(
+        self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False
+    ) -> Any:
         """What is said in English, for audio of any length in bounded memory, as :class:`Transcript`; nothing where
         nobody speaks.
 
         Args:
             audio: one recording or a list.
             on_error: see the class.
-            read: see the class.
+            track: see the class.
+            partial: see the class.
         """
-        return _map(audio, lambda source: self._transcriber.transcribe(source, read=read), on_error)
+        return _map(audio, lambda source: self._transcriber.transcribe(source, track=track, partial=partial), on_error)
 
     @cached_property
     def _transcriber(self) -> Transcriber:
@@ -523,7 +552,8 @@ class Pengi:
         audio: Any,
         answer: Callable[[Sequence[Encoded]], Sequence[T]],
         on_error: OnError,
-        read: ReadOptions,
+        track: int | None,
+        partial: bool,
         silent: Callable[[Encoded], T] | None = None,
     ) -> Any:
         """Encode all recordings, answer those that could be read in batches, put errors in their places.
@@ -531,7 +561,7 @@ class Pengi:
         Where there is an answer for silent recordings, the model is not asked about them.
         """
         sources = listed(audio)
-        encoded = self._encode_all([audio] if sources is None else sources, on_error, read)
+        encoded = self._encode_all([audio] if sources is None else sources, on_error, track, partial)
         results: dict[int, T | PengiError] = {}
         asked: list[Encoded] = []
         for place, item in enumerate(encoded):
@@ -550,7 +580,7 @@ class Pengi:
         return results[0] if sources is None else [results[place] for place in range(len(sources))]
 
     def _encode_all(
-        self, sources: Sequence[AudioSource | Encoded], on_error: OnError, read: ReadOptions
+        self, sources: Sequence[AudioSource | Encoded], on_error: OnError, track: int | None, partial: bool
     ) -> list[Encoded | PengiError]:
         """Audio tokens of all recordings; windows of different recordings share a batch."""
         parts: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
@@ -564,7 +594,7 @@ class Pengi:
                 if isinstance(source, Encoded):
                     continue
                 try:
-                    for _, window_S in self.windows(source, read=read, notes=notes[place]):
+                    for _, window_S in self.windows(source, track=track, partial=partial, notes=notes[place]):
                         samples[place] += len(window_S)
                         levels[place] = max(levels[place], sound_level_db(window_S))
                         yield place, window_S

@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pengi.audio.decode import WHOLE, AudioSource, ReadOptions, load, load_channels, stream
+from pengi.audio.decode import AudioSource, load, load_channels, stream
 from pengi.audio.windows import crop
 from pengi.errors import InputError
 
@@ -65,7 +65,8 @@ def heard(
     rate: int,
     window: int,
     quirks: ReferenceQuirks,
-    read: ReadOptions = WHOLE,
+    track: int | None = None,
+    partial: bool = False,
     notes: list[str] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """A recording in blocks ``float32[S]`` at ``rate`` Hz, as :func:`pengi.audio.decode.stream` or by the quirks.
@@ -75,7 +76,8 @@ def heard(
         rate: in Hz.
         window: samples that the model hears at once; of ``random_crop`` so many are left.
         quirks: ``flat_channels`` and ``random_crop`` matter here.
-        read: which track, and whether to read a damaged recording up to the damage.
+        track: as for :func:`pengi.audio.decode.load`.
+        partial: as for :func:`pengi.audio.decode.load`.
         notes: gets the sentences about the reading added.
 
     Raises:
@@ -83,12 +85,12 @@ def heard(
             number changes on the way.
     """
     if not (quirks.flat_channels or quirks.random_crop):
-        yield from stream(source, rate, read=read, notes=notes)
+        yield from stream(source, rate, track=track, partial=partial, notes=notes)
         return
     if quirks.flat_channels:
-        samples_S = load_channels(source, rate, read=read, notes=notes).reshape(-1)
+        samples_S = load_channels(source, rate, track=track, partial=partial, notes=notes).reshape(-1)
     else:
-        samples_S = load(source, rate, read=read, notes=notes)
+        samples_S = load(source, rate, track=track, partial=partial, notes=notes)
     if quirks.random_crop:
         # The recording itself is part of the seed, so that recordings of one length are not all cut at one place.
         seed = None if quirks.crop_seed is None else [quirks.crop_seed, zlib.crc32(samples_S.tobytes())]

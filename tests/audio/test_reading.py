@@ -13,12 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.audio import muxed, written
-from pengi.audio.decode import MAX_DURATION_S, ReadOptions, load, load_channels, probe, stream
+from pengi.audio.decode import MAX_DURATION_S, load, load_channels, probe, stream
 from pengi.errors import AudioError
 
 RATE = 16_000
 SWEEP = (0.3 * np.sin(np.cumsum(np.linspace(0.05, 0.5, 3 * RATE)))).astype(np.float32)
-PARTIAL = ReadOptions(partial=True)
 
 
 def onset_s(samples: NDArray[np.float32], after_s: float = 0.0, rate: int = RATE) -> float:
@@ -124,7 +123,7 @@ class TestChainedOgg:
         with pytest.raises(AudioError, match=r"decoding fails after 3\.00 s"):
             load(first + second, RATE)
         notes: list[str] = []
-        assert len(load(first + second, RATE, read=PARTIAL, notes=notes)) == 3 * RATE
+        assert len(load(first + second, RATE, partial=True, notes=notes)) == 3 * RATE
         assert "only the first 3.00 s" in notes[0]
 
 
@@ -192,7 +191,7 @@ class TestPlaceholderSizes:
         with pytest.raises(AudioError, match="is cut off"):
             load(content[: len(content) // 2], RATE)
         notes: list[str] = []
-        samples = load(content[: len(content) // 2], RATE, read=PARTIAL, notes=notes)
+        samples = load(content[: len(content) // 2], RATE, partial=True, notes=notes)
         assert len(samples) / RATE == pytest.approx(1.5, abs=0.1)
         assert f"only the first {len(samples) / RATE:.2f} s" in notes[0]
 
@@ -310,12 +309,12 @@ class TestPartial:
         with pytest.raises(AudioError, match="damaged or cut off"):
             load(bytes(content), RATE)
         notes: list[str] = []
-        samples = load(bytes(content), RATE, read=PARTIAL, notes=notes)
+        samples = load(bytes(content), RATE, partial=True, notes=notes)
         assert 2.0 < len(samples) / RATE < 5.5
         assert notes == [
             f"only the first {len(samples) / RATE:.2f} s of 'audio in memory' were read; there it is damaged or cut off"
         ]
-        info = probe(bytes(content), read=PARTIAL)
+        info = probe(bytes(content), partial=True)
         assert info.duration_s == pytest.approx(len(samples) / RATE)
         assert info.notes == tuple(notes)
 
@@ -329,23 +328,23 @@ class TestPartial:
         with pytest.raises(AudioError, match="cut off"):
             load(path, RATE)
         notes: list[str] = []
-        samples = load(path, RATE, read=PARTIAL, notes=notes)
+        samples = load(path, RATE, partial=True, notes=notes)
         assert 5.0 < len(samples) / RATE < 9.0
         assert f"only the first {len(samples) / RATE:.2f} s of '{path}' were read" in notes[-1]
 
     def test_samples_that_are_no_numbers_end_a_part(self) -> None:
         samples = SWEEP.copy()
         samples[RATE:] = np.nan
-        np.testing.assert_array_equal(load((samples, RATE), RATE, read=PARTIAL), SWEEP[:RATE])
+        np.testing.assert_array_equal(load((samples, RATE), RATE, partial=True), SWEEP[:RATE])
 
     def test_where_nothing_can_be_read_it_is_still_an_error(self) -> None:
         for content in (b"", b"RIFF", written(SWEEP, RATE, format="FLAC")[:50], b"no audio at all" * 100):
             with pytest.raises(AudioError):
-                load(content, RATE, read=PARTIAL)
+                load(content, RATE, partial=True)
 
     def test_a_whole_recording_has_no_notes(self) -> None:
         notes: list[str] = []
-        np.testing.assert_array_equal(load((SWEEP, RATE), RATE, read=PARTIAL, notes=notes), SWEEP)
+        np.testing.assert_array_equal(load((SWEEP, RATE), RATE, partial=True, notes=notes), SWEEP)
         assert notes == []
 
 

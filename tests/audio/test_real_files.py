@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pengi.audio.decode import ReadOptions, load, probe, stream
+from pengi.audio.decode import load, probe, stream
 from pengi.errors import AudioError
 
 RATE = 16_000
@@ -97,17 +97,17 @@ def test_the_default_track_is_read_unless_another_is_chosen(shared_cases: Path) 
     notes: list[str] = []
     sweep = load(path, RATE, notes=notes)
     assert notes == [f"'{path}' has 2 sound tracks; track 2 is read"]
-    np.testing.assert_array_equal(load(path, RATE, read=ReadOptions(track=2)), sweep)
-    assert not np.allclose(load(path, RATE, read=ReadOptions(track=1))[: len(sweep)], sweep[: len(sweep)], atol=0.05)
+    np.testing.assert_array_equal(load(path, RATE, track=2), sweep)
+    assert not np.allclose(load(path, RATE, track=1)[: len(sweep)], sweep[: len(sweep)], atol=0.05)
     for track in (0, 3):
         with pytest.raises(AudioError, match=f"has 2 sound tracks, so there is no track {track}"):
-            load(path, RATE, read=ReadOptions(track=track))
+            load(path, RATE, track=track)
 
 
 def test_one_track_is_track_1(shared_cases: Path) -> None:
     for name in ("piped.aiff", "chained.opus", "gap.webm"):
-        assert probe(shared_cases / name, read=ReadOptions(track=1)) == probe(shared_cases / name)
+        assert probe(shared_cases / name, track=1) == probe(shared_cases / name)
         with pytest.raises(AudioError, match="has 1 sound track, so there is no track 2"):
-            load(shared_cases / name, RATE, read=ReadOptions(track=2))
+            load(shared_cases / name, RATE, track=2)
     with pytest.raises(AudioError, match="no track 2"):
-        load((np.ones(100, np.float32), RATE), RATE, read=ReadOptions(track=2))
+        load((np.ones(100, np.float32), RATE), RATE, track=2)

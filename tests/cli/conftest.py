@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pengi.audio.decode import WHOLE, ReadOptions, load
+from pengi.audio.decode import load
 from pengi.cli import app, session
 from pengi.errors import InputError, PengiError
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline, with_notes
@@ -26,10 +26,10 @@ class FakeEngine:
         self.calls: list[dict[str, Any]] = []
 
     def describe(
-        self, audio: Sequence[Any], *, options: Any = None, on_error: str = "raise", read: ReadOptions = WHOLE
+        self, audio: Sequence[Any], *, options: Any = None, on_error: str = "raise", **reading: Any
     ) -> list[Any]:
         self.calls.append({"audio": list(audio), "options": options})
-        return self._each(audio, lambda s: Description("A tone rings [loudly].", (Event("tone", 0.75),), s), read)
+        return self._each(audio, lambda s: Description("A tone rings [loudly].", (Event("tone", 0.75),), s), reading)
 
     def ask(
         self,
@@ -38,25 +38,25 @@ class FakeEngine:
         *,
         options: Any = None,
         on_error: str = "raise",
-        read: ReadOptions = WHOLE,
+        **reading: Any,
     ) -> list[Any]:
         self.calls.append({"audio": list(audio), "options": options})
-        return self._each(audio, lambda s: Answer(question, "a tone", 0.5), read)
+        return self._each(audio, lambda s: Answer(question, "a tone", 0.5), reading)
 
     def classify(
         self, audio: Sequence[Any], labels: Sequence[str], *, method: str = "likelihood", prompt: str | None = None,
-        top: int | None = None, on_error: str = "raise", read: ReadOptions = WHOLE,
+        top: int | None = None, on_error: str = "raise", **reading: Any,
     ) -> list[Any]:  # fmt: skip
         self.calls.append({"audio": list(audio), "labels": list(labels), "method": method, "prompt": prompt})
         if method not in ("likelihood", "match"):
             raise InputError(f"there is no method '{method}'; there are likelihood, match")
         share = 1 / len(labels)
         scores = tuple(LabelScore(label, share) for label in labels[:top])
-        return self._each(audio, lambda s: Classification(method=method, scores=scores, text=None), read)
+        return self._each(audio, lambda s: Classification(method=method, scores=scores, text=None), reading)
 
-    def encode(self, audio: Sequence[Any], *, on_error: str = "raise", read: ReadOptions = WHOLE) -> list[Any]:
+    def encode(self, audio: Sequence[Any], *, on_error: str = "raise", **reading: Any) -> list[Any]:
         self.calls.append({"audio": list(audio)})
-        return self._each(audio, lambda s: Timeline((), s), read)
+        return self._each(audio, lambda s: Timeline((), s), reading)
 
     def embed(self, encoded: Timeline) -> Any:
         return np.full(DIM, encoded.duration_s, dtype=np.float32)
@@ -68,11 +68,11 @@ class FakeEngine:
         window_s: float = 10.0,
         hop_s: float = 5.0,
         progress: Callable[[float], None],
-        read: ReadOptions = WHOLE,
         notes: list[str] | None = None,
+        **reading: Any,
     ) -> Iterator[Segment]:
         self.calls.append({"audio": audio, "window_s": window_s, "hop_s": hop_s})
-        load(audio, 16_000, read=read, notes=notes)
+        load(audio, 16_000, **reading, notes=notes)
         progress(65.0)
         yield Segment(0.0, 65.0, "A tone rings.", 0.5)
         self.calls.append({"shown": cast("Any", sys.stdout).buffer.getvalue().decode()})
@@ -80,11 +80,11 @@ class FakeEngine:
         yield Segment(65.0, 3725.0, "Silence.", 0.001)
 
     @staticmethod
-    def _each(audio: Sequence[Any], result: Callable[[float], Any], read: ReadOptions) -> list[Any]:
+    def _each(audio: Sequence[Any], result: Callable[[float], Any], reading: dict[str, Any]) -> list[Any]:
         def one(source: Any) -> Any:
             notes: list[str] = []
             try:
-                return with_notes(result(len(load(source, 16_000, read=read, notes=notes)) / 16_000), notes)
+                return with_notes(result(len(load(source, 16_000, **reading, notes=notes)) / 16_000), notes)
             except PengiError as error:
                 return error
 

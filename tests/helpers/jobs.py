@@ -31,7 +31,7 @@ class FakeEngine:
     def encode(self, source: Any, **options: Any) -> Any:
         self.paths += [source] if isinstance(source, Path) else []
         try:
-            return load(source, RATE, read=options["read"]), RATE
+            return load(source, RATE, track=options["track"], partial=options["partial"]), RATE
         except PengiError as error:
             return error
 

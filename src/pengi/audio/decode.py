@@ -55,20 +55,6 @@ _ONLY_FFMPEG = ("MP3", "AAC", "Ogg", "WebM or Matroska", "MP4")
 
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """What to read of a recording."""
-
-    track: int | None = None
-    """Which of several sound tracks, counted from 1; None is the default one."""
-    partial: bool = False
-    """Read a damaged recording up to the damage, instead of refusing it."""
-
-
-WHOLE = ReadOptions()
-"""The default track, all of it."""
-
-
-@dataclass(frozen=True)
 class AudioInfo:
     """What a recording is, before any conversion."""
 
@@ -82,7 +68,7 @@ class AudioInfo:
     """Sentences about the reading, as far as it went."""
 
 
-def probe(source: AudioSource, *, read: ReadOptions = WHOLE) -> AudioInfo:
+def probe(source: AudioSource, *, track: int | None = None, partial: bool = False) -> AudioInfo:
     """Length, rate, channels and format of a recording.
 
     Only headers are read, unless the format does not state its length or a part of a damaged recording is wanted: then
@@ -93,9 +79,9 @@ def probe(source: AudioSource, *, read: ReadOptions = WHOLE) -> AudioInfo:
         InputError: if ``source`` is of no type that could hold audio.
     """
     name = describe_source(source)
-    with _open(source, name, read) as opened:
+    with _open(source, name, track, partial) as opened:
         reader, notes = opened.reader, list[str]()
-        duration_s = None if read.partial else reader.stated_duration_s
+        duration_s = None if partial else reader.stated_duration_s
         if duration_s is None:
             blocks = opened.channel_blocks(0, BLOCK_S, notes)
             duration_s = sum(block_CS.shape[1] for block_CS in blocks) / reader.sample_rate
@@ -105,14 +91,14 @@ def probe(source: AudioSource, *, read: ReadOptions = WHOLE) -> AudioInfo:
         return AudioInfo(duration_s, reader.sample_rate, reader.channels, reader.format, tuple(notes))
 
 
-def stated_duration(source: AudioSource, *, read: ReadOptions = WHOLE) -> float | None:
+def stated_duration(source: AudioSource, *, track: int | None = None, partial: bool = False) -> float | None:
     """Length of a recording in seconds as its headers state it, None where only decoding tells.
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off or is beyond the limits.
         InputError: if ``source`` is of no type that could hold audio.
     """
-    with _open(source, describe_source(source), read) as opened:
+    with _open(source, describe_source(source), track, partial) as opened:
         return opened.reader.stated_duration_s
 
 
@@ -122,7 +108,8 @@ def load(
     *,
     offset_s: float = 0.0,
     duration_s: float | None = None,
-    read: ReadOptions = WHOLE,
+    track: int | None = None,
+    partial: bool = False,
     notes: list[str] | None = None,
 ) -> NDArray[np.float32]:
     """Decode a recording, or ``duration_s`` seconds of it from ``offset_s`` on, to mono at ``sample_rate`` Hz.
@@ -135,7 +122,8 @@ def load(
         sample_rate: in Hz.
         offset_s: where to begin, in seconds.
         duration_s: how much at most; None is to the end.
-        read: which track, and whether to read a damaged recording up to the damage.
+        track: which of several sound tracks, counted from 1; None is the default one.
+        partial: read a damaged recording up to the damage, instead of refusing it.
         notes: gets the sentences about the reading added.
 
     Returns:
@@ -148,7 +136,7 @@ def load(
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, BLOCK_S)
-    with _open(source, name, read) as opened:
+    with _open(source, name, track, partial) as opened:
         if opened.stated_s(offset_s, duration_s) > MAX_DURATION_S:
             raise _too_long(name)
         blocks = opened.mono_blocks(sample_rate, offset_s, duration_s, BLOCK_S, notes)
@@ -163,7 +151,8 @@ def stream(
     offset_s: float = 0.0,
     duration_s: float | None = None,
     longest_s: float = math.inf,
-    read: ReadOptions = WHOLE,
+    track: int | None = None,
+    partial: bool = False,
     notes: list[str] | None = None,
 ) -> Iterator[NDArray[np.float32]]:
     """Yield what ``load`` would return in blocks ``float32[S]`` of about ``block_s`` seconds, none of them empty.
@@ -175,7 +164,7 @@ def stream(
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, block_s)
-    with _open(source, name, read) as opened:
+    with _open(source, name, track, partial) as opened:
         if opened.stated_s(offset_s, duration_s) > longest_s:
             raise _longer_than(name, longest_s)
         blocks = opened.mono_blocks(sample_rate, offset_s, duration_s, block_s, notes)
@@ -183,7 +172,12 @@ def stream(
 
 
 def load_channels(
-    source: AudioSource, sample_rate: int, *, read: ReadOptions = WHOLE, notes: list[str] | None = None
+    source: AudioSource,
+    sample_rate: int,
+    *,
+    track: int | None = None,
+    partial: bool = False,
+    notes: list[str] | None = None,
 ) -> NDArray[np.float32]:
     """The channels of a recording side by side, each resampled on its own: ``float32[C, S]``.
 
@@ -192,7 +186,7 @@ def load_channels(
     """
     name = describe_source(source)
     _check_request(sample_rate, 0.0, None, BLOCK_S)
-    with _open(source, name, read) as opened:
+    with _open(source, name, track, partial) as opened:
         rate, kept = opened.reader.sample_rate, list[NDArray[np.float32]]()
         found = [] if notes is None else notes
         blocks_CS = _checked(opened.channel_blocks(0, BLOCK_S, found), opened.reader, name, 0)
@@ -279,19 +273,19 @@ def _cancelled(mix: MixDown, reader: Reader, name: str) -> list[str]:
 
 
 @contextmanager
-def _open(source: AudioSource, name: str, read: ReadOptions) -> Iterator[_Opened]:
+def _open(source: AudioSource, name: str, track: int | None, partial: bool) -> Iterator[_Opened]:
     """A recording from any source; what was opened here is closed at the end, a caller's own file stays open."""
     plain = resolve(source)
     with ExitStack() as stack:
         missing = 0
         if isinstance(plain, Waveform):
-            check_track(name, read.track, 1)
+            check_track(name, track, 1)
             reader: Reader = ArrayReader(np.atleast_2d(plain.samples), plain.sample_rate)
         else:
             file = stack.enter_context(_opened(plain, name))
             content = view(file, bitstreams.id3_bytes(file))  # tags in front hide the format from most decoders
-            missing = _missing_bytes(content, name, read)
-            reader = _file_reader(content, name, read)
+            missing = _missing_bytes(content, name, partial)
+            reader = _file_reader(content, name, track)
         stack.callback(reader.close)
         if not MIN_SAMPLE_RATE <= reader.sample_rate <= MAX_SAMPLE_RATE:
             raise AudioError(
@@ -300,7 +294,7 @@ def _open(source: AudioSource, name: str, read: ReadOptions) -> Iterator[_Opened
             )
         if not 1 <= reader.channels <= MAX_CHANNELS:
             raise AudioError(f"'{name}' has {reader.channels} channels; at most {MAX_CHANNELS} can be read")
-        yield _Opened(reader, name, read.partial, missing)
+        yield _Opened(reader, name, partial, missing)
 
 
 @contextmanager
@@ -356,17 +350,17 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
         raise AudioError(f"'{name}' cannot be opened: {reason(error)}") from error
 
 
-def _missing_bytes(file: IO[bytes], name: str, read: ReadOptions) -> int:
+def _missing_bytes(file: IO[bytes], name: str, partial: bool) -> int:
     """By how many bytes a file is cut off, which is an error unless a part is enough."""
     if file.seek(0, os.SEEK_END) == 0:
         raise AudioError(f"'{name}' is empty (0 bytes)")
     missing = containers.missing_bytes(file)
-    if missing and not read.partial:
+    if missing and not partial:
         raise AudioError(f"'{name}' is cut off: its header promises {missing} bytes more than there are")
     return missing
 
 
-def _file_reader(file: IO[bytes], name: str, read: ReadOptions) -> Reader:
+def _file_reader(file: IO[bytes], name: str, track: int | None) -> Reader:
     """The first reader that knows the content of ``file``."""
     container = containers.container_of(file)
     sizes = containers.corrected_sizes(file)
@@ -378,7 +372,7 @@ def _file_reader(file: IO[bytes], name: str, read: ReadOptions) -> Reader:
     openers: tuple[Callable[[IO[bytes], str, int | None], Reader], ...] = (SoundFileReader, open_with_ffmpeg)
     for opener in openers[1:] if only_ffmpeg else openers:
         try:
-            return opener(view(file, patches=sizes), name, read.track)
+            return opener(view(file, patches=sizes), name, track)
         except UnreadableError:
             continue
     if container is None:

@@ -19,7 +19,6 @@ from pengi.cli.session import (
     finish,
     load_model,
     outcomes_of,
-    read_options,
     sentence_about,
 )
 from pengi.errors import PengiError
@@ -28,7 +27,6 @@ from pengi.writing import replacing
 if TYPE_CHECKING:
     import numpy as np
 
-    from pengi.audio.decode import ReadOptions
     from pengi.engine import Pengi
 
 _SUFFIX = ".npz"
@@ -58,7 +56,7 @@ def embed(
     """
     check_target(out, _SUFFIX)
     recordings = read_arguments(files).items
-    vectors, kept, errors = _embed_all(load_model(model, device), recordings, read_options(track, partial))
+    vectors, kept, errors = _embed_all(load_model(model, device), recordings, track, partial)
     for name, error in errors:
         say_error(sentence_about(name, error))
     if kept:
@@ -78,7 +76,7 @@ def embed(
 
 
 def _embed_all(
-    engine: Pengi, recordings: Sequence[Recording], read: ReadOptions
+    engine: Pengi, recordings: Sequence[Recording], track: int | None, partial: bool
 ) -> tuple[list[np.ndarray[Any, Any]], list[str], list[tuple[str, PengiError]]]:
     """Vectors, the names of the recordings they are of, and the errors of the others."""
     vectors: list[np.ndarray[Any, Any]] = []
@@ -86,7 +84,9 @@ def _embed_all(
     errors: list[tuple[str, PengiError]] = []
     with progress("Reading", len(recordings)) as waiting:
         for part in chunks(recordings, FILES_PER_CALL):
-            outcomes = outcomes_of(part, lambda sources: engine.encode(sources, on_error="return", read=read))
+            outcomes = outcomes_of(
+                part, lambda sources: engine.encode(sources, on_error="return", track=track, partial=partial)
+            )
             for recording, outcome in zip(part, outcomes, strict=True):
                 if isinstance(outcome, PengiError):
                     errors.append((recording.name, outcome))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 from rich.table import Table
@@ -32,11 +32,10 @@ from pengi.cli.options import (
     Track,
     read_label_lines,
 )
-from pengi.cli.session import Report, clock, decode_options, load_model, over_files, percent, read_options
+from pengi.cli.session import Report, clock, decode_options, load_model, over_files, percent
 from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
-    from pengi.audio.decode import ReadOptions
     from pengi.engine import Pengi
     from pengi.results import Answer, Classification, Description, Segment, Timeline
 
@@ -66,12 +65,11 @@ def describe(
         ffmpeg -i film.mkv -vn -f wav - | pengi describe -
     """
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    read = read_options(track, partial)
     recordings = read_arguments(files)
     engine = load_model(model, device)
     over_files(
         recordings,
-        lambda part: engine.describe(part, options=options, on_error="return", read=read),
+        lambda part: engine.describe(part, options=options, on_error="return", track=track, partial=partial),
         _show_description,
         as_json=json,
     )
@@ -106,12 +104,11 @@ def ask(
     """
     _check_question(files, question)
     options = decode_options(beams=beams, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    read = read_options(track, partial)
     recordings = read_arguments(files or [])
     engine = load_model(model, device)
     over_files(
         recordings,
-        lambda part: engine.ask(part, question, options=options, on_error="return", read=read),
+        lambda part: engine.ask(part, question, options=options, on_error="return", track=track, partial=partial),
         _show_answer,
         as_json=json,
     )
@@ -154,12 +151,13 @@ def classify(
         pengi classify recordings/ --labels-file labels.txt --top 3
     """
     choices = chosen_labels(labels, labels_file)
-    read = read_options(track, partial)
     recordings = read_arguments(files)
     engine = load_model(model, device)
     over_files(
         recordings,
-        lambda part: engine.classify(part, choices, method=method, top=top, on_error="return", read=read),
+        lambda part: engine.classify(
+            part, choices, method=method, top=top, on_error="return", track=track, partial=partial
+        ),
         _show_classification,
         as_json=json,
     )
@@ -200,13 +198,13 @@ def timeline(
         if seconds is not None and not seconds > 0:
             raise InputError(f"{name} must be more than 0 seconds, not {seconds:g}")
     chosen: dict[str, Any] = {name: seconds for name, seconds in given.items() if seconds is not None}
-    read = read_options(track, partial)
+    reading: Reading = {"track": track, "partial": partial}
     recordings = read_arguments(files)
     engine = load_model(model, device)
     report = Report(recordings, as_json=json)
     for recording in recordings.items:
         try:
-            report.result(recording.name, _read_timeline(engine, recording, chosen, report, read, show=not json))
+            report.result(recording.name, _read_timeline(engine, recording, chosen, reading, report, show=not json))
         except PengiError as error:
             report.error(recording.name, error)
     report.close()
@@ -261,8 +259,15 @@ def _show_classification(classification: Classification) -> None:
     say(_scores([(score.label, score.probability) for score in classification.scores]))
 
 
+class Reading(TypedDict):
+    """What is read of each recording."""
+
+    track: int | None
+    partial: bool
+
+
 def _read_timeline(
-    engine: Pengi, recording: Recording, chosen: dict[str, Any], report: Report, read: ReadOptions, *, show: bool
+    engine: Pengi, recording: Recording, chosen: dict[str, Any], reading: Reading, report: Report, *, show: bool
 ) -> Timeline:
     """A timeline, with a percentage on stderr on the way; its rows are printed as they come if ``show``.
 
@@ -276,7 +281,7 @@ def _read_timeline(
         raise recording.error
     # A pipe can be read once only, and standard input may be one.
     source = recording.source
-    total_s = stated_duration(source, read=read) if isinstance(source, str) and is_regular(source) else None
+    total_s = stated_duration(source, **reading) if isinstance(source, str) and is_regular(source) else None
     of_total = f" of {clock(total_s, tenths=False)}" if total_s else ""
     whole = all(float(length).is_integer() for length in chosen.values())
     segments: list[Segment] = []
@@ -287,7 +292,7 @@ def _read_timeline(
             waiting.reach(done_s, total_s, clock(done_s, tenths=False) + of_total)
 
         reached(0.0)
-        for segment in engine.segments(source, progress=reached, read=read, notes=notes, **chosen):
+        for segment in engine.segments(source, progress=reached, notes=notes, **chosen, **reading):
             if show:
                 with waiting.hidden():
                     if not segments:

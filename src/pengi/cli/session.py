@@ -14,7 +14,6 @@ from pengi.cli.inputs import STDIN, Recording, Recordings, Source
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
-    from pengi.audio.decode import ReadOptions
     from pengi.decoding import DecodeOptions
     from pengi.engine import Pengi
 
@@ -59,13 +58,6 @@ def decode_options(**given: int | float | None) -> DecodeOptions | None:
 
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return DecodeOptions(**chosen) if chosen else None
-
-
-def read_options(track: int | None, partial: bool) -> ReadOptions:
-    """What to read of each recording."""
-    from pengi.audio.decode import ReadOptions
-
-    return ReadOptions(track=track, partial=partial)
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

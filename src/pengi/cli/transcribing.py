@@ -10,7 +10,7 @@ from rich.text import Text
 from pengi.cli.console import announced, guarded, say, say_note
 from pengi.cli.inputs import Source, read_arguments
 from pengi.cli.options import AUTO, Debug, Device, Files, Json, Partial, Track
-from pengi.cli.session import clock, over_files, read_options
+from pengi.cli.session import clock, over_files
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def transcribe(
         pengi transcribe interview.wav
         pengi transcribe interviews/ --json
     """
-    read = read_options(track, partial)
     recordings = read_arguments(files)
     with announced("Loading whisper-tiny.en"):
         from pengi.conditioning.transcript import Transcriber
@@ -44,7 +43,7 @@ def transcribe(
         found: list[Transcript | PengiError] = []
         for source in part:
             try:
-                found.append(transcriber.transcribe(source, read=read))
+                found.append(transcriber.transcribe(source, track=track, partial=partial))
             except PengiError as error:
                 found.append(error)
         return found

@@ -32,7 +32,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from pengi import weights
-from pengi.audio.decode import WHOLE, AudioSource, ReadOptions, stream
+from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import at_pauses
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.encoders.whisper import SAMPLE_RATE, WhisperEncoder
@@ -207,8 +207,9 @@ class Transcriber:
         encoder = WhisperEncoder.from_folder(whisper).to(device)
         return cls(encoder, decoder, YamnetTagger.from_folder(yamnet).to(device))
 
-    def transcribe(self, source: AudioSource, *, read: ReadOptions = WHOLE) -> Transcript:
-        """What is said in a recording of any length, or what ``read`` chooses of it, in bounded memory.
+    def transcribe(self, source: AudioSource, *, track: int | None = None, partial: bool = False) -> Transcript:
+        """What is said in a recording of any length, in bounded memory; ``track`` and ``partial`` are those of
+        :func:`pengi.audio.decode.load`.
 
         Raises:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`.
@@ -218,7 +219,7 @@ class Transcriber:
 
         def counted() -> Iterator[NDArray[np.float32]]:
             nonlocal samples
-            for block in stream(source, SAMPLE_RATE, read=read, notes=notes):
+            for block in stream(source, SAMPLE_RATE, track=track, partial=partial, notes=notes):
                 samples += len(block)
                 yield block
 

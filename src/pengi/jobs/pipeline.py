@@ -128,7 +128,7 @@ class Pipeline:
                 raise PengiError(item.error)
             blocks = []
             content = recording(Path(), item.location)
-            for block in stream(content, self._engine.sample_rate, read=self._job.read, notes=notes):
+            for block in stream(content, self._engine.sample_rate, **self._job.reading, notes=notes):
                 if taken + len(block) > MOST_SAMPLES_EACH or not self._room.take(len(block)):
                     self._room.give(taken)
                     return _Decoded(item, None, time.perf_counter() - started)
@@ -172,7 +172,7 @@ class Pipeline:
             return [error]
         try:
             if group[0].source is None and self._job.task != "timeline":
-                sources = [self._engine.encode(sources[0], on_error="return", read=self._job.read)]
+                sources = [self._engine.encode(sources[0], on_error="return", **self._job.reading)]
                 if isinstance(sources[0], PengiError):
                     return sources
             return self._job.answer(self._engine, sources)

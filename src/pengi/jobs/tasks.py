@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pengi.audio.decode import WHOLE, ReadOptions
 from pengi.decoding import DecodeOptions
 from pengi.engine import ANSWER, DESCRIBE, METHODS, Pengi
 from pengi.errors import InputError, PengiError, no_such
@@ -77,9 +76,9 @@ class Job:
         return COLUMNS + TASKS[self.task].columns
 
     @property
-    def read(self) -> ReadOptions:
-        """What is read of each recording."""
-        return ReadOptions(track=self.track, partial=bool(self.partial))
+    def reading(self) -> dict[str, Any]:
+        """What is read of each recording: keywords of the engine's methods."""
+        return {"track": self.track, "partial": bool(self.partial)}
 
     @property
     def search(self) -> DecodeOptions:
@@ -209,7 +208,7 @@ def _hear_out(engine: Pengi, sources: list[Any], job: Job) -> Asked:
     given = {name: value for name in ("window_s", "hop_s") if (value := getattr(job, name)) is not None}
     # Samples that were decoded before are of the track already.
     decoded = any(isinstance(source, tuple) for source in sources)
-    found: Asked = engine.timeline(sources, **given, on_error="return", read=WHOLE if decoded else job.read)
+    found: Asked = engine.timeline(sources, **given, on_error="return", **({} if decoded else job.reading))
     return found
 
 
