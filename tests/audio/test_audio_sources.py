@@ -184,6 +184,11 @@ class TestWhatIsRefused:
     def test_by_one_sentence(self, source: Any, message: str) -> None:
         assert message in complaint(source)
 
+    def test_tensors_without_plain_samples(self) -> None:
+        for tensor in (torch.eye(20).to_sparse(), torch.zeros(20, device="meta")):
+            with pytest.raises(InputError, match="holds no plain samples"):
+                load((tensor, 16_000), 16_000)
+
     def test_a_closed_file(self, wav: Path) -> None:
         with wav.open("rb") as file:
             pass

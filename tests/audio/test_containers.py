@@ -26,7 +26,10 @@ EXPECTED_NAMES = {
     "a.flac": "FLAC",
     "a.m4a": "MP4",
     "a.webm": "WebM or Matroska",
+    "a.wma": "WMA or WMV",
 }
+CODECS = {"a.m4a": "aac", "a.webm": "libopus", "a.wma": "wmav2"}
+"""Of the files that FFmpeg writes."""
 MAGICS = [
     b"RIFF\0\0\0\0WAVE",
     b"RIFX\0\0\0\0WAVE",
@@ -39,6 +42,7 @@ MAGICS = [
     b"OggS\0",
     b"\x1a\x45\xdf\xa3",
     b"\0\0\0\x10ftypM4A ",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",
 ]
 
 
@@ -49,9 +53,9 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("containers")
     for name in EXPECTED_NAMES:
         path = folder / name
-        if name in ("a.m4a", "a.webm"):
+        if name in CODECS:
             with av.open(str(path), "w") as output:
-                stream = output.add_stream("aac" if name == "a.m4a" else "libopus", rate=RATE, layout="mono")
+                stream = output.add_stream(CODECS[name], rate=RATE, layout="mono", bit_rate=32_000)
                 frame = av.AudioFrame.from_ndarray(NOISE[None], format="fltp", layout="mono")
                 frame.sample_rate = RATE
                 for piece in av.AudioResampler(stream.format, "mono", RATE).resample(frame):
@@ -82,6 +86,11 @@ def test_pcm_files_know_how_much_is_missing(name: str, contents: dict[str, bytes
     for cut in (SLACK_BYTES + 1, 5_000, 20_000):
         assert missing_bytes(io.BytesIO(content[:-cut])) == cut
     assert missing_bytes(io.BytesIO(content[:-SLACK_BYTES])) == 0
+
+
+def test_a_cut_in_the_data_of_asf_is_seen(contents: dict[str, bytes]) -> None:
+    content = contents["a.wma"]
+    assert missing_bytes(io.BytesIO(content[: len(content) * 2 // 3])) > 0
 
 
 @settings(max_examples=150, deadline=None)

@@ -348,6 +348,33 @@ class TestPartial:
         assert notes == []
 
 
+def test_sound_that_ends_before_the_stated_length_has_a_note() -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, 12 * RATE).astype(np.float32)
+    content = bytearray(muxed([(0.0, sound)], "libopus", "matroska", rate=48_000))
+    middle = content.rfind(b"\x1f\x43\xb6\x75") if content.count(b"\x1f\x43\xb6\x75") > 1 else len(content) // 2
+    content[middle:] = bytes(len(content) - middle)
+    notes: list[str] = []
+    samples = load(bytes(content), RATE, notes=notes)
+    assert len(samples) / RATE < 3.0
+    assert notes == [f"'audio in memory' should last 4.01 s, but its sound ends at {len(samples) / RATE:.2f} s"]
+
+
+@pytest.mark.parametrize("seconds", [3.0, 2.96])
+def test_gsm_in_wav_ends_with_the_sound_rather_than_with_a_click(seconds: float) -> None:
+    content = written(np.zeros(round(8_000 * seconds)), 8_000, format="WAV", subtype="GSM610")
+    samples = load(content, 8_000)
+    assert len(samples) / 8_000 == pytest.approx(seconds, abs=0.02)
+    assert np.abs(samples).max() < 0.01
+
+
+def test_transport_streams_whose_rate_changes_follow_each_other() -> None:
+    streams = [muxed([(0.0, SWEEP)], "aac", "mpegts", rate=rate) for rate in (RATE, 48_000, RATE)]
+    notes: list[str] = []
+    samples = load(b"".join(streams), RATE, notes=notes)
+    assert len(samples) / RATE == pytest.approx(3.0 + 1.0 + 3.0, abs=0.3)
+    assert notes == []
+
+
 @pytest.mark.parametrize(
     ("codec", "container"),
     [("ac3", "ac3"), ("eac3", "eac3"), ("wavpack", "wv"), ("flac", "flac"), ("aac", "adts"), ("tta", "tta")],

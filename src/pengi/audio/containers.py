@@ -25,6 +25,8 @@ _OGG_PAGE_BYTES = _OGG_HEADER_BYTES + 255 + 255 * 255  # RFC 3533: header, segme
 _EBML_ID = b"\x1a\x45\xdf\xa3"
 _SEGMENT_ID = b"\x18\x53\x80\x67"
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+_ASF_HEADER = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
+_ASF_DATA = b"\x36\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"styp", b"wide", b"free", b"skip")
 _MP4_MEDIA_BOXES = (b"ftyp", b"moov", b"moof", b"mdat")
 
@@ -164,6 +166,8 @@ def _recognise(head: bytes) -> tuple[str | None, Callable[[IO[bytes], int], int]
         return "Ogg", _ogg_end
     if magic == _EBML_ID:
         return "WebM or Matroska", _ebml_end
+    if head == _ASF_HEADER:
+        return "WMA or WMV", _asf_end
     if head[4:8] in _MP4_FIRST_BOXES:
         return "MP4", _mp4_end
     if magic == b"fLaC":
@@ -246,6 +250,12 @@ def _mp4_end(file: IO[bytes], size: int) -> int:
         if offset > size:
             return offset if kind in _MP4_MEDIA_BOXES else 0
     return 0
+
+
+def _asf_end(file: IO[bytes], size: int) -> int:
+    """Where the data object of an ASF file ends; a live recording states no size, or one without packets."""
+    objects = _chunks(file, 0, lambda field: _integer(field) - 24, kind_bytes=16, size_bytes=8)
+    return _data_end(objects, _ASF_DATA, size)
 
 
 def _ebml_end(file: IO[bytes], size: int) -> int:

@@ -239,7 +239,7 @@ class _Opened:
             blocks = self._until_damage(blocks, start, found)
         yield from blocks if reader.sample_rate == sample_rate else resampled(blocks, reader.sample_rate, sample_rate)
         if notes is not None:
-            notes += [*found, *reader.notes, *_cancelled(mix, reader, self.name)]
+            notes += [*reader.notes, *found, *_cancelled(mix, reader, self.name)]
 
     def _until_damage(
         self, blocks: Iterator[NDArray[np.float32]], start: int, notes: list[str]

@@ -43,6 +43,8 @@ STAMP_SLACK_S = 0.1
 """Time stamps that are off by less are rounded, or jitter, and are no gap."""
 MAX_UNSTATED_GAP_S = 600.0
 """Silence that time stamps may add to a recording that does not state its length; what jumps further is no pause."""
+MAX_SILENT_TAIL_S = 1.0
+"""By how much the sound may end before the length that its container states without a note."""
 _MAX_BAD_PACKETS = 8
 """A recording is refused when so many packets more cannot be decoded than can."""
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"Xing", b"Info", b"VBRI", b"LAME")  # bytes that are no lost sound
@@ -159,6 +161,7 @@ class AvReader:
         self._begins_s = begins_s
         self._clock: _Clock | None = None
         self._about_tracks: list[str] = []
+        self._about_end: list[str] = []
         # Before FFmpeg opens the file, which is then where it left it.
         self._counted_s = bitstreams.mp3_stated_s(file)
         file.seek(0)
@@ -219,7 +222,7 @@ class AvReader:
     @property
     def notes(self) -> list[str]:
         """Sentences about tracks, and about what is missing so far."""
-        notes = list(self._about_tracks)
+        notes = [*self._about_tracks, *self._about_end]
         if self._clock is not None and self._clock.missing:
             total_s = sum(length_s for _, length_s in self._clock.missing)
             first_s = self._begins_s + self._clock.missing[0][0]
@@ -288,6 +291,12 @@ class AvReader:
         pieces = at_rate(self._placed(frames, self._clock), self.sample_rate)
         yield from gathered(without_first(pieces, start - round(self._clock.position)), block_samples)
         check_count(self._name, self._min_duration_s, self._clock.position_s)
+        stated_s = self.stated_duration_s
+        if stated_s is not None and stated_s - self._clock.position_s > MAX_SILENT_TAIL_S:
+            self._about_end.append(
+                f"'{self._name}' should last {self._begins_s + stated_s:.2f} s, but its sound ends at"
+                f" {self._begins_s + self._clock.position_s:.2f} s"
+            )
 
     def _frames_near(self, start: int) -> Iterator[av.AudioFrame]:
         """Frames that begin at or before sample ``start``; the clock stands at the first.
@@ -322,7 +331,9 @@ class AvReader:
         for frame in frames:
             samples_CS = self._samples(frame)
             stamp_s = None
-            if self._demuxer.stamped and frame.pts is not None and frame.time_base:
+            # FFmpeg dates the frames of a packet with the rate at the start, wrongly where the rate has changed.
+            dated = self._demuxer.stamped and frame.sample_rate == self.sample_rate
+            if dated and frame.pts is not None and frame.time_base:
                 stamp_s = float(frame.pts * frame.time_base) - self._origin_s
             silence = clock.silence_before(stamp_s, self._lost_s)
             self._lost_s = 0.0

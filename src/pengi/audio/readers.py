@@ -162,7 +162,7 @@ class SoundFileReader:
         """Open ``file``, which has no name; ``name`` is what error messages call it.
 
         Raises:
-            UnreadableError: if libsndfile does not know the content, or would leave it to libmpg123.
+            UnreadableError: if libsndfile does not know the content, or FFmpeg reads it better.
             AudioError: if there is no such track.
         """
         self._name = name
@@ -170,7 +170,8 @@ class SoundFileReader:
             self._file = _ForwardSoundFile(file)
         except soundfile.SoundFileError as error:
             raise UnreadableError from error
-        if self._file.subtype.startswith("MPEG"):  # it writes warnings to stderr
+        # MPEG writes warnings to stderr; GSM in WAV decodes its padding as a loud click at the end.
+        if self._file.subtype.startswith("MPEG") or (self._file.format, self._file.subtype) == ("WAV", "GSM610"):
             self._file.close()
             raise UnreadableError
         check_track(name, track, 1)

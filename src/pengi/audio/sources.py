@@ -182,7 +182,7 @@ def _from_mapping(given: Mapping[str, Any]) -> PlainSource:
             raise InputError(f"'{key}' of a dictionary cannot be {_type_name(value)}")
     raise InputError(
         "a recording as a dictionary has 'array' or 'raw' with 'sampling_rate', or 'bytes' or 'path'; this one has"
-        f" {', '.join(map(repr, given)) or 'nothing'}"
+        f" {', '.join(repr(key) for key in given if given[key] is not None) or 'nothing'}"
     )
 
 
@@ -235,13 +235,24 @@ def _whole_rate(rate: Any, name: str) -> int:
 
 
 def _as_array(samples: Any) -> NDArray[Any]:
-    if hasattr(samples, "detach"):  # a torch tensor, perhaps of a type that NumPy lacks; this module needs no torch
-        samples = (samples.float() if samples.is_floating_point() else samples).detach().cpu().numpy()
+    if hasattr(samples, "detach"):
+        return _from_tensor(samples)
     try:
         return np.asarray(samples)
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(
             "the samples are no array: every channel must be as long as the others, and every sample a number"
+        ) from error
+
+
+def _from_tensor(tensor: Any) -> NDArray[Any]:
+    """A torch tensor, perhaps of a type that NumPy lacks, as an array; this module needs no torch."""
+    try:
+        dense = tensor.float() if tensor.is_floating_point() else tensor
+        return np.asarray(dense.detach().cpu().numpy())
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, or without data
+        raise InputError(
+            f"a tensor of {tensor.dtype} on '{tensor.device}' holds no plain samples: give a dense one with data"
         ) from error
 
 
