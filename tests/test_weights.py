@@ -150,7 +150,7 @@ def test_entries_tell_what_is_here(wheels: Path, know: Callable[..., None]) -> N
 def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("PENGI_HOME", str(tmp_path / "file"))
-    with pytest.raises(WeightsError, match=r"could not be written .*set PENGI_HOME"):
+    with pytest.raises(WeightsError, match=r"could not be written: .*set PENGI_HOME"):
         weights.pull("yamnet")
 
 

@@ -61,8 +61,8 @@ ROWS = 16  # prefixes in one call of the language model
 WINDOWS = 16  # windows in one call of an audio encoder
 SILENT_CAPTION, SILENT_ANSWER = "Silence.", "The recording is silent."
 SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
-MIN_EVENT_CONFIDENCE = 0.1  # events less probable than this are not reported, except the most probable one,
-MIN_TOP_EVENT_CONFIDENCE = 0.005  # which is not reported either if it would be shown as 0 %
+MIN_EVENT_CONFIDENCE = 0.1  # of every reported event but the most probable one
+MIN_TOP_EVENT_CONFIDENCE = 0.005  # of the most probable event: below it the percentage would be 0 %
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 WINDOW_S, HOP_S = 5.0, 5.0
 NO_QUIRKS = ReferenceQuirks()
@@ -446,7 +446,7 @@ class Pengi:
                 source, window_s=window_s, hop_s=hop_s, progress=progress, track=track, partial=partial, notes=notes
             )
             segments = tuple(found)
-            return Timeline(segments, segments[-1].end_s, tuple(notes))
+            return Timeline(segments, segments[-1].end_s, notes=tuple(notes))
 
         return _map(audio, one, on_error)
 
@@ -900,7 +900,7 @@ def _checked_labels(labels: Sequence[str], method: str, top: int | None) -> list
 
 
 def _silent_classification(method: str, labels: Sequence[str], top: int | None) -> Classification:
-    """A label that says that there is silence has it all; if there is none, none is detected."""
+    """Probability 1 for the label that means silence; without such a label no label is detected."""
     right = next((label for label in labels if label.casefold().strip(" .") in SILENT_LABELS), None)
     ranked = sorted(labels, key=lambda label: label != right)
     scores = tuple(LabelScore(label, float(label == right)) for label in ranked[:top])

@@ -10,6 +10,8 @@ T = TypeVar("T")
 
 SILENCE = "silence"
 """The event and the label of a silent recording."""
+NONE_DETECTED = "The recording is silent: none of the labels is detected."
+"""The sentence for a :class:`Classification` of silence without a label that says so."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +19,19 @@ class Result:
     """Base of the answers."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON values; times in seconds, confidences and probabilities in [0, 1].
+        """The record as JSON values; times in seconds, confidences and probabilities in [0, 1]."""
+        return asdict(self)
 
-        ``notes`` are left out where there are none.
-        """
-        return {name: value for name, value in asdict(self).items() if name != "notes" or value}
+
+class RecordingResult(Result):
+    """Base of the answers about one recording. No dataclass itself, so that ``notes`` are the last field of each."""
+
+    notes: tuple[str, ...]
+    """Sentences about how the recording was read, such as which part of it is missing."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """See :class:`Result`; ``notes`` are left out if there are none."""
+        return {name: value for name, value in super().to_dict().items() if name != "notes" or value}
 
 
 @dataclass(frozen=True)
@@ -33,25 +43,23 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Description(Result):
+class Description(RecordingResult):
     """A caption and the sound events, the surest first."""
 
     text: str
     events: tuple[Event, ...]
     duration_s: float
     notes: tuple[str, ...] = ()
-    """Sentences about how the recording was read, as what is missing of it."""
 
 
 @dataclass(frozen=True)
-class Answer(Result):
+class Answer(RecordingResult):
     """The answer to a question, with the probability of exactly this wording."""
 
     question: str
     text: str
     confidence: float
     notes: tuple[str, ...] = ()
-    """Sentences about how the recording was read, as what is missing of it."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +71,12 @@ class ScoredText:
 
 
 @dataclass(frozen=True)
-class Generation(Result):
+class Generation(RecordingResult):
     """What the model writes behind a prompt: the texts of all beams, the best first."""
 
     prompt: str
     texts: tuple[ScoredText, ...]
     notes: tuple[str, ...] = ()
-    """Sentences about how the recording was read, as what is missing of it."""
 
     @property
     def text(self) -> str:
@@ -86,7 +93,7 @@ class LabelScore:
 
 
 @dataclass(frozen=True)
-class Classification(Result):
+class Classification(RecordingResult):
     """Labels, the best first; ``text`` is what the model wrote where the method generates.
 
     Of a silent recording a label that says so has the probability 1. If there is none, all have 0, and ``detected`` is
@@ -98,7 +105,6 @@ class Classification(Result):
     text: str | None = None
     detected: bool = True
     notes: tuple[str, ...] = ()
-    """Sentences about how the recording was read, as what is missing of it."""
 
     @property
     def label(self) -> str:
@@ -117,13 +123,12 @@ class Segment(Result):
 
 
 @dataclass(frozen=True)
-class Timeline(Result):
+class Timeline(RecordingResult):
     """What happens when."""
 
     segments: tuple[Segment, ...]
     duration_s: float
     notes: tuple[str, ...] = ()
-    """Sentences about how the recording was read, as what is missing of it."""
 
 
 @dataclass(frozen=True)
@@ -136,19 +141,20 @@ class TranscriptSegment(Result):
 
 
 @dataclass(frozen=True)
-class Transcript(Result):
+class Transcript(RecordingResult):
     """What is said; no segments and an empty text where nobody speaks."""
 
     text: str
     segments: tuple[TranscriptSegment, ...]
     duration_s: float
     notes: tuple[str, ...] = ()
-    """Sentences about how the recording was read, as what is missing of it."""
 
 
 def with_notes(result: T, notes: Iterable[str]) -> T:
     """A result that carries sentences about the reading of its recording; of another kind it stays as it is."""
     said = tuple(notes)
-    if said and isinstance(result, (Description, Answer, Generation, Classification, Timeline, Transcript)):
-        return replace(result, notes=result.notes + said)
+    if said and isinstance(result, RecordingResult):
+        answer: Any = result  # a dataclass, as every subclass is
+        noted: T = replace(answer, notes=result.notes + said)
+        return noted
     return result

@@ -105,7 +105,7 @@ def test_an_index_keeps_to_its_model(tiny: Pengi, sentences: SentenceEncoder, tm
 
 def test_an_empty_folder_does_not_empty_an_index(tiny: Pengi, sentences: SentenceEncoder, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no recordings"):
+    with pytest.raises(InputError, match="there are no recordings in"):
         Collection.open(tmp_path / "index", create=True, text_encoder=sentences).update(tmp_path / "empty", tiny)
 
 

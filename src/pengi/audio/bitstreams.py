@@ -1,4 +1,4 @@
-"""What has to be known of streams before a decoder sees them: ID3 tags, the frame count of MP3, the links of Ogg."""
+"""What is read of a stream before it is decoded: ID3 tags, the frame count of MP3, the links of Ogg."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import IO
 
 _ID3_HEADER_BYTES = 10
-_OGG_HEADER_BYTES = 27
+OGG_HEADER_BYTES = 27
 _SEARCH_BYTES = 65_536
 _MP3_RATES = (44_100, 48_000, 32_000)
 
@@ -14,7 +14,7 @@ _MP3_RATES = (44_100, 48_000, 32_000)
 def id3_bytes(file: IO[bytes]) -> int:
     """Length of the ID3v2 tags at the start of a file; taggers put them in front of any format."""
     end = 0
-    while (header := _read_at(file, end, _ID3_HEADER_BYTES))[:3] == b"ID3" and len(header) == _ID3_HEADER_BYTES:
+    while (header := read_at(file, end, _ID3_HEADER_BYTES))[:3] == b"ID3" and len(header) == _ID3_HEADER_BYTES:
         if any(byte & 0x80 for byte in header[6:10]) or 0xFF in header[3:5]:
             break
         size = sum(byte << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0), strict=True))
@@ -27,7 +27,7 @@ def mp3_stated_s(file: IO[bytes]) -> float | None:
 
     The count includes what an encoder put before and behind the sound.
     """
-    head = _read_at(file, 0, 256)
+    head = read_at(file, 0, 256)
     if len(head) < 64 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:  # layer III of any MPEG version
         return None
     version, rate_index = head[1] >> 3 & 3, head[2] >> 2 & 3
@@ -54,8 +54,8 @@ def ogg_links(file: IO[bytes]) -> list[int]:
     links: list[int] = []
     offset, in_heads = 0, False
     while True:
-        header = _read_at(file, offset, _OGG_HEADER_BYTES + 255)
-        if len(header) < _OGG_HEADER_BYTES:
+        header = read_at(file, offset, OGG_HEADER_BYTES + 255)
+        if len(header) < OGG_HEADER_BYTES:
             return links or [0]
         if header[:5] != b"OggS\0":
             offset = _next_page(file, offset + 1)
@@ -64,22 +64,23 @@ def ogg_links(file: IO[bytes]) -> list[int]:
         if is_head and not in_heads:
             links.append(offset)
         in_heads = is_head
-        table = header[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + header[26]]
-        offset += _OGG_HEADER_BYTES + header[26] + sum(table)
+        table = header[OGG_HEADER_BYTES : OGG_HEADER_BYTES + header[26]]
+        offset += OGG_HEADER_BYTES + header[26] + sum(table)
 
 
 def _next_page(file: IO[bytes], offset: int) -> int:
     """Where the next page of an Ogg file starts; its end if there is none."""
-    while chunk := _read_at(file, offset, _SEARCH_BYTES):
+    while chunk := read_at(file, offset, _SEARCH_BYTES):
         found = chunk.find(b"OggS\0")
         if found >= 0:
             return offset + found
         if len(chunk) < _SEARCH_BYTES:
             break
-        offset += _SEARCH_BYTES - 4  # the mark may lie across two chunks
+        offset += _SEARCH_BYTES - 4  # the mark may be split between two chunks
     return file.seek(0, os.SEEK_END)
 
 
-def _read_at(file: IO[bytes], offset: int, count: int) -> bytes:
+def read_at(file: IO[bytes], offset: int, count: int) -> bytes:
+    """``count`` bytes from ``offset`` on, fewer at the end of the file."""
     file.seek(offset)
     return file.read(count)

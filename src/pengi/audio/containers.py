@@ -16,12 +16,13 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
+from pengi.audio.bitstreams import OGG_HEADER_BYTES, read_at
+
 SLACK_BYTES = 128
 """Writers of PCM files miscount by as much as a header: only when more than this is missing is it called a cut."""
 
 _HEAD_BYTES = 16
-_OGG_HEADER_BYTES = 27
-_OGG_PAGE_BYTES = _OGG_HEADER_BYTES + 255 + 255 * 255  # RFC 3533: header, segment table, segments
+_OGG_PAGE_BYTES = OGG_HEADER_BYTES + 255 + 255 * 255  # RFC 3533: header, segment table, segments
 _EBML_ID = b"\x1a\x45\xdf\xa3"
 _SEGMENT_ID = b"\x18\x53\x80\x67"
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
@@ -54,17 +55,17 @@ def container_of(file: IO[bytes]) -> str | None:
 
     A name is no promise that the rest can be read.
     """
-    return _recognise(_read_at(file, 0, _HEAD_BYTES))[0]
+    return _recognise(read_at(file, 0, _HEAD_BYTES))[0]
 
 
 def is_mpeg(file: IO[bytes]) -> bool:
     """Whether ``file`` begins as a frame of MPEG audio of any layer does."""
-    return _is_frame_sync(_read_at(file, 0, 2), mask=0xE0, pattern=0xE0)
+    return _is_frame_sync(read_at(file, 0, 2), mask=0xE0, pattern=0xE0)
 
 
 def missing_bytes(file: IO[bytes]) -> int:
     """Number of bytes that the header of ``file`` promises beyond its end; 0 if it is whole or promises nothing."""
-    promised_end = _recognise(_read_at(file, 0, _HEAD_BYTES))[1]
+    promised_end = _recognise(read_at(file, 0, _HEAD_BYTES))[1]
     size = file.seek(0, os.SEEK_END)
     return max(0, promised_end(file, size) - size)
 
@@ -99,9 +100,9 @@ def _is_open(kind: str, file: IO[bytes], data: _Chunk, size: int) -> bool:
     if kind in ("AU", "CAF"):  # they have no size of the whole
         return kind == "AU"
     if kind == "W64":
-        whole = _integer(_read_at(file, 16, 8))
+        whole = _integer(read_at(file, 16, 8))
     else:
-        whole = 8 + _integer(_read_at(file, 4, 4), kind == "AIFF" or _read_at(file, 0, 4) == b"RIFX")
+        whole = 8 + _integer(read_at(file, 4, 4), kind == "AIFF" or read_at(file, 0, 4) == b"RIFX")
     return whole < size or _is_placeholder(whole - 8)
 
 
@@ -110,14 +111,14 @@ def _riff_sizes(file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict
     if b"ds64" in chunks:
         sizes = struct.pack("<QQQ", size - 8, size - data.start, 0)
         return {chunks[b"ds64"].start: sizes}
-    order = ">" if _read_at(file, 0, 4) == b"RIFX" else "<"
+    order = ">" if read_at(file, 0, 4) == b"RIFX" else "<"
     return {4: _packed(order, size - 8), data.start - 4: _packed(order, size - data.start)}
 
 
 def _aiff_sizes(file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict[int, bytes]:
     sizes = {4: _packed(">", size - 8), chunks[b"SSND"].start - 4: _packed(">", size - chunks[b"SSND"].start)}
     if b"COMM" in chunks:
-        channels, _, bits = struct.unpack(">HIH", _read_at(file, chunks[b"COMM"].start, 8).ljust(8, b"\0"))
+        channels, _, bits = struct.unpack(">HIH", read_at(file, chunks[b"COMM"].start, 8).ljust(8, b"\0"))
         frame_bytes = max(1, channels * -(-bits // 8))
         sizes[chunks[b"COMM"].start + 2] = _packed(">", (size - chunks[b"SSND"].start - 8) // frame_bytes)
     return sizes
@@ -129,7 +130,7 @@ def _w64_sizes(_file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict
 
 
 def _au_sizes(file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict[int, bytes]:
-    return {8: _packed(">" if _read_at(file, 0, 4) == b".snd" else "<", size - chunks[b"data"].start)}
+    return {8: _packed(">" if read_at(file, 0, 4) == b".snd" else "<", size - chunks[b"data"].start)}
 
 
 def _caf_sizes(_file: IO[bytes], chunks: dict[bytes, _Chunk], size: int) -> dict[int, bytes]:
@@ -197,7 +198,7 @@ def _chunks_of(kind: str, file: IO[bytes]) -> Iterator[_Chunk]:
     if kind == "CAF":
         return _chunks(file, 8, lambda field: int.from_bytes(field, "big", signed=True), size_bytes=8)
     if kind == "AU":
-        head = _read_at(file, 0, 12)
+        head = read_at(file, 0, 12)
         big_endian = head[:4] == b".snd"
         return iter([_Chunk(b"data", _integer(head[4:8], big_endian), _integer(head[8:12], big_endian))])
     # A W64 chunk counts its own 24-byte header and is named by a GUID that starts with the RIFF name.
@@ -207,11 +208,11 @@ def _chunks_of(kind: str, file: IO[bytes]) -> Iterator[_Chunk]:
 
 def _riff_chunks(file: IO[bytes]) -> Iterator[_Chunk]:
     """Chunks of a RIFF, RIFX (big-endian) or RF64/BW64 file (EBU Tech 3306: 64-bit data size in the ds64 chunk)."""
-    big_endian = _read_at(file, 0, 4) == b"RIFX"
+    big_endian = read_at(file, 0, 4) == b"RIFX"
     data_length = 0
     for chunk in _chunks(file, 12, lambda field: _integer(field, big_endian), padding=2):
         if chunk.kind == b"ds64":
-            data_length = _integer(_read_at(file, chunk.start + 8, 8))
+            data_length = _integer(read_at(file, chunk.start + 8, 8))
         if chunk.kind == b"data" and data_length:
             yield chunk._replace(length=data_length)
         else:
@@ -226,21 +227,21 @@ def _chunked_end(kind: str) -> Callable[[IO[bytes], int], int]:
 def _ogg_end(file: IO[bytes], size: int) -> int:
     """Where the last page of an Ogg file (RFC 3533, section 6) ends."""
     tail_start = max(0, size - _OGG_PAGE_BYTES)
-    tail = _read_at(file, tail_start, _OGG_PAGE_BYTES)
+    tail = read_at(file, tail_start, _OGG_PAGE_BYTES)
     page = tail.rfind(b"OggS\x00")
     if page < 0:
         return 0
-    header = tail[page : page + _OGG_HEADER_BYTES]
-    if len(header) < _OGG_HEADER_BYTES:
-        return tail_start + page + _OGG_HEADER_BYTES
-    table = page + _OGG_HEADER_BYTES
+    header = tail[page : page + OGG_HEADER_BYTES]
+    if len(header) < OGG_HEADER_BYTES:
+        return tail_start + page + OGG_HEADER_BYTES
+    table = page + OGG_HEADER_BYTES
     return tail_start + table + header[26] + sum(tail[table : table + header[26]])
 
 
 def _mp4_end(file: IO[bytes], size: int) -> int:
     """Where the first box that leaves an ISO base media file (ISO/IEC 14496-12, section 4.2) ends."""
     offset = 0
-    while len(head := _read_at(file, offset, 16)) >= 8:
+    while len(head := read_at(file, offset, 16)) >= 8:
         length, kind = _integer(head[:4], big_endian=True), head[4:8]
         if length == 1:
             length = _integer(head[8:16], big_endian=True)
@@ -260,11 +261,11 @@ def _asf_end(file: IO[bytes], size: int) -> int:
 
 def _ebml_end(file: IO[bytes], size: int) -> int:
     """Where the segment of a Matroska file (RFC 8794, RFC 9559) ends; a live recording leaves that open."""
-    header_bytes, width = _ebml_size(_read_at(file, 4, 8))
+    header_bytes, width = _ebml_size(read_at(file, 4, 8))
     segment = 4 + width + (header_bytes or 0)
-    if segment > size or _read_at(file, segment, 4) != _SEGMENT_ID:
+    if segment > size or read_at(file, segment, 4) != _SEGMENT_ID:
         return 0
-    segment_bytes, width = _ebml_size(_read_at(file, segment + 4, 8))
+    segment_bytes, width = _ebml_size(read_at(file, segment + 4, 8))
     return 0 if segment_bytes is None else segment + 4 + width + segment_bytes
 
 
@@ -289,7 +290,7 @@ def _chunks(
 ) -> Iterator[_Chunk]:
     """Chunks (kind, size, content) from ``offset`` to the end of the file; ``size_of`` reads the size field."""
     header_bytes = kind_bytes + size_bytes
-    while len(header := _read_at(file, offset, header_bytes)) == header_bytes:
+    while len(header := read_at(file, offset, header_bytes)) == header_bytes:
         chunk = _Chunk(header[:kind_bytes], offset + header_bytes, size_of(header[kind_bytes:]))
         yield chunk
         offset = chunk.start + chunk.length + -chunk.length % padding
@@ -314,8 +315,3 @@ def _is_placeholder(length: int) -> bool:
 
 def _integer(field: bytes, big_endian: bool = False) -> int:
     return int.from_bytes(field, "big" if big_endian else "little")
-
-
-def _read_at(file: IO[bytes], offset: int, count: int) -> bytes:
-    file.seek(offset)
-    return file.read(count)

@@ -1,4 +1,4 @@
-"""Any recording to mono float32 at a rate: paths, bytes, file objects and arrays; formats are told by content.
+"""Any recording to mono float32 at a rate: paths, bytes, file objects and arrays; formats are recognised by content.
 
 libsndfile decodes what it does exactly (WAV in all its encodings, FLAC, AIFF, W64, CAF, ...), FFmpeg the rest (MP3,
 Ogg, AAC, MP4, WebM, ...). Channels are averaged, or the loudest is taken where they cancel each other out, and the mix
@@ -114,8 +114,8 @@ def load(
 ) -> NDArray[np.float32]:
     """Decode a recording, or ``duration_s`` seconds of it from ``offset_s`` on, to mono at ``sample_rate`` Hz.
 
-    The cut is made on the recording's own samples and comes before resampling. What reaches beyond the end is left
-    away, so that the result may be shorter than ``duration_s``; it is never empty.
+    The cut is made on the recording's own samples and comes before resampling. The result ends where
+    the recording ends, so it may be shorter than ``duration_s``; it is never empty.
 
     Args:
         source: the recording.

@@ -46,7 +46,7 @@ MAX_UNSTATED_GAP_S = 600.0
 MAX_SILENT_TAIL_S = 1.0
 """By how much the sound may end before the length that its container states without a note."""
 _MAX_BAD_PACKETS = 8
-"""A recording is refused when so many packets more cannot be decoded than can."""
+"""A recording is refused once bad packets outnumber good ones by more than this."""
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"Xing", b"Info", b"VBRI", b"LAME")  # bytes that are no lost sound
 _CHUNK_BYTES = 4096
 _MP3_PADDING_S = 0.3  # that encoders put around the sound, at the lowest rate

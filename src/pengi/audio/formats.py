@@ -79,6 +79,12 @@ def passed_over_note(count: int, folder: str | os.PathLike[str]) -> str:
     return f"{files} in '{os.fspath(folder)}' passed over: not named as audio or video (.wav, .mp3, .mp4, ...)"
 
 
+def no_recordings(folder: str | os.PathLike[str], passed_over: int) -> str:
+    """The sentence for a folder without recordings; ``passed_over`` is how many other files it has."""
+    others = f": {passed_over_note(passed_over, folder)}" if passed_over else ""
+    return f"there are no recordings in '{os.fspath(folder)}'{others}"
+
+
 def address_error(name: str) -> str | None:
     """The sentence for a name that is no file or folder but an address, such as one of http, ftp or s3."""
     found = _ADDRESS.fullmatch(name)

@@ -10,7 +10,7 @@ SILENCE_DB = -75.0
 FLOOR_DB = -120.0
 """Lowest level that is ever reported, in dBFS."""
 EDGE_SAMPLES = 512
-"""A constant offset begins and ends with the recording, and resampling makes both ends ring for so many samples."""
+"""Samples at each end that do not count: resampling makes the ends of a constant offset ring."""
 
 
 def rms_db(samples: NDArray[np.float32]) -> float:

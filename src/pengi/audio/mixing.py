@@ -39,8 +39,8 @@ class MixDown:
     def blocks(self, blocks_CS: Iterator[NDArray[np.float32]], first: int) -> Iterator[NDArray[np.float32]]:
         """Blocks ``float32[C, S]`` that begin at sample ``first`` of the recording, as blocks ``float32[S]``.
 
-        C may change between blocks. Blocks of one channel pass at once; of several a whole stretch is held. If reading
-        fails, what was read before comes first.
+        C may change between blocks. Blocks of one channel are passed on at once; blocks of several are held until a
+        stretch is complete. If reading fails, the samples read so far are yielded before the error is raised.
         """
         held: list[NDArray[np.float32]] = []
         position = first  # of what is not held

@@ -24,9 +24,10 @@ from pengi.errors import AudioError
 COUNT_SLACK_S = 0.1
 """A compressed file that delivers fewer samples than it states is cut off, unless it is short by less than this."""
 
-_PIECE_SAMPLES = 8192  # of a piece in which reading fails nothing is known
+_PIECE_SAMPLES = 8192  # read at once: where reading fails, the samples of that piece are lost
 _UNKNOWN_SAMPLES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a FLAC stream that does not state its length
-# Of other encodings what comes before a sample is decoded: some cannot be sought in, and some are then off by samples.
+# libsndfile seeks to the exact sample in these. Other encodings are decoded from the start: some cannot seek at all,
+# others are off by some samples afterwards.
 _SEEKABLE = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
 
 
@@ -36,7 +37,7 @@ class Reader(Protocol):
     sample_rate: int
     """Samples per second and channel, in Hz."""
     channels: int
-    """Of the start of the recording; a stream may change it on the way."""
+    """Number of channels at the start; a stream may change it later."""
     format: str
     """Container and codec in lower case, e.g. ``wav pcm_16``."""
     stated_duration_s: float | None
@@ -82,9 +83,10 @@ def without_first(blocks_CS: Iterator[NDArray[np.float32]], count: int) -> Itera
 
 
 def gathered(pieces_CS: Iterator[NDArray[np.float32]], block_samples: int) -> Iterator[NDArray[np.float32]]:
-    """Pieces ``float32[C, S]`` put together to blocks of at least ``block_samples``, but for the last of a C.
+    """Pieces ``float32[C, S]`` joined into blocks of at least ``block_samples``.
 
-    If reading fails, what was read before comes first.
+    Only the last block, and the last one before the number of channels changes, may be shorter. If reading fails, the
+    pieces read so far are yielded before the error is raised.
     """
     held: list[NDArray[np.float32]] = []
     samples = 0
@@ -211,7 +213,7 @@ def check_track(name: str, track: int | None, tracks: int) -> None:
     """Refuse a sound track that a recording does not have.
 
     Raises:
-        AudioError: it has not so many.
+        AudioError: if there is no such track.
     """
     if track is not None and not 1 <= track <= tracks:
         has = "1 sound track" if tracks == 1 else f"{tracks} sound tracks"

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pengi.errors import AudioError, InputError
+from pengi.errors import AudioError, InputError, reason
 
 MAX_FLOAT = 8.0
 """Largest float sample of an array, 18 dB above full scale. Beyond it the samples were never scaled to [-1, 1]."""
@@ -71,7 +71,7 @@ AudioSource: TypeAlias = (
 * an ``AudioDecoder`` or ``AudioSamples`` of torchcodec.
 
 ``samples`` is a NumPy array, a torch tensor or a list of numbers, ``[S]``, ``[C, S]`` or ``[S, C]``: of two axes the
-shorter one is the channels, and of two equal ones the first. Axes of length 1 in front are left away. Full scale is 1
+shorter one is the channels, and of two equal ones the first. Leading axes of length 1 are dropped. Full scale is 1
 for floats, 2^7 for int8, 2^15 for int16 and 2^31 for wider integers; uint8 and uint16 lie around their middle. Wider
 integers that all fit into 16 bits, and floats beyond 8, are refused, since their scale is unknown.
 """
@@ -202,8 +202,7 @@ def _from_decoder(decoder: AudioDecoder) -> Waveform:
     try:
         decoded = decoder.get_all_samples()
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise AudioError(f"'{name}' cannot be decoded: {reason}") from error
+        raise AudioError(f"'{name}' cannot be decoded: {reason(error)}") from error
     return _waveform(decoded.data, decoded.sample_rate, name)
 
 

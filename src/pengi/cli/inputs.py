@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from pengi.audio.formats import FolderWalk, passed_over_note
+from pengi.audio.formats import FolderWalk, no_recordings, passed_over_note
 from pengi.cli.console import say_note
 from pengi.errors import AudioError, InputError, PengiError
 
@@ -72,8 +72,7 @@ def _of_folder(folder: str) -> Iterator[Recording]:
     walk = FolderWalk(folder)
     found = sorted(walk, key=lambda item: item.path)
     if not found:
-        others = f": {passed_over_note(walk.passed_over, folder)}" if walk.passed_over else ""
-        raise InputError(f"there are no recordings in '{folder}'{others}")
+        raise InputError(no_recordings(folder, walk.passed_over))
     if walk.passed_over:
         say_note(passed_over_note(walk.passed_over, folder))
     for item in found:

@@ -24,8 +24,8 @@ from pengi.cli.options import (
     Json,
     MaxTokens,
     Model,
+    OptionalFiles,
     Partial,
-    PerhapsFiles,
     Seed,
     Temperature,
     TopP,
@@ -77,7 +77,7 @@ def describe(
 
 @guarded
 def ask(
-    files: PerhapsFiles = None,
+    files: OptionalFiles = None,
     question: Annotated[
         str,
         typer.Argument(
@@ -228,7 +228,7 @@ def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
 
 
 def _check_question(files: list[str] | None, question: str) -> None:
-    """Refuse a question that is none: an empty one, or a file in its place, which is the last argument.
+    """Check the last argument, which is the question: it is not empty and not the name of a file.
 
     Raises:
         InputError: with a sentence that says what to write.
@@ -253,7 +253,9 @@ def _show_answer(answer: Answer) -> None:
 
 def _show_classification(classification: Classification) -> None:
     if not classification.detected:
-        say(Text("The recording is silent: none of the labels is detected."))
+        from pengi.results import NONE_DETECTED
+
+        say(Text(NONE_DETECTED))
     if classification.text:
         say(Text.assemble(("heard: ", "dim"), classification.text))
     say(_scores([(score.label, score.probability) for score in classification.scores]))
@@ -299,7 +301,7 @@ def _read_timeline(
                         report.heading(recording.name)
                     say(_row(segment, tenths=not whole))
             segments.append(segment)
-    return Timeline(tuple(segments), segments[-1].end_s, tuple(notes))
+    return Timeline(tuple(segments), segments[-1].end_s, notes=tuple(notes))
 
 
 def _row(segment: Segment, *, tenths: bool) -> Text:

@@ -22,8 +22,8 @@ _FILES = typer.Argument(
     show_default=False,
 )
 Files = Annotated[list[str], _FILES]
-PerhapsFiles = Annotated[list[str] | None, _FILES]
-"""For a command that has a better sentence than typer for what is missing."""
+OptionalFiles = Annotated[list[str] | None, _FILES]
+"""For a command whose own error about missing files is more helpful than typer's."""
 
 Model = Annotated[
     str,

@@ -49,7 +49,7 @@ SPEECH_CLASSES = ("Speech", "Child speech, kid speaking", "Conversation", "Narra
 
 @dataclass(frozen=True)
 class TranscriptOptions:
-    """When text counts as said; chosen on training clips with ``benchmarks/transcription.py``."""
+    """Thresholds below which text is dropped; chosen on training clips with ``benchmarks/transcription.py``."""
 
     speech_threshold: float = 0.2
     """Lowest probability of speech, by the stock tagger, in the best frame of a chunk."""
@@ -165,7 +165,7 @@ class Transcriber:
         encoder: Whisper's.
         decoder: Whisper's.
         tagger: detects whether there is speech at all.
-        options: when text counts as said.
+        options: thresholds below which text is dropped.
     """
 
     sample_rate = SAMPLE_RATE
@@ -225,7 +225,7 @@ class Transcriber:
 
         segments = tuple(self.segments(counted()))
         text = " ".join(segment.text for segment in segments)
-        return Transcript(text, segments, samples / SAMPLE_RATE, tuple(notes))
+        return Transcript(text, segments, samples / SAMPLE_RATE, notes=tuple(notes))
 
     def segments(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[TranscriptSegment]:
         """The segments of :meth:`transcribe`, as they are found.
@@ -273,12 +273,12 @@ class Transcriber:
         return round(self.options.max_tokens_per_s * (duration_s + 1.0))
 
     def _text(self, hypothesis: Hypothesis, duration_s: float) -> str:
-        """What was said in that time; empty where the guards find that nobody said it."""
+        """The text of a chunk of ``duration_s``; empty if the thresholds of :class:`TranscriptOptions` reject it."""
         if hypothesis.score < self.options.min_log_probability:
             return ""
         whole = self.decoder.tokenizer.decode(list(hypothesis.tokens)).strip()
         text = without_loops(whole)
-        # What does not come to an end in its time is a loop, and if none can be seen, of no use.
+        # A text that does not end within its time is a loop; if no loop can be found to cut, the text is dropped.
         ended = hypothesis.finished and len(hypothesis.tokens) <= self._max_tokens(duration_s)
         return text if re.search(r"\w", text) and (ended or text != whole) else ""
 

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from pengi import __version__
+from pengi.audio.formats import no_recordings
 from pengi.checkpoint import model_hash
 from pengi.engine import Pengi
 from pengi.errors import InputError
@@ -108,13 +109,9 @@ def run(
                     report(counts)
         counts.passed_over = listing.passed_over
         if not counts.listed and not listing.is_shard:
-            raise InputError(f"there are no recordings in '{printable(listing.given)}'" + _passed_over(counts))
+            raise InputError(no_recordings(printable(listing.given), counts.passed_over))
         ledger.finish()
         return counts
-
-
-def _passed_over(counts: Counts) -> str:
-    return f"; {counts.passed_over} other files were passed over" if counts.passed_over else ""
 
 
 def _new_items(listing: Listing, ledger: Ledger, counts: Counts, report: Report) -> Iterator[Item]:

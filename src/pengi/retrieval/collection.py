@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pengi.audio.formats import no_recordings
 from pengi.data.recordings import is_url
 from pengi.errors import InputError
 from pengi.retrieval.ranking import fused
@@ -179,8 +180,8 @@ class Collection:
         listing = recordings_below(Path(folder))
         if not listing.recordings:
             raise InputError(
-                f"'{folder}' holds no recordings ({listing.passed_over} other files were passed over); "
-                "what the index knows of it is kept, in case a disk is not mounted"
+                f"{no_recordings(folder, listing.passed_over)}; the index keeps what it has of this folder, in case a "
+                "disk is not mounted"
             )
         changes = self._update(listing.recordings, engine, listing.answers_for, progress)
         changes.failed += listing.unreadable

@@ -40,8 +40,8 @@ EVENT_BYTES = 2**18
 """Largest body of an event; the page sends a question, labels, or the name of an upload."""
 FORM_BYTES = 2**16
 """What a multipart form may add to the file in it."""
-NAME_CHARACTERS = 255
-"""Longest name of a file that file systems have."""
+MAX_NAME_CHARACTERS = 255
+"""Longest file name that file systems allow."""
 UPLOADS_AT_ONCE = 4
 """The uploads folder holds this many files of the largest size, on their way to the shelf."""
 
@@ -75,7 +75,7 @@ class PageGuard:
         await (refusal or self.app)(scope, receive, send)
 
     def _open(self, method: str, path: str) -> bool:
-        if any(len(part) > NAME_CHARACTERS for part in path.split("/")):
+        if any(len(part) > MAX_NAME_CHARACTERS for part in path.split("/")):
             return False
         if method in ("GET", "HEAD"):
             return path in READ or path.startswith(READ_BELOW) or self._is_file(path)

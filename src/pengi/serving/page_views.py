@@ -12,7 +12,7 @@ from html import escape
 from pathlib import PurePath
 from typing import Any
 
-from pengi.results import SILENCE, Classification, Description, Segment, Timeline
+from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Segment, Timeline
 from pengi.serving.page_drawing import COLUMNS, Picture, frequency_ticks, spectrogram_png, time_ticks, waveform_path
 from pengi.serving.page_shelf import Recording
 
@@ -101,7 +101,7 @@ def bars(shares: Iterable[tuple[str, float]], label: str) -> str:
 def ranking(found: Classification) -> str:
     """Labels of one's own, the best first."""
     shares = bars(((score.label, score.probability) for score in found.scores), "Labels and their shares")
-    none = '<p class="pg-hint">The recording is silent: none of the labels is detected.</p>'
+    none = f'<p class="pg-hint">{NONE_DETECTED}</p>'
     return shares if found.detected else none + shares
 
 

@@ -12,7 +12,7 @@ from pengi.config import Frozen
 MEGABYTE = 1_000_000
 FIELDS_BYTES = 1_000_000
 """What a request may hold beside its recordings: questions, labels, the wrapping."""
-KEY_CHARACTERS = 8
+MIN_KEY_CHARACTERS = 8
 """Shortest API key."""
 OWN_PATHS = ("/v1", "/page", "/gradio_api", "/assets", "/static", "/docs")
 """A root path that begins with one of these could not be told from the server's own addresses."""
@@ -41,8 +41,8 @@ class ServingSettings(Frozen):
     @classmethod
     def _key_fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
         value = "" if key is None else key.get_secret_value()
-        if key is not None and len(value) < KEY_CHARACTERS:
-            raise ValueError(f"the key is shorter than {KEY_CHARACTERS} characters")
+        if key is not None and len(value) < MIN_KEY_CHARACTERS:
+            raise ValueError(f"the key is shorter than {MIN_KEY_CHARACTERS} characters")
         if not re.fullmatch(r"[ -~]*", value) or value != value.strip():
             raise ValueError(
                 "the key may have ASCII letters, digits, punctuation and blanks, but no blank or line break at its ends"

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from pengi.writing import replacing
 
 RECORD_FILE = "files.json"
 _READABLE = 0o644
@@ -94,12 +95,9 @@ def _read(folder: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def _write(folder: Path, entries: dict[str, dict[str, Any]]) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", dir=folder, prefix=f".{RECORD_FILE}-", encoding="utf-8", delete=False
-    ) as file:
-        json.dump(entries, file, indent=2)
-    Path(file.name).chmod(_READABLE)
-    Path(file.name).replace(folder / RECORD_FILE)
+    with replacing(folder / RECORD_FILE) as partial:
+        partial.write_text(json.dumps(entries, indent=2), encoding="utf-8")
+        partial.chmod(_READABLE)
 
 
 def _entry(file: Path, sha256: str) -> dict[str, Any]:

@@ -178,10 +178,10 @@ def test_cells_as_people_write_them() -> None:
 
 
 def test_columns_are_known_by_their_usual_names() -> None:
-    meaning = Columns.of(("File Name", "Caption-2", "caption_1", "Genres", "Unknown")).meaning
-    assert meaning["audio"] == ("File Name",)
-    assert meaning["captions"] == ("caption_1", "Caption-2")
-    assert meaning["tags"] == ("Genres",)
+    by_field = Columns.of(("File Name", "Caption-2", "caption_1", "Genres", "Unknown")).by_field
+    assert by_field["audio"] == ("File Name",)
+    assert by_field["captions"] == ("caption_1", "Caption-2")
+    assert by_field["tags"] == ("Genres",)
 
 
 def test_damaged_annotation_is_a_result_or_one_sentence(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pengi.data.datasets import collections, environment, language, music, speech
 from pengi.data.datasets.base import Dataset, Part, Row, Tree
 from pengi.data.datasets.parquet import ParquetCopy, copy_in_parquet
-from pengi.errors import InputError, ManifestError, no_such
+from pengi.errors import InputError, ManifestError, no_such, reason
 from pengi.writing import replacing
 
 __all__ = ["DATASETS", "Dataset", "Imported", "ImportedPart", "Row", "dataset", "import_dataset"]
@@ -143,7 +143,7 @@ def import_dataset(name: str, root: Path, out: Path) -> Imported:
         others = (Part("train", (name,)) for name in {**clips, **missing} if name not in known)
         parts = tuple(_part(part, tree, clips, missing) for part in (*source.parts, *others))
     except OSError as error:
-        raise ManifestError(f"{name}: '{error.filename}' cannot be read: {error.strerror}") from error
+        raise ManifestError(f"{name}: '{error.filename}' cannot be read: {reason(error)}") from error
     folder = out.resolve().parent
     lines = (json.dumps(_line(adapter, row, audio, folder), ensure_ascii=False) for row, audio in here)
     _write(out, lines)

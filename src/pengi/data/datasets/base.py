@@ -14,7 +14,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,8 +31,8 @@ Patterns = Mapping[str, tuple[str, ...]]
 """Globs of each split."""
 _DEPTH = 2
 """Levels below the given folder at which a dataset's own top folder is looked for."""
-_NAMED = 20
-"""Up to so many known codes are named where one is unknown."""
+_MAX_LISTED_CODES = 20
+"""An error about an unknown code lists the known ones if there are no more than this."""
 _SEGMENT = re.compile(r"Y?([\w-]{11})(?:[_-](\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 """Name of a piece of a YouTube video: ``[Y]<id>[_<start>[_<end>]]``."""
 
@@ -112,14 +112,14 @@ class Part:
 
 
 class Tree:
-    """The folder in which a dataset lies, and what is where in it.
+    """The folder of a dataset, and where its files are.
 
-    Files whose name begins with a dot (``._*`` of macOS among them) do not exist for it, nor do empty recordings.
+    Files whose name begins with a dot (such as ``._*`` of macOS) and empty recordings are ignored.
 
     Attributes:
         name: of the dataset, for messages.
         root: the folder.
-        unused: how many records of each part say nothing that a task uses.
+        unused: how many records of each part have nothing that a task uses.
     """
 
     def __init__(self, name: str, root: Path) -> None:
@@ -157,10 +157,12 @@ class Tree:
         return root.parent if _has(root.parent, inside) else None
 
     def _level(self, depth: int) -> list[Path]:
-        """The folders so many levels below the root; each level is read once."""
+        """The folders ``depth`` levels below the root; each level is read once."""
         while depth >= len(self._levels):
             entries = (entry for folder in self._levels[-1] for entry in os.scandir(folder))
-            self._levels.append(sorted(Path(entry) for entry in entries if _is_visible(entry.name) and entry.is_dir()))
+            self._levels.append(
+                sorted(Path(entry) for entry in entries if _is_visible(entry.name) and Path(entry).is_dir())
+            )
         return self._levels[depth]
 
     def file(self, patterns: Sequence[str]) -> Path | None:
@@ -169,7 +171,7 @@ class Tree:
         return None if home is None else next(file for pattern in patterns for file in matching(home, pattern))
 
     def lines(self, file: Path) -> list[str]:
-        """The lines of a plain list that say something.
+        """The lines of a plain list that are not blank.
 
         Raises:
             ManifestError: it is no text in UTF-8.
@@ -290,7 +292,7 @@ class Table:
         folder: where its recordings are, for the row to use.
         others: paths at which people have the file instead.
         optional: how many of the last ``columns`` a file without a header may lack.
-        spaced: whether blanks behind a delimiter are no part of the field.
+        skip_spaces: whether spaces after a delimiter are not part of the field.
     """
 
     path: str
@@ -301,7 +303,7 @@ class Table:
     delimiter: str = ","
     others: tuple[str, ...] = ()
     optional: int = 0
-    spaced: bool = False
+    skip_spaces: bool = False
 
     @property
     def part(self) -> Part:
@@ -334,7 +336,7 @@ class Table:
     def _csv(self, path: Path) -> Iterator[tuple[str, Record]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             names = None if self.header else list(self.columns)
-            reader = csv.DictReader(file, names, delimiter=self.delimiter, skipinitialspace=self.spaced)
+            reader = csv.DictReader(file, names, delimiter=self.delimiter, skipinitialspace=self.skip_spaces)
             for record in reader:
                 fields = list(record.values())
                 first = str(fields[0]).strip()
@@ -350,15 +352,22 @@ class Table:
     @staticmethod
     def _json(path: Path) -> Iterator[tuple[str, Record]]:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and isinstance(content.get("data"), list):
-            content = content["data"]
         if not isinstance(content, dict | list):
             raise ProblemError("no list of records")
-        pairs = content.items() if isinstance(content, dict) else enumerate(content, start=1)
-        for number, (key, record) in enumerate(pairs, start=1):
+        for number, (key, record) in enumerate(keyed_records(content), start=1):
             if not isinstance(record, dict):
                 raise ProblemError(f"record {number} is no object with fields")
             yield f"record {number}", {"key": key, **record}
+
+
+def keyed_records(content: Any) -> Iterable[tuple[str, Any]]:
+    """Key and value of each record of JSON: a list (keys are numbers from 1), ``{"data": [...]}`` or an object of
+    records; none of other values."""
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        content = content["data"]
+    if isinstance(content, dict):
+        return content.items()
+    return ((str(number), record) for number, record in enumerate(content if isinstance(content, list) else (), 1))
 
 
 @contextmanager
@@ -513,7 +522,7 @@ def known(code: str, meanings: Codes, what: str) -> str:
         ProblemError: for a code that is not among them.
     """
     if code not in meanings:
-        names = f"has {', '.join(meanings)}" if len(meanings) <= _NAMED else f"has {len(meanings)} others"
+        names = f"has {', '.join(meanings)}" if len(meanings) <= _MAX_LISTED_CODES else f"has {len(meanings)} others"
         raise ProblemError(f"{what} '{code}' is unknown; the dataset {names}")
     return meanings[code]
 

@@ -29,16 +29,18 @@ from pengi.data.datasets.base import (
     Table,
     TableDataset,
     Tree,
+    keyed_records,
     known,
+    matching,
     problems_of,
     words,
 )
 from pengi.data.datasets.columns import Columns, items_of, plain, text_of, texts_of, title_of, words_of_genre
 from pengi.errors import ManifestError
 
-_LONGEST_CELL = 1 << 24
-"""Characters of a field of a CSV file; biographies are longer than the 131,072 that Python's reader allows."""
-_LONGEST_NAME = 255
+_MAX_CELL_CHARACTERS = 1 << 24
+"""Longest field of a CSV file; biographies are longer than the 131,072 characters that Python's reader allows."""
+_MAX_NAME_CHARACTERS = 255
 
 
 class Fma(Dataset):
@@ -108,7 +110,7 @@ class Fma(Dataset):
 def _two_header_lines(file: Path, tree: Tree, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """File and line, and fields, of each record of a table whose columns are named by two lines, as ``track.title``."""
     label = os.path.relpath(file, tree.root)
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines)
@@ -394,9 +396,9 @@ class RecordingsTable(Dataset):
         folder = label.rpartition("/")[0]
         for where, record in _records(file, tree):
             columns = Columns.of(tuple(record))
-            if not columns.meaning["audio"]:
+            if not columns.by_field["audio"]:
                 return  # another kind of table
-            if not columns.say_something:
+            if not columns.describe_recordings:
                 tree.unused[label] += 1
                 continue
             cells = columns.cells("audio", record)
@@ -447,10 +449,8 @@ class FindSounds(RecordingsTable):
 
 def _table_files(root: Path) -> list[Path]:
     """Tables in a folder and, except JSON, in those below it."""
-    files = [file for suffix in ("csv", "tsv", "jsonl", "json") for file in root.glob(f"*.{suffix}")]
-    for folders in ("*", "*/*"):
-        files += [file for suffix in ("csv", "tsv", "jsonl") for file in root.glob(f"{folders}/*.{suffix}")]
-    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(root).parts))
+    patterns = [f"{folders}*.{suffix}" for folders in ("", "*/", "*/*/") for suffix in ("csv", "tsv", "jsonl")]
+    return sorted(file for pattern in ("*.json", *patterns) for file in matching(root, pattern))
 
 
 def _records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
@@ -472,12 +472,9 @@ def _json_records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
         content = json.loads(text) if lines is None else lines
     except ValueError as error:  # of JSON and of UTF-8
         raise ManifestError(f"{tree.name}: '{file}' cannot be read: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("data"), list):
-        content = content["data"]
-    pairs = content.items() if isinstance(content, dict) else enumerate(content if isinstance(content, list) else (), 1)
-    for number, (key, record) in enumerate(pairs, start=1):
+    for number, (key, record) in enumerate(keyed_records(content), start=1):
         fields = record if isinstance(record, dict) else {"value": record}
-        yield f"{os.path.relpath(file, tree.root)}, record {number}", {"key": str(key), **fields}
+        yield f"{os.path.relpath(file, tree.root)}, record {number}", {"key": key, **fields}
 
 
 def _stem(name: str) -> str:
@@ -488,7 +485,7 @@ def _stem(name: str) -> str:
 
 
 def _is_file_name(cell: str) -> bool:
-    return len(cell) <= _LONGEST_NAME and cell.rpartition(".")[2].lower() in AUDIO_SUFFIXES
+    return len(cell) <= _MAX_NAME_CHARACTERS and cell.rpartition(".")[2].lower() in AUDIO_SUFFIXES
 
 
 def _split_by_hash(unit: str) -> str:

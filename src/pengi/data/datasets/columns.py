@@ -6,10 +6,9 @@ import ast
 import html
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from pengi.audio.formats import AUDIO_SUFFIXES
 from pengi.data.datasets.base import ProblemError, Record, Row, words
@@ -31,8 +30,8 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "group": ("group", "speaker", "speaker_id", "src_file", "recording_id"),
     "split": ("split",),
 }  # fmt: skip
-"""What a column says -> its usual names, the preferred first."""
-_SAYING = ("title", "tags", "description", "captions", "events", "answer", *ATTRIBUTES)
+"""Field of a row -> the usual names of its column, the preferred first."""
+_DESCRIPTIVE = ("title", "tags", "description", "captions", "events", "answer", *ATTRIBUTES)
 _SPLITS = {
     "train": ("train", "training", "tr", "development"),
     "val": ("val", "valid", "validation", "dev"),
@@ -46,13 +45,13 @@ _CREATIVE_COMMONS = re.compile(r"https?://(?:www\.)?creativecommons\.org/(licens
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table say what.
+    """Which columns of a table hold which field of a row.
 
     Attributes:
-        meaning: what is said -> the columns that say it, the preferred first.
+        by_field: field -> the columns that hold it, the preferred first.
     """
 
-    meaning: Mapping[str, tuple[str, ...]]
+    by_field: Mapping[str, tuple[str, ...]]
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -66,28 +65,28 @@ class Columns:
         return cls(meaning)
 
     @property
-    def say_something(self) -> bool:
-        """Whether any of them describes recordings."""
-        return any(self.meaning[what] for what in _SAYING)
+    def describe_recordings(self) -> bool:
+        """Whether any column holds a label, a text or an attribute of recordings."""
+        return any(self.by_field[what] for what in _DESCRIPTIVE)
 
     def cells(self, what: str, record: Record) -> list[str]:
-        """The cells that say something, none of them empty."""
-        return [text for column in self.meaning[what] if (text := text_of(record[column]))]
+        """The cells of a field that are not empty."""
+        return [text for column in self.by_field[what] if (text := text_of(record[column]))]
 
     def row(self, record: Record, id: str, *, label: str = "events", spaced_tags: bool = False) -> Row:
-        """What a record says, without its recording.
+        """The row of a record, without its recording.
 
         Args:
             record: its fields by column.
             id: of the row.
             label: the attribute that a column ``label`` is, such as ``emotion``; by default it is a sound event.
-            spaced_tags: whether blanks part the tags of a cell.
+            spaced_tags: whether the tags of a cell are separated by spaces.
 
         Raises:
             ProblemError: a cell that makes no sense.
         """
         events = self._items("events", record, words)
-        genres = [words_of_genre(item) for column in self.meaning["tags"] if column.lower() == "genres"
+        genres = [words_of_genre(item) for column in self.by_field["tags"] if column.lower() == "genres"
                   for item in items_of(record[column])]  # fmt: skip
         attributes = {name: " ".join(self.cells(name, record)) for name in ATTRIBUTES if self.cells(name, record)}
         if len(genres) == 1:
@@ -95,7 +94,7 @@ class Columns:
         if label != "events" and events:
             attributes.setdefault(label, events[0])
             events = ()
-        captions = [plain(text) for column in self.meaning["captions"] for text in texts_of(record[column])]
+        captions = [plain(text) for column in self.by_field["captions"] for text in texts_of(record[column])]
         return Row(
             id=id,
             split=self._split(record),
@@ -110,9 +109,11 @@ class Columns:
             license=license_of(next(iter(self.cells("license", record)), "")),
         )
 
-    def _items(self, what: str, record: Record, wording: Any, *, spaced: bool = False) -> tuple[str, ...]:
-        """Of the preferred columns' first that holds any."""
-        for column in self.meaning[what]:
+    def _items(
+        self, what: str, record: Record, wording: Callable[[str], str], *, spaced: bool = False
+    ) -> tuple[str, ...]:
+        """The items of the first column of a field that holds any."""
+        for column in self.by_field[what]:
             items = [wording(item) for item in items_of(record[column], spaced=spaced)]
             if any(items):
                 return tuple(dict.fromkeys(filter(None, items)))
@@ -120,7 +121,7 @@ class Columns:
 
     def _answers(self, record: Record) -> tuple[tuple[str, str], ...]:
         question = next(iter(self.cells("question", record)), "")
-        answers = [text for column in self.meaning["answer"] for text in texts_of(record[column])]
+        answers = [text for column in self.by_field["answer"] for text in texts_of(record[column])]
         return tuple((question, answer) for answer in answers) if question else ()
 
     def _split(self, record: Record) -> str:

@@ -117,9 +117,9 @@ class AudioSet(TableDataset):
     self_contained = False
     _columns = ("YTID", "start_seconds", "end_seconds", "positive_labels")
     tables = (
-        Table("eval_segments.csv", "test", _columns, header=False, spaced=True),
-        Table("balanced_train_segments.csv", "train", _columns, header=False, spaced=True),
-        Table("unbalanced_train_segments.csv", "train", _columns, header=False, spaced=True),
+        Table("eval_segments.csv", "test", _columns, header=False, skip_spaces=True),
+        Table("balanced_train_segments.csv", "train", _columns, header=False, skip_spaces=True),
+        Table("unbalanced_train_segments.csv", "train", _columns, header=False, skip_spaces=True),
     )
 
     def rows(self, tree: Tree) -> Iterator[Row]:

@@ -121,17 +121,17 @@ class ParquetCopy:
 
     def _reader(self, file: Path, audio: str, split: str) -> Callable[[int, Record, str], Row | None]:
         """How the records of a file become rows."""
-        adapter, names = self._adapter, self._saying(file, audio)
+        adapter, names = self._adapter, self._descriptive_columns(file, audio)
         table = _table(adapter, names, split)
         if table is not None:
             assert isinstance(adapter, TableDataset)
             as_it_is = table.path.endswith(".json")
             return lambda number, record, path: adapter.row(record if as_it_is else _as_text(record), table)
         columns = Columns.of(tuple(names))
-        if not columns.say_something and isinstance(adapter, FolderDataset) and adapter.self_contained:
+        if not columns.describe_recordings and isinstance(adapter, FolderDataset) and adapter.self_contained:
             return lambda number, record, path: adapter.parse(PurePosixPath(path), split)
-        if not columns.say_something:
-            raise ManifestError(f"{adapter.name}: {self._silent(file, audio)}")
+        if not columns.describe_recordings:
+            raise ManifestError(f"{adapter.name}: {self._why_nothing_is_known(file, audio)}")
         label = adapter.domain if adapter.domain in _LABEL_OF_DOMAIN else "events"
         stem = self._label(file).removesuffix(".parquet")
 
@@ -141,7 +141,7 @@ class ParquetCopy:
 
         return row
 
-    def _silent(self, file: Path, audio: str) -> str:
+    def _why_nothing_is_known(self, file: Path, audio: str) -> str:
         """Why nothing is known about the recordings of a file."""
         fields = [field for field in _schema(file, self._adapter.name) if field.name != audio]
         numbers = [field.name for field in fields if _is_number_of_class(field)]
@@ -155,7 +155,7 @@ class ParquetCopy:
         """Number and fields of each record; the field ``""`` is the path that a recording had."""
         schema = _schema(file, self._adapter.name)
         features = _features(schema)
-        wanted = self._saying(file, audio)
+        wanted = self._descriptive_columns(file, audio)
         path = _has_child(schema.field(audio).type, "path")
         columns = [*wanted, f"{audio}.path"] if path else wanted
         number = 0
@@ -180,8 +180,8 @@ class ParquetCopy:
             for name, (offset, size) in stretches(tar).items()
         }
 
-    def _saying(self, file: Path, audio: str) -> list[str]:
-        """The columns that say something: text and numbers, but not numbers of classes without names."""
+    def _descriptive_columns(self, file: Path, audio: str) -> list[str]:
+        """Columns of text and numbers, without class numbers that have no names."""
         schema = _schema(file, self._adapter.name)
         features = _features(schema)
         return [
@@ -322,7 +322,7 @@ def _is_readable(type_: Any) -> bool:
 
 
 def _is_number_of_class(field: Any) -> bool:
-    return _is_any(field.type, "integer") and bool(Columns.of((field.name,)).meaning["events"])
+    return _is_any(field.type, "integer") and bool(Columns.of((field.name,)).by_field["events"])
 
 
 def _is_any(type_: Any, *kinds: str) -> bool:
