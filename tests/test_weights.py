@@ -327,7 +327,7 @@ def damage_keeping_size(file: Path) -> None:
 
 DAMAGES = {
     "cut": (lambda file: file.write_bytes(file.read_bytes()[:-1]), "it has {less} of {size} bytes"),
-    "overwritten": (damage_keeping_size, "its content is another one"),
+    "overwritten": (damage_keeping_size, "its content has changed"),
     "gone": (Path.unlink, "it is missing"),
 }
 
@@ -369,7 +369,7 @@ def test_decay_that_leaves_size_and_time_is_found_by_verification(wheels: Path, 
     damage_keeping_size(file)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert {checked.file.name: checked.problem for checked in weights.verify()} == {
-        "answer.bin": "its content is another one", "source.json": None,
+        "answer.bin": "its content has changed", "source.json": None,
     }  # fmt: skip
     assert (weights.pull("toy") / "answer.bin").read_bytes() == CONTENT
 

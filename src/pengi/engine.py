@@ -104,7 +104,7 @@ class Pengi:
     Every method takes one recording (a path, bytes, a binary file object, ``(samples, rate)``, or what else
     :data:`pengi.audio.sources.AudioSource` lists) and gives one result, or a list of recordings and gives a list. With
     ``on_error="return"`` a recording that cannot be read gives its :class:`PengiError` in its place; by default the
-    error is raised. Of a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent,
+    error is raised. For a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent,
     unless the quirk ``ask_about_silence`` is on.
     ``track`` chooses one of several sound tracks, counted from 1. With ``partial`` a damaged recording is read up to
     the damage. A result's ``notes`` are sentences about how its recording was read.

@@ -96,8 +96,8 @@ class LabelScore:
 class Classification(RecordingResult):
     """Labels, the best first; ``text`` is what the model wrote where the method generates.
 
-    Of a silent recording a label that says so has the probability 1. If there is none, all have 0, and ``detected`` is
-    False.
+    If the recording is silent, a label that means silence has the probability 1. Without such a label all
+    probabilities are 0, and ``detected`` is False.
     """
 
     method: str
@@ -151,7 +151,7 @@ class Transcript(RecordingResult):
 
 
 def with_notes(result: T, notes: Iterable[str]) -> T:
-    """A result that carries sentences about the reading of its recording; of another kind it stays as it is."""
+    """A result with further notes; what is no :class:`RecordingResult`, such as a vector, is returned unchanged."""
     said = tuple(notes)
     if said and isinstance(result, RecordingResult):
         answer: Any = result  # a dataclass, as every subclass is

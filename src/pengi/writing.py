@@ -14,17 +14,17 @@ from pengi.errors import InputError, PengiError, is_disk_full, unwritten
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Inside it a file or folder is written.
+    """Turn a failure to write a file or folder, whichever library reports it, into one sentence.
 
     Raises:
-        InputError: if that fails; libraries that write report a full disk by errors of their own.
+        InputError: if it cannot be written.
     """
     try:
         yield
     except PengiError:
         raise
     except Exception as error:
-        # What torch.save raises only has the error of the file as its context.
+        # The error of torch.save has the error of the file only as its context.
         for cause in (error, error.__context__):
             if isinstance(cause, OSError) or (isinstance(cause, Exception) and is_disk_full(cause)):
                 raise InputError(unwritten(path, cause)) from error
@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Add to a file so that it is on the disk when this returns; if it fails the file is as it was before.
+    """Append to a file and flush it to the disk; if that fails, the file is as it was before.
 
     Raises:
         InputError: as :func:`writing`.

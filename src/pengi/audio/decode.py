@@ -3,7 +3,7 @@
 libsndfile decodes what it does exactly (WAV in all its encodings, FLAC, AIFF, W64, CAF, ...), FFmpeg the rest (MP3,
 Ogg, AAC, MP4, WebM, ...). Channels are averaged, or the loudest is taken where they cancel each other out, and the mix
 is resampled. ``stream`` holds one block at a time, so that a three-hour file costs no more memory than a short one;
-``load`` is ``stream`` put together. What a user should know of a reading, such as what was missing, are its notes.
+``load`` is ``stream`` put together. The notes of a reading are sentences for the user, such as what was missing.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class AudioInfo:
     format: str
     """Container and codec, e.g. ``wav pcm_16`` or ``mov aac``; ``array float32`` for samples in memory."""
     notes: tuple[str, ...] = ()
-    """Sentences about the reading, as far as it went."""
+    """Sentences about how the recording was read, for example about what was missing."""
 
 
 def probe(source: AudioSource, *, track: int | None = None, partial: bool = False) -> AudioInfo:

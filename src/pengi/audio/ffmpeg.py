@@ -2,7 +2,7 @@
 
 Frames are placed by their time stamps where the container has them: a pause between packets is silence, and sound that
 starts after the picture starts late. Bare streams have no stamps; what cannot be decoded in them becomes silence of
-about the length that so many bytes have.
+about the same length, estimated from the number of its bytes.
 
 Shape suffixes: C channels, S samples.
 """
@@ -42,7 +42,7 @@ SEEK_LEAD_S = 0.5
 STAMP_SLACK_S = 0.1
 """Time stamps that are off by less are rounded, or jitter, and are no gap."""
 MAX_UNSTATED_GAP_S = 600.0
-"""Silence that time stamps may add to a recording that does not state its length; what jumps further is no pause."""
+"""Silence that time stamps may add to a recording that does not state its length; a larger jump is not a pause."""
 MAX_SILENT_TAIL_S = 1.0
 """By how much the sound may end before the length that its container states without a note."""
 _MAX_BAD_PACKETS = 8
@@ -97,7 +97,7 @@ _DEMUXERS = {
 
 
 class _Clock:
-    """Where the next frame goes: how much silence its time stamp, or what was lost before it, puts before it."""
+    """Computes how much silence precedes each frame, from its time stamp or from what was lost before it."""
 
     def __init__(self, sample_rate: int, end_s: float | None) -> None:
         self._rate = sample_rate
@@ -327,7 +327,7 @@ class AvReader:
         return itertools.chain([landed], frames)
 
     def _placed(self, frames: Iterator[av.AudioFrame], clock: _Clock) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Rate and samples of the frames, with silence where there is none."""
+        """Rate and samples of the frames, and silence for the gaps between them."""
         for frame in frames:
             samples_CS = self._samples(frame)
             stamp_s = None
@@ -345,7 +345,7 @@ class AvReader:
             yield frame.sample_rate, samples_CS
 
     def _parsed(self) -> Iterator[av.Packet[Any]]:
-        """The frames of a bare stream, and in packets of their own what lies between them."""
+        """Packets of a bare stream: one for each frame, and separate ones for the bytes between frames."""
         self._file.seek(0)
         while chunk := self._file.read(_CHUNK_BYTES):
             yield from self._codec.parse(chunk)
@@ -469,6 +469,6 @@ def at_rate(pieces: Iterator[tuple[int, NDArray[np.float32]]], rate: int) -> Ite
 
 
 def _holds_tag(packet: av.Packet[Any]) -> bool:
-    """Whether a packet that is no frame is one of the tags that lie between frames."""
+    """Whether a packet holds a tag rather than an audio frame."""
     content = bytes(packet)
     return any(tag in content for tag in _TAGS)

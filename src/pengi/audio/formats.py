@@ -1,7 +1,7 @@
 """Which files are recordings: the suffixes of everything that ``decode`` reads, and the walk through a folder.
 
-Only the choice of files in a folder goes by their names. A file that is named explicitly is always opened, and its
-content decides what it is.
+In a folder, files are chosen by their names. A file that is named explicitly is always opened, and its content decides
+what it is.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ class FolderWalk:
 def has_audio_suffix(name: str) -> bool:
     """Whether a file is named as a recording."""
     return name.rpartition(".")[2].lower() in AUDIO_SUFFIXES
+
+
+def without_audio_suffix(name: str) -> str:
+    """A file name without the extension of a recording; other names as they are."""
+    stem = name.rpartition(".")[0]
+    return stem if stem and has_audio_suffix(name) else name
 
 
 def passed_over_note(count: int, folder: str | os.PathLike[str]) -> str:

@@ -72,8 +72,8 @@ AudioSource: TypeAlias = (
 
 ``samples`` is a NumPy array, a torch tensor or a list of numbers, ``[S]``, ``[C, S]`` or ``[S, C]``: of two axes the
 shorter one is the channels, and of two equal ones the first. Leading axes of length 1 are dropped. Full scale is 1
-for floats, 2^7 for int8, 2^15 for int16 and 2^31 for wider integers; uint8 and uint16 lie around their middle. Wider
-integers that all fit into 16 bits, and floats beyond 8, are refused, since their scale is unknown.
+for floats, 2^7 for int8, 2^15 for int16 and 2^31 for wider integers; uint8 and uint16 are centred on the middle of
+their range. Wider integers that all fit into 16 bits, and floats beyond 8, are refused, since their scale is unknown.
 """
 PlainSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Waveform
 _PLAIN = (str, os.PathLike, bytes, bytearray, memoryview, Waveform)

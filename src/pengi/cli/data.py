@@ -149,7 +149,7 @@ def import_(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a manifest of a published dataset, or of your own table of recordings, as it lies on disk.
+    """Write a manifest of a published dataset, or of your own table of recordings.
 
     Sounds and scenes: esc50, urbansound8k, fsd50k, audioset, dcase2017-task4, tut2017, cochlscene, sesa.
 

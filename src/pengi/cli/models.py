@@ -100,7 +100,7 @@ def pull(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch a model and all parts that it is built from now, for use without a network later.
+    """Fetch a model and all parts that it needs, for use without a network later.
 
     `pengi-base` and `pengi-base-no-text-enc` are downloaded from the authors' record and imported. A download that was
     cut off goes on where it stopped.

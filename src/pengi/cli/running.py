@@ -122,7 +122,7 @@ def run(
     beams: Beams = None,
     max_tokens: MaxTokens = None,
     batch: Annotated[
-        int, typer.Option(min=1, help="Recordings that the model reads at once.", rich_help_panel=_WORK)
+        int, typer.Option(min=1, help="Number of recordings in one call of the model.", rich_help_panel=_WORK)
     ] = 16,
     workers: Annotated[
         int | None,
@@ -229,7 +229,7 @@ def run(
         beams=beams,
         max_tokens=max_tokens,
         track=track,
-        partial=partial or None,
+        partial=partial,
     )
     plan = Plan(
         model=model,

@@ -87,12 +87,15 @@ def serve(
         int,
         typer.Option(
             metavar="N",
-            help="Most requests at a time, waiting ones included; further ones get the status 429.",
+            help="Maximum number of requests at a time, including waiting ones; further ones get status 429.",
             rich_help_panel=_LIMITS,
         ),
     ] = 64,
     batch: Annotated[
-        int, typer.Option(metavar="N", help="Most recordings that the model reads at once.", rich_help_panel=_LIMITS)
+        int,
+        typer.Option(
+            metavar="N", help="Maximum number of recordings in one call of the model.", rich_help_panel=_LIMITS
+        ),
     ] = 8,
     model: Model = DEFAULT_MODEL,
     json: Annotated[

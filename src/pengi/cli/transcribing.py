@@ -26,7 +26,7 @@ def transcribe(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Write down what is said in English, with times. No language model is needed for it.
+    """Transcribe English speech, with times. No language model is loaded for it.
 
     Examples:
         pengi transcribe interview.wav

@@ -44,7 +44,7 @@ class Job:
     max_tokens: int | None = None
     track: int | None = None
     """Which sound track is read, counted from 1."""
-    partial: bool | None = None
+    partial: bool = False
     """Whether damaged recordings are read up to the damage."""
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """The task and the options given, as JSON values: what decides the answers besides the model."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
+        given = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
         return given | ({"labels": list(self.labels)} if self.labels is not None else {})
 
     @property
@@ -78,7 +78,7 @@ class Job:
     @property
     def reading(self) -> dict[str, Any]:
         """What is read of each recording: keywords of the engine's methods."""
-        return {"track": self.track, "partial": bool(self.partial)}
+        return {"track": self.track, "partial": self.partial}
 
     @property
     def search(self) -> DecodeOptions:

@@ -290,7 +290,7 @@ def _require_json(request: Request) -> None:
 
 
 async def _require_one_file(request: Request) -> None:
-    """Refuse an upload that is no form with one recording as a file in it; that nothing is there FastAPI says."""
+    """Refuse an upload that is not a form with one recording as a file; FastAPI reports a missing file."""
     kind = media_type(request.headers)
     if kind not in ("", "multipart/form-data"):
         raise RefusalError(

@@ -1,4 +1,4 @@
-"""Ctrl-C while a model is trained: the first one ends the run after the step it is at, the second one at once."""
+"""Ctrl-C during training: the first one stops the run after the current step, the second one at once."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Weights:
     convert: Callable[[Path, Path], None]
     hub: HubSource | None = None
     version: int = 1
-    """Of the converted files; raised whenever the converter writes others."""
+    """Version of the converted files; raised whenever the converter's output changes."""
 
     @property
     def folder(self) -> str:
@@ -137,7 +137,7 @@ class CheckedFile:
     """A file in the cache, and what is wrong with it; None if nothing is."""
 
     name: str
-    """Of the model or part that it belongs to."""
+    """Name of the model or part that the file belongs to."""
     file: Path
     problem: str | None
 

@@ -1,4 +1,4 @@
-"""Whether the files of a folder in the cache are still those that were put there.
+"""Checks whether files in the cache are unchanged since they were put there.
 
 ``files.json`` beside them holds the size, time of change and SHA-256 of each. A start compares sizes and times, and
 hashes only what has another time; :func:`problems` hashes everything. A folder of an earlier version, which lacks the
@@ -20,7 +20,7 @@ _READABLE = 0o644
 
 
 def record(folder: Path) -> None:
-    """Write down what the files of a folder are, and let everybody read them who may read the folder."""
+    """Write the record of a folder's files, and make the files readable for everybody who may read the folder."""
     for name in _names(folder):
         (folder / name).chmod(_READABLE)
     found = {name: _entry(folder / name, _sha256(folder / name)) for name in _names(folder)}
@@ -75,7 +75,7 @@ def _problem(file: Path, entry: dict[str, Any], *, by_hash: bool) -> str | None:
     if size != entry["size"]:
         return f"it has {size} of {entry['size']} bytes"
     if (by_hash or _time(file) != entry["mtime_ns"]) and _sha256(file) != entry["sha256"]:
-        return "its content is another one"
+        return "its content has changed"
     return None
 
 

@@ -848,6 +848,14 @@ def test_one_recording_that_is_missing_or_empty_is_counted_and_does_not_stop_the
     assert (found.missing, sum(part.missing for part in found.parts), len(found.examples)) == (1, 1, 1)
 
 
+def test_a_name_that_no_file_can_have_is_a_missing_recording(tmp_path: Path) -> None:
+    files = LAYOUTS["clotho"][0]
+    captions = "clotho_captions_evaluation.csv"
+    more = "".join(f"{name}.wav,a,b,c,d,e\n" for name in ("x" * 300, "null\0byte"))
+    found, rows = import_into(tmp_path, "clotho", {**files, captions: f"{files[captions]}{more}"})
+    assert (len(rows), found.missing) == (1, 2)
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_files_that_macos_leaves_are_no_clips(tmp_path: Path, name: str) -> None:
     files, expected = LAYOUTS[name]

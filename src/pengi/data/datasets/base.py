@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import re
+import stat
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
@@ -21,7 +22,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from pengi.audio.formats import AUDIO_SUFFIXES
+from pengi.audio.formats import has_audio_suffix, without_audio_suffix
 from pengi.errors import ManifestError
 
 Record = Mapping[str, Any]
@@ -107,7 +108,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """How the part is called in messages: its path as published."""
+        """The name of the part in messages: its path as published."""
         return self.patterns[0]
 
 
@@ -182,7 +183,7 @@ class Tree:
             raise ManifestError(f"{self.name}: '{file}' cannot be read: {error}") from error
 
     def recording(self, row: Row) -> Path | None:
-        """The file of a row's recording; none if it is not there or empty."""
+        """The file of a row's recording; None if it is missing or empty."""
         homes = dict.fromkeys((row.home or self.root, self.root))
         paths = (home / path for path in row.audio for home in homes)
         found = next((path for path in paths if _has_content(path)), None)
@@ -208,9 +209,8 @@ class Tree:
             folders[:] = [] if real in seen else sorted(filter(_is_visible, folders))
             seen.add(real)
             for file in sorted(filter(_is_visible, files), key=_lossless_first):
-                stem, _, suffix = file.rpartition(".")
-                if suffix.lower() in AUDIO_SUFFIXES:
-                    for name in _names(stem):
+                if has_audio_suffix(file):
+                    for name in _names(without_audio_suffix(file)):
                         found[name].append(str(folder / file))
         return found
 
@@ -252,7 +252,7 @@ class Dataset(ABC):
         """
 
     def recording(self, row: Row, tree: Tree) -> Path | str | None:
-        """The file of a row's recording, or where it is in a tar file, relative to the manifest; none if there is none.
+        """The file of a row's recording, or where it is in a tar file, relative to the manifest; None if it is missing.
 
         Raises:
             ManifestError: a file that holds recordings is damaged.
@@ -503,7 +503,12 @@ def _is_visible(name: str) -> bool:
 
 
 def _has_content(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+    """Whether there is a file that is not empty; a name that the file system refuses is not there either."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # ValueError: a null byte
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size > 0
 
 
 def _lossless_first(file: str) -> tuple[bool, str]:
@@ -542,7 +547,7 @@ def number(record: Record, field: str) -> float:
     """A field as a number.
 
     Raises:
-        ProblemError: it is none.
+        ProblemError: if it is not a number.
     """
     try:
         return float(record[field])

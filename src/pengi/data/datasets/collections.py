@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import yaml
 
-from pengi.audio.formats import AUDIO_SUFFIXES
+from pengi.audio.formats import has_audio_suffix, without_audio_suffix
 from pengi.data.datasets.base import (
     Codes,
     Dataset,
@@ -40,7 +40,6 @@ from pengi.errors import ManifestError
 
 _MAX_CELL_CHARACTERS = 1 << 24
 """Longest field of a CSV file; biographies are longer than the 131,072 characters that Python's reader allows."""
-_MAX_NAME_CHARACTERS = 255
 
 
 class Fma(Dataset):
@@ -408,7 +407,7 @@ class RecordingsTable(Dataset):
                 row = columns.row(record, id, spaced_tags=self.spaced_tags)
             yield replace(
                 row,
-                audio=tuple(cell.replace("\\", "/") for cell in cells if _is_file_name(cell)),
+                audio=tuple(cell.replace("\\", "/") for cell in cells if has_audio_suffix(cell)),
                 names=tuple(dict.fromkeys([*names, *map(self.other_name, names)])),
                 split=row.split or _split_by_hash(row.group or id),
                 where=where,
@@ -479,13 +478,7 @@ def _json_records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
 
 def _stem(name: str) -> str:
     """A file's name without folders and without the extension of a sound."""
-    base = PureWindowsPath(PurePosixPath(name.strip()).name).name
-    stem, _, suffix = base.rpartition(".")
-    return stem if stem and suffix.lower() in AUDIO_SUFFIXES else base
-
-
-def _is_file_name(cell: str) -> bool:
-    return len(cell) <= _MAX_NAME_CHARACTERS and cell.rpartition(".")[2].lower() in AUDIO_SUFFIXES
+    return without_audio_suffix(PureWindowsPath(PurePosixPath(name.strip()).name).name)
 
 
 def _split_by_hash(unit: str) -> str:

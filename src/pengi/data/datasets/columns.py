@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pengi.audio.formats import AUDIO_SUFFIXES
+from pengi.audio.formats import without_audio_suffix
 from pengi.data.datasets.base import ProblemError, Record, Row, words
 from pengi.data.sources import ATTRIBUTES
 
@@ -188,10 +188,8 @@ def plain(text: str) -> str:
 
 
 def title_of(name: str) -> str:
-    """A title; of a file's name what is in front of the extension."""
-    title = plain(name)
-    stem, _, suffix = title.rpartition(".")
-    return stem if stem and suffix.lower() in AUDIO_SUFFIXES else title
+    """A title as plain text; the extension is removed from a title that is a file name."""
+    return without_audio_suffix(plain(name))
 
 
 def words_of_genre(name: str) -> str:
