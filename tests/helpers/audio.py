@@ -50,3 +50,23 @@ def muxed(
                 output.mux(sound.encode(part))
         output.mux(sound.encode(None))
     return file.getvalue()
+
+
+def damaged(content: bytes, random: np.random.Generator) -> bytes:
+    """A file with one of the usual accidents, or several of them; headers are hit as often as the rest."""
+    for _ in range(random.integers(1, 4)):
+        size = len(content)
+        at = int(random.integers(size if random.random() < 0.6 else min(size, 200)))
+        span = int(random.integers(1, 1 + min(size, int(random.choice([2, 16, 400, 4000])))))
+        kind = random.integers(5)
+        if kind == 0:
+            content = content[: max(1, at)]
+        elif kind == 1:
+            content = content[:at] + random.bytes(span) + content[at + span :]
+        elif kind == 2:
+            content = content[:at] + bytes(span) + content[at + span :]
+        elif kind == 3:
+            content = content[:at] + random.bytes(span) + content[at:]
+        else:
+            content = content[:at] + content[at + span :] or b"\0"
+    return content
