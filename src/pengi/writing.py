@@ -66,6 +66,16 @@ def append(path: Path, content: bytes) -> None:
             raise
 
 
+def check_new_folder(out: Path) -> None:
+    """Check that a folder can be made, before the work whose results go there.
+
+    Raises:
+        InputError: if ``out`` exists already and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"'{out}' exists already; name a new folder")
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write to, which becomes ``out`` if all goes well and is gone if not.
@@ -73,12 +83,13 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         InputError: if ``out`` exists already (an empty folder may), or as :func:`writing`.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"'{out}' exists already; name a new folder")
+    check_new_folder(out)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as work:
             finished = Path(work, "finished")
             finished.mkdir()
             yield finished
+            if out.is_dir():  # an empty folder, which not every system replaces
+                out.rmdir()
             finished.replace(out)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ from pengi.official.architectures import (
 from pengi.official.files import read_state_dict
 from pengi.official.keys import Source
 from pengi.official.vocabularies import TOKENIZER_FILE, find_tokenizers
-from pengi.writing import writing
+from pengi.writing import check_new_folder, new_folder
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +79,7 @@ def import_official(
     """
     if config not in (AUTO, *architectures):
         raise InputError(f"unknown configuration '{config}'; choose one of {', '.join((AUTO, *architectures))}")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"'{out}' exists already; choose another folder")
+    check_new_folder(out)
     tensors = read_state_dict(path)
     chosen = architectures[_recognised(tensors, path) if config == AUTO else config]
     found = find_tokenizers(chosen, tokenizers)
@@ -222,29 +220,23 @@ def _write(
     """Everything into a folder beside ``out``, which then takes its name."""
     digest = _sha256(published.path)
     configs = {LANGUAGE_MODEL_FOLDER: chosen.language_model, TEXT_ENCODER_FOLDER: chosen.text_encoder}
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import-") as work:
-            finished = Path(work, "finished")
-            for folder, entries in plan.items():
-                (finished / folder).mkdir(parents=True)
-                save_file(
-                    {name: _part(published.tensors[source.name], source) for name, (source, _) in entries.items()},
-                    finished / folder / checkpoint.WEIGHTS_FILE,
-                    metadata={"format": "pt"},
-                )
-            for folder, tokenizer in tokenizers.items():
-                tokenizer.save(str(finished / folder / TOKENIZER_FILE))
-                part_config = configs[folder]
-                assert part_config is not None
-                part_config.to_json_file(finished / folder / CONFIG_FILE)
-            frozen = {checkpoint.OWN_PART + folder: digest for folder in tokenizers}
-            config = chosen.model.model_copy(update={"frozen_sha256": frozen})
-            (finished / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            (finished / "README.md").write_text(_card(model, published.path, digest), encoding="utf-8")
-            if out.is_dir():
-                out.rmdir()
-            finished.replace(out)
+    with new_folder(out) as finished:
+        for folder, entries in plan.items():
+            (finished / folder).mkdir(exist_ok=True)
+            save_file(
+                {name: _part(published.tensors[source.name], source) for name, (source, _) in entries.items()},
+                finished / folder / checkpoint.WEIGHTS_FILE,
+                metadata={"format": "pt"},
+            )
+        for folder, tokenizer in tokenizers.items():
+            tokenizer.save(str(finished / folder / TOKENIZER_FILE))
+            part_config = configs[folder]
+            assert part_config is not None
+            part_config.to_json_file(finished / folder / CONFIG_FILE)
+        frozen = {checkpoint.OWN_PART + folder: digest for folder in tokenizers}
+        config = chosen.model.model_copy(update={"frozen_sha256": frozen})
+        (finished / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (finished / "README.md").write_text(_card(model, published.path, digest), encoding="utf-8")
 
 
 def _part(tensor: Tensor, source: Source) -> Tensor:
