@@ -12,11 +12,18 @@ import pytest
 import soundfile
 
 from pengi.audio.decode import load
+from pengi.audio.sources import Waveform
 from pengi.errors import PengiError
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
 
 RATE = 8_000
 Rows = list[dict[str, Any]]
+
+
+class Encoded(Waveform):
+    """What the fake keeps of a recording."""
+
+    notes: tuple[str, ...] = ()
 
 
 class FakeEngine:
@@ -31,7 +38,7 @@ class FakeEngine:
     def encode(self, source: Any, **options: Any) -> Any:
         self.paths += [source] if isinstance(source, Path) else []
         try:
-            return load(source, RATE, track=options["track"], partial=options["partial"]), RATE
+            return Encoded(load(source, RATE, track=options["track"], partial=options["partial"]), RATE)
         except PengiError as error:
             return error
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from helpers import RATE, noise, tiny_model, tone
 from helpers.jobs import rows_of
 from pengi.engine import Pengi
 from pengi.errors import AudioError, InputError, PengiError
+from pengi.jobs import pipeline
 from pengi.jobs.tasks import COLUMNS, TASKS, Job, printable
 
 JOBS: dict[str, dict[str, Any]] = {
@@ -160,3 +162,17 @@ def test_a_track_and_what_is_left_of_damaged_files_can_be_asked_for(
     assert rows["cut.flac"]["error"] is None
     assert "only the first" in rows["cut.flac"]["notes"][0]
     assert rows["film.mp4"]["notes"] == []
+
+
+@pytest.mark.parametrize("task", ["describe", "embed", "events"])
+def test_rows_of_long_recordings_say_once_how_they_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1.0)[:, None] * np.array([1.0, -1.0]), RATE)
+    monkeypatch.setattr(pipeline, "MOST_SAMPLES_EACH", RATE // 2)
+    engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+    item = pipeline.Item("a.wav", str(tmp_path / "a.wav"))
+    ((row,),) = pipeline.Pipeline(engine, Job(task), batch=1, workers=1).rows([item])
+    assert row["error"] is None
+    assert len(row["notes"]) == 1
+    assert "cancel each other out" in row["notes"][0]

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class _Decoded:
     """``(samples, rate)``; ``None`` if it is left to the model; or the error."""
     seconds: float
     samples: int = 0
-    notes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
 
 
 class _Room:
@@ -142,7 +142,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - counted by the thread that writes the rows
             self._room.give(taken)
             source, taken = error, 0
-        return _Decoded(item, source, time.perf_counter() - started, taken, tuple(notes))
+        return _Decoded(item, source, time.perf_counter() - started, taken, notes)
 
     def _answer(self, group: Sequence[_Decoded]) -> list[Row]:
         answers: dict[int, tuple[Any, float]] = {}
@@ -172,9 +172,11 @@ class Pipeline:
             return [error]
         try:
             if group[0].source is None and self._job.task != "timeline":
-                sources = [self._engine.encode(sources[0], on_error="return", **self._job.reading)]
-                if isinstance(sources[0], PengiError):
-                    return sources
+                encoded = self._engine.encode(sources[0], on_error="return", **self._job.reading)
+                if isinstance(encoded, PengiError):
+                    return [encoded]
+                group[0].notes.extend(encoded.notes)  # a vector, or a tuple of events, cannot carry them
+                sources = [encoded]
             return self._job.answer(self._engine, sources)
         except PengiError:  # about the options, not about a recording
             raise

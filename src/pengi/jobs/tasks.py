@@ -105,7 +105,7 @@ class Job:
             name: of the recording.
             answer: what :meth:`answer` gave.
             seconds: of work that were spent on it.
-            notes: sentences about the reading, besides those of the answer.
+            notes: sentences about the reading; those of the answer are added.
         """
         failed = isinstance(answer, PengiError)
         said: Row = {} if failed else TASKS[self.task].say(answer)
@@ -115,7 +115,7 @@ class Job:
             "scores": said.get("scores", []),
             "seconds": round(seconds, 4),
             "error": printable(str(answer)) if failed else None,
-            "notes": [printable(note) for note in (*notes, *getattr(answer, "notes", ()))],
+            "notes": [printable(note) for note in dict.fromkeys((*notes, *getattr(answer, "notes", ())))],
         }
         return shared | {column: said.get(column) for column in TASKS[self.task].columns}
 
