@@ -89,6 +89,11 @@ class Encoded:
     notes: tuple[str, ...] = ()
     """Sentences about the reading."""
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the recording is below the silence threshold."""
+        return self.level_db < SILENCE_DB
+
 
 @dataclass(frozen=True)
 class _Written:
@@ -567,7 +572,7 @@ class Pengi:
         for place, item in enumerate(encoded):
             if isinstance(item, PengiError):
                 results[place] = item
-            elif silent is not None and item.level_db < SILENCE_DB and not self.quirks.ask_about_silence:
+            elif silent is not None and item.is_silent and not self.quirks.ask_about_silence:
                 results[place] = silent(item)
             else:
                 asked.append(item)

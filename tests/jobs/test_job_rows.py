@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,19 @@ def test_rows_of_long_recordings_say_once_how_they_were_read(
     assert row["error"] is None
     assert len(row["notes"]) == 1
     assert "cancel each other out" in row["notes"][0]
+
+
+def test_a_long_recording_from_a_pipe_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MOST_SAMPLES_EACH", RATE // 2)
+    soundfile.write(tmp_path / "a.wav", tone(1.0), RATE)
+    read_end, write_end = os.pipe()
+    os.write(write_end, (tmp_path / "a.wav").read_bytes())  # fits the pipe's buffer: no second thread is needed
+    os.close(write_end)
+    engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+    items = [pipeline.Item(path, path) for path in (f"/dev/fd/{read_end}", str(tmp_path / "a.wav"))]
+    try:
+        ((piped, file),) = pipeline.Pipeline(engine, Job("embed"), batch=2, workers=1).rows(items)
+    finally:
+        os.close(read_end)
+    assert piped["error"] is None
+    assert piped["vector"] == pytest.approx(file["vector"], abs=1e-5)

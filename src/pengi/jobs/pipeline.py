@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pengi.audio.decode import stream
+from pengi.audio.formats import is_regular
 from pengi.audio.sources import Waveform
 from pengi.data.recordings import recording
 from pengi.engine import Pengi
@@ -128,12 +129,14 @@ class Pipeline:
                 raise PengiError(item.error)
             blocks = []
             content = recording(Path(), item.location)
+            is_pipe = isinstance(content, Path) and not is_regular(str(content))
             for block in stream(content, self._engine.sample_rate, **self._job.reading, notes=notes):
-                if taken + len(block) > MOST_SAMPLES_EACH or not self._room.take(len(block)):
+                if taken + len(block) <= MOST_SAMPLES_EACH and self._room.take(len(block)):
+                    taken += len(block)
+                elif not is_pipe:  # which cannot be read again
                     self._room.give(taken)
                     return _Decoded(item, None, time.perf_counter() - started)
                 blocks.append(block)
-                taken += len(block)
             source = Waveform(np.concatenate(blocks), self._engine.sample_rate)
         except PengiError as error:
             self._room.give(taken)

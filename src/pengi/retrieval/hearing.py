@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pengi.audio.level import SILENCE_DB
 from pengi.audio.sources import Waveform
 from pengi.checkpoint import stored_tensors
 from pengi.engine import Encoded, Pengi
@@ -120,7 +119,7 @@ class Hearing:
         words: list[dict[str, float]] = [{} for _ in waiting]
         if self._mapper is not None:
             for place, share_V in enumerate(self._shares(encoded)):
-                heard = encoded[place].level_db >= SILENCE_DB
+                heard = not encoded[place].is_silent
                 # Of silence the shares mean nothing: equal ones are near to no query.
                 vectors[place][WORDS] = share_V if heard else np.full_like(share_V, 1 / len(share_V))
                 words[place] = self._likeliest(share_V) if heard else {}
