@@ -140,6 +140,19 @@ def test_a_folder_without_recordings_is_one_sentence(
     assert engine.calls == []
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_empty_folder_or_name_among_recordings_is_an_error_entry(
+    pengi: Callable[..., Any], more: Callable[[str], list[str]], tone: Path, tmp_path: Path, command: str
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    result = pengi(command, empty, tone, "", *more(command))
+    assert result.exit_code == 2
+    assert f"error: there are no recordings in '{empty}'\n" in result.stderr
+    assert "error: the name of a recording is empty\n" in result.stderr
+    assert "error: 2 of 3 files could not be used" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["describe", "timeline", "embed"])
 def test_a_subfolder_that_cannot_be_listed_is_an_error_entry(
     pengi: Callable[..., Any],

@@ -343,6 +343,8 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
     except FileNotFoundError as error:
         raise AudioError(address_error(name) or f"there is no file '{name}'") from error
     except IsADirectoryError as error:
+        if not name:  # which pathlib takes for the current folder
+            raise AudioError("the name of a recording is empty") from error
         raise AudioError(f"'{name}' is a folder, not a recording") from error
     except PermissionError as error:
         raise AudioError(f"'{name}' may not be read: permission denied") from error

@@ -26,7 +26,7 @@ class Recording:
     """As given, or its path inside a given folder."""
     source: Source
     error: PengiError | None = None
-    """Why it cannot be read, where that is known already: a subfolder that cannot be listed."""
+    """Why it cannot be read, where that is known already: a subfolder that cannot be listed, an empty folder."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_arguments(given: Sequence[str]) -> Recordings:
     A note on stderr says how many other files of a folder are passed over.
 
     Raises:
-        InputError: ``-`` is given twice or nothing is piped in, or a folder holds no recordings.
+        InputError: ``-`` is given twice or nothing is piped in, or all that is given is a folder without recordings.
     """
     if given.count(STDIN) > 1:
         raise InputError("- is standard input, which holds one recording; give it once")
@@ -52,6 +52,8 @@ def read_arguments(given: Sequence[str]) -> Recordings:
     folders = [os.path.isdir(name) for name in given]  # noqa: PTH112 - pathlib fails at names that are too long
     for name, is_folder in zip(given, folders, strict=True):
         items += _of_folder(name) if is_folder else [Recording(name, source_of(name))]
+    if len(given) == len(items) == 1 and isinstance(items[0].error, InputError):
+        raise items[0].error
     return Recordings(tuple(items), many=len(given) > 1 or any(folders))
 
 
@@ -72,7 +74,8 @@ def _of_folder(folder: str) -> Iterator[Recording]:
     walk = FolderWalk(folder)
     found = sorted(walk, key=lambda item: item.path)
     if not found:
-        raise InputError(no_recordings(folder, walk.passed_over))
+        yield Recording(folder, folder, InputError(no_recordings(folder, walk.passed_over)))
+        return
     if walk.passed_over:
         say_note(passed_over_note(walk.passed_over, folder))
     for item in found:
