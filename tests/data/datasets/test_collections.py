@@ -119,6 +119,14 @@ def test_records_about_one_recording_are_one_clip(tmp_path: Path) -> None:
     assert [(row["captions"], row["tags"]) for row in rows] == [(["A dog barks.", "It barks."], ["dog", "bark"])]
 
 
+def test_tags_are_parted_at_commas_and_categories_are_not(tmp_path: Path) -> None:
+    for column, tags in (("tags", ["rain", "night"]), ("keywords", ["rain", "night"]), ("categories", ["rain, night"])):
+        folder = tmp_path / column
+        folder.mkdir()
+        _, rows = import_into(folder, "table", {"t.csv": f'path,{column}\na.wav,"rain, night"\n', "a.wav": AUDIO})
+        assert rows[0]["tags"] == tags
+
+
 def test_about_a_fifth_of_a_table_without_splits_is_for_validation(tmp_path: Path) -> None:
     names = [f"{number}.wav" for number in range(100)]
     files = {"t.csv": "file;title\n" + "".join(f"{name};A sound\n" for name in names), **dict.fromkeys(names, AUDIO)}

@@ -114,7 +114,8 @@ class Columns:
     ) -> tuple[str, ...]:
         """The items of the first column of a field that holds any."""
         for column in self.by_field[what]:
-            items = [wording(item) for item in items_of(record[column], spaced=spaced)]
+            commas = what == "tags" and column.lower() != "categories"
+            items = [wording(item) for item in items_of(record[column], spaced=spaced, commas=commas)]
             if any(items):
                 return tuple(dict.fromkeys(filter(None, items)))
         return ()
@@ -155,10 +156,11 @@ def texts_of(value: object) -> list[str]:
     return [text for text in map(text_of, values) if text]
 
 
-def items_of(value: object, *, spaced: bool = False) -> list[str]:
+def items_of(value: object, *, spaced: bool = False, commas: bool = False) -> list[str]:
     """The items of a cell: a list, one written out (``['a', 'b']``), or text with ``;``, ``|`` or commas between them.
 
-    A comma parts items unless a blank follows, as in "domestic animals, pets", or the items are in quotes.
+    A comma parts items unless a blank follows, as in the category "domestic animals, pets"; with ``commas`` each one
+    does.
 
     Raises:
         ProblemError: a list that is not written right.
@@ -175,7 +177,7 @@ def items_of(value: object, *, spaced: bool = False) -> list[str]:
             raise ProblemError(f"'{text[:40]}' is not a list such as ['rain', 'wind']") from error
     if ";" in text or "|" in text:
         parts = re.split(r"[;|]", text)
-    elif re.search(r",\S", text):
+    elif re.search(r"," if commas else r",\S", text):
         parts = text.split(",")
     else:
         parts = text.split() if spaced else [text]
