@@ -428,7 +428,7 @@ def _known(name: str) -> Weights:
         if weights.name == name:
             return weights
     names = [*part_names(), *model_names()]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(names))}."
     raise WeightsError(f"there is no model named '{name}'; {hint}")
 
