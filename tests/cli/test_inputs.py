@@ -203,6 +203,14 @@ def test_one_question_is_asked_about_several_recordings(pengi: Callable[..., Any
     assert isinstance(json.loads(pengi("ask", tone, "What is it?", "--json").stdout), dict)
 
 
+def test_a_word_that_is_also_a_folder_is_a_question(
+    pengi: Callable[..., Any], tone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "music").mkdir()
+    assert json.loads(pengi("ask", tone, "music", "--json").stdout)["question"] == "music"
+
+
 def test_long_questions_and_names_are_no_file_names(pengi: Callable[..., Any], tone: Path) -> None:
     question = "is there " * 40 + "a tone?"
     assert json.loads(pengi("ask", tone, question, "--json").stdout)["question"] == question

@@ -199,9 +199,15 @@ def test_a_second_ctrl_c_stops_at_once_and_names_no_checkpoint_that_is_not_there
 
 
 def test_training_says_each_phase_as_it_begins(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "run"
+    # A command that ran before in this process has the log printed on stderr.
+    monkeypatch.setattr(logging.getLogger("pengi"), "handlers", [])
     with caplog.at_level(logging.INFO, logger="pengi"):
         train(recipe, ["training.log_every=100", "training.steps=2"], out=out)
     assert [record.message for record in caplog.records if record.name == "pengi.training.setup"] == [

@@ -211,7 +211,14 @@ def _log_to_stderr(debug: bool) -> None:
     log = logging.getLogger("pengi")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     if not log.handlers:
-        log.addHandler(logging.StreamHandler())
+        log.addHandler(_StderrHandler())
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what is stderr at that moment; a stream that is kept may be closed by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)  # noqa: T201
 
 
 def _first_line(text: str) -> str:

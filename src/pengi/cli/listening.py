@@ -233,7 +233,7 @@ def _check_question(files: list[str] | None, question: str) -> None:
     Raises:
         InputError: with a sentence that says what to write.
     """
-    if question and os.path.exists(question):  # noqa: PTH110 - pathlib fails at names as long as questions may be
+    if os.path.isfile(question):  # noqa: PTH113 - pathlib fails at names as long as questions may be
         raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
     if not files:
         raise InputError('give the recordings and then a question, such as: pengi ask FILE "is someone speaking?"')

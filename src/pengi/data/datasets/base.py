@@ -36,6 +36,8 @@ _MAX_LISTED_CODES = 20
 """An error about an unknown code lists the known ones if there are no more than this."""
 _SEGMENT = re.compile(r"Y?([\w-]{11})(?:[_-](\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 """Name of a piece of a YouTube video: ``[Y]<id>[_<start>[_<end>]]``."""
+# Biographies in tables are longer than the 131,072 characters that Python allows a field of a CSV file.
+csv.field_size_limit(1 << 24)
 
 
 class ProblemError(ValueError):

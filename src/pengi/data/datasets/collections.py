@@ -38,9 +38,6 @@ from pengi.data.datasets.base import (
 from pengi.data.datasets.columns import Columns, items_of, plain, text_of, texts_of, title_of, words_of_genre
 from pengi.errors import ManifestError
 
-_MAX_CELL_CHARACTERS = 1 << 24
-"""Longest field of a CSV file; biographies are longer than the 131,072 characters that Python's reader allows."""
-
 
 class Fma(Dataset):
     """FMA: ``fma_metadata/{tracks,genres}.csv`` and ``fma_{small,medium,large,full}/000/000002.mp3``.
@@ -109,7 +106,6 @@ class Fma(Dataset):
 def _two_header_lines(file: Path, tree: Tree, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
     """File and line, and fields, of each record of a table whose columns are named by two lines, as ``track.title``."""
     label = os.path.relpath(file, tree.root)
-    csv.field_size_limit(_MAX_CELL_CHARACTERS)
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines)
