@@ -100,7 +100,9 @@ def test_other_containers_see_any_cut(contents: dict[str, bytes], data: st.DataO
     content = contents[name]
     length = data.draw(st.integers(64, len(content) - 1))
     file = io.BytesIO(content[:length])
-    at_a_boundary = content[length : length + 4] == b"OggS" or content[length + 4 : length + 8] == b"moov"
+    # Without a whole header of the last box, the box before it is the end.
+    box = content.rfind(b"moov") - 4
+    at_a_boundary = content[length : length + 4] == b"OggS" or (name == "a.m4a" and box <= length < box + 8)
     assert (missing_bytes(file) > 0) is not (at_a_boundary or _inside_a_page_mark(content, length))
 
 
