@@ -796,6 +796,8 @@ def test_a_track_and_a_damaged_recording_can_be_asked_for(shared_cases: Path, tm
     path = shared_cases / "two-tracks.mp4"
     assert "track 2 is read" in PENGI.describe(path).notes[0]
     assert PENGI.describe(path, track=1).notes == ()
+    with pytest.raises(InputError, match="track must be a whole number, counted from 1, not '2'"):
+        PENGI.describe(path, track="2")  # type: ignore[arg-type]
     (failed,) = PENGI.describe([path], track=3, on_error="return")
     assert "has 2 sound tracks, so there is no track 3" in str(failed)
     cut = tmp_path / "cut.flac"
@@ -805,3 +807,9 @@ def test_a_track_and_a_damaged_recording_can_be_asked_for(shared_cases: Path, tm
     assert 0.5 < described.duration_s < 2.5
     assert f"only the first {described.duration_s:.2f} s of '{cut}' were read" in described.notes[0]
     assert PENGI.timeline(cut, partial=True).notes == described.notes
+
+
+@pytest.mark.parametrize("method", ["describe", "timeline"])
+def test_an_unknown_way_with_errors_is_refused(method: str) -> None:
+    with pytest.raises(InputError, match="on_error must be 'raise' or 'return', not 'ignore'"):
+        getattr(PENGI, method)([], on_error="ignore")

@@ -565,6 +565,7 @@ class Pengi:
 
         Where there is an answer for silent recordings, the model is not asked about them.
         """
+        _check_on_error(on_error)
         sources = listed(audio)
         encoded = self._encode_all([audio] if sources is None else sources, on_error, track, partial)
         results: dict[int, T | PengiError] = {}
@@ -804,6 +805,11 @@ def _count(given: Any) -> int:
     return 1 if items is None else len(items)
 
 
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "return"):
+        raise InputError(f"on_error must be 'raise' or 'return', not {on_error!r}")
+
+
 def _map(audio: Any, one: Callable[[AudioSource], R], on_error: OnError) -> Any:
     def guarded(source: AudioSource) -> R | PengiError:
         try:
@@ -813,6 +819,7 @@ def _map(audio: Any, one: Callable[[AudioSource], R], on_error: OnError) -> Any:
                 raise
             return error
 
+    _check_on_error(on_error)
     sources = listed(audio)
     return guarded(audio) if sources is None else [guarded(source) for source in sources]
 

@@ -276,6 +276,8 @@ def _cancelled(mix: MixDown, reader: Reader, name: str) -> list[str]:
 def _open(source: AudioSource, name: str, track: int | None, partial: bool) -> Iterator[_Opened]:
     """A recording from any source; what was opened here is closed at the end, a caller's own file stays open."""
     plain = resolve(source)
+    if track is not None and (isinstance(track, bool) or not isinstance(track, int)):
+        raise InputError(f"track must be a whole number, counted from 1, not {track!r}")
     with ExitStack() as stack:
         missing = 0
         if isinstance(plain, Waveform):

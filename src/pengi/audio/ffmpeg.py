@@ -223,8 +223,8 @@ class AvReader:
     def notes(self) -> list[str]:
         """Sentences about tracks, and about what is missing so far."""
         notes = [*self._about_tracks, *self._about_end]
-        if self._clock is not None and self._clock.missing:
-            total_s = sum(length_s for _, length_s in self._clock.missing)
+        total_s = sum(length_s for _, length_s in self._clock.missing) if self._clock is not None else 0.0
+        if self._clock is not None and round(total_s, 2) > 0:
             first_s = self._begins_s + self._clock.missing[0][0]
             notes.append(
                 f"{total_s:.2f} s of '{self._name}' are missing, the first at {first_s:.2f} s; they are read as silence"

@@ -337,13 +337,15 @@ def _listed(text: str) -> list[str]:
     """The labels in one field.
 
     Raises:
-        InputError: if it looks like a JSON list of texts and is none.
+        InputError: if it is a JSON list of something else than texts, or looks like a list of texts and is none.
     """
-    if not text.lstrip().startswith(('["', "['", "[]")):
-        return text.split(",")  # "[music], [noise]" is two labels
+    if not text.lstrip().startswith("["):
+        return text.split(",")
     try:
         labels = json.loads(text)
     except ValueError as error:
+        if not text.lstrip().startswith(('["', "['")):
+            return text.split(",")  # "[music], [noise]" is two labels
         raise InputError('\'labels\' is not a valid JSON list, such as ["dog", "rain"]') from error
     if not all(isinstance(label, str) for label in labels):
         raise InputError('\'labels\' must be a JSON list of texts, such as ["dog", "rain"]')
