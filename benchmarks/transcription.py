@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ from pengi.conditioning.transcript import SAMPLE_RATE, Transcriber
 
 SPOKEN = ("asterisk-prompts", "tuxpaint-speech", "artikulate", "ljspeech")
 SILENT_DOMAINS = ("environment", "animal", "sfx", "instrument", "music")
-WINDOWS_S = {"10 or 16 s": (10.0, 16.0), "16 s": (16.0,), "30 s": (30.0,)}
+WINDOWS_S = (transcript.WINDOW_S, 30.0)
 SILENT_CLIPS = 300
 """Clips without speech of each split, drawn with a fixed seed."""
 
@@ -47,12 +50,14 @@ def main() -> None:
     transcriber = Transcriber.from_pretrained()
     spoken = [row for row in rows if row["source"] in SPOKEN and row["attributes"].get("transcript")]
     english = [row for row in spoken if row["attributes"].get("language", "English") == "English"][: args.limit]
-    found: dict[str, Any] = {"clips": len(english), "windows": {}, "invented": {}}
-    for name, windows_s in WINDOWS_S.items():
-        transcript.WINDOWS_S = windows_s
-        found["windows"][name] = word_errors(transcriber, english, args.data)
-        print(name, found["windows"][name], flush=True)
-    transcript.WINDOWS_S = WINDOWS_S["10 or 16 s"]
+    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    found: dict[str, Any] = {"command": " ".join(sys.argv), "machine": machine, "clips": len(english)}
+    found |= {"windows": {}, "invented": {}}
+    for window_s in WINDOWS_S:
+        transcript.WINDOW_S = window_s
+        found["windows"][f"{window_s:g} s"] = word_errors(transcriber, english, args.data)
+        print(window_s, found["windows"][f"{window_s:g} s"], flush=True)
+    transcript.WINDOW_S = WINDOWS_S[0]
     for split in ("train", "val"):
         silent = without_speech(rows, split)[: args.limit]
         found["invented"][split] = invented(transcriber, silent, args.data)
@@ -61,25 +66,23 @@ def main() -> None:
 
 
 def word_errors(transcriber: Transcriber, rows: Sequence[Row], root: Path) -> Row:
-    """Word error rate, overall and by source, with and without the question whether there is speech."""
+    """Word error rate, overall and by source."""
     normalise = EnglishTextNormalizer({})
-    errors: dict[str, Counter[str]] = {"gated": Counter(), "open": Counter()}
+    errors: Counter[str] = Counter()
     words: Counter[str] = Counter()
     seconds = 0.0
     for row in rows:
         samples = load(root / row["audio"], SAMPLE_RATE)
         said = normalise(row["attributes"]["transcript"].replace("*", " star ").replace("#", " pound ")).split()
+        begun = time.process_time()
+        text = " ".join(segment.text for segment in transcriber.segments([samples]))
+        seconds += time.process_time() - begun
         words[row["source"]] += len(said)
-        for way, speaker in (("gated", transcriber), ("open", ungated(transcriber))):
-            begun = time.process_time()
-            text = " ".join(segment.text for segment in speaker.segments([samples]))
-            seconds += time.process_time() - begun if way == "gated" else 0.0
-            errors[way][row["source"]] += distance(said, normalise(text).split())
-    total = sum(words.values())
+        errors[row["source"]] += distance(said, normalise(text).split())
     return {
-        "word_error_rate": {way: round(sum(count.values()) / total, 4) for way, count in errors.items()},
-        "by_source": {source: round(errors["open"][source] / words[source], 4) for source in words},
-        "words": total,
+        "word_error_rate": round(errors.total() / words.total(), 4),
+        "by_source": {source: round(errors[source] / words[source], 4) for source in words},
+        "words": words.total(),
         "seconds_per_clip": round(seconds / len(rows), 3),
     }
 

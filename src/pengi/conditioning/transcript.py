@@ -6,7 +6,7 @@ nobody could say in that time, and text of which the decoder is unsure, is dropp
 
     waveform -> chunks at pauses -> speech? -> encoder -> decoder -> guards -> segments
 
-Whisper was trained on windows of 30 s. Here a chunk is followed by silence up to the next of ``WINDOWS_S`` only;
+Whisper was trained on windows of 30 s. Here a chunk is followed by silence up to ``WINDOW_S`` only;
 ``benchmarks/transcription.py`` measures what that costs and saves.
 
 Shape suffixes: B chunks, S samples, T tokens of one call, P encoder positions of 20 ms, D width, V vocabulary, N rows.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -40,21 +39,20 @@ from pengi.encoders.yamnet import YamnetTagger
 from pengi.results import Transcript, TranscriptSegment
 
 MIN_CHUNK_S, MAX_CHUNK_S = 5.0, 14.0
-WINDOWS_S = (10.0, 16.0)
-"""Lengths that chunks are padded to, in seconds; at least ``MIN_SILENCE_S`` follows the speech."""
-MIN_SILENCE_S = 1.0
+WINDOW_S = 16.0
+"""Length that chunks are padded to, in seconds."""
 BATCH_CHUNKS = 8
 SPEECH_CLASSES = ("Speech", "Child speech, kid speaking", "Conversation", "Narration, monologue", "Whispering", "Shout")
 
 
 @dataclass(frozen=True)
 class TranscriptOptions:
-    """Thresholds below which text is dropped; chosen on training clips with ``benchmarks/transcription.py``."""
+    """Bounds outside which text is dropped; rough, not tuned, and measured by ``benchmarks/transcription.py``."""
 
     speech_threshold: float = 0.2
     """Lowest probability of speech, by the stock tagger, in the best frame of a chunk."""
     min_log_probability: float = -1.0
-    """Lowest mean natural log-probability of a token."""
+    """Lowest mean natural log-probability of a token; Whisper's own default."""
     max_tokens_per_s: float = 10.0
     """Nobody speaks faster; a second is granted on top."""
 
@@ -152,11 +150,6 @@ class _Chunk:
     def duration_s(self) -> float:
         return len(self.samples_S) / SAMPLE_RATE
 
-    @property
-    def window_s(self) -> float:
-        """The length that it is padded to."""
-        return next(window_s for window_s in WINDOWS_S if self.duration_s + MIN_SILENCE_S <= window_s)
-
 
 class Transcriber:
     """Turns speech into text; English only, as the recogniser is.
@@ -241,19 +234,15 @@ class Transcriber:
     def _segments(self, chunks: Sequence[_Chunk]) -> list[TranscriptSegment]:
         """What is said in each of the chunks in which there is speech, in their order."""
         spoken = [chunk for chunk in chunks if self._speech_probability(chunk) >= self.options.speech_threshold]
-        by_window: dict[float, list[_Chunk]] = defaultdict(list)
-        for chunk in spoken:
-            by_window[chunk.window_s].append(chunk)
-        found = [segment for window_s, group in by_window.items() for segment in self._decoded(group, window_s)]
-        return sorted(found, key=lambda segment: segment.start_s)
+        return self._decoded(spoken) if spoken else []
 
     def _speech_probability(self, chunk: _Chunk) -> float:
         waveform_1S = torch.from_numpy(chunk.samples_S)[None].to(self.decoder.head.weight.device)
         logits_1TC, _ = self.tagger(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
         return float(logits_1TC[0, :, self._speech].amax().sigmoid())
 
-    def _decoded(self, chunks: Sequence[_Chunk], window_s: float) -> list[TranscriptSegment]:
-        samples = round(window_s * SAMPLE_RATE)
+    def _decoded(self, chunks: Sequence[_Chunk]) -> list[TranscriptSegment]:
+        samples = round(WINDOW_S * SAMPLE_RATE)
         waveform_BS = torch.zeros(len(chunks), samples, device=self.decoder.head.weight.device)
         for row, chunk in enumerate(chunks):
             waveform_BS[row, : len(chunk.samples_S)] = torch.from_numpy(chunk.samples_S)
