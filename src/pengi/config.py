@@ -144,6 +144,21 @@ class TextBranchConfig(Frozen):
     mapper: MapperConfig
 
 
+class TaggerConfig(Frozen):
+    """The tagger (pengi.conditioning.tagger): frame-level tag probabilities from frozen audio branches."""
+
+    branches: tuple[int, ...] = Field(min_length=1, description="indices of the audio branches it reads, yamnet first")
+
+
+class EvidenceConfig(Frozen):
+    """Which evidence about a recording is written for the language model (pengi.conditioning.evidence)."""
+
+    max_tags: int = Field(8, ge=0)
+    min_probability: float = Field(0.05, ge=0, le=1, description="tags below it are not written")
+    transcript: bool = True
+    descriptors: bool = True
+
+
 class FactsConfig(Frozen):
     """Attributes that linear probes on frozen audio branches hear and the prefix tells in words (pengi.facts)."""
 
