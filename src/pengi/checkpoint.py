@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ WEIGHTS_FILE = "model.safetensors"
 OWN_PART = "./"  # stands before the name of a frozen part that lies in the checkpoint's own folder
 TINY_LANGUAGE_MODEL = "tiny-random"
 TINY_TEXT_ENCODER = "tiny-random"
-_STORED = ("audio.", "facts.", "mentions.", "text_mapper.", "text_projection.")
+_STORED = ("audio.", "tagger.", "text_mapper.", "text_projection.")
 
 
 def _folder(name: str, tiny: str) -> Path | None:
@@ -82,17 +82,6 @@ def _stock_folders(audio: Sequence[AudioBranchConfig], *, stock: bool) -> list[P
     return [None if name is None else weights.resolve(name) for name in names]
 
 
-def add_audio(model: PengiModel, audio: Sequence[AudioBranchConfig]) -> None:
-    """Let a model hear by further audio branches, with stock encoders and fresh mappers.
-
-    Raises:
-        ConfigError, WeightsError: as for :func:`create`.
-    """
-    folders = _stock_folders(audio, stock=True)
-    model.add_branches(audio, [build_encoder(branch, folder) for branch, folder in zip(audio, folders, strict=True)])
-    model.config = model.config.model_copy(update={"frozen_sha256": _frozen_hashes(model.config)})
-
-
 def _text_encoder(config: ModelConfig, folder: Path | None) -> TextEncoder | None:
     if config.text.encoder is None:
         return None
@@ -120,8 +109,7 @@ def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiM
 
 
 def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
-    """What a checkpoint holds, by name: mappers, projections, probes, how mentions are told, trained
-    encoders, LoRA's adapters."""
+    """What a checkpoint holds, by name: mappers, projections, the tagger, trained encoders, LoRA's adapters."""
     frozen = tuple(f"audio.{index}.encoder." for index, branch in enumerate(model.config.audio) if not branch.trained)
     return {
         name: tensor
@@ -221,35 +209,6 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool 
         if model.config.frozen_sha256.get(name, recorded) != recorded:
             log.warning("'%s' is another version here than '%s' was trained with; answers may differ", name, folder)
     return model.eval()
-
-
-@torch.no_grad()
-def average(shares: Mapping[Path, float]) -> PengiModel:
-    """The mean of several checkpoints' weights, to train or :func:`save` (model soups, Wortsman et al. 2022).
-
-    Of use where they went on from common weights, as runs one after another do.
-
-    Args:
-        shares: folder -> its share, which need not add up to 1.
-
-    Raises:
-        CheckpointError: if they are not of one configuration, their names aside, or a share is not above 0.
-        ConfigError, WeightsError: as for :func:`load`.
-    """
-    if not shares or not all(share > 0 for share in shares.values()):
-        raise CheckpointError("a mean needs checkpoints with shares above 0")
-    first, *others = (load(folder, to_train=True) for folder in shares)
-    total = sum(shares.values())
-    mean = stored_tensors(first)
-    parts = [mean, *map(stored_tensors, others)]
-    for folder, model in zip(list(shares)[1:], others, strict=True):
-        if model.config.model_copy(update={"name": first.config.name}) != first.config:
-            raise CheckpointError(f"'{folder}' has another configuration than '{next(iter(shares))}'")
-    for name, tensor in mean.items():
-        if tensor.is_floating_point():
-            weighed = [part[name] * (share / total) for part, share in zip(parts, shares.values(), strict=True)]
-            tensor.copy_(torch.stack(weighed).sum(0))
-    return first
 
 
 def model_hash(name_or_path: str | Path) -> str:

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pengi.errors import ConfigError, reason
 
@@ -71,17 +71,15 @@ class MapperConfig(Frozen):
     """One mapping network (m1 or m2 of the paper's equation 1).
 
     ``transformer`` is the paper's: a vector is expanded by a linear layer to ``tokens`` embeddings, which are joined
-    with ``constants`` learned ones (as many as ``tokens`` if 0) and go through pre-norm transformer layers; what comes
-    out at the constants' places is the prefix. A sequence enters as it is, or through a linear layer for each token if
-    its width differs. ``width`` makes the layers narrower than the language model, ``positions`` tells them the order
-    of a sequence.
+    with ``constants`` learned ones (as many as ``tokens`` if 0) and go through pre-norm transformer layers; the outputs
+    at the constants' positions are the prefix. A sequence enters as it is, or through a linear layer for each token if
+    its width differs. ``width`` makes the layers narrower than the language model, ``positions`` adds the order of a
+    sequence.
     ``mlp`` adapts each token of a sequence on its own. ``identity`` passes language-model embeddings on unchanged.
     Learned ``constants`` stand in front of the output of ``mlp`` and ``identity``.
-    ``words`` is for an encoder that gives class logits: the ``tokens`` likeliest of its ``words``, spelled in the
-    language model's own embeddings. ``none`` gives no prefix: its encoder is there for ``facts`` only.
     """
 
-    kind: Literal["transformer", "mlp", "identity", "words", "none"]
+    kind: Literal["transformer", "mlp", "identity"]
     tokens: int = Field(40, ge=1)
     constants: int = Field(0, ge=0)
     layers: int = Field(4, ge=1)
@@ -92,13 +90,6 @@ class MapperConfig(Frozen):
     hidden: int = Field(1024, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     input: Literal["pooled", "sequence"] = "sequence"
-    words: dict[str, int] = Field(
-        default_factory=dict, description="word -> the encoder's class that it says; training fills it in from its data"
-    )
-    sharpness: float = Field(1.0, gt=0, description="of the shares of words; 4 fits YAMNet's standardised logits best")
-    least: float = Field(
-        0.0, ge=0, lt=1, description="words with less than this part of the first one's share are not told"
-    )
 
 
 class ProjectionConfig(Frozen):
@@ -116,7 +107,10 @@ class ProjectionConfig(Frozen):
 
 
 class AudioBranchConfig(Frozen):
-    """One audio encoder and the mapper behind it. The paper has one branch; a second may serve speech."""
+    """One audio encoder and the mapper behind it. The paper has one branch; a second may serve speech.
+
+    Without a mapper the branch gives no prefix embeddings; the tagger reads its tokens.
+    """
 
     encoder: str
     trained: bool = True
@@ -125,7 +119,13 @@ class AudioBranchConfig(Frozen):
     window_s: float = Field(10.0, gt=0, description="longest audio one forward pass of the encoder sees, in seconds")
     max_tokens: int = Field(20, ge=1, description="longer token sequences are averaged in time to this many")
     projection: ProjectionConfig | None = None
-    mapper: MapperConfig
+    mapper: MapperConfig | None = None
+
+    @model_validator(mode="after")
+    def _trained_with_a_mapper(self) -> Self:
+        if self.mapper is None and (self.trained or self.projection is not None):
+            raise ValueError("without a mapper an audio branch needs trained: false and no projection")
+        return self
 
 
 class TextBranchConfig(Frozen):
@@ -159,64 +159,6 @@ class EvidenceConfig(Frozen):
     descriptors: bool = True
 
 
-class FactsConfig(Frozen):
-    """Attributes that linear probes on frozen audio branches hear and the prefix tells in words (pengi.facts)."""
-
-    branches: tuple[int, ...] = Field(min_length=1, description="places of the audio branches that are read")
-    attributes: tuple[str, ...] = Field(min_length=1, description='such as "instrument", in the order of the prefix')
-    told: int = Field(2, ge=1, description="so many of an attribute's likeliest values")
-    least: float = Field(
-        0.0, ge=0, lt=1, description="share of its likeliest value below which an attribute is not told at all"
-    )
-    only: dict[str, tuple[int, ...]] = Field(
-        default_factory=dict,
-        description="attribute -> the branches that its probe reads statistics of, where those are not all",
-    )
-    within: dict[str, str] = Field(
-        default_factory=dict, description="attribute -> another, and it is told only where that one is"
-    )
-    spotted: dict[str, int] = Field(
-        default_factory=dict,
-        description="attribute -> the branch whose every token its probe reads, as what is heard at places of a "
-        "recording needs; it reads statistics, too, of the branches that `only` names for it",
-    )
-    open: tuple[str, ...] = Field(
-        (), description="attributes that in use may have values no training clip has, so that their probes are wrong"
-    )
-    labels: float = Field(
-        0.0,
-        ge=0,
-        description="where labels are chosen from: weight of what the probe hears of each, beside its likelihood",
-    )
-    values: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="attribute -> its values; training fills them in from its data"
-    )
-
-
-class MentionsConfig(Frozen):
-    """Words of a prompt that a branch of words listens for (pengi.mentions)."""
-
-    branch: int = Field(ge=0, description="place of the audio branch whose mapper is of kind words")
-    most: int = Field(3, ge=1, description="so many of the words that a prompt mentions are told, its first ones")
-    levels: int | None = Field(
-        None, ge=0, description="place of the branch whose encoder is 'level', to tell which of several is louder"
-    )
-    labels: float = Field(
-        0.0,
-        ge=0,
-        description="where labels are chosen from: weight of how much of each is heard, beside its likelihood",
-    )
-    texts: float = Field(
-        0.0,
-        ge=0,
-        description="of texts that describe: weight of how much is heard of the words in each, beside its likelihood",
-    )
-    phrases: dict[str, str] = Field(
-        default_factory=dict,
-        description='how else a word may be mentioned, "someone snoring" -> "snoring"; training fills it in',
-    )
-
-
 class LoraConfig(Frozen):
     """Low-rank adapters (Hu et al. 2021) beside the language model's linear layers, whose own weights stay frozen."""
 
@@ -226,18 +168,32 @@ class LoraConfig(Frozen):
         (),
         description='names of linear layers that get one, such as "q_proj"; all but the output layer if none is given',
     )
+    top_layers: int | None = Field(
+        None, ge=1, description="adapters in so many of the last decoder layers only; in all if not given"
+    )
 
 
 class LanguageModelConfig(Frozen):
     """A frozen causal language model: a name known to ``pengi.weights`` or a folder in Hugging Face layout.
 
     A folder inside the checkpoint itself is named with ``./`` in front; so is a text encoder's.
+    With ``chat`` prompts stand in the chat template of SmolLM2 (ChatML), and answers end with ``<|im_end|>``.
     """
 
     name: str
-    target_prefix: str = Field(" ", description="stands before every target, so that it continues the prompt")
+    chat: bool = False
+    target_prefix: str = Field(
+        " ", description='stands before every target, so that it continues the prompt; "" in a chat if not given'
+    )
     target_tokens: int = Field(77, ge=2, description="targets are cut to this many tokens, end token included")
     lora: LoraConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_target_prefix_in_a_chat(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("chat") is True:
+            return {"target_prefix": "", **values}
+        return values
 
 
 class ModelConfig(Frozen):
@@ -245,13 +201,26 @@ class ModelConfig(Frozen):
 
     name: str
     audio: tuple[AudioBranchConfig, ...] = Field(min_length=1)
-    facts: FactsConfig | None = None
-    mentions: MentionsConfig | None = None
+    tagger: TaggerConfig | None = None
+    evidence: EvidenceConfig | None = None
     text: TextBranchConfig
     language_model: LanguageModelConfig
     frozen_sha256: dict[str, str] = Field(
         default_factory=dict, description="name of each frozen part -> SHA-256 of the source file it was made from"
     )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        for index in self.tagger.branches if self.tagger else ():
+            if not 0 <= index < len(self.audio) or self.audio[index].trained:
+                raise ValueError(f"tagger.branches names {index}, which is no frozen audio branch")
+        if self.language_model.chat and self.text.encoder is not None:
+            raise ValueError("language_model.chat needs a prompt of token embeddings: text.encoder must be null")
+        if self.evidence is not None and not self.language_model.chat:
+            raise ValueError("evidence is written into a chat: it needs language_model.chat: true")
+        if not self.language_model.chat and all(branch.mapper is None for branch in self.audio):
+            raise ValueError("without language_model.chat an audio branch needs a mapper")
+        return self
 
 
 T = TypeVar("T", bound=Frozen)

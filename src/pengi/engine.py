@@ -29,10 +29,13 @@ from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, sound_level_db, without_offset
 from pengi.audio.sources import listed
 from pengi.audio.windows import sliding
+from pengi.conditioning.evidence import Evidence, evidence_text
+from pengi.conditioning.prefix import embed_texts, join
 from pengi.conditioning.transcript import Transcriber
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
+from pengi.encoders.base import Masked
 from pengi.errors import ConfigError, InputError, PengiError, checked_text
-from pengi.model import Masked, PengiModel, join, limit_tokens
+from pengi.model import PengiModel
 from pengi.reference import ReferenceQuirks
 from pengi.results import (
     SILENCE,
@@ -84,6 +87,8 @@ class Encoded:
     duration_s: float
     level_db: float
     """RMS level of the loudest window without its constant offset, in dBFS; below ``SILENCE_DB`` it is silent."""
+    evidence: Evidence | None = None
+    """What is measured in it; None for a model without evidence."""
     place: int = 0
     """Its place among the recordings of the call."""
     notes: tuple[str, ...] = ()
@@ -300,8 +305,7 @@ class Pengi:
             labels: any words; repeated ones count once.
             method: "likelihood" (mean log-probability of the label's tokens), "sum" (of the whole label), "generate"
                 (the model may write nothing but labels), "match" (the model writes freely, the nearest label in the
-                sentence encoder's space wins, as in the paper). To the first two is added what a model that listens for
-                mentions (:mod:`pengi.mentions`) hears of labels that are its words.
+                sentence encoder's space wins, as in the paper).
             prompt: what the labels answer; "this is a sound of" if not given.
             top: keep only so many labels.
             on_error: see the class.
@@ -328,8 +332,8 @@ class Pengi:
         return self._each(audio, answer, on_error, track, partial, lambda _: _silent_classification(method, names, top))
 
     def embed(self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False) -> Any:
-        """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch (of class logits
-        what is near their maximum), each of length 1, one behind the other."""
+        """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch, each of
+        length 1, one behind the other."""
 
         def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
             return [self._embedding(recording) for recording in encoded]
@@ -390,7 +394,7 @@ class Pengi:
 
         def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
             tokens = _padded([recording.tokens[branch] for recording in encoded])
-            return _rows(chosen.embeddings(limit_tokens(*tokens, chosen.config.max_tokens)))
+            return _rows(chosen.embeddings(chosen.limited(tokens)))
 
         return self._each(audio, answer, on_error, track, partial)
 
@@ -413,8 +417,7 @@ class Pengi:
     @torch.inference_mode()
     def prompt_prefix(self, prompts: str | Sequence[str]) -> Any:
         """m2(g), what the language model reads of a prompt: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``; a list
-        of prompts gives a list. What is heard of the words that a prompt mentions depends on the recording, too, and is
-        not in it."""
+        of prompts gives a list."""
         rows = _rows(self._prompt_prefix(_for_each("prompts", prompts, _count(prompts))))
         return rows if listed(prompts) is not None else rows[0]
 
@@ -619,16 +622,14 @@ class Pengi:
             if place in errors:
                 return errors[place]
             tokens = tuple(torch.cat(branch) for branch in zip(*parts[place], strict=True))
-            return Encoded(tokens, samples[place] / self._rate, levels[place], place, tuple(notes[place]))
+            duration_s = samples[place] / self._rate
+            evidence = Evidence(duration_s) if self.model.config.evidence is not None else None
+            return Encoded(tokens, duration_s, levels[place], evidence, place, tuple(notes[place]))
 
         return [outcome(place, source) for place, source in enumerate(sources)]
 
     def _embedding(self, recording: Encoded) -> NDArray[np.float32]:
-        parts = [
-            torch.nn.functional.normalize(branch.summary(_padded([tokens_TD]))[0], dim=0)
-            for branch, tokens_TD in zip(self.model.branches, recording.tokens, strict=True)
-            if branch.encoder.describes
-        ]
+        parts = [torch.nn.functional.normalize(tokens_TD.mean(0), dim=0) for tokens_TD in recording.tokens]
         vector_D: NDArray[np.float32] = (torch.cat(parts) / math.sqrt(len(parts))).cpu().numpy()
         return vector_D
 
@@ -645,8 +646,8 @@ class Pengi:
             windows = [without_offset(window) for window in windows]
         waveform_BS = pad_sequence([torch.from_numpy(window) for window in windows], batch_first=True).to(self.device)
         lengths_B = torch.tensor([len(window) for window in windows], device=self.device)
-        heard = self.model.hear(waveform_BS, lengths_B)
-        rows = [[tokens_TD[mask_T] for tokens_TD, mask_T in zip(*masked, strict=True)] for masked in heard]
+        encoded = self.model.encode(waveform_BS, lengths_B)
+        rows = [[tokens_TD[mask_T] for tokens_TD, mask_T in zip(*masked, strict=True)] for masked in encoded]
         return list(zip(*rows, strict=True))
 
     def _tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:
@@ -669,15 +670,19 @@ class Pengi:
         return prefix
 
     def _prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()) -> Masked:
-        """p = concat(m1(a), m2(g)), and behind it the language model's embeddings of extra text."""
-        tokens = self._tokens(encoded)
-        told = self.model.tell_mentions(self.model.listen(tokens), prompts)
-        parts = [self.model.audio_prefix(tokens), *told, self._prompt_prefix(prompts)]
+        """The prefix of each recording and its prompt, and behind it the language model's embeddings of extra text."""
+        shared = self.model.shared_prefix(self._tokens(encoded), self._evidence_texts(encoded))
+        parts = [shared, self._prompt_prefix(prompts)]
         if any(extra):
-            lm = self.model.language_model
-            ids = [torch.tensor(lm.encode(text), dtype=torch.long, device=self.device) for text in extra]
-            parts.append(_padded([lm.embed(row) for row in ids]))
+            parts.append(embed_texts(self.model.language_model, extra))
         return join(parts, padding="left")
+
+    def _evidence_texts(self, encoded: Sequence[Encoded]) -> list[str] | None:
+        """The evidence about each recording as the language model reads it; None for a model without evidence."""
+        config = self.model.config.evidence
+        if config is None:
+            return None
+        return [evidence_text(item.evidence or Evidence(item.duration_s), config) for item in encoded]
 
     def _generate(
         self,
@@ -707,23 +712,11 @@ class Pengi:
     def _write(
         self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[list[_Written]]:
-        """Texts about what is heard, best first, each once.
-
-        Where the model weighs what is heard of the words in texts, that is added to what texts are ranked by and to the
-        logarithms of their probabilities.
-        """
+        """Texts about recordings, best first, each once."""
+        found = self._generate(encoded, prompts, options)
         # Samples may come up with one text several times.
-        found = [
-            list({beam.tokens: beam for beam in beams}.values()) for beams in self._generate(encoded, prompts, options)
-        ]
-        texts = [[self._text(beam) for beam in beams] for beams in found]
-        rises = self.model.texts_heard(self._tokens(encoded), texts)
-        if rises is None:
-            return [
-                [_Written(text, _probability(beam)) for text, beam in zip(*row, strict=True)]
-                for row in zip(texts, found, strict=True)
-            ]
-        return [_reweighed(*row, options.length_penalty) for row in zip(texts, found, rises, strict=True)]
+        rows = [{beam.tokens: beam for beam in beams}.values() for beams in found]
+        return [[_Written(self._text(beam), _probability(beam)) for beam in row] for row in rows]
 
     def _description(self, recording: Encoded, answers: Sequence[Sequence[_Written]], style: Style) -> Description:
         """What the answers to the prompts of a style, each the texts of one, come to."""
@@ -746,8 +739,7 @@ class Pengi:
         prefix_BPD, mask_BP = self._prefix(encoded, [prompt] * len(encoded))
         lm = self.model.language_model
         scores = score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id)
-        heard = self.model.labels_heard(self._tokens(encoded), labels)
-        return scores.mean_BL + heard, scores.total_BL + heard
+        return scores.mean_BL, scores.total_BL
 
     def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         trie = LabelTrie(self._label_ids(labels), self.model.language_model.end_id)
@@ -854,24 +846,6 @@ def _for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
 
 def _probability(hypothesis: Hypothesis) -> float:
     return math.exp(sum(hypothesis.log_probs))
-
-
-def _reweighed(
-    texts: Sequence[str], beams: Sequence[Hypothesis], rises: Sequence[float], length_penalty: float
-) -> list[_Written]:
-    """Texts ranked as in a search, finished ones first, but by what is heard of their words as well.
-
-    The sum of their probabilities stays as it is: how sure the search is of having found what there is to say is not
-    for the words to change.
-    """
-    total = np.array([sum(beam.log_probs) for beam in beams])
-    length = np.array([len(beam.log_probs) for beam in beams])
-    rank = total / length**length_penalty + rises
-    raised = total + rises
-    share = np.exp(raised - raised.max())
-    probability = share / share.sum() * sum(map(_probability, beams))
-    order = sorted(range(len(beams)), key=lambda place: (not beams[place].finished, -rank[place]))
-    return [_Written(texts[place], float(probability[place])) for place in order]
 
 
 def _events(texts: Sequence[_Written]) -> tuple[Event, ...]:

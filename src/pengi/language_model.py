@@ -25,6 +25,7 @@ from pengi.errors import ConfigError, WeightsError, how_to_install
 FOLDER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 ADAPTER_MARK = ".lora_"  # in the name of every parameter of an adapter
 TINY_END = "<|endoftext|>"
+TINY_CHAT = ("<|im_start|>", "<|im_end|>")
 TINY_VOCABULARY = 300
 TINY_CORPUS = (
     "This is a sound of a dog barking.",
@@ -36,7 +37,7 @@ TINY_CORPUS = (
 
 @dataclass(frozen=True)
 class DecoderState:
-    """What the language model remembers of the tokens it has seen; no call changes a state it was given."""
+    """The language model's state behind the tokens it has read; no call changes a state it was given."""
 
     cache: Any
     """Keys and values per layer: a ``transformers`` cache."""
@@ -111,7 +112,8 @@ class LanguageModel(nn.Module):
         They are float32 whatever the model's own weights are, since small steps are lost in bfloat16.
 
         Raises:
-            ConfigError: if a named layer does not exist, or peft is not installed.
+            ConfigError: if a named layer does not exist, there are fewer decoder layers than ``top_layers``, or peft is
+                not installed.
         """
         try:
             import peft
@@ -120,7 +122,7 @@ class LanguageModel(nn.Module):
         settings = peft.LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,
-            target_modules=list(config.layers) or "all-linear",
+            target_modules=self._adapted(config),
             # GPT-2 keeps its matrices transposed, of which peft would warn.
             fan_in_fan_out=self.model.config.model_type == "gpt2",
         )
@@ -131,6 +133,38 @@ class LanguageModel(nn.Module):
         for name, value in self.model.named_parameters():
             if ADAPTER_MARK in name:
                 value.data = value.data.float()
+
+    def _adapted(self, config: LoraConfig) -> str | list[str]:
+        """The linear layers that get adapters, as peft takes them."""
+        if config.top_layers is None:
+            return list(config.layers) or "all-linear"
+        blocks = decoder_layers(self.model)
+        if config.top_layers > len(blocks):
+            raise ConfigError(
+                f"lora.top_layers is {config.top_layers}, and the language model has {len(blocks)} layers"
+            )
+        top = {id(module) for block in blocks[-config.top_layers :] for module in block.modules()}
+        names = [
+            name
+            for name, module in self.model.named_modules()
+            if id(module) in top
+            and type(module).__name__ in ("Linear", "Conv1D")
+            and (not config.layers or name.rpartition(".")[2] in config.layers)
+        ]
+        if not names:
+            raise ConfigError(f"the language model has none of the layers {', '.join(config.layers)}")
+        return names
+
+    def set_end(self, token: str) -> None:
+        """Let answers end with another token.
+
+        Raises:
+            ConfigError: if the tokenizer has no such token.
+        """
+        end_id = self.tokenizer.token_to_id(token)
+        if end_id is None:
+            raise ConfigError(f"the language model has no token '{token}'; leave language_model.chat out")
+        self.end_id = end_id
 
     @torch.no_grad()
     def merge_lora(self, config: LoraConfig, adapters: Mapping[str, Tensor]) -> None:
@@ -176,6 +210,12 @@ class LanguageModel(nn.Module):
         self.model.set_attn_implementation("eager")
 
     @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        weight: Tensor = self.model.get_input_embeddings().weight
+        return weight.device
+
+    @property
     def dim(self) -> int:
         """Width of an input embedding."""
         return int(self.model.get_input_embeddings().weight.shape[1])
@@ -204,10 +244,6 @@ class LanguageModel(nn.Module):
         embeds_BTD: Tensor = self.model.get_input_embeddings()(ids_BT)
         return embeds_BTD
 
-    def spell(self, text: str) -> Tensor:
-        """Input embeddings float[L, D] of a text's tokens."""
-        return self.embed(torch.tensor(self.encode(text)))
-
     def hidden(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Hidden states [B, T, D] after the final norm, differentiable with respect to the embeddings.
 
@@ -229,7 +265,7 @@ class LanguageModel(nn.Module):
         logits_NV: Tensor = self.model.get_output_embeddings()(flat_ND).float()
         return logits_NV.reshape(*hidden_D.shape[:-1], logits_NV.shape[-1])
 
-    def remember(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
+    def prefill_hidden(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
         """Read a prefix: hidden states [B, T, D] and the state to go on from, both differentiable.
 
         Args:
@@ -249,9 +285,9 @@ class LanguageModel(nn.Module):
     def prefill(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
         """Read a prefix: logits float32[B, V] after each row's last real token, and the state to go on from.
 
-        Arguments as for :meth:`remember`.
+        Arguments as for :meth:`prefill_hidden`.
         """
-        hidden_BTD, state = self.remember(embeds_BTD, mask_BT)
+        hidden_BTD, state = self.prefill_hidden(embeds_BTD, mask_BT)
         last_B = torch.where(state.mask_BK, torch.arange(state.mask_BK.shape[1], device=embeds_BTD.device), 0).amax(1)
         rows_B = torch.arange(last_B.shape[0], device=embeds_BTD.device)
         return self.logits(hidden_BTD[rows_B, last_B]), state
@@ -304,6 +340,13 @@ class LanguageModel(nn.Module):
             raise WeightsError(f"the language model in '{path}' rescales its logits, which is not supported")
 
 
+def decoder_layers(model: Any) -> Any:
+    """The transformer layers of a causal language model of the transformers library, first to last."""
+    count = model.config.num_hidden_layers
+    stacks = [module for module in model.get_decoder().modules() if isinstance(module, nn.ModuleList)]
+    return next(stack for stack in stacks if len(stack) == count)
+
+
 def _load_quietly(path: Path, dtype: torch.dtype) -> Any:
     """Load without the library's own progress bar, which would mix with the program's."""
     from transformers import AutoModelForCausalLM
@@ -343,4 +386,5 @@ def _tiny_tokenizer() -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(TINY_CORPUS, trainer)
+    tokenizer.add_special_tokens(list(TINY_CHAT))
     return tokenizer

@@ -123,7 +123,7 @@ class Composer:
         self.labels = labels
         self.seed = seed
         usable = sorted((clip for clip in clips if _usable(clip, labels)), key=lambda clip: clip.id)
-        self._wording = Wording(labels, others=tuple(sorted({clip.events[0] for clip in usable})))
+        self._wording = Wording(labels, tuple(sorted({clip.events[0] for clip in usable})))
         if len(self._wording.others) < 2:
             raise InputError("composing needs clips of at least two different sounds, with one event each")
         self._sounds = _Pool(usable, labels)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pengi import weights
 from pengi.audio.decode import AudioSource, load
+from pengi.audio.level import without_offset
 from pengi.config import AudioBranchConfig
 from pengi.data.manifest import Clip
 from pengi.data.recordings import fingerprint, recording
@@ -34,7 +35,7 @@ from pengi.writing import writing
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 META_FILE, VALUES_FILE = "features.json", "values.f16"
 
 
@@ -87,8 +88,7 @@ def cached_branches(
 ) -> list[FeatureCache]:
     """Features of all clips that can be read, for each branch, from the cache if these clips were computed before.
 
-    What is not there is computed in one pass: a recording is decoded once for all of it, and an encoder that builds on
-    another one takes its tokens.
+    What is not there is computed in one pass, in which a recording is decoded once for all of it.
 
     Args:
         clips: their ``audio`` is relative to ``audio_root``.
@@ -187,21 +187,15 @@ def _compute(
 
 @torch.no_grad()
 def _features(source: AudioSource, branches: Sequence[Branch]) -> list[np.ndarray[Any, np.dtype[np.float16]]]:
-    """Features of one recording, ``float16[T, ...]`` for each branch."""
+    """Features of one recording, ``float16[T, ...]`` for each branch, without its constant offset as in the engine."""
     waveforms: dict[tuple[int, float], Tensor] = {}
-    stock: dict[tuple[str, float], tuple[Tensor, Tensor]] = {}
     found = []
     for encoder, branch in branches:
-        heard = (encoder.sample_rate, branch.window_s)
-        if heard not in waveforms:
-            waveforms[heard] = torch.from_numpy(load(source, encoder.sample_rate, duration_s=branch.window_s))[None]
-        before = stock.get((encoder.builds_on or "", branch.window_s))
-        if before is None:
-            waveform_1S = waveforms[heard]
-            features_1Tx, mask_1T = encoder.features(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
-        else:  # what follows from another encoder's tokens has nothing trained in it
-            features_1Tx, mask_1T = encoder.follow(*before), before[1]
-        if not branch.trained:
-            stock[branch.encoder, branch.window_s] = encoder.tokens(features_1Tx, mask_1T), mask_1T
+        read = (encoder.sample_rate, branch.window_s)
+        if read not in waveforms:
+            samples_S = without_offset(load(source, encoder.sample_rate, duration_s=branch.window_s))
+            waveforms[read] = torch.from_numpy(samples_S)[None]
+        waveform_1S = waveforms[read]
+        features_1Tx, _ = encoder.features(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
         found.append(features_1Tx[0].numpy().astype(np.float16))
     return found

@@ -9,32 +9,29 @@ import math
 import random
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import Field
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pengi.config import Frozen
 from pengi.data.features import FeatureCache
-from pengi.data.manifest import Clip, Label
-from pengi.data.tasks import SOUND_DOMAINS as SOUND_DOMAINS
+from pengi.data.manifest import Clip
 from pengi.data.tasks import Pair, PairMaker
 from pengi.errors import ConfigError
-from pengi.mapper import likeliest_words
 from pengi.model import Batch
 
 # So many batches are drawn together and sorted by length, which saves padding.
 BATCHES_DRAWN_TOGETHER = 8
-FEWEST_HEARD = 0.03  # share of a tagger's classes
 PREFETCHED = 4  # batches that each worker process draws ahead
 
 
 class Mixture(Frozen):
-    """How often clips are drawn: the chance of each domain, and how many clips and pairs make a batch.
+    """How often clips are drawn: the chance of each domain; and how many clips, with how many questions each, make a
+    batch.
 
     ``corpora`` are the shares of the manifests of a mixture (see :func:`pengi.data.sources.read_mixture`); the domains'
     shares hold inside each of them, for those of its clips that have one of the domains.
@@ -42,11 +39,8 @@ class Mixture(Frozen):
 
     domains: dict[str, float] | None = None
     corpora: dict[str, float] | None = None
-    clips: int = Field(16, ge=1)
-    pairs: int = Field(3, ge=1)
-    class_directions: float = Field(0.0, ge=0, le=1, description="share of sound clips that become class directions")
-    word_targets: float = Field(0.0, ge=0, le=1, description="share of sound clips that are asked about as told words")
-    word_dropout: float = Field(0.0, ge=0, le=1, description="share of sound clips of which only some words are told")
+    batch_size: int = Field(16, ge=1)
+    questions_per_clip: int = Field(3, ge=1)
 
 
 @dataclass(frozen=True)
@@ -56,59 +50,20 @@ class TrainingBatch:
     batch: Batch
     clips: tuple[Clip, ...]
     pairs: tuple[Pair, ...]
-    moved_to: tuple[int | None, ...]
-    """For each row the AudioSet class that its audio tokens are to be moved to, where it is not a real example."""
-    hidden: tuple[frozenset[int], ...]
-    """For each row the classes that a branch of words does not tell."""
-
-
-FactLogits = Callable[[Sequence[str]], Tensor]
-"""What probes hear of clips, by their ids: ``float32[A, F]``."""
-
-
-@dataclass(frozen=True, eq=False)
-class ToldWords:
-    """What a branch of words (:class:`pengi.mapper.WordsMapper`) tells of clips."""
-
-    words: tuple[str, ...]
-    classes: tuple[int, ...]
-    """The class of each word."""
-    logits: Mapping[str, Tensor]
-    """Clip id -> logits of the words, ``float32[V]``."""
-    count: int
-    least: float
-
-    def draw(self, clip_id: str, hidden: frozenset[int], rng: random.Random) -> str:
-        """One of the words that are told of a clip where some classes are hidden, by the squares of the shares told.
-
-        Their squares, since an answer is the likeliest word, not one drawn by its share: so it is seen more often.
-        """
-        unheard_V = torch.tensor([index in hidden for index in self.classes])
-        logits_1V = self.logits[clip_id].masked_fill(unheard_V, -math.inf)[None]
-        share_1K, best_1K = likeliest_words(logits_1V, self.count, self.least)
-        places: list[int] = best_1K[0].tolist()
-        return self.words[rng.choices(places, (2.0 * share_1K[0]).exp().tolist())[0]]
-
-    def classes_of(self, clip: Clip) -> set[int]:
-        """The classes of the words that are right for a clip."""
-        return {index for word, index in zip(self.words, self.classes, strict=True) if word in clip.events}
 
 
 @dataclass(frozen=True)
-class DirectionClasses:
-    """AudioSet classes that pseudo-examples are drawn for: the index, the words and the chance of each."""
+class ClipEvidence:
+    """Evidence about training clips as text, for a model that reads it.
 
-    labels: tuple[Label, ...]
-    weights: tuple[float, ...]
+    Attributes:
+        texts: clip id -> the evidence, see :func:`pengi.conditioning.evidence.evidence_text`.
+        queried: clip id and prompt -> the text about the tags that the prompt names, to stand in front of it; empty if
+            it names none.
+    """
 
-    def chances(self, place_of: Mapping[str, int]) -> Tensor:
-        """Chance of each word ``float32[V]``, by its place; classes without a word are left out."""
-        total = sum(self.weights)
-        chance_V = torch.zeros(len(place_of))
-        for label, weight in zip(self.labels, self.weights, strict=True):
-            if label.label in place_of:
-                chance_V[place_of[label.label]] += weight / total
-        return chance_V
+    texts: Mapping[str, str]
+    queried: Callable[[str, str], str]
 
 
 def clip_weights(
@@ -168,15 +123,12 @@ class Loader:
     """Draws training batches.
 
     Args:
-        clips: labelled clips; those that are missing from a cache or have nothing to be asked are left out.
+        clips: labelled clips; those without features, evidence or anything to be asked are left out.
         caches: frozen features, one cache for each audio branch.
         pairs: draws prompts and targets.
         mixture: how often what is drawn.
         seed: of everything random in the batches.
-        directions: what class-direction examples may stand for; needed if the mixture asks for any.
-        facts: what the model is told that its probes hear of a clip (:mod:`pengi.facts`); it asks them if not given.
-        told: what a branch of words tells of clips. Without it no clip is asked about as these words, and none of
-            them is hidden.
+        evidence: about each clip; None for a model without evidence.
 
     Raises:
         ConfigError: if no clip is left, or the mixture does not fit the clips.
@@ -189,34 +141,17 @@ class Loader:
         pairs: PairMaker,
         mixture: Mixture,
         seed: int,
-        directions: DirectionClasses | None = None,
-        facts: FactLogits | None = None,
-        told: ToldWords | None = None,
+        evidence: ClipEvidence | None = None,
     ) -> None:
-        if mixture.class_directions + mixture.word_targets > 1:
-            raise ConfigError("class_directions and word_targets are shares of the same clips, more than 1 together")
-        self.clips = [clip for clip in clips if all(clip.id in cache for cache in caches) and pairs.fits(clip)]
+        self.clips = usable_clips(clips, caches, pairs, evidence)
         if not self.clips:
-            raise ConfigError(f"none of the {len(clips)} clips has both features and a task to be asked")
+            raise ConfigError(f"none of the {len(clips)} clips has features, evidence and a task to be asked")
         self.caches = caches
         self.pairs = pairs
         self.mixture = mixture
         self.seed = seed
-        self.directions = directions
-        self.facts = facts
-        self.told = told
+        self.evidence = evidence
         self._weights = clip_weights(self.clips, mixture.domains, mixture.corpora)
-
-    def resized(self, *, clips: int, pairs: int) -> Loader:
-        """The same clips and chances in batches of another size."""
-        mixture = self.mixture.model_copy(update={"clips": clips, "pairs": pairs})
-        return Loader(self.clips, self.caches, self.pairs, mixture, self.seed, self.directions, self.facts, self.told)
-
-    def telling(self, told: ToldWords) -> Loader:
-        """The same with clips that may be asked about as these words, and of which some words may be hidden."""
-        return Loader(
-            self.clips, self.caches, self.pairs, self.mixture, self.seed, self.directions, self.facts, told
-        )  # fmt: skip
 
     def chances(self) -> list[float]:
         """Chance of each clip."""
@@ -227,12 +162,17 @@ class Loader:
         """The batch of a step; the same for the same seed and step."""
         block, place = divmod(step, BATCHES_DRAWN_TOGETHER)
         rng = random.Random(f"{self.seed}:{block}")
-        size = self.mixture.clips
+        size = self.mixture.batch_size
         drawn = rng.choices(self.clips, self._weights, k=size * BATCHES_DRAWN_TOGETHER)
-        drawn.sort(key=lambda clip: sum(cache.tokens(clip.id) for cache in self.caches))
+        drawn.sort(key=self._length)
         order = rng.sample(range(BATCHES_DRAWN_TOGETHER), BATCHES_DRAWN_TOGETHER)
         start = order[place] * size
         return self._draw_pairs(drawn[start : start + size], random.Random(f"{self.seed}:{step}:pairs"))
+
+    def _length(self, clip: Clip) -> int:
+        """Of what the model reads of a clip, in audio tokens and words."""
+        words = self.evidence.texts[clip.id].count(" ") if self.evidence else 0
+        return words + sum(cache.tokens(clip.id) for cache in self.caches)
 
     def batches(self, start: int, stop: int, workers: int = 0) -> Iterator[TrainingBatch]:
         """The batches of steps ``start`` to ``stop - 1``, drawn ahead by so many worker processes.
@@ -248,49 +188,21 @@ class Loader:
         )  # fmt: skip
 
     def _draw_pairs(self, clips: Sequence[Clip], rng: random.Random) -> TrainingBatch:
-        drawn, moved_to, hidden = [], [], []
-        moved, told = self.mixture.class_directions, self.mixture.word_targets
-        for clip in clips:
-            share = rng.random() if clip.domain in SOUND_DOMAINS else 1.0
-            index = self._direction(rng) if share < moved else None
-            moved_to.append(index)
-            asked = clip if index is None else self.as_class(clip, index)
-            hidden.append(frozenset[int]())
-            if self.told is not None and clip.id in self.told.logits:
-                as_told = moved <= share < moved + told
-                right = set() if as_told else self.told.classes_of(asked)
-                hidden[-1] = self._hide(right if index is None else {index}, rng)
-                if as_told:
-                    asked = _named(clip, self.told.draw(clip.id, hidden[-1], rng))
-            drawn.append(self.pairs.draw(asked, rng, self.mixture.pairs))
-        return collate(clips, drawn, self.caches, moved_to, hidden, self.facts)
-
-    def _hide(self, right: Collection[int], rng: random.Random) -> frozenset[int]:
-        """Classes that the branch of words does not tell of a clip; never the right ones, and never all.
-
-        How many are left is drawn log-uniformly: from all of them to so few that the list holds what is hardly heard.
-        """
-        assert self.told is not None
-        if rng.random() >= self.mixture.word_dropout:
-            return frozenset()
-        kept = FEWEST_HEARD ** rng.random()
-        classes = sorted(set(self.told.classes))
-        hidden = frozenset(index for index in classes if index not in right and rng.random() >= kept)
-        return hidden if len(hidden) < len(classes) else frozenset()
-
-    def _direction(self, rng: random.Random) -> int:
-        assert self.directions is not None, "class directions are asked for but none are given"
-        return rng.choices(range(len(self.directions.labels)), self.directions.weights)[0]
-
-    def as_class(self, clip: Clip, index: int) -> Clip:
-        """The clip as which a moved embedding is asked about."""
-        assert self.directions is not None
-        return _named(clip, self.directions.labels[index].label)
+        drawn = [self.pairs.draw(clip, rng, self.mixture.questions_per_clip) for clip in clips]
+        return collate(clips, drawn, self.caches, self.evidence)
 
 
-def _named(clip: Clip, label: str) -> Clip:
-    """A clip of which one event is known and nothing else."""
-    return Clip(id=f"class:{label}", audio=clip.audio, split=clip.split, events=(label,))
+def usable_clips(
+    clips: Sequence[Clip], caches: Sequence[FeatureCache], pairs: PairMaker, evidence: ClipEvidence | None = None
+) -> list[Clip]:
+    """The clips with features, evidence if the model reads any, and something to be asked."""
+    return [
+        clip
+        for clip in clips
+        if all(clip.id in cache for cache in caches)
+        and (evidence is None or clip.id in evidence.texts)
+        and pairs.fits(clip)
+    ]
 
 
 class _Steps(Dataset[TrainingBatch]):
@@ -317,20 +229,17 @@ def collate(
     clips: Sequence[Clip],
     drawn: Sequence[Sequence[Pair]],
     caches: Sequence[FeatureCache],
-    moved_to: Sequence[int | None] | None = None,
-    hidden: Sequence[frozenset[int]] | None = None,
-    facts: FactLogits | None = None,
+    evidence: ClipEvidence | None = None,
 ) -> TrainingBatch:
     """One batch of clips and, for each, its pairs."""
     ids = [clip.id for clip in clips]
-    pairs = tuple(pair for group in drawn for pair in group)
+    asked = [(row, pair) for row, group in enumerate(drawn) for pair in group]
+    queried = ["" if evidence is None else evidence.queried(ids[row], pair.prompt) for row, pair in asked]
     batch = Batch(
         features=tuple(cache.batch(ids) for cache in caches),
-        facts_AF=facts(ids) if facts else None,
-        clip_E=torch.tensor([index for index, group in enumerate(drawn) for _ in group]),
-        prompts=tuple(pair.prompt for pair in pairs),
-        targets=tuple(pair.target for pair in pairs),
+        clip_E=torch.tensor([row for row, _ in asked]),
+        prompts=tuple(text + pair.prompt for text, (_, pair) in zip(queried, asked, strict=True)),
+        targets=tuple(pair.target for _, pair in asked),
+        evidence=None if evidence is None else tuple(evidence.texts[clip_id] for clip_id in ids),
     )
-    return TrainingBatch(
-        batch, tuple(clips), pairs, tuple(moved_to or [None] * len(clips)), tuple(hidden or [frozenset()] * len(clips))
-    )
+    return TrainingBatch(batch, tuple(clips), tuple(pair for _, pair in asked))

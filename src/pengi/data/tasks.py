@@ -47,14 +47,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Wording:
-    """How labels are said, and what else is known about clips.
-
-    ``tags`` are AudioSet tags of a clip by its id, the surest first (pseudo-labels); ``others`` are the labels that
-    questions may name as absent.
-    """
+    """How labels are worded; ``others`` are the labels that questions may name as absent."""
 
     labels: Mapping[str, Label]
-    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     others: tuple[str, ...] = ()
 
     def phrase(self, label: str) -> str:
@@ -198,8 +193,7 @@ def _captions(clip: Clip, wording: Wording, rng: random.Random | None) -> tuple[
 
 
 def _metadata(clip: Clip, wording: Wording, rng: random.Random | None) -> tuple[str, ...]:
-    tags = _shuffled(clip.tags, rng) or wording.tags.get(clip.id, ())
-    text = templates.metadata_target(tags, clip.title, clip.description)
+    text = templates.metadata_target(_shuffled(clip.tags, rng), clip.title, clip.description)
     return (text,) if text else ()
 
 
@@ -219,13 +213,9 @@ def _music(clip: Clip, wording: Wording, rng: random.Random | None) -> tuple[str
 
 def labels_of(clips: Iterable[Clip], known: Mapping[str, Label]) -> dict[str, Label]:
     """The wording of every event label of the clips; a label that nobody has worded is its own phrase."""
-    events = {event for clip in clips for event in clip.events} - known.keys()
-    return {**known, **plain_labels(sorted(events))}
-
-
-def plain_labels(names: Iterable[str]) -> dict[str, Label]:
-    """Wordings for names that nobody has worded."""
-    return {name: Label(label=name, phrase=name, sentence=f"The sound of {name}.") for name in names}
+    events = sorted({event for clip in clips for event in clip.events} - known.keys())
+    plain = {name: Label(label=name, phrase=name, sentence=f"The sound of {name}.") for name in events}
+    return {**known, **plain}
 
 
 def kind_of(clip: Clip) -> str:
@@ -331,9 +321,6 @@ class PairMaker:
 
     Args:
         labels: how each label is said in words; see :func:`labels_of` where there is no labels file.
-        tags: AudioSet tags of a clip by its id, the surest first (pseudo-labels), for "generate metadata".
-        others: labels that questions may name as absent, all if not given. Without their AudioSet class and category
-            little tells whether "animal" is absent where a dog barks.
         weights: how often each task is drawn relative to the others, where a clip has several; tasks that are not
             named are not drawn. All of them, questions about a third of the time, if not given.
         questions: how often each kind of question is drawn of those that come with a clip; see :class:`QuestionTask`.
@@ -346,15 +333,11 @@ class PairMaker:
     def __init__(
         self,
         labels: Mapping[str, Label],
-        tags: Mapping[str, tuple[str, ...]] | None = None,
-        others: Iterable[str] | None = None,
         weights: Mapping[str, float] | None = None,
         questions: Mapping[str, float] | None = None,
         own_questions: float = OWN_QUESTIONS,
     ) -> None:
-        self.labels = labels
-        self.tags = tags or {}
-        self.wording = Wording(labels, self.tags, tuple(sorted(labels if others is None else others)))
+        self.wording = Wording(labels, tuple(sorted(labels)))
         if weights is not None:
             _check_tasks(weights)
         self._weights = weights

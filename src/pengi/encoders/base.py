@@ -8,9 +8,12 @@ Shape suffixes: B clips, S samples, T audio tokens, D features of a token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from torch import Tensor, nn
+
+Masked = tuple[Tensor, Tensor]
+"""A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
 
 Augment = Callable[[Tensor], Tensor]
 """Changes log-mel spectrograms ``float32[N, frames, bands]`` during training (SpecAugment); never used in inference."""
@@ -23,18 +26,11 @@ class AudioEncoder(nn.Module):
         sample_rate: rate of the waveforms it takes, in Hz.
         dim: features of one audio token.
         token_s: time from one audio token to the next, in seconds.
-        describes: whether its tokens say what is heard, so that they belong into an embedding of the recording.
-        builds_on: name of the encoder from whose stock tokens this one's follow, see :meth:`follow`; mostly none. Such
-            an encoder has nothing to train: its features are its tokens.
-        inner_of: name of the encoder of which this one is the first layers, see :meth:`features_along`; mostly none.
     """
 
     sample_rate: int
     dim: int
     token_s: float
-    describes: bool = True
-    builds_on: str | None = None
-    inner_of: str | None = None
 
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """The frozen part.
@@ -49,25 +45,9 @@ class AudioEncoder(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} computes no features")
 
-    def features_along(
-        self, waveform_BS: Tensor, lengths_B: Tensor, inner: Sequence[AudioEncoder]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Features of this encoder, and behind them those of others that are its first layers with the same weights.
-
-        Args:
-            waveform_BS: as for :meth:`features`.
-            lengths_B: as for :meth:`features`.
-            inner: encoders whose ``inner_of`` names this one; it may spare them a pass of their own.
-        """
-        return [encoder.features(waveform_BS, lengths_B) for encoder in (self, *inner)]
-
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
         """The trained part: audio tokens ``float32[B, T, D]``, zero where the mask is False."""
         raise NotImplementedError(f"{type(self).__name__} computes no tokens")
-
-    def follow(self, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """Tokens ``float32[B, T, D]`` from those that the encoder named ``builds_on`` gives of the same waveforms."""
-        raise NotImplementedError(f"{type(self).__name__} builds on no other encoder")
 
     def forward(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens ``float32[B, T, D]`` and mask ``bool[B, T]`` of clips; arguments as for :meth:`features`."""

@@ -1,8 +1,5 @@
 """The audio encoder of Whisper (Radford et al. 2022), frozen: what is said, beside what it sounds like.
 
-Its last layer tells best what is said, the layers before it how: of a voice's gender and emotion linear probes on the
-second layer of ``tiny.en`` are right more often (docs/model.md). So an encoder may stop early.
-
 The original always sees 30 s, mostly silence for a short clip, and its cost follows. Here every clip sees its own
 length and a little silence, and nothing of its batch: what lies beyond is blanked before the first convolution and
 hidden from attention, so a clip's tokens are the same alone and beside longer clips.
@@ -18,7 +15,6 @@ each), T audio tokens, D features.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -72,21 +68,16 @@ class WhisperEncoder(AudioEncoder):
     ``WhisperEncoder`` of the transformers library.
 
     Args:
-        shape: sizes of the whole encoder.
+        shape: sizes of the encoder.
         stride: positions of a token.
-        layers: so many of the first transformer layers are run, and what comes out of the last of these is not
-            normalised; all of them, and the normalisation behind them, if not given.
     """
 
     sample_rate = SAMPLE_RATE
     window: Tensor
     mel: Tensor
 
-    def __init__(self, shape: WhisperShape = WhisperShape(), stride: int = 8, layers: int | None = None) -> None:
+    def __init__(self, shape: WhisperShape = WhisperShape(), stride: int = 8) -> None:
         super().__init__()
-        assert layers is None or 0 < layers < shape.layers, "an encoder that stops early has layers left to run"
-        self.describes = layers is None  # what is said stands in the last layer
-        self.inner_of = None if layers is None else "whisper-tiny.en"
         assert stride * POSITION_HOP <= SILENCE_AFTER, "a clip's last token would reach beyond what the clip sees"
         self.dim = shape.width
         self.stride = stride
@@ -95,8 +86,8 @@ class WhisperEncoder(AudioEncoder):
         self.conv1 = nn.Conv1d(shape.mel_bands, shape.width, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(shape.width, shape.width, kernel_size=3, stride=2, padding=1)
         self.embed_positions = nn.Embedding(shape.positions, shape.width)
-        self.layers = nn.ModuleList(_Layer(shape) for _ in range(layers or shape.layers))
-        self.layer_norm = nn.LayerNorm(shape.width) if layers is None else nn.Identity()
+        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+        self.layer_norm = nn.LayerNorm(shape.width)
         mel_KM = mel_filter_bank(
             N_FFT // 2 + 1, shape.mel_bands, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
         )
@@ -105,9 +96,9 @@ class WhisperEncoder(AudioEncoder):
         self.requires_grad_(False)
 
     @classmethod
-    def from_folder(cls, folder: Path, stride: int = 8, layers: int | None = None) -> Self:
+    def from_folder(cls, folder: Path, stride: int = 8) -> Self:
         """Stock weights from a folder of :func:`pengi.weights.resolve`."""
-        encoder = cls(WhisperShape.from_config(folder / "config.json"), stride, layers)
+        encoder = cls(WhisperShape.from_config(folder / "config.json"), stride)
         prefix = "model.encoder."
         stored = load_file(folder / "model.safetensors").items()
         tensors = {name.removeprefix(prefix): tensor for name, tensor in stored if name.startswith(prefix)}
@@ -115,9 +106,9 @@ class WhisperEncoder(AudioEncoder):
         return encoder
 
     @classmethod
-    def tiny(cls, stride: int = 8, layers: int | None = None) -> Self:
+    def tiny(cls, stride: int = 8) -> Self:
         """The same architecture, a thousand times smaller, with random weights: for tests."""
-        return cls(WhisperShape(mel_bands=16, width=16, layers=2, heads=2, hidden=32, positions=600), stride, layers)
+        return cls(WhisperShape(mel_bands=16, width=16, layers=2, heads=2, hidden=32, positions=600), stride)
 
     def log_mel(self, waveform_BS: Tensor) -> Tensor:
         """``float32[B, M, S / 160]``: decades of mel power within 80 dB of a clip's maximum, scaled to about -1..1.5.
@@ -135,23 +126,11 @@ class WhisperEncoder(AudioEncoder):
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`AudioEncoder`: the finished tokens ``[B, T, D]``."""
-        return self.features_along(waveform_BS, lengths_B, ())[0]
-
-    @torch.no_grad()
-    def features_along(
-        self, waveform_BS: Tensor, lengths_B: Tensor, inner: Sequence[AudioEncoder]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """See :class:`AudioEncoder`; ``inner`` are encoders of the same weights that stop early."""
         assert int(lengths_B.max()) <= self.max_samples, "Whisper hears 30 s at most"
         seen_B = self._positions_seen(lengths_B)
         samples = int(seen_B.max()) * POSITION_HOP
         waveform_BS = functional.pad(waveform_BS, (0, max(samples - waveform_BS.shape[1], 0)))[:, :samples]
-        layers_BPD = self._encode(self.log_mel(waveform_BS), seen_B)
-        found = [self._pooled(self.layer_norm(layers_BPD[-1]), lengths_B)]
-        for early in inner:
-            assert isinstance(early, WhisperEncoder), "only Whisper's own layers come along"
-            found.append(early._pooled(layers_BPD[len(early.layers) - 1], lengths_B))
-        return found
+        return self._pooled(self._encode(self.log_mel(waveform_BS), seen_B), lengths_B)
 
     @torch.no_grad()
     def positions(self, waveform_BS: Tensor) -> Tensor:
@@ -160,8 +139,7 @@ class WhisperEncoder(AudioEncoder):
         Every sample of a row is real; silence behind the speech is part of the waveform.
         """
         seen_B = torch.full((len(waveform_BS),), waveform_BS.shape[1] // POSITION_HOP, device=waveform_BS.device)
-        encoded_BPD: Tensor = self.layer_norm(self._encode(self.log_mel(waveform_BS), seen_B)[-1])
-        return encoded_BPD
+        return self._encode(self.log_mel(waveform_BS), seen_B)
 
     def _pooled(self, positions_BPD: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens of encoder positions, and which of them are real."""
@@ -181,8 +159,8 @@ class WhisperEncoder(AudioEncoder):
         samples_B = (lengths_B + SILENCE_AFTER).clamp(max=self.max_samples)
         return (samples_B + POSITION_HOP - 1) // POSITION_HOP
 
-    def _encode(self, log_mel_BMF: Tensor, seen_B: Tensor) -> list[Tensor]:
-        """What comes out of each layer, ``float32[B, P, D]``."""
+    def _encode(self, log_mel_BMF: Tensor, seen_B: Tensor) -> Tensor:
+        """Encoder positions ``float32[B, P, D]`` behind the last layer and its norm."""
         seen_BP = torch.arange(log_mel_BMF.shape[2] // 2, device=log_mel_BMF.device) < seen_B[:, None]
         seen_B1F = seen_BP.repeat_interleave(2, dim=1)[:, None]
         x_BDF = functional.gelu(self.conv1(log_mel_BMF * seen_B1F))
@@ -190,11 +168,10 @@ class WhisperEncoder(AudioEncoder):
         x_BDP = functional.gelu(self.conv2(x_BDF))
         x_BPD = x_BDP.transpose(1, 2) + self.embed_positions.weight[: seen_BP.shape[1]]
         attends_B11P = None if bool(seen_BP.all()) else seen_BP[:, None, None]
-        layers_BPD = []
         for layer in self.layers:
             x_BPD = layer(x_BPD, attends_B11P)
-            layers_BPD.append(x_BPD)
-        return layers_BPD
+        encoded_BPD: Tensor = self.layer_norm(x_BPD)
+        return encoded_BPD
 
 
 class _Layer(nn.Module):

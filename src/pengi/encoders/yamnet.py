@@ -10,7 +10,7 @@ C channels, H height (time) and W width (frequency) of a feature map.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -112,23 +112,6 @@ class YamnetEncoder(AudioEncoder):
         maps_NCHW = self._convolve(patches_BTFM[mask_BT][:, None], self.conv[: self.frozen_convs])
         return _scatter(self._pooled(maps_NCHW) if self._all_frozen else maps_NCHW, mask_BT), mask_BT
 
-    @torch.no_grad()
-    def features_along(
-        self, waveform_BS: Tensor, lengths_B: Tensor, inner: Sequence[AudioEncoder]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """See :class:`AudioEncoder`; in one pass if all convolutions are frozen."""
-        if not self._all_frozen:
-            return super().features_along(waveform_BS, lengths_B, inner)
-        patches_BTFM, mask_BT = self._patches(waveform_BS, lengths_B)
-        maps_NCHW, done = patches_BTFM[mask_BT][:, None].contiguous(memory_format=torch.channels_last), 0
-        found: dict[int, Tensor] = {}
-        for encoder in sorted((*inner, self), key=_depth):
-            assert isinstance(encoder, YamnetEncoder), "only YAMNet's own layers come along"
-            maps_NCHW = _in_turn(maps_NCHW, self.conv[done : len(encoder.conv)])
-            done = len(encoder.conv)
-            found[id(encoder)] = _scatter(encoder._pooled(maps_NCHW), mask_BT)
-        return [(found[id(encoder)], mask_BT) for encoder in (self, *inner)]
-
     def _patches(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel patches ``float32[B, T, 96, 64]``, and which of them are real."""
         counts_B = patch_counts(lengths_B)
@@ -162,41 +145,11 @@ class YamnetEncoder(AudioEncoder):
         return _in_turn(x.contiguous(memory_format=torch.channels_last), convolutions)
 
 
-class YamnetInnerEncoder(YamnetEncoder):
-    """The first convolutions of YAMNet, frozen: one token per patch, their output averaged over time, not frequency.
-
-    Inner layers still know at which frequency something is heard, and less of what it is: linear probes on the output
-    of the seventeenth convolution are right about more genres of music than on the last one's (docs/model.md).
-    """
-
-    describes = False
-    inner_of = "yamnet"
-
-    def __init__(self, convs: int, first_channels: int = 32, blocks: tuple[tuple[int, int], ...] = BLOCKS) -> None:
-        """``convs``: so many of the first convolutions are run."""
-        super().__init__(convs, first_channels, blocks)
-        self.conv = self.conv[:convs]
-        bands, channels = MEL_BANDS, 1
-        for convolution in self.conv:
-            assert isinstance(convolution, nn.Conv2d)
-            bands, channels = -(-bands // convolution.stride[1]), convolution.out_channels
-        self.dim = channels * bands
-
-    def _pooled(self, maps_NCHW: Tensor) -> Tensor:
-        return maps_NCHW.mean(dim=2).flatten(1)
-
-
 def _in_turn(x: Tensor, convolutions: Iterable[nn.Module]) -> Tensor:
     """Maps behind convolutions, in the memory format that each leaves them in: in another, sums round otherwise."""
     for convolution in convolutions:
         x = functional.relu(convolution(_pad_same(x, convolution)))
     return x
-
-
-def _depth(encoder: AudioEncoder) -> int:
-    """How many convolutions an encoder runs."""
-    assert isinstance(encoder, YamnetEncoder), "only YAMNet's own layers come along"
-    return len(encoder.conv)
 
 
 def _scatter(values_Nx: Tensor, mask_BT: Tensor) -> Tensor:
@@ -220,7 +173,7 @@ def _pad_same(x: Tensor, convolution: nn.Module) -> Tensor:
 
 
 class YamnetTagger(nn.Module):
-    """Stock YAMNet with its 521-class AudioSet head: the baseline, and a source of pseudo-labels."""
+    """Stock YAMNet with its 521-class AudioSet head."""
 
     def __init__(self, encoder: YamnetEncoder, classes: tuple[str, ...]) -> None:
         super().__init__()
@@ -241,31 +194,3 @@ class YamnetTagger(nn.Module):
         """Class logits of every patch, ``float32[B, T, 521]``, and the mask of real patches ``bool[B, T]``."""
         tokens_BTD, mask_BT = self.encoder(waveform_BS, lengths_B)
         return self.head(tokens_BTD), mask_BT
-
-
-class YamnetClasses(AudioEncoder):
-    """One token per patch: the logits of stock YAMNet's 521 AudioSet classes."""
-
-    sample_rate = SAMPLE_RATE
-    token_s = YamnetEncoder.token_s
-    builds_on = "yamnet"
-
-    def __init__(self, tagger: YamnetTagger) -> None:
-        super().__init__()
-        self.tagger = tagger
-        self.dim = len(tagger.classes)
-
-    @torch.no_grad()
-    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``float32[B, T, 521]`` of every patch; all is frozen."""
-        logits_BTC, mask_BT = self.tagger(waveform_BS, lengths_B)
-        return logits_BTC, mask_BT
-
-    def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
-        """The features as they are; ``augment`` has nothing to work on."""
-        return features_BTx.masked_fill(~mask_BT[..., None], 0.0)
-
-    @torch.no_grad()
-    def follow(self, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """Logits ``float32[B, T, 521]`` of stock YAMNet's tokens."""
-        return self.tokens(self.tagger.head(tokens_BTD), mask_BT)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pengi import weights
 from pengi.audio.decode import load
+from pengi.conditioning.pooling import log_mean_exp
 from pengi.encoders.yamnet import YamnetTagger
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.runner import Done, Prediction
-from pengi.mapper import near_maximum
 from pengi.text_encoder import SentenceEncoder
 
 
@@ -27,8 +27,8 @@ def mean_logit(logits_TC: Tensor) -> Tensor:
 
 
 def mean_odds(logits_TC: Tensor) -> Tensor:
-    """The strongest moments, see :func:`pengi.mapper.near_maximum`."""
-    return near_maximum(logits_TC[None], torch.ones(1, len(logits_TC), dtype=torch.bool))[0]
+    """The strongest moments, see :func:`pengi.conditioning.pooling.log_mean_exp`."""
+    return log_mean_exp(logits_TC[None], torch.ones(1, len(logits_TC), dtype=torch.bool))[0]
 
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {"yamnet-match": mean_odds, "yamnet-match-mean": mean_logit}

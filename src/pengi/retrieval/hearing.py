@@ -20,13 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pengi.audio.sources import Waveform
 from pengi.checkpoint import stored_tensors
 from pengi.engine import Encoded, Pengi
 from pengi.errors import PengiError
-from pengi.mapper import WordsMapper
 from pengi.retrieval.table import AUDIO, TEXT, WORDS, About, Window
 
 if TYPE_CHECKING:
@@ -59,13 +57,13 @@ class Hearing:
             model=self._engine.name,
             fingerprint=fingerprint(self._engine),
             text_dim=self._sentences.dim,
-            words_dim=0 if self._mapper is None else len(self._mapper.words),
-            audio_dim=sum(branch.encoder.dim for branch in self._engine.model.branches if branch.encoder.describes),
+            words_dim=len(self._tags),
+            audio_dim=sum(branch.encoder.dim for branch in self._engine.model.branches),
         )
 
     def words(self) -> NDArray[np.float32] | None:
-        """Sentence embeddings ``float32[V, D]`` of the words that the model tells classes in, if it does."""
-        return None if self._mapper is None else sentence_vectors(self._sentences, self._mapper.words)
+        """Sentence embeddings ``float32[V, D]`` of the tags that the model knows, if it knows any."""
+        return sentence_vectors(self._sentences, self._tags) if self._tags else None
 
     def recordings(self, paths: Iterable[str]) -> Iterator[tuple[str, list[Window] | PengiError]]:
         """Every recording, in the order of ``paths``, with its windows, or with the error that makes it unusable.
@@ -117,12 +115,11 @@ class Hearing:
             )
         ]
         words: list[dict[str, float]] = [{} for _ in waiting]
-        if self._mapper is not None:
-            for place, share_V in enumerate(self._shares(encoded)):
-                heard = not encoded[place].is_silent
-                # Of silence the shares mean nothing: equal ones are near to no query.
-                vectors[place][WORDS] = share_V if heard else np.full_like(share_V, 1 / len(share_V))
-                words[place] = self._likeliest(share_V) if heard else {}
+        for index, recording in enumerate(encoded if self._tags else []):
+            probability_V, words[index] = self._detected(recording)
+            # Of silence there is no tag: equal probabilities are near to no query.
+            silent = not words[index]
+            vectors[index][WORDS] = np.full_like(probability_V, 1 / len(probability_V)) if silent else probability_V
         windows = []
         for place, (_, start_s, window_S) in enumerate(waiting):
             end_s = start_s + len(window_S) / rate
@@ -132,35 +129,16 @@ class Hearing:
         return windows
 
     @cached_property
-    def _spoken(self) -> tuple[int, WordsMapper] | None:
-        """The branch that tells classes in words."""
-        for place, branch in enumerate(self._engine.model.branches):
-            if isinstance(branch.mapper, WordsMapper):
-                return place, branch.mapper
-        return None
+    def _tags(self) -> tuple[str, ...]:
+        """The tags of the model's tagger; none without one."""
+        return ()
 
-    @property
-    def _mapper(self) -> WordsMapper | None:
-        return None if self._spoken is None else self._spoken[1]
-
-    @torch.inference_mode()
-    def _shares(self, encoded: Sequence[Encoded]) -> NDArray[np.float32]:
-        """Share of every word in each window, ``float32[B, V]``: the softmax that the language model is told of."""
-        assert self._spoken is not None
-        branch, mapper = self._spoken
-        rows: list[Tensor] = []
-        for recording in encoded:
-            tokens_1TI = recording.tokens[branch][None]
-            mask_1T = torch.ones(tokens_1TI.shape[:2], dtype=torch.bool, device=tokens_1TI.device)
-            rows.append(mapper.word_logits(tokens_1TI, mask_1T).softmax(-1)[0])
-        shares_BV: NDArray[np.float32] = torch.stack(rows).float().cpu().numpy()
-        return shares_BV
-
-    def _likeliest(self, share_V: NDArray[np.float32]) -> dict[str, float]:
-        """The words of the largest shares, the likeliest first."""
-        assert self._mapper is not None
-        best = np.argsort(-share_V, kind="stable")[:MOST_TAGS]
-        return {self._mapper.words[word]: float(share_V[word]) for word in best}
+    def _detected(self, recording: Encoded) -> tuple[NDArray[np.float32], dict[str, float]]:
+        """The probability of every tag in a window, ``float32[V]``, and the likeliest tags, the likeliest first."""
+        detected = recording.evidence.tags if recording.evidence and not recording.is_silent else ()
+        found = {tag.text: tag.probability for tag in detected}
+        probability_V = np.array([found.get(tag, 0.0) for tag in self._tags], dtype=np.float32)
+        return probability_V, dict(list(found.items())[:MOST_TAGS])
 
 
 def sentence_vectors(sentences: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:

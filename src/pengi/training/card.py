@@ -25,8 +25,8 @@ def model_card(
         f"- prompt: {model.text.encoder or 'token embeddings of the language model'}",
         f"- language model: {model.language_model.name}, {_language_model(model)}",
         *([f"- went on from: {recipe.finetune.checkpoint}"] if recipe.finetune else []),
-        f"- training: {step} of {recipe.training.steps} steps, {recipe.training.clips} clips with up to"
-        f" {recipe.training.pairs} questions each, seed {recipe.training.seed}",
+        f"- training: {step} of {recipe.training.steps} steps, {recipe.training.batch_size} clips with up to"
+        f" {recipe.training.questions_per_clip} questions each, seed {recipe.training.seed}",
         f"- loss per token on held-out clips: {losses[-1]:.3f}" if losses else "- not validated yet",
         "",
         "## Training data",

@@ -21,8 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from pengi.writing import append, replacing, writing
 
 LOG_FILE, SAMPLES_FILE, TENSORBOARD_FOLDER = "log.jsonl", "samples.jsonl", "tensorboard"
-ALIGNMENT_STEP = "alignment_step"
-_STEPS = frozenset({"step", ALIGNMENT_STEP})
 
 
 @dataclass(frozen=True)
@@ -111,11 +109,9 @@ class Journal:
         if self.folder is None:
             return
         _append_line(self.folder / LOG_FILE, values)
-        step = values.get("step", values.get(ALIGNMENT_STEP))
-        phase = "" if "step" in values else "warm start/"  # whose steps are counted by themselves
         for name, value in values.items():
-            if name not in _STEPS:
-                self._board.add_scalar(phase + name, value, step)
+            if name != "step":
+                self._board.add_scalar(name, value, values["step"])
         self._board.flush()
         self.say("  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
                            for name, value in values.items()))  # fmt: skip

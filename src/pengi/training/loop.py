@@ -1,6 +1,5 @@
 """The training loop: a recipe in, a checkpoint out; stops at any moment and goes on where it was.
 
-A run has two phases: the warm start (:mod:`pengi.training.align`), if the recipe has one, and the training proper.
 Every random draw is seeded by the step, so a resumed run repeats the losses of an uninterrupted one. Started by
 ``accelerate launch`` or ``torchrun`` the same recipe runs in several processes, which share each batch
 (:mod:`pengi.training.parts`).
@@ -18,9 +17,9 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,23 +29,21 @@ from torch import Tensor, nn
 
 from pengi import checkpoint
 from pengi.audio.augment import spec_augment
-from pengi.data.loader import Loader, TrainingBatch
+from pengi.data.loader import TrainingBatch
 from pengi.decoding import DecodeOptions, generate
-from pengi.encoders import encoder_spec
 from pengi.encoders.base import Augment
 from pengi.engine import Pengi
 from pengi.errors import ConfigError, TrainingError, how_to_install
-from pengi.training.align import Goals, alignment_rate, asked_clips, build_goals
+from pengi.model import Batch
 from pengi.training.card import model_card
-from pengi.training.edits import TokenEdits
 from pengi.training.interrupts import StopRequest
-from pengi.training.journal import ALIGNMENT_STEP, Journal, Sample
+from pengi.training.journal import Journal, Sample
 from pengi.training.measuring import accuracies
 from pengi.training.optim import Kind, WeightAverage, build_optimizer, scheduled_rate, set_rate
-from pengi.training.parts import Objective, Part, batch_on, choose_rows, parts_of
+from pengi.training.parts import batch_on, choose_rows, parts_of
 from pengi.training.recipe import Recipe, read_recipe
 from pengi.training.report import write_report
-from pengi.training.setup import Setup, prepare, with_told_words
+from pengi.training.setup import Setup, prepare
 from pengi.writing import replacing
 
 if TYPE_CHECKING:
@@ -124,7 +121,7 @@ def build_accelerator() -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
-    # Branch dropout leaves whole branches without a gradient, and buffers (frozen embeddings) are alike everywhere.
+    # A batch may leave whole branches without a gradient, and buffers (frozen embeddings) are alike everywhere.
     joined = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     # Without a GPU accelerate joins processes only if told that they are to run on the CPU.
     on_cpu = not torch.accelerator.is_available()
@@ -134,22 +131,6 @@ def build_accelerator() -> Accelerator:
     if started != accelerator.num_processes:  # each would train by itself, and all write the same files
         raise ConfigError(f"{started} processes were started, but accelerate joins {accelerator.num_processes} of them")
     return accelerator
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of the run with batches, an optimiser and a learning rate of its own."""
-
-    aligning: bool
-    loader: Loader
-    steps: int
-    first_seed: int
-    optimizer: torch.optim.AdamW
-    rate: Callable[[int], float]
-    """Step -> share of the highest rate."""
-    clip_norm: float
-    clipped: Sequence[Tensor]
-    """The weights whose gradients are clipped together. Their order decides the last digit of the norm."""
 
 
 class Run:
@@ -170,29 +151,27 @@ class Run:
         self.seconds = 0.0
         self.best: dict[str, float] | None = None
         self.recent: deque[float] = deque(maxlen=self.settings.log_every)
-        self.average: WeightAverage | None = None
         self.stop = StopRequest()
         self.stopping = False
         """Whether this process or another one was asked to stop."""
         self.saved: str | None = None
         """The step of the last checkpoint, in words."""
         self.journal = Journal(out if self.is_main else None)
-        alignment = setup.recipe.alignment
-        goals = build_goals(alignment, setup.model, setup.loader) if alignment else []
         device = self.accelerator.device
         if device.type == "cpu":
             setup.model.language_model.attend_unfused()
-        self.directions = setup.directions.to(device) if setup.directions else None
-        self.objective = Objective(
-            setup.model.to(device), [_on(goal, device) for goal in goals], alignment.weight if alignment else 0.0
-        )
-        self.trained = {name: value for name, value in setup.model.named_parameters() if value.requires_grad}
-        self.roles = tuple(encoder_spec(branch.encoder).role for branch in setup.model.config.audio)
-        kinds = [branch.mapper.kind for branch in setup.model.config.audio]
-        self.tells = kinds.index("words") if "words" in kinds else None
-        parts_of(self.settings.clips, self.process, self.processes, self.settings.accumulate)  # or say it cannot be cut
-        self.joined: Any = self.accelerator.prepare(self.objective)
-        self.phase = self._alignment() if alignment and alignment.steps and any(goals) else self._training()
+        self.model = setup.model.to(device)
+        self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        rates: dict[Kind, float] = {
+            "mapper": self.settings.mapper_lr,
+            "encoder": self.settings.encoder_lr,
+            "language_model": self.settings.language_model_lr or self.settings.mapper_lr,
+        }
+        self.optimizer = build_optimizer(self.trained, rates, self.settings.weight_decay)
+        self.average = WeightAverage(self.trained, self.settings.ema) if self.settings.ema else None
+        # A batch that cannot be cut is an error before the first step.
+        parts_of(self.settings.batch_size, self.process, self.processes, self.settings.accumulate)
+        self.joined: Any = self.accelerator.prepare(self.model)
 
     @property
     def is_main(self) -> bool:
@@ -207,44 +186,6 @@ class Run:
     def processes(self) -> int:
         return int(self.accelerator.num_processes)
 
-    def _alignment(self) -> Phase:
-        config, settings = self.setup.recipe.alignment, self.settings
-        assert config is not None
-        parts_of(config.clips, self.process, self.processes, settings.accumulate)
-        ratio = settings.encoder_lr / settings.mapper_lr
-        rates: dict[Kind, float] = {"mapper": config.lr, "encoder": config.lr * ratio, "language_model": config.lr}
-        optimizer = build_optimizer(self.trained, rates, settings.weight_decay)
-        return Phase(
-            aligning=True,
-            loader=self.setup.loader.resized(clips=config.clips, pairs=1),
-            steps=config.steps,
-            first_seed=0,
-            optimizer=optimizer,
-            rate=lambda step: alignment_rate(step, config.steps),
-            clip_norm=1.0,
-            clipped=[value for group in optimizer.param_groups for value in group["params"]],
-        )
-
-    def _training(self) -> Phase:
-        settings = self.settings
-        rates: dict[Kind, float] = {
-            "mapper": settings.mapper_lr,
-            "encoder": settings.encoder_lr,
-            "language_model": settings.language_model_lr or settings.mapper_lr,
-        }
-        if settings.ema:
-            self.average = WeightAverage(self.trained, settings.ema)
-        return Phase(
-            aligning=False,
-            loader=self.setup.loader,
-            steps=settings.steps,
-            first_seed=settings.seed * _SEED_STRIDE,
-            optimizer=build_optimizer(self.trained, rates, settings.weight_decay),
-            rate=lambda step: scheduled_rate(settings.schedule, step, settings.warmup_steps, settings.steps),
-            clip_norm=settings.clip_norm,
-            clipped=list(self.trained.values()),
-        )
-
     def finish(self) -> Path:
         """Train to the last step, then write the finished checkpoint and the report.
 
@@ -252,11 +193,10 @@ class Run:
             KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
         """
         with self.journal, self.stop:
-            self.align()
             for measured in self._steps():
-                if self.step % self.settings.log_every == 0 or self.step == self.phase.steps:
+                if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
                     self.journal.log(measured)
-                last = self.step == self.phase.steps
+                last = self.step == self.settings.steps
                 if self.setup.validation and (last or self.step % self.settings.validate_every == 0):
                     self.validate()
                 if last or self.step % self.settings.checkpoint_every == 0:
@@ -268,37 +208,20 @@ class Run:
         return self.out
 
     def _report(self) -> None:
-        facts = {
+        rows = {
             "device": str(self.accelerator.device),
             "processes": str(self.processes),
             "hours": f"{self.seconds / 3600:.2f}",
         }
-        write_report(self.out, self.setup.recipe.name, facts, self.journal.history, self.journal.samples, self.best)
-
-    def align(self) -> None:
-        """The warm start, if the recipe has one and it is still to be made."""
-        if not self.phase.aligning:
-            return
-        for measured in self._steps():
-            if self.step % self.settings.log_every == 0:
-                self.journal.log(measured)
-            if self.step % self.settings.checkpoint_every == 0 and self.step < self.phase.steps:
-                self.save()
-        self.phase = self._training()
-        self.step = 0
-        self.recent.clear()
-        self.save()
+        write_report(self.out, self.setup.recipe.name, rows, self.journal.history, self.journal.samples, self.best)
 
     def _steps(self) -> Iterator[dict[str, float]]:
-        """Make the steps of the phase that are left; yields what was measured in each."""
-        if self.setup.recipe.data.tells_words and not self.phase.aligning:
-            # Not before: the warm start asks what clips are, not what they are told as.
-            self.phase = replace(self.phase, loader=with_told_words(self.phase.loader, self.setup.model))
-        phase = self.phase
+        """Make the steps that are left; yields what was measured in each."""
+        steps = self.settings.steps
         started, start_step, examples = time.monotonic(), self.step, 0
         before = self.seconds
-        self.journal.start_bar("warm start" if phase.aligning else "training", self.step, phase.steps)
-        for drawn, following in _with_next(phase.loader.batches(self.step, phase.steps, self._workers)):
+        self.journal.start_bar("training", self.step, steps)
+        for drawn, following in _with_next(self.setup.loader.batches(self.step, steps, self._workers)):
             if self.setup.live is not None and following is not None:
                 self._decode_ahead(self.step + 1, following)
             loss = self.update(drawn)
@@ -309,14 +232,14 @@ class Run:
             pace, rate = elapsed / (self.step - start_step), examples / elapsed
             self.journal.advance(self.step, loss, rate)
             yield {
-                ALIGNMENT_STEP if phase.aligning else "step": self.step,
-                "alignment_loss" if phase.aligning else "loss": sum(self.recent) / len(self.recent),
-                "alignment_lr" if phase.aligning else "lr": max(group["lr"] for group in phase.optimizer.param_groups),
+                "step": self.step,
+                "loss": sum(self.recent) / len(self.recent),
+                "lr": max(group["lr"] for group in self.optimizer.param_groups),
                 "seconds_per_step": round(pace, 4),
                 "examples_per_second": round(rate, 2),
-                "minutes_left": round(pace * (phase.steps - self.step) / 60, 1),
+                "minutes_left": round(pace * (steps - self.step) / 60, 1),
             }
-            if self.stopping and self.step < phase.steps:
+            if self.stopping and self.step < steps:
                 self.save()
                 raise KeyboardInterrupt
         self.journal.stop_bar()
@@ -327,24 +250,23 @@ class Run:
         Raises:
             TrainingError: if that is no number.
         """
-        phase, aligning = self.phase, self.phase.aligning
-        set_rate(phase.optimizer, phase.rate(self.step))
-        self.setup.model.train()
-        phase.optimizer.zero_grad(set_to_none=True)
-        parts = [self.part(drawn, rows) for rows in self.own_rows(drawn)]
-        weights = [self.objective.weights(part, aligning=aligning) for part in parts]
-        totals = self._summed(torch.stack(weights).sum(0))
+        settings = self.settings
+        set_rate(self.optimizer, scheduled_rate(settings.schedule, self.step, settings.warmup_steps, settings.steps))
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = [(rows[0], self.part(drawn, rows)) for rows in self.own_rows(drawn)]
+        counts = [self._target_tokens(batch) for _, batch in parts]
+        total = float(self._summed(torch.tensor(float(sum(counts)))))
         logged = torch.zeros((), device=self.accelerator.device)
-        for place, (part, weight) in enumerate(zip(parts, weights, strict=True)):
-            torch.manual_seed(self._part_seed(place))
-            shares = torch.where(totals > 0, weight / totals, 0.0).tolist()
-            last = place == len(parts) - 1
+        for index, ((first_row, batch), count) in enumerate(zip(parts, counts, strict=True)):
+            torch.manual_seed(self._part_seed(index))
+            last = index == len(parts) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.joined):
                 with self.precision():
-                    loss, told = self.joined(part, shares, aligning=aligning)
+                    loss = count / total * self.joined(batch, self._augment(first_row)).mean
                 # Joining gradients takes their mean over the processes; wanted is their sum.
                 self.accelerator.backward(loss * self.processes)
-            logged += told
+            logged += loss.detach()
         # All processes stop at the same step, whichever of them the signal has reached by now.
         asked = logged.new_tensor(float(self.stop.asked))
         mean, stops = map(float, self._summed(torch.stack([logged, asked])))
@@ -353,59 +275,42 @@ class Run:
             raise TrainingError(
                 f"the loss is {mean} after step {self.step}; try a lower rate in another folder ({self.saved_where()})"
             )
-        nn.utils.clip_grad_norm_(phase.clipped, phase.clip_norm)
-        phase.optimizer.step()
+        nn.utils.clip_grad_norm_(list(self.trained.values()), settings.clip_norm)
+        self.optimizer.step()
         self.step += 1
         if self.average is not None:
             self.average.update()
         return mean
 
     def own_rows(self, drawn: TrainingBatch) -> list[range]:
-        """The places in a batch of each piece that this process reads."""
+        """The indices in a batch of each piece that this process reads."""
         return parts_of(len(drawn.clips), self.process, self.processes, self.settings.accumulate)
 
-    def _part_seed(self, place: int) -> int:
-        """Of the dropout in a piece of this process's share: the same wherever that part of the batch is read."""
-        part = self.process * self.settings.accumulate + place
-        return self.phase.first_seed + self.step + part * _PART_STRIDE
+    def _target_tokens(self, batch: Batch) -> int:
+        return sum(len(self.model.target_ids(target)) for target in batch.targets)
 
-    def part(self, drawn: TrainingBatch, rows: Sequence[int]) -> Part:
-        """Some clips of the batch of this step, with features and what is done to them, on the device."""
+    @property
+    def _step_seed(self) -> int:
+        return self.settings.seed * _SEED_STRIDE + self.step
+
+    def _part_seed(self, index: int) -> int:
+        """Of the dropout in a piece of this process's share: the same wherever that part of the batch is read."""
+        return self._step_seed + (self.process * self.settings.accumulate + index) * _PART_STRIDE
+
+    def part(self, drawn: TrainingBatch, rows: Sequence[int]) -> Batch:
+        """Some clips of the batch of this step, with features, on the device."""
         chosen = choose_rows(drawn, rows)
         if self.setup.live is not None:
             readable, features = self.setup.live.features(self.step, chosen.clips, rows)
             chosen = choose_rows(chosen, readable)
             chosen = replace(chosen, batch=replace(chosen.batch, features=features))
-            rows = [rows[place] for place in readable]
-        return Part(
-            batch=batch_on(chosen.batch, self.accelerator.device),
-            clips=chosen.clips,
-            asked=asked_clips(chosen, self.phase.loader),
-            edits=self._edits(drawn, rows),
-            augment=self._augment(rows[0]),
-        )
-
-    def _edits(self, drawn: TrainingBatch, rows: Sequence[int]) -> TokenEdits:
-        return TokenEdits(
-            clips=drawn.clips,
-            moved_to=drawn.moved_to,
-            directions=self.directions,
-            token_dropout=self.settings.token_dropout,
-            roles=self.roles,
-            branch_dropout=self.settings.branch_dropout,
-            sound_dropout=self.settings.sound_dropout,
-            facts_dropout=self.settings.facts_dropout,
-            hidden=drawn.hidden,
-            tells=self.tells,
-            seed=self.settings.seed * _SEED_STRIDE + self.step,
-            rows=rows,
-        )
+        return batch_on(chosen.batch, self.accelerator.device)
 
     def _augment(self, first_row: int) -> Augment | None:
         config = self.settings.augment.spec_augment
         if config is None:
             return None
-        generator = torch.Generator().manual_seed(self.phase.first_seed + self.step + first_row * _PART_STRIDE)
+        generator = torch.Generator().manual_seed(self._step_seed + first_row * _PART_STRIDE)
         return lambda logmel: spec_augment(logmel, generator, **config.model_dump())
 
     def _decode_ahead(self, step: int, drawn: TrainingBatch) -> None:
@@ -449,9 +354,9 @@ class Run:
     @torch.no_grad()
     def validation_loss(self) -> float:
         """Mean loss per target token over the held-out pairs, of which there must be some."""
-        model = self.setup.model.eval()
+        model = self.model.eval()
         own = self.setup.validation[self.process :: self.processes]
-        losses = [model.loss(batch_on(drawn.batch, self.accelerator.device)).token_losses_N for drawn in own]
+        losses = [model(batch_on(drawn.batch, self.accelerator.device)).token_losses_N for drawn in own]
         every = torch.cat([torch.zeros(0, device=self.accelerator.device), *losses])
         total, count = self._summed(torch.stack([every.sum(), every.new_tensor(len(every))])).unbind()
         return float(total / count)
@@ -472,7 +377,8 @@ class Run:
             chosen = choose_rows(drawn, range(left))
             batch = batch_on(chosen.batch, self.accelerator.device)
             tokens = [(values[batch.clip_E], mask[batch.clip_E]) for values, mask in model.audio_tokens(batch.features)]
-            beams = generate(model.language_model, *model.prefix(tokens, batch.prompts), SAMPLE_OPTIONS)
+            evidence = None if batch.evidence is None else [batch.evidence[row] for row in batch.clip_E.tolist()]
+            beams = generate(model.language_model, *model.prefix(tokens, batch.prompts, evidence), SAMPLE_OPTIONS)
             for example, (pair, (best, *_)) in enumerate(zip(chosen.pairs, beams, strict=True)):
                 clip = chosen.clips[int(batch.clip_E[example])]
                 answer = model.language_model.decode(best.tokens).strip()
@@ -481,13 +387,9 @@ class Run:
 
     def _write_checkpoint(self, folder: Path) -> None:
         card = model_card(
-            self.setup.recipe, self.setup.model.config, self.setup.train_clips, self._step_made, self.journal.history
+            self.setup.recipe, self.setup.model.config, self.setup.train_clips, self.step, self.journal.history
         )
         checkpoint.save(self.setup.model, folder, card=card, dtype=torch.float16)
-
-    @property
-    def _step_made(self) -> int:
-        return 0 if self.phase.aligning else self.step
 
     def save(self) -> None:
         """Write the checkpoint and, in one file, all that is needed to go on from it."""
@@ -499,7 +401,6 @@ class Run:
             self._write_checkpoint(self.out)
         state: dict[str, Any] = {
             "recipe": self.setup.recipe.model_dump_json(),
-            "aligning": self.phase.aligning,
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
@@ -508,7 +409,7 @@ class Run:
             "samples": [asdict(sample) for sample in self.journal.samples],
             "trained": {name: value.detach() for name, value in self.trained.items()},
             "buffers": self._buffers(),
-            "optimizer": self.phase.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "average": self.average.state() if self.average is not None else None,
         }
         with replacing(self.out / STATE_FILE) as partial, partial.open("wb") as file:
@@ -517,7 +418,7 @@ class Run:
 
     @property
     def _step_in_words(self) -> str:
-        return f"step {self.step} of {self.phase.steps}" + (" of the warm start" if self.phase.aligning else "")
+        return f"step {self.step} of {self.settings.steps}"
 
     def saved_where(self) -> str:
         """What is saved of the run and how to go on from it."""
@@ -543,14 +444,12 @@ class Run:
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         if not _same_run(state["recipe"], self.setup.recipe):
             raise ConfigError(f"'{path}' belongs to a run with other settings; choose another folder with --out")
-        if not state["aligning"] and self.phase.aligning:
-            self.phase = self._training()
         with torch.no_grad():
             for name, value in state["trained"].items():
                 self.trained[name].copy_(value)
             for name, value in self._buffers().items():
                 value.copy_(state["buffers"][name])
-        self.phase.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.restore(**state["average"])
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
@@ -559,10 +458,6 @@ class Run:
         self.journal.samples = [Sample(**sample) for sample in state["samples"]]
         self.saved = self._step_in_words
         self.journal.say(f"going on from {self.saved}")
-
-
-def _on(goal: Goals, device: torch.device) -> Goals:
-    return [aspect.to(device) for aspect in goal]
 
 
 def _with_next(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, TrainingBatch | None]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from pengi.config import AudioBranchConfig, FactsConfig, Frozen, LoraConfig, ModelConfig
+from pengi.config import Frozen, LoraConfig, ModelConfig
 from pengi.data.tasks import OWN_QUESTIONS
 from pengi.data.tolerance import MOST_BAD
 from pengi.errors import ConfigError
@@ -48,42 +48,17 @@ class DataConfig(Frozen):
         le=1,
         description="share of the questions that come with a clip, among all about it; at 1 no others are asked",
     )
-    audioset_tags: bool = Field(False, description='YAMNet\'s tags are the targets of "generate metadata"')
     attributes: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="source -> attributes that all of its clips have, where rows do not say so"
     )
-    class_directions: float = Field(0.0, ge=0, le=1, description="share of sound clips that stand for another class")
-    word_targets: float = Field(
-        0.0, ge=0, le=1, description="share of sound clips that are to be said as a branch of words hears them"
-    )
-    word_dropout: float = Field(
-        0.0, ge=0, le=1, description="share of sound clips of which a branch of words tells only some of its words"
-    )
-
-    @property
-    def tells_words(self) -> bool:
-        """Whether batches depend on what a branch of words tells."""
-        return self.word_targets > 0 or self.word_dropout > 0
 
 
 class FinetuneConfig(Frozen):
-    """A trained model to go on from, instead of a new one: its architecture, its weights, its words."""
+    """A trained model to go on from, instead of a new one: its architecture and its weights."""
 
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
-    audio: tuple[AudioBranchConfig, ...] = Field(
-        (), description="audio branches behind those that the model has, with stock encoders and fresh mappers"
-    )
     lora: LoraConfig | None = Field(None, description="also train small adapters inside the language model")
-    facts: FactsConfig | None = Field(
-        None, description="what probes are to hear instead of what they hear by now, if the clips have any of it"
-    )
-    refit: bool = Field(
-        False,
-        description="fit anew, on these clips, what is fitted before a training: the words that a branch of words "
-        "tells, how much each counts, and the probes; clips are told what probes hear that do not know them. For a "
-        "model that goes on with the clips it was trained on",
-    )
 
 
 class SpecAugmentConfig(Frozen):
@@ -117,13 +92,13 @@ class AugmentConfig(Frozen):
 class TrainingConfig(Frozen):
     """The optimisation: AdamW, linear warm-up, then a fall to zero.
 
-    ``clips`` and ``pairs`` make the batch of a step, whatever number of processes share it; ``accumulate`` only cuts a
-    process's share into pieces that fit its memory.
+    ``batch_size`` and ``questions_per_clip`` make the batch of a step, whatever number of processes share it;
+    ``accumulate`` only cuts a process's share into pieces that fit its memory.
     """
 
     steps: int = Field(ge=1)
-    clips: int = Field(16, ge=1, description="clips in a batch")
-    pairs: int = Field(3, ge=1, description="prompts and targets about each clip of a batch")
+    batch_size: int = Field(16, ge=1, description="clips in a batch")
+    questions_per_clip: int = Field(3, ge=1, description="prompts and targets about each clip of a batch")
     accumulate: int = Field(1, ge=1, description="a process reads its share of a batch in so many pieces")
     mapper_lr: float = Field(gt=0)
     encoder_lr: float = Field(ge=0)
@@ -133,10 +108,6 @@ class TrainingConfig(Frozen):
     warmup_steps: int = Field(200, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the weights that is validated and saved")
-    token_dropout: float = Field(0.0, ge=0, lt=1)
-    branch_dropout: float = Field(0.0, ge=0, lt=1)
-    sound_dropout: float = Field(0.0, ge=0, lt=1, description="of the sound encoder's branch beside a branch of words")
-    facts_dropout: float = Field(0.0, ge=0, lt=1, description="share of clips that are not told what probes hear")
     augment: AugmentConfig = AugmentConfig()
     language_model_dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
@@ -151,29 +122,12 @@ class TrainingConfig(Frozen):
     log_every: int = Field(25, ge=1)
 
 
-class AlignmentConfig(Frozen):
-    """The warm start: places of the audio prefix learn the language model's embeddings of words about the clip.
-
-    A model that is trained on has given its first places a meaning already; ``last`` leaves them as they are.
-    """
-
-    steps: int = Field(ge=0)
-    clips: int = Field(64, ge=1)
-    lr: float = Field(gt=0)
-    weight: float = Field(0.0, ge=0, description="of the same loss beside the language model's in all later training")
-    aspects: tuple[tuple[str, ...], ...] = Field(
-        (), description="for each audio branch, what its first places stand for"
-    )
-    last: tuple[str, ...] = Field((), description="what the last places of every branch stand for, where clips have it")
-
-
 class Recipe(Frozen):
     """Everything that determines a training run: a new ``model``, or one to ``finetune``."""
 
     model: ModelConfig | None = None
     finetune: FinetuneConfig | None = None
     data: DataConfig
-    alignment: AlignmentConfig | None = None
     training: TrainingConfig
 
     @property
@@ -190,7 +144,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         ConfigError: missing file, bad YAML, unknown key, wrong value, malformed override; model beside finetune or
-            data.manifest beside data.mixture, or neither of them; finetune.facts beside refit.
+            data.manifest beside data.mixture, or neither of them.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -206,8 +160,6 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = Recipe.parse(values, str(path))
     if (recipe.model is None) == (recipe.finetune is None):
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
-    if recipe.finetune is not None and recipe.finetune.refit and recipe.finetune.facts is not None:
-        raise ConfigError(f"'{path}' must have either finetune.facts, which are others, or finetune.refit")
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):
         raise ConfigError(f"'{path}' must have either data.manifest or data.mixture")
     return recipe

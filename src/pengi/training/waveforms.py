@@ -19,11 +19,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pengi.audio.augment import random_gain_db
 from pengi.audio.decode import load, probe
+from pengi.audio.level import without_offset
 from pengi.data.manifest import Clip
 from pengi.data.recordings import recording
 from pengi.data.tolerance import Tolerance
+from pengi.encoders.base import Masked
 from pengi.errors import AudioError, ManifestError
-from pengi.model import Masked, PengiModel
+from pengi.model import PengiModel
 from pengi.training.recipe import TrainingConfig
 
 Waveforms = dict[int, NDArray[np.float32]]
@@ -99,7 +101,9 @@ class LiveFeatures:
         if self.augment.crop == "random":
             spare_s = (clip.duration_s or probe(source).duration_s) - self.window_s
             offset_s = max(0.0, spare_s) * place
-        waveforms = {rate: load(source, rate, offset_s=offset_s, duration_s=self.window_s) for rate in self.rates}
+        waveforms = {
+            rate: without_offset(load(source, rate, offset_s=offset_s, duration_s=self.window_s)) for rate in self.rates
+        }
         most = self.augment.gain_db
         # One generator for each rate: every encoder hears the same level.
         return {

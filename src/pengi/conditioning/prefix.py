@@ -1,0 +1,70 @@
+"""The prefix: what the language model reads before it answers. Inference, training and validation build it here.
+
+Without a chat template it is the paper's, m1 of the audio and m2 of the prompt. With one it is
+
+    [m1 | <|im_start|>user\\n{evidence}\\n]  +  [{queried}{prompt}<|im_end|>\\n<|im_start|>assistant\\n]
+      shared by all questions about a clip       of one question
+
+The language model reads the shared part once for several questions.
+
+Shape suffixes: B rows, T tokens of a row, D language-model embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pengi.encoders.base import Masked
+from pengi.language_model import LanguageModel
+
+CHAT_START = "<|im_start|>user\n"
+CHAT_ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
+CHAT_END = "<|im_end|>"
+
+
+def shared_text(evidence: str = "") -> str:
+    """Start of a chat about a recording, with the evidence if there is any."""
+    return f"{CHAT_START}{_plain(evidence)}\n" if evidence else CHAT_START
+
+
+def own_text(prompt: str) -> str:
+    """A prompt, with the text about the tags that it names in front, up to where the answer begins."""
+    return f"{_plain(prompt)}{CHAT_ANSWER}"
+
+
+def _plain(text: str) -> str:
+    """Text that holds no special token of a chat: a user or a transcript must not end the turn."""
+    return text.replace("<|", "< |")
+
+
+def embed_texts(language_model: LanguageModel, texts: Sequence[str]) -> Masked:
+    """Language-model embeddings ``[B, T, D]`` of texts, padded on the right."""
+    return embed_rows(language_model, [language_model.encode(text) for text in texts])
+
+
+def embed_rows(language_model: LanguageModel, rows: Sequence[Sequence[int]]) -> Masked:
+    """Language-model embeddings ``[B, T, D]`` of rows of token ids, padded on the right."""
+    device = language_model.device
+    lengths_B = torch.tensor([len(row) for row in rows], device=device)
+    width = max(1, int(lengths_B.max()))
+    padded = [[*row, *[language_model.end_id] * (width - len(row))] for row in rows]
+    mask_BT = torch.arange(width, device=device) < lengths_B[:, None]
+    return language_model.embed(torch.tensor(padded, device=device)), mask_BT
+
+
+def join(parts: Sequence[Masked], *, padding: str) -> Masked:
+    """Put sequences one behind the other, each row's real tokens together and its padding at one side.
+
+    Args:
+        parts: ``[B, T_i, D]`` with masks.
+        padding: "left" or "right". ``a a . | b .`` becomes ``. . a a b`` or ``a a b . .``, cut to the longest row.
+    """
+    values_BTD = torch.cat([values for values, _ in parts], 1)
+    mask_BT = torch.cat([mask for _, mask in parts], 1)
+    width = int(mask_BT.sum(1).max())
+    order_BT = mask_BT.int().argsort(dim=1, descending=padding == "right", stable=True)
+    order_BT = order_BT[:, :width] if padding == "right" else order_BT[:, mask_BT.shape[1] - width :]
+    joined_BTD = values_BTD.gather(1, order_BT[..., None].expand(-1, -1, values_BTD.shape[-1]))
+    return joined_BTD, mask_BT.gather(1, order_BT)
