@@ -1,15 +1,135 @@
-"""Words of a text without their endings, so that different forms of a word compare equal."""
+"""The tags that a model detects: their names, and how prompts and label lists may name them.
+
+A tag is a tag, whether it is an AudioSet class, an instrument, a genre, a keyword or a speaker's gender. A checkpoint
+keeps its tags in ``vocabulary.json``.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
+from pengi.errors import ConfigError, reason
+
+VOCABULARY_FILE = "vocabulary.json"
 _ARTICLES = frozenset({"a", "an", "the"})
+
+
+@dataclass(frozen=True)
+class Tag:
+    """One thing that can be detected.
+
+    Attributes:
+        text: its name, such as "dog barking", unique in its vocabulary.
+        group: what kind of thing it is, such as "sound", "instrument" or "language".
+        phrases: other texts that mean it, such as "a dog barking".
+        audioset: display name of the AudioSet class that the stock tagger scores for it; none if there is no such class.
+    """
+
+    text: str
+    group: str
+    phrases: tuple[str, ...] = ()
+    audioset: str | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """All tags of a model, in the order of its tagger's outputs.
+
+    Raises:
+        ConfigError: if two tags have the same text.
+    """
+
+    tags: tuple[Tag, ...]
+
+    def __post_init__(self) -> None:
+        texts = [tag.text for tag in self.tags]
+        if len(set(texts)) < len(texts):
+            twice = next(text for text in texts if texts.count(text) > 1)
+            raise ConfigError(f"the vocabulary has two tags '{twice}'")
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """The groups in the order in which they first occur."""
+        return tuple(dict.fromkeys(tag.group for tag in self.tags))
+
+    @cached_property
+    def _indices(self) -> dict[tuple[str, ...], int]:
+        """Word stems of every name -> index of its tag; the first tag of a name counts, and texts before phrases."""
+        found: dict[tuple[str, ...], int] = {}
+        for names in ([(tag.text,) for tag in self.tags], [tag.phrases for tag in self.tags]):
+            for index, texts in enumerate(names):
+                for text in texts:
+                    if stems := word_stems(text):
+                        found.setdefault(stems, index)
+        return found
+
+    def index(self, text: str) -> int | None:
+        """Index of the tag that a whole text names; none if it names none."""
+        return self._indices.get(word_stems(text))
+
+    def find(self, text: str) -> list[int]:
+        """Indices of the tags that a text names, each once, in the text's order; of names within names the longest
+        counts."""
+        words = word_stems(text)
+        longest = max(map(len, self._indices), default=0)
+        found: dict[int, None] = {}
+        start = 0
+        while start < len(words):
+            for length in range(min(longest, len(words) - start), 0, -1):
+                if (index := self._indices.get(words[start : start + length])) is not None:
+                    found[index] = None
+                    start += length - 1
+                    break
+            start += 1
+        return list(found)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One object for each tag, without empty fields."""
+        return [{name: value for name, value in asdict(tag).items() if value} for tag in self.tags]
+
+    @classmethod
+    def from_json(cls, rows: Sequence[dict[str, Any]]) -> Self:
+        """The vocabulary of :meth:`to_json`.
+
+        Raises:
+            ConfigError: if a row is no tag.
+        """
+        try:
+            return cls(tuple(Tag(**{**row, "phrases": tuple(row.get("phrases", ()))}) for row in rows))
+        except TypeError as error:
+            raise ConfigError(f"a tag of the vocabulary is not valid: {error}") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The vocabulary of a checkpoint.
+
+        Raises:
+            ConfigError: if there is none, or it is damaged.
+        """
+        path = folder / VOCABULARY_FILE
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"'{path}' is not valid JSON: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"'{path}' cannot be read: {reason(error)}") from error
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ConfigError(f"'{path}' must hold a list of tags")
+        return cls.from_json(rows)
 
 
 def word_stems(text: str) -> tuple[str, ...]:
     """A text's words without case, articles and endings: "dogs barking" and "the dog barks" are the same."""
-    words = re.findall(r"[\w'-]+", text.casefold())
+    words = re.findall(r"[\w'#-]+", text.casefold())
     return tuple(_stem(word) for word in words if word not in _ARTICLES)
 
 

@@ -1,0 +1,120 @@
+"""Which tags are in a recording, and when: linear scores of every frame, pooled over time.
+
+A frame is one token of the first encoder (YAMNet: every 0.48 s). Beside it stand the tokens of the other encoders that
+fall into it. Every tag has one linear score of a frame; over time the scores are pooled to near their maximum, so that
+a short sound in a long recording counts. A scale and a bias for each tag make them calibrated probabilities.
+
+How the scores are fitted is in :mod:`pengi.training.tagger`.
+
+Shape suffixes: B recordings, T frames, K tags, D features of a frame, I features of one encoder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pengi.conditioning.vocabulary import Vocabulary
+
+Masked = tuple[Tensor, Tensor]
+"""A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
+
+
+class Tagger(nn.Module):
+    """Linear scores of tags.
+
+    Args:
+        vocabulary: K tags.
+        dims: features of one token of each encoder, the one that gives the frames first.
+    """
+
+    scale_K: Tensor
+    shift_K: Tensor
+
+    def __init__(self, vocabulary: Vocabulary, dims: Sequence[int]) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.linear = nn.Linear(sum(dims), len(vocabulary))
+        self.register_buffer("scale_K", torch.ones(len(vocabulary)))
+        self.register_buffer("shift_K", torch.zeros(len(vocabulary)))
+        self.requires_grad_(False)
+
+    def forward(self, tokens: Sequence[Masked]) -> Masked:
+        """Scores of every frame, ``float32[B, T, K]``, and the mask of real frames.
+
+        Args:
+            tokens: of each encoder, in the order of ``dims``.
+        """
+        frames_BTD, mask_BT = frames(tokens)
+        return self.linear(frames_BTD), mask_BT
+
+    def log_odds(self, scores_xK: Tensor) -> Tensor:
+        """Calibrated logarithms of the odds of scores, of frames or of recordings."""
+        return scores_xK * self.scale_K + self.shift_K
+
+    def probabilities(self, scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
+        """Probability that each tag is in the recording, ``float32[B, K]``."""
+        return self.log_odds(pooled(scores_BTK, mask_BT)).sigmoid()
+
+
+def frames(tokens: Sequence[Masked]) -> Masked:
+    """Tokens of all encoders side by side, ``float32[B, T, D]``, one row for each token of the first encoder.
+
+    Every encoder's tokens are spread evenly over the recording. A frame has the mean of the tokens that overlap it.
+    """
+    (first_BTI, mask_BT), *others = tokens
+    parts = [first_BTI.float()]
+    for other_BTI, other_BT in others:
+        parts.append(_aligned(other_BTI.float(), other_BT, mask_BT))
+    return torch.cat(parts, 2) * mask_BT[..., None], mask_BT
+
+
+def _aligned(tokens_BUI: Tensor, tokens_BU: Tensor, frames_BT: Tensor) -> Tensor:
+    """Means of the tokens that fall into each frame and the half of its neighbours, ``float32[B, T, I]``."""
+    rows = []
+    for row_UI, row_U, row_T in zip(tokens_BUI, tokens_BU, frames_BT, strict=True):
+        count = int(row_T.sum())
+        known_UI = row_UI[row_U]
+        if not count or not len(known_UI):
+            rows.append(row_UI.new_zeros(len(row_T), row_UI.shape[1]))
+            continue
+        # Halves of frames, so that two neighbours share what is between their middles, as YAMNet's patches do.
+        halves_HI = functional.adaptive_avg_pool1d(known_UI.T[None], count + 1)[0].T
+        both_TI = (halves_HI[:-1] + halves_HI[1:]) / 2
+        rows.append(functional.pad(both_TI, (0, 0, 0, len(row_T) - count)))
+    return torch.stack(rows)
+
+
+def pooled(scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
+    """Scores pooled over time, ``float32[B, K]``: the logarithm of the mean of e to the score over real frames.
+
+    Near the maximum, yet independent of the length. A plain mean would drown a sound that fills one second of five in
+    the silence around it. A row without frames has zeros.
+    """
+    counts_B1 = mask_BT.sum(1, keepdim=True)
+    hidden_BT = ~mask_BT & (counts_B1 > 0)
+    pooled_BK = scores_BTK.float().masked_fill(hidden_BT[..., None], -math.inf).logsumexp(1)
+    return torch.where(counts_B1 > 0, pooled_BK - counts_B1.clamp(min=1).log(), 0.0)
+
+
+def spans_above(probability_T: Tensor, threshold: float, frame_s: float, duration_s: float) -> list[tuple[float, float]]:
+    """Stretches of consecutive frames whose probability is at least ``threshold``: starts and ends in seconds.
+
+    A frame stands for the time around its middle, the first one from the start and the last one to the end.
+    """
+    above = (probability_T >= threshold).tolist()
+    spans, start = [], None
+    for index, inside in enumerate([*above, False]):
+        if inside and start is None:
+            start = index
+        elif not inside and start is not None:
+            begins_s = 0.0 if start == 0 else (start + 0.5) * frame_s
+            ends_s = duration_s if index == len(above) else min((index + 0.5) * frame_s, duration_s)
+            if ends_s > begins_s:
+                spans.append((round(begins_s, 2), round(ends_s, 2)))
+            start = None
+    return spans

@@ -1,0 +1,217 @@
+"""What training clips say about tags: the vocabulary of a collection, and which tags each clip has.
+
+A label of a clip is a tag that is there. That another tag is not there is known only within limits: a clip of rain may
+hold wind that nobody labelled. So a clip's targets are yes, no or unknown.
+
+Shape suffixes: N clips, K tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
+from pengi.data.manifest import Clip, Label
+
+MAX_UNLABELLED_PROBABILITY = 0.1
+"""Of a stock class in a clip that is not labelled with it; above, whether it is there is unknown."""
+SPEAKERS = (
+    Tag("man", "speaker", ("men", "man speaking", "male voice", "male speech", "male")),
+    Tag("woman", "speaker", ("women", "woman speaking", "female voice", "female speech", "female")),
+    Tag("child", "speaker", ("children", "child speaking", "kid", "kid speaking"), "Child speech, kid speaking"),
+)
+"""Who speaks, behind the labels and attributes of several names."""
+GROUPS_OF_ATTRIBUTES = {
+    "instrument": "instrument",
+    "genre": "genre",
+    "keyword": "keyword",
+    "digit": "keyword",
+    "language": "language",
+    "gender": "speaker",
+}
+_GROUPS_OF_CATEGORIES = {"instrument": "instrument", "music": "genre"}
+_SPEECH = "speech"  # category of labels that say no more than that somebody speaks, and name of their tag
+# First and last of AudioSet's instruments and genres in the order of the stock tagger's classes.
+_AUDIOSET_GROUPS = {
+    "instrument": ("Musical instrument", "Scratching (performance technique)"),
+    "genre": ("Pop music", "Scary music"),
+}
+_NOT_DETECTED = frozenset({"Silence"})  # it is measured
+
+
+def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes: Sequence[str]) -> Vocabulary:
+    """The tags of a collection: its labels, the values of its clips' attributes, and the stock tagger's other classes.
+
+    Args:
+        labels: wordings of the events, each with the nearest AudioSet class.
+        clips: labelled clips.
+        classes: AudioSet display names that the stock tagger knows.
+    """
+    tags: dict[str, Tag] = {tag.text: tag for tag in SPEAKERS}
+    for label in labels.values():
+        if label.category != _SPEECH:
+            _add(tags, _tag_of(label, classes))
+    for clip in clips:
+        for name, group in GROUPS_OF_ATTRIBUTES.items():
+            value = str(clip.attributes.get(name, ""))
+            if value and group != "speaker" and not _known(tags, value, group):
+                _add(tags, Tag(value, group))
+    said = {tag.audioset: tag for tag in tags.values() if tag.audioset and _says(tag, tag.audioset)}
+    for index, name in enumerate(classes):
+        if name not in said and name not in _NOT_DETECTED:
+            _add(tags, _stock_tag(name, _audioset_group(index, classes), tags))
+    return Vocabulary(tuple(tags.values()))
+
+
+def _tag_of(label: Label, classes: Sequence[str]) -> Tag:
+    group = _GROUPS_OF_CATEGORIES.get(label.category, "sound")
+    phrases = [label.phrase]
+    if group == "genre":
+        phrases.append(label.label.removesuffix(" music"))
+    return Tag(
+        label.label,
+        group,
+        tuple(dict.fromkeys(phrase for phrase in phrases if phrase != label.label)),
+        label.audioset if label.audioset in classes else None,
+    )
+
+
+def _stock_tag(name: str, group: str, tags: Mapping[str, Tag]) -> Tag:
+    """An AudioSet class by the first part of its display name: "Baby cry, infant cry" -> "baby cry"."""
+    first, *others = (part.strip().lower() for part in name.split(","))
+    text = first.split("(")[0].strip()
+    if text in tags:
+        text = name.lower()
+    return Tag(text, group, tuple(other for other in others if other != "etc."), name)
+
+
+def _audioset_group(index: int, classes: Sequence[str]) -> str:
+    for group, (first, last) in _AUDIOSET_GROUPS.items():
+        if first in classes and classes.index(first) <= index <= classes.index(last):
+            return group
+    return "sound"
+
+
+def _add(tags: dict[str, Tag], tag: Tag) -> None:
+    tags.setdefault(tag.text, tag)
+
+
+def _known(tags: Mapping[str, Tag], value: str, group: str) -> bool:
+    return any(tag.group == group and value in (tag.text, *tag.phrases) for tag in tags.values())
+
+
+def _says(tag: Tag, class_name: str) -> bool:
+    """Whether a tag means its AudioSet class itself, and not one of several things within it."""
+    parts = [part.split("(")[0] for part in class_name.split(",")]
+    return any(set(word_stems(part)) <= set(word_stems(tag.text)) for part in parts) or any(
+        word_stems(part) in map(word_stems, tag.phrases) for part in parts
+    )
+
+
+@dataclass(frozen=True)
+class TagTargets:
+    """Which tags clips have.
+
+    Attributes:
+        present_NK: ``bool[N, K]``, True where a tag is there.
+        known_NK: ``bool[N, K]``, True where ``present_NK`` is known.
+    """
+
+    present_NK: NDArray[np.bool_]
+    known_NK: NDArray[np.bool_]
+
+
+def tag_targets(
+    clips: Sequence[Clip], vocabulary: Vocabulary, labels: Mapping[str, Label], stock_NK: NDArray[np.float32]
+) -> TagTargets:
+    """Targets of clips.
+
+    Args:
+        clips: N of them.
+        vocabulary: K tags.
+        labels: wordings of the clips' events.
+        stock_NK: ``float32[N, K]``: probability of each tag's class by the stock tagger, 0 of tags without one.
+    """
+    names = _Names(vocabulary, labels)
+    present_NK = np.zeros((len(clips), len(vocabulary)), dtype=np.bool_)
+    known_NK = stock_NK < MAX_UNLABELLED_PROBABILITY
+    for row, clip in enumerate(clips):
+        known_NK[row] &= ~names.unknown(clip)
+        present = names.present(clip)
+        known_NK[row, names.alike(present)] = False
+        present_NK[row, present] = True
+        known_NK[row, present] = True
+    return TagTargets(present_NK, known_NK)
+
+
+class _Names:
+    """From a clip's labels and attributes to the vocabulary's tags."""
+
+    def __init__(self, vocabulary: Vocabulary, labels: Mapping[str, Label]) -> None:
+        self.vocabulary, self.labels = vocabulary, labels
+        self._by_group: dict[tuple[str, str], int] = {}
+        for index, tag in enumerate(vocabulary.tags):
+            for name in (tag.text, *tag.phrases):
+                self._by_group.setdefault((tag.group, name.casefold()), index)
+        self._groups_K = np.array([tag.group for tag in vocabulary.tags])
+        self._classes_K = np.array([tag.audioset or "" for tag in vocabulary.tags])
+        stems = [frozenset(word_stems(tag.text)) for tag in vocabulary.tags]
+        self._wider = [
+            [other for other, words in enumerate(stems) if other != index and (words < own or own < words)]
+            for index, own in enumerate(stems)
+        ]
+        said: dict[str, list[int]] = {}
+        for index, tag in enumerate(vocabulary.tags):
+            if tag.audioset:
+                said.setdefault(tag.audioset, []).append(index)
+        self._same_class = said
+
+    def present(self, clip: Clip) -> list[int]:
+        """Indices of the tags that a clip has."""
+        found = [self._event(event) for event in clip.events]
+        for name, group in GROUPS_OF_ATTRIBUTES.items():
+            value = str(clip.attributes.get(name, "")).casefold()
+            found.append(self._by_group.get((group, value)))
+        if self.is_spoken(clip):
+            found.append(self._by_group.get(("sound", _SPEECH)))
+        return sorted({index for index in found if index is not None})
+
+    def _event(self, event: str) -> int | None:
+        for group in ("sound", "instrument", "genre", "speaker"):
+            if (index := self._by_group.get((group, event.casefold()))) is not None:
+                return index
+        return None
+
+    def is_spoken(self, clip: Clip) -> bool:
+        """Whether somebody speaks in a clip, by its labels."""
+        return any(self.labels[event].category == _SPEECH for event in clip.events if event in self.labels)
+
+    def alike(self, present: Sequence[int]) -> list[int]:
+        """Tags that may be there because one that is there is a kind of them, or they of it: "footsteps" and "footsteps
+        on gravel", "drum" where there is a djembe."""
+        found = [other for index in present for other in self._wider[index]]
+        for index in present:
+            name = self.vocabulary.tags[index].audioset
+            if name is not None:
+                found += [other for other in self._same_class[name] if _says(self.vocabulary.tags[other], name)]
+        return found
+
+    def unknown(self, clip: Clip) -> NDArray[np.bool_]:
+        """``bool[K]``: tags of groups of which the clip's labels say nothing."""
+        has = {group for name, group in GROUPS_OF_ATTRIBUTES.items() if name in clip.attributes}
+        has |= {self.vocabulary.tags[index].group for index in self.present(clip)}
+        unknown = set()
+        if self.is_spoken(clip):
+            unknown = {"language", "speaker"} | ({"keyword"} if (clip.duration_s or 0.0) > 2.0 else set())
+        elif "genre" in has:
+            unknown = {"instrument", "speaker", "language"}
+        elif "instrument" not in has:
+            unknown = {"speaker", "language"} if self._may_be_voice(clip) else set()
+        return np.isin(self._groups_K, sorted(unknown - has))
+
+    def _may_be_voice(self, clip: Clip) -> bool:
+        return any(self.labels[event].category in ("human", "scene") for event in clip.events if event in self.labels)
