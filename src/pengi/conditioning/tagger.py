@@ -11,17 +11,15 @@ Shape suffixes: B recordings, T frames, K tags, D features of a frame, I feature
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pengi.conditioning.pooling import log_mean_exp
 from pengi.conditioning.vocabulary import Vocabulary
-
-Masked = tuple[Tensor, Tensor]
-"""A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
+from pengi.encoders.base import Masked
 
 
 class Tagger(nn.Module):
@@ -58,7 +56,7 @@ class Tagger(nn.Module):
 
     def probabilities(self, scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
         """Probability that each tag is in the recording, ``float32[B, K]``."""
-        return self.log_odds(pooled(scores_BTK, mask_BT)).sigmoid()
+        return self.log_odds(log_mean_exp(scores_BTK, mask_BT)).sigmoid()
 
 
 def frames(tokens: Sequence[Masked]) -> Masked:
@@ -89,19 +87,9 @@ def _aligned(tokens_BUI: Tensor, tokens_BU: Tensor, frames_BT: Tensor) -> Tensor
     return torch.stack(rows)
 
 
-def pooled(scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
-    """Scores pooled over time, ``float32[B, K]``: the logarithm of the mean of e to the score over real frames.
-
-    Near the maximum, yet independent of the length. A plain mean would drown a sound that fills one second of five in
-    the silence around it. A row without frames has zeros.
-    """
-    counts_B1 = mask_BT.sum(1, keepdim=True)
-    hidden_BT = ~mask_BT & (counts_B1 > 0)
-    pooled_BK = scores_BTK.float().masked_fill(hidden_BT[..., None], -math.inf).logsumexp(1)
-    return torch.where(counts_B1 > 0, pooled_BK - counts_B1.clamp(min=1).log(), 0.0)
-
-
-def spans_above(probability_T: Tensor, threshold: float, frame_s: float, duration_s: float) -> list[tuple[float, float]]:
+def spans_above(
+    probability_T: Tensor, threshold: float, frame_s: float, duration_s: float
+) -> list[tuple[float, float]]:
     """Stretches of consecutive frames whose probability is at least ``threshold``: starts and ends in seconds.
 
     A frame stands for the time around its middle, the first one from the start and the last one to the end.

@@ -5,7 +5,7 @@ The score of tag k in frame t is
     z_k(t) = a * stock_k(t) + w_k . x(t) + b_k
 
 with the stock tagger's class logit ``stock_k`` (0 of tags without an AudioSet class), standardised tokens ``x`` and
-fitted ``a``, ``w``, ``b``. Scores are pooled over time (:func:`pengi.conditioning.tagger.pooled`) and fitted by binary
+fitted ``a``, ``w``, ``b``. Scores are pooled over time (:func:`pengi.conditioning.pooling.log_mean_exp`) and fitted by binary
 cross-entropy over all tags that are known of a clip, plus ``penalty * |w|^2``. The sum over clips stands against one
 penalty for each tag: the fewer clips a tag has, the nearer it stays to the stock tagger.
 
@@ -81,7 +81,7 @@ class Scores:
 
 
 def pooled_rows(scores_GK: Tensor, row_G: Tensor, rows: int) -> Tensor:
-    """Scores pooled over the frames of each clip, ``float32[B, K]``; as :func:`pengi.conditioning.tagger.pooled`."""
+    """Scores pooled over the frames of each clip, ``float32[B, K]``; as :func:`pengi.conditioning.pooling.log_mean_exp`."""
     index_GK = row_G[:, None].expand_as(scores_GK)
     high_BK = scores_GK.new_full((rows, scores_GK.shape[1]), -torch.inf).scatter_reduce(
         0, index_GK, scores_GK.detach(), "amax"
@@ -119,9 +119,9 @@ def fit_scores(
     generator = torch.Generator().manual_seed(options.seed)
     scale = torch.ones((), requires_grad=True)
     weight_JD = torch.zeros(own, len(mean_D), requires_grad=True)
-    share_J = torch.from_numpy(
-        ((present_NK & known_NK)[clips].sum(0) + 0.5) / (known_NK[clips].sum(0) + 1.0)
-    ).float()[trained_K]
+    share_J = torch.from_numpy(((present_NK & known_NK)[clips].sum(0) + 0.5) / (known_NK[clips].sum(0) + 1.0)).float()[
+        trained_K
+    ]
     has_class_J = stock_weight_KD[trained_K].abs().sum(1) > 0
     bias_J = torch.where(has_class_J, 0.0, share_J.logit()).requires_grad_()
     optimiser = torch.optim.Adam([scale, weight_JD, bias_J], lr=options.learning_rate)
