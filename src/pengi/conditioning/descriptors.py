@@ -1,6 +1,10 @@
-"""What is measured in a recording, as finished sentences: level, notes, tempo, separate bursts of sound.
+"""What is measured in a recording, as finished sentences: level, separate bursts of sound, notes.
 
 The sentence functions are the only place where the wording is, so that training text can be drawn with them too.
+What is not clear is left out: a count of bursts that depends on the threshold, the pitch of speech or of a chord.
+``benchmarks/descriptors.py`` measures how often the sentences are right.
+
+Shape suffixes: S samples, T frames of 10 ms, F frequencies.
 """
 
 from __future__ import annotations
@@ -8,10 +12,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from pengi.audio.level import SILENCE_DB, rms_db, sound_level_db, without_offset
+from pengi.conditioning.notes import Note, detect_notes
+
 Course = Literal["steady", "swelling", "fading", "louder at the start", "louder in the middle", "louder at the end"]
 """How the level changes; ``None`` where nothing is clear."""
 MAX_LISTED = 6
-"""More notes or bursts than these are counted, not listed."""
+"""Of more notes or bursts the others are counted, not listed."""
+_HOP_S = 0.01
+
+
+def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, ...]:
+    """Measured facts about a recording of some seconds, one sentence each; none about silence.
+
+    Args:
+        samples_S: ``float32[S]``, mono, finite.
+        rate: in Hz.
+
+    Returns:
+        Level, separate bursts, notes, in this order, as far as each is clear.
+    """
+    if not len(samples_S) or sound_level_db(samples_S) < SILENCE_DB:
+        return ()
+    samples_S = without_offset(samples_S)
+    sentences = [level_sentence(rms_db(samples_S), level_course(samples_S, rate))]
+    if bursts := detect_bursts(samples_S, rate):
+        sentences.append(bursts_sentence(bursts))
+    if notes := detect_notes(samples_S, rate, bursts):
+        sentences.append(note_sentence(*_played(notes)))
+    return tuple(sentences)
 
 
 def level_sentence(level_db: float, course: Course | None = None) -> str:
@@ -20,15 +53,16 @@ def level_sentence(level_db: float, course: Course | None = None) -> str:
 
 
 def note_sentence(names: Sequence[str], hz: float | None = None) -> str:
-    """``Note C4 (262 Hz).`` or ``Notes C4, E4, G4.``, in the order they are played.
+    """``Note C4 (262 Hz).``, ``Notes C4, E4, G4.`` or ``Notes C4, D4, E4, F4, G4, A4 and 9 more.``
 
     Args:
-        names: one or more, in scientific pitch notation with sharps; A4 is 440 Hz.
+        names: one or more, in the order they are played, in scientific pitch notation with sharps; A4 is 440 Hz.
         hz: the pitch of a single note.
     """
     if len(names) == 1:
         return f"Note {names[0]}." if hz is None else f"Note {names[0]} ({round(hz)} Hz)."
-    return f"Notes {', '.join(names)}."
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"Notes {', '.join(names[:MAX_LISTED])}{more}."
 
 
 def bursts_sentence(spans: Sequence[tuple[float, float]]) -> str:
@@ -49,3 +83,72 @@ def bursts_sentence(spans: Sequence[tuple[float, float]]) -> str:
 def tempo_sentence(bpm: float) -> str:
     """``Tempo about 120 beats a minute.``"""
     return f"Tempo about {round(bpm)} beats a minute."
+
+
+def level_course(samples_S: NDArray[np.float32], rate: int) -> Course | None:
+    """How the level changes over a recording of a second or more, where that is clear."""
+    if len(samples_S) < rate:
+        return None
+    level_9 = np.array([max(SILENCE_DB, rms_db(part)) for part in np.array_split(samples_S, 9)])
+    slope, offset = np.polyfit(np.arange(9), level_9, 1)
+    residual = float(np.std(level_9 - slope * np.arange(9) - offset))
+    if np.ptp(level_9) < 3.0:
+        return "steady"
+    if abs(8 * slope) > 8.0 and residual < 0.15 * abs(8 * slope):
+        return "swelling" if slope > 0 else "fading"
+    third_3 = [rms_db(part) for part in np.array_split(samples_S, 3)]
+    names: tuple[Course, ...] = ("louder at the start", "louder in the middle", "louder at the end")
+    loudest = int(np.argmax(third_3))
+    others = [level for part, level in enumerate(third_3) if part != loudest]
+    return names[loudest] if third_3[loudest] - max(others) >= 6.0 else None
+
+
+def detect_bursts(samples_S: NDArray[np.float32], rate: int) -> tuple[tuple[float, float], ...]:
+    """Stretches of sound with clear dips between, in seconds, in order.
+
+    None if nothing stands out from the background, or if a stricter bound would count otherwise.
+    """
+    level_T = _envelope_db(samples_S, rate)
+    top = float(level_T.max())
+    floor = float(np.quantile(np.maximum(level_T, top - 60.0), 0.2))
+    depth = top - floor
+    if depth < 8.0:
+        return ()
+    runs = _runs(level_T > floor + 0.4 * depth, shortest_s=0.06, shortest_gap_s=0.12)
+    peaks = [float(level_T[start:end].max()) for start, end in runs]
+    loose, strict = (
+        [run for run, peak in zip(runs, peaks, strict=True) if peak >= floor + share * depth] for share in (0.6, 0.75)
+    )
+    if len(loose) != len(strict):
+        return ()
+    return tuple((start * _HOP_S, min(end * _HOP_S, len(samples_S) / rate)) for start, end in strict)
+
+
+def _envelope_db(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
+    """The level every 10 ms above 90 Hz, since rumble hides dips; in dB of any reference."""
+    size, hop = round(0.032 * rate), round(_HOP_S * rate)
+    window = np.hanning(size).astype(np.float32)
+    frame_TS = sliding_window_view(np.pad(samples_S, size // 2), size)[::hop] * window
+    power_TF = np.abs(np.fft.rfft(frame_TS)) ** 2
+    power_T = power_TF[:, round(90.0 * size / rate) :].sum(axis=1, dtype=np.float64)
+    return 10.0 * np.log10(np.convolve(power_T, np.ones(3) / 3, "same") + 1e-9)
+
+
+def _runs(on_T: NDArray[np.bool_], *, shortest_s: float, shortest_gap_s: float) -> list[tuple[int, int]]:
+    """First frame and end of each stretch of ``True``; over shorter gaps they are joined, and then short ones go."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], on_T.astype(np.int8), [0]])))
+    runs: list[tuple[int, int]] = []
+    for start, end in edges.reshape(-1, 2).tolist():
+        if runs and (start - runs[-1][1]) * _HOP_S < shortest_gap_s:
+            runs[-1] = (runs[-1][0], end)
+        else:
+            runs.append((start, end))
+    return [run for run in runs if (run[1] - run[0]) * _HOP_S >= shortest_s]
+
+
+def _played(notes: Sequence[Note]) -> tuple[list[str], float | None]:
+    """The names to list, and the pitch if there is one name only."""
+    names = [note.name for note in notes]
+    if len(set(names)) > 1:
+        return names, None
+    return names[:1], max(notes, key=lambda note: note.energy).hz

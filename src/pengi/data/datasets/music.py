@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from pengi.conditioning.notes import note_name
 from pengi.data.datasets.base import (
     Codes,
     FolderDataset,
@@ -26,7 +27,6 @@ _NSYNTH_FIELDS = (
     "pitch",
     "velocity",
 )
-_NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 class GtzanGenres(FolderDataset):
@@ -104,7 +104,7 @@ class NSynth(TableDataset):
                 "instrument": words(record["instrument_family_str"]),
                 "source": words(record["instrument_source_str"]),
                 **({"qualities": qualities} if qualities else {}),
-                "pitch": f"{_NOTES[midi % 12]}{midi // 12 - 1}",
+                "pitch": note_name(midi),
                 "midi": midi,
                 "velocity": int(number(record, "velocity")),
             },

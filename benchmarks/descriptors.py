@@ -1,0 +1,149 @@
+"""How often measured descriptors are right, and what they cost.
+
+    python benchmarks/descriptors.py --data ../shared/data --out results/descriptors.json
+
+Notes: clips of one note of a known pitch, by source and split. A note is right if it is the only one named and its
+name, octave included, is the label's; ``within a semitone`` also accepts its neighbours, as some recordings are out of
+tune with their label; ``several`` are phrases and trills that their label calls by one note. The bounds were chosen on
+train clips. False notes: clips of other domains that get a note, among them bells, sirens and singing, which have one.
+Counts: clips composed of train clips, as by ``pengi data compose``, with 1 to 5 words or notes; ``right`` of all, and
+how many got a count. ``listed`` are composed notes without a background whose list of notes is as long as it must be.
+Seconds are processor time of one thread for 10 s of audio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pengi.audio.decode import load
+from pengi.conditioning.descriptors import describe_waveform, detect_bursts
+from pengi.conditioning.notes import detect_notes, note_name
+from pengi.data.compose import Composer, render
+from pengi.data.manifest import Clip, read_labels, read_manifest
+from pengi.data.tasks import labels_of
+
+RATE = 16_000
+CLIPS_A_DOMAIN = 200
+COMPOSED = 150
+"""Examples of each kind."""
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of manifest.jsonl")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--split", choices=("train", "val"), action="append", help="default: both")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    clips = read_manifest(args.data / "manifest.jsonl", check_audio=False)
+    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+    found: Row = {"command": " ".join(sys.argv), "machine": machine}
+    for split in args.split or ("train", "val"):
+        of_split = [clip for clip in clips if clip.split == split]
+        found[split] = {"notes": notes_right(of_split, args.data), "false_notes": false_notes(of_split, args.data)}
+        print(split, json.dumps(found[split], indent=1), flush=True)
+    found["counts"] = counts_right([clip for clip in clips if clip.split == "train"], args.data)
+    found["seconds_per_10_s"] = seconds(clips, args.data)
+    print(json.dumps({key: found[key] for key in ("counts", "seconds_per_10_s")}, indent=1))
+    args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def notes_right(clips: Iterable[Clip], root: Path) -> Row:
+    """Share of single notes that are named rightly, by source."""
+    outcomes: defaultdict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
+    for clip in clips:
+        if "midi" not in clip.attributes:
+            continue
+        pitch = int(str(clip.attributes["midi"]))
+        names = names_in(clip, root)
+        near = {note_name(pitch + step) for step in (-1, 0, 1)}
+        single = len(names) == 1
+        phrase = clip.attributes.get("note_length") == "phrase" or "trill" in str(clip.attributes.get("articulation"))
+        row = (names == {note_name(pitch)}, single and names <= near, bool(names))
+        outcomes[f"{clip.source}, several" if phrase else str(clip.source)].append(row)
+    names_of_shares = ("right", "within_a_semitone", "any_note")
+    return {
+        source: {"clips": len(rows)} | dict(zip(names_of_shares, np.mean(rows, 0).round(3).tolist(), strict=True))
+        for source, rows in sorted(outcomes.items())
+    }
+
+
+def false_notes(clips: Iterable[Clip], root: Path) -> Row:
+    """Share of the clips of a domain without a known pitch that get a note, and which sounds they are."""
+    by_domain: defaultdict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if "midi" not in clip.attributes and clip.domain != "instrument":
+            by_domain[str(clip.domain)].append(clip)
+    found = {}
+    for domain, members in sorted(by_domain.items()):
+        drawn = random.Random(0).sample(members, min(CLIPS_A_DOMAIN, len(members)))
+        noted = [clip for clip in drawn if names_in(clip, root)]
+        events = sorted({event for clip in noted for event in clip.events})
+        found[domain] = {"clips": len(drawn), "share": round(len(noted) / len(drawn), 3), "events": events}
+    return found
+
+
+def names_in(clip: Clip, root: Path) -> set[str]:
+    """Names of the notes that are detected in a clip."""
+    samples = load(root / clip.audio, RATE)
+    return {note.name for note in detect_notes(samples, RATE, detect_bursts(samples, RATE))}
+
+
+def counts_right(clips: list[Clip], root: Path) -> Row:
+    """How many bursts are counted in composed words and notes, with and without a background."""
+    composer = Composer(clips, labels_of(clips, read_labels(root / "labels.jsonl")), seed=7)
+    outcomes: defaultdict[str, list[tuple[bool, bool]]] = defaultdict(list)
+    listed: list[bool] = []
+    number = 0
+    made = {"words": 0, "notes": 0}
+    while min(made.values()) < COMPOSED:
+        example = composer.example(number)
+        number += 1
+        recipe = example.recipe
+        if recipe.kind == "sounds":
+            continue
+        made[recipe.kind] += 1
+        samples = render(example, root, RATE)
+        bursts = detect_bursts(samples, RATE)
+        key = f"{recipe.kind}, {'with a background' if recipe.bed else 'alone'}"
+        outcomes[key].append((len(bursts) == len(recipe.parts), bool(bursts)))
+        if key == "notes, alone":
+            listed.append(len(detect_notes(samples, RATE, bursts)) == len(recipe.parts))
+    found: Row = {
+        key: {"clips": len(rows)} | dict(zip(("right", "counted"), np.mean(rows, 0).round(3).tolist(), strict=True))
+        for key, rows in sorted(outcomes.items())
+    }
+    return found | {"notes, alone, listed": round(float(np.mean(listed)), 3)}
+
+
+def seconds(clips: list[Clip], root: Path) -> Row:
+    """Processor time of all descriptors for 10 s of audio, by domain."""
+    spent: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for clip in random.Random(0).sample(clips, 300):
+        samples = load(root / clip.audio, RATE)
+        begun = time.process_time()
+        describe_waveform(samples, RATE)
+        spent[str(clip.domain)].append((time.process_time() - begun, len(samples) / RATE))
+    return {
+        domain: round(10.0 * sum(row[0] for row in rows) / sum(row[1] for row in rows), 3)
+        for domain, rows in sorted(spent.items())
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Notes of steady pitch in a recording, by SwiftF0, and none where no single pitch prevails.
+
+SwiftF0 is a small network that gives a pitch and a confidence every 16 ms, between 47 and 2094 Hz. Played at twice the
+speed, a recording's pitch is an octave higher, so that the range becomes 23 to 1047 Hz at half the cost; played at half
+the speed it is 94 to 4188 Hz. The recording's spectrum says which speed is worth a try.
+
+    waveform -> pitch and confidence -> notes (swift_f0.segment_notes) -> steady, harmonic, prevailing notes
+
+Speech glides, so it has no steady notes. Chords and noise put too little of their energy at the multiples of one pitch.
+The bounds were chosen on training recordings; ``benchmarks/descriptors.py`` measures them.
+
+Shape suffixes: S samples, F frequencies of a spectrum, T frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from swift_f0 import SwiftF0
+
+SAMPLE_RATE = 16_000
+"""What SwiftF0 reads, in Hz."""
+_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+_FRAME_S = 256 / SAMPLE_RATE
+_HOLD_MS = 80.0
+"""Pitch has to stay this long to be a note of its own; the library's default."""
+_MAX_STRETCHES = 12
+_MARGIN_S = 0.05
+
+
+def note_name(midi: int) -> str:
+    """A MIDI number in scientific pitch notation with sharps: 61 is ``C#4``."""
+    octave, step = divmod(midi, 12)
+    return f"{_NAMES[step]}{octave - 1}"
+
+
+@dataclass(frozen=True)
+class NoteOptions:
+    """Bounds of what is called a note."""
+
+    min_duration_s: float = 0.09
+    long_s: float = 0.5
+    max_deviation: float = 0.13
+    """Mean deviation from the note's pitch, in semitones; spoken vowels deviate more."""
+    max_deviation_long: float = 0.3
+    """The same for notes of at least ``long_s``: vibrato."""
+    min_harmonic: float = 0.65
+    """Lowest share of the energy, while the note lasts, that is at multiples of its pitch."""
+    min_coverage: float = 0.5
+    """Lowest share of the recording's energy that falls in notes, if all have one name; a plucked string's attack does
+    not."""
+    min_coverage_melody: float = 0.8
+    """The same if they have several."""
+    min_energy: float = 0.03
+    """Energy of the weakest note, as a share of the strongest note's."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """One note, in seconds; its pitch as a MIDI number that need not be whole (A4, 440 Hz, is 69)."""
+
+    start_s: float
+    end_s: float
+    pitch: float
+    energy: float
+    """Share of the recording's."""
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+    @property
+    def hz(self) -> float:
+        """Frequency of its pitch."""
+        return float(440.0 * 2.0 ** ((self.pitch - 69.0) / 12.0))
+
+    @property
+    def name(self) -> str:
+        """The nearest note of equal temperament at A4 = 440 Hz, such as ``C#4``."""
+        return note_name(round(self.pitch))
+
+
+def detect_notes(
+    samples_S: NDArray[np.float32],
+    rate: int,
+    stretches: Sequence[tuple[float, float]] = (),
+    options: NoteOptions = NoteOptions(),
+) -> tuple[Note, ...]:
+    """The notes of a recording with one steady pitch at a time, in order; none of any other recording.
+
+    Args:
+        samples_S: ``float32[S]``, mono.
+        rate: in Hz.
+        stretches: sounds with silence between, in seconds, in order; each is looked at by itself. None: the whole.
+        options: bounds.
+    """
+    samples_S = samples_S if rate == SAMPLE_RATE else soxr.resample(samples_S, rate, SAMPLE_RATE)
+    notes: list[Note] = []
+    energies = {True: 0.0, False: 1e-30}
+    for start, end in _cuts(stretches, len(samples_S)):
+        cut_S = samples_S[start:end]
+        found = _notes_of(cut_S, options)
+        energies[bool(found)] += float(np.dot(cut_S, cut_S))
+        offset_s = start / SAMPLE_RATE
+        notes += [replace(note, start_s=note.start_s + offset_s, end_s=note.end_s + offset_s) for note in found]
+    return tuple(notes) if energies[True] >= options.min_coverage_melody * sum(energies.values()) else ()
+
+
+def _cuts(stretches: Sequence[tuple[float, float]], samples: int) -> list[tuple[int, int]]:
+    """Stretches in samples, wider by ``_MARGIN_S``, or the whole."""
+    if not 1 < len(stretches) <= _MAX_STRETCHES:
+        return [(0, samples)]
+    return [
+        (max(0, round((start_s - _MARGIN_S) * SAMPLE_RATE)), min(samples, round((end_s + _MARGIN_S) * SAMPLE_RATE)))
+        for start_s, end_s in stretches
+    ]
+
+
+def _notes_of(samples_S: NDArray[np.float32], options: NoteOptions) -> list[Note]:
+    """The notes of one sound or melody."""
+    for speed in _speeds(samples_S):
+        if found := _prevailing(_steady(samples_S, speed, options), options):
+            return found
+    return []
+
+
+def _speeds(samples_S: NDArray[np.float32]) -> tuple[float, ...]:
+    """At which speeds a pitch may be found: a note has no energy below its pitch."""
+    power_F = np.abs(np.fft.rfft(samples_S)) ** 2
+    hz_F = np.fft.rfftfreq(len(samples_S), 1 / SAMPLE_RATE)
+    power_F[hz_F < 20.0] = 0.0
+    total = float(power_F.sum())
+    if total <= 0.0:
+        return ()
+    below_950, below_1900 = (float(power_F[hz_F < hz].sum()) / total for hz in (950.0, 1900.0))
+    chosen = {2.0: below_950 >= 0.05, 1.0: below_950 < 0.3, 0.5: below_1900 < 0.3}
+    return tuple(speed for speed, wanted in chosen.items() if wanted)
+
+
+@cache
+def _detector() -> SwiftF0:
+    # Imported here, because onnxruntime takes a while to load; one thread, for the same result everywhere.
+    from swift_f0 import SwiftF0
+
+    return SwiftF0(threads=1)
+
+
+def _steady(samples_S: NDArray[np.float32], speed: float, options: NoteOptions) -> list[Note]:
+    """Steady and harmonic notes that SwiftF0 finds in the recording played at a speed."""
+    from swift_f0 import segment_notes
+
+    played_S = samples_S if speed == 1.0 else soxr.resample(samples_S, SAMPLE_RATE, round(SAMPLE_RATE / speed))
+    if not len(played_S):
+        return []
+    track = _detector().detect(played_S, SAMPLE_RATE)
+    pitch_T = _midi(np.maximum(track.pitch_hz / speed, 1.0))
+    energy_T = 10.0 ** (track.loudness_db / 10.0)
+    notes = []
+    for found in segment_notes(track, pitch_hold_ms=_HOLD_MS / speed):
+        frames = slice(round(found.start / _FRAME_S), round(found.end / _FRAME_S))
+        pitch = float(_midi(found.pitch_hz / speed))
+        weight_T = track.confidence[frames] * np.sqrt(energy_T[frames]) + 1e-12
+        deviation = np.average(np.minimum(np.abs(pitch_T[frames] - pitch), 2.0), weights=weight_T)
+        note = Note(found.start * speed, found.end * speed, pitch, energy_T[frames].sum() / energy_T.sum())
+        bound = options.max_deviation if note.duration_s < options.long_s else options.max_deviation_long
+        if note.duration_s >= options.min_duration_s and deviation <= bound:
+            notes.append(note)
+    if sum(note.energy for note in notes) < options.min_coverage:
+        return []
+    return [note for note in notes if _harmonic_share(samples_S, note) >= options.min_harmonic]
+
+
+def _midi(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    return np.asarray(69.0 + 12.0 * np.log2(np.asarray(hz) / 440.0))
+
+
+def _harmonic_share(samples_S: NDArray[np.float32], note: Note) -> float:
+    """The share of the energy, while a note lasts, that is at multiples of its pitch."""
+    cut_S = samples_S[round(note.start_s * SAMPLE_RATE) : round(note.end_s * SAMPLE_RATE)]
+    size = 1 << max(13, (len(cut_S) - 1).bit_length())
+    power_F = np.abs(np.fft.rfft(cut_S * np.hanning(len(cut_S)), size)) ** 2
+    multiple_F = np.fft.rfftfreq(size, 1 / SAMPLE_RATE) / note.hz
+    nearest_F = np.maximum(np.round(multiple_F), 1.0)
+    resolution = 2.25 * SAMPLE_RATE / len(cut_S) / note.hz  # the window's main lobe
+    tolerance_F = np.maximum(np.minimum(0.03 * nearest_F, 0.25), resolution)
+    audible_F = multiple_F * note.hz > 25.0
+    near_F = audible_F & (np.abs(multiple_F - nearest_F) < tolerance_F)
+    return float(power_F[near_F].sum() / max(power_F[audible_F].sum(), 1e-30))
+
+
+def _prevailing(notes: Sequence[Note], options: NoteOptions) -> list[Note]:
+    """The notes that make up the sound, or none if something else does."""
+    strongest = max((note.energy for note in notes), default=0.0)
+    kept = _joined([note for note in notes if note.energy >= options.min_energy * strongest])
+    one_name = len({note.name for note in kept}) == 1
+    needed = options.min_coverage if one_name else options.min_coverage_melody
+    return kept if sum(note.energy for note in notes) >= needed else []
+
+
+def _joined(notes: Sequence[Note]) -> list[Note]:
+    """Notes without those that are part of their neighbour: the same note, a slide into it, or an overtone of it."""
+    kept: list[Note] = []
+    for note in notes:
+        if kept and note.start_s - kept[-1].end_s < 0.06 and (whole := _one_note(kept[-1], note)):
+            kept[-1] = whole
+        else:
+            kept.append(note)
+    return kept
+
+
+def _one_note(first: Note, second: Note) -> Note | None:
+    """Two adjoining notes as the one that they are, or ``None`` if they are two."""
+    long, short = sorted((first, second), key=lambda note: -note.duration_s)
+    strong, weak = sorted((first, second), key=lambda note: -note.energy)
+    slide = abs(long.pitch - short.pitch) < 1.3 and short.duration_s < long.duration_s / 3
+    if slide or first.name == second.name:
+        return Note(first.start_s, second.end_s, long.pitch, first.energy + second.energy)
+    multiple = 2.0 ** ((weak.pitch - strong.pitch) / 12.0)
+    overtone = multiple > 1.5 and abs(multiple / round(multiple) - 1.0) < 0.025
+    return strong if overtone and weak.energy < 0.3 * strong.energy else None
