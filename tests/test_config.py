@@ -67,7 +67,7 @@ def test_a_misspelt_required_key_is_an_unknown_key_and_not_a_missing_one() -> No
         (
             "audio.0.mapper.kind",
             "perceiver",
-            r"'audio\.0\.mapper\.kind': input should be 'transformer', 'mlp', 'identity', 'words' or",
+            r"'audio\.0\.mapper\.kind': input should be 'transformer', 'mlp' or 'identity'",
         ),
         ("audio", [], "'audio': tuple should have at least 1 item"),
         ("language_model.target_tokens", "many", r"'language_model\.target_tokens': input should be a valid integer"),
@@ -100,3 +100,31 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, content: str | None, me
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_json(ModelConfig, tmp_path)
+
+
+CHAT = {"name": "tiny-random", "chat": True}
+FROZEN = {"encoder": "yamnet-tiny-random", "trained": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audio": [{"encoder": "yamnet-tiny-random"}]}, "without a mapper an audio branch needs trained: false"),
+        ({"audio": [FROZEN]}, "without language_model.chat an audio branch needs a mapper"),
+        ({"tagger": {"branches": [0]}}, "tagger.branches names 0, which is no frozen audio branch"),
+        ({"audio": [FROZEN], "language_model": CHAT, "tagger": {"branches": [0, 1]}}, "names 1, which is no frozen"),
+        ({"evidence": {}}, "it needs language_model.chat: true"),
+        ({"language_model": CHAT, "text": {"encoder": "tiny-random", "mapper": {"kind": "identity"}}}, "must be null"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.parse(model_values(**changes), "my.yaml")
+    assert message in str(caught.value)
+
+
+def test_answers_in_a_chat_begin_without_a_space() -> None:
+    assert ModelConfig.parse(model_values(language_model=CHAT), "test").language_model.target_prefix == ""
+    assert ModelConfig.parse(model_values(), "test").language_model.target_prefix == " "
+    spaced = ModelConfig.parse(model_values(language_model={**CHAT, "target_prefix": " "}), "test")
+    assert spaced.language_model.target_prefix == " "

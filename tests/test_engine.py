@@ -295,43 +295,6 @@ def test_generated_labels_are_labels_and_the_nearest_one_is_matched() -> None:
     assert matched.label == LABELS[nearest]
 
 
-FROZEN = {"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99}
-WORDS = {"kind": "words", "tokens": 2, "words": {"dog": 0, "siren": 5, "wind": 9}}
-PROBES = {"branches": [0], "attributes": ["animal"], "values": {"animal": ["cat", "dog"]}}
-
-
-@pytest.mark.parametrize(
-    ("changes", "labels", "known"),
-    [
-        ({"mentions": {"branch": 0, "labels": 2.0}}, ["dog", "sirens", "wind"], True),
-        ({"mentions": {"branch": 0, "labels": 2.0}}, ["dog", "seven"], True),
-        ({"mentions": {"branch": 0, "labels": 2.0}}, ["six", "seven"], False),
-        ({"facts": {**PROBES, "labels": 2.0}}, ["cats", "dogs", "wind"], True),
-        ({"facts": {**PROBES, "labels": 2.0}}, ["rain", "wind"], False),
-        ({"facts": {**PROBES, "labels": 1.0}, "mentions": {"branch": 0, "labels": 1.0}}, ["siren", "cat"], True),
-    ],
-)
-def test_labels_gain_by_what_is_heard_of_them(changes: dict[str, Any], labels: list[str], known: bool) -> None:
-    """The language model's part of the scores is as without."""
-    audio = mixed(3.0, 1)
-    unweighed = {
-        name: {key: value for key, value in change.items() if key != "labels"} for name, change in changes.items()
-    }
-    models = [build(audio=[{**FROZEN, "mapper": WORDS}], **parts) for parts in (unweighed, changes)]
-    for pengi in models:
-        if pengi.model.facts is not None:
-            pengi.model.facts.bias_G.copy_(torch.tensor([0.5, 1.0, -1.0]))
-    shares = [
-        {score.label: math.log(score.probability) for score in pengi.classify(audio, labels).scores} for pengi in models
-    ]
-    weighed = models[1]
-    heard = weighed.model.labels_heard(weighed._tokens([weighed.encode(audio)]), labels)
-    assert isinstance(heard, torch.Tensor)
-    gained = [shares[1][label] - shares[0][label] for label in labels]
-    assert [gain - gained[0] for gain in gained] == pytest.approx((heard[0] - heard[0, 0]).tolist(), abs=1e-4)
-    assert bool(heard.any()) == known
-
-
 @pytest.mark.parametrize("method", engine.METHODS)
 def test_labels_count_once_and_the_best_come_first(method: str) -> None:
     audio = mixed(2.0, 5)
@@ -474,13 +437,13 @@ def test_a_constant_offset_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     levels = [recording.level_db for recording in PENGI.encode(with_offset)]
     assert levels[1] == pytest.approx(levels[0], abs=0.01)
     means: list[float] = []
-    hear = PENGI.model.hear
+    encode = PENGI.model.encode
 
     def watched(waveform_BS: torch.Tensor, lengths_B: torch.Tensor) -> Any:
         means.append(float(waveform_BS.mean()))
-        return hear(waveform_BS, lengths_B)
+        return encode(waveform_BS, lengths_B)
 
-    monkeypatch.setattr(PENGI.model, "hear", watched)
+    monkeypatch.setattr(PENGI.model, "encode", watched)
     for quirks in (ReferenceQuirks(), ReferenceQuirks(keep_offset=True)):
         Pengi(PENGI.model, "tiny", PENGI.device, quirks).embed((np.float32(0.3) + tone(10.0), RATE))
     assert means == pytest.approx([0.0, 0.3], abs=1e-3)
@@ -686,13 +649,6 @@ def test_a_rest_of_a_few_samples_is_no_segment_of_its_own() -> None:
     assert timeline.segments[0].end_s == timeline.duration_s == pytest.approx(5.01)
 
 
-def listening(**mentions: Any) -> Pengi:
-    """A model that listens for two words."""
-    words = {"kind": "words", "tokens": 2, "sharpness": 2.0, "words": {"hum": 0, "hiss": 1}}
-    branch = {"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99, "mapper": words}
-    return build(audio=[branch], mentions={"branch": 0, **mentions})
-
-
 def finding(monkeypatch: pytest.MonkeyPatch, *texts: tuple[str, float], cut: str = "") -> None:
     """Let every search find these texts of these probabilities, all of them whole but one."""
     encode = PENGI.model.language_model.encode
@@ -715,34 +671,6 @@ def test_events_are_as_probable_as_the_texts_that_name_them(monkeypatch: pytest.
         "dog": pytest.approx(0.6),
         "rain": pytest.approx(0.2),
     }
-
-
-def test_what_is_heard_of_their_words_decides_among_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    pengi = listening(texts=4.0)
-    encoded = pengi.encode(mixed(1.0, 0))
-    tokens_TD = encoded.tokens[0]
-    heard = pengi.model.listen([(tokens_TD[None], torch.ones(1, len(tokens_TD), dtype=torch.bool))])
-    assert heard is not None
-    hum, hiss = (4.0 * float(share) / 2.0 for share in heard.whole_AV[0])
-    usual = (hum + hiss) / 2
-    # Written as likely as makes up for what is heard, one a little likelier: "crackle" is no word.
-    for likelier in ("hum", "hiss", "crackle"):
-        written = {"hum": math.exp(-hum), "hiss": math.exp(-hiss), "crackle": math.exp(-usual)}
-        written[likelier] *= 1.5
-        scale = 0.6 / sum(written.values())
-        finding(monkeypatch, *((f" {word}", scale * share) for word, share in written.items()))
-        found = {event.label: event.confidence for event in pengi.events(encoded)}
-        assert next(iter(found)) == likelier
-        assert found == pytest.approx({word: 0.6 * (1.5 if word == likelier else 1.0) / 3.5 for word in written})
-        assert pengi.describe(encoded).text == likelier
-        assert pengi.classify(encoded, ["hum", "hiss", "crackle"], method="match").text == likelier
-
-
-def test_a_text_that_was_cut_is_no_answer_while_there_is_a_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    pengi = listening(texts=1.0)
-    for texts in ([(" hum", 0.9), (" hiss", 0.001)], [(" hiss", 0.001), (" hum", 0.9)]):
-        finding(monkeypatch, *texts, cut=" hum")
-        assert pengi.describe(mixed(1.0, 0)).text == "hiss"
 
 
 def test_from_pretrained_reads_a_folder_and_names_its_errors(tmp_path: Path) -> None:

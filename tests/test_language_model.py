@@ -118,7 +118,7 @@ def test_gradients_through_a_shared_prefix_equal_those_of_joined_sequences(lm: L
     shared_BPD = prefix_BPD.clone().requires_grad_()
     joined_BPD = prefix_BPD.clone().requires_grad_()
 
-    _, state = lm.remember(shared_BPD, prefix_mask_BP)
+    _, state = lm.prefill_hidden(shared_BPD, prefix_mask_BP)
     shared_NTD, _ = lm.extend(texts_NTD, text_mask_NT, lm.select(state, clip_N))
     whole_NTD = lm.hidden(
         torch.cat([joined_BPD[clip_N], texts_NTD], dim=1), torch.cat([prefix_mask_BP[clip_N], text_mask_NT], dim=1)
@@ -172,7 +172,7 @@ def test_a_folder_gives_the_same_model_back_in_the_dtype_asked_for(
     embeds_BTD, mask_BT = padded(original, TEXTS, "left")
     expected_BV, _ = original.prefill(embeds_BTD, mask_BT)
 
-    assert (loaded.end_id, loaded.dim, loaded.vocab_size) == (original.end_id, 32, 300)
+    assert (loaded.end_id, loaded.dim, loaded.vocab_size) == (original.end_id, 32, 302)
     assert loaded.encode(TEXTS[0]) == original.encode(TEXTS[0])
     torch.testing.assert_close(loaded.prefill(embeds_BTD, mask_BT)[0], expected_BV)
     half_BV, _ = half.prefill(embeds_BTD, mask_BT)
@@ -288,3 +288,31 @@ def test_merged_adapters_change_the_weight_by_their_product() -> None:
 def test_adapters_that_do_not_fit(adapters: dict[str, Tensor], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LanguageModel.tiny().merge_lora(LORA, adapters)
+
+
+def adapted(lora: LoraConfig) -> set[str]:
+    """The linear layers of the tiny model that get adapters."""
+    pytest.importorskip("peft", reason="LoRA needs peft (the extra 'train')")
+    language_model = LanguageModel.tiny()
+    language_model.add_lora(lora)
+    names = {name for name, _ in language_model.model.named_parameters() if ".lora_A." in name}
+    return {name.removeprefix("model.layers.").partition(".lora_A.")[0] for name in names}
+
+
+def test_adapters_stand_in_the_top_layers_only_if_asked_for() -> None:
+    both = {"0.self_attn.q_proj", "1.self_attn.q_proj"}
+    assert adapted(LoraConfig(layers=("q_proj",))) == both
+    assert adapted(LoraConfig(layers=("q_proj",), top_layers=1)) == {"1.self_attn.q_proj"}
+    assert adapted(LoraConfig(layers=("q_proj",), top_layers=2)) == both
+    every = adapted(LoraConfig(top_layers=1))
+    assert len(every) == 7
+    assert all(name.startswith("1.") for name in every)
+    with pytest.raises(ConfigError, match=r"lora\.top_layers is 3, and the language model has 2 layers"):
+        adapted(LoraConfig(top_layers=3))
+    with pytest.raises(ConfigError, match="none of the layers wq"):
+        adapted(LoraConfig(layers=("wq",), top_layers=1))
+
+
+def test_an_end_token_that_a_tokenizer_lacks_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="the language model has no token '<fin>'"):
+        LanguageModel.tiny().set_end("<fin>")

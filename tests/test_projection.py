@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from helpers import MLP, SENTENCE_TEXT, TRANSFORMER, model_values, noise, ragged, tiny_model
 from pengi import checkpoint
+from pengi.conditioning.pooling import masked_mean
 from pengi.config import ModelConfig, ProjectionConfig
 from pengi.errors import ConfigError
-from pengi.mapper import masked_mean
 from pengi.projection import Projection
 
 POOLED = {**TRANSFORMER, "input": "pooled"}

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pengi.conditioning.mapper import Mapper, build_mapper, sinusoids
+from pengi.conditioning.pooling import log_mean_exp, masked_mean
 from pengi.config import MapperConfig
 from pengi.errors import ConfigError
-from pengi.mapper import UNHEARD, Mapper, WordsMapper, build_mapper, masked_mean, sinusoids, when_heard
 
 INPUT, OUTPUT = 12, 16
 FORMS: dict[str, dict[str, Any]] = {
@@ -87,10 +88,10 @@ def test_everything_learns(form: str) -> None:
     tokens = torch.randn(2, 5, INPUT, requires_grad=True)
     prefix, _ = built(tokens, torch.ones(2, 5, dtype=torch.bool))
     (prefix * torch.randn_like(prefix)).sum().backward()
-    unused = [name for name, value in built.named_parameters() if value.grad is None or not value.grad.any()]
-    # Three of the forms have an mlp without constants, whose empty parameter nothing can reach.
-    assert unused in ([], ["constants.value_CD"])
-    assert unused == [] or dict(built.named_parameters())["constants.value_CD"].numel() == 0
+    learned = {name: value for name, value in built.named_parameters() if value.requires_grad}
+    assert [name for name, value in learned.items() if value.grad is None or not value.grad.any()] == []
+    # An mlp without constants has an empty parameter for them.
+    assert all(value.requires_grad or not value.numel() for value in built.parameters())
     assert tokens.grad is not None
     assert tokens.grad.any()
 
@@ -168,140 +169,21 @@ def test_the_papers_mapper_has_the_papers_parameters() -> None:
     assert round(expected / 1e6, 1) == 50.4
 
 
-SPELLING = {" dog": [1, 2], " rain": [3], " siren": [4, 5, 6], ",": [7], " first": [8], " last": [9]}
-TABLE = torch.randn(10, OUTPUT, generator=torch.Generator().manual_seed(1))
+def test_identity_without_constants_asks_for_no_gradient() -> None:
+    """So a language model with adapters in its upper layers keeps nothing of its lower ones."""
+    built = build_mapper(MapperConfig(kind="identity"), OUTPUT, OUTPUT)
+    tokens, mask = torch.randn(2, 3, OUTPUT), torch.ones(2, 3, dtype=torch.bool)
+    prefix, real = built(tokens, mask)
+    assert torch.equal(prefix, tokens)
+    assert torch.equal(real, mask)
+    assert not prefix.requires_grad
 
 
-def spell(text: str) -> Tensor:
-    return TABLE[SPELLING[text]]
-
-
-def words_mapper(**changes: Any) -> WordsMapper:
-    values = {"kind": "words", "tokens": 2, "words": {"dog": 0, "rain": 3, "siren": 0}, **changes}
-    built = build_mapper(MapperConfig(**values), 4, OUTPUT, spell)
-    assert isinstance(built, WordsMapper)
-    return built
-
-
-def test_words_spell_the_likeliest_classes() -> None:
-    built = words_mapper()
-    built.weigh(torch.ones(3), torch.tensor([0.0, 0.0, -1.0]))
-    with torch.no_grad():
-        built.share_2D[1] = 0.5
-    logits = torch.tensor([[3.0, 9.0, 9.0, 1.0], [0.0, 9.0, 9.0, 2.0]])[:, None]
-    prefix, mask = built(logits, torch.tensor([[True], [True]]))
-    first, second = (row[kept] for row, kept in zip(prefix, mask, strict=True))
-    shares = torch.tensor([3.0, 1.0, 2.0]).log_softmax(0), torch.tensor([0.0, 2.0, -1.0]).log_softmax(0)
-    told = [TABLE[7] + 0.5 * shares[row][word] for row, word in ((0, 0), (0, 2), (1, 1), (1, 0))]
-    torch.testing.assert_close(first, torch.cat([TABLE[[1, 2]], told[0][None], TABLE[[4, 5, 6]], told[1][None]]))
-    torch.testing.assert_close(second, torch.cat([TABLE[[3]], told[2][None], TABLE[[1, 2]], told[3][None]]))
-
-
-def test_words_are_told_with_when_they_are_heard() -> None:
-    built = words_mapper()
-    torch.testing.assert_close(built.when_2D[0], TABLE[9] - TABLE[8])
-    with torch.no_grad():
-        built.share_2D.zero_()
-        built.when_2D.copy_(torch.eye(2, OUTPUT))  # the embedding is the middle and the spread
-        built.bias_V[2] = -90.0
-    loud = torch.tensor([30.0, 0.0, 0.0, 0.0])
-    dog_then_rain = torch.stack([loud, loud, -loud, -loud])
-    tokens = torch.stack([dog_then_rain, loud.expand(4, 4)])
-    prefix, mask = built(tokens, torch.tensor([[True] * 4, [True] * 2 + [False] * 2]))
-    first, second = (row[kept] for row, kept in zip(prefix, mask, strict=True))
-    torch.testing.assert_close(first[2, :2], torch.tensor([-0.25, 0.125]))  # the dog in the first half
-    torch.testing.assert_close(first[4, :2], torch.tensor([0.25, 0.125]))  # the rain in the second
-    torch.testing.assert_close(second[2, :2], torch.tensor([0.0, 0.25]))  # of half as many tokens, in all
-
-
-def test_when_a_word_is_heard_does_not_depend_on_padding_and_needs_no_token() -> None:
-    shares = torch.tensor([[[-1.0], [-20.0], [-20.0]], [[-1.0], [-1.0], [0.0]], [[-1.0], [-1.0], [-1.0]]])
-    mask = torch.tensor([[True, True, True], [True, True, False], [False] * 3])
-    middle, spread = when_heard(shares, mask)
-    torch.testing.assert_close(middle[:2], torch.tensor([[-1 / 3], [0.0]]))
-    torch.testing.assert_close(spread[:2], torch.tensor([[0.0], [0.25]]), atol=1e-4, rtol=0.0)
-    assert bool(torch.isfinite(torch.cat([middle, spread])).all())
-
-
-def test_words_of_nothing_heard_are_none_and_of_several_tokens_near_the_highest() -> None:
-    built = words_mapper()
-    logits = torch.tensor([[[0.0, 0, 0, 5.0], [0.0, 0, 0, 0.0]], [[0.0, 0, 0, 5.0], [0.0, 0, 0, 0.0]]])
-    mask = torch.tensor([[True, True], [False, False]])
-    scores = built.word_logits(logits, mask)
-    assert 5.0 - math.log(2) < float(scores[0, 1]) < 5.0
-    assert scores[1].tolist() == [0.0, 0.0, 0.0]
-    assert built(logits, mask)[1].any(1).tolist() == [True, False]
-
-
-def test_no_mapper_gives_no_prefix() -> None:
-    prefix, mask = build_mapper(MapperConfig(kind="none"), 4, OUTPUT)(torch.ones(2, 3, 4), torch.ones(2, 3).bool())
-    assert prefix.shape == (2, 0, OUTPUT)
-    assert mask.shape == (2, 0)
-
-
-def test_words_compete_in_deviations_from_what_is_usual_and_have_nothing_to_train() -> None:
-    built = words_mapper()
-    usual = torch.randn(50, 4) * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 7.0
-    built.standardise(usual)
-    scores = built.word_logits(usual[:, None], torch.ones(50, 1, dtype=torch.bool))
-    torch.testing.assert_close(scores.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(scores.std(0), torch.ones(3), atol=1e-5, rtol=0)
-    built.weigh(torch.tensor([1.0, 2.0, 1.0]), torch.tensor([0.0, 5.0, 0.0]))
-    weighed = built.word_logits(usual[:, None], torch.ones(50, 1, dtype=torch.bool))
-    torch.testing.assert_close(weighed[:, 1], 2 * scores[:, 1] + 5.0)
-    assert torch.equal(weighed[:, [0, 2]], scores[:, [0, 2]])
-    assert {name for name, _ in built.named_parameters()} == {"share_2D", "when_2D"}
-
-
-def test_a_class_that_never_varies_is_never_unusual() -> None:
-    built = words_mapper()
-    usual = torch.randn(50, 4)
-    usual[:, 3] = -6.9
-    built.standardise(usual)
-    rain = built.word_logits(usual[:1, None], torch.tensor([[True]]))[0, 1]
-    assert abs(float(rain)) < 0.01
-
-
-def test_words_of_unheard_classes_are_not_told_whatever_their_weights() -> None:
-    built = words_mapper()
-    built.weigh(torch.tensor([1.0, -1.0, 0.0]), torch.zeros(3))
-    logits, mask = torch.tensor([[[3.0, 0, 0, 9.0]], [[3.0, 0, 0, 9.0]]]), torch.ones(2, 1, dtype=torch.bool)
-    logits[0, :, 3] = UNHEARD
-    logits[1, :, [0, 3]] = UNHEARD
-    prefix, told = built(logits, mask)
-    share_BK, best_BK = built.likeliest(logits, mask)
-    assert best_BK[0].tolist() == [0, 2]
-    torch.testing.assert_close(share_BK[0], torch.tensor([3.0, 0.0]).log_softmax(0))
-    assert told.any(1).tolist() == [True, False]
-    assert prefix.isfinite().all()
-
-
-def test_words_far_less_likely_than_the_first_are_not_told() -> None:
-    logits, mask = torch.tensor([[[3.0, 0.0, 0.0, 1.0]]]), torch.tensor([[True]])
-    both, one = (words_mapper(words={"dog": 0, "rain": 3}, least=least) for least in (0.13, 0.14))  # exp(-2) is 0.135
-    assert int(both(logits, mask)[1].sum()) == 5
-    assert int(one(logits, mask)[1].sum()) == 3
-    assert one.likeliest(logits, mask)[0][0].tolist() == [pytest.approx(-0.127, abs=1e-3), -math.inf]
-
-
-def test_shares_of_words_may_be_sharper() -> None:
-    logits, mask = torch.tensor([[[3.0, 0.0, 0.0, 1.0]]]), torch.tensor([[True]])
-    plain, sharp = words_mapper(words={"dog": 0, "rain": 3}), words_mapper(words={"dog": 0, "rain": 3}, sharpness=4.0)
-    for built, sharpness in ((plain, 1.0), (sharp, 4.0)):
-        share_BK, best_BK = built.likeliest(logits, mask)
-        assert best_BK.tolist() == [[0, 1]]
-        torch.testing.assert_close(share_BK[0], torch.tensor([3.0 * sharpness, sharpness]).log_softmax(0))
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"words": {"dog": 0}}, "takes 2 words and is given 1"),
-        ({"words": {"dog": 0, "rain": 4}}, "a class beyond the 4 that the encoder has"),
-    ],
-)
-def test_impossible_words(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        words_mapper(**values)
-    with pytest.raises(ConfigError, match="reads the classes of an audio encoder, not a prompt"):
-        build_mapper(MapperConfig(kind="words", words={"dog": 0}), 4, OUTPUT)
+def test_pooled_logits_are_near_their_maximum_and_do_not_depend_on_the_length() -> None:
+    logits = torch.full((3, 4, 2), -9.0)
+    logits[0, 1, 0] = 5.0
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
+    pooled = log_mean_exp(logits, mask)
+    assert pooled[0].tolist() == pytest.approx([5.0 - math.log(4), -9.0], abs=1e-4)
+    assert pooled[1].tolist() == pytest.approx([-9.0, -9.0], abs=1e-4)
+    assert pooled[2].tolist() == [0.0, 0.0]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from pengi.config import AudioBranchConfig
 from pengi.data import features as module
 from pengi.data.features import FeatureCache, cached_branches, cached_features
 from pengi.data.manifest import Clip, read_manifest
-from pengi.encoders.yamnet import YamnetClasses, YamnetEncoder, YamnetTagger
+from pengi.encoders.yamnet import YamnetEncoder
 from pengi.errors import ManifestError
 
 BRANCH = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP})
@@ -105,23 +106,12 @@ def test_several_branches_decode_a_recording_once(clips: list[Clip], tmp_path: P
     assert new.tokens("long") == 5
 
 
-class Follower(YamnetClasses):
-    """An encoder that builds on the one in front of it, and refuses to hear waveforms itself."""
-
-    builds_on = BRANCH.encoder
-
-    def features(self, waveform_BS: torch.Tensor, lengths_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        raise AssertionError("the tokens were there already")
-
-
-def test_an_encoder_takes_the_tokens_of_the_one_it_builds_on(clips: list[Clip], tmp_path: Path) -> None:
-    frozen = BRANCH.model_copy(update={"trained": False, "frozen_layers": len(ENCODER.conv)})
-    encoder = YamnetEncoder.tiny(frozen.frozen_layers)
-    tagger = YamnetTagger(encoder, ("one", "other"))
-    classes = frozen.model_copy(update={"encoder": "level"})  # whose features need no weights to be named
-    tokens, logits = cached_branches(clips, tmp_path, [(encoder, frozen), (Follower(tagger), classes)])
-    expected = tagger.head(tokens.get("middle"))
-    torch.testing.assert_close(logits.get("middle"), expected, rtol=1e-2, atol=1e-2)
+def test_the_constant_offset_of_a_recording_is_not_in_its_features(tmp_path: Path) -> None:
+    """As in the engine, which takes it out of every window."""
+    waveforms = {"plain": noise(2.0), "offset": noise(2.0) + np.float32(0.2)}
+    rows = read_manifest(write_clips(tmp_path, {name: (x, {"split": "train"}) for name, x in waveforms.items()}))
+    cache = features(rows, tmp_path)
+    torch.testing.assert_close(cache.get("offset"), cache.get("plain"), rtol=0, atol=1e-2)
 
 
 def same_length(root: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections import Counter
 from typing import Any
 
@@ -14,15 +13,14 @@ import torch
 from pengi.data.features import FeatureCache
 from pengi.data.loader import (
     BATCHES_DRAWN_TOGETHER,
-    DirectionClasses,
+    ClipEvidence,
     Loader,
     Mixture,
-    ToldWords,
     TrainingBatch,
     clip_weights,
     collate,
 )
-from pengi.data.manifest import Clip, Label
+from pengi.data.manifest import Clip
 from pengi.data.tasks import Pair, PairMaker, labels_of
 from pengi.errors import ConfigError
 
@@ -51,20 +49,16 @@ def cache_of(clips: list[Clip], dim: int = 3) -> FeatureCache:
 
 
 def loader(clips: list[Clip] = CLIPS, seed: int = 0, **mixture: Any) -> Loader:
-    labels = labels_of(clips, {})
-    words = tuple(Label(label=word, phrase=word, sentence=f"{word}.") for word in ("gong", "harp", "never"))
-    labels |= {label.label: label for label in words}
-    pairs = PairMaker(labels, others=labels_of(clips, {}))
-    mixed = Mixture.model_validate({"clips": 8, "pairs": 2, **mixture})
-    return Loader(clips, [cache_of(clips)], pairs, mixed, seed, DirectionClasses(words, (3.0, 1.0, 0.0)))
+    mixed = Mixture.model_validate({"batch_size": 8, "questions_per_clip": 2, **mixture})
+    return Loader(clips, [cache_of(clips)], PairMaker(labels_of(clips, {})), mixed, seed)
 
 
 def described(drawn: TrainingBatch) -> tuple[Any, ...]:
-    return tuple(clip.id for clip in drawn.clips), drawn.pairs, drawn.moved_to, drawn.batch.clip_E.tolist()
+    return tuple(clip.id for clip in drawn.clips), drawn.pairs, drawn.batch.clip_E.tolist()
 
 
 def test_a_batch_repeats_for_its_seed_and_step() -> None:
-    one, same, other = loader(class_directions=0.3), loader(class_directions=0.3), loader(seed=1, class_directions=0.3)
+    one, same, other = loader(), loader(), loader(seed=1)
     for step in (0, 5, 8, 100):
         expected = described(one.batch(step))
         assert described(same.batch(step)) == expected
@@ -74,7 +68,7 @@ def test_a_batch_repeats_for_its_seed_and_step() -> None:
 
 
 def test_rows_examples_and_features_belong_together() -> None:
-    batches = loader(class_directions=0.0)
+    batches = loader()
     place_of = {clip.id: place for place, clip in enumerate(CLIPS)}
     cache = batches.caches[0]
     for step in range(10):
@@ -130,7 +124,7 @@ def test_corpora_come_as_often_as_they_shall() -> None:
 
 
 def test_worker_processes_change_nothing() -> None:
-    batches = loader(class_directions=0.3)
+    batches = loader()
     drawn = list(batches.batches(5, 12, workers=2))
     assert [described(one) for one in drawn] == [described(batches.batch(step)) for step in range(5, 12)]
     assert torch.equal(drawn[3].batch.features[0][0], batches.batch(8).batch.features[0][0])
@@ -141,7 +135,7 @@ def test_clips_with_nothing_to_ask_are_never_drawn() -> None:
     nothing = [Clip(id=f"unknown-{n}", audio="x.wav", split="train") for n in range(5)]
     clips = [*nothing, *CLIPS[:3]]
     assert loader(clips).clips == CLIPS[:3]
-    with pytest.raises(ConfigError, match="none of the 5 clips has both features and a task to be asked"):
+    with pytest.raises(ConfigError, match="none of the 5 clips has features, evidence and a task to be asked"):
         loader(nothing)
 
 
@@ -177,111 +171,40 @@ def test_domains_that_make_no_sense(domains: dict[str, float], message: str) -> 
 def test_clips_without_features_are_never_drawn() -> None:
     cache = cache_of(CLIPS)
     fewer = FeatureCache(cache.values_Nx, {name: span for name, span in cache.spans.items() if "digit" not in name})
-    batches = Loader(CLIPS, [cache, fewer], PairMaker(labels_of(CLIPS, {})), Mixture(clips=4), seed=0)
+    batches = Loader(CLIPS, [cache, fewer], PairMaker(labels_of(CLIPS, {})), Mixture(batch_size=4), seed=0)
     assert {clip.domain for step in range(50) for clip in batches.batch(step).clips} == {"animal", "environment"}
 
 
-def test_class_directions_take_the_place_of_sounds_only() -> None:
-    batches = loader(class_directions=0.5)
-    moved: Counter[str] = Counter()
-    for step in range(150):
+def evidence_of(clips: list[Clip]) -> ClipEvidence:
+    def queried(clip_id: str, prompt: str) -> str:
+        return f"Asked about {clip_id}. " if "rain" in prompt else ""
+
+    return ClipEvidence({clip.id: f"Heard: {' '.join(clip.events)}." for clip in clips}, queried)
+
+
+def test_evidence_stands_beside_each_clip_and_what_a_prompt_names_in_front_of_it() -> None:
+    known = CLIPS[:50]
+    evidence = evidence_of(known)
+    pairs = PairMaker(labels_of(CLIPS, {}))
+    batches = Loader(CLIPS, [cache_of(CLIPS)], pairs, Mixture(batch_size=8, questions_per_clip=2), 0, evidence)
+    assert batches.clips == known  # of the others nothing is known
+    named = 0
+    for step in range(10):
         drawn = batches.batch(step)
-        for row, (clip, index) in enumerate(zip(drawn.clips, drawn.moved_to, strict=True)):
-            if index is None:
-                moved["not"] += clip.domain in ("animal", "environment")
-                continue
-            assert clip.domain != "digit"
-            word = ("gong", "harp", "never")[index]
-            moved[word] += 1
-            asked = [pair for place, pair in zip(drawn.batch.clip_E.tolist(), drawn.pairs, strict=True) if place == row]
-            assert {pair.target for pair in asked if pair.task == "events"} <= {word}
-            assert not any(event in pair.target for pair in asked for event in clip.events)
-            # What kind of sound a class is is not known.
-            assert not any("speech, music or" in pair.prompt or "speaking" in pair.prompt for pair in asked)
-    assert moved["never"] == 0
-    assert moved["gong"] / moved["harp"] == pytest.approx(3, rel=0.4)
-    assert (moved["gong"] + moved["harp"]) / moved.total() == pytest.approx(0.5, abs=0.06)
+        assert drawn.batch.evidence == tuple(evidence.texts[clip.id] for clip in drawn.clips)
+        for row, prompt, pair in zip(drawn.batch.clip_E.tolist(), drawn.batch.prompts, drawn.pairs, strict=True):
+            assert prompt == evidence.queried(drawn.clips[row].id, pair.prompt) + pair.prompt
+            named += prompt != pair.prompt
+    assert named
 
 
-def told_words(least: float = 0.0, **shares: float) -> ToldWords:
-    """The same words for all sounds, each of a class of its own."""
-    logits_V = torch.tensor(list(shares.values())).log()
-    sounds = [clip.id for clip in CLIPS if clip.domain != "digit"]
-    return ToldWords(tuple(shares), tuple(range(len(shares))), dict.fromkeys(sounds, logits_V), 2, least)
-
-
-def test_some_sounds_are_asked_about_as_the_words_that_are_told() -> None:
-    told = told_words(gong=0.75, harp=0.25)
-    batches = loader(class_directions=0.3, word_targets=0.5).telling(told)
-    said: Counter[str] = Counter()
-    for step in range(150):
-        drawn = batches.batch(step)
-        asked = [drawn.clips[place] for place in drawn.batch.clip_E.tolist()]
-        moved = [drawn.moved_to[place] is not None for place in drawn.batch.clip_E.tolist()]
-        for clip, is_moved, pair in zip(asked, moved, drawn.pairs, strict=True):
-            if pair.task != "events" or is_moved:
-                continue
-            assert pair.target in ("gong", "harp", *clip.events)
-            assert clip.domain != "digit" or pair.target == "speech"
-            said[pair.target if pair.target in ("gong", "harp", "speech") else "own"] += 1
-    assert said["gong"] / said["harp"] == pytest.approx(9, rel=0.4)  # by the squares of 3 to 1
-    sounds = said["gong"] + said["harp"] + said["own"]
-    assert (said["gong"] + said["harp"]) / sounds == pytest.approx(0.5 / 0.7, abs=0.06)
-    assert batches.resized(clips=4, pairs=1).told is told
-    untold = loader(word_targets=0.5)
-    assert not any(pair.target in ("gong", "harp") for step in range(20) for pair in untold.batch(step).pairs)
-
-
-def test_of_hidden_classes_no_word_is_drawn_and_the_others_share_what_is_left() -> None:
-    told = told_words(gong=0.6, harp=0.3, flute=0.1)
-    clip, rng = next(iter(told.logits)), random.Random(0)
-
-    def said(told: ToldWords, *hidden: int) -> Counter[str]:
-        return Counter(told.draw(clip, frozenset(hidden), rng) for _ in range(600))
-
-    assert said(told)["flute"] == 0  # two are told
-    without = said(told, 0)
-    assert without["gong"] == 0
-    assert without["harp"] / without["flute"] == pytest.approx(9, rel=0.35)  # by the squares of 3 to 1
-    assert said(told_words(gong=0.6, harp=0.3, flute=0.1, least=0.5), 0).keys() == {"harp"}
-
-
-def test_words_are_hidden_from_some_sounds_but_never_the_right_ones() -> None:
-    told = told_words(**dict.fromkeys([*dict.fromkeys(event for clip in CLIPS for event in clip.events), "gong"], 0.1))
-    batches = loader(class_directions=0.3, word_targets=0.3, word_dropout=0.5).telling(told)
-    sounds = hiding = own = 0
-    for step in range(100):
-        drawn = batches.batch(step)
-        assert batches.batch(step).hidden == drawn.hidden
-        for row, (clip, hidden, index) in enumerate(zip(drawn.clips, drawn.hidden, drawn.moved_to, strict=True)):
-            if clip.domain == "digit":
-                assert not hidden
-                continue
-            sounds, hiding = sounds + 1, hiding + bool(hidden)
-            assert len(hidden) < len(told.words)
-            assert index not in hidden
-            for pair, place in zip(drawn.pairs, drawn.batch.clip_E.tolist(), strict=True):
-                if place == row and pair.task == "events" and index is None:
-                    own += pair.target in clip.events
-                    assert not {told.words.index(word) for word in pair.target.split(", ")} & hidden
-    assert own
-    assert 0.3 < hiding / sounds < 0.5  # with few classes it happens that none, or each, is drawn to be hidden
-    untold = loader(word_dropout=1.0)
-    assert not any(any(untold.batch(step).hidden) for step in range(20))
-
-
-def test_shares_of_sounds_are_no_more_than_all_of_them() -> None:
-    with pytest.raises(ConfigError, match="more than 1 together"):
-        loader(class_directions=0.6, word_targets=0.5)
-
-
-def test_a_resized_loader_draws_the_same_clips_in_other_numbers() -> None:
-    small = loader(domains={"animal": 1.0}, class_directions=0.5)
-    large = small.resized(clips=32, pairs=1)
-    drawn = large.batch(0)
-    assert (len(drawn.clips), len(drawn.pairs)) == (32, 32)
-    assert {clip.domain for clip in drawn.clips} == {"animal"}
-    assert len(small.batch(0).clips) == 8
+def test_a_batch_of_text_alone_has_no_features() -> None:
+    evidence = evidence_of(CLIPS)
+    batches = Loader(CLIPS, [], PairMaker(labels_of(CLIPS, {})), Mixture(), 0, evidence)
+    drawn = batches.batch(0)
+    assert drawn.batch.features == ()
+    assert drawn.batch.evidence is not None
+    assert len(drawn.batch.evidence) == len(drawn.clips) == 16
 
 
 def test_collate_keeps_groups_of_any_size() -> None:
@@ -289,5 +212,4 @@ def test_collate_keeps_groups_of_any_size() -> None:
     drawn = collate(CLIPS[:3], [pairs[:1], [], pairs[1:]], [cache_of(CLIPS)])
     assert drawn.batch.clip_E.tolist() == [0, 2, 2, 2]
     assert drawn.batch.targets == ("target 0", "target 1", "target 2", "target 3")
-    assert drawn.moved_to == (None, None, None)
     assert torch.equal(drawn.batch.features[0][1].sum(1), torch.tensor([1, 2, 3]))

@@ -18,8 +18,6 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as ReferenceEncoder
 
 from pengi import weights
-from pengi.config import AudioBranchConfig
-from pengi.encoders import build_encoder
 from pengi.encoders.whisper import POSITION_HOP, SAMPLE_RATE, WhisperEncoder, WhisperShape
 
 TINY_EN = weights.cached("whisper-tiny.en")
@@ -92,40 +90,6 @@ def test_from_folder_reads_the_layout_of_transformers(tmp_path: Path) -> None:
     assert torch.equal(WhisperEncoder.from_folder(tmp_path)(*clip)[0], encoder(*clip)[0])
 
 
-def test_it_stops_early_with_what_comes_out_of_that_layer_in_transformers(tmp_path: Path) -> None:
-    whole = tiny(stride=1)
-    model = reference(whole, mel_bands=16, positions=600, folder=tmp_path)
-    early = WhisperEncoder.from_folder(tmp_path, stride=1, layers=1)
-    clip = tone(12.0)[None]
-    after: list[Tensor] = []
-    model.layers[0].register_forward_hook(lambda _layer, _inputs, output: after.append(output))
-    with torch.no_grad():
-        model(whole.log_mel(clip))
-    tokens, _ = early(clip, torch.tensor([clip.shape[1]]))
-    torch.testing.assert_close(tokens, after[0], rtol=0, atol=1e-5)
-    assert len(early.layers) == 1
-    assert whole.describes
-    assert not early.describes
-
-
-def test_early_layers_come_along_with_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = tiny()
-    reference(whole, mel_bands=16, positions=600, folder=tmp_path)
-    early = WhisperEncoder.from_folder(tmp_path, stride=4, layers=1)
-    clips = batch(tone(2.0), tone(0.7))
-    alone = [encoder.features(*clips) for encoder in (whole, early)]
-    monkeypatch.setattr(early, "log_mel", None)  # it would need one of its own
-    for (tokens, mask), (expected, expected_mask) in zip(whole.features_along(*clips, [early]), alone, strict=True):
-        torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-6)
-        assert torch.equal(mask, expected_mask)
-
-
-def test_there_is_no_early_stop_behind_the_last_layer() -> None:
-    for layers in (0, 2):
-        with pytest.raises(AssertionError, match="stops early"):
-            WhisperEncoder.tiny(layers=layers)
-
-
 def test_tokens_are_means_over_the_stride() -> None:
     clip = batch(tone(2.0))
     fine, _ = tiny(stride=1)(*clip)
@@ -183,23 +147,6 @@ def stock() -> WhisperEncoder:
     if TINY_EN is None:
         pytest.skip("whisper-tiny.en is not in the cache")
     return WhisperEncoder.from_folder(TINY_EN)
-
-
-def test_the_second_layer_is_an_encoder_by_name(stock: WhisperEncoder) -> None:
-    config = AudioBranchConfig.parse(
-        {"encoder": "whisper-tiny.en-layer2", "trained": False, "pool": 4, "mapper": {"kind": "none"}}, "test"
-    )
-    early = build_encoder(config, TINY_EN)
-    clip = batch(tone(1.0))
-    after: list[Tensor] = []
-    hook = stock.layers[1].register_forward_hook(lambda _layer, _inputs, output: after.append(output))
-    stock(*clip)
-    hook.remove()
-    assert early.token_s == pytest.approx(0.08)
-    tokens, mask = early(*clip)
-    assert tokens.shape == (1, 13, 384)
-    assert mask.all()
-    torch.testing.assert_close(tokens[:, :12], functional.avg_pool1d(after[0][:, :48].mT, 4).mT, rtol=0, atol=1e-4)
 
 
 def spoken_digits(data: Path, split: str, words: tuple[str, ...], each: int) -> tuple[list[str], list[Tensor]]:

@@ -27,7 +27,6 @@ from pengi.encoders.yamnet import (
     PATCH_SAMPLES,
     SAMPLE_RATE,
     YamnetEncoder,
-    YamnetInnerEncoder,
     YamnetTagger,
     patch_counts,
 )
@@ -193,50 +192,6 @@ def test_the_frozen_part_moves_the_seam_and_nothing_else(frozen: int) -> None:
     for index, convolution in enumerate(encoder.conv):
         trained = [value.grad is not None and bool(value.grad.any()) for value in convolution.parameters()]
         assert trained == [index >= frozen] * 2
-
-
-SMALL = (4, ((8, 2), (16, 2), (16, 2)))
-
-
-def inner_encoder(convs: int) -> YamnetInnerEncoder:
-    """The first convolutions of the tiny encoder."""
-    encoder = YamnetInnerEncoder(convs, *SMALL)
-    encoder.load_state_dict(
-        {name: value for name, value in TINY.state_dict().items() if int(name.split(".")[1]) < convs}
-    )
-    return encoder
-
-
-def test_inner_layers_keep_their_frequencies() -> None:
-    waveform_BS, lengths_B = ragged([tone(2.0), noise(0.7)])
-    whole = YamnetEncoder.tiny(3)  # whose features are the map behind three convolutions
-    maps_BTCHW, mask_BT = whole.features(waveform_BS, lengths_B)
-    encoder = inner_encoder(3)
-    tokens_BTD, same_BT = encoder(waveform_BS, lengths_B)
-    assert torch.equal(mask_BT, same_BT)
-    assert encoder.dim == 8 * 16  # channels, and 64 mel bands halved twice
-    torch.testing.assert_close(tokens_BTD, maps_BTCHW.mean(3).flatten(2), rtol=0, atol=1e-6)
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
-
-
-@pytest.mark.parametrize("frozen", [2, 7], ids=["a pass each", "one pass"])
-def test_inner_layers_come_along_with_the_whole(frozen: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    waveform_BS, lengths_B = ragged([tone(2.0), noise(0.7)])
-    encoders = [YamnetEncoder.tiny(frozen), inner_encoder(5), inner_encoder(3)]
-    alone = [encoder.features(waveform_BS, lengths_B) for encoder in encoders]
-    spectrograms: list[Tensor] = []
-    log_mel = YamnetEncoder.log_mel
-
-    def counted(self: YamnetEncoder, waveform_BS: Tensor) -> Tensor:
-        spectrograms.append(waveform_BS)
-        return log_mel(self, waveform_BS)
-
-    monkeypatch.setattr(YamnetEncoder, "log_mel", counted)
-    together = encoders[0].features_along(waveform_BS, lengths_B, encoders[1:])
-    assert len(spectrograms) == (1 if frozen == 7 else 3)
-    for (features, mask), (expected, expected_mask) in zip(together, alone, strict=True):
-        torch.testing.assert_close(features, expected, rtol=0, atol=1e-6)
-        assert torch.equal(mask, expected_mask)
 
 
 def test_augmentation_sees_log_mel_patches_and_only_where_they_are_computed_anew() -> None:

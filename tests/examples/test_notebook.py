@@ -11,11 +11,8 @@ import nbclient
 import nbformat
 import pytest
 
-from pengi import weights
-
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NOTEBOOK = EXAMPLES / "collection.ipynb"
-NEEDED = ("smollm2-135m-instruct", "whisper-tiny.en", "yamnet", "all-minilm-l6-v2")
 MOST_BYTES = 150_000
 PATIENCE_S = 600
 
@@ -26,10 +23,8 @@ def texts(notebook: Any) -> str:
     return "".join(output.get("text", "") for output in outputs)
 
 
+@pytest.mark.usefixtures("pengi_mini")
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = [name for name in NEEDED if weights.cached(name) is None]
-    if missing:
-        pytest.skip(f"frozen parts are not on this machine (pengi pull pengi-mini): {', '.join(missing)}")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=PATIENCE_S, resources={"metadata": {"path": str(EXAMPLES)}})

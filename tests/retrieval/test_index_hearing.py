@@ -13,19 +13,14 @@ pytest.importorskip("lancedb", reason="LanceDB is not installed (pengi[search])"
 import torch
 
 from helpers import RATE, noise, tiny_model, tone
-from pengi import weights
-from pengi.config import MapperConfig
 from pengi.engine import Pengi
 from pengi.errors import InputError, PengiError
-from pengi.language_model import LanguageModel
-from pengi.mapper import WordsMapper
 from pengi.retrieval import Collection
 from pengi.retrieval.hearing import Hearing, fingerprint, query_over_words
 from pengi.retrieval.table import AUDIO, TEXT
 from pengi.text_encoder import SentenceEncoder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NEEDED = ("smollm2-135m-instruct", "whisper-tiny.en", "yamnet", "all-minilm-l6-v2")
 
 
 @pytest.fixture(scope="module")
@@ -117,24 +112,8 @@ def test_a_query_over_words_by_hand() -> None:
     assert query_over_words(np.array([-1.0, 0.0], dtype=np.float32), words_VD[:1])[1] == 0.0
 
 
-def test_the_words_of_a_model_are_found_in_it() -> None:
-    words = WordsMapper(
-        MapperConfig(kind="words", tokens=1, words={"rain": 0, "dog": 1}), 2, LanguageModel.tiny().spell
-    )
-    model = tiny_model()
-    model.branches[0].mapper = words
-    hearing = Hearing(Pengi(model, "tiny", torch.device("cpu")), SentenceEncoder.tiny())
-    assert hearing.about.words_dim == 2
-    embedded_VD = hearing.words()
-    assert embedded_VD is not None
-    assert embedded_VD.shape == (2, 32)
-
-
-def test_real_recordings_are_found_by_words_and_by_sound(tmp_path: Path) -> None:
-    missing = [name for name in NEEDED if weights.cached(name) is None]
-    if missing:
-        pytest.skip(f"frozen parts are not on this machine (pengi pull pengi-mini): {', '.join(missing)}")
-    engine = Pengi.from_pretrained("pengi-mini", device="cpu")
+def test_real_recordings_are_found_by_words_and_by_sound(tmp_path: Path, pengi_mini: Pengi) -> None:
+    engine = pengi_mini
     collection = Collection.open(tmp_path / "index", create=True, engine=engine)
     changes = collection.add([EXAMPLES / f"{name}.opus" for name in ("dog", "siren", "church-bells")], engine)
     assert (changes.added, changes.failed) == (3, [])

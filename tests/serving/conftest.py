@@ -11,7 +11,7 @@ import torch
 
 from helpers import tiny_model
 from helpers.serving import HeldEngine, running, serving
-from pengi import Pengi, engine, weights
+from pengi import Pengi, engine
 from pengi.serving import app as serving_app
 from pengi.serving.settings import ServingSettings
 
@@ -33,15 +33,6 @@ def held() -> Iterator[HeldEngine]:
     engine = HeldEngine()
     yield engine
     engine.free.set()
-
-
-@pytest.fixture(scope="session")
-def mini() -> Pengi:
-    """The model of the package."""
-    missing = [name for name in ("smollm2-135m-instruct", "whisper-tiny.en", "yamnet") if weights.cached(name) is None]
-    if missing:
-        pytest.skip(f"frozen parts are not on this machine (pengi pull pengi-mini): {', '.join(missing)}")
-    return Pengi.from_pretrained("pengi-mini", device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -57,10 +57,10 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def address(mini: Pengi) -> Iterator[str]:
+def address(pengi_mini: Pengi) -> Iterator[str]:
     hit = SimpleNamespace(path=str(EXAMPLES / "siren.opus"), start_s=2.0, end_s=3.0, text="a siren", score=0.9)
     collection = SimpleNamespace(search=lambda *_words, **_query: [hit])
-    app = create_app(mini, ServingSettings(max_upload_mb=2, max_seconds=60), collection=collection)
+    app = create_app(pengi_mini, ServingSettings(max_upload_mb=2, max_seconds=60), collection=collection)
     with running(app) as (url, _):
         yield url
 

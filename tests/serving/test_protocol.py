@@ -200,11 +200,11 @@ def test_many_at_once_share_calls(held: HeldEngine) -> None:
     assert len(held.calls) <= 4
 
 
-def test_the_shipped_model_answers_as_it_does_alone(mini: Pengi) -> None:
+def test_the_shipped_model_answers_as_it_does_alone(pengi_mini: Pengi) -> None:
     content = (EXAMPLES / "woman.opus").read_bytes()
-    with serving(mini) as client, openai_client(client) as chat:
+    with serving(pengi_mini) as client, openai_client(client) as chat:
         messages = question(content, "is someone speaking?", container="opus")
         answer = chat.chat.completions.create(model="pengi-mini", messages=messages).choices[0].message.content
-    assert answer == mini.ask(EXAMPLES / "woman.opus", "is someone speaking?").text
+    assert answer == pengi_mini.ask(EXAMPLES / "woman.opus", "is someone speaking?").text
     assert answer is not None
     assert "yes" in answer.lower()

@@ -47,16 +47,15 @@ def toy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(toy: Path, tmp_path: Path) -> Path:
-    """A recipe with everything random in it: dropout of units and tokens, and a warm start. Every step is logged."""
+    """A recipe with dropout; every step is logged."""
     mapper = {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4, "dropout": 0.1}
     branch = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": mapper}
     values = {
         "model": model_values(name="toy", audio=[branch]),
         "data": {"manifest": str(toy / "manifest.jsonl"), "labels": str(toy / "labels.jsonl")},
-        "alignment": {"steps": 4, "clips": 8, "lr": 0.01, "weight": 0.1, "aspects": [["event"]]},
         "training": {
-            "steps": 6, "clips": 4, "pairs": 2, "mapper_lr": 0.01, "encoder_lr": 0.001, "warmup_steps": 2,
-            "token_dropout": 0.3, "checkpoint_every": 3, "validate_every": 3, "samples": 1, "log_every": 1,
+            "steps": 6, "batch_size": 4, "questions_per_clip": 2, "mapper_lr": 0.01, "encoder_lr": 0.001,
+            "warmup_steps": 2, "checkpoint_every": 3, "validate_every": 3, "samples": 1, "log_every": 1,
         },
     }  # fmt: skip
     path = tmp_path / "toy.yaml"
@@ -70,7 +69,7 @@ def log_of() -> LogOf:
 
     def read(folder: Path, key: str) -> dict[int, float]:
         entries = [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
-        found = [(entry.get("step", entry.get("alignment_step")), entry[key]) for entry in entries if key in entry]
+        found = [(entry["step"], entry[key]) for entry in entries if key in entry]
         assert len(dict(found)) == len(found), "a step was logged twice"
         return dict(found)
 

@@ -28,16 +28,15 @@ LORA = "finetune.lora={rank: 2, alpha: 4}"
 @pytest.fixture
 def base(recipe: Path, tmp_path: Path) -> Path:
     """A checkpoint to go on from."""
-    return train(recipe, ["alignment=null", "training.steps=2"], out=tmp_path / "base")
+    return train(recipe, ["training.steps=2"], out=tmp_path / "base")
 
 
 @pytest.fixture
 def tuning(recipe: Path, base: Path, tmp_path: Path) -> Path:
     """A recipe that goes on from it."""
     values: Any = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    del values["model"], values["alignment"]
+    del values["model"]
     values["finetune"] = {"checkpoint": str(base), "name": "mine"}
-    values["training"]["token_dropout"] = 0.0
     path = tmp_path / "finetune.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
@@ -145,43 +144,6 @@ def test_adapters_of_a_new_model_in_reduced_precision(recipe: Path, tmp_path: Pa
     assert sum(".lora_" in name for name in stored) == 8
     with pytest.raises(ConfigError, match="the language model has none of the layers wq"):
         prepare(read_recipe(recipe, ["model.language_model={name: tiny-random, lora: {layers: [wq]}}"]))
-
-
-VOICE = "{encoder: yamnet-tiny-random, trained: false, frozen_layers: 99, mapper: {kind: none}}"
-
-
-def test_further_audio_branches_are_heard_by_probes(
-    tuning: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The model's own branch is trained, so probes may not read it; a frozen one behind it can be read."""
-    monkeypatch.setattr("pengi.training.facts.STEPS", 30)
-    facts = "finetune.facts={branches: [1], attributes: [event], told: 1, labels: 2.0}"
-    with pytest.raises(ConfigError, match="facts are read from branch 1, but there is no frozen audio branch there"):
-        prepare(read_recipe(tuning, [facts]))
-    model = prepare(read_recipe(tuning, [f"finetune.audio=[{VOICE}]"])).model
-    assert torch.equal(prefix(model.eval()), prefix(checkpoint.load(base)))  # nothing says yet what it hears
-
-    out = train(tuning, [f"finetune.audio=[{VOICE}]", facts], out=tmp_path / "run")
-    trained = checkpoint.load(out)
-    before = checkpoint.load(base).config.audio
-    assert trained.config.audio[:-1] == before
-    assert trained.config.audio[-1].encoder == "yamnet-tiny-random"
-    assert not any(name.startswith("audio.1.") for name in checkpoint.stored_tensors(trained))
-    found = Pengi.from_pretrained(out, device="cpu").classify((tone(0.5, 200.0, 0.5), RATE), ["hum", "hiss"])
-    assert found.scores[0].label == "hum"
-
-
-def test_a_further_audio_branch_may_have_a_prefix_of_its_own(tuning: Path, base: Path, tmp_path: Path) -> None:
-    branch = "{encoder: yamnet-tiny-random, frozen_layers: 2, mapper: {kind: mlp, hidden: 8, constants: 1}}"
-    out = train(tuning, [f"finetune.audio=[{branch}]"], out=tmp_path / "run")
-    stored = load_file(out / "model.safetensors").keys() - load_file(base / "model.safetensors").keys()
-    assert {name.split(".")[2] for name in stored if name.startswith("audio.1.")} == {"encoder", "mapper"}
-    assert prefix(checkpoint.load(out)).shape[1] > prefix(checkpoint.load(base)).shape[1]
-
-
-def test_a_further_branch_of_an_unknown_encoder(tuning: Path) -> None:
-    with pytest.raises(ConfigError, match="did you mean 'yamnet'"):
-        prepare(read_recipe(tuning, ["finetune.audio=[{encoder: yamnett, mapper: {kind: none}}]"]))
 
 
 @pytest.mark.parametrize(

@@ -33,13 +33,11 @@ def test_a_journal_goes_on_from_the_history_it_is_given(tmp_path: Path) -> None:
 
 def test_tensorboard_has_the_numbers(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
-        journal.log({"alignment_step": 1, "alignment_loss": 7.0})
         journal.log({"step": 1, "loss": 3.0})
         journal.log({"step": 2, "loss": 2.0})
         journal.keep_sample(Sample(2, "dog", "what is it?", "a dog", "a cat"))
     board = EventAccumulator(str(tmp_path / TENSORBOARD_FOLDER)).Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(1, 3.0), (2, 2.0)]
-    assert [event.value for event in board.Scalars("warm start/alignment_loss")] == [7.0]
     assert "step" not in board.Tags()["scalars"]
     assert board.Tags()["tensors"] == ["samples/dog/text_summary"]
 
@@ -57,7 +55,6 @@ def test_processes_beside_the_first_write_nothing(tmp_path: Path) -> None:
 
 def test_the_report_has_numbers_curves_and_the_last_answers(tmp_path: Path) -> None:
     history = [
-        {"alignment_step": 1, "alignment_loss": 7.0},
         {"step": 1, "loss": 3.0, "lr": 0.1, "examples_per_second": 2.0},
         {"step": 2, "loss": 2.0, "lr": 0.2, "examples_per_second": 4.0},
         {"step": 2, "val_loss": 2.25, "accuracy/events": 0.5},

@@ -7,7 +7,6 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,23 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import RATE, noise, tone
-from pengi import Pengi, weights
+from pengi import Pengi
 from pengi.data.loader import TrainingBatch
 from pengi.errors import ConfigError, ManifestError
-from pengi.mapper import WordsMapper
 from pengi.training import train
 from pengi.training.card import model_card
 from pengi.training.journal import LOG_FILE
 from pengi.training.loop import BEST_FOLDER, STATE_FILE, Run, TrainingError
 from pengi.training.recipe import read_recipe
-from pengi.training.setup import prepare, with_told_words
+from pengi.training.setup import prepare
 
-YAMNET = weights.cached("yamnet")
 ROOT = Path(__file__).resolve().parents[2]
 LogOf = Callable[[Path, str], dict[int, float]]
 
 
 def one_step(run: Run) -> float:
-    """Make the next step of the training proper."""
-    return run.update(run.phase.loader.batch(run.step))
+    """Make the next step."""
+    return run.update(run.setup.loader.batch(run.step))
 
 
 def test_the_tiny_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_of: LogOf) -> None:
@@ -48,7 +45,8 @@ def test_the_tiny_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_it_learns_what_it_hears(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
     """The loss falls, and of hums and hisses it was not trained on each is named so more likely than the other is."""
-    overrides = ["training.steps=160", "training.validate_every=80", "training.clips=8", "training.mapper_lr=0.03"]
+    steps = ["training.steps=160", "training.validate_every=80", "training.batch_size=8", "training.mapper_lr=0.03"]
+    overrides = [*steps, "data.tasks={events: 1}"]
     setup = prepare(read_recipe(recipe, overrides))
     run = Run(setup, tmp_path / "run")
     before = run.validation_loss()
@@ -69,12 +67,12 @@ def test_it_learns_what_it_hears(recipe: Path, tmp_path: Path, log_of: LogOf) ->
     assert min(shares[3:]) > max(shares[:3]) + 0.1
 
 
-def interrupted(recipe: Path, out: Path, aligning: bool, after: int, overrides: Sequence[str]) -> None:
-    """Train until ``after`` steps of a phase are made, then lose the process."""
+def interrupted(recipe: Path, out: Path, after: int, overrides: Sequence[str]) -> None:
+    """Train until ``after`` steps are made, then lose the process."""
     update = Run.update
 
     def until(run: Run, drawn: TrainingBatch) -> float:
-        if run.step == after and run.phase.aligning is aligning:
+        if run.step == after:
             raise KeyboardInterrupt
         return update(run, drawn)
 
@@ -96,32 +94,18 @@ EVERYTHING = [
 
 
 @pytest.mark.parametrize(
-    ("aligning", "after", "overrides"),
-    [
-        (True, 2, []),
-        (True, 3, []),
-        (False, 0, []),
-        (False, 3, []),
-        (False, 5, []),
-        (False, 4, EVERYTHING),
-    ],
-    ids=["before a checkpoint", "at one in the warm start", "after it", "at one", "between two", "with everything"],
+    ("after", "overrides"),
+    [(2, []), (3, []), (5, []), (4, EVERYTHING)],
+    ids=["before a checkpoint", "at one", "between two", "with everything"],
 )
 def test_a_resumed_run_repeats_an_uninterrupted_one(
-    recipe: Path, tmp_path: Path, log_of: LogOf, aligning: bool, after: int, overrides: list[str]
+    recipe: Path, tmp_path: Path, log_of: LogOf, after: int, overrides: list[str]
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe, overrides, out=whole)
-    interrupted(recipe, parts, aligning, after, overrides)
+    interrupted(recipe, parts, after, overrides)
     assert train(recipe, overrides, resume=True, out=parts) == parts
-    for key in (
-        "alignment_loss",
-        "alignment_lr",
-        "loss",
-        "val_loss",
-        "lr",
-        *(["accuracy/events"] if overrides else []),
-    ):
+    for key in ("loss", "val_loss", "lr", *(["accuracy/events"] if overrides else [])):
         assert log_of(parts, key) == log_of(whole, key) != {}
     assert (parts / "samples.jsonl").read_text("utf-8") == (whole / "samples.jsonl").read_text("utf-8") != ""
     for name in ("model.safetensors", f"{BEST_FOLDER}/model.safetensors"):
@@ -136,12 +120,12 @@ def test_resuming_without_a_checkpoint_starts(recipe: Path, tmp_path: Path, caps
     assert f"there is no checkpoint in '{out}' yet; training starts from the beginning" in capsys.readouterr().err
 
 
-def train_until(recipe: Path, out: Path, step: int, *, aligning: bool, signals: int, overrides: Sequence[str]) -> None:
+def train_until(recipe: Path, out: Path, step: int, *, signals: int, overrides: Sequence[str]) -> None:
     """Train until so many Ctrl-Cs come while a step is made."""
     update = Run.update
 
     def interrupted_update(run: Run, drawn: TrainingBatch) -> float:
-        if run.step == step and run.phase.aligning is aligning:
+        if run.step == step:
             for _ in range(signals):
                 signal.raise_signal(signal.SIGINT)
         return update(run, drawn)
@@ -153,20 +137,15 @@ def train_until(recipe: Path, out: Path, step: int, *, aligning: bool, signals: 
 
 
 @pytest.mark.parametrize(
-    ("aligning", "step", "overrides", "saved"),
-    [
-        (False, 3, [], "step 4 of 6"),
-        (False, 3, ["training.workers=1"], "step 4 of 6"),
-        (True, 0, [], "step 1 of 4 of the warm start"),
-    ],
-    ids=["in training", "with workers", "in the warm start"],
+    ("step", "overrides", "saved"),
+    [(3, [], "step 4 of 6"), (3, ["training.workers=1"], "step 4 of 6")],
+    ids=["in training", "with workers"],
 )
 def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
     recipe: Path,
     tmp_path: Path,
     log_of: LogOf,
     capsys: pytest.CaptureFixture[str],
-    aligning: bool,
     step: int,
     overrides: list[str],
     saved: str,
@@ -175,7 +154,7 @@ def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
     overrides = [*overrides, "training.checkpoint_every=100", "training.validate_every=100"]
     train(recipe, overrides, out=whole)
     before = signal.getsignal(signal.SIGINT)
-    train_until(recipe, parts, step, aligning=aligning, signals=1, overrides=overrides)
+    train_until(recipe, parts, step, signals=1, overrides=overrides)
     assert signal.getsignal(signal.SIGINT) is before
     last_line = capsys.readouterr().err.strip().splitlines()[-1]
     assert last_line == f"stopped; {saved} is saved in '{parts}'; the same command with --resume goes on from there"
@@ -191,8 +170,8 @@ def test_a_second_ctrl_c_stops_at_once_and_names_no_checkpoint_that_is_not_there
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    overrides = ["alignment=null", "training.checkpoint_every=100"]
-    train_until(recipe, out, 2, aligning=False, signals=2, overrides=overrides)
+    overrides = ["training.checkpoint_every=100"]
+    train_until(recipe, out, 2, signals=2, overrides=overrides)
     assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped; there is no checkpoint yet"
     assert not (out / STATE_FILE).exists()
     assert not (out / "model.safetensors").exists()
@@ -216,11 +195,8 @@ def test_training_says_each_phase_as_it_begins(
         "loading the model",
         "computing features of clips that are not in the cache",
     ]
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("step", "alignment_step"))]
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step")]
     assert lines == [
-        "warm start: 4 steps",
-        f"saving step 3 of 4 of the warm start in '{out}'",
-        f"saving step 0 of 2 in '{out}'",
         "training: 2 steps",
         "validating: 8 clips",
         f"saving step 2 of 2 in '{out}'",
@@ -259,7 +235,7 @@ def test_a_loss_that_is_no_number_stops_the_run(recipe: Path, tmp_path: Path) ->
     out = tmp_path / "run"
     message = r"the loss is (nan|inf) after step \d+; try a lower rate in another folder \(there is no checkpoint yet\)"
     with pytest.raises(TrainingError, match=message):
-        train(recipe, ["training.mapper_lr=1e30", "training.checkpoint_every=100", "alignment.steps=0"], out=out)
+        train(recipe, ["training.mapper_lr=1e30", "training.checkpoint_every=100"], out=out)
     assert not (out / "model.safetensors").exists()
 
 
@@ -270,13 +246,11 @@ def test_a_recipe_that_cannot_start_leaves_no_folder(recipe: Path, tmp_path: Pat
             train(recipe, [override], out=out)
     with pytest.raises(ManifestError, match="has no clip to train on in split 'heldout'"):
         train(recipe, ["data.train_split=heldout"], out=out)
-    with pytest.raises(ConfigError, match=r"data\.class_directions needs yamnet as the first audio encoder"):
-        train(recipe, ["data.class_directions=0.5"], out=out)
     assert not out.exists()
 
 
 def test_only_mappers_and_trained_layers_move(recipe: Path, tmp_path: Path) -> None:
-    setup = prepare(read_recipe(recipe, ["data.ship_only=true", "alignment=null"]))
+    setup = prepare(read_recipe(recipe, ["data.ship_only=true"]))
     before = {name: value.clone() for name, value in setup.model.state_dict().items()}
     one_step(Run(setup, tmp_path))
     moved = {name for name, value in setup.model.state_dict().items() if not torch.equal(value, before[name])}
@@ -336,102 +310,9 @@ def test_reduced_precision_trains_too(recipe: Path, tmp_path: Path, log_of: LogO
     assert {value.dtype for value in load_file(out / "model.safetensors").values()} == {torch.float16}
 
 
-@pytest.mark.skipif(YAMNET is None, reason="YAMNet's weights are not on this machine (pengi pull yamnet)")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_tags_and_class_directions_of_yamnet(
-    recipe: Path, tmp_path: Path, pengi_home: Path, log_of: LogOf, precision: str
-) -> None:
-    assert YAMNET is not None
-    (pengi_home / "weights").mkdir(parents=True)
-    (pengi_home / "weights" / YAMNET.name).symlink_to(YAMNET)
-    overrides: Sequence[str] = [
-        "model.audio=[{encoder: yamnet, frozen_layers: 23, mapper: {kind: transformer, constants: 4, layers: 1}}]",
-        "data.audioset_tags=true",
-        "data.class_directions=0.5",
-        "training.steps=2",
-        f"training.language_model_dtype={precision}",
-    ]
-    parsed = read_recipe(recipe, overrides)
-    setup = prepare(parsed)
-    assert setup.directions is not None
-    tasks: dict[str, set[str]] = {}
-    moved = 0
-    for step in range(40):
-        drawn = setup.loader.batch(step)
-        moved += sum(index is not None for index in drawn.moved_to)
-        for pair in drawn.pairs:
-            tasks.setdefault(pair.task, set()).add(pair.target)
-    assert moved == pytest.approx(80, abs=30)
-    assert any(target.startswith("tags: ") for target in tasks["metadata"])
-    assert len(tasks["events"]) > 20
-    denied = {pair.prompt for step in range(40) for pair in setup.loader.batch(step).pairs if pair.target == "no"}
-    absent = [prompt for prompt in denied if "speech" not in prompt and "speaking" not in prompt]
-    assert absent
-    assert all("hum" in prompt or "hiss" in prompt for prompt in absent)
-    out = train(recipe, overrides, out=tmp_path / "run")
-    assert all(math.isfinite(value) for value in log_of(out, "loss").values())
-
-
-WORDS = [
-    "model.audio.0={encoder: yamnet-tiny-random, trained: false, frozen_layers: 99, mapper: {kind: words, tokens: 2, "
-    "words: {hum: 0, hiss: 1, a siren: 2}}}",
-    "alignment=null",
-    "data.word_targets=0.5",
-    "data.word_dropout=0.5",
-]
-
-
-def test_sounds_are_asked_about_as_the_words_that_are_told(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
-    """A resumed run asks as an uninterrupted one does."""
-    setup = prepare(read_recipe(recipe, WORDS))
-    told = with_told_words(setup.loader, setup.model)
-    mapper = setup.model.branches[0].mapper
-    assert isinstance(mapper, WordsMapper)
-    assert told.told is not None
-    assert (told.told.words, told.told.classes, told.told.count) == (("hum", "hiss", "a siren"), (0, 1, 2), 2)
-    for clip in setup.loader.clips:
-        logits_1V = mapper.word_logits(*setup.loader.caches[0].batch([clip.id]))
-        torch.testing.assert_close(told.told.logits[clip.id], logits_1V[0])
-    assert all(pair.task in ("events", "caption", "question") for pair in told.batch(0).pairs)
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(recipe, WORDS, out=whole)
-    interrupted(recipe, parts, False, 4, WORDS)
-    train(recipe, WORDS, resume=True, out=parts)
-    assert log_of(parts, "loss") == log_of(whole, "loss")
-
-
-def test_the_warm_start_asks_what_sounds_are_and_not_what_they_are_told_as(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = WORDS[0].partition("=")[2]
-    overrides = [
-        f"model.audio=[{words}, {{encoder: yamnet-tiny-random, mapper: {{kind: mlp, hidden: 8, constants: 2}}}}]",
-        "alignment={steps: 2, clips: 8, lr: 0.01, weight: 0.1, aspects: [[], [event]]}",
-        "training.steps=2",
-    ]
-    update, asked = Run.update, set()
-
-    def watched(run: Run, drawn: TrainingBatch) -> float:
-        asked.add((run.phase.aligning, run.phase.loader.told is not None))
-        return update(run, drawn)
-
-    monkeypatch.setattr(Run, "update", watched)
-    train(recipe, [*WORDS[2:], *overrides], out=tmp_path / "run")
-    assert asked == {(True, False), (False, True)}
-
-
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        (["data.word_targets=0.4"], "an audio branch whose mapper is of kind 'words'"),
-        ([*WORDS, "training.augment.gain_db=3"], "leave crop and gain_db out"),
-        (["data.attributes={field-3: {language: English}}"], "no source of training clips 'field-3'"),
-    ],
-    ids=["no words", "no fixed features", "no such source"],
-)
-def test_what_cannot_be_told_is_a_mistake(recipe: Path, overrides: list[str], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        prepare(read_recipe(recipe, overrides))
+def test_a_source_that_no_clip_is_of_is_a_mistake(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match="no source of training clips 'field-3'"):
+        prepare(read_recipe(recipe, ["data.attributes={field-3: {language: English}}"]))
 
 
 def test_what_is_known_of_a_source_is_known_of_its_training_clips(recipe: Path) -> None:
@@ -443,14 +324,12 @@ def test_what_is_known_of_a_source_is_known_of_its_training_clips(recipe: Path) 
 
 def test_pieces_of_a_batch_add_up_to_it(recipe: Path, tmp_path: Path) -> None:
     """Same losses and weights, whether a batch is read at once or in three pieces of unequal size."""
-    plain = ["model.audio.0.mapper.dropout=0", "training.clips=7"]
+    plain = ["model.audio.0.mapper.dropout=0", "training.batch_size=7"]
     found = []
     for accumulate in (1, 3):
         setup = prepare(read_recipe(recipe, [*plain, f"training.accumulate={accumulate}"]))
         run = Run(setup, tmp_path / str(accumulate))
-        losses = [run.update(run.phase.loader.batch(run.step)) for _ in range(2)]
-        run.phase, run.step = run._training(), 0
-        losses += [one_step(run) for _ in range(3)]
+        losses = [one_step(run) for _ in range(3)]
         found.append((losses, run.trained))
     (at_once, weights_at_once), (in_pieces, weights_in_pieces) = found
     assert in_pieces == pytest.approx(at_once, rel=1e-5)
@@ -467,16 +346,11 @@ def test_a_second_branch_trains_beside_the_first(recipe: Path, tmp_path: Path) -
     values: Any = [
         "model.audio=[{encoder: yamnet-tiny-random, mapper: &m {kind: mlp, hidden: 8, constants: 2}},"
         " {encoder: yamnet-tiny-random, trained: false, mapper: *m}]",
-        "alignment.aspects=[[event], [kind]]",
-        "training.branch_dropout=0.5",
         "training.steps=2",
     ]
     setup = prepare(read_recipe(recipe, values))
     assert len(setup.loader.caches) == 2
-    run = Run(replace(setup, validation=[]), tmp_path)
-    with run.journal:
-        run.align()
-    assert math.isfinite(one_step(run))
+    assert math.isfinite(one_step(Run(setup, tmp_path)))
 
 
 def test_the_best_weights_are_kept(
@@ -495,7 +369,7 @@ def test_the_best_weights_are_kept(
 
 
 def test_averaged_weights_are_what_is_saved(recipe: Path, tmp_path: Path) -> None:
-    setup = prepare(read_recipe(recipe, ["training.ema=0.9", "training.mapper_lr=0.1", "alignment=null"]))
+    setup = prepare(read_recipe(recipe, ["training.ema=0.9", "training.mapper_lr=0.1"]))
     run = Run(setup, tmp_path)
     run.finish()
     stored = load_file(tmp_path / "model.safetensors")

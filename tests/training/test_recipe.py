@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 import yaml
 
 from pengi import checkpoint
-from pengi.data.tasks import FAMILIES
+from pengi.conditioning.mapper import build_mapper
+from pengi.data.loader import ClipEvidence
+from pengi.data.manifest import Clip
 from pengi.encoders import encoder_spec
 from pengi.errors import ConfigError
-from pengi.mapper import build_mapper
+from pengi.model import PengiModel
 from pengi.official.architectures import ARCHITECTURES
 from pengi.training import train
 from pengi.training.recipe import Recipe, read_recipe
@@ -37,49 +40,21 @@ def test_every_recipe_is_right(path: Path) -> None:
     branches = recipe.model.audio if recipe.model else ()
     for branch in branches:
         assert encoder_spec(branch.encoder)
-        with torch.device("meta"):
-            mapper = branch.mapper
-            if mapper.kind == "words":  # of which training fills in the words
-                mapper = mapper.model_copy(update={"words": {str(place): 0 for place in range(mapper.tokens)}})
-            build_mapper(mapper, 16, 576, lambda text: torch.empty(len(text), 576))
-    if recipe.alignment:
-        assert len(recipe.alignment.aspects) == len(branches)
+        if branch.mapper is not None:
+            with torch.device("meta"):
+                build_mapper(branch.mapper, 16, 576)
     assert recipe.training.warmup_steps < recipe.training.steps
 
 
 def test_what_ships_is_trained_on_what_may_be_shipped() -> None:
-    for name in ("pengi-mini", "pengi-mini-mixed", "ablation-caption-only", "ablation-multitask"):
+    for name in ("pengi-mini", "pengi-mini-paper"):
         recipe = read_recipe(FOLDER / f"{name}.yaml")
         assert recipe.data.ship_only
         assert recipe.data.train_split == "train"
 
 
 def test_there_are_recipes() -> None:
-    expected = {
-        "tiny",
-        "pengi-mini",
-        "pengi-mini-mixed",
-        "pengi-mini-emotion",
-        "pengi-base",
-        "ablation-caption-only",
-        "ablation-multitask",
-        "finetune",
-    }
-    assert expected <= {path.stem for path in RECIPES}
-
-
-def test_the_two_sides_of_the_ablation_differ_in_their_tasks_only() -> None:
-    alone, all_tasks = (read_recipe(FOLDER / f"ablation-{side}.yaml") for side in ("caption-only", "multitask"))
-    assert alone.model is not None
-    assert all_tasks.model is not None
-    assert alone.data.tasks == {"caption": 1.0}
-    assert all_tasks.data.tasks is not None
-    assert set(all_tasks.data.tasks) == set(FAMILIES)
-    same = {
-        "model": alone.model.model_copy(update={"name": all_tasks.model.name}),
-        "data": alone.data.model_copy(update={"tasks": all_tasks.data.tasks}),
-    }
-    assert alone.model_copy(update=same) == all_tasks
+    assert {"tiny", "pengi-mini", "pengi-mini-paper", "pengi-base", "finetune"} == {path.stem for path in RECIPES}
 
 
 def test_pengi_base_is_the_papers_model() -> None:
@@ -92,10 +67,7 @@ def test_pengi_base_is_the_papers_model() -> None:
     assert model.model_copy(update={"text": text, "language_model": language_model}) == expected
 
 
-TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random", "level": "level"}
-TINY_FACTS = {
-    "branches": [0], "attributes": ["event"], "only": {"event": [0]}, "spotted": {"event": 0}, "within": {}, "open": [],
-}  # fmt: skip
+TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random"}
 
 
 def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[str, Any]:
@@ -104,52 +76,45 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
     for branch in model.get("audio", []):
         branch["encoder"] = TINY_ENCODERS.get(branch["encoder"], "yamnet-tiny-random")
         branch["frozen_layers"] = min(branch.get("frozen_layers", 0), 2)
-        if branch["mapper"]["kind"] == "words":
-            branch["mapper"] |= {"tokens": 2, "words": {"hum": 0, "hiss": 1, "a siren": 2}}
     if model:
         for part in (*model["audio"], model["text"]):
-            mapper = part["mapper"]
-            part["mapper"] = mapper | ({"width": 4 * mapper["heads"]} if "width" in mapper else {})
+            if "width" in (mapper := part.get("mapper", {})):
+                part["mapper"] = mapper | {"width": 4 * mapper["heads"]}
             if "projection" in part:
                 part["projection"] |= {"width": 16, "inner": None}
-        if "facts" in model:
-            model["facts"] |= TINY_FACTS
         model["text"]["encoder"] = "tiny-random" if model["text"].get("encoder") else None
         model["language_model"]["name"] = "tiny-random"
+        if "lora" in model["language_model"]:
+            model["language_model"]["lora"]["top_layers"] = 1
     else:
         values["finetune"]["checkpoint"] = str(checkpoint)
-        if values["finetune"].pop("refit", False):
-            values["finetune"]["facts"] = {"branches": [0]}
-        if "facts" in values["finetune"]:
-            values["finetune"]["facts"] |= TINY_FACTS
     small = {"mixture": None, "manifest": str(manifest), "labels": None, "domains": None, "train_split": "train"}
     values["data"] |= small | {
-        "audioset_tags": False,
-        "class_directions": 0.0,
-        "word_targets": 0.0,
-        "word_dropout": 0.0,
         "attributes": {},
         "questions": None,
         "own_questions": 0.5,
     }
-    if values.get("alignment"):
-        values["alignment"] |= {"steps": 1, "clips": 4}
-        if "aspects" in values["alignment"]:
-            silent = [branch["mapper"]["kind"] in ("none", "words") for branch in model["audio"]]
-            values["alignment"]["aspects"] = [[] if none else ["kind"] for none in silent]
-    values["training"] |= {"steps": 1, "clips": 4, "warmup_steps": 0, "validation_clips": 4, "workers": 0}
+    values["training"] |= {"steps": 1, "batch_size": 4, "warmup_steps": 0, "validation_clips": 4, "workers": 0}
     return values
 
 
+def evidence(clips: Sequence[Clip], model: PengiModel) -> ClipEvidence | None:
+    """The same about every clip: a tiny tagger would find nothing."""
+    if model.config.evidence is None:
+        return None
+    return ClipEvidence({clip.id: "Heard in 1 s: nothing clear." for clip in clips}, lambda clip_id, prompt: "")
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe: Path) -> None:
+def test_every_recipe_makes_a_step(
+    path: Path, toy: Path, tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Parsed, built with a tiny model in place of each part, stepped, saved and loaded."""
+    monkeypatch.setattr("pengi.training.setup._evidence", evidence)
     checkpoint_folder = tmp_path / "start"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "finetune" in values:
-        trained = str(values["finetune"].keys().isdisjoint({"facts", "refit"})).lower()
-        start = ["alignment=null", "training.steps=1", f"model.audio.0.trained={trained}"]
-        train(recipe, start, out=checkpoint_folder)
+        train(recipe, ["training.steps=1"], out=checkpoint_folder)
     values = made_tiny(values, toy / "manifest.jsonl", checkpoint_folder)
     tiny = tmp_path / path.name
     tiny.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -172,11 +137,8 @@ def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe
         ("data.domains={animal: 1, digit: 0.5}", "data.domains", {"animal": 1.0, "digit": 0.5}),
         ("model.name=other", "model.name", "other"),
         ("model.audio.0.mapper.hidden=64", "model.audio.0.mapper.hidden", 64),
-        ("alignment.aspects=[[event, kind]]", "alignment.aspects", (("event", "kind"),)),
-        ("alignment.aspects.0=[kind]", "alignment.aspects", (("kind",),)),
         ("data.tasks={caption: 1}", "data.tasks", {"caption": 1.0}),
         ("training.augment.gain_db=6", "training.augment.gain_db", 6.0),
-        ("alignment.aspects.0.0=word", "alignment.aspects", (("word",),)),
     ],
 )
 def test_overrides(recipe: Path, override: str, path: str, value: Any) -> None:

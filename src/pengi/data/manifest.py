@@ -24,6 +24,9 @@ class QuestionAnswer(BaseModel):
     question: str = Field(min_length=1)
     answer: str = Field(min_length=1)
     kind: str = Field("", description="what is asked for; training draws among the kinds before it draws a question")
+    accepted: tuple[str, ...] = Field(
+        (), description="patterns of all right answers, for evaluation, see pengi.evaluation.patterns"
+    )
 
 
 class Clip(BaseModel):

@@ -18,7 +18,7 @@ from pengi.data.datasets import DATASETS
 from pengi.data.tasks import TASKS
 from pengi.errors import InputError, no_such
 
-Kind = Literal["classify", "tag", "question", "choice", "caption"]
+Kind = Literal["classify", "tag", "question", "choice", "caption", "open"]
 Agreement = Literal["all", "majority", "unanimous"]
 
 MODES: dict[str, str] = {
@@ -57,6 +57,8 @@ class Benchmark:
 
     Attributes:
         dataset: an adapter's name, or "manifest" for clips of a manifest of one's own.
+        kind: "open" asks in free text and takes every answer that matches a pattern; the questions are made from the
+            clips by :mod:`pengi.evaluation.building`.
         field: where the right answers are: "events", "captions", "qa", or an attribute (``"a*"``: it lists several).
         metrics: the first is the headline.
         labels: the choices; none means those that the split's recordings have.
@@ -322,6 +324,23 @@ def _own(name: str, task: str, title: str, source: str | None, *modes: str, tagg
     )
 
 
+def _open(name: str, title: str, note: str = "") -> Benchmark:
+    """Questions that are made from the manifest at hand, answered freely."""
+    return Benchmark(
+        name=name,
+        version=1,
+        title=title,
+        dataset="manifest",
+        kind="open",
+        field="qa",
+        prompt=templates.QUESTIONS[0],
+        metrics=("accuracy",),
+        split="val",
+        modes=("write",),
+        note=note,
+    )
+
+
 def _local() -> Iterator[Benchmark]:
     """What can be measured with the labelled recordings that come with the project."""
     yield _own("val-esc50", "events", "ESC-50 fold 4, free clips", "esc50-fold4", *LABEL_MODES, tagger=True)
@@ -347,6 +366,9 @@ def _local() -> Iterator[Benchmark]:
         source="speech-to-intent",
         modes=("write",),
     )
+    yield _open("val-open", "Open questions", "right is what matches a pattern of right answers")
+    yield _open("val-composed", "Questions about composed recordings", "300 compositions, two questions about each")
+    yield _open("val-notes", "Name and octave of a note, orchestral instruments")
 
 
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*_public(), *_local())}

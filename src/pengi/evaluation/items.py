@@ -6,7 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Item:
         group: items of one recording, speaker or track; they are resampled together.
         credit: licence and origin of the recording.
         listen: whether the recording may be passed on inside a report.
+        accepted: patterns of right answers, see :mod:`pengi.evaluation.patterns`; ``answers`` are then examples.
+        family: what is asked for; families are reported one by one.
     """
 
     id: str
@@ -41,6 +43,8 @@ class Item:
     group: str
     credit: str
     listen: bool
+    accepted: tuple[str, ...] = ()
+    family: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,8 +70,10 @@ def items_of(benchmark: Benchmark, manifest: Path, limit: int | None = None) -> 
         for clip in read_manifest(manifest, check_audio=False)
         if clip.split == benchmark.split and benchmark.source in (None, clip.source)
     ]
-    extras = _extras(manifest)
-    make = {"caption": _captions, "question": _questions, "choice": _choices}.get(benchmark.kind, _labelled)
+    extras = extras_of(manifest)
+    make = {"caption": _captions, "question": _questions, "choice": _choices, "open": _open}.get(
+        benchmark.kind, _labelled
+    )
     items = list(make(benchmark, clips, extras))
     if not items:
         source = f" of source '{benchmark.source}'" if benchmark.source else ""
@@ -98,7 +104,7 @@ def answers_of(clip: Clip, field: str) -> tuple[str, ...]:
     return tuple(str(value).split(", ")) if field.endswith("*") else (str(value),)
 
 
-def _extras(manifest: Path) -> dict[str, Mapping[str, Any]]:
+def extras_of(manifest: Path) -> dict[str, Mapping[str, Any]]:
     """The fields of each row that a :class:`Clip` leaves out, by the clip's id."""
     lines = [line for line in manifest.read_text(encoding="utf-8").split("\n") if line.strip()]
     return {row["id"]: row for row in map(json.loads, lines)}
@@ -152,6 +158,14 @@ def _questions(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str,
             if counting:
                 prompt = templates.question_prompt(question)
                 yield _item(benchmark, clip, extras[clip.id], counting, benchmark.labels or (), number, prompt)
+
+
+def _open(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
+    for clip in clips:
+        for number, pair in enumerate(clip.qa, start=1):
+            prompt = templates.question_prompt(pair.question)
+            item = _item(benchmark, clip, extras[clip.id], (pair.answer,), (), number, prompt)
+            yield replace(item, accepted=pair.accepted, family=pair.kind)
 
 
 def _choices(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:

@@ -31,7 +31,8 @@ NAMES = {
     "accuracy": "accuracy", "map": "mAP", "macro_f1": "macro F1", "bleu_1": "BLEU-1", "bleu_2": "BLEU-2",
     "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider_d": "CIDEr-D",
     "spice": "SPICE", "spider": "SPIDEr", "similarity": "similarity", "r1": "R@1", "r5": "R@5", "r10": "R@10",
-    "map10": "mAP@10", "median_rank": "median rank", "t2a": "text to audio", "a2t": "audio to text",
+    "map10": "mAP@10", "median_rank": "median rank", "refused_off_topic": "refused, off topic",
+    "refused_answerable": "refused, answerable", "t2a": "text to audio", "a2t": "audio to text",
 }  # fmt: skip
 _DASH = "–"
 _WILSON = "Wilson's where all answers are right or all wrong"
@@ -108,6 +109,7 @@ def report_tables(found: Json) -> Iterator[Table]:
     for table in (
         _main_table(found),
         _modes_table(results),
+        _family_table(results),
         _caption_table(results),
         _retrieval_table(results),
         _not_run_table(found),
@@ -161,6 +163,28 @@ def _modes_table(results: Sequence[Json]) -> Table:
             )
     columns = ("benchmark", "mode", "accuracy or mAP (95 %)", "macro F1 (95 %)", "blind", "ECE", "seconds")
     return Table("Answer modes", columns, tuple(rows))
+
+
+def _family_table(results: Sequence[Json]) -> Table:
+    """Open questions by what they ask for, and how often they are refused."""
+    rows = []
+    for asked, mine in _by_benchmark(results):
+        ours = _headline(asked, mine)
+        if asked.kind != "open" or ours is None:
+            continue
+        blind = _of(mine, "blind", ours["mode"]) or {"families": {}}
+        for family, found in ours["families"].items():
+            shares = (
+                _with_interval({"metrics": ours["families"]}, family),
+                _value({"metrics": blind["families"]}, family),
+            )
+            rows.append((asked.title, family, str(found["n"]), *shares))
+        rows += [
+            (asked.title, NAMES[name], "", _with_interval(ours, name), _value(blind, name))
+            for name in ("refused_off_topic", "refused_answerable")
+            if name in ours["metrics"]
+        ]
+    return Table("Open questions", ("benchmark", "family", "n", "ours (95 %)", "blind"), tuple(rows))
 
 
 def _caption_table(results: Sequence[Json]) -> Table:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.errors import InputError
-from pengi.evaluation import captioning, retrieving
+from pengi.evaluation import captioning, patterns, retrieving
 from pengi.evaluation.benchmarks import DERIVED, YES_NO, Benchmark
 from pengi.evaluation.items import Item
 from pengi.evaluation.metrics import Outcome, mean_recall, per_class
@@ -69,6 +69,10 @@ def read_answers(
     if not asked:
         raise InputError(f"there are no predictions of {benchmark.name} in mode {mode}")
     lines = [rows[item.id] for item in asked]
+    if benchmark.kind == "open":
+        texts = tuple(line.get("text") for line in lines)
+        right = [patterns.is_accepted(text, item.accepted) for text, item in zip(texts, asked, strict=True)]
+        return Scored(tuple(asked), tuple(lines), texts, np.array(right, dtype=np.float64), None)
     if benchmark.kind == "caption" or mode == "write":
         texts = tuple(line.get("text") for line in lines)
         credit = None if benchmark.kind == "caption" else _credits(asked, [_normal(text) for text in texts], _normal)
@@ -97,6 +101,9 @@ def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:
         return result | {"metrics": {"map": _interval(map_metric(scored), scored.groups, SLOW_RESAMPLES)}}
     assert scored.credit_N is not None
     result["metrics"] = {"accuracy": _accuracy(scored)}
+    if benchmark.kind == "open":
+        result["metrics"] |= _refusals(scored)
+        return result | {"families": _families(scored)}
     if mode == "write":
         return result | {"metrics": result["metrics"] | {"similarity": _similarity(scored)}}
     if benchmark.kind == "classify":
@@ -267,8 +274,38 @@ def _interval(metric: Metric, groups: Sequence[str], resamples: int | None = Non
 
 def _accuracy(scored: Scored) -> Json:
     assert scored.credit_N is not None
-    found = share_right(scored.credit_N, scored.groups)
+    return _share(scored.credit_N, scored.items)
+
+
+def _share(values: Sequence[float] | NDArray[np.float64], items: Sequence[Item]) -> Json:
+    found = share_right(values, [item.group for item in items])
     return {"value": found.value, "ci95": found.to_list()}
+
+
+def _refusals(scored: Scored) -> Json:
+    """How many questions are refused of those that only a refusal answers, and of all others."""
+    metrics: Json = {}
+    for name, refusable in (("refused_off_topic", True), ("refused_answerable", False)):
+        pairs = [
+            (patterns.is_refusal(text), item)
+            for text, item in zip(scored.predictions, scored.items, strict=True)
+            if (item.accepted == (patterns.REFUSAL,)) == refusable
+        ]
+        if pairs:
+            metrics[name] = _share([float(refused) for refused, _ in pairs], [item for _, item in pairs])
+    return metrics
+
+
+def _families(scored: Scored) -> Json:
+    """Accuracy by family, in the order in which the families come."""
+    assert scored.credit_N is not None
+    families: Json = {}
+    for family in dict.fromkeys(item.family for item in scored.items):
+        indices = [index for index, item in enumerate(scored.items) if item.family == family]
+        families[family] = {"n": len(indices)} | _share(
+            scored.credit_N[indices], [scored.items[index] for index in indices]
+        )
+    return families
 
 
 def _similarity(scored: Scored) -> Json:

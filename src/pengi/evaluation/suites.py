@@ -3,7 +3,8 @@
 A run is a folder::
 
     run.json                                   what was run with what: model, data, code, seed, command
-    manifests/<dataset>.jsonl                  imported datasets
+    manifests/<dataset>.jsonl                  imported datasets, and open questions
+    recordings/                                what open questions need made: compositions, silence, noise
     items/<benchmark>@<version>.jsonl          the questions
     predictions/<benchmark>@<version>/<system>.<mode>.jsonl
     results.json  results.md  report.html      made from the files above, any time again
@@ -29,6 +30,7 @@ from pengi.data.datasets import import_dataset
 from pengi.errors import InputError, PengiError, no_such
 from pengi.evaluation import statistics
 from pengi.evaluation.benchmarks import DERIVED, LABEL_MODES, MODES, Benchmark, Suite, benchmark
+from pengi.evaluation.building import write_questions
 from pengi.evaluation.items import Item, items_of, shard_of
 from pengi.evaluation.predicting import Cache, Done, PredictionFile, Row, predict, read_predictions
 from pengi.evaluation.scoring import Json, Scored, chance, read_answers, score
@@ -207,13 +209,13 @@ def _prepared(plan: Plan, out: Path, record: Record, progress: Progress) -> Iter
 
 
 def _manifest(plan: Plan, asked: Benchmark, out: Path) -> tuple[Path, int]:
-    """The manifest of a benchmark's data, made from the published layout if it is a dataset, and how many of its
-    recordings are missing."""
+    """The manifest of a benchmark's data, and how many of its recordings are missing: made from the published layout of
+    a dataset, or of questions about the clips at hand."""
     if asked.dataset == "manifest":
         manifest = plan.manifest or (plan.data_root / "manifest.jsonl" if plan.data_root else None)
         if manifest is None:
             raise InputError("name the labelled clips with --manifest")
-        return manifest, 0
+        return (write_questions(asked.name, manifest, asked.split, out) if asked.kind == "open" else manifest), 0
     if plan.data_root is None:
         raise InputError(f"name the folder that holds '{asked.dataset}' with --data-root")
     made = out / "manifests" / f"{asked.dataset}.jsonl"

@@ -1,0 +1,90 @@
+"""The official wrapper's beam search as a slow oracle: the whole sequence again at every step, one clip at a time.
+
+Written from the description in ``docs/reference.md``, not for use: tests compare our search with it, and
+``official_speed.py`` measures how much faster ours is.
+
+Shape suffixes: P prefix positions, N beams, T positions of the whole sequence, D embedding width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+HELD_TOKEN = 0
+"""What a finished beam is extended with, at no cost."""
+
+
+@dataclass(frozen=True)
+class Beam:
+    """A beam with every token it was ever extended by: the stop token, if it has met one, and the held ones behind."""
+
+    tokens: tuple[int, ...] = ()
+    total: float = 0.0
+    """Sum of natural log-probabilities."""
+    length: int = 0
+    """Tokens that count: all until the stop token, that one included."""
+    finished: bool = False
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.length
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        return self.tokens[: self.length]
+
+    def extensions(self, log_probs_V: Tensor, most: int, stop_id: int) -> list[Beam]:
+        if self.finished:
+            return [Beam((*self.tokens, HELD_TOKEN), self.total, self.length, True)]
+        best = log_probs_V.topk(min(most, len(log_probs_V)))
+        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return [
+            Beam((*self.tokens, token), self.total + value, self.length + 1, token == stop_id) for value, token in pairs
+        ]
+
+
+@torch.no_grad()
+def search(
+    model: torch.nn.Module,
+    prefix_PD: Tensor,
+    *,
+    beams: int,
+    max_tokens: int,
+    stop_id: int,
+    temperature: float = 1.0,
+) -> list[Beam]:
+    """All beams, the best mean first.
+
+    At every step all beams, finished or not, go through the model from their first position on, with logits at every
+    position; then the best means among their extensions are kept. It ends when every beam is finished or at
+    ``max_tokens``.
+
+    Args:
+        model: a causal language model of the transformers library.
+        prefix_PD: float32[P, D], without padding.
+        beams: how many are kept.
+        max_tokens: most tokens of a text.
+        stop_id: the token that finishes a beam.
+        temperature: divides the logits.
+    """
+    embed = model.get_input_embeddings()
+    kept = [Beam()]
+    for _ in range(max_tokens):
+        sequences = [
+            torch.cat([prefix_PD, embed(torch.tensor(beam.tokens, dtype=torch.long))]) if beam.tokens else prefix_PD
+            for beam in kept
+        ]
+        logits_NTV = model(inputs_embeds=torch.stack(sequences), use_cache=False).logits
+        log_probs_NV = (logits_NTV[:, -1] / temperature).softmax(-1).log()
+        extended = [
+            extension
+            for beam, log_probs_V in zip(kept, log_probs_NV, strict=True)
+            for extension in beam.extensions(log_probs_V, beams, stop_id)
+        ]
+        kept = sorted(extended, key=lambda beam: beam.mean, reverse=True)[:beams]
+        if all(beam.finished for beam in kept):
+            break
+    return kept

@@ -1,0 +1,73 @@
+"""The benchmark ``val-composed``: the questions that composed recordings bring with them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+
+from pengi import templates
+from pengi.data.compose import Composed
+from pengi.evaluation.patterns import NO, YES, number
+from pengi.evaluation.questions import SEED, Names, Question, Source
+
+_KINDS = {
+    "count": r"how many",
+    "loudness": r"loud|quieter|softer",
+    "order": r"first|earlier|before|after|follow|comes right|later|last|order",
+}
+_YES_NO_FORMS = {
+    "yes or no: exactly so many": r"exactly",
+    "yes or no: one before the other": r" before |first and then| after ",
+    "yes or no: together": r"same time|together",
+    "yes or no: louder": r"louder",
+}
+
+
+def composed_questions(source: Source) -> list[Question]:
+    """Of every composition a question for yes or no and another one, in the words of :mod:`pengi.templates`.
+
+    What is asked for is drawn before how, since there are many questions about order.
+    """
+    rng, names = random.Random(SEED), Names(source.labels)
+    chosen = []
+    for example in source.composed():
+        for yes_no in (True, False):
+            by_form: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+            for pair in example.clip.qa:
+                if (pair.answer in (templates.YES, templates.NO)) == yes_no:
+                    by_form[_form(pair.question, pair.answer)].append((pair.question, pair.answer))
+            if by_form:
+                question, answer = rng.choice(by_form[rng.choice(sorted(by_form))])
+                accepted = _composed(question, answer, example, names)
+                chosen.append(Question(example.clip, _kind(question, answer), question, answer, (accepted,)))
+    return chosen
+
+
+def _kind(question: str, answer: str) -> str:
+    if answer in (templates.YES, templates.NO):
+        return "yes or no"
+    return next((kind for kind, words in _KINDS.items() if re.search(words, question)), "which sound")
+
+
+def _form(question: str, answer: str) -> str:
+    """What a question asks for: of yes-or-no questions their subject, of others whether they name a choice."""
+    kind = _kind(question, answer)
+    if kind == "yes or no":
+        found = (form for form, words in _YES_NO_FORMS.items() if re.search(words, question))
+        return next(found, "yes or no: there")
+    return f"{kind}: named" if kind in ("order", "which sound") and " or " in question else kind
+
+
+def _composed(question: str, answer: str, example: Composed, names: Names) -> str:
+    if answer in (templates.YES, templates.NO):
+        return YES if answer == templates.YES else NO
+    if answer in templates.NUMBERS:
+        return number(templates.NUMBERS.index(answer))
+    named = [label for label in names.labels if re.search(rf"\b{re.escape(names.phrase(label))}\b", question)]
+    # "an alarm" is not named by "an alarm clock ringing".
+    named = [
+        label for label in named if not any(names.phrase(label) in names.phrase(one) for one in named if one != label)
+    ]
+    right = next(label for label in example.clip.events if names.phrase(label) == answer)
+    return names.one(right, sorted({*named, *example.clip.events}))

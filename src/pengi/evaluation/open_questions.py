@@ -1,0 +1,364 @@
+"""The benchmark ``val-open``: questions of a person who does not know the program, in families.
+
+Answers follow from labels or from how a recording was made, so that they are certain.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice, zip_longest
+from typing import Any
+
+from pengi.data.compose import Composed
+from pengi.data.hearing import may_hold
+from pengi.data.manifest import Clip
+from pengi.evaluation import patterns
+from pengi.evaluation.patterns import FALSE, NO, NONE, REFUSAL, TRUE, YES, naming, number
+from pengi.evaluation.questions import (
+    SEED,
+    Names,
+    Question,
+    Source,
+    is_steady,
+    made_clip,
+    note_question,
+    spec,
+)  # fmt: skip
+
+_LOUDER_DB = 8.0  # at least, so that everybody hears it
+_FAINT_BED_DB = -6.0  # below the softest sound over it a background may be missed
+_GENDERS = {"male": ("a man", "m[ae]n|male|guy|gentleman|he"), "female": ("a woman", "wom[ae]n|female|lady|girl|she")}
+_WHO = {"man": _GENDERS["male"][1], "woman": _GENDERS["female"][1], "child": "child|children|kid|boy|girl"}
+
+
+def open_questions(source: Source) -> list[Question]:
+    """The questions of ``val-open``, by family."""
+    asker = _Asker(source)
+    for ask in (
+        asker.presence, asker.speech, asker.words, asker.speakers, asker.counts, asker.choices, asker.kinds,
+        asker.attributes, asker.time, asker.negations, asker.unanswerable, asker.made,
+    ):  # fmt: skip
+        ask()
+    return asker.questions
+
+
+class _Asker:
+    """Asks; each method adds the questions of related families."""
+
+    def __init__(self, source: Source) -> None:
+        self.questions: list[Question] = []
+        self.spec = spec()
+        self.names = Names(source.labels)
+        self.labels = source.labels
+        self.composed = [example for example in source.composed() if example.recipe.kind == "sounds"]
+        self.counted = [example for example in source.composed() if example.recipe.kind != "sounds"]
+        clips = [clip for clip in source.clips if clip.group not in self.spec["doubtful"]]
+        self.sounds = [clip for clip in clips if clip.source in self.spec["sounds"] and len(clip.events) == 1]
+        self.notes = [clip for clip in clips if clip.source in self.spec["notes"] and (clip.duration_s or 0.0) > 0.7]
+        self.spoken = [clip for clip in clips if clip.source in self.spec["speech"]]
+        self.music = [clip for clip in clips if clip.attributes.get("genre") in self.spec["genres"]]
+        self.voiceless = [clip for clip in self.sounds if clip.events[0] in self.spec["voiceless"]] + self.notes
+        self._wordings = {family: cycle(texts) for family, texts in self.spec["wordings"].items()}
+
+    def ask(self, family: str, clip: Clip, answer: str, *accepted: str, wording: str = "", **words: str) -> None:
+        """A question in the next wording of its family, or of another one."""
+        text = next(self._wordings[wording or family]).format(**words)
+        self.questions.append(
+            Question(clip, family, text[:1].upper() + text[1:] if "?" in text else text, answer, accepted)
+        )
+
+    def presence(self) -> None:
+        """Sounds that are there, and sounds that are not but are easily taken for those that are."""
+        for clip in _spread("present", self.sounds + self.notes, 32):
+            label = clip.events[0]
+            self.ask("present", clip, "yes", YES, self.names.one(label, ()), phrase=self.names.phrase(label))
+        for clip in _spread("absent", [clip for clip in self.sounds + self.notes if self._confused(clip)], 40):
+            self.ask("absent", clip, "no", NO, wording="present", phrase=self._rng(clip).choice(self._confused(clip)))
+
+    def speech(self) -> None:
+        """Whether anybody speaks."""
+        for clip in _spread("speech", self.spoken, 12, _source):
+            self.ask("speech present", clip, "yes", YES, naming("speech|speaks?|speaking|talk\\w*|says?|voice"))
+        for clip in _spread("no speech", self.voiceless, 16):
+            self.ask("speech absent", clip, "no", NO, wording="speech present")
+
+    def words(self) -> None:
+        """What is said, that nothing is said, and whether a word is."""
+        said = [
+            clip for clip in self.spoken if _word(clip) or clip.attributes.get("transcript") in self.spec["sentences"]
+        ]
+        for clip in _spread("said", said, 26, lambda clip: _word(clip) or clip.attributes["transcript"]):
+            text = _word(clip) or str(clip.attributes["transcript"])
+            self.ask("what is said", clip, text, self._saying(clip))
+        for clip in _spread("nothing", self.voiceless, 20):
+            self.ask("nothing is said", clip, "nothing", NONE)
+        words = sorted({_word(clip) for clip in self.spoken} - {""})
+        for place, clip in enumerate(
+            _spread("says", said, 28, lambda clip: _word(clip) or clip.attributes["transcript"])
+        ):
+            own = self.spec["said_words"].get(clip.attributes.get("transcript"), [_word(clip)])
+            others = [word for word in words if not re.search(self.spec["heard_as"].get(word, word), " ".join(own))]
+            word = self._rng(clip).choice(others if place % 2 else own)
+            expected = ("no", NO) if place % 2 else ("yes", YES, naming(re.escape(word)))
+            self.ask("is it said", clip, *expected, word=word)
+
+    def speakers(self) -> None:
+        """Who speaks and how many people do."""
+        voices = [clip for clip in self.spoken if clip.attributes.get("gender") in _GENDERS]
+        for clip in _spread("who", voices, 12, _gender):
+            who = "man" if _gender(clip) == "male" else "woman"
+            self.ask(
+                "who speaks", clip, who, naming(_WHO[who], *(words for name, words in _WHO.items() if name != who))
+            )
+        for clip in _spread("nobody", self.voiceless, 10):
+            self.ask("who speaks", clip, "nobody", NONE)
+        for place, clip in enumerate(_spread("voice", voices, 15, _gender)):
+            others = ["a child", next(phrase for gender, (phrase, _) in _GENDERS.items() if gender != _gender(clip))]
+            phrase, right = _GENDERS[_gender(clip)]
+            if place % 3:
+                self.ask("voice of", clip, "no", NO, who=others[place % 3 - 1])
+            else:
+                self.ask("voice of", clip, "yes", YES, naming(right), who=phrase)
+        for clip in _spread("speakers", [clip for clip in self.spoken if not _word(clip)], 10, _source):
+            self.ask(
+                "how many speak",
+                clip,
+                "one",
+                number(1),
+                naming(r"(?:a|the) (?:man|woman|person)"),
+            )
+        for clip in _spread("no speakers", self.voiceless, 10):
+            self.ask("how many speak", clip, "none", number(0))
+
+    def counts(self) -> None:
+        """How many words or notes there are, and of what is not there none."""
+        for example in self.counted:
+            clip, recipe = example.clip, example.recipe
+            count = len(recipe.parts)
+            phrase = self.names.phrase(recipe.parts[0].clip.events[0])
+            if sum(asked.family == "how many" for asked in self.questions) < 24:
+                wording = f"how many {recipe.kind}"
+                self.ask("how many", clip, patterns.NUMBER_WORDS[count], number(count), wording=wording, phrase=phrase)
+        for things, labels in self.spec["uncountable"].items():
+            rightful = [clip for clip in self.sounds + self.notes if clip.events[0] in labels]
+            for clip in _spread(things, rightful, 2):
+                self.ask("how many, none", clip, "none", number(0), plural=things)
+
+    def choices(self) -> None:
+        """Which of several sounds it is, and that it is none of them."""
+        for count, family in ((20, "which of these"), (16, "none of these")):
+            for clip in _spread(family, self.sounds, count):
+                rng, label, others = self._rng(clip), clip.events[0], self._others(clip)
+                if len(others) < 3:
+                    continue
+                wrong = rng.sample(others, 3)
+                right = self.names.one(label, wrong)
+                shown = rng.sample([label, *wrong[:2]], 3) if family == "which of these" else wrong
+                options = f"{', '.join(map(self.names.phrase, shown[:-1]))} or {self.names.phrase(shown[-1])}"
+                if family == "which of these":
+                    self.ask(family, clip, self.names.phrase(label), right, options=options)
+                else:
+                    self.ask(family, clip, "none of them", NONE, right, options=options)
+
+    def kinds(self) -> None:
+        """Which animal, which instrument; that there is none; and speech, music or something else."""
+        spec = self.spec
+        for clip in _spread("animal", [clip for clip in self.sounds if clip.events[0] in spec["animals"]], 20):
+            self.ask("animal", clip, spec["animal_names"][clip.events[0]], self.names.one(clip.events[0], ()))
+        for clip in _spread("instrument", [clip for clip in self.notes if clip.events[0] in spec["instruments"]], 22):
+            self.ask("instrument", clip, clip.events[0], self.names.one(clip.events[0], ()))
+        beastless = [clip for clip in self.sounds if clip.events[0] in spec["voiceless"] and clip.domain != "animal"]
+        for clip in _spread("no animal", beastless, 9):
+            self.ask("no animal", clip, "none", NONE)
+        silent = [clip for clip in self.voiceless if clip.source in spec["sounds"]]
+        for clip in _spread("no instrument", silent, 9):
+            self.ask("no instrument", clip, "none", NONE)
+        kinds = {
+            "speech": (self.spoken, naming(r"speech|talk\w*|speak\w*|voice", "music")),
+            "music": (self.music, naming(r"music\w*|song", "speech")),
+            "something else": (
+                silent,
+                rf"(?!{REFUSAL})(?!(?:speech|music)\b)(?=.*\b(?:else|other|another|effects?|neither|sounds?)\b)",
+            ),
+        }
+        for answer, (clips, accepted) in kinds.items():
+            for clip in _spread(answer, clips, 5, _domain if answer == "music" else _source):
+                self.ask("speech, music or else", clip, answer, accepted, self.names.one(clip.events[0], ()))
+
+    def attributes(self) -> None:
+        """Genre, language, digit, note."""
+        spec = self.spec
+        for clip in _spread("genre", self.music, 12, lambda clip: clip.attributes["genre"]):
+            genre = str(clip.attributes["genre"])
+            self.ask("genre", clip, genre, naming(spec["genres"][genre]))
+        tongues = [clip for clip in self.spoken if clip.attributes.get("language") in spec["languages"]]
+        tongues.sort(key=lambda clip: -(clip.duration_s or 0.0))  # a longer word tells more
+        for clip in _spread("", tongues, 12, _language):
+            language = _language(clip)
+            self.ask("language", clip, language, naming(spec["languages"][language]))
+        for clip in _spread("", [clip for clip in tongues if _language(clip) in spec["foreign"]], 6, _language):
+            self.ask("is it English", clip, "no", NO, naming(spec["languages"][_language(clip)]))
+        english = [clip for clip in self.spoken if clip.source in ("librispeech", "speech-to-intent")]
+        for clip in _spread("english", english, 5, _source):
+            self.ask("is it English", clip, "yes", YES, naming("english"))
+        digits = [clip for clip in self.spoken if clip.source == "fsdd"]
+        for clip in _spread("digit", digits, 10, _word):
+            self.ask("digit", clip, _word(clip), self._saying(clip))
+        for clip in _spread("note", [clip for clip in self.notes if is_steady(clip, spec["notes"])], 12):
+            self.questions.append(note_question(clip, next(self._wordings["note"]), "note"))
+
+    def time(self) -> None:
+        """Before, first, last, at the same time, throughout, louder: of recordings made so."""
+        plain = [example for example in self.composed if example.recipe.bed is None and len(example.recipe.parts) > 1]
+        over = [
+            example
+            for example in self.composed
+            if (bed := example.recipe.bed) is not None
+            and bed.level_db >= min(part.level_db for part in example.recipe.parts) + _FAINT_BED_DB
+        ]
+        for place, example in enumerate(plain[:14]):
+            early, late = (self._phrases(example)[at] for at in (0, -1))
+            answer, accepted, (a, b) = [("yes", YES, (early, late)), ("no", NO, (late, early))][place % 2]
+            self.ask("before", example.clip, answer, accepted, a=a, b=b)
+        for family, at, examples in (("first", 0, plain[20:34]), ("last", -1, plain[34:46])):
+            for example in examples:
+                labels = [part.clip.events[0] for part in example.recipe.parts]
+                a, b = self._rng(example.clip).sample([self.names.phrase(labels[0]), self.names.phrase(labels[-1])], 2)
+                self.ask(
+                    family, example.clip, self.names.phrase(labels[at]), self.names.one(labels[at], labels), a=a, b=b
+                )
+        for example in over[:8]:
+            self.ask("same time", example.clip, "yes", YES, a=self._phrases(example)[0], b=self._phrases(example)[-1])
+        for example in plain[46:54]:
+            self.ask("same time", example.clip, "no", NO, a=self._phrases(example)[0], b=self._phrases(example)[1])
+        for example in over[8:18]:
+            *others, label = (part.clip.events[0] for part in example.recipe.all_parts)
+            self.ask("throughout", example.clip, self.names.phrase(label), self.names.one(label, others))
+        self._louder([example for example in self.composed if len(example.recipe.all_parts) > 1])
+
+    def _louder(self, examples: Sequence[Composed]) -> None:
+        found = []
+        for example in examples:
+            softest, *_, loudest = sorted(example.recipe.all_parts, key=lambda part: part.level_db)
+            if loudest.level_db - softest.level_db >= _LOUDER_DB:
+                found.append((example.clip, loudest.clip.events[0], softest.clip.events[0]))
+        for clip, loud, soft in found[:10]:
+            a, b = self._rng(clip).sample([self.names.phrase(loud), self.names.phrase(soft)], 2)
+            self.ask("louder", clip, self.names.phrase(loud), self.names.one(loud, (soft,)), a=a, b=b)
+
+    def negations(self) -> None:
+        """Questions that say "not"."""
+        for clip in _spread("is it not", self.sounds + self.notes, 8):
+            label = clip.events[0]
+            phrase = self.names.phrase(label)
+            self.ask("negated", clip, "yes", YES, self.names.one(label, ()), wording="is it not", phrase=phrase)
+        confused = [clip for clip in self.sounds + self.notes if self._confused(clip)]
+        for clip in _spread("is it", confused, 8):
+            phrase = self._rng(clip).choice(self._confused(clip))
+            self.ask("negated", clip, "no", NO, wording="is it not", phrase=phrase)
+        for clip in _spread("is not", confused, 8):
+            phrase = self._rng(clip).choice(self._confused(clip))
+            self.ask("negated", clip, "yes, it is not there", TRUE, wording="not there", phrase=phrase)
+        for clip in _spread("is", self.sounds + self.notes, 6):
+            label = clip.events[0]
+            right = self.names.one(label, ())
+            self.ask("negated", clip, "no", FALSE, right, wording="not there", phrase=self.names.phrase(label))
+        for clip in _spread("nobody is", self.voiceless, 6):
+            self.ask("negated", clip, "yes, nobody speaks", TRUE, wording="nobody speaks")
+        for clip in _spread("somebody is", self.spoken, 6, _source):
+            self.ask("negated", clip, "no", FALSE, naming("speak\\w*|talk\\w*|says?|voice"), wording="nobody speaks")
+
+    def unanswerable(self) -> None:
+        """What the sound cannot tell."""
+        kinds = {
+            "any": [*self.sounds, *self.notes, *self.spoken, *self.music], "sound": self.sounds, "note": self.notes,
+            "speech": self.spoken, "music": self.music,
+        }  # fmt: skip
+        for topic, asked in self.spec["unanswerable"].items():
+            for kind, text in asked:
+                clips = kinds[kind] if kind in kinds else [clip for clip in self.sounds if clip.events[0] == kind]
+                for clip in _spread(text, clips, 1, _domain):
+                    self.questions.append(Question(clip, topic, text, "I can't tell from the sound.", (REFUSAL,)))
+
+    def made(self) -> None:
+        """Silence and noise."""
+        for name, asked in self.spec["made"].items():
+            family = "noise" if "noise" in name else "silence"
+            for text, answer, accepted in asked:
+                self.questions.append(Question(made_clip(name), family, text, answer, tuple(accepted)))
+
+    def _saying(self, clip: Clip) -> str:
+        """The pattern of what is said in a clip."""
+        word = _word(clip)
+        if not word:
+            sentence: str = self.spec["sentences"][clip.attributes["transcript"]]
+            return sentence
+        return rf"(?!.*\bor\b)(?=.*\b(?:{self.spec['heard_as'].get(word, re.escape(word))})\b)"
+
+    def _confused(self, clip: Clip) -> list[str]:
+        found: list[str] = self.spec["absent"].get(clip.events[0], [])
+        return found
+
+    def _others(self, clip: Clip) -> list[str]:
+        """Labels that are surely not in a clip, and that have no name in common with it or with one another."""
+        own = self.labels[clip.events[0]]
+        found = []
+        for label in sorted({other.events[0] for other in self.sounds}):
+            other = self.labels[label]
+            mixed = may_hold(own, other) or may_hold(other, own) or self._alike(own.label, label)
+            if not mixed:
+                found.append(label)
+        return found
+
+    def _alike(self, one: str, other: str) -> bool:
+        pairs = ((one, other), (other, one))
+        return any(re.search(rf"\b(?:{self.names.of(a)})\b", self.names.phrase(b).lower()) for a, b in pairs)
+
+    def _phrases(self, example: Composed) -> list[str]:
+        """Of the parts in order; of the background last."""
+        return [self.names.phrase(part.clip.events[0]) for part in example.recipe.all_parts]
+
+    @staticmethod
+    def _rng(clip: Clip) -> random.Random:
+        return random.Random(f"{SEED} {clip.id}")
+
+
+def _label(clip: Clip) -> str:
+    return clip.events[0]
+
+
+def _source(clip: Clip) -> str:
+    return clip.source
+
+
+def _domain(clip: Clip) -> str:
+    return clip.domain
+
+
+def _gender(clip: Clip) -> str:
+    return str(clip.attributes["gender"])
+
+
+def _language(clip: Clip) -> str:
+    return str(clip.attributes["language"])
+
+
+def _word(clip: Clip) -> str:
+    """The only word, or short name, that is said in a clip; empty if there is more."""
+    return str(clip.attributes.get("keyword", clip.attributes.get("digit", "")))
+
+
+def _spread(seed: str, clips: Sequence[Clip], count: int, key: Callable[[Clip], Any] = _label) -> list[Clip]:
+    """So many clips, drawn from all groups of a key alike; without a seed in the order given."""
+    drawn = list(clips)
+    if seed:
+        drawn = sorted(drawn, key=lambda clip: clip.id)
+        random.Random(f"{SEED} {seed}").shuffle(drawn)
+    groups: defaultdict[Any, list[Clip]] = defaultdict(list)
+    for clip in drawn:
+        groups[key(clip)].append(clip)
+    rounds = zip_longest(*groups.values())
+    return list(islice((clip for row in rounds for clip in row if clip is not None), count))

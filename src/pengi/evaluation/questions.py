@@ -1,0 +1,113 @@
+"""What questions are made of: recordings, wordings, and what labels may be called in an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pengi.data.compose import Composed, compose
+from pengi.data.manifest import Clip, Label, read_labels, read_manifest
+from pengi.data.tasks import labels_of
+from pengi.evaluation import patterns
+from pengi.evaluation.patterns import naming
+
+SPEC = Path(__file__).resolve().parents[1] / "assets" / "open_questions.yaml"
+SEED = 0
+COMPOSED = 300
+"""Recordings that are composed of the clips, for questions about order, number and loudness."""
+_ROLLING = frozenset({"minor trill", "major trill", "glissando", "tongued slur", "nonlegato"})
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a recording, an answer that is right, and the patterns of all right answers."""
+
+    clip: Clip
+    family: str
+    text: str
+    answer: str
+    accepted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The recordings that questions are asked about."""
+
+    clips: tuple[Clip, ...]
+    labels: dict[str, Label]
+    root: Path
+
+    @classmethod
+    def read(cls, manifest: Path, split: str) -> Source:
+        """The clips of one split of a manifest, and the labels beside it.
+
+        Raises:
+            ManifestError: as :func:`pengi.data.manifest.read_manifest`.
+        """
+        clips = tuple(clip for clip in read_manifest(manifest, check_audio=False) if clip.split == split)
+        beside = manifest.parent / "labels.jsonl"
+        return cls(clips, labels_of(clips, read_labels(beside) if beside.is_file() else {}), manifest.parent)
+
+    def composed(self) -> list[Composed]:
+        """The same compositions every time."""
+        return list(compose(self.clips, self.labels, SEED, COMPOSED)) if len(self.labels) > 1 else []
+
+
+@cache
+def spec() -> dict[str, Any]:
+    """The file of wordings, and of what is right to answer."""
+    found: dict[str, Any] = yaml.safe_load(SPEC.read_text(encoding="utf-8"))
+    return found
+
+
+class Names:
+    """What labels may be called in an answer."""
+
+    def __init__(self, labels: Mapping[str, Label]) -> None:
+        self.labels = labels
+        self._known: dict[str, str] = spec()["names"]
+
+    def phrase(self, label: str) -> str:
+        """Completes "the sound of ..."."""
+        return self.labels[label].phrase
+
+    def of(self, label: str) -> str:
+        """An expression."""
+        return self._known.get(label) or re.escape(self.phrase(label).lower())
+
+    def one(self, right: str, others: Iterable[str]) -> str:
+        """The pattern of answers that name one of several labels and none of the others."""
+        phrase = self.phrase(right).lower()
+        rivals = {other: self.of(other) for other in others if other != right}
+        return naming(
+            self.of(right),
+            *(
+                re.escape(self.phrase(other).lower()) if re.search(rf"\b(?:{rival})\b", phrase) else rival
+                for other, rival in rivals.items()
+            ),
+        )
+
+
+def made_clip(name: str) -> Clip:
+    """The row of a recording that is made, see :data:`pengi.evaluation.building.MADE`."""
+    slug = f"made-{name.replace(' ', '-')}"
+    return Clip(id=slug, audio=f"{slug}.flac", split="val", group=slug, license="CC0-1.0", ship=True)
+
+
+def is_steady(clip: Clip, sources: Sequence[str]) -> bool:
+    """Whether a clip of one of the sources is one note of a known pitch, without trills and slides."""
+    attributes = clip.attributes
+    rolls = attributes.get("note_length") == "phrase" or attributes.get("articulation") in _ROLLING
+    return clip.source in sources and "midi" in attributes and not rolls
+
+
+def note_question(clip: Clip, wording: str, family: str) -> Question:
+    """The name and octave of the note in a clip."""
+    midi = int(clip.attributes["midi"])
+    return Question(clip, family, wording, str(clip.attributes["pitch"]), (patterns.note(midi),))

@@ -1,0 +1,56 @@
+"""Batches cut into parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pengi.errors import ConfigError
+from pengi.training.parts import choose_rows, parts_of
+from pengi.training.recipe import read_recipe
+from pengi.training.setup import prepare
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 30))
+def test_parts_are_the_whole_in_order_and_of_like_size(processes: int, pieces: int, more: int) -> None:
+    clips = processes * pieces + more
+    parts = [part for process in range(processes) for part in parts_of(clips, process, processes, pieces)]
+    assert [row for part in parts for row in part] == list(range(clips))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("processes", "pieces", "who"), [(4, 1, "4 processes"), (1, 4, "one process"), (2, 2, "2 processes")]
+)
+def test_no_part_is_empty(processes: int, pieces: int, who: str) -> None:
+    with pytest.raises(ConfigError, match=f"a batch of 3 clips cannot be cut for {who} with accumulate: {pieces}"):
+        parts_of(3, 0, processes, pieces)
+
+
+def test_some_clips_keep_what_is_theirs(recipe: Path) -> None:
+    drawn = prepare(read_recipe(recipe)).loader.batch(0)
+    assert choose_rows(drawn, range(4)) is drawn
+    chosen = choose_rows(drawn, [1, 3])
+    assert chosen.clips == (drawn.clips[1], drawn.clips[3])
+    for (values, mask), (before, real) in zip(chosen.batch.features, drawn.batch.features, strict=True):
+        assert torch.equal(values, before[[1, 3]])
+        assert torch.equal(mask, real[[1, 3]])
+    expected = [
+        (drawn.clips[row].id, prompt, target)
+        for row, prompt, target in zip(
+            drawn.batch.clip_E.tolist(), drawn.batch.prompts, drawn.batch.targets, strict=True
+        )
+        if row in (1, 3)
+    ]
+    found = [
+        (chosen.clips[row].id, prompt, target)
+        for row, prompt, target in zip(
+            chosen.batch.clip_E.tolist(), chosen.batch.prompts, chosen.batch.targets, strict=True
+        )
+    ]
+    assert found == expected != []
+    assert [pair.target for pair in chosen.pairs] == list(chosen.batch.targets)
