@@ -2,7 +2,7 @@
 
 A pattern is a regular expression that matches from the beginning of an answer in lower case. The common ones have names
 in angle brackets, so that a file of items stays readable: ``<yes>``, ``<no>``, ``<true>``, ``<false>``,
-``<none>``, ``<refusal>``.
+``<none>``, ``<silent>``, ``<refusal>``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 
 REFUSAL = "<refusal>"
-YES, NO, NONE = "<yes>", "<no>", "<none>"
+YES, NO, NONE, SILENT = "<yes>", "<no>", "<none>", "<silent>"
 TRUE, FALSE = "<true>", "<false>"
 """Of a statement that something is not there: that it is right, with or without another negation, or that it is not."""
 
@@ -69,7 +69,6 @@ _GUESS = (
 _COMMITTED = r"\A(?:yes|no)\b(?! (?:idea|way|telling)\b)"
 _REFUSED = rf"(?!{_COMMITTED})(?!.*(?:{_GUESS}))(?=.*(?:{_GIVEN_UP}))"
 _FEW_WORDS = r"(?:[^\s.;]+\s+){0,7}"
-_SILENT = r"\W*silence\b|.*\bsilent\b"
 _NO_ALONE = r"no\b\s*(?:[,.;!]|$|it|that|there|this|you)|nope\b"
 _RIGHT = (
     rf"{_CONSENT}|(?:correct|right|true|exactly|indeed|absolutely|definitely)\b"
@@ -84,10 +83,12 @@ _WRONG = (
 MACROS = {
     REFUSAL: _REFUSED,
     YES: rf"(?!.*{_NEGATION})(?!.*\bsilen(?:t|ce)\b)(?={_AFFIRMATION})",
-    NO: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=\W*{_FEW_WORDS}{_NEGATION}|{_SILENT})",
-    NONE: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=.*{_NEGATION}|0\b|{_SILENT})",
+    NO: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=\W*{_FEW_WORDS}{_NEGATION})",
+    NONE: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=.*{_NEGATION}|0\b)",
+    SILENT: r"(?!.*\b(?:not|isn't|no) silen)(?=.*\b(?:silent|silence)\b)",
     TRUE: (
-        rf"(?!{_REFUSED})(?!.*\b(?:not|isn't) (?:true|correct|right)\b)(?!.*\bthere (?:is|are) (?!no|not)\w)"
+        rf"(?!.*\bno(?:pe)?\W*$)(?!{_REFUSED})"
+        r"(?!.*\b(?:not|isn't) (?:true|correct|right)\b)(?!.*\bthere (?:is|are) (?!no|not)\w)"
         rf"(?!{_NO_ALONE})(?=\W*(?:{_RIGHT})|.*{_NEGATION})"
     ),
     FALSE: (
