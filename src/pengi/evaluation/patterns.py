@@ -2,7 +2,7 @@
 
 A pattern is a regular expression that matches from the beginning of an answer in lower case. The common ones have names
 in angle brackets, so that a file of items stays readable: ``<yes>``, ``<no>``, ``<true>``, ``<false>``,
-``<none>``, ``<silent>``, ``<refusal>``.
+``<none>``, ``<silent>``, ``<refusal>``, ``<negation>``.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ _WRONG = (
 )
 
 MACROS = {
+    "<negation>": _NEGATION,
     REFUSAL: _REFUSED,
     YES: rf"(?!.*{_NEGATION})(?!.*\bsilen(?:t|ce)\b)(?={_AFFIRMATION})",
     NO: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=\W*{_FEW_WORDS}{_NEGATION})",
@@ -116,7 +117,7 @@ def is_refusal(text: str | None) -> bool:
 def naming(right: str, *wrong: str) -> str:
     """The answer names something and none of the wrong things; each is an expression such as ``dogs?|barking``."""
     others = "|".join(wrong)
-    return rf"(?!.*{_NEGATION})" + (rf"(?!.*\b(?:{others})\b)" if others else "") + rf"(?=.*\b(?:{right})\b)"
+    return "(?!.*<negation>)" + (rf"(?!.*\b(?:{others})\b)" if others else "") + rf"(?=.*\b(?:{right})\b)"
 
 
 def number(count: int) -> str:
@@ -126,7 +127,7 @@ def number(count: int) -> str:
     if count == 0:
         return rf"(?!.*\b(?:{different})\b){NONE}"
     words = "|".join(filter(None, (str(count), NUMBER_WORDS[count], _TIMES.get(count))))
-    return rf"(?!.*{_NEGATION})(?!.*\b(?:{different})\b)(?=.*\b(?:{words})\b)"
+    return rf"(?!.*<negation>)(?!.*\b(?:{different})\b)(?=.*\b(?:{words})\b)"
 
 
 def note(midi: int) -> str:
