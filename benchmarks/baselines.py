@@ -39,12 +39,10 @@ from pengi.evaluation.items import Item, answers_of
 from pengi.evaluation.scoring import Scored
 from pengi.evaluation.statistics import share_right
 from pengi.evaluation.suites import scored_answers
-from pengi.facts import statistics
 from pengi.probing import Vector, embeddings
 from pengi.progress import track
 
 C = 0.1  # inverse strength of regularisation, that of `pengi probe`
-OVER_TIME = 3  # of the statistics: mean, maximum, deviation
 HEADER = """# Beside what needs no language model
 
 Share of right answers on validation clips, with 95 % intervals. *YAMNet + MiniLM* is `yamnet-match`; the probe is a
@@ -78,8 +76,10 @@ class YamnetStatistics:
     @torch.inference_mode()
     def _embed(self, recording: Path) -> Vector:
         waveform_1S = torch.from_numpy(load(recording, SAMPLE_RATE))[None]
-        tokens_1TI, mask_1T = self._encoder(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
-        vector_N: Vector = statistics(tokens_1TI, mask_1T)[0, : OVER_TIME * tokens_1TI.shape[2]].numpy()
+        tokens_1TD, mask_1T = self._encoder(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
+        tokens_TD = tokens_1TD[0][mask_1T[0]]
+        deviation_D = tokens_TD.std(0, correction=0)
+        vector_N: Vector = torch.cat([tokens_TD.mean(0), tokens_TD.amax(0), deviation_D]).numpy()
         return vector_N
 
 
