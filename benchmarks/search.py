@@ -168,7 +168,7 @@ def measure_scale(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Build a table of random rows and time what a query does."""
     from pengi.retrieval.table import About, RecordingsTable
 
-    about = About("synthetic", "", text_dim=384, words_dim=617, audio_dim=1929)
+    about = About("synthetic", "", text_dim=384, tags_dim=617, audio_dim=1929)
     table = RecordingsTable.create(str(folder / "index"), about)
     table.prepare()
     started = time.monotonic()

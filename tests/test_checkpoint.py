@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from helpers import MLP, SENTENCE_TEXT, model_values, noise, ragged, tiny_model
+from helpers import CHAT, MLP, SENTENCE_TEXT, model_values, noise, ragged, tiny_model
 from pengi import checkpoint, weights
+from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.config import ModelConfig
 from pengi.errors import CheckpointError, ConfigError, PengiError, WeightsError
 from pengi.model import PengiModel
@@ -60,6 +61,31 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path, changes: dict[str, An
     assert not again.training
     assert torch.equal(prefix(again), prefix(model))
     assert (tmp_path / "new/folder/README.md").read_text(encoding="utf-8") == "# A card\n"
+
+
+def test_a_tagger_comes_back_with_its_vocabulary(tmp_path: Path) -> None:
+    model = tiny_model(**CHAT)
+    tags = (Tag("dog barking", "sound", ("a barking dog",), "Bark"), Tag("harp", "instrument"))
+    model.set_vocabulary(Vocabulary(tags))
+    assert model.tagger is not None
+    with torch.no_grad():
+        model.tagger.linear.bias.fill_(0.5)
+    checkpoint.save(model, tmp_path, card="")
+    before = checkpoint.model_hash(tmp_path)
+    again = checkpoint.load(tmp_path)
+    assert again.tagger is not None
+    assert again.tagger.vocabulary.tags == tags
+    tokens = model.audio_tokens([branch.encoder.features(*ragged([noise(1.0)])) for branch in model.branches])
+    for found, expected in zip(again.tag_scores(tokens), model.tag_scores(tokens), strict=True):
+        assert torch.equal(found, expected)
+    file = tmp_path / "vocabulary.json"
+    file.write_text(file.read_text(encoding="utf-8").replace("harp", "lute"), encoding="utf-8")
+    assert checkpoint.model_hash(tmp_path) != before
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"vocabulary\.json"):
+        checkpoint.load(tmp_path)
+    with pytest.raises(ConfigError, match="the configuration of 'tiny' has no tagger"):
+        tiny_model().set_vocabulary(Vocabulary(tags))
 
 
 def test_only_what_is_trained_is_stored(tmp_path: Path) -> None:

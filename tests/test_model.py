@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from helpers import MLP, SENTENCE_TEXT, TRANSFORMER, noise, tiny_model, tone, training_batch
+from helpers import CHAT, MLP, SENTENCE_TEXT, TRANSFORMER, noise, tiny_model, tone, training_batch
 from pengi import model as model_module
 from pengi.conditioning.prefix import join
 from pengi.language_model import decoder_layers
@@ -222,13 +222,7 @@ def test_limited_tokens_are_means_over_equal_shares_of_the_real_ones(rows: list[
             torch.testing.assert_close(found, torch.stack([real[start:end].mean(0) for start, end in edges]))
 
 
-CHAT = {
-    "audio": [{"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99}],
-    "evidence": {},
-    "text": {"mapper": {"kind": "identity"}},
-    "language_model": {"name": "tiny-random", "chat": True, "target_tokens": 60},
-}
-WITH_M1 = {**CHAT, "audio": [{**BRANCH, "mapper": TRANSFORMER}]}
+WITH_M1 = {**CHAT, "tagger": None, "audio": [{**BRANCH, "mapper": TRANSFORMER}]}
 EVIDENCE = (
     "Heard in 2 s: rain (sure).",
     "Heard in 0 s: nothing clear.",

@@ -9,6 +9,7 @@ that is trained on from it and saved elsewhere names the same folders by their f
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pengi import weights
+from pengi.conditioning.vocabulary import VOCABULARY_FILE, Vocabulary
 from pengi.config import CONFIG_FILE, AudioBranchConfig, ModelConfig, read_json
 from pengi.encoders import build_encoder, encoder_spec
 from pengi.errors import CheckpointError, ConfigError, PengiError
@@ -143,7 +145,10 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
         folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS_FILE) as partial:
         save_file(tensors, partial, metadata={"format": "pt", "model": model.config.name})
-    for name, text in ((CONFIG_FILE, config), ("README.md", card)):
+    texts = {CONFIG_FILE: config, "README.md": card}
+    if model.tagger is not None:
+        texts[VOCABULARY_FILE] = json.dumps(model.tagger.vocabulary.to_json(), ensure_ascii=False, indent=1) + "\n"
+    for name, text in texts.items():
         with replacing(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
 
@@ -192,8 +197,8 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool 
         raise CheckpointError(f"'{path}' is not a readable safetensors file ({error})") from error
     lora = config.language_model.lora
     if lora is not None and not to_train:
-        alone = config.language_model.model_copy(update={"lora": None})
-        model = _build(config.model_copy(update={"language_model": alone}), lm_dtype, stock=False)
+        alone = config.model_copy(update={"language_model": config.language_model.model_copy(update={"lora": None})})
+        model = _with_vocabulary(_build(alone, lm_dtype, stock=False), folder)
         adapters = {name: tensor for name, tensor in tensors.items() if ADAPTER_MARK in name}
         _fill(model, {name: tensor for name, tensor in tensors.items() if name not in adapters}, path)
         try:
@@ -203,7 +208,7 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool 
         except ConfigError as error:
             raise CheckpointError(f"'{path}': {error}") from error
     else:
-        model = _build(config, lm_dtype, stock=False)
+        model = _with_vocabulary(_build(config, lm_dtype, stock=False), folder)
         _fill(model, tensors, path)
     for name, recorded in config.frozen_sha256.items():
         if model.config.frozen_sha256.get(name, recorded) != recorded:
@@ -225,7 +230,16 @@ def model_hash(name_or_path: str | Path) -> str:
             digest.update((folder / name).read_bytes())
         except FileNotFoundError as error:
             raise CheckpointError(f"the checkpoint '{folder}' has no {name}") from error
+    if (folder / VOCABULARY_FILE).is_file():
+        digest.update((folder / VOCABULARY_FILE).read_bytes())
     return digest.hexdigest()
+
+
+def _with_vocabulary(model: PengiModel, folder: Path) -> PengiModel:
+    """The model with a tagger for the checkpoint's vocabulary, if its configuration has one."""
+    if model.config.tagger is not None:
+        model.set_vocabulary(Vocabulary.read(folder))
+    return model
 
 
 def _with_own_parts(config: ModelConfig, folder: Path) -> ModelConfig:

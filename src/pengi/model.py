@@ -24,6 +24,8 @@ from torch.nn import functional
 from pengi.conditioning.mapper import Mapper, build_mapper
 from pengi.conditioning.pooling import masked_mean
 from pengi.conditioning.prefix import CHAT_END, embed_rows, embed_texts, join, own_text, shared_text
+from pengi.conditioning.tagger import Tagger
+from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import AudioBranchConfig, ModelConfig
 from pengi.encoders import AudioEncoder
 from pengi.encoders.base import Augment, Masked
@@ -123,7 +125,7 @@ class PengiModel(nn.Module):
     """The whole network; the language model and the text encoder inside are frozen.
 
     Attributes:
-        tagger: gives frame-level tag probabilities of frozen audio tokens; None for a model without evidence.
+        tagger: scores tags in every frame of the frozen audio tokens; None until :meth:`set_vocabulary`.
     """
 
     def __init__(
@@ -140,7 +142,7 @@ class PengiModel(nn.Module):
         dim = language_model.dim
         branches = zip(config.audio, encoders, strict=True)
         self.audio = nn.ModuleList(AudioBranch(branch, encoder, language_model) for branch, encoder in branches)
-        self.tagger: nn.Module | None = None  # pengi.conditioning.tagger, where config.tagger asks for it
+        self.tagger: Tagger | None = None
         if config.language_model.chat:
             language_model.set_end(CHAT_END)
         if config.text.projection is not None and text_encoder is None:
@@ -159,6 +161,24 @@ class PengiModel(nn.Module):
     def device(self) -> torch.device:
         """Where the trained parts are."""
         return self.language_model.device
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Detect the tags of a vocabulary, with a tagger that is still to be fitted or loaded.
+
+        Raises:
+            ConfigError: if the configuration has no tagger.
+        """
+        if self.config.tagger is None:
+            raise ConfigError(f"the configuration of '{self.config.name}' has no tagger")
+        dims = [self.branches[index].encoder.dim for index in self.config.tagger.branches]
+        self.tagger = Tagger(vocabulary, dims).to(self.device)
+
+    def tag_scores(self, tokens: Sequence[Masked]) -> Masked:
+        """The tagger's scores of every frame, ``float32[A, T, K]``, of the audio tokens of all branches."""
+        assert self.config.tagger is not None, "the model has no tagger"
+        assert self.tagger is not None, "the model has no vocabulary yet"
+        scores: Masked = self.tagger([tokens[index] for index in self.config.tagger.branches])
+        return scores
 
     def audio_tokens(self, features: Sequence[Masked], augment: Augment | None = None) -> list[Masked]:
         """Audio tokens of every branch from their frozen features."""

@@ -37,6 +37,16 @@ SENTENCE_TEXT = {"encoder": "tiny-random", "mapper": {**TRANSFORMER, "input": "p
 """The paper's text branch: a sentence embedding through the transformer mapper."""
 
 
+CHAT: dict[str, Any] = {
+    "audio": [{"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99}],
+    "tagger": {"branches": [0]},
+    "evidence": {},
+    "text": {"mapper": {"kind": "identity"}},
+    "language_model": {"name": "tiny-random", "chat": True, "target_tokens": 60},
+}
+"""Evidence as text in a chat, without m1."""
+
+
 def tiny_model(**changes: Any) -> PengiModel:
     """A tiny random model in evaluation mode, the same every time."""
     with torch.random.fork_rng(devices=[]):

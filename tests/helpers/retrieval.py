@@ -19,7 +19,7 @@ from pengi.retrieval.table import AUDIO, TEXT, About, RecordingsTable, Window
 from pengi.retrieval.updating import Changes, Update, only_writer, recordings_below
 
 DIM = 16
-ABOUT = About("stub", "stub", text_dim=DIM, words_dim=0, audio_dim=DIM)
+ABOUT = About("stub", "stub", text_dim=DIM, tags_dim=0, audio_dim=DIM)
 
 
 def vector_of(text: str) -> NDArray[np.float32]:

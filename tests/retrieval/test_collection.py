@@ -18,7 +18,7 @@ from helpers.retrieval import ABOUT, DIM, StubHearing, update, vector_of, write_
 from pengi.errors import InputError
 from pengi.retrieval import Collection
 from pengi.retrieval import table as tables
-from pengi.retrieval.table import TEXT, WORDS, About, RecordingsTable
+from pengi.retrieval.table import TAGS, TEXT, About, RecordingsTable
 
 TEXTS = {
     "roof.wav": "rain falls on a tin roof\nrain and wind",
@@ -165,9 +165,9 @@ def test_a_large_table_gets_approximate_indexes_that_find_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "ANN_FROM_ROWS", 600)
-    about = About("stub", "stub", text_dim=20, words_dim=12, audio_dim=20)  # widths that are not whole bytes of bits
-    words_VD = np.random.default_rng(1).standard_normal((12, 20), dtype=np.float32)
-    table = RecordingsTable.create(str(tmp_path), about, words_VD)
+    about = About("stub", "stub", text_dim=20, tags_dim=12, audio_dim=20)  # widths that are not whole bytes of bits
+    tags_VD = np.random.default_rng(1).standard_normal((12, 20), dtype=np.float32)
+    table = RecordingsTable.create(str(tmp_path), about, tags_VD)
     table.prepare()
     generator = np.random.default_rng(0)
     vectors = {name: generator.standard_normal((600, dim), dtype=np.float32) for name, dim in about.dims.items()}
@@ -180,14 +180,14 @@ def test_a_large_table_gets_approximate_indexes_that_find_the_same(
     reopened = RecordingsTable.open(str(tmp_path))
     assert reopened is not None
     assert {column for index in reopened._table.list_indices() for column in index.columns} == {"document", *about.dims}
-    for name in (TEXT, WORDS):
+    for name in (TEXT, TAGS):
         for row in (3, 500):
             near = vectors[name][row] + 0.01
             found = [item.path for item in reopened.by_vector(name, near, None, 100)]
             exact = [item.path for item in reopened.by_vector(name, near, None, 100, exact=True)]
             assert found[0] == exact[0] == f"sound {row}"
             assert len({*found[:10]} & {*exact[:10]}) >= 9
-    assert np.array_equal(reopened.words(), words_VD)
+    assert np.array_equal(reopened.tag_vectors(), tags_VD)
 
 
 def test_the_index_of_the_tests_is_of_the_stub(location: Path) -> None:

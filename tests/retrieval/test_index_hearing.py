@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +14,14 @@ pytest.importorskip("lancedb", reason="LanceDB is not installed (pengi[search])"
 
 import torch
 
-from helpers import RATE, noise, tiny_model, tone
-from pengi.engine import Pengi
+from helpers import CHAT, RATE, noise, tiny_model, tone
+from pengi.conditioning.evidence import DetectedTag, Evidence
+from pengi.conditioning.vocabulary import Tag, Vocabulary
+from pengi.engine import Encoded, Pengi
 from pengi.errors import InputError, PengiError
 from pengi.retrieval import Collection
-from pengi.retrieval.hearing import Hearing, fingerprint, query_over_words
-from pengi.retrieval.table import AUDIO, TEXT
+from pengi.retrieval.hearing import Hearing, fingerprint, query_over_tags
+from pengi.retrieval.table import AUDIO, TAGS, TEXT
 from pengi.text_encoder import SentenceEncoder
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -104,12 +108,42 @@ def test_an_empty_folder_does_not_empty_an_index(tiny: Pengi, sentences: Sentenc
         Collection.open(tmp_path / "index", create=True, text_encoder=sentences).update(tmp_path / "empty", tiny)
 
 
-def test_a_query_over_words_by_hand() -> None:
-    words_VD = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], dtype=np.float32)
-    weights_V, trust = query_over_words(np.array([0.8, 0.6], dtype=np.float32), words_VD)
+def test_a_query_over_tags_by_hand() -> None:
+    tags_VD = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], dtype=np.float32)
+    weights_V, trust = query_over_tags(np.array([0.8, 0.6], dtype=np.float32), tags_VD)
     assert weights_V == pytest.approx(np.exp([20 * (0.8 - 0.96), 0.0, 20 * (0.6 - 0.96)]), rel=1e-4)
     assert trust == pytest.approx(2 * 0.96**4, rel=1e-4)
-    assert query_over_words(np.array([-1.0, 0.0], dtype=np.float32), words_VD[:1])[1] == 0.0
+    assert query_over_tags(np.array([-1.0, 0.0], dtype=np.float32), tags_VD[:1])[1] == 0.0
+
+
+def test_windows_have_the_tags_that_are_detected_in_them(
+    sentences: SentenceEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(**CHAT)
+    model.set_vocabulary(Vocabulary((Tag("rain", "sound"), Tag("dog", "sound"), Tag("harp", "instrument"))))
+    engine = Pengi(model, "tiny", torch.device("cpu"))
+    encode = engine.encode
+
+    def detected(audio: Any) -> list[Encoded]:
+        found = (DetectedTag("dog", "sound", 0.8), DetectedTag("harp", "instrument", 0.03))
+        return [replace(one, evidence=Evidence(one.duration_s, found)) for one in encode(audio)]
+
+    monkeypatch.setattr(engine, "encode", detected)
+    encoder = Hearing(engine, sentences)
+    assert encoder.about.tags_dim == 3
+    vectors = encoder.tag_vectors()
+    assert vectors is not None
+    assert vectors.shape == (3, sentences.dim)
+    silence = tmp_path / "silence.wav"
+    soundfile.write(silence, np.zeros(RATE), RATE)
+    ((_, windows), (_, silent)) = encoder.recordings([write(tmp_path / "one.wav", 1.0), str(silence)])
+    assert isinstance(windows, list)
+    assert isinstance(silent, list)
+    assert windows[0].tags == ("dog",)
+    assert windows[0].document.endswith("dog. harp")
+    assert windows[0].vectors[TAGS] == pytest.approx([0.0, 0.8, 0.03])
+    assert silent[0].tags == ()
+    assert silent[0].vectors[TAGS] == pytest.approx([1 / 3] * 3)
 
 
 def test_real_recordings_are_found_by_words_and_by_sound(tmp_path: Path, pengi_mini: Pengi) -> None:

@@ -159,7 +159,8 @@ def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, 
     texts = {f"{number:02d}.wav": "\n".join(f"sound {number} {line}" for line in range(3)) for number in range(24)}
     folder = write_recordings(tmp_path / "sounds", texts)
     command = [sys.executable, helper.__file__, str(location), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(helper.__file__).parents[1])}
+    folders = [str(Path(helper.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
     for lines in (1, 5, 8):
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
             assert process.stdout is not None

@@ -77,6 +77,7 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
         branch["encoder"] = TINY_ENCODERS.get(branch["encoder"], "yamnet-tiny-random")
         branch["frozen_layers"] = min(branch.get("frozen_layers", 0), 2)
     if model:
+        model["tagger"] = None  # it is fitted before this training
         for part in (*model["audio"], model["text"]):
             if "width" in (mapper := part.get("mapper", {})):
                 part["mapper"] = mapper | {"width": 4 * mapper["heads"]}

@@ -6,10 +6,10 @@
         print(hit.path, hit.start_s, hit.text, hit.score)
 
 A text query makes up to three rankings: BM25 over the generated text, the sentence embedding of that text, and the
-classes that the model heard, reached through the words that are nearest to the query. A recording as a query makes one,
+tags that the model detects, reached through those that are nearest to the query. A recording as a query makes one,
 by audio embedding. They become one by reciprocal rank fusion.
 
-Shape suffixes: D features, V words.
+Shape suffixes: D features, V tags.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pengi.audio.formats import no_recordings
 from pengi.data.recordings import is_url
 from pengi.errors import InputError
 from pengi.retrieval.ranking import fused
-from pengi.retrieval.table import AUDIO, TEXT, WORDS, About, Found, RecordingsTable
+from pengi.retrieval.table import AUDIO, TAGS, TEXT, About, Found, RecordingsTable
 from pengi.writing import writing
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Collection:
         with only_writer(self.location), writing(self.location):
             table = self._table or RecordingsTable.open(self.location)
             if table is None:
-                table = RecordingsTable.create(self.location, hearing.about, hearing.words())
+                table = RecordingsTable.create(self.location, hearing.about, hearing.tag_vectors())
             _check_model(self.location, table.about, engine)
             self._table = table
             return Update(table, hearing, progress).run(paths, gone)
@@ -216,13 +216,13 @@ class Collection:
         self, table: RecordingsTable, text: str, where: str | None, depth: int
     ) -> list[tuple[float, list[Found]]]:
         """Rankings of a text by embeddings, with their weights."""
-        from pengi.retrieval.hearing import query_over_words, sentence_vectors
+        from pengi.retrieval.hearing import query_over_tags, sentence_vectors
 
         query_D = sentence_vectors(self._sentences, [text])[0]
         rankings = [(1.0, table.by_vector(TEXT, query_D, where, depth))]
-        if table.about.words_dim:
-            weights_V, trust = query_over_words(query_D, self._words_VD)
-            rankings.append((trust, table.by_vector(WORDS, weights_V, where, depth)))
+        if table.about.tags_dim:
+            weights_V, trust = query_over_tags(query_D, self._tags_VD)
+            rankings.append((trust, table.by_vector(TAGS, weights_V, where, depth)))
         return rankings
 
     def _audio_vector(self, like: Any) -> NDArray[np.float32]:
@@ -262,9 +262,9 @@ class Collection:
         return encoder
 
     @cached_property
-    def _words_VD(self) -> NDArray[np.float32]:
+    def _tags_VD(self) -> NDArray[np.float32]:
         assert self._table is not None
-        return self._table.words()
+        return self._table.tag_vectors()
 
 
 def _check_query(text: str, like: Any, limit: int, mode: str) -> None:

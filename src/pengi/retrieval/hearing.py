@@ -1,11 +1,10 @@
-"""From recordings to rows: what a model hears in every window, in words and as vectors.
+"""From recordings to rows: the text, the tags and the vectors of every window.
 
-A window gets a text (caption and events), and where the model tells sounds as classes in words (encoder role "words")
-their shares: the likeliest are its tags, and all of them are a vector. A query is compared with that vector through the
-words: it stands for the words that are nearest in meaning. So a clip is found by what the model heard even where its
-caption came out wrong.
+A window gets a text (caption and events) and, where the model has a tagger, its likeliest tags and a vector of the
+probabilities of all of them. A query is compared with that vector through the tags that are nearest in meaning. So a
+clip is found by what is detected in it even where its caption is wrong.
 
-Shape suffixes: B windows, V words, D features.
+Shape suffixes: B windows, V tags, D features.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pengi.audio.sources import Waveform
 from pengi.checkpoint import stored_tensors
 from pengi.engine import Encoded, Pengi
 from pengi.errors import PengiError
-from pengi.retrieval.table import AUDIO, TEXT, WORDS, About, Window
+from pengi.retrieval.table import AUDIO, TAGS, TEXT, About, Window
 
 if TYPE_CHECKING:
     from pengi.results import Description
@@ -34,13 +33,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WINDOWS_PER_CALL = 16
-MOST_TAGS = 8
-TAG_FLOOR = 0.02
-"""Words of a smaller share are no tags."""
+MAX_DOCUMENT_TAGS = 8
+MIN_TAG_PROBABILITY = 0.05
 SHARPNESS = 20.0
-"""Of a query over the words: their weights are exp(20 * cosine)."""
+"""Of a query over the tags: their weights are exp(20 * cosine)."""
 MOST_TRUST = 2.0
-"""Weight of the ranking by words where the query is one of them; a text ranking has 1."""
+"""Weight of the ranking by tags where the query is one of them; a text ranking has 1."""
 
 
 class Hearing:
@@ -57,11 +55,11 @@ class Hearing:
             model=self._engine.name,
             fingerprint=fingerprint(self._engine),
             text_dim=self._sentences.dim,
-            words_dim=len(self._tags),
+            tags_dim=len(self._tags),
             audio_dim=sum(branch.encoder.dim for branch in self._engine.model.branches),
         )
 
-    def words(self) -> NDArray[np.float32] | None:
+    def tag_vectors(self) -> NDArray[np.float32] | None:
         """Sentence embeddings ``float32[V, D]`` of the tags that the model knows, if it knows any."""
         return sentence_vectors(self._sentences, self._tags) if self._tags else None
 
@@ -114,31 +112,32 @@ class Hearing:
                 sentence_vectors(self._sentences, texts), self._engine.embed(encoded), strict=True
             )
         ]
-        words: list[dict[str, float]] = [{} for _ in waiting]
+        tags: list[dict[str, float]] = [{} for _ in waiting]
         for index, recording in enumerate(encoded if self._tags else []):
-            probability_V, words[index] = self._detected(recording)
+            probability_V, tags[index] = self._detected(recording)
             # Of silence there is no tag: equal probabilities are near to no query.
-            silent = not words[index]
-            vectors[index][WORDS] = np.full_like(probability_V, 1 / len(probability_V)) if silent else probability_V
+            silent = not tags[index]
+            vectors[index][TAGS] = np.full_like(probability_V, 1 / len(probability_V)) if silent else probability_V
         windows = []
         for place, (_, start_s, window_S) in enumerate(waiting):
             end_s = start_s + len(window_S) / rate
-            tags = tuple(word for word, share in words[place].items() if share >= TAG_FLOOR)
-            document = ". ".join([texts[place], *words[place]])
-            windows.append(Window(start_s, end_s, end_s, texts[place], tags, document, vectors[place]))
+            shown = tuple(tag for tag, probability in tags[place].items() if probability >= MIN_TAG_PROBABILITY)
+            document = ". ".join([texts[place], *tags[place]])
+            windows.append(Window(start_s, end_s, end_s, texts[place], shown, document, vectors[place]))
         return windows
 
     @cached_property
     def _tags(self) -> tuple[str, ...]:
         """The tags of the model's tagger; none without one."""
-        return ()
+        tagger = self._engine.model.tagger
+        return () if tagger is None else tuple(tag.text for tag in tagger.vocabulary.tags)
 
     def _detected(self, recording: Encoded) -> tuple[NDArray[np.float32], dict[str, float]]:
         """The probability of every tag in a window, ``float32[V]``, and the likeliest tags, the likeliest first."""
         detected = recording.evidence.tags if recording.evidence and not recording.is_silent else ()
         found = {tag.text: tag.probability for tag in detected}
         probability_V = np.array([found.get(tag, 0.0) for tag in self._tags], dtype=np.float32)
-        return probability_V, dict(list(found.items())[:MOST_TAGS])
+        return probability_V, dict(list(found.items())[:MAX_DOCUMENT_TAGS])
 
 
 def sentence_vectors(sentences: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -147,13 +146,12 @@ def sentence_vectors(sentences: TextEncoder, texts: Sequence[str]) -> NDArray[np
     return vectors_ND
 
 
-def query_over_words(query_D: NDArray[np.float32], words_VD: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """How much a query means each word, ``float32[V]``: exp(20 * cosine), the nearest word 1; and how far to trust it.
+def query_over_tags(query_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """How much a query means each tag, ``float32[V]``: exp(20 * cosine), the nearest tag 1; and how far to trust it.
 
-    Trust is 2 cos^4 of the nearest word: a name or a digit has no word among the classes, and what the nearest one
-    says about it would only disturb the text.
+    Trust is 2 cos^4 of the nearest tag: for a name there is no tag, and the nearest one would only disturb the text.
     """
-    cosine_V = words_VD @ query_D
+    cosine_V = tags_VD @ query_D
     nearest = float(cosine_V.max())
     weights_V: NDArray[np.float32] = np.exp(SHARPNESS * (cosine_V - nearest))
     return weights_V, MOST_TRUST * max(0.0, nearest) ** 4

@@ -3,7 +3,7 @@
 All rows of a recording are written in one transaction, and so is a replacement of them, so a reader sees a recording
 whole, in its old or in its new state, and a writer that is killed leaves nothing half done.
 
-Shape suffixes: N rows, V words, D features.
+Shape suffixes: N rows, V tags, D features.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pengi.errors import InputError, PengiError, how_to_install, is_disk_full, r
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NAME, WORDS_NAME = "recordings", "words"
-FORMAT = 1
-TEXT, WORDS, AUDIO = "text_vector", "words_vector", "audio_vector"
+NAME, TAGS_NAME = "recordings", "tags"
+FORMAT = 2
+TEXT, TAGS, AUDIO = "text_vector", "tags_vector", "audio_vector"
 DOCUMENT = "document"
 ANN_FROM_ROWS = 50_000
 """Below this every vector is compared with the query; from here on an approximate index is built."""
@@ -55,15 +55,15 @@ class About:
     fingerprint: str
     """Hash of what decides the model's answers."""
     text_dim: int
-    words_dim: int
-    """0 for a model without classes in words."""
+    tags_dim: int
+    """0 for a model without a tagger."""
     audio_dim: int
     format: int = FORMAT
 
     @property
     def dims(self) -> dict[str, int]:
         """Features of each column of vectors."""
-        dims = {TEXT: self.text_dim, WORDS: self.words_dim, AUDIO: self.audio_dim}
+        dims = {TEXT: self.text_dim, TAGS: self.tags_dim, AUDIO: self.audio_dim}
         return {column: dim for column, dim in dims.items() if dim}
 
 
@@ -86,7 +86,7 @@ class Window:
     text: str
     tags: tuple[str, ...]
     document: str
-    """What full-text search reads: the text, and the likeliest words, however unlikely."""
+    """What full-text search reads: the text, and the likeliest tags, however unlikely."""
     vectors: dict[str, NDArray[np.float32]]
 
     def to_row(self) -> dict[str, Any]:
@@ -173,13 +173,13 @@ class RecordingsTable:
             raise _unusable(location, error) from error
 
     @classmethod
-    def create(cls, location: str, about: About, words_VD: NDArray[np.float32] | None = None) -> RecordingsTable:
+    def create(cls, location: str, about: About, tags_VD: NDArray[np.float32] | None = None) -> RecordingsTable:
         """A new, empty index.
 
         Args:
             location: a folder or an object store's URI.
             about: what it is made with.
-            words_VD: sentence embeddings of the words that ``words_vector`` is about.
+            tags_VD: sentence embeddings of the tags that ``tags_vector`` is about.
 
         Raises:
             InputError: LanceDB is missing or the location cannot be written.
@@ -188,10 +188,10 @@ class RecordingsTable:
 
         try:
             database = _connect(location)
-            if words_VD is not None:  # first, so that an index never lacks them
-                vectors = _fixed_size_lists(words_VD.astype(np.float32), words_VD.shape[1])
-                database.drop_table(WORDS_NAME, ignore_missing=True)
-                database.create_table(WORDS_NAME, data=pa.table({"vector": vectors}))
+            if tags_VD is not None:  # first, so that an index never lacks them
+                vectors = _fixed_size_lists(tags_VD.astype(np.float32), tags_VD.shape[1])
+                database.drop_table(TAGS_NAME, ignore_missing=True)
+                database.create_table(TAGS_NAME, data=pa.table({"vector": vectors}))
             table = database.create_table(NAME, schema=_schema(about), exist_ok=True)
         except _FAILURES as error:
             raise InputError(f"no index can be written at '{location}': {_sentence(error)}") from error
@@ -206,10 +206,10 @@ class RecordingsTable:
             self._table.create_index(DOCUMENT, config=FTS(), replace=True)
 
     @_naming_damage
-    def words(self) -> NDArray[np.float32]:
-        """Sentence embeddings of the words that ``words_vector`` is about, ``float32[V, D]``."""
-        column = self._database.open_table(WORDS_NAME).to_arrow()["vector"].combine_chunks()
-        values: NDArray[np.float32] = column.flatten().to_numpy().reshape(self.about.words_dim, self.about.text_dim)
+    def tag_vectors(self) -> NDArray[np.float32]:
+        """Sentence embeddings of the tags that ``tags_vector`` is about, ``float32[V, D]``."""
+        column = self._database.open_table(TAGS_NAME).to_arrow()["vector"].combine_chunks()
+        values: NDArray[np.float32] = column.flatten().to_numpy().reshape(self.about.tags_dim, self.about.text_dim)
         return values
 
     @_naming_damage
