@@ -1,14 +1,40 @@
-"""Evidence: what is measured in a recording, and the text that gives it to the language model."""
+"""Evidence: what is measured in a recording, and the text that gives it to the language model and to people.
+
+    Heard in 5 s: dog barking (sure, 0-1 and 3-4 s), wind (maybe). Instrument: clarinet (likely). Said: "Come here.".
+    Level -23 dBFS, louder at the start. Note C4 (262 Hz).
+    Asked about: siren (no), dog barking (sure, 0-1 and 3-4 s).
+
+The first text belongs to a recording, whatever is asked about it; the second to one question.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import EvidenceConfig
 
 STRENGTHS = ((0.7, "sure"), (0.4, "likely"), (0.1, "maybe"), (0.03, "unlikely"))
 """Lowest calibrated probability of each strength word."""
+MAYBE = 0.1
+"""Lowest probability of a tag that may be named where nobody asks about it."""
+SOUND = "sound"
+GROUPS = {
+    SOUND: "Heard",
+    "speaker": "Speaker",
+    "keyword": "Word",
+    "language": "Language",
+    "instrument": "Instrument",
+    "genre": "Genre",
+}
+"""Groups of tags in the order in which they are written, and what each is called. Others follow by their own name."""
+THROUGHOUT = 0.85
+"""Share of a recording from which on a tag is there throughout."""
+MIN_TIMED_S = 2.0
+"""Times are only written of longer recordings."""
+DECIMALS_BELOW_S = 3.0
+MAX_SPANS = 3
 
 
 @dataclass(frozen=True)
@@ -27,7 +53,7 @@ class Evidence:
 
     Attributes:
         duration_s: its length in seconds.
-        tags: those that are kept, of any group, the likeliest first.
+        tags: the likeliest first, of any group; what is not among them is improbable.
         transcript: what is said; empty if nothing is, None if no transcriber ran.
         descriptors: finished sentences about level, pitch and tempo.
     """
@@ -37,6 +63,11 @@ class Evidence:
     transcript: str | None = None
     descriptors: tuple[str, ...] = ()
 
+    def written(self, config: EvidenceConfig) -> tuple[DetectedTag, ...]:
+        """The tags that :func:`evidence_text` writes, the likeliest first."""
+        likely = [tag for tag in self.tags if tag.probability >= config.min_probability]
+        return tuple(sorted(likely, key=lambda tag: -tag.probability)[: config.max_tags])
+
 
 def strength(probability: float) -> str:
     """The word for a calibrated probability."""
@@ -45,9 +76,15 @@ def strength(probability: float) -> str:
 
 def evidence_text(evidence: Evidence, config: EvidenceConfig) -> str:
     """The text that the language model reads about a recording."""
-    kept = [tag for tag in evidence.tags if tag.probability >= config.min_probability][: config.max_tags]
-    listed = ", ".join(f"{tag.text} ({strength(tag.probability)})" for tag in kept)
-    sentences = [f"Heard in {evidence.duration_s:.0f} s: {listed or 'nothing clear'}."]
+    groups: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for tag in evidence.written(config):
+        groups.setdefault(tag.group, []).append(_detected(tag, evidence.duration_s))
+    sounds = ", ".join(groups.pop(SOUND))
+    others = [_listed(group, tags) for group, tags in groups.items() if tags]
+    if not sounds and not others:
+        sounds = "nothing clear"
+    heard = f"{GROUPS[SOUND]} in {seconds(evidence.duration_s)} s" + (f": {sounds}" if sounds else "")
+    sentences = [f"{heard}.", *others]
     if config.transcript and evidence.transcript is not None:
         sentences.append(f'Said: "{evidence.transcript}".' if evidence.transcript else "Nothing is said.")
     if config.descriptors:
@@ -55,8 +92,59 @@ def evidence_text(evidence: Evidence, config: EvidenceConfig) -> str:
     return " ".join(sentences)
 
 
-def queried_text(tags: Sequence[DetectedTag]) -> str:
-    """The line about the tags that a prompt names, however improbable; empty if it names none."""
-    if not tags:
+def _listed(group: str, tags: Sequence[str]) -> str:
+    return f"{GROUPS.get(group, group.capitalize())}: {', '.join(tags)}."
+
+
+def queried_tags(evidence: Evidence, vocabulary: Vocabulary, prompt: str) -> tuple[DetectedTag, ...]:
+    """The tags that a prompt names, in its order, with what is known of them; improbable ones have probability 0."""
+    detected = {tag.text: tag for tag in evidence.tags}
+    named = [vocabulary.tags[index] for index in vocabulary.find(prompt)]
+    return tuple(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named)
+
+
+def queried_text(tags: Sequence[DetectedTag], duration_s: float) -> str:
+    """The line about the tags that a prompt names, however improbable; empty if it names none.
+
+    Args:
+        tags: see :func:`queried_tags`.
+        duration_s: length of the recording in seconds.
+    """
+    return f"Asked about: {', '.join(_detected(tag, duration_s) for tag in tags)}.\n" if tags else ""
+
+
+def seconds(duration_s: float) -> str:
+    """A length as it is written: whole seconds, one decimal of short ones."""
+    return f"{duration_s:.1f}" if duration_s < DECIMALS_BELOW_S else f"{duration_s:.0f}"
+
+
+def _detected(tag: DetectedTag, duration_s: float) -> str:
+    """``dog barking (sure, 0-1 and 3-4 s)``."""
+    when = spans_text(tag.spans, duration_s) if tag.probability >= MAYBE else ""
+    return f"{tag.text} ({strength(tag.probability)}{', ' + when if when else ''})"
+
+
+def spans_text(spans: Sequence[tuple[float, float]], duration_s: float) -> str:
+    """``0-1 and 3-4 s``, ``throughout``, or nothing where the recording is too short to say when.
+
+    Args:
+        spans: start and end in seconds, in order, without overlap.
+        duration_s: length of the recording in seconds.
+    """
+    if not spans or duration_s <= MIN_TIMED_S:
         return ""
-    return f"Asked about: {', '.join(f'{tag.text} ({strength(tag.probability)})' for tag in tags)}.\n"
+    if sum(end_s - start_s for start_s, end_s in spans) >= THROUGHOUT * duration_s:
+        return "throughout"
+    times = [_span(start_s, end_s, duration_s) for start_s, end_s in spans]
+    times = list(dict.fromkeys(times))
+    more = len(times) - MAX_SPANS
+    if more > 0:
+        return f"{', '.join(times[:MAX_SPANS])} s and {more} more"
+    return " and ".join(filter(None, [", ".join(times[:-1]), times[-1]])) + " s"
+
+
+def _span(start_s: float, end_s: float, duration_s: float) -> str:
+    if duration_s < DECIMALS_BELOW_S:
+        return f"{start_s:.1f}-{end_s:.1f}"
+    first = min(int(start_s + 0.5), max(0, int(duration_s + 0.5) - 1))
+    return f"{first}-{max(first + 1, int(end_s + 0.5))}"

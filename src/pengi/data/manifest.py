@@ -29,6 +29,17 @@ class QuestionAnswer(BaseModel):
     )
 
 
+class EventTime(BaseModel):
+    """When an event of a clip is heard."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event: str = Field(min_length=1)
+    start_s: float = Field(ge=0)
+    end_s: float = Field(gt=0)
+    level_db: float = Field(0.0, description="loudness beside the clip's other events")
+
+
 class Clip(BaseModel):
     """One row. Unknown fields are free extras and are ignored."""
 
@@ -47,6 +58,7 @@ class Clip(BaseModel):
     events: tuple[str, ...] = ()
     attributes: dict[str, str | int | float | bool] = Field(default_factory=dict)
     qa: tuple[QuestionAnswer, ...] = ()
+    times: tuple[EventTime, ...] = Field((), description="every event each time it is heard, where all are known")
     captions: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="written descriptions; without any, the labels' sentences serve"
     )

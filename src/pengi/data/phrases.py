@@ -1,0 +1,196 @@
+"""How tags are said in questions and answers, and which of them a recording surely does not hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
+
+from pengi import templates
+from pengi.conditioning.vocabulary import Vocabulary
+from pengi.data.hearing import holds_one_kind, holds_voices, may_hold
+from pengi.data.manifest import Label
+
+SPEAKING = {"man speaking": "a man", "woman speaking": "a woman", "child speaking": "a child"}
+"""Events that say who speaks."""
+_MUSICAL = frozenset({"music", "instrument"})
+_PLURALS = frozenset({"people", "children", "dishes", "bees", "strings", "drums", "men", "women"})
+_NOT_PLURAL = frozenset({"bus", "glass", "brass", "hiss", "gas", "bass", "steel"})
+# Phrase and sentence of stock classes that no collection words, with the category of the nearest label.
+_STOCK: dict[str, tuple[str, str, str]] = {
+    "child speaking": ("a child speaking", "A child is speaking.", "speech"),
+    "dog": ("a dog", "A dog makes a sound.", "animal"),
+    "cat": ("a cat", "A cat makes a sound.", "animal"),
+    "bird": ("a bird", "A bird calls.", "animal"),
+    "horse": ("a horse", "A horse moves about.", "animal"),
+    "duck": ("a duck", "A duck quacks.", "animal"),
+    "car": ("a car", "A car drives by.", "vehicle"),
+    "truck": ("a truck", "A truck drives by.", "vehicle"),
+    "bus": ("a bus", "A bus drives by.", "vehicle"),
+    "ambulance": ("an ambulance", "An ambulance drives by with its siren on.", "vehicle"),
+    "lawn mower": ("a lawn mower", "A lawn mower runs.", "vehicle"),
+    "race car": ("a race car", "A race car speeds by.", "vehicle"),
+    "accelerating": ("an engine accelerating", "An engine accelerates.", "vehicle"),
+    "skateboard": ("a skateboard", "Someone rides a skateboard.", "vehicle"),
+    "frying": ("food frying", "Food fries in a pan.", "household"),
+    "microwave oven": ("a microwave oven", "A microwave oven runs.", "household"),
+    "zipper": ("a zipper", "Someone pulls a zipper.", "household"),
+    "typewriter": ("a typewriter", "Someone types on a typewriter.", "household"),
+    "air conditioning": ("air conditioning", "An air conditioner hums.", "household"),
+    "smoke detector": ("a smoke detector", "A smoke detector beeps.", "alarm"),
+    "fire alarm": ("a fire alarm", "A fire alarm goes off.", "alarm"),
+    "foghorn": ("a foghorn", "A foghorn sounds.", "alarm"),
+    "steam whistle": ("a steam whistle", "A steam whistle blows.", "alarm"),
+    "dial tone": ("a dial tone", "A dial tone is heard.", "alarm"),
+    "busy signal": ("a busy signal", "A busy signal is heard.", "alarm"),
+    "ringtone": ("a ringtone", "A ringtone plays.", "alarm"),
+    "whispering": ("someone whispering", "Someone whispers.", "speech"),
+    "hiccup": ("someone hiccuping", "Someone hiccups.", "human"),
+    "fart": ("a fart", "Someone farts.", "human"),
+    "throat clearing": ("someone clearing their throat", "Someone clears their throat.", "human"),
+    "gasp": ("someone gasping", "Someone gasps.", "human"),
+    "giggle": ("someone giggling", "Someone giggles.", "human"),
+    "sniff": ("someone sniffing", "Someone sniffs.", "human"),
+    "purr": ("a cat purring", "A cat purrs.", "animal"),
+    "mosquito": ("a mosquito", "A mosquito whines.", "animal"),
+    "static": ("static", "Static crackles.", "impact"),
+    "mains hum": ("an electric hum", "Something hums electrically.", "impact"),
+    "bagpipes": ("bagpipes", "Bagpipes play.", "instrument"),
+    "glockenspiel": ("a glockenspiel", "A glockenspiel plays.", "instrument"),
+    "organ": ("an organ", "An organ plays.", "instrument"),
+    "theremin": ("a theremin", "A theremin plays.", "instrument"),
+    "jazz": ("jazz music", "Jazz plays.", "music"),
+    "blues": ("blues music", "Blues plays.", "music"),
+    "reggae": ("reggae music", "Reggae plays.", "music"),
+    "country": ("country music", "Country music plays.", "music"),
+    "pop music": ("pop music", "Pop music plays.", "music"),
+    "classical music": ("classical music", "Classical music plays.", "music"),
+    "disco": ("disco music", "Disco music plays.", "music"),
+    "flamenco": ("flamenco music", "Flamenco music plays.", "music"),
+    "funk": ("funk music", "Funk music plays.", "music"),
+    "music": ("music", "Music plays.", "music"),
+}
+_NEVER_ASKED = frozenset({"coffee order", "speech"})
+
+
+class Phrases:
+    """Wordings of labels, and of tags that are no labels.
+
+    Args:
+        labels: wordings of the events of manifests.
+        vocabulary: tags of the model, or none.
+    """
+
+    def __init__(self, labels: Mapping[str, Label], vocabulary: Vocabulary | None = None) -> None:
+        self.vocabulary = vocabulary
+        stock = {
+            text: Label(label=text, phrase=phrase, sentence=sentence, category=category)
+            for text, (phrase, sentence, category) in _STOCK.items()
+            if vocabulary is None or vocabulary.index(text) is not None
+        }
+        self.worded: dict[str, Label] = {**stock, **labels}
+        self._held: dict[str, frozenset[str]] = {}
+        self._absent: dict[frozenset[str], tuple[str, ...]] = {}
+
+    @cached_property
+    def askable(self) -> tuple[str, ...]:
+        """Tags with a category, which may be asked about where they are absent."""
+        return tuple(
+            name
+            for name, label in self.worded.items()
+            if label.category not in ("", "speech") and name not in _NEVER_ASKED and name != "music"
+        )
+
+    def label(self, tag: str) -> Label:
+        """The wording of a tag; a plain one where nobody has worded it."""
+        if tag not in self.worded:
+            phrase = plain_phrase(tag)
+            self.worded[tag] = Label(label=tag, phrase=phrase, sentence=f"{_capital(phrase)} can be heard.")
+        return self.worded[tag]
+
+    def phrase(self, tag: str) -> str:
+        """Completes "the sound of ...": "a dog barking"."""
+        return self.label(tag).phrase
+
+    def noun(self, tag: str) -> str:
+        """Completes "there is no ...": "dog barking"."""
+        return re.sub(r"^(a|an|the|someone|something) ", "", self.phrase(tag))
+
+    def thing(self, tag: str) -> str | None:
+        """What makes the sound of an animal or a vehicle: "a dog"; none of other sounds."""
+        if self.label(tag).category not in ("animal", "vehicle"):
+            return None
+        phrase = re.sub(r" (passing by|shutting off|driving off|climbing its lift hill)$", "", self.phrase(tag))
+        words = phrase.split()
+        for place in range(1, len(words)):
+            if words[place].endswith("ing") and words[place] not in ("string", "reversing"):
+                return " ".join(words[:place]) if words[:place] not in (["a"], ["an"]) else None
+        return phrase
+
+    def clause(self, tag: str) -> str:
+        """The tag's sentence as part of a longer one: "a dog barks"."""
+        label = self.label(tag)
+        return templates.clause(re.sub(r" repeatedly\b", "", label.sentence), label.phrase)
+
+    def category(self, tag: str) -> str:
+        """Of its label, such as "animal"; empty where none is known."""
+        return self.label(tag).category
+
+    def is_musical(self, tag: str) -> bool:
+        """Whether a tag is music or an instrument."""
+        return self.category(tag) in _MUSICAL
+
+    def holds_voices(self, tag: str) -> bool:
+        """Whether words may be heard where a tag is."""
+        return holds_voices(self.label(tag))
+
+    def kinds(self, tags: Iterable[str]) -> int | None:
+        """How many kinds of sound recordings of these tags hold; none if one of them may hold several."""
+        labels = [self.label(tag) for tag in dict.fromkeys(tags)]
+        return len(labels) if all(map(holds_one_kind, labels)) else None
+
+    def may_hold(self, tag: str, other: str) -> bool:
+        """Whether a recording of a tag may well hold another."""
+        if tag not in self._held:
+            label = self.label(tag)
+            self._held[tag] = frozenset(
+                name for name in self.askable if name == tag or may_hold(label, self.worded[name])
+            )
+        return other in self._held[tag] or may_hold(self.label(tag), self.label(other))
+
+    def absent(self, tags: Iterable[str]) -> tuple[str, ...]:
+        """All tags that a recording of some tags surely does not hold."""
+        key = frozenset(tags)
+        if key not in self._absent:
+            held: set[str] = set()
+            for tag in sorted(key):
+                self.may_hold(tag, tag)
+                held |= self._held[tag]
+            self._absent[key] = tuple(name for name in self.askable if name not in held)
+            if len(self._absent) > 4096:
+                self._absent.pop(next(iter(self._absent)))
+        return self._absent[key]
+
+
+@lru_cache(maxsize=4096)
+def is_plural(phrase: str) -> bool:
+    """Whether a phrase takes "are": "birds chirping"."""
+    words = phrase.split()
+    if words[0] in ("a", "an", "the", "someone", "something", "one"):
+        return False
+    head = re.split(r" (?:of|on|in|with|at|over|across|against|being|clinking) | \w+ing\b", phrase)[0].split()[-1]
+    return head in _PLURALS or (head.endswith("s") and not head.endswith("ss") and head not in _NOT_PLURAL)
+
+
+@lru_cache(maxsize=4096)
+def plain_phrase(tag: str) -> str:
+    """A tag that nobody has worded, with an article where it takes one: "siren" -> "a siren", "wind noise"."""
+    words = tag.split()
+    uncounted = ("noise", "music", "water", "speech", "singing", "thunder", "rain", "wind", "traffic", "silence", "laughter")
+    if words[0] in ("a", "an", "the") or words[-1] in uncounted or words[-1].endswith(("s", "ing")):
+        return tag
+    return f"{'an' if tag[0] in 'aeiou' else 'a'} {tag}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

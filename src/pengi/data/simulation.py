@@ -1,0 +1,303 @@
+"""What a tagger, a recogniser and measurements would say about a scene, with the mistakes that they really make.
+
+The tagger's mistakes are those of real clips: of each tag :class:`TagNoise` keeps what was detected, out of fold, in
+clips that have it, and a scene's event draws one of them. So an event is missed, confused with others and joined by
+false alarms as often, and together with what, as in recordings.
+
+The target of a question stays what is true of the scene. What the evidence does not show must not be learned as an
+invention, so :mod:`pengi.data.questions` names only what is shown where nobody asked about it.
+
+Shape suffixes: N clips, K tags.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.conditioning.descriptors import Course, bursts_sentence, level_sentence, note_sentence, tempo_sentence
+from pengi.conditioning.evidence import DetectedTag, Evidence
+from pengi.conditioning.vocabulary import Vocabulary
+from pengi.data.scenes import Scene, SceneEvent
+from pengi.data.spoken import misheard, words_of
+from pengi.data.tagging import GROUPS_OF_ATTRIBUTES
+
+MIN_KEPT = 0.02
+"""Probabilities below it are not kept."""
+CLIPS_OF_A_TAG = 40
+MIN_LIKE_PRESENT = 0.4
+"""Without clips that have a tag, those serve in which it is this probable and not known to be absent."""
+POOLED = 400
+FRAME_S = 0.48
+JITTER_S = 0.25
+WORD_ERRORS = 0.03
+_MISSED_NOTES, _WRONG_NOTES = 0.1, 0.06
+_INVENTED = ("you", "Thank you.", "Oh.", "Thanks for watching!", "Hmm.")
+_INVENTS = 0.015
+# Detections of these groups in a clip say something about the clip where its labels do not.
+_EXCLUSIVE = frozenset({"speaker", "language", "instrument", "genre", "keyword"})
+_SPEECH = "speech"
+_NAMES = "C C# D D# E F F# G G# A A# B".split()
+
+Detections = tuple[tuple[int, float], ...]
+"""Indices of tags and their probabilities."""
+
+
+@dataclass(frozen=True)
+class TagNoise:
+    """What a tagger detects in clips whose tags are known.
+
+    Attributes:
+        tags: the tags' texts, K of them.
+        confused: of each clip the tags that are known to be absent, and yet are detected.
+        joined: of each clip the tags of which it is not known whether they are there.
+        clips: of each tag, for clips that have it: the clip's index and the tag's probability.
+        pooled: probabilities of tags that are there, of all tags, for those that no clip has.
+    """
+
+    tags: tuple[str, ...]
+    confused: tuple[Detections, ...]
+    joined: tuple[Detections, ...]
+    clips: tuple[tuple[tuple[int, float], ...], ...]
+    pooled: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The noise of :meth:`to_json`."""
+
+        def pairs(lists: Sequence[Sequence[Sequence[float]]]) -> tuple[Detections, ...]:
+            return tuple(tuple((int(index), float(value)) for index, value in pairs) for pairs in lists)
+
+        return cls(
+            tuple(row["tags"]), pairs(row["confused"]), pairs(row["joined"]), pairs(row["clips"]), tuple(row["pooled"])
+        )
+
+
+def measure_noise(
+    probabilities_NK: NDArray[np.float32],
+    present_NK: NDArray[np.bool_],
+    known_NK: NDArray[np.bool_],
+    vocabulary: Vocabulary,
+    seed: int = 0,
+) -> TagNoise:
+    """The noise of a tagger's out-of-fold scores.
+
+    Args:
+        probabilities_NK: ``float32[N, K]``, calibrated.
+        present_NK: ``bool[N, K]``, True where a tag is there.
+        known_NK: ``bool[N, K]``, True where that is known.
+        vocabulary: K tags.
+        seed: draws the clips that are kept of tags that many have.
+    """
+    rng = np.random.default_rng(seed)
+    kept: dict[int, int] = {}
+    clips = []
+    for tag in range(len(vocabulary)):
+        rows = np.flatnonzero(present_NK[:, tag])
+        if not len(rows):
+            rows = np.flatnonzero((probabilities_NK[:, tag] >= MIN_LIKE_PRESENT) & ~known_NK[:, tag])
+        if len(rows) > CLIPS_OF_A_TAG:
+            rows = np.sort(rng.choice(rows, CLIPS_OF_A_TAG, replace=False))
+        clips.append(tuple((kept.setdefault(int(row), len(kept)), _rounded(probabilities_NK[row, tag])) for row in rows))
+
+    def detections(row: int, of_K: NDArray[np.bool_]) -> Detections:
+        found = np.flatnonzero(of_K & (probabilities_NK[row] >= MIN_KEPT))
+        return tuple((int(tag), _rounded(probabilities_NK[row, tag])) for tag in found)
+
+    present = probabilities_NK[present_NK]
+    pooled = rng.choice(present, min(POOLED, len(present)), replace=False) if len(present) else np.array([0.7])
+    return TagNoise(
+        tags=tuple(tag.text for tag in vocabulary.tags),
+        confused=tuple(detections(row, known_NK[row] & ~present_NK[row]) for row in kept),
+        joined=tuple(detections(row, ~known_NK[row] & ~present_NK[row]) for row in kept),
+        clips=tuple(clips),
+        pooled=tuple(_rounded(value) for value in pooled),
+    )
+
+
+def _rounded(probability: float) -> float:
+    return round(float(probability), 3)
+
+
+class Simulator:
+    """Draws evidence about scenes.
+
+    Args:
+        vocabulary: the tags.
+        noise: how a tagger of these tags errs.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, noise: TagNoise) -> None:
+        assert noise.tags == tuple(tag.text for tag in vocabulary.tags), "the noise was measured of other tags"
+        self.vocabulary, self.noise = vocabulary, noise
+        self._by_group = {
+            (tag.group, name.casefold()): index
+            for index, tag in reversed(list(enumerate(vocabulary.tags)))
+            for name in (*tag.phrases, tag.text)
+        }
+
+    def evidence(self, scene: Scene, rng: random.Random) -> Evidence:
+        """What would be measured in a recording of a scene."""
+        found: dict[int, float] = {}
+        spans: dict[int, list[tuple[float, float]]] = {}
+        given = {GROUPS_OF_ATTRIBUTES[name] for name in scene.attributes if name in GROUPS_OF_ATTRIBUTES}
+        for index, events in self._present(scene).items():
+            loudness = _masked_db(events, scene) if scene.is_timed else 0.0
+            times = _jittered(events, scene.duration_s, rng)
+            for tag, probability in self._detected(index, given, rng):
+                heard = _shifted(probability, loudness if tag == index else 1.5 * loudness)
+                if heard > found.get(tag, 0.0):
+                    found[tag] = heard
+                if tag == index:
+                    spans[tag] = times
+                else:
+                    spans.setdefault(tag, times)
+        tags = [self._tag(index, found[index], spans[index], rng) for index in found if found[index] >= MIN_KEPT / 2]
+        return Evidence(
+            duration_s=scene.duration_s,
+            tags=tuple(sorted(tags, key=lambda tag: -tag.probability)),
+            transcript=_recognised(scene, rng),
+            descriptors=_described(scene, rng),
+        )
+
+    def _present(self, scene: Scene) -> dict[int, list[SceneEvent]]:
+        """The tags that a scene has, each with its events."""
+        present: dict[int, list[SceneEvent]] = {}
+        spoken = []
+        for event in scene.events:
+            index = self.vocabulary.index(event.tag)
+            if index is not None:
+                present.setdefault(index, []).append(event)
+            if event.tag == _SPEECH or event.tag.endswith(" speaking"):
+                spoken.append(event)
+        if spoken and (index := self._by_group.get(("sound", _SPEECH))) is not None:
+            present[index] = spoken
+        for name, value in scene.attributes.items():
+            group = GROUPS_OF_ATTRIBUTES.get(name)
+            index = self._by_group.get((group, value.casefold())) if group else None
+            if index is not None and index not in present:
+                present[index] = spoken or list(scene.events)
+        return present
+
+    def _detected(self, index: int, given: set[str], rng: random.Random) -> list[tuple[int, float]]:
+        """The tag of an event and what is detected with it, as in one real clip that has the tag."""
+        if not self.noise.clips[index]:
+            return [(index, rng.choice(self.noise.pooled))]
+        clip, probability = rng.choice(self.noise.clips[index])
+        joined = [
+            pair
+            for pair in self.noise.joined[clip]
+            if pair[0] != index
+            and not ((group := self.vocabulary.tags[pair[0]].group) in _EXCLUSIVE and (group in given or group == "keyword"))
+        ]
+        return [(index, probability), *joined, *(pair for pair in self.noise.confused[clip] if pair[0] != index)]
+
+    def _tag(self, index: int, probability: float, times: list[tuple[float, float]], rng: random.Random) -> DetectedTag:
+        tag = self.vocabulary.tags[index]
+        shown = rng.random() < 2.0 * probability
+        return DetectedTag(tag.text, tag.group, probability, tuple(times) if shown else ())
+
+
+def _shifted(probability: float, log_odds: float) -> float:
+    probability = min(max(probability, 1e-4), 1.0 - 1e-4)
+    return 1.0 / (1.0 + math.exp(-math.log(probability / (1.0 - probability)) - log_odds))
+
+
+def _masked_db(events: Sequence[SceneEvent], scene: Scene) -> float:
+    """By how much, in log-odds, a tag is harder to detect beneath louder events; at most 0."""
+    loudest = max(events, key=lambda event: event.level_db)
+    over = [
+        other.level_db
+        for other in scene.events
+        if other.tag != loudest.tag and other.start_s < loudest.end_s - 0.2 and other.end_s > loudest.start_s + 0.2
+    ]
+    short = -0.5 if sum(event.end_s - event.start_s for event in events) < FRAME_S else 0.0
+    return short if not over else short - 0.3 - 0.12 * max(0.0, max(over) - loudest.level_db + 3.0)
+
+
+def _jittered(events: Sequence[SceneEvent], duration_s: float, rng: random.Random) -> list[tuple[float, float]]:
+    """When events are detected: on the grid of the tagger's frames, a little early or late, close ones as one."""
+    times: list[tuple[float, float]] = []
+    for event in sorted(events, key=lambda event: event.start_s):
+        start_s = max(0.0, _on_grid(event.start_s + rng.gauss(0.0, JITTER_S)))
+        end_s = min(duration_s, max(_on_grid(event.end_s + rng.gauss(0.0, JITTER_S)), start_s + FRAME_S))
+        if end_s <= start_s:
+            continue
+        if times and start_s <= times[-1][1] + FRAME_S / 2:
+            times[-1] = (times[-1][0], max(end_s, times[-1][1]))
+        else:
+            times.append((start_s, end_s))
+    return times
+
+
+def _on_grid(time_s: float) -> float:
+    return round(round(time_s / FRAME_S) * FRAME_S, 2)
+
+
+def _recognised(scene: Scene, rng: random.Random) -> str | None:
+    """What a recogniser of English would write; of other languages it writes something else."""
+    speaks = any(event.tag == _SPEECH or event.tag.endswith(" speaking") for event in scene.events)
+    if not speaks:
+        return rng.choice(_INVENTED) if rng.random() < _INVENTS else ""
+    if scene.attributes.get("language", "English") != "English":
+        return "" if rng.random() < 0.4 else misheard(rng.choice(_INVENTED) + " " + rng.choice(_INVENTED), 0.5, rng)
+    if not scene.transcript:
+        return None if scene.transcript is None else ""
+    if len(words_of(scene.transcript)) == 1:  # single words are often missed
+        draw = rng.random()
+        return "" if draw < 0.3 else scene.transcript if draw < 0.65 else misheard(scene.transcript, 1.0, rng)
+    return misheard(scene.transcript, WORD_ERRORS, rng) if rng.random() < 0.6 else scene.transcript
+
+
+def _described(scene: Scene, rng: random.Random) -> tuple[str, ...]:
+    """Level, notes, tempo and bursts, as far as they would be measured."""
+    sentences = [level_sentence(_level_db(scene, rng), _course(scene, rng))]
+    notes = scene.attributes.get("notes", scene.attributes.get("pitch", ""))
+    if notes and rng.random() >= _MISSED_NOTES:
+        sentences.append(note_sentence([_measured(note, rng) for note in notes.split(", ")]))
+    if "genre" in scene.attributes and rng.random() < 0.6:
+        sentences.append(tempo_sentence(rng.uniform(60.0, 180.0)))
+    if len(scene.tags) == 1 and scene.is_timed and len(scene.events) > 1 and scene.events[0].end_s < scene.duration_s:
+        sentences.append(bursts_sentence([(event.start_s, event.end_s) for event in scene.events]))
+    return tuple(sentences)
+
+
+def _measured(note: str, rng: random.Random) -> str:
+    """A note as it is measured, now and then an octave or a semitone off."""
+    if rng.random() >= _WRONG_NOTES:
+        return note
+    name, octave = note[:-1], int(note[-1])
+    if rng.random() < 0.5:
+        return f"{name}{octave + rng.choice((-1, 1))}"
+    return f"{_NAMES[(_NAMES.index(name) + rng.choice((-1, 1))) % len(_NAMES)]}{octave}"
+
+
+def _level_db(scene: Scene, rng: random.Random) -> float:
+    return rng.uniform(-72.0, -52.0) if not scene.events else min(-6.0, rng.gauss(-26.0, 9.0))
+
+
+def _course(scene: Scene, rng: random.Random) -> Course | None:
+    """How the level changes, from the levels of the events."""
+    if not scene.is_timed or len(scene.tags) < 2:
+        draw = rng.random()
+        return None if draw < 0.5 else "steady" if draw < 0.7 else rng.choice(("fading", "louder at the start", "louder in the middle"))
+    thirds: list[float] = []
+    for third in range(3):
+        middle_s = (third + 0.5) * scene.duration_s / 3
+        width_s = scene.duration_s / 6
+        levels = [event.level_db for event in scene.events if event.start_s < middle_s + width_s and event.end_s > middle_s - width_s]
+        thirds.append(max(levels, default=-30.0))
+    if max(thirds) - min(thirds) < 3.0:
+        return "steady"
+    courses: tuple[Course, ...] = ("louder at the start", "louder in the middle", "louder at the end")
+    return courses[thirds.index(max(thirds))] if sorted(thirds)[1] < max(thirds) - 2.0 else None
