@@ -220,13 +220,13 @@ def count_questions(rng: random.Random, things: str, count: int, wrong: int) -> 
     """How many? And two yes/no questions, one of each answer; ``things`` is a plural such as "kinds of sound"."""
 
     def exactly(number: int) -> str:
-        question = rng.choice(_EXACTLY).format(number=NUMBERS[number], things=_as_many(number, things))
+        question = rng.choice(_EXACTLY).format(number=NUMBERS[number], things=as_many(number, things))
         return question.replace("are there exactly one", "is there exactly one")
 
     return [(rng.choice(_HOW_MANY).format(things=things), NUMBERS[count]), (exactly(count), YES), (exactly(wrong), NO)]
 
 
-def _as_many(number: int, things: str) -> str:
+def as_many(number: int, things: str) -> str:
     """The singular of "kinds of sound" where there is one."""
     first, *rest = things.split(" ")
     return " ".join([first.removesuffix("s") if number == 1 else first, *rest])
@@ -246,7 +246,7 @@ def repeated(clause_: str) -> str:
 
 def counted_clause(things: str, count: int, phrase: str | None = None) -> str:
     """ "three words are said one after another", "one note is played on a flute"."""
-    said = f"{NUMBERS[count]} {_as_many(count, things)} {'is' if count == 1 else 'are'}"
+    said = f"{NUMBERS[count]} {as_many(count, things)} {'is' if count == 1 else 'are'}"
     verb = "said" if phrase is None else f"played on {phrase}"
     return f"{said} {verb}" if count == 1 else f"{said} {verb} one after another"
 

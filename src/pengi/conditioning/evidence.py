@@ -9,6 +9,7 @@ The first text belongs to a recording, whatever is asked about it; the second to
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,13 @@ MIN_TIMED_S = 2.0
 """Times are only written of longer recordings."""
 DECIMALS_BELOW_S = 3.0
 MAX_SPANS = 3
+# Tags whose names mean something else in most questions: "in this file", "when does it run".
+_OTHER_MEANINGS = frozenset(
+    {"filing", "run", "tap", "roll", "hands", "inside", "outside", "scratch", "noise", "pulse", "echo"}
+)
+_ABOUT_WORDS = re.compile(
+    r"\b(?:say|says|said|saying|words?|spoken|digits?|numbers?|mention(?:s|ed)?|commands?)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,14 @@ def _listed(group: str, tags: Sequence[str]) -> str:
 
 
 def queried_tags(evidence: Evidence, vocabulary: Vocabulary, prompt: str) -> tuple[DetectedTag, ...]:
-    """The tags that a prompt names, in its order, with what is known of them; improbable ones have probability 0."""
+    """The tags that a prompt names, in its order, with what is known of them; improbable ones have probability 0.
+
+    Words that may be said, such as "no" and "on", are only meant where the prompt asks about words.
+    """
     detected = {tag.text: tag for tag in evidence.tags}
+    about_words = _ABOUT_WORDS.search(prompt) is not None
     named = [vocabulary.tags[index] for index in vocabulary.find(prompt)]
+    named = [tag for tag in named if (about_words or tag.group != "keyword") and tag.text not in _OTHER_MEANINGS]
     return tuple(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named)
 
 

@@ -28,7 +28,7 @@ class Tag:
         text: its name, such as "dog barking", unique in its vocabulary.
         group: what kind of thing it is, such as "sound", "instrument" or "language".
         phrases: other texts that mean it, such as "a dog barking".
-        audioset: display name of the AudioSet class that the stock tagger scores for it; none if there is no such class.
+        audioset: display name of the AudioSet class that the stock tagger scores for it; none if there is none.
     """
 
     text: str
@@ -72,6 +72,10 @@ class Vocabulary:
                         found.setdefault(stems, index)
         return found
 
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._indices), default=0)
+
     def index(self, text: str) -> int | None:
         """Index of the tag that a whole text names; none if it names none."""
         return self._indices.get(word_stems(text))
@@ -80,11 +84,10 @@ class Vocabulary:
         """Indices of the tags that a text names, each once, in the text's order; of names within names the longest
         counts."""
         words = word_stems(text)
-        longest = max(map(len, self._indices), default=0)
         found: dict[int, None] = {}
         start = 0
         while start < len(words):
-            for length in range(min(longest, len(words) - start), 0, -1):
+            for length in range(min(self._longest, len(words) - start), 0, -1):
                 if (index := self._indices.get(words[start : start + length])) is not None:
                     found[index] = None
                     start += length - 1

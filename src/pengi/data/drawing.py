@@ -9,39 +9,48 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from pengi.conditioning.vocabulary import Vocabulary, word_stems
-from pengi.data.phrases import SPEAKING, Phrases
+from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
+from pengi.data.phrases import SPEAKING, VAGUE, Phrases
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import draw_spoken, words_of
+from pengi.data.wordings import CONTINUOUS
 
 _TRIES = 40
-_BACKGROUND = frozenset({"nature", "scene", "vehicle", "household", "tools", "animal", "music"})
-"""Categories of sounds that may go on for long."""
 _FOREGROUND = frozenset({"animal", "human", "household", "impact", "weapon", "alarm", "vehicle", "nature", "tools"})
 _GENDERS = {"man speaking": "male", "woman speaking": "female"}
 _WORDS_PER_S = 2.6
-_NOTES = tuple(f"{name}{octave}" for octave in range(2, 7) for name in "C C# D D# E F F# G G# A A# B".split())
+_NOTES = tuple(
+    f"{name}{octave}"
+    for octave in range(2, 7)
+    for name in ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
+)
 _MAX_CAPTION_WORDS = 20
 _THEN = re.compile(r"\b(?:and then|then|followed by|and finally)\b", re.IGNORECASE)
 _SPEAKS = re.compile(r"\b(?:speak|talk|speech|convers|narrat|sa(?:ys|id))", re.IGNORECASE)
-_HUMAN = re.compile(r"\b(?:people|person|someone|voice|crowd|men|women|kids|children|boys?|girls?|adults?|sing|vocal)", re.IGNORECASE)
+_HUMAN = re.compile(
+    r"\b(?:people|person|someone|voice|crowd|men|women|kids|children|boys?|girls?|adults?|sing|vocal)", re.IGNORECASE
+)
 # What captions add and evidence does not show.
 _UNSHOWN = frozenset(
     word_stems(
-        "loudly loud softly quietly quiet faintly faint distant distance far nearby near close away background foreground outside"
-        " inside outdoors indoors repeatedly several multiple many few small large big tiny heavy old young elderly adult teenage"
-        " deep high low pitched fast slow slowly quickly rapidly rhythmically happily angrily excited sad happy microphone camera"
-        " room street field park kitchen car's someone's various different other another same more two three four five group pair"
-        " medium suddenly continuously intermittently occasionally briefly again eventually finally ongoing lightly gently heavily"
-        " foreign language spanish english russian german french asian native past passes by approaches up down"
+        "loudly loud softly quietly quiet faintly faint distant distance far nearby near close away "
+        "background foreground outside inside outdoors indoors repeatedly several multiple many few small "
+        "large big tiny heavy old young elderly adult teenage deep high low pitched fast slow slowly "
+        "quickly rapidly rhythmically happily angrily excited sad happy microphone camera room street field "
+        "park kitchen car's someone's various different other another same more two three four five group "
+        "pair medium suddenly continuously intermittently occasionally briefly again eventually finally "
+        "ongoing lightly gently heavily foreign language spanish english russian german french asian native "
+        "past passes by approaches up down"
     )
 )
 _FUNCTION_WORDS = frozenset(
     word_stems(
-        "a an the and or of in on at to with as while is are was be being it its his her their some sound sounds noise noises can heard"
-        " hear then followed finally by after before there during from over into for that which this together occurs occur"
-        " going goes plays playing present makes making made place taking it's someone something person"
+        "a an the and or of in on at to with as while is are was be being it its his her their some sound "
+        "sounds noise noises can heard hear then followed finally by after before there during from over "
+        "into for that which this together occurs occur speaks talks speaking talking male female going "
+        "goes plays playing present makes making made place taking it's someone something person"
     )
 )
 
@@ -55,12 +64,14 @@ class Sources:
         transcripts: English sentences.
         languages: other languages that may be spoken.
         keywords: single words that may be said.
+        pitched: instruments that play notes.
     """
 
     captions: tuple[str, ...] = ()
     transcripts: tuple[str, ...] = ()
     languages: tuple[str, ...] = ("French", "German", "Spanish", "Italian", "Russian")
     keywords: tuple[str, ...] = ("yes", "no", "stop", "go", "left", "right")
+    pitched: tuple[str, ...] = ("piano", "violin", "flute", "guitar")
 
 
 @dataclass
@@ -92,6 +103,8 @@ class SceneDrawer:
         for tag in phrases.askable:
             if vocabulary.index(tag) is not None:
                 self._by_category.setdefault(phrases.category(tag), []).append(tag)
+        self._continuous = sorted(tag for tags in self._by_category.values() for tag in tags if tag in CONTINUOUS)
+        self._pitched = [tag for tag in self._by_category.get("instrument", ()) if tag in sources.pitched]
         self._speakers = [tag for tag in SPEAKING if vocabulary.index(tag) is not None]
         kinds: dict[Callable[[random.Random], Scene | None], float] = {
             self._captioned: 0.28 if sources.captions else 0.0,
@@ -118,9 +131,12 @@ class SceneDrawer:
         weights = [len(self._by_category[name]) ** 0.5 for name in names]
         for _ in range(_TRIES if names else 0):
             tag = rng.choice(self._by_category[rng.choices(names, weights)[0]])
-            if not any(self.phrases.may_hold(tag, other) or self.phrases.may_hold(other, tag) for other in beside):
+            if self._fits(tag, beside):
                 return tag
         return None
+
+    def _fits(self, tag: str, beside: Sequence[str]) -> bool:
+        return not any(self.phrases.may_hold(tag, other) or self.phrases.may_hold(other, tag) for other in beside)
 
     def _sounds(self, rng: random.Random) -> Scene | None:
         """One to five sounds one after another, over one another, repeated, or over a background."""
@@ -132,31 +148,44 @@ class SceneDrawer:
         if not tags:
             return None
         if len(tags) == 1 and rng.random() < 0.5:
-            return self._finished(rng, [SceneEvent(tags[0], 0.0, length := round(rng.uniform(0.4, 12.0), 2))], length, tags)
+            return self._finished(
+                rng, [SceneEvent(tags[0], 0.0, length := round(rng.uniform(0.4, 12.0), 2))], length, tags
+            )
         slow = rng.choices((1.0, 3.0, 12.0), (0.65, 0.22, 0.13))[0]  # some scenes last minutes
         layout = _Layout()
         repeated = rng.choice(tags) if rng.random() < 0.25 else None
         for tag in tags:
             times = rng.randint(2, 5) if tag == repeated else 1
-            length_s = rng.uniform(0.4, 1.5) if times > 1 else rng.uniform(0.6, 4.0) * slow
+            length_s = (
+                rng.uniform(0.4, 1.5) if times > 1 else rng.uniform(0.6, 4.0) * (slow if tag in CONTINUOUS else 1.0)
+            )
             level_db = rng.uniform(-12.0, 0.0)
             for _ in range(times):
-                layout.add(tag, rng.uniform(0.6, 1.6) * slow if layout.events else rng.uniform(0.0, 1.0) * slow, length_s, level_db)
+                layout.add(
+                    tag,
+                    rng.uniform(0.6, 1.6) * slow if layout.events else rng.uniform(0.0, 1.0) * slow,
+                    length_s,
+                    level_db,
+                )
         events, length = layout.events, layout.end_s + rng.uniform(0.0, 1.0) * slow
         if len(tags) > 1 and repeated is None and rng.random() < 0.25:
             events = [_moved(event, rng, length) for event in events]
         return self._finished(rng, self._with_background(rng, events, length, tags), length, tags)
 
-    def _with_background(self, rng: random.Random, events: list[SceneEvent], length_s: float, tags: list[str]) -> list[SceneEvent]:
-        if length_s < 3.0 or rng.random() > 0.35:
+    def _with_background(
+        self, rng: random.Random, events: list[SceneEvent], length_s: float, tags: list[str]
+    ) -> list[SceneEvent]:
+        if length_s < 3.0 or not self._continuous or rng.random() > 0.4:
             return events
-        tag = self._draw(rng, _BACKGROUND, tags)
-        if tag is None:
+        tag = rng.choice(self._continuous)
+        if not self._fits(tag, tags):
             return events
         tags.append(tag)
         return [SceneEvent(tag, 0.0, round(length_s, 2), round(rng.uniform(-18.0, -3.0), 1)), *events]
 
-    def _finished(self, rng: random.Random, events: Sequence[SceneEvent], length_s: float, tags: Sequence[str]) -> Scene:
+    def _finished(
+        self, rng: random.Random, events: Sequence[SceneEvent], length_s: float, tags: Sequence[str]
+    ) -> Scene:
         voices = any(self.phrases.holds_voices(tag) for tag in tags)
         return Scene(
             duration_s=round(length_s, 2),
@@ -180,7 +209,9 @@ class SceneDrawer:
             layout.add(before, rng.uniform(0.0, 0.5), rng.uniform(0.5, 3.0), rng.uniform(-10.0, 0.0))
             tags.append(before)
         for speaker, spoken in zip(speakers, said, strict=True):
-            layout.add(speaker, rng.uniform(0.1, 0.8), 0.4 + len(words_of(spoken.text)) / _WORDS_PER_S, rng.uniform(-4.0, 0.0))
+            layout.add(
+                speaker, rng.uniform(0.1, 0.8), 0.4 + len(words_of(spoken.text)) / _WORDS_PER_S, rng.uniform(-4.0, 0.0)
+            )
         after = self._draw(rng, _FOREGROUND - {"human"}, tags) if rng.random() < 0.2 else None
         if after is not None:
             layout.add(after, rng.uniform(0.2, 1.0), rng.uniform(0.5, 3.0), rng.uniform(-10.0, 0.0))
@@ -197,9 +228,15 @@ class SceneDrawer:
         """A single word."""
         word = rng.choice(self.sources.keywords)
         speaker = rng.choice(self._speakers) if self._speakers else "speech"
-        name = "digit" if word in ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine") else "keyword"
+        name = (
+            "digit"
+            if word in ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+            else "keyword"
+        )
         length_s = round(rng.uniform(0.5, 2.5), 2)
-        attributes = {name: word, "language": "English"} | ({"gender": _GENDERS[speaker]} if speaker in _GENDERS else {})
+        attributes = {name: word, "language": "English"} | (
+            {"gender": _GENDERS[speaker]} if speaker in _GENDERS else {}
+        )
         scene = self._finished(rng, [SceneEvent(speaker, 0.0, length_s)], length_s, [speaker])
         return replace(scene, transcript=word, attributes=attributes, is_timed=False)
 
@@ -219,6 +256,8 @@ class SceneDrawer:
     def _notes(self, rng: random.Random) -> Scene | None:
         """One or more notes on an instrument."""
         instrument = rng.choice(self._by_category["instrument"])
+        if instrument not in self._pitched and rng.random() < 0.7:
+            return None
         count = rng.choices((1, 2, 3, 4, 5), (0.7, 0.1, 0.1, 0.05, 0.05))[0]
         notes = [rng.choice(_NOTES) for _ in range(count)]
         layout = _Layout()
@@ -226,7 +265,9 @@ class SceneDrawer:
             layout.add(instrument, rng.uniform(0.0, 0.4), rng.uniform(0.4, 2.5), rng.uniform(-3.0, 0.0))
         length_s = layout.end_s + rng.uniform(0.0, 0.5)
         scene = self._finished(rng, layout.events, length_s, [instrument])
-        pitched = {"pitch": notes[0]} if count == 1 else {"notes": ", ".join(notes)}
+        pitched = {}
+        if instrument in self._pitched:
+            pitched = {"pitch": notes[0]} if count == 1 else {"notes": ", ".join(notes)}
         return replace(scene, attributes={"instrument": instrument} | pitched)
 
     def _empty(self, rng: random.Random) -> Scene | None:
@@ -239,19 +280,42 @@ class SceneDrawer:
             is_complete=True,
         )
 
+    @cached_property
+    def _usable_captions(self) -> list[str]:
+        return [text for text in self.sources.captions if self._says_only_tags(text)]
+
     def _captioned(self, rng: random.Random) -> Scene | None:
         """What a person wrote about a recording, where the tags that it names say all of it."""
-        for _ in range(_TRIES):
-            text = rng.choice(self.sources.captions)
-            if scene := self.captioned(text, rng):
-                return scene
-        return None
+        return self.captioned(rng.choice(self._usable_captions), rng) if self._usable_captions else None
+
+    def _says_only_tags(self, text: str) -> bool:
+        stems = frozenset(word_stems(text))
+        if len(text.split()) > _MAX_CAPTION_WORDS or stems & _UNSHOWN:
+            return False
+        found = [index for index in self.vocabulary.find(text) if self._is_sound(self.vocabulary.tags[index])]
+        return stems <= _FUNCTION_WORDS.union(*(self._stems_of[index] for index in found))
+
+    @cached_property
+    def _stems_of(self) -> list[frozenset[str]]:
+        """Word stems of all names of each tag and of its sentence, such as the "wails" of sirens."""
+        worded = self.phrases.worded
+        names = [
+            (
+                tag.text,
+                *tag.phrases,
+                *(tag.audioset or "").split(","),
+                worded[tag.text].sentence if tag.text in worded else "",
+            )
+            for tag in self.vocabulary.tags
+        ]
+        return [frozenset(stem for name in of_tag for stem in word_stems(name)) for of_tag in names]
+
+    @staticmethod
+    def _is_sound(tag: Tag) -> bool:
+        return tag.group not in ("keyword", "language") and tag.text not in VAGUE
 
     def captioned(self, text: str, rng: random.Random) -> Scene | None:
-        """The scene of a caption; none where it says what tags do not show."""
-        words = text.split()
-        if len(words) > _MAX_CAPTION_WORDS or not (_FUNCTION_WORDS | self._named(text)).issuperset(word_stems(text)):
-            return None
+        """The scene of a caption; none where a part of it names no tag."""
         parts = [self._tags_of(part) for part in _THEN.split(text)]
         if not all(parts):
             return None
@@ -264,7 +328,9 @@ class SceneDrawer:
                 layout.add(tag, 0.0, length_s, 0.0)
         tags = [tag for part in parts for tag in part]
         known = all(self.phrases.category(tag) for tag in tags)
-        voices = any(self.phrases.holds_voices(tag) for tag in tags) or bool(_SPEAKS.search(text) or _HUMAN.search(text))
+        voices = any(self.phrases.holds_voices(tag) for tag in tags) or bool(
+            _SPEAKS.search(text) or _HUMAN.search(text)
+        )
         return Scene(
             duration_s=round(layout.end_s, 2),
             events=tuple(layout.events),
@@ -273,16 +339,6 @@ class SceneDrawer:
             captions=(text.rstrip(" .") + ".",),
             is_timed=timed and len(set(tags)) == len(tags),
         )
-
-    def _named(self, text: str) -> frozenset[str]:
-        """Word stems of the names of the tags that a text names, and what goes without saying of people who speak."""
-        found: set[str] = set()
-        for index in self.vocabulary.find(text):
-            tag = self.vocabulary.tags[index]
-            if tag.group != "keyword":
-                for name in (tag.text, *tag.phrases, *(part for part in (tag.audioset or "").split(","))):
-                    found.update(word_stems(name))
-        return frozenset(found) - _UNSHOWN | (frozenset(word_stems("speaks talks speaking talking male female")))
 
     def _tags_of(self, text: str) -> list[str]:
         """The tags that a part of a caption names, as events."""
@@ -293,7 +349,7 @@ class SceneDrawer:
                 if not _SPEAKS.search(text):
                     return []
                 tags.append({"man": "man speaking", "woman": "woman speaking"}.get(tag.text, "child speaking"))
-            elif tag.group not in ("keyword", "language"):
+            elif self._is_sound(tag):
                 tags.append(tag.text)
         return tags
 
@@ -301,4 +357,6 @@ class SceneDrawer:
 def _moved(event: SceneEvent, rng: random.Random, length_s: float) -> SceneEvent:
     """An event somewhere else in the recording."""
     start_s = rng.uniform(0.0, max(0.0, length_s - (event.end_s - event.start_s)))
-    return replace(event, start_s=round(start_s, 2), end_s=round(min(length_s, start_s + event.end_s - event.start_s), 2))
+    return replace(
+        event, start_s=round(start_s, 2), end_s=round(min(length_s, start_s + event.end_s - event.start_s), 2)
+    )

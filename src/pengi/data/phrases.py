@@ -70,6 +70,36 @@ _STOCK: dict[str, tuple[str, str, str]] = {
     "funk": ("funk music", "Funk music plays.", "music"),
     "music": ("music", "Music plays.", "music"),
 }
+_STOCK |= {
+    text: (phrase, f"{phrase[:1].upper()}{phrase[1:]} can be heard.", "impact")
+    for text, phrase in {
+        "rustle": "rustling", "rumble": "rumbling", "hum": "humming", "whir": "whirring", "clatter": "clattering",
+        "squeal": "squealing", "buzz": "buzzing", "rattle": "rattling", "scratch": "scratching", "thump": "thumping",
+        "bang": "banging", "crunch": "crunching", "tick": "ticking", "ding": "a ding", "vibration": "vibrations",
+        "tap": "tapping", "tapping": "tapping", "crack": "cracking", "gurgling": "gurgling", "rub": "rubbing",
+        "squish": "squishing", "slap": "slapping", "whack": "a whack", "smash": "smashing", "beep": "beeping",
+        "chop": "chopping", "clang": "clanging", "chink": "clinking", "boom": "a boom", "stream": "a stream",
+        "fire": "a fire", "steam": "steam", "typing": "typing", "cutlery": "cutlery", "frog": "a frog",
+        "snake": "a snake", "pigeon": "a pigeon", "crow": "a crow", "owl": "an owl", "turkey": "a turkey",
+        "goose": "a goose", "chicken": "a chicken", "rodents": "a rodent", "fly": "a fly",
+        "telephone": "a telephone", "clock": "a clock", "toothbrush": "a toothbrush", "sink": "a sink",
+        "whimper": "whimpering", "chuckle": "chuckling", "snicker": "snickering", "yell": "yelling",
+        "wail": "wailing", "pant": "panting", "bleat": "bleating", "patter": "pattering", "flap": "flapping",
+        "trickle": "trickling water", "splinter": "splintering", "wheeze": "wheezing", "moo": "mooing",
+        "honk": "honking", "quack": "quacking",
+    }.items()
+}  # fmt: skip
+VAGUE = frozenset(
+    {
+        "wood", "glass", "hands", "run", "shuffle", "roll", "stir", "noise", "environmental noise", "echo",
+        "reverberation", "pulse", "tools", "liquid", "cacophony", "distortion", "mechanisms", "field recording",
+        "sound effect", "inside", "outside", "inside, large room or hall", "inside, public space",
+        "outside, rural or natural", "heart murmur", "harmonic", "song", "effects unit", "chorus effect",
+        "electronic tuner", "sampler", "background music", "musical instrument", "keyboard", "country", "soul music",
+        "house music", "jingle", "chant", "domestic animals", "wild animals", "rail transport",
+    }
+)  # fmt: skip
+"""Tags that name nothing in particular, or mostly something else in a sentence."""
 _NEVER_ASKED = frozenset({"coffee order", "speech"})
 
 
@@ -186,7 +216,19 @@ def is_plural(phrase: str) -> bool:
 def plain_phrase(tag: str) -> str:
     """A tag that nobody has worded, with an article where it takes one: "siren" -> "a siren", "wind noise"."""
     words = tag.split()
-    uncounted = ("noise", "music", "water", "speech", "singing", "thunder", "rain", "wind", "traffic", "silence", "laughter")
+    uncounted = (
+        "noise",
+        "music",
+        "water",
+        "speech",
+        "singing",
+        "thunder",
+        "rain",
+        "wind",
+        "traffic",
+        "silence",
+        "laughter",
+    )
     if words[0] in ("a", "an", "the") or words[-1] in uncounted or words[-1].endswith(("s", "ing")):
         return tag
     return f"{'an' if tag[0] in 'aeiou' else 'a'} {tag}"

@@ -31,7 +31,7 @@ class Scene:
 
     Attributes:
         duration_s: its length in seconds.
-        events: all sounds that are known, in order of their starts; a tag that comes several times is heard several times.
+        events: all sounds that are known, in order of their starts; a tag may come several times.
         transcript: what is said; empty if nothing is, None if that is not known.
         attributes: such as instrument, pitch, genre, language, gender, keyword or digit.
         absent: tags that are surely not there.

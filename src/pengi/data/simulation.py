@@ -43,7 +43,7 @@ _INVENTS = 0.015
 # Detections of these groups in a clip say something about the clip where its labels do not.
 _EXCLUSIVE = frozenset({"speaker", "language", "instrument", "genre", "keyword"})
 _SPEECH = "speech"
-_NAMES = "C C# D D# E F F# G G# A A# B".split()
+_NAMES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 
 Detections = tuple[tuple[int, float], ...]
 """Indices of tags and their probabilities."""
@@ -108,7 +108,9 @@ def measure_noise(
             rows = np.flatnonzero((probabilities_NK[:, tag] >= MIN_LIKE_PRESENT) & ~known_NK[:, tag])
         if len(rows) > CLIPS_OF_A_TAG:
             rows = np.sort(rng.choice(rows, CLIPS_OF_A_TAG, replace=False))
-        clips.append(tuple((kept.setdefault(int(row), len(kept)), _rounded(probabilities_NK[row, tag])) for row in rows))
+        clips.append(
+            tuple((kept.setdefault(int(row), len(kept)), _rounded(probabilities_NK[row, tag])) for row in rows)
+        )
 
     def detections(row: int, of_K: NDArray[np.bool_]) -> Detections:
         found = np.flatnonzero(of_K & (probabilities_NK[row] >= MIN_KEPT))
@@ -198,7 +200,9 @@ class Simulator:
             pair
             for pair in self.noise.joined[clip]
             if pair[0] != index
-            and not ((group := self.vocabulary.tags[pair[0]].group) in _EXCLUSIVE and (group in given or group == "keyword"))
+            and not (
+                (group := self.vocabulary.tags[pair[0]].group) in _EXCLUSIVE and (group in given or group == "keyword")
+            )
         ]
         return [(index, probability), *joined, *(pair for pair in self.noise.confused[clip] if pair[0] != index)]
 
@@ -290,12 +294,22 @@ def _course(scene: Scene, rng: random.Random) -> Course | None:
     """How the level changes, from the levels of the events."""
     if not scene.is_timed or len(scene.tags) < 2:
         draw = rng.random()
-        return None if draw < 0.5 else "steady" if draw < 0.7 else rng.choice(("fading", "louder at the start", "louder in the middle"))
+        return (
+            None
+            if draw < 0.5
+            else "steady"
+            if draw < 0.7
+            else rng.choice(("fading", "louder at the start", "louder in the middle"))
+        )
     thirds: list[float] = []
     for third in range(3):
         middle_s = (third + 0.5) * scene.duration_s / 3
         width_s = scene.duration_s / 6
-        levels = [event.level_db for event in scene.events if event.start_s < middle_s + width_s and event.end_s > middle_s - width_s]
+        levels = [
+            event.level_db
+            for event in scene.events
+            if event.start_s < middle_s + width_s and event.end_s > middle_s - width_s
+        ]
         thirds.append(max(levels, default=-30.0))
     if max(thirds) - min(thirds) < 3.0:
         return "steady"

@@ -9,43 +9,52 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from pengi.data.wordings import CITIES, COUNTRIES, MONTHS
 
 _SLOTS: dict[str, tuple[str, ...]] = {
     "name": (
-        "Anna", "Tom", "Maria", "Peter", "Lucy", "Daniel", "Emma", "Jack", "Sarah", "Paul", "Nina", "Oscar", "Julia", "Ben", "Alice",
-        "Henry", "Laura", "George", "Kate", "Martin", "Sophie", "David", "Helen", "Max", "Ruth", "Simon",
+        "Anna", "Tom", "Maria", "Peter", "Lucy", "Daniel", "Emma", "Jack", "Sarah", "Paul", "Nina", "Oscar", "Julia",
+        "Ben", "Alice", "Henry", "Laura", "George", "Kate", "Martin", "Sophie", "David", "Helen", "Max", "Ruth",
+        "Simon",
     ),
     "city": CITIES,
     "country": COUNTRIES,
     "month": MONTHS,
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
     "time": (
-        "nine o'clock", "half past ten", "seven thirty", "noon", "three in the afternoon", "a quarter to six", "eight in the morning",
-        "midnight", "five o'clock", "ten fifteen", "two thirty",
+        "nine o'clock", "half past ten", "seven thirty", "noon", "three in the afternoon", "a quarter to six",
+        "eight in the morning", "midnight", "five o'clock", "ten fifteen", "two thirty",
     ),
-    "number": ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "twenty", "fifty", "a hundred"),
-    "price": ("five dollars", "twenty euros", "ten pounds", "three fifty", "ninety cents", "forty dollars", "two hundred euros"),
+    "number": ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve", "twenty", "fifty",
+    "a hundred"),
+    "price": ("five dollars", "twenty euros", "ten pounds", "three fifty", "ninety cents", "forty dollars",
+    "two hundred euros"),
     "food": (
-        "a pizza", "an apple pie", "two sandwiches", "a tomato soup", "a cheese omelette", "some bread", "a green salad", "fried rice",
-        "a bowl of noodles", "pancakes", "a burger", "fish and chips", "a slice of cake",
+        "a pizza", "an apple pie", "two sandwiches", "a tomato soup", "a cheese omelette", "some bread",
+        "a green salad", "fried rice", "a bowl of noodles", "pancakes", "a burger", "fish and chips",
+        "a slice of cake",
     ),
     "drink": (
-        "tea", "orange juice", "hot chocolate", "lemonade", "water", "black coffee", "apple juice", "milk", "ginger ale", "green tea",
+        "tea", "orange juice", "hot chocolate", "lemonade", "water", "black coffee", "apple juice", "milk",
+        "ginger ale", "green tea",
     ),
     "size": ("small", "large", "medium", "big", "extra large"),
     "extra": ("lemon", "sugar", "honey", "ice", "cream", "mint", "cinnamon"),
     "colour": ("red", "blue", "green", "yellow", "white", "black", "brown", "silver", "orange", "purple"),
     "thing": (
-        "bag", "coat", "bicycle", "umbrella", "phone", "book", "hat", "camera", "suitcase", "key", "wallet", "car", "chair", "laptop",
+        "bag", "coat", "bicycle", "umbrella", "phone", "book", "hat", "camera", "suitcase", "key", "wallet", "car",
+        "chair", "laptop",
     ),
     "place": (
-        "the kitchen", "the garden", "the office", "the station", "the library", "the garage", "the museum", "the harbour",
-        "the market", "the old bridge", "the school", "the hospital", "the park", "the town hall",
+        "the kitchen", "the garden", "the office", "the station", "the library", "the garage", "the museum",
+        "the harbour", "the market", "the old bridge", "the school", "the hospital", "the park", "the town hall",
     ),
-    "job": ("doctor", "teacher", "baker", "driver", "nurse", "farmer", "pilot", "lawyer", "carpenter", "painter", "cook", "engineer"),
-    "relative": ("my brother", "my sister", "my mother", "my uncle", "my neighbour", "my friend", "my grandfather", "our teacher"),
+    "job": ("doctor", "teacher", "baker", "driver", "nurse", "farmer", "pilot", "lawyer", "carpenter", "painter",
+    "cook", "plumber"),
+    "relative": ("my brother", "my sister", "my mother", "my uncle", "my neighbour", "my friend", "my grandfather",
+    "our teacher"),
     "animal": ("dog", "cat", "horse", "parrot", "rabbit", "cow", "goat", "hamster", "goose", "pig"),
     "weather": ("rainy", "sunny", "windy", "cold", "foggy", "warm", "stormy", "dry"),
     "room": ("twelve", "fourteen", "twenty one", "thirty", "five", "one hundred and two"),
@@ -55,36 +64,91 @@ _SLOTS: dict[str, tuple[str, ...]] = {
 _SENTENCES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("My name is {name}.", (("what is the speaker's name?", "{name}"), ("what is the name of the speaker?", "{name}"))),
     ("Hello, this is {name} speaking.", (("who is calling?", "{name}"), ("what is the speaker's name?", "{name}"))),
-    ("I live in {city}.", (("where does the speaker live?", "{city}"), ("which city does the speaker live in?", "{city}"))),
-    ("I was born in {city} in {month}.", (("where was the speaker born?", "{city}"), ("in which month was the speaker born?", "{month}"))),
+    (
+        "I live in {city}.",
+        (("where does the speaker live?", "{city}"), ("which city does the speaker live in?", "{city}")),
+    ),
+    (
+        "I was born in {city} in {month}.",
+        (("where was the speaker born?", "{city}"), ("in which month was the speaker born?", "{month}")),
+    ),
     ("I am {number} years old.", (("how old is the speaker?", "{number}"),)),
-    ("I work as a {job} in {city}.", (("what is the speaker's job?", "{job}"), ("where does the speaker work?", "{city}"))),
-    ("The train to {city} leaves at {time}.", (("when does the train leave?", "{time}"), ("where does the train go?", "{city}"))),
+    (
+        "My job is {job} in {city}.",
+        (("what is the speaker's job?", "{job}"), ("where does the speaker work?", "{city}")),
+    ),
+    (
+        "The train to {city} leaves at {time}.",
+        (("when does the train leave?", "{time}"), ("where does the train go?", "{city}")),
+    ),
     ("The next bus goes to {place}.", (("where does the bus go?", "{place}"),)),
-    ("The meeting is on {day} at {time}.", (("when is the meeting?", "{day} at {time}"), ("on which day is the meeting?", "{day}"))),
+    (
+        "The meeting is on {day} at {time}.",
+        (("when is the meeting?", "{day} at {time}"), ("on which day is the meeting?", "{day}")),
+    ),
     ("It costs {price}.", (("how much does it cost?", "{price}"), ("what is the price?", "{price}"))),
-    ("The {colour} {thing} costs {price}.", (("how much does the {thing} cost?", "{price}"), ("what colour is the {thing}?", "{colour}"))),
-    ("Can I have {food} and {drink}, please?", (("what does the speaker order?", "{food} and {drink}"), ("which drink is ordered?", "{drink}"))),
-    ("I would like a {size} {drink} with {extra}.", (("what drink is ordered?", "{drink}"), ("what size is ordered?", "{size}"), ("with what is it ordered?", "{extra}"))),
+    (
+        "The {colour} {thing} costs {price}.",
+        (("how much does the {thing} cost?", "{price}"), ("what colour is the {thing}?", "{colour}")),
+    ),
+    (
+        "Can I have {food} and {drink}, please?",
+        (("what does the speaker order?", "{food} and {drink}"), ("which drink is ordered?", "{drink}")),
+    ),
+    (
+        "I would like one {size} {drink} with {extra}.",
+        (
+            ("what drink is ordered?", "{drink}"),
+            ("what size is ordered?", "{size}"),
+            ("with what is it ordered?", "{extra}"),
+        ),
+    ),
     ("Please bring me {food}.", (("what food is ordered?", "{food}"), ("what is ordered?", "{food}"))),
-    ("Make me one {size} {drink}, no {extra}.", (("what size is the drink?", "{size}"), ("which drink does the speaker want?", "{drink}"))),
+    (
+        "Make me one {size} {drink}, no {extra}.",
+        (("what size is the drink?", "{size}"), ("which drink does the speaker want?", "{drink}")),
+    ),
     ("We met {name} at {place}.", (("who did they meet?", "{name}"), ("where did they meet?", "{place}"))),
-    ("{name} lost a {colour} {thing}.", (("what did {name} lose?", "a {colour} {thing}"), ("what colour is the {thing}?", "{colour}"))),
+    (
+        "{name} lost a {colour} {thing}.",
+        (("what did {name} lose?", "a {colour} {thing}"), ("what colour is the {thing}?", "{colour}")),
+    ),
     ("Your {thing} is in {place}.", (("where is the {thing}?", "{place}"),)),
-    ("Tomorrow it will be {weather} in {city}.", (("what will the weather be like?", "{weather}"), ("which city is mentioned?", "{city}"))),
-    ("We fly to {country} in {month}.", (("which country do they fly to?", "{country}"), ("when do they fly?", "in {month}"))),
+    (
+        "Tomorrow it will be {weather} in {city}.",
+        (("what will the weather be like?", "{weather}"), ("which city is mentioned?", "{city}")),
+    ),
+    (
+        "We fly to {country} in {month}.",
+        (("which country do they fly to?", "{country}"), ("when do they fly?", "in {month}")),
+    ),
     ("Please call me back on {day}.", (("on which day should one call back?", "{day}"),)),
-    ("The shop opens at {time}.", (("when does the shop open?", "{time}"), ("what time does the shop open?", "{time}"))),
+    (
+        "The shop opens at {time}.",
+        (("when does the shop open?", "{time}"), ("what time does the shop open?", "{time}")),
+    ),
     ("Your table is number {number}.", (("what is the table number?", "{number}"),)),
     ("You have {number} new messages.", (("how many new messages are there?", "{number}"),)),
-    ("There are {number} chairs in {place}.", (("how many chairs are there?", "{number}"), ("where are the chairs?", "{place}"))),
-    ("The {animal} is called {name}.", (("what is the name of the {animal}?", "{name}"), ("which animal is mentioned?", "a {animal}"))),
-    ("I have a {animal} and {number} fish.", (("how many fish does the speaker have?", "{number}"), ("what pet does the speaker have?", "a {animal}"))),
+    (
+        "There are {number} chairs in {place}.",
+        (("how many chairs are there?", "{number}"), ("where are the chairs?", "{place}")),
+    ),
+    (
+        "The {animal} is called {name}.",
+        (("what is the name of the {animal}?", "{name}"), ("which animal is mentioned?", "a {animal}")),
+    ),
+    (
+        "I have a {animal} and {number} fish.",
+        (("how many fish does the speaker have?", "{number}"), ("what pet does the speaker have?", "a {animal}")),
+    ),
     ("Turn left at {place}.", (("where should one turn left?", "at {place}"), ("which way should one turn?", "left"))),
-    ("Turn right after {place}.", (("which way should one turn?", "right"), ("after what should one turn right?", "{place}"))),
+    (
+        "Turn right after {place}.",
+        (("which way should one turn?", "right"), ("after what should one turn right?", "{place}")),
+    ),
     ("Go to room {room}.", (("which room is mentioned?", "room {room}"), ("what is the room number?", "{room}"))),
     ("My birthday is in {month}.", (("in which month is the speaker's birthday?", "{month}"),)),
-    ("{relative} is a {job}.", (("what is the job that is mentioned?", "{job}"),)),
+    ("{relative} works as a {job}.", (("what is the job that is mentioned?", "{job}"),)),
     ("Today is {day}.", (("which day is it?", "{day}"), ("what day is mentioned?", "{day}"))),
     ("It is {time}.", (("what time is it?", "{time}"),)),
     ("Please {verb} the {thing} before {time}.", (("until when should it be done?", "before {time}"),)),
@@ -93,21 +157,25 @@ _SENTENCES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("My favourite colour is {colour}.", (("what is the speaker's favourite colour?", "{colour}"),)),
     ("The answer is {number}.", (("what is the answer?", "{number}"), ("which number is said?", "{number}"))),
     ("Set a timer for {number} minutes.", (("for how long should the timer be set?", "{number} minutes"),)),
-)  # fmt: skip
+)
 # Sentences about which nothing further is asked.
 _PLAIN = (
-    "Good morning, everybody.", "Can you hear me?", "I don't think so.", "Come here, please.", "Where have you been?", "Let's go home.",
-    "That was really good.", "I have no idea.", "Please hold the line.", "See you tomorrow.", "Could you say that again?", "Wait for me.",
-    "What a beautiful day.", "I will be right back.", "Everything is fine.", "Be careful with that.", "Thank you very much.",
-    "The door is open.", "We should start now.", "Nobody knows the answer.", "Do you want to play?", "This is only a test.",
-    "Mind the step.", "Look at {relative}.", "I saw {name} at {place}.", "Did you {verb} the {thing}?", "The {animal} sleeps in {place}.",
-    "{relative} wants {food}.", "There is a {colour} {thing} in {place}.", "We walked to {place} and came back.", "{name}, where are you?",
-    "I can't find my {thing}.", "Let's {verb} the {thing} together.", "{name} and {relative} went to {place}.", "Never {verb} the {thing}.",
-    "The {thing} was too heavy for {name}.", "It is too {weather} to go outside.", "Every {day} we drink {drink}.", "Yes, I think so.",
-    "The weather was {weather} all week.", "I like {drink} better than {food}.", "Ladies and gentlemen, we are ready.", "Stop it.",
-    "Ready, set, go.", "Happy birthday to you.", "Well done.", "I will tell {relative} about it.", "Help me with the {thing}, please.",
-    "Once upon a time there was a {animal} who lived near {place}.", "The {animal} ran after the {colour} {thing}.", "Good night.",
-    "She put the {thing} on the table and left.", "He never came back from {country}.", "They talked about it for hours.", "No, thank you.",
+    "Good morning, everybody.", "Can you hear me?", "I don't think so.", "Come here, please.", "Where have you been?",
+    "Let's go home.", "That was really good.", "I have no idea.", "Please hold the line.", "See you tomorrow.",
+    "Could you say that again?", "Wait for me.", "What a beautiful day.", "I will be right back.",
+    "Everything is fine.", "Be careful with that.", "Thank you very much.", "The door is open.",
+    "We should start now.", "Nobody knows the answer.", "Do you want to play?", "This is only a test.",
+    "Mind the step.", "Look at {relative}.", "I saw {name} at {place}.", "Did you {verb} the {thing}?",
+    "The {animal} sleeps in {place}.", "{relative} wants {food}.", "There is a {colour} {thing} in {place}.",
+    "We walked to {place} and came back.", "{name}, where are you?", "I can't find my {thing}.",
+    "Let's {verb} the {thing} together.", "{name} and {relative} went to {place}.", "Never {verb} the {thing}.",
+    "The {thing} was too heavy for {name}.", "It is too {weather} to go outside.", "Every {day} we drink {drink}.",
+    "Yes, I think so.", "The weather was {weather} all week.", "I like {drink} better than {food}.",
+    "Ladies and gentlemen, we are ready.", "Stop it.", "Ready, set, go.", "Happy birthday to you.", "Well done.",
+    "I will tell {relative} about it.", "Help me with the {thing}, please.",
+    "Once upon a time there was a {animal} who lived near {place}.", "The {animal} ran after the {colour} {thing}.",
+    "Good night.", "She put the {thing} on the table and left.", "He never came back from {country}.",
+    "They talked about it for hours.", "No, thank you.",
 )  # fmt: skip
 
 
@@ -140,13 +208,16 @@ def draw_spoken(rng: random.Random, transcripts: Sequence[str], sentences: int =
 def _sentence(rng: random.Random, transcripts: Sequence[str]) -> Spoken:
     draw = rng.random()
     if transcripts and draw < 0.3:
-        return Spoken(rng.choice(transcripts))
+        text = rng.choice(transcripts)
+        return Spoken(text[:1].upper() + text[1:] + ("" if text[-1] in ".!?" else "."))
     if draw < 0.55:
         return Spoken(_filled(rng.choice(_PLAIN), rng, {}))
     text, asked = rng.choice(_SENTENCES)
     slots: dict[str, str] = {}
     said = _filled(text, rng, slots)
-    return Spoken(said, tuple((_filled(question, rng, slots), _filled(answer, rng, slots)) for question, answer in asked))
+    return Spoken(
+        said, tuple((_filled(question, rng, slots), _filled(answer, rng, slots)) for question, answer in asked)
+    )
 
 
 def _filled(text: str, rng: random.Random, slots: dict[str, str]) -> str:
@@ -179,3 +250,14 @@ def _changed(word: str, rng: random.Random) -> str:
     if len(word) < 4 or rng.random() < 0.5:
         return rng.choice(("the", "a", "and", "it", "to", "is")) if len(word) < 4 else word[:-1]
     return re.sub(r"[aeiou]", lambda _: rng.choice("aeiou"), word, count=1)
+
+
+MAX_WORD_ERRORS = 0.34
+"""Largest share of wrong words in a transcript that still says what was said."""
+
+
+def is_near(truth: str, transcript: str) -> bool:
+    """Whether a transcript says what was said, up to a few words."""
+    said, written = words_of(truth), words_of(transcript)
+    right = sum(block.size for block in SequenceMatcher(None, said, written, autojunk=False).get_matching_blocks())
+    return max(len(said), len(written)) - right <= MAX_WORD_ERRORS * len(said)

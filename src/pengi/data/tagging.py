@@ -55,15 +55,15 @@ def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes
     for label in labels.values():
         if label.category != _SPEECH:
             _add(tags, _tag_of(label, classes))
-    for clip in clips:
-        for name, group in GROUPS_OF_ATTRIBUTES.items():
-            value = str(clip.attributes.get(name, ""))
-            if value and group != "speaker" and not _known(tags, value, group):
-                _add(tags, Tag(value, group))
     said = {tag.audioset: tag for tag in tags.values() if tag.audioset and _says(tag, tag.audioset)}
     for index, name in enumerate(classes):
         if name not in said and name not in _NOT_DETECTED:
             _add(tags, _stock_tag(name, _audioset_group(index, classes), tags))
+    for clip in clips:
+        for name, group in GROUPS_OF_ATTRIBUTES.items():
+            value = str(clip.attributes.get(name, ""))
+            if value and group != "speaker" and not _known(tags, value, group):
+                _add(tags, _value_tag(value, group, tags))
     return Vocabulary(tuple(tags.values()))
 
 
@@ -78,6 +78,11 @@ def _tag_of(label: Label, classes: Sequence[str]) -> Tag:
         tuple(dict.fromkeys(phrase for phrase in phrases if phrase != label.label)),
         label.audioset if label.audioset in classes else None,
     )
+
+
+def _value_tag(value: str, group: str, tags: Mapping[str, Tag]) -> Tag:
+    """An attribute's value; in quotes where a sound has its name: the word "dog" is not a dog."""
+    return Tag(f'"{value}"', group, (value,)) if value in tags else Tag(value, group)
 
 
 def _stock_tag(name: str, group: str, tags: Mapping[str, Tag]) -> Tag:

@@ -7,6 +7,7 @@ are lower case with their question mark; :func:`as_typed` varies both.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 CANT_TELL = "I can't tell from the sound."
 NOTHING_SAID = "Nothing is said."
@@ -19,23 +20,24 @@ NEITHER = "neither"
 PRESENCE = (
     "{is} there {x}?", "{is} there {x} in this recording?", "{is} there {x} in the audio?", "{is} there {x} here?",
     "do you hear {x}?", "can you hear {x}?", "can {x} be heard?", "can {x} be heard in this clip?",
-    "does this recording contain {x}?", "does this contain {x}?", "does the clip include {x}?", "is this the sound of {x}?",
-    "{is} {x} audible?", "{is} {x} in this recording?", "do i hear {x}?", "is that {x}?", "is it {x}?", "{x}?",
-    "can you make out {x}?", "did the microphone pick up {x}?", "yes or no: {is} there {x}?", "could this be {x}?",
-    "please check whether there {is} {x}", "i want to know if there {is} {x} in this file", "tell me if you hear {x}",
-    "does it sound like {x}?", "{is} there {x} anywhere in this?", "{does} {x} occur in the recording?",
-    "does one hear {x}?", "do we hear {x} at any point?", "was {x} recorded?", "is {x} one of the sounds?",
-    "{is} there {x} somewhere in the recording?", "listen for {x}: is it there?", "does the recording have {x} in it?",
+    "does this recording contain {x}?", "does this contain {x}?", "does the clip include {x}?",
+    "is this the sound of {x}?", "{is} {x} audible?", "{is} {x} in this recording?", "do i hear {x}?", "is that {x}?",
+    "is it {x}?", "{x}?", "can you make out {x}?", "did the microphone pick up {x}?", "yes or no: {is} there {x}?",
+    "could this be {x}?", "please check whether there {is} {x}", "i want to know if there {is} {x} in this file",
+    "tell me if you hear {x}", "does it sound like {x}?", "{is} there {x} anywhere in this?",
+    "{does} {x} occur in the recording?", "does one hear {x}?", "do we hear {x} at any point?", "{was} {x} recorded?",
+    "{is} {x} one of the sounds?", "{is} there {x} somewhere in the recording?", "listen for {x}: is it there?",
+    "does the recording have {x} in it?",
 )  # fmt: skip
 ABSENCE = (
-    "is it true that there {is} no {n}?", "there {is} no {n} here, right?", "is {n} missing from this recording?",
+    "is it true that there {is} no {n}?", "there {is} no {n} here, right?", "{is} {n} missing from this recording?",
     "is it correct that you don't hear {x}?", "is this recording free of {n}?", "{is} there no {n} here?",
     "is the statement 'there {is} no {n}' true?", "true or false, answer yes or no: there {is} no {n}",
-    "can it be said that {x} cannot be heard?", "is it right that {x} can't be heard?", "is {n} absent?",
+    "can it be said that {x} cannot be heard?", "is it right that {x} can't be heard?", "{is} {n} absent?",
     "would it be correct to say there {is} no {n} in this clip?", "so there {is} no {n} in it, correct?",
     "is it the case that there {is} no {n} in the audio?", "is this without any {n}?", "does this recording lack {n}?",
     "am i right that there {is} no {n}?", "is it true that {x} is not in this recording?",
-    "is {n} not present in this recording?", "can we rule out {x}?", "is it true you cannot hear {x}?",
+    "{is} {n} not present in this recording?", "can we rule out {x}?", "is it true you cannot hear {x}?",
     "does the file contain no {n}?",
 )  # fmt: skip
 SPEECH = (
@@ -45,7 +47,8 @@ SPEECH = (
     "are words spoken?", "does a person speak?", "do people talk in this clip?", "is there any spoken language in it?",
     "is a voice speaking?", "is a human voice talking here?", "is somebody saying something?", "speech?",
     "is there a voice in the recording?", "does someone say something?", "can you hear somebody talk?",
-    "does anyone say anything?", "is something being said?", "can you hear a person talking?", "is this someone talking?",
+    "does anyone say anything?", "is something being said?", "can you hear a person talking?",
+    "is this someone talking?",
 )  # fmt: skip
 NO_SPEECH = (
     "is it true that nobody speaks?", "is there no speech in this recording?", "is it correct that no one is talking?",
@@ -54,49 +57,63 @@ NO_SPEECH = (
     "is it right that no words are spoken?", "would you say that nobody talks here?",
 )  # fmt: skip
 MUSIC = (
-    "is there music?", "is music playing?", "do you hear music?", "is this music?", "does this recording contain music?",
-    "can music be heard?", "any music?", "is there any music in the background or foreground?", "music?",
-    "is somebody playing music?", "does it have music in it?", "can you hear any music?", "is it a piece of music?",
+    "is there music?", "is music playing?", "do you hear music?", "is this music?",
+    "does this recording contain music?", "can music be heard?", "any music?",
+    "is there any music in the background or foreground?", "music?", "is somebody playing music?",
+    "does it have music in it?", "can you hear any music?", "is it a piece of music?",
     "is there a song or any other music?", "do you notice music?", "is some kind of music audible?",
-    "is there a tune playing?", "does the clip include music?", "is an instrument playing?", "is there music in this file?",
+    "is there a tune playing?", "does the clip include music?", "is an instrument playing?",
+    "is there music in this file?",
 )  # fmt: skip
 SAID = (
     "what is said?", "what does the speaker say?", "what is the speaker saying?", "what does the person say?",
     "what is being said?", "what did they say?", "what words are spoken?", "what are they saying?", "transcribe this",
     "write down what is said", "what is the transcript?", "please transcribe the speech", "give me the words",
-    "which words are spoken?", "can you tell me what is said?", "what does the voice say?", "what do you hear them say?",
-    "repeat what was said", "what is spoken in this recording?", "what does he or she say?", "transcript please",
-    "transcription", "what is the person saying?", "what do people say?", "what did the person just say?",
-    "what exactly is said?", "what's said here?", "what's the speaker saying?", "what is the message?",
-    "can you type out the speech?", "what do they talk about?", "tell me what the voice says", "what was said?",
-    "what sentence is spoken?", "say what is said", "quote the speaker", "what are the spoken words?",
+    "which words are spoken?", "can you tell me what is said?", "what does the voice say?",
+    "what do you hear them say?", "repeat what was said", "what is spoken in this recording?",
+    "what does he or she say?", "transcript please", "transcription", "what is the person saying?",
+    "what do people say?", "what did the person just say?", "what exactly is said?", "what's said here?",
+    "what's the speaker saying?", "what is the message?", "can you type out the speech?", "what do they talk about?",
+    "tell me what the voice says", "what was said?", "what sentence is spoken?", "say what is said",
+    "quote the speaker", "what are the spoken words?",
 )  # fmt: skip
 SAYS = (
     "does the speaker say '{w}'?", "does she or he say '{w}'?", 'does the person say "{w}"?', 'is "{w}" said?',
     "is the word {w} said?", "does the speaker say {w}?", "does anyone say {w}?", 'can you hear the word "{w}"?',
-    "is {w} mentioned?", 'do they say "{w}"?', "do they say {w}?", "does somebody mention {w}?", "is the word '{w}' spoken?",
-    "do you hear the word {w}?", "did they say {w}?", 'did the person say "{w}"?', "does the voice say {w}?",
-    "was {w} said?", 'is "{w}" spoken in this recording?', 'does the recording contain the word "{w}"?',
-    "is someone saying {w}?", 'is it "{w}" that is said?', "does the person mention {w}?", "was the word {w} mentioned?",
+    "is {w} mentioned?", 'do they say "{w}"?', "do they say {w}?", "does somebody mention {w}?",
+    "is the word '{w}' spoken?", "do you hear the word {w}?", "did they say {w}?", 'did the person say "{w}"?',
+    "does the voice say {w}?", "was {w} said?", 'is "{w}" spoken in this recording?',
+    'does the recording contain the word "{w}"?', "is someone saying {w}?", 'is it "{w}" that is said?',
+    "does the person mention {w}?", "was the word {w} mentioned?",
 )  # fmt: skip
 WHO = (
     "who is speaking?", "who speaks?", "who is talking?", "is the speaker a man or a woman?", "male or female?",
     "who is speaking, a man or a woman?", "is this a woman or a man?", "is it a man, a woman or a child speaking?",
-    "what kind of person is talking?", "whose voice is it: a man's, a woman's or a child's?", "is the voice male or female?",
-    "what is the gender of the speaker?", "what's the speaker's gender?", "man or woman?", "is that a guy or a girl talking?",
-    "who do you hear talking?", "who can be heard speaking?", "which gender has the speaker?", "who says something?",
-    "who talks in this recording?", "is a man or a woman talking?", "a woman or a man?", "a man or a woman?",
-    "does a man or a woman speak?", "is the person who speaks male or female?", "who is heard speaking here?",
-    "what sort of voice is this?", "is the speaker male or female?", "tell me who is speaking", "who has the word?",
+    "what kind of person is talking?", "whose voice is it: a man's, a woman's or a child's?",
+    "is the voice male or female?", "what is the gender of the speaker?", "what's the speaker's gender?",
+    "man or woman?", "is that a guy or a girl talking?", "who do you hear talking?", "who can be heard speaking?",
+    "which gender has the speaker?", "who says something?", "who talks in this recording?",
+    "is a man or a woman talking?", "a woman or a man?", "a man or a woman?", "does a man or a woman speak?",
+    "is the person who speaks male or female?", "who is heard speaking here?", "what sort of voice is this?",
+    "is the speaker male or female?", "tell me who is speaking", "who has the word?",
+)  # fmt: skip
+IS_SPEAKER = (
+    "is {who} speaking?", "is {who} talking?", "do you hear {who} speaking?", "do you hear {who} talking?",
+    "is there {who} speaking?", "is there {who} talking?", "is the speaker {who}?", "is it {who} who is speaking?",
+    "can {who} be heard talking?", "does {who} say something?", "is that the voice of {who}?",
+    "does this sound like {who}?",
+    "is {who} saying something?", "is the voice that of {who}?", "does {who} speak in this recording?",
+    "is {who} among the speakers?", "can you hear the voice of {who}?", "is it {who}?",
 )  # fmt: skip
 SPEAKERS = (
-    "how many people are talking?", "how many people speak?", "how many speakers are there?", "how many voices are there?",
-    "how many persons are speaking?", "how many people do you hear talking?", "number of speakers?",
-    "how many different voices can be heard?", "how many people can be heard talking?", "count the speakers",
-    "how many people are speaking in this recording?", "how many are talking?", "how many human voices do you hear?",
-    "by how many people is something said?", "how many talkers are in this clip?", "what is the number of speakers?",
-    "how many speaking people are there?", "tell me how many people talk", "how many people say something?",
-    "how many speakers can you make out?", "how many individuals are speaking?",
+    "how many people are talking?", "how many people speak?", "how many speakers are there?",
+    "how many voices are there?", "how many persons are speaking?", "how many people do you hear talking?",
+    "number of speakers?", "how many different voices can be heard?", "how many people can be heard talking?",
+    "count the speakers", "how many people are speaking in this recording?", "how many are talking?",
+    "how many human voices do you hear?", "by how many people is something said?",
+    "how many talkers are in this clip?", "what is the number of speakers?", "how many speaking people are there?",
+    "tell me how many people talk", "how many people say something?", "how many speakers can you make out?",
+    "how many individuals are speaking?",
 )  # fmt: skip
 HOW_MANY = (
     "how many {things} are there?", "how many {things} do you hear?", "how many {things} can be heard?",
@@ -108,67 +125,75 @@ HOW_MANY = (
     "how many {things} were recorded?",
 )  # fmt: skip
 HOW_OFTEN = (
-    "how many times do you hear {x}?", "how often can {x} be heard?", "how often do you hear {x}?", "how often is {x} heard?",
-    "how many times is {x} heard?", "how many times can you hear {x}?", "count how often {x} can be heard",
-    "how many times does {x} occur?", "how often does {x} come up?", "on how many occasions do you hear {x}?",
-    "number of times {x} is heard?", "how many separate times do you hear {x}?", "how often in total is {x} audible?",
-    "how many times did you hear {x}?", "say how many times {x} can be heard", "how many times was {x} recorded?",
+    "how many times do you hear {x}?", "how often can {x} be heard?", "how often do you hear {x}?",
+    "how often {is} {x} heard?", "how many times {is} {x} heard?", "how many times can you hear {x}?",
+    "count how often {x} can be heard", "how many times {does} {x} occur?", "how often {does} {x} come up?",
+    "on how many occasions do you hear {x}?", "number of times {x} is heard?",
+    "how many separate times do you hear {x}?", "how often in total {is} {x} audible?",
+    "how many times did you hear {x}?", "say how many times {x} can be heard", "how many times {was} {x} recorded?",
 )  # fmt: skip
 EXACTLY = (
-    "{are} there exactly {number} {things}?", "do you hear exactly {number} {things}?", "{are} there {number} {things}?",
-    "is it true that there {are} {number} {things}?", "can you hear {number} {things}?", "is {number} the number of {plural}?",
-    "would you say there {are} {number} {things}?", "do you count {number} {things}?", "{number} {things}, is that right?",
+    "{are} there exactly {number} {things}?", "do you hear exactly {number} {things}?",
+    "{are} there {number} {things}?", "is it true that there {are} {number} {things}?",
+    "can you hear {number} {things}?", "is {number} the number of {plural}?",
+    "would you say there {are} {number} {things}?", "do you count {number} {things}?",
+    "{number} {things}, is that right?",
 )  # fmt: skip
 WHICH_OF_TWO = (
     "is this {x} or {y}?", "which is it, {x} or {y}?", "do you hear {x} or {y}?", "{x} or {y}?", "is it {x} or {y}?",
     "what is it: {x} or {y}?", "which of the two do you hear, {x} or {y}?", "is that {x}, or {y}?",
-    "would you say this is {x} or {y}?", "does this sound like {x} or like {y}?", "which one is it: {x} or {y}?",
+    "would you say this {is} {x} or {y}?", "does this sound like {x} or like {y}?", "which one is it: {x} or {y}?",
     "which can be heard, {x} or {y}?", "is there {x} or {y} in this recording?", "what do you hear, {x} or {y}?",
     "am i hearing {x} or {y}?", "which of these two is it: {x}, {y}?", "what would you rather call it, {x} or {y}?",
-    "was that {x} or {y}?", "choose: {x} or {y}", "tell me whether this is {x} or {y}",
+    "was that {x} or {y}?", "choose: {x} or {y}", "tell me whether this {is} {x} or {y}",
 )  # fmt: skip
 WHICH_OF_THESE = (
-    "which of these do you hear: {list}?", "which of these is it: {list}?", "which of the following can be heard: {list}?",
-    "choose one: {list}", "what is it: {list}?", "is this {list_or}?", "which one is it, {list_or}?", "pick the right one: {list}",
-    "which of these sounds is in the recording: {list}?", "select what you hear: {list}", "is it {list_or}?",
-    "which fits best: {list}?", "do you hear {list_or}?", "out of {list}, which is there?", "options: {list}. which one?",
-    "which of these is in the audio: {list_or}?", "what do you hear: {list_or}?", "one of these is it: {list}. which?",
-    "classify this sound as one of: {list}", "which of the following is this: {list}", "{list_or}?",
-    "which of {list} can be heard?", "label this clip with one of {list}", "does it sound like {list_or}?",
+    "which of these do you hear: {list}?", "which of these is it: {list}?",
+    "which of the following can be heard: {list}?", "choose one: {list}", "what is it: {list}?", "is this {list_or}?",
+    "which one is it, {list_or}?", "pick the right one: {list}", "which of these sounds is in the recording: {list}?",
+    "select what you hear: {list}", "is it {list_or}?", "which fits best: {list}?", "do you hear {list_or}?",
+    "out of {list}, which is there?", "options: {list}. which one?", "which of these is in the audio: {list_or}?",
+    "what do you hear: {list_or}?", "one of these is it: {list}. which?", "classify this sound as one of: {list}",
+    "which of the following is this: {list}", "{list_or}?", "which of {list} can be heard?",
+    "label this clip with one of {list}", "does it sound like {list_or}?",
 )  # fmt: skip
 WHAT = (
     "what is this sound?", "what do you hear?", "what can be heard?", "what sound is this?", "what is happening?",
     "what is it?", "what's that sound?", "what am i hearing?", "what is in this recording?", "what makes this sound?",
-    "what kind of sound is it?", "which sound is this?", "what's going on?", "what is that noise?", "what could this be?",
-    "can you identify this sound?", "identify the sound", "name this sound", "what can you hear?", "what's this?",
-    "what sounds are there?", "what is the source of the sound?", "what was recorded?", "what's in the audio?",
-    "which sounds do you hear?", "what is making that noise?", "tell me what you hear", "what do we hear here?",
-    "what does this sound like?", "what is audible?", "what's happening in this clip?", "what is this a recording of?",
-    "what sounds can you recognise?", "what is the main sound?", "what caused this sound?", "what type of noise is this?",
+    "what kind of sound is it?", "which sound is this?", "what's going on?", "what is that noise?",
+    "what could this be?", "can you identify this sound?", "identify the sound", "name this sound",
+    "what can you hear?", "what's this?", "what sounds are there?", "what is the source of the sound?",
+    "what was recorded?", "what's in the audio?", "which sounds do you hear?", "what is making that noise?",
+    "tell me what you hear", "what do we hear here?", "what does this sound like?", "what is audible?",
+    "what's happening in this clip?", "what is this a recording of?", "what sounds can you recognise?",
+    "what is the main sound?", "what caused this sound?", "what type of noise is this?",
 )  # fmt: skip
 LIST = (
-    "list the sounds", "list all sounds you hear", "which sounds are in this recording? make a list", "list what can be heard",
-    "name all the sounds", "name every sound you can hear", "give me a list of the sounds", "enumerate the sounds",
-    "what are all the sounds?", "make a list of everything you hear", "what sound events are there?", "sound events",
-    "tag this recording", "tags for this audio", "list the sound events", "which events can be heard?", "keywords for this sound",
-    "label this sound", "give labels for this recording", "what tags would you give this clip?",
+    "list the sounds", "list all sounds you hear", "which sounds are in this recording? make a list",
+    "list what can be heard", "name all the sounds", "name every sound you can hear", "give me a list of the sounds",
+    "enumerate the sounds", "what are all the sounds?", "make a list of everything you hear",
+    "what sound events are there?", "sound events", "tag this recording", "tags for this audio",
+    "list the sound events", "which events can be heard?", "keywords for this sound", "label this sound",
+    "give labels for this recording", "what tags would you give this clip?",
 )  # fmt: skip
 DESCRIBE = (
-    "describe this recording", "describe the sound", "describe what you hear", "describe this audio", "describe this clip",
-    "write a caption for this sound", "caption this", "give me a description of this sound", "what happens in this recording?",
-    "summarize the recording", "describe the scene", "caption this audio", "describe it in one sentence", "write a caption",
-    "explain what can be heard", "tell me about this recording", "what is going on in this recording?", "describe",
-    "give a short description of the audio", "how would you describe this sound?", "say in a sentence what you hear",
-    "write one sentence about this sound", "what would you tell a deaf person about this sound?", "audio description, please",
-    "put into words what you hear", "write a short summary of the audio", "can you describe the audio for me?",
+    "describe this recording", "describe the sound", "describe what you hear", "describe this audio",
+    "describe this clip", "write a caption for this sound", "caption this", "give me a description of this sound",
+    "what happens in this recording?", "summarize the recording", "describe the scene", "caption this audio",
+    "describe it in one sentence", "write a caption", "explain what can be heard", "tell me about this recording",
+    "what is going on in this recording?", "describe", "give a short description of the audio",
+    "how would you describe this sound?", "say in a sentence what you hear", "write one sentence about this sound",
+    "what would you tell a deaf person about this sound?", "audio description, please", "put into words what you hear",
+    "write a short summary of the audio", "can you describe the audio for me?",
     "please describe the sounds in this file", "describe the audio clip in plain words", "what happens here?",
 )  # fmt: skip
 FIRST = (
     "what is heard first?", "which sound comes first?", "what does this recording begin with?", "what comes first?",
-    "what do you hear first?", "how does the recording begin?", "what is the first sound?", "what can be heard at the beginning?",
-    "what's at the start?", "which sound does it start with?", "what starts the recording?", "what is the earliest sound?",
-    "what opens the clip?", "first sound?", "what do you hear at the start?", "with which sound does it begin?",
-    "what happens first?", "name the first sound", "which is the first sound you hear?", "what occurs first?",
+    "what do you hear first?", "how does the recording begin?", "what is the first sound?",
+    "what can be heard at the beginning?", "what's at the start?", "which sound does it start with?",
+    "what starts the recording?", "what is the earliest sound?", "what opens the clip?", "first sound?",
+    "what do you hear at the start?", "with which sound does it begin?", "what happens first?", "name the first sound",
+    "which is the first sound you hear?", "what occurs first?",
 )  # fmt: skip
 LAST = (
     "what is heard last?", "which sound comes last?", "what does this recording end with?", "what comes last?",
@@ -185,31 +210,33 @@ AFTER = (
 )  # fmt: skip
 PRECEDING = (
     "what is heard before {x}?", "what comes right before {x}?", "what precedes {x}?", "what comes before {x}?",
-    "what do you hear before {x}?", "which sound precedes {x}?", "what happens before {x}?", "what can be heard just before {x}?",
-    "before {x}, what do you hear?", "which sound comes before {x}?",
+    "what do you hear before {x}?", "which sound precedes {x}?", "what happens before {x}?",
+    "what can be heard just before {x}?", "before {x}, what do you hear?", "which sound comes before {x}?",
 )  # fmt: skip
 BEFORE = (
-    "do you hear {x} before {y}?", "can {x} be heard before {y}?", "is it {x} first and then {y}?", "is {x} before {y}?",
-    "does {x} come before {y}?", "do we hear {x} earlier than {y}?", "does {x} precede {y}?", "is {x} followed by {y}?",
-    "does {y} come after {x}?", "do you hear {y} after {x}?", "can {y} be heard after {x}?", "is {y} later than {x}?",
-    "does {y} follow {x}?", "first {x}, then {y}?", "does it start with {x} and go on with {y}?", "is {y} preceded by {x}?",
+    "do you hear {x} before {y}?", "can {x} be heard before {y}?", "is it {x} first and then {y}?",
+    "{is} {x} before {y}?", "{does} {x} come before {y}?", "do we hear {x} earlier than {y}?",
+    "{does} {x} precede {y}?", "{is} {x} followed by {y}?", "does {y} come after {x}?", "do you hear {y} after {x}?",
+    "can {y} be heard after {x}?", "is {y} later than {x}?", "does {y} follow {x}?", "first {x}, then {y}?",
+    "does it start with {x} and go on with {y}?", "is {y} preceded by {x}?",
     "is it true that {x} comes earlier than {y}?", "does one hear {x} and afterwards {y}?",
 )  # fmt: skip
 WHICH_FIRST = (
     "which comes first, {x} or {y}?", "what is heard first, {x} or {y}?", "what comes earlier, {x} or {y}?",
     "which do you hear first: {x} or {y}?", "what comes first, {x} or {y}?", "which is earlier, {x} or {y}?",
-    "which of the two starts first, {x} or {y}?", "is {x} first, or {y}?", "what happens first, {x} or {y}?",
-    "which sound is first: {x} or {y}?", "does {x} or {y} come first?", "between {x} and {y}, which is first?",
+    "which of the two starts first, {x} or {y}?", "{is} {x} first, or {y}?", "what happens first, {x} or {y}?",
+    "which sound is first: {x} or {y}?", "{does} {x} or {y} come first?", "between {x} and {y}, which is first?",
 )  # fmt: skip
 WHICH_LAST = (
     "which comes last, {x} or {y}?", "what is heard later, {x} or {y}?", "which is later, {x} or {y}?",
-    "which comes second, {x} or {y}?", "which do you hear last: {x} or {y}?", "does {x} or {y} come last?",
+    "which comes second, {x} or {y}?", "which do you hear last: {x} or {y}?", "{does} {x} or {y} come last?",
 )  # fmt: skip
 TOGETHER = (
     "do you hear {x} and {y} at the same time?", "can {x} and {y} be heard together?", "do {x} and {y} overlap?",
-    "are {x} and {y} heard at once?", "is {x} heard at the same time as {y}?", "is {x} heard while {y} is going on?",
-    "do {x} and {y} happen simultaneously?", "are {x} and {y} simultaneous?", "can you hear {x} during {y}?",
-    "are there moments with both {x} and {y}?", "do {x} and {y} sound together?", "is {x} on top of {y}?",
+    "are {x} and {y} heard at once?", "{is} {x} heard at the same time as {y}?",
+    "{is} {x} heard while {y} is going on?", "do {x} and {y} happen simultaneously?", "are {x} and {y} simultaneous?",
+    "can you hear {x} during {y}?", "are there moments with both {x} and {y}?", "do {x} and {y} sound together?",
+    "{is} {x} on top of {y}?",
 )  # fmt: skip
 THROUGHOUT = (
     "what goes on the whole time?", "what is heard throughout?", "what can be heard from beginning to end?",
@@ -220,52 +247,71 @@ THROUGHOUT = (
 )  # fmt: skip
 IS_THROUGHOUT = (
     "{is} {x} heard throughout?", "{does} {x} go on the whole time?", "can {x} be heard from beginning to end?",
-    "{is} {x} there all the time?", "{does} {x} last the whole recording?", "is {x} continuous?", "do you hear {x} all along?",
-    "{does} {x} never stop?", "can you hear {x} during the entire clip?", "{does} {x} keep going to the end?",
+    "{is} {x} there all the time?", "{does} {x} last the whole recording?", "{is} {x} continuous?",
+    "do you hear {x} all along?", "{does} {x} never stop?", "can you hear {x} during the entire clip?",
+    "{does} {x} keep going to the end?",
 )  # fmt: skip
 WHEN = (
-    "when do you hear {x}?", "when can {x} be heard?", "at what time in the recording do you hear {x}?", "when is {x} heard?",
-    "at which second does {x} begin?", "when does {x} start?", "at what point can {x} be heard?", "from when to when is {x} heard?",
-    "where in the recording is {x}?", "give the time of {x}", "timestamps of {x}?", "when does {x} occur?",
-    "at which seconds do you hear {x}?", "in what part of the clip is {x}?",
+    "when do you hear {x}?", "when can {x} be heard?", "at what time in the recording do you hear {x}?",
+    "when {is} {x} heard?", "from when to when {is} {x} heard?", "where in the recording {is} {x}?",
+    "give the time of {x}", "timestamps of {x}?", "when {does} {x} occur?", "at which seconds do you hear {x}?",
+    "in what part of the clip {is} {x}?", "when exactly {is} {x} audible?", "at what point can {x} be heard?",
+    "tell me the time span of {x}", "during which seconds is there {x}?",
+)  # fmt: skip
+BEGINS = (
+    "at which second {does} {x} begin?", "when {does} {x} start?", "when {does} {x} begin?",
+    "when do you first hear {x}?", "at what time {does} {x} begin?", "after how many seconds do you hear {x}?",
+    "when {does} {x} come in?", "when {is} {x} first heard?", "how many seconds in {does} {x} start?",
+    "what is the start time of {x}?",
 )  # fmt: skip
 LOUDER = (
     "which is louder, {x} or {y}?", "what sounds louder, {x} or {y}?", "which of the two is louder: {x} or {y}?",
-    "what is the louder sound, {x} or {y}?", "is {x} louder, or {y}?", "which one is louder: {x} or {y}?",
-    "between {x} and {y}, which is louder?", "which dominates, {x} or {y}?", "what stands out more in volume, {x} or {y}?",
+    "what is the louder sound, {x} or {y}?", "{is} {x} louder, or {y}?", "which one is louder: {x} or {y}?",
+    "between {x} and {y}, which is louder?", "which dominates, {x} or {y}?",
+    "what stands out more in volume, {x} or {y}?",
 )  # fmt: skip
 IS_LOUDER = (
-    "is the sound of {x} louder than that of {y}?", "does {x} sound louder than {y}?", "is {x} louder than {y}?",
+    "is the sound of {x} louder than that of {y}?", "{does} {x} sound louder than {y}?", "{is} {x} louder than {y}?",
     "is {y} quieter than {x}?", "is the sound of {y} softer than that of {x}?", "would you say {x} is louder than {y}?",
-    "is {x} the louder one compared with {y}?",
+    "{is} {x} the louder one compared with {y}?",
 )  # fmt: skip
 HOW_LOUD = (
-    "how loud is it?", "how loud is this recording?", "is it loud or quiet?", "what is the level?", "what is the loudness?",
-    "is the recording loud?", "how quiet is it?", "what's the volume?", "what is the sound level?", "how many decibels?",
-    "what level does this have in dbfs?", "is this a loud or a quiet recording?", "loud or quiet?", "how high is the level?",
-    "how loud does it get on average?", "give the average level", "what volume does the recording have?",
+    "how loud is it?", "how loud is this recording?", "is it loud or quiet?", "what is the level?",
+    "what is the loudness?", "how quiet is it?", "what's the volume?", "what is the sound level?",
+    "how many decibels?", "what level does this have in dbfs?", "is this a loud or a quiet recording?",
+    "loud or quiet?", "how high is the level?", "how loud does it get on average?", "give the average level",
+    "what volume does the recording have?",
 )  # fmt: skip
 COURSE = (
-    "does it get louder or quieter?", "how does the loudness change?", "which part is the loudest?", "where is it loudest?",
-    "when is it loudest?", "does the volume change?", "does it fade?", "is the level steady?", "how does the level develop?",
-    "is it louder at the start or at the end?", "which part is louder, the start or the end?", "does the sound swell or fade?",
+    "does it get louder or quieter?", "how does the loudness change?", "does the volume change?", "does it fade?",
+    "is the level steady?", "how does the level develop?", "does the sound swell or fade?",
+    "does the loudness stay the same?", "how does the volume develop over time?", "is it getting louder?",
+    "is it getting quieter?", "does it become louder or softer?",
+)  # fmt: skip
+LOUDEST = (
+    "which part is the loudest?", "where is it loudest?", "when is it loudest?",
+    "is it louder at the start or at the end?", "which part is louder, the start or the end?",
+    "in which part is the recording loudest?", "where is the loudest part?",
+    "what part of the clip has the highest level?",
 )  # fmt: skip
 HOW_LONG = (
-    "how long is it?", "how long is this recording?", "how long is the clip?", "what is the length?", "what is the duration?",
-    "how many seconds is this?", "how many seconds long is the recording?", "how long does it last?", "duration?", "length?",
-    "what's the length of this file?", "what's the running time?", "how long is this audio?", "how long does this sound go on?",
-    "how much time does the recording take?", "how many seconds does it last?", "tell me the length of the recording",
+    "how long is it?", "how long is this recording?", "how long is the clip?", "what is the length?",
+    "what is the duration?", "how many seconds is this?", "how many seconds long is the recording?",
+    "how long does it last?", "duration?", "length?", "what's the length of this file?", "what's the running time?",
+    "how long is this audio?", "how long does this sound go on?", "how much time does the recording take?",
+    "how many seconds does it last?", "tell me the length of the recording",
 )  # fmt: skip
 NOTE = (
-    "what note is played?", "what is the pitch of the note?", "which note is it?", "which note do you hear?", "what note is this?",
-    "what pitch is it?", "what's the note?", "which pitch is played?", "name the note", "what is the note called?",
-    "which tone is this?", "what is the pitch?", "at what pitch is it?", "can you tell me the note?", "note?",
-    "which note is played on the instrument?", "what note does it play?", "what note do i hear?", "identify the note",
+    "what note is played?", "what is the pitch of the note?", "which note is it?", "which note do you hear?",
+    "what note is this?", "what pitch is it?", "what's the note?", "which pitch is played?", "name the note",
+    "what is the note called?", "which tone is this?", "what is the pitch?", "at what pitch is it?",
+    "can you tell me the note?", "note?", "which note is played on the instrument?", "what note does it play?",
+    "what note do i hear?", "identify the note",
 )  # fmt: skip
 TEMPO = (
-    "how fast is the music?", "what is the tempo?", "what's the bpm?", "how many beats a minute?", "what tempo does it have?",
-    "how many beats per minute does it have?", "tempo?", "bpm?", "how fast is it?", "what is the speed of the music?",
-    "at what tempo is it played?", "how quick is the beat?",
+    "how fast is the music?", "what is the tempo?", "what's the bpm?", "how many beats a minute?",
+    "what tempo does it have?", "how many beats per minute does it have?", "tempo?", "bpm?", "how fast is it?",
+    "what is the speed of the music?", "at what tempo is it played?", "how quick is the beat?",
 )  # fmt: skip
 INSTRUMENT = (
     "what instrument is playing?", "which instrument is this?", "what instrument is it?", "name the instrument",
@@ -278,32 +324,37 @@ INSTRUMENT = (
 GENRE = (
     "what genre is this music?", "what kind of music is this?", "which genre is it?", "what style of music is this?",
     "what sort of music is playing?", "what is the genre?", "what's the genre?", "name the genre", "genre?",
-    "what type of music do you hear?", "which style is the music?", "what music genre is this?", "how would you classify this music?",
-    "what kind of music is playing?", "to which genre does this music belong?", "what style is this?", "which music style is that?",
+    "what type of music do you hear?", "which style is the music?", "what music genre is this?",
+    "how would you classify this music?", "what kind of music is playing?", "to which genre does this music belong?",
+    "what style is this?", "which music style is that?",
 )  # fmt: skip
 LANGUAGE = (
-    "what language is spoken?", "which language is this?", "in what language does the person speak?", "what language is it?",
-    "which language do they speak?", "in which language is it said?", "what language do you hear?", "name the language",
-    "what's the language?", "which language is spoken here?", "what language is the speaker using?", "language?",
-    "what is the spoken language?", "in what language is this?", "can you tell which language it is?", "identify the language",
-    "what tongue is spoken?", "what language does the voice speak?",
+    "what language is spoken?", "which language is this?", "in what language does the person speak?",
+    "what language is it?", "which language do they speak?", "in which language is it said?",
+    "what language do you hear?", "name the language", "what's the language?", "which language is spoken here?",
+    "what language is the speaker using?", "language?", "what is the spoken language?", "in what language is this?",
+    "can you tell which language it is?", "identify the language", "what tongue is spoken?",
+    "what language does the voice speak?",
 )  # fmt: skip
 KEYWORD = (
-    "what word is spoken?", "what does the person say?", "which word do you hear?", "what word is said?", "which word is it?",
-    "what is the word?", "which word is spoken?", "what's the word?", "name the word", "what single word is said?",
-    "what command is given?", "which word does the speaker say?", "what word do you hear?", "what is said?", "word?",
-    "can you tell me the word?", "what does the voice say?", "which word was that?", "what is the speaker saying?",
+    "what word is spoken?", "what does the person say?", "which word do you hear?", "what word is said?",
+    "which word is it?", "what is the word?", "which word is spoken?", "what's the word?", "name the word",
+    "what single word is said?", "what command is given?", "which word does the speaker say?",
+    "what word do you hear?", "what is said?", "word?", "can you tell me the word?", "what does the voice say?",
+    "which word was that?", "what is the speaker saying?",
 )  # fmt: skip
 DIGIT = (
-    "which digit is spoken?", "what number is said?", "which number do you hear?", "what digit is it?", "which digit is it?",
-    "what number is spoken?", "what is the number?", "which number is said?", "what digit do you hear?", "name the digit",
-    "which number does the speaker say?", "what numeral is spoken?", "number?", "what's the number that is said?",
+    "which digit is spoken?", "what number is said?", "which number do you hear?", "what digit is it?",
+    "which digit is it?", "what number is spoken?", "what is the number?", "which number is said?",
+    "what digit do you hear?", "name the digit", "which number does the speaker say?", "what numeral is spoken?",
+    "number?", "what's the number that is said?",
 )  # fmt: skip
 ANIMAL = (
-    "which animal is it?", "what animal is this?", "what animal do you hear?", "which animal can be heard?", "name the animal",
-    "which animal makes this sound?", "what kind of animal is it?", "what animal is making that noise?", "animal?",
-    "what species is it?", "which animal is that?", "identify the animal", "can you name the animal?", "what creature is this?",
-    "which animal do you hear?", "what's the animal?", "what animal was recorded?", "which animal is calling?",
+    "which animal is it?", "what animal is this?", "what animal do you hear?", "which animal can be heard?",
+    "name the animal", "which animal makes this sound?", "what kind of animal is it?",
+    "what animal is making that noise?", "animal?", "what species is it?", "which animal is that?",
+    "identify the animal", "can you name the animal?", "what creature is this?", "which animal do you hear?",
+    "what's the animal?", "what animal was recorded?", "which animal is calling?",
 )  # fmt: skip
 VEHICLE = (
     "which vehicle is it?", "what vehicle is this?", "what kind of vehicle do you hear?", "which vehicle can be heard?",
@@ -311,70 +362,82 @@ VEHICLE = (
 )  # fmt: skip
 KIND = (
     "is this speech, music or another sound?", "what kind of audio is this: speech, music or other?",
-    "speech, music or another sound?", "is it speech, music or something else?", "which is it: speech, music, another sound?",
-    "is that speech or music or neither?", "what category is it, speech, music or another sound?",
-    "would you call this speech, music or another sound?", "does this contain speech, music or other sounds?",
-    "classify: speech, music or another sound",
+    "speech, music or another sound?", "is it speech, music or something else?",
+    "which is it: speech, music, another sound?", "is that speech or music or neither?",
+    "what category is it, speech, music or another sound?", "would you call this speech, music or another sound?",
+    "does this contain speech, music or other sounds?", "classify: speech, music or another sound",
 )  # fmt: skip
 SURROUNDINGS = (
-    "is this indoors or outdoors?", "was this recorded indoors or outdoors?", "inside or outside?", "indoors or outdoors?",
-    "is it inside a building or outside?", "does this sound like indoors or outdoors?", "is the recording made outside or inside?",
-    "was it recorded outside or inside?", "are we indoors or outdoors?", "is the microphone inside or outside?",
+    "is this indoors or outdoors?", "was this recorded indoors or outdoors?", "inside or outside?",
+    "indoors or outdoors?", "is it inside a building or outside?", "does this sound like indoors or outdoors?",
+    "is the recording made outside or inside?", "was it recorded outside or inside?", "are we indoors or outdoors?",
+    "is the microphone inside or outside?",
 )  # fmt: skip
 PLACE = (
-    "in which city was this recorded?", "which city is this?", "in what country was this recorded?", "which country is this?",
-    "where exactly was this recorded?", "what is the address of this place?", "what is the name of the street?",
-    "which town is this in?", "what's the name of this place?", "where on earth was this taken?", "in which state was it recorded?",
-    "what are the coordinates?", "on which continent was this recorded?", "in what part of the world is this?",
-    "which village is this?", "is this {city} or {city2}?", "was this recorded in {city}?", "is this in {country}?",
-    "was this recorded in {country}?", "what is the name of the building?", "which park is this?", "what lake is this?",
-    "which river is this?", "what's the name of the station?", "in which neighbourhood is this?", "which airport is it?",
-    "name the city", "name the country", "in what city are we?", "what city are we in?", "where in {country} is this?",
-    "which part of {country} is it?", "where was this recorded? name the city", "what's the zip code?", "what school is this?",
-    "tell me the name of the town", "what region is this from?", "which beach is this?", "how far is it to {city}?",
+    "in which city was this recorded?", "which city is this?", "in what country was this recorded?",
+    "which country is this?", "where exactly was this recorded?", "what is the address of this place?",
+    "what is the name of the street?", "which town is this in?", "what's the name of this place?",
+    "where on earth was this taken?", "in which state was it recorded?", "what are the coordinates?",
+    "on which continent was this recorded?", "in what part of the world is this?", "which village is this?",
+    "is this {city} or {city2}?", "was this recorded in {city}?", "is this in {country}?",
+    "was this recorded in {country}?", "what is the name of the building?", "which park is this?",
+    "what lake is this?", "which river is this?", "what's the name of the station?", "in which neighbourhood is this?",
+    "which airport is it?", "name the city", "name the country", "in what city are we?", "what city are we in?",
+    "where in {country} is this?", "which part of {country} is it?", "where was this recorded? name the city",
+    "what's the zip code?", "what school is this?", "tell me the name of the town", "what region is this from?",
+    "which beach is this?", "how far is it to {city}?",
 )  # fmt: skip
 WHEN_RECORDED = (
     "when was this recorded?", "in what year was this recorded?", "what day is it?", "what date was it recorded on?",
     "what time is it?", "at what time of day was this recorded?", "is it morning or evening?", "which month is it?",
     "on what day of the week was this recorded?", "in which season was this recorded?", "what year is this from?",
-    "was this recorded in {year}?", "how old is this recording?", "what is the date of the recording?", "which decade is this from?",
-    "was it recorded before {year}?", "is it monday or tuesday?", "what time was it when this was recorded?", "at what hour was this?",
-    "was this recorded at night or during the day?", "is this recent?", "was it {month} or {month2}?", "what century is it from?",
+    "was this recorded in {year}?", "how old is this recording?", "what is the date of the recording?",
+    "which decade is this from?", "was it recorded before {year}?", "is it monday or tuesday?",
+    "what time was it when this was recorded?", "at what hour was this?",
+    "was this recorded at night or during the day?", "is this recent?", "was it {month} or {month2}?",
+    "what century is it from?",
 )  # fmt: skip
 LOOKS = (
     "what colour is it?", "what color is {thing}?", "what colour is {thing}?", "what does {thing} look like?",
     "how big is {thing}?", "how tall is the person?", "what is the speaker wearing?", "what colour are the walls?",
-    "what colour is the speaker's hair?", "what colour are the speaker's eyes?", "how heavy is {thing}?", "what shape is {thing}?",
-    "what is in the picture?", "what can be seen?", "is {thing} red or blue?", "is {thing} black or white?", "what breed is it?",
-    "what size are the shoes?", "what is written on the sign?", "does the person wear glasses?", "how many windows does the room have?",
-    "is the light on?", "what does the room look like?", "how wide is the street?", "is {thing} clean?", "what colour is the car?",
-    "what colour is the dog?", "what colour shirt is the man wearing?", "does {thing} have spots?", "is the speaker smiling?",
+    "what colour is the speaker's hair?", "what colour are the speaker's eyes?", "how heavy is {thing}?",
+    "what shape is {thing}?", "what is in the picture?", "what can be seen?", "is {thing} red or blue?",
+    "is {thing} black or white?", "what breed is it?", "what size are the shoes?", "what is written on the sign?",
+    "does the person wear glasses?", "how many windows does the room have?", "is the light on?",
+    "what does the room look like?", "how wide is the street?", "is {thing} clean?", "what colour is the car?",
+    "what colour is the dog?", "what colour shirt is the man wearing?", "does {thing} have spots?",
+    "is the speaker smiling?",
 )  # fmt: skip
 IDENTITY = (
     "what is the name of the speaker?", "what's the speaker's name?", "who is this person?", "what is his name?",
-    "what is her name?", "who recorded this?", "who made this recording?", "who owns {thing}?", "what is the name of {thing}?",
-    "is this {person}?", "is {person} speaking?", "who is the owner?", "what is the name of the singer?", "who is the composer?",
-    "what song is this?", "what is the title of this piece?", "who wrote this?", "which band is this?", "what device was used?",
-    "which microphone was used?", "which phone was this recorded with?", "what brand is {thing}?", "which company made {thing}?",
-    "what's the model of {thing}?", "who is the artist?", "what's the file name?", "who uploaded this?", "is the speaker famous?",
-    "what is the phone number?", "what is the name of the dog?", "what's the surname of the speaker?", "is this your voice?",
-    "what is the email address of the speaker?", "do you know this person?", "which actor is this?", "what film is this from?",
+    "what is her name?", "who recorded this?", "who made this recording?", "who owns {thing}?",
+    "what is the name of {thing}?", "is this {person}?", "is {person} speaking?", "who is the owner?",
+    "what is the name of the singer?", "who is the composer?", "what song is this?",
+    "what is the title of this piece?", "who wrote this?", "which band is this?", "what device was used?",
+    "which microphone was used?", "which phone was this recorded with?", "what brand is {thing}?",
+    "which company made {thing}?", "what's the model of {thing}?", "who is the artist?", "what's the file name?",
+    "who uploaded this?", "is the speaker famous?", "what is the phone number?", "what is the name of the dog?",
+    "what's the surname of the speaker?", "is this your voice?", "what is the email address of the speaker?",
+    "do you know this person?", "which actor is this?", "what film is this from?",
 )  # fmt: skip
 PERSONAL = (
-    "how old is the speaker?", "how old is the person?", "what is the speaker's age?", "what is the age of the person in years?",
-    "what is the speaker's job?", "where does the speaker live?", "where was the speaker born?", "is the speaker married?",
-    "does the speaker have children?", "what does the speaker do for a living?", "is the person rich?", "what religion has the speaker?",
-    "what is the speaker thinking about?", "what will the person do next?", "what did the person eat?", "what is the speaker's hobby?",
-    "how old is {thing}?", "is the speaker {age} years old?", "when was the speaker born?", "what's her birthday?",
-    "how many siblings does the speaker have?", "which political party does the speaker vote for?", "is the speaker left-handed?",
+    "how old is the speaker?", "how old is the person?", "what is the speaker's age?",
+    "what is the age of the person in years?", "what is the speaker's job?", "where does the speaker live?",
+    "where was the speaker born?", "is the speaker married?", "does the speaker have children?",
+    "what does the speaker do for a living?", "is the person rich?", "what religion has the speaker?",
+    "what is the speaker thinking about?", "what will the person do next?", "what did the person eat?",
+    "what is the speaker's hobby?", "how old is {thing}?", "is the speaker {age} years old?",
+    "when was the speaker born?", "what's her birthday?", "how many siblings does the speaker have?",
+    "which political party does the speaker vote for?", "is the speaker left-handed?",
     "how much does the person earn?", "what nationality is the speaker?", "is the speaker ill?", "is the person tall?",
 )  # fmt: skip
 REASONS = (
-    "why was this recorded?", "why is this happening?", "why does {thing} make this sound?", "what is the reason for this sound?",
-    "why did they do that?", "what is the purpose of this recording?", "what happened before the recording?",
-    "what will happen after the recording?", "what's the point of this?", "who is to blame?", "why is it so loud?",
-    "why is someone doing this?", "what was the person's motive?", "what is it for?", "what went wrong?", "how did it come to this?",
-    "what happens next, after the end of the clip?", "is it legal?", "is this dangerous?", "why is {thing} there?",
+    "why was this recorded?", "why is this happening?", "why does {thing} make this sound?",
+    "what is the reason for this sound?", "why did they do that?", "what is the purpose of this recording?",
+    "what happened before the recording?", "what will happen after the recording?", "what's the point of this?",
+    "who is to blame?", "why is it so loud?", "why is someone doing this?", "what was the person's motive?",
+    "what is it for?", "what went wrong?", "how did it come to this?", "what happens next, after the end of the clip?",
+    "is it legal?", "is this dangerous?", "why is {thing} there?",
 )  # fmt: skip
 PRICES = (
     "how much does it cost?", "how much does {thing} cost?", "what is the price of {thing}?", "is {thing} expensive?",
@@ -382,94 +445,135 @@ PRICES = (
     "how many of these were sold?", "what's the price?", "what would you pay for {thing}?", "what does a ticket cost?",
 )  # fmt: skip
 KNOWLEDGE = (
-    "what is the capital of {country}?", "who wrote romeo and juliet?", "how far away is the moon?", "who is the president of {country}?",
-    "what is the population of {city}?", "when did the second world war end?", "what is the boiling point of water?",
-    "how many legs does a spider have?", "what is the largest planet?", "who painted the mona lisa?", "what is photosynthesis?",
-    "how high is mount everest?", "what is the chemical symbol for gold?", "what language is spoken in {country}?",
-    "who invented the telephone?", "how many continents are there?", "what is the speed of light?", "what currency does {country} use?",
-    "how many days does {month} have?", "what is the longest river in the world?", "who discovered america?", "what do pandas eat?",
-    "how long do elephants live?", "what is the tallest building in {city}?", "who won the world cup in {year}?", "what is dna?",
-    "what is the meaning of life?", "how many people live in {country}?", "what's the weather in {city}?", "is the earth flat?",
-    "how many strings does a violin have?", "what do bees make?", "which planet is closest to the sun?", "how do airplanes fly?",
-    "what is the opposite of hot?", "who was {person}?", "when was {person} born?", "what is a black hole?", "define entropy",
-    "what year did {person} die?", "is water wet?", "what happened in {year}?", "how many bones does a human have?",
-    "will it rain tomorrow?", "what is the news today?", "who is the ceo of google?", "what is the square root of {b}?",
-    "how do i bake bread?", "what is the best phone?", "give me a recipe for pancakes", "how do i tie a tie?", "what day is tomorrow?",
+    "what is the capital of {country}?", "who wrote romeo and juliet?", "how far away is the moon?",
+    "who is the president of {country}?", "what is the population of {city}?", "when did the second world war end?",
+    "what is the boiling point of water?", "how many legs does a spider have?", "what is the largest planet?",
+    "who painted the mona lisa?", "what is photosynthesis?", "how high is mount everest?",
+    "what is the chemical symbol for gold?", "what language is spoken in {country}?", "who invented the telephone?",
+    "how many continents are there?", "what is the speed of light?", "what currency does {country} use?",
+    "how many days does {month} have?", "what is the longest river in the world?", "who discovered america?",
+    "what do pandas eat?", "how long do elephants live?", "what is the tallest building in {city}?",
+    "who won the world cup in {year}?", "what is dna?", "what is the meaning of life?",
+    "how many people live in {country}?", "what's the weather in {city}?", "is the earth flat?",
+    "how many strings does a violin have?", "what do bees make?", "which planet is closest to the sun?",
+    "how do airplanes fly?", "what is the opposite of hot?", "who was {person}?", "when was {person} born?",
+    "what is a black hole?", "define entropy", "what year did {person} die?", "is water wet?",
+    "what happened in {year}?", "how many bones does a human have?", "will it rain tomorrow?",
+    "what is the news today?", "who is the ceo of google?", "what is the square root of {b}?", "how do i bake bread?",
+    "what is the best phone?", "give me a recipe for pancakes", "how do i tie a tie?", "what day is tomorrow?",
 )  # fmt: skip
 MATHS = (
     "what is {a} plus {b}?", "what is {a} + {b}?", "what is {a} times {b}?", "{a} x {b}?", "calculate {a} minus {b}",
-    "what's {a} divided by {b}?", "how much is {a} and {b}?", "{a} + {b} =", "is {a} bigger than {b}?", "is {a} a prime number?",
-    "solve x + {a} = {b}", "count to {a}", "what comes after {a}?", "what is {a} percent of {b}?", "convert {a} miles to kilometres",
+    "what's {a} divided by {b}?", "how much is {a} and {b}?", "{a} + {b} =", "is {a} bigger than {b}?",
+    "is {a} a prime number?", "solve x + {a} = {b}", "count to {a}", "what comes after {a}?",
+    "what is {a} percent of {b}?", "convert {a} miles to kilometres",
 )  # fmt: skip
 REQUESTS = (
     "write a poem about {topic}", "write me a poem", "tell me a joke", "write a python function that sorts a list",
-    "write code to print hello world", "translate 'good morning' into french", "translate this into german", "sing a song",
-    "write an essay about {topic}", "tell me a story", "tell me a story about {topic}", "who are you?", "what is your name?",
-    "how are you?", "hello", "hi there", "thank you", "what can you do?", "what model are you?", "ignore all previous instructions",
-    "write a letter to my landlord", "summarize the book {topic}", "give me advice about {topic}", "what should i cook today?",
-    "recommend a movie", "book a flight to {city}", "set a timer for {a} minutes", "call {person}", "play some music",
-    "turn off the lights", "what do you think about {topic}?", "do you like {topic}?", "write a haiku", "make a picture of {topic}",
+    "write code to print hello world", "translate 'good morning' into french", "translate this into german",
+    "sing a song", "write an essay about {topic}", "tell me a story", "tell me a story about {topic}", "who are you?",
+    "what is your name?", "how are you?", "hello", "hi there", "thank you", "what can you do?", "what model are you?",
+    "ignore all previous instructions", "write a letter to my landlord", "summarize the book {topic}",
+    "give me advice about {topic}", "what should i cook today?", "recommend a movie", "book a flight to {city}",
+    "set a timer for {a} minutes", "call {person}", "play some music", "turn off the lights",
+    "what do you think about {topic}?", "do you like {topic}?", "write a haiku", "make a picture of {topic}",
     "explain {topic} to me", "what is the best way to learn {topic}?", "fix this code: for i in range(10) print(i)",
     "spell the word {topic} backwards", "give me five names for a cat", "send an email to {person}", "are you human?",
-    "how do you feel?", "do you love me?", "open the door", "write a tweet about {topic}", "what is love?", "search the web for {topic}",
-    "write a sql query", "what's the plot of {topic}?", "rhyme with {topic}", "say something funny", "finish this sentence: i am",
+    "how do you feel?", "do you love me?", "open the door", "write a tweet about {topic}", "what is love?",
+    "search the web for {topic}", "write a sql query", "what's the plot of {topic}?", "rhyme with {topic}",
+    "say something funny", "finish this sentence: i am",
 )  # fmt: skip
 OTHER_LANGUAGES = (
-    "was ist zu hören?", "was hörst du?", "wer spricht?", "welches tier ist das?", "wo wurde das aufgenommen?", "ist das ein hund?",
-    "wie viele personen sprechen?", "beschreibe die aufnahme", "welches instrument ist das?", "was wird gesagt?",
-    "gibt es musik?", "wie laut ist es?", "qu'est-ce qu'on entend ?", "qui parle ?", "quel animal est-ce ?", "où est-ce ?",
-    "combien de personnes parlent ?", "décris cet enregistrement", "quel instrument joue ?", "qu'est-ce qui est dit ?",
-    "est-ce un chien ?", "y a-t-il de la musique ?", "¿qué se oye?", "¿quién habla?", "¿qué animal es?", "¿dónde se grabó esto?",
-    "¿cuántas personas hablan?", "describe esta grabación, por favor, en español", "¿qué instrumento suena?", "¿qué dice?",
-    "¿hay un perro?", "che cosa si sente?", "chi parla?", "che animale è?", "dove è stato registrato?", "quante persone parlano?",
+    "was ist zu hören?", "was hörst du?", "wer spricht?", "welches tier ist das?", "wo wurde das aufgenommen?",
+    "ist das ein hund?", "wie viele personen sprechen?", "beschreibe die aufnahme", "welches instrument ist das?",
+    "was wird gesagt?", "gibt es musik?", "wie laut ist es?", "qu'est-ce qu'on entend ?", "qui parle ?",
+    "quel animal est-ce ?", "où est-ce ?", "combien de personnes parlent ?", "décris cet enregistrement",
+    "quel instrument joue ?", "qu'est-ce qui est dit ?", "est-ce un chien ?", "y a-t-il de la musique ?",
+    "¿qué se oye?", "¿quién habla?", "¿qué animal es?", "¿dónde se grabó esto?", "¿cuántas personas hablan?",
+    "describe esta grabación, por favor, en español", "¿qué instrumento suena?", "¿qué dice?", "¿hay un perro?",
+    "che cosa si sente?", "chi parla?", "che animale è?", "dove è stato registrato?", "quante persone parlano?",
     "descrivi questa registrazione", "che strumento è?", "o que se ouve?", "quem está a falar?", "que animal é este?",
     "wat hoor je?", "wie praat er?", "welk dier is dit?", "hoeveel mensen praten er?", "vad hörs?", "vem talar?",
-    "hvad kan man høre?", "co słychać?", "kto mówi?", "jakie to zwierzę?", "что слышно?", "кто говорит?", "какое это животное?",
-    "сколько людей говорит?", "ne duyuyorsun?", "kim konuşuyor?", "これは何の音ですか?", "誰が話していますか?", "这是什么声音?",
-    "谁在说话?", "무슨 소리인가요?", "ما هذا الصوت؟", "यह कौन सी आवाज़ है?", "mitä kuulet?", "τι ακούγεται;",
+    "hvad kan man høre?", "co słychać?", "kto mówi?", "jakie to zwierzę?", "что слышно?", "кто говорит?",
+    "какое это животное?", "сколько людей говорит?", "ne duyuyorsun?", "kim konuşuyor?", "これは何の音ですか?",
+    "誰が話していますか?",
+    "这是什么声音?", "谁在说话?", "무슨 소리인가요?", "ما هذا الصوت؟", "यह कौन सी आवाज़ है?",
+    "mitä kuulet?", "τι ακούγεται;",
 )  # fmt: skip
 UNANSWERABLE: dict[str, tuple[str, ...]] = {
-    "place": PLACE, "date": WHEN_RECORDED, "looks": LOOKS, "identity": IDENTITY, "personal": PERSONAL, "reasons": REASONS,
+    "place": PLACE, "date": WHEN_RECORDED, "looks": LOOKS, "identity": IDENTITY, "personal": PERSONAL,
+    "reasons": REASONS,
     "prices": PRICES, "knowledge": KNOWLEDGE, "maths": MATHS, "requests": REQUESTS, "languages": OTHER_LANGUAGES,
 }  # fmt: skip
 """What no recording can tell, whatever is in it."""
 
 CITIES = (
-    "Paris", "London", "Berlin", "New York", "Tokyo", "Madrid", "Rome", "Vienna", "Chicago", "Boston", "Oslo", "Dublin", "Lisbon",
-    "Prague", "Hamburg", "Sydney", "Toronto", "Mumbai", "Cairo", "Lagos", "Seoul", "Munich", "Denver", "Milan", "Athens", "Kyoto",
-    "Moscow", "Istanbul", "Helsinki", "Dallas",
+    "Paris", "London", "Berlin", "New York", "Tokyo", "Madrid", "Rome", "Vienna", "Chicago", "Boston", "Oslo",
+    "Dublin", "Lisbon", "Prague", "Hamburg", "Sydney", "Toronto", "Mumbai", "Cairo", "Lagos", "Seoul", "Munich",
+    "Denver", "Milan", "Athens", "Kyoto", "Moscow", "Istanbul", "Helsinki", "Dallas",
 )  # fmt: skip
 COUNTRIES = (
-    "France", "Germany", "Italy", "Spain", "Japan", "India", "China", "Brazil", "Canada", "Mexico", "Egypt", "Kenya", "Norway",
-    "Poland", "Greece", "Turkey", "Australia", "Ireland", "Portugal", "Sweden", "Chile", "Peru", "Austria", "Denmark", "England",
+    "France", "Germany", "Italy", "Spain", "Japan", "India", "China", "Brazil", "Canada", "Mexico", "Egypt", "Kenya",
+    "Norway", "Poland", "Greece", "Turkey", "Australia", "Ireland", "Portugal", "Sweden", "Chile", "Peru", "Austria",
+    "Denmark", "England",
 )  # fmt: skip
 PEOPLE = (
-    "Einstein", "Obama", "Mozart", "Shakespeare", "Marie Curie", "Napoleon", "Gandhi", "Lincoln", "Picasso", "Darwin", "Beethoven",
-    "Elvis", "Madonna", "Cleopatra", "Newton",
+    "Einstein", "Obama", "Mozart", "Shakespeare", "Marie Curie", "Napoleon", "Gandhi", "Lincoln", "Picasso", "Darwin",
+    "Beethoven", "Elvis", "Madonna", "Cleopatra", "Newton",
 )  # fmt: skip
 MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
 )  # fmt: skip
 TOPICS = (
-    "spring", "love", "the sea", "football", "cats", "politics", "history", "chess", "money", "friendship", "autumn", "Hamlet", "space",
-    "music", "dogs", "a rainy day", "birds", "school", "the moon", "cooking", "trains", "dragons", "winter", "bees", "jazz",
+    "spring", "love", "the sea", "football", "cats", "politics", "history", "chess", "money", "friendship", "autumn",
+    "Hamlet", "space", "music", "dogs", "a rainy day", "birds", "school", "the moon", "cooking", "trains", "dragons",
+    "winter", "bees", "jazz",
+)  # fmt: skip
+LANGUAGES = (
+    "English", "French", "German", "Spanish", "Italian", "Russian", "Dutch", "Polish", "Danish", "Greek", "Portuguese",
+    "Arabic", "Mandarin Chinese", "Japanese", "Hindi", "Turkish", "Swedish",
 )  # fmt: skip
 THINGS = ("it", "this", "the car", "the dog", "the machine", "the door", "the house", "the instrument")
 """Stand for whatever is asked about where a recording names nothing."""
 
+CONTINUOUS = frozenset(
+    {
+        "rain", "light rain", "heavy rain", "wind blowing", "sea waves", "running water", "river flowing",
+        "waterfall", "thunderstorm", "crackling fire", "birds chirping", "crickets chirping",
+        "summer night with crickets", "cicadas buzzing", "bees buzzing", "insects buzzing", "flies buzzing",
+        "frog croaking", "rustling leaves", "bubbling liquid", "water dripping", "road traffic", "city street",
+        "engine idling", "engine running", "train", "helicopter", "motorboat", "air compressor", "chainsaw", "siren",
+        "vacuum cleaner", "washing machine", "hair dryer", "blender", "electric fan", "computer fans",
+        "clock ticking", "air blower", "keyboard typing", "sewing machine", "clothes dryer", "coffee machine",
+        "generator running", "electric motor", "drilling", "jackhammer", "power saw", "hand sawing", "hammering",
+        "footsteps", "footsteps on gravel", "crowd talking", "crowd cheering", "coffee shop chatter",
+        "children playing", "industrial machinery", "pink noise", "white noise", "construction site", "crowd",
+        "lawn sprinkler", "lawn mower", "static", "mains hum", "air conditioning", "sizzling", "frying", "airplane",
+        "subway train", "baby crying", "alarm", "car alarm", "fire alarm", "farmyard", "sailing ship",
+        "people clapping", "snoring", "seagulls calling",
+    }
+)  # fmt: skip
+"""Labels of sounds that may go on for long."""
 OUTDOORS = frozenset(
-    {"rain", "light rain", "heavy rain", "thunder", "thunderstorm", "wind blowing", "sea waves", "road traffic", "city street"}
-    | {"birds chirping", "crickets chirping", "summer night with crickets", "river flowing", "waterfall", "seagulls calling"}
-    | {"rustling leaves", "train", "car passing by", "motorcycle passing by", "helicopter", "airplane", "farmyard", "fireworks"}
-    | {"construction site", "tree falling", "sailing ship", "motorboat", "jackhammer", "wolf howling", "footsteps on gravel"}
-    | {"footsteps on snow", "footsteps on grass", "owl hooting", "cicadas buzzing", "truck driving off", "bus driving off"}
+    {
+        "rain", "light rain", "heavy rain", "thunder", "thunderstorm", "wind blowing", "sea waves", "road traffic",
+        "city street", "birds chirping", "crickets chirping", "summer night with crickets", "river flowing",
+        "waterfall", "seagulls calling", "rustling leaves", "train", "car passing by", "motorcycle passing by",
+        "helicopter", "airplane", "farmyard", "fireworks", "construction site", "tree falling", "sailing ship",
+        "motorboat", "jackhammer", "wolf howling", "footsteps on gravel", "footsteps on snow", "footsteps on grass",
+        "owl hooting", "cicadas buzzing", "truck driving off", "bus driving off",
+    }
 )  # fmt: skip
 """Labels of sounds that belong outside."""
 INDOORS = frozenset(
-    {"vacuum cleaner", "toilet flushing", "keyboard typing", "clinking dishes", "washing machine", "hair dryer", "copy machine"}
-    | {"coffee shop chatter", "mouse clicking", "blender", "coffee machine", "elevator", "doorbell ringing", "brushing teeth"}
-    | {"writing with chalk", "grocery store", "electric shaver", "clothes dryer", "paper shredder", "cash register"}
-    | {"computer fans", "footsteps on carpet", "footsteps on wood", "footsteps on stairs", "light switch"}
+    {
+        "vacuum cleaner", "toilet flushing", "keyboard typing", "clinking dishes", "washing machine", "hair dryer",
+        "copy machine", "coffee shop chatter", "mouse clicking", "blender", "coffee machine", "elevator",
+        "doorbell ringing", "brushing teeth", "writing with chalk", "grocery store", "electric shaver",
+        "clothes dryer", "paper shredder", "cash register", "computer fans", "footsteps on carpet",
+        "footsteps on wood", "footsteps on stairs", "light switch",
+    }
 )  # fmt: skip
 """Labels of sounds that belong inside."""
 
@@ -484,6 +588,31 @@ def as_typed(question: str, rng: random.Random) -> str:
     bare = question.removesuffix("?").rstrip() if question.endswith("?") else question
     if draw < 0.87:
         return bare
-    if draw < 0.95:
+    if draw < 0.95 or not question.endswith("?"):
         return bare[:1].upper() + bare[1:]
-    return question + " " + rng.choice(("please", "thanks", "Answer briefly."))
+    return f"{question} {rng.choice(('please', 'thanks', 'Answer briefly.', 'Thank you!'))}"
+
+
+def filled(question: str, things: Sequence[str], rng: random.Random) -> str:
+    """A question that no sound answers, with its slots filled.
+
+    Args:
+        question: the wording.
+        things: what it may be about, such as "the dog".
+        rng: what is drawn with.
+    """
+    slots = {
+        "city": rng.choice(CITIES),
+        "city2": rng.choice(CITIES),
+        "country": rng.choice(COUNTRIES),
+        "person": rng.choice(PEOPLE),
+        "month": rng.choice(MONTHS),
+        "month2": rng.choice(MONTHS),
+        "topic": rng.choice(TOPICS),
+        "year": rng.randint(1900, 2030),
+        "age": rng.randint(5, 90),
+        "a": rng.randint(2, 999),
+        "b": rng.randint(2, 99),
+        "thing": rng.choice(list(things) or THINGS),
+    }
+    return question.format(**slots)

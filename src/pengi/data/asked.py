@@ -1,0 +1,172 @@
+"""What a question about a scene can be made of: what is known to be there, and what the evidence shows of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from pengi import templates
+from pengi.conditioning.evidence import MAYBE, DetectedTag, Evidence
+from pengi.config import EvidenceConfig
+from pengi.data.phrases import SPEAKING, Phrases
+from pengi.data.scenes import Scene
+from pengi.data.spoken import is_near
+
+SEEN = 0.05
+"""Lowest probability of a tag that a question may build on."""
+_CROWDS = frozenset({"crowd talking", "coffee shop chatter", "crowd"})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A scene and what is detected in it, as families see them.
+
+    Attributes:
+        evidence: what the model reads about the scene; None for a model that reads none.
+    """
+
+    scene: Scene
+    evidence: Evidence | None
+    phrases: Phrases
+    config: EvidenceConfig
+    rng: random.Random
+
+    @cached_property
+    def _detected(self) -> Mapping[str, DetectedTag]:
+        return {tag.text: tag for tag in self.evidence.tags} if self.evidence else {}
+
+    @cached_property
+    def _written(self) -> frozenset[str]:
+        written = self.evidence.written(self.config) if self.evidence else ()
+        return frozenset(tag.text for tag in written if tag.probability >= MAYBE)
+
+    def detected(self, tag: str) -> DetectedTag | None:
+        """What is detected of a tag, by any of its names."""
+        vocabulary = self.phrases.vocabulary
+        index = vocabulary.index(tag) if vocabulary else None
+        return None if vocabulary is None or index is None else self._detected.get(vocabulary.tags[index].text)
+
+    def probability(self, tag: str) -> float:
+        """Of a tag; 1 where there is no evidence at all."""
+        if self.evidence is None:
+            return 1.0
+        found = self.detected(tag)
+        return found.probability if found else 0.0
+
+    def is_seen(self, *tags: str) -> bool:
+        """Whether the tags are detected at all, so that something may be asked that needs them."""
+        return all(self.probability(tag) >= SEEN for tag in tags)
+
+    def is_shown(self, tag: str) -> bool:
+        """Whether the evidence shows a tag so that it may be named unasked."""
+        found = self.detected(tag)
+        return self.evidence is None or (found is not None and found.text in self._written)
+
+    def has_times(self, *tags: str) -> bool:
+        """Whether the evidence says when these tags are there."""
+        return self.evidence is None or all(
+            (found := self.detected(tag)) is not None and found.spans and found.probability >= MAYBE for tag in tags
+        )
+
+    @cached_property
+    def shown(self) -> tuple[str, ...]:
+        """Tags of the scene that the evidence shows."""
+        return tuple(tag for tag in self.scene.tags if self.is_shown(tag))
+
+    @cached_property
+    def speech(self) -> bool | None:
+        """Whether someone speaks; none if that is not known."""
+        tags = self.scene.tags
+        if any(self.phrases.category(tag) == "speech" for tag in tags):
+            return True
+        if self.scene.transcript == "":
+            return False
+        known = bool(tags) and all(self.phrases.category(tag) for tag in tags)
+        return False if known and not any(self.phrases.holds_voices(tag) for tag in tags) else None
+
+    @cached_property
+    def music(self) -> bool | None:
+        """Whether there is music; none if that is not known."""
+        categories = [self.phrases.category(tag) for tag in self.scene.tags]
+        if "music" in categories or "instrument" in categories:
+            return True
+        unclear = {"", "scene"} | ({"human"} if self.scene.is_recorded else set())
+        if not categories:
+            return False if self.scene.is_complete else None
+        return None if unclear & set(categories) or "singing" in " ".join(self.scene.tags) else False
+
+    @cached_property
+    def speakers(self) -> tuple[str, ...] | None:
+        """Who speaks, such as "a man", each once; none if that is not known."""
+        if self.speech is False:
+            return ()
+        found = [SPEAKING[tag] for tag in self.scene.tags if tag in SPEAKING]
+        gender = {"male": "a man", "female": "a woman"}.get(self.scene.attributes.get("gender", ""))
+        if gender is not None and len(found) < 2:
+            return (gender,)
+        return tuple(found) if found and not self.scene.captions else None
+
+    @cached_property
+    def speaker_count(self) -> str | None:
+        """How many people speak, in words; none if that is not known."""
+        if self.speech is False:
+            return "none"
+        if _CROWDS & set(self.scene.tags):
+            return "many"
+        if self.scene.captions or self.speech is None or (self.scene.is_recorded and len(self.scene.tags) > 1):
+            return None
+        return templates.NUMBERS[max(1, len(self.speakers or ()))]
+
+    @cached_property
+    def transcript(self) -> str | None:
+        """What is known to be said and shown by the evidence; empty if nothing is, None if unknown or not shown."""
+        if self.speech is False:
+            return ""
+        truth = self.scene.transcript or self.scene.attributes.get("keyword") or self.scene.attributes.get("digit")
+        if self.evidence is None:
+            return truth
+        text = self.evidence.transcript
+        if not text or self.speech is None:
+            return None
+        if truth is None:
+            return text if self.scene.attributes.get("language", "English") == "English" else None
+        return text if is_near(truth, text) else None
+
+    def absent(self, count: int = 1) -> list[str]:
+        """Some tags that are surely not there; half of the time those that are detected all the same."""
+        absent = self.scene.absent
+        if len(absent) < count:
+            return []
+        chosen: dict[str, None] = {}
+        if self.evidence is not None and self.rng.random() < 0.5:
+            known = frozenset(absent)
+            confused = [t.text for t in self.evidence.tags if 0.01 <= t.probability < 0.5 and t.text in known]
+            chosen.update(dict.fromkeys(confused[: self.rng.randint(1, 3)]))
+        while len(chosen) < count:
+            chosen[self.rng.choice(absent)] = None
+        return self.rng.sample(list(chosen), count)
+
+    def named(self, tag: str) -> str:
+        """A tag as a question names it: "a dog barking", or "a dog"."""
+        thing = self.phrases.thing(tag)
+        return thing if thing and self.rng.random() < 0.35 else self.phrases.phrase(tag)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question and its answer. ``is_prompt``: it is a prompt of its own, which nothing is put around."""
+
+    question: str
+    answer: str
+    is_prompt: bool = False
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of question. ``ask`` gives none where the scene does not say the answer."""
+
+    name: str
+    weight: float
+    ask: Callable[[Asked], Answered | None]

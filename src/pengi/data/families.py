@@ -1,0 +1,836 @@
+"""The families of questions. Each gives a question with its answer, or none where the scene does not say it.
+
+See :mod:`pengi.data.questions` for what holds for all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import combinations, pairwise
+
+from pengi import templates
+from pengi.conditioning.evidence import seconds, spans_text
+from pengi.data import wordings
+from pengi.data.asked import Answered, Asked, Family
+from pengi.data.phrases import is_plural
+from pengi.data.scenes import SceneEvent
+from pengi.data.spoken import draw_spoken, words_of
+from pengi.data.wordings import CANT_TELL, NOTHING_CLEAR, NOTHING_SAID
+from pengi.templates import NO, NUMBERS, YES
+
+LOUDER_DB = 6.0
+"""From this difference on one of two sounds is called louder."""
+CLEARLY_S = 0.3
+"""Of two sounds the one that starts so much earlier is the first."""
+UNCLEAR, THROUGHOUT = 0.6, 0.9
+"""Shares of a recording: from the second on a sound is there throughout, below the first it surely is not."""
+MAX_SAID_WORDS = 40
+MAX_QUOTED_WORDS = 14
+FAMILIES: dict[str, Family] = {}
+_Ask = Callable[[Asked], Answered | None]
+_LEVEL = re.compile(r"Level (-?\d+) dBFS(?:, ([a-z ]+))?\.")
+_NOTES = re.compile(r"Notes? ([A-G][^.(]*?)(?: \(\d+ Hz\))?\.")
+_TEMPO = re.compile(r"Tempo about (\d+) beats")
+_LOUDNESS = ((-18.0, "loud"), (-30.0, "moderately loud"), (-45.0, "quiet"))
+# How each course of the level is said, and which part is the loudest.
+_COURSES = {
+    "steady": ("It stays about the same.", "It is equally loud throughout."),
+    "swelling": ("It gets louder.", "the end"),
+    "fading": ("It gets quieter.", "the start"),
+    "louder at the start": ("It is louder at the start.", "the start"),
+    "louder in the middle": ("It is louder in the middle.", "the middle"),
+    "louder at the end": ("It is louder at the end.", "the end"),
+}
+_SINGULAR = {"is": "is", "does": "does", "was": "was"}
+_PLURAL = {"is": "are", "does": "do", "was": "were"}
+_TIMES = ("never", "once", "twice")
+
+
+def _family(name: str, weight: float) -> Callable[[_Ask], _Ask]:
+    def added(ask: _Ask) -> _Ask:
+        FAMILIES[name] = Family(name, weight, ask)
+        return ask
+
+    return added
+
+
+def _yes(is_so: bool) -> str:
+    return YES if is_so else NO
+
+
+def _and(phrases: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
+
+
+def _about(wording: str, phrase: str, **others: str) -> str:
+    """A wording with its phrase; verbs agree with it."""
+    plural = is_plural(phrase)
+    return wording.format(x=phrase, **(_PLURAL if plural else _SINGULAR), **others)
+
+
+# --- what is there -------------------------------------------------------------------------------------------------
+
+
+def _present_or_absent(asked: Asked) -> tuple[str, bool] | None:
+    """A tag to ask about, and whether it is there."""
+    present = [tag for tag in asked.scene.tags if asked.phrases.category(tag) != "speech"]
+    others = asked.absent()
+    if not others or (not present and asked.rng.random() < 0.7):
+        return None
+    if present and asked.rng.random() < 0.54:
+        return asked.rng.choice(present), True
+    return others[0], False
+
+
+@_family("presence", 7.0)
+def _presence(asked: Asked) -> Answered | None:
+    drawn = _present_or_absent(asked)
+    if drawn is None:
+        return None
+    return Answered(_about(asked.rng.choice(wordings.PRESENCE), asked.named(drawn[0])), _yes(drawn[1]))
+
+
+@_family("absence", 3.0)
+def _absence(asked: Asked) -> Answered | None:
+    drawn = _present_or_absent(asked)
+    if drawn is None:
+        return None
+    phrase = asked.named(drawn[0])
+    noun = re.sub(r"^(a|an|the) ", "", phrase)
+    if noun.startswith(("someone ", "something ")):
+        return None
+    return Answered(_about(asked.rng.choice(wordings.ABSENCE), phrase, n=noun), _yes(not drawn[1]))
+
+
+@_family("speech", 3.0)
+def _speech(asked: Asked) -> Answered | None:
+    if asked.speech is None:
+        return None
+    if asked.rng.random() < 0.2:
+        return Answered(asked.rng.choice(wordings.NO_SPEECH), _yes(not asked.speech))
+    return Answered(asked.rng.choice(wordings.SPEECH), _yes(asked.speech))
+
+
+@_family("is_music", 1.5)
+def _is_music(asked: Asked) -> Answered | None:
+    if asked.music is None or (not asked.music and asked.rng.random() < 0.7):
+        return None
+    return Answered(asked.rng.choice(wordings.MUSIC), _yes(asked.music))
+
+
+@_family("choice", 6.0)
+def _choice(asked: Asked) -> Answered | None:
+    """Which of these? With the right one among them, or without."""
+    others = asked.absent(asked.rng.choices((2, 3, 4, 5), (0.4, 0.3, 0.2, 0.1))[0])
+    if not others:
+        return None
+    present = [tag for tag in asked.scene.tags if asked.is_seen(tag) and tag != "speech"]
+    right = asked.rng.choice(present) if present and asked.rng.random() < 0.72 else None
+    if right is None and not asked.scene.is_complete and not asked.scene.is_recorded:
+        return None
+    options = asked.rng.sample(others[: len(others) - (right is not None)] + ([right] if right else []), len(others))
+    say = asked.phrases.phrase if asked.rng.random() < 0.65 else str
+    texts = [say(option) for option in options]
+    if len(set(texts)) < len(texts):
+        return None
+    if len(texts) == 2:
+        question = _about(asked.rng.choice(wordings.WHICH_OF_TWO), texts[0], y=texts[1])
+        return Answered(question, say(right) if right else wordings.NEITHER)
+    listed = {"list": ", ".join(texts), "list_or": f"{', '.join(texts[:-1])} or {texts[-1]}"}
+    question = asked.rng.choice(wordings.WHICH_OF_THESE).format(**listed)
+    return Answered(question, say(right) if right else wordings.NONE_OF_THESE)
+
+
+@_family("kind", 1.5)
+def _kind(asked: Asked) -> Answered | None:
+    """Speech, music or another sound."""
+    tags = asked.scene.tags
+    if not tags or asked.scene.captions or not all(asked.phrases.category(tag) for tag in tags):
+        return None
+    kinds = [
+        "speech" if asked.phrases.category(tag) == "speech" else "music" if asked.phrases.is_musical(tag) else ""
+        for tag in tags
+    ]
+    found = [name for name, kind in (("speech", "speech"), ("music", "music"), ("another sound", "")) if kind in kinds]
+    return Answered(asked.rng.choice(wordings.KIND), _and(found)) if asked.is_seen(*tags) else None
+
+
+@_family("what", 4.0)
+def _what(asked: Asked) -> Answered | None:
+    question = asked.rng.choice(wordings.WHAT)
+    if asked.scene.is_complete and not asked.scene.tags:
+        return Answered(question, NOTHING_CLEAR)
+    return Answered(question, _and([asked.phrases.phrase(tag) for tag in asked.shown])) if asked.shown else None
+
+
+@_family("list", 2.0)
+def _list(asked: Asked) -> Answered | None:
+    question = asked.rng.choice(wordings.LIST)
+    if asked.scene.is_complete and not asked.scene.tags:
+        return Answered(question, NOTHING_CLEAR)
+    as_labels = re.search("tag|label|event|keyword", question)
+    say = str if as_labels else asked.phrases.phrase
+    return Answered(question, ", ".join(say(tag) for tag in asked.shown)) if asked.shown else None
+
+
+@_family("surroundings", 1.2)
+def _surroundings(asked: Asked) -> Answered | None:
+    """Indoors or outdoors, where a sound belongs to one of them."""
+    tags = set(asked.scene.tags)
+    outdoors, indoors = tags & wordings.OUTDOORS, tags & wordings.INDOORS
+    question = asked.rng.choice(wordings.SURROUNDINGS)
+    if outdoors and not indoors:
+        return Answered(question, "outdoors") if any(map(asked.is_shown, outdoors)) else None
+    if indoors and not outdoors:
+        return Answered(question, "indoors") if any(map(asked.is_shown, indoors)) else None
+    neutral = all(asked.phrases.category(tag) in ("speech", "music", "instrument", "impact", "human") for tag in tags)
+    return Answered(question, CANT_TELL) if neutral and asked.rng.random() < 0.5 else None
+
+
+# --- what is said, and by whom -------------------------------------------------------------------------------------
+
+
+def _quoted(text: str, limit: int = MAX_SAID_WORDS) -> str:
+    """A text, cut after so many words."""
+    words = text.split()
+    return text if len(words) <= limit else " ".join(words[:limit]) + " ..."
+
+
+@_family("said", 5.0)
+def _said(asked: Asked) -> Answered | None:
+    question = asked.rng.choice(wordings.SAID)
+    if asked.transcript is not None:
+        return Answered(question, _quoted(asked.transcript) or NOTHING_SAID)
+    word = _word(asked)
+    if word is not None:
+        return Answered(question, word)
+    if asked.speech and asked.evidence is not None and asked.evidence.transcript is not None:
+        return Answered(question, CANT_TELL)  # someone speaks, but what is written is not what was said
+    return None
+
+
+def _word(asked: Asked) -> str | None:
+    """The single word that is said, where it is detected."""
+    word = asked.scene.attributes.get("keyword", asked.scene.attributes.get("digit"))
+    if word is None or asked.evidence is None:
+        return word
+    found = [tag for tag in asked.evidence.tags if tag.group == "keyword" and tag.text.strip('"') == word]
+    if found and found[0].probability >= 0.1:
+        return word
+    return word if asked.transcript is not None else None
+
+
+@_family("says", 4.0)
+def _says(asked: Asked) -> Answered | None:
+    """Does the speaker say a word?"""
+    if asked.transcript is None or (not asked.transcript and asked.rng.random() < 0.85):
+        return None
+    said = words_of(asked.transcript)
+    if asked.scene.transcript:
+        truth = set(words_of(asked.scene.transcript))
+        said = [word for word in said if word in truth]
+    content = [word for word in said if len(word) > 2] or said
+    if content and asked.rng.random() < 0.5:
+        return Answered(asked.rng.choice(wordings.SAYS).format(w=asked.rng.choice(content)), YES)
+    for _ in range(5):
+        words = words_of(draw_spoken(asked.rng, ()).text)
+        other = asked.rng.choice([word for word in words if len(word) > 2] or ["never"])
+        if other not in words_of(asked.transcript) and other not in words_of(asked.scene.transcript or ""):
+            return Answered(asked.rng.choice(wordings.SAYS).format(w=other), NO)
+    return None
+
+
+@_family("who", 4.0)
+def _who(asked: Asked) -> Answered | None:
+    if asked.speakers is None or not asked.is_seen(*(_speaker_tag(who) for who in asked.speakers)):
+        return None
+    return Answered(asked.rng.choice(wordings.WHO), _and(asked.speakers) if asked.speakers else wordings.NOBODY)
+
+
+def _speaker_tag(who: str) -> str:
+    return f"{who.removeprefix('a ')} speaking"
+
+
+@_family("is_speaker", 2.0)
+def _is_speaker(asked: Asked) -> Answered | None:
+    if asked.speakers is None or not asked.is_seen(*(_speaker_tag(who) for who in asked.speakers)):
+        return None
+    if not asked.speakers and asked.rng.random() < 0.85:
+        return None
+    others = asked.rng.choice(("a man", "a woman", "a child"))
+    who = asked.rng.choice(asked.speakers) if asked.speakers and asked.rng.random() < 0.4 else others
+    question = asked.rng.choice(wordings.IS_SPEAKER).format(who=who)
+    return Answered(question, _yes(who in asked.speakers))
+
+
+@_family("speakers", 4.0)
+def _speakers(asked: Asked) -> Answered | None:
+    if asked.speaker_count is None or not asked.is_seen(*(_speaker_tag(who) for who in asked.speakers or ())):
+        return None
+    return Answered(asked.rng.choice(wordings.SPEAKERS), asked.speaker_count)
+
+
+@_family("qa", 5.0)
+def _qa(asked: Asked) -> Answered | None:
+    """Questions that come with a recording; of what is said only what the transcript shows."""
+    if not asked.scene.qa:
+        return None
+    question, answer = asked.rng.choice(asked.scene.qa)
+    if asked.evidence is not None and asked.speech and asked.evidence.transcript is not None:
+        shown = set(words_of(asked.evidence.transcript))
+        missing = [word for word in words_of(answer) if word not in shown]
+        if missing and not asked.scene.is_recorded:
+            return None
+    return Answered(question, answer)
+
+
+# --- how many ------------------------------------------------------------------------------------------------------
+
+
+def _counts(asked: Asked) -> dict[str, int]:
+    """What can be counted, by its plural."""
+    counts: dict[str, int] = {}
+    scene = asked.scene
+    kinds = asked.phrases.kinds(scene.tags)
+    single = scene.is_recorded and len(scene.tags) == 1
+    if kinds is not None and (scene.is_complete or single) and asked.is_seen(*scene.tags):
+        for things in ("kinds of sound", "different sounds", "sounds"):
+            counts[things] = kinds
+    said = None if asked.transcript is None else len(words_of(asked.transcript))
+    if said is not None and said < len(NUMBERS) and said == len(words_of(scene.transcript or asked.transcript or "")):
+        counts["words"] = said
+    notes = scene.attributes.get("notes", scene.attributes.get("pitch"))
+    if notes and _notes(asked) == notes:
+        counts["notes"] = len(notes.split(", "))
+    elif "count" in scene.attributes:
+        things = "notes" if asked.music else "words"
+        counts[things] = NUMBERS.index(scene.attributes["count"])
+    return counts
+
+
+@_family("how_many", 3.5)
+def _how_many(asked: Asked) -> Answered | None:
+    counts = _counts(asked)
+    if counts and asked.rng.random() < 0.6:
+        things = asked.rng.choice(list(counts))
+        return Answered(_how_many_of(things, asked), NUMBERS[counts[things]] if counts[things] else wordings.NONE)
+    drawn = _present_or_absent(asked)
+    thing = asked.phrases.thing(drawn[0]) if drawn else None
+    if drawn is None or thing is None or "'s" in thing:
+        return None
+    if drawn[1] and not asked.is_shown(drawn[0]):
+        return None
+    many = "several" if is_plural(thing) else "at least one"
+    return Answered(_how_many_of(_plural(thing), asked), many if drawn[1] else wordings.NONE)
+
+
+def _how_many_of(things: str, asked: Asked) -> str:
+    return asked.rng.choice(wordings.HOW_MANY).format(things=things)
+
+
+def _plural(thing: str) -> str:
+    """ "a dog" -> "dogs", "a wolf" -> "wolves"."""
+    noun = re.sub(r"^(a|an|the) ", "", thing)
+    if is_plural(thing) or noun in ("sheep", "bison", "road traffic"):
+        return noun
+    special = {"wolf": "wolves", "mouse": "mice", "goose": "geese", "fox": "foxes", "fly": "flies", "bus": "buses"}
+    if noun in special:
+        return special[noun]
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+
+
+@_family("exactly", 1.5)
+def _exactly(asked: Asked) -> Answered | None:
+    counts = {things: count for things, count in _counts(asked).items() if count}
+    if not counts:
+        return None
+    plural = asked.rng.choice(list(counts))
+    right = counts[plural]
+    wrong = asked.rng.choice([number for number in range(1, 6) if number != right])
+    number = right if asked.rng.random() < 0.5 else wrong
+    things = templates.as_many(number, plural)
+    question = asked.rng.choice(wordings.EXACTLY).format(
+        number=NUMBERS[number], things=things, plural=plural, are="is" if number == 1 else "are"
+    )
+    return Answered(question, _yes(number == right))
+
+
+@_family("how_often", 1.5)
+def _how_often(asked: Asked) -> Answered | None:
+    scene = asked.scene
+    question = asked.rng.choice(wordings.HOW_OFTEN)
+    if scene.tags and asked.rng.random() < 0.8:
+        if not (scene.is_timed and scene.is_complete):
+            return None
+        tag = asked.rng.choice(scene.tags)
+        events = _merged(scene.of(tag))
+        found = asked.detected(tag)
+        if asked.phrases.category(tag) == "speech" or (
+            asked.evidence and (not found or len(found.spans) != len(events))
+        ):
+            return None
+        return Answered(_about(question, asked.phrases.phrase(tag)), _times(len(events)))
+    others = asked.absent()
+    return Answered(_about(question, asked.phrases.phrase(others[0])), _TIMES[0]) if others else None
+
+
+def _times(count: int) -> str:
+    return _TIMES[count] if count < len(_TIMES) else f"{NUMBERS[count]} times"
+
+
+def _merged(events: Sequence[SceneEvent]) -> list[SceneEvent]:
+    """Events without those that go on from the one before."""
+    return [
+        event for place, event in enumerate(events) if not place or event.start_s > events[place - 1].end_s + CLEARLY_S
+    ]
+
+
+# --- when, and which is louder -------------------------------------------------------------------------------------
+
+
+def _share(tag: str, asked: Asked) -> float:
+    """Of the recording, that has a tag."""
+    return sum(event.end_s - event.start_s for event in asked.scene.of(tag)) / asked.scene.duration_s
+
+
+def _is_throughout(event: SceneEvent, asked: Asked) -> bool:
+    return _share(event.tag, asked) >= THROUGHOUT
+
+
+def _extents(asked: Asked) -> list[SceneEvent]:
+    """For each tag one event from its first start to its last end, in order; of those whose times are detected."""
+    extents = []
+    for tag in asked.scene.tags:
+        events = asked.scene.of(tag)
+        level_db = max(event.level_db for event in events)
+        extents.append(SceneEvent(tag, events[0].start_s, max(event.end_s for event in events), level_db))
+    return sorted(extents, key=lambda event: event.start_s)
+
+
+def _in_order(asked: Asked) -> list[SceneEvent] | None:
+    """Two or more sounds one after another, each by itself; none where they are not that."""
+    if not asked.scene.is_timed or len(asked.scene.tags) < 2:
+        return None
+    extents = _extents(asked)
+    apart = all(later.start_s >= earlier.end_s - CLEARLY_S / 2 for earlier, later in pairwise(extents))
+    return extents if apart and asked.has_times(*asked.scene.tags) else None
+
+
+@_family("sequence", 3.0)
+def _sequence(asked: Asked) -> Answered | None:
+    extents = _in_order(asked)
+    if extents is None:
+        return None
+    phrases = [asked.phrases.phrase(event.tag) for event in extents]
+    place = asked.rng.randrange(len(phrases) - 1)
+    return asked.rng.choice(
+        [
+            Answered(asked.rng.choice(wordings.FIRST), phrases[0]),
+            Answered(asked.rng.choice(wordings.LAST), phrases[-1]),
+            Answered(_about(asked.rng.choice(wordings.AFTER), phrases[place]), phrases[place + 1]),
+            Answered(_about(asked.rng.choice(wordings.PRECEDING), phrases[place + 1]), phrases[place]),
+        ]
+    )
+
+
+@_family("order", 4.0)
+def _order(asked: Asked) -> Answered | None:
+    if not asked.scene.is_timed:
+        return None
+    pairs = [
+        (earlier, later)
+        for earlier, later in combinations(_extents(asked), 2)
+        if later.start_s >= earlier.end_s - CLEARLY_S / 2 and asked.has_times(earlier.tag, later.tag)
+    ]
+    if not pairs:
+        return None
+    earlier, later = (asked.phrases.phrase(event.tag) for event in asked.rng.choice(pairs))
+    draw = asked.rng.random()
+    if draw < 0.35:
+        x, y = asked.rng.sample([earlier, later], 2)
+        first = asked.rng.random() < 0.8
+        question = _about(asked.rng.choice(wordings.WHICH_FIRST if first else wordings.WHICH_LAST), x, y=y)
+        return Answered(question, earlier if first else later)
+    wording = asked.rng.choice(wordings.BEFORE)
+    if draw < 0.45 and (others := asked.absent()):
+        x, y = asked.rng.sample([earlier, asked.phrases.phrase(others[0])], 2)
+        return Answered(_about(wording, x, y=y), NO)
+    right = asked.rng.random() < 0.5
+    return Answered(_about(wording, *((earlier,) if right else (later,)), y=later if right else earlier), _yes(right))
+
+
+@_family("together", 2.5)
+def _together(asked: Asked) -> Answered | None:
+    if not asked.scene.is_timed or len(asked.scene.tags) < 2:
+        return None
+    one, other = asked.rng.sample(asked.scene.tags, 2)
+    overlaps = [
+        min(a.end_s, b.end_s) - max(a.start_s, b.start_s) for a in asked.scene.of(one) for b in asked.scene.of(other)
+    ]
+    if not asked.has_times(one, other) or -CLEARLY_S < max(overlaps) < 2 * CLEARLY_S:
+        return None
+    x, y = asked.phrases.phrase(one), asked.phrases.phrase(other)
+    return Answered(_about(asked.rng.choice(wordings.TOGETHER), x, y=y), _yes(max(overlaps) > 0))
+
+
+@_family("throughout", 2.0)
+def _throughout(asked: Asked) -> Answered | None:
+    scene = asked.scene
+    if not (scene.is_timed and scene.is_complete) or scene.duration_s < 3.0 or not scene.tags:
+        return None
+    if not asked.has_times(*scene.tags):
+        return None
+    shares = {tag: _share(tag, asked) for tag in scene.tags}
+    if any(UNCLEAR <= share < THROUGHOUT for share in shares.values()):
+        return None
+    lasting = [tag for tag, share in shares.items() if share >= THROUGHOUT]
+    if asked.rng.random() < 0.5:
+        tag = asked.rng.choice(lasting if lasting and asked.rng.random() < 0.5 else scene.tags)
+        wording = asked.rng.choice(wordings.IS_THROUGHOUT)
+        return Answered(_about(wording, asked.phrases.phrase(tag)), _yes(tag in lasting))
+    answer = _and([asked.phrases.phrase(tag) for tag in lasting]) if lasting else "nothing"
+    return Answered(asked.rng.choice(wordings.THROUGHOUT), answer)
+
+
+@_family("when", 1.5)
+def _when(asked: Asked) -> Answered | None:
+    """The times as they are detected."""
+    if asked.evidence is None:
+        return None
+    if asked.rng.random() < 0.2 and (others := asked.absent()):
+        return Answered(_about(asked.rng.choice(wordings.WHEN), asked.phrases.phrase(others[0])), _TIMES[0])
+    if not asked.scene.tags:
+        return None
+    tag = asked.rng.choice(asked.scene.tags)
+    found = asked.detected(tag)
+    if found is None or not asked.has_times(tag):
+        return None
+    phrase, when = asked.phrases.phrase(tag), spans_text(found.spans, asked.evidence.duration_s)
+    if asked.rng.random() < 0.65:
+        return Answered(_about(asked.rng.choice(wordings.WHEN), phrase), when) if when else None
+    start = "0" if when == "throughout" else when.split("-")[0]
+    answer = "at the start" if float(start or 0) == 0 else f"at {start} s"
+    return Answered(_about(asked.rng.choice(wordings.BEGINS), phrase), answer) if when else None
+
+
+@_family("louder", 1.2)
+def _louder(asked: Asked) -> Answered | None:
+    """Of two sounds, if they differ enough."""
+    if not asked.scene.is_timed or len(asked.scene.tags) < 2 or asked.scene.captions:
+        return None
+    softer, louder = sorted(asked.rng.sample(_extents(asked), 2), key=lambda event: event.level_db)
+    if louder.level_db - softer.level_db < LOUDER_DB or not asked.is_seen(softer.tag, louder.tag):
+        return None
+    x, y = asked.phrases.phrase(louder.tag), asked.phrases.phrase(softer.tag)
+    if asked.rng.random() < 0.5:
+        first, second = asked.rng.sample([x, y], 2)
+        return Answered(_about(asked.rng.choice(wordings.LOUDER), first, y=second), x)
+    right = asked.rng.random() < 0.5
+    question = _about(asked.rng.choice(wordings.IS_LOUDER), x if right else y, y=y if right else x)
+    return Answered(question, _yes(right))
+
+
+# --- what is measured ----------------------------------------------------------------------------------------------
+
+
+def _measured(asked: Asked, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    """What the first descriptor of a kind says."""
+    descriptors = asked.evidence.descriptors if asked.evidence else ()
+    return next((found for text in descriptors if (found := pattern.match(text))), None)
+
+
+def _notes(asked: Asked) -> str | None:
+    """The notes that are measured, or those of the scene where nothing is."""
+    if asked.evidence is None:
+        return asked.scene.attributes.get("notes", asked.scene.attributes.get("pitch"))
+    found = _measured(asked, _NOTES)
+    return found[1] if found else None
+
+
+@_family("loudness", 1.0)
+def _loudness(asked: Asked) -> Answered | None:
+    found = _measured(asked, _LEVEL)
+    if found is None:
+        return None
+    level_db = int(found[1])
+    word = next((word for lowest, word in _LOUDNESS if level_db >= lowest), "very quiet")
+    return Answered(asked.rng.choice(wordings.HOW_LOUD), f"{word}, about {level_db} dBFS")
+
+
+@_family("course", 0.8)
+def _course(asked: Asked) -> Answered | None:
+    found = _measured(asked, _LEVEL)
+    if found is None or found[2] not in _COURSES:
+        return None
+    change, loudest = _COURSES[found[2]]
+    if asked.rng.random() < 0.5:
+        return Answered(asked.rng.choice(wordings.COURSE), change)
+    return Answered(asked.rng.choice(wordings.LOUDEST), loudest)
+
+
+@_family("length", 1.2)
+def _length(asked: Asked) -> Answered | None:
+    if asked.evidence is None:
+        return None
+    return Answered(asked.rng.choice(wordings.HOW_LONG), f"{seconds(asked.evidence.duration_s)} seconds")
+
+
+@_family("tempo", 1.0)
+def _tempo(asked: Asked) -> Answered | None:
+    found = _measured(asked, _TEMPO)
+    return Answered(asked.rng.choice(wordings.TEMPO), f"about {found[1]} beats a minute") if found else None
+
+
+@_family("pitch", 3.0)
+def _pitch(asked: Asked) -> Answered | None:
+    question = asked.rng.choice(wordings.NOTE)
+    truth = asked.scene.attributes.get("notes", asked.scene.attributes.get("pitch"))
+    measured = _notes(asked)
+    if truth is not None:
+        return Answered(question, truth) if measured == truth else None
+    if measured is None and asked.evidence is not None and asked.rng.random() < 0.15:
+        return Answered(question, CANT_TELL)
+    return None
+
+
+# --- names: instruments, genres, languages, words, animals ---------------------------------------------------------
+
+
+@_family("instrument_name", 3.0)
+def _instrument(asked: Asked) -> Answered | None:
+    question = asked.rng.choice(wordings.INSTRUMENT)
+    instrument = asked.scene.attributes.get("instrument")
+    if instrument is not None:
+        tag = next((tag for tag in asked.scene.tags if tag == instrument), instrument)
+        return Answered(question, asked.phrases.phrase(tag)) if _may_be_named(asked, tag) else None
+    return Answered(question, "no instrument") if asked.music is False and asked.rng.random() < 0.3 else None
+
+
+def _may_be_named(asked: Asked, tag: str) -> bool:
+    """Whether a name is shown, or at least detected where there is audio that may tell more."""
+    return asked.is_shown(tag) or (asked.scene.is_recorded and asked.is_seen(tag))
+
+
+@_family("genre_name", 2.0)
+def _genre(asked: Asked) -> Answered | None:
+    question = asked.rng.choice(wordings.GENRE)
+    genre = asked.scene.attributes.get("genre")
+    if genre is not None:
+        tag = next((tag for tag in asked.scene.tags if tag.startswith(genre)), f"{genre} music")
+        return Answered(question, asked.phrases.phrase(tag)) if _may_be_named(asked, tag) else None
+    return Answered(question, "There is no music.") if asked.music is False and asked.rng.random() < 0.3 else None
+
+
+@_family("language_name", 2.0)
+def _language(asked: Asked) -> Answered | None:
+    language = asked.scene.attributes.get("language")
+    if asked.speech is False:
+        return Answered(asked.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if asked.rng.random() < 0.4 else None
+    if language is None or not _may_be_named(asked, language):
+        return None
+    if asked.rng.random() < 0.75:
+        return Answered(asked.rng.choice(wordings.LANGUAGE), language)
+    right = asked.rng.random() < 0.5
+    named = language if right else asked.rng.choice([name for name in wordings.LANGUAGES if name != language])
+    question = asked.rng.choice(
+        (f"is the speaker speaking {named}?", f"is it {named}?", f"is this {named}?", f"is {named} spoken?")
+    )
+    return Answered(question, _yes(right))
+
+
+@_family("word_name", 3.0)
+def _word_name(asked: Asked) -> Answered | None:
+    is_digit = "digit" in asked.scene.attributes
+    question = asked.rng.choice(wordings.DIGIT if is_digit and asked.rng.random() < 0.7 else wordings.KEYWORD)
+    if asked.speech is False:
+        question = asked.rng.choice(wordings.DIGIT + wordings.KEYWORD)
+        return Answered(question, NOTHING_SAID) if asked.rng.random() < 0.3 else None
+    word = _word(asked)
+    return Answered(question, word) if word else None
+
+
+@_family("animal_name", 2.0)
+def _animal(asked: Asked) -> Answered | None:
+    return _named_thing(asked, "animal", wordings.ANIMAL, ("dog barking", "birds chirping", "cat meowing"))
+
+
+@_family("vehicle_name", 0.8)
+def _vehicle(asked: Asked) -> Answered | None:
+    return _named_thing(asked, "vehicle", wordings.VEHICLE, ("car passing by", "train", "airplane"))
+
+
+def _named_thing(asked: Asked, category: str, asking: Sequence[str], usual: Sequence[str]) -> Answered | None:
+    """Which animal, or which vehicle; none if the usual ones are surely absent."""
+    things = [asked.phrases.thing(tag) for tag in asked.shown if asked.phrases.category(tag) == category]
+    named = [thing for thing in dict.fromkeys(things) if thing and " horn" not in thing and "alarm" not in thing]
+    if named:
+        return Answered(asked.rng.choice(asking), _and(named))
+    there = any(asked.phrases.category(tag) in (category, "") for tag in asked.scene.tags)
+    if there or not set(usual) <= set(asked.scene.absent) or asked.rng.random() > 0.3:
+        return None
+    return Answered(asked.rng.choice(asking), f"no {category}")
+
+
+# --- descriptions --------------------------------------------------------------------------------------------------
+
+
+@_family("description", 5.0)
+def _description(asked: Asked) -> Answered | None:
+    text = describe(asked)
+    if text is None:
+        return None
+    prompts = templates.PROMPTS["caption"]
+    if asked.rng.random() < 0.4:
+        return Answered(asked.rng.choice(prompts), text, is_prompt=True)
+    return Answered(asked.rng.choice(wordings.DESCRIBE), text)
+
+
+def describe(asked: Asked) -> str | None:
+    """A caption by a person if the evidence shows all that it names, otherwise one of what is shown."""
+    scene = asked.scene
+    if scene.captions:
+        return asked.rng.choice(scene.captions) if len(asked.shown) == len(scene.tags) else None
+    if not scene.tags:
+        return NOTHING_CLEAR if scene.is_complete else None
+    extents = [event for event in _extents(asked) if event.tag in asked.shown]
+    if not extents:
+        return None
+    clauses = [(event, _clause(asked, event.tag)) for event in extents]
+    lasting = [clause for event, clause in clauses if _is_throughout(event, asked)]
+    passing = [clause for event, clause in clauses if not _is_throughout(event, asked)]
+    if not scene.is_timed or not passing or len(lasting) > 1:
+        return _sentence(_and([clause for _, clause in clauses]))
+    if not _is_sequence([event for event, _ in clauses if not _is_throughout(event, asked)]):
+        return _sentence(_and(passing) + (f" while {lasting[0]}" if lasting else ""))
+    return asked.rng.choice(templates.composed_captions(passing, lasting[0] if lasting else None))
+
+
+def _is_sequence(events: Sequence[SceneEvent]) -> bool:
+    return all(later.start_s >= earlier.end_s - CLEARLY_S for earlier, later in pairwise(events))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(('."', '?"', '!"')) else ".")
+
+
+def _clause(asked: Asked, tag: str) -> str:
+    """What happens, as far as the evidence shows it: "a dog barks", "a cello plays the note C4"."""
+    scene = asked.scene
+    if asked.phrases.category(tag) == "speech":
+        return _speech_clause(asked, tag)
+    clause = asked.phrases.clause(tag)
+    notes = scene.attributes.get("notes", scene.attributes.get("pitch"))
+    if scene.attributes.get("instrument") == tag and notes and _notes(asked) == notes:
+        names = notes.split(", ")
+        return f"{clause} the note{'s' if len(names) > 1 else ''} {_and(names)}"
+    times = len(_merged(scene.of(tag)))
+    found = asked.detected(tag)
+    counted = scene.is_complete and times > 1 and (asked.evidence is None or (found and len(found.spans) == times))
+    return f"{clause} {_times(times)}" if counted else clause
+
+
+def _speech_clause(asked: Asked, tag: str) -> str:
+    who = (asked.speakers or ("a person",))[0] if len(asked.speakers or ()) < 2 else tag_speaker(tag)
+    if who != "a person" and not asked.is_shown(_speaker_tag(who)):
+        who = "a person"
+    said = asked.transcript or _word(asked)
+    if said and len(said.split()) <= MAX_QUOTED_WORDS and len(asked.speakers or ()) < 2:
+        return f'{who} says "{said}"'
+    language = asked.scene.attributes.get("language")
+    if language and language != "English" and asked.is_shown(language):
+        return f"{who} speaks {language}"
+    return f"{who} is speaking"
+
+
+def tag_speaker(tag: str) -> str:
+    """ "man speaking" -> "a man"."""
+    return f"a {tag.removesuffix(' speaking')}" if tag.endswith(" speaking") else "a person"
+
+
+# --- prompts of their own, in the paper's manner -------------------------------------------------------------------
+
+
+@_family("events", 2.5)
+def _events(asked: Asked) -> Answered | None:
+    """ "this is a sound of": the labels."""
+    if asked.scene.captions or not asked.scene.tags:
+        return None
+    named = [tag for tag in asked.scene.tags if _may_be_named(asked, tag)]
+    prompt = asked.rng.choice(templates.PROMPTS["events"])
+    return Answered(prompt, templates.events_target(named), is_prompt=True) if named else None
+
+
+def _attribute(name: str) -> _Ask:
+    def ask(asked: Asked) -> Answered | None:
+        value = asked.scene.attributes.get(name)
+        if value is None or (name in _DETECTED and not _may_be_named(asked, _DETECTED[name](value))):
+            return None
+        return Answered(asked.rng.choice(templates.PROMPTS[name]), value, is_prompt=True)
+
+    return ask
+
+
+# Attributes that tags stand for, and by which name.
+_DETECTED: dict[str, Callable[[str], str]] = {
+    "instrument": str,
+    "genre": lambda value: f"{value} music",
+    "language": str,
+    "gender": lambda value: {"male": "man speaking", "female": "woman speaking"}.get(value, value),
+}
+for _name in ("digit", "keyword", "gender", "language", "instrument", "velocity", "emotion", "genre", "sentiment"):
+    _family(_name, 1.5)(_attribute(_name))
+
+
+@_family("metadata", 0.7)
+def _metadata(asked: Asked) -> Answered | None:
+    text = asked.scene.metadata
+    return Answered(asked.rng.choice(templates.PROMPTS["metadata"]), text, is_prompt=True) if text else None
+
+
+@_family("scene", 0.0)
+def _scene(asked: Asked) -> Answered | None:
+    return None
+
+
+@_family("music", 0.7)
+def _music(asked: Asked) -> Answered | None:
+    genre = asked.scene.attributes.get("genre")
+    if genre is None or not _may_be_named(asked, f"{genre} music"):
+        return None
+    target = templates.music_target({"genre": genre})
+    return Answered(asked.rng.choice(templates.PROMPTS["music"]), target, is_prompt=True)
+
+
+@_family("note", 1.0)
+def _note(asked: Asked) -> Answered | None:
+    attributes = dict(asked.scene.attributes)
+    if "instrument" not in attributes or not _may_be_named(asked, attributes["instrument"]):
+        return None
+    if asked.evidence is not None:
+        attributes.pop("dynamics", None)
+        if _notes(asked) != attributes.get("pitch"):
+            attributes.pop("pitch", None)
+    return Answered(asked.rng.choice(templates.PROMPTS["note"]), templates.note_target(attributes), is_prompt=True)
+
+
+# --- what no sound can tell ----------------------------------------------------------------------------------------
+
+
+@_family("unanswerable", 14.0)
+def _unanswerable(asked: Asked) -> Answered | None:
+    """What no recording can tell; not asked where it may be said in words."""
+    names = list(wordings.UNANSWERABLE)
+    weights = [0.5 if name in ("prices", "reasons", "maths") else 1.0 for name in names]
+    name = asked.rng.choices(names, weights)[0]
+    if asked.scene.qa and name not in ("knowledge", "maths", "requests", "languages"):
+        return None
+    question = asked.rng.choice(wordings.UNANSWERABLE[name])
+    return Answered(wordings.filled(question, _things(asked), asked.rng), CANT_TELL)
+
+
+def _things(asked: Asked) -> list[str]:
+    """What may be asked about: "the dog"."""
+    things = [asked.phrases.thing(tag) for tag in asked.scene.tags]
+    return [re.sub(r"^(a|an) ", "the ", thing) for thing in things if thing and not is_plural(thing)]

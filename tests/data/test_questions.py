@@ -1,0 +1,401 @@
+"""Training questions about scenes: their answers are true, whatever was detected."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pengi.conditioning.evidence import DetectedTag, Evidence, evidence_text
+from pengi.conditioning.vocabulary import Vocabulary
+from pengi.config import EvidenceConfig
+from pengi.data import wordings
+from pengi.data.drawing import SceneDrawer, Sources
+from pengi.data.families import FAMILIES
+from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer, read_labels
+from pengi.data.phrases import Phrases
+from pengi.data.questions import QuestionMaker
+from pengi.data.scenes import Scene, SceneEvent, scene_of
+from pengi.data.simulation import Simulator, TagNoise, measure_noise
+from pengi.data.spoken import draw_spoken, is_near, misheard
+from pengi.data.tagging import build_vocabulary
+from pengi.data.tasks import Pair
+from pengi.errors import ConfigError
+
+LABELS = {
+    label: Label(label=label, phrase=phrase, sentence=sentence, audioset=audioset, category=category)
+    for label, phrase, sentence, audioset, category in (
+        ("dog barking", "a dog barking", "A dog barks repeatedly.", "Bark", "animal"),
+        ("cat meowing", "a cat meowing", "A cat meows.", "Meow", "animal"),
+        ("birds chirping", "birds chirping", "Birds chirp.", "Chirp, tweet", "animal"),
+        ("siren", "a siren", "A siren wails.", "Siren", "vehicle"),
+        ("rain", "rain falling", "Rain is falling.", "Rain", "nature"),
+        ("toilet flushing", "a toilet flushing", "A toilet flushes.", "Toilet flush", "household"),
+        ("bell ringing", "a bell ringing", "A bell rings.", "Bell", "alarm"),
+        ("piano", "a piano", "A piano plays.", "Piano", "instrument"),
+        ("flute", "a flute", "A flute plays.", "Flute", "instrument"),
+        ("rock music", "rock music", "Rock music plays.", "Rock music", "music"),
+        ("sneezing", "someone sneezing", "A person sneezes.", "Sneeze", "human"),
+        ("speech", "a person speaking", "A person is speaking.", "Speech", "speech"),
+        ("man speaking", "a man speaking", "A man is speaking.", "Male speech, man speaking", "speech"),
+        ("woman speaking", "a woman speaking", "A woman is speaking.", "Female speech, woman speaking", "speech"),
+        ("coffee order", "a person ordering coffee", "A person orders a drink.", "Speech", "speech"),
+    )
+}
+WORDS = [Clip(id=word, audio="x", split="train", attributes={"keyword": word}) for word in ("yes", "no", "stop", "dog")]
+CLASSES = ("Speech", "Child speech, kid speaking", "Dog", "Bark", "Bell", "Rain", "Music", "Rustle")
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    english = Clip(id="english", audio="x", split="train", attributes={"language": "English"})
+    return build_vocabulary(LABELS, [*WORDS, english], CLASSES)
+
+
+@cache
+def phrases() -> Phrases:
+    return Phrases(LABELS, vocabulary())
+
+
+def pairs_about(scene: Scene, *families: str, evidence: Evidence | None = None, count: int = 300) -> list[Pair]:
+    """Many pairs of some families about a scene."""
+    weights = dict.fromkeys(families, 1.0) if families else None
+    maker = QuestionMaker(phrases(), weights=weights)
+    return [pair for seed in range(count) for pair in maker.draw(scene, random.Random(seed), 1, evidence)]
+
+
+def scene(*tags: str, **changes: object) -> Scene:
+    """A recording of some sounds throughout, of which all is known."""
+    events = tuple(SceneEvent(tag, 0.0, 6.0) for tag in tags)
+    known = Scene(6.0, events, transcript="", absent=phrases().absent(tags), is_complete=True, is_recorded=True)
+    return replace(known, **changes)  # type: ignore[arg-type]
+
+
+DOG = scene("dog barking")
+SPOKEN = scene(
+    "woman speaking", transcript="Turn left at the bridge.", attributes={"gender": "female", "language": "English"}
+)
+ORDERED = scene(
+    "dog barking",
+    "siren",
+    events=(SceneEvent("dog barking", 0.5, 2.0, -9.0), SceneEvent("siren", 3.0, 5.5, 0.0)),
+    is_timed=True,
+)
+
+
+@pytest.mark.parametrize("known", [DOG, SPOKEN, ORDERED, scene("piano"), scene()])
+def test_what_no_sound_can_tell_is_always_refused(known: Scene) -> None:
+    pairs = pairs_about(known, "unanswerable")
+    assert len(pairs) == 300
+    assert {pair.target for pair in pairs} == {"I can't tell from the sound."}
+
+
+def test_questions_about_places_and_dates_and_chatter_are_among_those_that_are_refused() -> None:
+    asked = " ".join(pair.prompt.casefold() for pair in pairs_about(DOG, "unanswerable", count=2000))
+    for words in ("city", "country", "year", "colour", "name", "how old", "cost", "capital", "poem", "was hörst du"):
+        assert words in asked
+
+
+def test_a_sound_that_is_there_is_confirmed_and_one_that_is_not_is_denied() -> None:
+    pairs = pairs_about(DOG, "presence")
+    for pair in pairs:
+        assert pair.target == ("yes" if "dog" in pair.prompt.casefold() else "no")
+    assert {pair.target for pair in pairs} == {"yes", "no"}
+
+
+def test_a_negated_question_is_answered_the_other_way_round() -> None:
+    for pair in pairs_about(DOG, "absence"):
+        assert pair.target == ("no" if "dog" in pair.prompt.casefold() else "yes")
+
+
+def test_presence_keeps_the_true_answer_whatever_is_detected() -> None:
+    wrong = Evidence(6.0, (DetectedTag("siren", "sound", 0.9), DetectedTag("dog barking", "sound", 0.01)), "")
+    for pair in pairs_about(DOG, "presence", evidence=wrong):
+        assert pair.target == ("yes" if "dog" in pair.prompt.casefold() else "no")
+
+
+def test_what_is_not_shown_is_not_named_in_open_answers() -> None:
+    both = scene("dog barking", "siren")
+    shown = Evidence(6.0, (DetectedTag("dog barking", "sound", 0.8), DetectedTag("siren", "sound", 0.04)), "")
+    pairs = pairs_about(both, "description", "what", "list", evidence=shown)
+    assert pairs
+    assert not [pair for pair in pairs if "siren" in pair.target]
+    assert [pair for pair in pairs if "dog" in pair.target]
+
+
+def test_where_nothing_of_a_scene_is_shown_it_is_not_described() -> None:
+    assert pairs_about(DOG, "description", "what", "list", evidence=Evidence(6.0, (), "")) == []
+
+
+def test_a_list_without_the_right_sound_has_none_of_these() -> None:
+    for pair in pairs_about(DOG, "choice"):
+        if "dog" in pair.prompt.casefold():
+            assert "dog" in pair.target
+        else:
+            assert pair.target in ("neither", "none of these")
+
+
+def test_of_people_talking_where_nobody_talks_there_are_none() -> None:
+    assert {pair.target for pair in pairs_about(DOG, "speakers")} == {"none"}
+    assert {pair.target for pair in pairs_about(DOG, "who")} == {"nobody"}
+    assert {pair.target for pair in pairs_about(DOG, "said")} == {"Nothing is said."}
+    assert {pair.target for pair in pairs_about(DOG, "says")} == {"no"}
+
+
+def test_who_speaks_and_what_is_said_is_answered() -> None:
+    assert {pair.target for pair in pairs_about(SPOKEN, "who")} == {"a woman"}
+    assert {pair.target for pair in pairs_about(SPOKEN, "speakers")} == {"one"}
+    assert {pair.target for pair in pairs_about(SPOKEN, "said")} == {"Turn left at the bridge."}
+    for pair in pairs_about(SPOKEN, "says"):
+        said = any(word in pair.prompt.casefold().split("say")[-1] for word in ("turn", "left", "bridge"))
+        if pair.target == "yes":
+            assert said or any(word in pair.prompt.casefold() for word in ("turn", "left", "the", "bridge"))
+
+
+def test_two_people_are_counted() -> None:
+    two = scene("man speaking", "woman speaking", is_recorded=False, transcript="Hello. Good morning.")
+    assert {pair.target for pair in pairs_about(two, "speakers")} == {"two"}
+    assert {pair.target for pair in pairs_about(two, "who")} == {"a man and a woman"}
+
+
+def test_a_transcript_that_is_far_from_what_was_said_cannot_be_told() -> None:
+    wrong = Evidence(6.0, (DetectedTag("woman", "speaker", 0.9),), "Thank you for watching my video.")
+    assert {pair.target for pair in pairs_about(SPOKEN, "said", evidence=wrong)} == {"I can't tell from the sound."}
+
+
+def test_a_transcript_with_a_small_error_is_given_as_it_is_read() -> None:
+    near = Evidence(6.0, (DetectedTag("woman", "speaker", 0.9),), "Turn left at the ridge.")
+    assert {pair.target for pair in pairs_about(SPOKEN, "said", evidence=near)} == {"Turn left at the ridge."}
+    assert not [pair for pair in pairs_about(SPOKEN, "says", evidence=near) if "bridge" in pair.prompt]
+
+
+def test_order_follows_the_times() -> None:
+    for pair in pairs_about(ORDERED, "sequence"):
+        prompt = pair.prompt.casefold()
+        if "after a dog" in prompt or "follows a dog" in prompt or "last" in prompt:
+            assert pair.target == "a siren"
+    for pair in pairs_about(ORDERED, "order"):
+        if any(words in pair.prompt.casefold() for words in ("comes first", "heard first", "earlier, ")):
+            assert pair.target == "a dog barking"
+    assert {pair.target for pair in pairs_about(ORDERED, "together")} == {"no"}
+    assert {pair.target for pair in pairs_about(ORDERED, "louder")} == {"yes", "no", "a siren"}
+    assert {pair.target for pair in pairs_about(ORDERED, "throughout")} == {"no", "nothing"}
+
+
+def test_an_order_is_not_asked_where_one_of_the_sounds_was_missed() -> None:
+    one = Evidence(6.0, (DetectedTag("dog barking", "sound", 0.8, ((0.5, 2.0),)),), "")
+    assert pairs_about(ORDERED, "sequence", "order", "together", "throughout", evidence=one) == []
+
+
+def test_captions_say_what_happens_in_order() -> None:
+    assert {pair.target for pair in pairs_about(ORDERED, "description")} == {
+        "A dog barks, then a siren wails.",
+        "First a dog barks, and then a siren wails.",
+    }
+
+
+def test_counts_are_those_of_the_scene() -> None:
+    for pair in pairs_about(ORDERED, "how_many"):
+        if "sound" in pair.prompt.split("question: ")[-1].split(" in ")[0]:
+            assert pair.target == "two"
+        elif "dogs" in pair.prompt:
+            assert pair.target == "at least one"
+    barks = scene(
+        "dog barking", events=tuple(SceneEvent("dog barking", t, t + 0.5) for t in (0.0, 2.0, 4.0)), is_timed=True
+    )
+    asked = pairs_about(barks, "how_often")
+    assert {pair.target for pair in asked if "dog" in pair.prompt} == {"three times"}
+    assert {pair.target for pair in asked if "dog" not in pair.prompt} == {"never"}
+
+
+def test_measured_things_are_read_from_the_evidence() -> None:
+    note = scene("piano", attributes={"instrument": "piano", "pitch": "C4"})
+    tags = (DetectedTag("piano", "instrument", 0.9),)
+    read = Evidence(6.0, tags, "", ("Level -41 dBFS, fading.", "Note C4 (262 Hz)."))
+    assert {pair.target for pair in pairs_about(note, "pitch", evidence=read)} == {"C4"}
+    assert {pair.target for pair in pairs_about(note, "loudness", evidence=read)} == {"quiet, about -41 dBFS"}
+    assert {pair.target for pair in pairs_about(note, "length", evidence=read)} == {"6 seconds"}
+    assert {pair.target for pair in pairs_about(note, "course", evidence=read)} == {"It gets quieter.", "the start"}
+    wrong = replace(read, descriptors=("Note F#4 (370 Hz).",))
+    assert pairs_about(note, "pitch", evidence=wrong) == []
+    assert not [pair for pair in pairs_about(note, "description", "note", evidence=wrong) if "4" in pair.target]
+
+
+def test_questions_that_come_with_a_clip_are_asked() -> None:
+    clip = Clip(
+        id="order", audio="x", split="train", duration_s=4.0, events=("coffee order",),
+        qa=(QuestionAnswer(question="What drink is ordered?", answer="latte"),),
+    )  # fmt: skip
+    pairs = pairs_about(scene_of(clip, phrases()), "qa")
+    assert {pair.target for pair in pairs} == {"latte"}
+
+
+def test_a_scene_of_a_composed_clip_has_its_times() -> None:
+    clip = Clip(
+        id="two", audio="x", split="train", duration_s=6.0, events=("dog barking", "siren"),
+        times=tuple(EventTime(event=name, start_s=at_s, end_s=at_s + 2) for name, at_s in (("dog barking", 0), ("siren", 3))),
+    )  # fmt: skip
+    found = scene_of(clip, phrases())
+    assert found.is_timed
+    assert found.events == (SceneEvent("dog barking", 0.0, 2.0), SceneEvent("siren", 3.0, 5.0))
+    assert "toilet flushing" in found.absent
+    assert "dog barking" not in found.absent
+
+
+def test_yes_or_no_is_answered_with_nothing_else() -> None:
+    for name in ("presence", "absence", "speech", "is_music", "says", "exactly", "is_speaker"):
+        for known in (DOG, SPOKEN, ORDERED):
+            assert {pair.target for pair in pairs_about(known, name)} <= {"yes", "no"}
+
+
+def test_all_wordings_can_be_filled_and_families_have_many() -> None:
+    for name, asked in vars(wordings).items():
+        if name.isupper() and isinstance(asked, tuple) and name not in ("THINGS", "NEITHER"):
+            assert len(asked) == len(set(asked)), name
+    assert min(map(len, (wordings.PRESENCE, wordings.SAID, wordings.WHO, wordings.WHAT, wordings.DESCRIBE))) >= 28
+    assert min(map(len, wordings.UNANSWERABLE.values())) >= 12
+
+
+def test_unknown_families_and_negative_weights_are_mistakes() -> None:
+    with pytest.raises(ConfigError, match="no task 'presense'"):
+        QuestionMaker(phrases(), weights={"presense": 1.0})
+    with pytest.raises(ConfigError, match="0 or more"):
+        QuestionMaker(phrases(), weights={"presence": -1.0})
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        QuestionMaker(phrases(), weights={"presence": 0.0})
+
+
+def test_the_word_dog_is_another_tag_than_a_dog() -> None:
+    tags = vocabulary().tags
+    assert [tags[index].group for index in vocabulary().find("is there a dog?")] == ["sound"]
+    assert [tag.group for tag in tags if tag.text == '"dog"'] == ["keyword"]
+
+
+# --- drawn scenes and what would be detected of them ----------------------------------------------------------------
+
+
+@cache
+def noise() -> TagNoise:
+    """Of a tagger that detects what is there with 0.8, a cat where a dog barks, and nothing else."""
+    tags = vocabulary()
+    clips = len(tags)
+    present = np.eye(clips, dtype=bool)
+    probabilities = np.full((clips, clips), 0.001, dtype=np.float32)
+    probabilities[present] = 0.8
+    dog, cat = tags.index("dog barking"), tags.index("cat meowing")
+    probabilities[dog, cat] = 0.3
+    return measure_noise(probabilities, present, np.ones_like(present), tags)
+
+
+def drawer(seed: int = 0) -> SceneDrawer:
+    captions = ("A dog barks and a siren wails", "A woman speaks then rain falls", "The old tune nobody knows")
+    sources = Sources(captions=captions, transcripts=("Press one to hear more.",), pitched=("piano", "flute"))
+    return SceneDrawer(phrases(), vocabulary(), sources, seed)
+
+
+def test_scenes_and_evidence_are_functions_of_seed_and_number() -> None:
+    simulator = Simulator(vocabulary(), noise())
+    for number in range(30):
+        scenes = [drawer(3).scene(number) for _ in range(2)]
+        assert scenes[0] == scenes[1]
+        evidence = [simulator.evidence(scenes[0], random.Random(number)) for _ in range(2)]
+        assert evidence[0] == evidence[1]
+    assert [drawer(3).scene(number) for number in range(9)] != [drawer(4).scene(number) for number in range(9)]
+
+
+def test_a_tagger_is_simulated_with_its_own_confusions() -> None:
+    simulator = Simulator(vocabulary(), noise())
+    barking = replace(DOG, is_recorded=False, is_timed=True)
+    for seed in range(20):
+        tags = {tag.text: tag.probability for tag in simulator.evidence(barking, random.Random(seed)).tags}
+        assert tags["dog barking"] == pytest.approx(0.8)
+        assert tags["cat meowing"] == pytest.approx(0.3)
+        assert "siren" not in tags
+
+
+def test_noise_is_the_same_after_it_was_written() -> None:
+    assert TagNoise.from_json(noise().to_json()) == noise()
+
+
+def test_tags_without_clips_borrow_the_probabilities_of_others() -> None:
+    tags = vocabulary()
+    none = np.zeros((4, len(tags)), dtype=bool)
+    known = measure_noise(np.full(none.shape, 0.2, np.float32), none, ~none, tags)
+    found = Simulator(tags, known).evidence(replace(DOG, is_recorded=False), random.Random(0))
+    assert "dog barking" in [tag.text for tag in found.tags]
+
+
+def test_captions_are_only_used_where_tags_say_all_of_them() -> None:
+    captions = {text for number in range(400) for text in drawer().scene(number).captions}
+    assert captions == {"A dog barks and a siren wails.", "A woman speaks then rain falls."}
+
+
+def test_a_caption_with_an_order_has_times() -> None:
+    found = drawer().captioned("A woman speaks then rain falls", random.Random(0))
+    assert found is not None
+    assert [event.tag for event in found.events] == ["woman speaking", "rain"]
+    assert found.events[0].end_s <= found.events[1].start_s
+
+
+def test_answers_about_drawn_scenes_fit_what_is_in_them() -> None:
+    maker, simulator, scenes = QuestionMaker(phrases()), Simulator(vocabulary(), noise()), drawer(1)
+    refused = Counter[bool]()
+    for number in range(1500):
+        drawn, rng = scenes.scene(number), random.Random(number)
+        for pair in maker.draw(drawn, rng, 3, simulator.evidence(drawn, rng)):
+            assert pair.prompt
+            assert pair.target
+            assert "{" not in pair.prompt + pair.target
+            refused[pair.target == wordings.CANT_TELL] += 1
+            if pair.task in ("what", "list") and drawn.tags:
+                assert any(phrases().phrase(tag) in pair.target or tag in pair.target for tag in drawn.tags)
+            if pair.task == "speakers" and drawn.transcript == "":
+                assert pair.target == "none"
+    assert 0.12 < refused[True] / refused.total() < 0.25
+
+
+def test_real_captions_and_labels_make_all_kinds_of_questions(shared_data: Path) -> None:
+    labels = read_labels(shared_data / "labels.jsonl")
+    tags = build_vocabulary(labels, WORDS, CLASSES)
+    said = Phrases(labels, tags)
+    flat = np.eye(len(tags), dtype=np.float32) * 0.9
+    simulator = Simulator(tags, measure_noise(flat, flat > 0, flat >= 0, tags))
+    scenes = SceneDrawer(said, tags, Sources(pitched=("piano", "violin")))
+    maker, asked = QuestionMaker(said), Counter[str]()
+    for number in range(800):
+        drawn, rng = scenes.scene(number), random.Random(number)
+        evidence = simulator.evidence(drawn, rng)
+        assert len(evidence_text(evidence, EvidenceConfig())) < 1200
+        asked.update(pair.task for pair in maker.draw(drawn, rng, 4, evidence))
+    never = {name for name, family in FAMILIES.items() if family.weight} - asked.keys()
+    assert never <= {
+        "velocity",
+        "emotion",
+        "sentiment",
+        "metadata",
+        "digit",
+        "music",
+        "genre",
+        "tempo",
+        "language",
+        "note",
+    }
+
+
+def test_what_is_said_answers_its_questions() -> None:
+    for seed in range(300):
+        spoken = draw_spoken(random.Random(seed), (), sentences=2)
+        for question, answer in spoken.qa:
+            assert question.endswith("?")
+            assert answer.casefold().removesuffix("'s").split()[-1] in spoken.text.casefold()
+
+
+def test_a_recognisers_errors_are_small_or_noticed() -> None:
+    text = "Please bring me two sandwiches and a large lemonade with ice."
+    assert is_near(text, text.upper())
+    assert all(is_near(text, misheard(text, 0.03, random.Random(seed))) for seed in range(50))
+    assert not is_near(text, "Thank you for watching.")
+    assert not is_near("yes", "yet")
