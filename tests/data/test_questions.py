@@ -234,9 +234,12 @@ def test_questions_that_come_with_a_clip_are_asked() -> None:
 
 
 def test_a_scene_of_a_composed_clip_has_its_times() -> None:
+    def time(event: str, start_s: float) -> EventTime:
+        return EventTime(event=event, start_s=start_s, end_s=start_s + 2)
+
     clip = Clip(
         id="two", audio="x", split="train", duration_s=6.0, events=("dog barking", "siren"),
-        times=tuple(EventTime(event=name, start_s=at_s, end_s=at_s + 2) for name, at_s in (("dog barking", 0), ("siren", 3))),
+        times=(time("dog barking", 0), time("siren", 3)),
     )  # fmt: skip
     found = scene_of(clip, phrases())
     assert found.is_timed
