@@ -114,7 +114,7 @@ def test_prefix_logits_and_loss_are_the_official_ones(full: tuple[str, PengiMode
 
     targets = tuple(helper.text_of(ids[:-1]) for ids in golden["target_ids"])
     assert [model.target_ids(target) for target in targets] == golden["target_ids"].tolist()
-    loss = model.loss(Batch((features,), torch.tensor([0, 1]), tuple(prompts), targets))
+    loss = model(Batch((features,), torch.tensor([0, 1]), tuple(prompts), targets))
     for example in (0, 1):
         close(loss.token_losses_N[loss.example_N == example], golden["loss_per_token"][example])
 
@@ -184,7 +184,7 @@ def test_a_tiny_model_is_what_its_state_dict_says(variant: str, import_tiny: Imp
     features: Masked = model.branches[0].encoder.features(waveform, torch.tensor([32_000, 32_000]))
     with torch.inference_mode():
         prefix, _ = model.prefix(model.audio_tokens([features]), [PROMPTS[0]] * 2)
-        loss = model.loss(Batch((features,), torch.tensor([1]), PROMPTS[:1], TARGETS[:1]))
+        loss = model(Batch((features,), torch.tensor([1]), PROMPTS[:1], TARGETS[:1]))
     expected = expected_prefix(w, variant, waveform)
     torch.testing.assert_close(prefix, expected, rtol=0, atol=2e-5)
 
@@ -261,7 +261,7 @@ def test_an_imported_model_trains(import_tiny: Import) -> None:
     model = checkpoint.load(import_tiny(helper.tiny_state_dict())).train()
     clips = torch.randn(2, 32_000)
     features: Masked = model.branches[0].encoder.features(clips, torch.tensor([32_000, 9_000]))
-    model.loss(Batch((features,), torch.tensor([0, 1]), PROMPTS, TARGETS), augment=lambda x: x * 0.9).mean.backward()
+    model(Batch((features,), torch.tensor([0, 1]), PROMPTS, TARGETS), augment=lambda x: x * 0.9).mean.backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     without = {name for name, parameter in trained.items() if parameter.grad is None}
     assert {name.split(".")[3] for name in without} == {"tscam_conv", "head"}
