@@ -181,7 +181,9 @@ class PengiModel(nn.Module):
         return scores
 
     def audio_tokens(self, features: Sequence[Masked], augment: Augment | None = None) -> list[Masked]:
-        """Audio tokens of every branch from their frozen features."""
+        """Audio tokens of every branch from their frozen features; none where there are no features."""
+        if not features:
+            return []
         return [branch.tokens(values, augment) for branch, values in zip(self.branches, features, strict=True)]
 
     def encode(self, waveform_BS: Tensor, lengths_B: Tensor) -> list[Masked]:
@@ -257,7 +259,7 @@ class PengiModel(nn.Module):
         The language model reads the shared part of the prefix once for all examples about a clip, and the examples in
         groups of like length, which saves padding.
         """
-        tokens = self.audio_tokens(batch.features, augment) if batch.features else []
+        tokens = self.audio_tokens(batch.features, augment)
         _, state = self.language_model.prefill_hidden(*self.shared_prefix(tokens, batch.evidence))
         ids = [self.target_ids(target) for target in batch.targets]
         order = sorted(range(len(ids)), key=lambda example: len(batch.prompts[example]) + len(batch.targets[example]))

@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from safetensors.torch import load_file
 
 from helpers import RATE, noise, tone
 from pengi import Pengi
-from pengi.data.loader import TrainingBatch
+from pengi.data.loader import ClipEvidence, Loader, TrainingBatch
+from pengi.data.manifest import Clip
 from pengi.errors import ConfigError, ManifestError
 from pengi.training import train
 from pengi.training.card import model_card
@@ -27,6 +29,19 @@ from pengi.training.setup import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 LogOf = Callable[[Path, str], dict[int, float]]
+
+
+READS_EVIDENCE = [
+    "model.language_model={name: tiny-random, chat: true, lora: {rank: 2, top_layers: 1}}",
+    "model.text.mapper={kind: identity}",
+    "model.evidence={}",
+    "training.weight_decay=0",
+]
+
+
+def evidence(clips: Sequence[Clip]) -> ClipEvidence:
+    texts = {clip.id: f"Heard in 0 s: {', '.join(clip.events)} (sure)." for clip in clips}
+    return ClipEvidence(texts, lambda clip_id, prompt: "")
 
 
 def one_step(run: Run) -> float:
@@ -377,3 +392,24 @@ def test_averaged_weights_are_what_is_saved(recipe: Path, tmp_path: Path) -> Non
     for name, value in run.average.average.items():
         torch.testing.assert_close(stored[name].float(), value, rtol=1e-3, atol=1e-3)
     assert any(not torch.allclose(run.average.average[name], value, atol=1e-3) for name, value in run.trained.items())
+
+
+def test_a_run_on_evidence_alone_needs_no_audio(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+    """Nothing but the adapters moves; m1 of the same model stays for a run with audio."""
+    pytest.importorskip("peft", reason="LoRA needs peft (the extra 'train')")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pengi.training.setup._evidence", lambda clips, model: evidence(clips))
+        setup = prepare(read_recipe(recipe, READS_EVIDENCE))
+    loader = setup.loader
+    assert loader.evidence is not None
+    text = Loader(loader.clips, [], loader.pairs, loader.mixture, loader.seed, loader.evidence)
+    validation = [replace(drawn, batch=replace(drawn.batch, features=())) for drawn in setup.validation]
+    run = Run(replace(setup, loader=text, validation=validation), tmp_path / "run")
+    before = {name: value.clone() for name, value in run.trained.items()}
+    run.finish()
+    moved = {name for name, value in run.trained.items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(".lora_" in name for name in moved)
+    assert any(name.startswith("audio.0.mapper") for name in before)
+    assert all(math.isfinite(loss) for loss in log_of(tmp_path / "run", "val_loss").values())
+    assert "Heard" not in (tmp_path / "run" / "samples.jsonl").read_text("utf-8")  # it is not part of the prompt
