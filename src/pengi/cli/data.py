@@ -22,7 +22,7 @@ data = typer.Typer(cls=Group, no_args_is_help=True)
 
 @data.callback()
 def _data() -> None:
-    """Make training data: compose clips, pack them, import published datasets.
+    """Make training data: compose clips, render instruments, pack clips, import published datasets.
 
     Examples:
         pengi data import esc50 --root ESC-50-master --out esc50.jsonl
@@ -92,6 +92,60 @@ def compose(
     if json:
         examples = len(read_manifest(written, check_audio=False))
         say_json({"manifest": str(written), "examples": examples, "seed": seed, "split": split})
+    else:
+        say(Text(str(written)))
+
+
+@data.command()
+@guarded
+def synthesize(
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="New folder for the examples and their manifest.", show_default=False)
+    ],
+    count: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Number of examples; the instruments take turns.", show_default=False),
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")] = 0,
+    soundfont: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="General MIDI soundfont (SF2 or SF3).",
+            show_default="FluidR3_GM.sf2, where it is installed",
+        ),
+    ] = None,
+    license_name: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            metavar="SPDX",
+            help="Licence of the soundfont, for rows of the manifest; MIT or CC0-1.0 makes them ship: true.",
+            show_default="that of a known soundfont",
+        ),
+    ] = None,
+    rate: Annotated[
+        int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the examples, in Hz.")
+    ] = 16_000,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that render at the same time.")] = 1,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Render notes, melodies, chords and drum strokes of General MIDI instruments (needs FluidSynth).
+
+    Examples:
+        pengi data synthesize --count 4640 --out synthesized
+    """
+    with announced("Starting"):
+        from pengi.data.manifest import read_manifest
+        from pengi.data.synthesize import write_synthesized
+
+    written = write_synthesized(
+        out, count=count, seed=seed, soundfont=soundfont, license_name=license_name, rate=rate, workers=workers
+    )
+    if json:
+        examples = len(read_manifest(written, check_audio=False))
+        say_json({"manifest": str(written), "examples": examples, "seed": seed})
     else:
         say(Text(str(written)))
 

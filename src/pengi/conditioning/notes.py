@@ -34,6 +34,9 @@ _HOLD_MS = 80.0
 """Pitch has to stay this long to be a note of its own; the library's default."""
 _MAX_STRETCHES = 12
 _MARGIN_S = 0.05
+_SHORT_S = 0.6
+_TONAL_SHARE = 0.8
+"""Of the energy, in the strongest tenth of the frequencies; noise has less. The slower speeds cost more."""
 
 
 def note_name(midi: int) -> str:
@@ -133,7 +136,7 @@ def _notes_of(samples_S: NDArray[np.float32], options: NoteOptions) -> list[Note
 
 
 def _speeds(samples_S: NDArray[np.float32]) -> tuple[float, ...]:
-    """At which speeds a pitch may be found: a note has no energy below its pitch."""
+    """At which speeds a pitch may be found: a note has no energy below its pitch, and a short one needs fine frames."""
     power_F = np.abs(np.fft.rfft(samples_S)) ** 2
     hz_F = np.fft.rfftfreq(len(samples_S), 1 / SAMPLE_RATE)
     power_F[hz_F < 20.0] = 0.0
@@ -141,7 +144,10 @@ def _speeds(samples_S: NDArray[np.float32]) -> tuple[float, ...]:
     if total <= 0.0:
         return ()
     below_950, below_1900 = (float(power_F[hz_F < hz].sum()) / total for hz in (950.0, 1900.0))
-    chosen = {2.0: below_950 >= 0.05, 1.0: below_950 < 0.3, 0.5: below_1900 < 0.3}
+    tenth = len(power_F) // 10
+    tonal = float(np.partition(power_F, -tenth)[-tenth:].sum()) >= _TONAL_SHARE * total if tenth else True
+    short = len(samples_S) < _SHORT_S * SAMPLE_RATE
+    chosen = {2.0: below_950 >= 0.05, 1.0: tonal and (below_950 < 0.3 or short), 0.5: tonal and below_1900 < 0.3}
     return tuple(speed for speed, wanted in chosen.items() if wanted)
 
 

@@ -11,14 +11,11 @@ fingerprint of the first two: ``composed-train-1f0c9a3e-0-000017``.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import multiprocessing
 import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -26,20 +23,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from pengi import templates
 from pengi.audio.decode import load
 from pengi.data import mixing
+from pengi.data.examples import write_examples
 from pengi.data.hearing import holds_one_kind, may_hold
-from pengi.data.manifest import Clip, Label, QuestionAnswer, written_row
+from pengi.data.manifest import Clip, Label, QuestionAnswer
 from pengi.data.recordings import recording
 from pengi.data.tasks import COMPOSED_DOMAIN, Wording
-from pengi.data.tolerance import MOST_BAD, Tolerance
-from pengi.errors import AudioError, InputError, ManifestError
-from pengi.progress import track
-from pengi.writing import new_folder
+from pengi.data.tolerance import MOST_BAD
+from pengi.errors import AudioError, InputError
 
 RULES = 2
 """Version of the rules below; another one makes other examples of the same ids."""
@@ -447,23 +442,16 @@ def write_composed(
         InputError: as :class:`Composer`, or if ``out`` exists or cannot be written.
         ManifestError: if more examples fail than may, or all of them.
     """
-    examples = list(compose(clips, labels, seed, count))
-    bad = Tolerance(most_bad)
-    with new_folder(out) as folder:
-        (folder / "audio").mkdir()
-        with (folder / "manifest.jsonl").open("w", encoding="utf-8") as manifest:
-            for example, outcome in _each_written(examples, folder, audio_root, rate, workers):
-                if isinstance(outcome, AudioError):
-                    bad.skip(example.id, outcome)
-                    continue
-                clip = example.clip.model_copy(update={"duration_s": round(outcome, 3)})
-                manifest.write(written_row(clip, recipe=recipe_row(example.recipe)))
-        bad.check(len(examples), "examples")
-        if len(bad.skipped) == len(examples):
-            raise ManifestError("none of the examples could be composed")
-        rows = [labels[name].model_dump_json() for name in sorted(labels)]
-        (folder / "labels.jsonl").write_text("".join(row + "\n" for row in rows), encoding="utf-8")
-    return out / "manifest.jsonl"
+    return write_examples(
+        list(compose(clips, labels, seed, count)),
+        partial(render, audio_root=audio_root, rate=rate),
+        [labels[name] for name in sorted(labels)],
+        out,
+        rate=rate,
+        workers=workers,
+        most_bad=most_bad,
+        extras=lambda example: {"recipe": recipe_row(example.recipe)},
+    )
 
 
 def recipe_row(recipe: Recipe) -> dict[str, Any]:
@@ -479,28 +467,3 @@ def recipe_row(recipe: Recipe) -> dict[str, Any]:
         "gaps_s": [round(gap_s, 3) for gap_s in recipe.gaps_s],
         "bed": row(recipe.bed) if recipe.bed else None,
     }
-
-
-def _each_written(
-    examples: Sequence[Composed], folder: Path, audio_root: Path, rate: int, workers: int
-) -> Iterator[tuple[Composed, float | AudioError]]:
-    """Each example with its length in seconds, or why it could not be rendered, in order."""
-    write = partial(_write, folder=folder, audio_root=audio_root, rate=rate)
-    if workers == 1:
-        yield from ((example, write(example)) for example in track(examples, "composing"))
-        return
-    # Not forked: libraries that decode may hold locks.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        outcomes = pool.map(write, examples, chunksize=8)
-        yield from ((example, next(outcomes)) for example in track(examples, "composing"))
-
-
-def _write(example: Composed, folder: Path, audio_root: Path, rate: int) -> float | AudioError:
-    try:
-        samples = render(example, audio_root, rate)
-    except AudioError as error:
-        return error
-    content = io.BytesIO()  # soundfile does not say why a file cannot be written
-    soundfile.write(content, samples, rate, format="FLAC", subtype="PCM_16")
-    (folder / example.clip.audio).write_bytes(content.getvalue())
-    return len(samples) / rate
