@@ -1,0 +1,129 @@
+"""Collects the tags of a recording from the tagger's scores, window by window, in bounded memory.
+
+Shape suffixes: T frames, K tags.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pengi.conditioning.evidence import MAYBE, DetectedTag
+from pengi.conditioning.tagger import Tagger, spans_above
+
+MIN_KEPT = 0.02
+"""Tags that are less probable in every window of a recording are not kept as evidence."""
+SHARE_OF_HIGHEST = 0.5
+"""A tag is detected in the frames in which it is at least so probable, relative to its most probable frame."""
+
+
+def detected_tags(
+    scores_TK: Tensor, tagger: Tagger, frame_s: float, duration_s: float, min_probability: float = MIN_KEPT
+) -> tuple[DetectedTag, ...]:
+    """The tags of a recording of one window, the likeliest first, and when each is detected.
+
+    Args:
+        scores_TK: the tagger's scores of every frame of the recording, ``float32[T, K]``.
+        tagger: it knows the tags and calibrates the scores.
+        frame_s: time from one frame to the next, in seconds.
+        duration_s: length of the recording, in seconds.
+        min_probability: tags less probable in the recording are left out.
+    """
+    collector = TagCollector(tagger, frame_s, min_probability)
+    collector.add(scores_TK, 0.0, duration_s)
+    return collector.tags()
+
+
+@dataclass(frozen=True)
+class TagEvent:
+    """A stretch in which a tag is detected, in seconds, and the tag's highest probability in it."""
+
+    index: int
+    start_s: float
+    end_s: float
+    probability: float
+
+
+def frame_events(probability_TK: Tensor, threshold_K: Tensor, frame_s: float, duration_s: float) -> Iterator[TagEvent]:
+    """Stretches of frames whose probability reaches the tag's threshold, tag after tag, each in order of time.
+
+    Args:
+        probability_TK: calibrated, of every frame of one window.
+        threshold_K: lowest probability of a frame of an event.
+        frame_s: time from one frame to the next, in seconds.
+        duration_s: length of the window, in seconds.
+    """
+    for index in (probability_TK >= threshold_K).any(0).nonzero().flatten().tolist():
+        probability_T = probability_TK[:, index]
+        highest = float(probability_T.max())
+        for start_s, end_s in spans_above(probability_T, float(threshold_K[index]), frame_s, duration_s):
+            yield TagEvent(index, start_s, end_s, highest)
+
+
+class TagCollector:
+    """Collects the tags of one recording of any length.
+
+    A tag is as probable as in its most probable window. It has spans in the windows in which it is at least half as
+    probable and may be named; spans that touch are one.
+
+    Args:
+        tagger: it knows the tags and calibrates the scores.
+        frame_s: time from one frame to the next, in seconds.
+        min_probability: tags less probable in every window are left out.
+    """
+
+    def __init__(self, tagger: Tagger, frame_s: float, min_probability: float = MIN_KEPT) -> None:
+        self._tagger, self._frame_s, self._min_probability = tagger, frame_s, min_probability
+        self.probability_K = torch.zeros(len(tagger.vocabulary))
+        self._events: dict[int, list[TagEvent]] = defaultdict(list)
+
+    def add(self, scores_TK: Tensor, start_s: float, duration_s: float) -> Tensor:
+        """Collect the next window of a recording.
+
+        Args:
+            scores_TK: the tagger's scores of every frame.
+            start_s: where the window begins in the recording, in seconds.
+            duration_s: length of the window, in seconds.
+
+        Returns:
+            The probability of every tag in this window, ``float32[K]``, on the CPU.
+        """
+        mask_1T = torch.ones(1, len(scores_TK), dtype=torch.bool, device=scores_TK.device)
+        probability_K: Tensor = self._tagger.probabilities(scores_TK[None], mask_1T)[0].float().cpu()
+        self.probability_K = torch.maximum(self.probability_K, probability_K)
+        frame_TK = self._tagger.log_odds(scores_TK).sigmoid().float().cpu()
+        threshold_K = (SHARE_OF_HIGHEST * frame_TK.amax(0)).clamp(min=MAYBE)
+        threshold_K[probability_K < MAYBE] = math.inf
+        for event in frame_events(frame_TK, threshold_K, self._frame_s, duration_s):
+            at = replace(event, start_s=start_s + event.start_s, end_s=start_s + event.end_s)
+            self._events[event.index].append(replace(at, probability=float(probability_K[event.index])))
+        return probability_K
+
+    def tags(self) -> tuple[DetectedTag, ...]:
+        """The tags so far, the likeliest first."""
+        kept = (self.probability_K >= self._min_probability).nonzero().flatten().tolist()
+        kept.sort(key=lambda index: -float(self.probability_K[index]))
+        return tuple(self.tag(index) for index in kept)
+
+    def tag(self, index: int) -> DetectedTag:
+        """What is known so far of one tag, however improbable."""
+        tag, probability = self._tagger.vocabulary.tags[index], float(self.probability_K[index])
+        certain = [event for event in self._events[index] if event.probability >= SHARE_OF_HIGHEST * probability]
+        return DetectedTag(tag.text, tag.group, probability, tuple(joined_spans(certain)))
+
+
+def joined_spans(events: Iterable[TagEvent]) -> list[tuple[float, float]]:
+    """Spans of events in order of time, in seconds; those that touch are one."""
+    spans: list[tuple[float, float]] = []
+    for event in events:
+        start_s, end_s = round(event.start_s, 2), round(event.end_s, 2)
+        if spans and start_s <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end_s, spans[-1][1]))
+        else:
+            spans.append((start_s, end_s))
+    return spans
