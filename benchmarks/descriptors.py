@@ -8,7 +8,8 @@ tune with their label; ``several`` are phrases and trills that their label calls
 train clips. False notes: clips of other domains that get a note, among them bells, sirens and singing, which have one.
 Counts: clips composed of train clips, as by ``pengi data compose``, with 1 to 5 words or notes; ``right`` of all, and
 how many got a count. ``listed`` are composed notes without a background whose list of notes is as long as it must be.
-Seconds are processor time of one thread for 10 s of audio.
+Tempo: clicks of a known tempo (``half_or_double`` also accepts those), and the share of recordings of 6 s or more, by
+domain, that get one. Seconds are processor time of one thread for 10 s of audio.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import numpy as np
 import torch
 
 from pengi.audio.decode import load
-from pengi.conditioning.descriptors import describe_waveform, detect_bursts
+from pengi.conditioning.descriptors import describe_waveform, detect_bursts, detect_tempo
 from pengi.conditioning.notes import detect_notes, note_name
 from pengi.data.compose import Composer, render
 from pengi.data.manifest import Clip, read_labels, read_manifest
@@ -58,8 +59,9 @@ def main() -> None:
         found[split] = {"notes": notes_right(of_split, args.data), "false_notes": false_notes(of_split, args.data)}
         print(split, json.dumps(found[split], indent=1), flush=True)
     found["counts"] = counts_right([clip for clip in clips if clip.split == "train"], args.data)
+    found["tempo"] = {"clicks": clicks_right(), "given_to": tempo_given(clips, args.data)}
     found["seconds_per_10_s"] = seconds(clips, args.data)
-    print(json.dumps({key: found[key] for key in ("counts", "seconds_per_10_s")}, indent=1))
+    print(json.dumps({key: found[key] for key in ("counts", "tempo", "seconds_per_10_s")}, indent=1))
     args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
@@ -129,6 +131,36 @@ def counts_right(clips: list[Clip], root: Path) -> Row:
         for key, rows in sorted(outcomes.items())
     }
     return found | {"notes, alone, listed": round(float(np.mean(listed)), 3)}
+
+
+def clicks_right() -> Row:
+    """Clicks of 25 ms at 40 tempos from 62 to 178 beats a minute, with and without noise 20 dB below."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for name, level in (("alone", 0.0), ("in_noise", 0.03)):
+        ratios = []
+        for bpm in np.linspace(62, 178, 40):
+            samples = level * rng.normal(size=10 * RATE)
+            for start in (np.arange(0.1, 9.9, 60 / bpm) * RATE).astype(int):
+                samples[start : start + RATE // 40] += 0.3 * rng.normal(size=RATE // 40)
+            ratios.append((detect_tempo(samples.astype(np.float32), RATE) or 0.0) / bpm)
+        right = np.abs(np.array(ratios)[:, None] / [1.0, 0.5, 2.0] - 1.0) < 0.02
+        found[name] = {
+            "right": round(float(right[:, 0].mean()), 3),
+            "half_or_double": round(float(right.any(1).mean()), 3),
+        }
+    return found
+
+
+def tempo_given(clips: list[Clip], root: Path) -> Row:
+    """Share of the recordings that get a tempo, by domain."""
+    given: defaultdict[str, list[bool]] = defaultdict(list)
+    long = [clip for clip in clips if (clip.duration_s or 0.0) >= 6.0 and clip.split in ("train", "val")]
+    for clip in random.Random(0).sample(long, min(600, len(long))):
+        given[str(clip.domain)].append(detect_tempo(load(root / clip.audio, RATE), RATE) is not None)
+    return {
+        domain: {"clips": len(rows), "share": round(float(np.mean(rows)), 3)} for domain, rows in sorted(given.items())
+    }
 
 
 def seconds(clips: list[Clip], root: Path) -> Row:

@@ -13,6 +13,7 @@ from pengi.conditioning.descriptors import (
     bursts_sentence,
     describe_waveform,
     detect_bursts,
+    detect_tempo,
     level_sentence,
     note_sentence,
     tempo_sentence,
@@ -141,6 +142,28 @@ def test_bursts_over_a_background_are_counted() -> None:
     assert spans == pytest.approx(np.array([(0.3, 0.55), (0.85, 1.1), (1.4, 1.65), (1.95, 2.2)]), abs=0.03)
 
 
+def clicks(bpm: float) -> NDArray[np.float32]:
+    """Ten seconds of clicks, of which every third is louder."""
+    samples_S = silence(10.0)
+    for number, start_s in enumerate(np.arange(0.1, 9.8, 60.0 / bpm)):
+        start = round(start_s * RATE)
+        samples_S[start : start + 400] += (2.0 if number % 3 == 0 else 1.0) * noise(0.025)
+    return samples_S
+
+
+@pytest.mark.parametrize("bpm", [70.0, 96.0, 120.0, 152.0])
+def test_the_tempo_of_a_clear_beat_is_given(bpm: float) -> None:
+    assert detect_tempo(clicks(bpm), RATE) == pytest.approx(bpm, rel=0.01)
+    assert describe_waveform(clicks(bpm) + noise(10.0, 0.005), RATE)[-1] == tempo_sentence(bpm)
+
+
+def test_what_does_not_keep_its_pace_has_no_tempo() -> None:
+    assert detect_tempo(np.concatenate([clicks(80.0)[: 5 * RATE], clicks(110.0)[: 5 * RATE]]), RATE) is None
+    assert detect_tempo(noise(10.0), RATE) is None
+    assert detect_tempo(tone(220.0, 10.0), RATE) is None
+    assert detect_tempo(clicks(120.0)[: 5 * RATE], RATE) is None
+
+
 def test_the_same_recording_has_the_same_description() -> None:
     samples_S = tone(440.0, 1.0) + 0.1 * noise(1.0)
     assert describe_waveform(samples_S, RATE) == describe_waveform(samples_S.copy(), RATE)
@@ -162,3 +185,8 @@ def test_notes_of_real_instruments_are_named(shared_data: Path, audio: str, sent
 def test_read_speech_and_music_of_many_voices_have_no_note(shared_data: Path, folder: str) -> None:
     for path in sorted((shared_data / "audio" / folder).iterdir())[:6]:
         assert names(load(path, RATE)) == []
+
+
+def test_read_speech_has_no_tempo(shared_data: Path) -> None:
+    for path in sorted((shared_data / "audio" / "librispeech").iterdir())[:6]:
+        assert detect_tempo(load(path, RATE), RATE) is None

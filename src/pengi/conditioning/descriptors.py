@@ -1,4 +1,4 @@
-"""What is measured in a recording, as finished sentences: level, separate bursts of sound, notes.
+"""What is measured in a recording, as finished sentences: level, separate bursts of sound, notes, tempo.
 
 The sentence functions are the only place where the wording is, so that training text can be drawn with them too.
 What is not clear is left out: a count of bursts that depends on the threshold, the pitch of speech or of a chord.
@@ -24,6 +24,9 @@ Course = Literal["steady", "swelling", "fading", "louder at the start", "louder 
 MAX_LISTED = 6
 """Of more notes or bursts the others are counted, not listed."""
 _HOP_S = 0.01
+_WINDOW_S = 0.032
+_MIN_TEMPO_S = 6.0
+_MIN_REGULARITY = 0.3
 
 
 def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, ...]:
@@ -34,7 +37,7 @@ def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, .
         rate: in Hz.
 
     Returns:
-        Level, separate bursts, notes, in this order, as far as each is clear.
+        Level, separate bursts, notes, tempo, in this order, as far as each is clear.
     """
     if not len(samples_S) or sound_level_db(samples_S) < SILENCE_DB:
         return ()
@@ -44,6 +47,8 @@ def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, .
         sentences.append(bursts_sentence(bursts))
     if notes := detect_notes(samples_S, rate, bursts):
         sentences.append(note_sentence(*_played(notes)))
+    if (tempo := detect_tempo(samples_S, rate)) is not None:
+        sentences.append(tempo_sentence(tempo))
     return tuple(sentences)
 
 
@@ -126,12 +131,17 @@ def detect_bursts(samples_S: NDArray[np.float32], rate: int) -> tuple[tuple[floa
 
 def _envelope_db(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
     """The level every 10 ms above 90 Hz, since rumble hides dips; in dB of any reference."""
-    size, hop = round(0.032 * rate), round(_HOP_S * rate)
+    power_TF = _spectrogram(samples_S, rate) ** 2
+    power_T = power_TF[:, round(90.0 * _WINDOW_S) :].sum(axis=1, dtype=np.float64)
+    return 10.0 * np.log10(np.convolve(power_T, np.ones(3) / 3, "same") + 1e-9)
+
+
+def _spectrogram(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """Magnitudes ``float32[T, F]`` every 10 ms."""
+    size, hop = round(_WINDOW_S * rate), round(_HOP_S * rate)
     window = np.hanning(size).astype(np.float32)
     frame_TS = sliding_window_view(np.pad(samples_S, size // 2), size)[::hop] * window
-    power_TF = np.abs(np.fft.rfft(frame_TS)) ** 2
-    power_T = power_TF[:, round(90.0 * size / rate) :].sum(axis=1, dtype=np.float64)
-    return 10.0 * np.log10(np.convolve(power_T, np.ones(3) / 3, "same") + 1e-9)
+    return np.abs(np.fft.rfft(frame_TS))
 
 
 def _runs(on_T: NDArray[np.bool_], *, shortest_s: float, shortest_gap_s: float) -> list[tuple[int, int]]:
@@ -152,3 +162,41 @@ def _played(notes: Sequence[Note]) -> tuple[list[str], float | None]:
     if len(set(names)) > 1:
         return names, None
     return names[:1], max(notes, key=lambda note: note.energy).hz
+
+
+def detect_tempo(samples_S: NDArray[np.float32], rate: int) -> float | None:
+    """Beats a minute of a recording with a clear and steady beat, 60 to 180; half or double of what a person taps is
+    possible. ``None`` if onsets do not repeat, or not at the same pace in both halves."""
+    if len(samples_S) < _MIN_TEMPO_S * rate:
+        return None
+    onset_T = _onsets(samples_S, rate)
+    half = len(onset_T) // 2
+    (bpm, regularity), (first, _), (second, _) = map(_pace, (onset_T, onset_T[:half], onset_T[half:]))
+    if regularity < _MIN_REGULARITY or max(abs(first / bpm - 1), abs(second / bpm - 1)) > 0.03:
+        return None
+    return bpm
+
+
+def _onsets(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
+    """How much louder each frame is than the one before, over 24 bands and above the mean of half a second."""
+    magnitude_TF = _spectrogram(samples_S, rate)
+    edges = np.unique(np.round(np.geomspace(2, magnitude_TF.shape[1] - 1, 25)).astype(int))
+    band_TF = np.log1p(100.0 * np.add.reduceat(magnitude_TF, edges[:-1], axis=1))
+    rise_T = np.maximum(np.diff(band_TF, axis=0), 0.0).mean(axis=1)
+    return np.asarray(np.maximum(rise_T - np.convolve(rise_T, np.ones(50) / 50, "same"), 0.0))
+
+
+def _pace(onset_T: NDArray[np.float64]) -> tuple[float, float]:
+    """The most regular pace of onsets in beats a minute, near 120 if several are, and the autocorrelation there."""
+    centred_T = onset_T - onset_T.mean()
+    correlation_T = np.fft.irfft(np.abs(np.fft.rfft(centred_T, 2 * len(onset_T))) ** 2)[: len(onset_T)]
+    correlation_T /= max(correlation_T[0], 1e-12) * (1.0 - np.arange(len(onset_T)) / len(onset_T))
+    lags = np.arange(33, 101)  # frames: 60 to 180 beats a minute
+    preference = np.exp(-0.5 * (np.log2(60.0 / (lags * _HOP_S) / 120.0) / 0.8) ** 2)
+    lag = int(lags[np.argmax(correlation_T[lags] * preference)])
+    precise = float(lag)
+    for count in (2, 4):  # some beats later the pace can be read more finely
+        near = np.arange(round(count * (precise - 1)), round(count * (precise + 1)) + 1)
+        if near[-1] < len(onset_T) // 2:
+            precise = int(near[np.argmax(correlation_T[near])]) / count
+    return 60.0 / (precise * _HOP_S), float(correlation_T[lag])
