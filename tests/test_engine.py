@@ -25,6 +25,7 @@ from helpers.failing import FailingFile
 from pengi import Pengi, checkpoint, engine
 from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
+from pengi.encoding import RecordingEncoder
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
 from pengi.reference import ReferenceQuirks
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
@@ -325,7 +326,7 @@ def test_labels_count_once_and_the_best_come_first(method: str) -> None:
         (lambda audio: PENGI.timeline(audio, window_s=2.0, hop_s=3.0), "no longer than window"),
         (lambda audio: PENGI.timeline(audio, hop_s=-1.0), "must be positive"),
         (lambda audio: PENGI.timeline(audio, window_s=math.nan), "must be positive"),
-        (lambda audio: PENGI.timeline(audio, window_s=11.0), r"longer than the 10 s that 'tiny' hears at once"),
+        (lambda audio: PENGI.timeline(audio, window_s=11.0), r"longer than the 10 s that 'tiny' encodes at once"),
     ],
 )
 def test_calls_that_make_no_sense(call: Callable[[Any], Any], message: str) -> None:
@@ -556,23 +557,24 @@ class Listened:
         self.read_s = 0.0
         self.encoded: list[tuple[int, float]] = []
         self.prefixes: list[int] = []
-        stream, encode, prefill = engine.stream, Pengi._encode, type(PENGI.model.language_model).prefill
+        stream, encode = engine.stream, RecordingEncoder.tokens
+        prefill = type(PENGI.model.language_model).prefill
 
         def counted(*arguments: Any, **options: Any) -> Iterator[NDArray[np.float32]]:
             for block in stream(*arguments, **options):
                 self.read_s += len(block) / RATE
                 yield block
 
-        def encoded(pengi: Pengi, windows: list[NDArray[np.float32]]) -> Any:
+        def encoded(encoder: RecordingEncoder, windows: list[NDArray[np.float32]]) -> Any:
             self.encoded.append((len(windows), self.read_s))
-            return encode(pengi, windows)
+            return encode(encoder, windows)
 
         def prefilled(lm: Any, embeds: torch.Tensor, mask: torch.Tensor) -> Any:
             self.prefixes.append(embeds.shape[1])
             return prefill(lm, embeds, mask)
 
         monkeypatch.setattr(engine, "stream", counted)
-        monkeypatch.setattr(Pengi, "_encode", encoded)
+        monkeypatch.setattr(RecordingEncoder, "tokens", encoded)
         monkeypatch.setattr(type(PENGI.model.language_model), "prefill", prefilled)
 
 

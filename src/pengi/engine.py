@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -26,14 +25,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pengi import checkpoint, reference, templates, weights
 from pengi.audio.decode import AudioSource, stream
-from pengi.audio.level import SILENCE_DB, sound_level_db, without_offset
-from pengi.audio.sources import listed
+from pengi.audio.level import SILENCE_DB, sound_level_db
+from pengi.audio.sources import Waveform, listed
 from pengi.audio.windows import sliding
-from pengi.conditioning.evidence import Evidence, evidence_text
+from pengi.conditioning.evidence import Evidence, evidence_text, queried_tags, queried_text
 from pengi.conditioning.prefix import embed_texts, join
 from pengi.conditioning.transcript import Transcriber
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
 from pengi.encoders.base import Masked
+from pengi.encoding import MIN_SEGMENT_S, WINDOWS, Encoded, OnError, RecordingEncoder, batched
 from pengi.errors import ConfigError, InputError, PengiError, checked_text
 from pengi.model import PengiModel
 from pengi.reference import ReferenceQuirks
@@ -61,7 +61,7 @@ ANSWER = DecodeOptions(beams=5, max_tokens=30)
 GENERATE = DecodeOptions(beams=5, max_tokens=30)
 TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 ROWS = 16  # prefixes in one call of the language model
-WINDOWS = 16  # windows in one call of an audio encoder
+MAX_SHOWN_LABELS = 5  # of so many labels the language model reads whether the tags that they name are detected
 SILENT_CAPTION, SILENT_ANSWER = "Silence.", "The recording is silent."
 SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 MIN_EVENT_CONFIDENCE = 0.1  # of every reported event but the most probable one
@@ -69,35 +69,12 @@ MIN_TOP_EVENT_CONFIDENCE = 0.005  # of the most probable event: below it the per
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 WINDOW_S, HOP_S = 5.0, 5.0
 NO_QUIRKS = ReferenceQuirks()
-SHORTEST_SEGMENT_S = 0.1  # what is left behind the last window, if shorter, belongs to that window
 
-OnError = Literal["raise", "return"]
 Style = Literal["caption", "paper"]
 STYLES: dict[Style, tuple[str, ...]] = {"caption": ("caption", "events"), "paper": ("caption", "metadata", "events")}
 """The prompts of each style of description; the last asks for events."""
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What is kept of a recording: for every audio branch its tokens ``float32[T, D]``."""
-
-    tokens: tuple[Tensor, ...]
-    duration_s: float
-    level_db: float
-    """RMS level of the loudest window without its constant offset, in dBFS; below ``SILENCE_DB`` it is silent."""
-    evidence: Evidence | None = None
-    """What is measured in it; None for a model without evidence."""
-    place: int = 0
-    """Its place among the recordings of the call."""
-    notes: tuple[str, ...] = ()
-    """Sentences about the reading."""
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether the recording is below the silence threshold."""
-        return self.level_db < SILENCE_DB
 
 
 @dataclass(frozen=True)
@@ -125,6 +102,7 @@ class Pengi:
         self.name = name
         self.device = device
         self.quirks = quirks
+        self._encoder = RecordingEncoder(self.model, device, quirks, lambda: self._transcriber)
 
     @classmethod
     def from_pretrained(
@@ -270,7 +248,7 @@ class Pengi:
         questions = _for_each("questions", question, _count(audio))
         if not all(asked.strip() for asked in questions):
             raise InputError("the question is empty")
-        prompts = [templates.question_prompt(asked) for asked in questions]
+        prompts = [self._question_prompt(asked) for asked in questions]
         for prompt in dict.fromkeys(prompts):
             self._check_length(prompt, "question")
 
@@ -338,30 +316,39 @@ class Pengi:
         def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
             return [self._embedding(recording) for recording in encoded]
 
-        return self._each(audio, answer, on_error, track, partial)
+        return self._each(audio, answer, on_error, track, partial, for_text=False)
 
     def encode(
-        self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False
+        self,
+        audio: Any,
+        *,
+        for_text: bool = True,
+        on_error: OnError = "raise",
+        track: int | None = None,
+        partial: bool = False,
     ) -> Any:
         """What is kept of a recording, as :class:`Encoded`; every method but ``timeline`` takes it in place of the
-        recording, so that what is asked about several times is decoded and heard once."""
-        return self._each(audio, list, on_error, track, partial)
+        recording, so that what is asked about several times is decoded and encoded once.
+
+        Args:
+            audio: one recording or a list.
+            for_text: whether it is transcribed and its sound is measured, for methods that write text or choose labels.
+            on_error: see the class.
+            track: see the class.
+            partial: see the class.
+        """
+        return self._each(audio, list, on_error, track, partial, for_text=for_text)
 
     def windows(
         self, source: AudioSource, *, track: int | None = None, partial: bool = False, notes: list[str] | None = None
     ) -> Iterator[tuple[float, NDArray[np.float32]]]:
-        """A recording of any length cut as the model hears it, in bounded memory: start in seconds, and ``float32[S]``
-        at :attr:`sample_rate`. ``notes`` gets the sentences about the reading added.
+        """A recording of any length cut as the model encodes it, in bounded memory: start in seconds, and
+        ``float32[S]`` at :attr:`sample_rate`. ``notes`` gets the sentences about the reading added.
 
         Raises:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
         """
-        window = round(self._window_s * self._rate)
-        blocks = reference.heard(source, self._rate, window, self.quirks, track, partial, notes)
-        # A tail too short to be understood belongs to the window before it, as in a timeline.
-        tail = round(SHORTEST_SEGMENT_S * self._rate)
-        for start, window_S in sliding(blocks, window, window, min_tail=tail):
-            yield start / self._rate, window_S
+        return self._encoder.windows(source, track=track, partial=partial, notes=notes)
 
     def audio_embeddings(
         self,
@@ -396,13 +383,17 @@ class Pengi:
             tokens = _padded([recording.tokens[branch] for recording in encoded])
             return _rows(chosen.embeddings(chosen.limited(tokens)))
 
-        return self._each(audio, answer, on_error, track, partial)
+        return self._each(audio, answer, on_error, track, partial, for_text=False)
 
     def audio_prefix(
         self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False
     ) -> Any:
         """m1(a), what the language model reads of a recording: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``."""
-        return self._each(audio, lambda encoded: _rows(self._audio_prefix(encoded)), on_error, track, partial)
+
+        def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
+            return _rows(self._audio_prefix(encoded))
+
+        return self._each(audio, answer, on_error, track, partial, for_text=False)
 
     @torch.inference_mode()
     def prompt_embeddings(self, prompts: str | Sequence[str]) -> Any:
@@ -485,15 +476,15 @@ class Pengi:
             AudioError: if the recording cannot be read, while iterating: the segments before the damage come first.
         """
         self._check_windows(window_s, hop_s)
-        rate = self._rate
+        rate = self.sample_rate
         last: Segment | None = None
         blocks = stream(audio, rate, track=track, partial=partial, notes=notes)
         windows = sliding(blocks, round(window_s * rate), round(hop_s * rate))
-        for batch in _batched(windows, WINDOWS):
+        for batch in batched(windows, WINDOWS):
             for (start, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
                 # Samples are added, not seconds: the end of one window is then the start of the next to the last digit.
                 start_s, end_s = start / rate, (start + len(window_S)) / rate
-                if last is not None and len(window_S) < SHORTEST_SEGMENT_S * rate:
+                if last is not None and len(window_S) < MIN_SEGMENT_S * rate:
                     last = replace(last, end_s=end_s)
                     continue
                 finished, last = _joined(last, Segment(start_s, end_s, text, confidence))
@@ -525,9 +516,10 @@ class Pengi:
     def _check_windows(self, window_s: float, hop_s: float) -> None:
         if not 0 < hop_s <= window_s:
             raise InputError(f"hop ({hop_s} s) must be positive and no longer than window ({window_s} s)")
-        if window_s > self._window_s:
+        if window_s > self._encoder.window_s:
             raise InputError(
-                f"window ({window_s} s) is longer than the {self._window_s:g} s that '{self.name}' hears at once"
+                f"window ({window_s} s) is longer than the {self._encoder.window_s:g} s "
+                f"that '{self.name}' encodes at once"
             )
 
     @cached_property
@@ -539,21 +531,11 @@ class Pengi:
     @property
     def sample_rate(self) -> int:
         """In Hz, what every recording is brought to before it is heard."""
-        return self._rate
+        return self._encoder.sample_rate
 
     def count_tokens(self, text: str) -> int:
         """How many tokens of the language model a text is."""
         return len(self.model.language_model.encode(text))
-
-    @property
-    def _rate(self) -> int:
-        rates = {branch.encoder.sample_rate for branch in self.model.branches}
-        assert len(rates) == 1, "audio branches of different rates"
-        return rates.pop()
-
-    @property
-    def _window_s(self) -> float:
-        return min(branch.window_s for branch in self.model.config.audio)
 
     def _each(
         self,
@@ -563,6 +545,8 @@ class Pengi:
         track: int | None,
         partial: bool,
         silent: Callable[[Encoded], T] | None = None,
+        *,
+        for_text: bool = True,
     ) -> Any:
         """Encode all recordings, answer those that could be read in batches, put errors in their places.
 
@@ -570,7 +554,9 @@ class Pengi:
         """
         _check_on_error(on_error)
         sources = listed(audio)
-        encoded = self._encode_all([audio] if sources is None else sources, on_error, track, partial)
+        encoded = self._encoder.encode(
+            [audio] if sources is None else sources, on_error, track=track, partial=partial, for_text=for_text
+        )
         results: dict[int, T | PengiError] = {}
         asked: list[Encoded] = []
         for place, item in enumerate(encoded):
@@ -580,53 +566,13 @@ class Pengi:
                 results[place] = silent(item)
             else:
                 asked.append(item)
-        for batch in _batched(asked, ROWS):
+        for batch in batched(asked, ROWS):
             with torch.inference_mode():
                 results |= {item.place: result for item, result in zip(batch, answer(batch), strict=True)}
         for item in encoded:
             if isinstance(item, Encoded):
                 results[item.place] = with_notes(results[item.place], item.notes)
         return results[0] if sources is None else [results[place] for place in range(len(sources))]
-
-    def _encode_all(
-        self, sources: Sequence[AudioSource | Encoded], on_error: OnError, track: int | None, partial: bool
-    ) -> list[Encoded | PengiError]:
-        """Audio tokens of all recordings; windows of different recordings share a batch."""
-        parts: dict[int, list[tuple[Tensor, ...]]] = defaultdict(list)
-        samples: dict[int, int] = defaultdict(int)
-        levels: dict[int, float] = defaultdict(lambda: -math.inf)
-        notes: dict[int, list[str]] = defaultdict(list)
-        errors: dict[int, PengiError] = {}
-
-        def windows() -> Iterator[tuple[int, NDArray[np.float32]]]:
-            for place, source in enumerate(sources):
-                if isinstance(source, Encoded):
-                    continue
-                try:
-                    for _, window_S in self.windows(source, track=track, partial=partial, notes=notes[place]):
-                        samples[place] += len(window_S)
-                        levels[place] = max(levels[place], sound_level_db(window_S))
-                        yield place, window_S
-                except PengiError as error:
-                    if on_error == "raise":
-                        raise
-                    errors[place] = error
-
-        for batch in _batched(windows(), WINDOWS):
-            for (place, _), tokens in zip(batch, self._encode([window for _, window in batch]), strict=True):
-                parts[place].append(tokens)
-
-        def outcome(place: int, source: AudioSource | Encoded) -> Encoded | PengiError:
-            if isinstance(source, Encoded):
-                return replace(source, place=place)
-            if place in errors:
-                return errors[place]
-            tokens = tuple(torch.cat(branch) for branch in zip(*parts[place], strict=True))
-            duration_s = samples[place] / self._rate
-            evidence = Evidence(duration_s) if self.model.config.evidence is not None else None
-            return Encoded(tokens, duration_s, levels[place], evidence, place, tuple(notes[place]))
-
-        return [outcome(place, source) for place, source in enumerate(sources)]
 
     def _embedding(self, recording: Encoded) -> NDArray[np.float32]:
         parts = [torch.nn.functional.normalize(tokens_TD.mean(0), dim=0) for tokens_TD in recording.tokens]
@@ -638,17 +584,6 @@ class Pengi:
         most = self.model.config.text.max_tokens
         if self.model.text_encoder is None and len(self.model.language_model.encode(prompt)) > most:
             raise InputError(f"the {what} is too long; about {most // 2} words can be read")
-
-    @torch.inference_mode()
-    def _encode(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[Tensor, ...]]:
-        """Audio tokens ``[T, D]`` of each window, for every branch."""
-        if not self.quirks.keep_offset:
-            windows = [without_offset(window) for window in windows]
-        waveform_BS = pad_sequence([torch.from_numpy(window) for window in windows], batch_first=True).to(self.device)
-        lengths_B = torch.tensor([len(window) for window in windows], device=self.device)
-        encoded = self.model.encode(waveform_BS, lengths_B)
-        rows = [[tokens_TD[mask_T] for tokens_TD, mask_T in zip(*masked, strict=True)] for masked in encoded]
-        return list(zip(*rows, strict=True))
 
     def _tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:
         """Audio tokens of every branch, padded to those of the longest recording."""
@@ -669,13 +604,34 @@ class Pengi:
         prefix: Masked = self.model.text_mapper(*self._prompt_embeddings(prompts))
         return prefix
 
+    def _question_prompt(self, question: str) -> str:
+        """A question as the model was trained to read it: in a chat as it is, elsewhere in the paper's words."""
+        return question.strip() if self.model.config.language_model.chat else templates.question_prompt(question)
+
     def _prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()) -> Masked:
-        """The prefix of each recording and its prompt, and behind it the language model's embeddings of extra text."""
+        """The prefix of each recording and its prompt, and behind it the language model's embeddings of extra text.
+
+        Args:
+            encoded: the recordings.
+            prompts: one for each; see :meth:`_own_prompt`.
+            extra: one text for each, or none.
+        """
         shared = self.model.shared_prefix(self._tokens(encoded), self._evidence_texts(encoded))
         parts = [shared, self._prompt_prefix(prompts)]
         if any(extra):
             parts.append(embed_texts(self.model.language_model, extra))
         return join(parts, padding="left")
+
+    def _own_prompt(self, recording: Encoded, prompt: str, labels: Sequence[str] = ()) -> str:
+        """A prompt as the language model reads it: behind the evidence about the tags that it, or a label, names."""
+        tagger = self.model.tagger
+        if tagger is None or self.model.config.evidence is None or recording.evidence is None:
+            return prompt
+        named = [*queried_tags(recording.evidence, tagger.vocabulary, prompt)]
+        for label in labels:
+            named += queried_tags(recording.evidence, tagger.vocabulary, label)
+        tags = {tag.text: tag for tag in named}
+        return queried_text(tuple(tags.values()), recording.duration_s) + prompt
 
     def _evidence_texts(self, encoded: Sequence[Encoded]) -> list[str] | None:
         """The evidence about each recording as the language model reads it; None for a model without evidence."""
@@ -692,7 +648,8 @@ class Pengi:
         constraint: LabelTrie | None = None,
         extra: Sequence[str] = (),
     ) -> list[list[Hypothesis]]:
-        prefix_BPD, mask_BP = self._prefix(encoded, prompts, extra)
+        own = [self._own_prompt(*pair) for pair in zip(encoded, prompts, strict=True)]
+        prefix_BPD, mask_BP = self._prefix(encoded, own, extra)
         lm = self.model.language_model
         if self.quirks.reference_search and constraint is None:
             options = replace(options, search="reference")
@@ -736,7 +693,9 @@ class Pengi:
         return [_ranked("sum", labels, row) for row in total_BL]
 
     def _score(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> tuple[Tensor, Tensor]:
-        prefix_BPD, mask_BP = self._prefix(encoded, [prompt] * len(encoded))
+        shown = labels if len(labels) <= MAX_SHOWN_LABELS else []
+        own = [self._own_prompt(recording, prompt, shown) for recording in encoded]
+        prefix_BPD, mask_BP = self._prefix(encoded, own)
         lm = self.model.language_model
         scores = score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id)
         return scores.mean_BL, scores.total_BL
@@ -767,7 +726,7 @@ class Pengi:
         named = [(SILENCE, 1.0)] * len(windows)
         loud = [place for place, window in enumerate(windows) if sound_level_db(window) >= SILENCE_DB]
         if loud:
-            encoded = [Encoded(tokens, 0.0, 0.0) for tokens in self._encode([windows[place] for place in loud])]
+            encoded: list[Encoded] = self.encode([Waveform(windows[place], self.sample_rate) for place in loud])
             texts = self._generate(encoded, [templates.PROMPTS["events"][0]] * len(loud), TIMELINE)
             for place, best in zip(loud, texts, strict=True):
                 named[place] = (self._text(best[0]), _probability(best[0]))
@@ -814,12 +773,6 @@ def _map(audio: Any, one: Callable[[AudioSource], R], on_error: OnError) -> Any:
     _check_on_error(on_error)
     sources = listed(audio)
     return guarded(audio) if sources is None else [guarded(source) for source in sources]
-
-
-def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
 
 
 def _padded(rows: Sequence[Tensor]) -> Masked:

@@ -85,7 +85,8 @@ def _embed_all(
     with progress("Reading", len(recordings)) as waiting:
         for part in chunks(recordings, FILES_PER_CALL):
             outcomes = outcomes_of(
-                part, lambda sources: engine.encode(sources, on_error="return", track=track, partial=partial)
+                part,
+                lambda sources: engine.encode(sources, for_text=False, on_error="return", track=track, partial=partial),
             )
             for recording, outcome in zip(part, outcomes, strict=True):
                 if isinstance(outcome, PengiError):

@@ -80,6 +80,8 @@ class TagCollector:
     def __init__(self, tagger: Tagger, frame_s: float, min_probability: float = MIN_KEPT) -> None:
         self._tagger, self._frame_s, self._min_probability = tagger, frame_s, min_probability
         self.probability_K = torch.zeros(len(tagger.vocabulary))
+        self._pooled_K = torch.full((len(tagger.vocabulary),), -math.inf)
+        self._frames = 0
         self._events: dict[int, list[TagEvent]] = defaultdict(list)
 
     def add(self, scores_TK: Tensor, start_s: float, duration_s: float) -> Tensor:
@@ -96,6 +98,8 @@ class TagCollector:
         mask_1T = torch.ones(1, len(scores_TK), dtype=torch.bool, device=scores_TK.device)
         probability_K: Tensor = self._tagger.probabilities(scores_TK[None], mask_1T)[0].float().cpu()
         self.probability_K = torch.maximum(self.probability_K, probability_K)
+        self._pooled_K = torch.logaddexp(self._pooled_K, scores_TK.float().logsumexp(0).cpu())
+        self._frames += len(scores_TK)
         frame_TK = self._tagger.log_odds(scores_TK).sigmoid().float().cpu()
         threshold_K = (SHARE_OF_HIGHEST * frame_TK.amax(0)).clamp(min=MAYBE)
         threshold_K[probability_K < MAYBE] = math.inf
@@ -103,6 +107,11 @@ class TagCollector:
             at = replace(event, start_s=start_s + event.start_s, end_s=start_s + event.end_s)
             self._events[event.index].append(replace(at, probability=float(probability_K[event.index])))
         return probability_K
+
+    def log_odds_K(self) -> Tensor:
+        """Calibrated log-odds of every tag in the recording so far, pooled over all frames: ``float32[K]``."""
+        pooled_K = self._pooled_K - math.log(self._frames) if self._frames else torch.zeros_like(self._pooled_K)
+        return self._tagger.log_odds(pooled_K.to(self._tagger.scale_K.device)).float().cpu()
 
     def tags(self) -> tuple[DetectedTag, ...]:
         """The tags so far, the likeliest first."""

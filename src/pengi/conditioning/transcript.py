@@ -230,33 +230,47 @@ class Transcriber:
         while batch := list(islice(chunks, BATCH_CHUNKS)):
             yield from self._segments(batch)
 
-    @torch.inference_mode()
     def _segments(self, chunks: Sequence[_Chunk]) -> list[TranscriptSegment]:
         """What is said in each of the chunks in which there is speech, in their order."""
-        spoken = [chunk for chunk in chunks if self._speech_probability(chunk) >= self.options.speech_threshold]
-        return self._decoded(spoken) if spoken else []
+        texts = self.texts([chunk.samples_S for chunk in chunks])
+        return [
+            TranscriptSegment(chunk.start / SAMPLE_RATE, chunk.start / SAMPLE_RATE + chunk.duration_s, text)
+            for chunk, text in zip(chunks, texts, strict=True)
+            if text
+        ]
 
-    def _speech_probability(self, chunk: _Chunk) -> float:
-        waveform_1S = torch.from_numpy(chunk.samples_S)[None].to(self.decoder.head.weight.device)
+    @torch.inference_mode()
+    def texts(self, waveforms: Sequence[NDArray[np.float32]]) -> list[str]:
+        """What is said in each of some waveforms ``float32[S]`` at 16 kHz, of at most ``MAX_CHUNK_S`` each; empty where
+        nobody speaks."""
+        spoken = [
+            index
+            for index, waveform_S in enumerate(waveforms)
+            if self._speech_probability(waveform_S) >= self.options.speech_threshold
+        ]
+        texts = [""] * len(waveforms)
+        for start in range(0, len(spoken), BATCH_CHUNKS):
+            batch = spoken[start : start + BATCH_CHUNKS]
+            for index, text in zip(batch, self._decoded([waveforms[index] for index in batch]), strict=True):
+                texts[index] = text
+        return texts
+
+    def _speech_probability(self, waveform_S: NDArray[np.float32]) -> float:
+        waveform_1S = torch.from_numpy(waveform_S)[None].to(self.decoder.head.weight.device)
         logits_1TC, _ = self.tagger(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
         return float(logits_1TC[0, :, self._speech].amax().sigmoid())
 
-    def _decoded(self, chunks: Sequence[_Chunk]) -> list[TranscriptSegment]:
+    def _decoded(self, waveforms: Sequence[NDArray[np.float32]]) -> list[str]:
         samples = round(WINDOW_S * SAMPLE_RATE)
-        waveform_BS = torch.zeros(len(chunks), samples, device=self.decoder.head.weight.device)
-        for row, chunk in enumerate(chunks):
-            waveform_BS[row, : len(chunk.samples_S)] = torch.from_numpy(chunk.samples_S)
+        waveform_BS = torch.zeros(len(waveforms), samples, device=self.decoder.head.weight.device)
+        for row, waveform_S in enumerate(waveforms):
+            waveform_BS[row, : len(waveform_S)] = torch.from_numpy(waveform_S)
         audio_BPD = self.encoder.positions(waveform_BS)
-        options = DecodeOptions(beams=1, max_tokens=self._max_tokens(max(chunk.duration_s for chunk in chunks)))
+        durations_s = [len(waveform_S) / SAMPLE_RATE for waveform_S in waveforms]
+        options = DecodeOptions(beams=1, max_tokens=self._max_tokens(max(durations_s)))
         mask_BP = audio_BPD.new_ones(audio_BPD.shape[:2], dtype=torch.bool)
         found = generate(self.decoder, audio_BPD, mask_BP, options)
-        segments = []
-        for chunk, (best, *_) in zip(chunks, found, strict=True):
-            text = self._text(best, chunk.duration_s)
-            if text:
-                start_s = chunk.start / SAMPLE_RATE
-                segments.append(TranscriptSegment(start_s, start_s + chunk.duration_s, text))
-        return segments
+        return [self._text(best, duration_s) for (best, *_), duration_s in zip(found, durations_s, strict=True)]
 
     def _max_tokens(self, duration_s: float) -> int:
         return round(self.options.max_tokens_per_s * (duration_s + 1.0))

@@ -175,7 +175,9 @@ class Pipeline:
             return [error]
         try:
             if group[0].source is None and self._job.task != "timeline":
-                encoded = self._engine.encode(sources[0], on_error="return", **self._job.reading)
+                encoded = self._engine.encode(
+                    sources[0], for_text=self._job.task != "embed", on_error="return", **self._job.reading
+                )
                 if isinstance(encoded, PengiError):
                     return [encoded]
                 group[0].notes.extend(encoded.notes)  # a vector, or a tuple of events, cannot carry them

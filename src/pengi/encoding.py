@@ -1,0 +1,382 @@
+"""Recordings to what is kept of them: audio tokens and evidence, window by window, in bounded memory.
+
+    recording -> blocks -> windows -> encoders -> audio tokens -> tagger -> tags, and when
+                                   -> speech? -> transcriber -> what is said
+                                   -> descriptors
+
+Where the model reads transcripts, windows are cut at pauses, so that they are the transcriber's chunks, too.
+
+Shape suffixes: B windows, S samples, T audio tokens, D features, K tags.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from pengi import reference
+from pengi.audio.decode import AudioSource
+from pengi.audio.level import SILENCE_DB, rms_db, sound_level_db, without_offset
+from pengi.audio.windows import at_pauses, sliding
+from pengi.conditioning.collect import TagCollector
+from pengi.conditioning.descriptors import describe_waveform, level_course, level_sentence
+from pengi.conditioning.evidence import Evidence
+from pengi.conditioning.tagger import Tagger
+from pengi.conditioning.transcript import MAX_CHUNK_S, SPEECH_CLASSES, Transcriber
+from pengi.encoders.base import Masked
+from pengi.errors import PengiError
+from pengi.model import PengiModel
+from pengi.reference import ReferenceQuirks
+
+WINDOWS = 16  # windows in one call of an audio encoder
+MIN_SEGMENT_S = 0.1  # what is left behind the last window, if shorter, belongs to that window
+MAX_TOKENS = 2**14
+"""Audio tokens of a branch that are kept of a recording; of a longer one neighbours are averaged."""
+MAX_DESCRIBED_S = 30.0
+"""Longest recording that is described as a waveform; of a longer one the level is."""
+ENVELOPE_S = 0.5
+MIN_SPEECH_PROBABILITY = 0.05
+"""Lowest probability of speech, by the tagger, in the best frame of a window that the transcriber gets; it then decides
+by itself."""
+MAX_FIRST_WORDS, MAX_LAST_WORDS = 80, 40
+"""Words of the start and the end of a longer transcript that the language model reads."""
+
+OnError = Literal["raise", "return"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What is kept of a recording: for every audio branch its tokens ``float32[T, D]``, and what was detected."""
+
+    tokens: tuple[Tensor, ...]
+    duration_s: float
+    level_db: float
+    """RMS level of the loudest window without its constant offset, in dBFS; below ``SILENCE_DB`` it is silent."""
+    evidence: Evidence | None = None
+    """What is measured in it; None for a model without a tagger and without evidence."""
+    probability_K: Tensor | None = None
+    """Probability of every tag in its best window; None for a model without a tagger."""
+    log_odds_K: Tensor | None = None
+    """Log-odds of every tag in the recording as a whole."""
+    place: int = 0
+    """Its index among the recordings of the call."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the reading."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the recording is below the silence threshold."""
+        return self.level_db < SILENCE_DB
+
+
+class RecordingEncoder:
+    """Encodes recordings for a model.
+
+    Args:
+        model: its encoders and its tagger are run.
+        device: where they are.
+        quirks: which of the official wrapper's ways to follow.
+        transcriber: loads the transcriber; called once it is needed.
+    """
+
+    def __init__(
+        self, model: PengiModel, device: torch.device, quirks: ReferenceQuirks, transcriber: Callable[[], Transcriber]
+    ) -> None:
+        self._model, self._device, self._quirks, self._transcriber = model, device, quirks, transcriber
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz, what every recording is brought to before it is encoded."""
+        rates = {branch.encoder.sample_rate for branch in self._model.branches}
+        assert len(rates) == 1, "audio branches of different rates"
+        return rates.pop()
+
+    @property
+    def window_s(self) -> float:
+        """Longest audio that is encoded at once, in seconds."""
+        return min(branch.window_s for branch in self._model.config.audio)
+
+    @property
+    def frame_s(self) -> float:
+        """Time from one frame of the tagger to the next, in seconds."""
+        assert self._model.config.tagger is not None, "the model has no tagger"
+        return self._model.branches[self._model.config.tagger.branches[0]].encoder.token_s
+
+    @property
+    def _transcribes(self) -> bool:
+        config = self._model.config.evidence
+        return config is not None and config.transcript
+
+    def windows(
+        self, source: AudioSource, *, track: int | None = None, partial: bool = False, notes: list[str] | None = None
+    ) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """A recording in windows: start in seconds, and ``float32[S]`` at :attr:`sample_rate`.
+
+        Raises:
+            AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
+        """
+        rate = self.sample_rate
+        window = round(self.window_s * rate)
+        blocks = reference.heard(source, rate, window, self._quirks, track, partial, notes)
+        if self._transcribes:
+            longest_s = min(self.window_s, MAX_CHUNK_S)
+            cut = at_pauses(blocks, rate, longest_s / 2, longest_s)
+        else:
+            # A tail too short to be understood belongs to the window before it, as in a timeline.
+            cut = sliding(blocks, window, window, min_tail=round(MIN_SEGMENT_S * rate))
+        for start, window_S in cut:
+            yield start / rate, window_S
+
+    def encode(
+        self,
+        sources: Sequence[AudioSource | Encoded],
+        on_error: OnError,
+        *,
+        track: int | None = None,
+        partial: bool = False,
+        for_text: bool = True,
+    ) -> list[Encoded | PengiError]:
+        """Encode recordings; windows of different recordings share a batch.
+
+        Args:
+            sources: recordings; what is encoded already is returned as it is.
+            on_error: "raise", or "return" to put errors in the places of recordings that cannot be read.
+            track: which sound track, counted from 1.
+            partial: read a damaged recording up to the damage.
+            for_text: whether the language model is to read about them: then they are transcribed and described.
+        """
+        outcomes: dict[int, Encoded | PengiError] = {}
+        open_readings: list[_Reading] = []
+
+        def windows() -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
+            for place, source in enumerate(sources):
+                if isinstance(source, Encoded):
+                    outcomes[place] = replace(source, place=place)
+                    continue
+                reading = _Reading(self, place, for_text)
+                open_readings.append(reading)
+                try:
+                    for _, window_S in self.windows(source, track=track, partial=partial, notes=reading.notes):
+                        yield reading, window_S
+                except PengiError as error:
+                    if on_error == "raise":
+                        raise
+                    outcomes[place] = error
+                reading.has_ended = True
+
+        for batch in batched(windows(), WINDOWS):
+            self._read(batch, for_text)
+            for reading in [reading for reading in open_readings if reading.has_ended]:
+                open_readings.remove(reading)
+                if reading.place not in outcomes:
+                    outcomes[reading.place] = reading.outcome()
+        for reading in open_readings:
+            if reading.place not in outcomes:
+                outcomes[reading.place] = reading.outcome()
+        return [outcomes[place] for place in range(len(sources))]
+
+    @torch.inference_mode()
+    def tokens(self, windows: Sequence[NDArray[np.float32]]) -> list[Masked]:
+        """Audio tokens of every branch, ``[B, T, D]``, of windows."""
+        if not self._quirks.keep_offset:
+            windows = [without_offset(window) for window in windows]
+        waveform_BS = pad_sequence([torch.from_numpy(window) for window in windows], batch_first=True)
+        lengths_B = torch.tensor([len(window) for window in windows], device=self._device)
+        return self._model.encode(waveform_BS.to(self._device), lengths_B)
+
+    @torch.inference_mode()
+    def tag_scores(self, tokens: Sequence[Masked]) -> list[Tensor]:
+        """The tagger's scores ``[T, K]`` of each window."""
+        return [scores_TK[mask_T] for scores_TK, mask_T in zip(*self._model.tag_scores(tokens), strict=True)]
+
+    @torch.inference_mode()
+    def _read(self, batch: Sequence[tuple[_Reading, NDArray[np.float32]]], for_text: bool) -> None:
+        """Encode windows and add them to what is kept of their recordings."""
+        windows = [window_S for _, window_S in batch]
+        tokens = self.tokens(windows)
+        scores = self.tag_scores(tokens) if self._model.tagger is not None else [None] * len(batch)
+        texts = self._transcribed(windows, scores) if for_text and self._transcribes else [""] * len(batch)
+        for row, (reading, window_S) in enumerate(batch):
+            reading.add(window_S, [values_BTD[row][mask_BT[row]] for values_BTD, mask_BT in tokens], scores[row])
+            if texts[row]:
+                reading.texts.append(texts[row])
+
+    def _transcribed(self, windows: Sequence[NDArray[np.float32]], scores: Sequence[Tensor | None]) -> list[str]:
+        """What is said in each window; the transcriber gets those in which there may be speech."""
+        texts = [""] * len(windows)
+        spoken = [row for row, scores_TK in enumerate(scores) if self._may_speak(windows[row], scores_TK)]
+        if spoken:
+            for row, text in zip(spoken, self._transcriber().texts([windows[row] for row in spoken]), strict=True):
+                texts[row] = text
+        return texts
+
+    def _may_speak(self, window_S: NDArray[np.float32], scores_TK: Tensor | None) -> bool:
+        if sound_level_db(window_S) < SILENCE_DB:
+            return False
+        if scores_TK is None or not self._speech_tags:
+            return True
+        assert self._model.tagger is not None
+        highest_K = self._model.tagger.log_odds(scores_TK).amax(0).sigmoid()
+        return float(highest_K[self._speech_tags].amax()) >= MIN_SPEECH_PROBABILITY
+
+    @cached_property
+    def _speech_tags(self) -> list[int]:
+        tags = self._model.tagger.vocabulary.tags if self._model.tagger else ()
+        return [index for index, tag in enumerate(tags) if tag.audioset in SPEECH_CLASSES]
+
+    def collector(self) -> TagCollector | None:
+        """What collects the tags of one recording; None for a model without a tagger."""
+        tagger: Tagger | None = self._model.tagger
+        return None if tagger is None else TagCollector(tagger, self.frame_s)
+
+    def evidence_of(self, reading: _Reading) -> Evidence | None:
+        """The evidence about a recording that was read to its end."""
+        config = self._model.config.evidence
+        if config is None and reading.tags is None:
+            return None
+        descriptors: tuple[str, ...] = ()
+        if config is not None and config.descriptors and reading.for_text:
+            descriptors = reading.described(self.sample_rate)
+        return Evidence(
+            duration_s=reading.samples / self.sample_rate,
+            tags=reading.tags.tags() if reading.tags is not None else (),
+            transcript=shortened(" ".join(reading.texts)) if self._transcribes and reading.for_text else None,
+            descriptors=descriptors,
+        )
+
+
+class _Reading:
+    """What is kept of one recording while its windows are encoded."""
+
+    def __init__(self, encoder: RecordingEncoder, place: int, for_text: bool) -> None:
+        self._encoder = encoder
+        self.place, self.for_text = place, for_text
+        self.notes: list[str] = []
+        self.samples = 0
+        self.has_ended = False
+        self.tags = encoder.collector()
+        self.texts: list[str] = []
+        self._level_db = -math.inf
+        self._tokens: list[TokenStore] = []
+        self._whole: list[NDArray[np.float32]] | None = [] if for_text else None
+        self._envelope: list[NDArray[np.float32]] = []
+
+    def add(self, window_S: NDArray[np.float32], tokens: Sequence[Tensor], scores_TK: Tensor | None) -> None:
+        """Add the next window: samples, the tokens ``[T, D]`` of every branch, the tagger's scores."""
+        rate = self._encoder.sample_rate
+        level_db = sound_level_db(window_S)
+        if self.tags is not None and scores_TK is not None and level_db >= SILENCE_DB:
+            self.tags.add(scores_TK, self.samples / rate, len(window_S) / rate)
+        self._tokens = self._tokens or [TokenStore() for _ in tokens]
+        for store, tokens_TD in zip(self._tokens, tokens, strict=True):
+            store.add(tokens_TD)
+        self.samples += len(window_S)
+        self._level_db = max(self._level_db, level_db)
+        if not self.for_text:
+            return
+        self._envelope.append(_envelope(without_offset(window_S), round(ENVELOPE_S * rate)))
+        if self._whole is not None:
+            self._whole.append(window_S)
+            if self.samples > MAX_DESCRIBED_S * rate:
+                self._whole = None
+
+    def outcome(self) -> Encoded:
+        """What is kept."""
+        return Encoded(
+            tokens=tuple(store.tokens() for store in self._tokens),
+            duration_s=self.samples / self._encoder.sample_rate,
+            level_db=self._level_db,
+            evidence=self._encoder.evidence_of(self),
+            probability_K=None if self.tags is None else self.tags.probability_K,
+            log_odds_K=None if self.tags is None else self.tags.log_odds_K(),
+            place=self.place,
+            notes=tuple(self.notes),
+        )
+
+    def described(self, rate: int) -> tuple[str, ...]:
+        """Sentences about the waveform, or about the level of a long recording and how it changes."""
+        if self._level_db < SILENCE_DB:
+            return ()
+        if self._whole is not None:
+            return describe_waveform(np.concatenate(self._whole), rate)
+        # An envelope has the level of its waveform, with two values a second.
+        envelope = np.concatenate(self._envelope)
+        return (level_sentence(rms_db(envelope), level_course(envelope, round(1 / ENVELOPE_S))),)
+
+
+class TokenStore:
+    """The audio tokens of one branch and recording, at most ``MAX_TOKENS``: of longer recordings runs are averaged."""
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+        self._count = 0
+        self._run = 1
+        """So many tokens of the encoder are one of the store."""
+        self._rest: Tensor | None = None
+
+    def add(self, tokens_TD: Tensor) -> None:
+        """Add further tokens."""
+        if self._rest is not None:
+            tokens_TD, self._rest = torch.cat([self._rest, tokens_TD]), None
+        whole = len(tokens_TD) - len(tokens_TD) % self._run
+        if whole < len(tokens_TD):
+            self._rest = tokens_TD[whole:]
+        if whole:
+            self._parts.append(_averaged(tokens_TD[:whole], self._run))
+            self._count += len(self._parts[-1])
+        if self._count > MAX_TOKENS:
+            self._halve()
+
+    def _halve(self) -> None:
+        kept_TD = torch.cat(self._parts)
+        even = len(kept_TD) - len(kept_TD) % 2
+        if even < len(kept_TD):
+            left_TD = kept_TD[even:].expand(self._run, -1)
+            self._rest = left_TD if self._rest is None else torch.cat([left_TD, self._rest])
+        self._parts = [_averaged(kept_TD[:even], 2)]
+        self._count, self._run = even // 2, 2 * self._run
+
+    def tokens(self) -> Tensor:
+        """``float32[T, D]``."""
+        rest = [] if self._rest is None else [self._rest.mean(0, keepdim=True)]
+        return torch.cat([*self._parts, *rest])
+
+
+def _averaged(tokens_TD: Tensor, run: int) -> Tensor:
+    return tokens_TD if run == 1 else functional.avg_pool1d(tokens_TD.T[None], run)[0].T
+
+
+def _envelope(window_S: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+    """Root mean square of every block of samples; the last one may be shorter."""
+    starts = np.arange(0, len(window_S), block)
+    energy = np.add.reduceat(window_S.astype(np.float64) ** 2, starts)
+    counts = np.diff([*starts, len(window_S)])
+    level: NDArray[np.float32] = np.sqrt(energy / counts).astype(np.float32)
+    return level
+
+
+def shortened(transcript: str) -> str:
+    """The start and the end of a transcript that is too long to be read whole."""
+    words = transcript.split()
+    if len(words) <= MAX_FIRST_WORDS + MAX_LAST_WORDS:
+        return transcript
+    return " ".join([*words[:MAX_FIRST_WORDS], "...", *words[-MAX_LAST_WORDS:]])
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Items in lists of ``size``; the last one may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
