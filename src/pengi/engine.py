@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +28,23 @@ from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, sound_level_db
 from pengi.audio.sources import Waveform, listed
 from pengi.audio.windows import sliding
-from pengi.conditioning.evidence import Evidence, evidence_text, queried_tags, queried_text
-from pengi.conditioning.prefix import embed_texts, join
+from pengi.conditioning.evidence import DetectedTag, Evidence, evidence_text, queried_tags, queried_text, strength
+from pengi.conditioning.prefix import embed_texts, join, own_text, shared_text
 from pengi.conditioning.transcript import Transcriber
+from pengi.config import EvidenceConfig
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
 from pengi.encoders.base import Masked
-from pengi.encoding import MIN_SEGMENT_S, WINDOWS, Encoded, OnError, RecordingEncoder, batched
+from pengi.encoding import Encoded, OnError, RecordingEncoder, batched
 from pengi.errors import ConfigError, InputError, PengiError, checked_text
+from pengi.labelling import (
+    METHODS,
+    check_method,
+    check_top,
+    checked_labels,
+    fused,
+    ranked,
+    silent_classification,
+)
 from pengi.model import PengiModel
 from pengi.reference import ReferenceQuirks
 from pengi.results import (
@@ -43,18 +53,20 @@ from pengi.results import (
     Classification,
     Description,
     Event,
+    Explanation,
     Generation,
-    LabelScore,
     Result,
     ScoredText,
     Segment,
+    Tags,
+    TagScore,
     Timeline,
     with_notes,
 )
 from pengi.text_encoder import SentenceEncoder, TextEncoder
+from pengi.timelines import detected_segments, in_order, named_segments
 
 DEFAULT_MODEL = "pengi-mini"
-METHODS = ("likelihood", "sum", "generate", "match")
 DESCRIBE = DecodeOptions(beams=3, max_tokens=40)  # pengi-mini in less than a second on two cores
 MATCH = DecodeOptions(beams=4, max_tokens=40)
 ANSWER = DecodeOptions(beams=5, max_tokens=30)
@@ -63,11 +75,13 @@ TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 ROWS = 16  # prefixes in one call of the language model
 MAX_SHOWN_LABELS = 5  # of so many labels the language model reads whether the tags that they name are detected
 SILENT_CAPTION, SILENT_ANSWER = "Silence.", "The recording is silent."
-SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 MIN_EVENT_CONFIDENCE = 0.1  # of every reported event but the most probable one
 MIN_TOP_EVENT_CONFIDENCE = 0.005  # of the most probable event: below it the percentage would be 0 %
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 WINDOW_S, HOP_S = 5.0, 5.0
+MIN_TAG_PROBABILITY = 0.1  # of a tag in a recording
+MIN_FRAME_PROBABILITY = 0.3  # of a tag in a stretch of a timeline
+MAX_EVENTS = 8
 NO_QUIRKS = ReferenceQuirks()
 
 Style = Literal["caption", "paper"]
@@ -75,6 +89,22 @@ STYLES: dict[Style, tuple[str, ...]] = {"caption": ("caption", "events"), "paper
 """The prompts of each style of description; the last asks for events."""
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Detecting:
+    """A timeline of detected tags: index -> what it is called, and the lowest probability."""
+
+    labels: dict[int, str]
+    threshold: float
+
+
+@dataclass(frozen=True)
+class _Naming:
+    """A timeline of windows that are named one by one."""
+
+    window_s: float
+    hop_s: float
 
 
 @dataclass(frozen=True)
@@ -127,17 +157,20 @@ class Pengi:
         *,
         style: Style = "caption",
         options: DecodeOptions | None = None,
+        explain: bool = False,
         on_error: OnError = "raise",
         track: int | None = None,
         partial: bool = False,
     ) -> Any:
-        """What is heard: a text and the sound events, as :class:`Description`.
+        """What is in a recording: a text and the sound events, as :class:`Description`. A model with a tagger takes the
+        events from its tags.
 
         Args:
             audio: one recording or a list.
             style: of the text. "caption" is one caption; "paper" joins caption, metadata and events as the paper's
                 official wrapper does, and asks the model about silence, too.
             options: how to search.
+            explain: whether the result says what it was given from (:class:`pengi.results.Explanation`).
             on_error: see the class.
             track: see the class.
             partial: see the class.
@@ -148,18 +181,24 @@ class Pengi:
         if style not in STYLES:
             raise InputError(f"there is no style '{style}'; choose one of {', '.join(STYLES)}")
         prompts = [templates.PROMPTS[task][0] for task in STYLES[style]]
+        if by_tags := style == "caption" and self.model.tagger is not None:
+            prompts = prompts[:1]
 
         def answer(encoded: Sequence[Encoded]) -> list[Description]:
             rows = [recording for recording in encoded for _ in prompts]
             texts = self._write(rows, prompts * len(encoded), options or DESCRIBE)
-            asked = len(prompts)
-            return [
-                self._description(recording, texts[row * asked : (row + 1) * asked], style)
-                for row, recording in enumerate(encoded)
-            ]
+            found = []
+            for row, recording in enumerate(encoded):
+                answers = texts[row * len(prompts) : (row + 1) * len(prompts)]
+                events = self._tagged_events(recording) if by_tags else _events(answers[-1])
+                written = [beams[0].text for beams in answers]
+                text = templates.joined_description(*written) if style == "paper" else written[0]
+                why = self._explanation(recording, prompts[0]) if explain else None
+                found.append(Description(text, events, recording.duration_s, why))
+            return found
 
         def silent(recording: Encoded) -> Description:
-            return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s)
+            return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s, _unasked(explain))
 
         return self._each(audio, answer, on_error, track, partial, silent if style == "caption" else None)
 
@@ -172,14 +211,21 @@ class Pengi:
         track: int | None = None,
         partial: bool = False,
     ) -> Any:
-        """The sound events alone, as a tuple of :class:`Event`: those of :meth:`describe`, at half its cost."""
+        """The sound events alone, as a tuple of :class:`Event`: those of :meth:`describe`, at half its cost or, by the
+        tags of a tagger, without the language model."""
         prompt = templates.PROMPTS["events"][0]
+        by_tags = self.model.tagger is not None
 
         def answer(encoded: Sequence[Encoded]) -> list[tuple[Event, ...]]:
+            if by_tags:
+                return [self._tagged_events(recording) for recording in encoded]
             found = self._write(encoded, [prompt] * len(encoded), options or DESCRIBE)
             return [_events(texts) for texts in found]
 
-        return self._each(audio, answer, on_error, track, partial, lambda _: (Event(SILENCE, 1.0),))
+        def silent(_: Encoded) -> tuple[Event, ...]:
+            return (Event(SILENCE, 1.0),)
+
+        return self._each(audio, answer, on_error, track, partial, silent, for_text=not by_tags)
 
     def generate(
         self,
@@ -188,6 +234,7 @@ class Pengi:
         *,
         extra_text: str | Sequence[str] = "",
         options: DecodeOptions | None = None,
+        explain: bool = False,
         on_error: OnError = "raise",
         track: int | None = None,
         partial: bool = False,
@@ -200,6 +247,7 @@ class Pengi:
             extra_text: read by the language model behind the prompt, so that the answer goes on from it; one for all
                 or one for each, empty for none.
             options: how to search.
+            explain: whether the result says what it was given from (:class:`pengi.results.Explanation`).
             on_error: see the class.
             track: see the class.
             partial: see the class.
@@ -213,11 +261,15 @@ class Pengi:
 
         def answer(encoded: Sequence[Encoded]) -> list[Generation]:
             rows = [asked[recording.place] for recording in encoded]
-            texts = self._generate(encoded, rows, options or GENERATE, extra=[extra[item.place] for item in encoded])
-            return [Generation(prompt, self._scored(beams)) for prompt, beams in zip(rows, texts, strict=True)]
+            behind = [extra[recording.place] for recording in encoded]
+            found = self._generate(encoded, rows, options or GENERATE, extra=behind)
+            return [
+                Generation(prompt, self._scored(beams), self._explanation(item, prompt, more) if explain else None)
+                for item, prompt, more, beams in zip(encoded, rows, behind, found, strict=True)
+            ]
 
         def silent(recording: Encoded) -> Generation:
-            return Generation(asked[recording.place], (ScoredText(SILENT_ANSWER, 0.0),))
+            return Generation(asked[recording.place], (ScoredText(SILENT_ANSWER, 0.0),), _unasked(explain))
 
         return self._each(audio, answer, on_error, track, partial, silent)
 
@@ -227,6 +279,7 @@ class Pengi:
         question: str | Sequence[str],
         *,
         options: DecodeOptions | None = None,
+        explain: bool = False,
         on_error: OnError = "raise",
         track: int | None = None,
         partial: bool = False,
@@ -237,6 +290,7 @@ class Pengi:
             audio: one recording or a list.
             question: one for all recordings, or one for each.
             options: how to search.
+            explain: whether the result says what it was given from (:class:`pengi.results.Explanation`).
             on_error: see the class.
             track: see the class.
             partial: see the class.
@@ -253,14 +307,20 @@ class Pengi:
             self._check_length(prompt, "question")
 
         def answer(encoded: Sequence[Encoded]) -> list[Answer]:
-            texts = self._generate(encoded, [prompts[item.place] for item in encoded], options or ANSWER)
+            rows = [prompts[item.place] for item in encoded]
+            found = self._generate(encoded, rows, options or ANSWER)
             return [
-                Answer(questions[item.place], self._text(best[0]), _probability(best[0]))
-                for item, best in zip(encoded, texts, strict=True)
+                Answer(
+                    questions[item.place],
+                    self._text(best),
+                    _probability(best),
+                    self._explanation(item, prompt) if explain else None,
+                )
+                for item, prompt, (best, *_) in zip(encoded, rows, found, strict=True)
             ]
 
         def silent(recording: Encoded) -> Answer:
-            return Answer(questions[recording.place], SILENT_ANSWER, 1.0)
+            return Answer(questions[recording.place], SILENT_ANSWER, 1.0, _unasked(explain))
 
         return self._each(audio, answer, on_error, track, partial, silent)
 
@@ -272,6 +332,7 @@ class Pengi:
         method: str = METHODS[0],
         prompt: str | None = None,
         top: int | None = None,
+        explain: bool = False,
         on_error: OnError = "raise",
         track: int | None = None,
         partial: bool = False,
@@ -281,11 +342,13 @@ class Pengi:
         Args:
             audio: one recording or a list.
             labels: any words; repeated ones count once.
-            method: "likelihood" (mean log-probability of the label's tokens), "sum" (of the whole label), "generate"
-                (the model may write nothing but labels), "match" (the model writes freely, the nearest label in the
-                sentence encoder's space wins, as in the paper).
+            method: "likelihood" (mean log-probability of the label's tokens; of a model with a tagger fused with the
+                probabilities of the tags that labels name), "sum" (of the whole label), "generate" (the model may write
+                nothing but labels), "match" (the model writes freely, the nearest label in the sentence encoder's space
+                wins, as in the paper).
             prompt: what the labels answer; "this is a sound of" if not given.
             top: keep only so many labels.
+            explain: whether the result says what it was given from (:class:`pengi.results.Explanation`).
             on_error: see the class.
             track: see the class.
             partial: see the class.
@@ -294,7 +357,9 @@ class Pengi:
             InputError: no labels, one that is empty or no valid text, an unknown method, ``top`` below 1, a prompt too
                 long to be read.
         """
-        names = _checked_labels(labels, method, top)
+        check_method(method)
+        names = checked_labels(labels)
+        check_top(top)
         prompt = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
         self._check_length(prompt, "prompt")
         score: Callable[[Sequence[Encoded], list[str], str], list[Classification]] = {
@@ -303,11 +368,21 @@ class Pengi:
             "generate": self._by_trie,
             "match": self._by_match,
         }[method]
+        is_asked = method != "likelihood" or self._needs_likelihood(names)
+        shown = _shown(names) if method in ("likelihood", "sum") else ()
 
         def answer(encoded: Sequence[Encoded]) -> list[Classification]:
-            return [replace(found, scores=found.scores[:top]) for found in score(encoded, names, prompt)]
+            found = [replace(item, scores=item.scores[:top]) for item in score(encoded, names, prompt)]
+            if not explain:
+                return found
+            pairs = zip(found, encoded, strict=True)
+            asked = prompt if is_asked else None
+            return [replace(item, explanation=self._explanation(heard, asked, labels=shown)) for item, heard in pairs]
 
-        return self._each(audio, answer, on_error, track, partial, lambda _: _silent_classification(method, names, top))
+        def silent(_: Encoded) -> Classification:
+            return replace(silent_classification(method, names, top), explanation=_unasked(explain))
+
+        return self._each(audio, answer, on_error, track, partial, silent, for_text=is_asked or explain)
 
     def embed(self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False) -> Any:
         """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch, each of
@@ -412,12 +487,60 @@ class Pengi:
         rows = _rows(self._prompt_prefix(_for_each("prompts", prompts, _count(prompts))))
         return rows if listed(prompts) is not None else rows[0]
 
+    def tags(
+        self,
+        audio: Any,
+        *,
+        threshold: float | None = None,
+        top: int | None = None,
+        labels: Sequence[str] | None = None,
+        on_error: OnError = "raise",
+        track: int | None = None,
+        partial: bool = False,
+    ) -> Any:
+        """Which tags are in a recording and when, as :class:`Tags`; the language model is not run.
+
+        Args:
+            audio: one recording or a list.
+            threshold: lowest probability; 0.1 if not given, or 0 where labels are given.
+            top: keep only so many of the likeliest.
+            labels: only these tags, called so.
+            on_error: see the class.
+            track: see the class.
+            partial: see the class.
+
+        Raises:
+            InputError: if the model has no tagger, for a label that is none of its tags, and for a threshold or ``top``
+                that makes no sense.
+        """
+        named = self._named_tags(labels)
+        lowest = _checked_threshold(threshold, MIN_TAG_PROBABILITY if labels is None else 0.0)
+        check_top(top)
+
+        def answer(encoded: Sequence[Encoded]) -> list[Tags]:
+            found = []
+            for recording in encoded:
+                scores = (self._tag_score(recording, index, label) for index, label in named.items())
+                likely = sorted((tag for tag in scores if tag.probability >= lowest), key=lambda tag: -tag.probability)
+                found.append(Tags(tuple(likely[:top]), recording.duration_s))
+            return found
+
+        def silent(recording: Encoded) -> Tags:
+            if labels is None:
+                whole = ((0.0, recording.duration_s),)
+                return Tags((TagScore(SILENCE, "sound", 1.0, strength(1.0), whole),), recording.duration_s)
+            return answer([recording])[0]
+
+        return self._each(audio, answer, on_error, track, partial, silent, for_text=False)
+
     def timeline(
         self,
         audio: Any,
         *,
-        window_s: float = WINDOW_S,
-        hop_s: float = HOP_S,
+        threshold: float | None = None,
+        labels: Sequence[str] | None = None,
+        window_s: float | None = None,
+        hop_s: float | None = None,
         progress: Callable[[float], None] | None = None,
         on_error: OnError = "raise",
         track: int | None = None,
@@ -425,27 +548,37 @@ class Pengi:
     ) -> Any:
         """What happens when, for audio of any length in bounded memory, as :class:`Timeline`.
 
+        A model with a tagger gives the stretches in which tags are detected; they may overlap. With ``window_s`` or
+        ``hop_s``, or without a tagger, the language model names one window after the other.
+
         Args:
             audio: one recording or a list.
-            window_s: length of the stretches that are heard on their own, in seconds.
-            hop_s: time from the start of one to the start of the next, at most ``window_s``.
-            progress: called every few windows with the seconds heard so far; what it raises ends the work.
+            threshold: lowest probability of a tag in a stretch; 0.3 if not given.
+            labels: only these tags, called so; all if not given.
+            window_s: length of the windows that are named on their own, in seconds; 5 if not given.
+            hop_s: time from the start of one to the start of the next, at most ``window_s``; 5 if not given.
+            progress: called every few windows with the seconds read so far; what it raises ends the work.
             on_error: see the class.
             track: see the class.
             partial: see the class.
 
         Raises:
-            InputError: for a window or hop that is not positive or leaves gaps.
+            InputError: for a window or hop that is not positive or leaves gaps; for a threshold or labels where windows
+                are named, and for a label that is none of the model's tags.
         """
-        self._check_windows(window_s, hop_s)
+        options = self._timeline_options(threshold, labels, window_s, hop_s)
 
         def one(source: AudioSource) -> Timeline:
             notes: list[str] = []
-            found = self.segments(
-                source, window_s=window_s, hop_s=hop_s, progress=progress, track=track, partial=partial, notes=notes
-            )
-            segments = tuple(found)
-            return Timeline(segments, segments[-1].end_s, notes=tuple(notes))
+            read_s = [0.0]
+
+            def reached(seconds: float) -> None:
+                read_s[0] = seconds
+                if progress is not None:
+                    progress(seconds)
+
+            segments = in_order(self._segments(source, options, reached, track, partial, notes))
+            return Timeline(tuple(segments), read_s[0], notes=tuple(notes))
 
         return _map(audio, one, on_error)
 
@@ -453,47 +586,96 @@ class Pengi:
         self,
         audio: AudioSource,
         *,
-        window_s: float = WINDOW_S,
-        hop_s: float = HOP_S,
+        threshold: float | None = None,
+        labels: Sequence[str] | None = None,
+        window_s: float | None = None,
+        hop_s: float | None = None,
         progress: Callable[[float], None] | None = None,
         track: int | None = None,
         partial: bool = False,
         notes: list[str] | None = None,
     ) -> Iterator[Segment]:
-        """The segments of :meth:`timeline` of one recording, each as soon as the next one begins.
+        """The segments of :meth:`timeline` of one recording, each as soon as it has ended.
 
         Args:
             audio: one recording.
+            threshold: see :meth:`timeline`.
+            labels: see :meth:`timeline`.
             window_s: see :meth:`timeline`.
             hop_s: see :meth:`timeline`.
-            progress: see :meth:`timeline`.
+            progress: see :meth:`timeline`; the last call is with the length of the recording.
             track: see the class.
             partial: see the class.
             notes: gets the sentences about the reading added.
 
         Raises:
-            InputError: for a window or hop that is not positive or leaves gaps.
+            InputError: as :meth:`timeline`.
             AudioError: if the recording cannot be read, while iterating: the segments before the damage come first.
         """
-        self._check_windows(window_s, hop_s)
+        options = self._timeline_options(threshold, labels, window_s, hop_s)
+        return self._segments(audio, options, progress or (lambda _: None), track, partial, notes)
+
+    def _timeline_options(
+        self, threshold: float | None, labels: Sequence[str] | None, window_s: float | None, hop_s: float | None
+    ) -> _Detecting | _Naming:
+        if self.model.tagger is not None and window_s is None and hop_s is None:
+            return _Detecting(self._named_tags(labels), _checked_threshold(threshold, MIN_FRAME_PROBABILITY))
+        if threshold is not None or labels is not None:
+            why = "goes without windows" if self.model.tagger is not None else f"'{self.name}' does not have"
+            raise InputError(f"a threshold or labels need the tagger, which {why}")
+        naming = _Naming(WINDOW_S if window_s is None else window_s, HOP_S if hop_s is None else hop_s)
+        self._check_windows(naming.window_s, naming.hop_s)
+        return naming
+
+    def _segments(
+        self,
+        audio: AudioSource,
+        options: _Detecting | _Naming,
+        progress: Callable[[float], None],
+        track: int | None,
+        partial: bool,
+        notes: list[str] | None,
+    ) -> Iterator[Segment]:
+        if isinstance(options, _Detecting):
+            assert self.model.tagger is not None
+            windows = self._encoder.windows(audio, track=track, partial=partial, notes=notes)
+            labels, threshold = options.labels, options.threshold
+            return detected_segments(windows, self._encoder, self.model.tagger, labels, threshold, progress)
         rate = self.sample_rate
-        last: Segment | None = None
         blocks = stream(audio, rate, track=track, partial=partial, notes=notes)
-        windows = sliding(blocks, round(window_s * rate), round(hop_s * rate))
-        for batch in batched(windows, WINDOWS):
-            for (start, window_S), (text, confidence) in zip(batch, self._name([w for _, w in batch]), strict=True):
-                # Samples are added, not seconds: the end of one window is then the start of the next to the last digit.
-                start_s, end_s = start / rate, (start + len(window_S)) / rate
-                if last is not None and len(window_S) < MIN_SEGMENT_S * rate:
-                    last = replace(last, end_s=end_s)
-                    continue
-                finished, last = _joined(last, Segment(start_s, end_s, text, confidence))
-                if finished is not None:
-                    yield finished
-            if progress is not None:
-                progress((batch[-1][0] + len(batch[-1][1])) / rate)
-        if last is not None:
-            yield last
+        cut = sliding(blocks, round(options.window_s * rate), round(options.hop_s * rate))
+        return named_segments(cut, self._name, rate, progress)
+
+    def _named_tags(self, labels: Sequence[str] | None) -> dict[int, str]:
+        """Index of each tag that is asked for -> what it is called.
+
+        Raises:
+            InputError: if the model has no tagger, or for a label that is none of its tags.
+        """
+        if self.model.tagger is None:
+            raise InputError(f"'{self.name}' has no tagger; describe, ask and classify go without one")
+        vocabulary = self.model.tagger.vocabulary
+        if labels is None:
+            return {index: tag.text for index, tag in enumerate(vocabulary.tags)}
+        names = checked_labels(labels)
+        found: dict[int, str] = {}
+        for name, index in zip(names, vocabulary.label_indices(names), strict=True):
+            if index is None:
+                near = vocabulary.nearest(name)
+                hint = f"the nearest are {', '.join(map(repr, near))}; " if near else ""
+                raise InputError(f"there is no tag '{name}'; {hint}classify takes any label")
+            found.setdefault(index, name)
+        return found
+
+    def _tag_score(self, recording: Encoded, index: int, label: str | None = None) -> TagScore:
+        """What is known of a tag in a recording."""
+        assert self.model.tagger is not None
+        assert recording.probability_K is not None
+        assert recording.evidence is not None
+        tag = self.model.tagger.vocabulary.tags[index]
+        probability = float(recording.probability_K[index])
+        spans = next((found.spans for found in recording.evidence.tags if found.text == tag.text), ())
+        return TagScore(label or tag.text, tag.group, probability, strength(probability), spans)
 
     def transcribe(
         self, audio: Any, *, on_error: OnError = "raise", track: int | None = None, partial: bool = False
@@ -624,14 +806,39 @@ class Pengi:
 
     def _own_prompt(self, recording: Encoded, prompt: str, labels: Sequence[str] = ()) -> str:
         """A prompt as the language model reads it: behind the evidence about the tags that it, or a label, names."""
+        return queried_text(self._queried(recording, prompt, labels), recording.duration_s) + prompt
+
+    def _queried(self, recording: Encoded, prompt: str, labels: Sequence[str] = ()) -> tuple[DetectedTag, ...]:
+        """The tags that a prompt and then labels name, each once."""
         tagger = self.model.tagger
         if tagger is None or self.model.config.evidence is None or recording.evidence is None:
-            return prompt
-        named = [*queried_tags(recording.evidence, tagger.vocabulary, prompt)]
-        for label in labels:
-            named += queried_tags(recording.evidence, tagger.vocabulary, label)
-        tags = {tag.text: tag for tag in named}
-        return queried_text(tuple(tags.values()), recording.duration_s) + prompt
+            return ()
+        named = [tag for text in (prompt, *labels) for tag in queried_tags(recording.evidence, tagger.vocabulary, text)]
+        return tuple(dict.fromkeys(named))
+
+    def _explanation(
+        self, recording: Encoded, prompt: str | None, extra: str = "", labels: Sequence[str] = ()
+    ) -> Explanation:
+        """What an answer to a prompt is given from; ``prompt`` is None where the language model is not asked."""
+        evidence = recording.evidence or Evidence(recording.duration_s)
+        config = self.model.config.evidence or EvidenceConfig()
+        queried = self._queried(recording, prompt or "", labels)
+        tags = dict.fromkeys([*evidence.written(config), *queried])
+        return Explanation(
+            tags=tuple(TagScore(t.text, t.group, t.probability, strength(t.probability), t.spans) for t in tags),
+            transcript=evidence.transcript,
+            descriptors=evidence.descriptors,
+            prompt=None if prompt is None else self._read_text(recording, prompt, labels) + extra,
+        )
+
+    def _read_text(self, recording: Encoded, prompt: str, labels: Sequence[str]) -> str:
+        """The prefix of a prompt as text, with a mark for the audio embeddings."""
+        count = sum(int(mask_BP.sum()) for _, mask_BP in self.model.map_audio(self._tokens([recording])))
+        mark = f"[audio: {count} embeddings]" if count else ""
+        if not self.model.config.language_model.chat:
+            return f"{mark} {prompt}"
+        texts = self._evidence_texts([recording]) or [""]
+        return mark + shared_text(texts[0]) + own_text(self._own_prompt(recording, prompt, labels))
 
     def _evidence_texts(self, encoded: Sequence[Encoded]) -> list[str] | None:
         """The evidence about each recording as the language model reads it; None for a model without evidence."""
@@ -675,26 +882,48 @@ class Pengi:
         rows = [{beam.tokens: beam for beam in beams}.values() for beams in found]
         return [[_Written(self._text(beam), _probability(beam)) for beam in row] for row in rows]
 
-    def _description(self, recording: Encoded, answers: Sequence[Sequence[_Written]], style: Style) -> Description:
-        """What the answers to the prompts of a style, each the texts of one, come to."""
-        texts = [written[0].text for written in answers]
-        text = templates.joined_description(*texts) if style == "paper" else texts[0]
-        return Description(text, _events(answers[-1]), recording.duration_s)
+    def _tagged_events(self, recording: Encoded) -> tuple[Event, ...]:
+        """The likeliest tags as events."""
+        assert recording.evidence is not None
+        likely = [tag for tag in recording.evidence.tags if tag.probability >= MIN_EVENT_CONFIDENCE]
+        return tuple(Event(tag.text, tag.probability) for tag in likely[:MAX_EVENTS])
 
     def _label_ids(self, labels: Sequence[str]) -> list[list[int]]:
         return [self.model.target_ids(label)[:-1] for label in labels]
 
+    def _label_tags(self, labels: Sequence[str]) -> list[int | None]:
+        """Index of the tag that each label names; None of those that name none."""
+        tagger = self.model.tagger
+        return [None] * len(labels) if tagger is None else tagger.vocabulary.label_indices(labels)
+
+    @property
+    def _label_weight(self) -> float:
+        return self.model.config.tagger.label_weight if self.model.config.tagger is not None else 0.0
+
+    def _needs_likelihood(self, labels: Sequence[str]) -> bool:
+        """Whether the language model has a say in the choice among labels."""
+        return self._label_weight > 0 or None in self._label_tags(labels)
+
     def _by_likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        mean_BL, _ = self._score(encoded, labels, prompt)
-        return [_ranked("likelihood", labels, row) for row in mean_BL]
+        asks = self._needs_likelihood(labels)
+        mean_BL = self._score(encoded, labels, prompt)[0] if asks else torch.zeros(len(encoded), len(labels))
+        tags = self._label_tags(labels)
+        found = []
+        for recording, mean_L in zip(encoded, mean_BL.float().cpu(), strict=True):
+            log_odds = [math.nan if index is None else self._log_odds(recording, index) for index in tags]
+            found.append(ranked("likelihood", labels, fused(torch.tensor(log_odds), mean_L, self._label_weight)))
+        return found
+
+    def _log_odds(self, recording: Encoded, index: int) -> float:
+        assert recording.log_odds_K is not None
+        return float(recording.log_odds_K[index])
 
     def _by_sum(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         _, total_BL = self._score(encoded, labels, prompt)
-        return [_ranked("sum", labels, row) for row in total_BL]
+        return [ranked("sum", labels, row) for row in total_BL]
 
     def _score(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> tuple[Tensor, Tensor]:
-        shown = labels if len(labels) <= MAX_SHOWN_LABELS else []
-        own = [self._own_prompt(recording, prompt, shown) for recording in encoded]
+        own = [self._own_prompt(recording, prompt, _shown(labels)) for recording in encoded]
         prefix_BPD, mask_BP = self._prefix(encoded, own)
         lm = self.model.language_model
         scores = score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id)
@@ -708,7 +937,7 @@ class Pengi:
             total_L = torch.full((len(labels),), -math.inf)
             for hypothesis in hypotheses:
                 total_L[trie.index(hypothesis.tokens)] = sum(hypothesis.log_probs)
-            found.append(_ranked("generate", labels, total_L))
+            found.append(ranked("generate", labels, total_L))
         return found
 
     def _by_match(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
@@ -716,7 +945,7 @@ class Pengi:
         text_BD, label_LD = (torch.nn.functional.normalize(self._matcher.embed(words)) for words in (texts, labels))
         cosine_BL = text_BD @ label_LD.T
         return [
-            replace(_ranked("match", labels, MATCH_SHARPNESS * row), text=text)
+            replace(ranked("match", labels, MATCH_SHARPNESS * row), text=text)
             for text, row in zip(texts, cosine_BL, strict=True)
         ]
 
@@ -823,46 +1052,19 @@ def _events(texts: Sequence[_Written]) -> tuple[Event, ...]:
     )
 
 
-def _checked_labels(labels: Sequence[str], method: str, top: int | None) -> list[str]:
-    if method not in METHODS:
-        raise InputError(f"unknown method '{method}'; choose one of {', '.join(METHODS)}")
-    if isinstance(labels, str):
-        raise InputError("labels must be a list of strings, not one string")
-    if not isinstance(labels, Iterable):
-        raise InputError(f"labels must be a list of strings, not {type(labels).__name__}")
-    names = list(dict.fromkeys(checked_text(label, "each label").strip() for label in labels))
-    if not names or not all(names):
-        raise InputError("give at least one label, and no empty ones")
-    if top is not None and top < 1:
-        raise InputError(f"top must be at least 1, not {top}")
-    return names
+def _shown(labels: Sequence[str]) -> Sequence[str]:
+    """Labels whose tags the language model reads of: those of a short list."""
+    return labels if len(labels) <= MAX_SHOWN_LABELS else ()
 
 
-def _silent_classification(method: str, labels: Sequence[str], top: int | None) -> Classification:
-    """Probability 1 for the label that means silence; without such a label no label is detected."""
-    right = next((label for label in labels if label.casefold().strip(" .") in SILENT_LABELS), None)
-    ranked = sorted(labels, key=lambda label: label != right)
-    scores = tuple(LabelScore(label, float(label == right)) for label in ranked[:top])
-    return Classification(method, scores, detected=right is not None)
+def _unasked(explain: bool) -> Explanation | None:
+    """The explanation of an answer about silence."""
+    return Explanation() if explain else None
 
 
-def _ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classification:
-    """Labels by score, the best first; equal ones stay in the order in which they were given."""
-    share_L = scores_L.float().softmax(0)
-    order = scores_L.argsort(descending=True, stable=True).tolist()
-    return Classification(method, tuple(LabelScore(labels[index], float(share_L[index])) for index in order))
-
-
-def _joined(last: Segment | None, new: Segment) -> tuple[Segment | None, Segment]:
-    """The segment that ends where the next one begins, if the two differ, and the one that may still become longer.
-
-    Where windows overlap the later one wins.
-    """
-    if last is None:
-        return None, new
-    last = replace(last, end_s=min(last.end_s, new.start_s))
-    if last.text != new.text:
-        return last, new
-    spans = (last.end_s - last.start_s, new.end_s - new.start_s)
-    confidence = (last.confidence * spans[0] + new.confidence * spans[1]) / max(sum(spans), 1e-9)
-    return None, Segment(last.start_s, new.end_s, last.text, confidence)
+def _checked_threshold(threshold: float | None, default: float) -> float:
+    if threshold is None:
+        return default
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold must be a probability from 0 to 1, not {threshold:g}")
+    return threshold

@@ -30,8 +30,47 @@ class RecordingResult(Result):
     """Sentences about how the recording was read, such as which part of it is missing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """See :class:`Result`; ``notes`` are left out if there are none."""
-        return {name: value for name, value in super().to_dict().items() if name != "notes" or value}
+        """See :class:`Result`; ``notes`` and ``explanation`` are left out if there are none."""
+        optional = ("notes", "explanation")
+        return {name: value for name, value in super().to_dict().items() if name not in optional or value}
+
+
+@dataclass(frozen=True)
+class TagScore(Result):
+    """A tag of a recording.
+
+    Attributes:
+        label: its name.
+        group: what kind of thing it is, such as "sound", "instrument" or "language".
+        probability: that it is in the recording, calibrated; of a long recording in its best part.
+        strength: the word for the probability that the language model reads: "sure", "likely", "maybe", "unlikely" or
+            "no".
+        spans: when it is detected, start and end in seconds; none if it is not.
+    """
+
+    label: str
+    group: str
+    probability: float
+    strength: str
+    spans: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Explanation(Result):
+    """What an answer was given from.
+
+    Attributes:
+        tags: those that the language model read, the likeliest first, and then those that the prompt names.
+        transcript: what is said; empty if nothing is, None if it was not transcribed.
+        descriptors: sentences about what was measured.
+        prompt: the text that the language model read, with "[audio: 8 embeddings]" in the place of the audio prefix;
+            None if it was not asked.
+    """
+
+    tags: tuple[TagScore, ...] = ()
+    transcript: str | None = None
+    descriptors: tuple[str, ...] = ()
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +88,7 @@ class Description(RecordingResult):
     text: str
     events: tuple[Event, ...]
     duration_s: float
+    explanation: Explanation | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -59,6 +99,7 @@ class Answer(RecordingResult):
     question: str
     text: str
     confidence: float
+    explanation: Explanation | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -76,6 +117,7 @@ class Generation(RecordingResult):
 
     prompt: str
     texts: tuple[ScoredText, ...]
+    explanation: Explanation | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -104,6 +146,7 @@ class Classification(RecordingResult):
     scores: tuple[LabelScore, ...]
     text: str | None = None
     detected: bool = True
+    explanation: Explanation | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -113,8 +156,17 @@ class Classification(RecordingResult):
 
 
 @dataclass(frozen=True)
+class Tags(RecordingResult):
+    """Tags of a recording, the likeliest first."""
+
+    tags: tuple[TagScore, ...]
+    duration_s: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Segment(Result):
-    """A stretch of a recording in which the same is heard."""
+    """A stretch of a recording in which the same is detected. Segments of a timeline may overlap."""
 
     start_s: float
     end_s: float

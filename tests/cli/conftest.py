@@ -54,7 +54,9 @@ class FakeEngine:
         scores = tuple(LabelScore(label, share) for label in labels[:top])
         return self._each(audio, lambda s: Classification(method=method, scores=scores, text=None), reading)
 
-    def encode(self, audio: Sequence[Any], *, on_error: str = "raise", **reading: Any) -> list[Any]:
+    def encode(
+        self, audio: Sequence[Any], *, for_text: bool = True, on_error: str = "raise", **reading: Any
+    ) -> list[Any]:
         self.calls.append({"audio": list(audio)})
         return self._each(audio, lambda s: Timeline((), s), reading)
 

@@ -21,6 +21,9 @@ MIN_KEPT = 0.02
 SHARE_OF_HIGHEST = 0.5
 """A tag is detected in the frames in which it is at least so probable, relative to its most probable frame."""
 
+TOUCH_S = 0.02
+"""Spans touch if so much is between them; times of windows and of frames are rounded differently."""
+
 
 def detected_tags(
     scores_TK: Tensor, tagger: Tagger, frame_s: float, duration_s: float, min_probability: float = MIN_KEPT
@@ -131,7 +134,7 @@ def joined_spans(events: Iterable[TagEvent]) -> list[tuple[float, float]]:
     spans: list[tuple[float, float]] = []
     for event in events:
         start_s, end_s = round(event.start_s, 2), round(event.end_s, 2)
-        if spans and start_s <= spans[-1][1]:
+        if spans and start_s <= spans[-1][1] + TOUCH_S:
             spans[-1] = (spans[-1][0], max(end_s, spans[-1][1]))
         else:
             spans.append((start_s, end_s))

@@ -6,8 +6,10 @@ keeps its tags in ``vocabulary.json``.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -62,15 +64,20 @@ class Vocabulary:
         return tuple(dict.fromkeys(tag.group for tag in self.tags))
 
     @cached_property
-    def _indices(self) -> dict[tuple[str, ...], int]:
-        """Word stems of every name -> index of its tag; the first tag of a name counts, and texts before phrases."""
-        found: dict[tuple[str, ...], int] = {}
+    def _named(self) -> dict[tuple[str, ...], list[int]]:
+        """Word stems of every name -> indices of its tags, those whose text it is before those whose phrase it is."""
+        found: dict[tuple[str, ...], list[int]] = {}
         for names in ([(tag.text,) for tag in self.tags], [tag.phrases for tag in self.tags]):
             for index, texts in enumerate(names):
                 for text in texts:
                     if stems := word_stems(text):
-                        found.setdefault(stems, index)
+                        found.setdefault(stems, []).append(index)
         return found
+
+    @cached_property
+    def _indices(self) -> dict[tuple[str, ...], int]:
+        """Word stems of every name -> index of its first tag."""
+        return {stems: indices[0] for stems, indices in self._named.items()}
 
     @cached_property
     def _longest(self) -> int:
@@ -79,6 +86,21 @@ class Vocabulary:
     def index(self, text: str) -> int | None:
         """Index of the tag that a whole text names; none if it names none."""
         return self._indices.get(word_stems(text))
+
+    def label_indices(self, labels: Sequence[str]) -> list[int | None]:
+        """Index of the tag that each label of one list names; none of labels that name none.
+
+        Of tags of one name, such as a dog and the word "dog", that one is meant whose group most of the labels have.
+        """
+        candidates = [self._named.get(word_stems(label), []) for label in labels]
+        groups = Counter(group for tags in candidates for group in {self.tags[index].group for index in tags})
+        return [max(tags, key=lambda index: groups[self.tags[index].group], default=None) for tags in candidates]
+
+    def nearest(self, text: str, count: int = 3) -> list[str]:
+        """Texts of the tags whose names are spelled most alike, the nearest first."""
+        texts = {name.casefold(): tag.text for tag in reversed(self.tags) for name in (*tag.phrases, tag.text)}
+        near = difflib.get_close_matches(text.casefold(), list(texts), n=2 * count, cutoff=0.5)
+        return list(dict.fromkeys(texts[name] for name in near))[:count]
 
     def find(self, text: str) -> list[int]:
         """Indices of the tags that a text names, each once, in the text's order; of names within names the longest

@@ -1,0 +1,231 @@
+"""Tags, timelines of tags, labels chosen by tags, and explanations, with a tiny chat model."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import tiny_model
+from helpers.chat import HUM, RAIN, SPEECH, WHISTLE, Recogniser, chat_pengi, joined
+from pengi import Pengi, engine
+from pengi.errors import InputError
+from pengi.labelling import fused
+from pengi.results import Event, Segment, TagScore
+
+PENGI = chat_pengi()
+SILENCE = joined(np.zeros(5 * 16_000, np.float32))
+TWO = joined(RAIN, WHISTLE)
+
+
+@pytest.fixture(autouse=True)
+def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DESCRIBE", "MATCH", "ANSWER", "TIMELINE"):
+        monkeypatch.setattr(engine, name, replace(getattr(engine, name), max_tokens=6))
+
+
+@pytest.fixture
+def no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prefill(*_: Any) -> Any:
+        raise AssertionError("the language model was run")
+
+    monkeypatch.setattr(type(PENGI.model.language_model), "prefill", prefill)
+
+
+@pytest.mark.usefixtures("no_language_model")
+class TestTags:
+    def test_tags_have_a_group_a_probability_and_times(self) -> None:
+        found = PENGI.tags(TWO)
+        assert found.duration_s == 10.0
+        assert {(tag.label, tag.group, tag.strength) for tag in found.tags} == {
+            ("rain", "sound", "sure"),
+            ("whistle", "sound", "sure"),
+        }
+        rain = next(tag for tag in found.tags if tag.label == "rain")
+        assert rain.probability > 0.9
+        assert rain.spans == ((0.0, pytest.approx(5.0, abs=0.5)),)
+        json.dumps(found.to_dict(), allow_nan=False)
+
+    def test_thresholds_numbers_and_labels_choose(self) -> None:
+        assert len(PENGI.tags(TWO, threshold=0.0).tags) == 7
+        assert len(PENGI.tags(TWO, threshold=0.0, top=3).tags) == 3
+        assert PENGI.tags(TWO, threshold=0.9999).tags == ()
+        named = PENGI.tags(TWO, labels=["a flute", "A whistle blowing"]).tags
+        assert [(tag.label, tag.strength) for tag in named] == [("A whistle blowing", "sure"), ("a flute", "no")]
+        assert [tag.label for tag in PENGI.tags(TWO, labels=["flute", "rain"], threshold=0.5).tags] == ["rain"]
+
+    def test_a_list_gives_a_list_and_bad_ones_their_errors(self) -> None:
+        one, bad, silent = PENGI.tags([TWO, b"no audio", SILENCE], on_error="return")
+        assert one == PENGI.tags(TWO)
+        assert "no audio" in str(bad) or "cannot" in str(bad) or "not" in str(bad)
+        assert silent.tags == (TagScore("silence", "sound", 1.0, "sure", ((0.0, 5.0),)),)
+        assert [(tag.label, tag.probability) for tag in PENGI.tags(SILENCE, labels=["rain"]).tags] == [("rain", 0.0)]
+
+    def test_what_makes_no_sense_is_said(self) -> None:
+        with pytest.raises(InputError, match=r"there is no tag 'whisle'; the nearest are 'whistle'.*; classify takes"):
+            PENGI.tags(TWO, labels=["whisle"])
+        with pytest.raises(InputError, match="threshold must be a probability from 0 to 1, not 7"):
+            PENGI.tags(TWO, threshold=7)
+        with pytest.raises(InputError, match="threshold must be a probability"):
+            PENGI.tags(TWO, threshold=math.nan)
+        with pytest.raises(InputError, match="top must be at least 1, not 0"):
+            PENGI.tags(TWO, top=0)
+        paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+        with pytest.raises(InputError, match="'tiny' has no tagger"):
+            paper.tags(TWO)
+
+    def test_events_are_the_tags(self) -> None:
+        events = PENGI.events(TWO)
+        assert {event.label for event in events} == {"rain", "whistle"}
+        assert PENGI.events(SILENCE) == (Event("silence", 1.0),)
+
+
+@pytest.mark.usefixtures("no_language_model")
+class TestTimeline:
+    def test_events_have_their_own_times_across_windows(self) -> None:
+        timeline = PENGI.timeline(joined(HUM, HUM, HUM, RAIN, HUM, RAIN))
+        assert timeline.duration_s == 30.0
+        expected = [("hum", 0.0, 15.0), ("rain", 15.0, 20.0), ("hum", 20.0, 25.0), ("rain", 25.0, 30.0)]
+        assert [segment.text for segment in timeline.segments] == [text for text, *_ in expected]
+        for segment, (_, start_s, end_s) in zip(timeline.segments, expected, strict=True):
+            assert segment.start_s == pytest.approx(start_s, abs=0.8)
+            assert segment.end_s == pytest.approx(end_s, abs=0.8)
+            assert segment.confidence > 0.9
+
+    def test_a_silent_recording_is_silent(self) -> None:
+        assert PENGI.timeline(SILENCE).segments == (Segment(0.0, 5.0, "silence", 1.0),)
+
+    def test_events_may_overlap_and_labels_choose_them(self) -> None:
+        tagger = PENGI.model.tagger
+        assert tagger is not None
+        tagger.shift_K[4] = 20.0
+        try:
+            timeline = PENGI.timeline(TWO)
+            flute = next(segment for segment in timeline.segments if segment.text == "flute")
+            assert (flute.start_s, flute.end_s) == (0.0, 10.0)
+            assert flute.confidence == pytest.approx(1.0, abs=1e-3)
+            assert {segment.text for segment in timeline.segments} == {"flute", "rain", "whistle"}
+            chosen = PENGI.timeline(TWO, labels=["the rain"]).segments
+            assert [(segment.text, segment.start_s) for segment in chosen] == [("the rain", 0.0)]
+        finally:
+            tagger.shift_K[4] = 0.0
+        assert PENGI.timeline(TWO, threshold=0.9999).segments == ()
+
+    def test_segments_come_once_they_have_ended_and_say_how_far_they_are(self) -> None:
+        read: list[float] = []
+        audio = joined(*[RAIN, HUM] * 20)
+        events = []
+        for segment in PENGI.segments(audio, progress=read.append):
+            events.append((segment.text, len(read)))
+        assert events[0] == ("rain", 0)
+        assert read[-1] == 200.0
+        assert len(read) > 1
+        assert [segment.start_s for segment in PENGI.timeline(audio).segments] == sorted(
+            segment.start_s for segment in PENGI.timeline(audio).segments
+        )
+
+    def test_options_of_windows_do_not_go_with_those_of_tags(self) -> None:
+        with pytest.raises(InputError, match="a threshold or labels need the tagger, which goes without windows"):
+            PENGI.timeline(TWO, window_s=2.0, threshold=0.5)
+        with pytest.raises(InputError, match="there is no tag 'unicorn'"):
+            PENGI.segments(TWO, labels=["unicorn"])
+        paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+        with pytest.raises(InputError, match="need the tagger, which 'tiny' does not have"):
+            paper.timeline(TWO, labels=["rain"])
+
+
+def test_windows_can_still_be_named_by_the_language_model() -> None:
+    timeline = PENGI.timeline(TWO, window_s=5.0, hop_s=5.0)
+    assert timeline.duration_s == 10.0
+    assert timeline.segments[0].start_s == 0.0
+
+
+class TestLabels:
+    def test_labels_that_name_tags_are_chosen_by_the_tagger(self) -> None:
+        found = PENGI.classify([joined(RAIN), joined(HUM)], ["flute", "the hum", "rain falling"])
+        assert [item.label for item in found] == ["rain falling", "the hum"]
+        assert found[0].scores[0].probability > 0.9
+        assert sum(score.probability for score in found[0].scores) == pytest.approx(1.0)
+
+    def test_the_group_of_most_labels_decides_what_a_name_means(self) -> None:
+        vocabulary = PENGI.model.tagger.vocabulary  # type: ignore[union-attr]
+        assert vocabulary.label_indices(["rain", "hum"]) == [2, 1]
+        assert vocabulary.label_indices(["rain", "stop"]) == [5, 6]
+        assert vocabulary.label_indices(["unicorn", ""]) == [None, None]
+
+    @pytest.mark.usefixtures("no_language_model")
+    def test_without_a_weight_the_language_model_is_not_asked_about_known_labels(self) -> None:
+        pengi = chat_pengi(tagger={"branches": [0], "label_weight": 0.0})
+        assert pengi.classify(joined(HUM), ["rain", "hum"], explain=True).explanation.prompt is None
+        assert pengi.classify(joined(HUM), ["hum"]).scores[0].probability == 1.0
+        with pytest.raises(AssertionError, match="was run"):
+            pengi.classify(joined(HUM), ["rain", "hum", "unicorn"])
+
+    @pytest.mark.parametrize(
+        "labels", [["unicorn"], ["unicorn", "dragon"], [f"thing {number}" for number in range(500)]]
+    )
+    def test_unknown_labels_are_chosen_by_likelihood(self, labels: list[str]) -> None:
+        found = PENGI.classify(joined(HUM), labels)
+        assert {score.label for score in found.scores} == set(labels)
+        assert sum(score.probability for score in found.scores) == pytest.approx(1.0, abs=1e-4)
+
+    def test_known_and_unknown_labels_are_compared(self) -> None:
+        found = PENGI.classify([joined(HUM), joined(RAIN)], ["hum", "unicorn"])
+        shares = [{score.label: score.probability for score in item.scores} for item in found]
+        assert shares[0]["hum"] > shares[1]["hum"]
+        assert found[0].label == "hum"
+        assert found[1].label == "unicorn"
+
+    def test_fused_scores(self) -> None:
+        likelihood = torch.tensor([-1.0, -3.0, -2.0])
+        unknown = math.nan
+        torch.testing.assert_close(fused(torch.tensor([unknown] * 3), likelihood, 0.2), likelihood)
+        known = fused(torch.tensor([1.0, 2.0, 0.0]), likelihood, 0.5)
+        torch.testing.assert_close(known, torch.tensor([0.5, 0.5, -1.0]))
+        mixed = fused(torch.tensor([3.0, -4.0, unknown]), likelihood, 0.2).exp()
+        assert float(mixed.sum()) == pytest.approx(1.0)
+        assert float(mixed[0]) > 0.8
+        unsure = fused(torch.tensor([-5.0, -4.0, unknown]), likelihood, 0.2).exp()
+        assert float(unsure[2]) > 0.5
+
+
+class TestExplanations:
+    def test_an_explanation_says_what_the_model_read(self) -> None:
+        pengi = chat_pengi(Recogniser("Stop it."))
+        answer = pengi.ask(joined(SPEECH, RAIN), "is there a flute?", explain=True)
+        why = answer.explanation
+        assert why.transcript == "Stop it."
+        assert [(tag.label, tag.strength) for tag in why.tags][-1] == ("flute", "no")
+        assert {tag.label for tag in why.tags} == {"speech", "rain", "flute"}
+        assert any(sentence.startswith("Level") for sentence in why.descriptors)
+        assert why.prompt.startswith("<|im_start|>user\nHeard in 10 s: ")
+        assert 'Said: "Stop it.".' in why.prompt
+        assert why.prompt.endswith("\nAsked about: flute (no).\nis there a flute?<|im_end|>\n<|im_start|>assistant\n")
+        json.dumps(answer.to_dict(), allow_nan=False)
+
+    def test_every_method_that_writes_or_chooses_explains_itself_if_asked(self) -> None:
+        calls = {
+            "describe": PENGI.describe,
+            "ask": lambda audio, **options: PENGI.ask(audio, "what?", **options),
+            "generate": lambda audio, **options: PENGI.generate(audio, "this is", **options),
+            "classify": lambda audio, **options: PENGI.classify(audio, ["hum", "unicorn"], **options),
+        }
+        for call in calls.values():
+            assert call(TWO).explanation is None
+            assert "explanation" not in call(TWO).to_dict()
+            assert "rain (sure" in call(TWO, explain=True).explanation.prompt
+            silent = call(SILENCE, explain=True)
+            assert silent.explanation.prompt is None
+            assert silent.explanation.tags == ()
+
+    def test_the_audio_embeddings_are_marked(self) -> None:
+        paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+        why = paper.ask(joined(RAIN), "what?", explain=True).explanation
+        assert why.prompt.startswith("[audio: ")
+        assert why.prompt.endswith(" embeddings] question: what? answer:")
+        assert why.transcript is None
