@@ -27,6 +27,7 @@ from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
 from pengi.encoding import RecordingEncoder
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
+from pengi.labelling import METHODS
 from pengi.reference import ReferenceQuirks
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
 
@@ -68,7 +69,7 @@ CALLS: dict[str, Callable[[Pengi, Any], Any]] = {
     ),
     **{
         f"classify by {method}": lambda pengi, audio, method=method: pengi.classify(audio, LABELS, method=method)
-        for method in engine.METHODS
+        for method in METHODS
     },
     "embed": lambda pengi, audio: pengi.embed(audio),
     "timeline": lambda pengi, audio: pengi.timeline(audio, window_s=2.0, hop_s=1.5),
@@ -296,7 +297,7 @@ def test_generated_labels_are_labels_and_the_nearest_one_is_matched() -> None:
     assert matched.label == LABELS[nearest]
 
 
-@pytest.mark.parametrize("method", engine.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_labels_count_once_and_the_best_come_first(method: str) -> None:
     audio = mixed(2.0, 5)
     whole = SENTENCE_PENGI.classify(audio, LABELS, method=method)
@@ -403,7 +404,7 @@ def test_every_task_says_that_a_silent_recording_is_silent(kind: str) -> None:
     assert PENGI.generate(audio, "generate audio caption").text == "The recording is silent."
 
 
-@pytest.mark.parametrize("method", engine.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_of_a_silent_recording_no_label_is_detected_but_silence(method: str) -> None:
     silent, sound = PENGI.classify([SILENT["a constant offset"], mixed(1.0, 1)], LABELS, method=method)
     assert not silent.detected

@@ -17,6 +17,7 @@ from helpers import MLP, RATE, TRANSFORMER, noise, tiny_model, tone
 from pengi import Pengi, engine, templates
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.errors import AudioError, InputError
+from pengi.labelling import METHODS
 from pengi.model import PengiModel
 from pengi.reference import ReferenceQuirks
 from pengi.results import Description, Generation, ScoredText
@@ -290,6 +291,6 @@ def test_all_quirks_together_answer_every_call() -> None:
     assert quirky.generate(CLIPS, "generate metadata", extra_text="rain")
     assert quirky.describe(CLIPS, style="paper")
     assert quirky.ask(CLIPS[0], "what?").text is not None
-    for method in engine.METHODS:
+    for method in METHODS:
         assert quirky.classify(CLIPS[0], ["dog", "rain"], method=method).label in ("dog", "rain")
     assert quirky.timeline((noise(5.0), RATE), window_s=2.0, hop_s=2.0).duration_s == pytest.approx(5.0)

@@ -12,7 +12,8 @@ import pytest
 from pengi import weights
 from pengi.audio.decode import load
 from pengi.data.manifest import Clip, read_manifest
-from pengi.engine import METHODS, Pengi
+from pengi.engine import Pengi
+from pengi.labelling import METHODS
 
 RATE = 16_000
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

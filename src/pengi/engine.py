@@ -711,6 +711,11 @@ class Pengi:
         return SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2")).to(self.device)
 
     @property
+    def has_tagger(self) -> bool:
+        """Whether it detects tags, so that :meth:`tags` works and a timeline needs no windows."""
+        return self.model.tagger is not None
+
+    @property
     def sample_rate(self) -> int:
         """In Hz, what every recording is brought to before it is heard."""
         return self._encoder.sample_rate

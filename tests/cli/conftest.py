@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,9 +14,26 @@ from typer.testing import CliRunner
 from pengi.audio.decode import load
 from pengi.cli import app, session
 from pengi.errors import InputError, PengiError
-from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline, with_notes
+from pengi.results import (
+    Answer,
+    Classification,
+    Description,
+    Event,
+    Explanation,
+    LabelScore,
+    Segment,
+    TagScore,
+    Timeline,
+    with_notes,
+)
 
 DIM = 4
+EXPLANATION = Explanation(
+    (TagScore("tone", "sound", 0.75, "sure", ((0.0, 1.0),)), TagScore("siren", "sound", 0.004, "no")),
+    "Stop [it].",
+    ("Level -6 dBFS, steady.",),
+    "[audio: 8 embeddings]<|im_start|>user\nHeard in 1.0 s: tone (sure).",
+)
 
 
 class FakeEngine:
@@ -26,10 +44,17 @@ class FakeEngine:
         self.calls: list[dict[str, Any]] = []
 
     def describe(
-        self, audio: Sequence[Any], *, options: Any = None, on_error: str = "raise", **reading: Any
+        self,
+        audio: Sequence[Any],
+        *,
+        options: Any = None,
+        explain: bool = False,
+        on_error: str = "raise",
+        **reading: Any,
     ) -> list[Any]:
         self.calls.append({"audio": list(audio), "options": options})
-        return self._each(audio, lambda s: Description("A tone rings [loudly].", (Event("tone", 0.75),), s), reading)
+        events, why = (Event("tone", 0.75),), EXPLANATION if explain else None
+        return self._each(audio, lambda s: Description("A tone rings [loudly].", events, s, why), reading)
 
     def ask(
         self,
@@ -37,22 +62,24 @@ class FakeEngine:
         question: str,
         *,
         options: Any = None,
+        explain: bool = False,
         on_error: str = "raise",
         **reading: Any,
     ) -> list[Any]:
         self.calls.append({"audio": list(audio), "options": options})
-        return self._each(audio, lambda s: Answer(question, "a tone", 0.5), reading)
+        return self._each(audio, lambda s: Answer(question, "a tone", 0.5, EXPLANATION if explain else None), reading)
 
     def classify(
         self, audio: Sequence[Any], labels: Sequence[str], *, method: str = "likelihood", prompt: str | None = None,
-        top: int | None = None, on_error: str = "raise", **reading: Any,
+        top: int | None = None, explain: bool = False, on_error: str = "raise", **reading: Any,
     ) -> list[Any]:  # fmt: skip
         self.calls.append({"audio": list(audio), "labels": list(labels), "method": method, "prompt": prompt})
         if method not in ("likelihood", "match"):
             raise InputError(f"there is no method '{method}'; there are likelihood, match")
         share = 1 / len(labels)
         scores = tuple(LabelScore(label, share) for label in labels[:top])
-        return self._each(audio, lambda s: Classification(method=method, scores=scores, text=None), reading)
+        why = replace(EXPLANATION, prompt=None) if explain else None
+        return self._each(audio, lambda s: Classification(method, scores, explanation=why), reading)
 
     def encode(
         self, audio: Sequence[Any], *, for_text: bool = True, on_error: str = "raise", **reading: Any
@@ -67,13 +94,16 @@ class FakeEngine:
         self,
         audio: Any,
         *,
-        window_s: float = 10.0,
-        hop_s: float = 5.0,
+        threshold: float | None = None,
+        labels: Sequence[str] | None = None,
+        window_s: float | None = None,
+        hop_s: float | None = None,
         progress: Callable[[float], None],
         notes: list[str] | None = None,
         **reading: Any,
     ) -> Iterator[Segment]:
-        self.calls.append({"audio": audio, "window_s": window_s, "hop_s": hop_s})
+        named = {"window_s": window_s, "hop_s": hop_s, "threshold": threshold, "labels": labels}
+        self.calls.append({"audio": audio, **named})
         load(audio, 16_000, **reading, notes=notes)
         progress(65.0)
         yield Segment(0.0, 65.0, "A tone rings.", 0.5)

@@ -207,6 +207,32 @@ def test_timeline_prints_times(pengi: Callable[..., Any], engine: Any, tone: Pat
     assert (found["input"], found["duration_s"]) == (str(tone), 3725.0)
 
 
+def test_tags_of_a_timeline_can_be_chosen(pengi: Callable[..., Any], engine: Any, tone: Path, tmp_path: Path) -> None:
+    assert pengi("timeline", tone, "--labels", "siren, rain", "--threshold", 0.5).exit_code == 0
+    assert engine.calls[0]["labels"] == ["siren", "rain"]
+    assert (engine.calls[0]["threshold"], engine.calls[0]["window_s"]) == (0.5, None)
+    (tmp_path / "labels.txt").write_text("siren\n", encoding="utf-8")
+    pengi("timeline", tone, "--labels-file", tmp_path / "labels.txt")
+    assert engine.calls[2]["labels"] == ["siren"]
+    assert pengi("timeline", tone, "--threshold", 2).exit_code == 2
+
+
+def test_an_answer_is_explained_if_asked_for(pengi: Callable[..., Any], tone: Path) -> None:
+    shown = pengi("ask", tone, "is there a siren?", "--explain").stdout
+    rows = [row.split() for row in shown.splitlines()]
+    assert ["tone", "sure", "75.0%", "sound", "0.0-1.0", "s"] in rows
+    assert ["siren", "no", "0.4%", "sound"] in rows
+    assert "Said: Stop [it].\nMeasured: Level -6 dBFS, steady.\n" in shown
+    assert "\n[audio: 8 embeddings]<|im_start|>user\nHeard in 1.0 s: tone (sure).\n" in shown
+    assert "Detected" not in pengi("ask", tone, "is there a siren?").stdout
+    found = json.loads(pengi("describe", tone, "--explain", "--json").stdout)["explanation"]
+    assert found["transcript"] == "Stop [it]."
+    assert found["tags"][0]["spans"] == [[0.0, 1.0]]
+    assert "explanation" not in json.loads(pengi("describe", tone, "--json").stdout)
+    chosen = pengi("classify", tone, "--labels", "tone, siren", "--explain").stdout
+    assert "The language model was not asked." in chosen
+
+
 def test_rows_of_a_timeline_are_printed_before_the_recording_is_read_to_its_end(
     pengi: Callable[..., Any], engine: Any, tone: Path
 ) -> None:

@@ -14,7 +14,7 @@ import soundfile
 from pengi.audio.decode import load
 from pengi.audio.sources import Waveform
 from pengi.errors import PengiError
-from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
+from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Tags, TagScore, Timeline
 
 RATE = 8_000
 Rows = list[dict[str, Any]]
@@ -54,6 +54,10 @@ class FakeEngine:
     def classify(self, audio: Sequence[Any], labels: Sequence[str], *, method: str, top: int | None, **_: Any) -> Any:
         scores = tuple(LabelScore(label, 1 / len(labels)) for label in labels[:top])
         return self._each(audio, lambda s: Classification(method, scores, "a tone" if method == "match" else None))
+
+    def tags(self, audio: Sequence[Any], **options: Any) -> list[Any]:
+        tag = TagScore("rain", "sound", 0.123456789, "maybe", ((0.0, 0.48123), (1.0, 2.0)))
+        return self._each(audio, lambda s: Tags((tag,), s))
 
     def embed(self, audio: Sequence[Any], **options: Any) -> list[Any]:
         return self._each(audio, lambda s: np.array([0.6, 0.8], np.float32))

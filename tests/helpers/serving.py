@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from helpers import RATE, noise, tone
-from pengi.results import Answer, Classification, Description, LabelScore, Timeline
+from pengi.results import Answer, Classification, Description, LabelScore, Tags, Timeline
 from pengi.serving.app import create_app
 from pengi.serving.server import Server
 from pengi.serving.settings import ServingSettings
@@ -55,13 +55,15 @@ class HeldEngine:
         self.started = threading.Event()
         self.windows = 0
 
+    has_tagger = False
+
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
     def describe(self, audio: Any, *, on_error: str, **_options: Any) -> list[Any]:
         return self._each("describe", audio, lambda place, s: Description(f"{s:.2f} s", (), s))
 
-    def ask(self, audio: Any, question: Sequence[str], *, options: Any = None, on_error: str) -> list[Any]:
+    def ask(self, audio: Any, question: Sequence[str], *, on_error: str, **_options: Any) -> list[Any]:
         if "break" in question:
             raise RuntimeError("broken by a question")
         return self._each(
@@ -71,6 +73,9 @@ class HeldEngine:
     def classify(self, audio: Any, labels: Sequence[str], *, on_error: str, **_options: Any) -> list[Any]:
         scores = tuple(LabelScore(label, 1 / len(labels)) for label in labels)
         return self._each("classify", audio, lambda place, s: Classification("likelihood", scores))
+
+    def tags(self, audio: Any, *, on_error: str) -> list[Any]:
+        return self._each("tags", audio, lambda place, s: Tags((), s))
 
     def embed(self, audio: Any, *, on_error: str) -> list[Any]:
         return self._each("embed", audio, lambda place, s: np.full(2, s, np.float32))

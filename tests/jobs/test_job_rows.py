@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from helpers import RATE, noise, tiny_model, tone
+from helpers.chat import HUM, RAIN, chat_pengi, joined
 from helpers.jobs import rows_of
 from pengi.engine import Pengi
 from pengi.errors import AudioError, InputError, PengiError
@@ -25,6 +26,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "events": {},
     "ask": {"question": "how long?"},
     "classify": {"labels": ("dog", "rain"), "method": "match"},
+    "tags": {"threshold": 0.05, "labels": ("rain",), "top": 3},
     "embed": {},
     "timeline": {"window_s": 4.0},
 }
@@ -36,6 +38,12 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "text": "dog",
         "scores": [{"label": "dog", "score": 0.5}, {"label": "rain", "score": 0.5}],
         "heard": "a tone",
+    },
+    "tags": {
+        "text": "rain",
+        "scores": [{"label": "rain", "score": 0.123457}],
+        "duration_s": 0.11,
+        "tags": [{"label": "rain", "group": "sound", "probability": 0.123457, "spans": [[0.0, 0.481], [1.0, 2.0]]}],
     },
     "embed": {"text": None, "scores": [], "vector": [0.6, 0.8]},
     "timeline": {
@@ -85,6 +93,8 @@ def test_rows_of_every_task(
         ({"task": "ask", "question": "  "}, "needs a question"),
         ({"task": "classify"}, "needs labels"),
         ({"task": "describe", "question": "what?"}, "'question' does not go with the task 'describe'"),
+        ({"task": "tags", "threshold": 1.5}, "'threshold' must be a probability from 0 to 1, not 1.5"),
+        ({"task": "describe", "threshold": 0.5}, "'threshold' does not go with the task 'describe'"),
         ({"task": "embed", "beams": 1}, "'beams' does not go with the task 'embed'"),
         ({"task": "classify", "labels": ("a",), "method": "guess"}, "unknown method 'guess'"),
         ({"task": "timeline", "hop_s": float("nan")}, "must be more than 0 seconds"),
@@ -118,6 +128,21 @@ def test_the_row_of_a_silent_recording_says_so() -> None:
     job = Job("classify", labels=("dog", "rain"))
     row = job.row("a.wav", job.answer(engine, silent)[0], 0.0)
     assert row["scores"] == [{"label": "dog", "score": 0.0}, {"label": "rain", "score": 0.0}]
+
+
+def test_tags_and_timelines_of_tags_are_rows() -> None:
+    engine = chat_pengi()
+    recordings = [joined(RAIN, HUM)]
+    tags = Job("tags", labels=("rain", "hum"), top=1)
+    row = tags.row("a.wav", tags.answer(engine, recordings)[0], 0.0)
+    assert row["text"] in ("rain", "hum")
+    assert row["tags"][0]["spans"]
+    timeline = Job("timeline", labels=("rain",), threshold=0.5)
+    row = timeline.row("a.wav", timeline.answer(engine, recordings)[0], 0.0)
+    assert [segment["text"] for segment in row["segments"]] == ["rain"]
+    unknown = Job("tags", labels=("unicorn",))
+    with pytest.raises(InputError, match="there is no tag 'unicorn'"):
+        unknown.answer(engine, recordings)
 
 
 def test_events_are_those_of_a_description() -> None:

@@ -17,7 +17,8 @@ import torch
 from helpers import CHAT, RATE, noise, tiny_model, tone
 from pengi.conditioning.evidence import DetectedTag, Evidence
 from pengi.conditioning.vocabulary import Tag, Vocabulary
-from pengi.engine import Encoded, Pengi
+from pengi.encoding import Encoded
+from pengi.engine import Pengi
 from pengi.errors import InputError, PengiError
 from pengi.retrieval import Collection
 from pengi.retrieval.hearing import Hearing, fingerprint, query_over_tags

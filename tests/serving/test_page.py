@@ -23,7 +23,17 @@ from helpers.serving import running
 from pengi import Pengi
 from pengi.audio.decode import stream
 from pengi.errors import AudioError, InputError
-from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
+from pengi.results import (
+    Answer,
+    Classification,
+    Description,
+    Event,
+    Explanation,
+    LabelScore,
+    Segment,
+    TagScore,
+    Timeline,
+)
 from pengi.serving import page_views as views
 from pengi.serving.batcher import BusyError, Listener
 from pengi.serving.page import build, mount
@@ -49,17 +59,20 @@ class Stub:
     """Decodes what it is given, as a listener does, and has the same answers for everything."""
 
     name = "stub"
+    has_tagger = False
 
     def __init__(self) -> None:
         self.busy = False
         self.timelines: list[tuple[float, float]] = []
 
-    def describe(self, audio: Any) -> Description:
+    def describe(self, audio: Any, *, explain: bool = False) -> Description:
         return Description("a dog barks", (Event("dog barking", 0.75),), self._hear(audio))
 
-    def ask(self, audio: Any, question: str) -> Answer:
+    def ask(self, audio: Any, question: str, *, explain: bool = False) -> Answer:
         self._hear(audio)
-        return Answer(question, "yes", 0.5)
+        tags = (TagScore("dog <barking>", "sound", 0.75, "sure", ((0.0, 1.0),)),)
+        why = Explanation(tags, "Sit & stay.", ("Level -20 dBFS.",), "[audio: 8 embeddings]<|im_start|>user")
+        return Answer(question, "yes", 0.5, why if explain else None)
 
     def classify(self, audio: Any, labels: list[str]) -> Classification:
         self._hear(audio)
@@ -197,6 +210,40 @@ def test_nothing_that_is_not_ours_becomes_markup() -> None:
         views.hits([SimpleNamespace(path=evil, start_s=0.0, end_s=1.0, text=evil, score=0.1)]),
     ]
     assert not [text for text in shown if "<img" in text]
+
+
+def test_overlapping_events_are_drawn_in_rows_of_their_own() -> None:
+    rain, bark, horn = Segment(0.0, 9.0, "rain", 0.9), Segment(2.0, 3.0, "dog", 0.5), Segment(2.5, 4.0, "horn", 0.5)
+    again = Segment(5.0, 6.0, "horn", 0.5)
+    assert views.lanes([rain, bark, horn, again]) == [[rain], [bark], [horn, again]]
+    text = views.stretches(Timeline((rain, bark, horn, again), 10.0))
+    assert text.count('class="pg-lane"') == 3
+    assert text.count("<li>") == 4
+    many = [Segment(0.0, 9.0, str(number), 0.5) for number in range(40)]
+    assert len(views.lanes(many)) == views.MAX_LANES
+    assert "No event was detected" in views.stretches(Timeline((), 10.0))
+
+
+def test_what_an_answer_was_given_from_is_folded_up(shelf: Shelf, wav: Path) -> None:
+    actions = Actions(Stub(), None, shelf, parts())
+    seen = last(actions.ask(opened(actions, wav), [], "is there a dog?"))["talk"]
+    assert "<details" in seen
+    assert "dog &lt;barking&gt;</b> sure, 75 %: 0.0–1.0 s" in seen
+    assert "Said: Sit &amp; stay." in seen
+    assert "[audio: 8 embeddings]&lt;|im_start|&gt;user" in seen
+    assert views.explained(None) == ""
+
+
+def test_a_model_with_a_tagger_needs_no_windows(shelf: Shelf, wav: Path) -> None:
+    class Tagging(Stub):
+        has_tagger = True
+
+        def timeline(self, audio: Any, **options: Any) -> Timeline:
+            assert not options
+            return Timeline((Segment(0.0, 2.0, "rain", 0.9), Segment(1.0, 2.0, "dog", 0.5)), 2.0)
+
+    actions = Actions(Tagging(), None, shelf, parts())
+    assert 'data-seek="1.000" data-until="2.000"' in last(actions.timeline(opened(actions, wav), 1.0))["stretches"]
 
 
 def test_a_long_timeline_lists_part_and_shows_all_as_bars() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 
 from helpers import RATE, noise
-from helpers.serving import clip, complaint, encoded
+from helpers.chat import HUM, RAIN, chat_pengi
+from helpers.serving import clip, complaint, encoded, running
 from pengi import Pengi
+from pengi.serving.app import create_app
+from pengi.serving.settings import ServingSettings
 
 
 def post(client: httpx.Client, address: str, content: bytes, name: str = "a.wav", **fields: Any) -> httpx.Response:
@@ -48,6 +52,50 @@ def test_classify(client: httpx.Client, tiny: Pengi, labels: Any, names: list[st
     assert [score["label"] for score in found["scores"]] == [score.label for score in expected.scores]
     assert found["scores"][0]["probability"] == pytest.approx(expected.scores[0].probability, rel=1e-3)
     assert len(post(client, "classify", clip(1), labels=labels, top=1).json()["scores"]) == 1
+
+
+@pytest.fixture(scope="module")
+def chat() -> Iterator[httpx.Client]:
+    """A client of a server whose model has a tagger."""
+    app = create_app(chat_pengi(), ServingSettings(page=False))
+    with running(app) as (address, _), httpx.Client(base_url=address) as client:
+        yield client
+
+
+def test_tags(chat: httpx.Client) -> None:
+    content = encoded(np.concatenate([RAIN, HUM]))
+    found = post(chat, "tags", content).json()
+    assert {tag["label"] for tag in found["tags"]} == {"rain", "hum"}
+    assert found["duration_s"] == 10.0
+    assert found["tags"][0]["spans"]
+    found = post(chat, "tags", content, labels="flute, rain", threshold=0.5, top=2).json()
+    assert [(tag["label"], tag["group"], tag["strength"]) for tag in found["tags"]] == [("rain", "sound", "sure")]
+    refused = post(chat, "tags", content, labels="unicorn")
+    assert refused.status_code == 400
+    assert "there is no tag 'unicorn'" in refused.json()["error"]["message"]
+    assert post(chat, "tags", content, threshold=2).status_code == 400
+
+
+def test_timelines_of_tags(chat: httpx.Client) -> None:
+    content = encoded(np.concatenate([RAIN, HUM]))
+    found = post(chat, "timeline", content, labels=["rain", "hum"], threshold=0.5).json()
+    assert [segment["text"] for segment in found["segments"]] == ["rain", "hum"]
+
+
+def test_a_model_without_a_tagger_says_so(client: httpx.Client) -> None:
+    refused = post(client, "tags", clip(1))
+    assert refused.status_code == 400
+    assert "has no tagger" in refused.json()["error"]["message"]
+
+
+def test_explanations_come_if_asked_for(chat: httpx.Client) -> None:
+    content = encoded(RAIN)
+    found = post(chat, "ask", content, question="is there rain?", explain="true").json()["explanation"]
+    assert found["prompt"].startswith("<|im_start|>user\nHeard in 5 s: rain (sure, throughout).")
+    assert found["tags"][0]["label"] == "rain"
+    assert post(chat, "ask", content, question="is there rain?").json()["explanation"] is None
+    for address, fields in (("describe", {}), ("classify", {"labels": "rain, hum"})):
+        assert post(chat, address, content, explain="true", **fields).json()["explanation"]["prompt"]
 
 
 def test_silence(client: httpx.Client) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.audio.formats import is_regular
-from pengi.cli.console import guarded, percentage, say
+from pengi.cli.console import guarded, percentage, say, say_note
 from pengi.cli.inputs import Recording, read_arguments
 from pengi.cli.options import (
     AUTO,
@@ -20,6 +20,7 @@ from pengi.cli.options import (
     Beams,
     Debug,
     Device,
+    Explain,
     Files,
     Json,
     MaxTokens,
@@ -37,14 +38,16 @@ from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
     from pengi.engine import Pengi
-    from pengi.results import Answer, Classification, Description, Segment, Timeline
+    from pengi.results import Answer, Classification, Description, Explanation, Segment, Timeline
 
 _BAR_COLUMNS = 20
+_MAX_SPANS = 6
 
 
 @guarded
 def describe(
     files: Files,
+    explain: Explain = False,
     track: Track = None,
     partial: Partial = False,
     model: Model = DEFAULT_MODEL,
@@ -69,7 +72,9 @@ def describe(
     engine = load_model(model, device)
     over_files(
         recordings,
-        lambda part: engine.describe(part, options=options, on_error="return", track=track, partial=partial),
+        lambda part: engine.describe(
+            part, options=options, explain=explain, on_error="return", track=track, partial=partial
+        ),
         _show_description,
         as_json=json,
     )
@@ -84,6 +89,7 @@ def ask(
             metavar="QUESTION", help="What to ask, in plain words and in quotes; the last argument.", show_default=False
         ),
     ] = "",
+    explain: Explain = False,
     track: Track = None,
     partial: Partial = False,
     model: Model = DEFAULT_MODEL,
@@ -108,7 +114,9 @@ def ask(
     engine = load_model(model, device)
     over_files(
         recordings,
-        lambda part: engine.ask(part, question, options=options, on_error="return", track=track, partial=partial),
+        lambda part: engine.ask(
+            part, question, options=options, explain=explain, on_error="return", track=track, partial=partial
+        ),
         _show_answer,
         as_json=json,
     )
@@ -129,14 +137,15 @@ def classify(
         str,
         typer.Option(
             metavar="METHOD",
-            help="How labels are scored. likelihood: mean log-probability of a label's tokens; sum: log-probability of "
-            "the whole label; generate: search restricted to the labels; match: the model writes freely, and labels "
-            "are compared with its text in meaning.",
+            help="How labels are scored. likelihood: mean log-probability of a label's tokens, and the probability of "
+            "the tag that a label names; sum: log-probability of the whole label; generate: search restricted to the "
+            "labels; match: the model writes freely, and labels are compared with its text in meaning.",
         ),
     ] = "likelihood",
     top: Annotated[
         int | None, typer.Option(min=1, help="Print only the N most probable labels.", show_default="all")
     ] = None,
+    explain: Explain = False,
     track: Track = None,
     partial: Partial = False,
     model: Model = DEFAULT_MODEL,
@@ -156,7 +165,7 @@ def classify(
     over_files(
         recordings,
         lambda part: engine.classify(
-            part, choices, method=method, top=top, on_error="return", track=track, partial=partial
+            part, choices, method=method, top=top, explain=explain, on_error="return", track=track, partial=partial
         ),
         _show_classification,
         as_json=json,
@@ -166,10 +175,26 @@ def classify(
 @guarded
 def timeline(
     files: Files,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, metavar="P", help="Lowest probability of a tag in an event.", show_default="0.3"
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", metavar='"A, B, ..."', help="Detect only these tags, separated by commas."),
+    ] = None,
+    labels_file: Annotated[
+        Path | None,
+        typer.Option("--labels-file", metavar="FILE", help="Text file of the only tags to detect, one a line."),
+    ] = None,
     window: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", help="Length of the windows that are named one by one, in seconds.", show_default="5"
+            metavar="SECONDS",
+            help="Let the language model name windows of so many seconds one by one, instead of detecting tags.",
+            show_default="5 without a tagger",
         ),
     ] = None,
     hop: Annotated[
@@ -177,7 +202,7 @@ def timeline(
         typer.Option(
             metavar="SECONDS",
             help="Time from the start of a window to the start of the next, in seconds; at most --window.",
-            show_default="5",
+            show_default="5 without a tagger",
         ),
     ] = None,
     track: Track = None,
@@ -187,10 +212,12 @@ def timeline(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """List what happens when, in recordings of any length. Rows appear while a recording is read.
+    """List what happens when, in recordings of any length: the events of detected tags, which may overlap. An event
+    appears once it has ended.
 
     Examples:
         pengi timeline night.ogg
+        pengi timeline night.ogg --labels "dog barking, siren" --threshold 0.5
         pengi timeline night.ogg --window 2 --hop 1 --json
     """
     given = {"window_s": window, "hop_s": hop}
@@ -198,13 +225,20 @@ def timeline(
         if seconds is not None and not seconds > 0:
             raise InputError(f"{name} must be more than 0 seconds, not {seconds:g}")
     chosen: dict[str, Any] = {name: seconds for name, seconds in given.items() if seconds is not None}
+    tenths = not all(float(length).is_integer() for length in chosen.values())
+    if threshold is not None:
+        chosen["threshold"] = threshold
+    if labels is not None or labels_file is not None:
+        chosen["labels"] = chosen_labels(labels, labels_file)
     reading: Reading = {"track": track, "partial": partial}
     recordings = read_arguments(files)
     engine = load_model(model, device)
     report = Report(recordings, as_json=json)
     for recording in recordings.items:
         try:
-            report.result(recording.name, _read_timeline(engine, recording, chosen, reading, report, show=not json))
+            report.result(
+                recording.name, _read_timeline(engine, recording, chosen, reading, report, show=not json, tenths=tenths)
+            )
         except PengiError as error:
             report.error(recording.name, error)
     report.close()
@@ -245,10 +279,12 @@ def _show_description(description: Description) -> None:
     say(Text(description.text))
     if description.events:
         say(_scores([(event.label, event.confidence) for event in description.events]))
+    _show_explanation(description.explanation)
 
 
 def _show_answer(answer: Answer) -> None:
     say(Text.assemble(answer.text, (f"  ({percent(answer.confidence)})", "dim")))
+    _show_explanation(answer.explanation)
 
 
 def _show_classification(classification: Classification) -> None:
@@ -259,6 +295,29 @@ def _show_classification(classification: Classification) -> None:
     if classification.text:
         say(Text.assemble(("heard: ", "dim"), classification.text))
     say(_scores([(score.label, score.probability) for score in classification.scores]))
+    _show_explanation(classification.explanation)
+
+
+def _show_explanation(explanation: Explanation | None) -> None:
+    """What an answer was given from, one kind of evidence after the other."""
+    if explanation is None:
+        return
+    say(Text("\nDetected:", style="bold"))
+    tags = Table(box=None, padding=(0, 2), show_header=False)
+    for tag in explanation.tags:
+        times = ", ".join(f"{start_s:.1f}-{end_s:.1f} s" for start_s, end_s in tag.spans[:_MAX_SPANS])
+        more = f", {len(tag.spans) - _MAX_SPANS} more" if len(tag.spans) > _MAX_SPANS else ""
+        probability = percent(tag.probability, digits=1)
+        tags.add_row(Text(tag.label), tag.strength, probability, Text(tag.group, style="dim"), times + more)
+    say(tags if explanation.tags else Text("  nothing"))
+    if explanation.transcript is not None:
+        say(Text.assemble(("Said: ", "bold"), explanation.transcript or "nothing"))
+    if explanation.descriptors:
+        say(Text.assemble(("Measured: ", "bold"), " ".join(explanation.descriptors)))
+    if explanation.prompt is None:
+        say(Text("The language model was not asked.", style="bold"))
+    else:
+        say(Text.assemble(("Read by the language model:\n", "bold"), explanation.prompt))
 
 
 class Reading(TypedDict):
@@ -269,7 +328,14 @@ class Reading(TypedDict):
 
 
 def _read_timeline(
-    engine: Pengi, recording: Recording, chosen: dict[str, Any], reading: Reading, report: Report, *, show: bool
+    engine: Pengi,
+    recording: Recording,
+    chosen: dict[str, Any],
+    reading: Reading,
+    report: Report,
+    *,
+    show: bool,
+    tenths: bool,
 ) -> Timeline:
     """A timeline, with a percentage on stderr on the way; its rows are printed as they come if ``show``.
 
@@ -285,12 +351,14 @@ def _read_timeline(
     source = recording.source
     total_s = stated_duration(source, **reading) if isinstance(source, str) and is_regular(source) else None
     of_total = f" of {clock(total_s, tenths=False)}" if total_s else ""
-    whole = all(float(length).is_integer() for length in chosen.values())
     segments: list[Segment] = []
     notes: list[str] = []
+    read_s = 0.0
     with percentage("Reading") as waiting:
 
         def reached(done_s: float) -> None:
+            nonlocal read_s
+            read_s = done_s
             waiting.reach(done_s, total_s, clock(done_s, tenths=False) + of_total)
 
         reached(0.0)
@@ -299,9 +367,13 @@ def _read_timeline(
                 with waiting.hidden():
                     if not segments:
                         report.heading(recording.name)
-                    say(_row(segment, tenths=not whole))
+                    say(_row(segment, tenths=tenths))
             segments.append(segment)
-    return Timeline(tuple(segments), segments[-1].end_s, notes=tuple(notes))
+    if show and not segments:
+        report.heading(recording.name)
+        say_note("no event was detected")
+    ordered = sorted(segments, key=lambda segment: (segment.start_s, -segment.confidence))
+    return Timeline(tuple(ordered), read_s, notes=tuple(notes))
 
 
 def _row(segment: Segment, *, tenths: bool) -> Text:

@@ -72,6 +72,14 @@ Partial = Annotated[
     ),
 ]
 
+Explain = Annotated[
+    bool,
+    typer.Option(
+        "--explain",
+        help="Also print what the answer is given from: detected tags, transcript, descriptors and the prompt.",
+    ),
+]
+
 _BY_TASK = "set by the task"
 Beams = Annotated[
     int | None,

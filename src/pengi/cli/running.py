@@ -52,7 +52,7 @@ def run(
         str,
         typer.Option(
             metavar="TASK",
-            help="What to do with each recording: describe, events, ask, classify, embed or timeline.",
+            help="What to do with each recording: describe, events, ask, classify, tags, embed or timeline.",
             show_default=False,
         ),
     ],
@@ -72,15 +72,13 @@ def run(
         str | None,
         typer.Option(
             metavar='"A, B, ..."',
-            help="Task classify: labels to choose from, separated by commas.",
+            help="Labels, separated by commas. Task classify: to choose from; tags and timeline: only these tags.",
             rich_help_panel=_TASK,
         ),
     ] = None,
     labels_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Task classify: text file of labels to choose from, one a line.", rich_help_panel=_TASK
-        ),
+        typer.Option(metavar="FILE", help="The same from a text file, one a line.", rich_help_panel=_TASK),
     ] = None,
     method: Annotated[
         str | None,
@@ -96,8 +94,19 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Task classify: keep only the N most probable labels.",
+            help="Tasks classify and tags: keep only the N most probable labels.",
             show_default="all",
+            rich_help_panel=_TASK,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="P",
+            help="Tasks tags and timeline: lowest probability of a tag.",
+            show_default="0.1 for tags, 0.3 for timeline",
             rich_help_panel=_TASK,
         ),
     ] = None,
@@ -105,8 +114,8 @@ def run(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Task timeline: length of a window, in seconds.",
-            show_default="5",
+            help="Task timeline: let the language model name windows of so many seconds, instead of detecting tags.",
+            show_default="5 without a tagger",
             rich_help_panel=_TASK,
         ),
     ] = None,
@@ -115,7 +124,7 @@ def run(
         typer.Option(
             metavar="SECONDS",
             help="Task timeline: time from the start of a window to the start of the next, in seconds.",
-            show_default="5",
+            show_default="5 without a tagger",
             rich_help_panel=_TASK,
         ),
     ] = None,
@@ -203,11 +212,11 @@ def run(
     same command is given again.
 
     Rows have the columns input, text, scores, seconds, error and notes, and those of the task: duration_s (describe,
-    timeline), heard (classify), vector (embed), segments (timeline).
+    tags, timeline), heard (classify), tags (tags), vector (embed), segments (timeline).
 
     Examples:
         pengi run recordings/ --task describe --out captions.jsonl
-        pengi run "tapes/**/*.flac" --task events --out events.parquet
+        pengi run "tapes/**/*.flac" --task tags --threshold 0.3 --out tags.parquet
         find . -name "*.wav" | pengi run - --task embed --out vectors.jsonl
     """
     check_target(out)
@@ -224,6 +233,7 @@ def run(
         labels=tuple(chosen_labels(labels, labels_file)) if task == "classify" or labels or labels_file else None,
         method=method,
         top=top,
+        threshold=threshold,
         window_s=window,
         hop_s=hop,
         beams=beams,

@@ -176,7 +176,7 @@ class Pipeline:
         try:
             if group[0].source is None and self._job.task != "timeline":
                 encoded = self._engine.encode(
-                    sources[0], for_text=self._job.task != "embed", on_error="return", **self._job.reading
+                    sources[0], for_text=self._job.task not in ("tags", "embed"), on_error="return", **self._job.reading
                 )
                 if isinstance(encoded, PengiError):
                     return [encoded]

@@ -21,6 +21,10 @@ def schema_of(task: str) -> Any:
     segment = pa.struct(
         [("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string()), ("confidence", pa.float64())]
     )
+    span = pa.list_(pa.float64())
+    tag = pa.struct(
+        [("label", pa.string()), ("group", pa.string()), ("probability", pa.float64()), ("spans", pa.list_(span))]
+    )
     types = {
         "input": pa.string(),
         "text": pa.string(),
@@ -30,6 +34,7 @@ def schema_of(task: str) -> Any:
         "notes": pa.list_(pa.string()),
         "duration_s": pa.float64(),
         "heard": pa.string(),
+        "tags": pa.list_(tag),
         "vector": pa.list_(pa.float32()),
         "segments": pa.list_(segment),
     }

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pengi.decoding import DecodeOptions
-from pengi.engine import ANSWER, DESCRIBE, METHODS, Pengi
+from pengi.engine import ANSWER, DESCRIBE, Pengi
 from pengi.errors import InputError, PengiError, no_such
+from pengi.labelling import METHODS
 
 Row = dict[str, Any]
 Asked = list[Any]
@@ -38,6 +39,8 @@ class Job:
     labels: tuple[str, ...] | None = None
     method: str | None = None
     top: int | None = None
+    threshold: float | None = None
+    """Lowest probability of a tag."""
     window_s: float | None = None
     hop_s: float | None = None
     beams: int | None = None
@@ -63,6 +66,8 @@ class Job:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"'{name}' must be more than 0 seconds, not {value:g}")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise InputError(f"'threshold' must be a probability from 0 to 1, not {self.threshold:g}")
         assert self.search  # the options of a search are checked as they are made
 
     def settings(self) -> dict[str, Any]:
@@ -190,6 +195,24 @@ def _told(timeline: Any) -> Row:
     }
 
 
+def _tagged(found: Any) -> Row:
+    tags = [
+        {
+            "label": tag.label,
+            "group": tag.group,
+            "probability": _rounded(tag.probability),
+            "spans": [[round(start_s, 3), round(end_s, 3)] for start_s, end_s in tag.spans],
+        }
+        for tag in found.tags
+    ]
+    return {
+        "text": "; ".join(tag.label for tag in found.tags),
+        "scores": _scores((tag.label, tag.probability) for tag in found.tags),
+        "duration_s": round(found.duration_s, 3),
+        "tags": tags,
+    }
+
+
 def _scores(scored: Any) -> list[Row]:
     return [{"label": label, "score": _rounded(score)} for label, score in scored]
 
@@ -205,7 +228,8 @@ def _choose(engine: Pengi, sources: list[Any], job: Job) -> Asked:
 
 
 def _hear_out(engine: Pengi, sources: list[Any], job: Job) -> Asked:
-    given = {name: value for name in ("window_s", "hop_s") if (value := getattr(job, name)) is not None}
+    names = ("window_s", "hop_s", "threshold", "labels")
+    given = {name: value for name in names if (value := getattr(job, name)) is not None}
     # Samples that were decoded before are of the track already.
     decoded = any(isinstance(source, tuple) for source in sources)
     found: Asked = engine.timeline(sources, **given, on_error="return", **({} if decoded else job.reading))
@@ -232,8 +256,18 @@ TASKS: dict[str, Task] = {
         options=("question", *_SEARCH),
     ),
     "classify": Task(_choose, _classified, columns=("heard",), options=("labels", "method", "top")),
+    "tags": Task(
+        lambda engine, sources, job: engine.tags(
+            sources, threshold=job.threshold, top=job.top, labels=job.labels, on_error="return"
+        ),
+        _tagged,
+        columns=("duration_s", "tags"),
+        options=("threshold", "top", "labels"),
+    ),
     "embed": Task(
         lambda engine, sources, job: engine.embed(sources, on_error="return"), _embedded, columns=("vector",)
     ),
-    "timeline": Task(_hear_out, _told, columns=("duration_s", "segments"), options=("window_s", "hop_s")),
+    "timeline": Task(
+        _hear_out, _told, columns=("duration_s", "segments"), options=("threshold", "labels", "window_s", "hop_s")
+    ),
 }

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from pengi.audio.sources import Waveform
 from pengi.checkpoint import stored_tensors
-from pengi.engine import Encoded, Pengi
+from pengi.encoding import Encoded
+from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.retrieval.table import AUDIO, TAGS, TEXT, About, Window
 

@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from pengi import __version__
 from pengi.engine import ANSWER, DESCRIBE
 from pengi.errors import InputError
-from pengi.results import Answer, Classification, Description, Timeline
+from pengi.results import Answer, Classification, Description, Tags, Timeline
 from pengi.serving import replies
 from pengi.serving.batcher import Engine, Listener, Query
 from pengi.serving.chat import MAX_QUESTION, ChatRequest, Completion, asked, decoded
@@ -68,6 +68,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 Recording = Annotated[UploadFile, Field(description="The recording itself; its name means nothing.")]
+
+Explain = Annotated[bool, Form(description="Add what the answer was given from: tags, transcript, the prompt.")]
+Threshold = Annotated[float | None, Form(ge=0, le=1, description="Lowest probability of a tag.")]
+OnlyLabels = Annotated[list[str] | None, Form(description="Only these tags; as the labels of /v1/classify.")]
 
 
 class Embedding(BaseModel):
@@ -207,20 +211,22 @@ def _uploads(listener: Listener) -> APIRouter:
     async def describe(
         file: Recording,
         style: Annotated[Literal["caption", "paper"] | None, Form(description="caption if absent")] = None,
+        explain: Explain = False,
     ) -> Description:
-        """What is heard: a text and the sound events."""
-        description: Description = await answer(file, Query.of("describe", style=style))
+        """A text about the recording, and its sound events."""
+        description: Description = await answer(file, Query.of("describe", style=style, explain=explain or None))
         return description
 
     @router.post("/ask")
     async def ask(
         file: Recording,
         question: Annotated[str, Form(max_length=MAX_QUESTION, examples=["what instrument is playing?"])],
+        explain: Explain = False,
     ) -> Answer:
         """An answer to a question in plain words."""
         if not question.strip():
             raise InputError("the question is empty")
-        reply: Answer = await answer(file, Query.of("ask", question))
+        reply: Answer = await answer(file, Query.of("ask", question, explain=explain or None))
         return reply
 
     @router.post("/classify")
@@ -235,11 +241,24 @@ def _uploads(listener: Listener) -> APIRouter:
         ],
         method: Annotated[Literal["likelihood", "sum", "generate"], Form()] = "likelihood",
         top: Annotated[int | None, Form(ge=1, description="Only so many labels.")] = None,
+        explain: Explain = False,
     ) -> Classification:
         """The best of your own labels."""
-        query = Query.of("classify", labels=_labels(labels), method=method, top=top)
+        query = Query.of("classify", labels=_labels(labels), method=method, top=top, explain=explain or None)
         classification: Classification = await answer(file, query)
         return classification
+
+    @router.post("/tags")
+    async def tags(
+        file: Recording,
+        threshold: Threshold = None,
+        top: Annotated[int | None, Form(ge=1, description="Only so many tags.")] = None,
+        labels: OnlyLabels = None,
+    ) -> Tags:
+        """Which tags are in the recording, and when."""
+        query = Query.of("tags", threshold=threshold, top=top, labels=None if labels is None else _labels(labels))
+        found: Tags = await answer(file, query)
+        return found
 
     @router.post("/embed")
     async def embed(file: Recording) -> Embedding:
@@ -250,11 +269,15 @@ def _uploads(listener: Listener) -> APIRouter:
     @router.post("/timeline")
     async def timeline(
         file: Recording,
-        window_s: Annotated[float | None, Form(gt=0, description="Seconds heard at a time.")] = None,
+        threshold: Threshold = None,
+        labels: OnlyLabels = None,
+        window_s: Annotated[float | None, Form(gt=0, description="Name windows of so many seconds.")] = None,
         hop_s: Annotated[float | None, Form(ge=SHORTEST_HOP_S, description="Seconds from one to the next.")] = None,
     ) -> Timeline:
-        """What happens when."""
-        found: Timeline = await answer(file, Query.of("timeline", window_s=window_s, hop_s=hop_s))
+        """What happens when; the events of detected tags may overlap."""
+        only = None if labels is None else _labels(labels)
+        query = Query.of("timeline", threshold=threshold, labels=only, window_s=window_s, hop_s=hop_s)
+        found: Timeline = await answer(file, query)
         return found
 
     return router

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.sources import Waveform
 from pengi.errors import PengiError, checked_text
-from pengi.results import Answer, Classification, Description, Timeline, with_notes
+from pengi.results import Answer, Classification, Description, Tags, Timeline, with_notes
 from pengi.serving.metrics import Metrics
 from pengi.serving.settings import ServingSettings
 
@@ -34,7 +34,7 @@ BATCH_SECONDS = 160.0
 FIRST_GUESS_S = 0.5
 """Seconds that a job takes the model, before any has been timed."""
 
-Task = Literal["describe", "ask", "classify", "embed", "timeline"]
+Task = Literal["describe", "ask", "classify", "tags", "embed", "timeline"]
 
 
 class Engine(Protocol):
@@ -45,6 +45,9 @@ class Engine(Protocol):
     @property
     def sample_rate(self) -> int: ...
 
+    @property
+    def has_tagger(self) -> bool: ...
+
     def count_tokens(self, text: str) -> int: ...
 
     def describe(self, audio: Any, *, on_error: Literal["return"]) -> Any: ...
@@ -52,6 +55,8 @@ class Engine(Protocol):
     def ask(self, audio: Any, question: Sequence[str], *, on_error: Literal["return"]) -> Any: ...
 
     def classify(self, audio: Any, labels: Sequence[str], *, on_error: Literal["return"]) -> Any: ...
+
+    def tags(self, audio: Any, *, on_error: Literal["return"]) -> Any: ...
 
     def embed(self, audio: Any, *, on_error: Literal["return"]) -> Any: ...
 
@@ -96,7 +101,7 @@ class Query:
             InputError: for a question or label that is no valid text.
         """
         checked_text(question, "the question")
-        for label in options.get("labels", ()):
+        for label in options.get("labels") or ():
             checked_text(label, "each label")
         given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
         return cls(task, tuple(sorted((name, value) for name, value in given.items() if value is not None)), question)
@@ -149,6 +154,11 @@ class Listener:
         return self.engine.name
 
     @property
+    def has_tagger(self) -> bool:
+        """Whether the model detects tags."""
+        return self.engine.has_tagger
+
+    @property
     def alive(self) -> bool:
         """Whether jobs are taken."""
         return self._model.is_alive() and not self._closing
@@ -167,6 +177,11 @@ class Listener:
         """As the engine's; see :meth:`wait` for what may go wrong."""
         classification: Classification = self.wait(audio, Query.of("classify", labels=list(labels), **options))
         return classification
+
+    def tags(self, audio: AudioSource, **options: Any) -> Tags:
+        """As the engine's; see :meth:`wait` for what may go wrong."""
+        tags: Tags = self.wait(audio, Query.of("tags", **options))
+        return tags
 
     def embed(self, audio: AudioSource) -> NDArray[np.float32]:
         """As the engine's; see :meth:`wait` for what may go wrong."""

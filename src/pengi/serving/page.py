@@ -59,7 +59,7 @@ def mount(
     Args:
         app: the server.
         listener: has ``name`` and the methods of :class:`pengi.engine.Pengi` for one recording: ``describe``, ``ask``,
-            ``classify``, ``timeline`` and, for a collection, ``embed``.
+            ``classify``, ``timeline``, ``has_tagger`` and, for a collection, ``embed``.
         collection: an opened :class:`pengi.retrieval.Collection`, or None for a page without search.
         name: of the model, as shown; if not given, the last part of the listener's.
         limits: what visitors may ask of the page.
@@ -112,7 +112,7 @@ def build(listener: Any, collection: Any = None, name: str = "pengi-mini", shelf
         pieces["token"] = gr.State(None, delete_callback=shelf.discard)
         with gr.Tabs(elem_id="pg-tabs", elem_classes=["pg-single"] if collection is None else []) as pieces["tabs"]:
             with gr.Tab("Listen", id="listen"):
-                pieces |= _listening()
+                pieces |= _listening(listener)
             with gr.Tab("Search", id="search", visible=collection is not None):
                 pieces |= _searching()
         pieces["notice"] = _html("", elem_id="pg-notice")
@@ -122,7 +122,7 @@ def build(listener: Any, collection: Any = None, name: str = "pengi-mini", shelf
     return blocks
 
 
-def _listening() -> dict[str, Any]:
+def _listening(listener: Any) -> dict[str, Any]:
     """From the place to drop a recording to what is found out about it."""
     pieces: dict[str, Any] = {}
     pieces["upload"] = gr.Audio(
@@ -144,13 +144,13 @@ def _listening() -> dict[str, Any]:
         with gr.Row(elem_id="pg-columns"):
             with gr.Column(scale=7, min_width=320, elem_classes="pg-card"):
                 pieces["sound"] = _html("")
-                pieces |= _timeline()
+                pieces |= _timeline(has_windows=not listener.has_tagger)
             with gr.Column(scale=5, min_width=320, elem_classes="pg-card"):
                 pieces |= _questions()
     return pieces
 
 
-def _timeline() -> dict[str, Any]:
+def _timeline(*, has_windows: bool) -> dict[str, Any]:
     pieces: dict[str, Any] = {}
     with gr.Row(elem_classes="pg-ask"):
         pieces["window"] = gr.Radio(
@@ -158,6 +158,7 @@ def _timeline() -> dict[str, Any]:
             value=WINDOWS_S[0],
             label="Length of the stretches",
             container=False,
+            visible=has_windows,
             elem_id="pg-window",
         )
         pieces["time"] = gr.Button("What happens when?", elem_id="pg-time", min_width=0)

@@ -74,7 +74,8 @@ class Actions:
     """The actions of one page; what belongs to a visitor is in the components' state.
 
     Args:
-        listener: has ``describe``, ``ask``, ``classify``, ``timeline`` and ``embed`` of :class:`pengi.engine.Pengi`.
+        listener: has ``describe``, ``ask``, ``classify``, ``timeline``, ``embed`` and ``has_tagger`` of
+            :class:`pengi.engine.Pengi`.
         collection: an opened collection, or None.
         shelf: where recordings are while they are open.
         parts: the page.
@@ -117,7 +118,7 @@ class Actions:
         before = turns[-MOST_TURNS:]
         yield {parts.talk: views.talk([*before, Turn(question)]), parts.question: "", parts.notice: ""}
         try:
-            answer = self._hear(self.shelf.get(token), lambda path: self.listener.ask(path, question))
+            answer = self._hear(self.shelf.get(token), lambda path: self.listener.ask(path, question, explain=True))
         except PengiError as error:
             yield {
                 parts.talk: views.talk(before),
@@ -125,7 +126,7 @@ class Actions:
                 parts.notice: self._notice(str(error)),
             }
             return
-        after = [*before, Turn(question, answer.text, answer.confidence)]
+        after = [*before, Turn(question, answer.text, answer.confidence, answer.explanation)]
         yield {parts.turns: after, parts.talk: views.talk(after)}
 
     def suggested(self, question: str) -> Callable[[str | None, list[Turn]], Updates]:
@@ -137,9 +138,11 @@ class Actions:
         return action
 
     def timeline(self, token: str | None, window_s: float) -> Updates:
-        """What happens when, in stretches of one length."""
+        """What happens when: the events of detected tags, or without a tagger stretches of one length."""
 
         def found() -> str:
+            if self.listener.has_tagger:
+                return views.stretches(self._hear(self.shelf.get(token), self.listener.timeline))
             if window_s not in WINDOWS_S:
                 raise InputError(f"stretches can be {', '.join(f'{window:g}' for window in WINDOWS_S)} s long")
             length_s = float(window_s)
@@ -224,7 +227,8 @@ class Actions:
             parts.similar: gr.Button(visible=True),
         }
         try:
-            update = {parts.heard: views.heard(self._hear(recording, self.listener.describe))}
+            description = self._hear(recording, lambda path: self.listener.describe(path, explain=True))
+            update = {parts.heard: views.heard(description)}
         except PengiError as error:
             update = {parts.heard: "", parts.notice: self._notice(str(error))}
         if self.shelf.holds(recording.token):  # the visitor has not opened another one meanwhile

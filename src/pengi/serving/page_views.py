@@ -12,7 +12,7 @@ from html import escape
 from pathlib import PurePath
 from typing import Any
 
-from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Segment, Timeline
+from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Explanation, Segment, Timeline
 from pengi.serving.page_drawing import COLUMNS, Picture, frequency_ticks, spectrogram_png, time_ticks, waveform_path
 from pengi.serving.page_shelf import Recording
 
@@ -21,6 +21,8 @@ HUES = 8
 """Colours of timeline bars in the style sheet."""
 WIDE_PERCENT, THIN_PERCENT = 14, 6
 """Bars of a timeline that are wide enough for a name on a phone, and on a desktop, in percent of the whole."""
+MAX_LANES = 12
+"""Rows of bars of a timeline; what would need more of them is listed only."""
 MOST_ROWS = 400
 """Stretches that are listed one by one; the bars show all."""
 LISTENING = '<p class="pg-wait" role="status">Listening<span aria-hidden="true">…</span></p>'
@@ -33,6 +35,7 @@ class Turn:
     question: str
     text: str | None = None
     confidence: float = 0.0
+    explanation: Explanation | None = None
 
 
 def header(model: str) -> str:
@@ -84,6 +87,7 @@ def heard(description: Description) -> str:
     return (
         f'<section class="pg-heard"><p class="pg-caption" dir="auto">{escape(text[:1].upper() + text[1:])}</p>'
         + bars(events, "Sound events and how sure the model is of each")
+        + explained(description.explanation)
         + "</section>"
     )
 
@@ -96,6 +100,30 @@ def bars(shares: Iterable[tuple[str, float]], label: str) -> str:
         for what, share in shares
     )
     return f'<ul class="pg-bars" aria-label="{escape(label)}">{rows}</ul>' if rows else ""
+
+
+def explained(explanation: Explanation | None) -> str:
+    """What an answer was given from, folded up."""
+    if explanation is None or explanation.prompt is None:
+        return ""
+    tags = "".join(
+        f"<li><b>{escape(tag.label)}</b> {escape(tag.strength)}, {percent(tag.probability)}{_when(tag.spans)}</li>"
+        for tag in explanation.tags
+    )
+    transcript = explanation.transcript
+    spoken = "" if transcript is None else f"<p>Said: {escape(transcript) if transcript else 'nothing'}</p>"
+    measured = f"<p>{escape(' '.join(explanation.descriptors))}</p>" if explanation.descriptors else ""
+    return (
+        '<details class="pg-why"><summary>How this was found</summary>'
+        f"{f'<ul>{tags}</ul>' if tags else ''}{spoken}{measured}"
+        f"<p>The language model read:</p><pre>{escape(explanation.prompt)}</pre></details>"
+    )
+
+
+def _when(spans: Sequence[tuple[float, float]]) -> str:
+    """Times of a tag, the first few of them."""
+    times = ", ".join(f"{start_s:.1f}–{end_s:.1f} s" for start_s, end_s in spans[:4])
+    return f": {times}{' …' if len(spans) > 4 else ''}" if times else ""
 
 
 def ranking(found: Classification) -> str:
@@ -118,6 +146,7 @@ def talk(turns: Sequence[Turn]) -> str:
                 f'<p dir="auto">{escape(turn.text or "(no answer)")}</p>'
                 f'<span class="pg-share" title="{sure}" aria-label="{sure}">{percent(turn.confidence)}</span>'
             )
+            answer += explained(turn.explanation)
         asked = f'<p class="pg-question" dir="auto">{escape(turn.question)}</p>'
         rows.append(f'<li>{asked}<div class="pg-answer">{answer}</div></li>')
     return f'<ol class="pg-talk" aria-live="polite">{"".join(rows)}</ol>'
@@ -126,11 +155,29 @@ def talk(turns: Sequence[Turn]) -> str:
 def stretches(timeline: Timeline) -> str:
     """The timeline: bars over the time axis of the recording, and the same as a list."""
     duration_s = max(timeline.duration_s, 1e-6)
-    lane = "".join(_bar(segment, duration_s) for segment in timeline.segments)
+    if not timeline.segments:
+        return '<p class="pg-hint" role="status">No event was detected.</p>'
+    rows_of_bars = "".join(
+        f'<div class="pg-lane">{"".join(_bar(segment, duration_s) for segment in lane)}</div>'
+        for lane in lanes(timeline.segments)
+    )
     rows = "".join(_row(segment) for segment in timeline.segments[:MOST_ROWS])
     rest = len(timeline.segments) - MOST_ROWS
     more = f'<p class="pg-hint">{rest} more stretches are shown as bars only.</p>' if rest > 0 else ""
-    return f'<div class="pg-lane">{lane}</div><ol class="pg-rows" aria-label="What is heard when">{rows}</ol>{more}'
+    return f'{rows_of_bars}<ol class="pg-rows" aria-label="What happens when">{rows}</ol>{more}'
+
+
+def lanes(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Segments in rows within which none overlap; those of one label stay together where there is room."""
+    found: list[list[Segment]] = []
+    for segment in segments:
+        free = [lane for lane in found if lane[-1].end_s <= segment.start_s + 0.01]
+        same = [lane for lane in free if lane[-1].text == segment.text]
+        if same or free:
+            (same or free)[0].append(segment)
+        elif len(found) < MAX_LANES:
+            found.append([segment])
+    return found
 
 
 def hits(found: Sequence[Any]) -> str:
