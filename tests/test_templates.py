@@ -30,8 +30,6 @@ def test_the_papers_prompts_are_canonical() -> None:
     assert canonical["music"] == "music analysis, this is a sound of music in language"
     assert canonical["note"] == "this music note is produced by"
     assert templates.question_prompt(" what is this? ") == "question: what is this? answer:"
-    asked = {templates.question_prompt("what?", random.Random(seed)) for seed in range(20)}
-    assert asked == {"question: what? answer:", "question: what?"}
 
 
 def test_every_prompt_has_paraphrases() -> None:
@@ -55,22 +53,6 @@ def test_events_are_read_back_from_the_text_that_names_them(labels: list[str]) -
 def test_events_of_an_untidy_text() -> None:
     assert templates.split_events(" rain,wind , ,rain,") == ("rain", "wind")
     assert templates.split_events("") == ()
-
-
-@pytest.mark.parametrize(
-    ("attributes", "caption"),
-    [
-        ({"keyword": "left"}, 'A person says "left".'),
-        ({"digit": "seven"}, 'A person says "seven".'),
-        ({"language": "french", "gender": "female"}, "A person speaks french."),
-        ({"instrument": "flute"}, "A flute plays. Rain falls."),
-        ({"instrument": "flute", "pitch": "A4"}, "A flute plays the note A4."),
-        ({"instrument": "flute", "pitch": "A4", "dynamics": "forte"}, "A flute plays the note A4 loudly."),
-        ({}, "A flute plays. Rain falls."),
-    ],
-)
-def test_captions(attributes: dict[str, str], caption: str) -> None:
-    assert templates.caption_target(["A flute plays.", "Rain falls."], attributes) == caption
 
 
 def test_notes_say_what_is_known() -> None:
@@ -115,32 +97,6 @@ def test_choices_of_many() -> None:
     assert {answer for _, answer in pairs} == {"rain"}
     assert all(option in question for question, _ in pairs for option in ("rain", "wind", "a dog"))
     assert "is this wind, a dog or rain?" in {question for question, _ in pairs}
-
-
-@pytest.mark.parametrize(
-    ("attribute", "value", "answer"),
-    [
-        ("gender", "female", "a woman"),
-        ("gender", "male", "a man"),
-        ("dynamics", "pianissimo", "very quietly"),
-        ("digit", "nine", "nine"),
-        ("pitch", "A4", "A4"),
-    ],
-)
-def test_attribute_questions(attribute: str, value: str, answer: str) -> None:
-    assert {said for _, said in every(templates.attribute_question, attribute, value)} == {answer}
-
-
-@pytest.mark.parametrize(("attribute", "value"), [("gender", "unknown"), ("dynamics", "crescendo"), ("stem", "bass")])
-def test_no_question_is_asked_that_has_no_wording(attribute: str, value: str) -> None:
-    assert templates.attribute_question(random.Random(0), attribute, value) is None
-
-
-def test_kind_and_speech_questions() -> None:
-    assert {answer for _, answer in every(templates.kind_question, "music")} == {"music"}
-    assert {answer for _, answer in every(templates.speech_question, True)} == {"yes"}
-    assert {answer for _, answer in every(templates.speech_question, False)} == {"no"}
-    assert {answer for _, answer in every(templates.what_question, ["rain", "a dog"])} == {"rain and a dog"}
 
 
 def test_sentences_become_clauses() -> None:

@@ -33,7 +33,6 @@ QUESTIONS = ("question: {question} answer:", "question: {question}")
 """Ours, which also says where the answer begins, and the paper's."""
 YES, NO = "yes", "no"
 
-_WHAT = ("what is this sound?", "what do you hear?", "what can be heard?", "what sound is this?", "what is happening?")
 _PRESENCE = (
     "is there {phrase}?",
     "do you hear {phrase}?",
@@ -42,21 +41,6 @@ _PRESENCE = (
     "does this recording contain {phrase}?",
 )
 _CHOICE = ("is this {a} or {b}?", "which is it, {a} or {b}?", "do you hear {a} or {b}?")
-_ATTRIBUTE = {
-    "language": ("what language is spoken?", "which language is this?", "in what language does the person speak?"),
-    "digit": ("which digit is spoken?", "what number is said?"),
-    "keyword": ("what word is spoken?", "what does the person say?", "which word do you hear?"),
-    "genre": ("what genre is this music?", "what kind of music is this?"),
-    "instrument": ("what instrument is playing?", "which instrument is this?", "what instrument is it?"),
-    "pitch": ("what note is played?", "what is the pitch of the note?"),
-    "velocity": ("what is the velocity of the note?", "with what velocity is the note played?"),
-    "emotion": ("what emotion is in the voice?", "how does the speaker feel?"),
-    "sentiment": ("what is the speaker's sentiment?", "what sentiment is in the words?"),
-}
-_GENDERS = {"male": "a man", "female": "a woman"}
-_GENDER = ("is the speaker a man or a woman?", "who is speaking, a man or a woman?", "is this a woman or a man?")
-_KIND = ("is this speech, music or another sound?", "what kind of audio is this: speech, music or other?")
-_SPEECH = ("is someone speaking?", "is there speech?", "do you hear a voice speaking?")
 DYNAMICS = {
     "pianissimo": "very quietly",
     "piano": "quietly",
@@ -67,10 +51,9 @@ DYNAMICS = {
 }
 
 
-def question_prompt(question: str, rng: random.Random | None = None) -> str:
-    """The prompt that asks a free question; with ``rng`` either wording, for training."""
-    wording = QUESTIONS[0] if rng is None else rng.choice(QUESTIONS)
-    return wording.format(question=question.strip())
+def question_prompt(question: str) -> str:
+    """The prompt that asks a free question."""
+    return QUESTIONS[0].format(question=question.strip())
 
 
 def events_target(events: Sequence[str]) -> str:
@@ -111,23 +94,6 @@ def note_target(attributes: Mapping[str, str]) -> str:
     return ", ".join(parts)
 
 
-def caption_target(sentences: Sequence[str], attributes: Mapping[str, str]) -> str:
-    """A plain caption: what was said or played where that is known, the events' sentences otherwise."""
-    if "keyword" in attributes or "digit" in attributes:
-        return f'A person says "{attributes.get("keyword", attributes.get("digit"))}".'
-    if "language" in attributes:
-        return f"A person speaks {attributes['language']}."
-    if "instrument" in attributes and "pitch" in attributes:
-        manner = DYNAMICS.get(attributes.get("dynamics", ""), "")
-        return f"{sentences[0].removesuffix('.')} the note {attributes['pitch']}{' ' + manner if manner else ''}."
-    return " ".join(sentences)
-
-
-def what_question(rng: random.Random, phrases: Sequence[str]) -> tuple[str, str]:
-    """An open question about the sound, and its answer."""
-    return rng.choice(_WHAT), " and ".join(phrases)
-
-
 def presence_question(rng: random.Random, phrase: str, present: bool) -> tuple[str, str]:
     """A yes/no question about one sound."""
     return rng.choice(_PRESENCE).format(phrase=phrase), YES if present else NO
@@ -137,27 +103,6 @@ def choice_question(rng: random.Random, right: str, *wrong: str) -> tuple[str, s
     """A question with options in random order."""
     *first, last = rng.sample([right, *wrong], 1 + len(wrong))
     return rng.choice(_CHOICE).format(a=", ".join(first), b=last), right
-
-
-def attribute_question(rng: random.Random, attribute: str, value: str) -> tuple[str, str] | None:
-    """A question about a known attribute; none where no question is written for it."""
-    if attribute == "gender" and value in _GENDERS:
-        return rng.choice(_GENDER), _GENDERS[value]
-    if attribute == "dynamics" and value in DYNAMICS:
-        return "how loudly is the note played?", DYNAMICS[value]
-    if attribute not in _ATTRIBUTE:
-        return None
-    return rng.choice(_ATTRIBUTE[attribute]), value
-
-
-def kind_question(rng: random.Random, kind: str) -> tuple[str, str]:
-    """Speech, music or another sound?"""
-    return rng.choice(_KIND), kind
-
-
-def speech_question(rng: random.Random, present: bool) -> tuple[str, str]:
-    """Is someone speaking?"""
-    return rng.choice(_SPEECH), YES if present else NO
 
 
 _BEFORE = ("do you hear {a} before {b}?", "can {a} be heard before {b}?", "is it {a} first and then {b}?")

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from pengi.conditioning.evidence import DetectedTag, Evidence
+from pengi.conditioning.vocabulary import Tag, Vocabulary
+from pengi.config import EvidenceConfig
 from pengi.data.features import FeatureCache
 from pengi.data.loader import (
     BATCHES_DRAWN_TOGETHER,
@@ -21,7 +24,9 @@ from pengi.data.loader import (
     collate,
 )
 from pengi.data.manifest import Clip
-from pengi.data.tasks import Pair, PairMaker, labels_of
+from pengi.data.phrases import Phrases
+from pengi.data.questions import QuestionMaker
+from pengi.data.tasks import Pair, labels_of
 from pengi.errors import ConfigError
 
 DOMAINS = {"animal": ["dog", "cat"], "environment": ["rain", "siren", "wind"], "digit": ["speech"]}
@@ -50,7 +55,7 @@ def cache_of(clips: list[Clip], dim: int = 3) -> FeatureCache:
 
 def loader(clips: list[Clip] = CLIPS, seed: int = 0, **mixture: Any) -> Loader:
     mixed = Mixture.model_validate({"batch_size": 8, "questions_per_clip": 2, **mixture})
-    return Loader(clips, [cache_of(clips)], PairMaker(labels_of(clips, {})), mixed, seed)
+    return Loader(clips, [cache_of(clips)], QuestionMaker(Phrases(labels_of(clips, {}))), mixed, seed)
 
 
 def described(drawn: TrainingBatch) -> tuple[Any, ...]:
@@ -171,27 +176,28 @@ def test_domains_that_make_no_sense(domains: dict[str, float], message: str) -> 
 def test_clips_without_features_are_never_drawn() -> None:
     cache = cache_of(CLIPS)
     fewer = FeatureCache(cache.values_Nx, {name: span for name, span in cache.spans.items() if "digit" not in name})
-    batches = Loader(CLIPS, [cache, fewer], PairMaker(labels_of(CLIPS, {})), Mixture(batch_size=4), seed=0)
+    batches = Loader(CLIPS, [cache, fewer], QuestionMaker(Phrases(labels_of(CLIPS, {}))), Mixture(batch_size=4), seed=0)
     assert {clip.domain for step in range(50) for clip in batches.batch(step).clips} == {"animal", "environment"}
 
 
 def evidence_of(clips: list[Clip]) -> ClipEvidence:
-    def queried(clip_id: str, prompt: str) -> str:
-        return f"Asked about {clip_id}. " if "rain" in prompt else ""
-
-    return ClipEvidence({clip.id: f"Heard: {' '.join(clip.events)}." for clip in clips}, queried)
+    """A tagger that detects what is there."""
+    events = sorted({event for clip in clips for event in clip.events})
+    vocabulary = Vocabulary(tuple(Tag(event, "sound") for event in events))
+    found = {clip.id: Evidence(1.0, (DetectedTag(clip.events[0], "sound", 0.9),), "") for clip in clips}
+    return ClipEvidence(found, vocabulary, EvidenceConfig())
 
 
 def test_evidence_stands_beside_each_clip_and_what_a_prompt_names_in_front_of_it() -> None:
     known = CLIPS[:50]
     evidence = evidence_of(known)
-    pairs = PairMaker(labels_of(CLIPS, {}))
+    pairs = QuestionMaker(Phrases(labels_of(CLIPS, {})))
     batches = Loader(CLIPS, [cache_of(CLIPS)], pairs, Mixture(batch_size=8, questions_per_clip=2), 0, evidence)
     assert batches.clips == known  # of the others nothing is known
     named = 0
     for step in range(10):
         drawn = batches.batch(step)
-        assert drawn.batch.evidence == tuple(evidence.texts[clip.id] for clip in drawn.clips)
+        assert drawn.batch.evidence == tuple(evidence.text(clip.id) for clip in drawn.clips)
         for row, prompt, pair in zip(drawn.batch.clip_E.tolist(), drawn.batch.prompts, drawn.pairs, strict=True):
             assert prompt == evidence.queried(drawn.clips[row].id, pair.prompt) + pair.prompt
             named += prompt != pair.prompt
@@ -200,7 +206,7 @@ def test_evidence_stands_beside_each_clip_and_what_a_prompt_names_in_front_of_it
 
 def test_a_batch_of_text_alone_has_no_features() -> None:
     evidence = evidence_of(CLIPS)
-    batches = Loader(CLIPS, [], PairMaker(labels_of(CLIPS, {})), Mixture(), 0, evidence)
+    batches = Loader(CLIPS, [], QuestionMaker(Phrases(labels_of(CLIPS, {}))), Mixture(), 0, evidence)
     drawn = batches.batch(0)
     assert drawn.batch.features == ()
     assert drawn.batch.evidence is not None

@@ -18,6 +18,7 @@ from pengi.data.families import FAMILIES
 from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer, read_labels
 from pengi.data.phrases import Phrases
 from pengi.data.questions import QuestionMaker
+from pengi.data.scene_loader import SceneLoader
 from pengi.data.scenes import Scene, SceneEvent, scene_of
 from pengi.data.simulation import Simulator, TagNoise, measure_noise
 from pengi.data.spoken import draw_spoken, is_near, misheard
@@ -374,18 +375,9 @@ def test_real_captions_and_labels_make_all_kinds_of_questions(shared_data: Path)
         assert len(evidence_text(evidence, EvidenceConfig())) < 1200
         asked.update(pair.task for pair in maker.draw(drawn, rng, 4, evidence))
     never = {name for name, family in FAMILIES.items() if family.weight} - asked.keys()
-    assert never <= {
-        "velocity",
-        "emotion",
-        "sentiment",
-        "metadata",
-        "digit",
-        "music",
-        "genre",
-        "tempo",
-        "language",
-        "note",
-    }
+    # These need clips that say such a thing, or come so seldom that a few hundred scenes may have none.
+    rare = {"velocity", "emotion", "sentiment", "feeling", "metadata", "scene", "digit", "music", "genre", "tempo"}
+    assert never <= rare | {"language", "note"}
 
 
 def test_what_is_said_answers_its_questions() -> None:
@@ -402,3 +394,24 @@ def test_a_recognisers_errors_are_small_or_noticed() -> None:
     assert all(is_near(text, misheard(text, 0.03, random.Random(seed))) for seed in range(50))
     assert not is_near(text, "Thank you for watching.")
     assert not is_near("yes", "yet")
+
+
+def test_batches_of_scenes_repeat_and_have_what_a_model_reads() -> None:
+    def loader() -> SceneLoader:
+        simulator = Simulator(vocabulary(), noise())
+        return SceneLoader(drawer(), simulator, QuestionMaker(phrases()), batch_size=4, questions_per_clip=3, seed=1)
+
+    drawn = loader()
+    for step in (0, 3, 9):
+        batch = drawn.batch(step)
+        again = loader().batch(step)
+        assert (batch.batch.prompts, batch.batch.targets) == (again.batch.prompts, again.batch.targets)
+        assert batch.batch.features == ()
+        assert batch.batch.evidence is not None
+        assert len(batch.clips) == len(batch.batch.evidence) == 4
+        assert len(batch.batch.prompts) == len(batch.batch.targets) == len(batch.batch.clip_E) == len(batch.pairs)
+        assert set(batch.batch.clip_E.tolist()) == {0, 1, 2, 3}
+    ids = [clip.id for step in range(8) for clip in drawn.batch(step).clips]
+    assert len(set(ids)) == 32
+    asked = [prompt for step in range(8) for prompt in drawn.batch(step).batch.prompts]
+    assert any(prompt.startswith("Asked about: ") for prompt in asked)

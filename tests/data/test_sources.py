@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from helpers import write_jsonl
+from pengi.data.phrases import Phrases
+from pengi.data.questions import QuestionMaker
 from pengi.data.sources import manifest_of, read_mixture
-from pengi.data.tasks import PairMaker, labels_of
+from pengi.data.tasks import labels_of
 from pengi.errors import ManifestError
 
 
@@ -70,9 +72,9 @@ def test_captions_of_a_csv_file(tmp_path: Path) -> None:
     first, second = manifest_of(path, val_share=0).clips
     assert first.captions == ("A dog barks, twice.", "A hound is heard.")
     assert (second.audio, second.captions, second.events) == ("b c.wav", ("Rain.",), ())
-    maker = PairMaker(labels_of([first], {}))
-    pairs = {pair for seed in range(50) for pair in maker.draw(first, random.Random(seed), 3)}
-    assert {(pair.task, pair.target) for pair in pairs} == {("caption", caption) for caption in first.captions}
+    maker = QuestionMaker(Phrases(labels_of([first], {})), weights={"caption": 1.0})
+    pairs = {pair for seed in range(50) for pair in maker.about(first, random.Random(seed), 3)}
+    assert {pair.target for pair in pairs} == set(first.captions)
 
 
 def test_labels_attributes_and_questions_of_a_csv_file(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import torch
 import yaml
 
 from pengi import checkpoint
+from pengi.conditioning.evidence import Evidence
 from pengi.conditioning.mapper import build_mapper
+from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.loader import ClipEvidence
 from pengi.data.manifest import Clip
 from pengi.encoders import encoder_spec
@@ -90,11 +92,7 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
     else:
         values["finetune"]["checkpoint"] = str(checkpoint)
     small = {"mixture": None, "manifest": str(manifest), "labels": None, "domains": None, "train_split": "train"}
-    values["data"] |= small | {
-        "attributes": {},
-        "questions": None,
-        "own_questions": 0.5,
-    }
+    values["data"] |= small | {"attributes": {}}
     values["training"] |= {"steps": 1, "batch_size": 4, "warmup_steps": 0, "validation_clips": 4, "workers": 0}
     return values
 
@@ -103,7 +101,7 @@ def evidence(clips: Sequence[Clip], model: PengiModel) -> ClipEvidence | None:
     """The same about every clip: a tiny tagger would find nothing."""
     if model.config.evidence is None:
         return None
-    return ClipEvidence({clip.id: "Heard in 1 s: nothing clear." for clip in clips}, lambda clip_id, prompt: "")
+    return ClipEvidence({clip.id: Evidence(1.0) for clip in clips}, Vocabulary(()), model.config.evidence)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

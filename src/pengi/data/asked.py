@@ -13,6 +13,7 @@ from pengi.config import EvidenceConfig
 from pengi.data.phrases import SPEAKING, Phrases
 from pengi.data.scenes import Scene
 from pengi.data.spoken import is_near
+from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
 
 SEEN = 0.05
 """Lowest probability of a tag that a question may build on."""
@@ -78,24 +79,29 @@ class Asked:
     @cached_property
     def speech(self) -> bool | None:
         """Whether someone speaks; none if that is not known."""
-        tags = self.scene.tags
-        if any(self.phrases.category(tag) == "speech" for tag in tags):
+        tags, domain = self.scene.tags, self.scene.domain
+        if domain in SPEECH_DOMAINS or any(self.phrases.category(tag) == "speech" for tag in tags):
             return True
         if self.scene.transcript == "":
             return False
-        known = bool(tags) and all(self.phrases.category(tag) for tag in tags)
-        return False if known and not any(self.phrases.holds_voices(tag) for tag in tags) else None
+        known = domain in SOUND_DOMAINS | MUSIC_DOMAINS or all(self.phrases.category(tag) for tag in tags)
+        return False if tags and known and not any(self.phrases.holds_voices(tag) for tag in tags) else None
 
     @cached_property
     def music(self) -> bool | None:
         """Whether there is music; none if that is not known."""
         categories = [self.phrases.category(tag) for tag in self.scene.tags]
-        if "music" in categories or "instrument" in categories:
+        if self.scene.domain in MUSIC_DOMAINS or any(self.phrases.is_musical(tag) for tag in self.scene.tags):
             return True
         unclear = {"", "scene"} | ({"human"} if self.scene.is_recorded else set())
         if not categories:
             return False if self.scene.is_complete else None
         return None if unclear & set(categories) or "singing" in " ".join(self.scene.tags) else False
+
+    @property
+    def is_partly_known(self) -> bool:
+        """Whether a caption is all that is known: "men are talking"."""
+        return bool(self.scene.captions) and not self.scene.is_complete
 
     @cached_property
     def speakers(self) -> tuple[str, ...] | None:
@@ -106,7 +112,7 @@ class Asked:
         gender = {"male": "a man", "female": "a woman"}.get(self.scene.attributes.get("gender", ""))
         if gender is not None and len(found) < 2:
             return (gender,)
-        return tuple(found) if found and not self.scene.captions else None
+        return tuple(found) if found and not self.is_partly_known else None
 
     @cached_property
     def speaker_count(self) -> str | None:
@@ -115,7 +121,7 @@ class Asked:
             return "none"
         if _CROWDS & set(self.scene.tags):
             return "many"
-        if self.scene.captions or self.speech is None or (self.scene.is_recorded and len(self.scene.tags) > 1):
+        if self.is_partly_known or self.speech is None or (self.scene.is_recorded and len(self.scene.tags) > 1):
             return None
         return templates.NUMBERS[max(1, len(self.speakers or ()))]
 
@@ -165,8 +171,12 @@ class Answered:
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of question. ``ask`` gives none where the scene does not say the answer."""
+    """One kind of question. ``ask`` gives none where the scene does not say the answer.
+
+    ``is_task``: it is a task of its own, with a prompt in the paper's manner, and no free question.
+    """
 
     name: str
     weight: float
     ask: Callable[[Asked], Answered | None]
+    is_task: bool = False

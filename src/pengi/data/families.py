@@ -44,12 +44,14 @@ _COURSES = {
 }
 _SINGULAR = {"is": "is", "does": "does", "was": "was"}
 _PLURAL = {"is": "are", "does": "do", "was": "were"}
+_ANYWHERE = frozenset({"speech", "music", "instrument", "impact", "human"})
+"""Categories of sounds that belong neither inside nor outside."""
 _TIMES = ("never", "once", "twice")
 
 
-def _family(name: str, weight: float) -> Callable[[_Ask], _Ask]:
+def _family(name: str, weight: float, *, is_task: bool = False) -> Callable[[_Ask], _Ask]:
     def added(ask: _Ask) -> _Ask:
-        FAMILIES[name] = Family(name, weight, ask)
+        FAMILIES[name] = Family(name, weight, ask, is_task)
         return ask
 
     return added
@@ -147,7 +149,7 @@ def _choice(asked: Asked) -> Answered | None:
 def _kind(asked: Asked) -> Answered | None:
     """Speech, music or another sound."""
     tags = asked.scene.tags
-    if not tags or asked.scene.captions or not all(asked.phrases.category(tag) for tag in tags):
+    if not tags or asked.is_partly_known or not all(asked.phrases.category(tag) for tag in tags):
         return None
     kinds = [
         "speech" if asked.phrases.category(tag) == "speech" else "music" if asked.phrases.is_musical(tag) else ""
@@ -185,7 +187,7 @@ def _surroundings(asked: Asked) -> Answered | None:
         return Answered(question, "outdoors") if any(map(asked.is_shown, outdoors)) else None
     if indoors and not outdoors:
         return Answered(question, "indoors") if any(map(asked.is_shown, indoors)) else None
-    neutral = all(asked.phrases.category(tag) in ("speech", "music", "instrument", "impact", "human") for tag in tags)
+    neutral = tags and all(asked.phrases.category(tag) in _ANYWHERE for tag in tags)
     return Answered(question, CANT_TELL) if neutral and asked.rng.random() < 0.5 else None
 
 
@@ -272,7 +274,7 @@ def _speakers(asked: Asked) -> Answered | None:
     return Answered(asked.rng.choice(wordings.SPEAKERS), asked.speaker_count)
 
 
-@_family("qa", 5.0)
+@_family("qa", 20.0)
 def _qa(asked: Asked) -> Answered | None:
     """Questions that come with a recording; of what is said only what the transcript shows."""
     if not asked.scene.qa:
@@ -518,7 +520,7 @@ def _when(asked: Asked) -> Answered | None:
 @_family("louder", 1.2)
 def _louder(asked: Asked) -> Answered | None:
     """Of two sounds, if they differ enough."""
-    if not asked.scene.is_timed or len(asked.scene.tags) < 2 or asked.scene.captions:
+    if not asked.scene.is_timed or len(asked.scene.tags) < 2:
         return None
     softer, louder = sorted(asked.rng.sample(_extents(asked), 2), key=lambda event: event.level_db)
     if louder.level_db - softer.level_db < LOUDER_DB or not asked.is_seen(softer.tag, louder.tag):
@@ -651,6 +653,12 @@ def _word_name(asked: Asked) -> Answered | None:
     return Answered(question, word) if word else None
 
 
+@_family("feeling", 2.0)
+def _feeling(asked: Asked) -> Answered | None:
+    emotion = asked.scene.attributes.get("emotion")
+    return Answered(asked.rng.choice(wordings.FEELING), emotion) if emotion else None
+
+
 @_family("animal_name", 2.0)
 def _animal(asked: Asked) -> Answered | None:
     return _named_thing(asked, "animal", wordings.ANIMAL, ("dog barking", "birds chirping", "cat meowing"))
@@ -676,15 +684,16 @@ def _named_thing(asked: Asked, category: str, asking: Sequence[str], usual: Sequ
 # --- descriptions --------------------------------------------------------------------------------------------------
 
 
-@_family("description", 5.0)
+@_family("description", 3.0)
 def _description(asked: Asked) -> Answered | None:
     text = describe(asked)
-    if text is None:
-        return None
-    prompts = templates.PROMPTS["caption"]
-    if asked.rng.random() < 0.4:
-        return Answered(asked.rng.choice(prompts), text, is_prompt=True)
-    return Answered(asked.rng.choice(wordings.DESCRIBE), text)
+    return Answered(asked.rng.choice(wordings.DESCRIBE), text) if text else None
+
+
+@_family("caption", 2.0, is_task=True)
+def _caption(asked: Asked) -> Answered | None:
+    text = describe(asked)
+    return Answered(asked.rng.choice(templates.PROMPTS["caption"]), text, is_prompt=True) if text else None
 
 
 def describe(asked: Asked) -> str | None:
@@ -724,7 +733,8 @@ def _clause(asked: Asked, tag: str) -> str:
     notes = scene.attributes.get("notes", scene.attributes.get("pitch"))
     if scene.attributes.get("instrument") == tag and notes and _notes(asked) == notes:
         names = notes.split(", ")
-        return f"{clause} the note{'s' if len(names) > 1 else ''} {_and(names)}"
+        manner = templates.DYNAMICS.get(scene.attributes.get("dynamics", ""), "") if asked.evidence is None else ""
+        return f"{clause} the note{'s' if len(names) > 1 else ''} {_and(names)}{' ' + manner if manner else ''}"
     times = len(_merged(scene.of(tag)))
     found = asked.detected(tag)
     counted = scene.is_complete and times > 1 and (asked.evidence is None or (found and len(found.spans) == times))
@@ -739,7 +749,7 @@ def _speech_clause(asked: Asked, tag: str) -> str:
     if said and len(said.split()) <= MAX_QUOTED_WORDS and len(asked.speakers or ()) < 2:
         return f'{who} says "{said}"'
     language = asked.scene.attributes.get("language")
-    if language and language != "English" and asked.is_shown(language):
+    if language and (asked.evidence is None or (language != "English" and asked.is_shown(language))):
         return f"{who} speaks {language}"
     return f"{who} is speaking"
 
@@ -752,13 +762,14 @@ def tag_speaker(tag: str) -> str:
 # --- prompts of their own, in the paper's manner -------------------------------------------------------------------
 
 
-@_family("events", 2.5)
+@_family("events", 2.5, is_task=True)
 def _events(asked: Asked) -> Answered | None:
     """ "this is a sound of": the labels."""
-    if asked.scene.captions or not asked.scene.tags:
+    if not asked.scene.tags or (asked.scene.captions and not asked.scene.is_recorded):
         return None
     named = [tag for tag in asked.scene.tags if _may_be_named(asked, tag)]
     prompt = asked.rng.choice(templates.PROMPTS["events"])
+    named = asked.rng.sample(named, len(named))
     return Answered(prompt, templates.events_target(named), is_prompt=True) if named else None
 
 
@@ -780,34 +791,40 @@ _DETECTED: dict[str, Callable[[str], str]] = {
     "gender": lambda value: {"male": "man speaking", "female": "woman speaking"}.get(value, value),
 }
 for _name in ("digit", "keyword", "gender", "language", "instrument", "velocity", "emotion", "genre", "sentiment"):
-    _family(_name, 1.5)(_attribute(_name))
+    _family(_name, 1.5, is_task=True)(_attribute(_name))
 
 
-@_family("metadata", 0.7)
+@_family("metadata", 0.7, is_task=True)
 def _metadata(asked: Asked) -> Answered | None:
     text = asked.scene.metadata
     return Answered(asked.rng.choice(templates.PROMPTS["metadata"]), text, is_prompt=True) if text else None
 
 
-@_family("scene", 0.0)
+@_family("scene", 1.5, is_task=True)
 def _scene(asked: Asked) -> Answered | None:
-    return None
+    named = [tag for tag in asked.scene.tags if _may_be_named(asked, tag)]
+    if asked.scene.domain != "scene" or not named:
+        return None
+    return Answered(asked.rng.choice(templates.PROMPTS["scene"]), templates.events_target(named), is_prompt=True)
 
 
-@_family("music", 0.7)
+@_family("music", 0.7, is_task=True)
 def _music(asked: Asked) -> Answered | None:
     genre = asked.scene.attributes.get("genre")
     if genre is None or not _may_be_named(asked, f"{genre} music"):
         return None
-    target = templates.music_target({"genre": genre})
+    target = templates.music_target(asked.scene.attributes)
     return Answered(asked.rng.choice(templates.PROMPTS["music"]), target, is_prompt=True)
 
 
-@_family("note", 1.0)
+@_family("note", 1.0, is_task=True)
 def _note(asked: Asked) -> Answered | None:
     attributes = dict(asked.scene.attributes)
     if "instrument" not in attributes or not _may_be_named(asked, attributes["instrument"]):
         return None
+    if attributes.get("qualities"):
+        qualities = templates.split_events(attributes["qualities"])
+        attributes["qualities"] = ", ".join(asked.rng.sample(qualities, len(qualities)))
     if asked.evidence is not None:
         attributes.pop("dynamics", None)
         if _notes(asked) != attributes.get("pitch"):
@@ -818,13 +835,16 @@ def _note(asked: Asked) -> Answered | None:
 # --- what no sound can tell ----------------------------------------------------------------------------------------
 
 
-@_family("unanswerable", 14.0)
+@_family("unanswerable", 22.0)
 def _unanswerable(asked: Asked) -> Answered | None:
-    """What no recording can tell; not asked where it may be said in words."""
+    """What no recording can tell; not asked where it may be said in words, or where a caption is all that is known."""
+    scene = asked.scene
+    if not (scene.tags or scene.attributes or scene.qa or scene.is_complete):
+        return None
     names = list(wordings.UNANSWERABLE)
     weights = [0.5 if name in ("prices", "reasons", "maths") else 1.0 for name in names]
     name = asked.rng.choices(names, weights)[0]
-    if asked.scene.qa and name not in ("knowledge", "maths", "requests", "languages"):
+    if scene.qa and name not in ("knowledge", "maths", "requests", "languages"):
         return None
     question = asked.rng.choice(wordings.UNANSWERABLE[name])
     return Answered(wordings.filled(question, _things(asked), asked.rng), CANT_TELL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import signal
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ import torch
 from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
-from pengi.config import Frozen
+from pengi.conditioning.evidence import Evidence, evidence_text, queried_tags, queried_text
+from pengi.conditioning.vocabulary import Vocabulary
+from pengi.config import EvidenceConfig, Frozen
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip
-from pengi.data.tasks import Pair, PairMaker
+from pengi.data.questions import QuestionMaker
+from pengi.data.tasks import Pair
 from pengi.errors import ConfigError
 from pengi.model import Batch
 
@@ -54,16 +58,26 @@ class TrainingBatch:
 
 @dataclass(frozen=True)
 class ClipEvidence:
-    """Evidence about training clips as text, for a model that reads it.
+    """Evidence about training clips, for a model that reads it.
 
     Attributes:
-        texts: clip id -> the evidence, see :func:`pengi.conditioning.evidence.evidence_text`.
-        queried: clip id and prompt -> the text about the tags that the prompt names, to stand in front of it; empty if
-            it names none.
+        of: clip id -> what is measured in the clip.
+        vocabulary: the tags that prompts may name.
+        config: what of the evidence is written.
     """
 
-    texts: Mapping[str, str]
-    queried: Callable[[str, str], str]
+    of: Mapping[str, Evidence]
+    vocabulary: Vocabulary
+    config: EvidenceConfig
+
+    def text(self, clip_id: str) -> str:
+        """The evidence about a clip as text."""
+        return evidence_text(self.of[clip_id], self.config)
+
+    def queried(self, clip_id: str, prompt: str) -> str:
+        """The text about the tags that a prompt names, to stand in front of it; empty if it names none."""
+        evidence = self.of[clip_id]
+        return queried_text(queried_tags(evidence, self.vocabulary, prompt), evidence.duration_s)
 
 
 def clip_weights(
@@ -119,7 +133,28 @@ def _check_shares(what: str, shares: Mapping[str, float], present: set[str]) -> 
         raise ConfigError(f"every {what} has a share of 0, so there is nothing to train on")
 
 
-class Loader:
+class BatchSource(ABC):
+    """Gives training batches by step."""
+
+    @abstractmethod
+    def batch(self, step: int) -> TrainingBatch:
+        """The batch of a step; the same for the same seed and step."""
+
+    def batches(self, start: int, stop: int, workers: int = 0) -> Iterator[TrainingBatch]:
+        """The batches of steps ``start`` to ``stop - 1``, drawn ahead by so many worker processes.
+
+        The number of workers changes nothing about the batches.
+        """
+        if not workers:
+            yield from map(self.batch, range(start, stop))
+            return
+        yield from DataLoader(
+            _Steps(self), None, sampler=range(start, stop), num_workers=workers, prefetch_factor=PREFETCHED,
+            collate_fn=_as_it_is, worker_init_fn=_ignore_interrupts,
+        )  # fmt: skip
+
+
+class Loader(BatchSource):
     """Draws training batches.
 
     Args:
@@ -138,7 +173,7 @@ class Loader:
         self,
         clips: Sequence[Clip],
         caches: Sequence[FeatureCache],
-        pairs: PairMaker,
+        pairs: QuestionMaker,
         mixture: Mixture,
         seed: int,
         evidence: ClipEvidence | None = None,
@@ -171,36 +206,30 @@ class Loader:
 
     def _length(self, clip: Clip) -> int:
         """Of what the model reads of a clip, in audio tokens and words."""
-        words = self.evidence.texts[clip.id].count(" ") if self.evidence else 0
+        words = self.evidence.text(clip.id).count(" ") if self.evidence else 0
         return words + sum(cache.tokens(clip.id) for cache in self.caches)
 
-    def batches(self, start: int, stop: int, workers: int = 0) -> Iterator[TrainingBatch]:
-        """The batches of steps ``start`` to ``stop - 1``, drawn ahead by so many worker processes.
-
-        The number of workers changes nothing about the batches.
-        """
-        if not workers:
-            yield from map(self.batch, range(start, stop))
-            return
-        yield from DataLoader(
-            _Steps(self), None, sampler=range(start, stop), num_workers=workers, prefetch_factor=PREFETCHED,
-            collate_fn=_as_it_is, worker_init_fn=_ignore_interrupts,
-        )  # fmt: skip
-
     def _draw_pairs(self, clips: Sequence[Clip], rng: random.Random) -> TrainingBatch:
-        drawn = [self.pairs.draw(clip, rng, self.mixture.questions_per_clip) for clip in clips]
+        drawn = [draw_pairs(clip, self.pairs, rng, self.mixture.questions_per_clip, self.evidence) for clip in clips]
         return collate(clips, drawn, self.caches, self.evidence)
 
 
+def draw_pairs(
+    clip: Clip, pairs: QuestionMaker, rng: random.Random, count: int, evidence: ClipEvidence | None
+) -> list[Pair]:
+    """Up to ``count`` pairs about a clip, given the evidence if the model reads any."""
+    return pairs.about(clip, rng, count, evidence.of[clip.id] if evidence else None)
+
+
 def usable_clips(
-    clips: Sequence[Clip], caches: Sequence[FeatureCache], pairs: PairMaker, evidence: ClipEvidence | None = None
+    clips: Sequence[Clip], caches: Sequence[FeatureCache], pairs: QuestionMaker, evidence: ClipEvidence | None = None
 ) -> list[Clip]:
     """The clips with features, evidence if the model reads any, and something to be asked."""
     return [
         clip
         for clip in clips
         if all(clip.id in cache for cache in caches)
-        and (evidence is None or clip.id in evidence.texts)
+        and (evidence is None or clip.id in evidence.of)
         and pairs.fits(clip)
     ]
 
@@ -208,7 +237,7 @@ def usable_clips(
 class _Steps(Dataset[TrainingBatch]):
     """Batches by step, as worker processes ask for them."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: BatchSource) -> None:
         self._loader = loader
 
     def __getitem__(self, step: int) -> TrainingBatch:
@@ -240,6 +269,6 @@ def collate(
         clip_E=torch.tensor([row for row, _ in asked]),
         prompts=tuple(text + pair.prompt for text, (_, pair) in zip(queried, asked, strict=True)),
         targets=tuple(pair.target for _, pair in asked),
-        evidence=None if evidence is None else tuple(evidence.texts[clip_id] for clip_id in ids),
+        evidence=None if evidence is None else tuple(evidence.text(clip_id) for clip_id in ids),
     )
     return TrainingBatch(batch, tuple(clips), tuple(pair for _, pair in asked))

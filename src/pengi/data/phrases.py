@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from pengi import templates
 from pengi.conditioning.vocabulary import Vocabulary
@@ -100,7 +100,7 @@ VAGUE = frozenset(
     }
 )  # fmt: skip
 """Tags that name nothing in particular, or mostly something else in a sentence."""
-_NEVER_ASKED = frozenset({"coffee order", "speech"})
+_NEVER_ASKED = frozenset({"coffee order", "speech", "music"})
 
 
 class Phrases:
@@ -119,24 +119,22 @@ class Phrases:
             if vocabulary is None or vocabulary.index(text) is not None
         }
         self.worded: dict[str, Label] = {**stock, **labels}
+        self.askable = tuple(
+            name for name, label in self.worded.items() if label.category != "speech" and name not in _NEVER_ASKED
+        )
+        """Tags that may be asked about where they are absent."""
+        self._plain: dict[str, Label] = {}
         self._held: dict[str, frozenset[str]] = {}
         self._absent: dict[frozenset[str], tuple[str, ...]] = {}
 
-    @cached_property
-    def askable(self) -> tuple[str, ...]:
-        """Tags with a category, which may be asked about where they are absent."""
-        return tuple(
-            name
-            for name, label in self.worded.items()
-            if label.category not in ("", "speech") and name not in _NEVER_ASKED and name != "music"
-        )
-
     def label(self, tag: str) -> Label:
         """The wording of a tag; a plain one where nobody has worded it."""
-        if tag not in self.worded:
+        if tag in self.worded:
+            return self.worded[tag]
+        if tag not in self._plain:
             phrase = plain_phrase(tag)
-            self.worded[tag] = Label(label=tag, phrase=phrase, sentence=f"{_capital(phrase)} can be heard.")
-        return self.worded[tag]
+            self._plain[tag] = Label(label=tag, phrase=phrase, sentence=f"{_capital(phrase)} can be heard.")
+        return self._plain[tag]
 
     def phrase(self, tag: str) -> str:
         """Completes "the sound of ...": "a dog barking"."""

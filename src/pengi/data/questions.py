@@ -21,14 +21,19 @@ from pengi.conditioning.evidence import Evidence
 from pengi.config import EvidenceConfig
 from pengi.data.asked import Answered, Asked
 from pengi.data.families import FAMILIES
+from pengi.data.manifest import Clip
 from pengi.data.phrases import Phrases
-from pengi.data.scenes import Scene
+from pengi.data.scenes import Scene, scene_of
 from pengi.data.tasks import Pair
 from pengi.data.wordings import as_typed
 from pengi.errors import ConfigError, no_such
 
 BARE_QUESTIONS, PAPER_QUESTIONS = 0.4, 0.1
 """Shares of questions without any words around them, and in the paper's wording; the others as the engine asks."""
+QUESTION = "question"
+"""Stands for all families of free questions where weights are given."""
+UNANSWERABLE = "unanswerable"
+"""The family whose share does not grow where a scene answers few of the others."""
 AGAIN = 0.3
 """By this the weight of a family falls once it was drawn for a scene."""
 _TRIES = 6
@@ -40,7 +45,8 @@ class QuestionMaker:
     Args:
         phrases: how tags are said.
         config: what of the evidence the model reads.
-        weights: of families by name; families that are not named are not asked. All by their own weights if not given.
+        weights: of families by name, "question" for all that ask free questions; those that are not named are not
+            asked. All by their own weights if not given.
 
     Raises:
         ConfigError: for weights of unknown families, negative ones, or none above zero.
@@ -52,12 +58,16 @@ class QuestionMaker:
         self.phrases = phrases
         self.config = config or EvidenceConfig()
         if weights is not None:
-            check_weights(weights, list(FAMILIES))
-        self.families = [
-            (family, weight)
-            for family in FAMILIES.values()
-            if (weight := family.weight if weights is None else weights.get(family.name, 0.0)) > 0
-        ]
+            check_weights(weights, [*FAMILIES, QUESTION])
+        self._weights = _weighted(weights)
+
+    def about(self, clip: Clip, rng: random.Random, count: int, evidence: Evidence | None = None) -> list[Pair]:
+        """Up to ``count`` different pairs about a clip; see :meth:`draw`."""
+        return self.draw(scene_of(clip, self.phrases), rng, count, evidence)
+
+    def fits(self, clip: Clip) -> bool:
+        """Whether anything can be asked about a clip."""
+        return any(self.about(clip, random.Random(seed), 1) for seed in range(_TRIES))
 
     def draw(self, scene: Scene, rng: random.Random, count: int, evidence: Evidence | None = None) -> list[Pair]:
         """Up to ``count`` different pairs about a scene.
@@ -68,21 +78,48 @@ class QuestionMaker:
             count: how many.
             evidence: what the model reads about the scene, if it reads any; see the module.
         """
+        if evidence is None and not _is_known(scene):
+            return []
         asked = Asked(scene, evidence, self.phrases, self.config, rng)
-        families, weights = [family for family, _ in self.families], [weight for _, weight in self.families]
+        families = dict(self._weights)
+        refused = families.pop(UNANSWERABLE, 0.0) / sum(self._weights.values())
         drawn: dict[tuple[str, str], Pair] = {}
         for _ in range(_TRIES * count):
-            if len(drawn) == count or not families:
+            if len(drawn) == count:
                 break
-            index = rng.choices(range(len(families)), weights)[0]
-            answered = families[index].ask(asked)
-            if answered is None:
-                del families[index], weights[index]
-                continue
-            weights[index] *= AGAIN
-            pair = Pair(families[index].name, prompt_of(answered, rng), answered.answer)
-            drawn.setdefault((pair.task, answered.question), pair)
+            refusing = rng.random() < refused
+            name, answered = _answered(asked, {UNANSWERABLE: 1.0} if refusing else families)
+            if answered is not None:
+                drawn.setdefault((name, answered.question), Pair(name, prompt_of(answered, rng), answered.answer))
         return list(drawn.values())
+
+
+def _answered(asked: Asked, families: dict[str, float]) -> tuple[str, Answered | None]:
+    """A question of one of some families; those that the scene does not answer are taken out of them."""
+    while families:
+        name = asked.rng.choices(list(families), list(families.values()))[0]
+        answered = FAMILIES[name].ask(asked)
+        if answered is not None:
+            families[name] *= AGAIN
+            return name, answered
+        del families[name]
+    return "", None
+
+
+def _is_known(scene: Scene) -> bool:
+    """Whether anything is known about a scene."""
+    known = scene.events or scene.attributes or scene.captions or scene.qa or scene.metadata or scene.transcript
+    return bool(known) or scene.is_complete
+
+
+def _weighted(weights: Mapping[str, float] | None) -> dict[str, float]:
+    """Weight of each family that is asked; that of "question" is shared out among the free questions."""
+    if weights is None:
+        return {name: family.weight for name, family in FAMILIES.items()}
+    free = {name: family.weight for name, family in FAMILIES.items() if not family.is_task}
+    shared = weights.get(QUESTION, 0.0) / sum(free.values())
+    found = {name: weights.get(name, 0.0) + shared * free.get(name, 0.0) for name in FAMILIES}
+    return {name: weight for name, weight in found.items() if weight}
 
 
 def prompt_of(answered: Answered, rng: random.Random) -> str:

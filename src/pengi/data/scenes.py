@@ -38,6 +38,7 @@ class Scene:
         captions: descriptions by people.
         qa: questions that come with the recording, or follow from what is said, with their answers.
         metadata: title, tags and description.
+        domain: of the manifest, such as "speech_qa"; empty where it is not known.
         is_timed: whether the times of the events are known; otherwise each lasts throughout.
         is_complete: whether nothing else is to be heard.
         is_recorded: whether there is audio of it.
@@ -51,6 +52,7 @@ class Scene:
     captions: tuple[str, ...] = ()
     qa: tuple[tuple[str, str], ...] = ()
     metadata: str = ""
+    domain: str = ""
     is_timed: bool = False
     is_complete: bool = False
     is_recorded: bool = False
@@ -82,6 +84,7 @@ def scene_of(clip: Clip, phrases: Phrases) -> Scene:
         captions=clip.captions,
         qa=tuple((asked.question, asked.answer) for asked in clip.qa),
         metadata=templates.metadata_target(clip.tags, clip.title, clip.description),
+        domain=clip.domain,
         is_timed=bool(events),
         is_complete=bool(events),
         is_recorded=True,

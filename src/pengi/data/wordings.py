@@ -349,6 +349,12 @@ DIGIT = (
     "what digit do you hear?", "name the digit", "which number does the speaker say?", "what numeral is spoken?",
     "number?", "what's the number that is said?",
 )  # fmt: skip
+FEELING = (
+    "what emotion is in the voice?", "how does the speaker feel?", "what is the speaker's emotion?",
+    "what mood is the speaker in?", "which emotion do you hear?", "how does the person sound?",
+    "in what mood is it said?", "what feeling does the voice have?", "what emotion does the speaker express?",
+    "how is it said, in what mood?", "name the emotion", "is the speaker happy or sad?",
+)  # fmt: skip
 ANIMAL = (
     "which animal is it?", "what animal is this?", "what animal do you hear?", "which animal can be heard?",
     "name the animal", "which animal makes this sound?", "what kind of animal is it?",

@@ -10,7 +10,6 @@ import yaml
 from pydantic import Field
 
 from pengi.config import Frozen, LoraConfig, ModelConfig
-from pengi.data.tasks import OWN_QUESTIONS
 from pengi.data.tolerance import MOST_BAD
 from pengi.errors import ConfigError
 
@@ -37,16 +36,8 @@ class DataConfig(Frozen):
     val_split: Literal["train", "val", "test", "heldout"] = "val"
     ship_only: bool = Field(False, description="train on clips whose row says ship: true, and on no others")
     domains: dict[str, float] | None = None
-    tasks: dict[str, float] | None = Field(None, description="of all tasks only these, and how often each is drawn")
-    questions: dict[str, float] | None = Field(
-        None,
-        description="of the questions that come with clips and say their kind only these, and how often each is drawn",
-    )
-    own_questions: float = Field(
-        OWN_QUESTIONS,
-        ge=0,
-        le=1,
-        description="share of the questions that come with a clip, among all about it; at 1 no others are asked",
+    tasks: dict[str, float] | None = Field(
+        None, description="of all families of questions only these, and how often each is drawn"
     )
     attributes: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="source -> attributes that all of its clips have, where rows do not say so"

@@ -13,10 +13,21 @@ import torch
 from pengi import checkpoint
 from pengi.config import LoraConfig
 from pengi.data.features import FeatureCache, cached_branches
-from pengi.data.loader import ClipEvidence, Loader, Mixture, TrainingBatch, clip_weights, collate, usable_clips
+from pengi.data.loader import (
+    ClipEvidence,
+    Loader,
+    Mixture,
+    TrainingBatch,
+    clip_weights,
+    collate,
+    draw_pairs,
+    usable_clips,
+)
 from pengi.data.manifest import Clip, read_labels
+from pengi.data.phrases import Phrases
+from pengi.data.questions import QuestionMaker
 from pengi.data.sources import Source, manifest_of, read_mixture
-from pengi.data.tasks import PairMaker, check_kinds, labels_of
+from pengi.data.tasks import labels_of
 from pengi.data.tolerance import Tolerance
 from pengi.errors import ConfigError, ManifestError, no_such
 from pengi.model import PengiModel
@@ -65,7 +76,7 @@ def prepare(recipe: Recipe) -> Setup:
     changing = recipe.training.augment.changes_waveforms
     if not changing:
         log.info("computing features of clips that are not in the cache")
-    pairs = _pair_maker(recipe.data, [*train_clips, *val_clips])
+    pairs = _question_maker(recipe.data, [*train_clips, *val_clips], model)
     caches = [] if changing else _features(train_clips, source.root, model, recipe)
     val_caches = _features(val_clips, source.root, model, recipe)
     evidence = _evidence([*train_clips, *val_clips], model)
@@ -101,7 +112,6 @@ def _to_train_on(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
     if not found:
         where = data.manifest or ", ".join(data.mixture or ())
         raise ManifestError(f"{where} has no clip to train on in split '{data.train_split}'")
-    check_kinds(data.questions or {}, found)
     return _ever_drawn(_with_attributes(found, data.attributes), recipe)
 
 
@@ -198,16 +208,17 @@ def _evidence(clips: Sequence[Clip], model: PengiModel) -> ClipEvidence | None:
     raise ConfigError("training a model with evidence is not possible yet")
 
 
-def _pair_maker(data: DataConfig, clips: Sequence[Clip]) -> PairMaker:
+def _question_maker(data: DataConfig, clips: Sequence[Clip], model: PengiModel) -> QuestionMaker:
     """What is asked about clips, as a recipe says."""
     labels = labels_of(clips, read_labels(data.labels) if data.labels else {})
-    return PairMaker(labels, weights=data.tasks, questions=data.questions, own_questions=data.own_questions)
+    vocabulary = model.tagger.vocabulary if model.tagger is not None else None
+    return QuestionMaker(Phrases(labels, vocabulary), model.config.evidence, data.tasks)
 
 
 def _validation(
     clips: Sequence[Clip],
     caches: Sequence[FeatureCache],
-    pairs: PairMaker,
+    pairs: QuestionMaker,
     evidence: ClipEvidence | None,
     recipe: Recipe,
 ) -> list[TrainingBatch]:
@@ -217,4 +228,7 @@ def _validation(
     chosen = rng.sample(known, min(recipe.training.validation_clips, len(known)))
     size = recipe.training.batch_size
     groups = [chosen[start : start + size] for start in range(0, len(chosen), size)]
-    return [collate(group, [pairs.draw(clip, rng, 1) for clip in group], caches, evidence) for group in groups]
+    return [
+        collate(group, [draw_pairs(clip, pairs, rng, 1, evidence) for clip in group], caches, evidence)
+        for group in groups
+    ]

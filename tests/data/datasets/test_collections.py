@@ -14,8 +14,11 @@ from test_layouts import AUDIO, LAYOUTS, Files, broken, import_into, laid_out
 
 from pengi.data.datasets import import_dataset
 from pengi.data.datasets.columns import Columns, items_of, plain, split_of, text_of, title_of
+from pengi.data.families import FAMILIES
 from pengi.data.manifest import read_manifest
-from pengi.data.tasks import PairMaker, labels_of
+from pengi.data.phrases import Phrases
+from pengi.data.questions import QuestionMaker
+from pengi.data.tasks import labels_of
 from pengi.errors import ManifestError
 
 FMA = "fma_metadata/tracks.csv"
@@ -25,11 +28,12 @@ def trained(tmp_path: Path, name: str) -> dict[str, set[str]]:
     """All targets that training may draw for the clips of a dataset's fixture, by task."""
     import_into(tmp_path, name, LAYOUTS[name][0])
     clips = read_manifest(tmp_path / "m.jsonl")
-    maker = PairMaker(labels_of(clips, {}))
+    tasks = {name: 1.0 for name, family in FAMILIES.items() if family.is_task}
+    maker = QuestionMaker(Phrases(labels_of(clips, {})), weights=tasks)
     targets: dict[str, set[str]] = {}
     for seed in range(40):
         for clip in clips:
-            for pair in maker.draw(clip, random.Random(seed), 4):
+            for pair in maker.about(clip, random.Random(seed), 4):
                 targets.setdefault(pair.task, set()).add(pair.target)
     return targets
 

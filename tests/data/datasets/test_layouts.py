@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 from pengi.cli import app
 from pengi.data.datasets import DATASETS, Imported, ImportedPart, import_dataset
 from pengi.data.manifest import read_manifest
-from pengi.data.tasks import FAMILIES, TASKS, Wording
+from pengi.data.phrases import Phrases
+from pengi.data.questions import QuestionMaker
+from pengi.data.tasks import TASKS
 from pengi.errors import InputError, ManifestError
 
 Files = dict[str, str]
@@ -905,9 +908,8 @@ def test_a_notes_velocity_is_a_task(tmp_path: Path) -> None:
     clips = read_manifest(tmp_path / "m.jsonl")
     assert [TASKS["velocity"].answers(clip) for clip in clips] == [("75",), ("127",)]
     plain = clips[1]
-    assert [question.answers for question in FAMILIES["note"].questions(plain, Wording({}))] == [
-        ("keyboard, pitch A0, velocity 127",)
-    ]
+    notes = QuestionMaker(Phrases({}), weights={"note": 1.0}).about(plain, random.Random(0), 1)
+    assert [pair.target for pair in notes] == ["keyboard, pitch A0, velocity 127"]
 
 
 def test_the_command_says_what_was_found_and_what_not(tmp_path: Path) -> None:

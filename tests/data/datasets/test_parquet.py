@@ -16,8 +16,10 @@ import soundfile
 from pengi.audio.decode import load
 from pengi.data.datasets import import_dataset
 from pengi.data.manifest import read_manifest
+from pengi.data.phrases import Phrases
+from pengi.data.questions import QuestionMaker
 from pengi.data.recordings import recording
-from pengi.data.tasks import PairMaker, labels_of
+from pengi.data.tasks import labels_of
 from pengi.errors import InputError, ManifestError
 
 pa = pytest.importorskip("pyarrow")
@@ -106,7 +108,8 @@ def test_rows_of_a_copy_train_captions_and_metadata(tmp_path: Path) -> None:
     write(tmp_path / "copy/default/partial-train/0000.parquet", [record])
     imported(tmp_path)
     clips = read_manifest(tmp_path / "m.jsonl")
-    drawn = PairMaker(labels_of(clips, {})).draw(clips[0], random.Random(0), 4)
+    tasks = {"caption": 1.0, "metadata": 1.0}
+    drawn = QuestionMaker(Phrases(labels_of(clips, {})), weights=tasks).about(clips[0], random.Random(0), 4)
     assert {pair.task: pair.target.split(";")[0] for pair in drawn} == {
         "caption": "A dog barks.",
         "metadata": "title: Dog",

@@ -1,0 +1,99 @@
+"""Training batches of drawn scenes, without audio: the language model learns to answer from evidence alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pengi.conditioning.evidence import Evidence, evidence_text, queried_tags, queried_text
+from pengi.data.drawing import SceneDrawer
+from pengi.data.loader import BATCHES_DRAWN_TOGETHER, BatchSource, TrainingBatch
+from pengi.data.manifest import Clip
+from pengi.data.questions import QuestionMaker
+from pengi.data.simulation import Simulator
+from pengi.data.tasks import Pair
+from pengi.model import Batch
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A scene as it is asked about."""
+
+    number: int
+    evidence: Evidence
+    text: str
+    pairs: list[Pair]
+
+
+class SceneLoader(BatchSource):
+    """Draws batches of scenes, each with simulated evidence and questions.
+
+    Args:
+        drawer: gives the scenes by number.
+        simulator: what would be detected of them.
+        questions: what is asked about them.
+        batch_size: scenes of a batch.
+        questions_per_clip: questions about a scene.
+        seed: of everything random beside the scenes themselves.
+    """
+
+    def __init__(
+        self,
+        drawer: SceneDrawer,
+        simulator: Simulator,
+        questions: QuestionMaker,
+        *,
+        batch_size: int,
+        questions_per_clip: int,
+        seed: int,
+    ) -> None:
+        self.drawer, self.simulator, self.questions = drawer, simulator, questions
+        self.batch_size, self.questions_per_clip, self.seed = batch_size, questions_per_clip, seed
+        self._drawn: tuple[int, list[TrainingBatch]] = (-1, [])
+
+    def example(self, number: int) -> tuple[Evidence, list[Pair]]:
+        """The evidence about the scene of a number, and the pairs about it; the same every time."""
+        rng = random.Random(f"{self.seed}:scene:{number}")
+        scene = self.drawer.scene(number)
+        evidence = self.simulator.evidence(scene, rng)
+        return evidence, self.questions.draw(scene, rng, self.questions_per_clip, evidence)
+
+    def batch(self, step: int) -> TrainingBatch:
+        """The batch of a step; scenes of like length are put together."""
+        block, index = divmod(step, BATCHES_DRAWN_TOGETHER)
+        if block != self._drawn[0]:
+            self._drawn = block, self._draw_block(block)
+        return self._drawn[1][index]
+
+    def _draw_block(self, block: int) -> list[TrainingBatch]:
+        """Batches that are drawn together, in random order."""
+        size = self.batch_size * BATCHES_DRAWN_TOGETHER
+        examples = []
+        for number in range(block * size, (block + 1) * size):
+            evidence, pairs = self.example(number)
+            examples.append(_Example(number, evidence, evidence_text(evidence, self.questions.config), pairs))
+        examples.sort(key=lambda example: len(example.text))
+        batches = [
+            self._collated(examples[start : start + self.batch_size]) for start in range(0, size, self.batch_size)
+        ]
+        return random.Random(f"{self.seed}:{block}").sample(batches, len(batches))
+
+    def _collated(self, examples: Sequence[_Example]) -> TrainingBatch:
+        asked = [(row, pair) for row, example in enumerate(examples) for pair in example.pairs]
+        prompts = []
+        for row, pair in asked:
+            evidence = examples[row].evidence
+            named = queried_tags(evidence, self.simulator.vocabulary, pair.prompt)
+            prompts.append(queried_text(named, evidence.duration_s) + pair.prompt)
+        batch = Batch(
+            features=(),
+            clip_E=torch.tensor([row for row, _ in asked]),
+            prompts=tuple(prompts),
+            targets=tuple(pair.target for _, pair in asked),
+            evidence=tuple(example.text for example in examples),
+        )
+        clips = tuple(Clip(id=f"scene-{example.number}", audio="none", split="train") for example in examples)
+        return TrainingBatch(batch, clips, tuple(pair for _, pair in asked))
