@@ -175,7 +175,12 @@ def test_attributes_say_how_many_where_questions_do(shared_data: Path) -> None:
             for pair in example.clip.qa
             if pair.question.startswith("how many")
         }
-        assert example.clip.attributes == asked
+        known = dict(example.clip.attributes)
+        assert ("transcript" in known) == (example.recipe.kind == "words")
+        assert len(str(known.pop("transcript", "")).split()) == (
+            NUMBER[asked["count"]] if example.recipe.kind == "words" else 0
+        )
+        assert known == asked
         seen.update(list(asked) or ["nothing"])
         if "count" in asked:
             assert NUMBER[asked["count"]] == len(example.recipe.parts)
@@ -260,7 +265,7 @@ def by_hand(clips: list[Clip], *names: str, bed: str | None = None, levels: Sequ
 
 def test_parts_are_heard_in_order_at_their_levels(clips: list[Clip]) -> None:
     example = by_hand(clips, "siren", "church bells")
-    samples = render(example, EXAMPLES, RATE)
+    samples = render(example, EXAMPLES, RATE).samples
     assert len(samples) == pytest.approx((0.3 + 1.5 + 0.5 + 1.5 + 0.3) * RATE, abs=5)
     siren, bells = samples[: round(2.0 * RATE)], samples[round(2.1 * RATE) :]
     assert mixing.loudness_db(siren, RATE) - mixing.loudness_db(bells, RATE) == pytest.approx(8.0, abs=1.0)
@@ -275,8 +280,17 @@ def test_parts_are_heard_in_order_at_their_levels(clips: list[Clip]) -> None:
         assert alike > 0.999
 
 
+def test_it_is_known_when_each_sound_is_heard(clips: list[Clip]) -> None:
+    rendered = render(by_hand(clips, "siren", "church bells", bed="dog barking"), EXAMPLES, RATE)
+    bed, siren, bells = rendered.fields["times"]
+    assert (bed.event, bed.start_s, bed.level_db) == ("dog barking", 0.0, -6.0)
+    assert bed.end_s == pytest.approx(len(rendered.samples) / RATE, abs=0.01)
+    assert (siren.event, siren.start_s, siren.end_s) == ("siren", 0.3, pytest.approx(1.8, abs=0.01))
+    assert (bells.event, bells.start_s) == ("church bells", pytest.approx(2.3, abs=0.01))
+
+
 def test_a_bed_goes_on_from_beginning_to_end(clips: list[Clip]) -> None:
-    samples = render(by_hand(clips, "glass breaking", "siren", bed="dog barking"), EXAMPLES, RATE)
+    samples = render(by_hand(clips, "glass breaking", "siren", bed="dog barking"), EXAMPLES, RATE).samples
     tenths = samples[: len(samples) // 1600 * 1600].reshape(-1, 1600)
     assert (np.abs(tenths).max(1) > 1e-3).all()
 
@@ -284,16 +298,16 @@ def test_a_bed_goes_on_from_beginning_to_end(clips: list[Clip]) -> None:
 def test_repeated_parts(clips: list[Clip]) -> None:
     example = by_hand(clips, "speech", levels=[0.0])
     (part,) = example.recipe.parts
-    once = render(example, EXAMPLES, RATE)
+    once = render(example, EXAMPLES, RATE).samples
     thrice = Recipe("sounds", (Part(part.clip, part.length_s, 0.0, 3),), example.recipe.gaps_s, None)
-    rendered = render(Composed(example.clip, thrice), EXAMPLES, RATE)
+    rendered = render(Composed(example.clip, thrice), EXAMPLES, RATE).samples
     ends = round(0.6 * RATE)
     assert len(rendered) - ends == pytest.approx(3 * (len(once) - ends), abs=2)
 
 
 def test_every_example_can_be_heard(clips: list[Clip]) -> None:
     for example in compose(clips, LABELS, 1, 12):
-        samples = render(example, EXAMPLES, RATE)
+        samples = render(example, EXAMPLES, RATE).samples
         assert samples.dtype == np.float32
         assert np.isfinite(samples).all()
         assert 0.02 < np.abs(samples).max() <= mixing.PEAK + 1e-6
@@ -308,7 +322,10 @@ def test_a_written_corpus_is_a_corpus(clips: list[Clip], tmp_path: Path) -> None
     assert len(written) == 6
     for clip in written:
         example = Composer.find(clip.id, clips, labels)
-        assert clip == example.clip.model_copy(update={"duration_s": clip.duration_s})
+        assert clip == example.clip.model_copy(update={"duration_s": clip.duration_s, "times": clip.times})
+        assert [time.event for time in clip.times if time.start_s] == [
+            part.clip.events[0] for part in example.recipe.parts for _ in range(part.times)
+        ]
         info = soundfile.info(manifest.parent / clip.audio)
         assert (info.samplerate, info.format, info.duration) == (
             16_000,
@@ -316,7 +333,7 @@ def test_a_written_corpus_is_a_corpus(clips: list[Clip], tmp_path: Path) -> None
             pytest.approx(clip.duration_s, abs=1e-3),
         )
         heard = load(manifest.parent / clip.audio, 16_000)
-        assert np.abs(heard - render(example, EXAMPLES, 16_000)).max() < 1e-4
+        assert np.abs(heard - render(example, EXAMPLES, 16_000).samples).max() < 1e-4
     with pytest.raises(InputError, match="exists already"):
         write_composed(clips, LABELS, EXAMPLES, manifest.parent, count=6, seed=2)
 

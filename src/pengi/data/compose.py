@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from pengi import templates
 from pengi.audio.decode import load
 from pengi.data import mixing
-from pengi.data.examples import write_examples
+from pengi.data.examples import Rendered, write_examples
 from pengi.data.hearing import holds_one_kind, may_hold
-from pengi.data.manifest import Clip, Label, QuestionAnswer
+from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer
 from pengi.data.recordings import recording
 from pengi.data.tasks import COMPOSED_DOMAIN, Wording
 from pengi.data.tolerance import MOST_BAD
@@ -226,8 +226,11 @@ class Composer:
         return clip.model_copy(update={"qa": _Questions(recipe, self._wording, rng).about(clip)})
 
     def _attributes(self, recipe: Recipe) -> dict[str, str]:
-        """How many words or notes there are, and how many kinds of sound, as far as that is certain."""
+        """How many words or notes there are, which words, and how many kinds of sound, as far as that is certain."""
         found = {} if recipe.kind == "sounds" else {"count": templates.NUMBERS[len(recipe.parts)]}
+        if recipe.kind == "words":
+            said = [part.clip.attributes for part in recipe.parts]
+            found["transcript"] = " ".join(str(known.get("keyword", known.get("digit"))) for known in said)
         kinds = _kinds([self._label(part.clip) for part in recipe.all_parts])
         return found if kinds is None else {**found, "kinds": templates.NUMBERS[kinds]}
 
@@ -376,8 +379,8 @@ def _fingerprint(clips: Sequence[Clip], labels: Mapping[str, Label]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
-def render(example: Composed, audio_root: Path, rate: int) -> NDArray[np.float32]:
-    """The waveform of an example.
+def render(example: Composed, audio_root: Path, rate: int) -> Rendered:
+    """The waveform of an example, and when each of its sounds is heard.
 
     Args:
         example: whose clips' recordings are read.
@@ -385,7 +388,7 @@ def render(example: Composed, audio_root: Path, rate: int) -> NDArray[np.float32
         rate: in Hz.
 
     Returns:
-        ``float32[S]`` within full scale, about ``MOST_S`` seconds at most.
+        ``float32[S]`` within full scale, about ``MOST_S`` seconds at most, and the field ``times``.
 
     Raises:
         AudioError: if a recording cannot be read or is silent.
@@ -393,9 +396,28 @@ def render(example: Composed, audio_root: Path, rate: int) -> NDArray[np.float32
     recipe = example.recipe
     parts = [np.tile(_rendered(part, audio_root, rate), part.times) for part in recipe.parts]
     samples = mixing.joined(parts, recipe.gaps_s, rate)
+    times = _times(recipe, [len(part) / rate for part in parts], len(samples) / rate)
     if recipe.bed is not None:
         samples = mixing.laid_over(samples, _rendered(recipe.bed, audio_root, rate, len(samples)))
-    return mixing.within_full_scale(samples)
+    return Rendered(mixing.within_full_scale(samples), {"times": times})
+
+
+def _times(recipe: Recipe, lengths_s: Sequence[float], whole_s: float) -> tuple[EventTime, ...]:
+    """When the parts are heard, each as often as it is repeated, and the bed throughout."""
+    times = [_time(recipe.bed, 0.0, whole_s)] if recipe.bed else []
+    start_s = 0.0
+    for part, gap_s, length_s in zip(recipe.parts, recipe.gaps_s, lengths_s, strict=False):
+        start_s += gap_s
+        for _ in range(part.times):
+            times.append(_time(part, start_s, start_s + length_s / part.times))
+            start_s += length_s / part.times
+    return tuple(times)
+
+
+def _time(part: Part, start_s: float, end_s: float) -> EventTime:
+    return EventTime(
+        event=part.clip.events[0], start_s=round(start_s, 3), end_s=round(end_s, 3), level_db=part.level_db
+    )
 
 
 def _rendered(part: Part, audio_root: Path, rate: int, bed_of: int | None = None) -> NDArray[np.float32]:

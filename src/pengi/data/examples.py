@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -28,12 +29,20 @@ class Example(Protocol):
     def clip(self) -> Clip: ...
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """A waveform ``float32[S]``, and what of a row is only known once it is there."""
+
+    samples: NDArray[np.float32]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
 E = TypeVar("E", bound=Example)
 
 
 def write_examples(
     examples: Sequence[E],
-    render: Callable[[E], NDArray[np.float32]],
+    render: Callable[[E], Rendered],
     labels: Iterable[Label],
     out: Path,
     *,
@@ -46,7 +55,7 @@ def write_examples(
 
     Args:
         examples: in the order of the manifest.
-        render: the waveform ``float32[S]`` of an example, or an :class:`AudioError`; has to be picklable.
+        render: makes the waveform of an example, or raises :class:`AudioError`; has to be picklable.
         labels: what is written to ``labels.jsonl``.
         out: a new folder; it appears whole or not at all.
         rate: of the waveforms, in Hz.
@@ -69,7 +78,7 @@ def write_examples(
                 if isinstance(outcome, AudioError):
                     bad.skip(example.clip.id, outcome)
                     continue
-                clip = example.clip.model_copy(update={"duration_s": round(outcome, 3)})
+                clip = example.clip.model_copy(update=outcome)
                 manifest.write(written_row(clip, **extras(example)))
         bad.check(len(examples), "examples")
         if len(bad.skipped) == len(examples):
@@ -80,9 +89,9 @@ def write_examples(
 
 
 def _each_written(
-    examples: Sequence[E], write: Callable[[E], float | AudioError], workers: int
-) -> Iterator[tuple[E, float | AudioError]]:
-    """Each example with its length in seconds, or why it could not be rendered, in order."""
+    examples: Sequence[E], write: Callable[[E], dict[str, Any] | AudioError], workers: int
+) -> Iterator[tuple[E, dict[str, Any] | AudioError]]:
+    """Each example with what its rendering says about it, or why it could not be rendered, in order."""
     if workers == 1:
         yield from ((example, write(example)) for example in track(examples, "rendering"))
         return
@@ -92,12 +101,12 @@ def _each_written(
         yield from ((example, next(outcomes)) for example in track(examples, "rendering"))
 
 
-def _write(render: Callable[[E], NDArray[np.float32]], folder: Path, rate: int, example: E) -> float | AudioError:
+def _write(render: Callable[[E], Rendered], folder: Path, rate: int, example: E) -> dict[str, Any] | AudioError:
     try:
-        samples = render(example)
+        rendered = render(example)
     except AudioError as error:
         return error
     content = io.BytesIO()  # soundfile does not say why a file cannot be written
-    soundfile.write(content, samples, rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(content, rendered.samples, rate, format="FLAC", subtype="PCM_16")
     (folder / example.clip.audio).write_bytes(content.getvalue())
-    return len(samples) / rate
+    return {"duration_s": round(len(rendered.samples) / rate, 3), **rendered.fields}

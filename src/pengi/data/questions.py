@@ -99,10 +99,11 @@ def _answered(asked: Asked, families: dict[str, float]) -> tuple[str, Answered |
     while families:
         name = asked.rng.choices(list(families), list(families.values()))[0]
         answered = FAMILIES[name].ask(asked)
+        families[name] *= AGAIN
+        if answered is None or answered.is_prompt:  # another wording of a task would be nothing new
+            del families[name]
         if answered is not None:
-            families[name] *= AGAIN
             return name, answered
-        del families[name]
     return "", None
 
 

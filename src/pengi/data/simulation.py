@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.conditioning.descriptors import Course, bursts_sentence, level_sentence, note_sentence, tempo_sentence
-from pengi.conditioning.evidence import DetectedTag, Evidence
+from pengi.conditioning.evidence import MAYBE, DetectedTag, Evidence
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import misheard, words_of
@@ -164,7 +164,7 @@ class Simulator:
                     spans[tag] = times
                 else:
                     spans.setdefault(tag, times)
-        tags = [self._tag(index, found[index], spans[index], rng) for index in found if found[index] >= MIN_KEPT / 2]
+        tags = [self._tag(index, found[index], spans[index]) for index in found if found[index] >= MIN_KEPT / 2]
         return Evidence(
             duration_s=scene.duration_s,
             tags=tuple(sorted(tags, key=lambda tag: -tag.probability)),
@@ -206,10 +206,9 @@ class Simulator:
         ]
         return [(index, probability), *joined, *(pair for pair in self.noise.confused[clip] if pair[0] != index)]
 
-    def _tag(self, index: int, probability: float, times: list[tuple[float, float]], rng: random.Random) -> DetectedTag:
+    def _tag(self, index: int, probability: float, times: list[tuple[float, float]]) -> DetectedTag:
         tag = self.vocabulary.tags[index]
-        shown = rng.random() < 2.0 * probability
-        return DetectedTag(tag.text, tag.group, probability, tuple(times) if shown else ())
+        return DetectedTag(tag.text, tag.group, probability, tuple(times) if probability >= MAYBE else ())
 
 
 def _shifted(probability: float, log_odds: float) -> float:

@@ -26,7 +26,7 @@ from pydantic import Field
 
 from pengi.conditioning.notes import note_name
 from pengi.data import mixing
-from pengi.data.examples import write_examples
+from pengi.data.examples import Rendered, write_examples
 from pengi.data.manifest import Clip, Label
 from pengi.data.tolerance import MOST_BAD
 from pengi.errors import AudioError, InputError
@@ -263,7 +263,7 @@ def write_synthesized(
     instruments = {example.score.voice.instrument.label: example.score.voice.instrument for example in examples}
     return write_examples(
         examples,
-        partial(render, soundfont=path, rate=rate),
+        partial(_rendered, soundfont=path, rate=rate),
         [instruments[label].label_row for label in sorted(instruments)],
         out,
         rate=rate,
@@ -271,6 +271,10 @@ def write_synthesized(
         most_bad=MOST_BAD,
         extras=lambda example: {"score": score_row(example.score, path.stem)},
     )
+
+
+def _rendered(example: Synthesized, soundfont: Path, rate: int) -> Rendered:
+    return Rendered(render(example, soundfont, rate))
 
 
 def score_row(score: Score, soundfont: str) -> dict[str, Any]:
