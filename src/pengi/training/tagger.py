@@ -4,24 +4,24 @@ The score of tag k in frame t is
 
     z_k(t) = a * stock_k(t) + w_k . x(t) + b_k
 
-with the stock tagger's class logit ``stock_k`` (0 of tags without an AudioSet class), standardised tokens ``x`` and
-fitted ``a``, ``w``, ``b``. Scores are pooled over time (:func:`pengi.conditioning.pooling.log_mean_exp`) and fitted by binary
-cross-entropy over all tags that are known of a clip, plus ``penalty * |w|^2``. The sum over clips stands against one
-penalty for each tag: the fewer clips a tag has, the nearer it stays to the stock tagger.
+with the stock tagger's class logit ``stock_k`` (:data:`NO_CLASS` for a tag without an AudioSet class), standardised
+tokens ``x`` and fitted ``a``, ``w``, ``b``. Scores are pooled over time (:func:`pengi.conditioning.pooling.log_mean_exp`).
+Every group of tags is fitted on its own, by cross-entropy of the softmax over its tags and "none of them", whose score
+is a constant. The penalty on ``|w|^2`` keeps a tag near the stock tagger, and the more so the fewer clips it has. A tag
+that no clip has keeps the stock tagger's score.
 
 A clip's out-of-fold scores come from a tagger that saw no clip of its group (recording, speaker, track). The language
-model is trained behind these, so that it meets the mistakes that it will meet in use, and calibration is fitted on
-them.
+model is trained behind these, so that it meets the mistakes that it will meet in use; calibration is fitted on them.
 
-Shape suffixes: N clips, F frames of all clips, D features, K tags.
+Shape suffixes: N clips, F frames of all clips, D features, K tags of the vocabulary, J trained tags of one group.
 """
 
 from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,22 +29,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pengi.conditioning.vocabulary import Vocabulary
+from pengi.data.tagging import TagTargets
+
 log = logging.getLogger(__name__)
 
 MIN_DEVIATION = 1e-3  # of a feature; one that hardly changes is not blown up
+NO_CLASS = -6.0  # the stock logit of a tag without an AudioSet class: what classes have that are not there
+NONE_SCORE = -4.0  # where the constant score of "none of the group" starts
+MAX_NONE_CLIPS = 1500  # of clips with no tag of a group, so many are enough
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How scores are fitted."""
+    """How scores are fitted.
 
-    penalty: float = 1e-4
-    """Of the squared weights of one tag, relative to the mean loss of a clip."""
-    passes: int = 20
-    batch_clips: int = 256
-    learning_rate: float = 0.003
+    Attributes:
+        penalty: group -> weight of ``|w|^2`` beside the mean loss of a clip.
+        columns: group -> the features that its scores read, as (start, end); all if it is not named.
+        iterations: of L-BFGS.
+        folds: of the out-of-fold scores.
+        seed: of the choice among clips with none of a group's tags.
+    """
+
+    penalty: Mapping[str, float] = field(default_factory=dict)
+    columns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    iterations: int = 15
     folds: int = 5
     seed: int = 0
+
+
+DEFAULT_PENALTY, BIAS_PENALTY = 0.1, 0.01
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Frames:
     starts_N: Tensor
 
     def of(self, clips_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames ``[G, D]`` of some clips and the row ``int64[G]`` of ``clips_B`` that each belongs to."""
+        """Frames ``float32[G, D]`` of some clips, and the row ``int64[G]`` of ``clips_B`` that each belongs to."""
         counts_B = self.starts_N[clips_B + 1] - self.starts_N[clips_B]
         row_G = torch.repeat_interleave(torch.arange(len(clips_B)), counts_B)
         first_B = counts_B.cumsum(0) - counts_B
@@ -70,7 +85,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Scores:
-    """A fitted linear map from frames (not standardised) to scores."""
+    """A linear map from frames (not standardised) to scores: ``float32[K, D]`` and ``float32[K]``."""
 
     weight_KD: Tensor
     bias_K: Tensor
@@ -79,85 +94,218 @@ class Scores:
         """``float32[F, K]``."""
         return functional.linear(frames_FD.float(), self.weight_KD, self.bias_K)
 
+    def of_clips(self, frames: Frames, clips: NDArray[np.int64]) -> Tensor:
+        """Scores of clips, pooled over time: ``float32[B, K]``."""
+        rows = []
+        for part_B in torch.from_numpy(clips).split(256):
+            frames_GD, row_G = frames.of(part_B)
+            rows.append(pooled_rows(self.of(frames_GD), row_G, len(part_B)))
+        return torch.cat(rows)
+
+
+def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CD: Tensor, bias_C: Tensor, dim: int) -> Scores:
+    """The stock tagger's scores of a vocabulary.
+
+    Args:
+        vocabulary: K tags.
+        classes: display names of the stock tagger's C classes.
+        weight_CD: its head, on the tokens of the first encoder.
+        bias_C: its head.
+        dim: features of a frame; those behind the first encoder's are not read.
+    """
+    weight_KD, bias_K = torch.zeros(len(vocabulary), dim), torch.full((len(vocabulary),), NO_CLASS)
+    index = {name: place for place, name in enumerate(classes)}
+    for row, tag in enumerate(vocabulary.tags):
+        if tag.audioset in index:
+            weight_KD[row, : weight_CD.shape[1]] = weight_CD[index[tag.audioset]]
+            bias_K[row] = bias_C[index[tag.audioset]]
+    return Scores(weight_KD, bias_K)
+
 
 def pooled_rows(scores_GK: Tensor, row_G: Tensor, rows: int) -> Tensor:
-    """Scores pooled over the frames of each clip, ``float32[B, K]``; as :func:`pengi.conditioning.pooling.log_mean_exp`."""
+    """Log-mean-exp of the frames of each clip, ``float32[B, K]``."""
     index_GK = row_G[:, None].expand_as(scores_GK)
-    high_BK = scores_GK.new_full((rows, scores_GK.shape[1]), -torch.inf).scatter_reduce(
-        0, index_GK, scores_GK.detach(), "amax"
-    )
+    high_BK = scores_GK.new_full((rows, scores_GK.shape[1]), -torch.inf)
+    high_BK = high_BK.scatter_reduce(0, index_GK, scores_GK.detach(), "amax")
     sums_BK = torch.zeros_like(high_BK).index_add(0, row_G, (scores_GK - high_BK[row_G]).exp())
-    counts_B = torch.bincount(row_G, minlength=rows)
-    return high_BK + sums_BK.log() - counts_B[:, None].log()
+    return high_BK + sums_BK.log() - torch.bincount(row_G, minlength=rows)[:, None].log()
 
 
 def fit_scores(
     frames: Frames,
-    stock_DK: tuple[Tensor, Tensor],
-    present_NK: NDArray[np.bool_],
-    known_NK: NDArray[np.bool_],
+    stock: Scores,
+    targets: TagTargets,
+    vocabulary: Vocabulary,
     clips: NDArray[np.int64],
     options: FitOptions = FitOptions(),
 ) -> Scores:
-    """Fit scores on some of the clips.
+    """Fit the scores of every group on some of the clips; a score is relative to its group's "none of them"."""
+    weight_KD, bias_K = stock.weight_KD.clone(), stock.bias_K.clone()
+    groups_K = np.array([tag.group for tag in vocabulary.tags])
+    for group in vocabulary.groups:
+        tags = np.flatnonzero(groups_K == group)
+        fitted = _fit_group(frames, stock, targets, tags, clips, group, options)
+        weight_KD[tags], bias_K[tags] = fitted.weight_KD, fitted.bias_K
+    return Scores(weight_KD, bias_K)
 
-    Args:
-        frames: of all N clips.
-        stock_DK: weight ``[K, D]`` and bias ``[K]`` of the stock tagger on frames, zero for tags without a class.
-        present_NK: whether each tag is in each clip.
-        known_NK: whether that is known.
-        clips: indices of the clips to fit on.
-        options: how to fit.
-    """
-    trained_K = torch.from_numpy((present_NK & known_NK)[clips].any(0))
-    stock_weight_KD, stock_bias_K = stock_DK
-    chosen = torch.from_numpy(np.asarray(clips))
-    sample_FD, _ = frames.of(chosen)
-    mean_D, deviation_D = sample_FD.mean(0), sample_FD.std(0).clamp(min=MIN_DEVIATION)
-    del sample_FD
-    own = int(trained_K.sum())
-    generator = torch.Generator().manual_seed(options.seed)
+
+def _fit_group(
+    frames: Frames,
+    stock: Scores,
+    targets: TagTargets,
+    tags: NDArray[np.int64],
+    clips: NDArray[np.int64],
+    group: str,
+    options: FitOptions,
+) -> Scores:
+    """Scores of one group's tags."""
+    clips, trained = _clips_of_group(targets, tags, clips, options)
+    chosen = torch.from_numpy(clips)
+    start, end = options.columns.get(group, (0, frames.values_FD.shape[1]))
+    frames_GD, row_G = frames.of(chosen)
+    stock_GJ = functional.linear(frames_GD, stock.weight_KD[tags[trained]], stock.bias_K[tags[trained]])
+    x_GC = frames_GD[:, start:end]
+    mean_C, deviation_C = x_GC.mean(0), x_GC.std(0).clamp(min=MIN_DEVIATION)
+    x_GC = (x_GC - mean_C) / deviation_C
+    present_NJ = torch.from_numpy(targets.present_NK[np.ix_(clips, tags[trained])])
+    unknown_NJ = ~torch.from_numpy(targets.known_NK[np.ix_(clips, tags[trained])])
     scale = torch.ones((), requires_grad=True)
-    weight_JD = torch.zeros(own, len(mean_D), requires_grad=True)
-    share_J = torch.from_numpy(((present_NK & known_NK)[clips].sum(0) + 0.5) / (known_NK[clips].sum(0) + 1.0)).float()[
-        trained_K
-    ]
-    has_class_J = stock_weight_KD[trained_K].abs().sum(1) > 0
-    bias_J = torch.where(has_class_J, 0.0, share_J.logit()).requires_grad_()
-    optimiser = torch.optim.Adam([scale, weight_JD, bias_J], lr=options.learning_rate)
-    present, known = torch.from_numpy(present_NK), torch.from_numpy(known_NK)
-    steps = options.passes * -(-len(chosen) // options.batch_clips)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.learning_rate, total_steps=steps, pct_start=0.1)
-    stock_JD, stock_J = stock_weight_KD[trained_K], stock_bias_K[trained_K]
-    for _ in range(options.passes):
-        for batch_B in chosen[torch.randperm(len(chosen), generator=generator)].split(options.batch_clips):
-            values_GD, row_G = frames.of(batch_B)
-            scores_GJ = scale * functional.linear(values_GD, stock_JD, stock_J)
-            scores_GJ = scores_GJ + functional.linear((values_GD - mean_D) / deviation_D, weight_JD, bias_J)
-            pooled_BJ = pooled_rows(scores_GJ, row_G, len(batch_B))
-            losses_BJ = functional.binary_cross_entropy_with_logits(
-                pooled_BJ, present[batch_B][:, trained_K].float(), reduction="none"
-            )
-            loss = (losses_BJ * known[batch_B][:, trained_K]).sum(1).mean()
-            loss = loss + options.penalty * weight_JD.square().sum()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+    none = torch.full((), NONE_SCORE, requires_grad=True)
+    weight_JC = torch.zeros(len(trained), x_GC.shape[1], requires_grad=True)
+    bias_J = torch.zeros(len(trained), requires_grad=True)
+    parameters = [scale, none, weight_JC, bias_J]
+    optimiser = torch.optim.LBFGS(parameters, max_iter=options.iterations, line_search_fn="strong_wolfe")
+    target_NL, weight_N = _softmax_targets(present_NJ)
+    penalty = options.penalty.get(group, DEFAULT_PENALTY)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        scores_GJ = scale * stock_GJ + functional.linear(x_GC, weight_JC, bias_J)
+        pooled_NJ = pooled_rows(scores_GJ, row_G, len(clips)).masked_fill(unknown_NJ, -1e4)
+        all_NL = torch.cat([pooled_NJ, none.expand(len(clips), 1)], 1)
+        loss = -(target_NL * all_NL.log_softmax(1)).sum(1) @ weight_N / len(clips)
+        loss = loss + penalty * weight_JC.square().sum() + BIAS_PENALTY * bias_J.square().sum()
+        loss.backward()
+        return loss
+
+    loss = optimiser.step(closure)
     with torch.no_grad():
-        weight_KD, bias_K = scale * stock_weight_KD, scale * stock_bias_K
-        raw_JD = weight_JD / deviation_D
-        weight_KD[trained_K] += raw_JD
-        bias_K[trained_K] += bias_J - raw_JD @ mean_D
-    log.info("stock scale %.2f, loss %.4f", float(scale), float(loss))
-    return Scores(weight_KD.detach(), bias_K.detach())
+        weight_KD, bias_K = scale * stock.weight_KD[tags], scale * stock.bias_K[tags] - none
+        raw_JC = weight_JC / deviation_C
+        weight_KD[trained, start:end] += raw_JC
+        bias_K[trained] += bias_J - raw_JC @ mean_C
+    log.info("%s: %d tags, %d trained on %d clips, stock scale %.2f, loss %.3f",
+             group, len(tags), len(trained), len(clips), scale.item(), loss.item())  # fmt: skip
+    return Scores(weight_KD, bias_K)
 
 
-def fold_of(group: str, folds: int) -> int:
-    """The fold that holds all clips of a group; the same every time."""
-    return zlib.crc32(group.encode()) % folds
+def _clips_of_group(
+    targets: TagTargets, tags: NDArray[np.int64], clips: NDArray[np.int64], options: FitOptions
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The clips that say something about a group, and which of its tags any of them has."""
+    present_NK = targets.present_NK[np.ix_(clips, tags)]
+    known_N = targets.known_NK[np.ix_(clips, tags)].mean(1) > 0.5
+    some_N = present_NK.any(1)
+    none = np.random.default_rng(options.seed).permutation(np.flatnonzero(~some_N & known_N))[:MAX_NONE_CLIPS]
+    return np.sort(np.concatenate([clips[some_N], clips[none]])), np.flatnonzero(present_NK.any(0))
+
+
+def _softmax_targets(present_NJ: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of a clip's tags and of "none", ``float32[N, J + 1]``, and the weight of each clip.
+
+    Tags of few clips count more than by their number: by the square root of it.
+    """
+    none_N1 = ~present_NJ.any(1, keepdim=True)
+    target_NL = torch.cat([present_NJ, none_N1], 1).float()
+    target_NL = target_NL / target_NL.sum(1, keepdim=True)
+    counts_L = target_NL.sum(0).clamp(min=0.5)
+    weight_N = (target_NL / counts_L.sqrt()).sum(1)
+    return target_NL, weight_N / weight_N.mean()
 
 
 def folds_of(groups: Sequence[str], folds: int) -> NDArray[np.int64]:
-    """The fold of each clip, ``int64[N]``."""
-    return np.array([fold_of(group, folds) for group in groups], dtype=np.int64)
+    """The fold of each clip, ``int64[N]``, by the name of its group; the same every time."""
+    return np.array([zlib.crc32(group.encode()) % folds for group in groups], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class FittedTagger:
+    """A tagger's scores, and those of every fold.
+
+    Attributes:
+        scores: fitted on all training clips.
+        folds: of each fold, fitted on the clips outside it.
+        scale_K: calibration: log-odds are ``scale * score + shift``.
+        shift_K: calibration.
+    """
+
+    scores: Scores
+    folds: tuple[Scores, ...]
+    scale_K: Tensor
+    shift_K: Tensor
+
+
+def fit_tagger(
+    frames: Frames,
+    stock: Scores,
+    targets: TagTargets,
+    vocabulary: Vocabulary,
+    fold_N: NDArray[np.int64],
+    options: FitOptions = FitOptions(),
+) -> FittedTagger:
+    """Fit, score out of fold, calibrate.
+
+    Args:
+        frames: of N training clips.
+        stock: the stock tagger's scores.
+        targets: of the clips.
+        vocabulary: K tags.
+        fold_N: fold of each clip.
+        options: how to fit.
+    """
+    everything = np.arange(len(fold_N))
+    folds = []
+    pooled_NK = torch.empty(len(fold_N), len(vocabulary))
+    for fold in range(options.folds):
+        folds.append(fit_scores(frames, stock, targets, vocabulary, everything[fold_N != fold], options))
+        inside = everything[fold_N == fold]
+        if len(inside):
+            pooled_NK[torch.from_numpy(inside)] = folds[-1].of_clips(frames, inside)
+    scale_K, shift_K = calibrate(pooled_NK, targets, vocabulary)
+    whole = fit_scores(frames, stock, targets, vocabulary, everything, options)
+    return FittedTagger(whole, tuple(folds), scale_K, shift_K)
+
+
+def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each tag's score, ``float32[K]`` each: the same for all tags of a group.
+
+    They minimise the cross-entropy of the probabilities over all tags that some clip has, where that is known
+    (Platt scaling).
+    """
+    scale_K, shift_K = torch.ones(len(vocabulary)), torch.zeros(len(vocabulary))
+    groups_K = np.array([tag.group for tag in vocabulary.tags])
+    some_K = targets.present_NK.any(0)
+    for group in vocabulary.groups:
+        tags = np.flatnonzero((groups_K == group) & some_K)
+        if not len(tags):
+            continue
+        known_NJ = torch.from_numpy(targets.known_NK[:, tags])
+        present_M = torch.from_numpy(targets.present_NK[:, tags])[known_NJ].float()
+        scale, shift = _platt(pooled_NK[:, tags][known_NJ], present_M)
+        scale_K[torch.from_numpy(groups_K == group)] = scale
+        shift_K[torch.from_numpy(groups_K == group)] = shift
+    return scale_K, shift_K
+
+
+def _platt(scores_M: Tensor, present_M: Tensor) -> tuple[float, float]:
+    both = torch.tensor([1.0, 0.0], requires_grad=True)
+    optimiser = torch.optim.LBFGS([both], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = functional.binary_cross_entropy_with_logits(both[0] * scores_M + both[1], present_M)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)
+    return float(both[0].detach()), float(both[1].detach())
