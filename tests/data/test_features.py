@@ -207,5 +207,16 @@ def test_another_run_may_be_first(clips: list[Clip], tmp_path: Path, monkeypatch
     assert features(clips, tmp_path).tokens("long") == 20
 
 
+def test_a_killed_run_keeps_its_finished_blocks(
+    clips: list[Clip], tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK_CLIPS", 1)
+    features(clips[:2], tmp_path)
+    decoded.clear()
+    cache = features(clips, tmp_path)
+    assert decoded == [clips[2].id]
+    assert all(torch.equal(cache.get(clip.id), features([clip], tmp_path).get(clip.id)) for clip in clips)
+
+
 def test_no_clips_are_no_features(tmp_path: Path) -> None:
     assert "any" not in features([], tmp_path)

@@ -50,7 +50,7 @@ def cache_of(clips: list[Clip], dim: int = 3) -> FeatureCache:
     values = np.repeat(np.arange(len(clips), dtype=np.float16), lengths)[:, None].repeat(dim, 1)
     ends = np.cumsum(lengths).tolist()
     spans = zip([0, *ends], ends, strict=False)
-    return FeatureCache(values, {clip.id: span for clip, span in zip(clips, spans, strict=True)})
+    return FeatureCache((values,), {clip.id: (0, *span) for clip, span in zip(clips, spans, strict=True)})
 
 
 def loader(clips: list[Clip] = CLIPS, seed: int = 0, **mixture: Any) -> Loader:
@@ -175,7 +175,7 @@ def test_domains_that_make_no_sense(domains: dict[str, float], message: str) -> 
 
 def test_clips_without_features_are_never_drawn() -> None:
     cache = cache_of(CLIPS)
-    fewer = FeatureCache(cache.values_Nx, {name: span for name, span in cache.spans.items() if "digit" not in name})
+    fewer = FeatureCache(cache.blocks, {name: span for name, span in cache.spans.items() if "digit" not in name})
     batches = Loader(CLIPS, [cache, fewer], QuestionMaker(Phrases(labels_of(CLIPS, {}))), Mixture(batch_size=4), seed=0)
     assert {clip.domain for step in range(50) for clip in batches.batch(step).clips} == {"animal", "environment"}
 

@@ -1,7 +1,8 @@
 """Frozen features of clips, computed once and kept on disk.
 
 What comes before the first trained layer of an encoder never changes in training, so it is computed once per clip and
-read back from a memory-mapped file: float16, all clips one behind the other.
+read back from memory-mapped files: float16, the clips of a block one behind the other. A run that is killed loses the
+block that it was working on, and no other.
 """
 
 from __future__ import annotations
@@ -37,27 +38,36 @@ log = logging.getLogger(__name__)
 
 FORMAT = 2
 META_FILE, VALUES_FILE = "features.json", "values.f16"
+BLOCK_CLIPS = 512
+
+
+Values = np.ndarray[Any, np.dtype[np.float16]]
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features of clips of one encoder, by clip id."""
+    """Features of clips of one encoder, by clip id.
 
-    values_Nx: np.ndarray[Any, np.dtype[np.float16]]
-    spans: dict[str, tuple[int, int]]
+    Attributes:
+        blocks: ``float16[N, ...]`` each, the features of several clips.
+        spans: clip id -> index of its block, and start and end in it.
+    """
+
+    blocks: tuple[Values, ...]
+    spans: Mapping[str, tuple[int, int, int]]
 
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self.spans
 
     def tokens(self, clip_id: str) -> int:
         """Number of feature vectors of a clip."""
-        start, end = self.spans[clip_id]
+        _, start, end = self.spans[clip_id]
         return end - start
 
     def get(self, clip_id: str) -> Tensor:
         """``float32[T, ...]``."""
-        start, end = self.spans[clip_id]
-        return torch.from_numpy(np.asarray(self.values_Nx[start:end], dtype=np.float32))
+        block, start, end = self.spans[clip_id]
+        return torch.from_numpy(np.asarray(self.blocks[block][start:end], dtype=np.float32))
 
     def batch(self, clip_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Features ``float32[B, T, ...]`` of clips, zero-padded, and their mask ``bool[B, T]``."""
@@ -99,15 +109,19 @@ def cached_branches(
     Raises:
         ManifestError: if more of the clips than that cannot be read.
     """
-    if not clips:
-        return [FeatureCache(np.zeros(0, dtype=np.float16), {}) for _ in branches]
-    heard = [[clip.id, *fingerprint(audio_root, clip.audio)] for clip in clips]
     root = weights.cache_folder().parent / "features"
-    folders = [root / _key(heard, branch) for _, branch in branches]
-    missing = {folder: branch for folder, branch in zip(folders, branches, strict=True) if not _is_whole(folder)}
-    if missing:
-        _build(root, missing, clips, audio_root, most_bad)
-    return [_kept(folder) for folder in folders]
+    bad = Tolerance(most_bad)
+    found: list[list[Path]] = [[] for _ in branches]
+    for start in range(0, len(clips), BLOCK_CLIPS):
+        block = clips[start : start + BLOCK_CLIPS]
+        recordings = [[clip.id, *fingerprint(audio_root, clip.audio)] for clip in block]
+        folders = [root / _key(recordings, branch) for _, branch in branches]
+        missing = {folder: branch for folder, branch in zip(folders, branches, strict=True) if not _is_whole(folder)}
+        if missing:
+            _build(root, missing, block, audio_root, bad, len(clips))
+        for own, folder in zip(found, folders, strict=True):
+            own.append(folder)
+    return [_opened(folders) for folders in found]
 
 
 def _is_whole(folder: Path) -> bool:
@@ -123,13 +137,22 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _kept(folder: Path) -> FeatureCache:
+def _opened(folders: Sequence[Path]) -> FeatureCache:
+    blocks = [_kept(folder) for folder in folders]
+    spans = {clip_id: (index, *span) for index, (_, own) in enumerate(blocks) for clip_id, span in own.items()}
+    return FeatureCache(tuple(values for values, _ in blocks), spans)
+
+
+def _kept(folder: Path) -> tuple[Values, dict[str, tuple[int, int]]]:
+    """The features of one block, and start and end of each clip."""
     meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-    values_Nx = np.memmap(folder / VALUES_FILE, dtype=np.float16, mode="r").reshape(-1, *meta["shape"])
     spans = {clip_id: (start, end) for clip_id, start, end in meta["spans"]}
-    if len(values_Nx) != max((end for _, end in spans.values()), default=0):
+    if not spans:
+        return np.zeros(0, dtype=np.float16), {}
+    values_Nx = np.memmap(folder / VALUES_FILE, dtype=np.float16, mode="r").reshape(-1, *meta["shape"])
+    if len(values_Nx) != max(end for _, end in spans.values()):
         raise ValueError(f"{VALUES_FILE} is cut off")
-    return FeatureCache(values_Nx, spans)
+    return values_Nx, spans
 
 
 def _key(heard: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:
@@ -142,7 +165,7 @@ def _key(heard: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:
 
 
 def _build(
-    root: Path, missing: Mapping[Path, Branch], clips: Sequence[Clip], audio_root: Path, most_bad: float
+    root: Path, missing: Mapping[Path, Branch], clips: Sequence[Clip], audio_root: Path, bad: Tolerance, total: int
 ) -> None:
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -150,7 +173,7 @@ def _build(
         finished = {folder: Path(work, folder.name) for folder in missing}
         for partial in finished.values():
             partial.mkdir()
-        _compute(list(finished.values()), list(missing.values()), clips, audio_root, Tolerance(most_bad))
+        _compute(list(finished.values()), list(missing.values()), clips, audio_root, bad, total)
         for folder, partial in finished.items():
             try:
                 partial.replace(folder)
@@ -160,7 +183,12 @@ def _build(
 
 
 def _compute(
-    folders: Sequence[Path], branches: Sequence[Branch], clips: Sequence[Clip], audio_root: Path, bad: Tolerance
+    folders: Sequence[Path],
+    branches: Sequence[Branch],
+    clips: Sequence[Clip],
+    audio_root: Path,
+    bad: Tolerance,
+    total: int,
 ) -> None:
     spans: list[list[tuple[str, int, int]]] = [[] for _ in branches]
     totals, shapes = [0] * len(branches), [[0]] * len(branches)
@@ -179,7 +207,7 @@ def _compute(
                 totals[place] += len(features_Tx)
                 spans[place].append((clip.id, start, totals[place]))
                 shapes[place] = list(features_Tx.shape[1:])
-    bad.check(len(clips), "clips")
+    bad.check(total, "clips")
     for folder, shape, own in zip(folders, shapes, spans, strict=True):
         meta = {"shape": shape, "spans": own, "skipped": bad.skipped}
         (folder / META_FILE).write_text(json.dumps(meta), encoding="utf-8")

@@ -1,0 +1,112 @@
+"""Transcripts and descriptors of training clips, measured once per recording and kept on disk.
+
+They are kept as JSON lines that are only appended to, so that a run that is killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import batched
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi import weights
+from pengi.audio.decode import load
+from pengi.data.manifest import Clip
+from pengi.data.recordings import fingerprint, recording
+from pengi.data.tolerance import MOST_BAD, Tolerance
+from pengi.errors import AudioError
+from pengi.progress import track
+from pengi.writing import append
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+BATCH_CLIPS = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured in a recording besides its tags.
+
+    Attributes:
+        transcript: what is said; empty if nothing is.
+        descriptors: sentences about level, pitch and the like.
+    """
+
+    transcript: str
+    descriptors: tuple[str, ...]
+
+
+Measure = Callable[[Sequence[NDArray[np.float32]]], Sequence[Measured]]
+"""Measures recordings ``float32[S]``."""
+
+
+def cached_measurements(
+    clips: Sequence[Clip],
+    audio_root: Path,
+    measure: Measure,
+    version: str,
+    rate: int,
+    window_s: float,
+    most_bad: float = MOST_BAD,
+) -> dict[str, Measured]:
+    """Measurements of all clips that can be read, by clip id.
+
+    Args:
+        clips: their ``audio`` is relative to ``audio_root``.
+        audio_root: the manifest's folder.
+        measure: called with a few recordings at a time.
+        version: names everything that the measurements depend on besides the recording.
+        rate: of the recordings, in Hz.
+        window_s: of longer recordings the beginning is measured.
+        most_bad: share of the clips that may be unreadable; they are logged and left out.
+
+    Raises:
+        ManifestError: if more of the clips than that cannot be read.
+    """
+    folder = weights.cache_folder().parent / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(f"{FORMAT} {version} {rate} {window_s}".encode()).hexdigest()[:16]
+    path = folder / f"measured-{name}.jsonl"
+    known = _read(path)
+    keys = {clip.id: _key(audio_root, clip) for clip in clips}
+    missing = {keys[clip.id]: clip for clip in clips if keys[clip.id] not in known}
+    bad = Tolerance(most_bad)
+    for part in batched(track(list(missing.items()), "transcripts and descriptors"), BATCH_CLIPS):
+        read: list[tuple[str, NDArray[np.float32]]] = []
+        for key, clip in part:
+            try:
+                read.append((key, load(recording(audio_root, clip.audio), rate, duration_s=window_s)))
+            except AudioError as error:
+                bad.skip(clip.id, error)
+        for (key, _), measured in zip(read, measure([samples_S for _, samples_S in read]), strict=True):
+            known[key] = measured
+            append(path, (json.dumps({"recording": key, **asdict(measured)}) + "\n").encode())
+    bad.check(len(clips), "clips")
+    return {clip.id: known[keys[clip.id]] for clip in clips if keys[clip.id] in known}
+
+
+def _key(audio_root: Path, clip: Clip) -> str:
+    return hashlib.sha256(json.dumps(fingerprint(audio_root, clip.audio)).encode()).hexdigest()[:24]
+
+
+def _read(path: Path) -> dict[str, Measured]:
+    """What is there already; a last line that was cut off is left out."""
+    found: dict[str, Measured] = {}
+    if not path.is_file():
+        return found
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            row = json.loads(line)
+            found[row["recording"]] = Measured(row["transcript"], tuple(row["descriptors"]))
+        except (json.JSONDecodeError, KeyError, TypeError):
+            if line.strip():
+                log.warning("a line of '%s' is damaged; that recording is measured again", path)
+    return found
