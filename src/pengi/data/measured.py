@@ -10,7 +10,6 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import batched
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +78,10 @@ def cached_measurements(
     keys = {clip.id: _key(audio_root, clip) for clip in clips}
     missing = {keys[clip.id]: clip for clip in clips if keys[clip.id] not in known}
     bad = Tolerance(most_bad)
-    for part in batched(track(list(missing.items()), "transcripts and descriptors"), BATCH_CLIPS):
+    rows = list(missing.items())
+    for start in track(range(0, len(rows), BATCH_CLIPS), "transcripts and descriptors"):
         read: list[tuple[str, NDArray[np.float32]]] = []
-        for key, clip in part:
+        for key, clip in rows[start : start + BATCH_CLIPS]:
             try:
                 read.append((key, load(recording(audio_root, clip.audio), rate, duration_s=window_s)))
             except AudioError as error:

@@ -113,12 +113,26 @@ class TrainingConfig(Frozen):
     log_every: int = Field(25, ge=1)
 
 
+class TaggerTraining(Frozen):
+    """How the tagger of a new model is fitted (pengi.training.tagger), before anything else is trained."""
+
+    penalty: dict[str, float] = Field(
+        default_factory=dict, description="group of tags -> weight of the penalty that keeps it near the stock tagger"
+    )
+    branch: dict[str, int] = Field(
+        default_factory=dict, description="group of tags -> the one audio branch that its scores read; all if not named"
+    )
+    iterations: int = Field(15, ge=1, description="of L-BFGS")
+    folds: int = Field(5, ge=2, description="of the out-of-fold scores that the language model is trained behind")
+
+
 class Recipe(Frozen):
     """Everything that determines a training run: a new ``model``, or one to ``finetune``."""
 
     model: ModelConfig | None = None
     finetune: FinetuneConfig | None = None
     data: DataConfig
+    tagger: TaggerTraining = TaggerTraining()
     training: TrainingConfig
 
     @property
