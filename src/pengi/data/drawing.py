@@ -5,19 +5,24 @@ A scene is a function of the seed and its number.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
+from pengi.data.manifest import Clip
 from pengi.data.phrases import SPEAKING, VAGUE, Phrases
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import draw_spoken, words_of
 from pengi.data.wordings import CONTINUOUS
+from pengi.errors import ManifestError
 
 _TRIES = 40
+ENGLISH = "English"
 _FOREGROUND = frozenset({"animal", "human", "household", "impact", "weapon", "alarm", "vehicle", "nature", "tools"})
 _GENDERS = {"man speaking": "male", "woman speaking": "female"}
 _WORDS_PER_S = 2.6
@@ -72,6 +77,44 @@ class Sources:
     languages: tuple[str, ...] = ("French", "German", "Spanish", "Italian", "Russian")
     keywords: tuple[str, ...] = ("yes", "no", "stop", "go", "left", "right")
     pitched: tuple[str, ...] = ("piano", "violin", "flute", "guitar")
+
+
+def read_captions(path: Path) -> tuple[str, ...]:
+    """Descriptions of recordings, one JSON object a line with the field ``text``.
+
+    Raises:
+        ManifestError: if the file is missing or a line is no such object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return tuple(str(json.loads(line)["text"]) for line in lines if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"the captions '{path}' cannot be read: {error}") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ManifestError(f"'{path}' must hold JSON objects with a field 'text', one a line") from error
+
+
+def sources_of(clips: Sequence[Clip], captions: Sequence[str], vocabulary: Vocabulary) -> Sources:
+    """What scenes are drawn from, given the training clips."""
+
+    def values(*names: str) -> tuple[str, ...]:
+        found = {str(clip.attributes[name]) for clip in clips for name in names if name in clip.attributes}
+        return tuple(sorted(found))
+
+    transcripts = {
+        str(clip.attributes["transcript"])
+        for clip in clips
+        if "transcript" in clip.attributes and clip.attributes.get("language", ENGLISH) == ENGLISH
+    }
+    pitched = {str(clip.attributes["instrument"]) for clip in clips if "pitch" in clip.attributes}
+    default = Sources()
+    return Sources(
+        captions=tuple(captions),
+        transcripts=tuple(sorted(transcripts)),
+        languages=tuple(name for name in values("language") if name != ENGLISH) or default.languages,
+        keywords=values("keyword", "digit") or default.keywords,
+        pitched=tuple(sorted(name for name in pitched if vocabulary.index(name) is not None)) or default.pitched,
+    )
 
 
 @dataclass

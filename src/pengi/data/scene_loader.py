@@ -97,3 +97,23 @@ class SceneLoader(BatchSource):
         )
         clips = tuple(Clip(id=f"scene-{example.number}", audio="none", split="train") for example in examples)
         return TrainingBatch(batch, clips, tuple(pair for _, pair in asked))
+
+
+class StagedBatches(BatchSource):
+    """First scenes alone, then clips with some scenes among them.
+
+    Args:
+        scenes: batches of drawn scenes.
+        clips: batches of recordings.
+        steps: so many of the first steps are about scenes.
+        share: of the later steps.
+        seed: of which of the later steps these are.
+    """
+
+    def __init__(self, scenes: BatchSource, clips: BatchSource, steps: int, share: float, seed: int) -> None:
+        self.scenes, self.clips, self.steps, self.share, self.seed = scenes, clips, steps, share, seed
+
+    def batch(self, step: int) -> TrainingBatch:
+        """See :class:`BatchSource`."""
+        is_scenes = step < self.steps or random.Random(f"{self.seed}:{step}:stage").random() < self.share
+        return (self.scenes if is_scenes else self.clips).batch(step)

@@ -116,11 +116,23 @@ def fit_evidence(
             _add(evidence, clip, scores_TK, tagger, frame_s, measured)
     noise = measure_noise(probabilities_NK, targets.present_NK, targets.known_NK, vocabulary)
     _load(tagger, fitted.scores, fitted)
-    held_out = _with_features(held_out, branches)
-    for clip in held_out.clips:
-        values_TD, _ = frames([held_out.caches[index].batch([clip.id]) for index in branches])
-        _add(evidence, clip, fitted.scores.of(values_TD[0]), tagger, frame_s, measured)
+    evidence |= collect_evidence(model, [held_out], measured)
     return evidence, noise
+
+
+def collect_evidence(
+    model: PengiModel, parts: Sequence[TrainingClips], measured: Mapping[str, Measured]
+) -> dict[str, Evidence]:
+    """Evidence about clips by the tagger that the model has, by clip id."""
+    tagger, branches = model.tagger, model.config.tagger.branches if model.config.tagger else ()
+    assert tagger is not None, "only a model with evidence and a tagger has its clips collected"
+    frame_s = model.branches[branches[0]].encoder.token_s
+    evidence: dict[str, Evidence] = {}
+    for part in parts:
+        for clip in _with_features(part, branches).clips:
+            scores_1TK, _ = tagger([part.caches[index].batch([clip.id]) for index in branches])
+            _add(evidence, clip, scores_1TK[0], tagger, frame_s, measured)
+    return evidence
 
 
 def _add(

@@ -21,6 +21,14 @@ class CorpusConfig(Frozen):
     share: float = Field(1.0, ge=0)
 
 
+class ScenesConfig(Frozen):
+    """Scenes that are drawn without audio (pengi.data.drawing), for a model that reads evidence as text."""
+
+    captions: Path | None = Field(None, description="JSON lines with a field 'text': descriptions by people")
+    steps: int = Field(0, ge=0, description="so many of the first steps are about scenes alone")
+    share: float = Field(0.0, ge=0, lt=1, description="of the steps after them")
+
+
 class DataConfig(Frozen):
     """Which clips, and how often they are drawn. Paths are relative to the current folder.
 
@@ -39,6 +47,7 @@ class DataConfig(Frozen):
     tasks: dict[str, float] | None = Field(
         None, description="of all families of questions only these, and how often each is drawn"
     )
+    scenes: ScenesConfig | None = None
     attributes: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="source -> attributes that all of its clips have, where rows do not say so"
     )

@@ -12,8 +12,10 @@ import torch
 
 from pengi import checkpoint
 from pengi.config import LoraConfig
+from pengi.data.drawing import SceneDrawer, read_captions, sources_of
 from pengi.data.features import FeatureCache, cached_branches
 from pengi.data.loader import (
+    BatchSource,
     ClipEvidence,
     Loader,
     Mixture,
@@ -23,14 +25,17 @@ from pengi.data.loader import (
     draw_pairs,
     usable_clips,
 )
-from pengi.data.manifest import Clip, read_labels
+from pengi.data.manifest import Clip, Label, read_labels
 from pengi.data.phrases import Phrases
 from pengi.data.questions import QuestionMaker
+from pengi.data.scene_loader import SceneLoader, StagedBatches
+from pengi.data.simulation import Simulator, TagNoise
 from pengi.data.sources import Source, manifest_of, read_mixture
 from pengi.data.tasks import labels_of
 from pengi.data.tolerance import Tolerance
 from pengi.errors import ConfigError, ManifestError, no_such
 from pengi.model import PengiModel
+from pengi.training.evidence import TrainingClips, collect_evidence, fit_evidence, measure_clips
 from pengi.training.measuring import check_tasks
 from pengi.training.optim import working_dtype
 from pengi.training.recipe import DataConfig, FinetuneConfig, Recipe
@@ -45,7 +50,7 @@ class Setup:
 
     recipe: Recipe
     model: PengiModel
-    loader: Loader
+    loader: BatchSource
     validation: list[TrainingBatch]
     train_clips: list[Clip]
     held_out: Source
@@ -76,14 +81,17 @@ def prepare(recipe: Recipe) -> Setup:
     changing = recipe.training.augment.changes_waveforms
     if not changing:
         log.info("computing features of clips that are not in the cache")
-    pairs = _question_maker(recipe.data, [*train_clips, *val_clips], model)
     caches = [] if changing else _features(train_clips, source.root, model, recipe)
     val_caches = _features(val_clips, source.root, model, recipe)
-    evidence = _evidence([*train_clips, *val_clips], model)
+    labels = labels_of([*train_clips, *val_clips], read_labels(recipe.data.labels) if recipe.data.labels else {})
+    train, validation = TrainingClips(train_clips, caches), TrainingClips(val_clips, val_caches)
+    evidence, noise = _evidence(train, validation, source.root, model, labels, recipe)
+    pairs = _question_maker(labels, model, recipe)
+    loader = Loader(train_clips, caches, pairs, _mixture(recipe), recipe.training.seed, evidence)
     return Setup(
         recipe=recipe,
         model=model,
-        loader=Loader(train_clips, caches, pairs, _mixture(recipe), recipe.training.seed, evidence),
+        loader=_with_scenes(loader, noise, recipe),
         validation=_validation(val_clips, val_caches, pairs, evidence, recipe),
         train_clips=train_clips,
         held_out=held_out,
@@ -201,18 +209,53 @@ def _live(root: Path, model: PengiModel, recipe: Recipe, clips: Sequence[Clip]) 
     return LiveFeatures(root, model, recipe.training, Tolerance(recipe.data.most_bad), len(clips))
 
 
-def _evidence(clips: Sequence[Clip], model: PengiModel) -> ClipEvidence | None:
-    """Evidence about clips as text; None for a model without evidence."""
-    if model.config.evidence is None:
-        return None
-    raise ConfigError("training a model with evidence is not possible yet")
+def _evidence(
+    train: TrainingClips,
+    held_out: TrainingClips,
+    root: Path,
+    model: PengiModel,
+    labels: Mapping[str, Label],
+    recipe: Recipe,
+) -> tuple[ClipEvidence | None, TagNoise | None]:
+    """Evidence about clips, and how the tagger errs where it is fitted here; none for a model without evidence."""
+    config = model.config.evidence
+    if config is None:
+        return None, None
+    log.info("transcribing and measuring clips that are not in the cache")
+    clips = [*train.clips, *held_out.clips]
+    measured = measure_clips(clips, root, model, recipe.data.most_bad)
+    if model.tagger is None:
+        found, noise = fit_evidence(model, train, held_out, measured, labels, recipe.tagger)
+    else:
+        found, noise = collect_evidence(model, [train, held_out], measured), None
+    assert model.tagger is not None, "fit_evidence makes one"
+    return ClipEvidence(found, model.tagger.vocabulary, config), noise
 
 
-def _question_maker(data: DataConfig, clips: Sequence[Clip], model: PengiModel) -> QuestionMaker:
+def _with_scenes(loader: Loader, noise: TagNoise | None, recipe: Recipe) -> BatchSource:
+    """Batches of clips, and those of drawn scenes that the recipe asks for."""
+    scenes = recipe.data.scenes
+    if scenes is None:
+        return loader
+    if noise is None or loader.evidence is None:
+        raise ConfigError("data.scenes needs a new model with evidence, whose tagger is fitted by the run")
+    vocabulary, training = loader.evidence.vocabulary, recipe.training
+    sources = sources_of(loader.clips, read_captions(scenes.captions) if scenes.captions else (), vocabulary)
+    drawn = SceneLoader(
+        SceneDrawer(loader.pairs.phrases, vocabulary, sources, training.seed),
+        Simulator(vocabulary, noise),
+        loader.pairs,
+        batch_size=training.batch_size,
+        questions_per_clip=training.questions_per_clip,
+        seed=training.seed,
+    )
+    return StagedBatches(drawn, loader, scenes.steps, scenes.share, training.seed)
+
+
+def _question_maker(labels: Mapping[str, Label], model: PengiModel, recipe: Recipe) -> QuestionMaker:
     """What is asked about clips, as a recipe says."""
-    labels = labels_of(clips, read_labels(data.labels) if data.labels else {})
     vocabulary = model.tagger.vocabulary if model.tagger is not None else None
-    return QuestionMaker(Phrases(labels, vocabulary), model.config.evidence, data.tasks)
+    return QuestionMaker(Phrases(labels, vocabulary), model.config.evidence, recipe.data.tasks)
 
 
 def _validation(

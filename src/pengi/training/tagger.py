@@ -5,7 +5,7 @@ The score of tag k in frame t is
     z_k(t) = a * stock_k(t) + w_k . x(t) + b_k
 
 with the stock tagger's class logit ``stock_k`` (:data:`NO_CLASS` for a tag without an AudioSet class), standardised
-tokens ``x`` and fitted ``a``, ``w``, ``b``. Scores are pooled over time (:func:`pengi.conditioning.pooling.log_mean_exp`).
+tokens ``x`` and fitted ``a``, ``w``, ``b``. Scores are pooled over time by log-mean-exp.
 Every group of tags is fitted on its own, by cross-entropy of the softmax over its tags and "none of them", whose score
 is a constant. The penalty on ``|w|^2`` keeps a tag near the stock tagger, and the more so the fewer clips it has. A tag
 that no clip has keeps the stock tagger's score.
