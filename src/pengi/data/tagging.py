@@ -55,7 +55,7 @@ def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes
     for label in labels.values():
         if label.category != _SPEECH:
             _add(tags, _tag_of(label, classes))
-    said = {tag.audioset: tag for tag in tags.values() if tag.audioset and _says(tag, tag.audioset)}
+    said = {tag.audioset: tag for tag in tags.values() if tag.audioset and says(tag, tag.audioset)}
     for index, name in enumerate(classes):
         if name not in said and name not in _NOT_DETECTED:
             _add(tags, _stock_tag(name, _audioset_group(index, classes), tags))
@@ -109,7 +109,7 @@ def _known(tags: Mapping[str, Tag], value: str, group: str) -> bool:
     return any(tag.group == group and value in (tag.text, *tag.phrases) for tag in tags.values())
 
 
-def _says(tag: Tag, class_name: str) -> bool:
+def says(tag: Tag, class_name: str) -> bool:
     """Whether a tag means its AudioSet class itself, and not one of several things within it."""
     parts = [part.split("(")[0] for part in class_name.split(",")]
     return any(set(word_stems(part)) <= set(word_stems(tag.text)) for part in parts) or any(
@@ -202,7 +202,7 @@ class _Names:
         for index in present:
             name = self.vocabulary.tags[index].audioset
             if name is not None:
-                found += [other for other in self._same_class[name] if _says(self.vocabulary.tags[other], name)]
+                found += [other for other in self._same_class[name] if says(self.vocabulary.tags[other], name)]
         return found
 
     def unknown(self, clip: Clip) -> NDArray[np.bool_]:

@@ -19,7 +19,9 @@ Shape suffixes: N clips, F frames of all clips, D features, K tags of the vocabu
 from __future__ import annotations
 
 import logging
+import math
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,14 +32,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.tagging import TagTargets
+from pengi.data.tagging import TagTargets, says
 
 log = logging.getLogger(__name__)
 
 MIN_DEVIATION = 1e-3  # of a feature; one that hardly changes is not blown up
 NO_CLASS = -6.0  # the stock logit of a tag without an AudioSet class: what classes have that are not there
 NONE_SCORE = -4.0  # where the constant score of "none of the group" starts
-MAX_NONE_CLIPS = 1500  # of clips with no tag of a group, so many are enough
+MAX_CLIPS = 400  # of those whose only tag of a group is the same, so many are enough
+MAX_NONE_CLIPS = 1500  # of those with no tag of a group
+MIN_OWN_CALIBRATION = 200  # clips of a tag from which on it has a calibration of its own
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class Scores:
 def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CD: Tensor, bias_C: Tensor, dim: int) -> Scores:
     """The stock tagger's scores of a vocabulary.
 
+    A tag that is one of several things in its class ("hyena calling" of "Animal") has an equal share of the class.
+
     Args:
         vocabulary: K tags.
         classes: display names of the stock tagger's C classes.
@@ -115,10 +121,12 @@ def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CD: Tens
     """
     weight_KD, bias_K = torch.zeros(len(vocabulary), dim), torch.full((len(vocabulary),), NO_CLASS)
     index = {name: place for place, name in enumerate(classes)}
+    counts = Counter(tag.audioset for tag in vocabulary.tags)
     for row, tag in enumerate(vocabulary.tags):
         if tag.audioset in index:
             weight_KD[row, : weight_CD.shape[1]] = weight_CD[index[tag.audioset]]
-            bias_K[row] = bias_C[index[tag.audioset]]
+            narrower = 0.0 if says(tag, tag.audioset) else math.log(1 + counts[tag.audioset])
+            bias_K[row] = bias_C[index[tag.audioset]] - narrower
     return Scores(weight_KD, bias_K)
 
 
@@ -205,9 +213,13 @@ def _clips_of_group(
     """The clips that say something about a group, and which of its tags any of them has."""
     present_NK = targets.present_NK[np.ix_(clips, tags)]
     known_N = targets.known_NK[np.ix_(clips, tags)].mean(1) > 0.5
-    some_N = present_NK.any(1)
-    none = np.random.default_rng(options.seed).permutation(np.flatnonzero(~some_N & known_N))[:MAX_NONE_CLIPS]
-    return np.sort(np.concatenate([clips[some_N], clips[none]])), np.flatnonzero(present_NK.any(0))
+    order = np.random.default_rng(options.seed).permutation(len(clips))
+    count_N = present_NK.sum(1)
+    chosen = [order[count_N[order] > 1], order[(count_N[order] == 0) & known_N[order]][:MAX_NONE_CLIPS]]
+    only = order[count_N[order] == 1]
+    for tag in range(len(tags)):
+        chosen.append(only[present_NK[only, tag]][:MAX_CLIPS])
+    return np.sort(clips[np.concatenate(chosen)]), np.flatnonzero(present_NK.any(0))
 
 
 def _softmax_targets(present_NJ: Tensor) -> tuple[Tensor, Tensor]:
@@ -277,24 +289,28 @@ def fit_tagger(
 
 
 def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each tag's score, ``float32[K]`` each: the same for all tags of a group.
+    """Scale and shift of each tag's score, ``float32[K]`` each, by Platt scaling.
 
-    They minimise the cross-entropy of the probabilities over all tags that some clip has, where that is known
-    (Platt scaling).
+    They minimise the cross-entropy of the probabilities where it is known whether a tag is there. A tag of many clips
+    has its own; all others of a group have the same.
     """
     scale_K, shift_K = torch.ones(len(vocabulary)), torch.zeros(len(vocabulary))
     groups_K = np.array([tag.group for tag in vocabulary.tags])
-    some_K = targets.present_NK.any(0)
+    counts_K = (targets.present_NK & targets.known_NK).sum(0)
     for group in vocabulary.groups:
-        tags = np.flatnonzero((groups_K == group) & some_K)
-        if not len(tags):
-            continue
-        known_NJ = torch.from_numpy(targets.known_NK[:, tags])
-        present_M = torch.from_numpy(targets.present_NK[:, tags])[known_NJ].float()
-        scale, shift = _platt(pooled_NK[:, tags][known_NJ], present_M)
-        scale_K[torch.from_numpy(groups_K == group)] = scale
-        shift_K[torch.from_numpy(groups_K == group)] = shift
+        common = np.flatnonzero((groups_K == group) & (counts_K >= MIN_OWN_CALIBRATION))
+        others = np.flatnonzero((groups_K == group) & (counts_K < MIN_OWN_CALIBRATION))
+        for tags in ([tag] for tag in common):
+            scale_K[tags], shift_K[tags] = _platt_of(pooled_NK, targets, np.array(tags))
+        some = others[counts_K[others] > 0]
+        if len(some):
+            scale_K[others], shift_K[others] = _platt_of(pooled_NK, targets, some)
     return scale_K, shift_K
+
+
+def _platt_of(pooled_NK: Tensor, targets: TagTargets, tags: NDArray[np.int64]) -> tuple[float, float]:
+    known_NJ = torch.from_numpy(targets.known_NK[:, tags])
+    return _platt(pooled_NK[:, tags][known_NJ], torch.from_numpy(targets.present_NK[:, tags])[known_NJ].float())
 
 
 def _platt(scores_M: Tensor, present_M: Tensor) -> tuple[float, float]:
