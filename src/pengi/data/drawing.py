@@ -302,7 +302,7 @@ class SceneDrawer:
         if instrument not in self._pitched and rng.random() < 0.7:
             return None
         count = rng.choices((1, 2, 3, 4, 5), (0.7, 0.1, 0.1, 0.05, 0.05))[0]
-        notes = [rng.choice(_NOTES) for _ in range(count)]
+        notes = rng.sample(_NOTES, count)
         layout = _Layout()
         for _ in notes:
             layout.add(instrument, rng.uniform(0.0, 0.4), rng.uniform(0.4, 2.5), rng.uniform(-3.0, 0.0))

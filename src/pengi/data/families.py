@@ -203,11 +203,11 @@ def _quoted(text: str, limit: int = MAX_SAID_WORDS) -> str:
 @_family("said", 5.0)
 def _said(asked: Asked) -> Answered | None:
     question = asked.rng.choice(wordings.SAID)
-    if asked.transcript is not None:
-        return Answered(question, _quoted(asked.transcript) or NOTHING_SAID)
     word = _word(asked)
     if word is not None:
         return Answered(question, word)
+    if asked.transcript is not None:
+        return Answered(question, _quoted(asked.transcript) or NOTHING_SAID)
     if asked.speech and asked.evidence is not None and asked.evidence.transcript is not None:
         return Answered(question, CANT_TELL)  # someone speaks, but what is written is not what was said
     return None
@@ -221,7 +221,7 @@ def _word(asked: Asked) -> str | None:
     found = [tag for tag in asked.evidence.tags if tag.group == "keyword" and tag.text.strip('"') == word]
     if found and found[0].probability >= 0.1:
         return word
-    return word if asked.transcript is not None else None
+    return word if asked.transcript else None
 
 
 @_family("says", 4.0)
@@ -745,7 +745,7 @@ def _speech_clause(asked: Asked, tag: str) -> str:
     who = (asked.speakers or ("a person",))[0] if len(asked.speakers or ()) < 2 else tag_speaker(tag)
     if who != "a person" and not asked.is_shown(_speaker_tag(who)):
         who = "a person"
-    said = asked.transcript or _word(asked)
+    said = _word(asked) or asked.transcript
     if said and len(said.split()) <= MAX_QUOTED_WORDS and len(asked.speakers or ()) < 2:
         return f'{who} says "{said}"'
     language = asked.scene.attributes.get("language")

@@ -145,15 +145,8 @@ class Phrases:
         return re.sub(r"^(a|an|the|someone|something) ", "", self.phrase(tag))
 
     def thing(self, tag: str) -> str | None:
-        """What makes the sound of an animal or a vehicle: "a dog"; none of other sounds."""
-        if self.label(tag).category not in ("animal", "vehicle"):
-            return None
-        phrase = re.sub(r" (passing by|shutting off|driving off|climbing its lift hill)$", "", self.phrase(tag))
-        words = phrase.split()
-        for place in range(1, len(words)):
-            if words[place].endswith("ing") and words[place] not in ("string", "reversing"):
-                return " ".join(words[:place]) if words[:place] not in (["a"], ["an"]) else None
-        return phrase
+        """What makes the sound of an animal or a vehicle; see :func:`thing_of`."""
+        return thing_of(self.label(tag))
 
     def clause(self, tag: str) -> str:
         """The tag's sentence as part of a longer one: "a dog barks"."""
@@ -198,6 +191,18 @@ class Phrases:
             if len(self._absent) > 4096:
                 self._absent.pop(next(iter(self._absent)))
         return self._absent[key]
+
+
+def thing_of(label: Label) -> str | None:
+    """What makes the sound of an animal or a vehicle: "a dog"; none of other sounds."""
+    if label.category not in ("animal", "vehicle"):
+        return None
+    phrase = re.sub(r" (passing by|shutting off|driving off|climbing its lift hill|singing)$", "", label.phrase)
+    words = phrase.split()
+    for place in range(1, len(words)):
+        if words[place].endswith("ing") and words[place] != "reversing":
+            return " ".join(words[:place]) if words[:place] not in (["a"], ["an"]) else None
+    return phrase
 
 
 @lru_cache(maxsize=4096)

@@ -37,7 +37,12 @@ POOLED = 400
 FRAME_S = 0.48
 JITTER_S = 0.25
 WORD_ERRORS = 0.03
-_MISSED_NOTES, _WRONG_NOTES = 0.1, 0.06
+_MISSED_NOTES, _WRONG_NOTES, _FALSE_NOTES = 0.1, 0.06, 0.04
+_MIN_TEMPO_S = 6.0
+_MIN_GAP_S = 0.12
+_LEVEL_SLACK_DB = 3.0
+_LOUDER_DB = 4.0
+_LOUDER: tuple[Course, ...] = ("louder at the start", "louder in the middle", "louder at the end")
 _INVENTED = ("you", "Thank you.", "Oh.", "Thanks for watching!", "Hmm.")
 _INVENTS = 0.015
 # Detections of these groups in a clip say something about the clip where its labels do not.
@@ -257,22 +262,75 @@ def _recognised(scene: Scene, rng: random.Random) -> str | None:
     if not scene.transcript:
         return None if scene.transcript is None else ""
     if len(words_of(scene.transcript)) == 1:  # single words are often missed
+        word = f"{scene.transcript[:1].upper()}{scene.transcript[1:]}."
         draw = rng.random()
-        return "" if draw < 0.3 else scene.transcript if draw < 0.65 else misheard(scene.transcript, 1.0, rng)
+        return "" if draw < 0.3 else word if draw < 0.65 else misheard(word, 1.0, rng)
     return misheard(scene.transcript, WORD_ERRORS, rng) if rng.random() < 0.6 else scene.transcript
 
 
 def _described(scene: Scene, rng: random.Random) -> tuple[str, ...]:
-    """Level, notes, tempo and bursts, as far as they would be measured."""
+    """Level, bursts, notes and tempo, as far as they would be measured."""
     sentences = [level_sentence(_level_db(scene, rng), _course(scene, rng))]
-    notes = scene.attributes.get("notes", scene.attributes.get("pitch", ""))
-    if notes and rng.random() >= _MISSED_NOTES:
-        sentences.append(note_sentence([_measured(note, rng) for note in notes.split(", ")]))
-    if "genre" in scene.attributes and rng.random() < 0.6:
+    if bursts := _bursts(scene, rng):
+        sentences.append(bursts_sentence(bursts))
+    if notes := _notes(scene, rng):
+        sentences.append(note_sentence(notes, _hz(notes[0]) if len(notes) == 1 else None))
+    if "genre" in scene.attributes and scene.duration_s >= _MIN_TEMPO_S and rng.random() < 0.5:
         sentences.append(tempo_sentence(rng.uniform(60.0, 180.0)))
-    if len(scene.tags) == 1 and scene.is_timed and len(scene.events) > 1 and scene.events[0].end_s < scene.duration_s:
-        sentences.append(bursts_sentence([(event.start_s, event.end_s) for event in scene.events]))
     return tuple(sentences)
+
+
+def _level_db(scene: Scene, rng: random.Random) -> float:
+    return rng.uniform(-72.0, -52.0) if not scene.events else min(-6.0, rng.gauss(-26.0, 9.0))
+
+
+def _course(scene: Scene, rng: random.Random) -> Course | None:
+    """How the level changes, from the levels of the events; by chance where they say nothing about it."""
+    if scene.duration_s < 1.0:
+        return None
+    if not scene.is_timed:
+        return rng.choice((None, None, None, "steady", "fading", *_LOUDER))
+    ninth_s = scene.duration_s / 9
+    levels = []
+    for part in range(9):
+        there = [
+            event.level_db
+            for event in scene.events
+            if event.start_s < (part + 0.75) * ninth_s and event.end_s > (part + 0.25) * ninth_s
+        ]
+        levels.append(max(there, default=-40.0) + rng.gauss(0.0, 1.0))
+    if max(levels) - min(levels) < 3.0 + _LEVEL_SLACK_DB:
+        return "steady"
+    thirds = [max(levels[start : start + 3]) for start in (0, 3, 6)]
+    loudest = thirds.index(max(thirds))
+    return _LOUDER[loudest] if thirds[loudest] - sorted(thirds)[1] >= _LOUDER_DB else None
+
+
+def _bursts(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
+    """Separate bursts: those of short sounds are counted right where nothing goes on beneath them."""
+    lasting = [event for event in scene.events if event.end_s - event.start_s > 0.8 * scene.duration_s]
+    if not scene.is_timed or not scene.events or (lasting and len(scene.events) > 1) or rng.random() < 0.3:
+        return []
+    bursts: list[tuple[float, float]] = []
+    for event in scene.events:
+        length_s = event.end_s - event.start_s
+        if length_s > 1.5 and rng.random() < 0.5:  # a longer sound may have pauses of its own
+            parts = rng.randint(2, 2 + int(length_s))
+            step_s = length_s / parts
+            bursts += [(event.start_s + step_s * part, event.start_s + step_s * (part + 0.7)) for part in range(parts)]
+        elif bursts and event.start_s < bursts[-1][1] + _MIN_GAP_S:
+            bursts[-1] = (bursts[-1][0], max(event.end_s, bursts[-1][1]))
+        else:
+            bursts.append((event.start_s, event.end_s))
+    return sorted(bursts)
+
+
+def _notes(scene: Scene, rng: random.Random) -> list[str]:
+    """The notes as they are measured; now and then one is missed, wrong, or found where none is played."""
+    notes = scene.attributes.get("notes", scene.attributes.get("pitch", ""))
+    if not notes:
+        return [f"{rng.choice(_NAMES)}{rng.randint(3, 6)}"] if scene.events and rng.random() < _FALSE_NOTES else []
+    return [] if rng.random() < _MISSED_NOTES else [_measured(note, rng) for note in notes.split(", ")]
 
 
 def _measured(note: str, rng: random.Random) -> str:
@@ -285,32 +343,7 @@ def _measured(note: str, rng: random.Random) -> str:
     return f"{_NAMES[(_NAMES.index(name) + rng.choice((-1, 1))) % len(_NAMES)]}{octave}"
 
 
-def _level_db(scene: Scene, rng: random.Random) -> float:
-    return rng.uniform(-72.0, -52.0) if not scene.events else min(-6.0, rng.gauss(-26.0, 9.0))
-
-
-def _course(scene: Scene, rng: random.Random) -> Course | None:
-    """How the level changes, from the levels of the events."""
-    if not scene.is_timed or len(scene.tags) < 2:
-        draw = rng.random()
-        return (
-            None
-            if draw < 0.5
-            else "steady"
-            if draw < 0.7
-            else rng.choice(("fading", "louder at the start", "louder in the middle"))
-        )
-    thirds: list[float] = []
-    for third in range(3):
-        middle_s = (third + 0.5) * scene.duration_s / 3
-        width_s = scene.duration_s / 6
-        levels = [
-            event.level_db
-            for event in scene.events
-            if event.start_s < middle_s + width_s and event.end_s > middle_s - width_s
-        ]
-        thirds.append(max(levels, default=-30.0))
-    if max(thirds) - min(thirds) < 3.0:
-        return "steady"
-    courses: tuple[Course, ...] = ("louder at the start", "louder in the middle", "louder at the end")
-    return courses[thirds.index(max(thirds))] if sorted(thirds)[1] < max(thirds) - 2.0 else None
+def _hz(note: str) -> float:
+    """Pitch of a note; A4 is 440 Hz."""
+    semitones = _NAMES.index(note[:-1]) + 12 * (int(note[-1]) + 1) - 69
+    return float(440.0 * 2.0 ** (semitones / 12))

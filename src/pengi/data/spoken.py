@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from pengi.data.wordings import CITIES, COUNTRIES, MONTHS
+from pengi.templates import NUMBERS
 
 _SLOTS: dict[str, tuple[str, ...]] = {
     "name": (
@@ -179,6 +180,9 @@ _PLAIN = (
 )  # fmt: skip
 
 
+_DIGITS = {str(number): word for number, word in enumerate(NUMBERS)}
+
+
 @dataclass(frozen=True)
 class Spoken:
     """Sentences that are said, and questions that they answer."""
@@ -230,8 +234,8 @@ def _filled(text: str, rng: random.Random, slots: dict[str, str]) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return re.findall(r"[\w']+", text.casefold())
+    """The words of a text in lower case, without punctuation, digits as words."""
+    return [_DIGITS.get(word, word) for word in re.findall(r"[\w']+", text.casefold())]
 
 
 def misheard(text: str, rate: float, rng: random.Random) -> str:

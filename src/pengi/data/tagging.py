@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
 from pengi.data.manifest import Clip, Label
+from pengi.data.phrases import thing_of
 
 MAX_UNLABELLED_PROBABILITY = 0.1
 """Of a stock class in a clip that is not labelled with it; above, whether it is there is unknown."""
@@ -70,6 +71,8 @@ def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes
 def _tag_of(label: Label, classes: Sequence[str]) -> Tag:
     group = _GROUPS_OF_CATEGORIES.get(label.category, "sound")
     phrases = [label.phrase]
+    if (thing := thing_of(label)) is not None:
+        phrases.append(thing)
     if group == "genre":
         phrases.append(label.label.removesuffix(" music"))
     return Tag(
@@ -81,8 +84,9 @@ def _tag_of(label: Label, classes: Sequence[str]) -> Tag:
 
 
 def _value_tag(value: str, group: str, tags: Mapping[str, Tag]) -> Tag:
-    """An attribute's value; in quotes where a sound has its name: the word "dog" is not a dog."""
-    return Tag(f'"{value}"', group, (value,)) if value in tags else Tag(value, group)
+    """An attribute's value; a word in quotes where a sound has its name: the word "dog" is not a dog."""
+    is_other = group == "keyword" and value in tags
+    return Tag(f'"{value}"', group, (value,)) if is_other else Tag(value, group)
 
 
 def _stock_tag(name: str, group: str, tags: Mapping[str, Tag]) -> Tag:

@@ -43,7 +43,7 @@ ABSENCE = (
 SPEECH = (
     "is someone speaking?", "is there speech?", "do you hear a voice?", "does anybody talk?", "is anyone talking?",
     "is there a person speaking?", "can speech be heard?", "does this recording contain speech?", "is there talking?",
-    "are there any voices?", "do you hear someone speaking?", "is anybody speaking in this recording?", "any speech?",
+    "are there any voices?", "do you hear someone speak?", "is anybody speaking in this recording?", "any speech?",
     "are words spoken?", "does a person speak?", "do people talk in this clip?", "is there any spoken language in it?",
     "is a voice speaking?", "is a human voice talking here?", "is somebody saying something?", "speech?",
     "is there a voice in the recording?", "does someone say something?", "can you hear somebody talk?",
@@ -92,10 +92,10 @@ WHO = (
     "what kind of person is talking?", "whose voice is it: a man's, a woman's or a child's?",
     "is the voice male or female?", "what is the gender of the speaker?", "what's the speaker's gender?",
     "man or woman?", "is that a guy or a girl talking?", "who do you hear talking?", "who can be heard speaking?",
-    "which gender has the speaker?", "who says something?", "who talks in this recording?",
+    "which gender is the speaker?", "who says something?", "who talks in this recording?",
     "is a man or a woman talking?", "a woman or a man?", "a man or a woman?", "does a man or a woman speak?",
     "is the person who speaks male or female?", "who is heard speaking here?", "what sort of voice is this?",
-    "is the speaker male or female?", "tell me who is speaking", "who has the word?",
+    "is the speaker male or female?", "tell me who is speaking", "whose voice is this?",
 )  # fmt: skip
 IS_SPEAKER = (
     "is {who} speaking?", "is {who} talking?", "do you hear {who} speaking?", "do you hear {who} talking?",
@@ -110,7 +110,7 @@ SPEAKERS = (
     "how many voices are there?", "how many persons are speaking?", "how many people do you hear talking?",
     "number of speakers?", "how many different voices can be heard?", "how many people can be heard talking?",
     "count the speakers", "how many people are speaking in this recording?", "how many are talking?",
-    "how many human voices do you hear?", "by how many people is something said?",
+    "how many human voices do you hear?", "how many different people talk?",
     "how many talkers are in this clip?", "what is the number of speakers?", "how many speaking people are there?",
     "tell me how many people talk", "how many people say something?", "how many speakers can you make out?",
     "how many individuals are speaking?",
@@ -369,7 +369,7 @@ VEHICLE = (
 KIND = (
     "is this speech, music or another sound?", "what kind of audio is this: speech, music or other?",
     "speech, music or another sound?", "is it speech, music or something else?",
-    "which is it: speech, music, another sound?", "is that speech or music or neither?",
+    "which is it: speech, music, another sound?", "is that speech, music or some other sound?",
     "what category is it, speech, music or another sound?", "would you call this speech, music or another sound?",
     "does this contain speech, music or other sounds?", "classify: speech, music or another sound",
 )  # fmt: skip
@@ -430,7 +430,7 @@ PERSONAL = (
     "how old is the speaker?", "how old is the person?", "what is the speaker's age?",
     "what is the age of the person in years?", "what is the speaker's job?", "where does the speaker live?",
     "where was the speaker born?", "is the speaker married?", "does the speaker have children?",
-    "what does the speaker do for a living?", "is the person rich?", "what religion has the speaker?",
+    "what does the speaker do for a living?", "is the person rich?", "what is the speaker's religion?",
     "what is the speaker thinking about?", "what will the person do next?", "what did the person eat?",
     "what is the speaker's hobby?", "how old is {thing}?", "is the speaker {age} years old?",
     "when was the speaker born?", "what's her birthday?", "how many siblings does the speaker have?",
