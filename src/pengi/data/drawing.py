@@ -106,7 +106,9 @@ def sources_of(clips: Sequence[Clip], captions: Sequence[str], vocabulary: Vocab
         for clip in clips
         if "transcript" in clip.attributes and clip.attributes.get("language", ENGLISH) == ENGLISH
     }
-    pitched = {str(clip.attributes["instrument"]) for clip in clips if "pitch" in clip.attributes}
+    pitched = {
+        str(clip.attributes["instrument"]) for clip in clips if {"pitch", "instrument"} <= clip.attributes.keys()
+    }
     default = Sources()
     return Sources(
         captions=tuple(captions),
