@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from helpers import MLP, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
 from helpers.failing import FailingFile
-from pengi import Pengi, checkpoint, engine
+from pengi import Pengi, checkpoint, engine, labelling
 from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
 from pengi.encoding import RecordingEncoder
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
+from pengi.generation import TextGenerator
 from pengi.labelling import METHODS
 from pengi.reference import ReferenceQuirks
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
@@ -39,8 +40,8 @@ LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model hardly ever ends a text on its own."""
-    for name in ("DESCRIBE", "MATCH", "ANSWER", "TIMELINE"):
-        monkeypatch.setattr(engine, name, replace(getattr(engine, name), max_tokens=8))
+    for module, name in ((engine, "DESCRIBE"), (engine, "ANSWER"), (engine, "TIMELINE"), (labelling, "MATCH")):
+        monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=8))
 
 
 def build(**changes: Any) -> Pengi:
@@ -230,11 +231,11 @@ def test_a_description_is_a_caption_and_the_events(monkeypatch: pytest.MonkeyPat
     lm = PENGI.model.language_model
     said = {"generate audio caption": " Rain falls.", "this is a sound of": " rain, wind"}
 
-    def generated(pengi: Pengi, encoded: Any, prompts: list[str], *options: Any) -> list[list[Hypothesis]]:
+    def generated(generator: TextGenerator, encoded: Any, prompts: list[str], *options: Any) -> list[list[Hypothesis]]:
         assert len(encoded) == len(prompts)
         return [[Hypothesis(tuple(lm.encode(said[prompt])), (math.log(0.5),), True)] for prompt in prompts]
 
-    monkeypatch.setattr(Pengi, "_generate", generated)
+    monkeypatch.setattr(TextGenerator, "generate", generated)
     expected = Description("Rain falls.", (Event("rain", 0.5), Event("wind", 0.5)), 1.0)
     assert PENGI.describe([mixed(1.0, 0), mixed(1.0, 1)]) == [expected, expected]
 
@@ -656,7 +657,7 @@ def finding(monkeypatch: pytest.MonkeyPatch, *texts: tuple[str, float], cut: str
     """Let every search find these texts of these probabilities, all of them whole but one."""
     encode = PENGI.model.language_model.encode
     beams = [Hypothesis(tuple(encode(text)), (math.log(share),), text != cut) for text, share in texts]
-    monkeypatch.setattr(Pengi, "_generate", lambda pengi, encoded, *rest: [beams] * len(encoded))
+    monkeypatch.setattr(TextGenerator, "generate", lambda generator, encoded, *rest: [beams] * len(encoded))
 
 
 def test_events_are_as_probable_as_the_texts_that_name_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ import soundfile
 import torch
 
 from helpers import MLP, RATE, TRANSFORMER, noise, tiny_model, tone
-from pengi import Pengi, engine, templates
+from pengi import Pengi, engine, labelling, templates
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.errors import AudioError, InputError
+from pengi.generation import TextGenerator
 from pengi.labelling import METHODS
 from pengi.model import PengiModel
 from pengi.reference import ReferenceQuirks
@@ -38,8 +39,9 @@ CLIPS = [(tone(1.0) + noise(1.0, 1), RATE), (noise(1.7, 2), RATE), (tone(1.2, 30
 
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DESCRIBE", "MATCH", "ANSWER", "GENERATE"):
+    for name in ("DESCRIBE", "ANSWER", "GENERATE"):
         monkeypatch.setattr(engine, name, OPTIONS)
+    monkeypatch.setattr(labelling, "MATCH", OPTIONS)
 
 
 def with_quirks(model: PengiModel = MODEL, **quirks: Any) -> Pengi:
@@ -253,7 +255,7 @@ def test_of_extra_text_one_character_is_read() -> None:
 def test_scores_out_of_order_are_those_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = MODEL.language_model
     beams = [Hypothesis(tuple(lm.encode(text)), (score,), True) for text, score in (("a", -2.0), ("b", -1.0))]
-    monkeypatch.setattr(Pengi, "_generate", lambda *_, **__: [beams])
+    monkeypatch.setattr(TextGenerator, "generate", lambda *_, **__: [beams])
     assert PENGI.generate(CLIPS[0], "what?").texts == (ScoredText("a", -2.0), ScoredText("b", -1.0))
     quirky = with_quirks(scores_out_of_order=True)
     assert quirky.generate(CLIPS[0], "what?").texts == (ScoredText("b", -2.0), ScoredText("a", -1.0))

@@ -20,32 +20,29 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from pengi import checkpoint, reference, templates, weights
+from pengi import checkpoint, reference, templates
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, sound_level_db
 from pengi.audio.sources import Waveform, listed
 from pengi.audio.windows import sliding
-from pengi.conditioning.evidence import DetectedTag, Evidence, evidence_text, queried_tags, queried_text, strength
-from pengi.conditioning.prefix import embed_texts, join, own_text, shared_text
+from pengi.conditioning.evidence import strength
 from pengi.conditioning.transcript import Transcriber
-from pengi.config import EvidenceConfig
-from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
+from pengi.decoding import DecodeOptions
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded, OnError, RecordingEncoder, batched
 from pengi.errors import ConfigError, InputError, PengiError, checked_text
+from pengi.generation import TextGenerator, Written, padded, probability_of
 from pengi.labelling import (
     METHODS,
+    LabelChooser,
     check_method,
     check_top,
     checked_labels,
-    fused,
-    ranked,
     silent_classification,
 )
 from pengi.model import PengiModel
+from pengi.prompting import Prompting, shown
 from pengi.reference import ReferenceQuirks
 from pengi.results import (
     SILENCE,
@@ -63,21 +60,17 @@ from pengi.results import (
     Timeline,
     with_notes,
 )
-from pengi.text_encoder import SentenceEncoder, TextEncoder
 from pengi.timelines import detected_segments, in_order, named_segments
 
 DEFAULT_MODEL = "pengi-mini"
 DESCRIBE = DecodeOptions(beams=3, max_tokens=40)  # pengi-mini in less than a second on two cores
-MATCH = DecodeOptions(beams=4, max_tokens=40)
 ANSWER = DecodeOptions(beams=5, max_tokens=30)
 GENERATE = DecodeOptions(beams=5, max_tokens=30)
 TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 ROWS = 16  # prefixes in one call of the language model
-MAX_SHOWN_LABELS = 5  # of so many labels the language model reads whether the tags that they name are detected
 SILENT_CAPTION, SILENT_ANSWER = "Silence.", "The recording is silent."
 MIN_EVENT_CONFIDENCE = 0.1  # of every reported event but the most probable one
 MIN_TOP_EVENT_CONFIDENCE = 0.005  # of the most probable event: below it the percentage would be 0 %
-MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 WINDOW_S, HOP_S = 5.0, 5.0
 MIN_TAG_PROBABILITY = 0.1  # of a tag in a recording
 MIN_FRAME_PROBABILITY = 0.3  # of a tag in a stretch of a timeline
@@ -88,6 +81,7 @@ Style = Literal["caption", "paper"]
 STYLES: dict[Style, tuple[str, ...]] = {"caption": ("caption", "events"), "paper": ("caption", "metadata", "events")}
 """The prompts of each style of description; the last asks for events."""
 R = TypeVar("R", bound=Result)
+E = TypeVar("E", Description, Answer, Generation, Classification)
 T = TypeVar("T")
 
 
@@ -107,14 +101,6 @@ class _Naming:
     hop_s: float
 
 
-@dataclass(frozen=True)
-class _Written:
-    """A text about a recording, and how probable it is."""
-
-    text: str
-    probability: float
-
-
 class Pengi:
     """A loaded model that answers about recordings.
 
@@ -132,6 +118,9 @@ class Pengi:
         self.name = name
         self.device = device
         self.quirks = quirks
+        self._prompting = Prompting(self.model)
+        self._generator = TextGenerator(self.model, device, quirks, self._prompting)
+        self._labels = LabelChooser(self.model, self._prompting, self._generator)
         self._encoder = RecordingEncoder(self.model, device, quirks, lambda: self._transcriber)
 
     @classmethod
@@ -186,16 +175,15 @@ class Pengi:
 
         def answer(encoded: Sequence[Encoded]) -> list[Description]:
             rows = [recording for recording in encoded for _ in prompts]
-            texts = self._write(rows, prompts * len(encoded), options or DESCRIBE)
+            texts = self._generator.write(rows, prompts * len(encoded), options or DESCRIBE)
             found = []
             for row, recording in enumerate(encoded):
                 answers = texts[row * len(prompts) : (row + 1) * len(prompts)]
                 events = self._tagged_events(recording) if by_tags else _events(answers[-1])
                 written = [beams[0].text for beams in answers]
                 text = templates.joined_description(*written) if style == "paper" else written[0]
-                why = self._explanation(recording, prompts[0]) if explain else None
-                found.append(Description(text, events, recording.duration_s, why))
-            return found
+                found.append(Description(text, events, recording.duration_s))
+            return self._explained(found, encoded, prompts[:1] * len(encoded)) if explain else found
 
         def silent(recording: Encoded) -> Description:
             return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s, _unasked(explain))
@@ -219,7 +207,7 @@ class Pengi:
         def answer(encoded: Sequence[Encoded]) -> list[tuple[Event, ...]]:
             if by_tags:
                 return [self._tagged_events(recording) for recording in encoded]
-            found = self._write(encoded, [prompt] * len(encoded), options or DESCRIBE)
+            found = self._generator.write(encoded, [prompt] * len(encoded), options or DESCRIBE)
             return [_events(texts) for texts in found]
 
         def silent(_: Encoded) -> tuple[Event, ...]:
@@ -262,11 +250,11 @@ class Pengi:
         def answer(encoded: Sequence[Encoded]) -> list[Generation]:
             rows = [asked[recording.place] for recording in encoded]
             behind = [extra[recording.place] for recording in encoded]
-            found = self._generate(encoded, rows, options or GENERATE, extra=behind)
-            return [
-                Generation(prompt, self._scored(beams), self._explanation(item, prompt, more) if explain else None)
-                for item, prompt, more, beams in zip(encoded, rows, behind, found, strict=True)
+            found = self._generator.generate(encoded, rows, options or GENERATE, extra=behind)
+            written = [
+                Generation(prompt, self._generator.scored(beams)) for prompt, beams in zip(rows, found, strict=True)
             ]
+            return self._explained(written, encoded, rows, extra=behind) if explain else written
 
         def silent(recording: Encoded) -> Generation:
             return Generation(asked[recording.place], (ScoredText(SILENT_ANSWER, 0.0),), _unasked(explain))
@@ -302,22 +290,18 @@ class Pengi:
         questions = _for_each("questions", question, _count(audio))
         if not all(asked.strip() for asked in questions):
             raise InputError("the question is empty")
-        prompts = [self._question_prompt(asked) for asked in questions]
+        prompts = [self._prompting.question(asked) for asked in questions]
         for prompt in dict.fromkeys(prompts):
             self._check_length(prompt, "question")
 
         def answer(encoded: Sequence[Encoded]) -> list[Answer]:
             rows = [prompts[item.place] for item in encoded]
-            found = self._generate(encoded, rows, options or ANSWER)
-            return [
-                Answer(
-                    questions[item.place],
-                    self._text(best),
-                    _probability(best),
-                    self._explanation(item, prompt) if explain else None,
-                )
-                for item, prompt, (best, *_) in zip(encoded, rows, found, strict=True)
+            found = self._generator.generate(encoded, rows, options or ANSWER)
+            answers = [
+                Answer(questions[item.place], self._generator.text(best), probability_of(best))
+                for item, (best, *_) in zip(encoded, found, strict=True)
             ]
+            return self._explained(answers, encoded, rows) if explain else answers
 
         def silent(recording: Encoded) -> Answer:
             return Answer(questions[recording.place], SILENT_ANSWER, 1.0, _unasked(explain))
@@ -362,22 +346,15 @@ class Pengi:
         check_top(top)
         prompt = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
         self._check_length(prompt, "prompt")
-        score: Callable[[Sequence[Encoded], list[str], str], list[Classification]] = {
-            "likelihood": self._by_likelihood,
-            "sum": self._by_sum,
-            "generate": self._by_trie,
-            "match": self._by_match,
-        }[method]
-        is_asked = method != "likelihood" or self._needs_likelihood(names)
-        shown = _shown(names) if method in ("likelihood", "sum") else ()
+        is_asked = method != "likelihood" or self._labels.needs_likelihood(names)
+        named = shown(names) if method in ("likelihood", "sum") else ()
 
         def answer(encoded: Sequence[Encoded]) -> list[Classification]:
-            found = [replace(item, scores=item.scores[:top]) for item in score(encoded, names, prompt)]
-            if not explain:
-                return found
-            pairs = zip(found, encoded, strict=True)
-            asked = prompt if is_asked else None
-            return [replace(item, explanation=self._explanation(heard, asked, labels=shown)) for item, heard in pairs]
+            found = [
+                replace(item, scores=item.scores[:top]) for item in self._labels.choose(method, encoded, names, prompt)
+            ]
+            asked = [prompt if is_asked else None] * len(encoded)
+            return self._explained(found, encoded, asked, labels=named) if explain else found
 
         def silent(_: Encoded) -> Classification:
             return replace(silent_classification(method, names, top), explanation=_unasked(explain))
@@ -455,7 +432,7 @@ class Pengi:
         chosen = self.model.branches[branch]
 
         def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
-            tokens = _padded([recording.tokens[branch] for recording in encoded])
+            tokens = padded([recording.tokens[branch] for recording in encoded])
             return _rows(chosen.embeddings(chosen.limited(tokens)))
 
         return self._each(audio, answer, on_error, track, partial, for_text=False)
@@ -466,7 +443,7 @@ class Pengi:
         """m1(a), what the language model reads of a recording: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``."""
 
         def answer(encoded: Sequence[Encoded]) -> list[NDArray[np.float32]]:
-            return _rows(self._audio_prefix(encoded))
+            return _rows(self._generator.audio_prefix(encoded))
 
         return self._each(audio, answer, on_error, track, partial, for_text=False)
 
@@ -477,14 +454,14 @@ class Pengi:
         With a text encoder T is 1 (``pengi-base``: the projected sentence embedding, ``[1, 1024]``); without one these
         are the language model's token embeddings (``pengi-base-no-text-enc``: ``[40, 768]``, padding included).
         """
-        rows = _rows(self._prompt_embeddings(_for_each("prompts", prompts, _count(prompts))))
+        rows = _rows(self._generator.prompt_embeddings(_for_each("prompts", prompts, _count(prompts))))
         return rows if listed(prompts) is not None else rows[0]
 
     @torch.inference_mode()
     def prompt_prefix(self, prompts: str | Sequence[str]) -> Any:
         """m2(g), what the language model reads of a prompt: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``; a list
         of prompts gives a list."""
-        rows = _rows(self._prompt_prefix(_for_each("prompts", prompts, _count(prompts))))
+        rows = _rows(self._generator.prompt_prefix(_for_each("prompts", prompts, _count(prompts))))
         return rows if listed(prompts) is not None else rows[0]
 
     def tags(
@@ -704,12 +681,6 @@ class Pengi:
                 f"that '{self.name}' encodes at once"
             )
 
-    @cached_property
-    def _matcher(self) -> TextEncoder:
-        if self.model.text_encoder is not None:
-            return self.model.text_encoder
-        return SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2")).to(self.device)
-
     @property
     def has_tagger(self) -> bool:
         """Whether it detects tags, so that :meth:`tags` works and a timeline needs no windows."""
@@ -772,187 +743,27 @@ class Pengi:
         if self.model.text_encoder is None and len(self.model.language_model.encode(prompt)) > most:
             raise InputError(f"the {what} is too long; about {most // 2} words can be read")
 
-    def _tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:
-        """Audio tokens of every branch, padded to those of the longest recording."""
-        branches = range(len(self.model.branches))
-        return [_padded([recording.tokens[index] for recording in encoded]) for index in branches]
-
-    def _audio_prefix(self, encoded: Sequence[Encoded]) -> Masked:
-        return self.model.audio_prefix(self._tokens(encoded))
-
-    def _prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
-        model = self.model
-        if not self.quirks.raw_prompt_embedding or model.text_encoder is None or model.text_projection is None:
-            return model.prompt_embeddings(prompts)
-        raw_BTD = model.text_projection.project(model.text_encoder.embed(prompts).to(self.device)[:, None])
-        return raw_BTD, torch.ones(raw_BTD.shape[:2], dtype=torch.bool, device=self.device)
-
-    def _prompt_prefix(self, prompts: Sequence[str]) -> Masked:
-        prefix: Masked = self.model.text_mapper(*self._prompt_embeddings(prompts))
-        return prefix
-
-    def _question_prompt(self, question: str) -> str:
-        """A question as the model was trained to read it: in a chat as it is, elsewhere in the paper's words."""
-        return question.strip() if self.model.config.language_model.chat else templates.question_prompt(question)
-
-    def _prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()) -> Masked:
-        """The prefix of each recording and its prompt, and behind it the language model's embeddings of extra text.
-
-        Args:
-            encoded: the recordings.
-            prompts: one for each; see :meth:`_own_prompt`.
-            extra: one text for each, or none.
-        """
-        shared = self.model.shared_prefix(self._tokens(encoded), self._evidence_texts(encoded))
-        parts = [shared, self._prompt_prefix(prompts)]
-        if any(extra):
-            parts.append(embed_texts(self.model.language_model, extra))
-        return join(parts, padding="left")
-
-    def _own_prompt(self, recording: Encoded, prompt: str, labels: Sequence[str] = ()) -> str:
-        """A prompt as the language model reads it: behind the evidence about the tags that it, or a label, names."""
-        return queried_text(self._queried(recording, prompt, labels), recording.duration_s) + prompt
-
-    def _queried(self, recording: Encoded, prompt: str, labels: Sequence[str] = ()) -> tuple[DetectedTag, ...]:
-        """The tags that a prompt and then labels name, each once."""
-        tagger = self.model.tagger
-        if tagger is None or self.model.config.evidence is None or recording.evidence is None:
-            return ()
-        named = [tag for text in (prompt, *labels) for tag in queried_tags(recording.evidence, tagger.vocabulary, text)]
-        return tuple(dict.fromkeys(named))
-
-    def _explanation(
-        self, recording: Encoded, prompt: str | None, extra: str = "", labels: Sequence[str] = ()
-    ) -> Explanation:
-        """What an answer to a prompt is given from; ``prompt`` is None where the language model is not asked."""
-        evidence = recording.evidence or Evidence(recording.duration_s)
-        config = self.model.config.evidence or EvidenceConfig()
-        queried = self._queried(recording, prompt or "", labels)
-        tags = dict.fromkeys([*evidence.written(config), *queried])
-        return Explanation(
-            tags=tuple(TagScore(t.text, t.group, t.probability, strength(t.probability), t.spans) for t in tags),
-            transcript=evidence.transcript,
-            descriptors=evidence.descriptors,
-            prompt=None if prompt is None else self._read_text(recording, prompt, labels) + extra,
-        )
-
-    def _read_text(self, recording: Encoded, prompt: str, labels: Sequence[str]) -> str:
-        """The prefix of a prompt as text, with a mark for the audio embeddings."""
-        count = sum(int(mask_BP.sum()) for _, mask_BP in self.model.map_audio(self._tokens([recording])))
-        mark = f"[audio: {count} embeddings]" if count else ""
-        if not self.model.config.language_model.chat:
-            return f"{mark} {prompt}"
-        texts = self._evidence_texts([recording]) or [""]
-        return mark + shared_text(texts[0]) + own_text(self._own_prompt(recording, prompt, labels))
-
-    def _evidence_texts(self, encoded: Sequence[Encoded]) -> list[str] | None:
-        """The evidence about each recording as the language model reads it; None for a model without evidence."""
-        config = self.model.config.evidence
-        if config is None:
-            return None
-        return [evidence_text(item.evidence or Evidence(item.duration_s), config) for item in encoded]
-
-    def _generate(
+    def _explained(
         self,
+        results: Sequence[E],
         encoded: Sequence[Encoded],
-        prompts: Sequence[str],
-        options: DecodeOptions,
-        constraint: LabelTrie | None = None,
+        prompts: Sequence[str | None],
+        *,
         extra: Sequence[str] = (),
-    ) -> list[list[Hypothesis]]:
-        own = [self._own_prompt(*pair) for pair in zip(encoded, prompts, strict=True)]
-        prefix_BPD, mask_BP = self._prefix(encoded, own, extra)
-        lm = self.model.language_model
-        if self.quirks.reference_search and constraint is None:
-            options = replace(options, search="reference")
-        stops = lm.encode(f" {lm.tokenizer.id_to_token(lm.end_id)}")[:1] if self.quirks.stop_at_space else [lm.end_id]
-        return generate(lm, prefix_BPD, mask_BP, options, stop_ids=stops, constraint=constraint)
-
-    def _text(self, hypothesis: Hypothesis) -> str:
-        return self.model.language_model.decode(hypothesis.tokens).strip()
-
-    def _scored(self, beams: Sequence[Hypothesis]) -> tuple[ScoredText, ...]:
-        """The texts of a search with their scores, or with the scores that the official wrapper puts beside them."""
-        scores = [beam.score for beam in beams]
-        if self.quirks.scores_out_of_order:
-            beams = sorted(beams, key=lambda beam: beam.score, reverse=True)
-        return tuple(ScoredText(self._text(beam), score) for beam, score in zip(beams, scores, strict=True))
-
-    def _write(
-        self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
-    ) -> list[list[_Written]]:
-        """Texts about recordings, best first, each once."""
-        found = self._generate(encoded, prompts, options)
-        # Samples may come up with one text several times.
-        rows = [{beam.tokens: beam for beam in beams}.values() for beams in found]
-        return [[_Written(self._text(beam), _probability(beam)) for beam in row] for row in rows]
+        labels: Sequence[str] = (),
+    ) -> list[E]:
+        """Results with what they were given from; see :meth:`pengi.prompting.Prompting.explanation`."""
+        behind = extra or [""] * len(encoded)
+        return [
+            replace(result, explanation=self._prompting.explanation(recording, prompt, extra=more, labels=labels))
+            for result, recording, prompt, more in zip(results, encoded, prompts, behind, strict=True)
+        ]
 
     def _tagged_events(self, recording: Encoded) -> tuple[Event, ...]:
         """The likeliest tags as events."""
         assert recording.evidence is not None
         likely = [tag for tag in recording.evidence.tags if tag.probability >= MIN_EVENT_CONFIDENCE]
         return tuple(Event(tag.text, tag.probability) for tag in likely[:MAX_EVENTS])
-
-    def _label_ids(self, labels: Sequence[str]) -> list[list[int]]:
-        return [self.model.target_ids(label)[:-1] for label in labels]
-
-    def _label_tags(self, labels: Sequence[str]) -> list[int | None]:
-        """Index of the tag that each label names; None of those that name none."""
-        tagger = self.model.tagger
-        return [None] * len(labels) if tagger is None else tagger.vocabulary.label_indices(labels)
-
-    @property
-    def _label_weight(self) -> float:
-        return self.model.config.tagger.label_weight if self.model.config.tagger is not None else 0.0
-
-    def _needs_likelihood(self, labels: Sequence[str]) -> bool:
-        """Whether the language model has a say in the choice among labels."""
-        return self._label_weight > 0 or None in self._label_tags(labels)
-
-    def _by_likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        asks = self._needs_likelihood(labels)
-        mean_BL = self._score(encoded, labels, prompt)[0] if asks else torch.zeros(len(encoded), len(labels))
-        tags = self._label_tags(labels)
-        found = []
-        for recording, mean_L in zip(encoded, mean_BL.float().cpu(), strict=True):
-            log_odds = [math.nan if index is None else self._log_odds(recording, index) for index in tags]
-            found.append(ranked("likelihood", labels, fused(torch.tensor(log_odds), mean_L, self._label_weight)))
-        return found
-
-    def _log_odds(self, recording: Encoded, index: int) -> float:
-        assert recording.log_odds_K is not None
-        return float(recording.log_odds_K[index])
-
-    def _by_sum(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        _, total_BL = self._score(encoded, labels, prompt)
-        return [ranked("sum", labels, row) for row in total_BL]
-
-    def _score(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> tuple[Tensor, Tensor]:
-        own = [self._own_prompt(recording, prompt, _shown(labels)) for recording in encoded]
-        prefix_BPD, mask_BP = self._prefix(encoded, own)
-        lm = self.model.language_model
-        scores = score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id)
-        return scores.mean_BL, scores.total_BL
-
-    def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        trie = LabelTrie(self._label_ids(labels), self.model.language_model.end_id)
-        options = replace(ANSWER, beams=min(ANSWER.beams, len(labels)))
-        found = []
-        for hypotheses in self._generate(encoded, [prompt] * len(encoded), options, trie):
-            total_L = torch.full((len(labels),), -math.inf)
-            for hypothesis in hypotheses:
-                total_L[trie.index(hypothesis.tokens)] = sum(hypothesis.log_probs)
-            found.append(ranked("generate", labels, total_L))
-        return found
-
-    def _by_match(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        texts = [best[0].text for best in self._write(encoded, [prompt] * len(encoded), MATCH)]
-        text_BD, label_LD = (torch.nn.functional.normalize(self._matcher.embed(words)) for words in (texts, labels))
-        cosine_BL = text_BD @ label_LD.T
-        return [
-            replace(ranked("match", labels, MATCH_SHARPNESS * row), text=text)
-            for text, row in zip(texts, cosine_BL, strict=True)
-        ]
 
     @torch.inference_mode()
     def _name(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[str, float]]:
@@ -961,9 +772,9 @@ class Pengi:
         loud = [place for place, window in enumerate(windows) if sound_level_db(window) >= SILENCE_DB]
         if loud:
             encoded: list[Encoded] = self.encode([Waveform(windows[place], self.sample_rate) for place in loud])
-            texts = self._generate(encoded, [templates.PROMPTS["events"][0]] * len(loud), TIMELINE)
+            texts = self._generator.generate(encoded, [templates.PROMPTS["events"][0]] * len(loud), TIMELINE)
             for place, best in zip(loud, texts, strict=True):
-                named[place] = (self._text(best[0]), _probability(best[0]))
+                named[place] = (self._generator.text(best[0]), probability_of(best[0]))
         return named
 
 
@@ -1009,12 +820,6 @@ def _map(audio: Any, one: Callable[[AudioSource], R], on_error: OnError) -> Any:
     return guarded(audio) if sources is None else [guarded(source) for source in sources]
 
 
-def _padded(rows: Sequence[Tensor]) -> Masked:
-    lengths_B = torch.tensor([len(row) for row in rows], device=rows[0].device)
-    mask_BT = torch.arange(int(lengths_B.max()), device=rows[0].device) < lengths_B[:, None]
-    return pad_sequence(list(rows), batch_first=True), mask_BT
-
-
 def _rows(masked: Masked) -> list[NDArray[np.float32]]:
     """The real tokens ``float32[T, D]`` of each row."""
     values_BTD, mask_BT = masked
@@ -1031,11 +836,7 @@ def _for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
     return [checked_text(text, f"each of the {what}") for text in texts]
 
 
-def _probability(hypothesis: Hypothesis) -> float:
-    return math.exp(sum(hypothesis.log_probs))
-
-
-def _events(texts: Sequence[_Written]) -> tuple[Event, ...]:
+def _events(texts: Sequence[Written]) -> tuple[Event, ...]:
     """Events of all texts: an event is as probable as the texts that name it together.
 
     One that is written "french horn" and "French horn" is one event, in its likelier spelling.
@@ -1055,11 +856,6 @@ def _events(texts: Sequence[_Written]) -> tuple[Event, ...]:
         for (label, value), threshold in zip(ranked, thresholds, strict=False)
         if value >= threshold
     )
-
-
-def _shown(labels: Sequence[str]) -> Sequence[str]:
-    """Labels whose tags the language model reads of: those of a short list."""
-    return labels if len(labels) <= MAX_SHOWN_LABELS else ()
 
 
 def _unasked(explain: bool) -> Explanation | None:

@@ -1,19 +1,33 @@
 """Choosing among labels: their checks, and how scores of tags and of the language model become shares.
 
-Shape suffixes: L labels.
+Shape suffixes: B recordings, P prefix embeddings, D features, L labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from pengi import weights
+from pengi.decoding import DecodeOptions, LabelTrie, score_labels
+from pengi.encoding import Encoded
 from pengi.errors import InputError, checked_text
+from pengi.generation import TextGenerator
+from pengi.model import PengiModel
+from pengi.prompting import Prompting, shown
 from pengi.results import Classification, LabelScore
+from pengi.text_encoder import SentenceEncoder, TextEncoder
 
 METHODS = ("likelihood", "sum", "generate", "match")
+CONSTRAINED = DecodeOptions(beams=5, max_tokens=30)
+MATCH = DecodeOptions(beams=4, max_tokens=40)
+MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 _CERTAIN = 0.95
 """Bound of the tagger's say in whether any label that names a tag is right."""
@@ -87,3 +101,93 @@ def fused(log_odds_L: Tensor, likelihood_L: Tensor, weight: float) -> Tensor:
     shares_L[known_L] = score_L[known_L].log_softmax(0) + torch.nn.functional.logsigmoid(balance)
     shares_L[~known_L] = likelihood_L[~known_L].log_softmax(0) + torch.nn.functional.logsigmoid(-balance)
     return shares_L
+
+
+class LabelChooser:
+    """Chooses among labels by any of the methods.
+
+    Args:
+        model: scores labels.
+        prompting: words prompts.
+        generator: writes texts.
+    """
+
+    def __init__(self, model: PengiModel, prompting: Prompting, generator: TextGenerator) -> None:
+        self._model, self._prompting, self._generator = model, prompting, generator
+
+    def choose(self, method: str, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        """The labels of each recording, the best first."""
+        by: dict[str, Callable[[Sequence[Encoded], list[str], str], list[Classification]]] = {
+            "likelihood": self._by_likelihood,
+            "sum": self._by_sum,
+            "generate": self._by_trie,
+            "match": self._by_match,
+        }
+        return by[method](encoded, labels, prompt)
+
+    def _label_ids(self, labels: Sequence[str]) -> list[list[int]]:
+        return [self._model.target_ids(label)[:-1] for label in labels]
+
+    def _label_tags(self, labels: Sequence[str]) -> list[int | None]:
+        """Index of the tag that each label names; None of those that name none."""
+        tagger = self._model.tagger
+        return [None] * len(labels) if tagger is None else tagger.vocabulary.label_indices(labels)
+
+    @property
+    def _label_weight(self) -> float:
+        return self._model.config.tagger.label_weight if self._model.config.tagger is not None else 0.0
+
+    def needs_likelihood(self, labels: Sequence[str]) -> bool:
+        """Whether the language model has a say in the choice among labels."""
+        return self._label_weight > 0 or None in self._label_tags(labels)
+
+    def _by_likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        asks = self.needs_likelihood(labels)
+        mean_BL = self._scores(encoded, labels, prompt)[0] if asks else torch.zeros(len(encoded), len(labels))
+        tags = self._label_tags(labels)
+        found = []
+        for recording, mean_L in zip(encoded, mean_BL.float().cpu(), strict=True):
+            log_odds = [math.nan if index is None else self._log_odds(recording, index) for index in tags]
+            found.append(ranked("likelihood", labels, fused(torch.tensor(log_odds), mean_L, self._label_weight)))
+        return found
+
+    def _log_odds(self, recording: Encoded, index: int) -> float:
+        assert recording.log_odds_K is not None
+        return float(recording.log_odds_K[index])
+
+    def _by_sum(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        _, total_BL = self._scores(encoded, labels, prompt)
+        return [ranked("sum", labels, row) for row in total_BL]
+
+    def _scores(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> tuple[Tensor, Tensor]:
+        own = [self._prompting.own(recording, prompt, shown(labels)) for recording in encoded]
+        prefix_BPD, mask_BP = self._generator.prefix(encoded, own)
+        lm = self._model.language_model
+        scores = score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id)
+        return scores.mean_BL, scores.total_BL
+
+    def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        trie = LabelTrie(self._label_ids(labels), self._model.language_model.end_id)
+        options = replace(CONSTRAINED, beams=min(CONSTRAINED.beams, len(labels)))
+        found = []
+        for hypotheses in self._generator.generate(encoded, [prompt] * len(encoded), options, trie):
+            total_L = torch.full((len(labels),), -math.inf)
+            for hypothesis in hypotheses:
+                total_L[trie.index(hypothesis.tokens)] = sum(hypothesis.log_probs)
+            found.append(ranked("generate", labels, total_L))
+        return found
+
+    def _by_match(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        texts = [best[0].text for best in self._generator.write(encoded, [prompt] * len(encoded), MATCH)]
+        text_BD, label_LD = (normalize(self._matcher.embed(words)) for words in (texts, labels))
+        cosine_BL = text_BD @ label_LD.T
+        return [
+            replace(ranked("match", labels, MATCH_SHARPNESS * row), text=text)
+            for text, row in zip(texts, cosine_BL, strict=True)
+        ]
+
+    @cached_property
+    def _matcher(self) -> TextEncoder:
+        if self._model.text_encoder is not None:
+            return self._model.text_encoder
+        return SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2")).to(self._model.device)

@@ -12,8 +12,7 @@ import torch
 
 from helpers import RATE, noise, tiny_model, tone
 from helpers.evaluating import item
-from pengi import Pengi
-from pengi import engine as pengi_engine
+from pengi import Pengi, labelling
 from pengi.checkpoint import model_hash
 from pengi.decoding import DecodeOptions
 from pengi.errors import PengiError
@@ -51,7 +50,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = SentenceEncoder.tiny()
     monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
     monkeypatch.setattr(systems, "WRITE", DecodeOptions(beams=2, max_tokens=6))
-    monkeypatch.setattr(pengi_engine, "MATCH", DecodeOptions(beams=2, max_tokens=6))
+    monkeypatch.setattr(labelling, "MATCH", DecodeOptions(beams=2, max_tokens=6))
 
 
 def best(reply: Reply | PengiError, asked: Item) -> str:

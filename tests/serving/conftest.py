@@ -20,7 +20,7 @@ from pengi.serving.settings import ServingSettings
 def tiny() -> Iterator[Pengi]:
     """A tiny random engine, whose texts are cut short since it hardly ever ends one on its own."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("DESCRIBE", "MATCH", "ANSWER", "TIMELINE"):
+        for name in ("DESCRIBE", "ANSWER", "TIMELINE"):
             patch.setattr(engine, name, replace(getattr(engine, name), max_tokens=6))
         for name in ("DESCRIBE", "ANSWER"):
             patch.setattr(serving_app, name, getattr(engine, name))

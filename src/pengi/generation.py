@@ -1,0 +1,136 @@
+"""Texts about recordings: the prefix that the language model reads, and the search behind it.
+
+Shape suffixes: B rows, T audio or prompt tokens, P prefix embeddings, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pengi.conditioning.prefix import embed_texts, join
+from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate
+from pengi.encoders.base import Masked
+from pengi.encoding import Encoded
+from pengi.model import PengiModel
+from pengi.prompting import Prompting
+from pengi.reference import ReferenceQuirks
+from pengi.results import ScoredText
+
+
+@dataclass(frozen=True)
+class Written:
+    """A text about a recording, and how probable it is."""
+
+    text: str
+    probability: float
+
+
+class TextGenerator:
+    """Writes texts about recordings.
+
+    Args:
+        model: its mappers and its language model are run.
+        device: where they are.
+        quirks: which of the official wrapper's ways to follow.
+        prompting: words prompts and evidence.
+    """
+
+    def __init__(self, model: PengiModel, device: torch.device, quirks: ReferenceQuirks, prompting: Prompting) -> None:
+        self._model, self._device, self._quirks, self._prompting = model, device, quirks, prompting
+
+    def tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:
+        """Audio tokens of every branch, padded to those of the longest recording."""
+        branches = range(len(self._model.branches))
+        return [padded([recording.tokens[index] for recording in encoded]) for index in branches]
+
+    def audio_prefix(self, encoded: Sequence[Encoded]) -> Masked:
+        """m1: ``float[B, P, D]`` of each recording."""
+        return self._model.audio_prefix(self.tokens(encoded))
+
+    def prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
+        """What m2 reads of prompts, ``float[B, T, D]``."""
+        model = self._model
+        if not self._quirks.raw_prompt_embedding or model.text_encoder is None or model.text_projection is None:
+            return model.prompt_embeddings(prompts)
+        raw_BTD = model.text_projection.project(model.text_encoder.embed(prompts).to(self._device)[:, None])
+        return raw_BTD, torch.ones(raw_BTD.shape[:2], dtype=torch.bool, device=self._device)
+
+    def prompt_prefix(self, prompts: Sequence[str]) -> Masked:
+        """m2: ``float[B, P, D]`` of prompts."""
+        prefix: Masked = self._model.text_mapper(*self.prompt_embeddings(prompts))
+        return prefix
+
+    def prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()) -> Masked:
+        """The prefix of each recording and its prompt, and behind it the language model's embeddings of extra text.
+
+        Args:
+            encoded: the recordings.
+            prompts: one for each; see :meth:`pengi.prompting.Prompting.own`.
+            extra: one text for each, or none.
+        """
+        shared = self._model.shared_prefix(self.tokens(encoded), self._prompting.evidence(encoded))
+        parts = [shared, self.prompt_prefix(prompts)]
+        if any(extra):
+            parts.append(embed_texts(self._model.language_model, extra))
+        return join(parts, padding="left")
+
+    def generate(
+        self,
+        encoded: Sequence[Encoded],
+        prompts: Sequence[str],
+        options: DecodeOptions,
+        constraint: LabelTrie | None = None,
+        extra: Sequence[str] = (),
+    ) -> list[list[Hypothesis]]:
+        """The best texts of each recording and its prompt, the best first.
+
+        Args:
+            encoded: the recordings.
+            prompts: one for each.
+            options: how to search.
+            constraint: the only texts that may be written; any if not given.
+            extra: one text for each that the answer goes on from, or none.
+        """
+        own = [self._prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
+        prefix_BPD, mask_BP = self.prefix(encoded, own, extra)
+        lm = self._model.language_model
+        if self._quirks.reference_search and constraint is None:
+            options = replace(options, search="reference")
+        stops = lm.encode(f" {lm.tokenizer.id_to_token(lm.end_id)}")[:1] if self._quirks.stop_at_space else [lm.end_id]
+        return generate(lm, prefix_BPD, mask_BP, options, stop_ids=stops, constraint=constraint)
+
+    def text(self, hypothesis: Hypothesis) -> str:
+        """What was written."""
+        return self._model.language_model.decode(hypothesis.tokens).strip()
+
+    def scored(self, beams: Sequence[Hypothesis]) -> tuple[ScoredText, ...]:
+        """The texts of a search with their scores, or with the scores that the official wrapper puts beside them."""
+        scores = [beam.score for beam in beams]
+        if self._quirks.scores_out_of_order:
+            beams = sorted(beams, key=lambda beam: beam.score, reverse=True)
+        return tuple(ScoredText(self.text(beam), score) for beam, score in zip(beams, scores, strict=True))
+
+    def write(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[list[Written]]:
+        """Texts about recordings, best first, each once."""
+        found = self.generate(encoded, prompts, options)
+        # Samples may come up with one text several times.
+        rows = [{beam.tokens: beam for beam in beams}.values() for beams in found]
+        return [[Written(self.text(beam), probability_of(beam)) for beam in row] for row in rows]
+
+
+def padded(rows: Sequence[Tensor]) -> Masked:
+    """Rows ``[T, D]`` of several lengths as one tensor, padded on the right."""
+    lengths_B = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    mask_BT = torch.arange(int(lengths_B.max()), device=rows[0].device) < lengths_B[:, None]
+    return pad_sequence(list(rows), batch_first=True), mask_BT
+
+
+def probability_of(hypothesis: Hypothesis) -> float:
+    """The probability of exactly this text."""
+    return math.exp(sum(hypothesis.log_probs))

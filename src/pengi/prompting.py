@@ -1,0 +1,94 @@
+"""What the language model reads of a recording and a prompt, as text, and what an answer is explained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pengi import templates
+from pengi.conditioning.evidence import (
+    DetectedTag,
+    Evidence,
+    evidence_text,
+    queried_tags,
+    queried_text,
+    strength,
+)
+from pengi.conditioning.prefix import own_text, shared_text
+from pengi.config import EvidenceConfig
+from pengi.encoding import Encoded
+from pengi.model import PengiModel
+from pengi.results import Explanation, TagScore
+
+MAX_SHOWN_LABELS = 5
+"""Of so many labels the language model reads whether the tags that they name are detected."""
+
+
+class Prompting:
+    """Words prompts and evidence for a model."""
+
+    def __init__(self, model: PengiModel) -> None:
+        self._model = model
+
+    def question(self, text: str) -> str:
+        """A question as the model was trained to read it: in a chat as it is, elsewhere in the paper's words."""
+        return text.strip() if self._model.config.language_model.chat else templates.question_prompt(text)
+
+    def evidence(self, encoded: Sequence[Encoded]) -> list[str] | None:
+        """The evidence about each recording as the language model reads it; None for a model without evidence."""
+        config = self._model.config.evidence
+        if config is None:
+            return None
+        return [evidence_text(item.evidence or Evidence(item.duration_s), config) for item in encoded]
+
+    def own(self, recording: Encoded, prompt: str, labels: Sequence[str] = ()) -> str:
+        """A prompt as the language model reads it: behind what is known of the tags that it, or a label, names."""
+        return queried_text(self._queried(recording, prompt, labels), recording.duration_s) + prompt
+
+    def explanation(
+        self, recording: Encoded, prompt: str | None, *, extra: str = "", labels: Sequence[str] = ()
+    ) -> Explanation:
+        """What an answer is given from.
+
+        Args:
+            recording: what is asked about.
+            prompt: None where the language model is not asked.
+            extra: text that the answer goes on from.
+            labels: labels whose tags the language model reads of.
+        """
+        evidence = recording.evidence or Evidence(recording.duration_s)
+        config = self._model.config.evidence or EvidenceConfig()
+        tags = dict.fromkeys([*evidence.written(config), *self._queried(recording, prompt or "", labels)])
+        return Explanation(
+            tags=tuple(map(tag_score, tags)),
+            transcript=evidence.transcript,
+            descriptors=evidence.descriptors,
+            prompt=None if prompt is None else self._read(recording, prompt, labels) + extra,
+        )
+
+    def _queried(self, recording: Encoded, prompt: str, labels: Sequence[str]) -> tuple[DetectedTag, ...]:
+        """The tags that a prompt and then labels name, each once."""
+        tagger = self._model.tagger
+        if tagger is None or self._model.config.evidence is None or recording.evidence is None:
+            return ()
+        named = [tag for text in (prompt, *labels) for tag in queried_tags(recording.evidence, tagger.vocabulary, text)]
+        return tuple(dict.fromkeys(named))
+
+    def _read(self, recording: Encoded, prompt: str, labels: Sequence[str]) -> str:
+        """The prefix of a prompt as text, with a mark for the audio embeddings."""
+        tokens = [(row_TD[None], row_TD.new_ones(1, len(row_TD)).bool()) for row_TD in recording.tokens]
+        count = sum(int(mask_BP.sum()) for _, mask_BP in self._model.map_audio(tokens))
+        mark = f"[audio: {count} embeddings]" if count else ""
+        if not self._model.config.language_model.chat:
+            return f"{mark} {prompt}"
+        texts = self.evidence([recording]) or [""]
+        return mark + shared_text(texts[0]) + own_text(self.own(recording, prompt, labels))
+
+
+def shown(labels: Sequence[str]) -> Sequence[str]:
+    """Labels whose tags the language model reads of: those of a short list."""
+    return labels if len(labels) <= MAX_SHOWN_LABELS else ()
+
+
+def tag_score(tag: DetectedTag) -> TagScore:
+    """A detected tag as a result."""
+    return TagScore(tag.text, tag.group, tag.probability, strength(tag.probability), tag.spans)
