@@ -113,7 +113,7 @@ def test_a_negated_question_is_answered_the_other_way_round() -> None:
 
 
 def test_presence_keeps_the_true_answer_whatever_is_detected() -> None:
-    wrong = Evidence(6.0, (DetectedTag("siren", "sound", 0.9), DetectedTag("dog barking", "sound", 0.01)), "")
+    wrong = Evidence(6.0, (DetectedTag("siren", "sound", 0.4), DetectedTag("dog barking", "sound", 0.04)), "")
     for pair in pairs_about(DOG, "presence", evidence=wrong):
         assert pair.target == ("yes" if "dog" in pair.prompt.casefold() else "no")
 
@@ -342,6 +342,39 @@ def test_a_caption_with_an_order_has_times() -> None:
     assert found is not None
     assert [event.tag for event in found.events] == ["woman speaking", "rain"]
     assert found.events[0].end_s <= found.events[1].start_s
+
+
+def test_a_person_who_speaks_in_a_caption_is_not_nobody() -> None:
+    found = drawer().captioned("A dog barks and a person speaks", random.Random(0))
+    assert found is not None
+    assert found.tags == ("dog barking", "speech")
+    for pair in pairs_about(found, "speech"):
+        negated = any(asked.rstrip("?") in pair.prompt.casefold() for asked in wordings.NO_SPEECH)
+        assert pair.target == ("no" if negated else "yes")
+    assert pairs_about(found, "speakers", "who") == []
+    unclear = drawer().captioned("A siren with people", random.Random(0))
+    assert unclear is not None
+    assert pairs_about(unclear, "speech", "speakers", "who", "said") == []
+
+
+def test_quotes_end_a_caption() -> None:
+    timed = replace(SPOKEN, events=(SceneEvent("woman speaking", 0.5, 4.0),), is_timed=True)
+    for known in (SPOKEN, timed):
+        captions = {pair.target for pair in pairs_about(known, "caption")}
+        assert captions == {'A woman says "Turn left at the bridge."'}
+
+
+def test_what_is_not_detected_at_all_is_not_said_to_be_there() -> None:
+    nothing = Evidence(6.0, (), "")
+    assert {pair.target for pair in pairs_about(DOG, "presence", evidence=nothing)} == {"no"}
+    assert {pair.target for pair in pairs_about(DOG, "absence", evidence=nothing)} == {"yes"}
+
+
+def test_labels_do_not_deny_speech_that_is_detected_and_read() -> None:
+    voices = Evidence(6.0, (DetectedTag("speech", "sound", 0.9),), "Over here!")
+    assert pairs_about(DOG, "speech", "speakers", "who", "said", evidence=replace(voices, transcript="")) != []
+    recorded = replace(DOG, transcript=None)
+    assert pairs_about(recorded, "speech", "speakers", "who", "said", evidence=voices) == []
 
 
 def test_answers_about_drawn_scenes_fit_what_is_in_them() -> None:

@@ -36,10 +36,13 @@ MIN_TIMED_S = 2.0
 """Times are only written of longer recordings."""
 DECIMALS_BELOW_S = 3.0
 MAX_SPANS = 3
+MIN_PAUSE_S = 0.5
+"""Of a tag, between two spans; about one frame of the tagger."""
 # Tags whose names mean something else in most questions: "in this file", "when does it run".
 _OTHER_MEANINGS = frozenset(
     {"filing", "run", "tap", "roll", "hands", "inside", "outside", "scratch", "noise", "pulse", "echo"}
 )
+_OTHER_THAN_MUSIC = frozenset({"country", "song", "jingle"})
 _ABOUT_WORDS = re.compile(
     r"\b(?:say|says|said|saying|words?|spoken|digits?|numbers?|mention(?:s|ed)?|commands?)\b", re.IGNORECASE
 )
@@ -112,7 +115,8 @@ def queried_tags(evidence: Evidence, vocabulary: Vocabulary, prompt: str) -> tup
     detected = {tag.text: tag for tag in evidence.tags}
     about_words = _ABOUT_WORDS.search(prompt) is not None
     named = [vocabulary.tags[index] for index in vocabulary.find(prompt)]
-    named = [tag for tag in named if (about_words or tag.group != "keyword") and tag.text not in _OTHER_MEANINGS]
+    unmeant = _OTHER_MEANINGS | (frozenset() if "music" in prompt.casefold() else _OTHER_THAN_MUSIC)
+    named = [tag for tag in named if (about_words or tag.group != "keyword") and tag.text not in unmeant]
     return tuple(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named)
 
 
@@ -148,12 +152,23 @@ def spans_text(spans: Sequence[tuple[float, float]], duration_s: float) -> str:
         return ""
     if sum(end_s - start_s for start_s, end_s in spans) >= THROUGHOUT * duration_s:
         return "throughout"
-    times = [_span(start_s, end_s, duration_s) for start_s, end_s in spans]
+    times = [_span(start_s, end_s, duration_s) for start_s, end_s in separate_spans(spans)]
     times = list(dict.fromkeys(times))
     more = len(times) - MAX_SPANS
     if more > 0:
         return f"{', '.join(times[:MAX_SPANS])} s and {more} more"
     return " and ".join(filter(None, [", ".join(times[:-1]), times[-1]])) + " s"
+
+
+def separate_spans(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Spans in order of time; those with hardly a pause between them are one."""
+    separate: list[tuple[float, float]] = []
+    for start_s, end_s in spans:
+        if separate and start_s <= separate[-1][1] + MIN_PAUSE_S:
+            separate[-1] = (separate[-1][0], max(end_s, separate[-1][1]))
+        else:
+            separate.append((start_s, end_s))
+    return separate
 
 
 def _span(start_s: float, end_s: float, duration_s: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,12 @@ from pengi.data.scenes import Scene
 from pengi.data.spoken import is_near
 from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
 
-SEEN = 0.05
-"""Lowest probability of a tag that a question may build on."""
+SEEN = 0.03
+"""Lowest probability of a tag that is there, for a question to build on it: below, the evidence says that it is not."""
+SPEECH = "speech"
+_VOICE = re.compile(
+    "groan|scream|shout|cry|laugh|sing|hum|yell|sigh|whoop|giggl|chuckl|snicker|gasp|cheer|whisper|chant"
+)
 _CROWDS = frozenset({"crowd talking", "coffee shop chatter", "crowd"})
 
 
@@ -84,6 +89,10 @@ class Asked:
             return True
         if self.scene.transcript == "":
             return False
+        if self.is_partly_known:
+            return None
+        if self.scene.is_recorded and self.probability(SPEECH) >= MAYBE and self.evidence and self.evidence.transcript:
+            return None  # labels say what was recorded, not that nobody speaks beside it
         known = domain in SOUND_DOMAINS | MUSIC_DOMAINS or all(self.phrases.category(tag) for tag in tags)
         return False if tags and known and not any(self.phrases.holds_voices(tag) for tag in tags) else None
 
@@ -97,6 +106,11 @@ class Asked:
         if not categories:
             return False if self.scene.is_complete else None
         return None if unclear & set(categories) or "singing" in " ".join(self.scene.tags) else False
+
+    @cached_property
+    def has_voice(self) -> bool:
+        """Whether somebody is to be heard, though perhaps without words."""
+        return any(_VOICE.search(tag) for tag in self.scene.tags)
 
     @property
     def is_partly_known(self) -> bool:

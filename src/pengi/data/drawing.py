@@ -396,6 +396,8 @@ class SceneDrawer:
                 tags.append({"man": "man speaking", "woman": "woman speaking"}.get(tag.text, "child speaking"))
             elif self._is_sound(tag):
                 tags.append(tag.text)
+        if _SPEAKS.search(text) and not any(tag == "speech" or tag.endswith(" speaking") for tag in tags):
+            tags.append("speech")  # of whom is not known
         return tags
 
 

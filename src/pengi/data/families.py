@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 
 from pengi import templates
-from pengi.conditioning.evidence import seconds, spans_text
+from pengi.conditioning.evidence import MAYBE, seconds, separate_spans, spans_text
 from pengi.data import wordings
 from pengi.data.asked import Answered, Asked, Family
 from pengi.data.phrases import is_plural
@@ -77,7 +77,7 @@ def _about(wording: str, phrase: str, **others: str) -> str:
 
 def _present_or_absent(asked: Asked) -> tuple[str, bool] | None:
     """A tag to ask about, and whether it is there."""
-    present = [tag for tag in asked.scene.tags if asked.phrases.category(tag) != "speech"]
+    present = [tag for tag in asked.scene.tags if asked.phrases.category(tag) != "speech" and asked.is_seen(tag)]
     others = asked.absent()
     if not others or (not present and asked.rng.random() < 0.7):
         return None
@@ -110,9 +110,11 @@ def _absence(asked: Asked) -> Answered | None:
 def _speech(asked: Asked) -> Answered | None:
     if asked.speech is None:
         return None
-    if asked.rng.random() < 0.2:
-        return Answered(asked.rng.choice(wordings.NO_SPEECH), _yes(not asked.speech))
-    return Answered(asked.rng.choice(wordings.SPEECH), _yes(asked.speech))
+    negated = asked.rng.random() < 0.2
+    question = asked.rng.choice(wordings.NO_SPEECH if negated else wordings.SPEECH)
+    if "voice" in question and asked.has_voice:
+        return None
+    return Answered(question, _yes(asked.speech != negated))
 
 
 @_family("is_music", 1.5)
@@ -203,6 +205,8 @@ def _quoted(text: str, limit: int = MAX_SAID_WORDS) -> str:
 @_family("said", 5.0)
 def _said(asked: Asked) -> Answered | None:
     question = asked.rng.choice(wordings.SAID)
+    if asked.speech is False and asked.rng.random() < 0.4:
+        return None
     word = _word(asked)
     if word is not None:
         return Answered(question, word)
@@ -246,9 +250,19 @@ def _says(asked: Asked) -> Answered | None:
 
 @_family("who", 4.0)
 def _who(asked: Asked) -> Answered | None:
-    if asked.speakers is None or not asked.is_seen(*(_speaker_tag(who) for who in asked.speakers)):
+    if asked.speakers is None or not _are_told_apart(asked):
         return None
-    return Answered(asked.rng.choice(wordings.WHO), _and(asked.speakers) if asked.speakers else wordings.NOBODY)
+    question = asked.rng.choice(wordings.WHO)
+    if "voice" in question and asked.has_voice and not asked.speakers:
+        return None
+    return Answered(question, _and(asked.speakers) if asked.speakers else wordings.NOBODY)
+
+
+def _are_told_apart(asked: Asked) -> bool:
+    """Whether the evidence shows who speaks; where nobody does, this is asked half as often."""
+    if not asked.speakers:
+        return asked.rng.random() < 0.5
+    return all(asked.probability(_speaker_tag(who)) >= MAYBE for who in asked.speakers)
 
 
 def _speaker_tag(who: str) -> str:
@@ -257,7 +271,7 @@ def _speaker_tag(who: str) -> str:
 
 @_family("is_speaker", 2.0)
 def _is_speaker(asked: Asked) -> Answered | None:
-    if asked.speakers is None or not asked.is_seen(*(_speaker_tag(who) for who in asked.speakers)):
+    if asked.speakers is None or not _are_told_apart(asked):
         return None
     if not asked.speakers and asked.rng.random() < 0.85:
         return None
@@ -269,7 +283,7 @@ def _is_speaker(asked: Asked) -> Answered | None:
 
 @_family("speakers", 4.0)
 def _speakers(asked: Asked) -> Answered | None:
-    if asked.speaker_count is None or not asked.is_seen(*(_speaker_tag(who) for who in asked.speakers or ())):
+    if asked.speaker_count is None or (asked.speech and len(asked.speakers or ()) > 1 and not _are_told_apart(asked)):
         return None
     return Answered(asked.rng.choice(wordings.SPEAKERS), asked.speaker_count)
 
@@ -315,6 +329,8 @@ def _counts(asked: Asked) -> dict[str, int]:
 @_family("how_many", 3.5)
 def _how_many(asked: Asked) -> Answered | None:
     counts = _counts(asked)
+    if counts.get("words") == 0 and asked.rng.random() < 0.6:
+        del counts["words"]
     if counts and asked.rng.random() < 0.6:
         things = asked.rng.choice(list(counts))
         return Answered(_how_many_of(things, asked), NUMBERS[counts[things]] if counts[things] else wordings.NONE)
@@ -370,7 +386,7 @@ def _how_often(asked: Asked) -> Answered | None:
         events = _merged(scene.of(tag))
         found = asked.detected(tag)
         if asked.phrases.category(tag) == "speech" or (
-            asked.evidence and (not found or len(found.spans) != len(events))
+            asked.evidence and (not found or len(separate_spans(found.spans)) != len(events))
         ):
             return None
         return Answered(_about(question, asked.phrases.phrase(tag)), _times(len(events)))
@@ -713,7 +729,8 @@ def describe(asked: Asked) -> str | None:
         return _sentence(_and([clause for _, clause in clauses]))
     if not _is_sequence([event for event, _ in clauses if not _is_throughout(event, asked)]):
         return _sentence(_and(passing) + (f" while {lasting[0]}" if lasting else ""))
-    return asked.rng.choice(templates.composed_captions(passing, lasting[0] if lasting else None))
+    captions = templates.composed_captions(passing, lasting[0] if lasting else None)
+    return re.sub(r'([.?!]")\.', r"\1", asked.rng.choice(captions))
 
 
 def _is_sequence(events: Sequence[SceneEvent]) -> bool:
@@ -721,7 +738,7 @@ def _is_sequence(events: Sequence[SceneEvent]) -> bool:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith(('."', '?"', '!"')) else ".")
+    return re.sub(r'([.?!]")\.', r"\1", f"{text[:1].upper()}{text[1:]}.")
 
 
 def _clause(asked: Asked, tag: str) -> str:
@@ -737,7 +754,11 @@ def _clause(asked: Asked, tag: str) -> str:
         return f"{clause} the note{'s' if len(names) > 1 else ''} {_and(names)}{' ' + manner if manner else ''}"
     times = len(_merged(scene.of(tag)))
     found = asked.detected(tag)
-    counted = scene.is_complete and times > 1 and (asked.evidence is None or (found and len(found.spans) == times))
+    counted = (
+        scene.is_complete
+        and times > 1
+        and (asked.evidence is None or (found and len(separate_spans(found.spans)) == times))
+    )
     return f"{clause} {_times(times)}" if counted else clause
 
 
