@@ -48,6 +48,13 @@ def test_only_the_likeliest_tags_above_the_limit_are_written() -> None:
     assert text == "Heard in 5 s: dog barking (sure, 0-1 s). Instrument: clarinet (likely)."
 
 
+def test_many_names_of_one_sound_do_not_crowd_out_another() -> None:
+    names = [DetectedTag(f"name {number}", "sound", 0.9 - number / 100, ((0.0, 1.0),)) for number in range(9)]
+    bell = DetectedTag("bell", "sound", 0.3, ((3.0, 4.0),))
+    written = Evidence(5.0, (*names, bell)).written(EvidenceConfig(max_tags=6))
+    assert [tag.text for tag in written] == ["name 0", "name 1", "name 2", "name 3", "name 4", "bell"]
+
+
 def test_parts_can_be_left_out_by_configuration() -> None:
     config = EvidenceConfig(max_tags=0, transcript=False, descriptors=False)
     assert evidence_text(Evidence(5.0, (DOG,), "Hello.", ("Note C4.",)), config) == "Heard in 5 s: nothing clear."

@@ -10,6 +10,7 @@ The first text belongs to a recording, whatever is asked about it; the second to
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,8 @@ MIN_TIMED_S = 2.0
 """Times are only written of longer recordings."""
 DECIMALS_BELOW_S = 3.0
 MAX_SPANS = 3
+MAX_ALIKE = 3
+"""Of tags of one group and the same times, as long as there are others."""
 MIN_PAUSE_S = 0.5
 """Of a tag, between two spans; about one frame of the tagger."""
 # Tags whose names mean something else in most questions: "in this file", "when does it run".
@@ -75,9 +78,21 @@ class Evidence:
     descriptors: tuple[str, ...] = ()
 
     def written(self, config: EvidenceConfig) -> tuple[DetectedTag, ...]:
-        """The tags that :func:`evidence_text` writes, the likeliest first."""
-        likely = [tag for tag in self.tags if tag.probability >= config.min_probability]
-        return tuple(sorted(likely, key=lambda tag: -tag.probability)[: config.max_tags])
+        """The tags that :func:`evidence_text` writes, the likeliest first.
+
+        Many names may fit one sound. So that they do not crowd out the other sounds of a recording, tags of the same
+        time beyond the first :data:`MAX_ALIKE` come last.
+        """
+        likely = sorted(
+            (tag for tag in self.tags if tag.probability >= config.min_probability), key=lambda tag: -tag.probability
+        )
+        alike: Counter[tuple[str, str]] = Counter()
+        chosen, others = [], []
+        for tag in likely:
+            key = (tag.group, spans_text(tag.spans, self.duration_s))
+            alike[key] += 1
+            (chosen if alike[key] <= MAX_ALIKE else others).append(tag)
+        return tuple(sorted([*chosen, *others][: config.max_tags], key=lambda tag: -tag.probability))
 
 
 def strength(probability: float) -> str:

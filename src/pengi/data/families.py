@@ -13,7 +13,7 @@ from pengi import templates
 from pengi.conditioning.evidence import MAYBE, seconds, separate_spans, spans_text
 from pengi.data import wordings
 from pengi.data.asked import Answered, Asked, Family
-from pengi.data.phrases import is_plural
+from pengi.data.phrases import NEVER_ASKED, is_plural
 from pengi.data.scenes import SceneEvent
 from pengi.data.spoken import draw_spoken, words_of
 from pengi.data.wordings import CANT_TELL, NOTHING_CLEAR, NOTHING_SAID
@@ -130,9 +130,11 @@ def _choice(asked: Asked) -> Answered | None:
     others = asked.absent(asked.rng.choices((2, 3, 4, 5), (0.4, 0.3, 0.2, 0.1))[0])
     if not others:
         return None
-    present = [tag for tag in asked.scene.tags if asked.is_seen(tag) and tag != "speech"]
+    present = [tag for tag in asked.scene.tags if asked.is_seen(tag) and tag not in NEVER_ASKED]
     right = asked.rng.choice(present) if present and asked.rng.random() < 0.72 else None
-    if right is None and not asked.scene.is_complete and not asked.scene.is_recorded:
+    if right is None and not (
+        (asked.scene.is_complete or asked.scene.is_recorded) and (present or asked.rng.random() < 0.3)
+    ):
         return None
     options = asked.rng.sample(others[: len(others) - (right is not None)] + ([right] if right else []), len(others))
     say = asked.phrases.phrase if asked.rng.random() < 0.65 else str
@@ -283,7 +285,7 @@ def _is_speaker(asked: Asked) -> Answered | None:
 
 @_family("speakers", 4.0)
 def _speakers(asked: Asked) -> Answered | None:
-    if asked.speaker_count is None or (asked.speech and len(asked.speakers or ()) > 1 and not _are_told_apart(asked)):
+    if asked.speaker_count is None or (len(asked.speakers or ()) != 1 and not _are_told_apart(asked)):
         return None
     return Answered(asked.rng.choice(wordings.SPEAKERS), asked.speaker_count)
 
@@ -436,24 +438,28 @@ def _in_order(asked: Asked) -> list[SceneEvent] | None:
     return extents if apart and asked.has_times(*asked.scene.tags) else None
 
 
-@_family("sequence", 3.0)
+@_family("sequence", 5.0)
 def _sequence(asked: Asked) -> Answered | None:
     extents = _in_order(asked)
     if extents is None:
         return None
-    phrases = [asked.phrases.phrase(event.tag) for event in extents]
-    place = asked.rng.randrange(len(phrases) - 1)
-    return asked.rng.choice(
-        [
-            Answered(asked.rng.choice(wordings.FIRST), phrases[0]),
-            Answered(asked.rng.choice(wordings.LAST), phrases[-1]),
-            Answered(_about(asked.rng.choice(wordings.AFTER), phrases[place]), phrases[place + 1]),
-            Answered(_about(asked.rng.choice(wordings.PRECEDING), phrases[place + 1]), phrases[place]),
-        ]
+    place = asked.rng.randrange(len(extents) - 1)
+    earlier, later = extents[place].tag, extents[place + 1].tag
+    wording, named, answer = asked.rng.choice(
+        (
+            (wordings.FIRST, "", extents[0].tag),
+            (wordings.LAST, "", extents[-1].tag),
+            (wordings.AFTER, earlier, later),
+            (wordings.PRECEDING, later, earlier),
+        )
     )
+    if not asked.is_shown(answer):
+        return None
+    question = _about(asked.rng.choice(wording), asked.phrases.phrase(named)) if named else asked.rng.choice(wording)
+    return Answered(question, asked.phrases.phrase(answer))
 
 
-@_family("order", 4.0)
+@_family("order", 7.0)
 def _order(asked: Asked) -> Answered | None:
     if not asked.scene.is_timed:
         return None
@@ -479,7 +485,7 @@ def _order(asked: Asked) -> Answered | None:
     return Answered(_about(wording, *((earlier,) if right else (later,)), y=later if right else earlier), _yes(right))
 
 
-@_family("together", 2.5)
+@_family("together", 3.5)
 def _together(asked: Asked) -> Answered | None:
     if not asked.scene.is_timed or len(asked.scene.tags) < 2:
         return None
@@ -493,7 +499,7 @@ def _together(asked: Asked) -> Answered | None:
     return Answered(_about(asked.rng.choice(wordings.TOGETHER), x, y=y), _yes(max(overlaps) > 0))
 
 
-@_family("throughout", 2.0)
+@_family("throughout", 3.0)
 def _throughout(asked: Asked) -> Answered | None:
     scene = asked.scene
     if not (scene.is_timed and scene.is_complete) or scene.duration_s < 3.0 or not scene.tags:
@@ -508,6 +514,8 @@ def _throughout(asked: Asked) -> Answered | None:
         tag = asked.rng.choice(lasting if lasting and asked.rng.random() < 0.5 else scene.tags)
         wording = asked.rng.choice(wordings.IS_THROUGHOUT)
         return Answered(_about(wording, asked.phrases.phrase(tag)), _yes(tag in lasting))
+    if not all(map(asked.is_shown, lasting)):
+        return None
     answer = _and([asked.phrases.phrase(tag) for tag in lasting]) if lasting else "nothing"
     return Answered(asked.rng.choice(wordings.THROUGHOUT), answer)
 
@@ -533,13 +541,13 @@ def _when(asked: Asked) -> Answered | None:
     return Answered(_about(asked.rng.choice(wordings.BEGINS), phrase), answer) if when else None
 
 
-@_family("louder", 1.2)
+@_family("louder", 4.0)
 def _louder(asked: Asked) -> Answered | None:
     """Of two sounds, if they differ enough."""
     if not asked.scene.is_timed or len(asked.scene.tags) < 2:
         return None
     softer, louder = sorted(asked.rng.sample(_extents(asked), 2), key=lambda event: event.level_db)
-    if louder.level_db - softer.level_db < LOUDER_DB or not asked.is_seen(softer.tag, louder.tag):
+    if louder.level_db - softer.level_db < LOUDER_DB or not asked.has_times(softer.tag, louder.tag):
         return None
     x, y = asked.phrases.phrase(louder.tag), asked.phrases.phrase(softer.tag)
     if asked.rng.random() < 0.5:
@@ -623,7 +631,7 @@ def _instrument(asked: Asked) -> Answered | None:
     if instrument is not None:
         tag = next((tag for tag in asked.scene.tags if tag == instrument), instrument)
         return Answered(question, asked.phrases.phrase(tag)) if _may_be_named(asked, tag) else None
-    return Answered(question, "no instrument") if asked.music is False and asked.rng.random() < 0.3 else None
+    return Answered(question, "no instrument") if asked.music is False and asked.rng.random() < 0.2 else None
 
 
 def _may_be_named(asked: Asked, tag: str) -> bool:
@@ -638,7 +646,7 @@ def _genre(asked: Asked) -> Answered | None:
     if genre is not None:
         tag = next((tag for tag in asked.scene.tags if tag.startswith(genre)), f"{genre} music")
         return Answered(question, asked.phrases.phrase(tag)) if _may_be_named(asked, tag) else None
-    return Answered(question, "There is no music.") if asked.music is False and asked.rng.random() < 0.3 else None
+    return Answered(question, "There is no music.") if asked.music is False and asked.rng.random() < 0.2 else None
 
 
 @_family("language_name", 2.0)
@@ -783,7 +791,7 @@ def tag_speaker(tag: str) -> str:
 # --- prompts of their own, in the paper's manner -------------------------------------------------------------------
 
 
-@_family("events", 2.5, is_task=True)
+@_family("events", 4.0, is_task=True)
 def _events(asked: Asked) -> Answered | None:
     """ "this is a sound of": the labels."""
     if not asked.scene.tags or (asked.scene.captions and not asked.scene.is_recorded):
@@ -812,7 +820,7 @@ _DETECTED: dict[str, Callable[[str], str]] = {
     "gender": lambda value: {"male": "man speaking", "female": "woman speaking"}.get(value, value),
 }
 for _name in ("digit", "keyword", "gender", "language", "instrument", "velocity", "emotion", "genre", "sentiment"):
-    _family(_name, 1.5, is_task=True)(_attribute(_name))
+    _family(_name, 3.0, is_task=True)(_attribute(_name))
 
 
 @_family("metadata", 0.7, is_task=True)
@@ -856,7 +864,7 @@ def _note(asked: Asked) -> Answered | None:
 # --- what no sound can tell ----------------------------------------------------------------------------------------
 
 
-@_family("unanswerable", 22.0)
+@_family("unanswerable", 27.0)
 def _unanswerable(asked: Asked) -> Answered | None:
     """What no recording can tell; not asked where it may be said in words, or where a caption is all that is known."""
     scene = asked.scene

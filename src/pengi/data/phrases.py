@@ -100,7 +100,8 @@ VAGUE = frozenset(
     }
 )  # fmt: skip
 """Tags that name nothing in particular, or mostly something else in a sentence."""
-_NEVER_ASKED = frozenset({"coffee order", "speech", "music"})
+NEVER_ASKED = frozenset({"coffee order", "music"})
+"""Labels that are too special, or too general, to ask whether they are there."""
 
 
 class Phrases:
@@ -120,7 +121,7 @@ class Phrases:
         }
         self.worded: dict[str, Label] = {**stock, **labels}
         self.askable = tuple(
-            name for name, label in self.worded.items() if label.category != "speech" and name not in _NEVER_ASKED
+            name for name, label in self.worded.items() if label.category != "speech" and name not in NEVER_ASKED
         )
         """Tags that may be asked about where they are absent."""
         self._plain: dict[str, Label] = {}
