@@ -87,7 +87,8 @@ class Evidence:
             (tag for tag in self.tags if tag.probability >= config.min_probability), key=lambda tag: -tag.probability
         )
         alike: Counter[tuple[str, str]] = Counter()
-        chosen, others = [], []
+        chosen: list[DetectedTag] = []
+        others: list[DetectedTag] = []
         for tag in likely:
             key = (tag.group, spans_text(tag.spans, self.duration_s))
             alike[key] += 1
