@@ -73,7 +73,7 @@ MIN_EVENT_CONFIDENCE = 0.1  # of every reported event but the most probable one
 MIN_TOP_EVENT_CONFIDENCE = 0.005  # of the most probable event: below it the percentage would be 0 %
 WINDOW_S, HOP_S = 5.0, 5.0
 MIN_TAG_PROBABILITY = 0.1  # of a tag in a recording
-MIN_FRAME_PROBABILITY = 0.3  # of a tag in a stretch of a timeline
+MIN_FRAME_PROBABILITY = 0.5  # of a tag in a stretch of a timeline
 MAX_EVENTS = 8
 NO_QUIRKS = ReferenceQuirks()
 
@@ -530,7 +530,7 @@ class Pengi:
 
         Args:
             audio: one recording or a list.
-            threshold: lowest probability of a tag in a stretch; 0.3 if not given.
+            threshold: lowest probability of a tag in a stretch; 0.5 if not given.
             labels: only these tags, called so; all if not given.
             window_s: length of the windows that are named on their own, in seconds; 5 if not given.
             hop_s: time from the start of one to the start of the next, at most ``window_s``; 5 if not given.

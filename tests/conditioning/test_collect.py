@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pengi.conditioning.collect import TagCollector, detected_tags
+from pengi.conditioning.collect import TagCollector, detected_tags, frame_events
 from pengi.conditioning.tagger import Tagger
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 
@@ -55,3 +55,16 @@ def test_what_is_asked_for_is_known_however_improbable(tagger: Tagger) -> None:
     assert collector.tag(1).text == "dog barking"
     assert collector.tag(1).probability < 0.001
     assert collector.tag(1).spans == ()
+
+
+def test_one_frame_between_does_not_part_an_event_and_two_do(tagger: Tagger) -> None:
+    bark = [4.0, -6.0, 4.0, 4.0, -6.0, -6.0, 3.0, -6.0, -6.0, -6.0]
+    (dog,) = detected_tags(scores(NEVER, bark, NEVER), tagger, FRAME_S, 5.5)
+    assert dog.spans == ((0.0, 2.25), (3.25, 3.75))
+
+
+def test_every_event_has_its_own_probability() -> None:
+    probability_TK = torch.tensor([[0.9, 0.0], [0.1, 0.0], [0.1, 0.0], [0.6, 0.2]])
+    events = list(frame_events(probability_TK, torch.tensor([0.5, 0.5]), FRAME_S, 2.5))
+    assert [(event.index, event.start_s, event.end_s) for event in events] == [(0, 0.0, 0.75), (0, 1.75, 2.5)]
+    assert [event.probability for event in events] == pytest.approx([0.9, 0.6])

@@ -178,7 +178,7 @@ def timeline(
     threshold: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, metavar="P", help="Lowest probability of a tag in an event.", show_default="0.3"
+            min=0.0, max=1.0, metavar="P", help="Lowest probability of a tag in an event.", show_default="0.5"
         ),
     ] = None,
     labels: Annotated[

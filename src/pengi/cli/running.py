@@ -106,7 +106,7 @@ def run(
             max=1.0,
             metavar="P",
             help="Tasks tags and timeline: lowest probability of a tag.",
-            show_default="0.1 for tags, 0.3 for timeline",
+            show_default="0.1 for tags, 0.5 for timeline",
             rich_help_panel=_TASK,
         ),
     ] = None,

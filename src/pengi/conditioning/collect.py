@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pengi.conditioning.evidence import MAYBE, DetectedTag
-from pengi.conditioning.tagger import Tagger, spans_above
+from pengi.conditioning.tagger import Tagger, runs_above, seconds_of
 
 MIN_KEPT = 0.02
 """Tags that are less probable in every window of a recording are not kept as evidence."""
@@ -63,9 +63,10 @@ def frame_events(probability_TK: Tensor, threshold_K: Tensor, frame_s: float, du
     """
     for index in (probability_TK >= threshold_K).any(0).nonzero().flatten().tolist():
         probability_T = probability_TK[:, index]
-        highest = float(probability_T.max())
-        for start_s, end_s in spans_above(probability_T, float(threshold_K[index]), frame_s, duration_s):
-            yield TagEvent(index, start_s, end_s, highest)
+        for first, last in runs_above(probability_T, float(threshold_K[index])):
+            start_s, end_s = seconds_of((first, last), len(probability_T), frame_s, duration_s)
+            if end_s > start_s:
+                yield TagEvent(index, start_s, end_s, float(probability_T[first : last + 1].max()))
 
 
 class TagCollector:

@@ -87,22 +87,32 @@ def _aligned(tokens_BUI: Tensor, tokens_BU: Tensor, frames_BT: Tensor) -> Tensor
     return torch.stack(rows)
 
 
-def spans_above(
-    probability_T: Tensor, threshold: float, frame_s: float, duration_s: float
-) -> list[tuple[float, float]]:
-    """Stretches of consecutive frames whose probability is at least ``threshold``: starts and ends in seconds.
+def runs_above(probability_T: Tensor, threshold: float) -> list[tuple[int, int]]:
+    """Runs of frames whose probability is at least ``threshold``: first and last index.
+
+    One frame below it does not end a run: frames overlap by half, so that no gap can be seen in between.
+    """
+    runs: list[tuple[int, int]] = []
+    for index in (probability_T >= threshold).nonzero().flatten().tolist():
+        if runs and index - runs[-1][1] <= 2:
+            runs[-1] = (runs[-1][0], index)
+        else:
+            runs.append((index, index))
+    return runs
+
+
+def seconds_of(run: tuple[int, int], frames: int, frame_s: float, duration_s: float) -> tuple[float, float]:
+    """Start and end of a run of frames, in seconds.
 
     A frame stands for the time around its middle, the first one from the start and the last one to the end.
+
+    Args:
+        run: first and last index.
+        frames: so many there are.
+        frame_s: time from one frame to the next.
+        duration_s: length of what the frames are of.
     """
-    above = (probability_T >= threshold).tolist()
-    spans, start = [], None
-    for index, inside in enumerate([*above, False]):
-        if inside and start is None:
-            start = index
-        elif not inside and start is not None:
-            begins_s = 0.0 if start == 0 else (start + 0.5) * frame_s
-            ends_s = duration_s if index == len(above) else min((index + 0.5) * frame_s, duration_s)
-            if ends_s > begins_s:
-                spans.append((round(begins_s, 2), round(ends_s, 2)))
-            start = None
-    return spans
+    first, last = run
+    starts_s = 0.0 if first == 0 else min((first + 0.5) * frame_s, duration_s)
+    ends_s = duration_s if last == frames - 1 else min((last + 1.5) * frame_s, duration_s)
+    return round(starts_s, 2), round(ends_s, 2)
