@@ -22,6 +22,9 @@ from pengi.conditioning.vocabulary import Vocabulary
 from pengi.encoders.base import Masked
 
 
+MIN_PROBABILITY, MAX_PROBABILITY = 1e-6, 1.0 - 1e-6
+
+
 class Tagger(nn.Module):
     """Linear scores of tags.
 
@@ -32,6 +35,7 @@ class Tagger(nn.Module):
 
     scale_K: Tensor
     shift_K: Tensor
+    kin_K: Tensor
 
     def __init__(self, vocabulary: Vocabulary, dims: Sequence[int]) -> None:
         super().__init__()
@@ -39,6 +43,7 @@ class Tagger(nn.Module):
         self.linear = nn.Linear(sum(dims), len(vocabulary))
         self.register_buffer("scale_K", torch.ones(len(vocabulary)))
         self.register_buffer("shift_K", torch.zeros(len(vocabulary)))
+        self.register_buffer("kin_K", torch.tensor(_kin(vocabulary)), persistent=False)
         self.requires_grad_(False)
 
     def forward(self, tokens: Sequence[Masked]) -> Masked:
@@ -51,12 +56,40 @@ class Tagger(nn.Module):
         return self.linear(frames_BTD), mask_BT
 
     def log_odds(self, scores_xK: Tensor) -> Tensor:
-        """Calibrated logarithms of the odds of scores, of frames or of recordings."""
-        return scores_xK * self.scale_K + self.shift_K
+        """Calibrated logarithms of the odds of scores, of frames or of recordings.
+
+        Tags that are kinds of one AudioSet class share its probability by the softmax of their scores: what sounds like
+        an animal is no camel, hyena and dolphin at once.
+        """
+        odds_xK = scores_xK * self.scale_K + self.shift_K
+        kin_M = (self.kin_K >= 0).nonzero().flatten()
+        if not len(kin_M):
+            return odds_xK
+        scores_xM, set_M = scores_xK[..., kin_M], self.kin_K[kin_M]
+        totals_xJ = scores_xM.new_zeros(*scores_xM.shape[:-1], int(set_M.max()) + 1)
+        highest_x1 = scores_xM.amax(-1, keepdim=True)
+        totals_xJ = totals_xJ.index_add(-1, set_M, (scores_xM - highest_x1).exp())
+        share_xM = (scores_xM - highest_x1 - totals_xJ[..., set_M].log()).exp()
+        probability_xM = (odds_xK[..., kin_M].sigmoid() * share_xM).clamp(min=MIN_PROBABILITY, max=MAX_PROBABILITY)
+        return odds_xK.index_copy(-1, kin_M, probability_xM.logit())
 
     def probabilities(self, scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
         """Probability that each tag is in the recording, ``float32[B, K]``."""
         return self.log_odds(log_mean_exp(scores_BTK, mask_BT)).sigmoid()
+
+
+def _kin(vocabulary: Vocabulary) -> list[int]:
+    """For each tag the set of tags with which it shares an AudioSet class; -1 of a tag that is alone or means the class
+    itself."""
+    sets: dict[str, list[int]] = {}
+    for index, tag in enumerate(vocabulary.tags):
+        if tag.audioset is not None and not tag.is_class:
+            sets.setdefault(tag.audioset, []).append(index)
+    kin = [-1] * len(vocabulary)
+    for number, indices in enumerate(indices for indices in sets.values() if len(indices) > 1):
+        for index in indices:
+            kin[index] = number
+    return kin
 
 
 def frames(tokens: Sequence[Masked]) -> Masked:

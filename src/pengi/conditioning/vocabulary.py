@@ -38,6 +38,12 @@ class Tag:
     phrases: tuple[str, ...] = ()
     audioset: str | None = None
 
+    @property
+    def is_class(self) -> bool:
+        """Whether the tag means its AudioSet class itself, and not one of several things within it."""
+        parts = [word_stems(part.split("(")[0]) for part in (self.audioset or "").split(",")]
+        return any(word_stems(name) in parts for name in (self.text, *self.phrases))
+
 
 @dataclass(frozen=True)
 class Vocabulary:

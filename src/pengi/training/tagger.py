@@ -19,9 +19,7 @@ Shape suffixes: N clips, F frames of all clips, D features, K tags of the vocabu
 from __future__ import annotations
 
 import logging
-import math
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.tagging import TagTargets, says
+from pengi.data.tagging import TagTargets
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +108,6 @@ class Scores:
 def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CD: Tensor, bias_C: Tensor, dim: int) -> Scores:
     """The stock tagger's scores of a vocabulary.
 
-    A tag that is one of several things in its class ("hyena calling" of "Animal") has an equal share of the class.
-
     Args:
         vocabulary: K tags.
         classes: display names of the stock tagger's C classes.
@@ -121,12 +117,10 @@ def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CD: Tens
     """
     weight_KD, bias_K = torch.zeros(len(vocabulary), dim), torch.full((len(vocabulary),), NO_CLASS)
     index = {name: place for place, name in enumerate(classes)}
-    counts = Counter(tag.audioset for tag in vocabulary.tags)
     for row, tag in enumerate(vocabulary.tags):
         if tag.audioset in index:
             weight_KD[row, : weight_CD.shape[1]] = weight_CD[index[tag.audioset]]
-            narrower = 0.0 if says(tag, tag.audioset) else math.log(1 + counts[tag.audioset])
-            bias_K[row] = bias_C[index[tag.audioset]] - narrower
+            bias_K[row] = bias_C[index[tag.audioset]]
     return Scores(weight_KD, bias_K)
 
 
