@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from pengi.audio.level import SILENCE_DB, rms_db, sound_level_db, without_offset
-from pengi.conditioning.notes import Note, detect_notes
+from pengi.conditioning.notes import Note, detect_notes, moving_pitch
 
 Course = Literal["steady", "swelling", "fading", "louder at the start", "louder in the middle", "louder at the end"]
 """How the level changes; ``None`` where nothing is clear."""
@@ -37,7 +37,7 @@ def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, .
         rate: in Hz.
 
     Returns:
-        Level, separate bursts, notes, tempo, in this order, as far as each is clear.
+        Level, separate bursts, notes or a moving pitch, tempo, in this order, as far as each is clear.
     """
     if not len(samples_S) or sound_level_db(samples_S) < SILENCE_DB:
         return ()
@@ -47,6 +47,8 @@ def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, .
         sentences.append(bursts_sentence(bursts))
     if notes := detect_notes(samples_S, rate, bursts):
         sentences.append(note_sentence(*_played(notes)))
+    elif (pitch := moving_pitch(samples_S, rate)) is not None:
+        sentences.append(pitch_sentence(pitch))
     if (tempo := detect_tempo(samples_S, rate)) is not None:
         sentences.append(tempo_sentence(tempo))
     return tuple(sentences)
@@ -68,6 +70,11 @@ def note_sentence(names: Sequence[str], hz: float | None = None) -> str:
         return f"Note {names[0]}." if hz is None else f"Note {names[0]} ({round(hz)} Hz)."
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return f"Notes {', '.join(names[:MAX_LISTED])}{more}."
+
+
+def pitch_sentence(hz: float) -> str:
+    """``Pitch about 120 Hz, moving.``: the median of a pitch that is no note, such as a voice's, to tens of hertz."""
+    return f"Pitch about {10 * round(hz / 10)} Hz, moving."
 
 
 def bursts_sentence(spans: Sequence[tuple[float, float]]) -> str:

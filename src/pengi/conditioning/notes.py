@@ -63,7 +63,11 @@ class NoteOptions:
     min_coverage_melody: float = 0.8
     """The same if they have several."""
     min_energy: float = 0.03
-    """Energy of the weakest note, as a share of the strongest note's."""
+    """Energy of the weakest note, as a share of the strongest note's; of frames of a moving pitch likewise."""
+    min_confidence: float = 0.9
+    """Of the detector, in frames of a moving pitch."""
+    min_voiced_s: float = 0.15
+    """Shortest sum of such frames."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,25 @@ def detect_notes(
         offset_s = start / SAMPLE_RATE
         notes += [replace(note, start_s=note.start_s + offset_s, end_s=note.end_s + offset_s) for note in found]
     return tuple(notes) if energies[True] >= options.min_coverage_melody * sum(energies.values()) else ()
+
+
+def moving_pitch(samples_S: NDArray[np.float32], rate: int, options: NoteOptions = NoteOptions()) -> float | None:
+    """The median pitch of voiced frames in Hz, such as a voice's; None if there are few.
+
+    Args:
+        samples_S: ``float32[S]``, mono.
+        rate: in Hz.
+        options: bounds.
+    """
+    samples_S = samples_S if rate == SAMPLE_RATE else soxr.resample(samples_S, rate, SAMPLE_RATE)
+    if not len(samples_S):
+        return None
+    track = _detector().detect(samples_S, SAMPLE_RATE)
+    energy_T = 10.0 ** (track.loudness_db / 10.0)
+    voiced_T = (track.confidence >= options.min_confidence) & (energy_T >= options.min_energy * energy_T.max())
+    if voiced_T.sum() * _FRAME_S < options.min_voiced_s:
+        return None
+    return float(np.median(track.pitch_hz[voiced_T]))
 
 
 def _cuts(stretches: Sequence[tuple[float, float]], samples: int) -> list[tuple[int, int]]:

@@ -21,7 +21,6 @@ from pengi.conditioning.pooling import log_mean_exp
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.encoders.base import Masked
 
-
 MIN_PROBABILITY, MAX_PROBABILITY = 1e-6, 1.0 - 1e-6
 
 

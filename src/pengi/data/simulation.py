@@ -21,7 +21,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pengi.conditioning.descriptors import Course, bursts_sentence, level_sentence, note_sentence, tempo_sentence
+from pengi.conditioning.descriptors import (
+    Course,
+    bursts_sentence,
+    level_sentence,
+    note_sentence,
+    pitch_sentence,
+    tempo_sentence,
+)
 from pengi.conditioning.evidence import MAYBE, DetectedTag, Evidence
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.scenes import Scene, SceneEvent
@@ -48,6 +55,15 @@ _INVENTS = 0.015
 # Detections of these groups in a clip say something about the clip where its labels do not.
 _EXCLUSIVE = frozenset({"speaker", "language", "instrument", "genre", "keyword"})
 _SPEECH = "speech"
+_SPEAKERS = {
+    "man speaking": "man",
+    "woman speaking": "woman",
+    "child speaking": "child",
+    "male": "man",
+    "female": "woman",
+}
+_VOICES = {"man": (125.0, 22.0), "woman": (205.0, 28.0), "child": (290.0, 40.0)}
+"""Middle and spread of the pitch of voices in Hz (Baken and Orlikoff 2000, rough)."""
 _NAMES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 
 Detections = tuple[tuple[int, float], ...]
@@ -275,9 +291,21 @@ def _described(scene: Scene, rng: random.Random) -> tuple[str, ...]:
         sentences.append(bursts_sentence(bursts))
     if notes := _notes(scene, rng):
         sentences.append(note_sentence(notes, _hz(notes[0]) if len(notes) == 1 else None))
+    elif (pitch := _moving_pitch(scene, rng)) is not None:
+        sentences.append(pitch_sentence(pitch))
     if "genre" in scene.attributes and scene.duration_s >= _MIN_TEMPO_S and rng.random() < 0.5:
         sentences.append(tempo_sentence(rng.uniform(60.0, 180.0)))
     return tuple(sentences)
+
+
+def _moving_pitch(scene: Scene, rng: random.Random) -> float | None:
+    """The pitch of a voice, by who speaks; now and then that of something else."""
+    speakers = {_SPEAKERS[event.tag] for event in scene.events if event.tag in _SPEAKERS}
+    speakers |= {_SPEAKERS[name] for name in (scene.attributes.get("gender", ""),) if name in _SPEAKERS}
+    if len(speakers) == 1 and rng.random() < 0.9:
+        middle, spread = _VOICES[speakers.pop()]
+        return max(70.0, rng.gauss(middle, spread))
+    return math.exp(rng.uniform(math.log(80.0), math.log(1500.0))) if rng.random() < 0.25 else None
 
 
 def _level_db(scene: Scene, rng: random.Random) -> float:
