@@ -64,7 +64,7 @@ class NoteOptions:
     """The same if they have several."""
     min_energy: float = 0.03
     """Energy of the weakest note, as a share of the strongest note's; of frames of a moving pitch likewise."""
-    min_confidence: float = 0.9
+    min_confidence: float = 0.8
     """Of the detector, in frames of a moving pitch."""
     min_voiced_s: float = 0.15
     """Shortest sum of such frames."""
