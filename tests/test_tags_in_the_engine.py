@@ -69,6 +69,8 @@ class TestTags:
     def test_what_makes_no_sense_is_said(self) -> None:
         with pytest.raises(InputError, match=r"there is no tag 'whisle'; the nearest are 'whistle'.*; classify takes"):
             PENGI.tags(TWO, labels=["whisle"])
+        with pytest.raises(InputError, match="the nearest are 'whistle'"):
+            PENGI.tags(TWO, labels=["blowing whistle"])
         with pytest.raises(InputError, match="threshold must be a probability from 0 to 1, not 7"):
             PENGI.tags(TWO, threshold=7)
         with pytest.raises(InputError, match="threshold must be a probability"):

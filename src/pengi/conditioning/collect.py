@@ -21,8 +21,8 @@ MIN_KEPT = 0.02
 SHARE_OF_HIGHEST = 0.5
 """A tag is detected in the frames in which it is at least so probable, relative to its most probable frame."""
 
-TOUCH_S = 0.02
-"""Spans touch if so much is between them; times of windows and of frames are rounded differently."""
+TOUCH_S = 0.5
+"""Spans touch if no more is between them: about a frame, which does not part an event within a window either."""
 
 
 def detected_tags(

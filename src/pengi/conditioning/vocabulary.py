@@ -103,9 +103,9 @@ class Vocabulary:
         return [max(tags, key=lambda index: groups[self.tags[index].group], default=None) for tags in candidates]
 
     def nearest(self, text: str, count: int = 3) -> list[str]:
-        """Texts of the tags whose names are spelled most alike, the nearest first."""
-        texts = {name.casefold(): tag.text for tag in reversed(self.tags) for name in (*tag.phrases, tag.text)}
-        near = difflib.get_close_matches(text.casefold(), list(texts), n=2 * count, cutoff=0.5)
+        """Texts of the tags whose names are spelled most alike, in whatever order of words, the nearest first."""
+        texts = {_in_order(name): tag.text for tag in reversed(self.tags) for name in (*tag.phrases, tag.text)}
+        near = difflib.get_close_matches(_in_order(text), list(texts), n=2 * count, cutoff=0.5)
         return list(dict.fromkeys(texts[name] for name in near))[:count]
 
     def find(self, text: str) -> list[int]:
@@ -162,6 +162,10 @@ def word_stems(text: str) -> tuple[str, ...]:
     """A text's words without case, articles and endings: "dogs barking" and "the dog barks" are the same."""
     words = re.findall(r"[\w'#-]+", text.casefold())
     return tuple(_stem(word) for word in words if word not in _ARTICLES)
+
+
+def _in_order(text: str) -> str:
+    return " ".join(sorted(word_stems(text)))
 
 
 def _stem(word: str) -> str:
