@@ -28,8 +28,8 @@ from pengi.data.tasks import Pair
 from pengi.data.wordings import as_typed
 from pengi.errors import ConfigError, no_such
 
-BARE_QUESTIONS, PAPER_QUESTIONS = 0.4, 0.1
-"""Shares of questions without any words around them, and in the paper's wording; the others as the engine asks."""
+OTHER_FORMS = 0.1
+"""Share of questions that are not worded as the engine words them, see :func:`prompt_of`."""
 QUESTION = "question"
 """Stands for all families of free questions where weights are given."""
 UNANSWERABLE = "unanswerable"
@@ -90,7 +90,10 @@ class QuestionMaker:
             refusing = rng.random() < refused
             name, answered = _answered(asked, {UNANSWERABLE: 1.0} if refusing else families)
             if answered is not None:
-                drawn.setdefault((name, answered.question), Pair(name, prompt_of(answered, rng), answered.answer))
+                drawn.setdefault(
+                    (name, answered.question),
+                    Pair(name, prompt_of(answered, rng, bare=evidence is not None), answered.answer),
+                )
         return list(drawn.values())
 
 
@@ -123,15 +126,20 @@ def _weighted(weights: Mapping[str, float] | None) -> dict[str, float]:
     return {name: weight for name, weight in found.items() if weight}
 
 
-def prompt_of(answered: Answered, rng: random.Random) -> str:
-    """A question as it may reach the model: as the engine asks it, in the paper's wording, or as somebody types it."""
+def prompt_of(answered: Answered, rng: random.Random, *, bare: bool) -> str:
+    """A question as the engine asks it, and now and then in another form.
+
+    Args:
+        answered: the question.
+        rng: what is drawn with.
+        bare: whether the engine asks it without words around it, as of a model that reads evidence.
+    """
     if answered.is_prompt:
         return answered.question
     question = as_typed(answered.question, rng)
-    draw = rng.random()
-    if draw < BARE_QUESTIONS:
+    if bare == (rng.random() >= OTHER_FORMS):
         return question
-    return templates.QUESTIONS[draw < BARE_QUESTIONS + PAPER_QUESTIONS].format(question=question)
+    return rng.choice(templates.QUESTIONS[: 2 if bare else 1]).format(question=question)
 
 
 def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
