@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from helpers import model_values, noise, tone, write_clips, write_jsonl
+from pengi.data.manifest import Clip
+from pengi.data.measured import Measured
+from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 from pengi.training.journal import LOG_FILE
 
 WORDS = {"hum": ("a deep hum", "A machine hums."), "hiss": ("a hiss", "Something hisses.")}
@@ -74,3 +78,20 @@ def log_of() -> LogOf:
         return dict(found)
 
     return read
+
+
+@pytest.fixture
+def tiny_stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny random stock tagger, and recordings in which nothing is said or measured."""
+
+    def stock_tagger() -> YamnetTagger:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            tagger = YamnetTagger(YamnetEncoder.tiny(), ("Hum", "Hiss", "Speech", "Rain"))
+        return tagger.eval().requires_grad_(False)
+
+    def measure_clips(clips: Sequence[Clip], *_: object) -> dict[str, Measured]:
+        return {clip.id: Measured("", ()) for clip in clips}
+
+    monkeypatch.setattr("pengi.training.evidence.stock_tagger", stock_tagger)
+    monkeypatch.setattr("pengi.training.setup.measure_clips", measure_clips)

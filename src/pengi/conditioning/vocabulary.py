@@ -135,7 +135,7 @@ class Vocabulary:
             ConfigError: if a row is no tag.
         """
         try:
-            return cls(tuple(Tag(**{**row, "phrases": tuple(row.get("phrases", ()))}) for row in rows))
+            return cls(tuple(Tag(**{**row, "phrases": tuple(row.get("phrases", ()))}) for row in map(_checked, rows)))
         except TypeError as error:
             raise ConfigError(f"a tag of the vocabulary is not valid: {error}") from error
 
@@ -156,6 +156,14 @@ class Vocabulary:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ConfigError(f"'{path}' must hold a list of tags")
         return cls.from_json(rows)
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    for name, value in row.items():
+        texts = value if name == "phrases" and isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in texts) or (name == "phrases" and texts is not value):
+            raise TypeError(f"'{name}' has the value {json.dumps(value)}")
+    return row
 
 
 def word_stems(text: str) -> tuple[str, ...]:

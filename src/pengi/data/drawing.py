@@ -87,11 +87,23 @@ def read_captions(path: Path) -> tuple[str, ...]:
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        return tuple(str(json.loads(line)["text"]) for line in lines if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"the captions '{path}' cannot be read: {error}") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ManifestError(f"'{path}' must hold JSON objects with a field 'text', one a line") from error
+    captions = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            captions.append(_caption(line, f"'{path}', line {number}"))
+    return tuple(captions)
+
+
+def _caption(line: str, where: str) -> str:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{where}: not valid JSON ({error.msg})") from error
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise ManifestError(f"{where}: a row must be a JSON object with a field 'text'")
+    return str(row["text"])
 
 
 def sources_of(clips: Sequence[Clip], captions: Sequence[str], vocabulary: Vocabulary) -> Sources:

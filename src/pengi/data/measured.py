@@ -22,7 +22,7 @@ from pengi.data.recordings import fingerprint, recording
 from pengi.data.tolerance import MOST_BAD, Tolerance
 from pengi.errors import AudioError
 from pengi.progress import track
-from pengi.writing import append
+from pengi.writing import append, writing
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ def cached_measurements(
         ManifestError: if more of the clips than that cannot be read.
     """
     folder = weights.cache_folder().parent / "features"
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(f"{FORMAT} {version} {rate} {window_s}".encode()).hexdigest()[:16]
     path = folder / f"measured-{name}.jsonl"
     known = _read(path)
@@ -86,7 +87,8 @@ def cached_measurements(
                 read.append((key, load(recording(audio_root, clip.audio), rate, duration_s=window_s)))
             except AudioError as error:
                 bad.skip(clip.id, error)
-        for (key, _), measured in zip(read, measure([samples_S for _, samples_S in read]), strict=True):
+        found = measure([samples_S for _, samples_S in read]) if read else ()
+        for (key, _), measured in zip(read, found, strict=True):
             known[key] = measured
             append(path, (json.dumps({"recording": key, **asdict(measured)}) + "\n").encode())
     bad.check(len(clips), "clips")
@@ -98,15 +100,17 @@ def _key(audio_root: Path, clip: Clip) -> str:
 
 
 def _read(path: Path) -> dict[str, Measured]:
-    """What is there already; a last line that was cut off is left out."""
+    """What is there already. A last line that was cut off is left out and ended, so that what follows stands alone."""
     found: dict[str, Measured] = {}
     if not path.is_file():
         return found
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        append(path, b"\n")
+    for line in filter(bytes.strip, content.split(b"\n")):
         try:
             row = json.loads(line)
             found[row["recording"]] = Measured(row["transcript"], tuple(row["descriptors"]))
-        except (json.JSONDecodeError, KeyError, TypeError):
-            if line.strip():
-                log.warning("a line of '%s' is damaged; that recording is measured again", path)
+        except (ValueError, KeyError, TypeError):
+            log.warning("a line of '%s' is damaged; that recording is measured again", path)
     return found

@@ -9,30 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pengi import weights
 from pengi.conditioning.collect import detected_tags
 from pengi.conditioning.descriptors import describe_waveform
-from pengi.conditioning.evidence import Evidence
-from pengi.conditioning.pooling import log_mean_exp
+from pengi.conditioning.evidence import GROUPS, DetectedTag, Evidence
 from pengi.conditioning.tagger import Tagger, frames
 from pengi.conditioning.transcript import SAMPLE_RATE, Transcriber
-from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip, Label
 from pengi.data.measured import Measured, cached_measurements
 from pengi.data.simulation import TagNoise, measure_noise
-from pengi.data.tagging import build_vocabulary, tag_targets
+from pengi.data.tagging import TagTargets, build_vocabulary, tag_targets
+from pengi.data.tasks import COMPOSED_DOMAIN
+from pengi.encoders.base import Masked
 from pengi.encoders.yamnet import YamnetTagger
+from pengi.errors import ConfigError, no_such
 from pengi.model import PengiModel
 from pengi.training.recipe import TaggerTraining
 from pengi.training.tagger import (
@@ -42,15 +44,17 @@ from pengi.training.tagger import (
     Scores,
     fit_tagger,
     folds_of,
+    group_of,
     stock_scores,
 )
-from pengi.writing import replacing
+from pengi.writing import replacing, writing
 
 log = logging.getLogger(__name__)
 
 MEASURED_VERSION = 1
 """Another one measures transcripts and descriptors anew."""
 _FIT_VERSION = 1
+BATCH_CLIPS = 64  # that are scored at once
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def fit_evidence(
 ) -> tuple[dict[str, Evidence], TagNoise]:
     """Fit the model's tagger, and collect the evidence about training clips (out of fold) and held-out ones.
 
+    It is fitted on recordings alone: composed clips are mixed from recordings of all folds.
+
     Args:
         model: with frozen audio branches; gets a vocabulary and a tagger.
         train: what to fit on.
@@ -81,131 +87,213 @@ def fit_evidence(
 
     Returns:
         Evidence by clip id, and how the tagger errs out of fold.
+
+    Raises:
+        ConfigError: if the settings name a group or branch that there is not, or no clip has features.
     """
-    stock_tagger = YamnetTagger.from_folder(weights.resolve("yamnet"))
-    vocabulary = build_vocabulary(labels, train.clips, stock_tagger.classes)
-    model.set_vocabulary(vocabulary)
-    tagger = model.tagger
-    assert tagger is not None, "set_vocabulary makes one"
-    branches = model.config.tagger.branches if model.config.tagger else ()
-    train = _with_features(train, branches)
-    values = frames_of(train, branches)
-    stock = stock_scores(
-        vocabulary,
-        stock_tagger.classes,
-        stock_tagger.head.weight.detach(),
-        stock_tagger.head.bias.detach(),
-        values.values_FD.shape[1],
-    )
-    everything = np.arange(len(train.clips))
-    stock_NK = stock.of_clips(values, everything)
-    targets = tag_targets(train.clips, vocabulary, labels, stock_NK.sigmoid().numpy())
-    options = FitOptions(settings.penalty, _columns(model, branches, settings), settings.iterations, settings.folds)
-    fold_N = folds_of([clip.group or clip.id for clip in train.clips], options.folds)
-    key = _key(train.clips, vocabulary, settings, values)
-    fitted = _cached_fit(key, lambda: fit_tagger(values, stock, targets, vocabulary, fold_N, options))
+    stock = stock_tagger()
+    model.set_vocabulary(build_vocabulary(labels, train.clips, stock.classes))
+    data = tagger_data(model, train, labels, stock)
+    options = fit_options(model, settings)
+    fold_N = folds_of([group_of(clip) for clip in data.clips], options.folds)
+    fitted = _cached_fit(data, fold_N, options)
     evidence: dict[str, Evidence] = {}
-    probabilities_NK = np.zeros((len(train.clips), len(vocabulary)), dtype=np.float32)
-    frame_s = model.branches[branches[0]].encoder.token_s
+    fold_of_all = folds_of([group_of(clip) for clip in train.clips], options.folds)
     for fold, scores in enumerate(fitted.folds):
-        _load(tagger, scores, fitted)
-        for row in np.flatnonzero(fold_N == fold):
-            clip = train.clips[row]
-            scores_TK = scores.of(values.values_FD[values.starts_N[row] : values.starts_N[row + 1]])
-            probabilities_NK[row] = tagger.log_odds(_pooled(scores_TK)).sigmoid().numpy()
-            _add(evidence, clip, scores_TK, tagger, frame_s, measured)
-    noise = measure_noise(probabilities_NK, targets.present_NK, targets.known_NK, vocabulary)
-    _load(tagger, fitted.scores, fitted)
-    evidence |= collect_evidence(model, [held_out], measured)
-    return evidence, noise
+        load_scores(data.tagger, scores, fitted)
+        clips = [train.clips[row] for row in np.flatnonzero(fold_of_all == fold)]
+        evidence |= collect_evidence(model, [TrainingClips(clips, train.caches)], measured)
+    probabilities_NK = out_of_fold_probabilities(data, fitted, fold_N)
+    noise = measure_noise(probabilities_NK, data.targets.present_NK, data.targets.known_NK, data.tagger.vocabulary)
+    load_scores(data.tagger, fitted.scores, fitted)
+    return evidence | collect_evidence(model, [held_out], measured), noise
+
+
+def out_of_fold_probabilities(
+    data: TaggerData, fitted: FittedTagger, fold_N: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Calibrated probabilities of clips' tags, each clip's by the scores of its fold: ``float32[N, K]``.
+
+    The tagger is left with the scores of the last fold.
+    """
+    found_NK = np.zeros((len(fold_N), len(data.tagger.vocabulary)), dtype=np.float32)
+    for fold, scores in enumerate(fitted.folds):
+        inside = np.flatnonzero(fold_N == fold)
+        if len(inside):
+            load_scores(data.tagger, scores, fitted)
+            found_NK[inside] = data.tagger.log_odds(scores.of_clips(data.frames, inside)).sigmoid().numpy()
+    return found_NK
+
+
+def stock_tagger() -> YamnetTagger:
+    """Stock YAMNet with its AudioSet head."""
+    return YamnetTagger.from_folder(weights.resolve("yamnet"))
+
+
+@dataclass(frozen=True)
+class TaggerData:
+    """What a tagger is fitted on.
+
+    Attributes:
+        tagger: to be fitted.
+        clips: N recordings.
+        frames: of the clips.
+        stock: the stock tagger's scores of the vocabulary.
+        targets: of the clips.
+    """
+
+    tagger: Tagger
+    clips: Sequence[Clip]
+    frames: Frames
+    stock: Scores
+    targets: TagTargets
+
+
+def tagger_data(
+    model: PengiModel, train: TrainingClips, labels: Mapping[str, Label], stock_yamnet: YamnetTagger
+) -> TaggerData:
+    """Frames and targets of the recordings among clips, for the vocabulary that the model has.
+
+    Raises:
+        ConfigError: if no recording has features.
+    """
+    assert model.tagger is not None, "set_vocabulary makes one"
+    clips = [clip for clip in _with_features(train) if clip.domain != COMPOSED_DOMAIN]
+    if not clips:
+        raise ConfigError("there is no recording with features to fit the tagger on")
+    frames = frames_of(model, TrainingClips(clips, train.caches))
+    vocabulary, head = model.tagger.vocabulary, stock_yamnet.head
+    stock = stock_scores(
+        vocabulary, stock_yamnet.classes, head.weight.detach(), head.bias.detach(), frames.values_FD.shape[1]
+    )
+    stock_NK = stock.of_clips(frames, np.arange(len(clips)))
+    targets = tag_targets(clips, vocabulary, labels, stock_NK.sigmoid().numpy())
+    return TaggerData(model.tagger, clips, frames, stock, targets)
 
 
 def collect_evidence(
     model: PengiModel, parts: Sequence[TrainingClips], measured: Mapping[str, Measured]
 ) -> dict[str, Evidence]:
-    """Evidence about clips by the tagger that the model has, by clip id."""
-    tagger, branches = model.tagger, model.config.tagger.branches if model.config.tagger else ()
-    assert tagger is not None, "only a model with evidence and a tagger has its clips collected"
-    frame_s = model.branches[branches[0]].encoder.token_s
+    """Evidence about the measured ones among clips, by clip id; with tags if the model has a tagger."""
+    window_s = min(branch.window_s for branch in model.config.audio)
     evidence: dict[str, Evidence] = {}
     for part in parts:
-        for clip in _with_features(part, branches).clips:
-            scores_1TK, _ = tagger([part.caches[index].batch([clip.id]) for index in branches])
-            _add(evidence, clip, scores_1TK[0], tagger, frame_s, measured)
+        clips = [clip for clip in _with_features(part) if clip.id in measured]
+        for start in range(0, len(clips), BATCH_CLIPS):
+            batch = clips[start : start + BATCH_CLIPS]
+            lengths = [min(clip.duration_s or _features_s(model, part, clip), window_s) for clip in batch]
+            tags = _tags_of(model, batch, part.caches, lengths)
+            for clip, duration_s, own in zip(batch, lengths, tags, strict=True):
+                found = measured[clip.id]
+                evidence[clip.id] = Evidence(duration_s, own, found.transcript, found.descriptors)
     return evidence
 
 
-def _add(
-    evidence: dict[str, Evidence],
-    clip: Clip,
-    scores_TK: Tensor,
-    tagger: Tagger,
-    frame_s: float,
-    measured: Mapping[str, Measured],
-) -> None:
-    if clip.id not in measured:
-        return
-    duration_s = clip.duration_s or len(scores_TK) * frame_s
-    found = measured[clip.id]
-    tags = detected_tags(scores_TK, tagger, frame_s, duration_s)
-    evidence[clip.id] = Evidence(duration_s, tags, found.transcript, found.descriptors)
+def _features_s(model: PengiModel, part: TrainingClips, clip: Clip) -> float:
+    return part.caches[0].tokens(clip.id) * model.branches[0].encoder.token_s
 
 
-def _pooled(scores_TK: Tensor) -> Tensor:
-    return log_mean_exp(scores_TK[None], torch.ones(1, len(scores_TK), dtype=torch.bool))[0]
+def _tags_of(
+    model: PengiModel, clips: Sequence[Clip], caches: Sequence[FeatureCache], lengths: Sequence[float]
+) -> list[tuple[DetectedTag, ...]]:
+    """The tags of a few clips of known lengths in seconds."""
+    if model.tagger is None:
+        return [()] * len(clips)
+    frame_s = model.branches[_branches(model)[0]].encoder.token_s
+    scores = zip(*model.tagger(_tokens(model, clips, caches)), lengths, strict=True)
+    return [detected_tags(scores_TK[mask_T], model.tagger, frame_s, length_s) for scores_TK, mask_T, length_s in scores]
 
 
-def _with_features(found: TrainingClips, branches: Sequence[int]) -> TrainingClips:
-    clips = [clip for clip in found.clips if all(clip.id in found.caches[index] for index in branches)]
-    return TrainingClips(clips, found.caches)
+def _branches(model: PengiModel) -> tuple[int, ...]:
+    assert model.config.tagger is not None, "the model has no tagger"
+    return model.config.tagger.branches
 
 
-def frames_of(train: TrainingClips, branches: Sequence[int]) -> Frames:
+def _tokens(model: PengiModel, clips: Sequence[Clip], caches: Sequence[FeatureCache]) -> list[Masked]:
+    """Audio tokens that the tagger reads, of a few clips."""
+    ids = [clip.id for clip in clips]
+    return [model.branches[index].tokens(caches[index].batch(ids)) for index in _branches(model)]
+
+
+def _with_features(part: TrainingClips) -> list[Clip]:
+    return [clip for clip in part.clips if all(clip.id in cache for cache in part.caches)]
+
+
+def frames_of(model: PengiModel, part: TrainingClips) -> Frames:
     """The frames of clips, float16."""
-    rows = [frames([train.caches[index].batch([clip.id]) for index in branches])[0][0].half() for clip in train.clips]
+    rows: list[Tensor] = []
+    for start in range(0, len(part.clips), BATCH_CLIPS):
+        values_BTD, mask_BT = frames(_tokens(model, part.clips[start : start + BATCH_CLIPS], part.caches))
+        rows += [values_TD[mask_T].half() for values_TD, mask_T in zip(values_BTD, mask_BT, strict=True)]
     counts = torch.tensor([0, *map(len, rows)])
     return Frames(torch.cat(rows), counts.cumsum(0))
 
 
-def _columns(model: PengiModel, branches: Sequence[int], settings: TaggerTraining) -> dict[str, tuple[int, int]]:
-    """Which features of a frame each group reads, by the branches that the settings name."""
+def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
+    """How to fit a model's tagger; of the branches that the settings name, each group reads the features.
+
+    Raises:
+        ConfigError: for a group that there is not, or a branch that the tagger does not read.
+    """
+    branches = _branches(model)
     ends = np.cumsum([0, *(model.branches[index].encoder.dim for index in branches)])
-    return {
-        group: (int(ends[branches.index(branch)]), int(ends[branches.index(branch) + 1]))
-        for group, branch in settings.branch.items()
-    }
+    columns = {}
+    for group in (*settings.branch, *settings.penalty):
+        if group not in GROUPS:
+            raise ConfigError(no_such("group of tags", group, GROUPS))
+    for group, branch in settings.branch.items():
+        if branch not in branches:
+            raise ConfigError(f"tagger.branch names {branch} for '{group}', which model.tagger.branches does not")
+        columns[group] = (int(ends[branches.index(branch)]), int(ends[branches.index(branch) + 1]))
+    return FitOptions(settings.penalty, columns, settings.iterations, settings.folds)
 
 
-def _load(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
+def load_scores(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
+    """Give a tagger fitted scores and their calibration."""
     tagger.linear.weight.copy_(scores.weight_KD)
     tagger.linear.bias.copy_(scores.bias_K)
     tagger.scale_K.copy_(fitted.scale_K)
     tagger.shift_K.copy_(fitted.shift_K)
 
 
-def _key(clips: Sequence[Clip], vocabulary: Vocabulary, settings: TaggerTraining, values: Frames) -> str:
-    parts = [_FIT_VERSION, vocabulary.to_json(), settings.model_dump(), values.values_FD.double().sum().item()]
-    parts += [[clip.id, clip.group, clip.events, clip.attributes] for clip in clips]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+def _key(data: TaggerData, fold_N: NDArray[np.int64], options: FitOptions) -> str:
+    """Names a fit by everything that it depends on."""
+    settings = [_FIT_VERSION, data.tagger.vocabulary.to_json(), asdict(options)]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    frames, stock, targets = data.frames, data.stock, data.targets
+    for values in (frames.values_FD, frames.starts_N, stock.weight_KD, stock.bias_K):
+        digest.update(values.contiguous().numpy())
+    for array in (targets.present_NK, targets.known_NK, fold_N):
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()[:24]
 
 
-def _cached_fit(key: str, fit: Callable[[], FittedTagger]) -> FittedTagger:
+def _cached_fit(data: TaggerData, fold_N: NDArray[np.int64], options: FitOptions) -> FittedTagger:
     """A fitted tagger from the cache, or fitted now: a run that goes on needs the one that it began with."""
-    path = weights.cache_folder().parent / "features" / f"tagger-{key}.safetensors"
+    path = weights.cache_folder().parent / "features" / f"tagger-{_key(data, fold_N, options)}.safetensors"
     if path.is_file():
-        kept = load_file(path)
-        folds = [Scores(kept[f"fold{n}.weight"], kept[f"fold{n}.bias"]) for n in range(len(kept) // 2 - 2)]
-        return FittedTagger(Scores(kept["weight"], kept["bias"]), tuple(folds), kept["scale"], kept["shift"])
+        try:
+            return _fit_of(load_file(path))
+        except (SafetensorError, OSError, KeyError) as error:
+            log.warning("'%s' is damaged (%s); the tagger is fitted again", path, error)
     log.info("fitting the tagger")
-    fitted = fit()
+    fitted = fit_tagger(data.frames, data.stock, data.targets, data.tagger.vocabulary, fold_N, options)
     tensors = {"weight": fitted.scores.weight_KD, "bias": fitted.scores.bias_K}
     tensors |= {"scale": fitted.scale_K, "shift": fitted.shift_K}
     for number, scores in enumerate(fitted.folds):
         tensors |= {f"fold{number}.weight": scores.weight_KD, f"fold{number}.bias": scores.bias_K}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+        # Folds without clips share tensors with others.
+        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial)
     return fitted
+
+
+def _fit_of(kept: Mapping[str, Tensor]) -> FittedTagger:
+    folds = len(kept) // 2 - 2
+    scores = tuple(Scores(kept[f"fold{number}.weight"], kept[f"fold{number}.bias"]) for number in range(folds))
+    return FittedTagger(Scores(kept["weight"], kept["bias"]), scores, kept["scale"], kept["shift"])
 
 
 def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, most_bad: float) -> dict[str, Measured]:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from pengi import checkpoint
 from pengi.audio.augment import spec_augment
+from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.loader import TrainingBatch
 from pengi.decoding import DecodeOptions, generate
 from pengi.encoders.base import Augment
@@ -435,7 +436,7 @@ class Run:
         """Go on from the last checkpoint, if there is one.
 
         Raises:
-            ConfigError: if it belongs to another recipe.
+            ConfigError: if it belongs to another recipe, or to data with other tags.
         """
         path = self.out / STATE_FILE
         if not path.exists():
@@ -444,6 +445,12 @@ class Run:
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         if not _same_run(state["recipe"], self.setup.recipe):
             raise ConfigError(f"'{path}' belongs to a run with other settings; choose another folder with --out")
+        tagger = self.setup.model.tagger
+        if tagger is not None and Vocabulary.read(self.out) != tagger.vocabulary:
+            raise ConfigError(
+                f"the run in '{self.out}' was begun with clips or labels that give other tags; choose another folder "
+                "with --out"
+            )
         with torch.no_grad():
             for name, value in state["trained"].items():
                 self.trained[name].copy_(value)

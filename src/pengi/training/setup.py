@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pengi import checkpoint
+from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import LoraConfig
 from pengi.data.drawing import SceneDrawer, read_captions, sources_of
 from pengi.data.features import FeatureCache, cached_branches
@@ -35,7 +36,13 @@ from pengi.data.tasks import labels_of
 from pengi.data.tolerance import Tolerance
 from pengi.errors import ConfigError, ManifestError, no_such
 from pengi.model import PengiModel
-from pengi.training.evidence import TrainingClips, collect_evidence, fit_evidence, measure_clips
+from pengi.training.evidence import (
+    TrainingClips,
+    collect_evidence,
+    fit_evidence,
+    fit_options,
+    measure_clips,
+)
 from pengi.training.measuring import check_tasks
 from pengi.training.optim import working_dtype
 from pengi.training.recipe import DataConfig, FinetuneConfig, Recipe
@@ -73,11 +80,13 @@ def prepare(recipe: Recipe) -> Setup:
     val_clips = [clip for clip in source.clips if clip.split == recipe.data.val_split]
     held_out = Source(tuple(val_clips), source.root)
     check_tasks(held_out, recipe.training.evaluate)
+    captions = _captions(recipe)
     log.info("%d clips to train on, %d held out", len(train_clips), len(val_clips))
     log.info("loading the model")
     dtype = working_dtype(recipe.training.language_model_dtype)
     model = _model(recipe, dtype)
     _check_augmentation(recipe, model)
+    _check_evidence(recipe, model)
     changing = recipe.training.augment.changes_waveforms
     if not changing:
         log.info("computing features of clips that are not in the cache")
@@ -91,7 +100,7 @@ def prepare(recipe: Recipe) -> Setup:
     return Setup(
         recipe=recipe,
         model=model,
-        loader=_with_scenes(loader, noise, recipe),
+        loader=_with_scenes(loader, noise, captions, recipe),
         validation=_validation(val_clips, val_caches, pairs, evidence, recipe),
         train_clips=train_clips,
         held_out=held_out,
@@ -185,6 +194,28 @@ def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
         )
 
 
+def _check_evidence(recipe: Recipe, model: PengiModel) -> None:
+    """Raise ConfigError for what a model with evidence cannot be trained with, before anything is computed."""
+    config = model.config
+    fits = recipe.model is not None and config.evidence is not None and config.tagger is not None
+    if recipe.data.scenes is not None and not fits:
+        raise ConfigError("data.scenes needs a new model with evidence and a tagger, which the run then fits")
+    if config.evidence is None:
+        return
+    if recipe.training.augment.changes_waveforms:
+        raise ConfigError(
+            "training.augment must leave the waveforms as they are (crop: start, gain_db: 0): evidence is collected "
+            "once about each clip"
+        )
+    if fits:
+        fit_options(model, recipe.tagger)
+
+
+def _captions(recipe: Recipe) -> tuple[str, ...]:
+    scenes = recipe.data.scenes
+    return () if scenes is None or scenes.captions is None else read_captions(scenes.captions)
+
+
 def _mixture(recipe: Recipe) -> Mixture:
     mixture = recipe.data.mixture
     return Mixture(
@@ -224,23 +255,23 @@ def _evidence(
     log.info("transcribing and measuring clips that are not in the cache")
     clips = [*train.clips, *held_out.clips]
     measured = measure_clips(clips, root, model, recipe.data.most_bad)
-    if model.tagger is None:
+    noise = None
+    if model.config.tagger is not None and model.tagger is None:
         found, noise = fit_evidence(model, train, held_out, measured, labels, recipe.tagger)
     else:
-        found, noise = collect_evidence(model, [train, held_out], measured), None
-    assert model.tagger is not None, "fit_evidence makes one"
-    return ClipEvidence(found, model.tagger.vocabulary, config), noise
+        found = collect_evidence(model, [train, held_out], measured)
+    return ClipEvidence(found, model.tagger.vocabulary if model.tagger else Vocabulary(()), config), noise
 
 
-def _with_scenes(loader: Loader, noise: TagNoise | None, recipe: Recipe) -> BatchSource:
+def _with_scenes(loader: Loader, noise: TagNoise | None, captions: Sequence[str], recipe: Recipe) -> BatchSource:
     """Batches of clips, and those of drawn scenes that the recipe asks for."""
     scenes = recipe.data.scenes
     if scenes is None:
         return loader
-    if noise is None or loader.evidence is None:
-        raise ConfigError("data.scenes needs a new model with evidence, whose tagger is fitted by the run")
+    assert noise is not None, "_check_evidence lets no recipe pass whose tagger is not fitted"
+    assert loader.evidence is not None, "a model with a tagger that is fitted has evidence"
     vocabulary, training = loader.evidence.vocabulary, recipe.training
-    sources = sources_of(loader.clips, read_captions(scenes.captions) if scenes.captions else (), vocabulary)
+    sources = sources_of(loader.clips, captions, vocabulary)
     drawn = SceneLoader(
         SceneDrawer(loader.pairs.phrases, vocabulary, sources, training.seed),
         Simulator(vocabulary, noise),

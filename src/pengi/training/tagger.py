@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pengi.conditioning.vocabulary import Vocabulary
+from pengi.data.manifest import Clip
 from pengi.data.tagging import TagTargets
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ NONE_SCORE = -4.0  # where the constant score of "none of the group" starts
 MAX_CLIPS = 400  # of those whose only tag of a group is the same, so many are enough
 MAX_NONE_CLIPS = 1500  # of those with no tag of a group
 MIN_OWN_CALIBRATION = 200  # clips of a tag from which on it has a calibration of its own
+UNKNOWN = -1e4  # the score of a tag in clips of which it is not known whether they have it
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CD: Tens
         dim: features of a frame; those behind the first encoder's are not read.
     """
     weight_KD, bias_K = torch.zeros(len(vocabulary), dim), torch.full((len(vocabulary),), NO_CLASS)
-    index = {name: place for place, name in enumerate(classes)}
+    index = {name: number for number, name in enumerate(classes)}
     for row, tag in enumerate(vocabulary.tags):
         if tag.audioset in index:
             weight_KD[row, : weight_CD.shape[1]] = weight_CD[index[tag.audioset]]
@@ -160,45 +162,113 @@ def _fit_group(
     group: str,
     options: FitOptions,
 ) -> Scores:
-    """Scores of one group's tags."""
+    """Scores of one group's tags; the stock tagger's if no clip has any of them."""
     clips, trained = _clips_of_group(targets, tags, clips, options)
-    chosen = torch.from_numpy(clips)
-    start, end = options.columns.get(group, (0, frames.values_FD.shape[1]))
-    frames_GD, row_G = frames.of(chosen)
-    stock_GJ = functional.linear(frames_GD, stock.weight_KD[tags[trained]], stock.bias_K[tags[trained]])
-    x_GC = frames_GD[:, start:end]
-    mean_C, deviation_C = x_GC.mean(0), x_GC.std(0).clamp(min=MIN_DEVIATION)
-    x_GC = (x_GC - mean_C) / deviation_C
-    present_NJ = torch.from_numpy(targets.present_NK[np.ix_(clips, tags[trained])])
-    unknown_NJ = ~torch.from_numpy(targets.known_NK[np.ix_(clips, tags[trained])])
-    scale = torch.ones((), requires_grad=True)
-    none = torch.full((), NONE_SCORE, requires_grad=True)
-    weight_JC = torch.zeros(len(trained), x_GC.shape[1], requires_grad=True)
-    bias_J = torch.zeros(len(trained), requires_grad=True)
-    parameters = [scale, none, weight_JC, bias_J]
-    optimiser = torch.optim.LBFGS(parameters, max_iter=options.iterations, line_search_fn="strong_wolfe")
-    target_NL, weight_N = _softmax_targets(present_NJ)
-    penalty = options.penalty.get(group, DEFAULT_PENALTY)
+    if not len(trained):
+        log.info("%s: %d tags, none of them in any clip", group, len(tags))
+        return Scores(stock.weight_KD[tags], stock.bias_K[tags])
+    columns = slice(*options.columns.get(group, (0, frames.values_FD.shape[1])))
+    examples = _examples_of(frames, stock, targets, tags[trained], clips, columns)
+    found, loss = _minimised(examples, options.penalty.get(group, DEFAULT_PENALTY), options.iterations)
+    weight_KD = found.scale * stock.weight_KD[tags]
+    bias_K = found.scale * stock.bias_K[tags] - found.none
+    raw_JC = found.weight_JC / examples.deviation_C
+    weight_KD[trained, columns] += raw_JC
+    bias_K[trained] += found.bias_J - raw_JC @ examples.mean_C
+    log.info("%s: %d tags, %d trained on %d clips, stock scale %.2f, loss %.3f",
+             group, len(tags), len(trained), len(clips), found.scale.item(), loss)  # fmt: skip
+    return Scores(weight_KD, bias_K)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """The clips that one group is fitted on: N of them, with G frames, C features and J trained tags.
+
+    Attributes:
+        x_GC: standardised features.
+        row_G: the clip of each frame.
+        stock_GJ: the stock tagger's scores.
+        unknown_NJ: True where it is not known whether a tag is there.
+        target_NL: shares of the tags and of "none of them".
+        weight_N: of each clip in the loss.
+        mean_C: of the features before.
+        deviation_C: of the features before.
+    """
+
+    x_GC: Tensor
+    row_G: Tensor
+    stock_GJ: Tensor
+    unknown_NJ: Tensor
+    target_NL: Tensor
+    weight_N: Tensor
+    mean_C: Tensor
+    deviation_C: Tensor
+
+
+def _examples_of(
+    frames: Frames,
+    stock: Scores,
+    targets: TagTargets,
+    tags: NDArray[np.int64],
+    clips: NDArray[np.int64],
+    columns: slice,
+) -> _Examples:
+    frames_GD, row_G = frames.of(torch.from_numpy(clips))
+    stock_GJ = functional.linear(frames_GD, stock.weight_KD[tags], stock.bias_K[tags])
+    x_GC = frames_GD[:, columns]
+    mean_C = x_GC.mean(0)
+    # A single frame has no deviation.
+    deviation_C = (x_GC.std(0) if len(x_GC) > 1 else torch.ones_like(mean_C)).clamp(min=MIN_DEVIATION)
+    target_NL, weight_N = _softmax_targets(torch.from_numpy(targets.present_NK[np.ix_(clips, tags)]))
+    return _Examples(
+        x_GC=(x_GC - mean_C) / deviation_C,
+        row_G=row_G,
+        stock_GJ=stock_GJ,
+        unknown_NJ=~torch.from_numpy(targets.known_NK[np.ix_(clips, tags)]),
+        target_NL=target_NL,
+        weight_N=weight_N,
+        mean_C=mean_C,
+        deviation_C=deviation_C,
+    )
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """What is fitted of one group: weight of the stock tagger, score of "none of them", and the tags' own scores."""
+
+    scale: Tensor
+    none: Tensor
+    weight_JC: Tensor
+    bias_J: Tensor
+
+    def loss(self, examples: _Examples, penalty: float) -> Tensor:
+        """Mean cross-entropy of the clips, and the penalty."""
+        own_GJ = functional.linear(examples.x_GC, self.weight_JC, self.bias_J)
+        clips = len(examples.weight_N)
+        pooled_NJ = pooled_rows(self.scale * examples.stock_GJ + own_GJ, examples.row_G, clips)
+        all_NL = torch.cat([pooled_NJ.masked_fill(examples.unknown_NJ, UNKNOWN), self.none.expand(clips, 1)], 1)
+        entropy = -(examples.target_NL * all_NL.log_softmax(1)).sum(1) @ examples.weight_N / clips
+        return entropy + penalty * self.weight_JC.square().sum() + BIAS_PENALTY * self.bias_J.square().sum()
+
+
+def _minimised(examples: _Examples, penalty: float, iterations: int) -> tuple[_Parameters, float]:
+    """The parameters with the lowest loss, and that loss."""
+    tags, features = examples.stock_GJ.shape[1], examples.x_GC.shape[1]
+    found = _Parameters(torch.ones(()), torch.full((), NONE_SCORE), torch.zeros(tags, features), torch.zeros(tags))
+    values = [found.scale, found.none, found.weight_JC, found.bias_J]
+    optimiser = torch.optim.LBFGS(
+        [value.requires_grad_() for value in values], max_iter=iterations, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        scores_GJ = scale * stock_GJ + functional.linear(x_GC, weight_JC, bias_J)
-        pooled_NJ = pooled_rows(scores_GJ, row_G, len(clips)).masked_fill(unknown_NJ, -1e4)
-        all_NL = torch.cat([pooled_NJ, none.expand(len(clips), 1)], 1)
-        loss = -(target_NL * all_NL.log_softmax(1)).sum(1) @ weight_N / len(clips)
-        loss = loss + penalty * weight_JC.square().sum() + BIAS_PENALTY * bias_J.square().sum()
-        loss.backward()
+        loss = found.loss(examples, penalty)
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    loss = optimiser.step(closure)
-    with torch.no_grad():
-        weight_KD, bias_K = scale * stock.weight_KD[tags], scale * stock.bias_K[tags] - none
-        raw_JC = weight_JC / deviation_C
-        weight_KD[trained, start:end] += raw_JC
-        bias_K[trained] += bias_J - raw_JC @ mean_C
-    log.info("%s: %d tags, %d trained on %d clips, stock scale %.2f, loss %.3f",
-             group, len(tags), len(trained), len(clips), scale.item(), loss.item())  # fmt: skip
-    return Scores(weight_KD, bias_K)
+    optimiser.step(closure)
+    found = _Parameters(*(value.detach() for value in values))
+    return found, float(found.loss(examples, penalty))
 
 
 def _clips_of_group(
@@ -232,6 +302,11 @@ def _softmax_targets(present_NJ: Tensor) -> tuple[Tensor, Tensor]:
 def folds_of(groups: Sequence[str], folds: int) -> NDArray[np.int64]:
     """The fold of each clip, ``int64[N]``, by the name of its group; the same every time."""
     return np.array([zlib.crc32(group.encode()) % folds for group in groups], dtype=np.int64)
+
+
+def group_of(clip: Clip) -> str:
+    """What a clip shares with clips of the same recording, speaker or track, in whichever manifest they are."""
+    return clip.group.removeprefix(f"{clip.corpus}/") or clip.id
 
 
 @dataclass(frozen=True)
@@ -270,15 +345,17 @@ def fit_tagger(
         options: how to fit.
     """
     everything = np.arange(len(fold_N))
+    whole = fit_scores(frames, stock, targets, vocabulary, everything, options)
     folds = []
     pooled_NK = torch.empty(len(fold_N), len(vocabulary))
     for fold in range(options.folds):
-        folds.append(fit_scores(frames, stock, targets, vocabulary, everything[fold_N != fold], options))
-        inside = everything[fold_N == fold]
-        if len(inside):
-            pooled_NK[torch.from_numpy(inside)] = folds[-1].of_clips(frames, inside)
+        inside, outside = everything[fold_N == fold], everything[fold_N != fold]
+        if not len(inside):
+            folds.append(whole)
+            continue
+        folds.append(fit_scores(frames, stock, targets, vocabulary, outside, options))
+        pooled_NK[torch.from_numpy(inside)] = folds[-1].of_clips(frames, inside)
     scale_K, shift_K = calibrate(pooled_NK, targets, vocabulary)
-    whole = fit_scores(frames, stock, targets, vocabulary, everything, options)
     return FittedTagger(whole, tuple(folds), scale_K, shift_K)
 
 
