@@ -25,7 +25,7 @@ from pengi.conditioning.collect import detected_tags
 from pengi.conditioning.descriptors import describe_waveform
 from pengi.conditioning.evidence import GROUPS, DetectedTag, Evidence
 from pengi.conditioning.tagger import Tagger, frames
-from pengi.conditioning.transcript import SAMPLE_RATE, Transcriber
+from pengi.conditioning.transcript import Transcriber
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip, Label
 from pengi.data.measured import Measured, cached_measurements
@@ -33,6 +33,7 @@ from pengi.data.simulation import TagNoise, measure_noise
 from pengi.data.tagging import TagTargets, build_vocabulary, tag_targets
 from pengi.data.tasks import COMPOSED_DOMAIN
 from pengi.encoders.base import Masked
+from pengi.encoders.whisper import SAMPLE_RATE
 from pengi.encoders.yamnet import YamnetTagger
 from pengi.errors import ConfigError, no_such
 from pengi.model import PengiModel
@@ -101,7 +102,7 @@ def fit_evidence(
     fold_of_all = folds_of([group_of(clip) for clip in train.clips], options.folds)
     for fold, scores in enumerate(fitted.folds):
         load_scores(data.tagger, scores, fitted)
-        clips = [train.clips[row] for row in np.flatnonzero(fold_of_all == fold)]
+        clips = [train.clips[row] for row in np.flatnonzero(fold_of_all == fold).tolist()]
         evidence |= collect_evidence(model, [TrainingClips(clips, train.caches)], measured)
     probabilities_NK = out_of_fold_probabilities(data, fitted, fold_N)
     noise = measure_noise(probabilities_NK, data.targets.present_NK, data.targets.known_NK, data.tagger.vocabulary)
@@ -109,9 +110,7 @@ def fit_evidence(
     return evidence | collect_evidence(model, [held_out], measured), noise
 
 
-def out_of_fold_probabilities(
-    data: TaggerData, fitted: FittedTagger, fold_N: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def out_of_fold_probabilities(data: TaggerData, fitted: FittedTagger, fold_N: NDArray[np.int64]) -> NDArray[np.float32]:
     """Calibrated probabilities of clips' tags, each clip's by the scores of its fold: ``float32[N, K]``.
 
     The tagger is left with the scores of the last fold.
@@ -262,9 +261,9 @@ def _key(data: TaggerData, fold_N: NDArray[np.int64], options: FitOptions) -> st
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     frames, stock, targets = data.frames, data.stock, data.targets
     for values in (frames.values_FD, frames.starts_N, stock.weight_KD, stock.bias_K):
-        digest.update(values.contiguous().numpy())
+        digest.update(values.contiguous().numpy().data)
     for array in (targets.present_NK, targets.known_NK, fold_N):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:24]
 
 

@@ -41,6 +41,7 @@ NONE_SCORE = -4.0  # where the constant score of "none of the group" starts
 MAX_CLIPS = 400  # of those whose only tag of a group is the same, so many are enough
 MAX_NONE_CLIPS = 1500  # of those with no tag of a group
 MIN_OWN_CALIBRATION = 200  # clips of a tag from which on it has a calibration of its own
+BATCH_CLIPS = 256  # that are scored at once
 UNKNOWN = -1e4  # the score of a tag in clips of which it is not known whether they have it
 
 
@@ -101,7 +102,8 @@ class Scores:
     def of_clips(self, frames: Frames, clips: NDArray[np.int64]) -> Tensor:
         """Scores of clips, pooled over time: ``float32[B, K]``."""
         rows = []
-        for part_B in torch.from_numpy(clips).split(256):
+        for start in range(0, len(clips), BATCH_CLIPS):
+            part_B = torch.from_numpy(clips[start : start + BATCH_CLIPS])
             frames_GD, row_G = frames.of(part_B)
             rows.append(pooled_rows(self.of(frames_GD), row_G, len(part_B)))
         return torch.cat(rows)
@@ -266,7 +268,7 @@ def _minimised(examples: _Examples, penalty: float, iterations: int) -> tuple[_P
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     found = _Parameters(*(value.detach() for value in values))
     return found, float(found.loss(examples, penalty))
 
@@ -371,8 +373,8 @@ def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) ->
     for group in vocabulary.groups:
         common = np.flatnonzero((groups_K == group) & (counts_K >= MIN_OWN_CALIBRATION))
         others = np.flatnonzero((groups_K == group) & (counts_K < MIN_OWN_CALIBRATION))
-        for tags in ([tag] for tag in common):
-            scale_K[tags], shift_K[tags] = _platt_of(pooled_NK, targets, np.array(tags))
+        for tag in common.tolist():
+            scale_K[tag], shift_K[tag] = _platt_of(pooled_NK, targets, np.array([tag]))
         some = others[counts_K[others] > 0]
         if len(some):
             scale_K[others], shift_K[others] = _platt_of(pooled_NK, targets, some)
@@ -394,5 +396,5 @@ def _platt(scores_M: Tensor, present_M: Tensor) -> tuple[float, float]:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     return float(both[0].detach()), float(both[1].detach())
