@@ -2,6 +2,7 @@
 #
 #   make demo    listen to the recordings in examples/ with the default model (also plain `make`)
 #   make test    lint, types, layers and tests
+#   make weights train the default model anew, in hours; goes on where it was stopped (docs/training.md)
 #   make setup   only set up .venv
 #
 # PYTHON=python3.12 picks an interpreter; PIP_FLAGS adds options to pip, such as an index with CPU-only builds of torch.
@@ -12,8 +13,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt
 PENGI := $(BIN)/pengi
+RUN := runs/pengi-mini
+CHECKPOINT := config.json vocabulary.json model.safetensors README.md
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test weights setup lint clean
 demo: $(VENV)/run.stamp
 	$(PENGI) describe examples/*.opus
 	$(PENGI) ask examples/french-horn.opus "what instrument is playing?"
@@ -32,6 +35,21 @@ lint: $(VENV)/test.stamp
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
+# Features, tagger, transcripts and steps that are there already are not made again.
+weights: runs/composed/manifest.jsonl runs/synthesized/manifest.jsonl $(VENV)/train.stamp
+	$(PENGI) train recipes/pengi-mini.yaml --out $(RUN) --resume
+	@rm -rf $(RUN)/.checkpoint && mkdir $(RUN)/.checkpoint
+	@cp $(addprefix $(RUN)/,$(CHECKPOINT)) $(RUN)/.checkpoint
+	@rm -rf $(RUN)/checkpoint && mv $(RUN)/.checkpoint $(RUN)/checkpoint
+	@echo "The model is in $(RUN)/checkpoint"
+
+# Each folder appears whole or not at all.
+runs/composed/manifest.jsonl: | $(VENV)/train.stamp
+	$(PENGI) data compose --manifest ../shared/data/manifest.jsonl --ship-only --count 2000 --out $(@D)
+
+runs/synthesized/manifest.jsonl: | $(VENV)/train.stamp
+	$(PENGI) data synthesize --count 3248 --seed 0 --out $(@D)
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
@@ -46,6 +64,11 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing pengi (a few minutes the first time)"
 	@$(PIP) torch==2.13.0
 	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/train.stamp: $(VENV)/run.stamp
+	@echo "Installing what training needs"
+	@$(PIP) --editable '.[train]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp

@@ -92,36 +92,18 @@ def fit_evidence(
     Raises:
         ConfigError: if the settings name a group or branch that there is not, or no clip has features.
     """
-    stock = stock_tagger()
-    model.set_vocabulary(build_vocabulary(labels, train.clips, stock.classes))
-    data = tagger_data(model, train, labels, stock)
-    options = fit_options(model, settings)
-    fold_N = folds_of([group_of(clip) for clip in data.clips], options.folds)
-    fitted = _cached_fit(data, fold_N, options)
+    data = tagger_data(model, train, labels, settings)
+    fitted = cached_fit(data)
     evidence: dict[str, Evidence] = {}
-    fold_of_all = folds_of([group_of(clip) for clip in train.clips], options.folds)
+    fold_of_all = folds_of([group_of(clip) for clip in train.clips], settings.folds)
     for fold, scores in enumerate(fitted.folds):
         load_scores(data.tagger, scores, fitted)
         clips = [train.clips[row] for row in np.flatnonzero(fold_of_all == fold).tolist()]
         evidence |= collect_evidence(model, [TrainingClips(clips, train.caches)], measured)
-    probabilities_NK = out_of_fold_probabilities(data, fitted, fold_N)
+    probabilities_NK = out_of_fold_probabilities(data, fitted)
     noise = measure_noise(probabilities_NK, data.targets.present_NK, data.targets.known_NK, data.tagger.vocabulary)
     load_scores(data.tagger, fitted.scores, fitted)
     return evidence | collect_evidence(model, [held_out], measured), noise
-
-
-def out_of_fold_probabilities(data: TaggerData, fitted: FittedTagger, fold_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Calibrated probabilities of clips' tags, each clip's by the scores of its fold: ``float32[N, K]``.
-
-    The tagger is left with the scores of the last fold.
-    """
-    found_NK = np.zeros((len(fold_N), len(data.tagger.vocabulary)), dtype=np.float32)
-    for fold, scores in enumerate(fitted.folds):
-        inside = np.flatnonzero(fold_N == fold)
-        if len(inside):
-            load_scores(data.tagger, scores, fitted)
-            found_NK[inside] = data.tagger.log_odds(scores.of_clips(data.frames, inside)).sigmoid().numpy()
-    return found_NK
 
 
 def stock_tagger() -> YamnetTagger:
@@ -139,6 +121,8 @@ class TaggerData:
         frames: of the clips.
         stock: the stock tagger's scores of the vocabulary.
         targets: of the clips.
+        fold_N: fold of each clip.
+        options: how to fit.
     """
 
     tagger: Tagger
@@ -146,28 +130,48 @@ class TaggerData:
     frames: Frames
     stock: Scores
     targets: TagTargets
+    fold_N: NDArray[np.int64]
+    options: FitOptions
 
 
 def tagger_data(
-    model: PengiModel, train: TrainingClips, labels: Mapping[str, Label], stock_yamnet: YamnetTagger
+    model: PengiModel, train: TrainingClips, labels: Mapping[str, Label], settings: TaggerTraining
 ) -> TaggerData:
-    """Frames and targets of the recordings among clips, for the vocabulary that the model has.
+    """Frames, targets and folds of the recordings among clips; the model gets the clips' vocabulary.
 
     Raises:
-        ConfigError: if no recording has features.
+        ConfigError: if the settings name a group or branch that there is not, or no recording has features.
     """
+    stock_yamnet = stock_tagger()
+    vocabulary = build_vocabulary(labels, train.clips, stock_yamnet.classes)
+    model.set_vocabulary(vocabulary)
     assert model.tagger is not None, "set_vocabulary makes one"
+    options = fit_options(model, settings)
     clips = [clip for clip in _with_features(train) if clip.domain != COMPOSED_DOMAIN]
     if not clips:
         raise ConfigError("there is no recording with features to fit the tagger on")
-    frames = frames_of(model, TrainingClips(clips, train.caches))
-    vocabulary, head = model.tagger.vocabulary, stock_yamnet.head
+    frames, head = frames_of(model, TrainingClips(clips, train.caches)), stock_yamnet.head
     stock = stock_scores(
         vocabulary, stock_yamnet.classes, head.weight.detach(), head.bias.detach(), frames.values_FD.shape[1]
     )
     stock_NK = stock.of_clips(frames, np.arange(len(clips)))
     targets = tag_targets(clips, vocabulary, labels, stock_NK.sigmoid().numpy())
-    return TaggerData(model.tagger, clips, frames, stock, targets)
+    fold_N = folds_of([group_of(clip) for clip in clips], options.folds)
+    return TaggerData(model.tagger, clips, frames, stock, targets, fold_N, options)
+
+
+def out_of_fold_probabilities(data: TaggerData, fitted: FittedTagger) -> NDArray[np.float32]:
+    """Calibrated probabilities of clips' tags, each clip's by the scores of its fold: ``float32[N, K]``.
+
+    The tagger is left with the scores of the last fold.
+    """
+    found_NK = np.zeros((len(data.clips), len(data.tagger.vocabulary)), dtype=np.float32)
+    for fold, scores in enumerate(fitted.folds):
+        inside = np.flatnonzero(data.fold_N == fold)
+        if len(inside):
+            load_scores(data.tagger, scores, fitted)
+            found_NK[inside] = data.tagger.log_odds(scores.of_clips(data.frames, inside)).sigmoid().numpy()
+    return found_NK
 
 
 def collect_evidence(
@@ -255,28 +259,28 @@ def load_scores(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
     tagger.shift_K.copy_(fitted.shift_K)
 
 
-def _key(data: TaggerData, fold_N: NDArray[np.int64], options: FitOptions) -> str:
+def _key(data: TaggerData) -> str:
     """Names a fit by everything that it depends on."""
-    settings = [_FIT_VERSION, data.tagger.vocabulary.to_json(), asdict(options)]
+    settings = [_FIT_VERSION, data.tagger.vocabulary.to_json(), asdict(data.options)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    frames, stock, targets = data.frames, data.stock, data.targets
-    for values in (frames.values_FD, frames.starts_N, stock.weight_KD, stock.bias_K):
+    for values in (data.frames.values_FD, data.frames.starts_N, data.stock.weight_KD, data.stock.bias_K):
         digest.update(values.contiguous().numpy().data)
-    for array in (targets.present_NK, targets.known_NK, fold_N):
+    for array in (data.targets.present_NK, data.targets.known_NK, data.fold_N):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:24]
 
 
-def _cached_fit(data: TaggerData, fold_N: NDArray[np.int64], options: FitOptions) -> FittedTagger:
+def cached_fit(data: TaggerData) -> FittedTagger:
     """A fitted tagger from the cache, or fitted now: a run that goes on needs the one that it began with."""
-    path = weights.cache_folder().parent / "features" / f"tagger-{_key(data, fold_N, options)}.safetensors"
+    path = weights.cache_folder().parent / "features" / f"tagger-{_key(data)}.safetensors"
     if path.is_file():
         try:
             return _fit_of(load_file(path))
         except (SafetensorError, OSError, KeyError) as error:
             log.warning("'%s' is damaged (%s); the tagger is fitted again", path, error)
     log.info("fitting the tagger")
-    fitted = fit_tagger(data.frames, data.stock, data.targets, data.tagger.vocabulary, fold_N, options)
+    vocabulary = data.tagger.vocabulary
+    fitted = fit_tagger(data.frames, data.stock, data.targets, vocabulary, data.fold_N, data.options)
     tensors = {"weight": fitted.scores.weight_KD, "bias": fitted.scores.bias_K}
     tensors |= {"scale": fitted.scale_K, "shift": fitted.shift_K}
     for number, scores in enumerate(fitted.folds):

@@ -76,7 +76,7 @@ def prepare(recipe: Recipe) -> Setup:
     torch.manual_seed(recipe.training.seed)
     log.info("reading the data")
     source = read_clips(recipe.data)
-    train_clips = _to_train_on(source.clips, recipe)
+    train_clips = clips_to_train_on(source.clips, recipe)
     val_clips = [clip for clip in source.clips if clip.split == recipe.data.val_split]
     held_out = Source(tuple(val_clips), source.root)
     check_tasks(held_out, recipe.training.evaluate)
@@ -90,8 +90,8 @@ def prepare(recipe: Recipe) -> Setup:
     changing = recipe.training.augment.changes_waveforms
     if not changing:
         log.info("computing features of clips that are not in the cache")
-    caches = [] if changing else _features(train_clips, source.root, model, recipe)
-    val_caches = _features(val_clips, source.root, model, recipe)
+    caches = [] if changing else features_of(train_clips, source.root, model, recipe)
+    val_caches = features_of(val_clips, source.root, model, recipe)
     labels = labels_of([*train_clips, *val_clips], read_labels(recipe.data.labels) if recipe.data.labels else {})
     train, validation = TrainingClips(train_clips, caches), TrainingClips(val_clips, val_caches)
     evidence, noise = _evidence(train, validation, source.root, model, labels, recipe)
@@ -122,8 +122,13 @@ def read_clips(data: DataConfig) -> Source:
     return Source(tuple(read_mixture(paths, most_bad=data.most_bad)), Path())
 
 
-def _to_train_on(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
-    """The clips of the training split that may be drawn, with what is known of all clips of their source."""
+def clips_to_train_on(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
+    """The clips of the training split that may be drawn, with what is known of all clips of their source.
+
+    Raises:
+        ManifestError: if there is none.
+        ConfigError: for a domain, corpus or source that no clip is of.
+    """
     data = recipe.data
     found = [clip for clip in clips if clip.split == data.train_split and (clip.ship or not data.ship_only)]
     if not found:
@@ -231,7 +236,8 @@ def _above_zero(shares: Mapping[str, float] | None) -> dict[str, float] | None:
     return None if shares is None else {name: share for name, share in shares.items() if share}
 
 
-def _features(clips: Sequence[Clip], root: Path, model: PengiModel, recipe: Recipe) -> list[FeatureCache]:
+def features_of(clips: Sequence[Clip], root: Path, model: PengiModel, recipe: Recipe) -> list[FeatureCache]:
+    """Frozen features of clips, for each audio branch, from the cache as far as they are there."""
     branches = [(branch.encoder.eval(), branch.config) for branch in model.branches]
     return cached_branches(clips, root, branches, most_bad=recipe.data.most_bad)
 

@@ -1,0 +1,207 @@
+"""How often the tagger is right, and how its probabilities are calibrated: train clips out of fold beside val clips.
+
+    python benchmarks/tagger.py recipes/pengi-mini.yaml --out results/tags.json
+    python benchmarks/tagger.py recipes/pengi-mini.yaml --out results/tags.json --penalties 0.01 0.03 0.1 0.3
+
+Features and fits come from the cache of training, as far as they are there. Composed clips are left out.
+
+Accuracy, by group of tags: of the clips that have a tag of the group, the share in which the highest score is that of a
+tag that is there, among the tags that any train clip has; tags of which it is not known whether they are there are left
+out. The interval is that of 95 %, by bootstrap over groups of clips. ``stock`` is the accuracy of the stock tagger
+alone, among the same tags. The expected calibration error, in 10 bins, is that of all probabilities of 0.05 or more,
+which may be written as evidence, where it is known whether the tag is there; ``ece_all`` is that of all probabilities.
+
+With ``--penalties`` the tagger is fitted with each of them in all groups, and ``penalties`` has the accuracies out of
+fold. ``chosen`` is the best for a group; ``nested`` is the accuracy when the penalty of each fold is chosen on the
+others. No val clip has a part in that choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pengi import checkpoint
+from pengi.conditioning.vocabulary import Vocabulary
+from pengi.data.manifest import read_labels
+from pengi.data.tagging import TagTargets, tag_targets
+from pengi.data.tasks import COMPOSED_DOMAIN, labels_of
+from pengi.evaluation.statistics import share_right
+from pengi.training.evidence import (
+    TaggerData,
+    TrainingClips,
+    cached_fit,
+    frames_of,
+    load_scores,
+    out_of_fold_probabilities,
+    tagger_data,
+)
+from pengi.training.recipe import read_recipe
+from pengi.training.setup import clips_to_train_on, features_of, read_clips
+from pengi.training.tagger import group_of
+
+BINS = 10
+MIN_WRITTEN = 0.05
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--penalties", type=float, nargs="+", default=())
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train, val = read(args.recipe)
+    machine = {"processor": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
+    found: Row = {"command": " ".join(sys.argv), "machine": machine, "groups": compared(train, val)}
+    print(table(found["groups"]), flush=True)
+    if args.penalties:
+        found["penalties"] = penalties(train, args.penalties)
+        print(json.dumps(found["penalties"], indent=1), flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> tuple[TaggerData, TaggerData]:
+    """Train and val clips of a recipe for the tags of the train clips."""
+    recipe = read_recipe(path)
+    assert recipe.model is not None, "the recipe of a new model is needed"
+    source = read_clips(recipe.data)
+    train = clips_to_train_on(source.clips, recipe)
+    val = [clip for clip in source.clips if clip.split == recipe.data.val_split]
+    labels = labels_of([*train, *val], read_labels(recipe.data.labels) if recipe.data.labels else {})
+    model = checkpoint.create(recipe.model)
+    caches = features_of(train, source.root, model, recipe)
+    data = tagger_data(model, TrainingClips(train, caches), labels, recipe.tagger)
+    val_caches = features_of(val, source.root, model, recipe)
+    clips = [clip for clip in val if clip.domain != COMPOSED_DOMAIN and all(clip.id in cache for cache in val_caches)]
+    frames = frames_of(model, TrainingClips(clips, val_caches))
+    stock_NK = data.stock.of_clips(frames, np.arange(len(clips))).sigmoid().numpy()
+    targets = tag_targets(clips, data.tagger.vocabulary, labels, stock_NK)
+    no_fold_N = np.full(len(clips), -1, dtype=np.int64)
+    return data, replace(data, clips=clips, frames=frames, targets=targets, fold_N=no_fold_N)
+
+
+def compared(train: TaggerData, val: TaggerData) -> dict[str, Row]:
+    """Accuracy and calibration of each group, on train clips out of fold and on val clips."""
+    fitted = cached_fit(train)
+    out_of_fold_NK = out_of_fold_probabilities(train, fitted)
+    load_scores(train.tagger, fitted.scores, fitted)
+    val_scores_NK = fitted.scores.of_clips(val.frames, np.arange(len(val.clips)))
+    val_NK = train.tagger.log_odds(val_scores_NK).sigmoid().numpy()
+    rows = {}
+    for group, tags in tags_of(train).items():
+        rows[group] = {
+            name: measured(data, probabilities_NK, tags)
+            for name, data, probabilities_NK in (("train", train, out_of_fold_NK), ("val", val, val_NK))
+        }
+    return rows
+
+
+def tags_of(train: TaggerData) -> dict[str, NDArray[np.int64]]:
+    """Indices of the tags of each group that any clip has."""
+    vocabulary: Vocabulary = train.tagger.vocabulary
+    there_K = train.targets.present_NK.any(0)
+    groups_K = np.array([tag.group for tag in vocabulary.tags])
+    found = {group: np.flatnonzero((groups_K == group) & there_K) for group in vocabulary.groups}
+    return {group: tags for group, tags in found.items() if len(tags)}
+
+
+def measured(data: TaggerData, probabilities_NK: NDArray[np.float32], tags: NDArray[np.int64]) -> Row:
+    right = is_right(data.targets, probabilities_NK, tags)
+    if not len(right):
+        return {"clips": 0}
+    stock = data.stock.of_clips(data.frames, np.arange(len(data.clips))).numpy()
+    known_NJ, present_NJ = data.targets.known_NK[:, tags], data.targets.present_NK[:, tags]
+    probability_M, present_M = probabilities_NK[:, tags][known_NJ], present_NJ[known_NJ]
+    written_M = probability_M >= MIN_WRITTEN
+    rows = np.flatnonzero(data.targets.present_NK[:, tags].any(1))
+    accuracy = share_right(right, [group_of(data.clips[row]) for row in rows.tolist()])
+    return {
+        "clips": len(right),
+        "tags": len(tags),
+        "accuracy": round(accuracy.value, 4),
+        "interval": [round(accuracy.low, 4), round(accuracy.high, 4)],
+        "stock": round(float(is_right(data.targets, stock, tags).mean()), 4),
+        "ece": calibration_error(probability_M[written_M], present_M[written_M]),
+        "ece_all": calibration_error(probability_M, present_M),
+    }
+
+
+def is_right(targets: TagTargets, scores_NK: NDArray[np.float32], tags: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of the clips that have one of the tags: whether the highest score is that of a tag that is there."""
+    rows = np.flatnonzero(targets.present_NK[:, tags].any(1))
+    known_NJ = targets.known_NK[np.ix_(rows, tags)]
+    best_N = np.where(known_NJ, scores_NK[np.ix_(rows, tags)], -np.inf).argmax(1)
+    right: NDArray[np.bool_] = targets.present_NK[rows, tags[best_N]]
+    return right
+
+
+def calibration_error(probability_M: NDArray[np.float32], present_M: NDArray[np.bool_]) -> float | None:
+    """Mean distance between probability and how often it is right, over bins of equal width, by their size."""
+    if not len(probability_M):
+        return None
+    bin_M = np.minimum((probability_M * BINS).astype(int), BINS - 1)
+    error = 0.0
+    for index in range(BINS):
+        inside = bin_M == index
+        if inside.any():
+            error += float(inside.mean() * abs(probability_M[inside].mean() - present_M[inside].mean()))
+    return round(error, 4)
+
+
+def penalties(train: TaggerData, values: list[float]) -> dict[str, Row]:
+    """Accuracy out of fold by group and penalty, the best penalty, and the accuracy of the choice itself."""
+    by_penalty = {}
+    for value in values:
+        options = replace(train.options, penalty=dict.fromkeys(train.tagger.vocabulary.groups, value))
+        data = replace(train, options=options)
+        by_penalty[value] = out_of_fold_probabilities(data, cached_fit(data))
+    rows = {}
+    for group, tags in tags_of(train).items():
+        right = {value: is_right(train.targets, found_NK, tags) for value, found_NK in by_penalty.items()}
+        fold_N = train.fold_N[train.targets.present_NK[:, tags].any(1)]
+        rows[group] = {
+            "accuracy": {str(value): round(float(found.mean()), 4) for value, found in right.items()},
+            "chosen": max(right, key=lambda value: right[value].mean()),
+            "nested": round(nested_accuracy(right, fold_N), 4),
+        }
+    return rows
+
+
+def nested_accuracy(right: dict[float, NDArray[np.bool_]], fold_N: NDArray[np.int64]) -> float:
+    """Accuracy on each fold with the penalty that is best on the others."""
+    count = 0
+    for fold in np.unique(fold_N):
+        inside = fold_N == fold
+        outside = inside if inside.all() else ~inside
+        best = max(right, key=lambda value: right[value][outside].mean())
+        count += int(right[best][inside].sum())
+    return count / len(fold_N)
+
+
+def table(groups: dict[str, Row]) -> str:
+    lines = ["group        train (out of fold)  stock  ECE    val     stock  ECE"]
+    for group, row in groups.items():
+        cells = []
+        for split in ("train", "val"):
+            found = row[split]
+            values = [found.get(name) for name in ("accuracy", "stock", "ece")]
+            cells += ["-" if value is None else f"{value:.3f}" for value in values]
+        lines.append(f"{group:12} {cells[0]:20} {cells[1]:6} {cells[2]:6} {cells[3]:7} {cells[4]:6} {cells[5]}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
