@@ -52,7 +52,7 @@ from pengi.writing import replacing, writing
 
 log = logging.getLogger(__name__)
 
-MEASURED_VERSION = 1
+MEASURED_VERSION = 2
 """Another one measures transcripts and descriptors anew."""
 _FIT_VERSION = 1
 BATCH_CLIPS = 64  # that are scored at once
