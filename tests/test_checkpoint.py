@@ -69,7 +69,7 @@ def test_a_tagger_comes_back_with_its_vocabulary(tmp_path: Path) -> None:
     model.set_vocabulary(Vocabulary(tags))
     assert model.tagger is not None
     with torch.no_grad():
-        model.tagger.linear.bias.fill_(0.5)
+        model.tagger.head.bias.fill_(0.5)
     checkpoint.save(model, tmp_path, card="")
     before = checkpoint.model_hash(tmp_path)
     again = checkpoint.load(tmp_path)

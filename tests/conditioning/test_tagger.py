@@ -52,8 +52,9 @@ def test_a_short_sound_in_a_long_recording_counts() -> None:
 
 def test_probabilities_are_calibrated_and_of_real_frames_only() -> None:
     tagger = Tagger(Vocabulary((Tag("a", "sound"), Tag("b", "sound"))), [1])
-    tagger.linear.weight.copy_(torch.tensor([[1.0], [-1.0]]))
-    tagger.linear.bias.zero_()
+    tagger.head.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+    tagger.head.bias.zero_()
+    tagger.stock.weight.zero_()
     tagger.scale_K.copy_(torch.tensor([2.0, 1.0]))
     tagger.shift_K.copy_(torch.tensor([-1.0, 0.0]))
     scores_BTK, mask_BT = tagger([masked(torch.full((2, 1), 1.5), torch.full((5, 1), 1.5))])
@@ -90,3 +91,11 @@ def test_kinds_of_one_class_share_its_probability() -> None:
     whole = torch.tensor(2.0).sigmoid().item()
     assert odds_K.sigmoid()[0].tolist() == pytest.approx([whole / 2, whole / 2, whole], abs=1e-4)
     assert odds_K.sigmoid()[1].tolist() == pytest.approx([whole, 0.0, whole], abs=1e-3)
+
+
+def test_kinds_of_an_improbable_class_stay_improbable() -> None:
+    """However much higher the scores of another class are."""
+    kinds = [Tag(f"{name} {number}", "sound", (), name) for name in ("Animal", "Rain") for number in (1, 2)]
+    tagger = Tagger(Vocabulary(tuple(kinds)), [1])
+    odds_K = tagger.log_odds(torch.tensor([100.0, 90.0, -100.0, -101.0]))
+    assert odds_K.sigmoid().tolist() == pytest.approx([1.0, 0.0, 0.0, 0.0], abs=1e-4)

@@ -266,7 +266,7 @@ def test_many_clips_are_scored_as_each_alone(chat: Path) -> None:
 def test_evidence_about_a_long_clip_is_about_the_window_that_is_encoded() -> None:
     model = tiny_model(**CHAT)
     model.set_vocabulary(Vocabulary((Tag("rain", "sound"),)))
-    model.tagger.linear.bias.fill_(5.0)
+    model.tagger.head.bias.fill_(5.0)
     window_s = model.config.audio[0].window_s
     values = np.zeros((10, model.branches[0].encoder.dim), dtype=np.float16)
     cache = FeatureCache((values,), {"long": (0, 0, 10), "short": (0, 0, 3)})

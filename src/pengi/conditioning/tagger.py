@@ -1,8 +1,14 @@
-"""Which tags are in a recording, and when: linear scores of every frame, pooled over time.
+"""Which tags are in a recording, and when.
 
 A frame is one token of the first encoder (YAMNet: every 0.48 s). Beside it stand the tokens of the other encoders that
-fall into it. Every tag has one linear score of a frame; over time the scores are pooled to near their maximum, so that
-a short sound in a long recording counts. A scale and a bias for each tag make them calibrated probabilities.
+fall into it. The score of tag k in frame t is the sum of two linear scores,
+
+    z_k(t) = head_k . mean(x around t) + stock_k . y(t) + b_k
+
+of the tokens ``x`` of all encoders, averaged over :data:`CONTEXT_FRAMES` frames, and of the first encoder's token
+``y``. The first is fitted on labelled recordings, the second is the stock tagger's. Over time the scores are pooled to
+near their maximum, so that a short sound in a long recording counts. A scale and a bias for each tag make them
+calibrated probabilities.
 
 How the scores are fitted is in :mod:`pengi.training.tagger`.
 
@@ -21,6 +27,8 @@ from pengi.conditioning.pooling import log_mean_exp
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.encoders.base import Masked
 
+CONTEXT_FRAMES = 9
+"""So many frames are averaged around each: fitted scores are those of the mean of a recording's tokens."""
 MIN_PROBABILITY, MAX_PROBABILITY = 1e-6, 1.0 - 1e-6
 
 
@@ -39,7 +47,8 @@ class Tagger(nn.Module):
     def __init__(self, vocabulary: Vocabulary, dims: Sequence[int]) -> None:
         super().__init__()
         self.vocabulary = vocabulary
-        self.linear = nn.Linear(sum(dims), len(vocabulary))
+        self.head = nn.Linear(sum(dims), len(vocabulary))
+        self.stock = nn.Linear(dims[0], len(vocabulary), bias=False)
         self.register_buffer("scale_K", torch.ones(len(vocabulary)))
         self.register_buffer("shift_K", torch.zeros(len(vocabulary)))
         self.register_buffer("kin_K", torch.tensor(_kin(vocabulary)), persistent=False)
@@ -52,7 +61,7 @@ class Tagger(nn.Module):
             tokens: of each encoder, in the order of ``dims``.
         """
         frames_BTD, mask_BT = frames(tokens)
-        return self.linear(frames_BTD), mask_BT
+        return frame_scores(frames_BTD, mask_BT, self.head.weight, self.head.bias, self.stock.weight), mask_BT
 
     def log_odds(self, scores_xK: Tensor) -> Tensor:
         """Calibrated logarithms of the odds of scores, of frames or of recordings.
@@ -65,10 +74,14 @@ class Tagger(nn.Module):
         if not len(kin_M):
             return odds_xK
         scores_xM, set_M = scores_xK[..., kin_M], self.kin_K[kin_M]
-        totals_xJ = scores_xM.new_zeros(*scores_xM.shape[:-1], int(set_M.max()) + 1)
-        highest_x1 = scores_xM.amax(-1, keepdim=True)
-        totals_xJ = totals_xJ.index_add(-1, set_M, (scores_xM - highest_x1).exp())
-        share_xM = (scores_xM - highest_x1 - totals_xJ[..., set_M].log()).exp()
+        shape = (*scores_xM.shape[:-1], int(set_M.max()) + 1)
+        # Each set's own highest score: next to that of another set, a set's scores may all vanish.
+        highest_xJ = scores_xM.new_full(shape, -torch.inf).scatter_reduce(
+            -1, set_M.expand_as(scores_xM), scores_xM, "amax"
+        )
+        above_xM = scores_xM - highest_xJ[..., set_M]
+        totals_xJ = scores_xM.new_zeros(shape).index_add(-1, set_M, above_xM.exp())
+        share_xM = above_xM.exp() / totals_xJ[..., set_M]
         probability_xM = (odds_xK[..., kin_M].sigmoid() * share_xM).clamp(min=MIN_PROBABILITY, max=MAX_PROBABILITY)
         return odds_xK.index_copy(-1, kin_M, probability_xM.logit())
 
@@ -89,6 +102,21 @@ def _kin(vocabulary: Vocabulary) -> list[int]:
         for index in indices:
             kin[index] = number
     return kin
+
+
+def frame_scores(frames_BTD: Tensor, mask_BT: Tensor, head_KD: Tensor, bias_K: Tensor, stock_KI: Tensor) -> Tensor:
+    """Scores of every frame, ``float32[B, T, K]``: of the frames around it by the head, of it alone by the stock tagger."""
+    stock_BTI = frames_BTD[..., : stock_KI.shape[1]]
+    own_BTK = running_mean(functional.linear(frames_BTD, head_KD, bias_K), mask_BT, CONTEXT_FRAMES)
+    return own_BTK + functional.linear(stock_BTI, stock_KI)
+
+
+def running_mean(values_BTK: Tensor, mask_BT: Tensor, width: int) -> Tensor:
+    """Means over up to ``width`` (odd) real frames, centred on each; zeros where a frame is not real."""
+    mask_BT1 = mask_BT[..., None].to(values_BTK.dtype)
+    both_BTL = torch.cat([values_BTK * mask_BT1, mask_BT1], 2).mT
+    summed_BTL = functional.avg_pool1d(both_BTL, width, stride=1, padding=width // 2).mT
+    return summed_BTL[..., :-1] / summed_BTL[..., -1:].clamp(min=1e-6) * mask_BT1
 
 
 def frames(tokens: Sequence[Masked]) -> Masked:

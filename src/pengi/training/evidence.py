@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 MEASURED_VERSION = 2
 """Another one measures transcripts and descriptors anew."""
-_FIT_VERSION = 1
+_FIT_VERSION = 2
 BATCH_CLIPS = 64  # that are scored at once
 
 
@@ -241,20 +241,21 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
     branches = _branches(model)
     ends = np.cumsum([0, *(model.branches[index].encoder.dim for index in branches)])
     columns = {}
-    for group in (*settings.branch, *settings.penalty):
+    for group in (*settings.branch, *settings.penalty, *settings.stock):
         if group not in GROUPS:
             raise ConfigError(no_such("group of tags", group, GROUPS))
     for group, branch in settings.branch.items():
         if branch not in branches:
             raise ConfigError(f"tagger.branch names {branch} for '{group}', which model.tagger.branches does not")
         columns[group] = (int(ends[branches.index(branch)]), int(ends[branches.index(branch) + 1]))
-    return FitOptions(settings.penalty, columns, settings.iterations, settings.folds)
+    return FitOptions(settings.penalty, settings.stock, columns, settings.iterations, settings.folds)
 
 
 def load_scores(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
     """Give a tagger fitted scores and their calibration."""
-    tagger.linear.weight.copy_(scores.weight_KD)
-    tagger.linear.bias.copy_(scores.bias_K)
+    tagger.head.weight.copy_(scores.head_KD)
+    tagger.head.bias.copy_(scores.bias_K)
+    tagger.stock.weight.copy_(scores.stock_KI)
     tagger.scale_K.copy_(fitted.scale_K)
     tagger.shift_K.copy_(fitted.shift_K)
 
@@ -263,7 +264,7 @@ def _key(data: TaggerData) -> str:
     """Names a fit by everything that it depends on."""
     settings = [_FIT_VERSION, data.tagger.vocabulary.to_json(), asdict(data.options)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for values in (data.frames.values_FD, data.frames.starts_N, data.stock.weight_KD, data.stock.bias_K):
+    for values in (data.frames.values_FD, data.frames.starts_N, data.stock.stock_KI, data.stock.bias_K):
         digest.update(values.contiguous().numpy().data)
     for array in (data.targets.present_NK, data.targets.known_NK, data.fold_N):
         digest.update(np.ascontiguousarray(array).data)
@@ -281,10 +282,9 @@ def cached_fit(data: TaggerData) -> FittedTagger:
     log.info("fitting the tagger")
     vocabulary = data.tagger.vocabulary
     fitted = fit_tagger(data.frames, data.stock, data.targets, vocabulary, data.fold_N, data.options)
-    tensors = {"weight": fitted.scores.weight_KD, "bias": fitted.scores.bias_K}
-    tensors |= {"scale": fitted.scale_K, "shift": fitted.shift_K}
-    for number, scores in enumerate(fitted.folds):
-        tensors |= {f"fold{number}.weight": scores.weight_KD, f"fold{number}.bias": scores.bias_K}
+    tensors = {"scale": fitted.scale_K, "shift": fitted.shift_K}
+    for name, scores in (("all", fitted.scores), *enumerate(fitted.folds)):
+        tensors |= {f"{name}.{part}": tensor for part, tensor in vars(scores).items()}
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
@@ -294,9 +294,11 @@ def cached_fit(data: TaggerData) -> FittedTagger:
 
 
 def _fit_of(kept: Mapping[str, Tensor]) -> FittedTagger:
-    folds = len(kept) // 2 - 2
-    scores = tuple(Scores(kept[f"fold{number}.weight"], kept[f"fold{number}.bias"]) for number in range(folds))
-    return FittedTagger(Scores(kept["weight"], kept["bias"]), scores, kept["scale"], kept["shift"])
+    def scores(name: str | int) -> Scores:
+        return Scores(kept[f"{name}.head_KD"], kept[f"{name}.bias_K"], kept[f"{name}.stock_KI"])
+
+    folds = (len(kept) - 2) // 3 - 1
+    return FittedTagger(scores("all"), tuple(map(scores, range(folds))), kept["scale"], kept["shift"])
 
 
 def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, most_bad: float) -> dict[str, Measured]:

@@ -48,6 +48,9 @@ class DataConfig(Frozen):
         None, description="of all families of questions only these, and how often each is drawn"
     )
     scenes: ScenesConfig | None = None
+    max_per_source: int | None = Field(
+        None, ge=1, description="questions are drawn about so many clips of one source; the tagger is fitted on all"
+    )
     attributes: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="source -> attributes that all of its clips have, where rows do not say so"
     )
@@ -126,12 +129,15 @@ class TaggerTraining(Frozen):
     """How the tagger of a new model is fitted (pengi.training.tagger), before anything else is trained."""
 
     penalty: dict[str, float] = Field(
-        default_factory=dict, description="group of tags -> weight of the penalty that keeps it near the stock tagger"
+        default_factory=dict, description="group of tags -> weight of the penalty on its fitted scores"
+    )
+    stock: dict[str, float] = Field(
+        default_factory=dict, description="group of tags -> weight of the stock tagger's scores; 1 if not named"
     )
     branch: dict[str, int] = Field(
         default_factory=dict, description="group of tags -> the one audio branch that its scores read; all if not named"
     )
-    iterations: int = Field(15, ge=1, description="of L-BFGS")
+    iterations: int = Field(60, ge=1, description="of L-BFGS")
     folds: int = Field(5, ge=2, description="of the out-of-fold scores that the language model is trained behind")
 
 

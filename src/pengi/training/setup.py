@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +96,10 @@ def prepare(recipe: Recipe) -> Setup:
     val_caches = features_of(val_clips, source.root, model, recipe)
     labels = labels_of([*train_clips, *val_clips], read_labels(recipe.data.labels) if recipe.data.labels else {})
     train, validation = TrainingClips(train_clips, caches), TrainingClips(val_clips, val_caches)
-    evidence, noise = _evidence(train, validation, source.root, model, labels, recipe)
+    asked = at_most_per_source(train_clips, recipe.data.max_per_source)
+    evidence, noise = _evidence(train, validation, [*asked, *val_clips], source.root, model, labels, recipe)
     pairs = _question_maker(labels, model, recipe)
-    loader = Loader(train_clips, caches, pairs, _mixture(recipe), recipe.training.seed, evidence)
+    loader = Loader(asked, caches, pairs, _mixture(recipe), recipe.training.seed, evidence)
     return Setup(
         recipe=recipe,
         model=model,
@@ -135,6 +138,19 @@ def clips_to_train_on(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
         where = data.manifest or ", ".join(data.mixture or ())
         raise ManifestError(f"{where} has no clip to train on in split '{data.train_split}'")
     return _ever_drawn(_with_attributes(found, data.attributes), recipe)
+
+
+def at_most_per_source(clips: Sequence[Clip], most: int | None) -> list[Clip]:
+    """So many clips of each source, chosen by their ids and the same every time; all clips for None."""
+    if most is None:
+        return list(clips)
+    kept: Counter[str] = Counter()
+    chosen = set()
+    for clip in sorted(clips, key=lambda clip: zlib.crc32(clip.id.encode())):
+        kept[clip.source] += 1
+        if kept[clip.source] <= most:
+            chosen.add(clip.id)
+    return [clip for clip in clips if clip.id in chosen]
 
 
 def _with_attributes(clips: Sequence[Clip], known: Mapping[str, Mapping[str, str]]) -> list[Clip]:
@@ -249,18 +265,18 @@ def _live(root: Path, model: PengiModel, recipe: Recipe, clips: Sequence[Clip]) 
 def _evidence(
     train: TrainingClips,
     held_out: TrainingClips,
+    asked: Sequence[Clip],
     root: Path,
     model: PengiModel,
     labels: Mapping[str, Label],
     recipe: Recipe,
 ) -> tuple[ClipEvidence | None, TagNoise | None]:
-    """Evidence about clips, and how the tagger errs where it is fitted here; none for a model without evidence."""
+    """Evidence about the clips that are asked about, and how the tagger errs where it is fitted here; none for a model without evidence."""
     config = model.config.evidence
     if config is None:
         return None, None
     log.info("transcribing and measuring clips that are not in the cache")
-    clips = [*train.clips, *held_out.clips]
-    measured = measure_clips(clips, root, model, recipe.data.most_bad)
+    measured = measure_clips(asked, root, model, recipe.data.most_bad)
     noise = None
     if model.config.tagger is not None and model.tagger is None:
         found, noise = fit_evidence(model, train, held_out, measured, labels, recipe.tagger)

@@ -1,19 +1,15 @@
-"""Fits the tagger: linear scores shrunk towards the stock tagger's, out-of-fold scores, calibration.
+"""Fits the tagger: a head on the mean of a recording's tokens beside the stock tagger, out-of-fold scores, calibration.
 
-The score of tag k in frame t is
-
-    z_k(t) = a * stock_k(t) + w_k . x(t) + b_k
-
-with the stock tagger's class logit ``stock_k`` (:data:`NO_CLASS` for a tag without an AudioSet class), standardised
-tokens ``x`` and fitted ``a``, ``w``, ``b``. Scores are pooled over time by log-mean-exp.
-Every group of tags is fitted on its own, by cross-entropy of the softmax over its tags and "none of them", whose score
-is a constant. The penalty on ``|w|^2`` keeps a tag near the stock tagger, and the more so the fewer clips it has. A tag
-that no clip has keeps the stock tagger's score.
+Every group of tags has a head of its own, fitted without the stock tagger, by cross-entropy of the softmax over its
+tags and "none of them". The stock tagger's scores are added afterwards with a weight for each group: two opinions that
+do not know of each other. A head that is fitted on top of the stock scores learns to explain them away and carries over
+worse to recordings of other sources. A tag that no clip has gets the score of an average tag that is absent.
 
 A clip's out-of-fold scores come from a tagger that saw no clip of its group (recording, speaker, track). The language
 model is trained behind these, so that it meets the mistakes that it will meet in use; calibration is fitted on them.
 
-Shape suffixes: N clips, F frames of all clips, D features, K tags of the vocabulary, J trained tags of one group.
+Shape suffixes: N clips, F frames of all clips, D features, I features of the first encoder, K tags of the vocabulary,
+J trained tags of one group.
 """
 
 from __future__ import annotations
@@ -29,15 +25,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pengi.conditioning.pooling import log_mean_exp, masked_mean
+from pengi.conditioning.tagger import frame_scores
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.manifest import Clip
 from pengi.data.tagging import TagTargets
+from pengi.encoders.base import Masked
 
 log = logging.getLogger(__name__)
 
 MIN_DEVIATION = 1e-3  # of a feature; one that hardly changes is not blown up
 NO_CLASS = -6.0  # the stock logit of a tag without an AudioSet class: what classes have that are not there
-NONE_SCORE = -4.0  # where the constant score of "none of the group" starts
 MAX_CLIPS = 400  # of those whose only tag of a group is the same, so many are enough
 MAX_NONE_CLIPS = 1500  # of those with no tag of a group
 MIN_OWN_CALIBRATION = 200  # clips of a tag from which on it has a calibration of its own
@@ -51,6 +49,7 @@ class FitOptions:
 
     Attributes:
         penalty: group -> weight of ``|w|^2`` beside the mean loss of a clip.
+        stock: group -> weight of the stock tagger's scores; 1 if it is not named.
         columns: group -> the features that its scores read, as (start, end); all if it is not named.
         iterations: of L-BFGS.
         folds: of the out-of-fold scores.
@@ -58,13 +57,14 @@ class FitOptions:
     """
 
     penalty: Mapping[str, float] = field(default_factory=dict)
+    stock: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    iterations: int = 15
+    iterations: int = 60
     folds: int = 5
     seed: int = 0
 
 
-DEFAULT_PENALTY, BIAS_PENALTY = 0.1, 0.01
+DEFAULT_PENALTY = 0.01
 
 
 @dataclass(frozen=True)
@@ -79,62 +79,63 @@ class Frames:
     values_FD: Tensor
     starts_N: Tensor
 
-    def of(self, clips_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames ``float32[G, D]`` of some clips, and the row ``int64[G]`` of ``clips_B`` that each belongs to."""
+    def batch(self, clips_B: Tensor) -> Masked:
+        """Frames ``float32[B, T, D]`` of some clips, padded, and the mask of real ones."""
         counts_B = self.starts_N[clips_B + 1] - self.starts_N[clips_B]
-        row_G = torch.repeat_interleave(torch.arange(len(clips_B)), counts_B)
-        first_B = counts_B.cumsum(0) - counts_B
-        index_G = torch.arange(len(row_G)) - first_B[row_G] + self.starts_N[clips_B][row_G]
-        return self.values_FD[index_G].float(), row_G
+        index_BT = self.starts_N[clips_B][:, None] + torch.arange(int(counts_B.max()))
+        mask_BT = index_BT < self.starts_N[clips_B + 1][:, None]
+        return self.values_FD[index_BT.clamp(max=len(self.values_FD) - 1)].float() * mask_BT[..., None], mask_BT
+
+    def means(self, clips: NDArray[np.int64]) -> Tensor:
+        """Mean frame of each of some clips, ``float32[B, D]``."""
+        parts = torch.from_numpy(clips).split(BATCH_CLIPS)
+        return torch.cat([masked_mean(*self.batch(part_B)) for part_B in parts])
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A linear map from frames (not standardised) to scores: ``float32[K, D]`` and ``float32[K]``."""
+    """What :func:`pengi.conditioning.tagger.frame_scores` scores frames by.
 
-    weight_KD: Tensor
+    Attributes:
+        head_KD: weights of the averaged frames.
+        bias_K: of the scores.
+        stock_KI: weights of the first encoder's tokens.
+    """
+
+    head_KD: Tensor
     bias_K: Tensor
-
-    def of(self, frames_FD: Tensor) -> Tensor:
-        """``float32[F, K]``."""
-        return functional.linear(frames_FD.float(), self.weight_KD, self.bias_K)
+    stock_KI: Tensor
 
     def of_clips(self, frames: Frames, clips: NDArray[np.int64]) -> Tensor:
         """Scores of clips, pooled over time: ``float32[B, K]``."""
         rows = []
-        for start in range(0, len(clips), BATCH_CLIPS):
-            part_B = torch.from_numpy(clips[start : start + BATCH_CLIPS])
-            frames_GD, row_G = frames.of(part_B)
-            rows.append(pooled_rows(self.of(frames_GD), row_G, len(part_B)))
+        for part_B in torch.from_numpy(clips).split(BATCH_CLIPS):
+            frames_BTD, mask_BT = frames.batch(part_B)
+            scores_BTK = frame_scores(frames_BTD, mask_BT, self.head_KD, self.bias_K, self.stock_KI)
+            rows.append(log_mean_exp(scores_BTK, mask_BT))
         return torch.cat(rows)
 
 
-def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CD: Tensor, bias_C: Tensor, dim: int) -> Scores:
+def stock_scores(
+    vocabulary: Vocabulary, classes: Sequence[str], weight_CI: Tensor, bias_C: Tensor, dim: int
+) -> Scores:
     """The stock tagger's scores of a vocabulary.
 
     Args:
         vocabulary: K tags.
         classes: display names of the stock tagger's C classes.
-        weight_CD: its head, on the tokens of the first encoder.
+        weight_CI: its head, on the tokens of the first encoder.
         bias_C: its head.
         dim: features of a frame; those behind the first encoder's are not read.
     """
-    weight_KD, bias_K = torch.zeros(len(vocabulary), dim), torch.full((len(vocabulary),), NO_CLASS)
+    stock_KI = torch.zeros(len(vocabulary), weight_CI.shape[1])
+    bias_K = torch.full((len(vocabulary),), NO_CLASS)
     index = {name: number for number, name in enumerate(classes)}
     for row, tag in enumerate(vocabulary.tags):
         if tag.audioset in index:
-            weight_KD[row, : weight_CD.shape[1]] = weight_CD[index[tag.audioset]]
+            stock_KI[row] = weight_CI[index[tag.audioset]]
             bias_K[row] = bias_C[index[tag.audioset]]
-    return Scores(weight_KD, bias_K)
-
-
-def pooled_rows(scores_GK: Tensor, row_G: Tensor, rows: int) -> Tensor:
-    """Log-mean-exp of the frames of each clip, ``float32[B, K]``."""
-    index_GK = row_G[:, None].expand_as(scores_GK)
-    high_BK = scores_GK.new_full((rows, scores_GK.shape[1]), -torch.inf)
-    high_BK = high_BK.scatter_reduce(0, index_GK, scores_GK.detach(), "amax")
-    sums_BK = torch.zeros_like(high_BK).index_add(0, row_G, (scores_GK - high_BK[row_G]).exp())
-    return high_BK + sums_BK.log() - torch.bincount(row_G, minlength=rows)[:, None].log()
+    return Scores(torch.zeros(len(vocabulary), dim), bias_K, stock_KI)
 
 
 def fit_scores(
@@ -146,50 +147,35 @@ def fit_scores(
     options: FitOptions = FitOptions(),
 ) -> Scores:
     """Fit the scores of every group on some of the clips; a score is relative to its group's "none of them"."""
-    weight_KD, bias_K = stock.weight_KD.clone(), stock.bias_K.clone()
+    head_KD, bias_K, stock_KI = stock.head_KD.clone(), stock.bias_K.clone(), stock.stock_KI.clone()
     groups_K = np.array([tag.group for tag in vocabulary.tags])
     for group in vocabulary.groups:
         tags = np.flatnonzero(groups_K == group)
-        fitted = _fit_group(frames, stock, targets, tags, clips, group, options)
-        weight_KD[tags], bias_K[tags] = fitted.weight_KD, fitted.bias_K
-    return Scores(weight_KD, bias_K)
-
-
-def _fit_group(
-    frames: Frames,
-    stock: Scores,
-    targets: TagTargets,
-    tags: NDArray[np.int64],
-    clips: NDArray[np.int64],
-    group: str,
-    options: FitOptions,
-) -> Scores:
-    """Scores of one group's tags; the stock tagger's if no clip has any of them."""
-    clips, trained = _clips_of_group(targets, tags, clips, options)
-    if not len(trained):
-        log.info("%s: %d tags, none of them in any clip", group, len(tags))
-        return Scores(stock.weight_KD[tags], stock.bias_K[tags])
-    columns = slice(*options.columns.get(group, (0, frames.values_FD.shape[1])))
-    examples = _examples_of(frames, stock, targets, tags[trained], clips, columns)
-    found, loss = _minimised(examples, options.penalty.get(group, DEFAULT_PENALTY), options.iterations)
-    weight_KD = found.scale * stock.weight_KD[tags]
-    bias_K = found.scale * stock.bias_K[tags] - found.none
-    raw_JC = found.weight_JC / examples.deviation_C
-    weight_KD[trained, columns] += raw_JC
-    bias_K[trained] += found.bias_J - raw_JC @ examples.mean_C
-    log.info("%s: %d tags, %d trained on %d clips, stock scale %.2f, loss %.3f",
-             group, len(tags), len(trained), len(clips), found.scale.item(), loss)  # fmt: skip
-    return Scores(weight_KD, bias_K)
+        used, trained = _clips_of_group(targets, tags, clips, options)
+        if not len(trained):
+            log.info("%s: %d tags, none of them in any clip", group, len(tags))
+            continue
+        columns = slice(*options.columns.get(group, (0, frames.values_FD.shape[1])))
+        examples = _examples_of(frames.means(used)[:, columns], targets, tags[trained], used)
+        found, loss = _minimised(examples, options.penalty.get(group, DEFAULT_PENALTY), options.iterations)
+        head_JC = found.weight_JC / examples.deviation_C
+        own_J = found.bias_J - head_JC @ examples.mean_C - found.none
+        # On standardised features, an average score is the bias.
+        weight, absent = options.stock.get(group, 1.0), (found.bias_J - found.none).mean()
+        stock_KI[tags] *= weight
+        bias_K[tags] = weight * stock.bias_K[tags] + absent
+        head_KD[tags[trained], columns] = head_JC
+        bias_K[tags[trained]] += own_J - absent
+        log.info("%s: %d tags, %d trained on %d clips, loss %.3f", group, len(tags), len(trained), len(used), loss)
+    return Scores(head_KD, bias_K, stock_KI)
 
 
 @dataclass(frozen=True)
 class _Examples:
-    """The clips that one group is fitted on: N of them, with G frames, C features and J trained tags.
+    """The clips that one group is fitted on: N of them, with C features and J trained tags.
 
     Attributes:
-        x_GC: standardised features.
-        row_G: the clip of each frame.
-        stock_GJ: the stock tagger's scores.
+        x_NC: standardised features.
         unknown_NJ: True where it is not known whether a tag is there.
         target_NL: shares of the tags and of "none of them".
         weight_N: of each clip in the loss.
@@ -197,9 +183,7 @@ class _Examples:
         deviation_C: of the features before.
     """
 
-    x_GC: Tensor
-    row_G: Tensor
-    stock_GJ: Tensor
+    x_NC: Tensor
     unknown_NJ: Tensor
     target_NL: Tensor
     weight_N: Tensor
@@ -207,57 +191,37 @@ class _Examples:
     deviation_C: Tensor
 
 
-def _examples_of(
-    frames: Frames,
-    stock: Scores,
-    targets: TagTargets,
-    tags: NDArray[np.int64],
-    clips: NDArray[np.int64],
-    columns: slice,
-) -> _Examples:
-    frames_GD, row_G = frames.of(torch.from_numpy(clips))
-    stock_GJ = functional.linear(frames_GD, stock.weight_KD[tags], stock.bias_K[tags])
-    x_GC = frames_GD[:, columns]
-    mean_C = x_GC.mean(0)
-    # A single frame has no deviation.
-    deviation_C = (x_GC.std(0) if len(x_GC) > 1 else torch.ones_like(mean_C)).clamp(min=MIN_DEVIATION)
+def _examples_of(x_NC: Tensor, targets: TagTargets, tags: NDArray[np.int64], clips: NDArray[np.int64]) -> _Examples:
+    mean_C = x_NC.mean(0)
+    # A single clip has no deviation.
+    deviation_C = (x_NC.std(0) if len(x_NC) > 1 else torch.ones_like(mean_C)).clamp(min=MIN_DEVIATION)
     target_NL, weight_N = _softmax_targets(torch.from_numpy(targets.present_NK[np.ix_(clips, tags)]))
-    return _Examples(
-        x_GC=(x_GC - mean_C) / deviation_C,
-        row_G=row_G,
-        stock_GJ=stock_GJ,
-        unknown_NJ=~torch.from_numpy(targets.known_NK[np.ix_(clips, tags)]),
-        target_NL=target_NL,
-        weight_N=weight_N,
-        mean_C=mean_C,
-        deviation_C=deviation_C,
-    )
+    unknown_NJ = ~torch.from_numpy(targets.known_NK[np.ix_(clips, tags)])
+    return _Examples((x_NC - mean_C) / deviation_C, unknown_NJ, target_NL, weight_N, mean_C, deviation_C)
 
 
 @dataclass(frozen=True)
 class _Parameters:
-    """What is fitted of one group: weight of the stock tagger, score of "none of them", and the tags' own scores."""
+    """What is fitted of one group: the tags' scores, and the constant score of "none of them"."""
 
-    scale: Tensor
-    none: Tensor
     weight_JC: Tensor
     bias_J: Tensor
+    none: Tensor
 
     def loss(self, examples: _Examples, penalty: float) -> Tensor:
         """Mean cross-entropy of the clips, and the penalty."""
-        own_GJ = functional.linear(examples.x_GC, self.weight_JC, self.bias_J)
+        scores_NJ = functional.linear(examples.x_NC, self.weight_JC, self.bias_J)
         clips = len(examples.weight_N)
-        pooled_NJ = pooled_rows(self.scale * examples.stock_GJ + own_GJ, examples.row_G, clips)
-        all_NL = torch.cat([pooled_NJ.masked_fill(examples.unknown_NJ, UNKNOWN), self.none.expand(clips, 1)], 1)
+        all_NL = torch.cat([scores_NJ.masked_fill(examples.unknown_NJ, UNKNOWN), self.none.expand(clips, 1)], 1)
         entropy = -(examples.target_NL * all_NL.log_softmax(1)).sum(1) @ examples.weight_N / clips
-        return entropy + penalty * self.weight_JC.square().sum() + BIAS_PENALTY * self.bias_J.square().sum()
+        return entropy + penalty * self.weight_JC.square().sum()
 
 
 def _minimised(examples: _Examples, penalty: float, iterations: int) -> tuple[_Parameters, float]:
     """The parameters with the lowest loss, and that loss."""
-    tags, features = examples.stock_GJ.shape[1], examples.x_GC.shape[1]
-    found = _Parameters(torch.ones(()), torch.full((), NONE_SCORE), torch.zeros(tags, features), torch.zeros(tags))
-    values = [found.scale, found.none, found.weight_JC, found.bias_J]
+    tags, features = examples.unknown_NJ.shape[1], examples.x_NC.shape[1]
+    values = [torch.zeros(tags, features), torch.zeros(tags), torch.zeros(())]
+    found = _Parameters(*values)
     optimiser = torch.optim.LBFGS(
         [value.requires_grad_() for value in values], max_iter=iterations, line_search_fn="strong_wolfe"
     )
@@ -387,14 +351,15 @@ def _platt_of(pooled_NK: Tensor, targets: TagTargets, tags: NDArray[np.int64]) -
 
 
 def _platt(scores_M: Tensor, present_M: Tensor) -> tuple[float, float]:
-    both = torch.tensor([1.0, 0.0], requires_grad=True)
+    """Scale, which is positive, and shift."""
+    both = torch.zeros(2, requires_grad=True)
     optimiser = torch.optim.LBFGS([both], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = functional.binary_cross_entropy_with_logits(both[0] * scores_M + both[1], present_M)
+        loss = functional.binary_cross_entropy_with_logits(both[0].exp() * scores_M + both[1], present_M)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return float(both[0].detach()), float(both[1].detach())
+    return float(both[0].detach().exp()), float(both[1].detach())
