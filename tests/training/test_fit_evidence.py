@@ -43,7 +43,7 @@ def chat(recipe: Path, tiny_stock: None) -> Path:
         "language_model": {"name": "tiny-random", "chat": True, "target_tokens": 30, "lora": lora},
     }  # fmt: skip
     values["data"]["scenes"] = {"steps": 2, "share": 0.5}
-    values["tagger"] = {"folds": 2, "penalty": {"sound": 0.001}, "iterations": 10}
+    values["tagger"] = {"folds": 2, "penalty": {"sound": 0.001}, "stock": {"sound": 0.0}, "iterations": 10}
     path = recipe.with_name("chat.yaml")
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
@@ -198,7 +198,7 @@ def test_finetuning_keeps_the_tagger_of_its_checkpoint(chat: Path, tmp_path: Pat
     assert len(fits) == 1
     before, after = load_file(base / "model.safetensors"), load_file(tuned / "model.safetensors")
     names = [name for name in before if name.startswith("tagger.")]
-    assert len(names) == 4
+    assert len(names) == 5
     assert all(torch.equal(before[name], after[name]) for name in names)
     assert Vocabulary.read(base) == Vocabulary.read(tuned)
     with pytest.raises(ConfigError, match="needs a new model"):

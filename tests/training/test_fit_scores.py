@@ -1,4 +1,4 @@
-"""Fitting the tagger: shrunk towards the stock tagger, out of fold, calibrated."""
+"""Fitting the tagger: heads beside the stock tagger, out of fold, calibrated."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from pengi.conditioning.pooling import log_mean_exp
+from pengi.conditioning.tagger import Tagger
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.data.manifest import Clip
-from pengi.data.tagging import TagTargets
+from pengi.data.tagging import TagTargets, group_of
 from pengi.training.tagger import (
     NO_CLASS,
     FitOptions,
@@ -23,8 +24,6 @@ from pengi.training.tagger import (
     fit_scores,
     fit_tagger,
     folds_of,
-    group_of,
-    pooled_rows,
     stock_scores,
 )
 
@@ -44,9 +43,9 @@ OPTIONS = FitOptions({"sound": 0.001}, folds=3)
 
 @pytest.fixture
 def stock() -> Scores:
-    """A feature for each tag, of which it knows nothing yet: rain it confuses with dogs."""
-    weight_KD = torch.eye(len(VOCABULARY), DIM)
-    return Scores(weight_KD[[1, 0, 2, 3, 4]], torch.full((len(VOCABULARY),), -3.0))
+    """A feature for each tag: rain it confuses with dogs."""
+    stock_KI = torch.eye(len(VOCABULARY))[[1, 0, 2, 3, 4]]
+    return Scores(torch.zeros(len(VOCABULARY), DIM), torch.full((len(VOCABULARY),), -3.0), stock_KI)
 
 
 @pytest.fixture
@@ -64,19 +63,26 @@ def problem() -> tuple[Frames, TagTargets]:
     return frames, TagTargets(present_NK, np.ones_like(present_NK))
 
 
-def test_frames_of_clips_know_their_rows() -> None:
+def test_frames_of_clips_are_padded() -> None:
     frames = Frames(torch.arange(6.0)[:, None].half(), torch.tensor([0, 2, 3, 6]))
-    values_GD, row_G = frames.of(torch.tensor([2, 0]))
-    assert values_GD[:, 0].tolist() == [3.0, 4.0, 5.0, 0.0, 1.0]
-    assert row_G.tolist() == [0, 0, 0, 1, 1]
+    values_BTD, mask_BT = frames.batch(torch.tensor([2, 0]))
+    assert values_BTD[..., 0].tolist() == [[3.0, 4.0, 5.0], [0.0, 1.0, 0.0]]
+    assert mask_BT.tolist() == [[True, True, True], [True, True, False]]
+    assert frames.means(np.array([2, 1, 0])).tolist() == [[4.0], [2.0], [0.5]]
 
 
-def test_rows_are_pooled_as_the_tagger_pools_them() -> None:
-    torch.manual_seed(0)
-    scores_GK = torch.randn(5, 3)
-    pooled_BK = pooled_rows(scores_GK, torch.tensor([0, 0, 0, 1, 1]), 2)
-    for row, part in enumerate((scores_GK[:3], scores_GK[3:])):
-        torch.testing.assert_close(pooled_BK[row], log_mean_exp(part[None], torch.ones(1, len(part)).bool())[0])
+def test_clips_are_scored_as_the_tagger_scores_them(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+    frames, targets = problem
+    fitted = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), OPTIONS)
+    tagger = Tagger(VOCABULARY, [len(VOCABULARY), 1])
+    tagger.head.weight.copy_(fitted.head_KD)
+    tagger.head.bias.copy_(fitted.bias_K)
+    tagger.stock.weight.copy_(fitted.stock_KI)
+    values_BTD, mask_BT = frames.batch(torch.arange(3))
+    scores_BTK, _ = tagger([(values_BTD[..., :5], mask_BT), (values_BTD[..., 5:], mask_BT)])
+    pooled_BK = log_mean_exp(scores_BTK, mask_BT)
+    # Tokens of the second encoder are spread anew over the frames.
+    torch.testing.assert_close(pooled_BK, fitted.of_clips(frames, np.arange(3)), atol=0.05, rtol=0.0)
 
 
 def test_tags_without_a_class_have_a_low_score() -> None:
@@ -88,9 +94,10 @@ def test_tags_without_a_class_have_a_low_score() -> None:
             Tag("other", "sound", (), "Unknown class"),
         )
     )
-    weight_CD = torch.tensor([[1.0, 2.0]])
-    found = stock_scores(vocabulary, ["Animal"], weight_CD, torch.tensor([0.5]), dim=3)
-    assert found.weight_KD.tolist() == [[1.0, 2.0, 0.0]] * 2 + [[0.0] * 3] * 2
+    weight_CI = torch.tensor([[1.0, 2.0]])
+    found = stock_scores(vocabulary, ["Animal"], weight_CI, torch.tensor([0.5]), dim=3)
+    assert found.stock_KI.tolist() == [[1.0, 2.0]] * 2 + [[0.0] * 2] * 2
+    assert found.head_KD.tolist() == [[0.0] * 3] * 4
     assert found.bias_K.tolist() == [0.5, 0.5, NO_CLASS, NO_CLASS]
 
 
@@ -105,23 +112,50 @@ def test_what_clips_show_is_learned(stock: Scores, problem: tuple[Frames, TagTar
     assert (confused_N != best_N)[labelled].all()
 
 
-def test_a_strong_penalty_keeps_tags_near_the_stock_tagger(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_a_strong_penalty_leaves_little_but_the_stock_tagger(
+    stock: Scores, problem: tuple[Frames, TagTargets]
+) -> None:
     frames, targets = problem
 
-    def distance(penalty: float) -> float:
+    def strength(penalty: float) -> float:
         options = FitOptions({"sound": penalty})
-        fitted = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options)
-        scale = fitted.weight_KD[2, 2]  # wind, which no clip has, shows the weight of the stock tagger
-        return float((fitted.weight_KD[:2] - scale * stock.weight_KD[:2]).norm())
+        return float(fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options).head_KD.norm())
 
-    assert distance(1e4) < 1e-2 < distance(1.0) < distance(0.001)
+    assert strength(1e4) < 1e-2 < strength(1.0) < strength(0.001)
+
+
+def test_stock_scores_are_added_with_the_weight_of_their_group(
+    stock: Scores, problem: tuple[Frames, TagTargets]
+) -> None:
+    frames, targets = problem
+    options = replace(OPTIONS, stock={"sound": 0.5})
+    one = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), OPTIONS)
+    half = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options)
+    torch.testing.assert_close(half.stock_KI[:3], one.stock_KI[:3] / 2)
+    torch.testing.assert_close(half.head_KD, one.head_KD)
+    torch.testing.assert_close((one.bias_K - half.bias_K)[:3], stock.bias_K[:3] / 2)
+
+
+def test_a_tag_that_no_clip_has_is_scored_as_an_absent_one(
+    stock: Scores, problem: tuple[Frames, TagTargets]
+) -> None:
+    """Wind, beside dogs and rain: what the head says of it is what it says of these on average."""
+    frames, targets = problem
+    options = replace(OPTIONS, stock={"sound": 0.0})
+    fitted = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options)
+    used = np.flatnonzero(targets.present_NK.any(1))
+    scores_NK = frames.means(np.arange(CLIPS)) @ fitted.head_KD.T + fitted.bias_K
+    assert float(scores_NK[:, 2].std()) < 1e-5
+    assert float(scores_NK[:, 2].mean()) == pytest.approx(float(scores_NK[:, :2].mean()), abs=0.05)
+    assert (scores_NK[used, 2] < scores_NK[used][:, :2].amax(1)).all()
 
 
 def test_a_group_that_no_clip_has_keeps_the_stock_scores(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
     frames, targets = problem
     fitted = fit_tagger(frames, stock, targets, VOCABULARY, np.arange(CLIPS) % 3, OPTIONS)
     for scores in (fitted.scores, *fitted.folds):
-        torch.testing.assert_close(scores.weight_KD[3:], stock.weight_KD[3:])
+        torch.testing.assert_close(scores.head_KD[3:], stock.head_KD[3:])
+        torch.testing.assert_close(scores.stock_KI[3:], stock.stock_KI[3:])
         torch.testing.assert_close(scores.bias_K[3:], stock.bias_K[3:])
     assert fitted.scale_K[3:].tolist() == [1.0, 1.0]
     assert fitted.shift_K[3:].tolist() == [0.0, 0.0]
@@ -134,7 +168,7 @@ def test_few_clips_give_finite_scores(clips: list[int], stock: Scores) -> None:
     present_NK[0, 0] = True
     targets = TagTargets(present_NK, np.ones_like(present_NK))
     fitted = fit_scores(frames, stock, targets, VOCABULARY, np.array(clips, dtype=np.int64), OPTIONS)
-    assert torch.isfinite(fitted.weight_KD).all()
+    assert torch.isfinite(fitted.head_KD).all()
     assert torch.isfinite(fitted.bias_K).all()
 
 
@@ -142,9 +176,8 @@ def test_groups_read_only_the_features_that_they_are_given(stock: Scores, proble
     frames, targets = problem
     options = replace(OPTIONS, columns={"sound": (1, 3)})
     fitted = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options)
-    own_KD = fitted.weight_KD - fitted.weight_KD[2, 2] * stock.weight_KD
-    assert own_KD[:2, 1:3].abs().min() > 0
-    assert own_KD[:2, [0, 3, 4, 5]].abs().max() < 1e-6
+    assert fitted.head_KD[:2, 1:3].abs().min() > 0
+    assert not fitted.head_KD[:2, [0, 3, 4, 5]].any()
 
 
 def test_what_is_not_known_teaches_nothing(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
@@ -168,7 +201,8 @@ def test_what_is_not_known_teaches_nothing(stock: Scores, problem: tuple[Frames,
 def test_a_clip_is_scored_by_a_tagger_that_did_not_see_it(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
     """With labels by chance a tagger knows the clips that it was fitted on, and no others."""
     frames, _ = problem
-    noise = Frames(torch.randn(CLIPS * FRAMES, DIM, generator=torch.Generator().manual_seed(1)), frames.starts_N)
+    noise = Frames(torch.randn(CLIPS * FRAMES, 40, generator=torch.Generator().manual_seed(1)), frames.starts_N)
+    stock = replace(stock, head_KD=torch.zeros(len(VOCABULARY), 40), stock_KI=torch.zeros_like(stock.stock_KI))
     present_NK = np.zeros((CLIPS, len(VOCABULARY)), dtype=np.bool_)
     present_NK[np.arange(CLIPS), np.random.default_rng(1).integers(0, 2, CLIPS)] = True
     targets = TagTargets(present_NK, np.ones_like(present_NK))
@@ -189,7 +223,7 @@ def test_a_fold_without_clips_has_the_scores_of_all(stock: Scores, problem: tupl
     frames, targets = problem
     fitted = fit_tagger(frames, stock, targets, VOCABULARY, np.arange(CLIPS) % 2, OPTIONS)
     assert len(fitted.folds) == 3
-    torch.testing.assert_close(fitted.folds[2].weight_KD, fitted.scores.weight_KD)
+    torch.testing.assert_close(fitted.folds[2].head_KD, fitted.scores.head_KD)
 
 
 def test_calibrated_probabilities_are_as_often_right_as_they_say() -> None:
@@ -204,6 +238,27 @@ def test_calibrated_probabilities_are_as_often_right_as_they_say() -> None:
     assert shift_K[0].item() == pytest.approx(-6.0, rel=0.1)
     assert len({*scale_K[1:3].tolist()}) == len({*scale_K[3:].tolist()}) == 1
     assert scale_K[1] != scale_K[0]
+
+
+def test_scales_are_positive_even_where_scores_mislead() -> None:
+    present_NK = np.zeros((40, len(VOCABULARY)), dtype=np.bool_)
+    present_NK[:20] = True
+    pooled_NK = torch.linspace(-1.0, 1.0, 40)[:, None].expand(-1, len(VOCABULARY))
+    scale_K, _ = calibrate(pooled_NK, TagTargets(present_NK, np.ones_like(present_NK)), VOCABULARY)
+    assert (scale_K > 0).all()
+
+
+def test_clips_that_count_more_decide(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+    """The same clips with contrary labels: those are believed that count more."""
+    frames, targets = problem
+    twice = Frames(frames.values_FD.repeat(2, 1), torch.arange(0, 2 * CLIPS * FRAMES + 1, FRAMES))
+    present_NK = np.concatenate([targets.present_NK, targets.present_NK[:, [1, 0, 2, 3, 4]]])
+    weight_N = np.repeat(np.array([1.0, 0.1], dtype=np.float32), CLIPS)
+    weighted = TagTargets(present_NK, np.ones_like(present_NK), weight_N)
+    fitted = fit_scores(twice, stock, weighted, VOCABULARY, np.arange(2 * CLIPS), replace(OPTIONS, stock={"sound": 0.0}))
+    labelled = np.flatnonzero(targets.present_NK.any(1))
+    best_N = fitted.of_clips(twice, labelled)[:, :2].argmax(1).numpy()
+    assert (best_N == targets.present_NK[labelled, :2].argmax(1)).all()
 
 
 @pytest.mark.parametrize("group", ["a", "", "München"])
@@ -221,7 +276,7 @@ def test_folds_are_the_same_every_time() -> None:
 
 def test_nothing_was_fitted_in_place(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
     frames, targets = problem
-    before = stock.weight_KD.clone()
+    before = stock.stock_KI.clone()
     fitted: FittedTagger = fit_tagger(frames, stock, targets, VOCABULARY, np.arange(CLIPS) % 3, OPTIONS)
-    assert torch.equal(stock.weight_KD, before)
-    assert not fitted.scores.weight_KD.requires_grad
+    assert torch.equal(stock.stock_KI, before)
+    assert not fitted.scores.head_KD.requires_grad

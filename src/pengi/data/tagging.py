@@ -8,6 +8,7 @@ Shape suffixes: N clips, K tags.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -128,10 +129,16 @@ class TagTargets:
     Attributes:
         present_NK: ``bool[N, K]``, True where a tag is there.
         known_NK: ``bool[N, K]``, True where ``present_NK`` is known.
+        weight_N: ``float32[N]``: how much each clip counts; all alike if not given.
     """
 
     present_NK: NDArray[np.bool_]
     known_NK: NDArray[np.bool_]
+    weight_N: NDArray[np.float32] | None = None
+
+    def weights(self) -> NDArray[np.float32]:
+        """``weight_N``, ones if it was not given."""
+        return np.ones(len(self.present_NK), dtype=np.float32) if self.weight_N is None else self.weight_N
 
 
 def tag_targets(
@@ -154,7 +161,19 @@ def tag_targets(
         known_NK[row, names.alike(present)] = False
         present_NK[row, present] = True
         known_NK[row, present] = True
-    return TagTargets(present_NK, known_NK)
+    return TagTargets(present_NK, known_NK, _group_weights(clips))
+
+
+def group_of(clip: Clip) -> str:
+    """What a clip shares with clips of the same recording, speaker or track, in whichever manifest they are."""
+    return clip.group.removeprefix(f"{clip.corpus}/") or clip.id
+
+
+def _group_weights(clips: Sequence[Clip]) -> NDArray[np.float32]:
+    """One over the square root of how many clips a clip's group has: 900 clips of one voice tell little more of voices
+    than 30."""
+    counts = Counter(map(group_of, clips))
+    return np.array([counts[group_of(clip)] ** -0.5 for clip in clips], dtype=np.float32)
 
 
 class _Names:

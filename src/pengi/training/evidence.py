@@ -30,7 +30,7 @@ from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip, Label
 from pengi.data.measured import Measured, cached_measurements
 from pengi.data.simulation import TagNoise, measure_noise
-from pengi.data.tagging import TagTargets, build_vocabulary, tag_targets
+from pengi.data.tagging import TagTargets, build_vocabulary, group_of, tag_targets
 from pengi.data.tasks import COMPOSED_DOMAIN
 from pengi.encoders.base import Masked
 from pengi.encoders.whisper import SAMPLE_RATE
@@ -45,7 +45,6 @@ from pengi.training.tagger import (
     Scores,
     fit_tagger,
     folds_of,
-    group_of,
     stock_scores,
 )
 from pengi.writing import replacing, writing
@@ -266,7 +265,7 @@ def _key(data: TaggerData) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for values in (data.frames.values_FD, data.frames.starts_N, data.stock.stock_KI, data.stock.bias_K):
         digest.update(values.contiguous().numpy().data)
-    for array in (data.targets.present_NK, data.targets.known_NK, data.fold_N):
+    for array in (data.targets.present_NK, data.targets.known_NK, data.targets.weights(), data.fold_N):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:24]
 

@@ -28,7 +28,6 @@ from torch.nn import functional
 from pengi.conditioning.pooling import log_mean_exp, masked_mean
 from pengi.conditioning.tagger import frame_scores
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.manifest import Clip
 from pengi.data.tagging import TagTargets
 from pengi.encoders.base import Masked
 
@@ -196,6 +195,8 @@ def _examples_of(x_NC: Tensor, targets: TagTargets, tags: NDArray[np.int64], cli
     # A single clip has no deviation.
     deviation_C = (x_NC.std(0) if len(x_NC) > 1 else torch.ones_like(mean_C)).clamp(min=MIN_DEVIATION)
     target_NL, weight_N = _softmax_targets(torch.from_numpy(targets.present_NK[np.ix_(clips, tags)]))
+    weight_N = weight_N * torch.from_numpy(targets.weights()[clips])
+    weight_N = weight_N / weight_N.mean()
     unknown_NJ = ~torch.from_numpy(targets.known_NK[np.ix_(clips, tags)])
     return _Examples((x_NC - mean_C) / deviation_C, unknown_NJ, target_NL, weight_N, mean_C, deviation_C)
 
@@ -262,17 +263,12 @@ def _softmax_targets(present_NJ: Tensor) -> tuple[Tensor, Tensor]:
     target_NL = target_NL / target_NL.sum(1, keepdim=True)
     counts_L = target_NL.sum(0).clamp(min=0.5)
     weight_N = (target_NL / counts_L.sqrt()).sum(1)
-    return target_NL, weight_N / weight_N.mean()
+    return target_NL, weight_N
 
 
 def folds_of(groups: Sequence[str], folds: int) -> NDArray[np.int64]:
     """The fold of each clip, ``int64[N]``, by the name of its group; the same every time."""
     return np.array([zlib.crc32(group.encode()) % folds for group in groups], dtype=np.int64)
-
-
-def group_of(clip: Clip) -> str:
-    """What a clip shares with clips of the same recording, speaker or track, in whichever manifest they are."""
-    return clip.group.removeprefix(f"{clip.corpus}/") or clip.id
 
 
 @dataclass(frozen=True)
@@ -347,17 +343,19 @@ def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) ->
 
 def _platt_of(pooled_NK: Tensor, targets: TagTargets, tags: NDArray[np.int64]) -> tuple[float, float]:
     known_NJ = torch.from_numpy(targets.known_NK[:, tags])
-    return _platt(pooled_NK[:, tags][known_NJ], torch.from_numpy(targets.present_NK[:, tags])[known_NJ].float())
+    present_NJ = torch.from_numpy(targets.present_NK[:, tags])
+    weight_NJ = torch.from_numpy(targets.weights())[:, None].expand(known_NJ.shape)
+    return _platt(pooled_NK[:, tags][known_NJ], present_NJ[known_NJ].float(), weight_NJ[known_NJ])
 
 
-def _platt(scores_M: Tensor, present_M: Tensor) -> tuple[float, float]:
+def _platt(scores_M: Tensor, present_M: Tensor, weight_M: Tensor) -> tuple[float, float]:
     """Scale, which is positive, and shift."""
     both = torch.zeros(2, requires_grad=True)
     optimiser = torch.optim.LBFGS([both], max_iter=50, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = functional.binary_cross_entropy_with_logits(both[0].exp() * scores_M + both[1], present_M)
+        loss = functional.binary_cross_entropy_with_logits(both[0].exp() * scores_M + both[1], present_M, weight_M)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
