@@ -609,7 +609,7 @@ def _tempo(asked: Asked) -> Answered | None:
     return Answered(asked.rng.choice(wordings.TEMPO), f"about {found[1]} beats a minute") if found else None
 
 
-@_family("pitch", 3.0)
+@_family("pitch", 5.0)
 def _pitch(asked: Asked) -> Answered | None:
     question = asked.rng.choice(wordings.NOTE)
     truth = asked.scene.attributes.get("notes", asked.scene.attributes.get("pitch"))
@@ -624,7 +624,7 @@ def _pitch(asked: Asked) -> Answered | None:
 # --- names: instruments, genres, languages, words, animals ---------------------------------------------------------
 
 
-@_family("instrument_name", 3.0)
+@_family("instrument_name", 5.0)
 def _instrument(asked: Asked) -> Answered | None:
     question = asked.rng.choice(wordings.INSTRUMENT)
     instrument = asked.scene.attributes.get("instrument")
@@ -683,7 +683,7 @@ def _feeling(asked: Asked) -> Answered | None:
     return Answered(asked.rng.choice(wordings.FEELING), emotion) if emotion else None
 
 
-@_family("animal_name", 2.0)
+@_family("animal_name", 3.0)
 def _animal(asked: Asked) -> Answered | None:
     return _named_thing(asked, "animal", wordings.ANIMAL, ("dog barking", "birds chirping", "cat meowing"))
 
