@@ -98,7 +98,7 @@ def compared(train: TaggerData, val: TaggerData) -> dict[str, Row]:
     out_of_fold_NK = out_of_fold_probabilities(train, fitted)
     load_scores(train.tagger, fitted.scores, fitted)
     val_scores_NK = fitted.scores.of_clips(val.frames, np.arange(len(val.clips)))
-    val_NK = train.tagger.log_odds(val_scores_NK).sigmoid().numpy()
+    val_NK = train.tagger.probability(val_scores_NK).numpy()
     rows = {}
     for group, tags in tags_of(train).items():
         rows[group] = {

@@ -87,15 +87,15 @@ def test_runs_of_frames_are_seconds_within_the_recording(
 def test_kinds_of_one_class_share_its_probability() -> None:
     kinds = [Tag(name, "sound", (), "Animal") for name in ("hyena calling", "camel calling")]
     tagger = Tagger(Vocabulary((*kinds, Tag("rain", "sound", (), "Rain"))), [1])
-    odds_K = tagger.log_odds(torch.tensor([[2.0, 2.0, 2.0], [2.0, -8.0, 2.0]]))
+    found_BK = tagger.probability(torch.tensor([[2.0, 2.0, 2.0], [2.0, -8.0, 2.0]]))
     whole = torch.tensor(2.0).sigmoid().item()
-    assert odds_K.sigmoid()[0].tolist() == pytest.approx([whole / 2, whole / 2, whole], abs=1e-4)
-    assert odds_K.sigmoid()[1].tolist() == pytest.approx([whole, 0.0, whole], abs=1e-3)
+    assert found_BK[0].tolist() == pytest.approx([whole / 2, whole / 2, whole], abs=1e-4)
+    assert found_BK[1].tolist() == pytest.approx([whole, 0.0, whole], abs=1e-3)
 
 
 def test_kinds_of_an_improbable_class_stay_improbable() -> None:
     """However much higher the scores of another class are."""
     kinds = [Tag(f"{name} {number}", "sound", (), name) for name in ("Animal", "Rain") for number in (1, 2)]
     tagger = Tagger(Vocabulary(tuple(kinds)), [1])
-    odds_K = tagger.log_odds(torch.tensor([100.0, 90.0, -100.0, -101.0]))
-    assert odds_K.sigmoid().tolist() == pytest.approx([1.0, 0.0, 0.0, 0.0], abs=1e-4)
+    found_K = tagger.probability(torch.tensor([100.0, 90.0, -100.0, -101.0]))
+    assert found_K.tolist() == pytest.approx([1.0, 0.0, 0.0, 0.0], abs=1e-4)

@@ -104,7 +104,7 @@ class TagCollector:
         self.probability_K = torch.maximum(self.probability_K, probability_K)
         self._pooled_K = torch.logaddexp(self._pooled_K, scores_TK.float().logsumexp(0).cpu())
         self._frames += len(scores_TK)
-        frame_TK = self._tagger.log_odds(scores_TK).sigmoid().float().cpu()
+        frame_TK = self._tagger.probability(scores_TK).float().cpu()
         threshold_K = (SHARE_OF_HIGHEST * frame_TK.amax(0)).clamp(min=MAYBE)
         threshold_K[probability_K < MAYBE] = math.inf
         for event in frame_events(frame_TK, threshold_K, self._frame_s, duration_s):

@@ -29,7 +29,6 @@ from pengi.encoders.base import Masked
 
 CONTEXT_FRAMES = 9
 """So many frames are averaged around each: fitted scores are those of the mean of a recording's tokens."""
-MIN_PROBABILITY, MAX_PROBABILITY = 1e-6, 1.0 - 1e-6
 
 
 class Tagger(nn.Module):
@@ -64,15 +63,19 @@ class Tagger(nn.Module):
         return frame_scores(frames_BTD, mask_BT, self.head.weight, self.head.bias, self.stock.weight), mask_BT
 
     def log_odds(self, scores_xK: Tensor) -> Tensor:
-        """Calibrated logarithms of the odds of scores, of frames or of recordings.
+        """Calibrated logarithms of the odds of scores, of frames or of recordings."""
+        return scores_xK * self.scale_K + self.shift_K
+
+    def probability(self, scores_xK: Tensor) -> Tensor:
+        """Probability of each tag by the scores of a frame or of a recording.
 
         Tags that are kinds of one AudioSet class share its probability by the softmax of their scores: what sounds like
         an animal is no camel, hyena and dolphin at once.
         """
-        odds_xK = scores_xK * self.scale_K + self.shift_K
+        probability_xK = self.log_odds(scores_xK).sigmoid()
         kin_M = (self.kin_K >= 0).nonzero().flatten()
         if not len(kin_M):
-            return odds_xK
+            return probability_xK
         scores_xM, set_M = scores_xK[..., kin_M], self.kin_K[kin_M]
         shape = (*scores_xM.shape[:-1], int(set_M.max()) + 1)
         # Each set's own highest score: next to that of another set, a set's scores may all vanish.
@@ -82,12 +85,11 @@ class Tagger(nn.Module):
         above_xM = scores_xM - highest_xJ[..., set_M]
         totals_xJ = scores_xM.new_zeros(shape).index_add(-1, set_M, above_xM.exp())
         share_xM = above_xM.exp() / totals_xJ[..., set_M]
-        probability_xM = (odds_xK[..., kin_M].sigmoid() * share_xM).clamp(min=MIN_PROBABILITY, max=MAX_PROBABILITY)
-        return odds_xK.index_copy(-1, kin_M, probability_xM.logit())
+        return probability_xK.index_copy(-1, kin_M, probability_xK[..., kin_M] * share_xM)
 
     def probabilities(self, scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
         """Probability that each tag is in the recording, ``float32[B, K]``."""
-        return self.log_odds(log_mean_exp(scores_BTK, mask_BT)).sigmoid()
+        return self.probability(log_mean_exp(scores_BTK, mask_BT))
 
 
 def _kin(vocabulary: Vocabulary) -> list[int]:

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 MEASURED_VERSION = 2
 """Another one measures transcripts and descriptors anew."""
-_FIT_VERSION = 2
+_FIT_VERSION = 3
 BATCH_CLIPS = 64  # that are scored at once
 
 
@@ -169,7 +169,7 @@ def out_of_fold_probabilities(data: TaggerData, fitted: FittedTagger) -> NDArray
         inside = np.flatnonzero(data.fold_N == fold)
         if len(inside):
             load_scores(data.tagger, scores, fitted)
-            found_NK[inside] = data.tagger.log_odds(scores.of_clips(data.frames, inside)).sigmoid().numpy()
+            found_NK[inside] = data.tagger.probability(scores.of_clips(data.frames, inside)).numpy()
     return found_NK
 
 

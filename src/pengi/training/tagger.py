@@ -37,7 +37,6 @@ MIN_DEVIATION = 1e-3  # of a feature; one that hardly changes is not blown up
 NO_CLASS = -6.0  # the stock logit of a tag without an AudioSet class: what classes have that are not there
 MAX_CLIPS = 400  # of those whose only tag of a group is the same, so many are enough
 MAX_NONE_CLIPS = 1500  # of those with no tag of a group
-MIN_OWN_CALIBRATION = 200  # clips of a tag from which on it has a calibration of its own
 BATCH_CLIPS = 256  # that are scored at once
 UNKNOWN = -1e4  # the score of a tag in clips of which it is not known whether they have it
 
@@ -115,9 +114,7 @@ class Scores:
         return torch.cat(rows)
 
 
-def stock_scores(
-    vocabulary: Vocabulary, classes: Sequence[str], weight_CI: Tensor, bias_C: Tensor, dim: int
-) -> Scores:
+def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CI: Tensor, bias_C: Tensor, dim: int) -> Scores:
     """The stock tagger's scores of a vocabulary.
 
     Args:
@@ -324,28 +321,22 @@ def fit_tagger(
 def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Scale and shift of each tag's score, ``float32[K]`` each, by Platt scaling.
 
-    They minimise the cross-entropy of the probabilities where it is known whether a tag is there. A tag of many clips
-    has its own; all others of a group have the same.
+    They minimise the cross-entropy of the probabilities where it is known whether a tag is there. All tags of a group
+    have the same, so that calibration changes no order within a group.
     """
     scale_K, shift_K = torch.ones(len(vocabulary)), torch.zeros(len(vocabulary))
     groups_K = np.array([tag.group for tag in vocabulary.tags])
-    counts_K = (targets.present_NK & targets.known_NK).sum(0)
+    there_K = (targets.present_NK & targets.known_NK).any(0)
     for group in vocabulary.groups:
-        common = np.flatnonzero((groups_K == group) & (counts_K >= MIN_OWN_CALIBRATION))
-        others = np.flatnonzero((groups_K == group) & (counts_K < MIN_OWN_CALIBRATION))
-        for tag in common.tolist():
-            scale_K[tag], shift_K[tag] = _platt_of(pooled_NK, targets, np.array([tag]))
-        some = others[counts_K[others] > 0]
-        if len(some):
-            scale_K[others], shift_K[others] = _platt_of(pooled_NK, targets, some)
+        tags = np.flatnonzero((groups_K == group) & there_K)
+        if len(tags):
+            known_NJ, present_NJ = (
+                torch.from_numpy(values[:, tags]) for values in (targets.known_NK, targets.present_NK)
+            )
+            weight_NJ = torch.from_numpy(targets.weights())[:, None].expand(known_NJ.shape)
+            found = _platt(pooled_NK[:, tags][known_NJ], present_NJ[known_NJ].float(), weight_NJ[known_NJ])
+            scale_K[groups_K == group], shift_K[groups_K == group] = found
     return scale_K, shift_K
-
-
-def _platt_of(pooled_NK: Tensor, targets: TagTargets, tags: NDArray[np.int64]) -> tuple[float, float]:
-    known_NJ = torch.from_numpy(targets.known_NK[:, tags])
-    present_NJ = torch.from_numpy(targets.present_NK[:, tags])
-    weight_NJ = torch.from_numpy(targets.weights())[:, None].expand(known_NJ.shape)
-    return _platt(pooled_NK[:, tags][known_NJ], present_NJ[known_NJ].float(), weight_NJ[known_NJ])
 
 
 def _platt(scores_M: Tensor, present_M: Tensor, weight_M: Tensor) -> tuple[float, float]:
