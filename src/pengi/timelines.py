@@ -84,7 +84,7 @@ def detected_segments(
             if sound_level_db(window_S) < SILENCE_DB:
                 events = [Segment(start_s, end_s, SILENCE, 1.0)]
             else:
-                probability_TK = tagger.log_odds(scores_TK).sigmoid().float().cpu()
+                probability_TK = tagger.probability(scores_TK).float().cpu()
                 events = [
                     Segment(start_s + event.start_s, start_s + event.end_s, labels[event.index], event.probability)
                     for event in frame_events(probability_TK, threshold_K, encoder.frame_s, length_s)

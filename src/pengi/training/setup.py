@@ -271,7 +271,10 @@ def _evidence(
     labels: Mapping[str, Label],
     recipe: Recipe,
 ) -> tuple[ClipEvidence | None, TagNoise | None]:
-    """Evidence about the clips that are asked about, and how the tagger errs where it is fitted here; none for a model without evidence."""
+    """Evidence about clips that are asked about, and how the tagger errs if it is fitted here.
+
+    None for a model without evidence.
+    """
     config = model.config.evidence
     if config is None:
         return None, None
