@@ -107,7 +107,7 @@ def _kin(vocabulary: Vocabulary) -> list[int]:
 
 
 def frame_scores(frames_BTD: Tensor, mask_BT: Tensor, head_KD: Tensor, bias_K: Tensor, stock_KI: Tensor) -> Tensor:
-    """Scores of every frame, ``float32[B, T, K]``: the head's of the frames around it, the stock tagger's of it alone."""
+    """Scores of every frame, ``float32[B, T, K]``: the head reads the frames around it, the stock tagger it alone."""
     stock_BTI = frames_BTD[..., : stock_KI.shape[1]]
     own_BTK = running_mean(functional.linear(frames_BTD, head_KD, bias_K), mask_BT, CONTEXT_FRAMES)
     return own_BTK + functional.linear(stock_BTI, stock_KI)

@@ -19,7 +19,7 @@ from typing import Any, Self
 from pengi.errors import ConfigError, reason
 
 VOCABULARY_FILE = "vocabulary.json"
-_ARTICLES = frozenset({"a", "an", "the"})
+_IGNORED = frozenset({"a", "an", "the", "someone", "somebody", "something"})
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,9 @@ def _checked(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def word_stems(text: str) -> tuple[str, ...]:
-    """A text's words without case, articles and endings: "dogs barking" and "the dog barks" are the same."""
+    """A text's words without case, articles, "someone" and endings: "dogs barking" and "the dog barks" are the same."""
     words = re.findall(r"[\w'#-]+", text.casefold())
-    return tuple(_stem(word) for word in words if word not in _ARTICLES)
+    return tuple(_stem(word) for word in words if word not in _IGNORED)
 
 
 def _in_order(text: str) -> str:

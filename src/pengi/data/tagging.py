@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,16 +57,38 @@ def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes
     for label in labels.values():
         if label.category != _SPEECH:
             _add(tags, _tag_of(label, classes))
-    said = {tag.audioset: tag for tag in tags.values() if tag.audioset and says(tag, tag.audioset)}
-    for index, name in enumerate(classes):
-        if name not in said and name not in _NOT_DETECTED:
-            _add(tags, _stock_tag(name, _audioset_group(index, classes), tags))
+    _add_classes(tags, classes)
     for clip in clips:
         for name, group in GROUPS_OF_ATTRIBUTES.items():
             value = str(clip.attributes.get(name, ""))
             if value and group != "speaker" and not _known(tags, value, group):
                 _add(tags, _value_tag(value, group, tags))
     return Vocabulary(tuple(tags.values()))
+
+
+def _add_classes(tags: dict[str, Tag], classes: Sequence[str]) -> None:
+    """Add the stock tagger's classes that no tag means.
+
+    Where one tag's name has the class's name in it, such as "wind blowing", the class is another name of that tag.
+    Where several have, such as "door creaking" and "door slamming", the class has a tag of its own.
+    """
+    means = {tag.audioset for tag in tags.values() if tag.is_class}
+    for index, name in enumerate(classes):
+        if name in means or name in _NOT_DETECTED:
+            continue
+        added = _stock_tag(name, _audioset_group(index, classes), tags)
+        kinds = [tag for tag in tags.values() if tag.audioset == name and tag.group == "sound" and _names(tag, name)]
+        if len(kinds) == 1:
+            (kind,) = kinds
+            tags[kind.text] = replace(kind, phrases=(*kind.phrases, added.text))
+        else:
+            _add(tags, added)
+
+
+def _names(tag: Tag, class_name: str) -> bool:
+    """Whether a tag's text has all words of one of a class's names."""
+    parts = [part.split("(")[0] for part in class_name.split(",")]
+    return any(set(word_stems(part)) <= set(word_stems(tag.text)) for part in parts)
 
 
 def _tag_of(label: Label, classes: Sequence[str]) -> Tag:
@@ -112,14 +134,6 @@ def _add(tags: dict[str, Tag], tag: Tag) -> None:
 
 def _known(tags: Mapping[str, Tag], value: str, group: str) -> bool:
     return any(tag.group == group and value in (tag.text, *tag.phrases) for tag in tags.values())
-
-
-def says(tag: Tag, class_name: str) -> bool:
-    """Whether a tag means its AudioSet class itself, and not one of several things within it."""
-    parts = [part.split("(")[0] for part in class_name.split(",")]
-    return any(set(word_stems(part)) <= set(word_stems(tag.text)) for part in parts) or any(
-        word_stems(part) in map(word_stems, tag.phrases) for part in parts
-    )
 
 
 @dataclass(frozen=True)
@@ -225,7 +239,7 @@ class _Names:
         for index in present:
             name = self.vocabulary.tags[index].audioset
             if name is not None:
-                found += [other for other in self._same_class[name] if says(self.vocabulary.tags[other], name)]
+                found += [other for other in self._same_class[name] if self.vocabulary.tags[other].is_class]
         return found
 
     def unknown(self, clip: Clip) -> NDArray[np.bool_]:
