@@ -3,7 +3,7 @@
     a = audio_encoder(x)            -> m1(a)   audio prefix
     g = text_encoder(prompt)        -> m2(g)   text prefix
     p = concat(m1(a), m2(g))
-    loss = - mean_j log P(c_j | p, c_<j)       over the tokens of the target only (paper, equation 2)
+    loss = - mean_j log P(c_j | p, c_<j)       over the tokens of a target only (paper, equation 2), then over targets
 
 An audio branch is one encoder with its mapper; the prefixes of several branches stand one behind the other. A model
 with a chat template reads evidence about the clip as text behind them (:mod:`pengi.conditioning.prefix`).
@@ -58,12 +58,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loss:
-    """Mean negative log-likelihood per target token, and what it is the mean of."""
+    """Negative log-likelihood of targets.
+
+    Attributes:
+        mean: over the examples, of the mean over each one's target tokens, so that a "yes" counts as much as a caption.
+        token_losses_N: of each target token.
+        example_N: ``int64[N]``: the example that each target token belongs to.
+    """
 
     mean: Tensor
     token_losses_N: Tensor
     example_N: Tensor
-    """int64[N]: the example that each target token belongs to."""
 
 
 def limit_tokens(tokens_BTD: Tensor, mask_BT: Tensor, max_tokens: int) -> Masked:
@@ -277,7 +282,9 @@ class PengiModel(nn.Module):
         token_losses_N = functional.cross_entropy(
             logits_NV, torch.tensor(expected, device=logits_NV.device), reduction="none"
         )
-        return Loss(token_losses_N.mean(), token_losses_N.detach(), torch.tensor(examples))
+        example_N = torch.tensor(examples, device=token_losses_N.device)
+        per_token_N = example_N.bincount()[example_N].reciprocal() / len(ids)
+        return Loss(token_losses_N @ per_token_N, token_losses_N.detach(), example_N)
 
     def _target_hidden(self, text: Masked, ids: Sequence[Sequence[int]], state: DecoderState) -> Tensor:
         """Hidden states ``[N, D]`` that predict the target tokens of one group of examples, row after row."""

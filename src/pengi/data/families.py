@@ -86,7 +86,7 @@ def _present_or_absent(asked: Asked) -> tuple[str, bool] | None:
     return others[0], False
 
 
-@_family("presence", 7.0)
+@_family("presence", 9.0)
 def _presence(asked: Asked) -> Answered | None:
     drawn = _present_or_absent(asked)
     if drawn is None:
@@ -106,7 +106,7 @@ def _absence(asked: Asked) -> Answered | None:
     return Answered(_about(asked.rng.choice(wordings.ABSENCE), phrase, n=noun), _yes(not drawn[1]))
 
 
-@_family("speech", 3.0)
+@_family("speech", 4.0)
 def _speech(asked: Asked) -> Answered | None:
     if asked.speech is None:
         return None

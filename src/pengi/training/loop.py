@@ -246,7 +246,7 @@ class Run:
         self.journal.stop_bar()
 
     def update(self, drawn: TrainingBatch) -> float:
-        """One optimiser step on the batch of this step; returns its mean loss per target token before it.
+        """One optimiser step on the batch of this step; returns its mean loss before it.
 
         Raises:
             TrainingError: if that is no number.
@@ -256,7 +256,7 @@ class Run:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         parts = [(rows[0], self.part(drawn, rows)) for rows in self.own_rows(drawn)]
-        counts = [self._target_tokens(batch) for _, batch in parts]
+        counts = [len(batch.targets) for _, batch in parts]
         total = float(self._summed(torch.tensor(float(sum(counts)))))
         logged = torch.zeros((), device=self.accelerator.device)
         for index, ((first_row, batch), count) in enumerate(zip(parts, counts, strict=True)):
@@ -286,9 +286,6 @@ class Run:
     def own_rows(self, drawn: TrainingBatch) -> list[range]:
         """The indices in a batch of each piece that this process reads."""
         return parts_of(len(drawn.clips), self.process, self.processes, self.settings.accumulate)
-
-    def _target_tokens(self, batch: Batch) -> int:
-        return sum(len(self.model.target_ids(target)) for target in batch.targets)
 
     @property
     def _step_seed(self) -> int:
@@ -354,12 +351,15 @@ class Run:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean loss per target token over the held-out pairs, of which there must be some."""
+        """Mean loss over the held-out pairs, of which there must be some."""
         model = self.model.eval()
         own = self.setup.validation[self.process :: self.processes]
-        losses = [model(batch_on(drawn.batch, self.accelerator.device)).token_losses_N for drawn in own]
-        every = torch.cat([torch.zeros(0, device=self.accelerator.device), *losses])
-        total, count = self._summed(torch.stack([every.sum(), every.new_tensor(len(every))])).unbind()
+        summed = torch.zeros(2, device=self.accelerator.device)
+        for drawn in own:
+            pairs = len(drawn.batch.targets)
+            loss = model(batch_on(drawn.batch, self.accelerator.device)).mean
+            summed += torch.stack([pairs * loss, loss.new_tensor(pairs)])
+        total, count = self._summed(summed).unbind()
         return float(total / count)
 
     def _evaluated(self) -> dict[str, float]:

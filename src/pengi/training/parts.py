@@ -7,7 +7,7 @@ it in K pieces:
     process 0 of 2   c0 c1 | c2 c3                 K = 2
     process 1 of 2                 c4 c5 | c6 c7
 
-The loss of a batch is a mean over target tokens. A part's mean counts with the share that it has in the tokens of the
+The loss of a batch is a mean over targets. A part's mean counts with the share that it has in the targets of the
 batch, so the parts' losses, and their gradients, add up to the whole.
 """
 
