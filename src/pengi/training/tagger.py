@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,8 +86,12 @@ class Frames:
 
     def means(self, clips: NDArray[np.int64]) -> Tensor:
         """Mean frame of each of some clips, ``float32[B, D]``."""
-        parts = torch.from_numpy(clips).split(BATCH_CLIPS)
-        return torch.cat([masked_mean(*self.batch(part_B)) for part_B in parts])
+        return torch.cat([masked_mean(*self.batch(part_B)) for part_B in _parts(clips)])
+
+
+def _parts(clips: NDArray[np.int64]) -> Iterator[Tensor]:
+    for start in range(0, len(clips), BATCH_CLIPS):
+        yield torch.from_numpy(clips[start : start + BATCH_CLIPS])
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Scores:
     def of_clips(self, frames: Frames, clips: NDArray[np.int64]) -> Tensor:
         """Scores of clips, pooled over time: ``float32[B, K]``."""
         rows = []
-        for part_B in torch.from_numpy(clips).split(BATCH_CLIPS):
+        for part_B in _parts(clips):
             frames_BTD, mask_BT = frames.batch(part_B)
             scores_BTK = frame_scores(frames_BTD, mask_BT, self.head_KD, self.bias_K, self.stock_KI)
             rows.append(log_mean_exp(scores_BTK, mask_BT))
