@@ -56,19 +56,8 @@ def measured(folder: Path, changes: tuple[str, ...], manifest: Path, seed: int, 
         train += ["--set", change]
     pengi([*train, "--resume"] if (folder / "state.pt").is_file() else train)
     scores = folder / "eval"
-    evaluate = [
-        "eval",
-        "--benchmark",
-        BENCHMARKS,
-        "--manifest",
-        str(manifest),
-        "--model",
-        str(folder),
-        "--no-baselines",
-    ]
-    evaluate += ["--no-baselines", "--modes", "match", "--out", str(scores)] + (
-        [] if limit is None else ["--limit", str(limit)]
-    )
+    evaluate = ["eval", "--benchmark", BENCHMARKS, "--modes", "match", "--no-baselines", "--manifest", str(manifest)]
+    evaluate += ["--model", str(folder), "--out", str(scores)] + ([] if limit is None else ["--limit", str(limit)])
     pengi(evaluate)
     found = json.loads((scores / "results.json").read_text(encoding="utf-8"))
     return {
