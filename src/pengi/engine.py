@@ -290,7 +290,7 @@ class Pengi:
         questions = _for_each("questions", question, _count(audio))
         if not all(asked.strip() for asked in questions):
             raise InputError("the question is empty")
-        prompts = [self._prompting.question(asked) for asked in questions]
+        prompts = [self.question_prompt(asked) for asked in questions]
         for prompt in dict.fromkeys(prompts):
             self._check_length(prompt, "question")
 
@@ -690,6 +690,10 @@ class Pengi:
     def sample_rate(self) -> int:
         """In Hz, what every recording is brought to before it is heard."""
         return self._encoder.sample_rate
+
+    def question_prompt(self, question: str) -> str:
+        """The prompt by which :meth:`ask` asks a question."""
+        return self._prompting.question(question)
 
     def count_tokens(self, text: str) -> int:
         """How many tokens of the language model a text is."""

@@ -71,9 +71,7 @@ def test_which_answers_of_several_people_count(manifest: Path) -> None:
     assert [item.answers for item in items_of(AQA["majority"], manifest)] == [("yes",), ("no",)]
     assert [item.id for item in items_of(AQA["unanimous"], manifest)] == ["talk-1#2"]
     words = items_of(AQA["words"], manifest)
-    assert [(item.prompt, item.answers) for item in words][:1] == [
-        ("question: what barks? answer:", ("dog", "a dog", "yes"))
-    ]
+    assert [(item.prompt, item.answers) for item in words][:1] == [("what barks?", ("dog", "a dog", "yes"))]
     assert words[0].labels == ()
 
 
@@ -86,7 +84,7 @@ def test_choices_are_the_labels_and_part_of_the_question(manifest: Path) -> None
     quiz = items_of(replace(BENCHMARKS["mmau"], split="val"), manifest)
     assert quiz[0].labels == ("Man", "Woman", "Child")
     assert quiz[0].answers == ("Man",)
-    assert quiz[0].prompt == "question: Who speaks? Man, Woman or Child? answer:"
+    assert quiz[0].prompt == "Who speaks? Man, Woman or Child?"
 
 
 def test_captions_and_listed_attributes(manifest: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from helpers import RATE, noise, tiny_model, tone
+from helpers import CHAT, RATE, noise, tiny_model, tone
 from helpers.evaluating import item
 from pengi import Pengi, labelling
 from pengi.checkpoint import model_hash
@@ -109,3 +110,12 @@ def test_another_weight_is_another_model(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_still_has_a_key(tmp_path: Path) -> None:
     assert file_hash(tmp_path / "a.wav") != file_hash(tmp_path / "b.wav")
+
+
+@pytest.mark.parametrize("form", [{}, CHAT], ids=["paper", "chat"])
+def test_questions_are_asked_as_a_user_asks_them(form: dict[str, Any], folder: Path) -> None:
+    engine = Pengi(tiny_model(**form), "tiny", torch.device("cpu"))
+    asked = replace(item("tone", "dog"), prompt="what is it?", is_question=True)
+    (reply,) = Model(engine, "x").answer([asked], folder, "write")
+    assert isinstance(reply, Reply)
+    assert reply.text == engine.ask(folder / "tone.wav", "what is it?", options=systems.WRITE).text

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pengi import templates
 from pengi.data.manifest import Clip, read_manifest
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import YES_NO, Benchmark
@@ -33,6 +32,7 @@ class Item:
         listen: whether the recording may be passed on inside a report.
         accepted: patterns of right answers, see :mod:`pengi.evaluation.patterns`; ``answers`` are then examples.
         family: what is asked for; families are reported one by one.
+        is_question: whether the prompt is a question as a person asks it, which every model words in its own way.
     """
 
     id: str
@@ -45,6 +45,7 @@ class Item:
     listen: bool
     accepted: tuple[str, ...] = ()
     family: str = ""
+    is_question: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -117,17 +118,18 @@ def _item(
     answers: Sequence[str],
     labels: Sequence[str] = (),
     number: int | None = None,
-    prompt: str | None = None,
+    question: str | None = None,
 ) -> Item:
     return Item(
         id=clip.id if number is None else f"{clip.id}#{number}",
         audio=clip.audio,
-        prompt=benchmark.prompt if prompt is None else prompt,
+        prompt=benchmark.prompt if question is None else question,
         answers=tuple(answers),
         labels=tuple(labels),
         group=clip.group or clip.id,
         credit=", ".join(part for part in (clip.license, str(extra.get("origin", ""))) if part),
         listen=clip.redistribute,
+        is_question=question is not None,
     )
 
 
@@ -156,15 +158,13 @@ def _questions(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str,
                 continue
             counting = agreed(given, benchmark.agreement)
             if counting:
-                prompt = templates.question_prompt(question)
-                yield _item(benchmark, clip, extras[clip.id], counting, benchmark.labels or (), number, prompt)
+                yield _item(benchmark, clip, extras[clip.id], counting, benchmark.labels or (), number, question)
 
 
 def _open(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
     for clip in clips:
         for number, pair in enumerate(clip.qa, start=1):
-            prompt = templates.question_prompt(pair.question)
-            item = _item(benchmark, clip, extras[clip.id], (pair.answer,), (), number, prompt)
+            item = _item(benchmark, clip, extras[clip.id], (pair.answer,), (), number, pair.question)
             yield replace(item, accepted=pair.accepted, family=pair.kind)
 
 
@@ -173,8 +173,7 @@ def _choices(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, M
         choices = tuple(dict.fromkeys(extras[clip.id].get("choices") or ()))
         if clip.qa and len(choices) > 1:
             question = f"{clip.qa[0].question} {', '.join(choices[:-1])} or {choices[-1]}?"
-            prompt = templates.question_prompt(question)
-            yield _item(benchmark, clip, extras[clip.id], (clip.qa[0].answer,), choices, prompt=prompt)
+            yield _item(benchmark, clip, extras[clip.id], (clip.qa[0].answer,), choices, question=question)
 
 
 def agreed(answers: Sequence[str], agreement: str) -> tuple[str, ...]:

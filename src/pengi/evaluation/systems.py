@@ -97,7 +97,7 @@ class Model:
         replies: dict[int, Reply | PengiError] = {}
         alike: dict[tuple[str, tuple[str, ...]], list[int]] = defaultdict(list)
         for place, item in enumerate(items):
-            alike[item.prompt, item.labels].append(place)
+            alike[self._prompt(item), item.labels].append(place)
         for (prompt, labels), places in alike.items():
             heard = [self.heard(items[place], folder) for place in places]
             found = self._engine.classify(heard, labels, method=method, prompt=prompt, on_error="return")
@@ -105,9 +105,12 @@ class Model:
                 replies[place] = outcome if isinstance(outcome, PengiError) else _scored(outcome, labels)
         return [replies[place] for place in range(len(items))]
 
+    def _prompt(self, item: Item) -> str:
+        return self._engine.question_prompt(item.prompt) if item.is_question else item.prompt
+
     def _write(self, items: Sequence[Item], folder: Path) -> list[Reply | PengiError]:
         heard = [self.heard(item, folder) for item in items]
-        prompts = [item.prompt for item in items]
+        prompts = [self._prompt(item) for item in items]
         found = self._engine.generate(heard, prompts, options=WRITE, on_error="return")
         return [outcome if isinstance(outcome, PengiError) else Reply(outcome.text) for outcome in found]
 
