@@ -1,7 +1,8 @@
 """How often the tagger is right, and how its probabilities are calibrated: train clips out of fold beside val clips.
 
     python benchmarks/tagger.py recipes/pengi-mini.yaml --out results/tags.json
-    python benchmarks/tagger.py recipes/pengi-mini.yaml --out results/tags.json --penalties 0.01 0.03 0.1 0.3
+    python benchmarks/tagger.py recipes/pengi-mini.yaml --out results/tags.json --penalties 0.003 0.01 0.03 \
+        --stock-weights 0 0.5 1 2
 
 Features and fits come from the cache of training, as far as they are there. Composed clips are left out.
 
@@ -11,9 +12,10 @@ out. The interval is that of 95 %, by bootstrap over groups of clips. ``stock`` 
 alone, among the same tags. The expected calibration error, in 10 bins, is that of all probabilities of 0.05 or more,
 which may be written as evidence, where it is known whether the tag is there; ``ece_all`` is that of all probabilities.
 
-With ``--penalties`` the tagger is fitted with each of them in all groups, and ``penalties`` has the accuracies out of
-fold. ``chosen`` is the best for a group; ``nested`` is the accuracy when the penalty of each fold is chosen on the
-others. No val clip has a part in that choice.
+With ``--penalties`` and ``--stock-weights`` every pair of them is compared, group by group, on train clips out of fold:
+in folds of recordings, and in folds of sources, where no clip of a tested source was trained on. ``settings`` has the
+accuracies, and the penalty and the stock weight with the best mean of both, which the recipe takes. ``nested`` is the
+accuracy on each fold of recordings with the settings that are best on the other folds. No val clip has a part in that.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import json
 import logging
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +51,12 @@ from pengi.training.evidence import (
 )
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import clips_to_train_on, features_of, read_clips
+from pengi.training.tagger import FittedTagger, folds_of
 
 BINS = 10
 MIN_WRITTEN = 0.05
 Row = dict[str, Any]
+Setting = tuple[float, float]  # penalty, stock weight
 
 
 def main() -> None:
@@ -59,6 +64,7 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--penalties", type=float, nargs="+", default=())
+    parser.add_argument("--stock-weights", type=float, nargs="+", default=(1.0,))
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train, val = read(args.recipe)
@@ -66,8 +72,9 @@ def main() -> None:
     found: Row = {"command": " ".join(sys.argv), "machine": machine, "groups": compared(train, val)}
     print(table(found["groups"]), flush=True)
     if args.penalties:
-        found["penalties"] = penalties(train, args.penalties)
-        print(json.dumps(found["penalties"], indent=1), flush=True)
+        found["settings"] = settings(train, args.penalties, args.stock_weights)
+        for group, row in found["settings"].items():
+            print(f"{group:12} penalty {row['penalty']}  stock weight {row['stock']}  nested {row['nested']:.3f}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -160,34 +167,69 @@ def calibration_error(probability_M: NDArray[np.float32], present_M: NDArray[np.
     return round(error, 4)
 
 
-def penalties(train: TaggerData, values: list[float]) -> dict[str, Row]:
-    """Accuracy out of fold by group and penalty, the best penalty, and the accuracy of the choice itself."""
-    by_penalty = {}
-    for value in values:
-        options = replace(train.options, penalty=dict.fromkeys(train.tagger.vocabulary.groups, value))
-        data = replace(train, options=options)
-        by_penalty[value] = out_of_fold_probabilities(data, cached_fit(data))
-    rows = {}
-    for group, tags in tags_of(train).items():
-        right = {value: is_right(train.targets, found_NK, tags) for value, found_NK in by_penalty.items()}
-        fold_N = train.fold_N[train.targets.present_NK[:, tags].any(1)]
-        rows[group] = {
-            "accuracy": {str(value): round(float(found.mean()), 4) for value, found in right.items()},
-            "chosen": max(right, key=lambda value: right[value].mean()),
-            "nested": round(nested_accuracy(right, fold_N), 4),
-        }
-    return rows
+def settings(train: TaggerData, penalties: Sequence[float], weights: Sequence[float]) -> dict[str, Row]:
+    """Accuracy of each group by penalty and stock weight, on folds of recordings and on folds of sources."""
+    folds = train.options.folds
+    splits = {"recordings": train.fold_N, "sources": folds_of([clip.source for clip in train.clips], folds)}
+    groups = tags_of(train)
+    right: dict[str, dict[str, dict[Setting, NDArray[np.bool_]]]] = {
+        group: {split: {} for split in splits} for group in groups
+    }
+    for split, fold_N in splits.items():
+        for penalty in penalties:
+            names = train.tagger.vocabulary.groups
+            options = replace(train.options, penalty=dict.fromkeys(names, penalty), stock=dict.fromkeys(names, 0.0))
+            data = replace(train, fold_N=fold_N, options=options)
+            fitted = cached_fit(data)
+            for weight in weights:
+                scores_NK = out_of_fold_scores(data, fitted, weight)
+                for group, tags in groups.items():
+                    right[group][split][penalty, weight] = is_right(train.targets, scores_NK, tags)
+    return {
+        group: chosen(found, train.fold_N[train.targets.present_NK[:, groups[group]].any(1)])
+        for group, found in right.items()
+    }
 
 
-def nested_accuracy(right: dict[float, NDArray[np.bool_]], fold_N: NDArray[np.int64]) -> float:
-    """Accuracy on each fold with the penalty that is best on the others."""
-    count = 0
+def out_of_fold_scores(data: TaggerData, fitted: FittedTagger, weight: float) -> NDArray[np.float32]:
+    """Each clip's scores by the fit of its fold, plus the stock tagger's with a weight: ``float32[N, K]``."""
+    found_NK = np.zeros((len(data.clips), len(data.tagger.vocabulary)), dtype=np.float32)
+    for fold, own in enumerate(fitted.folds):
+        inside = np.flatnonzero(data.fold_N == fold)
+        if len(inside):
+            both = replace(
+                own,
+                bias_K=own.bias_K + weight * data.stock.bias_K,
+                stock_KI=own.stock_KI + weight * data.stock.stock_KI,
+            )
+            found_NK[inside] = both.of_clips(data.frames, inside).numpy()
+    return found_NK
+
+
+def chosen(right: dict[str, dict[Setting, NDArray[np.bool_]]], fold_N: NDArray[np.int64]) -> Row:
+    """The setting with the best mean accuracy over both kinds of folds, and the accuracies of all settings."""
+
+    def accuracy(setting: Setting, inside_N: NDArray[np.bool_]) -> float:
+        return float(np.mean([found[setting][inside_N].mean() for found in right.values()]))
+
+    every = list(next(iter(right.values())))
+    penalty, weight = max(every, key=lambda setting: accuracy(setting, np.full(len(fold_N), True)))
+    nested = 0
     for fold in np.unique(fold_N):
-        inside = fold_N == fold
-        outside = inside if inside.all() else ~inside
-        best = max(right, key=lambda value: right[value][outside].mean())
-        count += int(right[best][inside].sum())
-    return count / len(fold_N)
+        outside = fold_N != fold
+        best = max(every, key=lambda setting: accuracy(setting, outside if outside.any() else ~outside))
+        nested += int(right["recordings"][best][~outside].sum())
+    return {
+        "penalty": penalty,
+        "stock": weight,
+        "nested": round(nested / len(fold_N), 4),
+        "accuracy": {
+            split: {
+                f"{penalty} {weight}": round(float(values.mean()), 4) for (penalty, weight), values in found.items()
+            }
+            for split, found in right.items()
+        },
+    }
 
 
 def table(groups: dict[str, Row]) -> str:
