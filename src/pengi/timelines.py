@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from pengi.audio.level import SILENCE_DB, sound_level_db
-from pengi.conditioning.collect import TOUCH_S, frame_events
+from pengi.conditioning.collect import frame_events
+from pengi.conditioning.evidence import MIN_PAUSE_S
 from pengi.conditioning.tagger import Tagger
 from pengi.encoding import MIN_SEGMENT_S, WINDOWS, RecordingEncoder, batched
 from pengi.results import SILENCE, Segment
@@ -33,14 +34,14 @@ class EventJoiner:
         ended = []
         for event in events:
             last = self._open.get(event.text)
-            if last is not None and event.start_s <= last.end_s + TOUCH_S:
+            if last is not None and event.start_s <= last.end_s + MIN_PAUSE_S:
                 confidence = max(last.confidence, event.confidence)
                 event = replace(event, start_s=last.start_s, confidence=confidence)
             elif last is not None:
                 ended.append(last)
             self._open[event.text] = event
         for label, last in list(self._open.items()):
-            if last.end_s < end_s - TOUCH_S:
+            if last.end_s < end_s - MIN_PAUSE_S:
                 ended.append(self._open.pop(label))
         return in_order(ended)
 

@@ -7,27 +7,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pengi.conditioning.evidence import MAYBE, DetectedTag
+from pengi.conditioning.evidence import MAYBE, DetectedTag, separate_spans
 from pengi.conditioning.tagger import Tagger, runs_above, seconds_of
 
 MIN_KEPT = 0.02
 """Tags that are less probable in every window of a recording are not kept as evidence."""
 SHARE_OF_HIGHEST = 0.5
-"""A tag is detected in the frames in which it is at least so probable, relative to its most probable frame."""
-
-TOUCH_S = 0.5
-"""Spans touch if no more is between them: about a frame, which does not part an event within a window either."""
+"""A tag is detected in the frames whose probability is at least this share of its most probable frame's."""
 
 
-def detected_tags(
-    scores_TK: Tensor, tagger: Tagger, frame_s: float, duration_s: float, min_probability: float = MIN_KEPT
-) -> tuple[DetectedTag, ...]:
+def detected_tags(scores_TK: Tensor, tagger: Tagger, frame_s: float, duration_s: float) -> tuple[DetectedTag, ...]:
     """The tags of a recording of one window, the likeliest first, and when each is detected.
 
     Args:
@@ -35,9 +30,8 @@ def detected_tags(
         tagger: it knows the tags and calibrates the scores.
         frame_s: time from one frame to the next, in seconds.
         duration_s: length of the recording, in seconds.
-        min_probability: tags less probable in the recording are left out.
     """
-    collector = TagCollector(tagger, frame_s, min_probability)
+    collector = TagCollector(tagger, frame_s)
     collector.add(scores_TK, 0.0, duration_s)
     return collector.tags()
 
@@ -72,32 +66,30 @@ def frame_events(probability_TK: Tensor, threshold_K: Tensor, frame_s: float, du
 class TagCollector:
     """Collects the tags of one recording of any length.
 
-    A tag is as probable as in its most probable window. It has spans in the windows in which it is at least half as
-    probable and may be named; spans that touch are one.
+    A tag's probability is that of its most probable window; tags below :data:`MIN_KEPT` in every window are left out.
+    A tag has spans in the windows in which it is at least half as probable and reaches
+    :data:`pengi.conditioning.evidence.MAYBE`. Spans with hardly a pause between them are one.
 
     Args:
         tagger: it knows the tags and calibrates the scores.
         frame_s: time from one frame to the next, in seconds.
-        min_probability: tags less probable in every window are left out.
     """
 
-    def __init__(self, tagger: Tagger, frame_s: float, min_probability: float = MIN_KEPT) -> None:
-        self._tagger, self._frame_s, self._min_probability = tagger, frame_s, min_probability
+    def __init__(self, tagger: Tagger, frame_s: float) -> None:
+        self._tagger, self._frame_s = tagger, frame_s
         self.probability_K = torch.zeros(len(tagger.vocabulary))
+        """Highest probability of every tag in any window so far, ``float32[K]``, on the CPU."""
         self._pooled_K = torch.full((len(tagger.vocabulary),), -math.inf)
         self._frames = 0
         self._events: dict[int, list[TagEvent]] = defaultdict(list)
 
-    def add(self, scores_TK: Tensor, start_s: float, duration_s: float) -> Tensor:
+    def add(self, scores_TK: Tensor, start_s: float, duration_s: float) -> None:
         """Collect the next window of a recording.
 
         Args:
-            scores_TK: the tagger's scores of every frame.
+            scores_TK: the tagger's scores of every frame, ``float32[T, K]``.
             start_s: where the window begins in the recording, in seconds.
             duration_s: length of the window, in seconds.
-
-        Returns:
-            The probability of every tag in this window, ``float32[K]``, on the CPU.
         """
         mask_1T = torch.ones(1, len(scores_TK), dtype=torch.bool, device=scores_TK.device)
         probability_K: Tensor = self._tagger.probabilities(scores_TK[None], mask_1T)[0].float().cpu()
@@ -110,7 +102,6 @@ class TagCollector:
         for event in frame_events(frame_TK, threshold_K, self._frame_s, duration_s):
             at = replace(event, start_s=start_s + event.start_s, end_s=start_s + event.end_s)
             self._events[event.index].append(replace(at, probability=float(probability_K[event.index])))
-        return probability_K
 
     def log_odds_K(self) -> Tensor:
         """Calibrated log-odds of every tag in the recording so far, pooled over all frames: ``float32[K]``."""
@@ -119,7 +110,7 @@ class TagCollector:
 
     def tags(self) -> tuple[DetectedTag, ...]:
         """The tags so far, the likeliest first."""
-        kept = (self.probability_K >= self._min_probability).nonzero().flatten().tolist()
+        kept = (self.probability_K >= MIN_KEPT).nonzero().flatten().tolist()
         kept.sort(key=lambda index: -float(self.probability_K[index]))
         return tuple(self.tag(index) for index in kept)
 
@@ -127,16 +118,5 @@ class TagCollector:
         """What is known so far of one tag, however improbable."""
         tag, probability = self._tagger.vocabulary.tags[index], float(self.probability_K[index])
         certain = [event for event in self._events[index] if event.probability >= SHARE_OF_HIGHEST * probability]
-        return DetectedTag(tag.text, tag.group, probability, tuple(joined_spans(certain)))
-
-
-def joined_spans(events: Iterable[TagEvent]) -> list[tuple[float, float]]:
-    """Spans of events in order of time, in seconds; those that touch are one."""
-    spans: list[tuple[float, float]] = []
-    for event in events:
-        start_s, end_s = round(event.start_s, 2), round(event.end_s, 2)
-        if spans and start_s <= spans[-1][1] + TOUCH_S:
-            spans[-1] = (spans[-1][0], max(end_s, spans[-1][1]))
-        else:
-            spans.append((start_s, end_s))
-    return spans
+        spans = separate_spans([(round(event.start_s, 2), round(event.end_s, 2)) for event in certain])
+        return DetectedTag(tag.text, tag.group, probability, tuple(spans))

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import EvidenceConfig
 
-STRENGTHS = ((0.7, "sure"), (0.4, "likely"), (0.1, "maybe"), (0.03, "unlikely"))
-"""Lowest calibrated probability of each strength word."""
 MAYBE = 0.1
 """Lowest probability of a tag that may be named where nobody asks about it."""
+STRENGTHS = ((0.7, "sure"), (0.4, "likely"), (MAYBE, "maybe"), (0.03, "unlikely"))
+"""Lowest calibrated probability of each strength word."""
 SOUND = "sound"
 GROUPS = {
     SOUND: "Heard",

@@ -159,7 +159,7 @@ def _key(heard: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:
     """Names the cache by everything the features depend on; ``heard`` are ids and fingerprints of the clips."""
     spec = encoder_spec(branch.encoder)
     source = weights.provenance(spec.weights)["weights_sha256"] if spec.weights else branch.encoder
-    parts: list[Any] = [FORMAT + spec.revision, branch.encoder, source]
+    parts: list[Any] = [FORMAT, branch.encoder, source]
     parts += [branch.frozen_layers, branch.pool, branch.window_s, *heard]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -19,13 +19,17 @@ __all__ = ["ENCODERS", "AudioEncoder", "EncoderSpec", "build_encoder", "encoder_
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """How an encoder is built: empty, or from the folder of its stock weights (a name of ``pengi.weights``)."""
+    """How an encoder is built.
+
+    Attributes:
+        weights: name of its stock weights in ``pengi.weights``; None if there are none.
+        empty: builds it with random weights, to be filled from a checkpoint.
+        stock: builds it from the folder of its stock weights.
+    """
 
     weights: str | None
     empty: Callable[[AudioBranchConfig], AudioEncoder]
     stock: Callable[[AudioBranchConfig, Path], AudioEncoder] | None = None
-    revision: int = 0
-    """Of its features: kept ones of another revision are not taken for its own."""
 
 
 ENCODERS: dict[str, EncoderSpec] = {

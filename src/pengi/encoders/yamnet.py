@@ -33,7 +33,6 @@ PATCH_FRAMES = 96  # 0.96 s
 PATCH_HOP_FRAMES = 48  # 0.48 s
 PATCH_SAMPLES = FRAME + (PATCH_FRAMES - 1) * FRAME_HOP
 PATCH_HOP_SAMPLES = PATCH_HOP_FRAMES * FRAME_HOP
-AUDIOSET_CLASSES = 521
 
 # (output channels, stride) of the 13 depthwise-separable blocks after the first convolution.
 BLOCKS = (
