@@ -254,6 +254,7 @@ class RecordingEncoder:
             tags=reading.tags.tags() if reading.tags is not None else (),
             transcript=shortened(" ".join(reading.texts)) if self._transcribes and reading.for_text else None,
             descriptors=descriptors,
+            is_tagged=reading.tags is not None,
         )
 
 

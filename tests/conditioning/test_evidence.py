@@ -32,6 +32,11 @@ def test_it_is_written_that_nothing_is_detected_and_nothing_is_said() -> None:
     assert evidence_text(Evidence(5.0, (), ""), EvidenceConfig()) == "Heard in 5 s: nothing clear. Nothing is said."
 
 
+def test_of_a_model_without_a_tagger_it_is_not_written_that_nothing_is_detected() -> None:
+    untagged = Evidence(5.0, (), "", ("Level -23 dBFS.",), is_tagged=False)
+    assert evidence_text(untagged, EvidenceConfig()) == "Heard in 5 s. Nothing is said. Level -23 dBFS."
+
+
 def test_nothing_is_written_of_speech_where_no_transcriber_ran() -> None:
     assert evidence_text(Evidence(5.0, (WIND,)), EvidenceConfig()) == "Heard in 5 s: wind (maybe)."
 

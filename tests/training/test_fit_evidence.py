@@ -180,7 +180,7 @@ def test_a_model_without_a_tagger_has_evidence_without_tags(chat: Path, fits: li
     setup = prepare(read_recipe(chat, ["model.tagger=null", "data.scenes=null"]))
     found = evidence_of(setup)
     assert len(found) == 24
-    assert all(not known.tags and known.transcript == "" for known in found.values())
+    assert all(not known.tags and not known.is_tagged and known.transcript == "" for known in found.values())
     assert not fits
     assert setup.loader.batch(0).batch.evidence is not None
 

@@ -70,12 +70,14 @@ class Evidence:
         tags: the likeliest first, of any group; what is not among them is improbable.
         transcript: what is said; empty if nothing is, None if no transcriber ran.
         descriptors: finished sentences about level, pitch and tempo.
+        is_tagged: whether a tagger ran; False for a model without one.
     """
 
     duration_s: float
     tags: tuple[DetectedTag, ...] = ()
     transcript: str | None = None
     descriptors: tuple[str, ...] = ()
+    is_tagged: bool = True
 
     def written(self, config: EvidenceConfig) -> tuple[DetectedTag, ...]:
         """The tags that :func:`evidence_text` writes, the likeliest first.
@@ -108,7 +110,7 @@ def evidence_text(evidence: Evidence, config: EvidenceConfig) -> str:
         groups.setdefault(tag.group, []).append(_detected(tag, evidence.duration_s))
     sounds = ", ".join(groups.pop(SOUND))
     others = [_listed(group, tags) for group, tags in groups.items() if tags]
-    if not sounds and not others:
+    if evidence.is_tagged and not sounds and not others:
         sounds = "nothing clear"
     heard = f"{GROUPS[SOUND]} in {seconds(evidence.duration_s)} s" + (f": {sounds}" if sounds else "")
     sentences = [f"{heard}.", *others]

@@ -187,7 +187,9 @@ def collect_evidence(
             tags = _tags_of(model, batch, part.caches, lengths)
             for clip, duration_s, own in zip(batch, lengths, tags, strict=True):
                 found = measured[clip.id]
-                evidence[clip.id] = Evidence(duration_s, own, found.transcript, found.descriptors)
+                evidence[clip.id] = Evidence(
+                    duration_s, own, found.transcript, found.descriptors, is_tagged=model.tagger is not None
+                )
     return evidence
 
 
