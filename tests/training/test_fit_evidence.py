@@ -239,6 +239,8 @@ def test_a_run_does_not_go_on_with_clips_that_have_other_tags(chat: Path, toy: P
         (["tagger.penalty={sounds: 0.1}"], "there is no group of tags 'sounds'; did you mean 'sound'"),
         (["tagger.branch={sound: 3}"], "tagger.branch names 3 for 'sound'"),
         (["training.augment={crop: random}"], "must leave the waveforms as they are"),
+        (["model.evidence=null", "data.scenes=null"], "a tagger is fitted for a model with evidence only"),
+        (["model.audio.0.encoder=htsat-tiny-random"], "must begin with a yamnet branch, and 0 is none"),
         (["model.tagger=null"], "data.scenes needs a new model with evidence and a tagger"),
         (["data.scenes.captions=nowhere.jsonl"], "the captions 'nowhere.jsonl' cannot be read"),
     ],

@@ -34,7 +34,7 @@ from pengi.data.tagging import TagTargets, build_vocabulary, group_of, tag_targe
 from pengi.data.tasks import COMPOSED_DOMAIN
 from pengi.encoders.base import Masked
 from pengi.encoders.whisper import SAMPLE_RATE
-from pengi.encoders.yamnet import YamnetTagger
+from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 from pengi.errors import ConfigError, no_such
 from pengi.model import PengiModel
 from pengi.training.recipe import TaggerTraining
@@ -237,9 +237,12 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
     """How to fit a model's tagger; of the branches that the settings name, each group reads the features.
 
     Raises:
-        ConfigError: for a group that there is not, or a branch that the tagger does not read.
+        ConfigError: for a group that there is not, a branch that the tagger does not read, or a first branch other than
+            yamnet, whose tokens the stock scores are of.
     """
     branches = _branches(model)
+    if not isinstance(model.branches[branches[0]].encoder, YamnetEncoder):
+        raise ConfigError(f"model.tagger.branches must begin with a yamnet branch, and {branches[0]} is none")
     ends = np.cumsum([0, *(model.branches[index].encoder.dim for index in branches)])
     columns = {}
     for group in (*settings.branch, *settings.penalty, *settings.stock):

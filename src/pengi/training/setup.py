@@ -222,6 +222,8 @@ def _check_evidence(recipe: Recipe, model: PengiModel) -> None:
     if recipe.data.scenes is not None and not fits:
         raise ConfigError("data.scenes needs a new model with evidence and a tagger, which the run then fits")
     if config.evidence is None:
+        if recipe.model is not None and config.tagger is not None:
+            raise ConfigError("a tagger is fitted for a model with evidence only; add model.evidence: {}")
         return
     if recipe.training.augment.changes_waveforms:
         raise ConfigError(
