@@ -1,4 +1,5 @@
-"""Checkpoints: a folder with ``config.json``, ``model.safetensors`` (what is trained) and ``README.md`` (model card).
+"""Checkpoints: a folder with ``config.json``, ``model.safetensors`` (what is trained), ``README.md`` (model card) and,
+for a model with a tagger, ``vocabulary.json``.
 
 Frozen parts are not stored: the configuration names them and records the hash of the file they were made from. An
 audio encoder of which any layer is trained is stored whole, so that it needs no other file. An imported checkpoint
@@ -183,7 +184,7 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool 
 
     Raises:
         CheckpointError: if a file is missing or malformed, or its tensors do not fit the configuration.
-        ConfigError, WeightsError: as for :func:`create`.
+        ConfigError, WeightsError: as for :func:`create`; also if the vocabulary is missing or damaged.
     """
     if not folder.is_dir():
         raise CheckpointError(f"no checkpoint folder at '{folder}'")

@@ -151,8 +151,8 @@ class TaggerConfig(Frozen):
     label_weight: float = Field(
         0.2,
         ge=0,
-        description="of a label's mean log-likelihood behind the evidence, beside the log-odds of its tag; with 0 the "
-        "language model is not asked about labels that name tags",
+        description="weight of a label's mean log-likelihood where it is added to the log-odds of the label's tag; "
+        "with 0 the language model is not asked about labels that name tags",
     )
 
 

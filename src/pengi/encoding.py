@@ -152,7 +152,7 @@ class RecordingEncoder:
 
         Args:
             sources: recordings; what is encoded already is returned as it is.
-            on_error: "raise", or "return" to put errors in the places of recordings that cannot be read.
+            on_error: "raise", or "return" to give an error instead of a recording that cannot be read.
             track: which sound track, counted from 1.
             partial: read a damaged recording up to the damage.
             for_text: whether the language model is to read about them: then they are transcribed and described.

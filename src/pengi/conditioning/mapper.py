@@ -1,7 +1,7 @@
 """Mapping networks: from embeddings of audio or text to a prefix in the language model's embedding space.
 
 m1 and m2 of the paper's equation 1. Every mapper takes a sequence with a mask and gives a sequence with a mask, so that
-the paper's transformer over one pooled vector and a plain adaptor over many audio tokens stand in the same place.
+the paper's transformer over one pooled vector and a plain adaptor over many audio tokens are interchangeable.
 
 Shape suffixes: B rows, T input tokens, P prefix embeddings, I input width, D language-model embedding width, W
 width inside the transformer, C learned constants, K tokens and constants together.
@@ -47,7 +47,7 @@ def build_mapper(config: MapperConfig, input_dim: int, output_dim: int) -> Mappe
 
 
 class _Constants(nn.Module):
-    """Learned embeddings in front of a sequence: they tell a frozen language model what form of answer is wanted."""
+    """Learned embeddings in front of a sequence, from which a frozen language model learns the form of the answer."""
 
     def __init__(self, count: int, dim: int) -> None:
         super().__init__()
@@ -97,7 +97,8 @@ class MlpMapper(Mapper):
 
 
 class TransformerMapper(Mapper):
-    """The paper's mapper: tokens and learned constants through a transformer; the constants' places are the prefix.
+    """The paper's mapper: tokens and learned constants through a transformer, whose outputs at the constants
+    are the prefix.
 
     A pooled vector is expanded to ``tokens`` embeddings by one linear layer; a sequence of that width enters as it is
     (the "no text encoder" form), one of another width through a linear layer for each token.

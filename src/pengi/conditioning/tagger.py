@@ -12,7 +12,8 @@ calibrated probabilities.
 
 How the scores are fitted is in :mod:`pengi.training.tagger`.
 
-Shape suffixes: B recordings, T frames, K tags, D features of a frame, I features of one encoder.
+Shape suffixes: B recordings, T frames, K tags, D features of a frame, I features of one encoder,
+U tokens of another encoder, M tags that share their AudioSet class, J such classes, x any leading dimensions.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Tagger(nn.Module):
 
     scale_K: Tensor
     shift_K: Tensor
-    kin_K: Tensor
+    shared_class_K: Tensor
 
     def __init__(self, vocabulary: Vocabulary, dims: Sequence[int]) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Tagger(nn.Module):
         self.stock = nn.Linear(dims[0], len(vocabulary), bias=False)
         self.register_buffer("scale_K", torch.ones(len(vocabulary)))
         self.register_buffer("shift_K", torch.zeros(len(vocabulary)))
-        self.register_buffer("kin_K", torch.tensor(_kin(vocabulary)), persistent=False)
+        self.register_buffer("shared_class_K", torch.tensor(_shared_classes(vocabulary)), persistent=False)
         self.requires_grad_(False)
 
     def forward(self, tokens: Sequence[Masked]) -> Masked:
@@ -63,51 +64,53 @@ class Tagger(nn.Module):
         return frame_scores(frames_BTD, mask_BT, self.head.weight, self.head.bias, self.stock.weight), mask_BT
 
     def log_odds(self, scores_xK: Tensor) -> Tensor:
-        """Calibrated logarithms of the odds of scores, of frames or of recordings."""
+        """Calibrated log-odds ``float32[..., K]`` of scores ``float32[..., K]``, of frames or of recordings."""
         return scores_xK * self.scale_K + self.shift_K
 
     def probability(self, scores_xK: Tensor) -> Tensor:
-        """Probability of each tag by the scores of a frame or of a recording.
+        """Probability ``float32[..., K]`` of each tag by the scores ``float32[..., K]`` of frames or of recordings.
 
         Tags that are kinds of one AudioSet class share its probability by the softmax of their scores: what sounds like
         an animal is no camel, hyena and dolphin at once.
         """
         probability_xK = self.log_odds(scores_xK).sigmoid()
-        kin_M = (self.kin_K >= 0).nonzero().flatten()
-        if not len(kin_M):
+        index_M = (self.shared_class_K >= 0).nonzero().flatten()
+        if not len(index_M):
             return probability_xK
-        scores_xM, set_M = scores_xK[..., kin_M], self.kin_K[kin_M]
-        shape = (*scores_xM.shape[:-1], int(set_M.max()) + 1)
-        # Each set's own highest score: next to that of another set, a set's scores may all vanish.
+        scores_xM, class_M = scores_xK[..., index_M], self.shared_class_K[index_M]
+        shape = (*scores_xM.shape[:-1], int(class_M.max()) + 1)
+        # The highest score of each class: next to that of another class, all scores of a class may vanish.
         highest_xJ = scores_xM.new_full(shape, -torch.inf).scatter_reduce(
-            -1, set_M.expand_as(scores_xM), scores_xM, "amax"
+            -1, class_M.expand_as(scores_xM), scores_xM, "amax"
         )
-        above_xM = scores_xM - highest_xJ[..., set_M]
-        totals_xJ = scores_xM.new_zeros(shape).index_add(-1, set_M, above_xM.exp())
-        share_xM = above_xM.exp() / totals_xJ[..., set_M]
-        return probability_xK.index_copy(-1, kin_M, probability_xK[..., kin_M] * share_xM)
+        above_xM = scores_xM - highest_xJ[..., class_M]
+        totals_xJ = scores_xM.new_zeros(shape).index_add(-1, class_M, above_xM.exp())
+        share_xM = above_xM.exp() / totals_xJ[..., class_M]
+        return probability_xK.index_copy(-1, index_M, probability_xK[..., index_M] * share_xM)
 
     def probabilities(self, scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
-        """Probability that each tag is in the recording, ``float32[B, K]``."""
+        """Probability that each tag is in the recording, ``float32[B, K]``, by the scores of its frames
+        ``float32[B, T, K]``."""
         return self.probability(log_mean_exp(scores_BTK, mask_BT))
 
 
-def _kin(vocabulary: Vocabulary) -> list[int]:
-    """For each tag the set of tags with which it shares an AudioSet class; -1 of a tag that is alone or means the class
-    itself."""
+def _shared_classes(vocabulary: Vocabulary) -> list[int]:
+    """For each tag the number of the AudioSet class that it shares with other tags; -1 for a tag that shares none or
+    means the class itself."""
     sets: dict[str, list[int]] = {}
     for index, tag in enumerate(vocabulary.tags):
         if tag.audioset is not None and not tag.is_class:
             sets.setdefault(tag.audioset, []).append(index)
-    kin = [-1] * len(vocabulary)
+    shared = [-1] * len(vocabulary)
     for number, indices in enumerate(indices for indices in sets.values() if len(indices) > 1):
         for index in indices:
-            kin[index] = number
-    return kin
+            shared[index] = number
+    return shared
 
 
 def frame_scores(frames_BTD: Tensor, mask_BT: Tensor, head_KD: Tensor, bias_K: Tensor, stock_KI: Tensor) -> Tensor:
-    """Scores of every frame, ``float32[B, T, K]``: the head reads the frames around it, the stock tagger it alone."""
+    """Scores of every frame, ``float32[B, T, K]``: the head averages the frames around it, the stock tagger
+    reads the frame alone."""
     stock_BTI = frames_BTD[..., : stock_KI.shape[1]]
     own_BTK = running_mean(functional.linear(frames_BTD, head_KD, bias_K), mask_BT, CONTEXT_FRAMES)
     return own_BTK + functional.linear(stock_BTI, stock_KI)

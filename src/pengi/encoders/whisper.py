@@ -126,7 +126,7 @@ class WhisperEncoder(AudioEncoder):
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`AudioEncoder`: the finished tokens ``[B, T, D]``."""
-        assert int(lengths_B.max()) <= self.max_samples, "Whisper hears 30 s at most"
+        assert int(lengths_B.max()) <= self.max_samples, "Whisper encodes 30 s at most"
         seen_B = self._positions_seen(lengths_B)
         samples = int(seen_B.max()) * POSITION_HOP
         waveform_BS = functional.pad(waveform_BS, (0, max(samples - waveform_BS.shape[1], 0)))[:, :samples]

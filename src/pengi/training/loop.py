@@ -428,7 +428,7 @@ class Run:
         return f"{self.saved} is saved in '{self.out}'; the same command with --resume goes on from there"
 
     def _buffers(self) -> dict[str, Tensor]:
-        """What a checkpoint stores beside the trained weights: running statistics of norms."""
+        """What a checkpoint stores beside the trained weights: the fitted tagger, running statistics of norms."""
         stored = checkpoint.stored_tensors(self.setup.model)
         return {name: value for name, value in stored.items() if name not in self.trained}
 

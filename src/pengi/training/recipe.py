@@ -81,7 +81,7 @@ class AugmentConfig(Frozen):
     """
 
     crop: Literal["start", "random"] = Field(
-        "start", description="which part of a clip longer than the window is heard"
+        "start", description="which part of a clip longer than the window is encoded"
     )
     gain_db: float = Field(0.0, ge=0, description="each clip is up to so many dB louder or quieter")
     spec_augment: SpecAugmentConfig | None = None
@@ -221,5 +221,5 @@ def _child(node: Any, name: str, key: str) -> Any:
 
 def _index(node: list[Any], text: str, key: str) -> int:
     if not text.isdecimal() or int(text) >= len(node):
-        raise ConfigError(f"--set {key}: '{text}' is not a place in a list of {len(node)}")
+        raise ConfigError(f"--set {key}: '{text}' is not an index in a list of {len(node)}")
     return int(text)

@@ -140,15 +140,15 @@ def clips_to_train_on(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
     return _ever_drawn(_with_attributes(found, data.attributes), recipe)
 
 
-def at_most_per_source(clips: Sequence[Clip], most: int | None) -> list[Clip]:
-    """So many clips of each source, chosen by their ids and the same every time; all clips for None."""
-    if most is None:
+def at_most_per_source(clips: Sequence[Clip], max_clips: int | None) -> list[Clip]:
+    """At most ``max_clips`` clips of each source, chosen by their ids and the same every time; all clips for None."""
+    if max_clips is None:
         return list(clips)
     kept: Counter[str] = Counter()
     chosen = set()
     for clip in sorted(clips, key=lambda clip: zlib.crc32(clip.id.encode())):
         kept[clip.source] += 1
-        if kept[clip.source] <= most:
+        if kept[clip.source] <= max_clips:
             chosen.add(clip.id)
     return [clip for clip in clips if clip.id in chosen]
 

@@ -1,7 +1,7 @@
 """Features of clips that are cut and levelled anew at every step, decoded ahead of the step that needs them.
 
-What is drawn for a clip depends on the seed, the step and its place in the batch alone: a resumed run, and any number
-of processes, hear the same.
+What is drawn for a clip depends on the seed, the step and its index in the batch alone: a resumed run, and any number
+of processes, get the same waveforms.
 
 Shape suffixes: B clips, S samples.
 """
@@ -37,7 +37,7 @@ class LiveFeatures:
 
     Args:
         root: what the clips' ``audio`` is relative to.
-        model: its encoders say at which rates and for how long they hear.
+        model: the sample rates and windows of its encoders are used.
         settings: of the training: seed, augmentation, threads.
         bad: counts clips that cannot be read; they are skipped.
         total: number of training clips, of which some share may be bad.
@@ -67,11 +67,11 @@ class LiveFeatures:
 
         Args:
             step: of the training.
-            clips: whose recordings are heard.
-            rows: their places in the whole batch.
+            clips: whose recordings are encoded.
+            rows: their indices in the whole batch.
 
         Returns:
-            the places, among the given clips, of those that could be read, and for each branch features and mask.
+            the indices, among the given clips, of those that could be read, and for each branch features and mask.
 
         Raises:
             ManifestError: if too many clips cannot be read, or none of these.
@@ -89,7 +89,7 @@ class LiveFeatures:
         return readable, self._encode(heard)
 
     def draw(self, clip: Clip, step: int, row: int) -> Waveforms:
-        """A stretch of a clip, at random place and level as the recipe says, at every rate.
+        """A stretch of a clip, at a random start and level as the recipe says, at every rate.
 
         Raises:
             AudioError: if the recording cannot be read.
@@ -105,7 +105,7 @@ class LiveFeatures:
             rate: without_offset(load(source, rate, offset_s=offset_s, duration_s=self.window_s)) for rate in self.rates
         }
         most = self.augment.gain_db
-        # One generator for each rate: every encoder hears the same level.
+        # One generator for each rate: every encoder gets the same level.
         return {
             rate: random_gain_db(samples, np.random.default_rng(level), -most, most) if most else samples
             for rate, samples in waveforms.items()
