@@ -35,7 +35,7 @@ RIGHT: dict[str, list[str]] = {
     ],
     NONE: [
         "none", "Nothing.", "Nobody speaks.", "No one is talking.", "0", "There is no speech.", "Nothing is said.",
-        "zero", "They don't say anything.", "There is no animal.",
+        "zero", "They don't say anything.", "There is no animal.", "There are 0 of them.",
     ],
     TRUE: [
         "yes", "Correct.", "Yes, no dog can be heard.", "No dog can be heard.", "There is no dog.", "That's right.",
@@ -43,7 +43,7 @@ RIGHT: dict[str, list[str]] = {
     ],
     FALSE: ["no", "No, a dog is barking.", "No, there is a dog.", "That is not true.", "That isn't true.", "False."],
     SILENT: ["Silence.", "The recording is silent.", "Yes, it is silent."],
-    number(0): ["none", "0", "zero", "No one.", "Nobody", "There are no dogs."],
+    number(0): ["none", "0", "zero", "No one.", "Nobody", "There are no dogs.", "There are 0 dogs."],
     number(1): ["one", "1", "Just a man.", "A single speaker.", "once"],
     number(3): ["3", "three", "There are three words."],
     note(60): ["C4", "The note is C4.", "c 4"],

@@ -85,7 +85,7 @@ MACROS = {
     REFUSAL: _REFUSED,
     YES: rf"(?!.*{_NEGATION})(?!.*\bsilen(?:t|ce)\b)(?={_AFFIRMATION})",
     NO: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=\W*{_FEW_WORDS}{_NEGATION})",
-    NONE: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=.*{_NEGATION}|0\b)",
+    NONE: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=.*(?:{_NEGATION}|\b0\b))",
     SILENT: r"(?!.*\b(?:not|isn't|no) silen)(?=.*\b(?:silent|silence)\b)",
     TRUE: (
         rf"(?!.*\bno(?:pe)?\W*$)(?!{_REFUSED})"
