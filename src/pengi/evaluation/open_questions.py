@@ -31,6 +31,7 @@ from pengi.evaluation.questions import (
 _LOUDER_DB = 8.0  # at least, so that everybody hears it
 _FAINT_BED_DB = -6.0  # below the softest sound over it a background may be missed
 _GENDERS = {"male": ("a man", "m[ae]n|male|guy|gentleman|he"), "female": ("a woman", "wom[ae]n|female|lady|girl|she")}
+_SEVERAL_PEOPLE = r"and (?:an?|the|one|another)|people|men|women|both|several|many|two|three|four"
 _WHO = {"man": _GENDERS["male"][1], "woman": _GENDERS["female"][1], "child": "child|children|kid|boy|girl"}
 
 
@@ -128,7 +129,7 @@ class _Asker:
                 clip,
                 "one",
                 number(1),
-                naming(r"(?:a|the) (?:man|woman|person)"),
+                naming(r"(?:a|the) (?:man|woman|person)", _SEVERAL_PEOPLE),
             )
         for clip in _spread("no speakers", self.voiceless, 10):
             self.ask("how many speak", clip, "none", number(0))
