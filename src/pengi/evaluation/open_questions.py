@@ -182,7 +182,8 @@ class _Asker:
             "music": (self.music, naming(r"music\w*|song", "speech")),
             "something else": (
                 silent,
-                rf"(?!{REFUSAL})(?!(?:speech|music)\b)(?=.*\b(?:else|other|another|effects?|neither|sounds?)\b)",
+                rf"(?!{REFUSAL})(?!.*(?<!neither )(?<!nor )(?<!not )(?<!no )(?<!or )\b(?:speech|music)\b)"
+                r"(?=.*\b(?:else|other|another|effects?|neither|sounds?)\b)",
             ),
         }
         for answer, (clips, accepted) in kinds.items():
