@@ -11,6 +11,7 @@ from pengi.evaluation.patterns import (
     REFUSAL,
     SILENT,
     TRUE,
+    UNSAID,
     YES,
     is_accepted,
     is_refusal,
@@ -36,6 +37,10 @@ RIGHT: dict[str, list[str]] = {
     NONE: [
         "none", "Nothing.", "Nobody speaks.", "No one is talking.", "0", "There is no speech.", "Nothing is said.",
         "zero", "They don't say anything.", "There is no animal.", "There are 0 of them.",
+    ],
+    UNSAID: [
+        "nothing", "Nothing is said.", "Nobody speaks.", "No one is talking.", "There is no speech.", "None.",
+        "They don't say anything.", "No words are spoken.", "There isn't a speaker.", "The person is not speaking.",
     ],
     TRUE: [
         "yes", "Correct.", "Yes, no dog can be heard.", "No dog can be heard.", "There is no dog.", "That's right.",
@@ -65,6 +70,7 @@ WRONG: dict[str, list[str]] = {
          "yes", "yes and no", "no, yes", "I can't tell from the sound.", "a dog", "I don't know.", "No idea."],
     NONE: ["The recording is silent.",
            "one", "A man speaks.", "I can't tell from the sound.", "yes", "dog"],
+    UNSAID: ["No, I can't do that.", 'The speaker says "no".', "I don't want to go.", "I can't tell.", "go"],
     TRUE: ["Yes and no.",
            "no", "No, there is a dog.", "No, a dog is barking.", "Yes, there is a dog.", "That's not true.",
            "A dog is barking.", "I can't tell from the sound."],

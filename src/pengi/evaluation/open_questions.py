@@ -16,7 +16,7 @@ from pengi.data.compose import Composed
 from pengi.data.hearing import may_hold
 from pengi.data.manifest import Clip
 from pengi.evaluation import patterns
-from pengi.evaluation.patterns import FALSE, NO, NONE, REFUSAL, TRUE, YES, naming, number
+from pengi.evaluation.patterns import FALSE, NO, NONE, REFUSAL, TRUE, UNSAID, YES, naming, number
 from pengi.evaluation.questions import (
     SEED,
     Names,
@@ -95,7 +95,7 @@ class _Asker:
             text = _word(clip) or str(clip.attributes["transcript"])
             self.ask("what is said", clip, text, self._saying(clip))
         for clip in _spread("nothing", self.voiceless, 20):
-            self.ask("nothing is said", clip, "nothing", NONE)
+            self.ask("nothing is said", clip, "nothing", UNSAID)
         words = sorted({_word(clip) for clip in self.spoken} - {""})
         for place, clip in enumerate(
             _spread("says", said, 28, lambda clip: _word(clip) or clip.attributes["transcript"])

@@ -2,7 +2,7 @@
 
 A pattern is a regular expression that matches from the beginning of an answer in lower case. The common ones have names
 in angle brackets, so that a file of items stays readable: ``<yes>``, ``<no>``, ``<true>``, ``<false>``,
-``<none>``, ``<silent>``, ``<refusal>``, ``<negation>``.
+``<none>``, ``<unsaid>``, ``<silent>``, ``<refusal>``, ``<negation>``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from functools import cache
 
 REFUSAL = "<refusal>"
 YES, NO, NONE, SILENT = "<yes>", "<no>", "<none>", "<silent>"
+UNSAID = "<unsaid>"
+"""That nothing is said. A negation alone does not say so: "No, I can't come" is a transcript."""
 TRUE, FALSE = "<true>", "<false>"
 """Of a statement that something is not there: that it is right, with or without another negation, or that it is not."""
 
@@ -68,6 +70,13 @@ _GUESS = (
 )
 _COMMITTED = r"\A(?:yes|no)\b(?! (?:idea|way|telling)\b)"
 _REFUSED = rf"(?!{_COMMITTED})(?!.*(?:{_GUESS}))(?=.*(?:{_GIVEN_UP}))"
+_SPOKEN = (
+    r"(?:spoken|speech|words?|voices?|speakers?|conversations?|dialog\w*|transcript\w*|speak\w*|talk\w*|say\w*|said)"
+)
+_NOTHING_SAID = (
+    rf"\b(?:nothing|nobody|none|no (?:\w+ )?(?:{_SPOKEN}|language|person|people)|without (?:any )?{_SPOKEN}"
+    rf"|(?:not|never|\w+n't) (?:\w+ ){{0,2}}{_SPOKEN})\b"
+)
 _FEW_WORDS = r"(?:[^\s.;]+\s+){0,7}"
 _NO_ALONE = r"no\b\s*(?:[,.;!]|$|it|that|there|this|you)|nope\b"
 _RIGHT = (
@@ -86,6 +95,7 @@ MACROS = {
     YES: rf"(?!.*{_NEGATION})(?!.*\bsilen(?:t|ce)\b)(?={_AFFIRMATION})",
     NO: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=\W*{_FEW_WORDS}{_NEGATION})",
     NONE: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!no idea)(?=.*(?:{_NEGATION}|\b0\b))",
+    UNSAID: rf"(?!{_REFUSED})(?!.*{_CONSENT})(?!.*\b(?:says?|said|saying)\W*[:\"'])(?=.*{_NOTHING_SAID})",
     SILENT: r"(?!.*\b(?:not|isn't|no) silen)(?=.*\b(?:silent|silence)\b)",
     TRUE: (
         rf"(?!.*\bno(?:pe)?\W*$)(?!{_REFUSED})"
