@@ -103,8 +103,11 @@ class _Asker:
             own = self.spec["said_words"].get(clip.attributes.get("transcript"), [_word(clip)])
             others = [word for word in words if not re.search(self.spec["heard_as"].get(word, word), " ".join(own))]
             word = self._rng(clip).choice(others if place % 2 else own)
-            expected = ("no", NO) if place % 2 else ("yes", YES, naming(re.escape(word)))
-            self.ask("is it said", clip, *expected, word=word)
+            # The word itself may be "yes" or "no", so that an answer begins with what is meant.
+            right: tuple[str, ...] = ("no", NO, r"no\b(?!,? (?:yes|or|idea|way|telling)\b)")
+            if not place % 2:
+                right = ("yes", YES, naming(re.escape(word)), rf"yes\b(?! (?:and|or) no\b).*\b{re.escape(word)}\b")
+            self.ask("is it said", clip, *right, word=word)
 
     def speakers(self) -> None:
         """Who speaks and how many people do."""
