@@ -123,7 +123,8 @@ class _Asker:
             others = ["a child", next(phrase for gender, (phrase, _) in _GENDERS.items() if gender != _gender(clip))]
             phrase, right = _GENDERS[_gender(clip)]
             if place % 3:
-                self.ask("voice of", clip, "no", NO, who=others[place % 3 - 1])
+                wrong = next(words for gender, (_, words) in _GENDERS.items() if gender != _gender(clip))
+                self.ask("voice of", clip, "no", NO, naming(right, wrong, "child"), who=others[place % 3 - 1])
             else:
                 self.ask("voice of", clip, "yes", YES, naming(right), who=phrase)
         for clip in _spread("speakers", [clip for clip in self.spoken if not _word(clip)], 10, _source):
