@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from helpers import RATE, noise, tone
 from pengi import Pengi
+from pengi.config import EvidenceConfig, LoraConfig
 from pengi.data.loader import Loader, TrainingBatch
 from pengi.errors import ConfigError, ManifestError
 from pengi.training import train
@@ -301,11 +302,23 @@ def test_the_card_tells_what_was_trained_on(recipe: Path, tmp_path: Path, log_of
     assert "| field-2 | 5 |" in card
     assert "yamnet-tiny-random (trained from layer 2 on)" in card
     assert "2 of 2 steps, 4 clips with up to 2 questions each" in card
-    assert f"loss per token on held-out clips: {log_of(out, 'val_loss')[2]:.3f}" in card
+    assert f"loss on held-out clips: {log_of(out, 'val_loss')[2]:.3f}" in card
     setup = prepare(read_recipe(recipe))
     config = setup.model.config
     frozen = config.model_copy(update={"audio": (config.audio[0].model_copy(update={"trained": False}),)})
     assert "yamnet-tiny-random (frozen)" in model_card(setup.recipe, frozen, setup.train_clips, 0, [])
+    adapters = LoraConfig(rank=2, top_layers=3)
+    chat = config.model_copy(
+        update={
+            "evidence": EvidenceConfig(descriptors=False),
+            "language_model": config.language_model.model_copy(update={"chat": True, "lora": adapters}),
+        }
+    )
+    of_chat = model_card(setup.recipe, chat, setup.train_clips, 0, [])
+    assert "- read of a recording: m1 behind yamnet-tiny-random; as text: length, transcript\n" in of_chat
+    assert "- prompt: in the chat template of the language model\n" in of_chat
+    assert "frozen, with adapters of rank 2 (LoRA) in its last 3 layers\n" in of_chat
+    assert "scenes without audio" not in of_chat
     composed = [
         setup.train_clips[0].model_copy(update={"source": "composed", "license": licence})
         for licence in ("CC0-1.0 AND MIT", "MIT", "CC-BY-4.0 AND MIT")

@@ -22,12 +22,14 @@ def model_card(
         f"# {model.name}",
         "",
         f"- audio encoders: {encoders}",
-        f"- prompt: {model.text.encoder or 'token embeddings of the language model'}",
+        f"- read of a recording: {_recording(model)}",
+        f"- prompt: {_prompt(model)}",
         f"- language model: {model.language_model.name}, {_language_model(model)}",
         *([f"- went on from: {recipe.finetune.checkpoint}"] if recipe.finetune else []),
         f"- training: {step} of {recipe.training.steps} steps, {recipe.training.batch_size} clips with up to"
         f" {recipe.training.questions_per_clip} questions each, seed {recipe.training.seed}",
-        f"- loss per token on held-out clips: {losses[-1]:.3f}" if losses else "- not validated yet",
+        *_scenes(recipe),
+        f"- loss on held-out clips: {losses[-1]:.3f}" if losses else "- not validated yet",
         "",
         "## Training data",
         "",
@@ -41,9 +43,39 @@ def model_card(
     return "\n".join(lines)
 
 
+def _recording(model: ModelConfig) -> str:
+    """What the language model reads of a recording."""
+    mapped = [branch.encoder for branch in model.audio if branch.mapper is not None]
+    parts = [f"m1 behind {' and '.join(mapped)}"] if mapped else []
+    if model.evidence is not None:
+        kinds = {
+            "tags": model.tagger is not None,
+            "transcript": model.evidence.transcript,
+            "descriptors": model.evidence.descriptors,
+        }
+        parts.append(f"as text: {', '.join(['length', *(kind for kind, is_read in kinds.items() if is_read)])}")
+    return "; ".join(parts)
+
+
+def _prompt(model: ModelConfig) -> str:
+    if model.language_model.chat:
+        return "in the chat template of the language model"
+    return model.text.encoder or "token embeddings of the language model"
+
+
 def _language_model(model: ModelConfig) -> str:
     lora = model.language_model.lora
-    return "frozen" if lora is None else f"frozen, with adapters of rank {lora.rank} (LoRA)"
+    if lora is None:
+        return "frozen"
+    where = "" if lora.top_layers is None else f" in its last {lora.top_layers} layers"
+    return f"frozen, with adapters of rank {lora.rank} (LoRA){where}"
+
+
+def _scenes(recipe: Recipe) -> list[str]:
+    scenes = recipe.data.scenes
+    if scenes is None:
+        return []
+    return [f"- scenes without audio: the first {scenes.steps} steps, and {scenes.share:.0%} of the others"]
 
 
 def _trained(trained: bool, frozen_layers: int) -> str:

@@ -24,7 +24,7 @@ def draw_curves(history: History, path: Path) -> None:
     from matplotlib.figure import Figure
 
     measured = sorted({key for entry in history for key in entry if key.startswith("accuracy/")})
-    panels = [("loss per token", ["loss", "val_loss"]), *([("accuracy", measured)] if measured else []), ("lr", ["lr"])]
+    panels = [("loss", ["loss", "val_loss"]), *([("accuracy", measured)] if measured else []), ("lr", ["lr"])]
     figure = Figure(figsize=(8, 3 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
     for place, (title, keys) in enumerate(panels):
@@ -64,7 +64,7 @@ def write_report(
     _, rates = curve(history, "examples_per_second")
     lines = [f"# Training of {name}", "", f"![curves]({CURVES_FILE})", "", "| | |", "|---|---|"]
     if steps:
-        lines += [f"| last step | {steps[-1]:.0f} |", f"| loss per token there | {losses[-1]:.3f} |"]
+        lines += [f"| last step | {steps[-1]:.0f} |", f"| loss there | {losses[-1]:.3f} |"]
     if best is not None:
         lines.append(f"| best on held-out clips | {best['val_loss']:.3f} at step {best['step']:.0f}, in `best/` |")
     if rates:
