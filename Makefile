@@ -1,8 +1,8 @@
 # Everything here sets itself up: Python 3.11 or later and a package index are all that is needed.
 #
-#   make demo    listen to the recordings in examples/ with the default model (also plain `make`)
+#   make demo    describe, question and classify the recordings in examples/ with the default model (also plain `make`)
 #   make test    lint, types, layers and tests
-#   make weights train the default model anew, in hours; goes on where it was stopped (docs/training.md)
+#   make weights train the default model, in hours; continues where it was stopped (docs/training.md)
 #   make setup   only set up .venv
 #
 # PYTHON=python3.12 picks an interpreter; PIP_FLAGS adds options to pip, such as an index with CPU-only builds of torch.

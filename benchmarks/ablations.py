@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 RECIPE = "recipes/pengi-mini.yaml"
-BENCHMARKS = "val-open,val-composed,val-notes,val-orders,val-esc50,val-emotion"
+BENCHMARKS = ("val-open", "val-composed", "val-notes", "val-orders", "val-esc50", "val-emotion")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "whole": (),
     "without-m1": ("model.audio.0.mapper=null", "model.audio.1.mapper=null"),
@@ -56,8 +56,10 @@ def measured(folder: Path, changes: tuple[str, ...], manifest: Path, seed: int, 
         train += ["--set", change]
     pengi([*train, "--resume"] if (folder / "state.pt").is_file() else train)
     scores = folder / "eval"
-    evaluate = ["eval", "--benchmark", BENCHMARKS, "--modes", "match", "--no-baselines", "--manifest", str(manifest)]
-    evaluate += ["--model", str(folder), "--out", str(scores)] + ([] if limit is None else ["--limit", str(limit)])
+    evaluate = ["eval", "--modes", "match", "--no-baselines", "--manifest", str(manifest), "--model", str(folder)]
+    for benchmark in BENCHMARKS:
+        evaluate += ["--benchmark", benchmark]
+    evaluate += ["--out", str(scores)] + ([] if limit is None else ["--limit", str(limit)])
     pengi(evaluate)
     found = json.loads((scores / "results.json").read_text(encoding="utf-8"))
     return {

@@ -1,8 +1,8 @@
 """The engine: recordings and questions in, text out. Training, evaluation, commands and servers all call this.
 
-A recording of any length is read window by window; each window goes through the audio encoders, and what is kept of it
-are its audio tokens. A recording longer than the model's window is described by its tokens averaged in time to as many
-as the model was trained on; ``timeline`` looks at every stretch on its own.
+A recording of any length is read window by window. Each window goes through the audio encoders; its audio tokens are
+kept, and what is detected, said and measured in it. The evidence of all windows is put together. m1 reads the tokens of
+a longer recording averaged in time to as many as the model was trained on.
 
 Shape suffixes: B rows, S samples, T audio tokens, P prefix embeddings, D features.
 """
@@ -688,7 +688,7 @@ class Pengi:
 
     @property
     def sample_rate(self) -> int:
-        """In Hz, what every recording is brought to before it is heard."""
+        """In Hz, what every recording is resampled to."""
         return self._encoder.sample_rate
 
     def question_prompt(self, question: str) -> str:
@@ -771,7 +771,7 @@ class Pengi:
 
     @torch.inference_mode()
     def _name(self, windows: Sequence[NDArray[np.float32]]) -> list[tuple[str, float]]:
-        """The events heard in each window, with their confidence; silent windows are not asked about."""
+        """The events in each window, with their confidence; the model is not asked about silent windows."""
         named = [(SILENCE, 1.0)] * len(windows)
         loud = [place for place, window in enumerate(windows) if sound_level_db(window) >= SILENCE_DB]
         if loud:
