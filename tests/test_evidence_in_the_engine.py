@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import noise
+from helpers import noise, tiny_model
 from helpers.chat import HUM, RAIN, SPEECH, WHISTLE, Recogniser, chat_pengi, joined
 from pengi import Pengi, encoding, engine, labelling
 from pengi.conditioning.evidence import evidence_text
@@ -157,5 +157,6 @@ def test_silence_is_not_put_to_the_tagger_or_the_transcriber() -> None:
 
 
 def test_models_without_evidence_read_the_question_in_the_papers_words() -> None:
-    assert isinstance(PENGI, Pengi)
+    paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+    assert paper._prompting.question(" what? ") == "question: what? answer:"
     assert PENGI._prompting.question(" what? ") == "what?"

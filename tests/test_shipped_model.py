@@ -30,7 +30,7 @@ def test_the_weights_in_the_package_are_small_enough_to_ship() -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 25e6
 
 
-def test_examples_are_told_apart_by_their_labels(pengi_mini: Pengi) -> None:
+def test_examples_get_their_own_labels(pengi_mini: Pengi) -> None:
     labels = ["dog barking", "church bells", "glass breaking", "rooster crowing", "siren", "french horn", "speech"]
     expected = [event if (event := clip.events[0]) in labels else "speech" for clip in CLIPS]
     found = [result.label for result in pengi_mini.classify(FILES, labels)]
@@ -43,7 +43,7 @@ def test_a_spoken_word_is_understood(pengi_mini: Pengi) -> None:
     assert "left" in answer.text.lower()
 
 
-def test_speech_is_told_from_other_sounds(pengi_mini: Pengi) -> None:
+def test_speech_is_distinguished_from_other_sounds(pengi_mini: Pengi) -> None:
     assert pengi_mini.ask(EXAMPLES / "woman.opus", "is someone speaking?").text.lower().startswith("yes")
     assert pengi_mini.ask(EXAMPLES / "dog.opus", "is someone speaking?").text.lower().startswith("no")
 

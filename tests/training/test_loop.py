@@ -292,7 +292,7 @@ def test_a_run_without_held_out_clips(recipe: Path, tmp_path: Path, log_of: LogO
     assert "- not validated yet" in (out / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_card_tells_what_was_trained_on(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_the_card_says_what_was_trained_on(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
     out = train(recipe, ["data.ship_only=true", "training.steps=2"], out=tmp_path / "run")
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# toy\n")
