@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.items import Item
-from pengi.evaluation.systems import WRITE, Reply, System
+from pengi.evaluation.systems import Reply, System, search_of
 from pengi.writing import append, replacing
 
 ITEMS_PER_CALL = 16
@@ -148,7 +148,7 @@ def predict(
 def key_of(system: System, item: Item, folder: Path, mode: str) -> str:
     """What an answer depends on: system, recording, prompt, labels, mode and the search's options."""
     parts = [system.fingerprint, system.name, system.input_of(item, folder), item.prompt, list(item.labels), mode]
-    return hashlib.sha256(json.dumps([*parts, asdict(WRITE)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*parts, asdict(search_of(item))]).encode()).hexdigest()
 
 
 def read_predictions(folder: Path, stem: str) -> dict[str, Row]:

@@ -23,23 +23,28 @@ from numpy.typing import NDArray
 
 from pengi import checkpoint, weights
 from pengi.decoding import DecodeOptions
+from pengi.engine import ANSWER, Pengi
 from pengi.errors import PengiError
 from pengi.evaluation.items import Item
 from pengi.text_encoder import SentenceEncoder, TextEncoder
 
 if TYPE_CHECKING:
-    from pengi.engine import Pengi
     from pengi.evaluation.runner import Classifier
     from pengi.results import Classification
 
 WRITE = DecodeOptions(beams=5, max_tokens=40)
-"""The paper's search width, for captions and answers."""
+"""The paper's search width, for captions and metadata; questions are answered as :meth:`pengi.Pengi.ask` does it."""
 SILENCE_S, SILENCE_RATE = 5.0, 16_000
 CHOICES = ("likelihood", "sum", "generate", "match")
 """Answer modes that are ways of the engine to choose among labels."""
 _LEAST = math.log(np.finfo(np.float32).tiny)
 # What decides an answer besides the weights; evaluation, training and the command line do not.
 _NOT_INFERENCE = ("cli", "training", "evaluation", "data", "jobs", "retrieval", "serving")
+
+
+def search_of(item: Item) -> DecodeOptions:
+    """How a text about an item is searched for."""
+    return ANSWER if item.is_question else WRITE
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,15 @@ class Model:
         return self._engine.question_prompt(item.prompt) if item.is_question else item.prompt
 
     def _write(self, items: Sequence[Item], folder: Path) -> list[Reply | PengiError]:
-        heard = [self.heard(item, folder) for item in items]
-        prompts = [self._prompt(item) for item in items]
-        found = self._engine.generate(heard, prompts, options=WRITE, on_error="return")
-        return [outcome if isinstance(outcome, PengiError) else Reply(outcome.text) for outcome in found]
+        replies: dict[int, Reply | PengiError] = {}
+        for options in (WRITE, ANSWER):
+            places = [place for place, item in enumerate(items) if search_of(item) is options]
+            heard = [self.heard(items[place], folder) for place in places]
+            prompts = [self._prompt(items[place]) for place in places]
+            found = self._engine.generate(heard, prompts, options=options, on_error="return") if places else []
+            for place, outcome in zip(places, found, strict=True):
+                replies[place] = outcome if isinstance(outcome, PengiError) else Reply(outcome.text)
+        return [replies[place] for place in range(len(items))]
 
 
 class Blind(Model):
