@@ -161,12 +161,11 @@ class TestLabels:
         assert vocabulary.label_indices(["unicorn", ""]) == [None, None]
 
     @pytest.mark.usefixtures("no_language_model")
-    def test_without_a_weight_the_language_model_is_not_asked_about_known_labels(self) -> None:
-        pengi = chat_pengi(tagger={"branches": [0], "label_weight": 0.0})
-        assert pengi.classify(joined(HUM), ["rain", "hum"], explain=True).explanation.prompt is None
-        assert pengi.classify(joined(HUM), ["hum"]).scores[0].probability == 1.0
+    def test_the_language_model_is_not_asked_about_known_labels(self) -> None:
+        assert PENGI.classify(joined(HUM), ["rain", "hum"], explain=True).explanation.prompt is None
+        assert PENGI.classify(joined(HUM), ["hum"]).scores[0].probability == 1.0
         with pytest.raises(AssertionError, match="was run"):
-            pengi.classify(joined(HUM), ["rain", "hum", "unicorn"])
+            PENGI.classify(joined(HUM), ["rain", "hum", "unicorn"])
 
     @pytest.mark.parametrize(
         "labels", [["unicorn"], ["unicorn", "dragon"], [f"thing {number}" for number in range(500)]]
@@ -186,13 +185,13 @@ class TestLabels:
     def test_fused_scores(self) -> None:
         likelihood = torch.tensor([-1.0, -3.0, -2.0])
         unknown = math.nan
-        torch.testing.assert_close(fused(torch.tensor([unknown] * 3), likelihood, 0.2), likelihood)
-        known = fused(torch.tensor([1.0, 2.0, 0.0]), likelihood, 0.5)
-        torch.testing.assert_close(known, torch.tensor([0.5, 0.5, -1.0]))
-        mixed = fused(torch.tensor([3.0, -4.0, unknown]), likelihood, 0.2).exp()
+        torch.testing.assert_close(fused(torch.tensor([unknown] * 3), likelihood), likelihood)
+        known = torch.tensor([1.0, 2.0, 0.0])
+        torch.testing.assert_close(fused(known, likelihood), known)
+        mixed = fused(torch.tensor([3.0, -4.0, unknown]), likelihood).exp()
         assert float(mixed.sum()) == pytest.approx(1.0)
         assert float(mixed[0]) > 0.8
-        unsure = fused(torch.tensor([-5.0, -4.0, unknown]), likelihood, 0.2).exp()
+        unsure = fused(torch.tensor([-5.0, -4.0, unknown]), likelihood).exp()
         assert float(unsure[2]) > 0.5
 
 

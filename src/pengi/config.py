@@ -148,12 +148,6 @@ class TaggerConfig(Frozen):
     """The tagger (pengi.conditioning.tagger): frame-level tag probabilities from frozen audio branches."""
 
     branches: tuple[int, ...] = Field(min_length=1, description="indices of the audio branches it reads, yamnet first")
-    label_weight: float = Field(
-        0.2,
-        ge=0,
-        description="weight of a label's mean log-likelihood where it is added to the log-odds of the label's tag; "
-        "with 0 the language model is not asked about labels that name tags",
-    )
 
 
 class EvidenceConfig(Frozen):

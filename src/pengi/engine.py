@@ -63,8 +63,8 @@ from pengi.results import (
 from pengi.timelines import detected_segments, in_order, named_segments
 
 DEFAULT_MODEL = "pengi-mini"
-DESCRIBE = DecodeOptions(beams=3, max_tokens=40)  # pengi-mini in less than a second on two cores
-ANSWER = DecodeOptions(beams=1, max_tokens=30)  # five beams are right as often, in three times the time
+DESCRIBE = DecodeOptions(beams=1, max_tokens=40)
+ANSWER = DecodeOptions(beams=1, max_tokens=30)
 GENERATE = DecodeOptions(beams=5, max_tokens=30)
 TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 ROWS = 16  # prefixes in one call of the language model

@@ -76,29 +76,26 @@ def ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classificati
     return Classification(method, tuple(LabelScore(labels[index], float(share_L[index])) for index in order))
 
 
-def fused(log_odds_L: Tensor, likelihood_L: Tensor, weight: float) -> Tensor:
+def fused(log_odds_L: Tensor, likelihood_L: Tensor) -> Tensor:
     """Scores of labels by tags and by the language model, ``float32[L]``; their softmax are shares.
 
-    Labels that name tags are compared by the log-odds of their tags plus ``weight`` times their likelihood. The others
-    are compared by likelihood. Where there are both, the others together get the share that the language model gives
+    Labels that name tags are compared by the log-odds of their tags, the others by likelihood. Where there are both, the others together get the share that the language model gives
     them, the more the less sure the tagger is of any of its tags.
 
     Args:
         log_odds_L: of each label's tag, NaN of a label that names none.
         likelihood_L: mean log-likelihood of each label.
-        weight: see above.
     """
     known_L = ~log_odds_L.isnan()
     if not known_L.any():
         return likelihood_L
-    score_L = log_odds_L + weight * likelihood_L
     if known_L.all():
-        return score_L
+        return log_odds_L
     highest = log_odds_L[known_L].amax().sigmoid().clamp(1 - _CERTAIN, _CERTAIN)
     named, others = likelihood_L[known_L].logsumexp(0), likelihood_L[~known_L].logsumexp(0)
     balance = named - others + highest.logit()
-    shares_L = torch.empty_like(score_L)
-    shares_L[known_L] = score_L[known_L].log_softmax(0) + torch.nn.functional.logsigmoid(balance)
+    shares_L = torch.empty_like(log_odds_L)
+    shares_L[known_L] = log_odds_L[known_L].log_softmax(0) + torch.nn.functional.logsigmoid(balance)
     shares_L[~known_L] = likelihood_L[~known_L].log_softmax(0) + torch.nn.functional.logsigmoid(-balance)
     return shares_L
 
@@ -133,13 +130,9 @@ class LabelChooser:
         tagger = self._model.tagger
         return [None] * len(labels) if tagger is None else tagger.vocabulary.label_indices(labels)
 
-    @property
-    def _label_weight(self) -> float:
-        return self._model.config.tagger.label_weight if self._model.config.tagger is not None else 0.0
-
     def needs_likelihood(self, labels: Sequence[str]) -> bool:
         """Whether the language model has a say in the choice among labels."""
-        return self._label_weight > 0 or None in self._label_tags(labels)
+        return None in self._label_tags(labels)
 
     def _by_likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         asks = self.needs_likelihood(labels)
@@ -148,7 +141,7 @@ class LabelChooser:
         found = []
         for recording, mean_L in zip(encoded, mean_BL.float().cpu(), strict=True):
             log_odds = [math.nan if index is None else self._log_odds(recording, index) for index in tags]
-            found.append(ranked("likelihood", labels, fused(torch.tensor(log_odds), mean_L, self._label_weight)))
+            found.append(ranked("likelihood", labels, fused(torch.tensor(log_odds), mean_L)))
         return found
 
     def _log_odds(self, recording: Encoded, index: int) -> float:
