@@ -79,8 +79,9 @@ def ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classificati
 def fused(log_odds_L: Tensor, likelihood_L: Tensor) -> Tensor:
     """Scores of labels by tags and by the language model, ``float32[L]``; their softmax are shares.
 
-    Labels that name tags are compared by the log-odds of their tags, the others by likelihood. Where there are both, the others together get the share that the language model gives
-    them, the more the less sure the tagger is of any of its tags.
+    Labels that name tags are compared by the log-odds of their tags, the others by likelihood. Where there are both,
+    the others together get the share that the language model gives them, the more the less sure the tagger is of any of
+    its tags.
 
     Args:
         log_odds_L: of each label's tag, NaN of a label that names none.
