@@ -116,12 +116,12 @@ def test_beam_search_is_that_of_hugging_face_where_all_texts_finish(
 ) -> None:
     """The rules differ for texts cut at the limit only: there they compete with finished ones, here they come last."""
     prefix = prefixes()
-    options = DecodeOptions(4, 60, no_repeat_ngram=no_repeat_ngram, length_penalty=length_penalty)
+    options = DecodeOptions(4, 90, no_repeat_ngram=no_repeat_ngram, length_penalty=length_penalty)
     ours = generate(LM, *prefix, options, stop_ids=STOPS)
     theirs = hugging_face(
         LM,
         *prefix,
-        max_new_tokens=60,
+        max_new_tokens=90,
         eos_token_id=list(STOPS),
         num_beams=4,
         num_return_sequences=4,

@@ -130,7 +130,7 @@ def test_the_last_token_of_a_full_window_counts_only_what_is_there() -> None:
 
 
 def test_longer_than_the_positions_is_an_assertion() -> None:
-    with pytest.raises(AssertionError, match="Whisper hears"):
+    with pytest.raises(AssertionError, match="Whisper encodes"):
         tiny()(*batch(torch.zeros(12 * SECOND + 1)))
 
 

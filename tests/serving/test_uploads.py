@@ -94,7 +94,7 @@ def test_explanations_come_if_asked_for(chat: httpx.Client) -> None:
     assert found["prompt"].startswith("<|im_start|>user\nHeard in 5 s: rain (sure, throughout).")
     assert found["tags"][0]["label"] == "rain"
     assert post(chat, "ask", content, question="is there rain?").json()["explanation"] is None
-    for address, fields in (("describe", {}), ("classify", {"labels": "rain, hum"})):
+    for address, fields in (("describe", {}), ("classify", {"labels": "rain, unicorn"})):
         assert post(chat, address, content, explain="true", **fields).json()["explanation"]["prompt"]
 
 

@@ -115,11 +115,14 @@ class Model:
 
     def _write(self, items: Sequence[Item], folder: Path) -> list[Reply | PengiError]:
         replies: dict[int, Reply | PengiError] = {}
-        for options in (WRITE, ANSWER):
-            places = [place for place, item in enumerate(items) if search_of(item) is options]
+        for is_question in (False, True):
+            places = [place for place, item in enumerate(items) if item.is_question == is_question]
             heard = [self.heard(items[place], folder) for place in places]
-            prompts = [self._prompt(items[place]) for place in places]
-            found = self._engine.generate(heard, prompts, options=options, on_error="return") if places else []
+            prompts = [items[place].prompt for place in places]
+            if is_question:
+                found = self._engine.ask(heard, prompts, options=ANSWER, on_error="return")
+            else:
+                found = self._engine.generate(heard, prompts, options=WRITE, on_error="return")
             for place, outcome in zip(places, found, strict=True):
                 replies[place] = outcome if isinstance(outcome, PengiError) else Reply(outcome.text)
         return [replies[place] for place in range(len(items))]
