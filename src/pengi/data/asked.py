@@ -20,8 +20,11 @@ SEEN = 0.03
 """Lowest probability of a tag that is there, for a question to build on it: below, the evidence says that it is not."""
 SPEECH = "speech"
 _VOICE = re.compile(
-    "groan|scream|shout|cry|laugh|sing|hum|yell|sigh|whoop|giggl|chuckl|snicker|gasp|cheer|whisper|chant"
+    r"groan|scream|shout|\bcry|laugh|\bsing|humm|yell|sigh|whoop|giggl|chuckl|snicker|gasp|cheer|whisper|chant|choir"
+    "|beatbox|wail|moan|whimper|yawn|children|crowd|vocal|rapping|yodel|opera"
 )
+SUNG = ("singing", "vocal music", "a capella", "rapping", "choir", "chant", "opera", "hip hop music")
+"""Tags without which, and without any transcript, music surely has no words."""
 _CROWDS = frozenset({"crowd talking", "coffee shop chatter", "crowd"})
 
 
@@ -91,10 +94,19 @@ class Asked:
             return False
         if self.is_partly_known:
             return None
+        if domain == "music" or any(self.phrases.category(tag) == "music" for tag in tags):
+            return None if self.may_be_sung else False
         if self.scene.is_recorded and self.probability(SPEECH) >= MAYBE and self.evidence and self.evidence.transcript:
             return None  # labels say what was recorded, not that nobody speaks beside it
         known = domain in SOUND_DOMAINS | MUSIC_DOMAINS or all(self.phrases.category(tag) for tag in tags)
         return False if tags and known and not any(self.phrases.holds_voices(tag) for tag in tags) else None
+
+    @property
+    def may_be_sung(self) -> bool:
+        """Whether music may have words: nobody says of a genre whether there are any."""
+        if self.evidence is None or self.evidence.transcript != "":
+            return True
+        return any(self.probability(tag) >= SEEN for tag in (SPEECH, *SUNG))
 
     @cached_property
     def music(self) -> bool | None:
@@ -111,6 +123,10 @@ class Asked:
     def has_voice(self) -> bool:
         """Whether somebody is to be heard, though perhaps without words."""
         return any(_VOICE.search(tag) for tag in self.scene.tags)
+
+    def is_unclear(self, question: str) -> bool:
+        """Whether a question is about a voice where nobody speaks and yet a voice is to be heard."""
+        return "voice" in question and self.has_voice and not self.speech
 
     @property
     def is_partly_known(self) -> bool:
@@ -139,12 +155,17 @@ class Asked:
             return None
         return templates.NUMBERS[max(1, len(self.speakers or ()))]
 
+    @property
+    def truth(self) -> str | None:
+        """What is said, as far as it is known."""
+        return self.scene.transcript or self.scene.attributes.get("keyword") or self.scene.attributes.get("digit")
+
     @cached_property
     def transcript(self) -> str | None:
         """What is known to be said and shown by the evidence; empty if nothing is, None if unknown or not shown."""
         if self.speech is False:
             return ""
-        truth = self.scene.transcript or self.scene.attributes.get("keyword") or self.scene.attributes.get("digit")
+        truth = self.truth
         if self.evidence is None:
             return truth
         text = self.evidence.transcript

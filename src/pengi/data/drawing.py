@@ -17,7 +17,7 @@ from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
 from pengi.data.manifest import Clip
 from pengi.data.phrases import SPEAKING, VAGUE, Phrases
 from pengi.data.scenes import Scene, SceneEvent
-from pengi.data.spoken import draw_spoken, words_of
+from pengi.data.spoken import draw_spoken, together, words_of
 from pengi.data.wordings import CONTINUOUS
 from pengi.errors import ManifestError
 
@@ -266,9 +266,8 @@ class SceneDrawer:
             layout.add(before, rng.uniform(0.0, 0.5), rng.uniform(0.5, 3.0), rng.uniform(-10.0, 0.0))
             tags.append(before)
         for speaker, spoken in zip(speakers, said, strict=True):
-            layout.add(
-                speaker, rng.uniform(0.1, 0.8), 0.4 + len(words_of(spoken.text)) / _WORDS_PER_S, rng.uniform(-4.0, 0.0)
-            )
+            length_s = 0.4 + len(words_of(together(spoken).text)) / _WORDS_PER_S
+            layout.add(speaker, rng.uniform(0.1, 0.8), length_s, rng.uniform(-4.0, 0.0))
         after = self._draw(rng, _FOREGROUND - {"human"}, tags) if rng.random() < 0.2 else None
         if after is not None:
             layout.add(after, rng.uniform(0.2, 1.0), rng.uniform(0.5, 3.0), rng.uniform(-10.0, 0.0))
@@ -277,9 +276,10 @@ class SceneDrawer:
         scene = self._finished(rng, self._with_background(rng, layout.events, length_s, tags), length_s, tags)
         attributes = {"gender": _GENDERS[speakers[0]]} if len(speakers) == 1 and speakers[0] in _GENDERS else {}
         attributes["language"] = rng.choice(self.sources.languages) if foreign else "English"
-        asked = {} if foreign else dict(pair for spoken in said for pair in spoken.qa)
-        text = " ".join(spoken.text for spoken in said)
-        return replace(scene, transcript=None if foreign else text, attributes=attributes, qa=tuple(asked.items()))
+        if foreign:
+            return replace(scene, transcript=None, attributes=attributes)
+        whole = together([sentence for spoken in said for sentence in spoken])
+        return replace(scene, transcript=whole.text, attributes=attributes, qa=whole.qa)
 
     def _word(self, rng: random.Random) -> Scene | None:
         """A single word."""

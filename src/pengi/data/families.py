@@ -112,9 +112,7 @@ def _speech(asked: Asked) -> Answered | None:
         return None
     negated = asked.rng.random() < 0.2
     question = asked.rng.choice(wordings.NO_SPEECH if negated else wordings.SPEECH)
-    if "voice" in question and asked.has_voice:
-        return None
-    return Answered(question, _yes(asked.speech != negated))
+    return None if asked.is_unclear(question) else Answered(question, _yes(asked.speech != negated))
 
 
 @_family("is_music", 1.5)
@@ -243,7 +241,7 @@ def _says(asked: Asked) -> Answered | None:
     if content and asked.rng.random() < 0.5:
         return Answered(asked.rng.choice(wordings.SAYS).format(w=asked.rng.choice(content)), YES)
     for _ in range(5):
-        words = words_of(draw_spoken(asked.rng, ()).text)
+        words = words_of(draw_spoken(asked.rng, ())[0].text)
         other = asked.rng.choice([word for word in words if len(word) > 2] or ["never"])
         if other not in words_of(asked.transcript) and other not in words_of(asked.scene.transcript or ""):
             return Answered(asked.rng.choice(wordings.SAYS).format(w=other), NO)
@@ -255,7 +253,7 @@ def _who(asked: Asked) -> Answered | None:
     if asked.speakers is None or not _are_told_apart(asked):
         return None
     question = asked.rng.choice(wordings.WHO)
-    if "voice" in question and asked.has_voice and not asked.speakers:
+    if asked.is_unclear(question):
         return None
     return Answered(question, _and(asked.speakers) if asked.speakers else wordings.NOBODY)
 
@@ -275,7 +273,8 @@ def _speaker_tag(who: str) -> str:
 def _is_speaker(asked: Asked) -> Answered | None:
     if asked.speakers is None or not _are_told_apart(asked):
         return None
-    if not asked.speakers and asked.rng.random() < 0.85:
+    # "is it a man?" and "does this sound like a man?" are not only about speech.
+    if not asked.speakers and (asked.has_voice or asked.rng.random() < 0.85):
         return None
     others = asked.rng.choice(("a man", "a woman", "a child"))
     who = asked.rng.choice(asked.speakers) if asked.speakers and asked.rng.random() < 0.4 else others
@@ -287,7 +286,8 @@ def _is_speaker(asked: Asked) -> Answered | None:
 def _speakers(asked: Asked) -> Answered | None:
     if asked.speaker_count is None or (len(asked.speakers or ()) != 1 and not _are_told_apart(asked)):
         return None
-    return Answered(asked.rng.choice(wordings.SPEAKERS), asked.speaker_count)
+    question = asked.rng.choice(wordings.SPEAKERS)
+    return None if asked.is_unclear(question) else Answered(question, asked.speaker_count)
 
 
 @_family("qa", 20.0)
@@ -309,22 +309,31 @@ def _qa(asked: Asked) -> Answered | None:
 
 def _counts(asked: Asked) -> dict[str, int]:
     """What can be counted, by its plural."""
-    counts: dict[str, int] = {}
-    scene = asked.scene
-    kinds = asked.phrases.kinds(scene.tags)
-    single = scene.is_recorded and len(scene.tags) == 1
-    if kinds is not None and (scene.is_complete or single) and asked.is_seen(*scene.tags):
-        for things in ("kinds of sound", "different sounds", "sounds"):
-            counts[things] = kinds
+    scene, counts = asked.scene, _kinds(asked)
     said = None if asked.transcript is None else len(words_of(asked.transcript))
-    if said is not None and said < len(NUMBERS) and said == len(words_of(scene.transcript or asked.transcript or "")):
+    truth = None if asked.truth is None else len(words_of(asked.truth))
+    if truth is not None and "count" in scene.attributes:  # single words: they are counted even where they are misread
+        said = truth
+    if said is not None and said < len(NUMBERS) and said == (truth or 0):
         counts["words"] = said
     notes = scene.attributes.get("notes", scene.attributes.get("pitch"))
     if notes and _notes(asked) == notes:
         counts["notes"] = len(notes.split(", "))
-    elif "count" in scene.attributes:
-        things = "notes" if asked.music else "words"
-        counts[things] = NUMBERS.index(scene.attributes["count"])
+    elif "count" in scene.attributes and truth is None:
+        counts["notes"] = NUMBERS.index(scene.attributes["count"])
+    return counts
+
+
+def _kinds(asked: Asked) -> dict[str, int]:
+    """How many sounds there are: kinds of them, and single ones where these are surely counted right."""
+    scene = asked.scene
+    kinds = asked.phrases.kinds(scene.tags)
+    single = scene.is_recorded and len(scene.tags) == 1
+    if kinds is None or not (scene.is_complete or single) or not asked.is_seen(*scene.tags):
+        return {}
+    counts = {"kinds of sound": kinds, "different sounds": kinds}
+    if not scene.is_recorded and len(scene.events) == kinds:
+        counts["sounds"] = kinds
     return counts
 
 
@@ -363,7 +372,8 @@ def _plural(thing: str) -> str:
 
 @_family("exactly", 1.5)
 def _exactly(asked: Asked) -> Answered | None:
-    counts = {things: count for things, count in _counts(asked).items() if count}
+    # "one different sound" is no English.
+    counts = {things: count for things, count in _counts(asked).items() if count and things != "different sounds"}
     if not counts:
         return None
     plural = asked.rng.choice(list(counts))
@@ -379,7 +389,10 @@ def _exactly(asked: Asked) -> Answered | None:
 
 @_family("how_often", 1.5)
 def _how_often(asked: Asked) -> Answered | None:
+    """Of drawn scenes alone: a recording of a sound may hold it several times."""
     scene = asked.scene
+    if scene.is_recorded:
+        return None
     question = asked.rng.choice(wordings.HOW_OFTEN)
     if scene.tags and asked.rng.random() < 0.8:
         if not (scene.is_timed and scene.is_complete):
@@ -397,7 +410,9 @@ def _how_often(asked: Asked) -> Answered | None:
 
 
 def _times(count: int) -> str:
-    return _TIMES[count] if count < len(_TIMES) else f"{NUMBERS[count]} times"
+    if count < len(_TIMES):
+        return _TIMES[count]
+    return f"{NUMBERS[count] if count < len(NUMBERS) else count} times"
 
 
 def _merged(events: Sequence[SceneEvent]) -> list[SceneEvent]:
@@ -764,6 +779,7 @@ def _clause(asked: Asked, tag: str) -> str:
     found = asked.detected(tag)
     counted = (
         scene.is_complete
+        and not scene.is_recorded
         and times > 1
         and (asked.evidence is None or (found and len(separate_spans(found.spans)) == times))
     )
@@ -873,10 +889,23 @@ def _unanswerable(asked: Asked) -> Answered | None:
     names = list(wordings.UNANSWERABLE)
     weights = [0.5 if name in ("prices", "reasons", "maths") else 1.0 for name in names]
     name = asked.rng.choices(names, weights)[0]
-    if scene.qa and name not in ("knowledge", "maths", "requests", "languages"):
+    wording, things = asked.rng.choice(wordings.UNANSWERABLE[name]), _things(asked)
+    if not things and "name of {thing}" in wording:  # the name of an instrument can be told
         return None
-    question = asked.rng.choice(wordings.UNANSWERABLE[name])
-    return Answered(wordings.filled(question, _things(asked), asked.rng), CANT_TELL)
+    question = wordings.filled(wording, things, asked.rng)
+    known = name not in wordings.NEVER_SAID and _may_be_known(asked, name, question)
+    return None if known else Answered(question, CANT_TELL)
+
+
+def _may_be_known(asked: Asked, name: str, question: str) -> bool:
+    """Whether what is usually no matter of sound may be said here, or follow from the sounds."""
+    texts = (asked.truth, asked.evidence.transcript if asked.evidence else None)
+    if asked.scene.qa or any(wordings.SAID_ANSWERS[name].search(text) for text in texts if text):
+        return True
+    if "speaking?" in question and asked.speech is False:
+        return True
+    sounds = " ".join(asked.scene.tags)
+    return any(re.search(about, question) and re.search(told, sounds) for about, told in wordings.SOUND_ANSWERS)
 
 
 def _things(asked: Asked) -> list[str]:

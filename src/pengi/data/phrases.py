@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from pengi import templates
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.hearing import holds_one_kind, holds_voices, may_hold
+from pengi.data.hearing import are_kin, holds_one_kind, holds_voices, may_hold
 from pengi.data.manifest import Label
 
 SPEAKING = {"man speaking": "a man", "woman speaking": "a woman", "child speaking": "a child"}
@@ -73,10 +73,10 @@ _STOCK: dict[str, tuple[str, str, str]] = {
 _STOCK |= {
     text: (phrase, f"{phrase[:1].upper()}{phrase[1:]} can be heard.", "impact")
     for text, phrase in {
-        "rustle": "rustling", "rumble": "rumbling", "hum": "humming", "whir": "whirring", "clatter": "clattering",
+        "rustle": "rustling", "rumble": "rumbling", "whir": "whirring", "clatter": "clattering",
         "squeal": "squealing", "buzz": "buzzing", "rattle": "rattling", "scratch": "scratching", "thump": "thumping",
         "bang": "banging", "crunch": "crunching", "tick": "ticking", "ding": "a ding", "vibration": "vibrations",
-        "tap": "tapping", "tapping": "tapping", "crack": "cracking", "gurgling": "gurgling", "rub": "rubbing",
+        "crack": "cracking", "gurgling": "gurgling", "rub": "rubbing",
         "squish": "squishing", "slap": "slapping", "whack": "a whack", "smash": "smashing", "beep": "beeping",
         "chop": "chopping", "clang": "clanging", "chink": "clinking", "boom": "a boom", "stream": "a stream",
         "fire": "a fire", "steam": "steam", "typing": "typing", "cutlery": "cutlery", "frog": "a frog",
@@ -95,11 +95,20 @@ VAGUE = frozenset(
         "reverberation", "pulse", "tools", "liquid", "cacophony", "distortion", "mechanisms", "field recording",
         "sound effect", "inside", "outside", "inside, large room or hall", "inside, public space",
         "outside, rural or natural", "heart murmur", "harmonic", "song", "effects unit", "chorus effect",
+        "tap", "tapping", "hum", "humming", "goose honking",
         "electronic tuner", "sampler", "background music", "musical instrument", "keyboard", "country", "soul music",
         "house music", "jingle", "chant", "domestic animals", "wild animals", "rail transport",
     }
 )  # fmt: skip
 """Tags that name nothing in particular, or mostly something else in a sentence."""
+TEXTURES = frozenset(
+    {
+        "rustle", "rumble", "whir", "clatter", "squeal", "buzz", "rattle", "scratch", "thump", "bang", "crunch", "tick",
+        "ding", "vibration", "crack", "rub", "squish", "slap", "whack", "smash", "beep", "clang", "chink", "boom",
+        "patter", "flap", "splinter", "wail", "static", "mains hum",
+    }
+)  # fmt: skip
+"""Tags that say how something sounds and not what it is: a recording of anything may hold them."""
 NEVER_ASKED = frozenset({"coffee order", "music"})
 """Labels that are too special, or too general, to ask whether they are there."""
 
@@ -114,11 +123,7 @@ class Phrases:
 
     def __init__(self, labels: Mapping[str, Label], vocabulary: Vocabulary | None = None) -> None:
         self.vocabulary = vocabulary
-        stock = {
-            text: Label(label=text, phrase=phrase, sentence=sentence, category=category)
-            for text, (phrase, sentence, category) in _STOCK.items()
-            if vocabulary is None or vocabulary.index(text) is not None
-        }
+        stock = {} if vocabulary is None else _stock_labels(vocabulary, labels)
         self.worded: dict[str, Label] = {**stock, **labels}
         self.askable = tuple(
             name for name, label in self.worded.items() if label.category != "speech" and name not in NEVER_ASKED
@@ -126,7 +131,7 @@ class Phrases:
         """Tags that may be asked about where they are absent."""
         self._plain: dict[str, Label] = {}
         self._held: dict[str, frozenset[str]] = {}
-        self._absent: dict[frozenset[str], tuple[str, ...]] = {}
+        self._absent: dict[tuple[frozenset[str], bool], tuple[str, ...]] = {}
 
     def label(self, tag: str) -> Label:
         """The wording of a tag; a plain one where nobody has worded it."""
@@ -140,10 +145,6 @@ class Phrases:
     def phrase(self, tag: str) -> str:
         """Completes "the sound of ...": "a dog barking"."""
         return self.label(tag).phrase
-
-    def noun(self, tag: str) -> str:
-        """Completes "there is no ...": "dog barking"."""
-        return re.sub(r"^(a|an|the|someone|something) ", "", self.phrase(tag))
 
     def thing(self, tag: str) -> str | None:
         """What makes the sound of an animal or a vehicle; see :func:`thing_of`."""
@@ -163,8 +164,8 @@ class Phrases:
         return self.category(tag) in _MUSICAL
 
     def holds_voices(self, tag: str) -> bool:
-        """Whether words may be heard where a tag is."""
-        return holds_voices(self.label(tag))
+        """Whether words may be heard where a tag is: spoken, or sung in music."""
+        return holds_voices(self.label(tag)) or self.category(tag) == "music"
 
     def kinds(self, tags: Iterable[str]) -> int | None:
         """How many kinds of sound recordings of these tags hold; none if one of them may hold several."""
@@ -174,24 +175,41 @@ class Phrases:
     def may_hold(self, tag: str, other: str) -> bool:
         """Whether a recording of a tag may well hold another."""
         if tag not in self._held:
-            label = self.label(tag)
-            self._held[tag] = frozenset(
-                name for name in self.askable if name == tag or may_hold(label, self.worded[name])
-            )
-        return other in self._held[tag] or may_hold(self.label(tag), self.label(other))
+            self._held[tag] = frozenset(name for name in self.askable if self._may_hold(tag, name))
+        return other in self._held[tag] or self._may_hold(tag, other)
 
-    def absent(self, tags: Iterable[str]) -> tuple[str, ...]:
-        """All tags that a recording of some tags surely does not hold."""
-        key = frozenset(tags)
+    def _may_hold(self, tag: str, other: str) -> bool:
+        one, two = self.label(tag), self.label(other)
+        return tag == other or may_hold(one, two) or are_kin(one, two)
+
+    def absent(self, tags: Iterable[str], *, recorded: bool = False) -> tuple[str, ...]:
+        """All tags that a scene of some tags surely does not hold.
+
+        Args:
+            tags: what is known to be there.
+            recorded: whether there is a recording, which may hold more than anybody said of it.
+        """
+        key = frozenset(tags), recorded
         if key not in self._absent:
-            held: set[str] = set()
-            for tag in sorted(key):
+            held: set[str] = set(TEXTURES) if recorded else set()
+            for tag in sorted(key[0]):
                 self.may_hold(tag, tag)
                 held |= self._held[tag]
             self._absent[key] = tuple(name for name in self.askable if name not in held)
             if len(self._absent) > 4096:
                 self._absent.pop(next(iter(self._absent)))
         return self._absent[key]
+
+
+def _stock_labels(vocabulary: Vocabulary, labels: Mapping[str, Label]) -> dict[str, Label]:
+    """Wordings of the tags that no label words, with their AudioSet classes."""
+    found = {}
+    for text, (phrase, sentence, category) in _STOCK.items():
+        index = vocabulary.index(text)
+        if index is not None and vocabulary.tags[index].text not in labels:
+            audioset = vocabulary.tags[index].audioset
+            found[text] = Label(label=text, phrase=phrase, sentence=sentence, audioset=audioset, category=category)
+    return found
 
 
 def thing_of(label: Label) -> str | None:

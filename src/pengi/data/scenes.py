@@ -80,7 +80,7 @@ def scene_of(clip: Clip, phrases: Phrases) -> Scene:
         events=events or tuple(SceneEvent(event, 0.0, length_s) for event in clip.events),
         transcript=attributes.pop("transcript", None),
         attributes=attributes,
-        absent=phrases.absent(clip.events) if clip.events else (),
+        absent=phrases.absent(clip.events, recorded=True) if clip.events else (),
         captions=clip.captions,
         qa=tuple((asked.question, asked.answer) for asked in clip.qa),
         metadata=templates.metadata_target(clip.tags, clip.title, clip.description),

@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pengi.conditioning.collect import MIN_KEPT
 from pengi.conditioning.descriptors import (
     Course,
     bursts_sentence,
@@ -35,8 +36,6 @@ from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import misheard, words_of
 from pengi.data.tagging import GROUPS_OF_ATTRIBUTES
 
-MIN_KEPT = 0.02
-"""Probabilities below it are not kept."""
 CLIPS_OF_A_TAG = 40
 MIN_LIKE_PRESENT = 0.4
 """Without clips that have a tag, those serve in which it is this probable and not known to be absent."""

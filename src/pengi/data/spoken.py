@@ -191,7 +191,7 @@ class Spoken:
     qa: tuple[tuple[str, str], ...] = ()
 
 
-def draw_spoken(rng: random.Random, transcripts: Sequence[str], sentences: int = 1) -> Spoken:
+def draw_spoken(rng: random.Random, transcripts: Sequence[str], sentences: int = 1) -> list[Spoken]:
     """Some sentences in a row: of real recordings, drawn ones, and drawn ones that answer questions.
 
     Args:
@@ -199,13 +199,15 @@ def draw_spoken(rng: random.Random, transcripts: Sequence[str], sentences: int =
         transcripts: English sentences of real recordings; may be empty.
         sentences: how many.
     """
-    drawn = [_sentence(rng, transcripts) for _ in range(sentences)]
+    return [_sentence(rng, transcripts) for _ in range(sentences)]
+
+
+def together(spoken: Sequence[Spoken]) -> Spoken:
+    """What is said one after another. A question that two sentences answer differently is answered by neither."""
     asked: dict[str, str | None] = {}
-    for sentence in drawn:
-        for question, answer in sentence.qa:
-            # Two sentences that answer one question differently answer it for nobody.
-            asked[question] = answer if asked.get(question, answer) == answer else None
-    text = " ".join(sentence.text for sentence in drawn)
+    for question, answer in (pair for one in spoken for pair in one.qa):
+        asked[question] = answer if asked.get(question, answer) == answer else None
+    text = " ".join(one.text for one in spoken)
     return Spoken(text, tuple((question, answer) for question, answer in asked.items() if answer is not None))
 
 

@@ -7,6 +7,7 @@ are lower case with their question mark; :func:`as_typed` varies both.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 
 CANT_TELL = "I can't tell from the sound."
@@ -511,7 +512,61 @@ UNANSWERABLE: dict[str, tuple[str, ...]] = {
     "reasons": REASONS,
     "prices": PRICES, "knowledge": KNOWLEDGE, "maths": MATHS, "requests": REQUESTS, "languages": OTHER_LANGUAGES,
 }  # fmt: skip
-"""What no recording can tell, whatever is in it."""
+"""What no recording can tell, unless it is said in it, or follows from a sound: see below."""
+NEVER_SAID = frozenset({"knowledge", "maths", "requests", "languages"})
+"""Of these, what is not about the recording."""
+_NAME = r"(?<=[a-z,] )[A-Z][a-z]"
+SAID_ANSWERS: dict[str, re.Pattern[str]] = {
+    "place": re.compile(
+        _NAME
+        + r"|(?i:\b(city|town|village|country|state|street|road|station|airport|park|lake|river|beach|school|miles?"
+        r"|here in|live in|welcome to)\b)"
+    ),
+    "date": re.compile(
+        r"\d|(?i:o'clock|\b(morning|noon|afternoon|evening|night|midnight|today|tonight|yesterday|tomorrow|week|month|year"
+        r"|years|century|day|past|quarter|hundred|thirty|fifteen|spring|summer|autumn|fall|winter|christmas|january"
+        r"|february|march|april|may|june|july|august|september|october|november|december|\w+day)\b)"
+    ),
+    "looks": re.compile(
+        r"(?i)\b(red|blue|green|yellow|white|black|brown|silver|orange|purple|grey|gray|pink|golden?|colou?rs?|hair|eyes?"
+        r"|wear\w*|dress\w*|hat|coat|shirt|big|small|large|little|tall|short|long|wide|heavy|round|square|clean|dirty|sign"
+        r"|light|glasses|window\w*|looks?|feet|metres|inch\w*)\b"
+    ),
+    "identity": re.compile(
+        _NAME
+        + r"|\d|(?i:\b(names?|called|i am|i'm|this is|my|mister|mr|mrs|miss|doctor|captain|king|queen|by|dot|phone"
+        r"|number|title|song|owns?|belongs?|brand)\b)"
+    ),
+    "personal": re.compile(
+        r"\d|(?i:\b(i|i'm|i've|my|me|we|our|years?|old|born|live[sd]?|married|wife|husband|sons?|daughters?|brothers?|sisters?"
+        r"|child|children|work\w*|job|eat|ate|ill|sick|hobby|earn\w*)\b)"
+    ),
+    "reasons": re.compile(r"(?i)\b(because|since|for|why|reason|in order|so that|must|danger\w*|legal|law)\b"),
+    "prices": re.compile(
+        r"[$€£]|(?i:\b(costs?|prices?|dollars?|pounds?|euros?|cents?|pence|shillings?|pay|paid|buy|bought|sell|sold|sale|worth"
+        r"|money|expensive|cheap|free|ticket)\b)"
+    ),
+}
+"""What is unanswerable -> words in which its answer may be said."""
+SOUND_ANSWERS = (
+    (
+        "time|night|morning|hour|season|month|january|february|march|april|may|june|july|august|september|october"
+        "|november|december",
+        "night|cricket|grasshopper|cicada|owl|rooster|bird|frog|mosquito|snow|clock|bell|alarm|thunder",
+    ),
+    ("smiling|wear glasses|happy|ill\\?", "laugh|giggl|chuckl|cough|sneez|wheez|sniff|groan|cry"),
+    ("did the person eat", "eat|chew|slurp|drink|apple|chips|bit"),
+    ("light on", "light switch"),
+    ("colou?r|look like|big|wide|clean|spots", "zebra"),
+    (r"\bold\b|years|born|birthday|married|job|living|children|rich|earn|vote|tall", "child|baby|kid"),
+    (
+        "dangerous|so loud|went wrong|before the recording|to blame|come to this|purpose|what is it for|reason|legal"
+        "|why",
+        "alarm|siren|explo|gun|fire|thunder|break|fall|scream|groan|squeal|brak|crash|bell|horn|whistle|phone|knock|laugh"
+        "|cry|snor|applau|clap|flush",
+    ),
+)
+"""Wordings of what is unanswerable, and the sounds from which their answer may follow."""
 
 CITIES = (
     "Paris", "London", "Berlin", "New York", "Tokyo", "Madrid", "Rome", "Vienna", "Chicago", "Boston", "Oslo",
@@ -540,7 +595,7 @@ LANGUAGES = (
     "English", "French", "German", "Spanish", "Italian", "Russian", "Dutch", "Polish", "Danish", "Greek", "Portuguese",
     "Arabic", "Mandarin Chinese", "Japanese", "Hindi", "Turkish", "Swedish",
 )  # fmt: skip
-THINGS = ("it", "this", "the car", "the dog", "the machine", "the door", "the house", "the instrument")
+THINGS = ("it", "this", "the car", "the dog", "the machine", "the door", "the house")
 """Stand for whatever is asked about where a recording names nothing."""
 
 CONTINUOUS = frozenset(
