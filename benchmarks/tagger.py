@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from pengi import checkpoint
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.manifest import read_labels
-from pengi.data.tagging import TagTargets, group_of, tag_targets
+from pengi.data.tagging import TagTargets, folds_of, group_of, tag_targets
 from pengi.data.tasks import COMPOSED_DOMAIN, labels_of
 from pengi.evaluation.statistics import share_right
 from pengi.training.evidence import (
@@ -51,7 +51,7 @@ from pengi.training.evidence import (
 )
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import clips_to_train_on, features_of, read_clips
-from pengi.training.tagger import FittedTagger, folds_of
+from pengi.training.tagger import FittedTagger
 
 BINS = 10
 MIN_WRITTEN = 0.05

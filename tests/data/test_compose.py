@@ -21,6 +21,7 @@ from pengi.data.hearing import may_hold
 from pengi.data.manifest import Clip, Label, read_labels, read_manifest
 from pengi.data.phrases import Phrases
 from pengi.data.questions import QuestionMaker
+from pengi.data.tagging import FOLDS, folds_of, group_of
 from pengi.data.tasks import labels_of
 from pengi.errors import InputError, ManifestError
 
@@ -207,6 +208,31 @@ def test_counted_parts_are_words_and_single_notes(shared_data: Path) -> None:
             category = labels[example.recipe.bed.clip.events[0]].category
             assert category not in (("speech", "scene", "music") if kind == "words" else ("music", "instrument"))
     assert len(counts) >= 8
+
+
+def test_training_examples_are_of_recordings_of_one_fold_to_which_they_belong(clips: list[Clip]) -> None:
+    train = [
+        clip.model_copy(update={"id": f"{clip.id}-{copy}", "split": "train", "group": f"{clip.group}-{copy}"})
+        for clip in clips
+        for copy in range(20)
+    ]
+    examples = list(compose(train, LABELS, 0, 100))
+    for example in examples:
+        groups = [group_of(clip) for clip in [example.clip, *(part.clip for part in example.recipe.all_parts)]]
+        assert len(set(folds_of(groups))) == 1
+    assert set(folds_of([group_of(example.clip) for example in examples])) == set(range(FOLDS))
+    check(examples, LABELS)
+    assert max(len(example.recipe.all_parts) for example in examples) > 2
+
+
+def test_training_clips_that_share_no_fold_are_not_composed(clips: list[Clip]) -> None:
+    groups = {int(fold): name for name in map(str, range(50)) for fold in folds_of([name])}
+    one, other = (
+        clip.model_copy(update={"split": "train", "group": groups[fold]}) for fold, clip in enumerate(clips[:2])
+    )
+    with pytest.raises(InputError, match="two different sounds, with one event each, in one of the folds"):
+        Composer([one, other], LABELS, 0)
+    assert Composer([one, other.model_copy(update={"group": one.group})], LABELS, 0).example(3).clip.group == one.group
 
 
 def test_an_example_repeats_for_its_seed_and_number(clips: list[Clip]) -> None:

@@ -16,7 +16,7 @@ from helpers import MLP, noise, ragged, tone, write_clips
 from pengi.audio.decode import load
 from pengi.config import AudioBranchConfig
 from pengi.data import features as module
-from pengi.data.features import FeatureCache, cached_branches, cached_features
+from pengi.data.features import FeatureCache, cached_branches
 from pengi.data.manifest import Clip, read_manifest
 from pengi.encoders.yamnet import YamnetEncoder
 from pengi.errors import ManifestError
@@ -45,7 +45,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def features(clips: list[Clip], root: Path, branch: AudioBranchConfig = BRANCH) -> FeatureCache:
-    return cached_features(clips, root, YamnetEncoder.tiny(branch.frozen_layers), branch)
+    return cached_branches(clips, root, [(YamnetEncoder.tiny(branch.frozen_layers), branch)])[0]
 
 
 def test_features_are_those_of_the_encoder(clips: list[Clip], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from helpers import MLP, tone, write_clips
 from pengi.audio.decode import load
 from pengi.config import AudioBranchConfig
 from pengi.data import recordings
-from pengi.data.features import cached_features
+from pengi.data.features import cached_branches
 from pengi.data.manifest import Clip, read_manifest
 from pengi.data.recordings import is_there, member, recording
 from pengi.data.shards import expanded, read_shards, write_shards
@@ -75,9 +75,9 @@ def test_features_of_shards_are_cached_like_those_of_files(tmp_path: Path) -> No
                                       (("low", 200.0), ("high", 2000.0))})  # fmt: skip
     branch = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP})
     files = read_manifest(manifest)
-    expected = cached_features(files, tmp_path, YamnetEncoder.tiny(2), branch)
+    expected = cached_branches(files, tmp_path, [(YamnetEncoder.tiny(2), branch)])[0]
     source = manifest_of(write_shards(files, tmp_path, tmp_path / "packed"))
-    found = cached_features(source.clips, source.root, YamnetEncoder.tiny(2), branch)
+    found = cached_branches(source.clips, source.root, [(YamnetEncoder.tiny(2), branch)])[0]
     for name in ("low", "high"):
         assert torch.equal(found.get(name), expected.get(name))
     assert not torch.equal(found.get("low"), found.get("high"))

@@ -13,7 +13,7 @@ from pengi.conditioning.pooling import log_mean_exp
 from pengi.conditioning.tagger import Tagger
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.data.manifest import Clip
-from pengi.data.tagging import TagTargets, group_of
+from pengi.data.tagging import TagTargets, folds_of, group_of
 from pengi.training.tagger import (
     NO_CLASS,
     FitOptions,
@@ -23,7 +23,6 @@ from pengi.training.tagger import (
     calibrate,
     fit_scores,
     fit_tagger,
-    folds_of,
     stock_scores,
 )
 
@@ -235,6 +234,21 @@ def test_calibrated_probabilities_are_as_often_right_as_they_say() -> None:
     assert scale_K[3] == scale_K[4] != scale_K[0]
 
 
+def test_probabilities_of_tags_that_share_a_class_are_calibrated_as_they_are_used() -> None:
+    """Three animals sound alike, and half of the time one of them is there: each has a sixth of the probability."""
+    names = ("camel", "hyena", "zebra")
+    vocabulary = Vocabulary(tuple(Tag(name, "sound", (), "Animal") for name in names))
+    rng = np.random.default_rng(0)
+    pooled_NK = torch.from_numpy(rng.normal(0.0, 0.1, (3000, 1)).astype(np.float32)).expand(-1, 3)
+    present_NK = np.zeros((3000, 3), dtype=np.bool_)
+    present_NK[np.arange(1500), rng.integers(0, 3, 1500)] = True
+    tagger = Tagger(vocabulary, [1])
+    scale_K, shift_K = calibrate(pooled_NK, TagTargets(present_NK, np.ones_like(present_NK)), vocabulary)
+    tagger.scale_K.copy_(scale_K)
+    tagger.shift_K.copy_(shift_K)
+    assert tagger.probability(pooled_NK).mean(0).tolist() == pytest.approx([1 / 6] * 3, abs=0.01)
+
+
 def test_scales_are_positive_even_where_scores_mislead() -> None:
     present_NK = np.zeros((40, len(VOCABULARY)), dtype=np.bool_)
     present_NK[:20] = True
@@ -261,7 +275,8 @@ def test_clips_that_count_more_decide(stock: Scores, problem: tuple[Frames, TagT
 @pytest.mark.parametrize("group", ["a", "", "München"])
 def test_clips_of_a_group_are_in_one_fold_whatever_manifest_they_are_in(group: str) -> None:
     alone = Clip(id="x", audio="x.wav", split="train", group=group)
-    in_mixture = alone.model_copy(update={"corpus": "field", "group": f"field/{group}" if group else ""})
+    grouped = {"group": f"field/{group}"} if group else {}
+    in_mixture = alone.model_copy(update={"id": "field/x", "corpus": "field", **grouped})
     assert folds_of([group_of(alone)], 5) == folds_of([group_of(in_mixture)], 5)
     assert group_of(alone) == (group or "x")
 

@@ -51,7 +51,7 @@ class Tagger(nn.Module):
         self.stock = nn.Linear(dims[0], len(vocabulary), bias=False)
         self.register_buffer("scale_K", torch.ones(len(vocabulary)))
         self.register_buffer("shift_K", torch.zeros(len(vocabulary)))
-        self.register_buffer("shared_class_K", torch.tensor(_shared_classes(vocabulary)), persistent=False)
+        self.register_buffer("shared_class_K", shared_classes(vocabulary), persistent=False)
         self.requires_grad_(False)
 
     def forward(self, tokens: Sequence[Masked]) -> Masked:
@@ -73,20 +73,7 @@ class Tagger(nn.Module):
         Tags that are kinds of one AudioSet class share its probability by the softmax of their scores: what sounds like
         an animal is no camel, hyena and dolphin at once.
         """
-        probability_xK = self.log_odds(scores_xK).sigmoid()
-        index_M = (self.shared_class_K >= 0).nonzero().flatten()
-        if not len(index_M):
-            return probability_xK
-        scores_xM, class_M = scores_xK[..., index_M], self.shared_class_K[index_M]
-        shape = (*scores_xM.shape[:-1], int(class_M.max()) + 1)
-        # The highest score of each class: next to that of another class, all scores of a class may vanish.
-        highest_xJ = scores_xM.new_full(shape, -torch.inf).scatter_reduce(
-            -1, class_M.expand_as(scores_xM), scores_xM, "amax"
-        )
-        above_xM = scores_xM - highest_xJ[..., class_M]
-        totals_xJ = scores_xM.new_zeros(shape).index_add(-1, class_M, above_xM.exp())
-        share_xM = above_xM.exp() / totals_xJ[..., class_M]
-        return probability_xK.index_copy(-1, index_M, probability_xK[..., index_M] * share_xM)
+        return self.log_odds(scores_xK).sigmoid() * class_shares(scores_xK, self.shared_class_K)
 
     def probabilities(self, scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
         """Probability that each tag is in the recording, ``float32[B, K]``, by the scores of its frames
@@ -94,9 +81,27 @@ class Tagger(nn.Module):
         return self.probability(log_mean_exp(scores_BTK, mask_BT))
 
 
-def _shared_classes(vocabulary: Vocabulary) -> list[int]:
-    """For each tag the number of the AudioSet class that it shares with other tags; -1 for a tag that shares none or
-    means the class itself."""
+def class_shares(scores_xK: Tensor, shared_class_K: Tensor) -> Tensor:
+    """Share ``float32[..., K]`` of each tag in the probability of its AudioSet class, by the softmax of the scores of
+    the tags that are kinds of it; 1 for tags that share no class, see :func:`shared_classes`."""
+    shares_xK = torch.ones_like(scores_xK)
+    index_M = (shared_class_K >= 0).nonzero().flatten()
+    if not len(index_M):
+        return shares_xK
+    scores_xM, class_M = scores_xK[..., index_M], shared_class_K[index_M]
+    shape = (*scores_xM.shape[:-1], int(class_M.max()) + 1)
+    # The highest score of each class: next to that of another class, all scores of a class may vanish.
+    highest_xJ = scores_xM.new_full(shape, -torch.inf).scatter_reduce(
+        -1, class_M.expand_as(scores_xM), scores_xM, "amax"
+    )
+    above_xM = scores_xM - highest_xJ[..., class_M]
+    totals_xJ = scores_xM.new_zeros(shape).index_add(-1, class_M, above_xM.exp())
+    return shares_xK.index_copy(-1, index_M, above_xM.exp() / totals_xJ[..., class_M])
+
+
+def shared_classes(vocabulary: Vocabulary) -> Tensor:
+    """For each tag the number of the AudioSet class that it shares with other tags, ``int64[K]``; -1 for a tag that
+    shares none or means the class itself."""
     sets: dict[str, list[int]] = {}
     for index, tag in enumerate(vocabulary.tags):
         if tag.audioset is not None and not tag.is_class:
@@ -105,7 +110,7 @@ def _shared_classes(vocabulary: Vocabulary) -> list[int]:
     for number, indices in enumerate(indices for indices in sets.values() if len(indices) > 1):
         for index in indices:
             shared[index] = number
-    return shared
+    return torch.tensor(shared, dtype=torch.int64)
 
 
 def frame_scores(frames_BTD: Tensor, mask_BT: Tensor, head_KD: Tensor, bias_K: Tensor, stock_KI: Tensor) -> Tensor:

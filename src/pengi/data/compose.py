@@ -6,6 +6,9 @@ is louder. What the labels leave open is not asked: see :mod:`pengi.data.hearing
 
 An example is a function of the clips, the labels, the seed and its number, and its id holds the last two and a
 fingerprint of the first two: ``composed-train-1f0c9a3e-0-000017``.
+
+Training examples are each composed of recordings of one fold (:func:`pengi.data.tagging.folds_of`), and belong to it
+by their group: so there is a tagger that saw none of their recordings.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from pengi.data.examples import Rendered, write_examples
 from pengi.data.hearing import holds_one_kind, may_hold
 from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer
 from pengi.data.recordings import recording
+from pengi.data.tagging import FOLDS, folds_of, group_of
 from pengi.data.tasks import COMPOSED_DOMAIN, Wording
 from pengi.data.tolerance import MOST_BAD
 from pengi.errors import AudioError, InputError
@@ -119,18 +123,18 @@ class Composer:
         self.seed = seed
         usable = sorted((clip for clip in clips if _usable(clip, labels)), key=lambda clip: clip.id)
         self._wording = Wording(labels, tuple(sorted({clip.events[0] for clip in usable})))
-        if len(self._wording.others) < 2:
-            raise InputError("composing needs clips of at least two different sounds, with one event each")
-        self._sounds = _Pool(usable, labels)
-        self._beds = _Pool([clip for clip in usable if (clip.duration_s or 0.0) >= _LEAST_BED_S], labels)
-        self._words = _groups([clip for clip in usable if _is_word(clip)], lambda clip: "")
-        self._notes = _groups([clip for clip in usable if _is_note(clip)], lambda clip: clip.events[0])
-        self._prefix = f"composed-{splits[0]}-{_fingerprint(usable, labels)}"
+        self._in_folds = splits == ["train"]
+        parts = _folded(usable) if self._in_folds else [usable]
+        self._material = [_Material(part, labels) for part in parts if len({clip.events[0] for clip in part}) > 1]
+        if not self._material:
+            where = ", in one of the folds that training clips are put in by their groups" if self._in_folds else ""
+            raise InputError(f"composing needs clips of at least two different sounds, with one event each{where}")
+        self._prefix = f"composed-{splits[0]}-{_fingerprint(usable, labels, len(parts))}"
 
     def example(self, number: int) -> Composed:
         """The example of a number, 0 or more; the same every time."""
         rng = random.Random(f"{self._prefix}:{self.seed}:{number}")
-        recipe = self._recipe(rng)
+        recipe = self._material[number % len(self._material)].recipe(rng)
         return Composed(self._clip(f"{self._prefix}-{self.seed}-{number:06d}", recipe, rng), recipe)
 
     @classmethod
@@ -150,59 +154,6 @@ class Composer:
             )
         return composer.example(int(found[3]))
 
-    def _recipe(self, rng: random.Random) -> Recipe:
-        chances: dict[Kind, float] = {
-            "sounds": 0.8,
-            "words": 0.1 if self._words else 0.0,
-            "notes": 0.1 if self._notes else 0.0,
-        }
-        kind = rng.choices(list(chances), list(chances.values()))[0]
-        parts = self._sound_parts(rng) if kind == "sounds" else self._counted_parts(kind, rng)
-        bed = self._bed(kind, parts, rng)
-        ends = (rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.5))
-        gaps_s = (ends[0], *(rng.uniform(0.15, 0.6) for _ in parts[1:]), ends[1])
-        return Recipe(kind, parts, gaps_s, bed)
-
-    def _sound_parts(self, rng: random.Random) -> tuple[Part, ...]:
-        wanted = rng.choices((1, 2, 3), (0.3, 0.45, 0.25))[0]
-        chosen: list[Clip] = []
-        while len(chosen) < wanted and (clip := self._fitting(self._sounds, chosen, rng)):
-            chosen.append(clip)
-        room_s = (MOST_S - 0.6 * (len(chosen) + 1)) / len(chosen)
-        parts = []
-        for clip in chosen:
-            short = (clip.duration_s or MOST_S) <= _REPEATABLE_S
-            times = rng.choice((2, 3)) if short and rng.random() < 0.2 else 1
-            length_s = min(rng.uniform(_SHORTEST_PART_S, _LONGEST_PART_S), room_s / times)
-            parts.append(Part(clip, round(length_s, 3), round(rng.uniform(-9.0, 0.0), 1), times))
-        return tuple(parts)
-
-    def _counted_parts(self, kind: Kind, rng: random.Random) -> tuple[Part, ...]:
-        groups = self._words if kind == "words" else self._notes
-        clips = groups[rng.choice(sorted(groups))]
-        count = rng.randint(1, min(_MOST_COUNTED, len(clips)))
-        return tuple(Part(clip, _COUNTED_PART_S, round(rng.uniform(-2.0, 0.0), 1)) for clip in rng.sample(clips, count))
-
-    def _bed(self, kind: Kind, parts: tuple[Part, ...], rng: random.Random) -> Part | None:
-        if not self._beds.by_category or rng.random() > (0.65 if len(parts) == 1 else 0.4):
-            return None
-        clip = self._fitting(self._beds, [part.clip for part in parts], rng)
-        if clip is None or self._label(clip).category in _NO_BED.get(kind, ()):
-            return None
-        softest_db = min(part.level_db for part in parts)
-        # Words and notes have to stay audible one by one.
-        relative_db = rng.uniform(-12.0, -3.0) if kind in _NO_BED else rng.uniform(-12.0, 7.0)
-        return Part(clip, MOST_S, round(softest_db + relative_db, 1))
-
-    def _fitting(self, pool: _Pool, chosen: Sequence[Clip], rng: random.Random) -> Clip | None:
-        """A clip that surely holds none of the chosen sounds, nor any of their recordings its sound."""
-        for _ in range(_TRIES):
-            clip = pool.draw(rng)
-            pairs = [(self._label(clip), self._label(other)) for other in chosen]
-            if not any(may_hold(one, other) or may_hold(other, one) for one, other in pairs):
-                return clip
-        return None
-
     def _label(self, clip: Clip) -> Label:
         return self.labels[clip.events[0]]
 
@@ -213,7 +164,7 @@ class Composer:
             id=example_id,
             audio=f"audio/{example_id}.flac",
             split=used[0].split,
-            group=example_id,
+            group=group_of(used[0]) if self._in_folds else example_id,
             source=COMPOSED_DOMAIN,
             license=" AND ".join(sorted({clip.license for clip in used if clip.license})),
             ship=all(clip.ship for clip in used),
@@ -325,6 +276,71 @@ def _kinds(labels: Sequence[Label]) -> int | None:
     return len({label.label for label in labels}) if all(map(holds_one_kind, labels)) else None
 
 
+class _Material:
+    """What an example may be composed of: clips of one fold, or all."""
+
+    def __init__(self, clips: Sequence[Clip], labels: Mapping[str, Label]) -> None:
+        self._labels = labels
+        self._sounds = _Pool(clips, labels)
+        self._beds = _Pool([clip for clip in clips if (clip.duration_s or 0.0) >= _LEAST_BED_S], labels)
+        self._words = _groups([clip for clip in clips if _is_word(clip)], lambda clip: "")
+        self._notes = _groups([clip for clip in clips if _is_note(clip)], lambda clip: clip.events[0])
+
+    def recipe(self, rng: random.Random) -> Recipe:
+        """How an example is made."""
+        chances: dict[Kind, float] = {
+            "sounds": 0.8,
+            "words": 0.1 if self._words else 0.0,
+            "notes": 0.1 if self._notes else 0.0,
+        }
+        kind = rng.choices(list(chances), list(chances.values()))[0]
+        parts = self._sound_parts(rng) if kind == "sounds" else self._counted_parts(kind, rng)
+        bed = self._bed(kind, parts, rng)
+        ends = (rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.5))
+        gaps_s = (ends[0], *(rng.uniform(0.15, 0.6) for _ in parts[1:]), ends[1])
+        return Recipe(kind, parts, gaps_s, bed)
+
+    def _sound_parts(self, rng: random.Random) -> tuple[Part, ...]:
+        wanted = rng.choices((1, 2, 3), (0.3, 0.45, 0.25))[0]
+        chosen: list[Clip] = []
+        while len(chosen) < wanted and (clip := self._fitting(self._sounds, chosen, rng)):
+            chosen.append(clip)
+        room_s = (MOST_S - 0.6 * (len(chosen) + 1)) / len(chosen)
+        parts = []
+        for clip in chosen:
+            short = (clip.duration_s or MOST_S) <= _REPEATABLE_S
+            times = rng.choice((2, 3)) if short and rng.random() < 0.2 else 1
+            length_s = min(rng.uniform(_SHORTEST_PART_S, _LONGEST_PART_S), room_s / times)
+            parts.append(Part(clip, round(length_s, 3), round(rng.uniform(-9.0, 0.0), 1), times))
+        return tuple(parts)
+
+    def _counted_parts(self, kind: Kind, rng: random.Random) -> tuple[Part, ...]:
+        groups = self._words if kind == "words" else self._notes
+        clips = groups[rng.choice(sorted(groups))]
+        count = rng.randint(1, min(_MOST_COUNTED, len(clips)))
+        return tuple(Part(clip, _COUNTED_PART_S, round(rng.uniform(-2.0, 0.0), 1)) for clip in rng.sample(clips, count))
+
+    def _bed(self, kind: Kind, parts: tuple[Part, ...], rng: random.Random) -> Part | None:
+        if not self._beds.by_category or rng.random() > (0.65 if len(parts) == 1 else 0.4):
+            return None
+        clip = self._fitting(self._beds, [part.clip for part in parts], rng)
+        if clip is None or self._labels[clip.events[0]].category in _NO_BED.get(kind, ()):
+            return None
+        softest_db = min(part.level_db for part in parts)
+        # Words and notes have to stay audible one by one.
+        relative_db = rng.uniform(-12.0, -3.0) if kind in _NO_BED else rng.uniform(-12.0, 7.0)
+        return Part(clip, MOST_S, round(softest_db + relative_db, 1))
+
+    def _fitting(self, pool: _Pool, chosen: Sequence[Clip], rng: random.Random) -> Clip | None:
+        """A clip that surely holds none of the chosen sounds, nor any of their recordings its sound."""
+        for _ in range(_TRIES):
+            clip = pool.draw(rng)
+            pairs = [(self._labels[clip.events[0]], self._labels[other.events[0]]) for other in chosen]
+            if not any(may_hold(one, other) or may_hold(other, one) for one, other in pairs):
+                return clip
+        return None
+
+
 class _Pool:
     """Clips by category and label, drawn so that rare labels come as often as frequent ones."""
 
@@ -369,9 +385,15 @@ def _is_note(clip: Clip) -> bool:
     )
 
 
-def _fingerprint(clips: Sequence[Clip], labels: Mapping[str, Label]) -> str:
+def _folded(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """The clips of each fold, in order."""
+    fold_N = folds_of([group_of(clip) for clip in clips])
+    return [[clip for clip, fold in zip(clips, fold_N, strict=True) if fold == own] for own in range(FOLDS)]
+
+
+def _fingerprint(clips: Sequence[Clip], labels: Mapping[str, Label], folds: int) -> str:
     """Names everything that the examples depend on beside the seed."""
-    parts: list[Any] = [RULES]
+    parts: list[Any] = [RULES] if folds == 1 else [RULES, folds, [group_of(clip) for clip in clips]]
     for clip in clips:
         parts.append([clip.id, clip.domain, clip.events, clip.duration_s, sorted(map(str, clip.attributes.items()))])
     used = sorted({clip.events[0] for clip in clips})

@@ -81,18 +81,6 @@ Branch = tuple[AudioEncoder, AudioBranchConfig]
 """An encoder with the weights that training starts from, and its configuration."""
 
 
-def cached_features(
-    clips: Sequence[Clip],
-    audio_root: Path,
-    encoder: AudioEncoder,
-    branch: AudioBranchConfig,
-    *,
-    most_bad: float = MOST_BAD,
-) -> FeatureCache:
-    """Features of one branch, see :func:`cached_branches`."""
-    return cached_branches(clips, audio_root, [(encoder, branch)], most_bad=most_bad)[0]
-
-
 def cached_branches(
     clips: Sequence[Clip], audio_root: Path, branches: Sequence[Branch], *, most_bad: float = MOST_BAD
 ) -> list[FeatureCache]:

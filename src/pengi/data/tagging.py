@@ -8,6 +8,7 @@ Shape suffixes: N clips, K tags.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
 from pengi.data.manifest import Clip, Label
 from pengi.data.phrases import thing_of
 
+FOLDS = 5
+"""Of training clips: each is scored by a tagger that saw the others. Composed ones are mixed within one of them."""
 MAX_UNLABELLED_PROBABILITY = 0.1
 """Of a stock class in a clip that is not labelled with it; above, whether it is there is unknown."""
 SPEAKERS = (
@@ -180,7 +183,12 @@ def tag_targets(
 
 def group_of(clip: Clip) -> str:
     """What a clip shares with clips of the same recording, speaker or track, in whichever manifest they are."""
-    return clip.group.removeprefix(f"{clip.corpus}/") or clip.id
+    return (clip.group or clip.id).removeprefix(f"{clip.corpus}/")
+
+
+def folds_of(groups: Sequence[str], folds: int = FOLDS) -> NDArray[np.int64]:
+    """The fold of each clip, ``int64[N]``, by the name of its group; the same every time."""
+    return np.array([zlib.crc32(group.encode()) % folds for group in groups], dtype=np.int64)
 
 
 def _group_weights(clips: Sequence[Clip]) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip, Label
 from pengi.data.measured import Measured, cached_measurements
 from pengi.data.simulation import TagNoise, measure_noise
-from pengi.data.tagging import TagTargets, build_vocabulary, group_of, tag_targets
+from pengi.data.tagging import TagTargets, build_vocabulary, folds_of, group_of, tag_targets
 from pengi.data.tasks import COMPOSED_DOMAIN
 from pengi.encoders.base import Masked
 from pengi.encoders.whisper import SAMPLE_RATE
@@ -44,7 +44,6 @@ from pengi.training.tagger import (
     Frames,
     Scores,
     fit_tagger,
-    folds_of,
     stock_scores,
 )
 from pengi.writing import replacing, writing
@@ -53,7 +52,7 @@ log = logging.getLogger(__name__)
 
 MEASURED_VERSION = 2
 """Another one measures transcripts and descriptors anew."""
-_FIT_VERSION = 3
+_FIT_VERSION = 4
 BATCH_CLIPS = 64  # that are scored at once
 
 
@@ -75,7 +74,7 @@ def fit_evidence(
 ) -> tuple[dict[str, Evidence], TagNoise]:
     """Fit the model's tagger, and collect the evidence about training clips (out of fold) and held-out ones.
 
-    It is fitted on recordings alone: composed clips are mixed from recordings of all folds.
+    It is fitted on recordings alone. A composed clip is mixed from recordings of one fold, and scored with them.
 
     Args:
         model: with frozen audio branches; gets a vocabulary and a tagger.
@@ -94,7 +93,7 @@ def fit_evidence(
     data = tagger_data(model, train, labels, settings)
     fitted = cached_fit(data)
     evidence: dict[str, Evidence] = {}
-    fold_of_all = folds_of([group_of(clip) for clip in train.clips], settings.folds)
+    fold_of_all = folds_of([group_of(clip) for clip in train.clips])
     for fold, scores in enumerate(fitted.folds):
         load_scores(data.tagger, scores, fitted)
         clips = [train.clips[row] for row in np.flatnonzero(fold_of_all == fold).tolist()]
@@ -155,7 +154,7 @@ def tagger_data(
     )
     stock_NK = stock.of_clips(frames, np.arange(len(clips)))
     targets = tag_targets(clips, vocabulary, labels, stock_NK.sigmoid().numpy())
-    fold_N = folds_of([group_of(clip) for clip in clips], options.folds)
+    fold_N = folds_of([group_of(clip) for clip in clips])
     return TaggerData(model.tagger, clips, frames, stock, targets, fold_N, options)
 
 
@@ -252,7 +251,7 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
         if branch not in branches:
             raise ConfigError(f"tagger.branch names {branch} for '{group}', which model.tagger.branches does not")
         columns[group] = (int(ends[branches.index(branch)]), int(ends[branches.index(branch) + 1]))
-    return FitOptions(settings.penalty, settings.stock, columns, settings.iterations, settings.folds)
+    return FitOptions(settings.penalty, settings.stock, columns, settings.iterations)
 
 
 def load_scores(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:

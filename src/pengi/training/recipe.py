@@ -138,7 +138,6 @@ class TaggerTraining(Frozen):
         default_factory=dict, description="group of tags -> the one audio branch that its scores read; all if not named"
     )
     iterations: int = Field(60, ge=1, description="of L-BFGS")
-    folds: int = Field(5, ge=2, description="of the out-of-fold scores that the language model is trained behind")
 
 
 class Recipe(Frozen):

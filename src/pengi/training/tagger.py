@@ -15,7 +15,6 @@ J trained tags of one group.
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,9 +25,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pengi.conditioning.pooling import log_mean_exp, masked_mean
-from pengi.conditioning.tagger import frame_scores
+from pengi.conditioning.tagger import class_shares, frame_scores, shared_classes
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.tagging import TagTargets
+from pengi.data.tagging import FOLDS, TagTargets
 from pengi.encoders.base import Masked
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class FitOptions:
     stock: Mapping[str, float] = field(default_factory=dict)
     columns: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     iterations: int = 60
-    folds: int = 5
+    folds: int = FOLDS
     seed: int = 0
 
 
@@ -267,11 +266,6 @@ def _softmax_targets(present_NJ: Tensor) -> tuple[Tensor, Tensor]:
     return target_NL, weight_N
 
 
-def folds_of(groups: Sequence[str], folds: int) -> NDArray[np.int64]:
-    """The fold of each clip, ``int64[N]``, by the name of its group; the same every time."""
-    return np.array([zlib.crc32(group.encode()) % folds for group in groups], dtype=np.int64)
-
-
 @dataclass(frozen=True)
 class FittedTagger:
     """A tagger's scores, and those of every fold.
@@ -325,12 +319,13 @@ def fit_tagger(
 def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Scale and shift of each tag's score, ``float32[K]`` each, by Platt scaling.
 
-    They minimise the cross-entropy of the probabilities where it is known whether a tag is there. All tags of a group
-    have the same, so that calibration changes no order within a group.
+    They minimise the cross-entropy of the probabilities, as :meth:`Tagger.probability` gives them, where it is known
+    whether a tag is there. All tags of a group have the same, so that calibration changes no order within a group.
     """
     scale_K, shift_K = torch.ones(len(vocabulary)), torch.zeros(len(vocabulary))
     groups_K = np.array([tag.group for tag in vocabulary.tags])
     there_K = (targets.present_NK & targets.known_NK).any(0)
+    shares_NK = class_shares(pooled_NK, shared_classes(vocabulary))
     for group in vocabulary.groups:
         tags = np.flatnonzero((groups_K == group) & there_K)
         if len(tags):
@@ -338,19 +333,25 @@ def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) ->
                 torch.from_numpy(values[:, tags]) for values in (targets.known_NK, targets.present_NK)
             )
             weight_NJ = torch.from_numpy(targets.weights())[:, None].expand(known_NJ.shape)
-            found = _platt(pooled_NK[:, tags][known_NJ], present_NJ[known_NJ].float(), weight_NJ[known_NJ])
+            scores_M, shares_M = pooled_NK[:, tags][known_NJ], shares_NK[:, tags][known_NJ]
+            found = _platt(scores_M, shares_M, present_NJ[known_NJ].float(), weight_NJ[known_NJ])
             scale_K[groups_K == group], shift_K[groups_K == group] = found
     return scale_K, shift_K
 
 
-def _platt(scores_M: Tensor, present_M: Tensor, weight_M: Tensor) -> tuple[float, float]:
-    """Scale, which is positive, and shift."""
+def _platt(scores_M: Tensor, shares_M: Tensor, present_M: Tensor, weight_M: Tensor) -> tuple[float, float]:
+    """Scale, which is positive, and shift, for probabilities of which tags have these shares."""
     both = torch.zeros(2, requires_grad=True)
     optimiser = torch.optim.LBFGS([both], max_iter=50, line_search_fn="strong_wolfe")
+    share_M, others_M = shares_M.clamp(min=1e-6).log(), (1.0 - shares_M).clamp(min=1e-12).log()
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = functional.binary_cross_entropy_with_logits(both[0].exp() * scores_M + both[1], present_M, weight_M)
+        odds_M = both[0].exp() * scores_M + both[1]
+        there_M = share_M + functional.logsigmoid(odds_M)
+        # It is another tag of the class, or none.
+        absent_M = torch.logaddexp(others_M, share_M + functional.logsigmoid(-odds_M))
+        loss = -(weight_M * torch.where(present_M > 0, there_M, absent_M)).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
