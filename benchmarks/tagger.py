@@ -36,7 +36,6 @@ from numpy.typing import NDArray
 
 from pengi import checkpoint
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.manifest import read_labels
 from pengi.data.tagging import TagTargets, folds_of, group_of, tag_targets
 from pengi.data.tasks import COMPOSED_DOMAIN, labels_of
 from pengi.evaluation.statistics import share_right
@@ -50,7 +49,7 @@ from pengi.training.evidence import (
     tagger_data,
 )
 from pengi.training.recipe import read_recipe
-from pengi.training.setup import clips_to_train_on, features_of, read_clips
+from pengi.training.setup import clips_to_train_on, features_of, read_clips, wordings_of
 from pengi.training.tagger import FittedTagger
 
 BINS = 10
@@ -86,7 +85,7 @@ def read(path: Path) -> tuple[TaggerData, TaggerData]:
     source = read_clips(recipe.data)
     train = clips_to_train_on(source.clips, recipe)
     val = [clip for clip in source.clips if clip.split == recipe.data.val_split]
-    labels = labels_of([*train, *val], read_labels(recipe.data.labels) if recipe.data.labels else {})
+    labels = labels_of([*train, *val], wordings_of(recipe.data))
     model = checkpoint.create(recipe.model)
     caches = features_of(train, source.root, model, recipe)
     data = tagger_data(model, TrainingClips(train, caches), labels, recipe.tagger)

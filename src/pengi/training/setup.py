@@ -94,7 +94,7 @@ def prepare(recipe: Recipe) -> Setup:
         log.info("computing features of clips that are not in the cache")
     caches = [] if changing else features_of(train_clips, source.root, model, recipe)
     val_caches = features_of(val_clips, source.root, model, recipe)
-    labels = labels_of([*train_clips, *val_clips], read_labels(recipe.data.labels) if recipe.data.labels else {})
+    labels = labels_of([*train_clips, *val_clips], wordings_of(recipe.data))
     train, validation = TrainingClips(train_clips, caches), TrainingClips(val_clips, val_caches)
     asked = at_most_per_source(train_clips, recipe.data.max_per_source)
     evidence, noise = _evidence(train, validation, [*asked, *val_clips], source.root, model, labels, recipe)
@@ -123,6 +123,21 @@ def read_clips(data: DataConfig) -> Source:
         return manifest_of(data.manifest, most_bad=data.most_bad)
     paths = {name: corpus.manifest for name, corpus in data.mixture.items()}
     return Source(tuple(read_mixture(paths, most_bad=data.most_bad)), Path())
+
+
+def wordings_of(data: DataConfig) -> dict[str, Label]:
+    """Wordings of labels: those of the recipe's file, and of ``labels.jsonl`` beside the manifests of its mixture.
+
+    Raises:
+        ManifestError: for a mistake in a file.
+    """
+    found: dict[str, Label] = {}
+    for corpus in (data.mixture or {}).values():
+        manifest = Path(corpus.manifest)
+        beside = (manifest if manifest.is_dir() else manifest.parent) / "labels.jsonl"
+        if beside.is_file():
+            found |= read_labels(beside)
+    return found | (read_labels(data.labels) if data.labels else {})
 
 
 def clips_to_train_on(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
