@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pengi.conditioning.evidence import MAYBE, DetectedTag, separate_spans
+from pengi.conditioning.evidence import DetectedTag, separate_spans
 from pengi.conditioning.tagger import Tagger, runs_above, seconds_of
 
-MIN_KEPT = 0.02
+MIN_KEPT = 0.002
 """Tags that are less probable in every window of a recording are not kept as evidence."""
 SHARE_OF_HIGHEST = 0.5
 """A tag is detected in the frames whose probability is at least this share of its most probable frame's."""
@@ -67,8 +67,8 @@ class TagCollector:
     """Collects the tags of one recording of any length.
 
     A tag's probability is that of its most probable window; tags below :data:`MIN_KEPT` in every window are left out.
-    A tag has spans in the windows in which it is at least half as probable and reaches
-    :data:`pengi.conditioning.evidence.MAYBE`. Spans with hardly a pause between them are one.
+    A tag has spans in the windows in which it is at least half as probable, however improbable it is: where a sound
+    would be, if it is there, helps to answer a question about it. Spans with hardly a pause between them are one.
 
     Args:
         tagger: it knows the tags and calibrates the scores.
@@ -97,8 +97,8 @@ class TagCollector:
         self._pooled_K = torch.logaddexp(self._pooled_K, scores_TK.float().logsumexp(0).cpu())
         self._frames += len(scores_TK)
         frame_TK = self._tagger.probability(scores_TK).float().cpu()
-        threshold_K = (SHARE_OF_HIGHEST * frame_TK.amax(0)).clamp(min=MAYBE)
-        threshold_K[probability_K < MAYBE] = math.inf
+        threshold_K = SHARE_OF_HIGHEST * frame_TK.amax(0)
+        threshold_K[probability_K < MIN_KEPT] = math.inf
         for event in frame_events(frame_TK, threshold_K, self._frame_s, duration_s):
             at = replace(event, start_s=start_s + event.start_s, end_s=start_s + event.end_s)
             self._events[event.index].append(replace(at, probability=float(probability_K[event.index])))

@@ -19,8 +19,16 @@ from pengi.config import EvidenceConfig
 
 MAYBE = 0.1
 """Lowest probability of a tag that may be named where nobody asks about it."""
-STRENGTHS = ((0.7, "sure"), (0.4, "likely"), (MAYBE, "maybe"), (0.03, "unlikely"))
-"""Lowest calibrated probability of each strength word."""
+STRENGTHS = (
+    (0.7, "sure"),
+    (0.4, "likely"),
+    (MAYBE, "maybe"),
+    (0.03, "unlikely"),
+    (0.008, "doubtful"),
+    (0.002, "hardly"),
+)
+"""Lowest calibrated probability of each strength word. Few tags are in a recording, so a sound that somebody asks about
+may well be there though its tag has a probability of 0.01: such differences are told, too."""
 SOUND = "sound"
 GROUPS = {
     SOUND: "Heard",
@@ -145,7 +153,7 @@ def queried_text(tags: Sequence[DetectedTag], duration_s: float) -> str:
         tags: see :func:`queried_tags`.
         duration_s: length of the recording in seconds.
     """
-    return f"Asked about: {', '.join(_detected(tag, duration_s) for tag in tags)}.\n" if tags else ""
+    return f"Asked about: {', '.join(_detected(tag, duration_s, 0.0) for tag in tags)}.\n" if tags else ""
 
 
 def seconds(duration_s: float) -> str:
@@ -153,9 +161,9 @@ def seconds(duration_s: float) -> str:
     return f"{duration_s:.1f}" if duration_s < DECIMALS_BELOW_S else f"{duration_s:.0f}"
 
 
-def _detected(tag: DetectedTag, duration_s: float) -> str:
-    """``dog barking (sure, 0-1 and 3-4 s)``."""
-    when = spans_text(tag.spans, duration_s) if tag.probability >= MAYBE else ""
+def _detected(tag: DetectedTag, duration_s: float, min_timed: float = MAYBE) -> str:
+    """``dog barking (sure, 0-1 and 3-4 s)``; with times from a probability of ``min_timed`` on."""
+    when = spans_text(tag.spans, duration_s) if tag.probability >= min_timed else ""
     return f"{tag.text} ({strength(tag.probability)}{', ' + when if when else ''})"
 
 

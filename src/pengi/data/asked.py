@@ -16,7 +16,7 @@ from pengi.data.scenes import Scene
 from pengi.data.spoken import is_near
 from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
 
-SEEN = 0.03
+SEEN = 0.002
 """Lowest probability of a tag that is there, for a question to build on it: below, the evidence says that it is not."""
 SPEECH = "speech"
 _VOICE = re.compile(
@@ -76,7 +76,7 @@ class Asked:
     def has_times(self, *tags: str) -> bool:
         """Whether the evidence says when these tags are there."""
         return self.evidence is None or all(
-            (found := self.detected(tag)) is not None and found.spans and found.probability >= MAYBE for tag in tags
+            (found := self.detected(tag)) is not None and found.spans and found.probability >= SEEN for tag in tags
         )
 
     @cached_property
@@ -176,12 +176,12 @@ class Asked:
         return text if is_near(truth, text) else None
 
     def absent(self, count: int = 1) -> list[str]:
-        """Some tags that are surely not there; half of the time those that are detected all the same."""
+        """Some tags that are surely not there; a quarter of the time those that are detected all the same."""
         absent = self.scene.absent
         if len(absent) < count:
             return []
         chosen: dict[str, None] = {}
-        if self.evidence is not None and self.rng.random() < 0.5:
+        if self.evidence is not None and self.rng.random() < 0.25:
             known = frozenset(absent)
             confused = [t.text for t in self.evidence.tags if 0.01 <= t.probability < 0.5 and t.text in known]
             chosen.update(dict.fromkeys(confused[: self.rng.randint(1, 3)]))

@@ -30,7 +30,7 @@ from pengi.conditioning.descriptors import (
     pitch_sentence,
     tempo_sentence,
 )
-from pengi.conditioning.evidence import MAYBE, DetectedTag, Evidence
+from pengi.conditioning.evidence import DetectedTag, Evidence
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import misheard, words_of
@@ -148,7 +148,7 @@ def measure_noise(
 
 
 def _rounded(probability: float) -> float:
-    return round(float(probability), 3)
+    return round(float(probability), 4)
 
 
 class Simulator:
@@ -228,7 +228,7 @@ class Simulator:
 
     def _tag(self, index: int, probability: float, times: list[tuple[float, float]]) -> DetectedTag:
         tag = self.vocabulary.tags[index]
-        return DetectedTag(tag.text, tag.group, probability, tuple(times) if probability >= MAYBE else ())
+        return DetectedTag(tag.text, tag.group, probability, tuple(times))
 
 
 def _shifted(probability: float, log_odds: float) -> float:
