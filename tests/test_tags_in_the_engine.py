@@ -56,7 +56,7 @@ class TestTags:
         assert len(PENGI.tags(TWO, threshold=0.0, top=3).tags) == 3
         assert PENGI.tags(TWO, threshold=0.9999).tags == ()
         named = PENGI.tags(TWO, labels=["a flute", "A whistle blowing"]).tags
-        assert [(tag.label, tag.strength) for tag in named] == [("A whistle blowing", "sure"), ("a flute", "no")]
+        assert [(tag.label, tag.strength) for tag in named] == [("A whistle blowing", "sure"), ("a flute", "hardly")]
         assert [tag.label for tag in PENGI.tags(TWO, labels=["flute", "rain"], threshold=0.5).tags] == ["rain"]
 
     def test_a_list_gives_a_list_and_bad_ones_their_errors(self) -> None:
@@ -201,12 +201,12 @@ class TestExplanations:
         answer = pengi.ask(joined(SPEECH, RAIN), "is there a flute?", explain=True)
         why = answer.explanation
         assert why.transcript == "Stop it."
-        assert [(tag.label, tag.strength) for tag in why.tags][-1] == ("flute", "no")
+        assert [(tag.label, tag.strength) for tag in why.tags][-1] == ("flute", "hardly")
         assert {tag.label for tag in why.tags} == {"speech", "rain", "flute"}
         assert any(sentence.startswith("Level") for sentence in why.descriptors)
         assert why.prompt.startswith("<|im_start|>user\nHeard in 10 s: ")
         assert 'Said: "Stop it.".' in why.prompt
-        assert why.prompt.endswith("\nAsked about: flute (no).\nis there a flute?<|im_end|>\n<|im_start|>assistant\n")
+        assert why.prompt.endswith("\nAsked about: flute (hardly, throughout).\nis there a flute?<|im_end|>\n<|im_start|>assistant\n")
         json.dumps(answer.to_dict(), allow_nan=False)
 
     def test_every_method_that_writes_or_chooses_explains_itself_if_asked(self) -> None:
