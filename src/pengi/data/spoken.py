@@ -43,6 +43,15 @@ _SLOTS: dict[str, tuple[str, ...]] = {
     ),
     "size": ("small", "large", "medium", "big", "extra large"),
     "extra": ("lemon", "sugar", "honey", "ice", "cream", "mint", "cinnamon"),
+    "ask": ("Can I get", "I would like", "I'd like", "Could I have", "Give me", "Make me", "I'll have", "Order"),
+    "made": ("iced", "hot", "decaf", "frozen", "fresh", "warm"),
+    "cup": ("espresso", "latte", "cappuccino", "mocha", "chai", "coffee", "tea", "chocolate", "matcha", "macchiato"),
+    "strength": ("single shot", "double shot", "triple shot", "extra strong", "weak"),
+    "bean": ("light roast", "medium roast", "dark roast", "house blend", "Ethiopian"),
+    "volume": ("twelve ounce", "sixteen ounce", "half litre", "eight ounce", "small", "large", "medium"),
+    "amount": ("some", "a bit of", "lots of", "a little", "a lot of", "extra", "two spoons of", "plenty of"),
+    "creamer": ("oat milk", "soy milk", "whole milk", "skim milk", "almond milk", "cream", "milk"),
+    "sweet": ("sugar", "brown sugar", "honey", "sweetener", "maple syrup", "vanilla syrup"),
     "colour": ("red", "blue", "green", "yellow", "white", "black", "brown", "silver", "orange", "purple"),
     "thing": (
         "bag", "coat", "bicycle", "umbrella", "phone", "book", "hat", "camera", "suitcase", "key", "wallet", "car",
@@ -108,6 +117,40 @@ _SENTENCES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Make me one {size} {drink}, no {extra}.",
         (("what size is the drink?", "{size}"), ("which drink does the speaker want?", "{drink}")),
+    ),
+    (
+        "{ask} a {volume} {made} {cup} with {amount} {creamer}.",
+        (
+            ("what drink is ordered?", "{made} {cup}"),
+            ("what size is ordered?", "{volume}"),
+            ("what milk is ordered?", "{amount} {creamer}"),
+        ),
+    ),
+    (
+        "{ask} a {bean} {cup} with {amount} {sweet} and {creamer}.",
+        (
+            ("what drink is ordered?", "{cup}"),
+            ("what roast is ordered?", "{bean}"),
+            ("what sweetener is ordered?", "{amount} {sweet}"),
+            ("what milk is ordered?", "{creamer}"),
+        ),
+    ),
+    (
+        "{ask} a {strength} {bean} {made} {cup}.",
+        (
+            ("how strong is the drink?", "{strength}"),
+            ("what drink is ordered?", "{made} {cup}"),
+            ("which coffee is used?", "{bean}"),
+        ),
+    ),
+    (
+        "{ask} a {volume} {cup}, {strength}, with {sweet}.",
+        (
+            ("how large is the drink?", "{volume}"),
+            ("how strong is the drink?", "{strength}"),
+            ("what sweetener is ordered?", "{sweet}"),
+            ("what does the speaker want to drink?", "{cup}"),
+        ),
     ),
     ("We met {name} at {place}.", (("who did they meet?", "{name}"), ("where did they meet?", "{place}"))),
     (
