@@ -4,10 +4,8 @@ Everything here works on token ids over :class:`StepModel`; what the prefix mean
 business. Clips of a batch are searched independently: each keeps its own beams, its own random numbers and its own end,
 and leaves the computation when it is done, so a clip gives the same text alone and in a batch.
 
-Beam search comes in two modes. The default one ranks running beams by their sum of log-probabilities and sets finished
-ones aside, where they compete by their length-penalised sum. The ``reference`` mode is the search of Pengi's published
-code, for results that are to agree with it: at every step running and finished beams compete for the same places by
-their mean log-probability.
+Beam search ranks running beams by their sum of log-probabilities and sets finished ones aside, where they compete by
+their length-penalised sum. A subclass of :class:`DecodeOptions` may bring another search.
 
 Shape suffixes: B clips, P prefix positions, D embedding width, V vocabulary, L labels, N rows of a step (one per
 running beam), T tokens of one call, R rows of a chunk of labels, S tokens shared by all labels, M tokens to score.
@@ -20,7 +18,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -65,8 +63,7 @@ class DecodeOptions:
     """How to search.
 
     With ``temperature`` 0, ``beams`` = 1 is greedy search and more is beam search. With ``temperature`` above 0,
-    ``beams`` texts are drawn independently. In the ``reference`` mode nothing is ever drawn: a ``temperature`` above 0
-    divides the logits by which beams are ranked, and 0 means 1.
+    ``beams`` texts are drawn independently.
 
     Raises:
         InputError: if a value is out of range.
@@ -85,8 +82,6 @@ class DecodeOptions:
     """No sequence of this many tokens appears twice in a text; 0 allows all."""
     length_penalty: float = 1.0
     """Beams compete by sum of log-probabilities / tokens ** length_penalty: 1 is the mean, 0 favours short texts."""
-    search: Literal["default", "reference"] = "default"
-    """Which beam search, see the top of the module; the reference one has no control of repetition or length."""
 
     def __post_init__(self) -> None:
         for name, smallest in (("beams", 1), ("max_tokens", 1), ("no_repeat_ngram", 0)):
@@ -101,16 +96,38 @@ class DecodeOptions:
             raise InputError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if self.repetition_penalty <= 0:
             raise InputError(f"repetition_penalty must be above 0, not {self.repetition_penalty}; 1 switches it off")
-        self._check_search()
 
-    def _check_search(self) -> None:
-        if self.search not in ("default", "reference"):
-            raise InputError(f"there is no search '{self.search}'; choose default or reference")
-        if self.search == "default":
-            return
-        for name in ("repetition_penalty", "no_repeat_ngram", "length_penalty", "top_p"):
-            if getattr(self, name) != getattr(type(self), name):
-                raise InputError(f"the reference search has no {name}; leave it out or use the default search")
+    def searches(self, stop_ids: frozenset[int]) -> list[Search]:
+        """The searches of one clip: one for all beams, or one per sample.
+
+        Sample i of every clip draws the same random numbers, whatever else is in the batch.
+        """
+        if self.temperature == 0:
+            return [Search(self.beams, self.length_penalty, stop_ids, None)]
+        draws = [
+            random.Random() if self.seed is None else random.Random(f"{self.seed}:{sample}")
+            for sample in range(self.beams)
+        ]
+        return [Search(1, self.length_penalty, stop_ids, draw) for draw in draws]
+
+    def steered(
+        self,
+        logits_NV: Tensor,
+        log_probs_NV: Tensor,
+        histories: Sequence[tuple[int, ...]],
+        constraint: LabelTrie | None,
+    ) -> Tensor:
+        """The log-probabilities ``float32[N, V]`` by which tokens are chosen.
+
+        Args:
+            logits_NV: the model's logits.
+            log_probs_NV: their log-softmax.
+            histories: the tokens that the text of each row already has.
+            constraint: the labels that may be written; then there is no repetition control.
+        """
+        if constraint is not None:
+            return _allow_only(log_probs_NV, [constraint.allowed(history) for history in histories])
+        return _without_repetition(logits_NV, log_probs_NV, histories, self)
 
 
 @dataclass(frozen=True)
@@ -186,7 +203,7 @@ class LabelTrie:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
     """One way to extend one running beam."""
 
     row: int
@@ -198,7 +215,9 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class _Beam:
+class Beam:
+    """A text in the making."""
+
     tokens: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
     total: float = 0.0
@@ -206,8 +225,8 @@ class _Beam:
     row: int = 0
     """Row of the last step that the beam extends."""
 
-    def extended(self, candidate: _Candidate) -> _Beam:
-        return _Beam(
+    def extended(self, candidate: Candidate) -> Beam:
+        return Beam(
             (*self.tokens, candidate.token),
             (*self.log_probs, candidate.log_prob),
             self.total + candidate.steered,
@@ -216,33 +235,41 @@ class _Beam:
 
 
 @dataclass
-class _Search:
+class Search:
     """The beams of one text: those that run on, and the best that have met a stop token."""
 
     beams: int
     length_penalty: float
     stop_ids: frozenset[int]
     draws: random.Random | None
-    running: list[_Beam] = field(default_factory=lambda: [_Beam()])
-    finished: list[_Beam] = field(default_factory=list)
+    running: list[Beam] = field(default_factory=lambda: [Beam()])
+    finished: list[Beam] = field(default_factory=list)
 
-    def rank(self, beam: _Beam) -> float:
+    def rank(self, beam: Beam) -> float:
+        """What finished beams compete by."""
         return beam.total / math.pow(len(beam.tokens), self.length_penalty)
 
-    def advance(self, candidates: Sequence[Sequence[_Candidate]]) -> None:
-        """Take the best extensions, given the likeliest few of each running beam.
+    def has_stopped(self, beam: Beam) -> bool:
+        """Whether the last token of a beam is a stop token."""
+        return beam.tokens[-1] in self.stop_ids
 
-        A stop token counts only among the ``beams`` best extensions; the others are there to keep ``beams`` running.
-        """
-        extended = [
+    def extensions(self, candidates: Sequence[Sequence[Candidate]]) -> list[Beam]:
+        """Every running beam by each of its candidates."""
+        return [
             beam.extended(candidate)
             for beam, row_candidates in zip(self.running, candidates, strict=True)
             for candidate in row_candidates
         ]
-        extended.sort(key=lambda beam: beam.total, reverse=True)
-        ended = [beam for beam in extended[: self.beams] if beam.tokens[-1] in self.stop_ids]
+
+    def advance(self, candidates: Sequence[Sequence[Candidate]]) -> None:
+        """Take the best extensions, given the likeliest few of each running beam.
+
+        A stop token counts only among the ``beams`` best extensions; the others are there to keep ``beams`` running.
+        """
+        extended = sorted(self.extensions(candidates), key=lambda beam: beam.total, reverse=True)
+        ended = [beam for beam in extended[: self.beams] if self.has_stopped(beam)]
         self.finished = sorted(self.finished + ended, key=self.rank, reverse=True)[: self.beams]
-        self.running = [beam for beam in extended if beam.tokens[-1] not in self.stop_ids][: self.beams]
+        self.running = [beam for beam in extended if not self.has_stopped(beam)][: self.beams]
 
     @property
     def done(self) -> bool:
@@ -256,44 +283,13 @@ class _Search:
 
     def hypotheses(self) -> list[Hypothesis]:
         """Finished texts, best first, then as many unfinished ones as are missing."""
-        whole = [Hypothesis(beam.tokens[:-1], beam.log_probs, True) for beam in self.finished]
-        missing = self.beams - len(whole)
-        cut = [Hypothesis(beam.tokens, beam.log_probs, False) for beam in self.running[:missing]]
-        return whole + cut
+        missing = self.beams - len(self.finished)
+        return [self.hypothesis(beam) for beam in self.finished + self.running[:missing]]
 
-
-class _ReferenceSearch(_Search):
-    """The beam search of Pengi's published code.
-
-    There a finished beam stays in its place: it is extended by token 0 at no cost and its length no longer grows, so
-    that its mean, the score it had when it finished, goes on competing with the means of the running beams. Here it
-    competes in the same way, without being computed.
-    """
-
-    def advance(self, candidates: Sequence[Sequence[_Candidate]]) -> None:
-        """Keep the ``beams`` best means among the finished beams and the extensions of the running ones."""
-        extended = [
-            beam.extended(candidate)
-            for beam, row_candidates in zip(self.running, candidates, strict=True)
-            for candidate in row_candidates
-        ]
-        kept = sorted(self.finished + extended, key=self.rank, reverse=True)[: self.beams]
-        self.finished = [beam for beam in kept if beam.tokens[-1] in self.stop_ids]
-        self.running = [beam for beam in kept if beam.tokens[-1] not in self.stop_ids]
-
-    @property
-    def done(self) -> bool:
-        """Whether every beam is finished."""
-        return not self.running
-
-    def hypotheses(self) -> list[Hypothesis]:
-        """All beams by their means, whether finished or not."""
-        return [
-            Hypothesis(beam.tokens[:-1], beam.log_probs, True)
-            if beam.tokens[-1] in self.stop_ids
-            else Hypothesis(beam.tokens, beam.log_probs, False)
-            for beam in sorted(self.finished + self.running, key=self.rank, reverse=True)
-        ]
+    def hypothesis(self, beam: Beam) -> Hypothesis:
+        """The text of a beam."""
+        finished = self.has_stopped(beam)
+        return Hypothesis(beam.tokens[:-1] if finished else beam.tokens, beam.log_probs, finished)
 
 
 @torch.no_grad()
@@ -309,7 +305,7 @@ def generate(
     """Continue each prefix: ``options.beams`` hypotheses per clip, best first.
 
     Finished texts stand before unfinished ones; beams rank by their length-penalised sum of log-probabilities, samples
-    by their mean log-probability. In the reference mode all rank by their mean log-probability, finished or not.
+    by their mean log-probability.
 
     Args:
         lm: the language model.
@@ -320,17 +316,12 @@ def generate(
         constraint: only these labels may be written, each ended by the trie's end token, so that every hypothesis is a
             whole label and there may be fewer than ``options.beams``. ``stop_ids``, ``max_tokens`` and repetition
             control do not apply.
-
-    Raises:
-        InputError: for a constraint in the reference mode.
     """
-    if constraint is not None and options.search == "reference":
-        raise InputError("the reference search cannot be constrained to labels; use the default search")
     stops = frozenset(stop_ids if stop_ids is not None else [lm.end_id])
     limit = options.max_tokens
     if constraint is not None:
         stops, limit = frozenset([constraint.end_id]), constraint.longest + 1
-    texts = [_start(options, stops) for _ in range(len(prefix_BPD))]
+    texts = [options.searches(stops) for _ in range(len(prefix_BPD))]
     active = list(itertools.chain.from_iterable(texts))
 
     logits_NV, state = lm.prefill(prefix_BPD, mask_BP)
@@ -350,23 +341,7 @@ def generate(
     return [_best_first(searches) for searches in texts]
 
 
-def _start(options: DecodeOptions, stops: frozenset[int]) -> list[_Search]:
-    """The searches of one clip: one for all beams, or one per sample.
-
-    Sample i of every clip draws the same random numbers, whatever else is in the batch.
-    """
-    if options.search == "reference":
-        return [_ReferenceSearch(options.beams, options.length_penalty, stops, None)]
-    if options.temperature == 0:
-        return [_Search(options.beams, options.length_penalty, stops, None)]
-    draws = [
-        random.Random() if options.seed is None else random.Random(f"{options.seed}:{sample}")
-        for sample in range(options.beams)
-    ]
-    return [_Search(1, options.length_penalty, stops, draw) for draw in draws]
-
-
-def _best_first(searches: list[_Search]) -> list[Hypothesis]:
+def _best_first(searches: list[Search]) -> list[Hypothesis]:
     if len(searches) == 1:
         return searches[0].hypotheses()
     samples = [hypothesis for search in searches for hypothesis in search.hypotheses()]
@@ -380,16 +355,11 @@ def _moved(lm: StepModel[State], state: State, rows: list[int], logits_NV: Tenso
     return lm.select(state, torch.tensor(rows, device=logits_NV.device))
 
 
-def _extend(active: Sequence[_Search], logits_NV: Tensor, options: DecodeOptions, constraint: LabelTrie | None) -> None:
+def _extend(active: Sequence[Search], logits_NV: Tensor, options: DecodeOptions, constraint: LabelTrie | None) -> None:
     """Advance every search by one token; row n of the logits belongs to the n-th running beam of all searches."""
     histories = [beam.tokens for search in active for beam in search.running]
     log_probs_NV = logits_NV.log_softmax(dim=-1)
-    if constraint is not None:
-        steered_NV = _allow_only(log_probs_NV, [constraint.allowed(history) for history in histories])
-    elif options.search == "reference":
-        steered_NV = (logits_NV / (options.temperature or 1.0)).log_softmax(dim=-1)
-    else:
-        steered_NV = _without_repetition(logits_NV, log_probs_NV, histories, options)
+    steered_NV = options.steered(logits_NV, log_probs_NV, histories, constraint)
     draws = [search.draws for search in active if search.draws is not None]
     if draws:
         tokens_NK = _draw(steered_NV, draws, options)
@@ -399,7 +369,7 @@ def _extend(active: Sequence[_Search], logits_NV: Tensor, options: DecodeOptions
     columns = (tokens_NK, steered_NV.gather(1, tokens_NK), log_probs_NV.gather(1, tokens_NK))
     rows = zip(*(column.tolist() for column in columns), strict=True)
     candidates = (
-        [_Candidate(row, *values) for values in zip(*likeliest, strict=True) if values[1] > -math.inf]
+        [Candidate(row, *values) for values in zip(*likeliest, strict=True) if values[1] > -math.inf]
         for row, likeliest in enumerate(rows)
     )
     for search in active:

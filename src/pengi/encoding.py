@@ -25,8 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from pengi import reference
-from pengi.audio.decode import AudioSource
+from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, rms_db, sound_level_db, without_offset
 from pengi.audio.windows import at_pauses, sliding
 from pengi.conditioning.collect import TagCollector
@@ -37,7 +36,6 @@ from pengi.conditioning.transcript import MAX_CHUNK_S, SPEECH_CLASSES, Transcrib
 from pengi.encoders.base import Masked
 from pengi.errors import PengiError
 from pengi.model import PengiModel
-from pengi.reference import ReferenceQuirks
 
 WINDOWS = 16  # windows in one call of an audio encoder
 MIN_SEGMENT_S = 0.1  # what is left behind the last window, if shorter, belongs to that window
@@ -87,14 +85,11 @@ class RecordingEncoder:
     Args:
         model: its encoders and its tagger are run.
         device: where they are.
-        quirks: which of the official wrapper's ways to follow.
         transcriber: loads the transcriber; called once it is needed.
     """
 
-    def __init__(
-        self, model: PengiModel, device: torch.device, quirks: ReferenceQuirks, transcriber: Callable[[], Transcriber]
-    ) -> None:
-        self._model, self._device, self._quirks, self._transcriber = model, device, quirks, transcriber
+    def __init__(self, model: PengiModel, device: torch.device, transcriber: Callable[[], Transcriber]) -> None:
+        self._model, self._device, self._transcriber = model, device, transcriber
 
     @property
     def sample_rate(self) -> int:
@@ -128,16 +123,30 @@ class RecordingEncoder:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
         """
         rate = self.sample_rate
-        window = round(self.window_s * rate)
-        blocks = reference.heard(source, rate, window, self._quirks, track, partial, notes)
+        blocks = self.blocks(source, track=track, partial=partial, notes=notes)
         if self._transcribes:
             longest_s = min(self.window_s, MAX_CHUNK_S)
             cut = at_pauses(blocks, rate, longest_s / 2, longest_s)
         else:
+            window = round(self.window_s * rate)
             # A tail too short to be understood belongs to the window before it, as in a timeline.
             cut = sliding(blocks, window, window, min_tail=round(MIN_SEGMENT_S * rate))
         for start, window_S in cut:
             yield start / rate, window_S
+
+    def blocks(
+        self, source: AudioSource, *, track: int | None = None, partial: bool = False, notes: list[str] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """A recording in blocks ``float32[S]`` at :attr:`sample_rate`, which are then cut into windows.
+
+        Raises:
+            AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
+        """
+        return stream(source, self.sample_rate, track=track, partial=partial, notes=notes)
+
+    def prepared(self, window_S: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A window as the audio encoders get it: without its constant offset."""
+        return without_offset(window_S)
 
     def encode(
         self,
@@ -190,9 +199,7 @@ class RecordingEncoder:
     @torch.inference_mode()
     def tokens(self, windows: Sequence[NDArray[np.float32]]) -> list[Masked]:
         """Audio tokens of every branch, ``[B, T, D]``, of windows."""
-        if not self._quirks.keep_offset:
-            windows = [without_offset(window) for window in windows]
-        waveform_BS = pad_sequence([torch.from_numpy(window) for window in windows], batch_first=True)
+        waveform_BS = pad_sequence([torch.from_numpy(self.prepared(window)) for window in windows], batch_first=True)
         lengths_B = torch.tensor([len(window) for window in windows], device=self._device)
         return self._model.encode(waveform_BS.to(self._device), lengths_B)
 

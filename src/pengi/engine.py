@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pengi import checkpoint, reference, templates
+from pengi import checkpoint, templates
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, sound_level_db
 from pengi.audio.sources import Waveform, listed
@@ -43,7 +43,6 @@ from pengi.labelling import (
 )
 from pengi.model import PengiModel
 from pengi.prompting import Prompting, shown
-from pengi.reference import ReferenceQuirks
 from pengi.results import (
     SILENCE,
     Answer,
@@ -75,7 +74,6 @@ WINDOW_S, HOP_S = 5.0, 5.0
 MIN_TAG_PROBABILITY = 0.1  # of a tag in a recording
 MIN_FRAME_PROBABILITY = 0.5  # of a tag in a stretch of a timeline
 MAX_EVENTS = 8
-NO_QUIRKS = ReferenceQuirks()
 
 Style = Literal["caption", "paper"]
 STYLES: dict[Style, tuple[str, ...]] = {"caption": ("caption", "events"), "paper": ("caption", "metadata", "events")}
@@ -107,38 +105,39 @@ class Pengi:
     Every method takes one recording (a path, bytes, a binary file object, ``(samples, rate)``, or what else
     :data:`pengi.audio.sources.AudioSource` lists) and gives one result, or a list of recordings and gives a list. With
     ``on_error="return"`` a recording that cannot be read gives its :class:`PengiError` in its place; by default the
-    error is raised. For a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent,
-    unless the quirk ``ask_about_silence`` is on.
+    error is raised. For a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent.
     ``track`` chooses one of several sound tracks, counted from 1. With ``partial`` a damaged recording is read up to
     the damage. A result's ``notes`` are sentences about how its recording was read.
     """
 
-    def __init__(self, model: PengiModel, name: str, device: torch.device, quirks: ReferenceQuirks = NO_QUIRKS) -> None:
+    def __init__(self, model: PengiModel, name: str, device: torch.device) -> None:
         self.model = model.to(device).eval()
         self.name = name
         self.device = device
-        self.quirks = quirks
         self._prompting = Prompting(self.model)
-        self._generator = TextGenerator(self.model, device, quirks, self._prompting)
+        self._generator = self._build_generator()
         self._labels = LabelChooser(self.model, self._prompting, self._generator)
-        self._encoder = RecordingEncoder(self.model, device, quirks, lambda: self._transcriber)
+        self._encoder = self._build_encoder()
+
+    def _build_generator(self) -> TextGenerator:
+        return TextGenerator(self.model, self._prompting)
+
+    def _build_encoder(self) -> RecordingEncoder:
+        return RecordingEncoder(self.model, self.device, lambda: self._transcriber)
 
     @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto", quirks: ReferenceQuirks = NO_QUIRKS
-    ) -> Self:
+    def from_pretrained(cls, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> Self:
         """Load a model by name or a checkpoint folder.
 
         Args:
             name_or_path: e.g. "pengi-mini", or the folder that a training run or an import wrote.
             device: "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
-            quirks: in which of its ways to follow the paper's official wrapper; none unless given.
 
         Raises:
             CheckpointError, ConfigError, WeightsError: if the model cannot be loaded; one sentence says why.
         """
         chosen = device_of(device)
-        return cls(checkpoint.load(checkpoint.model_folder(name_or_path)), str(name_or_path), chosen, quirks)
+        return cls(checkpoint.load(checkpoint.model_folder(name_or_path)), str(name_or_path), chosen)
 
     def describe(
         self,
@@ -157,7 +156,7 @@ class Pengi:
         Args:
             audio: one recording or a list.
             style: of the text. "caption" is one caption; "paper" joins caption, metadata and events as the paper's
-                official wrapper does, and asks the model about silence, too.
+                authors do, and asks the model about silence, too.
             options: how to search.
             explain: whether the result says what it was given from (:class:`pengi.results.Explanation`).
             on_error: see the class.
@@ -244,8 +243,7 @@ class Pengi:
             InputError: if there are not as many prompts or extra texts as recordings, or one is no valid text.
         """
         count = _count(audio)
-        asked, extra = _for_each("prompts", prompts, count), _for_each("extra texts", extra_text, count)
-        extra = [reference.extra_text(extra, place, self.quirks) for place in range(count)]
+        asked, extra = _for_each("prompts", prompts, count), self._extra_texts(extra_text, count)
 
         def answer(encoded: Sequence[Encoded]) -> list[Generation]:
             rows = [asked[recording.place] for recording in encoded]
@@ -724,7 +722,7 @@ class Pengi:
         for place, item in enumerate(encoded):
             if isinstance(item, PengiError):
                 results[place] = item
-            elif silent is not None and item.is_silent and not self.quirks.ask_about_silence:
+            elif silent is not None and self._is_silent(item):
                 results[place] = silent(item)
             else:
                 asked.append(item)
@@ -735,6 +733,14 @@ class Pengi:
             if isinstance(item, Encoded):
                 results[item.place] = with_notes(results[item.place], item.notes)
         return results[0] if sources is None else [results[place] for place in range(len(sources))]
+
+    def _is_silent(self, recording: Encoded) -> bool:
+        """Whether a recording is answered about without the model."""
+        return recording.is_silent
+
+    def _extra_texts(self, given: str | Sequence[str], count: int) -> list[str]:
+        """What the language model reads behind the prompt of each of ``count`` recordings."""
+        return _for_each("extra texts", given, count)
 
     def _embedding(self, recording: Encoded) -> NDArray[np.float32]:
         parts = [torch.nn.functional.normalize(tokens_TD.mean(0), dim=0) for tokens_TD in recording.tokens]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from pengi.encoders.base import Masked
 from pengi.encoding import Encoded
 from pengi.model import PengiModel
 from pengi.prompting import Prompting
-from pengi.reference import ReferenceQuirks
 from pengi.results import ScoredText
 
 
@@ -36,13 +35,16 @@ class TextGenerator:
 
     Args:
         model: its mappers and its language model are run.
-        device: where they are.
-        quirks: which of the official wrapper's ways to follow.
         prompting: words prompts and evidence.
     """
 
-    def __init__(self, model: PengiModel, device: torch.device, quirks: ReferenceQuirks, prompting: Prompting) -> None:
-        self._model, self._device, self._quirks, self._prompting = model, device, quirks, prompting
+    def __init__(self, model: PengiModel, prompting: Prompting) -> None:
+        self._model, self._prompting = model, prompting
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The tokens that end a text."""
+        return [self._model.language_model.end_id]
 
     def tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:
         """Audio tokens of every branch, padded to those of the longest recording."""
@@ -55,11 +57,7 @@ class TextGenerator:
 
     def prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
         """What m2 reads of prompts, ``float[B, T, D]``."""
-        model = self._model
-        if not self._quirks.raw_prompt_embedding or model.text_encoder is None or model.text_projection is None:
-            return model.prompt_embeddings(prompts)
-        raw_BTD = model.text_projection.project(model.text_encoder.embed(prompts).to(self._device)[:, None])
-        return raw_BTD, torch.ones(raw_BTD.shape[:2], dtype=torch.bool, device=self._device)
+        return self._model.prompt_embeddings(prompts)
 
     def prompt_prefix(self, prompts: Sequence[str]) -> Masked:
         """m2: ``float[B, P, D]`` of prompts."""
@@ -100,21 +98,15 @@ class TextGenerator:
         own = [self._prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
         prefix_BPD, mask_BP = self.prefix(encoded, own, extra)
         lm = self._model.language_model
-        if self._quirks.reference_search and constraint is None:
-            options = replace(options, search="reference")
-        stops = lm.encode(f" {lm.tokenizer.id_to_token(lm.end_id)}")[:1] if self._quirks.stop_at_space else [lm.end_id]
-        return generate(lm, prefix_BPD, mask_BP, options, stop_ids=stops, constraint=constraint)
+        return generate(lm, prefix_BPD, mask_BP, options, stop_ids=self.stop_ids, constraint=constraint)
 
     def text(self, hypothesis: Hypothesis) -> str:
         """What was written."""
         return self._model.language_model.decode(hypothesis.tokens).strip()
 
     def scored(self, beams: Sequence[Hypothesis]) -> tuple[ScoredText, ...]:
-        """The texts of a search with their scores, or with the scores that the official wrapper puts beside them."""
-        scores = [beam.score for beam in beams]
-        if self._quirks.scores_out_of_order:
-            beams = sorted(beams, key=lambda beam: beam.score, reverse=True)
-        return tuple(ScoredText(self.text(beam), score) for beam, score in zip(beams, scores, strict=True))
+        """The texts of a search with their scores."""
+        return tuple(ScoredText(self.text(beam), beam.score) for beam in beams)
 
     def write(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[list[Written]]:
         """Texts about recordings, best first, each once."""

@@ -67,7 +67,7 @@ def split_events(text: str) -> tuple[str, ...]:
 
 
 def joined_description(caption: str, metadata: str, events: str) -> str:
-    """Caption, metadata and events in one text, in the official wrapper's order and wording."""
+    """Caption, metadata and events in one text, in the order and wording of the paper's authors."""
     return f"{caption} {metadata} this audio contains sound events: {events}."
 
 

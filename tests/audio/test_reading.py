@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.audio import muxed, written
-from pengi.audio.decode import MAX_DURATION_S, load, load_channels, probe, stream
+from pengi.audio.decode import MAX_DURATION_S, load, probe, stream
 from pengi.errors import AudioError
 
 RATE = 16_000
@@ -298,8 +298,8 @@ class TestChannelsThatCancel:
 
     def test_channels_can_be_read_apart(self) -> None:
         samples_CS = np.stack([SWEEP, -SWEEP])
-        np.testing.assert_array_equal(load_channels((samples_CS, RATE), RATE), samples_CS)
-        assert load_channels((samples_CS, RATE), 8_000).shape == (2, len(SWEEP) // 2)
+        np.testing.assert_array_equal(load((samples_CS, RATE), RATE, mono=False), samples_CS)
+        assert load((samples_CS, RATE), 8_000, mono=False).shape == (2, len(SWEEP) // 2)
 
 
 class TestPartial:

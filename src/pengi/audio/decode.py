@@ -106,13 +106,14 @@ def load(
     source: AudioSource,
     sample_rate: int,
     *,
+    mono: bool = True,
     offset_s: float = 0.0,
     duration_s: float | None = None,
     track: int | None = None,
     partial: bool = False,
     notes: list[str] | None = None,
 ) -> NDArray[np.float32]:
-    """Decode a recording, or ``duration_s`` seconds of it from ``offset_s`` on, to mono at ``sample_rate`` Hz.
+    """Decode a recording, or ``duration_s`` seconds of it from ``offset_s`` on, at ``sample_rate`` Hz.
 
     The cut is made on the recording's own samples and comes before resampling. The result ends where
     the recording ends, so it may be shorter than ``duration_s``; it is never empty.
@@ -120,6 +121,7 @@ def load(
     Args:
         source: the recording.
         sample_rate: in Hz.
+        mono: mix the channels down; otherwise each stays on its own.
         offset_s: where to begin, in seconds.
         duration_s: how much at most; None is to the end.
         track: which of several sound tracks, counted from 1; None is the default one.
@@ -127,11 +129,13 @@ def load(
         notes: gets the sentences about the reading added.
 
     Returns:
-        ``float32[S]``, at full scale in [-1, 1]; float recordings may exceed it.
+        ``float32[S]``, or ``float32[C, S]`` where not ``mono``, at full scale in [-1, 1]; float recordings may exceed
+        it.
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off or damaged, is empty, has samples that
-            are not finite, is beyond the limits, ends before ``offset_s``, or is longer than ``MAX_DURATION_S``.
+            are not finite, is beyond the limits, ends before ``offset_s``, or is longer than ``MAX_DURATION_S``; where
+            not ``mono``, also if the number of channels changes on the way.
         InputError: if ``source`` is of no type that could hold audio or a number makes no sense.
     """
     name = describe_source(source)
@@ -139,8 +143,8 @@ def load(
     with _open(source, name, track, partial) as opened:
         if opened.stated_s(offset_s, duration_s) > MAX_DURATION_S:
             raise _too_long(name)
-        blocks = opened.mono_blocks(sample_rate, offset_s, duration_s, BLOCK_S, notes)
-        return np.concatenate(list(_limited(blocks, sample_rate, MAX_DURATION_S, _too_long(name))))
+        blocks = opened.blocks(sample_rate, offset_s, duration_s, BLOCK_S, notes, mono=mono)
+        return np.concatenate(list(_limited(blocks, sample_rate, MAX_DURATION_S, _too_long(name))), axis=-1)
 
 
 def stream(
@@ -167,35 +171,8 @@ def stream(
     with _open(source, name, track, partial) as opened:
         if opened.stated_s(offset_s, duration_s) > longest_s:
             raise _longer_than(name, longest_s)
-        blocks = opened.mono_blocks(sample_rate, offset_s, duration_s, block_s, notes)
+        blocks = opened.blocks(sample_rate, offset_s, duration_s, block_s, notes)
         yield from _limited(blocks, sample_rate, longest_s, _longer_than(name, longest_s))
-
-
-def load_channels(
-    source: AudioSource,
-    sample_rate: int,
-    *,
-    track: int | None = None,
-    partial: bool = False,
-    notes: list[str] | None = None,
-) -> NDArray[np.float32]:
-    """The channels of a recording side by side, each resampled on its own: ``float32[C, S]``.
-
-    Raises:
-        AudioError, InputError: as :func:`load`; also if the number of channels changes on the way.
-    """
-    name = describe_source(source)
-    _check_request(sample_rate, 0.0, None, BLOCK_S)
-    with _open(source, name, track, partial) as opened:
-        rate, kept = opened.reader.sample_rate, list[NDArray[np.float32]]()
-        found = [] if notes is None else notes
-        blocks_CS = _checked(opened.channel_blocks(0, BLOCK_S, found), opened.reader, name, 0)
-        for block_CS in _limited(blocks_CS, rate, MAX_DURATION_S, _too_long(name)):
-            if kept and len(block_CS) != len(kept[0]):
-                raise AudioError(f"'{name}' changes its number of channels on the way; convert it to WAV or FLAC first")
-            kept.append(block_CS)
-        found += opened.reader.notes
-        return np.concatenate(list(kept if rate == sample_rate else resampled(iter(kept), rate, sample_rate)), axis=1)
 
 
 @dataclass(frozen=True)
@@ -220,17 +197,25 @@ class _Opened:
         blocks_CS = self.reader.blocks(start, _block_samples(self.reader, block_s))
         return self._until_damage(blocks_CS, start, notes) if self.partial else blocks_CS
 
-    def mono_blocks(
-        self, sample_rate: int, offset_s: float, duration_s: float | None, block_s: float, notes: list[str] | None
+    def blocks(
+        self,
+        sample_rate: int,
+        offset_s: float,
+        duration_s: float | None,
+        block_s: float,
+        notes: list[str] | None,
+        *,
+        mono: bool = True,
     ) -> Iterator[NDArray[np.float32]]:
-        """Blocks ``float32[S]`` at ``sample_rate``."""
+        """Blocks ``float32[S]``, or ``float32[C, S]`` where not ``mono``, at ``sample_rate``."""
         reader = self.reader
         found: list[str] = []
         start = round(offset_s * reader.sample_rate)
         mix = MixDown(max(1, min(round(CELL_S * reader.sample_rate), MAX_BLOCK_VALUES // reader.channels)))
         # Whether channels cancel is decided on whole stretches, so that a part equals the slice of the whole.
         first = start if reader.channels == 1 else start - start % mix.cell
-        blocks = mix.blocks(self.reader.blocks(first, _block_samples(reader, block_s)), first)
+        blocks = reader.blocks(first, _block_samples(reader, block_s))
+        blocks = mix.blocks(blocks, first) if mono else _same_channels(blocks, self.name)
         blocks = _split(without_first(blocks, start - first), _block_samples(reader, block_s))
         if duration_s is not None:
             blocks = _first_samples(blocks, max(1, round(duration_s * reader.sample_rate)))
@@ -399,16 +384,26 @@ def _block_samples(reader: Reader, block_s: float) -> int:
     return max(1, min(round(block_s * reader.sample_rate), MAX_BLOCK_VALUES // reader.channels))
 
 
+def _same_channels(blocks_CS: Iterator[NDArray[np.float32]], name: str) -> Iterator[NDArray[np.float32]]:
+    """The blocks themselves, as long as they have as many channels as the first one."""
+    channels = 0
+    for block_CS in blocks_CS:
+        channels = channels or len(block_CS)
+        if len(block_CS) != channels:
+            raise AudioError(f"'{name}' changes its number of channels on the way; convert it to WAV or FLAC first")
+        yield block_CS
+
+
 def _split(blocks: Iterator[NDArray[np.float32]], block_samples: int) -> Iterator[NDArray[np.float32]]:
     for block in blocks:
-        for first in range(0, len(block), block_samples):
-            yield block[first : first + block_samples]
+        for first in range(0, block.shape[-1], block_samples):
+            yield block[..., first : first + block_samples]
 
 
 def _first_samples(blocks: Iterator[NDArray[np.float32]], count: int) -> Iterator[NDArray[np.float32]]:
     for block in blocks:
-        yield block[:count]
-        count -= len(block)
+        yield block[..., :count]
+        count -= block.shape[-1]
         if count <= 0:
             return
 

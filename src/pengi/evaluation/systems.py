@@ -13,7 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from pengi import checkpoint, weights
+from pengi.audio.level import SILENCE_DB
 from pengi.decoding import DecodeOptions
 from pengi.engine import ANSWER, Pengi
 from pengi.errors import PengiError
@@ -29,6 +30,7 @@ from pengi.evaluation.items import Item
 from pengi.text_encoder import SentenceEncoder, TextEncoder
 
 if TYPE_CHECKING:
+    from pengi.encoding import Encoded
     from pengi.evaluation.runner import Classifier
     from pengi.results import Classification
 
@@ -133,15 +135,18 @@ class Blind(Model):
 
     name = "blind"
 
-    def __init__(self, engine: Pengi, fingerprint: str) -> None:
-        quirks = replace(engine.quirks, ask_about_silence=True)
-        super().__init__(type(engine)(engine.model, engine.name, engine.device, quirks), fingerprint)
-
     def input_of(self, item: Item, folder: Path) -> str:
         return hashlib.sha256(f"silence {SILENCE_S} {SILENCE_RATE}".encode()).hexdigest()
 
     def heard(self, item: Item, folder: Path) -> Any:
-        return np.zeros(round(SILENCE_S * SILENCE_RATE), dtype=np.float32), SILENCE_RATE
+        return self._silence
+
+    @cached_property
+    def _silence(self) -> Encoded:
+        """Silence with a level at which the model is asked."""
+        samples = np.zeros(round(SILENCE_S * SILENCE_RATE), dtype=np.float32)
+        encoded: Encoded = self._engine.encode((samples, SILENCE_RATE))
+        return replace(encoded, level_db=SILENCE_DB)
 
 
 class Tagger:

@@ -14,11 +14,12 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from helpers import official
-from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate
+from pengi.decoding import Hypothesis, LabelTrie, generate
 from pengi.errors import InputError
 from pengi.language_model import LanguageModel
+from pengi.official import ReferenceOptions
 
-oracle_search = runpy.run_path(str(Path(__file__).resolve().parents[1] / "benchmarks/oracle.py"))["search"]
+oracle_search = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks/oracle.py"))["search"]
 
 LM = LanguageModel.tiny()
 GPT2_END = 50256
@@ -52,7 +53,7 @@ def test_a_batch_with_a_cache_finds_what_the_slow_search_finds(seed: int, beams:
     lengths = (5, 2, 7)
     embeds_BPD, mask_BP = prefixes(lengths, seed)
     stop_id = likely_stop(LM.model, embeds_BPD[0, -5:]) if early else LM.end_id
-    options = DecodeOptions(beams, 10, search="reference")
+    options = ReferenceOptions(beams, 10)
     batch = generate(LM, embeds_BPD, mask_BP, options, stop_ids=[stop_id])
     for found, row_PD, length in zip(batch, embeds_BPD, lengths, strict=True):
         expected = oracle_search(LM.model, row_PD[-length:], beams=beams, max_tokens=10, stop_id=stop_id)
@@ -62,14 +63,14 @@ def test_a_batch_with_a_cache_finds_what_the_slow_search_finds(seed: int, beams:
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_temperature_divides_the_logits_and_draws_nothing(temperature: float) -> None:
     embeds_BPD, mask_BP = prefixes((4,), seed=3)
-    options = DecodeOptions(4, 8, temperature=temperature, search="reference")
+    options = ReferenceOptions(4, 8, temperature=temperature)
     [found] = generate(LM, embeds_BPD, mask_BP, options)
     arguments = {"beams": 4, "max_tokens": 8, "stop_id": LM.end_id}
     expected = oracle_search(LM.model, embeds_BPD[0], temperature=temperature, **arguments)
     assert [hypothesis.tokens for hypothesis in found] == [beam.counted for beam in expected]
     assert generate(LM, embeds_BPD, mask_BP, options) == [found]
     # 0 means 1, and so the mean the beams compete by is the model's own.
-    [unscaled] = generate(LM, embeds_BPD, mask_BP, DecodeOptions(4, 8, search="reference"))
+    [unscaled] = generate(LM, embeds_BPD, mask_BP, ReferenceOptions(4, 8))
     assert_same_beams(unscaled, oracle_search(LM.model, embeds_BPD[0], **arguments), LM.end_id)
 
 
@@ -95,7 +96,7 @@ class Fork:
 
 def searched(lm: Any, **options: Any) -> list[Hypothesis]:
     prefix_BPD = torch.zeros(1, 1, 1)
-    [found] = generate(lm, prefix_BPD, torch.ones(1, 1), DecodeOptions(search="reference", **options))
+    [found] = generate(lm, prefix_BPD, torch.ones(1, 1), ReferenceOptions(**options))
     return found
 
 
@@ -126,11 +127,9 @@ def test_it_ends_when_all_beams_are_finished() -> None:
 def test_the_reference_search_refuses_what_it_does_not_know() -> None:
     for option in ({"repetition_penalty": 1.2}, {"no_repeat_ngram": 2}, {"length_penalty": 0.0}, {"top_p": 0.9}):
         with pytest.raises(InputError, match=f"the reference search has no {next(iter(option))}"):
-            DecodeOptions(search="reference", **option)
-    with pytest.raises(InputError, match="no search 'official'; choose default or reference"):
-        DecodeOptions(search="official")  # type: ignore[arg-type]
+            ReferenceOptions(**option)
     with pytest.raises(InputError, match="cannot be constrained to labels"):
-        generate(LM, *prefixes((2,), 0), DecodeOptions(search="reference"), constraint=LabelTrie([[5]], LM.end_id))
+        generate(LM, *prefixes((2,), 0), ReferenceOptions(), constraint=LabelTrie([[5]], LM.end_id))
 
 
 # ---- the official code's own results ---------------------------------------------------------------------------------
@@ -159,7 +158,7 @@ def test_golden_beams(gpt2: tuple[LanguageModel, dict[str, Tensor]]) -> None:
     for beams, stop in searches:
         names = _names(golden, beams, stop)
         prefix_BPD = golden["prefix_model"][: len(names)]
-        options = DecodeOptions(beams, 20, search="reference")
+        options = ReferenceOptions(beams, 20)
         found = generate(lm, prefix_BPD, torch.ones(prefix_BPD.shape[:2]), options, stop_ids=[stop])
         for hypotheses, name in zip(found, names, strict=True):
             expected = [tuple(token for token in row if token >= 0) for row in golden[f"{name}tokens_sorted"].tolist()]

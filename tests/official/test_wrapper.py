@@ -14,13 +14,13 @@ import soundfile
 import torch
 
 from helpers import MLP, RATE, TRANSFORMER, noise, tiny_model, tone
-from pengi import Pengi, engine, labelling, templates
+from pengi import Pengi, checkpoint, engine, labelling, templates
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.errors import AudioError, InputError
 from pengi.generation import TextGenerator
 from pengi.labelling import METHODS
 from pengi.model import PengiModel
-from pengi.reference import ReferenceQuirks
+from pengi.official import OfficialPengi, ReferenceOptions, ReferenceQuirks
 from pengi.results import Description, Generation, ScoredText
 
 POOLED = {**TRANSFORMER, "input": "pooled"}
@@ -45,7 +45,7 @@ def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def with_quirks(model: PengiModel = MODEL, **quirks: Any) -> Pengi:
-    return Pengi(model, "tiny", CPU, ReferenceQuirks(**quirks))
+    return OfficialPengi(model, "tiny", CPU, ReferenceQuirks(**quirks))
 
 
 def prefix_of(pengi: Pengi, clip: Any, prompt: str) -> torch.Tensor:
@@ -194,12 +194,19 @@ def test_without_a_text_encoder_prompt_embeddings_are_token_embeddings() -> None
 # ---- the quirks ------------------------------------------------------------------------------------------------------
 
 
-def test_no_quirk_is_on_unless_asked_for(tmp_path: Path) -> None:
-    from pengi import checkpoint
-
+def test_a_checkpoint_is_loaded_with_all_quirks_or_with_those_that_are_given(tmp_path: Path) -> None:
     checkpoint.save(MODEL, tmp_path, card="# tiny\n")
-    assert Pengi.from_pretrained(tmp_path, device="cpu").quirks == ReferenceQuirks()
-    assert Pengi.from_pretrained(tmp_path, device="cpu", quirks=ReferenceQuirks.all()).quirks == ReferenceQuirks.all()
+    assert OfficialPengi.from_pretrained(tmp_path, device="cpu").quirks == ReferenceQuirks.all()
+    raw = ReferenceQuirks(raw_prompt_embedding=True)
+    assert OfficialPengi.from_pretrained(tmp_path, device="cpu", quirks=raw).quirks == raw
+
+
+def test_with_no_quirk_on_every_answer_is_the_engines() -> None:
+    plain = with_quirks()
+    clips = [*CLIPS, (np.zeros(RATE, np.float32), RATE), (noise(5.0), RATE)]
+    assert plain.generate(clips, "what?", extra_text="rain") == PENGI.generate(clips, "what?", extra_text="rain")
+    assert plain.describe(clips) == PENGI.describe(clips)
+    assert plain.classify(clips, ["dog", "rain"]) == PENGI.classify(clips, ["dog", "rain"])
 
 
 def test_a_raw_prompt_embedding_keeps_its_length() -> None:
@@ -221,7 +228,7 @@ def test_a_raw_prompt_embedding_changes_nothing_without_a_projection() -> None:
     np.testing.assert_array_equal(raw.prompt_embeddings("a dog"), plain.prompt_embeddings("a dog"))
 
 
-def test_a_random_crop_hears_one_window_of_a_long_clip() -> None:
+def test_a_random_crop_keeps_one_window_of_a_long_clip() -> None:
     samples = np.concatenate([tone(5.0), noise(5.0)])
     cropped = with_quirks(random_crop=True, crop_seed=0)
     assert cropped.describe((samples, RATE)).duration_s == pytest.approx(2.0)
@@ -235,7 +242,7 @@ def test_a_random_crop_hears_one_window_of_a_long_clip() -> None:
     np.testing.assert_allclose(batch[0], PENGI.audio_embeddings(CLIPS[0]), atol=1e-5)
 
 
-def test_flat_channels_are_heard_as_one_long_recording(tmp_path: Path) -> None:
+def test_flat_channels_are_encoded_as_one_long_recording(tmp_path: Path) -> None:
     left, right = tone(0.9), noise(0.9)
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([left, right], 1), RATE, subtype="FLOAT")
@@ -278,18 +285,42 @@ def test_the_reference_search_is_used_whatever_the_options_say() -> None:
     prefix_1PD = prefix_of(PENGI, CLIPS[2], "what?")
     for temperature in (0.0, 0.7):
         options = replace(OPTIONS, temperature=temperature)
-        expected = expected_texts(PENGI, prefix_1PD, replace(options, search="reference"))
+        expected = expected_texts(PENGI, prefix_1PD, ReferenceOptions.like(options))
         assert [beam.text for beam in quirky.generate(CLIPS[2], "what?", options=options).texts] == [
             beam.text for beam in expected
         ]
+        assert PENGI.generate(CLIPS[2], "what?", options=ReferenceOptions.like(options)).texts == expected
     with pytest.raises(InputError, match="the reference search has no no_repeat_ngram"):
         quirky.generate(CLIPS[2], "what?", options=replace(OPTIONS, no_repeat_ngram=2))
     # Label-constrained search has no reference form.
     assert quirky.classify(CLIPS[2], ["dog", "rain"], method="generate").scores
 
 
+def test_silence_is_put_to_the_model() -> None:
+    asking = with_quirks(ask_about_silence=True)
+    silence = (np.zeros(RATE, np.float32), RATE)
+    assert asking.ask(silence, "what is it?").text != PENGI.ask(silence, "what is it?").text == engine.SILENT_ANSWER
+    found = asking.classify(silence, ["dog", "rain"])
+    assert found.detected
+    assert sum(score.probability for score in found.scores) == pytest.approx(1.0)
+
+
+def test_a_constant_offset_reaches_the_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    means: list[float] = []
+    encode = MODEL.encode
+
+    def watched(waveform_BS: torch.Tensor, lengths_B: torch.Tensor) -> Any:
+        means.append(float(waveform_BS.mean()))
+        return encode(waveform_BS, lengths_B)
+
+    monkeypatch.setattr(MODEL, "encode", watched)
+    for pengi in (PENGI, with_quirks(keep_offset=True)):
+        pengi.embed((np.float32(0.3) + tone(2.0), RATE))
+    assert means == pytest.approx([0.0, 0.3], abs=1e-3)
+
+
 def test_all_quirks_together_answer_every_call() -> None:
-    quirky = Pengi(MODEL, "tiny", CPU, ReferenceQuirks.all(crop_seed=0))
+    quirky = OfficialPengi(MODEL, "tiny", CPU, ReferenceQuirks.all(crop_seed=0))
     assert quirky.generate(CLIPS, "generate metadata", extra_text="rain")
     assert quirky.describe(CLIPS, style="paper")
     assert quirky.ask(CLIPS[0], "what?").text is not None

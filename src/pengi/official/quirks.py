@@ -1,0 +1,107 @@
+"""What the official wrapper does differently from this package, each as a switch.
+
+The quirks are facts about Pengi's published code (``docs/reference.md`` says what each changes). With them a published
+number can be derived again; without them whole recordings are encoded, answers do not depend on chance, and scores
+belong to the texts beside them.
+
+Shape suffixes: S samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.audio.decode import AudioSource, load
+from pengi.audio.windows import crop
+from pengi.errors import InputError
+
+
+@dataclass(frozen=True)
+class ReferenceQuirks:
+    """Which of the official wrapper's ways to follow; all are off by default.
+
+    An engine takes them once (:class:`pengi.official.OfficialPengi`) and follows them in every call but ``timeline``.
+    """
+
+    raw_prompt_embedding: bool = False
+    """The projected prompt embedding keeps its length on its way into m2, though training scaled it to length one."""
+    random_crop: bool = False
+    """Of a clip longer than the model's window only one window is encoded, at a random position."""
+    flat_channels: bool = False
+    """A recording's channels are encoded one after the other, as one long channel, instead of mixed down."""
+    extra_text_by_character: bool = False
+    """Of the extra text of the i-th recording of a call only the i-th character reaches the language model."""
+    scores_out_of_order: bool = False
+    """Texts are sorted by score and their scores are left in the order of the search."""
+    stop_at_space: bool = False
+    """A text ends at the first token of `` <|endoftext|>``, which for GPT-2 is a lone space, not at the end token."""
+    keep_offset: bool = False
+    """A constant offset (DC) of a recording reaches the encoders."""
+    ask_about_silence: bool = False
+    """The model is asked about recordings below the silence threshold, too."""
+    reference_search: bool = False
+    """Beams are searched as with :class:`pengi.official.ReferenceOptions`, whatever the options of a call say."""
+    crop_seed: int | None = None
+    """Seed of ``random_crop``: the same seed and recording give the same position, alone and in a batch. None draws
+    from the operating system, as the official wrapper does."""
+
+    @classmethod
+    def all(cls, crop_seed: int | None = None) -> Self:
+        """The official wrapper's behaviour whole."""
+        switches = {field.name: True for field in dataclasses.fields(cls) if field.name != "crop_seed"}
+        return replace(cls(crop_seed=crop_seed), **switches)
+
+
+def read(
+    source: AudioSource,
+    rate: int,
+    window: int,
+    quirks: ReferenceQuirks,
+    *,
+    track: int | None = None,
+    partial: bool = False,
+    notes: list[str] | None = None,
+) -> NDArray[np.float32]:
+    """A recording ``float32[S]`` at ``rate`` Hz as the official wrapper encodes it.
+
+    Args:
+        source: the recording.
+        rate: in Hz.
+        window: samples that the model encodes at once; ``random_crop`` keeps so many.
+        quirks: ``flat_channels`` and ``random_crop`` matter here.
+        track: as for :func:`pengi.audio.decode.load`.
+        partial: as for :func:`pengi.audio.decode.load`.
+        notes: gets the sentences about the reading added.
+
+    Raises:
+        AudioError, InputError: as :func:`pengi.audio.decode.load`.
+    """
+    mono = not quirks.flat_channels
+    samples_S = load(source, rate, mono=mono, track=track, partial=partial, notes=notes).reshape(-1)
+    if quirks.random_crop:
+        # The recording itself is part of the seed, so that recordings of one length are not all cut at one position.
+        seed = None if quirks.crop_seed is None else [quirks.crop_seed, zlib.crc32(samples_S.tobytes())]
+        samples_S = crop(samples_S, window, generator=np.random.default_rng(seed))
+    return samples_S
+
+
+def by_character(texts: Sequence[str]) -> list[str]:
+    """Of the i-th extra text its i-th character, both counted from 0; an empty text stays empty.
+
+    Raises:
+        InputError: if a text is too short.
+    """
+    for index, text in enumerate(texts):
+        if text and index >= len(text):
+            raise InputError(
+                f"the extra text '{text}' is too short: of recording {index} the official wrapper takes character "
+                f"{index}, counted from 0; write a longer one or leave extra_text_by_character off"
+            )
+    return [text[index] if text else "" for index, text in enumerate(texts)]

@@ -1,0 +1,84 @@
+"""The beam search of Pengi's published code, with a key-value cache and in batches.
+
+Shape suffixes: V vocabulary, N rows of a step (one per running beam).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+from torch import Tensor
+
+from pengi.decoding import Beam, Candidate, DecodeOptions, Hypothesis, LabelTrie, Search
+from pengi.errors import InputError
+
+
+@dataclass(frozen=True)
+class ReferenceOptions(DecodeOptions):
+    """Search as the official wrapper does; give it wherever ``DecodeOptions`` are taken.
+
+    Beams compete by their mean log-probability, and finished ones go on competing. Nothing is ever drawn: a
+    ``temperature`` above 0 divides the logits by which beams are ranked, and 0 means 1. There is no control of
+    repetition or length.
+
+    Raises:
+        InputError: if a value is out of range, or given for what this search does not have.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("repetition_penalty", "no_repeat_ngram", "length_penalty", "top_p"):
+            if getattr(self, name) != getattr(DecodeOptions, name):
+                raise InputError(f"the reference search has no {name}; leave it out or use DecodeOptions")
+
+    @classmethod
+    def like(cls, options: DecodeOptions) -> Self:
+        """The reference search with the values of any options."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(DecodeOptions)})
+
+    def searches(self, stop_ids: frozenset[int]) -> list[Search]:
+        """One search for all beams."""
+        return [ReferenceSearch(self.beams, self.length_penalty, stop_ids, None)]
+
+    def steered(
+        self,
+        logits_NV: Tensor,
+        log_probs_NV: Tensor,
+        histories: Sequence[tuple[int, ...]],
+        constraint: LabelTrie | None,
+    ) -> Tensor:
+        """The log-probabilities after the temperature; see :class:`pengi.decoding.DecodeOptions`.
+
+        Raises:
+            InputError: for a constraint.
+        """
+        if constraint is not None:
+            raise InputError("the reference search cannot be constrained to labels; use DecodeOptions")
+        return (logits_NV / (self.temperature or 1.0)).log_softmax(dim=-1)
+
+
+class ReferenceSearch(Search):
+    """The search of one text.
+
+    In the official code a finished beam stays in its place: it is extended by token 0 at no cost and its length no
+    longer grows, so that its mean, the score it had when it finished, goes on competing with the means of the running
+    beams. Here it competes in the same way, without being computed.
+    """
+
+    def advance(self, candidates: Sequence[Sequence[Candidate]]) -> None:
+        """Keep the ``beams`` best means among the finished beams and the extensions of the running ones."""
+        kept = sorted(self.finished + self.extensions(candidates), key=self.rank, reverse=True)[: self.beams]
+        self.finished = [beam for beam in kept if self.has_stopped(beam)]
+        self.running = [beam for beam in kept if not self.has_stopped(beam)]
+
+    @property
+    def done(self) -> bool:
+        """Whether every beam is finished."""
+        return not self.running
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """All beams by their means, whether finished or not."""
+        ranked: list[Beam] = sorted(self.finished + self.running, key=self.rank, reverse=True)
+        return [self.hypothesis(beam) for beam in ranked]
