@@ -31,7 +31,7 @@ from pengi.decoding import DecodeOptions
 from pengi.encoders import build_encoder
 from pengi.language_model import LanguageModel
 from pengi.model import PengiModel
-from pengi.official import ARCHITECTURES, Architecture
+from pengi.official import ARCHITECTURES, Architecture, ReferenceOptions
 from pengi.official.architectures import architecture
 from pengi.text_encoder import ClipTextEncoder, SentenceEncoder
 
@@ -95,7 +95,7 @@ def measure(tiny: bool) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     clips = [(0.1 * generator.standard_normal(7 * rate).astype(np.float32), rate) for _ in range(BATCH)]
     max_tokens = 6 if tiny else MAX_TOKENS
-    reference = DecodeOptions(BEAMS, max_tokens, search="reference")
+    reference = ReferenceOptions(BEAMS, max_tokens)
 
     official_s, means = seconds(lambda: official_way(model, clips[0][0], reference))
     rows = {"official algorithm, one clip": official_s}

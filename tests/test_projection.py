@@ -34,13 +34,6 @@ def test_formula() -> None:
     assert not any(name.endswith("bias") and "norm" not in name for name, _ in projection.named_parameters())
 
 
-def test_length_is_kept_on_request() -> None:
-    torch.manual_seed(0)
-    projection = Projection(ProjectionConfig(width=5, normalise=False), 3).eval()
-    x = torch.randn(2, 3)
-    assert torch.equal(projection(x), projection.project(x))
-
-
 def test_dropout_acts_in_training_only() -> None:
     projection = Projection(ProjectionConfig(width=64), 64)
     x = torch.randn(1, 64)

@@ -97,13 +97,11 @@ class ProjectionConfig(Frozen):
 
     The paper has one behind each encoder. Where the mapper takes one pooled vector, the projection takes it, too.
     ``inner`` puts a linear layer of so many features in front (CLIP's own text projection, trained further).
-    Without ``normalise`` the length stays as it is: so the official wrapper calls m2.
     """
 
     width: int = Field(1024, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
     inner: int | None = Field(None, ge=1)
-    normalise: bool = True
 
 
 class AudioBranchConfig(Frozen):

@@ -12,15 +12,10 @@ from pengi.config import ProjectionConfig
 
 
 class Projection(nn.Module):
-    """``LN(W1 x + Dropout(W2 gelu(W1 x)))`` without biases, then scaled to length one (PAPER, section 2).
-
-    Attributes:
-        normalise: whether the output is scaled to length one.
-    """
+    """``LN(W1 x + Dropout(W2 gelu(W1 x)))`` without biases, then scaled to length one (PAPER, section 2)."""
 
     def __init__(self, config: ProjectionConfig, input_dim: int) -> None:
         super().__init__()
-        self.normalise = config.normalise
         self.inner: nn.Module = nn.Linear(input_dim, config.inner, bias=False) if config.inner else nn.Identity()
         self.linear1 = nn.Linear(config.inner or input_dim, config.width, bias=False)
         self.linear2 = nn.Linear(config.width, config.width, bias=False)
@@ -34,6 +29,5 @@ class Projection(nn.Module):
         return projected_W
 
     def forward(self, x_I: Tensor) -> Tensor:
-        """``float[..., I]`` to ``float[..., W]``, of length one if the configuration says so."""
-        projected_W = self.project(x_I)
-        return functional.normalize(projected_W, dim=-1) if self.normalise else projected_W
+        """``float[..., I]`` to ``float[..., W]`` of length one."""
+        return functional.normalize(self.project(x_I), dim=-1)

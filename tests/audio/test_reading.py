@@ -300,6 +300,15 @@ class TestChannelsThatCancel:
         samples_CS = np.stack([SWEEP, -SWEEP])
         np.testing.assert_array_equal(load((samples_CS, RATE), RATE, mono=False), samples_CS)
         assert load((samples_CS, RATE), 8_000, mono=False).shape == (2, len(SWEEP) // 2)
+        part_CS = load((samples_CS, RATE), RATE, mono=False, offset_s=0.5, duration_s=1.0)
+        np.testing.assert_array_equal(part_CS, samples_CS[:, RATE // 2 : 3 * RATE // 2])
+
+    def test_channels_whose_number_changes_cannot_be_read_apart(self) -> None:
+        both = written(SWEEP, RATE, format="MP3") + written(np.stack([SWEEP, SWEEP], 1), RATE, format="MP3")
+        assert len(load(both, RATE)) / RATE == pytest.approx(2 * len(SWEEP) / RATE, abs=0.2)
+        for partial in (False, True):
+            with pytest.raises(AudioError, match="changes its number of channels on the way"):
+                load(both, RATE, mono=False, partial=partial)
 
 
 class TestPartial:

@@ -215,13 +215,15 @@ class _Opened:
         # Whether channels cancel is decided on whole stretches, so that a part equals the slice of the whole.
         first = start if reader.channels == 1 else start - start % mix.cell
         blocks = reader.blocks(first, _block_samples(reader, block_s))
-        blocks = mix.blocks(blocks, first) if mono else _same_channels(blocks, self.name)
+        blocks = mix.blocks(blocks, first) if mono else blocks
         blocks = _split(without_first(blocks, start - first), _block_samples(reader, block_s))
         if duration_s is not None:
             blocks = _first_samples(blocks, max(1, round(duration_s * reader.sample_rate)))
         blocks = _checked(blocks, reader, self.name, start)
         if self.partial:
             blocks = self._until_damage(blocks, start, found)
+        if not mono:
+            blocks = _same_channels(blocks, self.name)
         yield from blocks if reader.sample_rate == sample_rate else resampled(blocks, reader.sample_rate, sample_rate)
         if notes is not None:
             notes += [*reader.notes, *found, *_cancelled(mix, reader, self.name)]
