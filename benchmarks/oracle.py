@@ -36,10 +36,10 @@ class Beam:
     def counted(self) -> tuple[int, ...]:
         return self.tokens[: self.length]
 
-    def extensions(self, log_probs_V: Tensor, most: int, stop_id: int) -> list[Beam]:
+    def extensions(self, log_probs_V: Tensor, beams: int, stop_id: int) -> list[Beam]:
         if self.finished:
             return [Beam((*self.tokens, HELD_TOKEN), self.total, self.length, True)]
-        best = log_probs_V.topk(min(most, len(log_probs_V)))
+        best = log_probs_V.topk(min(beams, len(log_probs_V)))
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return [
             Beam((*self.tokens, token), self.total + value, self.length + 1, token == stop_id) for value, token in pairs
@@ -66,7 +66,7 @@ def search(
         model: a causal language model of the transformers library.
         prefix_PD: float32[P, D], without padding.
         beams: how many are kept.
-        max_tokens: most tokens of a text.
+        max_tokens: longest text, in tokens.
         stop_id: the token that finishes a beam.
         temperature: divides the logits.
     """

@@ -187,8 +187,8 @@ def test_a_tiny_model_is_what_its_state_dict_says(variant: str, import_tiny: Imp
     torch.testing.assert_close(prefix, expected, rtol=0, atol=2e-5)
 
     ids = [int(word[1:]) for word in TARGETS[0].split()]
-    told = torch.cat([expected[1], reference.token_embeddings(w, ids)])[None]
-    log_probs = reference.logits(w, told, heads=4)[0, prefix.shape[1] - 1 :].log_softmax(-1)
+    read = torch.cat([expected[1], reference.token_embeddings(w, ids)])[None]
+    log_probs = reference.logits(w, read, heads=4)[0, prefix.shape[1] - 1 :].log_softmax(-1)
     picked = log_probs.gather(1, torch.tensor([*ids, 59])[:, None])[:, 0]
     torch.testing.assert_close(loss.token_losses_N, -picked, rtol=0, atol=2e-5)
 

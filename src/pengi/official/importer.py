@@ -182,11 +182,11 @@ def _computed(model: PengiModel) -> Iterator[tuple[str, Tensor]]:
     stages: Any = encoder.swin.layers
     for index, stage in enumerate(stages):
         height, width = encoder.swin.input_resolutions[index]
-        for place, block in enumerate(stage.blocks):
+        for position, block in enumerate(stage.blocks):
             # A map of a single window is not shifted.
             if block.shift_size and min(height, width) > block.window_size:
                 mask = block.get_attn_mask(height, width, torch.float32, torch.device("cpu"))
-                yield keys.shift_mask_name(index, place), mask
+                yield keys.shift_mask_name(index, position), mask
 
 
 def _stft_kernel(n_fft: int, wave: Callable[[Tensor], Tensor]) -> Tensor:
