@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from pengi.errors import InputError, PengiError, is_disk_full, unwritten
 
 
@@ -46,6 +48,29 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Held by the one process that writes ``path``; a kill frees it.
+
+    Args:
+        path: need not exist; its folder is made.
+        wait: for as long as another process writes it.
+
+    Raises:
+        InputError: if another process writes it and ``wait`` is not set, or as :func:`writing`.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0)
+    with writing(path):
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(f"another run is writing '{path}'") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def append(path: Path, content: bytes) -> None:

@@ -38,12 +38,10 @@ def die_in_the_third_write(path: Path) -> None:
     def append(file: PredictionFile, lines: Any) -> None:
         nonlocal writes
         writes += 1
-        if writes < 4:  # the first holds what the cache knew: nothing
-            whole(file, lines)
-            return
-        with path.open("ab") as stream:
-            stream.write("".join(map(predicting._line, lines)).encode()[:-40])
-        os.kill(os.getpid(), signal.SIGKILL)
+        whole(file, lines)
+        if writes == 4:  # the first holds what the cache knew: nothing
+            os.truncate(path, path.stat().st_size - 40)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     PredictionFile.append = append  # type: ignore[method-assign]
     asked(Parrot(), path)

@@ -46,11 +46,12 @@ def torn(batch: int, share: float) -> Callable[[pytest.MonkeyPatch], None]:
         append, calls = Ledger.append, iter(range(1, 100))
 
         def half(self: Ledger, rows: Any) -> None:
-            before = self._journal.stat().st_size if self._journal.exists() else 0
+            journal = self._journal.path
+            before = journal.stat().st_size if journal.exists() else 0
             append(self, rows)
             if next(calls) == batch:
-                size = self._journal.stat().st_size
-                os.truncate(self._journal, before + round(share * (size - before)))
+                size = journal.stat().st_size
+                os.truncate(journal, before + round(share * (size - before)))
                 die()
 
         patch.setattr(Ledger, "append", half)

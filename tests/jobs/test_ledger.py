@@ -53,15 +53,6 @@ def test_a_line_that_was_cut_off_is_removed_and_asked_again(cut: int, tmp_path_f
     assert out.read_bytes().startswith(whole[: max(0, len(whole) - cut)].rpartition(b"\n")[0])
 
 
-def test_a_torn_line_longer_than_a_block_of_reading(tmp_path: Path) -> None:
-    out = tmp_path / "rows.jsonl"
-    write(out, "a.wav")
-    whole = out.read_bytes()
-    out.write_bytes(whole + b'{"input": "' + b"x" * 200_000)
-    write(out, "a.wav")
-    assert out.read_bytes() == whole
-
-
 def test_parquet_rows_wait_in_a_journal(tmp_path: Path) -> None:
     out = tmp_path / "rows.parquet"
     write(out, "a.wav", "b.wav", finish=False)

@@ -1,6 +1,6 @@
 """Transcripts and descriptors of training clips, measured once per recording and kept on disk.
 
-They are kept as JSON lines that are only appended to, so that a run that is killed goes on where it was.
+A run that is killed goes on where it was, and of two runs at once one measures and the other waits for it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pengi.data.manifest import Clip
 from pengi.data.recordings import fingerprint, recording
 from pengi.data.tolerance import MOST_BAD, Tolerance
 from pengi.errors import AudioError
+from pengi.json_lines import JsonLines
 from pengi.progress import track
-from pengi.writing import append, writing
+from pengi.writing import locked, writing
 
 log = logging.getLogger(__name__)
 
@@ -75,22 +76,23 @@ def cached_measurements(
         folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(f"{FORMAT} {version} {rate} {window_s}".encode()).hexdigest()[:16]
     path = folder / f"measured-{name}.jsonl"
-    known = _read(path)
     keys = {clip.id: _key(audio_root, clip) for clip in clips}
-    missing = {keys[clip.id]: clip for clip in clips if keys[clip.id] not in known}
     bad = Tolerance(most_bad)
-    rows = list(missing.items())
-    for start in track(range(0, len(rows), BATCH_CLIPS), "transcripts and descriptors"):
-        read: list[tuple[str, NDArray[np.float32]]] = []
-        for key, clip in rows[start : start + BATCH_CLIPS]:
-            try:
-                read.append((key, load(recording(audio_root, clip.audio), rate, duration_s=window_s)))
-            except AudioError as error:
-                bad.skip(clip.id, error)
-        found = measure([samples_S for _, samples_S in read]) if read else ()
-        for (key, _), measured in zip(read, found, strict=True):
-            known[key] = measured
-            append(path, (json.dumps({"recording": key, **asdict(measured)}) + "\n").encode())
+    with locked(path, wait=True):
+        lines = JsonLines(path)
+        lines.mend()
+        known = _known(lines)
+        missing = list({keys[clip.id]: clip for clip in clips if keys[clip.id] not in known}.items())
+        for start in track(range(0, len(missing), BATCH_CLIPS), "transcripts and descriptors"):
+            waveforms: dict[str, NDArray[np.float32]] = {}
+            for key, clip in missing[start : start + BATCH_CLIPS]:
+                try:
+                    waveforms[key] = load(recording(audio_root, clip.audio), rate, duration_s=window_s)
+                except AudioError as error:
+                    bad.skip(clip.id, error)
+            found = dict(zip(waveforms, measure(list(waveforms.values())) if waveforms else (), strict=True))
+            lines.append({"recording": key, **asdict(measured)} for key, measured in found.items())
+            known |= found
     bad.check(len(clips), "clips")
     return {clip.id: known[keys[clip.id]] for clip in clips if keys[clip.id] in known}
 
@@ -99,18 +101,11 @@ def _key(audio_root: Path, clip: Clip) -> str:
     return hashlib.sha256(json.dumps(fingerprint(audio_root, clip.audio)).encode()).hexdigest()[:24]
 
 
-def _read(path: Path) -> dict[str, Measured]:
-    """What is there already. A last line that was cut off is left out and ended, so that what follows stands alone."""
+def _known(lines: JsonLines) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
-    if not path.is_file():
-        return found
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        append(path, b"\n")
-    for line in filter(bytes.strip, content.split(b"\n")):
+    for row in lines:
         try:
-            row = json.loads(line)
-            found[row["recording"]] = Measured(row["transcript"], tuple(row["descriptors"]))
-        except (ValueError, KeyError, TypeError):
-            log.warning("a line of '%s' is damaged; that recording is measured again", path)
+            found[row["recording"]] = Measured(row["transcript"], tuple(row["descriptors"]))  # type: ignore[index]
+        except (KeyError, TypeError):
+            log.warning("a line of '%s' is damaged; that recording is measured again", lines.path)
     return found

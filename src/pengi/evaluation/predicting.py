@@ -1,9 +1,8 @@
 """Predictions first: every answer is written down, one line each, before anything is scored.
 
-A run may be killed at any moment. Lines are only ever appended; a line that was cut off by the kill is removed when the
-run goes on, and an item whose line is there is not asked again. Each line carries a key made of the system, what it
-heard, the question and the mode: lines of another model or another question are never taken for an answer, and a cache
-shared by all runs can hand out an answer that was once computed.
+A run may be killed at any moment: an item whose line is there is not asked again. Each line carries a key made of the
+system, its input, the question and the mode, so lines of another model or another question are never taken for an
+answer, and a cache that all runs share can give an answer that was computed before.
 """
 
 from __future__ import annotations
@@ -16,17 +15,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from filelock import FileLock, Timeout
-
-from pengi.errors import InputError, PengiError
+from pengi.errors import PengiError
 from pengi.evaluation.items import Item
 from pengi.evaluation.systems import Reply, System, search_of
-from pengi.writing import append, replacing
+from pengi.json_lines import JsonLines, Row
+from pengi.writing import locked
 
 ITEMS_PER_CALL = 16
-Row = dict[str, Any]
 Done = Callable[[int], None]
 
 
@@ -63,49 +60,33 @@ class PredictionFile:
     """The lines of one system and mode for one benchmark, or of a shard of it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.rows: dict[str, Row] = {}
+        self._lines = JsonLines(path)
+        self._lines.mend()
+        self.rows = _by_item(self._lines)
         """By item id, in the order in which they were written."""
 
     @classmethod
     @contextmanager
     def opened(cls, path: Path) -> Iterator[Self]:
-        """The file, made if needed, with a line that a kill cut off removed; nobody else writes it meanwhile.
+        """The file, which is made if needed and which no other process writes meanwhile.
 
         Raises:
             InputError: if another process is writing it.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-                file = cls(path)
-                file._mend()
-                yield file
-        except Timeout as error:
-            raise InputError(f"another run is writing '{path}'") from error
-
-    def _mend(self) -> None:
-        if not self._path.is_file():
-            return
-        content = self._path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
-        self.rows = {row["id"]: row for row in map(json.loads, _lines(whole))}
+        with locked(path):
+            yield cls(path)
 
     def keep(self, keys: Mapping[str, str]) -> None:
-        """Forget lines whose key is not that of their item any more: the model or the question has changed."""
-        stale = [name for name, row in self.rows.items() if keys.get(name) != row["key"]]
-        if stale:
-            for name in stale:
-                del self.rows[name]
-            with replacing(self._path) as partial:
-                partial.write_text("".join(_line(row) for row in self.rows.values()), encoding="utf-8")
+        """Remove lines whose key is no longer that of their item: the model or the question has changed."""
+        kept = {name: row for name, row in self.rows.items() if keys.get(name) == row["key"]}
+        if len(kept) < len(self.rows):
+            self._lines.rewrite(kept.values())
+            self.rows = kept
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write lines so that they are on the disk when this returns."""
-        append(self._path, "".join(map(_line, rows)).encode())
+        self._lines.append(rows)
         self.rows.update((row["id"], row) for row in rows)
 
 
@@ -155,11 +136,12 @@ def read_predictions(folder: Path, stem: str) -> dict[str, Row]:
     """The lines of a system and mode by item id, from all shards that are there; a cut-off line is left out."""
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob(f"{stem}.jsonl")) + sorted(folder.glob(f"{stem}.shard-*.jsonl")):
-        whole = path.read_bytes()
-        for line in _lines(whole[: whole.rfind(b"\n") + 1]):
-            row = json.loads(line)
-            rows[row["id"]] = row
+        rows |= _by_item(JsonLines(path))
     return rows
+
+
+def _by_item(lines: JsonLines) -> dict[str, Row]:
+    return {row["id"]: row for row in lines if row is not None}
 
 
 def _ask(system: System, items: Sequence[Item], folder: Path, mode: str, keys: Mapping[str, str]) -> dict[str, Row]:
@@ -184,12 +166,3 @@ def _said(reply: Reply | PengiError) -> Row:
 
 def _row(item: Item, key: str, answer: Row) -> Row:
     return {"id": item.id, "audio": item.audio, "prompt": item.prompt, **answer, "key": key}
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _lines(content: bytes) -> list[str]:
-    """Lines of whole content. Not splitlines, which would also cut at separators that a JSON string may hold."""
-    return [line for line in content.decode().split("\n") if line]

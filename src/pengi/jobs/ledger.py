@@ -17,14 +17,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
 from pengi.data.arrow import arrow
 from pengi.data.recordings import is_url
-from pengi.errors import InputError, unwritten
+from pengi.errors import InputError
 from pengi.jobs import tables
 from pengi.jobs.tasks import Row, printable
-from pengi.writing import append, writing
+from pengi.json_lines import JsonLines
+from pengi.writing import locked, replacing, writing
 
 SUFFIXES = (".jsonl", ".parquet")
 _CACHE_KB = 32_000
@@ -58,7 +57,7 @@ class Ledger:
         """Rows that are written, those of earlier runs included."""
         self.failed = 0
         """Those of them that say why a recording could not be used."""
-        self._journal = out if out.suffix == SUFFIXES[0] else out.with_name(f"{out.name}.rows.jsonl")
+        self._journal = JsonLines(out if out.suffix == SUFFIXES[0] else out.with_name(f"{out.name}.rows.jsonl"))
         self._sidecar = out.with_name(f"{out.name}.job.json")
         self._names = Names()
         self._folder = Path.cwd()
@@ -89,14 +88,9 @@ class Ledger:
         ledger = cls(out)
         with ExitStack() as stack:
             stack.callback(ledger._names.close)
-            try:
-                stack.enter_context(FileLock(out.with_name(f".{out.name}.lock"), timeout=0))
-            except Timeout as error:
-                raise InputError(f"another run is writing '{out}'") from error
-            except OSError as error:
-                raise InputError(unwritten(out, error)) from error
+            stack.enter_context(locked(out))
             ledger._begin(settings, about)
-            ledger._mend()
+            ledger._journal.mend()
             if retry_errors:
                 ledger._forget_errors()
             ledger._read()
@@ -115,20 +109,19 @@ class Ledger:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write rows so that they are on the disk when this returns."""
-        content = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
         self._note()
-        append(self._journal, content)
+        self._journal.append(rows)
         self.rows += len(rows)
         self.failed += sum(row["error"] is not None for row in rows)
 
     def finish(self) -> None:
         """Give the rows their final form; until then those of a ``.parquet`` are in the journal."""
         self._note()
-        if self._journal == self.out:
+        if self._journal.path == self.out:
             with writing(self.out):
                 self.out.touch()
             return
-        if self.out.exists() and not self._journal.exists():
+        if self.out.exists() and not self._journal.path.exists():
             return
         seen = Names()
         try:
@@ -139,11 +132,11 @@ class Ledger:
                         table.write(row)
         finally:
             seen.close()
-        self._journal.unlink(missing_ok=True)
+        self._journal.path.unlink(missing_ok=True)
 
     def _begin(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         self._settings = settings
-        if not (self.out.exists() or self._journal.exists()):
+        if not (self.out.exists() or self._journal.path.exists()):
             self._unwritten_record = {"settings": settings, "folder": printable(str(self._folder)), **about}
             return
         try:
@@ -164,27 +157,16 @@ class Ledger:
     def _note(self) -> None:
         """Write the record of a new job, before its first row."""
         if self._unwritten_record is not None:
-            with writing(self.out):
-                _replace(self._sidecar, json.dumps(self._unwritten_record, ensure_ascii=False, indent=2) + "\n")
+            with replacing(self._sidecar) as partial:
+                text = json.dumps(self._unwritten_record, ensure_ascii=False, indent=2) + "\n"
+                partial.write_text(text, encoding="utf-8")
             self._unwritten_record = None
-
-    def _mend(self) -> None:
-        """Cut off a last line that a kill left unfinished."""
-        if not self._journal.is_file():
-            return
-        with writing(self.out), self._journal.open("r+b") as file:
-            whole = _whole_bytes(file)
-            if whole < file.seek(0, os.SEEK_END):
-                file.truncate(whole)
 
     def _forget_errors(self) -> None:
         with writing(self.out):
-            if self._journal.is_file():
-                partial = self._journal.with_name(f".{self._journal.name}.partial")
-                with partial.open("wb") as kept:
-                    kept.writelines(line for line, row in self._lines() if row["error"] is None)
-                tables.put(partial, self._journal)
-            if self._journal != self.out and self.out.is_file():
+            if self._journal.path.is_file():
+                self._journal.rewrite(row for row in self._journal_rows() if row["error"] is None)
+            if self._journal.path != self.out and self.out.is_file():
                 with tables.replacing(self.out, self._settings["task"]) as table:
                     for row in tables.rows(self.out):
                         if row["error"] is None:
@@ -198,48 +180,19 @@ class Ledger:
 
     def _all(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
         """Every row: those of the file, then those of the journal."""
-        if self._journal != self.out and self.out.is_file():
+        if self._journal.path != self.out and self.out.is_file():
             yield from tables.rows(self.out, columns)
-        for _, row in self._lines():
-            yield row
+        yield from self._journal_rows()
 
-    def _lines(self) -> Iterator[tuple[bytes, Row]]:
-        if not self._journal.is_file():
-            return
-        with self._journal.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    row = json.loads(line)
-                    known = {"input", "error"} <= row.keys()
-                except (ValueError, AttributeError):
-                    known = False
-                if not known:
-                    raise InputError(f"'{self._journal}', line {number}, is not a row of a job; name another file")
-                yield line, row
+    def _journal_rows(self) -> Iterator[Row]:
+        for number, row in enumerate(self._journal, start=1):
+            if row is None or not {"input", "error"} <= row.keys():
+                raise InputError(f"'{self._journal.path}', line {number}, is not a row of a job; name another file")
+            yield row
 
     def _key(self, name: str) -> str:
         """One for each recording, however it was named."""
         return name if is_url(name) else os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
-
-
-def _whole_bytes(file: Any) -> int:
-    """Length of a file up to its last line end, read backwards from its end."""
-    block = 1 << 16
-    end = file.seek(0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - block)
-        file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            return int(start + found + 1)
-        end = start
-    return 0
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    tables.put(partial, path)
 
 
 def _said(name: str, value: Any) -> str:
