@@ -31,11 +31,12 @@ from sklearn.preprocessing import StandardScaler
 from pengi import weights
 from pengi.audio.decode import load
 from pengi.data.manifest import Clip, read_manifest
+from pengi.data.tasks import answers_of
 from pengi.encoders.yamnet import SAMPLE_RATE, YamnetEncoder
 from pengi.errors import PengiError
 from pengi.evaluation.baselines import YamnetMatch
 from pengi.evaluation.benchmarks import Benchmark
-from pengi.evaluation.items import Item, answers_of
+from pengi.evaluation.items import Item
 from pengi.evaluation.scoring import Scored
 from pengi.evaluation.statistics import share_right
 from pengi.evaluation.suites import scored_answers
@@ -127,8 +128,9 @@ def probed(
 
 def matched(items: Sequence[Item], root: Path, labels: Sequence[str], tagger: YamnetMatch) -> dict[str, Any]:
     """The tagger's answers to the items."""
-    outcomes = tagger([root / item.audio for item in items], labels, lambda count: None)
-    return right([None if isinstance(outcome, PengiError) else outcome.label for outcome in outcomes], items)
+    outcomes = tagger([root / item.audio for item in items], labels)
+    said = [None if isinstance(scores, PengiError) else labels[scores.index(max(scores))] for scores in outcomes]
+    return right(said, items)
 
 
 def measured(scored: Scored) -> dict[str, Any]:

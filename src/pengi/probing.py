@@ -25,9 +25,9 @@ from pengi import weights
 from pengi.audio.decode import load
 from pengi.checkpoint import model_hash
 from pengi.data.manifest import Clip, read_manifest
+from pengi.data.tasks import answers_of
 from pengi.encoders import yamnet
 from pengi.errors import InputError, PengiError
-from pengi.evaluation.items import answers_of
 from pengi.evaluation.statistics import Interval, bootstrap, mean_of
 from pengi.evaluation.systems import code_hash, file_hash
 from pengi.writing import replacing, writing

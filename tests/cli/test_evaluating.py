@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pengi.evaluation.systems import Model, Systems
+
 KEYS = {
     "task",
     "source",
@@ -21,6 +23,13 @@ KEYS = {
     "prompt",
     "errors",
 }
+
+
+@pytest.fixture(autouse=True)
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in engine has no weights to be known by."""
+    about = {"name": "tiny", "sha256": "0" * 64, "device": "cpu"}
+    monkeypatch.setattr(Systems, "of_engine", lambda engine: Systems(Model(engine, "tiny"), None, None, about))
 
 
 @pytest.fixture
@@ -63,27 +72,47 @@ def test_eval_for_people(pengi: Callable[..., Any], manifest: Path) -> None:
     assert "1 clip could not be used" in result.stderr
 
 
-def test_eval_with_labels_from_a_file_and_predictions(pengi: Callable[..., Any], manifest: Path) -> None:
-    labels, out = manifest.parent / "labels.txt", manifest.parent / "predictions.jsonl"
+def test_eval_with_labels_from_a_file_and_the_run_in_a_folder(pengi: Callable[..., Any], manifest: Path) -> None:
+    labels, out = manifest.parent / "labels.txt", manifest.parent / "run"
     labels.write_text("rain\nthunder\n", encoding="utf-8")
-    report = json.loads(
-        pengi("eval", "--manifest", manifest, "--task", "events", "--labels", labels, "--out", out, "--json").stdout
-    )
+    arguments = ["eval", "--manifest", manifest, "--task", "events", "--labels", labels, "--out", out, "--json"]
+    report = json.loads(pengi(*arguments).stdout)
     assert (report["n"], report["left_out"], report["labels"]) == (2, 2, ["rain", "thunder"])
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert [(row["id"], row["prediction"], row["correct"]) for row in rows] == [("b", "rain", True), ("d", None, False)]
+    lines = (out / "predictions/events@0/model.likelihood.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [(row["id"], "error" in row) for row in map(json.loads, lines)] == [("b", False), ("d", True)]
+    assert (out / "report.html").is_file()
+
+
+def test_eval_again_asks_nothing_again(pengi: Callable[..., Any], engine: Any, manifest: Path) -> None:
+    arguments = ["eval", "--manifest", manifest, "--task", "events", "--out", manifest.parent / "run", "--json"]
+    first = json.loads(pengi(*arguments).stdout)
+    engine.calls.clear()
+    assert json.loads(pengi(*arguments).stdout)["per_class"] == first["per_class"]
+    assert engine.calls == []
+
+
+def test_a_mistake_in_the_manifest_is_found_before_the_model_is_loaded(
+    pengi: Callable[..., Any], manifest: Path
+) -> None:
+    result = pengi("eval", "--manifest", manifest, "--task", "events", "--split", "test", "--model", "nonsense")
+    assert "no clip of split 'test' has events; the splits here are val" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--task", "event"], "there is no task 'event'"),
-        (["--task", "digit"], "no clip of split 'val' has task 'digit'"),
+        (["--task", "digit"], "no clip of split 'val' has digit; this split has events"),
         (["--task", "events", "--source", "studio"], "sources that have it are field"),
         (["--task", "events", "--method", "guess"], "there is no method 'guess'"),
-        (["--task", "events", "--method", "yamnet-match-max"], "there is no baseline 'yamnet-match-max'"),
+        (
+            ["--task", "events", "--method", "yamnet-match-max"],
+            "there is no method 'yamnet-match-max'; did you mean 'yamnet-match-mean'?",
+        ),
         (["--task", "events", "--labels", "none.txt"], "no labels file"),
-        (["--task", "events", "--out", "no/such/p.jsonl"], "there is no folder"),
+        (["--task", "events", "--out", "p.jsonl"], "name a folder, which gets the predictions and a report"),
+        (["--task", "events", "--modes", "sum"], "--modes goes with a suite; with --task name one with --method"),
+        (["--task", "events", "--model", "nonsense"], "there is no model named 'nonsense'"),
         (["--task", "events", "--manifest", "none.jsonl"], "no manifest at 'none.jsonl'"),
     ],
 )

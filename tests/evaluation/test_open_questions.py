@@ -134,8 +134,8 @@ def test_a_run_asks_about_clips_compositions_silence_and_noise_and_reports_famil
     out = tmp_path / "run"
     about = {"name": "knowing", "sha256": "0" * 64, "device": "cpu"}
     everyone = Systems(Knowing(), None, None, about)
-    plan = Plan(Suite(("val-open", "val-composed")), manifest=samples, baselines=False)
-    run_suite(plan, everyone, out, None, Progress())
+    plan = Plan(Suite((BENCHMARKS["val-open"], BENCHMARKS["val-composed"])), manifest=samples, baselines=False)
+    run_suite(plan, lambda: everyone, out, None, Progress())
     found = score_run(out)
     result = next(result for result in found["results"] if result["benchmark"] == "val-open")
     about_dogs = 0.0 < result["metrics"]["refused_answerable"]["value"] < 0.5

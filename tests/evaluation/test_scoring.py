@@ -44,7 +44,12 @@ def test_classification_by_hand() -> None:
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(2 / 4)  # a and c; d could not be used
     low, high = found["metrics"]["accuracy"]["ci95"]
     assert low < 0.5 < high
-    assert found["per_class"]["dog"] == {"n": 2, "accuracy": 0.5}
+    assert found["per_class"] == {
+        "dog": {"n": 2, "correct": 1, "accuracy": 0.5},
+        "rain": {"n": 2, "correct": 1, "accuracy": 0.5},  # c has two labels and counts under both
+        "wind": {"n": 1, "correct": 1, "accuracy": 1.0},
+    }
+    assert found["mean_recall"] == pytest.approx((0.5 + 0.5 + 1.0) / 3)
     assert found["confusion"] == {
         "labels": ["(none)", "dog", "rain", "wind"],
         "counts": [[0, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]],
@@ -54,6 +59,11 @@ def test_classification_by_hand() -> None:
         labels=["dog", "rain", "wind"], average="macro", zero_division=0.0,
     )  # fmt: skip
     assert found["metrics"]["macro_f1"]["value"] == pytest.approx(expected)
+
+
+def test_an_id_with_a_number_sign_is_not_a_question_with_several_answers() -> None:
+    found = result(CLASSIFY, [item("c#1", "rain", "wind")], {"c#1": ROWS["c"]}, "likelihood")
+    assert found["metrics"]["accuracy"]["value"] == 1.0
 
 
 def test_exact_text_must_be_a_label() -> None:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pengi.evaluation.statistics import bootstrap, mcnemar, mean_of, paired_bootstrap
+from pengi.evaluation.statistics import bootstrap, mcnemar, mean_of, paired_bootstrap, wilson_interval
 
 ALONE = [str(number) for number in range(100)]
 HALF = [1.0, 0.0] * 50
@@ -53,3 +55,25 @@ def test_mcnemar_by_hand() -> None:
     second = [False] + [True] * 9 + [True] * 5
     assert mcnemar(first, second) == pytest.approx(2 * 11 / 1024)
     assert mcnemar(first, first) == 1.0
+
+
+def test_wilson_interval_by_hand() -> None:
+    # 8 of 10: centre (0.8 + 1.92073) / 1.384146 * ..., worked out in full with z = 1.959964.
+    assert wilson_interval(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
+
+
+def test_wilson_interval_at_the_ends() -> None:
+    low, high = wilson_interval(0, 20)
+    assert low == 0.0
+    assert high == pytest.approx(0.161125, abs=1e-6)
+    assert wilson_interval(20, 20) == pytest.approx((1 - high, 1.0))
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_holds_the_share_and_narrows_with_n(counts: tuple[int, int]) -> None:
+    correct, n = counts
+    low, high = wilson_interval(correct, n)
+    assert 0 <= low <= correct / n + 1e-12
+    assert correct / n - 1e-12 <= high <= 1
+    wide, narrow = high - low, wilson_interval(4 * correct, 4 * n)
+    assert narrow[1] - narrow[0] < wide

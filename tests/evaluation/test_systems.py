@@ -19,7 +19,6 @@ from pengi.decoding import DecodeOptions
 from pengi.errors import PengiError
 from pengi.evaluation import systems
 from pengi.evaluation.items import Item
-from pengi.evaluation.runner import Prediction
 from pengi.evaluation.systems import Blind, Model, Reply, Tagger, file_hash
 from pengi.text_encoder import SentenceEncoder
 
@@ -95,9 +94,8 @@ def test_silence_is_all_that_the_blind_hear(engine: Pengi, folder: Path) -> None
 
 
 def test_the_taggers_scores_come_in_the_order_of_the_labels(folder: Path) -> None:
-    ranked = Prediction("wind", (("wind", 2.0), ("dog", 1.0), ("rain on a roof", -1.0)))
-    tagger = Tagger(lambda recordings, labels, done: [ranked] * len(recordings))
-    assert tagger.answer([ITEMS[0]], folder, "match") == [Reply(scores=(1.0, -1.0, 2.0))]
+    tagger = Tagger(lambda recordings, labels: [tuple(float(len(label)) for label in labels)] * len(recordings))
+    assert tagger.answer([ITEMS[0]], folder, "match") == [Reply(scores=(3.0, 14.0, 4.0))]
 
 
 def test_another_weight_is_another_model(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pengi import templates
@@ -58,40 +58,45 @@ class Task:
     """A closed-set task: one prompt, and the right answers of a clip (none if the clip is not of this task)."""
 
     name: str
-    answers: Callable[[Clip], tuple[str, ...]]
 
     @property
     def prompt(self) -> str:
         """The canonical prompt, as the engine and the evaluation ask it."""
         return templates.PROMPTS[self.name][0]
 
-
-def _attribute(name: str) -> Callable[[Clip], tuple[str, ...]]:
-    def answers(clip: Clip) -> tuple[str, ...]:
-        value = clip.attributes.get(name)
-        return () if value is None else (str(value),)
-
-    return answers
+    def answers(self, clip: Clip) -> tuple[str, ...]:
+        """See :func:`answers_of`."""
+        return answers_of(clip, self.name)
 
 
 TASKS: dict[str, Task] = {
-    "events": Task("events", lambda clip: clip.events),
-    "scene": Task("scene", lambda clip: clip.events if clip.domain == "scene" else ()),
-    **{
-        name: Task(name, _attribute(name))
-        for name in (
-            "digit",
-            "keyword",
-            "gender",
-            "language",
-            "instrument",
-            "velocity",
-            "emotion",
-            "genre",
-            "sentiment",
-        )
-    },
+    name: Task(name)
+    for name in (
+        "events",
+        "scene",
+        "digit",
+        "keyword",
+        "gender",
+        "language",
+        "instrument",
+        "velocity",
+        "emotion",
+        "genre",
+        "sentiment",
+    )
 }
+
+
+def answers_of(clip: Clip, field: str) -> tuple[str, ...]:
+    """The labels that a clip has in a field: "events", "scene", or an attribute (``"a*"``: it lists several)."""
+    if field == "events":
+        return clip.events
+    if field == "scene":
+        return clip.events if clip.domain == "scene" else ()
+    value = clip.attributes.get(field.rstrip("*"))
+    if value is None or value == "":
+        return ()
+    return tuple(str(value).split(", ")) if field.endswith("*") else (str(value),)
 
 
 def labels_of(clips: Iterable[Clip], known: Mapping[str, Label]) -> dict[str, Label]:

@@ -17,7 +17,6 @@ from pengi.audio.decode import load
 from pengi.conditioning.pooling import log_mean_exp
 from pengi.encoders.yamnet import YamnetTagger
 from pengi.errors import InputError, PengiError
-from pengi.evaluation.runner import Done, Prediction
 from pengi.text_encoder import SentenceEncoder
 
 
@@ -33,6 +32,7 @@ def mean_odds(logits_TC: Tensor) -> Tensor:
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {"yamnet-match": mean_odds, "yamnet-match-mean": mean_logit}
 """Methods of this module and how each brings the patches of a recording together."""
+_MIN_DEVIATION = 1e-6
 
 
 class YamnetMatch:
@@ -68,11 +68,13 @@ class YamnetMatch:
         nearest: list[int] = (labels_LD @ classes_CD.T).argmax(1).tolist()
         return nearest
 
-    def __call__(self, recordings: Sequence[Path], labels: Sequence[str], done: Done) -> list[Prediction | PengiError]:
-        """See :class:`pengi.evaluation.runner.Classifier`; scores are standard deviations above a class's mean.
+    def __call__(self, recordings: Sequence[Path], labels: Sequence[str]) -> list[tuple[float, ...] | PengiError]:
+        """Scores of the labels for each recording: standard deviations of their classes above the mean.
+
+        A class whose logit is the same for all recordings scores 0. A recording that cannot be read gives its error.
 
         Raises:
-            InputError: if fewer than two recordings can be used.
+            InputError: if fewer than two recordings can be read.
         """
         outcomes: list[Tensor | PengiError] = []
         for recording in recordings:
@@ -80,14 +82,13 @@ class YamnetMatch:
                 outcomes.append(self._logits(recording))
             except PengiError as error:
                 outcomes.append(error)
-            done(1)
         usable = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
         if len(usable) < 2:
             raise InputError("yamnet-match compares recordings with each other and needs at least two that can be read")
         logits_NC = torch.stack(usable)
-        z_NC = (logits_NC - logits_NC.mean(0)) / logits_NC.std(0)
-        scored = iter(z_NC[:, self.nearest_classes(labels)])
-        return [outcome if isinstance(outcome, PengiError) else _best(next(scored), labels) for outcome in outcomes]
+        z_NC = (logits_NC - logits_NC.mean(0)) / logits_NC.std(0).clamp_min(_MIN_DEVIATION)
+        scored = iter(z_NC[:, self.nearest_classes(labels)].tolist())
+        return [outcome if isinstance(outcome, PengiError) else tuple(next(scored)) for outcome in outcomes]
 
     @torch.no_grad()
     def _logits(self, recording: Path) -> Tensor:
@@ -95,10 +96,3 @@ class YamnetMatch:
         waveform_1S = torch.from_numpy(load(recording, self._tagger.encoder.sample_rate))[None]
         logits_1TC, _ = self._tagger(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
         return self._pool(logits_1TC[0])
-
-
-def _best(scores_L: Tensor, labels: Sequence[str]) -> Prediction:
-    """The label with the highest score; of labels that share a class, the first."""
-    order = scores_L.argsort(descending=True, stable=True).tolist()
-    ranked = tuple((labels[index], float(scores_L[index])) for index in order)
-    return Prediction(ranked[0][0], ranked)

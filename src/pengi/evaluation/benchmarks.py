@@ -9,12 +9,13 @@ and never shown as a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pengi import templates
 from pengi.data.datasets import DATASETS
+from pengi.data.manifest import SPLITS
 from pengi.data.tasks import TASKS
 from pengi.errors import InputError, no_such
 
@@ -36,6 +37,8 @@ DERIVED = {"likelihood-prior": "likelihood", "sum-prior": "sum", "exact": "match
 """Modes that are only another reading of a mode's predictions (and of the answers to silence)."""
 LABEL_MODES = tuple(mode for mode in MODES if mode != "write")
 DEFAULT_MODE = "likelihood"
+TAGGER_MODE = "match"
+"""The only one of the stock tagger."""
 YES_NO = (templates.YES, templates.NO)
 MATCHER = "cosine in the model's own text encoder, or all-MiniLM-L6-v2 where it has none"
 
@@ -314,7 +317,7 @@ def _own(name: str, task: str, title: str, source: str | None, *modes: str, tagg
         title=title,
         dataset="manifest",
         kind="classify",
-        field="events" if task == "events" else task,
+        field=task,
         prompt=TASKS[task].prompt,
         metrics=_ACCURACY,
         split="val",
@@ -378,18 +381,16 @@ BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (
 class Suite:
     """Benchmarks that are run together; ``limit`` and ``modes`` where not those of the benchmarks."""
 
-    benchmarks: tuple[str, ...]
+    benchmarks: tuple[Benchmark, ...]
     limit: int | None = None
     modes: tuple[str, ...] = ()
 
 
-_LOCAL = tuple(name for name, benchmark in BENCHMARKS.items() if benchmark.dataset == "manifest")
+_QUICK = ("val-esc50", "val-digits", "val-gender", "val-orders")
 SUITES: dict[str, Suite] = {
-    "paper": Suite(tuple(name for name in BENCHMARKS if name not in _LOCAL)),
-    "local": Suite(_LOCAL),
-    "quick": Suite(
-        ("val-esc50", "val-digits", "val-gender", "val-orders"), limit=12, modes=("likelihood", "match", "write")
-    ),
+    "paper": Suite(tuple(_public())),
+    "local": Suite(tuple(_local())),
+    "quick": Suite(tuple(BENCHMARKS[name] for name in _QUICK), limit=12, modes=("likelihood", "match", "write")),
 }
 
 
@@ -402,3 +403,36 @@ def benchmark(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         raise InputError(no_such("benchmark", name, BENCHMARKS))
     return BENCHMARKS[name]
+
+
+def task_benchmark(
+    task: str, *, split: str, source: str | None = None, labels: Sequence[str] | None = None
+) -> Benchmark:
+    """One task on clips of one's own. It is published nowhere, so its version is 0.
+
+    Args:
+        task: a key of :data:`pengi.data.tasks.TASKS`.
+        split: whose clips are asked about.
+        source: only clips of this source.
+        labels: the choices; none means those that the clips have.
+
+    Raises:
+        InputError: for an unknown task or split; the nearest one is named.
+    """
+    if task not in TASKS:
+        raise InputError(no_such("task", task, TASKS))
+    if split not in SPLITS:
+        raise InputError(no_such("split", split, SPLITS))
+    return Benchmark(
+        name=task,
+        version=0,
+        title=f"{task}, {split}" + (f" of {source}" if source else ""),
+        dataset="manifest",
+        kind="classify",
+        field=task,
+        prompt=TASKS[task].prompt,
+        metrics=_ACCURACY,
+        split=split,
+        source=source,
+        labels=None if labels is None else tuple(labels),
+    )

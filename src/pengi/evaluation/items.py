@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pengi.data.manifest import Clip, read_manifest
+from pengi.data.tasks import TASKS, answers_of
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import YES_NO, Benchmark
 
 # Which items a limited run keeps is drawn once and for all: the first rows of a manifest are often of one source.
 _LIMIT_SEED = 0
+_SOME_LABELS = 8
 
 
 @dataclass(frozen=True)
@@ -60,31 +62,31 @@ def items_of(benchmark: Benchmark, manifest: Path, limit: int | None = None) -> 
     """Every item of a benchmark, in the manifest's order, or a fixed random part of them.
 
     Labels are those of the benchmark, or all that its recordings have, before ``limit``: a limited run has the choices
-    of the full one.
+    of the full one. Clips that have none of the benchmark's labels are left out.
 
     Raises:
-        InputError: if the manifest has nothing for the benchmark.
+        InputError: if the manifest has nothing for the benchmark; the message says what it has.
         ManifestError: as :func:`pengi.data.manifest.read_manifest`.
     """
-    clips = [
-        clip
-        for clip in read_manifest(manifest, check_audio=False)
-        if clip.split == benchmark.split and benchmark.source in (None, clip.source)
-    ]
-    extras = extras_of(manifest)
+    every = read_manifest(manifest, check_audio=False)
+    clips = _clips_of(benchmark, every)
     make = {"caption": _captions, "question": _questions, "choice": _choices, "open": _open}.get(
         benchmark.kind, _labelled
     )
-    items = list(make(benchmark, clips, extras))
+    items = list(make(benchmark, clips, extras_of(manifest)))
     if not items:
-        source = f" of source '{benchmark.source}'" if benchmark.source else ""
-        raise InputError(
-            f"'{manifest}' has nothing for {benchmark.name}: no clip of split '{benchmark.split}'{source} "
-            f"has {benchmark.field.rstrip('*')}"
-        )
+        raise InputError(f"'{manifest}' has nothing for {benchmark.name}: {_nothing_found(benchmark, every)}")
     if limit is None or limit >= len(items):
         return items
-    return [items[place] for place in sorted(random.Random(_LIMIT_SEED).sample(range(len(items)), limit))]
+    return [items[index] for index in sorted(random.Random(_LIMIT_SEED).sample(range(len(items)), limit))]
+
+
+def left_out(benchmark: Benchmark, manifest: Path) -> int:
+    """How many clips have an answer, but none among the labels of the benchmark."""
+    answers = [
+        answers_of(clip, benchmark.field) for clip in _clips_of(benchmark, read_manifest(manifest, check_audio=False))
+    ]
+    return sum(bool(own) and not set(own) & set(benchmark.labels or own) for own in answers)
 
 
 def shard_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
@@ -93,22 +95,37 @@ def shard_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
     return list(items[part - 1 :: parts])
 
 
-def answers_of(clip: Clip, field: str) -> tuple[str, ...]:
-    """The labels that a clip has in a field of :class:`~pengi.evaluation.benchmarks.Benchmark`."""
-    if field == "events":
-        return clip.events
-    if field == "scene":
-        return clip.events if clip.domain == "scene" else ()
-    value = clip.attributes.get(field.rstrip("*"))
-    if value is None or value == "":
-        return ()
-    return tuple(str(value).split(", ")) if field.endswith("*") else (str(value),)
-
-
 def extras_of(manifest: Path) -> dict[str, Mapping[str, Any]]:
     """The fields of each row that a :class:`Clip` leaves out, by the clip's id."""
     lines = [line for line in manifest.read_text(encoding="utf-8").split("\n") if line.strip()]
     return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def _clips_of(benchmark: Benchmark, clips: Sequence[Clip]) -> list[Clip]:
+    return [clip for clip in clips if clip.split == benchmark.split and benchmark.source in (None, clip.source)]
+
+
+def _labels_of(benchmark: Benchmark, clips: Sequence[Clip]) -> tuple[str, ...]:
+    return tuple(sorted({label for clip in clips for label in answers_of(clip, benchmark.field)}))
+
+
+def _nothing_found(benchmark: Benchmark, clips: Sequence[Clip]) -> str:
+    """What was looked for, and the nearest thing that the manifest has."""
+    field = benchmark.field.rstrip("*")
+    source = f" of source '{benchmark.source}'" if benchmark.source else ""
+    missing = f"no clip of split '{benchmark.split}'{source}"
+    present = _labels_of(benchmark, _clips_of(benchmark, clips))
+    if present:
+        some = ", ".join(present[:_SOME_LABELS]) + (", ..." if len(present) > _SOME_LABELS else "")
+        return f"{missing} has one of the given labels; its labels are {some}"
+    in_split = [clip for clip in clips if clip.split == benchmark.split]
+    if not in_split:
+        return f"{missing} has {field}; the splits here are {', '.join(sorted({clip.split for clip in clips}))}"
+    sources = sorted({clip.source for clip in in_split if clip.source and answers_of(clip, benchmark.field)})
+    if sources:
+        return f"{missing} has {field}; sources that have it are {', '.join(sources)}"
+    tasks = [name for name in TASKS if any(answers_of(clip, name) for clip in in_split)]
+    return f"{missing} has {field}; this split has {', '.join(tasks) or 'no labels'}"
 
 
 def _item(
@@ -134,10 +151,11 @@ def _item(
 
 
 def _labelled(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
-    found = [(clip, answers) for clip in clips if (answers := answers_of(clip, benchmark.field))]
-    labels = benchmark.labels or tuple(sorted({label for _, answers in found for label in answers}))
-    for clip, answers in found:
-        yield _item(benchmark, clip, extras[clip.id], answers, labels)
+    labels = benchmark.labels or _labels_of(benchmark, clips)
+    for clip in clips:
+        answers = [answer for answer in answers_of(clip, benchmark.field) if answer in labels]
+        if answers:
+            yield _item(benchmark, clip, extras[clip.id], answers, labels)
 
 
 def _captions(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:

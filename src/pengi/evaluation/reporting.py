@@ -13,10 +13,10 @@ import soundfile
 
 from pengi.audio.decode import load
 from pengi.errors import PengiError
-from pengi.evaluation.benchmarks import BENCHMARKS, MATCHER, MODES, Benchmark, Reported
+from pengi.evaluation.benchmarks import MATCHER, MODES, Benchmark, Reported
 from pengi.evaluation.figures import confusion_svg, reliability_svg
 from pengi.evaluation.scoring import Json, Scored
-from pengi.evaluation.suites import CHANCE, scored_answers
+from pengi.evaluation.suites import CHANCE, benchmark_of, scored_answers
 from pengi.writing import replacing
 
 MARKDOWN_FILE, PAGE_FILE = "results.md", "report.html"
@@ -105,15 +105,8 @@ def write_report(out: Path, found: Json, listen: str = "free") -> tuple[Path, Pa
 
 def report_tables(found: Json) -> Iterator[Table]:
     """The tables of a report, those that have rows."""
-    results = found["results"]
-    for table in (
-        _main_table(found),
-        _modes_table(results),
-        _family_table(results),
-        _caption_table(results),
-        _retrieval_table(results),
-        _not_run_table(found),
-    ):
+    for make in (_main_table, _modes_table, _family_table, _caption_table, _retrieval_table, _not_run_table):
+        table = make(found)
         if table.rows:
             yield table
 
@@ -121,7 +114,7 @@ def report_tables(found: Json) -> Iterator[Table]:
 def _main_table(found: Json) -> Table:
     rows, notes = [], []
     missing = {row["benchmark"]: row["missing"] for row in found["run"]["data"]}
-    for asked, mine in _by_benchmark(found["results"]):
+    for asked, mine in _by_benchmark(found):
         if asked.kind == "caption":
             continue
         metric = asked.metrics[0]
@@ -146,9 +139,9 @@ def _main_table(found: Json) -> Table:
     return Table("Results", columns, tuple(rows), tuple(notes))
 
 
-def _modes_table(results: Sequence[Json]) -> Table:
+def _modes_table(found: Json) -> Table:
     rows = []
-    for asked, mine in _by_benchmark(results):
+    for asked, mine in _by_benchmark(found):
         models = [result for result in mine if result["system"] == "model"]
         if len(models) < 2:
             continue
@@ -165,10 +158,10 @@ def _modes_table(results: Sequence[Json]) -> Table:
     return Table("Answer modes", columns, tuple(rows))
 
 
-def _family_table(results: Sequence[Json]) -> Table:
+def _family_table(found: Json) -> Table:
     """Open questions by what they ask for, and how often they are refused."""
     rows = []
-    for asked, mine in _by_benchmark(results):
+    for asked, mine in _by_benchmark(found):
         ours = _headline(asked, mine)
         if asked.kind != "open" or ours is None:
             continue
@@ -187,9 +180,9 @@ def _family_table(results: Sequence[Json]) -> Table:
     return Table("Open questions", ("benchmark", "family", "n", "ours (95 %)", "blind"), tuple(rows))
 
 
-def _caption_table(results: Sequence[Json]) -> Table:
+def _caption_table(found: Json) -> Table:
     rows, notes = [], []
-    for asked, mine in _by_benchmark(results):
+    for asked, mine in _by_benchmark(found):
         if asked.kind != "caption":
             continue
         for result in mine:
@@ -204,9 +197,9 @@ def _caption_table(results: Sequence[Json]) -> Table:
     return Table("Captions", columns, tuple(rows), tuple(dict.fromkeys(notes)))
 
 
-def _retrieval_table(results: Sequence[Json]) -> Table:
+def _retrieval_table(found: Json) -> Table:
     rows = []
-    for asked, mine in _by_benchmark(results):
+    for asked, mine in _by_benchmark(found):
         if asked.kind != "caption":
             continue
         for way in ("t2a", "a2t"):
@@ -228,19 +221,26 @@ def _retrieval_table(results: Sequence[Json]) -> Table:
 def _not_run_table(found: Json) -> Table:
     rows = []
     for skipped in found["run"]["not_run"]:
-        asked = BENCHMARKS[skipped["benchmark"].rpartition("@")[0]]
+        asked = benchmark_of(found["run"], skipped["benchmark"])
         rows.append((asked.title, skipped.get("system", "all"), skipped["reason"], asked.how_to_get, asked.license))
     return Table("Not run", ("benchmark", "system", "reason", "data", "licence"), tuple(rows))
 
 
-def _by_benchmark(results: Sequence[Json]) -> Iterator[tuple[Benchmark, list[Json]]]:
-    for name in dict.fromkeys(result["benchmark"] for result in results):
-        yield BENCHMARKS[name], [result for result in results if result["benchmark"] == name]
+def _by_benchmark(found: Json) -> Iterator[tuple[Benchmark, list[Json]]]:
+    results: dict[tuple[str, int], list[Json]] = {}
+    for result in found["results"]:
+        results.setdefault((result["benchmark"], result["version"]), []).append(result)
+    for (name, version), mine in results.items():
+        yield benchmark_of(found["run"], f"{name}@{version}"), mine
 
 
 def _headline(asked: Benchmark, results: Sequence[Json]) -> Json | None:
-    """The model's result in the benchmark's own first mode, or in the first that was run."""
+    """The model's result in the benchmark's own first mode, or in the first that was run.
+
+    Where no model was measured, that of the baseline that was.
+    """
     models = {result["mode"]: result for result in results if result["system"] == "model"}
+    models = models or {result["mode"]: result for result in results if result["system"] != CHANCE}
     return next((models[mode] for mode in (*asked.modes, *models) if mode in models), None)
 
 
@@ -335,17 +335,14 @@ def _markdown(found: Json, tables: Sequence[Table]) -> str:
 
 def _details(out: Path, found: Json, listen: str) -> Iterator[Detail]:
     """Figures and wrong answers of the model's headline mode of each benchmark."""
-    headlines = {}
-    for asked, mine in _by_benchmark(found["results"]):
-        result = _headline(asked, mine)
-        if result is not None and asked.kind != "caption":
-            headlines[asked.name, result["mode"]] = result
+    answers = {(asked.id, system, mode): scored for asked, system, mode, scored in scored_answers(out)}
     folders = {row["benchmark"]: Path(row["manifest"]).parent for row in found["run"]["data"]}
-    answers = {
-        (asked.name, mode): (asked, scored) for asked, system, mode, scored in scored_answers(out) if system == "model"
-    }
-    for (name, mode), headline in headlines.items():
-        asked, scored = answers[name, mode]
+    for asked, mine in _by_benchmark(found):
+        headline = _headline(asked, mine)
+        if headline is None or asked.kind == "caption":
+            continue
+        mode = headline["mode"]
+        scored = answers[asked.id, headline["system"], mode]
         confusion, calibration = headline.get("confusion"), headline.get("reliability")
         yield Detail(
             title=asked.title,

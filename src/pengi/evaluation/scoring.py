@@ -18,10 +18,9 @@ from pengi.errors import InputError
 from pengi.evaluation import captioning, patterns, retrieving
 from pengi.evaluation.benchmarks import DERIVED, YES_NO, Benchmark
 from pengi.evaluation.items import Item
-from pengi.evaluation.metrics import Outcome, mean_recall, per_class
-from pengi.evaluation.predicting import Row
 from pengi.evaluation.statistics import Indices, Metric, bootstrap, mean_of, share_right
 from pengi.evaluation.systems import embed_texts
+from pengi.json_lines import Row
 
 SLOW_RESAMPLES = 200
 """For metrics that look at all items at once, where a resample costs much."""
@@ -75,18 +74,19 @@ def read_answers(
         return Scored(tuple(asked), tuple(lines), texts, np.array(right, dtype=np.float64), None)
     if benchmark.kind == "caption" or mode == "write":
         texts = tuple(line.get("text") for line in lines)
-        credit = None if benchmark.kind == "caption" else _credits(asked, [_normal(text) for text in texts], _normal)
+        normal = [_normal(text) for text in texts]
+        credit = None if benchmark.kind == "caption" else _credits(benchmark, asked, normal, _normal)
         return Scored(tuple(asked), tuple(lines), texts, credit, None)
     if mode == "exact":
         said = tuple(_exact(line.get("text"), item.labels) for item, line in zip(asked, lines, strict=True))
-        return Scored(tuple(asked), tuple(lines), said, _credits(asked, said), None)
+        return Scored(tuple(asked), tuple(lines), said, _credits(benchmark, asked, said), None)
     scores = [_label_scores(item, line, mode, silent) for item, line in zip(asked, lines, strict=True)]
     chosen = tuple(
         None if found is None else item.labels[int(np.argmax(found))] for item, found in zip(asked, scores, strict=True)
     )
     alike = len({item.labels for item in asked}) == 1
     scores_NL = _matrix(scores, len(asked[0].labels)) if alike else None
-    return Scored(tuple(asked), tuple(lines), chosen, _credits(asked, chosen), scores_NL)
+    return Scored(tuple(asked), tuple(lines), chosen, _credits(benchmark, asked, chosen), scores_NL)
 
 
 def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:
@@ -219,13 +219,16 @@ def _matrix(scores: Sequence[NDArray[np.float64] | None], labels: int) -> NDArra
 
 
 def _credits(
-    items: Sequence[Item], said: Sequence[str | None], normal: Callable[[str | None], str | None] = lambda text: text
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    said: Sequence[str | None],
+    normal: Callable[[str | None], str | None] = lambda text: text,
 ) -> NDArray[np.float64]:
     """1 for an answer that is right; where several people answered a question, the share of them who say the same."""
     credits = []
     for item, answer in zip(items, said, strict=True):
         same = [normal(right) == answer for right in item.answers]
-        several = "#" in item.id  # an item of a question, see items.py
+        several = benchmark.kind == "question"
         credits.append(0.0 if answer is None else float(np.mean(same)) if several else float(any(same)))
     return np.array(credits)
 
@@ -251,19 +254,27 @@ def _single(scored: Scored) -> tuple[list[str], list[str]]:
 
 
 def _by_class(scored: Scored) -> Json:
-    from sklearn.metrics import confusion_matrix
+    """Recall of each label that an item has, their mean, and which label is taken for which.
 
-    outcomes = [Outcome(item.answers, said) for item, said in zip(scored.items, scored.predictions, strict=True)]
-    classes = per_class(outcomes, scored.items[0].labels)
+    An item with several labels counts under each, and as right under each if any of them was chosen.
+    """
+    assert scored.credit_N is not None
+    recalls: Json = {}
+    for label in scored.items[0].labels:
+        credit = [scored.credit_N[index] for index, item in enumerate(scored.items) if label in item.answers]
+        if credit:
+            recalls[label] = {"n": len(credit), "correct": int(sum(credit)), "accuracy": float(np.mean(credit))}
     result: Json = {
-        "mean_recall": mean_recall(list(classes.values())),
-        "per_class": {label: {"n": found.n, "accuracy": found.accuracy} for label, found in classes.items()},
+        "mean_recall": float(np.mean([found["accuracy"] for found in recalls.values()])),
+        "per_class": recalls,
     }
     truth, chosen = _single(scored)
     labels = sorted(set(truth) | set(chosen))
     if 1 < len(labels) <= MOST_CONFUSION_LABELS:
-        counts = confusion_matrix(truth, chosen, labels=labels)
-        result["confusion"] = {"labels": labels, "counts": counts.tolist()}
+        codes = {label: code for code, label in enumerate(labels)}
+        counts_LL = np.zeros((len(labels), len(labels)), dtype=int)
+        np.add.at(counts_LL, ([codes[label] for label in truth], [codes[label] for label in chosen]), 1)
+        result["confusion"] = {"labels": labels, "counts": counts_LL.tolist()}
     return result
 
 

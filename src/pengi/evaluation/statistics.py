@@ -7,6 +7,7 @@ Shape suffixes: N items, G groups.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pengi.evaluation.metrics import wilson_interval
-
 RESAMPLES = 1000
 SEED = 0
+Z_95 = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
 
 Indices = NDArray[np.intp]
 Metric = Callable[[Indices], float]
@@ -67,6 +68,14 @@ def share_right(credit: Sequence[float] | NDArray[Any], groups: Sequence[str]) -
         return found
     independent = len(set(groups))
     return Interval(found.value, *wilson_interval(round(found.value) * independent, independent))
+
+
+def wilson_interval(correct: int, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Confidence interval of a proportion (Wilson, 1927); unlike resampling it does not collapse at 0 and 1."""
+    share = correct / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def paired_bootstrap(

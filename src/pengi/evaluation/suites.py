@@ -29,12 +29,22 @@ import torch
 from pengi.data.datasets import import_dataset
 from pengi.errors import InputError, PengiError, no_such
 from pengi.evaluation import statistics
-from pengi.evaluation.benchmarks import DERIVED, LABEL_MODES, MODES, Benchmark, Suite, benchmark
+from pengi.evaluation.benchmarks import (
+    DERIVED,
+    LABEL_MODES,
+    MODES,
+    TAGGER_MODE,
+    Benchmark,
+    Suite,
+    benchmark,
+    task_benchmark,
+)
 from pengi.evaluation.building import write_questions
 from pengi.evaluation.items import Item, items_of, shard_of
-from pengi.evaluation.predicting import Cache, Done, PredictionFile, Row, predict, read_predictions
+from pengi.evaluation.predicting import Cache, Done, PredictionFile, predict, read_predictions
 from pengi.evaluation.scoring import Json, Scored, chance, read_answers, score
 from pengi.evaluation.systems import System, Systems, code_hash, file_hash
+from pengi.json_lines import JsonLines, Row
 from pengi.writing import replacing, writing
 
 RUN_FILE, RESULTS_FILE = "run.json", "results.json"
@@ -107,11 +117,16 @@ class Prepared:
 
 @dataclass
 class Record:
-    """``run.json``: what was run with what."""
+    """``run.json``: what was run with what.
+
+    Attributes:
+        tasks: arguments of :func:`~.benchmarks.task_benchmark` for each benchmark that it made, by the benchmark's id.
+    """
 
     model: Json
     suite: list[str]
     options: Json
+    tasks: dict[str, Json] = field(default_factory=dict)
     data: list[Json] = field(default_factory=list)
     not_run: list[Json] = field(default_factory=list)
     answers: list[Json] = field(default_factory=list)
@@ -122,18 +137,22 @@ class Record:
     seconds: float = 0.0
 
 
-def run_suite(plan: Plan, systems: Systems, out: Path, cache: Cache | None, progress: Progress) -> Record:
+def run_suite(plan: Plan, load: Callable[[], Systems], out: Path, cache: Cache | None, progress: Progress) -> Record:
     """Predict everything of a plan that is not predicted yet, and write ``run.json``.
+
+    Args:
+        load: called once it is known that there is something to ask.
 
     Raises:
         InputError: if none of the benchmarks can be run.
     """
     start = time.perf_counter()
     record = Record(
-        model=dict(systems.about),
-        suite=list(plan.suite.benchmarks),
+        model={},
+        suite=[asked.name for asked in plan.suite.benchmarks],
         options={"limit": plan.most, "shard": list(plan.shard), "modes": list(plan.modes), "baselines": plan.baselines},
         software=_software(),
+        tasks={asked.id: _as_task(asked) for asked in plan.suite.benchmarks if not asked.version},
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
@@ -142,11 +161,15 @@ def run_suite(plan: Plan, systems: Systems, out: Path, cache: Cache | None, prog
     ready = list(_prepared(plan, out, record, progress))
     if not ready:
         raise InputError(f"none of the benchmarks can be run; {record.not_run[0]['reason']}")
+    systems = load()
+    record.model = dict(systems.about)
     for prepared in ready:
         for system, mode in _asked(plan, prepared.benchmark, systems):
             _predict(plan, prepared, system, mode, out, cache, record, progress)
             record.seconds = round(time.perf_counter() - start, 1)
             _write_json(path, asdict(record))
+    if not record.answers:
+        raise InputError(record.not_run[-1]["reason"])
     return record
 
 
@@ -163,6 +186,16 @@ def score_run(out: Path) -> Json:
     return found
 
 
+def benchmark_of(run: Json, benchmark_id: str) -> Benchmark:
+    """The definition of a benchmark that a run has asked.
+
+    Raises:
+        InputError: for an unknown benchmark; the nearest one is named.
+    """
+    made = run.get("tasks", {}).get(benchmark_id)
+    return task_benchmark(**made) if made else benchmark(benchmark_id.rpartition("@")[0])
+
+
 def scored_answers(out: Path) -> Iterator[tuple[Benchmark, str, str, Scored]]:
     """Benchmark, system, mode and answers of everything that a run has predicted.
 
@@ -171,7 +204,7 @@ def scored_answers(out: Path) -> Iterator[tuple[Benchmark, str, str, Scored]]:
     """
     records = _records(out)
     for name in _benchmarks(records):
-        asked, items = _read_items(out, name)
+        asked, items = _read_items(out, records[0], name)
         for system, mode, rows, silent in _predicted(out, asked, records):
             yield asked, system, mode, read_answers(asked, items, rows, mode, silent)
 
@@ -189,18 +222,19 @@ def _asked(plan: Plan, asked: Benchmark, systems: Systems) -> Iterator[tuple[Sys
         if systems.blind is not None and (plan.baselines or prior):
             yield systems.blind, mode
     if systems.tagger is not None and plan.baselines and asked.tagger:
-        yield systems.tagger(), "match"
+        yield systems.tagger(), TAGGER_MODE
 
 
 def _prepared(plan: Plan, out: Path, record: Record, progress: Progress) -> Iterator[Prepared]:
-    for name in plan.suite.benchmarks:
-        asked = benchmark(name)
+    for asked in plan.suite.benchmarks:
         try:
             manifest, missing = _manifest(plan, asked, out)
             items = items_of(asked, manifest, plan.most)
         except PengiError as error:
+            if len(plan.suite.benchmarks) == 1:
+                raise
             record.not_run.append({"benchmark": asked.id, "reason": str(error)})
-            progress.skipped(f"{name} is not run: {error}")
+            progress.skipped(f"{asked.name} is not run: {error}")
             continue
         _write_items(out, asked, items)
         about = {"manifest": str(manifest), "sha256": file_hash(manifest), "n": len(items), "missing": missing}
@@ -253,9 +287,12 @@ def _write_items(out: Path, asked: Benchmark, items: Sequence[Item]) -> None:
     folder = out / "items"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(item.to_dict(), ensure_ascii=False) + "\n" for item in items]
-    with replacing(folder / f"{asked.id}.jsonl") as partial:
-        partial.write_text("".join(lines), encoding="utf-8")
+    JsonLines(folder / f"{asked.id}.jsonl").rewrite(item.to_dict() for item in items)
+
+
+def _as_task(asked: Benchmark) -> Json:
+    labels = None if asked.labels is None else list(asked.labels)
+    return {"task": asked.field, "split": asked.split, "source": asked.source, "labels": labels}
 
 
 def _benchmarks(records: Sequence[Json]) -> list[str]:
@@ -263,15 +300,12 @@ def _benchmarks(records: Sequence[Json]) -> list[str]:
     return list(dict.fromkeys(answer["benchmark"] for record in records for answer in record["answers"]))
 
 
-def _read_items(out: Path, benchmark_id: str) -> tuple[Benchmark, list[Item]]:
-    name, _, number = benchmark_id.rpartition("@")
-    asked = benchmark(name)
-    if str(asked.version) != number:
-        raise InputError(
-            f"'{out}' has version {number} of {name}, and this program has version {asked.version}; run it again"
-        )
-    lines = (out / "items" / f"{benchmark_id}.jsonl").read_text(encoding="utf-8").split("\n")
-    return asked, [Item.from_dict(json.loads(line)) for line in lines if line]
+def _read_items(out: Path, run: Json, benchmark_id: str) -> tuple[Benchmark, list[Item]]:
+    asked = benchmark_of(run, benchmark_id)
+    if asked.id != benchmark_id:
+        raise InputError(f"'{out}' has {benchmark_id}, and this program has {asked.id}; run it again")
+    lines = JsonLines(out / "items" / f"{benchmark_id}.jsonl")
+    return asked, [Item.from_dict(row) for row in lines if row is not None]
 
 
 def _predicted(
@@ -298,7 +332,7 @@ def _predicted(
 
 
 def _score_benchmark(out: Path, benchmark_id: str, records: Sequence[Json]) -> list[Json]:
-    asked, items = _read_items(out, benchmark_id)
+    asked, items = _read_items(out, records[0], benchmark_id)
     results = []
     for system, mode, rows, silent in _predicted(out, asked, records):
         scored = read_answers(asked, items, rows, mode, silent)

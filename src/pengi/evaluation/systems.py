@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -26,12 +26,12 @@ from pengi.audio.level import SILENCE_DB
 from pengi.decoding import DecodeOptions
 from pengi.engine import ANSWER, Pengi
 from pengi.errors import PengiError
+from pengi.evaluation.baselines import YamnetMatch
 from pengi.evaluation.items import Item
 from pengi.text_encoder import SentenceEncoder, TextEncoder
 
 if TYPE_CHECKING:
     from pengi.encoding import Encoded
-    from pengi.evaluation.runner import Classifier
     from pengi.results import Classification
 
 WRITE = DecodeOptions(beams=5, max_tokens=40)
@@ -42,6 +42,10 @@ CHOICES = ("likelihood", "sum", "generate", "match")
 _LEAST = math.log(np.finfo(np.float32).tiny)
 # What decides an answer besides the weights; evaluation, training and the command line do not.
 _NOT_INFERENCE = ("cli", "training", "evaluation", "data", "jobs", "retrieval", "serving")
+
+
+Match = Callable[[Sequence[Path], Sequence[str]], Sequence[tuple[float, ...] | PengiError]]
+"""Scores labels for recordings, or says why a recording cannot be used."""
 
 
 def search_of(item: Item) -> DecodeOptions:
@@ -152,33 +156,37 @@ class Blind(Model):
 class Tagger:
     """Stock YAMNet and a sentence encoder, without a language model; see :class:`~.baselines.YamnetMatch`."""
 
-    name = "yamnet-match"
     together = True
 
-    def __init__(self, classify: Classifier | None = None) -> None:
-        from pengi.evaluation.baselines import YamnetMatch
+    def __init__(self, match: Match, name: str = "yamnet-match") -> None:
+        self._match = match
+        self.name = name
+        self.fingerprint = hashlib.sha256(f"{name} {code_hash()}".encode()).hexdigest()
 
-        self._classify = classify or YamnetMatch.from_pretrained(self.name)
-        self.fingerprint = hashlib.sha256(f"{self.name} {code_hash()}".encode()).hexdigest()
+    @classmethod
+    def from_pretrained(cls, name: str = "yamnet-match") -> Self:
+        """Stock weights; ``name`` is a key of :data:`~.baselines.POOLS`.
+
+        Raises:
+            WeightsError: if the weights are not here and cannot be fetched.
+        """
+        return cls(YamnetMatch.from_pretrained(name), name)
 
     def input_of(self, item: Item, folder: Path) -> str:
         return file_hash(folder / item.audio)
 
     def answer(self, items: Sequence[Item], folder: Path, mode: str) -> list[Reply | PengiError]:
         assert len({item.labels for item in items}) == 1, "the tagger is asked about one set of labels"
-        labels = items[0].labels
-        recordings = [folder / item.audio for item in items]
-        return [
-            outcome
-            if isinstance(outcome, PengiError)
-            else Reply(scores=tuple(dict(outcome.scores)[label] for label in labels))
-            for outcome in self._classify(recordings, labels, lambda count: None)
-        ]
+        found = self._match([folder / item.audio for item in items], items[0].labels)
+        return [outcome if isinstance(outcome, PengiError) else Reply(scores=outcome) for outcome in found]
 
 
 @dataclass(frozen=True)
 class Systems:
-    """Who answers in a run: a model, the same on silence, and the tagger, which is loaded when it is first needed."""
+    """Who answers in a run: a model, the same on silence, and the tagger, which is loaded when it is first needed.
+
+    ``model`` is what is measured; it may be the tagger itself.
+    """
 
     model: System
     blind: System | None
@@ -196,7 +204,18 @@ class Systems:
         parts = f"{model_sha256} {code_hash()} {engine.device.type} {torch.__version__}"
         decides = hashlib.sha256(parts.encode()).hexdigest()
         about = {"name": engine.name, "sha256": model_sha256, "device": str(engine.device)}
-        return cls(Model(engine, decides), Blind(engine, decides), cache(Tagger), about)
+        return cls(Model(engine, decides), Blind(engine, decides), cache(Tagger.from_pretrained), about)
+
+    @classmethod
+    def of_tagger(cls, name: str) -> Systems:
+        """The stock tagger alone, which needs no model.
+
+        Raises:
+            WeightsError: if its weights are not here and cannot be fetched.
+        """
+        tagger = Tagger.from_pretrained(name)
+        about = {"name": "yamnet", "sha256": weights.provenance("yamnet")["weights_sha256"], "device": "cpu"}
+        return cls(tagger, None, None, about)
 
 
 @cache
