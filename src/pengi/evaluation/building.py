@@ -6,7 +6,6 @@ The same clips and the same program make the same questions. Wordings, and what 
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from pengi.evaluation.composed_questions import composed_questions
 from pengi.evaluation.items import extras_of
 from pengi.evaluation.open_questions import open_questions
 from pengi.evaluation.questions import SEED, Question, Source, is_steady, made_clip, note_question, spec
+from pengi.json_lines import JsonLines
 from pengi.writing import replacing
 
 RATE, MADE_S = 16_000, 5.0
@@ -53,10 +53,8 @@ def write_questions(name: str, manifest: Path, split: str, out: Path) -> Path:
     origins = {name: row["origin"] for name, row in extras_of(manifest).items() if "origin" in row}
     path = out / "manifests" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        rows = _rows(questions, lambda clip: places.get(clip.id, source.root / clip.audio), path.parent)
-        credited = (row | ({"origin": origins[row["id"]]} if row["id"] in origins else {}) for row in rows)
-        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in credited), encoding="utf-8")
+    rows = _rows(questions, lambda clip: places.get(clip.id, source.root / clip.audio), path.parent)
+    JsonLines(path).rewrite(row | ({"origin": origins[row["id"]]} if row["id"] in origins else {}) for row in rows)
     return path
 
 
