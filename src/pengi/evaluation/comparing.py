@@ -45,15 +45,15 @@ def _same_items(first: Scored, second: Scored) -> tuple[Scored, Scored] | None:
 
 def _only(scored: Scored, ids: set[str]) -> Scored:
     """The items with these ids, ordered by id."""
-    places = sorted(
-        (place for place, item in enumerate(scored.items) if item.id in ids), key=lambda p: scored.items[p].id
+    indices = sorted(
+        (index for index, item in enumerate(scored.items) if item.id in ids), key=lambda p: scored.items[p].id
     )
     return Scored(
-        tuple(scored.items[place] for place in places),
-        tuple(scored.rows[place] for place in places),
-        tuple(scored.predictions[place] for place in places),
-        None if scored.credit_N is None else scored.credit_N[places],
-        None if scored.scores_NL is None else scored.scores_NL[places],
+        tuple(scored.items[index] for index in indices),
+        tuple(scored.rows[index] for index in indices),
+        tuple(scored.predictions[index] for index in indices),
+        None if scored.credit_N is None else scored.credit_N[indices],
+        None if scored.scores_NL is None else scored.scores_NL[indices],
     )
 
 

@@ -16,8 +16,8 @@ def confusion_svg(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str
     gutter = int(max(len(label) for label in labels) * LABEL_WIDTH_PER_LETTER) + 12
     size = len(labels) * CELL
     parts = [_open(gutter + size + 8, gutter + size + 8, "confusion matrix, true labels down, chosen labels across")]
-    for place, label in enumerate(labels):
-        middle = gutter + place * CELL + CELL * 0.72
+    for index, label in enumerate(labels):
+        middle = gutter + index * CELL + CELL * 0.72
         parts.append(_text(gutter - 6, middle, label, "end"))
         parts.append(_text(0, 0, label, "start", f"translate({middle} {gutter - 6}) rotate(-90)"))
     for row, (truth, line) in enumerate(zip(labels, counts, strict=True)):
@@ -26,7 +26,7 @@ def confusion_svg(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str
             if not count:
                 continue
             kind = "hit" if row == column else "miss"
-            what = f"{truth} heard as {labels[column]}: {count} of {total}"
+            what = f"{truth} taken for {labels[column]}: {count} of {total}"
             parts.append(
                 f'<rect class="{kind}" x="{gutter + column * CELL}" y="{gutter + row * CELL}" width="{CELL - 1}" '
                 f'height="{CELL - 1}" fill-opacity="{0.15 + 0.85 * count / total:.2f}">'

@@ -50,7 +50,7 @@ class Cache:
         return None if found is None else json.loads(found[0])
 
     def put(self, answers: Mapping[str, Row]) -> None:
-        """Remember answers."""
+        """Keep answers."""
         with self._database:
             rows = [(key, json.dumps(answer)) for key, answer in answers.items()]
             self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)

@@ -357,13 +357,13 @@ def _details(out: Path, found: Json, listen: str) -> Iterator[Detail]:
 def _examples(scored: Scored, folder: Path, listen: str) -> Iterator[Example]:
     """Wrong answers, the surest first, each true answer once."""
     assert scored.credit_N is not None
-    wrong = [place for place in np.flatnonzero(scored.credit_N == 0) if scored.predictions[place] is not None]
+    wrong = [index for index in np.flatnonzero(scored.credit_N == 0) if scored.predictions[index] is not None]
     if scored.scores_NL is not None:
         best_N = scored.scores_NL.max(1)
-        wrong.sort(key=lambda place: -best_N[place])
+        wrong.sort(key=lambda index: -best_N[index])
     seen: set[str] = set()
-    for place in wrong:
-        item = scored.items[place]
+    for index in wrong:
+        item = scored.items[index]
         if item.answers[0] in seen:
             continue
         seen.add(item.answers[0])
@@ -372,7 +372,7 @@ def _examples(scored: Scored, folder: Path, listen: str) -> Iterator[Example]:
             id=item.id,
             question=item.prompt,
             right=", ".join(dict.fromkeys(item.answers)),
-            said=str(scored.predictions[place]),
+            said=str(scored.predictions[index]),
             credit=item.credit,
             audio=_data_uri(folder / item.audio) if may else None,
         )

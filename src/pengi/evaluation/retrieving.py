@@ -28,7 +28,7 @@ def retrieval_ranks(
 
     Returns:
         for each caption the rank of its recording, and for each recording the ranks of its captions, the best first.
-        What is as near as the right one counts as in front of it: recordings with the same text are not told apart.
+        What is as near as the right one is ranked before it, so equal texts gain nothing.
     """
     similarity_MN = captions_MD @ texts_ND.T
     owner = np.asarray(owner_M)
@@ -40,7 +40,7 @@ def retrieval_ranks(
         own = np.flatnonzero(owner == recording)
         others = np.delete(similarity_M, own)
         own_first = np.sort(similarity_M[own])[::-1]
-        ranks = [int((others >= value).sum()) + place for place, value in enumerate(own_first, start=1)]
+        ranks = [int((others >= value).sum()) + number for number, value in enumerate(own_first, start=1)]
         audio_to_text.append(np.array(ranks, dtype=np.intp))
     return text_to_audio_M, audio_to_text
 
@@ -55,7 +55,7 @@ def average_precision_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp], c
     values = []
     for rank in ranks:
         ranked = np.sort(np.atleast_1d(rank))
-        precisions = [place / position for place, position in enumerate(ranked, start=1) if position <= cut]
+        precisions = [number / position for number, position in enumerate(ranked, start=1) if position <= cut]
         values.append(sum(precisions) / min(cut, len(ranked)))
     return np.array(values)
 

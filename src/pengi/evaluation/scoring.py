@@ -25,8 +25,8 @@ from pengi.json_lines import Row
 SLOW_RESAMPLES = 200
 """For metrics that look at all items at once, where a resample costs much."""
 BINS = 10
-MOST_CONFUSION_LABELS = 60
-_WORST = -1e9  # a score for what could not be heard
+MAX_CONFUSION_LABELS = 60
+_WORST = -1e9  # the score of every label of a recording that could not be used
 _SHARES = ("likelihood", "sum", "likelihood-prior", "sum-prior", "generate")
 
 Json = dict[str, Any]
@@ -270,7 +270,7 @@ def _by_class(scored: Scored) -> Json:
     }
     truth, chosen = _single(scored)
     labels = sorted(set(truth) | set(chosen))
-    if 1 < len(labels) <= MOST_CONFUSION_LABELS:
+    if 1 < len(labels) <= MAX_CONFUSION_LABELS:
         codes = {label: code for code, label in enumerate(labels)}
         counts_LL = np.zeros((len(labels), len(labels)), dtype=int)
         np.add.at(counts_LL, ([codes[label] for label in truth], [codes[label] for label in chosen]), 1)
@@ -343,11 +343,11 @@ def _caption_metrics(scored: Scored) -> tuple[Json, str]:
 
 
 def _retrieval(texts: Sequence[str], references: Sequence[Sequence[str]], groups: Sequence[str]) -> Json:
-    owner_M = [place for place, captions in enumerate(references) for _ in captions]
+    owner_M = [index for index, captions in enumerate(references) for _ in captions]
     captions = [caption for captions in references for caption in captions]
     t2a, a2t = retrieving.retrieval_ranks(embed_texts(texts), embed_texts(captions), owner_M)
     metrics: Json = {}
-    directions = (("t2a", t2a, [groups[place] for place in owner_M]), ("a2t", a2t, list(groups)))
+    directions = (("t2a", t2a, [groups[index] for index in owner_M]), ("a2t", a2t, list(groups)))
     for name, ranks, queries in directions:
         for k in (1, 5, 10):
             metrics[f"{name}_r{k}"] = _interval(mean_of(retrieving.recall_at(ranks, k)), queries)

@@ -88,18 +88,18 @@ class Plan:
         return tuple(sensible) or asked.modes
 
     @property
-    def most(self) -> int | None:
+    def max_items(self) -> int | None:
         """How many items of a benchmark are asked."""
         return self.limit if self.limit is not None else self.suite.limit
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Whom to tell while a run goes on.
+    """What is called while a run goes on.
 
     Attributes:
-        step: told of the work to do next and its size; what it gives is told, meanwhile, of how many items are done.
-        skipped: told what cannot be run.
+        step: with the next work and its number of items; the context it gives is called with how many more are done.
+        skipped: with a sentence about what cannot be run.
     """
 
     step: Callable[[str, int], AbstractContextManager[Done]] = lambda what, count: nullcontext(lambda done: None)
@@ -150,7 +150,12 @@ def run_suite(plan: Plan, load: Callable[[], Systems], out: Path, cache: Cache |
     record = Record(
         model={},
         suite=[asked.name for asked in plan.suite.benchmarks],
-        options={"limit": plan.most, "shard": list(plan.shard), "modes": list(plan.modes), "baselines": plan.baselines},
+        options={
+            "limit": plan.max_items,
+            "shard": list(plan.shard),
+            "modes": list(plan.modes),
+            "baselines": plan.baselines,
+        },
         software=_software(),
         tasks={asked.id: _as_task(asked) for asked in plan.suite.benchmarks if not asked.version},
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -229,7 +234,7 @@ def _prepared(plan: Plan, out: Path, record: Record, progress: Progress) -> Iter
     for asked in plan.suite.benchmarks:
         try:
             manifest, missing = _manifest(plan, asked, out)
-            items = items_of(asked, manifest, plan.most)
+            items = items_of(asked, manifest, plan.max_items)
         except PengiError as error:
             if len(plan.suite.benchmarks) == 1:
                 raise
