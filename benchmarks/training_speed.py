@@ -63,17 +63,16 @@ class LanguageModelTime:
 def step(run: Run, clock: Clock) -> int:
     """One step; returns its number of examples."""
     drawn = run.setup.loader.batch(run.step)
-    batches = [run.part(drawn, rows) for rows in run.own_rows(drawn)]
+    batch = run.share(drawn, run.own_rows(drawn))
     clock.lap("data")
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)
     clock.lap("optimiser")
-    for batch in batches:
-        with run.precision():
-            loss = run.model(batch).mean
-        clock.lap("forward")
-        loss.backward()
-        clock.lap("backward")
+    with run.precision():
+        loss = run.model(batch).mean
+    clock.lap("forward")
+    loss.backward()
+    clock.lap("backward")
     nn.utils.clip_grad_norm_(list(run.trained.values()), run.settings.clip_norm)
     run.optimizer.step()
     clock.lap("optimiser")

@@ -1,4 +1,4 @@
-"""Rates, schedules and the average of weights."""
+"""Rates and schedules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from pengi.training.optim import (
-    WeightAverage,
     build_optimizer,
     kind_of_parameter,
     scheduled_rate,
@@ -59,45 +58,6 @@ def test_each_kind_has_its_rate_and_vectors_do_not_decay() -> None:
     assert found == {(0.0005, 0.05), (0.005, 0.05), (0.005, 0.0), (0.05, 0.05)}
     set_rate(optimizer, 1.0)
     assert {group["lr"] for group in optimizer.param_groups} == {0.001, 0.01, 0.1}
-
-
-def test_an_average_follows_the_weights() -> None:
-    weight = torch.zeros(3, requires_grad=True)
-    average = WeightAverage({"w": weight}, 0.9)
-    expected = 0.0
-    for step in range(1, 200):
-        with torch.no_grad():
-            weight.fill_(float(step % 7))
-        average.update()
-        decay = min(0.9, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * (step % 7)
-    torch.testing.assert_close(average.average["w"], torch.full((3,), expected))
-    with average.applied():
-        torch.testing.assert_close(weight.detach(), torch.full((3,), expected))
-    assert torch.equal(weight.detach(), torch.full((3,), float(199 % 7)))
-
-
-def test_weights_come_back_after_a_mistake() -> None:
-    weight = torch.zeros(3, requires_grad=True)
-    average = WeightAverage({"w": weight}, 0.9)
-    with torch.no_grad():
-        weight.fill_(5.0)
-    with pytest.raises(RuntimeError, match="validation"), average.applied():
-        raise RuntimeError("validation")
-    assert torch.equal(weight.detach(), torch.full((3,), 5.0))
-
-
-def test_an_average_goes_on_where_it_was() -> None:
-    weight = torch.ones(3, requires_grad=True)
-    first, second = WeightAverage({"w": weight}, 0.9), WeightAverage({"w": weight}, 0.9)
-    with torch.no_grad():
-        weight.fill_(5.0)
-    for _ in range(5):
-        first.update()
-    second.restore(**first.state())  # type: ignore[arg-type]
-    for average in (first, second):
-        average.update()
-    assert torch.equal(first.average["w"], second.average["w"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Batches cut into parts."""
+"""Batches shared by processes."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pengi.errors import ConfigError
-from pengi.training.parts import choose_rows, parts_of
+from pengi.training.parts import choose_rows, share_of
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import prepare
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 30))
-def test_parts_are_the_whole_in_order_and_of_like_size(processes: int, pieces: int, more: int) -> None:
-    clips = processes * pieces + more
-    parts = [part for process in range(processes) for part in parts_of(clips, process, processes, pieces)]
-    assert [row for part in parts for row in part] == list(range(clips))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+@given(st.integers(1, 16), st.integers(0, 30))
+def test_shares_are_the_whole_in_order_and_of_like_size(processes: int, more: int) -> None:
+    clips = processes + more
+    shares = [share_of(clips, process, processes) for process in range(processes)]
+    assert [row for share in shares for row in share] == list(range(clips))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@pytest.mark.parametrize(
-    ("processes", "pieces", "who"), [(4, 1, "4 processes"), (1, 4, "one process"), (2, 2, "2 processes")]
-)
-def test_no_part_is_empty(processes: int, pieces: int, who: str) -> None:
-    with pytest.raises(ConfigError, match=f"a batch of 3 clips cannot be cut for {who} with accumulate: {pieces}"):
-        parts_of(3, 0, processes, pieces)
+def test_no_share_is_empty() -> None:
+    with pytest.raises(ConfigError, match="4 processes cannot share a batch of 3 clips"):
+        share_of(3, 0, 4)
 
 
 def test_some_clips_keep_what_is_theirs(recipe: Path) -> None:

@@ -1,17 +1,12 @@
-"""Variation for training: masks on spectrograms (torch), level and mixing of waveforms (NumPy). Always seeded.
+"""Variation for training: masks on spectrograms, always seeded.
 
 Shape suffixes: B batch, T time frames, M mel bands, K masks.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-
-from pengi.audio.level import FLOOR_DB, rms_db
-from pengi.errors import InputError
 
 
 def spec_augment(
@@ -59,34 +54,3 @@ def _stripes(batch: int, size: int, masks: int, width: int, generator: torch.Gen
     position = torch.arange(size, device=device)
     inside = (position >= starts_BK[:, :, None]) & (position < (starts_BK + widths_BK)[:, :, None])
     return inside.any(dim=1)
-
-
-def gain_db(samples: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
-    """A waveform made louder by ``gain`` dB. Nothing is clipped."""
-    return samples * np.float32(10.0 ** (gain / 20.0))
-
-
-def random_gain_db(
-    samples: NDArray[np.float32], generator: np.random.Generator, low: float, high: float
-) -> NDArray[np.float32]:
-    """A waveform made louder by a random gain between ``low`` and ``high`` dB. Nothing is clipped."""
-    return gain_db(samples, generator.uniform(low, high))
-
-
-def mix(foreground: NDArray[np.float32], background: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
-    """The sum of two waveforms ``float32[S]``, the first ``snr_db`` dB louder (RMS) than the second.
-
-    The foreground keeps its level and the background is scaled. If either is at ``FLOOR_DB`` no level fits, and
-    the background is added as it is. Nothing is clipped: the sum may exceed full scale.
-
-    Raises:
-        InputError: if the two differ in length; ``windows`` makes them equal.
-    """
-    if foreground.shape != background.shape:
-        raise InputError(
-            f"only waveforms of one length can be mixed, not {len(foreground)} and {len(background)} samples"
-        )
-    foreground_db, background_db = rms_db(foreground), rms_db(background)
-    if FLOOR_DB in (foreground_db, background_db):
-        return foreground + background
-    return foreground + gain_db(background, foreground_db - snr_db - background_db)

@@ -18,7 +18,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,15 +33,13 @@ from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.loader import TrainingBatch
 from pengi.decoding import DecodeOptions, generate
 from pengi.encoders.base import Augment
-from pengi.engine import Pengi
 from pengi.errors import ConfigError, TrainingError, how_to_install
 from pengi.model import Batch
 from pengi.training.card import model_card
 from pengi.training.interrupts import StopRequest
 from pengi.training.journal import Journal, Sample
-from pengi.training.measuring import accuracies
-from pengi.training.optim import Kind, WeightAverage, build_optimizer, scheduled_rate, set_rate
-from pengi.training.parts import batch_on, choose_rows, parts_of
+from pengi.training.optim import Kind, build_optimizer, scheduled_rate, set_rate
+from pengi.training.parts import batch_on, choose_rows, share_of
 from pengi.training.recipe import Recipe, read_recipe
 from pengi.training.report import write_report
 from pengi.training.setup import Setup, prepare
@@ -56,9 +54,9 @@ STATE_FILE = "state.pt"
 BEST_FOLDER = "best"
 SAMPLE_OPTIONS = DecodeOptions(beams=1, max_tokens=30)
 _SEED_STRIDE = 1_000_003  # from one recipe's seed to the next, in steps
-_PART_STRIDE = 2**40  # from the seeds of one part of a batch to those of the next
+_SHARE_STRIDE = 2**40  # from the seeds of one process's share of a batch to those of the next
 # What may differ when a run is resumed, for it changes no step.
-_FREE_SETTINGS = ("workers", "checkpoint_every", "samples", "evaluate", "log_every")
+_FREE_SETTINGS = ("workers", "checkpoint_every", "samples", "log_every")
 
 
 def train(
@@ -169,9 +167,8 @@ class Run:
             "language_model": self.settings.language_model_lr or self.settings.mapper_lr,
         }
         self.optimizer = build_optimizer(self.trained, rates, self.settings.weight_decay)
-        self.average = WeightAverage(self.trained, self.settings.ema) if self.settings.ema else None
-        # A batch that cannot be cut is an error before the first step.
-        parts_of(self.settings.batch_size, self.process, self.processes, self.settings.accumulate)
+        # A batch that cannot be shared is an error before the first step.
+        share_of(self.settings.batch_size, self.process, self.processes)
         self.joined: Any = self.accelerator.prepare(self.model)
 
     @property
@@ -255,22 +252,18 @@ class Run:
         set_rate(self.optimizer, scheduled_rate(settings.schedule, self.step, settings.warmup_steps, settings.steps))
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [(rows[0], self.part(drawn, rows)) for rows in self.own_rows(drawn)]
-        counts = [len(batch.targets) for _, batch in parts]
-        total = float(self._summed(torch.tensor(float(sum(counts)))))
-        logged = torch.zeros((), device=self.accelerator.device)
-        for index, ((first_row, batch), count) in enumerate(zip(parts, counts, strict=True)):
-            torch.manual_seed(self._part_seed(index))
-            last = index == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.joined):
-                with self.precision():
-                    loss = count / total * self.joined(batch, self._augment(first_row)).mean
-                # Joining gradients takes their mean over the processes; wanted is their sum.
-                self.accelerator.backward(loss * self.processes)
-            logged += loss.detach()
+        rows = self.own_rows(drawn)
+        batch = self.share(drawn, rows)
+        count = len(batch.targets)
+        total = float(self._summed(torch.tensor(float(count))))
+        torch.manual_seed(self._share_seed(self.process))
+        with self.precision():
+            loss = count / total * self.joined(batch, self._augment(rows[0])).mean
+        # Joining gradients takes their mean over the processes; wanted is their sum.
+        self.accelerator.backward(loss * self.processes)
         # All processes stop at the same step, whichever of them the signal has reached by now.
-        asked = logged.new_tensor(float(self.stop.asked))
-        mean, stops = map(float, self._summed(torch.stack([logged, asked])))
+        asked = loss.new_tensor(float(self.stop.asked))
+        mean, stops = map(float, self._summed(torch.stack([loss.detach(), asked])))
         self.stopping = stops > 0
         if not math.isfinite(mean):
             raise TrainingError(
@@ -279,23 +272,17 @@ class Run:
         nn.utils.clip_grad_norm_(list(self.trained.values()), settings.clip_norm)
         self.optimizer.step()
         self.step += 1
-        if self.average is not None:
-            self.average.update()
         return mean
 
-    def own_rows(self, drawn: TrainingBatch) -> list[range]:
-        """The indices in a batch of each piece that this process reads."""
-        return parts_of(len(drawn.clips), self.process, self.processes, self.settings.accumulate)
+    def own_rows(self, drawn: TrainingBatch) -> range:
+        """The indices in a batch of the clips that this process reads."""
+        return share_of(len(drawn.clips), self.process, self.processes)
 
-    @property
-    def _step_seed(self) -> int:
-        return self.settings.seed * _SEED_STRIDE + self.step
+    def _share_seed(self, index: int) -> int:
+        """Of what is drawn at this step for one share of the batch, or one that starts at this row."""
+        return self.settings.seed * _SEED_STRIDE + self.step + index * _SHARE_STRIDE
 
-    def _part_seed(self, index: int) -> int:
-        """Of the dropout in a piece of this process's share: the same wherever that part of the batch is read."""
-        return self._step_seed + (self.process * self.settings.accumulate + index) * _PART_STRIDE
-
-    def part(self, drawn: TrainingBatch, rows: Sequence[int]) -> Batch:
+    def share(self, drawn: TrainingBatch, rows: Sequence[int]) -> Batch:
         """Some clips of the batch of this step, with features, on the device."""
         chosen = choose_rows(drawn, rows)
         if self.setup.live is not None:
@@ -308,13 +295,13 @@ class Run:
         config = self.settings.augment.spec_augment
         if config is None:
             return None
-        generator = torch.Generator().manual_seed(self._step_seed + first_row * _PART_STRIDE)
+        generator = torch.Generator().manual_seed(self._share_seed(first_row))
         return lambda logmel: spec_augment(logmel, generator, **config.model_dump())
 
     def _decode_ahead(self, step: int, drawn: TrainingBatch) -> None:
         assert self.setup.live is not None
-        for rows in self.own_rows(drawn):
-            self.setup.live.decode_ahead(step, [drawn.clips[row] for row in rows], rows)
+        rows = self.own_rows(drawn)
+        self.setup.live.decode_ahead(step, [drawn.clips[row] for row in rows], rows)
 
     @property
     def _workers(self) -> int:
@@ -331,22 +318,18 @@ class Run:
         summed: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), "sum")
         return summed.cpu()
 
-    def _averaged(self) -> AbstractContextManager[None]:
-        return self.average.applied() if self.average is not None else nullcontext()
-
     def validate(self) -> None:
         """Measure on held-out clips, write samples down, and keep the weights if they are the best so far."""
         self.journal.say(f"validating: {sum(len(drawn.clips) for drawn in self.setup.validation)} clips")
-        with self._averaged():
-            loss = self.validation_loss()
+        loss = self.validation_loss()
+        if self.is_main:
+            self.journal.log({"step": self.step, "val_loss": loss})
+            for sample in self._answers():
+                self.journal.keep_sample(sample)
+        if self.best is None or loss < self.best["val_loss"]:
+            self.best = {"step": self.step, "val_loss": loss}
             if self.is_main:
-                self.journal.log({"step": self.step, "val_loss": loss, **self._evaluated()})
-                for sample in self._answers():
-                    self.journal.keep_sample(sample)
-            if self.best is None or loss < self.best["val_loss"]:
-                self.best = {"step": self.step, "val_loss": loss}
-                if self.is_main:
-                    self._write_checkpoint(self.out / BEST_FOLDER)
+                self._write_checkpoint(self.out / BEST_FOLDER)
         self.accelerator.wait_for_everyone()
 
     @torch.no_grad()
@@ -361,10 +344,6 @@ class Run:
             summed += torch.stack([pairs * loss, loss.new_tensor(pairs)])
         total, count = self._summed(summed).unbind()
         return float(total / count)
-
-    def _evaluated(self) -> dict[str, float]:
-        engine = Pengi(self.setup.model, self.setup.recipe.name, self.accelerator.device)
-        return accuracies(engine, self.setup.held_out, self.settings.evaluate)
 
     @torch.inference_mode()
     def _answers(self) -> list[Sample]:
@@ -398,8 +377,7 @@ class Run:
         if not self.is_main or made == self.saved:
             return
         self.journal.say(f"saving {made} in '{self.out}'")
-        with self._averaged():
-            self._write_checkpoint(self.out)
+        self._write_checkpoint(self.out)
         state: dict[str, Any] = {
             "recipe": self.setup.recipe.model_dump_json(),
             "step": self.step,
@@ -411,7 +389,6 @@ class Run:
             "trained": {name: value.detach() for name, value in self.trained.items()},
             "buffers": self._buffers(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state() if self.average is not None else None,
         }
         with replacing(self.out / STATE_FILE) as partial, partial.open("wb") as file:
             torch.save(state, file)  # an open file, since torch does not say why a path cannot be written
@@ -457,8 +434,6 @@ class Run:
             for name, value in self._buffers().items():
                 value.copy_(state["buffers"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.restore(**state["average"])
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.recent.extend(state["recent"])
         self.journal.history = state["history"]

@@ -1,11 +1,10 @@
-"""What moves the weights: AdamW with a rate for each kind of part, schedules, an average of the weights, precision."""
+"""What moves the weights: AdamW with a rate for each kind of part, schedules, precision."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -73,51 +72,3 @@ def scheduled_rate(schedule: Literal["cosine", "linear"], step: int, warmup: int
         return (step + 1) / warmup
     share = min(1.0, (step - warmup) / max(1, steps - warmup))
     return 0.5 * (1.0 + math.cos(math.pi * share)) if schedule == "cosine" else 1.0 - share
-
-
-class WeightAverage:
-    """Exponential moving average of trained weights (Polyak and Juditsky 1992).
-
-    The average begins as the weights themselves and follows them faster at first, by ``(1 + n) / (10 + n)`` after n
-    updates until that reaches the decay, so that short runs are not held to where they began.
-    """
-
-    def __init__(self, trained: Mapping[str, Tensor], decay: float) -> None:
-        self.trained = trained
-        self.decay = decay
-        self.updates = 0
-        self.average = {name: value.detach().clone() for name, value in trained.items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights as they are now."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in self.trained.items():
-            self.average[name].lerp_(value, 1.0 - decay)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model has the averaged weights for as long as the context lasts."""
-        kept = {name: value.detach().clone() for name, value in self.trained.items()}
-        self._put(self.average)
-        try:
-            yield
-        finally:
-            self._put(kept)
-
-    @torch.no_grad()
-    def _put(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in self.trained.items():
-            value.copy_(values[name])
-
-    def state(self) -> dict[str, object]:
-        """What :meth:`restore` takes."""
-        return {"updates": self.updates, "average": self.average}
-
-    @torch.no_grad()
-    def restore(self, updates: int, average: Mapping[str, Tensor]) -> None:
-        """Go on from a kept state."""
-        self.updates = updates
-        for name, value in self.average.items():
-            value.copy_(average[name])

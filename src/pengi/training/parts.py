@@ -1,14 +1,8 @@
-"""A batch cut into parts: for several processes, and for pieces that fit into memory.
+"""A batch shared by several processes.
 
-The batch of a step depends on the seed and the step alone. Each of W processes takes one share of its clips and reads
-it in K pieces:
-
-    batch            c0 c1 c2 c3 c4 c5 c6 c7
-    process 0 of 2   c0 c1 | c2 c3                 K = 2
-    process 1 of 2                 c4 c5 | c6 c7
-
-The loss of a batch is a mean over targets. A part's mean counts with the share that it has in the targets of the
-batch, so the parts' losses, and their gradients, add up to the whole.
+The batch of a step depends on the seed and the step alone, and each process takes one share of its clips. The loss of a
+batch is a mean over targets. The mean of a share is weighted by its part of the batch's targets, so that the losses of
+the shares, and their gradients, add up to those of the batch.
 """
 
 from __future__ import annotations
@@ -23,19 +17,15 @@ from pengi.errors import ConfigError
 from pengi.model import Batch
 
 
-def parts_of(clips: int, process: int, processes: int, pieces: int) -> list[range]:
-    """The indices in a batch of each piece of a process's share, as equal as can be.
+def share_of(clips: int, process: int, processes: int) -> range:
+    """The indices in a batch of the clips of one process; the shares are as equal as can be.
 
     Raises:
-        ConfigError: if a piece would be empty.
+        ConfigError: if a share would be empty.
     """
-    count = processes * pieces
-    if clips < count:
-        shared = f"{processes} processes" if processes > 1 else "one process"
-        raise ConfigError(f"a batch of {clips} clips cannot be cut for {shared} with accumulate: {pieces}")
-    bounds = [clips * part // count for part in range(count + 1)]
-    own = range(process * pieces, (process + 1) * pieces)
-    return [range(bounds[part], bounds[part + 1]) for part in own]
+    if clips < processes:
+        raise ConfigError(f"{processes} processes cannot share a batch of {clips} clips; raise training.batch_size")
+    return range(clips * process // processes, clips * (process + 1) // processes)
 
 
 def choose_rows(drawn: TrainingBatch, rows: Sequence[int]) -> TrainingBatch:

@@ -76,33 +76,30 @@ class SpecAugmentConfig(Frozen):
 class AugmentConfig(Frozen):
     """Variation of the training audio.
 
-    ``crop`` and ``gain_db`` change the waveform, so recordings are then decoded and features computed at every step
-    instead of once for all. ``spec_augment`` needs an audio encoder that is trained from its spectrogram on.
+    With ``crop: random`` recordings are decoded and features computed at every step instead of once for all.
+    ``spec_augment`` needs an audio encoder that is trained from its spectrogram on.
     """
 
     crop: Literal["start", "random"] = Field(
         "start", description="which part of a clip longer than the window is encoded"
     )
-    gain_db: float = Field(0.0, ge=0, description="each clip is up to so many dB louder or quieter")
     spec_augment: SpecAugmentConfig | None = None
 
     @property
     def changes_waveforms(self) -> bool:
         """Whether features of a clip differ from step to step."""
-        return self.crop == "random" or self.gain_db > 0
+        return self.crop == "random"
 
 
 class TrainingConfig(Frozen):
     """The optimisation: AdamW, linear warm-up, then a fall to zero.
 
-    ``batch_size`` and ``questions_per_clip`` make the batch of a step, whatever number of processes share it;
-    ``accumulate`` only cuts a process's share into pieces that fit its memory.
+    ``batch_size`` and ``questions_per_clip`` make the batch of a step, whatever number of processes share it.
     """
 
     steps: int = Field(ge=1)
     batch_size: int = Field(16, ge=1, description="clips in a batch")
     questions_per_clip: int = Field(3, ge=1, description="prompts and targets about each clip of a batch")
-    accumulate: int = Field(1, ge=1, description="a process reads its share of a batch in so many pieces")
     mapper_lr: float = Field(gt=0)
     encoder_lr: float = Field(ge=0)
     language_model_lr: float | None = Field(None, gt=0, description="of LoRA's adapters; mapper_lr if not given")
@@ -110,7 +107,6 @@ class TrainingConfig(Frozen):
     weight_decay: float = Field(0.05, ge=0)
     warmup_steps: int = Field(200, ge=0)
     clip_norm: float = Field(1.0, gt=0)
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the average of the weights that is validated and saved")
     augment: AugmentConfig = AugmentConfig()
     language_model_dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
@@ -119,9 +115,6 @@ class TrainingConfig(Frozen):
     validate_every: int = Field(500, ge=1)
     validation_clips: int = Field(256, ge=1)
     samples: int = Field(4, ge=0, description="held-out clips whose answers are written down at every validation")
-    evaluate: dict[str, int] = Field(
-        default_factory=dict, description="task -> on how many held-out clips its accuracy is measured at a validation"
-    )
     log_every: int = Field(25, ge=1)
 
 

@@ -12,19 +12,18 @@ REPORT_FILE, CURVES_FILE = "report.md", "curves.png"
 History = Sequence[Mapping[str, float]]
 
 
-def curve(history: History, key: str, over: str = "step") -> tuple[list[float], list[float]]:
+def curve(history: History, key: str) -> tuple[list[float], list[float]]:
     """Steps and values of everything that was logged under ``key``."""
-    entries = [entry for entry in history if key in entry and over in entry]
-    return [entry[over] for entry in entries], [entry[key] for entry in entries]
+    entries = [entry for entry in history if key in entry]
+    return [entry["step"] for entry in entries], [entry[key] for entry in entries]
 
 
 def draw_curves(history: History, path: Path) -> None:
-    """One picture: losses; accuracies, if any were measured; the learning rate."""
+    """One picture: losses and the learning rate."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    measured = sorted({key for entry in history for key in entry if key.startswith("accuracy/")})
-    panels = [("loss", ["loss", "val_loss"]), *([("accuracy", measured)] if measured else []), ("lr", ["lr"])]
+    panels = [("loss", ["loss", "val_loss"]), ("lr", ["lr"])]
     figure = Figure(figsize=(8, 3 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
     for place, (title, keys) in enumerate(panels):
@@ -69,9 +68,6 @@ def write_report(
         lines.append(f"| best on held-out clips | {best['val_loss']:.3f} at step {best['step']:.0f}, in `best/` |")
     if rates:
         lines.append(f"| examples per second | {sum(rates) / len(rates):.1f} |")
-    for key in sorted({key for entry in history for key in entry if key.startswith("accuracy/")}):
-        at, values = curve(history, key)
-        lines.append(f"| {key} | {values[-1]:.3f} at step {at[-1]:.0f} |")
     lines += [f"| {what} | {value} |" for what, value in facts.items()]
     last = [sample for sample in samples if sample.step == samples[-1].step]
     if last:

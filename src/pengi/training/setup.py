@@ -45,7 +45,6 @@ from pengi.training.evidence import (
     fit_options,
     measure_clips,
 )
-from pengi.training.measuring import check_tasks
 from pengi.training.optim import working_dtype
 from pengi.training.recipe import DataConfig, FinetuneConfig, Recipe
 from pengi.training.waveforms import LiveFeatures
@@ -62,7 +61,6 @@ class Setup:
     loader: BatchSource
     validation: list[TrainingBatch]
     train_clips: list[Clip]
-    held_out: Source
     dtype: torch.dtype = torch.float32
     """Of the frozen language model."""
     live: LiveFeatures | None = None
@@ -80,8 +78,6 @@ def prepare(recipe: Recipe) -> Setup:
     source = read_clips(recipe.data)
     train_clips = clips_to_train_on(source.clips, recipe)
     val_clips = [clip for clip in source.clips if clip.split == recipe.data.val_split]
-    held_out = Source(tuple(val_clips), source.root)
-    check_tasks(held_out, recipe.training.evaluate)
     captions = _captions(recipe)
     log.info("%d clips to train on, %d held out", len(train_clips), len(val_clips))
     log.info("loading the model")
@@ -106,7 +102,6 @@ def prepare(recipe: Recipe) -> Setup:
         loader=_with_scenes(loader, noise, captions, recipe),
         validation=_validation(val_clips, val_caches, pairs, evidence, recipe),
         train_clips=train_clips,
-        held_out=held_out,
         dtype=dtype,
         live=_live(source.root, model, recipe, train_clips) if changing else None,
     )
@@ -242,8 +237,7 @@ def _check_evidence(recipe: Recipe, model: PengiModel) -> None:
         return
     if recipe.training.augment.changes_waveforms:
         raise ConfigError(
-            "training.augment must leave the waveforms as they are (crop: start, gain_db: 0): evidence is collected "
-            "once about each clip"
+            "training.augment.crop must be start for a model with evidence, which is collected once about each clip"
         )
     if fits:
         fit_options(model, recipe.tagger)

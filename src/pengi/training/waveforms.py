@@ -1,4 +1,4 @@
-"""Features of clips that are cut and levelled anew at every step, decoded ahead of the step that needs them.
+"""Features of clips that are cut anew at every step, decoded ahead of the step that needs them.
 
 What is drawn for a clip depends on the seed, the step and its index in the batch alone: a resumed run, and any number
 of processes, get the same waveforms.
@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 
-from pengi.audio.augment import random_gain_db
 from pengi.audio.decode import load, probe
 from pengi.audio.level import without_offset
 from pengi.data.manifest import Clip
@@ -47,7 +46,6 @@ class LiveFeatures:
         self.root = root
         self.model = model
         self.seed = settings.seed
-        self.augment = settings.augment
         self.rates = sorted({branch.encoder.sample_rate for branch in model.branches})
         self.window_s = max(branch.config.window_s for branch in model.branches)
         self.bad = bad
@@ -89,26 +87,16 @@ class LiveFeatures:
         return readable, self._encode(heard)
 
     def draw(self, clip: Clip, step: int, row: int) -> Waveforms:
-        """A stretch of a clip, at a random start and level as the recipe says, at every rate.
+        """A stretch of a clip from a random position, at every rate.
 
         Raises:
             AudioError: if the recording cannot be read.
         """
         source = recording(self.root, clip.audio)
-        rng = np.random.default_rng([self.seed, step, row])
-        place, level = rng.random(), int(rng.integers(2**31))
-        offset_s = 0.0
-        if self.augment.crop == "random":
-            spare_s = (clip.duration_s or probe(source).duration_s) - self.window_s
-            offset_s = max(0.0, spare_s) * place
-        waveforms = {
-            rate: without_offset(load(source, rate, offset_s=offset_s, duration_s=self.window_s)) for rate in self.rates
-        }
-        most = self.augment.gain_db
-        # One generator for each rate: every encoder gets the same level.
+        spare_s = (clip.duration_s or probe(source).duration_s) - self.window_s
+        offset_s = max(0.0, spare_s) * np.random.default_rng([self.seed, step, row]).random()
         return {
-            rate: random_gain_db(samples, np.random.default_rng(level), -most, most) if most else samples
-            for rate, samples in waveforms.items()
+            rate: without_offset(load(source, rate, offset_s=offset_s, duration_s=self.window_s)) for rate in self.rates
         }
 
     def close(self) -> None:
