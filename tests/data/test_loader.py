@@ -1,4 +1,4 @@
-"""The loader: batches are a function of seed and step, and domains come as often as the mixture says."""
+"""The loader: batches are a function of seed and step, and corpora come as often as the mixture says."""
 
 from __future__ import annotations
 
@@ -102,30 +102,15 @@ def test_batches_hold_clips_of_similar_length() -> None:
     assert sum(spreads) / len(spreads) < 1.5  # unsorted, it would be near 5
 
 
-def shares(batches: Loader, steps: int = 300) -> dict[str, float]:
-    counts = Counter(clip.domain for step in range(steps) for clip in batches.batch(step).clips)
-    return {domain: count / counts.total() for domain, count in counts.items()}
-
-
-def test_domains_come_as_often_as_they_shall() -> None:
-    found = shares(loader(domains={"animal": 1.0, "environment": 2.0, "digit": 0.5}))
-    for domain, share in {"animal": 1 / 3.5, "environment": 2 / 3.5, "digit": 0.5 / 3.5}.items():
-        assert found[domain] == pytest.approx(share, abs=0.03)
-    assert shares(loader(domains={"animal": 1.0}), steps=20) == {"animal": 1.0}
+CORPORA = ("big", "small", "other")
+IN_CORPORA = [clip.model_copy(update={"corpus": CORPORA[place % 3]}) for place, clip in enumerate(CLIPS)]
 
 
 def test_corpora_come_as_often_as_they_shall() -> None:
-    clips = [clip.model_copy(update={"corpus": "big" if place % 5 else "small"}) for place, clip in enumerate(CLIPS)]
-    weights = clip_weights(clips, {"animal": 1.0, "digit": 3.0}, {"big": 0.25, "small": 0.75})
-    by_group: Counter[tuple[str, str]] = Counter()
-    for clip, weight in zip(clips, weights, strict=True):
-        by_group[clip.corpus, clip.domain] += weight  # type: ignore[assignment]
-    assert by_group["big", "animal"] == pytest.approx(0.25 * 0.25)
-    assert by_group["big", "digit"] == pytest.approx(0.25 * 0.75)
-    assert by_group["small", "digit"] == pytest.approx(0.75 * 0.75)
-    assert by_group["small", "environment"] == 0
-    with pytest.raises(ConfigError, match="no training clip is of the corpus 'bgi'; there are big, small"):
-        clip_weights(clips, None, {"bgi": 1.0})
+    drawn = loader(IN_CORPORA, corpora={"big": 0.25, "small": 0.75})
+    counts = Counter(clip.corpus for step in range(300) for clip in drawn.batch(step).clips)
+    assert counts.keys() == {"big", "small"}
+    assert counts["small"] / counts.total() == pytest.approx(0.75, abs=0.03)
 
 
 def test_worker_processes_change_nothing() -> None:
@@ -147,30 +132,27 @@ def test_clips_with_nothing_to_ask_are_never_drawn() -> None:
 def test_rare_labels_come_more_often_than_by_their_number() -> None:
     clips = clips_of(digit=90) + [clip.model_copy(update={"id": f"rare-{clip.id}"}) for clip in clips_of(animal=10)]
     clips = [clip.model_copy(update={"events": clip.events[:1], "domain": "x"}) for clip in clips]
-    weights = clip_weights(clips, None)
+    weights = clip_weights(clips)
     by_label: Counter[str] = Counter()
     for clip, weight in zip(clips, weights, strict=True):
         by_label[clip.events[0]] += weight  # type: ignore[assignment]
     assert by_label["speech"] / by_label["dog"] == pytest.approx(math.sqrt(90 / 5))
     words = [Clip(id=str(n), audio="x", split="train", domain="keyword", events=("speech",),
                   attributes={"keyword": "yes" if n < 9 else "no"}) for n in range(10)]  # fmt: skip
-    assert clip_weights(words, None)[9] == pytest.approx(3 * clip_weights(words, None)[0])
+    assert clip_weights(words)[9] == pytest.approx(3 * clip_weights(words)[0])
 
 
 @pytest.mark.parametrize(
-    ("domains", "message"),
+    ("corpora", "message"),
     [
-        (
-            {"animal": 1.0, "envirnoment": 1.0},
-            "no training clip is of the domain 'envirnoment'; there are animal, digit",
-        ),
-        ({"animal": -1.0}, "the share of the domain 'animal' must be 0 or more, not -1.0"),
-        ({"animal": 0.0}, "every domain has a share of 0"),
+        ({"big": 1.0, "bgi": 1.0}, "no training clip is of the corpus 'bgi'; there are big, other, small"),
+        ({"big": -1.0}, "the share of the corpus 'big' must be 0 or more, not -1.0"),
+        ({"big": 0.0}, "every corpus has a share of 0"),
     ],
 )
-def test_domains_that_make_no_sense(domains: dict[str, float], message: str) -> None:
+def test_corpora_that_make_no_sense(corpora: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        loader(domains=domains)
+        loader(IN_CORPORA, corpora=corpora)
 
 
 def test_clips_without_features_are_never_drawn() -> None:

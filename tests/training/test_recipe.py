@@ -84,7 +84,7 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
             model["language_model"]["lora"]["top_layers"] = 1
     else:
         values["finetune"]["checkpoint"] = str(checkpoint)
-    small = {"mixture": None, "manifest": str(manifest), "labels": None, "domains": None, "train_split": "train"}
+    small = {"mixture": None, "manifest": str(manifest), "labels": None, "train_split": "train"}
     values["data"] |= small | {"attributes": {}}
     if "scenes" in values["data"]:
         values["data"]["scenes"] |= {"captions": None, "steps": 0}
@@ -117,8 +117,7 @@ def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe
         ("training.mapper_lr=1e-3", "training.mapper_lr", 0.001),
         ("data.ship_only=true", "data.ship_only", True),
         ("data.labels=null", "data.labels", None),
-        ("data.domains.animal=2", "data.domains", {"animal": 2.0}),
-        ("data.domains={animal: 1, digit: 0.5}", "data.domains", {"animal": 1.0, "digit": 0.5}),
+        ("data.tasks.caption=2", "data.tasks", {"caption": 2.0}),
         ("model.name=other", "model.name", "other"),
         ("model.audio.0.mapper.hidden=64", "model.audio.0.mapper.hidden", 64),
         ("data.tasks={caption: 1}", "data.tasks", {"caption": 1.0}),

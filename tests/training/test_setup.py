@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import pytest
-
-from pengi.errors import ConfigError
 from pengi.training.recipe import CorpusConfig, DataConfig, read_recipe
 from pengi.training.setup import prepare, wordings_of
 
 
-@pytest.fixture
-def two_domains(toy: Path, recipe: Path) -> Path:
-    """The toy problem with every third clip of another domain."""
+def test_no_features_are_computed_of_clips_that_are_never_drawn(toy: Path, recipe: Path) -> None:
     manifest = toy / "manifest.jsonl"
-    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
-    for row in rows[::3]:
-        row["domain"] = "sfx"
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return recipe
-
-
-@pytest.mark.parametrize("shares", ["{environment: 1}", "{environment: 2, sfx: 0}"])
-def test_clips_that_are_never_drawn_are_not_heard(two_domains: Path, shares: str) -> None:
-    setup = prepare(read_recipe(two_domains, [f"data.domains={shares}"]))
-    assert {clip.domain for clip in setup.train_clips} == {"environment"}
+    rows = manifest.read_text(encoding="utf-8").splitlines()
+    for name, some in (("drawn", rows[:8] + rows[16:]), ("left-out", rows[8:16])):
+        (toy / f"{name}.jsonl").write_text("\n".join(some) + "\n", encoding="utf-8")
+    mixture = f"{{drawn: {{manifest: {toy}/drawn.jsonl}}, left-out: {{manifest: {toy}/left-out.jsonl, share: 0}}}}"
+    setup = prepare(read_recipe(recipe, ["data.manifest=null", f"data.mixture={mixture}"]))
+    assert {clip.corpus for clip in setup.train_clips} == {"drawn"}
     assert setup.loader.caches[0].spans.keys() == {clip.id for clip in setup.train_clips}
-    assert {clip.domain for clip in setup.loader.batch(0).clips} == {"environment"}
-    assert {clip.domain for clip in setup.held_out.clips} == {"environment", "sfx"}
-
-
-def test_a_share_for_a_domain_that_no_clip_has_is_refused(two_domains: Path) -> None:
-    with pytest.raises(ConfigError, match="animal"):
-        prepare(read_recipe(two_domains, ["data.domains={environment: 1, animal: 0}"]))
+    assert {clip.corpus for clip in setup.loader.batch(0).clips} == {"drawn"}
 
 
 def test_labels_of_other_manifests_are_worded_as_beside_them(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import random
 import signal
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,14 +34,11 @@ PREFETCHED = 4  # batches that each worker process draws ahead
 
 
 class Mixture(Frozen):
-    """How often clips are drawn: the chance of each domain; and how many clips, with how many questions each, make a
-    batch.
+    """How often clips are drawn, and how many, with how many questions each, make a batch.
 
-    ``corpora`` are the shares of the manifests of a mixture (see :func:`pengi.data.sources.read_mixture`); the domains'
-    shares hold inside each of them, for those of its clips that have one of the domains.
+    ``corpora`` are the shares of the manifests of a mixture (see :func:`pengi.data.sources.read_mixture`).
     """
 
-    domains: dict[str, float] | None = None
     corpora: dict[str, float] | None = None
     batch_size: int = Field(16, ge=1)
     questions_per_clip: int = Field(3, ge=1)
@@ -80,13 +77,11 @@ class ClipEvidence:
         return queried_text(queried_tags(evidence, self.vocabulary, prompt), evidence.duration_s)
 
 
-def clip_weights(
-    clips: Sequence[Clip], domains: Mapping[str, float] | None, corpora: Mapping[str, float] | None = None
-) -> list[float]:
-    """Chance of each clip: its corpus' share, within it its domain's, within that 1/sqrt(clips of the same answer).
+def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = None) -> list[float]:
+    """Chance of each clip: its corpus' share, and within it 1/sqrt(clips of the same answer).
 
     Raises:
-        ConfigError: for a domain or corpus that no clip is of, or a negative share, or if all shares are zero.
+        ConfigError: for a corpus that no clip is of, or a negative share, or if all shares are zero.
     """
 
     def kind(clip: Clip) -> tuple[str, ...]:
@@ -98,39 +93,26 @@ def clip_weights(
 
     counts = Counter(kind(clip) for clip in clips)
     weights = [1.0 / math.sqrt(counts[kind(clip)]) for clip in clips]
-    if domains is not None:
-        _check_shares("domain", domains, {clip.domain for clip in clips})
-        weights = _shared_out(weights, [(clip.corpus, clip.domain) for clip in clips], lambda group: group[1], domains)
-    if corpora is not None:
-        _check_shares("corpus", corpora, {clip.corpus for clip in clips})
-        weights = _shared_out(weights, [(clip.corpus,) for clip in clips], lambda group: group[0], corpora)
-    return weights
-
-
-def _shared_out(
-    weights: Sequence[float],
-    groups: Sequence[tuple[str, ...]],
-    name_of: Callable[[tuple[str, ...]], str],
-    shares: Mapping[str, float],
-) -> list[float]:
-    """Weights that add up to its share in every group that has any; groups without a named share get none."""
-    totals: defaultdict[tuple[str, ...], float] = defaultdict(float)
-    for group, weight in zip(groups, weights, strict=True):
-        totals[group] += weight
+    if corpora is None:
+        return weights
+    _check_shares(corpora, {clip.corpus for clip in clips})
+    totals: defaultdict[str, float] = defaultdict(float)
+    for clip, weight in zip(clips, weights, strict=True):
+        totals[clip.corpus] += weight
     return [
-        shares.get(name_of(group), 0.0) * weight / totals[group] if totals[group] else 0.0
-        for group, weight in zip(groups, weights, strict=True)
+        corpora.get(clip.corpus, 0.0) * weight / totals[clip.corpus]
+        for clip, weight in zip(clips, weights, strict=True)
     ]
 
 
-def _check_shares(what: str, shares: Mapping[str, float], present: set[str]) -> None:
-    for name, share in shares.items():
+def _check_shares(corpora: Mapping[str, float], present: set[str]) -> None:
+    for name, share in corpora.items():
         if name not in present:
-            raise ConfigError(f"no training clip is of the {what} '{name}'; there are {', '.join(sorted(present))}")
+            raise ConfigError(f"no training clip is of the corpus '{name}'; there are {', '.join(sorted(present))}")
         if not 0 <= share < math.inf:
-            raise ConfigError(f"the share of the {what} '{name}' must be 0 or more, not {share}")
-    if not any(shares.values()):
-        raise ConfigError(f"every {what} has a share of 0, so there is nothing to train on")
+            raise ConfigError(f"the share of the corpus '{name}' must be 0 or more, not {share}")
+    if not any(corpora.values()):
+        raise ConfigError("every corpus has a share of 0, so there is nothing to train on")
 
 
 class BatchSource(ABC):
@@ -186,7 +168,7 @@ class Loader(BatchSource):
         self.mixture = mixture
         self.seed = seed
         self.evidence = evidence
-        self._weights = clip_weights(self.clips, mixture.domains, mixture.corpora)
+        self._weights = clip_weights(self.clips, mixture.corpora)
 
     def chances(self) -> list[float]:
         """Chance of each clip."""

@@ -43,7 +43,6 @@ class DataConfig(Frozen):
     train_split: Literal["train", "val", "test", "heldout"] = "train"
     val_split: Literal["train", "val", "test", "heldout"] = "val"
     ship_only: bool = Field(False, description="train on clips whose row says ship: true, and on no others")
-    domains: dict[str, float] | None = None
     tasks: dict[str, float] | None = Field(
         None, description="of all families of questions only these, and how often each is drawn"
     )

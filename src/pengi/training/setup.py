@@ -140,7 +140,7 @@ def clips_to_train_on(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
 
     Raises:
         ManifestError: if there is none.
-        ConfigError: for a domain, corpus or source that no clip is of.
+        ConfigError: for a corpus or source that no clip is of.
     """
     data = recipe.data
     found = [clip for clip in clips if clip.split == data.train_split and (clip.ship or not data.ship_only)]
@@ -177,10 +177,10 @@ def _with_attributes(clips: Sequence[Clip], known: Mapping[str, Mapping[str, str
 
 
 def _ever_drawn(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
-    """The clips that the shares of domains and corpora leave a chance: features of the others would be for nothing."""
+    """The clips whose corpus has a share: features of the others would be for nothing."""
     mixture = recipe.data.mixture
     corpora = {name: corpus.share for name, corpus in mixture.items()} if mixture else None
-    weights = clip_weights(clips, recipe.data.domains, corpora)
+    weights = clip_weights(clips, corpora)
     return [clip for clip, weight in zip(clips, weights, strict=True) if weight]
 
 
@@ -251,7 +251,6 @@ def _captions(recipe: Recipe) -> tuple[str, ...]:
 def _mixture(recipe: Recipe) -> Mixture:
     mixture = recipe.data.mixture
     return Mixture(
-        domains=_above_zero(recipe.data.domains),
         corpora=_above_zero({name: corpus.share for name, corpus in mixture.items()} if mixture else None),
         batch_size=recipe.training.batch_size,
         questions_per_clip=recipe.training.questions_per_clip,
