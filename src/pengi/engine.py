@@ -325,7 +325,7 @@ class Pengi:
             audio: one recording or a list.
             labels: any words; repeated ones count once.
             method: "likelihood" (mean log-probability of the label's tokens; of a model with a tagger fused with the
-                probabilities of the tags that labels name), "sum" (of the whole label), "generate" (the model may write
+                probabilities of the tags that labels name), "generate" (the model may write
                 nothing but labels), "match" (the model writes freely, the nearest label in the sentence encoder's space
                 wins, as in the paper).
             prompt: what the labels answer; "this is a sound of" if not given.
@@ -345,7 +345,7 @@ class Pengi:
         prompt = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
         self._check_length(prompt, "prompt")
         is_asked = method != "likelihood" or self._labels.needs_likelihood(names)
-        named = shown(names) if method in ("likelihood", "sum") else ()
+        named = shown(names) if method == "likelihood" else ()
 
         def answer(encoded: Sequence[Encoded]) -> list[Classification]:
             found = [

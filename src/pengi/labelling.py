@@ -24,7 +24,7 @@ from pengi.prompting import Prompting, shown
 from pengi.results import Classification, LabelScore
 from pengi.text_encoder import SentenceEncoder, TextEncoder
 
-METHODS = ("likelihood", "sum", "generate", "match")
+METHODS = ("likelihood", "generate", "match")
 CONSTRAINED = DecodeOptions(beams=5, max_tokens=30)
 MATCH = DecodeOptions(beams=4, max_tokens=40)
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
@@ -117,7 +117,6 @@ class LabelChooser:
         """The labels of each recording, the best first."""
         by: dict[str, Callable[[Sequence[Encoded], list[str], str], list[Classification]]] = {
             "likelihood": self._by_likelihood,
-            "sum": self._by_sum,
             "generate": self._by_trie,
             "match": self._by_match,
         }
@@ -137,7 +136,7 @@ class LabelChooser:
 
     def _by_likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         asks = self.needs_likelihood(labels)
-        mean_BL = self._scores(encoded, labels, prompt)[0] if asks else torch.zeros(len(encoded), len(labels))
+        mean_BL = self._likelihood(encoded, labels, prompt) if asks else torch.zeros(len(encoded), len(labels))
         tags = self._label_tags(labels)
         found = []
         for recording, mean_L in zip(encoded, mean_BL.float().cpu(), strict=True):
@@ -149,16 +148,11 @@ class LabelChooser:
         assert recording.log_odds_K is not None
         return float(recording.log_odds_K[index])
 
-    def _by_sum(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        _, total_BL = self._scores(encoded, labels, prompt)
-        return [ranked("sum", labels, row) for row in total_BL]
-
-    def _scores(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> tuple[Tensor, Tensor]:
+    def _likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> Tensor:
         own = [self._prompting.own(recording, prompt, shown(labels)) for recording in encoded]
         prefix_BPD, mask_BP = self._generator.prefix(encoded, own)
         lm = self._model.language_model
-        scores = score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id)
-        return scores.mean_BL, scores.total_BL
+        return score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id).mean_BL
 
     def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         trie = LabelTrie(self._label_ids(labels), self._model.language_model.end_id)

@@ -80,9 +80,9 @@ def test_every_option_reaches_the_job(run: Command, sounds: Path, tmp_path: Path
     asked = settings("ask", "--task", "ask", "--question", "why?", "--beams", 2, "--max-tokens", 9, "-m", "mine")
     assert asked == {"task": "ask", "question": "why?", "beams": 2, "max_tokens": 9} | model
     (tmp_path / "labels.txt").write_text("dog\nrain\n", encoding="utf-8")
-    chosen = ("--task", "classify", "--labels-file", tmp_path / "labels.txt", "--method", "sum", "--top", 1)
+    chosen = ("--task", "classify", "--labels-file", tmp_path / "labels.txt", "--method", "generate", "--top", 1)
     classified = settings("classify", *chosen, "-m", "mine")
-    assert classified == {"task": "classify", "labels": ["dog", "rain"], "method": "sum", "top": 1} | model
+    assert classified == {"task": "classify", "labels": ["dog", "rain"], "method": "generate", "top": 1} | model
     told = settings("timeline", "--task", "timeline", "--window", 4, "--hop", 2, "-m", "mine")
     assert told == {"task": "timeline", "window_s": 4.0, "hop_s": 2.0} | model
 

@@ -181,7 +181,7 @@ def test_refusals_count_by_whether_the_sound_could_tell(samples: Path, tmp_path:
     asked = BENCHMARKS["val-open"]
     items = items_of(asked, write_questions("val-open", samples, "val", tmp_path / "run"))
     rows = {item.id: {"text": "No." if item.accepted == (REFUSAL,) else "I don't know."} for item in items}
-    metrics = score(asked, read_answers(asked, items, rows, "write", {}), "write")["metrics"]
+    metrics = score(asked, read_answers(asked, items, rows, "write"), "write")["metrics"]
     assert [metrics[name]["value"] for name in ("accuracy", "refused_off_topic", "refused_answerable")] == [0, 0, 1]
     assert is_refusal("I don't know.")
 

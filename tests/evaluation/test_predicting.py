@@ -19,7 +19,9 @@ from pengi.evaluation.predicting import Cache, Counts, PredictionFile, predict, 
 ITEMS = [item(f"{name}-{number}", name) for number in range(20) for name in ("dog", "rain", "wind")]
 
 
-def asked(system: Parrot, path: Path, cache: Cache | None = None, items: Any = ITEMS, mode: str = "sum") -> Counts:
+def asked(
+    system: Parrot, path: Path, cache: Cache | None = None, items: Any = ITEMS, mode: str = "likelihood"
+) -> Counts:
     with PredictionFile.opened(path) as file:
         return predict(system, items, path.parent, mode, file, cache)
 
@@ -93,7 +95,7 @@ def test_a_cache_answers_for_another_run(tmp_path: Path) -> None:
     assert {row["id"]: row["scores"] for row in rows(second)} == {
         row["id"]: row["scores"] for row in read_predictions(tmp_path, "b").values()
     }
-    assert asked(Parrot(), tmp_path / "c.jsonl", cache, mode="likelihood").computed == 60  # another mode
+    assert asked(Parrot(), tmp_path / "c.jsonl", cache, mode="generate").computed == 60  # another mode
 
 
 def test_a_mistake_is_written_down_but_not_remembered(tmp_path: Path) -> None:

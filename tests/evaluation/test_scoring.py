@@ -34,8 +34,8 @@ def tiny_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
 
 
-def result(asked: Benchmark, items: Sequence[Item], rows: dict[str, Any], mode: str, **silent: Any) -> dict[str, Any]:
-    return score(asked, read_answers(asked, items, rows, mode, silent), mode)
+def result(asked: Benchmark, items: Sequence[Item], rows: dict[str, Any], mode: str) -> dict[str, Any]:
+    return score(asked, read_answers(asked, items, rows, mode), mode)
 
 
 def test_classification_by_hand() -> None:
@@ -69,15 +69,6 @@ def test_an_id_with_a_number_sign_is_not_a_question_with_several_answers() -> No
 def test_exact_text_must_be_a_label() -> None:
     found = result(CLASSIFY, ITEMS, ROWS, "exact")
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(2 / 4)  # "Dog." and "wind", not "a dog"
-
-
-def test_the_prior_is_taken_away() -> None:
-    """For silence the model says "dog" anyway; what is left of b is rain, and of a nothing."""
-    silence = {name: {"scores": [2.0, 0.0, 0.0]} for name in ROWS}
-    scored = read_answers(CLASSIFY, ITEMS, ROWS, "likelihood-prior", silence)
-    assert scored.predictions == ("rain", "rain", "wind", None)
-    with pytest.raises(InputError, match="needs the model's answers to silence"):
-        read_answers(CLASSIFY, ITEMS, ROWS, "likelihood-prior", {})
 
 
 def test_map_is_scikit_learns() -> None:
@@ -146,5 +137,5 @@ def test_captions_and_their_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_predictions_is_a_sentence() -> None:
-    with pytest.raises(InputError, match="there are no predictions of val-esc50 in mode sum"):
-        read_answers(CLASSIFY, ITEMS, {}, "sum", {})
+    with pytest.raises(InputError, match="there are no predictions of val-esc50 in mode match"):
+        read_answers(CLASSIFY, ITEMS, {}, "match")

@@ -78,7 +78,7 @@ def test_everything_is_predicted_scored_and_accounted_for(manifest: Path, tmp_pa
     found = run(manifest, out)
     modes = {result["mode"] for result in found["results"] if result["system"] == "model"}
     assert modes == {*benchmarks.MODES}
-    for mode in ("likelihood", "sum", "generate", "match", "likelihood-prior"):
+    for mode in ("likelihood", "generate", "match"):
         assert value(found, "val-esc50", "model", mode) == pytest.approx(2 / 5)
     assert value(found, "val-esc50", "model", "exact") == 0.0  # "A dog!" is no label
     assert value(found, "val-esc50", "yamnet-match", "match") == pytest.approx(2 / 5)
@@ -106,9 +106,11 @@ def test_shards_together_are_the_whole(manifest: Path, tmp_path: Path) -> None:
 
 def test_lines_of_an_earlier_run_in_the_folder_are_not_taken_for_this_ones(manifest: Path, tmp_path: Path) -> None:
     run(manifest, tmp_path / "run")
-    other = run(manifest, tmp_path / "run", Parrot(fingerprint="other", deaf=True), modes=("sum",), baselines=False)
+    other = run(
+        manifest, tmp_path / "run", Parrot(fingerprint="other", deaf=True), modes=("generate",), baselines=False
+    )
     model = [result for result in other["results"] if result["system"] == "model" and result["kind"] == "classify"]
-    assert [result["mode"] for result in model] == ["sum"]
+    assert [result["mode"] for result in model] == ["generate"]
     assert model[0]["errors"] == 0  # who hears nothing does not notice the broken file
 
 

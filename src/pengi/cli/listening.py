@@ -138,7 +138,7 @@ def classify(
         typer.Option(
             metavar="METHOD",
             help="How labels are scored. likelihood: mean log-probability of a label's tokens, and the probability of "
-            "the tag that a label names; sum: log-probability of the whole label; generate: search restricted to the "
+            "the tag that a label names; generate: search restricted to the "
             "labels; match: the model writes freely, and labels are compared with its text in meaning.",
         ),
     ] = "likelihood",

@@ -84,8 +84,7 @@ def run(
         str | None,
         typer.Option(
             metavar="METHOD",
-            help="Task classify: how labels are scored: likelihood, sum, generate or match (see `pengi classify "
-            "--help`).",
+            help="Task classify: how labels are scored: likelihood, generate or match (see `pengi classify --help`).",
             show_default="likelihood",
             rich_help_panel=_TASK,
         ),

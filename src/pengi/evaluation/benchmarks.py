@@ -24,17 +24,14 @@ Agreement = Literal["all", "majority", "unanimous"]
 
 MODES: dict[str, str] = {
     "likelihood": "log-likelihood of each label, mean over its tokens",
-    "sum": "log-likelihood of each label, summed over its tokens (raw)",
-    "likelihood-prior": "likelihood, less what the label gets for silence",
-    "sum-prior": "sum, less what the label gets for silence",
     "generate": "beam search that may write nothing but labels (label trie)",
     "match": "beam search writes freely, the nearest label in a sentence encoder's space counts (the paper's way)",
     "exact": "beam search writes freely, the text must be a label",
     "write": "beam search writes freely; the text is compared with the reference texts",
 }
 """Ways to get an answer out of one and the same model."""
-DERIVED = {"likelihood-prior": "likelihood", "sum-prior": "sum", "exact": "match"}
-"""Modes that are only another reading of a mode's predictions (and of the answers to silence)."""
+DERIVED = {"exact": "match"}
+"""Modes that are only another reading of a mode's predictions."""
 LABEL_MODES = tuple(mode for mode in MODES if mode != "write")
 DEFAULT_MODE = "likelihood"
 TAGGER_MODE = "match"

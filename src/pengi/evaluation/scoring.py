@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pengi.errors import InputError
 from pengi.evaluation import captioning, patterns, retrieving
-from pengi.evaluation.benchmarks import DERIVED, YES_NO, Benchmark
+from pengi.evaluation.benchmarks import YES_NO, Benchmark
 from pengi.evaluation.items import Item
 from pengi.evaluation.statistics import Indices, Metric, bootstrap, mean_of, share_right
 from pengi.evaluation.systems import embed_texts
@@ -27,7 +27,7 @@ SLOW_RESAMPLES = 200
 BINS = 10
 MAX_CONFUSION_LABELS = 60
 _WORST = -1e9  # the score of every label of a recording that could not be used
-_SHARES = ("likelihood", "sum", "likelihood-prior", "sum-prior", "generate")
+_SHARES = ("likelihood", "generate")
 
 Json = dict[str, Any]
 
@@ -53,16 +53,11 @@ class Scored:
         return [item.group for item in self.items]
 
 
-def read_answers(
-    benchmark: Benchmark, items: Sequence[Item], rows: Mapping[str, Row], mode: str, silent: Mapping[str, Row]
-) -> Scored:
+def read_answers(benchmark: Benchmark, items: Sequence[Item], rows: Mapping[str, Row], mode: str) -> Scored:
     """Bring lines and items together; items without a line are left out, those with an error count as wrong.
 
-    Args:
-        silent: the same mode's lines for silence, for the modes that take the prior away.
-
     Raises:
-        InputError: if there are no lines at all, or silence was not asked and is needed.
+        InputError: if there are no lines at all.
     """
     asked = [item for item in items if item.id in rows]
     if not asked:
@@ -80,7 +75,7 @@ def read_answers(
     if mode == "exact":
         said = tuple(_exact(line.get("text"), item.labels) for item, line in zip(asked, lines, strict=True))
         return Scored(tuple(asked), tuple(lines), said, _credits(benchmark, asked, said), None)
-    scores = [_label_scores(item, line, mode, silent) for item, line in zip(asked, lines, strict=True)]
+    scores = [np.array(line["scores"], dtype=np.float64) if "scores" in line else None for line in lines]
     chosen = tuple(
         None if found is None else item.labels[int(np.argmax(found))] for item, found in zip(asked, scores, strict=True)
     )
@@ -200,18 +195,6 @@ def reliability(scores_NL: NDArray[np.float64], credit_N: NDArray[np.float64]) -
             )
     error = sum(part["n"] * abs(part["confidence"] - part["accuracy"]) for part in bins) / len(credit_N)
     return {"bins": bins, "ece": float(error)}
-
-
-def _label_scores(item: Item, line: Row, mode: str, silent: Mapping[str, Row]) -> NDArray[np.float64] | None:
-    if "scores" not in line:
-        return None
-    scores_L = np.array(line["scores"], dtype=np.float64)
-    if mode in DERIVED:
-        prior = silent.get(item.id, {}).get("scores")
-        if prior is None:
-            raise InputError(f"mode {mode} needs the model's answers to silence; run it with the baselines")
-        scores_L = scores_L - np.array(prior, dtype=np.float64)
-    return scores_L
 
 
 def _matrix(scores: Sequence[NDArray[np.float64] | None], labels: int) -> NDArray[np.float64]:

@@ -210,8 +210,8 @@ def scored_answers(out: Path) -> Iterator[tuple[Benchmark, str, str, Scored]]:
     records = _records(out)
     for name in _benchmarks(records):
         asked, items = _read_items(out, records[0], name)
-        for system, mode, rows, silent in _predicted(out, asked, records):
-            yield asked, system, mode, read_answers(asked, items, rows, mode, silent)
+        for system, mode, rows in _predicted(out, asked, records):
+            yield asked, system, mode, read_answers(asked, items, rows, mode)
 
 
 def _has_labels(asked: Benchmark) -> bool:
@@ -221,10 +221,9 @@ def _has_labels(asked: Benchmark) -> bool:
 def _asked(plan: Plan, asked: Benchmark, systems: Systems) -> Iterator[tuple[System, str]]:
     """Which system answers in which mode: the model in every one, silence in the same, the tagger in its only one."""
     wanted = plan.modes_of(asked)
-    prior = any(mode.endswith("-prior") for mode in wanted)
     for mode in dict.fromkeys(DERIVED.get(mode, mode) for mode in wanted):
         yield systems.model, mode
-        if systems.blind is not None and (plan.baselines or prior):
+        if systems.blind is not None and plan.baselines:
             yield systems.blind, mode
     if systems.tagger is not None and plan.baselines and asked.tagger:
         yield systems.tagger(), TAGGER_MODE
@@ -313,10 +312,8 @@ def _read_items(out: Path, run: Json, benchmark_id: str) -> tuple[Benchmark, lis
     return asked, [Item.from_dict(row) for row in lines if row is not None]
 
 
-def _predicted(
-    out: Path, asked: Benchmark, records: Sequence[Json]
-) -> Iterator[tuple[str, str, dict[str, Row], dict[str, Row]]]:
-    """System, mode, lines, and the lines for silence that go with them, derived modes included.
+def _predicted(out: Path, asked: Benchmark, records: Sequence[Json]) -> Iterator[tuple[str, str, dict[str, Row]]]:
+    """System, mode and lines, derived modes included.
 
     Only what the run itself has asked: lines of an earlier run in the same folder may be of another model.
     """
@@ -327,20 +324,17 @@ def _predicted(
     for (system, mode), rows in lines.items():
         if not rows:
             continue
-        yield system, mode, rows, {}
-        silent = lines.get(("blind", mode), {})
+        yield system, mode, rows
         for derived in (name for name, base in DERIVED.items() if base == mode and system == "model"):
-            wants_silence = derived.endswith("-prior")
-            if (wants_silence and not silent) or (asked.kind == "tag" and derived == "exact"):
-                continue
-            yield system, derived, rows, silent if wants_silence else {}
+            if asked.kind != "tag":
+                yield system, derived, rows
 
 
 def _score_benchmark(out: Path, benchmark_id: str, records: Sequence[Json]) -> list[Json]:
     asked, items = _read_items(out, records[0], benchmark_id)
     results = []
-    for system, mode, rows, silent in _predicted(out, asked, records):
-        scored = read_answers(asked, items, rows, mode, silent)
+    for system, mode, rows in _predicted(out, asked, records):
+        scored = read_answers(asked, items, rows, mode)
         results.append({**_head(asked), "system": system, "mode": mode, "of": len(items), **score(asked, scored, mode)})
     by_luck = chance(asked, items)
     if by_luck and results:

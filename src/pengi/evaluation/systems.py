@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 WRITE = DecodeOptions(beams=5, max_tokens=40)
 """The paper's search width, for captions and metadata; questions are answered as :meth:`pengi.Pengi.ask` does it."""
 SILENCE_S, SILENCE_RATE = 5.0, 16_000
-CHOICES = ("likelihood", "sum", "generate", "match")
+CHOICES = ("likelihood", "generate", "match")
 """Answer modes that are ways of the engine to choose among labels."""
 _LEAST = math.log(np.finfo(np.float32).tiny)
 # What decides an answer besides the weights; evaluation, training and the command line do not.

@@ -239,7 +239,7 @@ def _uploads(listener: Listener) -> APIRouter:
                 examples=[["dog barking", "rain"]],
             ),
         ],
-        method: Annotated[Literal["likelihood", "sum", "generate"], Form()] = "likelihood",
+        method: Annotated[Literal["likelihood", "generate"], Form()] = "likelihood",
         top: Annotated[int | None, Form(ge=1, description="Only so many labels.")] = None,
         explain: Explain = False,
     ) -> Classification:
