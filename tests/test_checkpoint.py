@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from helpers import CHAT, MLP, SENTENCE_TEXT, model_values, noise, ragged, tiny_model
+from helpers import CHAT, MAPPER, SENTENCE_TEXT, model_values, noise, ragged, tiny_model
 from pengi import checkpoint, weights
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.config import ModelConfig
 from pengi.errors import CheckpointError, ConfigError, PengiError, WeightsError
 from pengi.model import PengiModel
 
-BRANCH = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP}
+BRANCH = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER}
 
 
 @pytest.fixture

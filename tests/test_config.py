@@ -67,7 +67,7 @@ def test_a_misspelt_required_key_is_an_unknown_key_and_not_a_missing_one() -> No
         (
             "audio.0.mapper.kind",
             "perceiver",
-            r"'audio\.0\.mapper\.kind': input should be 'transformer', 'mlp' or 'identity'",
+            r"'audio\.0\.mapper\.kind': input should be 'transformer' or 'identity'",
         ),
         ("audio", [], "'audio': tuple should have at least 1 item"),
         ("language_model.target_tokens", "many", r"'language_model\.target_tokens': input should be a valid integer"),

@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from helpers import MLP, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
+from helpers import MAPPER, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
 from helpers.failing import FailingFile
 from pengi import Pengi, checkpoint, engine, labelling
 from pengi.config import ModelConfig
@@ -104,7 +104,7 @@ def test_a_batch_of_sixteen_gives_what_sixteen_calls_give(call: str) -> None:
     assert len(together) == 16
     for audio, result in zip(SIXTEEN, together, strict=True):
         assert_same(flat(result), flat(CALLS[call](pengi, audio)))
-    assert len({json.dumps(flat(result)) for result in together}) > 8
+    assert len({json.dumps(flat(result)) for result in together}) > 3
 
 
 def test_every_recording_may_have_a_question_of_its_own() -> None:
@@ -185,7 +185,7 @@ def test_real_recordings_in_a_batch(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [
-    {"audio": [{"encoder": "yamnet-tiny-random", "mapper": MLP},
+    {"audio": [{"encoder": "yamnet-tiny-random", "mapper": MAPPER},
                {"encoder": "yamnet-tiny-random", "trained": False, "max_tokens": 3, "window_s": 4.0,
                 "mapper": {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4}}]},
     {"text": SENTENCE_TEXT},
@@ -580,8 +580,7 @@ def test_two_minutes_are_heard_in_bounded_memory(monkeypatch: pytest.MonkeyPatch
     description = PENGI.describe(path)
     assert description.duration_s == pytest.approx(120.0)
     prompt = len(PENGI.model.language_model.encode("generate audio caption"))
-    most = PENGI.model.config.audio[0].max_tokens + MLP["constants"] + 1 + prompt
-    assert max(heard.prefixes) <= most
+    assert max(heard.prefixes) <= MAPPER["constants"] + 1 + prompt
 
 
 @pytest.mark.parametrize(("window_s", "hop_s"), [(5.0, 5.0), (10.0, 2.5), (1.0, 0.3), (2.0, 2.0)])

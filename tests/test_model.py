@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from helpers import CHAT, MLP, SENTENCE_TEXT, TRANSFORMER, noise, tiny_model, tone, training_batch
+from helpers import CHAT, MAPPER, SENTENCE_TEXT, TRANSFORMER, noise, tiny_model, tone, training_batch
 from pengi import model as model_module
 from pengi.conditioning.prefix import join
 from pengi.language_model import decoder_layers
@@ -28,9 +28,9 @@ EXAMPLES = [
     (0, "question: do you hear rain? answer:", "yes"),
     (1, "question: is the rain louder than the dog? answer:", "no"),
 ]
-BRANCH = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP}
+BRANCH = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER}
 FORMS: dict[str, dict[str, Any]] = {
-    "mlp": {},
+    "sequence": {},
     "transformer": {"audio": [{**BRANCH, "mapper": {**TRANSFORMER, "positions": True}}]},
     "pooled": {"audio": [{**BRANCH, "mapper": {**TRANSFORMER, "input": "pooled"}}]},
     "two branches": {"audio": [BRANCH, {**BRANCH, "trained": False, "mapper": TRANSFORMER}]},

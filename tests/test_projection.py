@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from helpers import MLP, SENTENCE_TEXT, TRANSFORMER, model_values, noise, ragged, tiny_model
+from helpers import MAPPER, SENTENCE_TEXT, TRANSFORMER, model_values, noise, ragged, tiny_model
 from pengi import checkpoint
 from pengi.conditioning.pooling import masked_mean
 from pengi.config import ModelConfig, ProjectionConfig
@@ -57,7 +57,7 @@ def test_a_pooled_mapper_reads_the_projected_mean() -> None:
 
 @torch.inference_mode()
 def test_a_sequence_mapper_reads_every_projected_token() -> None:
-    model = tiny_model(audio=[branch(mapper=MLP)])
+    model = tiny_model(audio=[branch(mapper=MAPPER)])
     only = model.branches[0]
     tokens = only.tokens(only.encoder.features(*ragged([noise(2.0)])))
     values, mask = only.embeddings(tokens)

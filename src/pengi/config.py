@@ -75,19 +75,16 @@ class MapperConfig(Frozen):
     at the constants' positions are the prefix. A sequence enters as it is, or through a linear layer for each token if
     its width differs. ``width`` makes the layers narrower than the language model, ``positions`` adds the order of a
     sequence.
-    ``mlp`` adapts each token of a sequence on its own. ``identity`` passes language-model embeddings on unchanged.
-    Learned ``constants`` stand in front of the output of ``mlp`` and ``identity``.
+    ``identity`` passes language-model embeddings on unchanged, behind learned ``constants``.
     """
 
-    kind: Literal["transformer", "mlp", "identity"]
+    kind: Literal["transformer", "identity"]
     tokens: int = Field(40, ge=1)
     constants: int = Field(0, ge=0)
     layers: int = Field(4, ge=1)
     heads: int = Field(8, ge=1)
-    mlp_ratio: float = Field(2.0, gt=0)
     width: int | None = Field(None, ge=1)
     positions: bool = False
-    hidden: int = Field(1024, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     input: Literal["pooled", "sequence"] = "sequence"
 
@@ -162,10 +159,6 @@ class LoraConfig(Frozen):
 
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1, description="an adapter's output is scaled by alpha / rank")
-    layers: tuple[str, ...] = Field(
-        (),
-        description='names of linear layers that get one, such as "q_proj"; all but the output layer if none is given',
-    )
     top_layers: int | None = Field(
         None, ge=1, description="adapters in so many of the last decoder layers only; in all if not given"
     )

@@ -112,8 +112,7 @@ class LanguageModel(nn.Module):
         They are float32 whatever the model's own weights are, since small steps are lost in bfloat16.
 
         Raises:
-            ConfigError: if a named layer does not exist, there are fewer decoder layers than ``top_layers``, or peft is
-                not installed.
+            ConfigError: if there are fewer decoder layers than ``top_layers``, or peft is not installed.
         """
         try:
             import peft
@@ -126,34 +125,23 @@ class LanguageModel(nn.Module):
             # GPT-2 keeps its matrices transposed, of which peft would warn.
             fan_in_fan_out=self.model.config.model_type == "gpt2",
         )
-        try:
-            peft.inject_adapter_in_model(settings, self.model)
-        except ValueError as error:
-            raise ConfigError(f"the language model has none of the layers {', '.join(config.layers)}") from error
+        peft.inject_adapter_in_model(settings, self.model)
         for name, value in self.model.named_parameters():
             if ADAPTER_MARK in name:
                 value.data = value.data.float()
 
-    def _adapted(self, config: LoraConfig) -> str | list[str]:
-        """The linear layers that get adapters, as peft takes them."""
-        if config.top_layers is None:
-            return list(config.layers) or "all-linear"
+    def _adapted(self, config: LoraConfig) -> list[str]:
+        """Names of the linear layers that get adapters."""
         blocks = decoder_layers(self.model)
-        if config.top_layers > len(blocks):
-            raise ConfigError(
-                f"lora.top_layers is {config.top_layers}, and the language model has {len(blocks)} layers"
-            )
-        top = {id(module) for block in blocks[-config.top_layers :] for module in block.modules()}
-        names = [
+        count = config.top_layers or len(blocks)
+        if count > len(blocks):
+            raise ConfigError(f"lora.top_layers is {count}, and the language model has {len(blocks)} layers")
+        top = {id(module) for block in blocks[-count:] for module in block.modules()}
+        return [
             name
             for name, module in self.model.named_modules()
-            if id(module) in top
-            and type(module).__name__ in ("Linear", "Conv1D")
-            and (not config.layers or name.rpartition(".")[2] in config.layers)
+            if id(module) in top and type(module).__name__ in ("Linear", "Conv1D")
         ]
-        if not names:
-            raise ConfigError(f"the language model has none of the layers {', '.join(config.layers)}")
-        return names
 
     def set_end(self, token: str) -> None:
         """Let answers end with another token.

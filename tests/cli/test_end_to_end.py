@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from helpers import MAPPER
 from pengi import checkpoint
 from pengi.cli import app
 from pengi.config import ModelConfig
 
 TINY = {
     "name": "tiny",
-    "audio": [{"encoder": "yamnet-tiny-random", "mapper": {"kind": "mlp", "hidden": 16, "constants": 2}}],
+    "audio": [{"encoder": "yamnet-tiny-random", "mapper": MAPPER}],
     "text": {"mapper": {"kind": "identity", "constants": 1}},
     "language_model": {"name": "tiny-random"},
 }

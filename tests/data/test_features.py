@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import MLP, noise, ragged, tone, write_clips
+from helpers import MAPPER, noise, ragged, tone, write_clips
 from pengi.audio.decode import load
 from pengi.config import AudioBranchConfig
 from pengi.data import features as module
@@ -21,7 +21,7 @@ from pengi.data.manifest import Clip, read_manifest
 from pengi.encoders.yamnet import YamnetEncoder
 from pengi.errors import ManifestError
 
-BRANCH = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP})
+BRANCH = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER})
 ENCODER = YamnetEncoder.tiny(2)
 
 

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import MLP, tone, write_clips
+from helpers import MAPPER, tone, write_clips
 from pengi.audio.decode import load
 from pengi.config import AudioBranchConfig
 from pengi.data import recordings
@@ -73,7 +73,7 @@ def test_shards_are_webdataset_shards(clips: list[Clip], tmp_path: Path) -> None
 def test_features_of_shards_are_cached_like_those_of_files(tmp_path: Path) -> None:
     manifest = write_clips(tmp_path, {name: (tone(0.5, hertz), {"split": "train"}) for name, hertz in
                                       (("low", 200.0), ("high", 2000.0))})  # fmt: skip
-    branch = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP})
+    branch = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER})
     files = read_manifest(manifest)
     expected = cached_branches(files, tmp_path, [(YamnetEncoder.tiny(2), branch)])[0]
     source = manifest_of(write_shards(files, tmp_path, tmp_path / "packed"))

@@ -18,7 +18,7 @@ from pengi.config import ModelConfig
 from pengi.model import Batch, PengiModel
 
 RATE = 16_000
-MLP = {"kind": "mlp", "hidden": 16, "constants": 2}
+MAPPER = {"kind": "transformer", "constants": 2, "layers": 1, "heads": 4}
 TRANSFORMER = {"kind": "transformer", "tokens": 3, "constants": 4, "layers": 1, "heads": 4}
 
 
@@ -26,7 +26,7 @@ def model_values(**changes: Any) -> dict[str, Any]:
     """A tiny model's configuration as plain values; ``changes`` replace whole entries."""
     values: dict[str, Any] = {
         "name": "tiny",
-        "audio": [{"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MLP}],
+        "audio": [{"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER}],
         "text": {"mapper": {"kind": "identity", "constants": 1}},
         "language_model": {"name": "tiny-random", "target_tokens": 20},
     }

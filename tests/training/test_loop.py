@@ -93,7 +93,7 @@ def interrupted(recipe: Path, out: Path, after: int, overrides: Sequence[str]) -
 
 
 EVERYTHING = [
-    "model.audio.0={encoder: htsat-tiny-random, window_s: 0.4, mapper: {kind: mlp, hidden: 8, constants: 4}}",
+    "model.audio.0={encoder: htsat-tiny-random, window_s: 0.4, mapper: {kind: transformer, layers: 1, heads: 4}}",
     "training.augment={crop: random, spec_augment: {time_width: 20}}",
     "training.schedule=linear",
     "training.log_every=2",
@@ -342,7 +342,7 @@ def test_what_is_known_of_a_source_is_known_of_its_training_clips(recipe: Path) 
 
 def test_a_second_branch_trains_beside_the_first(recipe: Path, tmp_path: Path) -> None:
     values: Any = [
-        "model.audio=[{encoder: yamnet-tiny-random, mapper: &m {kind: mlp, hidden: 8, constants: 2}},"
+        "model.audio=[{encoder: yamnet-tiny-random, mapper: &m {kind: transformer, constants: 2, layers: 1, heads: 4}},"
         " {encoder: yamnet-tiny-random, trained: false, mapper: *m}]",
         "training.steps=2",
     ]

@@ -119,7 +119,7 @@ def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe
         ("data.labels=null", "data.labels", None),
         ("data.tasks.caption=2", "data.tasks", {"caption": 2.0}),
         ("model.name=other", "model.name", "other"),
-        ("model.audio.0.mapper.hidden=64", "model.audio.0.mapper.hidden", 64),
+        ("model.audio.0.mapper.tokens=64", "model.audio.0.mapper.tokens", 64),
         ("data.tasks={caption: 1}", "data.tasks", {"caption": 1.0}),
         ("training.augment.crop=random", "training.augment.crop", "random"),
     ],
@@ -141,7 +141,7 @@ def test_an_override_leaves_other_places_of_a_yaml_alias_alone(tmp_path: Path) -
     model:
       name: two
       audio:
-        - {encoder: yamnet-tiny-random, mapper: &same {kind: mlp, hidden: 8}}
+        - {encoder: yamnet-tiny-random, mapper: &same {kind: transformer, tokens: 8}}
         - {encoder: yamnet-tiny-random, mapper: *same}
       text: {mapper: {kind: identity}}
       language_model: {name: tiny-random}
@@ -149,8 +149,8 @@ def test_an_override_leaves_other_places_of_a_yaml_alias_alone(tmp_path: Path) -
     training: {steps: 1, mapper_lr: 0.1, encoder_lr: 0}
     """
     path.write_text(text, encoding="utf-8")
-    audio = read_recipe(path, ["model.audio.0.mapper.hidden=16"]).model.audio
-    assert [branch.mapper.hidden for branch in audio] == [16, 8]
+    audio = read_recipe(path, ["model.audio.0.mapper.tokens=16"]).model.audio
+    assert [branch.mapper.tokens for branch in audio] == [16, 8]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from helpers import RATE, tiny_model, write_clips
+from helpers import MAPPER, RATE, tiny_model, write_clips
 from pengi.data.manifest import Clip, read_manifest
 from pengi.data.tolerance import Tolerance
 from pengi.errors import ConfigError, ManifestError
@@ -39,9 +39,7 @@ def ramps(tmp_path: Path) -> list[Clip]:
 
 def live(tmp_path: Path, most_bad: float = 0.0, total: int = 4) -> LiveFeatures:
     settings = TrainingConfig.parse({"steps": 1, "mapper_lr": 1, "encoder_lr": 0}, "test")
-    model = tiny_model(
-        audio=[{"encoder": "yamnet-tiny-random", "window_s": 0.5, "mapper": {"kind": "mlp", "constants": 2}}]
-    )
+    model = tiny_model(audio=[{"encoder": "yamnet-tiny-random", "window_s": 0.5, "mapper": MAPPER}])
     return LiveFeatures(tmp_path / "ramps", model, settings, Tolerance(most_bad), total)
 
 

@@ -1,7 +1,7 @@
 """Mapping networks: from embeddings of audio or text to a prefix in the language model's embedding space.
 
 m1 and m2 of the paper's equation 1. Every mapper takes a sequence with a mask and gives a sequence with a mask, so that
-the paper's transformer over one pooled vector and a plain adaptor over many audio tokens are interchangeable.
+the paper's transformer can read one pooled vector or many audio tokens.
 
 Shape suffixes: B rows, T input tokens, P prefix embeddings, I input width, D language-model embedding width, W
 width inside the transformer, C learned constants, K tokens and constants together.
@@ -39,8 +39,6 @@ def build_mapper(config: MapperConfig, input_dim: int, output_dim: int) -> Mappe
     """
     if config.kind == "transformer":
         return TransformerMapper(config, input_dim, output_dim)
-    if config.kind == "mlp":
-        return MlpMapper(config, input_dim, output_dim)
     if input_dim != output_dim:
         raise ConfigError(f"an identity mapper cannot turn width {input_dim} into {output_dim}")
     return IdentityMapper(config, output_dim)
@@ -74,28 +72,6 @@ class IdentityMapper(Mapper):
         return prefix
 
 
-class MlpMapper(Mapper):
-    """Each token through LayerNorm, a hidden layer and GELU, behind learned constants."""
-
-    def __init__(self, config: MapperConfig, input_dim: int, output_dim: int) -> None:
-        super().__init__()
-        self.pooled = config.input == "pooled"
-        self.norm = nn.LayerNorm(input_dim)
-        self.expand = nn.Linear(input_dim, config.hidden)
-        self.dropout = nn.Dropout(config.dropout)
-        self.project = nn.Linear(config.hidden, output_dim)
-        self.constants = _Constants(config.constants, output_dim)
-
-    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Mapper`."""
-        if self.pooled:
-            tokens_BTI = masked_mean(tokens_BTI, mask_BT)[:, None]
-            mask_BT = mask_BT.new_ones(len(mask_BT), 1)
-        hidden = functional.gelu(self.expand(self.norm(tokens_BTI)))
-        prefix: tuple[Tensor, Tensor] = self.constants(self.project(self.dropout(hidden)), mask_BT)
-        return prefix
-
-
 class TransformerMapper(Mapper):
     """The paper's mapper: tokens and learned constants through a transformer, whose outputs at the constants
     are the prefix.
@@ -117,8 +93,7 @@ class TransformerMapper(Mapper):
         elif input_dim != width:
             self.linear = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
         self.constants_CW = nn.Parameter(torch.randn(config.constants or config.tokens, width))
-        hidden = int(width * config.mlp_ratio)
-        self.layers = nn.ModuleList(_Layer(width, config.heads, hidden, config.dropout) for _ in range(config.layers))
+        self.layers = nn.ModuleList(_Layer(width, config.heads, config.dropout) for _ in range(config.layers))
         self.output: nn.Module = nn.Identity()
         if width != output_dim:
             self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, output_dim))
@@ -150,9 +125,9 @@ def sinusoids(length: int, width: int) -> Tensor:
 
 
 class _Layer(nn.Module):
-    """Pre-norm transformer layer: attention without query, key and value biases, ReLU MLP."""
+    """Pre-norm transformer layer: attention without query, key and value biases, ReLU MLP of twice the width."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim)
@@ -160,8 +135,8 @@ class _Layer(nn.Module):
         self.to_keys_values = nn.Linear(dim, 2 * dim, bias=False)
         self.project = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = nn.Linear(dim, 2 * dim)
+        self.fc2 = nn.Linear(2 * dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask_BK: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from pengi.config import Frozen, LoraConfig, ModelConfig
+from pengi.config import Frozen, ModelConfig
 from pengi.data.tolerance import MOST_BAD
 from pengi.errors import ConfigError
 
@@ -56,11 +56,10 @@ class DataConfig(Frozen):
 
 
 class FinetuneConfig(Frozen):
-    """A trained model to go on from, instead of a new one: its architecture and its weights."""
+    """A trained model to go on from, instead of a new one: its architecture, its weights and its adapters."""
 
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
-    lora: LoraConfig | None = Field(None, description="also train small adapters inside the language model")
 
 
 class SpecAugmentConfig(Frozen):

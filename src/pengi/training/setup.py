@@ -14,7 +14,6 @@ import torch
 
 from pengi import checkpoint
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.config import LoraConfig
 from pengi.data.drawing import SceneDrawer, read_captions, sources_of
 from pengi.data.features import FeatureCache, cached_branches
 from pengi.data.loader import (
@@ -192,28 +191,14 @@ def _model(recipe: Recipe, dtype: torch.dtype) -> PengiModel:
 
 
 def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32) -> PengiModel:
-    """The trained model that a recipe goes on from, with adapters if it asks for any.
+    """The trained model that a recipe goes on from.
 
     Raises:
         CheckpointError, WeightsError: if there is no such model.
-        ConfigError: for adapters of another kind than those the model has already.
     """
     model = checkpoint.load(checkpoint.model_folder(config.checkpoint), dtype, to_train=True)
-    lora = _joined_lora(model.config.language_model.lora, config)
-    if lora is not None and model.config.language_model.lora is None:
-        model.language_model.add_lora(lora)
-    language_model = model.config.language_model.model_copy(update={"lora": lora})
-    model.config = model.config.model_copy(update={"name": config.name, "language_model": language_model})
+    model.config = model.config.model_copy(update={"name": config.name})
     return model
-
-
-def _joined_lora(present: LoraConfig | None, config: FinetuneConfig) -> LoraConfig | None:
-    if present is not None and config.lora not in (None, present):
-        raise ConfigError(
-            f"'{config.checkpoint}' has adapters of its own (rank {present.rank}, alpha {present.alpha}), which are "
-            "trained on; leave finetune.lora out"
-        )
-    return present or config.lora
 
 
 def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
