@@ -36,9 +36,7 @@ FOLDS = 5
 SEED = 0
 HIDDEN = 512
 BATCH = 16
-YAMNET, CLAP = "yamnet", "clap"
-CLAP_MODEL = "laion/clap-htsat-unfused"
-CLAP_RATE, CLAP_S = 48_000, 10.0
+YAMNET = "yamnet"
 Vector = NDArray[np.float32]
 Done = Callable[[int], None]
 
@@ -77,7 +75,7 @@ class StockYamnet:
 
     name = YAMNET
 
-    def __init__(self, device: str = "auto") -> None:
+    def __init__(self) -> None:
         self._encoder = yamnet.YamnetEncoder.from_folder(weights.resolve(YAMNET)).eval()
         self.fingerprint = _sha256(f"{YAMNET} {code_hash()}")
 
@@ -90,36 +88,6 @@ class StockYamnet:
         tokens_1TD, _ = self._encoder(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
         mean_D: Vector = tokens_1TD[0].mean(0).numpy()
         return mean_D
-
-
-class Clap:
-    """LAION's CLAP through ``transformers``, from a folder or the local hub cache; its first ten seconds are heard."""
-
-    name = CLAP
-
-    def __init__(self, device: str = "auto") -> None:
-        from transformers import ClapModel, ClapProcessor
-
-        try:
-            self._model: Any = ClapModel.from_pretrained(CLAP_MODEL, local_files_only=True)
-            self._processor: Any = ClapProcessor.from_pretrained(CLAP_MODEL, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise InputError(f"CLAP is not on this machine; fetch {CLAP_MODEL} from the Hugging Face hub") from error
-        self.fingerprint = _sha256(f"{CLAP_MODEL} {CLAP_S}")
-
-    def embed(self, recordings: Sequence[Path]) -> Sequence[Vector | PengiError]:
-        return [_or_error(self._embed, recording) for recording in recordings]
-
-    @torch.inference_mode()
-    def _embed(self, recording: Path) -> Vector:
-        waveform_S = load(recording, CLAP_RATE, duration_s=CLAP_S)
-        inputs = self._processor(audio=waveform_S, sampling_rate=CLAP_RATE, return_tensors="pt")
-        vector_D: Vector = self._model.get_audio_features(**inputs)[0].numpy()
-        return vector_D
-
-
-ENCODERS: dict[str, Callable[[str], Encoder]] = {YAMNET: StockYamnet, CLAP: Clap}
-"""Encoders that are no model of ours, by name."""
 
 
 @dataclass(frozen=True)
@@ -243,12 +211,12 @@ def embeddings(
 
 
 def encoder_by_name(name: str, device: str = "auto") -> Encoder:
-    """A registered encoder, or the audio encoders of a model.
+    """Stock YAMNet, or the audio encoders of a model.
 
     Raises:
         PengiError: if its weights are not here, or there is no such model.
     """
-    return ENCODERS[name](device) if name in ENCODERS else EngineEncoder(name, device)
+    return StockYamnet() if name == YAMNET else EngineEncoder(name, device)
 
 
 def _fit(head: Head, vectors_ND: NDArray[np.float32], labels: NDArray[Any]) -> Any:

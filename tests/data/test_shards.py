@@ -75,9 +75,9 @@ def test_features_of_shards_are_cached_like_those_of_files(tmp_path: Path) -> No
                                       (("low", 200.0), ("high", 2000.0))})  # fmt: skip
     branch = AudioBranchConfig.model_validate({"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER})
     files = read_manifest(manifest)
-    expected = cached_branches(files, tmp_path, [(YamnetEncoder.tiny(2), branch)])[0]
+    (expected,) = cached_branches(files, tmp_path, [(YamnetEncoder.tiny(2), branch)])
     source = manifest_of(write_shards(files, tmp_path, tmp_path / "packed"))
-    found = cached_branches(source.clips, source.root, [(YamnetEncoder.tiny(2), branch)])[0]
+    (found,) = cached_branches(source.clips, source.root, [(YamnetEncoder.tiny(2), branch)])
     for name in ("low", "high"):
         assert torch.equal(found.get(name), expected.get(name))
     assert not torch.equal(found.get("low"), found.get("high"))

@@ -17,12 +17,12 @@ def spec_augment(
     time_width: int = 64,
     frequency_masks: int = 2,
     frequency_width: int = 8,
-    value: float | None = None,
 ) -> Tensor:
     """Mask random stripes of each spectrogram of a batch (SpecAugment, Park et al. 2019, without time warping).
 
     Each mask is 0 to ``time_width`` frames or ``frequency_width`` bands wide and lies anywhere; every example gets its
-    own. The default widths are those HTS-AT was trained with.
+    own. Masked cells become the mean of their spectrogram, which the paper's zero amounts to. The default widths are
+    those HTS-AT was trained with.
 
     Args:
         logmel_BTM: log-mel spectrograms ``float32[B, T, M]``, left unchanged.
@@ -31,7 +31,6 @@ def spec_augment(
         time_width: widest mask over time, in frames.
         frequency_masks: masks over frequency per example.
         frequency_width: widest mask over frequency, in mel bands.
-        value: what masked cells become; None is the mean of their spectrogram, which the paper's zero amounts to.
 
     Returns:
         ``float32[B, T, M]``.
@@ -40,9 +39,7 @@ def spec_augment(
     masked_BT = _stripes(batch, frames, time_masks, time_width, generator)
     masked_BM = _stripes(batch, bands, frequency_masks, frequency_width, generator)
     masked_BTM = (masked_BT[:, :, None] | masked_BM[:, None, :]).to(logmel_BTM.device)
-    if value is None:
-        return torch.where(masked_BTM, logmel_BTM.mean(dim=(1, 2), keepdim=True), logmel_BTM)
-    return logmel_BTM.masked_fill(masked_BTM, value)
+    return torch.where(masked_BTM, logmel_BTM.mean(dim=(1, 2), keepdim=True), logmel_BTM)
 
 
 def _stripes(batch: int, size: int, masks: int, width: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Cutting waveforms: to one length for training and encoders, or into sliding windows over audio of any length.
+"""Cutting waveforms: to one length, or into sliding windows over audio of any length.
 
 Pure functions over mono waveforms ``float32[S]``; lengths, hops and starts are counted in samples.
 """
@@ -6,7 +6,6 @@ Pure functions over mono waveforms ``float32[S]``; lengths, hops and starts are 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,35 +13,16 @@ from numpy.typing import NDArray
 from pengi.errors import InputError
 
 
-def crop(
-    samples: NDArray[np.float32],
-    length: int,
-    *,
-    at: Literal["start", "centre"] = "start",
-    generator: np.random.Generator | None = None,
-) -> NDArray[np.float32]:
-    """At most ``length`` samples: from a random place if there is a ``generator`` (training), otherwise from ``at``.
+def crop(samples: NDArray[np.float32], length: int, *, generator: np.random.Generator) -> NDArray[np.float32]:
+    """At most ``length`` samples from a random position.
 
     A waveform that is short enough comes back as it is, and then nothing is drawn from the generator.
     """
     spare = len(samples) - length
     if spare <= 0:
         return samples
-    start = 0 if at == "start" else spare // 2
-    if generator is not None:
-        start = int(generator.integers(spare + 1))
+    start = int(generator.integers(spare + 1))
     return samples[start : start + length]
-
-
-def tile(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """At least ``length`` samples: a shorter waveform is repeated from its start (the paper's way with short clips)."""
-    assert len(samples), "an empty waveform cannot be repeated"
-    return samples if len(samples) >= length else np.resize(samples, length)
-
-
-def pad(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """At least ``length`` samples: a shorter waveform gets zeros behind it."""
-    return np.pad(samples, (0, max(0, length - len(samples))))
 
 
 def sliding(

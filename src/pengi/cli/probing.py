@@ -10,9 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, progress, say, say_json, say_note
+from pengi.cli.console import announced, guarded, progress, say, say_json
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json
-from pengi.errors import PengiError
 
 
 @guarded
@@ -41,7 +40,7 @@ def probe(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Encoder to measure: a model, yamnet or clap; may be repeated.",
+            help="Encoder to measure: a model or yamnet; may be repeated.",
             show_default=f"{DEFAULT_MODEL} and yamnet",
         ),
     ] = None,
@@ -72,14 +71,8 @@ def probe(
     kept = cache or weights.cache_folder().parent / "embeddings"
     rows: list[dict[str, Any]] = []
     for name in encoder or [DEFAULT_MODEL, probing.YAMNET]:
-        try:
-            with announced(f"Loading {name}"):
-                loaded = probing.encoder_by_name(name, device)
-        except PengiError as error:
-            if name not in probing.ENCODERS:
-                raise
-            rows.append({"encoder": name, "not_run": str(error)})
-            continue
+        with announced(f"Loading {name}"):
+            loaded = probing.encoder_by_name(name, device)
         with progress(f"Reading with {name}", len(data.recordings)) as waiting:
             rows += [asdict(found) for found in probing.probe(loaded, data, kept, waiting.advance)]
     report = {
@@ -100,9 +93,6 @@ def _show(report: dict[str, Any]) -> None:
     say(Text(f"{report['task']}, {report['split']}: {len(report['labels'])} labels, {report['scheme']}", style="bold"))
     table = Table(box=None, padding=(0, 2), show_header=False)
     for row in report["probes"]:
-        if "not_run" in row:
-            say_note(f"{row['encoder']} is not run: {row['not_run']}")
-            continue
         low, high = row["ci95"]
         table.add_row(
             row["encoder"], row["head"], f"{row['accuracy']:.3f} (95 % {low:.3f} to {high:.3f})", f"n {row['n']}"

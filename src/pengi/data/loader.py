@@ -170,11 +170,6 @@ class Loader(BatchSource):
         self.evidence = evidence
         self._weights = clip_weights(self.clips, mixture.corpora)
 
-    def chances(self) -> list[float]:
-        """Chance of each clip."""
-        total = sum(self._weights)
-        return [weight / total for weight in self._weights]
-
     def batch(self, step: int) -> TrainingBatch:
         """The batch of a step; the same for the same seed and step."""
         block, place = divmod(step, BATCHES_DRAWN_TOGETHER)

@@ -208,7 +208,6 @@ class _Names:
             for name in (tag.text, *tag.phrases):
                 self._by_group.setdefault((tag.group, name.casefold()), index)
         self._groups_K = np.array([tag.group for tag in vocabulary.tags])
-        self._classes_K = np.array([tag.audioset or "" for tag in vocabulary.tags])
         stems = [frozenset(word_stems(tag.text)) for tag in vocabulary.tags]
         self._wider = [
             [other for other, words in enumerate(stems) if other != index and (words < own or own < words)]

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import http
-import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,8 +15,6 @@ from starlette.exceptions import HTTPException
 
 from pengi.errors import AudioError, InputError, PengiError
 from pengi.serving.batcher import BusyError, ClosingError, LateError
-
-log = logging.getLogger(__name__)
 
 INVALID = "invalid_request_error"
 RETRY_LATER_S = 5
