@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from pengi import weights
 from pengi.audio.decode import load
 from pengi.cli import app
-from pengi.conditioning.transcript import Transcriber, TranscriptOptions, WhisperDecoder, without_loops
+from pengi.conditioning.transcript import Transcriber, WhisperDecoder, without_loops
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 
 NEEDED = ("whisper-tiny.en", "yamnet")
@@ -122,7 +122,7 @@ def test_a_loop_is_cut_to_its_first_round(text: str, kept: str) -> None:
 )
 def test_text_that_nobody_said_is_dropped(decoder: WhisperDecoder, hypothesis: Hypothesis, why: str) -> None:
     guarded = Transcriber.__new__(Transcriber)
-    guarded.decoder, guarded.options = decoder, TranscriptOptions()
+    guarded.decoder = decoder
     assert guarded._text(hypothesis, duration_s=0.4) == "", why
     assert guarded._text(Hypothesis((3, 4), (-0.1,) * 3, True), duration_s=0.4) == "a b"
 

@@ -37,37 +37,31 @@ _MARGIN_S = 0.05
 _SHORT_S = 0.6
 _TONAL_SHARE = 0.8
 """Of the energy, in the strongest tenth of the frequencies; noise has less. The slower speeds cost more."""
+MIN_DURATION_S = 0.09
+LONG_S = 0.5
+MAX_DEVIATION = 0.13
+"""Mean deviation from the note's pitch, in semitones; spoken vowels deviate more."""
+MAX_DEVIATION_LONG = 0.3
+"""The same for notes of at least ``LONG_S``: vibrato."""
+MIN_HARMONIC = 0.65
+"""Lowest share of the energy, while the note lasts, that is at multiples of its pitch."""
+MIN_COVERAGE = 0.5
+"""Lowest share of the recording's energy that falls in notes, if all have one name; a plucked string's attack does
+not."""
+MIN_COVERAGE_MELODY = 0.8
+"""The same if they have several."""
+MIN_ENERGY = 0.03
+"""Energy of the weakest note, as a share of the strongest note's; of frames of a moving pitch likewise."""
+MIN_CONFIDENCE = 0.8
+"""Of the detector, in frames of a moving pitch."""
+MIN_VOICED_S = 0.15
+"""Shortest sum of such frames."""
 
 
 def note_name(midi: int) -> str:
     """A MIDI number in scientific pitch notation with sharps: 61 is ``C#4``."""
     octave, step = divmod(midi, 12)
     return f"{_NAMES[step]}{octave - 1}"
-
-
-@dataclass(frozen=True)
-class NoteOptions:
-    """Bounds of what is called a note."""
-
-    min_duration_s: float = 0.09
-    long_s: float = 0.5
-    max_deviation: float = 0.13
-    """Mean deviation from the note's pitch, in semitones; spoken vowels deviate more."""
-    max_deviation_long: float = 0.3
-    """The same for notes of at least ``long_s``: vibrato."""
-    min_harmonic: float = 0.65
-    """Lowest share of the energy, while the note lasts, that is at multiples of its pitch."""
-    min_coverage: float = 0.5
-    """Lowest share of the recording's energy that falls in notes, if all have one name; a plucked string's attack does
-    not."""
-    min_coverage_melody: float = 0.8
-    """The same if they have several."""
-    min_energy: float = 0.03
-    """Energy of the weakest note, as a share of the strongest note's; of frames of a moving pitch likewise."""
-    min_confidence: float = 0.8
-    """Of the detector, in frames of a moving pitch."""
-    min_voiced_s: float = 0.15
-    """Shortest sum of such frames."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,6 @@ def detect_notes(
     samples_S: NDArray[np.float32],
     rate: int,
     stretches: Sequence[tuple[float, float]] = (),
-    options: NoteOptions = NoteOptions(),
 ) -> tuple[Note, ...]:
     """The notes of a recording with one steady pitch at a time, in order; none of any other recording.
 
@@ -107,35 +100,33 @@ def detect_notes(
         samples_S: ``float32[S]``, mono.
         rate: in Hz.
         stretches: sounds with silence between, in seconds, in order; each is looked at by itself. None: the whole.
-        options: bounds.
     """
     samples_S = samples_S if rate == SAMPLE_RATE else soxr.resample(samples_S, rate, SAMPLE_RATE)
     notes: list[Note] = []
     energies = {True: 0.0, False: 1e-30}
     for start, end in _cuts(stretches, len(samples_S)):
         cut_S = samples_S[start:end]
-        found = _notes_of(cut_S, options)
+        found = _notes_of(cut_S)
         energies[bool(found)] += float(np.dot(cut_S, cut_S))
         offset_s = start / SAMPLE_RATE
         notes += [replace(note, start_s=note.start_s + offset_s, end_s=note.end_s + offset_s) for note in found]
-    return tuple(notes) if energies[True] >= options.min_coverage_melody * sum(energies.values()) else ()
+    return tuple(notes) if energies[True] >= MIN_COVERAGE_MELODY * sum(energies.values()) else ()
 
 
-def moving_pitch(samples_S: NDArray[np.float32], rate: int, options: NoteOptions = NoteOptions()) -> float | None:
+def moving_pitch(samples_S: NDArray[np.float32], rate: int) -> float | None:
     """The median pitch of voiced frames in Hz, such as a voice's; None if there are few.
 
     Args:
         samples_S: ``float32[S]``, mono.
         rate: in Hz.
-        options: bounds.
     """
     samples_S = samples_S if rate == SAMPLE_RATE else soxr.resample(samples_S, rate, SAMPLE_RATE)
     if not len(samples_S):
         return None
     track = _detector().detect(samples_S, SAMPLE_RATE)
     energy_T = 10.0 ** (track.loudness_db / 10.0)
-    voiced_T = (track.confidence >= options.min_confidence) & (energy_T >= options.min_energy * energy_T.max())
-    if voiced_T.sum() * _FRAME_S < options.min_voiced_s:
+    voiced_T = (track.confidence >= MIN_CONFIDENCE) & (energy_T >= MIN_ENERGY * energy_T.max())
+    if voiced_T.sum() * _FRAME_S < MIN_VOICED_S:
         return None
     return float(np.median(track.pitch_hz[voiced_T]))
 
@@ -150,10 +141,10 @@ def _cuts(stretches: Sequence[tuple[float, float]], samples: int) -> list[tuple[
     ]
 
 
-def _notes_of(samples_S: NDArray[np.float32], options: NoteOptions) -> list[Note]:
+def _notes_of(samples_S: NDArray[np.float32]) -> list[Note]:
     """The notes of one sound or melody."""
     for speed in _speeds(samples_S):
-        if found := _prevailing(_steady(samples_S, speed, options), options):
+        if found := _prevailing(_steady(samples_S, speed)):
             return found
     return []
 
@@ -182,7 +173,7 @@ def _detector() -> SwiftF0:
     return SwiftF0(threads=1)
 
 
-def _steady(samples_S: NDArray[np.float32], speed: float, options: NoteOptions) -> list[Note]:
+def _steady(samples_S: NDArray[np.float32], speed: float) -> list[Note]:
     """Steady and harmonic notes that SwiftF0 finds in the recording played at a speed."""
     from swift_f0 import segment_notes
 
@@ -199,12 +190,12 @@ def _steady(samples_S: NDArray[np.float32], speed: float, options: NoteOptions) 
         weight_T = track.confidence[frames] * np.sqrt(energy_T[frames]) + 1e-12
         deviation = np.average(np.minimum(np.abs(pitch_T[frames] - pitch), 2.0), weights=weight_T)
         note = Note(found.start * speed, found.end * speed, pitch, energy_T[frames].sum() / energy_T.sum())
-        bound = options.max_deviation if note.duration_s < options.long_s else options.max_deviation_long
-        if note.duration_s >= options.min_duration_s and deviation <= bound:
+        bound = MAX_DEVIATION if note.duration_s < LONG_S else MAX_DEVIATION_LONG
+        if note.duration_s >= MIN_DURATION_S and deviation <= bound:
             notes.append(note)
-    if sum(note.energy for note in notes) < options.min_coverage:
+    if sum(note.energy for note in notes) < MIN_COVERAGE:
         return []
-    return [note for note in notes if _harmonic_share(samples_S, note) >= options.min_harmonic]
+    return [note for note in notes if _harmonic_share(samples_S, note) >= MIN_HARMONIC]
 
 
 def _midi(hz: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -225,12 +216,12 @@ def _harmonic_share(samples_S: NDArray[np.float32], note: Note) -> float:
     return float(power_F[near_F].sum() / max(power_F[audible_F].sum(), 1e-30))
 
 
-def _prevailing(notes: Sequence[Note], options: NoteOptions) -> list[Note]:
+def _prevailing(notes: Sequence[Note]) -> list[Note]:
     """The notes that make up the sound, or none if something else does."""
     strongest = max((note.energy for note in notes), default=0.0)
-    kept = _joined([note for note in notes if note.energy >= options.min_energy * strongest])
+    kept = _joined([note for note in notes if note.energy >= MIN_ENERGY * strongest])
     one_name = len({note.name for note in kept}) == 1
-    needed = options.min_coverage if one_name else options.min_coverage_melody
+    needed = MIN_COVERAGE if one_name else MIN_COVERAGE_MELODY
     return kept if sum(note.energy for note in notes) >= needed else []
 
 

@@ -45,16 +45,13 @@ BATCH_CHUNKS = 8
 SPEECH_CLASSES = ("Speech", "Child speech, kid speaking", "Conversation", "Narration, monologue", "Whispering", "Shout")
 
 
-@dataclass(frozen=True)
-class TranscriptOptions:
-    """Bounds outside which text is dropped; rough, not tuned, and measured by ``benchmarks/transcription.py``."""
-
-    speech_threshold: float = 0.2
-    """Lowest probability of speech, by the stock tagger, in the best frame of a chunk."""
-    min_log_probability: float = -1.0
-    """Lowest mean natural log-probability of a token; Whisper's own default."""
-    max_tokens_per_s: float = 10.0
-    """Nobody speaks faster; a second is granted on top."""
+# Text beyond these bounds is dropped. They are rough, not tuned, and measured by benchmarks/transcription.py.
+SPEECH_THRESHOLD = 0.2
+"""Lowest probability of speech, by the stock tagger, in the best frame of a chunk."""
+MIN_LOG_PROBABILITY = -1.0
+"""Lowest mean natural log-probability of a token; Whisper's own default."""
+MAX_TOKENS_PER_S = 10.0
+"""Nobody speaks faster; a second is granted on top."""
 
 
 @dataclass(frozen=True)
@@ -158,19 +155,12 @@ class Transcriber:
         encoder: Whisper's.
         decoder: Whisper's.
         tagger: detects whether there is speech at all.
-        options: thresholds below which text is dropped.
     """
 
     sample_rate = SAMPLE_RATE
 
-    def __init__(
-        self,
-        encoder: WhisperEncoder,
-        decoder: WhisperDecoder,
-        tagger: YamnetTagger,
-        options: TranscriptOptions = TranscriptOptions(),
-    ) -> None:
-        self.encoder, self.decoder, self.tagger, self.options = encoder.eval(), decoder.eval(), tagger, options
+    def __init__(self, encoder: WhisperEncoder, decoder: WhisperDecoder, tagger: YamnetTagger) -> None:
+        self.encoder, self.decoder, self.tagger = encoder.eval(), decoder.eval(), tagger
         self._speech = [tagger.classes.index(name) for name in SPEECH_CLASSES]
 
     @classmethod
@@ -246,7 +236,7 @@ class Transcriber:
         spoken = [
             index
             for index, waveform_S in enumerate(waveforms)
-            if self._speech_probability(waveform_S) >= self.options.speech_threshold
+            if self._speech_probability(waveform_S) >= SPEECH_THRESHOLD
         ]
         texts = [""] * len(waveforms)
         for start in range(0, len(spoken), BATCH_CHUNKS):
@@ -273,11 +263,11 @@ class Transcriber:
         return [self._text(best, duration_s) for (best, *_), duration_s in zip(found, durations_s, strict=True)]
 
     def _max_tokens(self, duration_s: float) -> int:
-        return round(self.options.max_tokens_per_s * (duration_s + 1.0))
+        return round(MAX_TOKENS_PER_S * (duration_s + 1.0))
 
     def _text(self, hypothesis: Hypothesis, duration_s: float) -> str:
-        """The text of a chunk of ``duration_s``; empty if the thresholds of :class:`TranscriptOptions` reject it."""
-        if hypothesis.score < self.options.min_log_probability:
+        """The text of a chunk of ``duration_s``; empty if it is beyond the bounds."""
+        if hypothesis.score < MIN_LOG_PROBABILITY:
             return ""
         whole = self.decoder.tokenizer.decode(list(hypothesis.tokens)).strip()
         text = without_loops(whole)
