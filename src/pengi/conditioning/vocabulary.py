@@ -102,11 +102,11 @@ class Vocabulary:
         groups = Counter(group for tags in candidates for group in {self.tags[index].group for index in tags})
         return [max(tags, key=lambda index: groups[self.tags[index].group], default=None) for tags in candidates]
 
-    def nearest(self, text: str, count: int = 3) -> list[str]:
-        """Texts of the tags whose names are spelled most alike, in whatever order of words, the nearest first."""
+    def nearest(self, text: str) -> list[str]:
+        """Texts of up to three tags whose names are spelled most alike, whatever the order of words, nearest first."""
         texts = {_in_order(name): tag.text for tag in reversed(self.tags) for name in (*tag.phrases, tag.text)}
-        near = difflib.get_close_matches(_in_order(text), list(texts), n=2 * count, cutoff=0.5)
-        return list(dict.fromkeys(texts[name] for name in near))[:count]
+        near = difflib.get_close_matches(_in_order(text), list(texts), n=6, cutoff=0.5)
+        return list(dict.fromkeys(texts[name] for name in near))[:3]
 
     def find(self, text: str) -> list[int]:
         """Indices of the tags that a text names, each once, in the text's order; of names within names the longest

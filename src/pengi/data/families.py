@@ -196,10 +196,10 @@ def _surroundings(asked: Asked) -> Answered | None:
 # --- what is said, and by whom -------------------------------------------------------------------------------------
 
 
-def _quoted(text: str, limit: int = MAX_SAID_WORDS) -> str:
+def _quoted(text: str) -> str:
     """A text, cut after so many words."""
     words = text.split()
-    return text if len(words) <= limit else " ".join(words[:limit]) + " ..."
+    return text if len(words) <= MAX_SAID_WORDS else " ".join(words[:MAX_SAID_WORDS]) + " ..."
 
 
 @_family("said", 5.0)

@@ -108,7 +108,6 @@ def measure_noise(
     present_NK: NDArray[np.bool_],
     known_NK: NDArray[np.bool_],
     vocabulary: Vocabulary,
-    seed: int = 0,
 ) -> TagNoise:
     """The noise of a tagger's out-of-fold scores.
 
@@ -117,9 +116,8 @@ def measure_noise(
         present_NK: ``bool[N, K]``, True where a tag is there.
         known_NK: ``bool[N, K]``, True where that is known.
         vocabulary: K tags.
-        seed: draws the clips that are kept of tags that many have.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     kept: dict[int, int] = {}
     clips = []
     for tag in range(len(vocabulary)):

@@ -102,9 +102,9 @@ class Synthesized:
     score: Score
 
 
-def read_voices(path: Path = INSTRUMENTS) -> list[Voice]:
+def read_voices() -> list[Voice]:
     """Every program and drum of General MIDI that has a label."""
-    rows = [Instrument.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [Instrument.model_validate_json(line) for line in INSTRUMENTS.read_text(encoding="utf-8").splitlines()]
     pitched = [Voice(row, program) for row in rows for program in row.programs]
     return pitched + [Voice(row, None) for row in rows if row.drum_keys]
 
