@@ -44,7 +44,7 @@ def chat(recipe: Path, tiny_stock: None) -> Path:
         "language_model": {"name": "tiny-random", "chat": True, "target_tokens": 30, "lora": lora},
     }  # fmt: skip
     values["data"]["scenes"] = {"steps": 2, "share": 0.5}
-    values["tagger"] = {"penalty": {"sound": 0.001}, "stock": {"sound": 0.0}, "iterations": 10}
+    values["tagger"] = {"penalty": {"sound": 0.001}, "stock": {"sound": 0.0}}
     path = recipe.with_name("chat.yaml")
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path

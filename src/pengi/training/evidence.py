@@ -251,7 +251,7 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
         if branch not in branches:
             raise ConfigError(f"tagger.branch names {branch} for '{group}', which model.tagger.branches does not")
         columns[group] = (int(ends[branches.index(branch)]), int(ends[branches.index(branch) + 1]))
-    return FitOptions(settings.penalty, settings.stock, columns, settings.iterations)
+    return FitOptions(settings.penalty, settings.stock, columns)
 
 
 def load_scores(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:

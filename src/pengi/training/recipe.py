@@ -128,7 +128,6 @@ class TaggerTraining(Frozen):
     branch: dict[str, int] = Field(
         default_factory=dict, description="group of tags -> the one audio branch that its scores read; all if not named"
     )
-    iterations: int = Field(60, ge=1, description="of L-BFGS")
 
 
 class Recipe(Frozen):
