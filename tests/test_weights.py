@@ -226,7 +226,7 @@ def test_the_hub_serves_when_the_wheel_cannot_be_had(
 ) -> None:
     published = tmp_path / "published.bin"
     published.write_bytes(CONTENT)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file, revision: str(published))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file: str(published))
     digest = hashlib.sha256(CONTENT).hexdigest()
     hub = weights.HubSource("someone/toy", ("answer.bin",), sha256=(("answer.bin", digest),), caveat="it is louder")
     know(toy(hub=hub))
@@ -240,7 +240,7 @@ def test_a_hub_file_with_another_hash_is_refused(
 ) -> None:
     published = tmp_path / "published.bin"
     published.write_bytes(b"something else")
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file, revision: str(published))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file: str(published))
     know(toy(hub=weights.HubSource("someone/toy", ("answer.bin",), sha256=(("answer.bin", "0" * 64),))))
     with pytest.raises(WeightsError, match="not the file this version expects"):
         weights.resolve("toy")

@@ -76,7 +76,6 @@ class HubSource:
 
     repo: str
     files: tuple[str, ...]
-    revision: str | None = None
     sha256: tuple[tuple[str, str], ...] = ()
     caveat: str | None = None
 
@@ -474,7 +473,7 @@ def _fetch_from_hub(weights: Weights, hub: HubSource, folder: Path, why_not_whee
 
     try:
         for file in hub.files:
-            shutil.copyfile(hf_hub_download(hub.repo, file, revision=hub.revision), folder / file)
+            shutil.copyfile(hf_hub_download(hub.repo, file), folder / file)
     except OSError as error:  # every failure of the hub's client, from no network to no such file, is an OSError
         if is_disk_full(error):
             raise
