@@ -102,7 +102,7 @@ def test_a_run_with_changing_waveforms(recipe: Path, toy: Path, tmp_path: Path, 
 
 
 def test_spectrograms_are_masked_where_an_encoder_reads_them(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
-    masks = "training.augment.spec_augment={time_width: 60, frequency_width: 20}"
+    masks = "training.augment.spec_augment=true"
     with pytest.raises(
         ConfigError, match="spec_augment needs an audio encoder with trained: true and frozen_layers: 0"
     ):
@@ -110,11 +110,4 @@ def test_spectrograms_are_masked_where_an_encoder_reads_them(recipe: Path, tmp_p
     whole = ["model.audio.0.frozen_layers=0", "training.steps=1"]
     plain = log_of(train(recipe, whole, out=tmp_path / "plain"), "loss")
     masked = log_of(train(recipe, [*whole, masks], out=tmp_path / "masked"), "loss")
-    nothing = log_of(
-        train(
-            recipe, [*whole, "training.augment.spec_augment={time_width: 0, frequency_width: 0}"], out=tmp_path / "no"
-        ),
-        "loss",
-    )
     assert masked != plain
-    assert nothing == plain

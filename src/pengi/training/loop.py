@@ -292,11 +292,10 @@ class Run:
         return batch_on(chosen.batch, self.accelerator.device)
 
     def _augment(self, first_row: int) -> Augment | None:
-        config = self.settings.augment.spec_augment
-        if config is None:
+        if not self.settings.augment.spec_augment:
             return None
         generator = torch.Generator().manual_seed(self._share_seed(first_row))
-        return lambda logmel: spec_augment(logmel, generator, **config.model_dump())
+        return lambda logmel: spec_augment(logmel, generator)
 
     def _decode_ahead(self, step: int, drawn: TrainingBatch) -> None:
         assert self.setup.live is not None

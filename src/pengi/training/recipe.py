@@ -62,15 +62,6 @@ class FinetuneConfig(Frozen):
     name: str = Field("finetuned", min_length=1)
 
 
-class SpecAugmentConfig(Frozen):
-    """Stripes hidden in log-mel spectrograms: how many of a spectrogram, and how wide at most (frames, mel bands)."""
-
-    time_masks: int = Field(2, ge=0)
-    time_width: int = Field(64, ge=0)
-    frequency_masks: int = Field(2, ge=0)
-    frequency_width: int = Field(8, ge=0)
-
-
 class AugmentConfig(Frozen):
     """Variation of the training audio.
 
@@ -81,7 +72,7 @@ class AugmentConfig(Frozen):
     crop: Literal["start", "random"] = Field(
         "start", description="which part of a clip longer than the window is encoded"
     )
-    spec_augment: SpecAugmentConfig | None = None
+    spec_augment: bool = Field(False, description="hide stripes of log-mel spectrograms (Park et al. 2019)")
 
     @property
     def changes_waveforms(self) -> bool:

@@ -204,7 +204,7 @@ def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32)
 def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
     """Raise ConfigError if nothing would be augmented."""
     from_spectrogram = any(branch.config.trained and not branch.config.frozen_layers for branch in model.branches)
-    if recipe.training.augment.spec_augment is not None and not from_spectrogram:
+    if recipe.training.augment.spec_augment and not from_spectrogram:
         raise ConfigError(
             "training.augment.spec_augment needs an audio encoder with trained: true and frozen_layers: 0"
         )
