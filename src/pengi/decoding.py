@@ -5,7 +5,7 @@ business. Clips of a batch are searched independently: each keeps its own beams,
 and leaves the computation when it is done, so a clip gives the same text alone and in a batch.
 
 Beam search ranks running beams by their sum of log-probabilities and sets finished ones aside, where they compete by
-their length-penalised sum. A subclass of :class:`DecodeOptions` may bring another search.
+their mean. A subclass of :class:`DecodeOptions` may bring another search.
 
 Shape suffixes: B clips, P prefix positions, D embedding width, V vocabulary, L labels, N rows of a step (one per
 running beam), T tokens of one call, R rows of a chunk of labels, S tokens shared by all labels, M tokens to score.
@@ -76,26 +76,18 @@ class DecodeOptions:
     """Samples come from the smallest set of tokens that has at least this probability."""
     seed: int | None = None
     """Same seed, same samples; none draws from the operating system."""
-    repetition_penalty: float = 1.0
-    """Logits of tokens the text already has are divided by this where positive and multiplied where negative."""
-    no_repeat_ngram: int = 0
-    """No sequence of this many tokens appears twice in a text; 0 allows all."""
-    length_penalty: float = 1.0
-    """Beams compete by sum of log-probabilities / tokens ** length_penalty: 1 is the mean, 0 favours short texts."""
 
     def __post_init__(self) -> None:
-        for name, smallest in (("beams", 1), ("max_tokens", 1), ("no_repeat_ngram", 0)):
-            if getattr(self, name) < smallest:
-                raise InputError(f"{name} must be at least {smallest}, not {getattr(self, name)}")
-        for name in ("temperature", "top_p", "repetition_penalty", "length_penalty"):
+        for name in ("beams", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("temperature", "top_p"):
             if not math.isfinite(getattr(self, name)):
                 raise InputError(f"{name} must be a finite number, not {getattr(self, name)}")
         if self.temperature < 0:
             raise InputError(f"temperature must not be negative, not {self.temperature}; 0 takes the most likely text")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-        if self.repetition_penalty <= 0:
-            raise InputError(f"repetition_penalty must be above 0, not {self.repetition_penalty}; 1 switches it off")
 
     def searches(self, stop_ids: frozenset[int]) -> list[Search]:
         """The searches of one clip: one for all beams, or one per sample.
@@ -103,12 +95,12 @@ class DecodeOptions:
         Sample i of every clip draws the same random numbers, whatever else is in the batch.
         """
         if self.temperature == 0:
-            return [Search(self.beams, self.length_penalty, stop_ids, None)]
+            return [Search(self.beams, stop_ids, None)]
         draws = [
             random.Random() if self.seed is None else random.Random(f"{self.seed}:{sample}")
             for sample in range(self.beams)
         ]
-        return [Search(1, self.length_penalty, stop_ids, draw) for draw in draws]
+        return [Search(1, stop_ids, draw) for draw in draws]
 
     def steered(
         self,
@@ -123,11 +115,11 @@ class DecodeOptions:
             logits_NV: the model's logits.
             log_probs_NV: their log-softmax.
             histories: the tokens that the text of each row already has.
-            constraint: the labels that may be written; then there is no repetition control.
+            constraint: the labels that may be written, if it is given.
         """
         if constraint is not None:
             return _allow_only(log_probs_NV, [constraint.allowed(history) for history in histories])
-        return _without_repetition(logits_NV, log_probs_NV, histories, self)
+        return log_probs_NV
 
 
 @dataclass(frozen=True)
@@ -137,14 +129,14 @@ class Hypothesis:
     tokens: tuple[int, ...]
     """Token ids without the stop token."""
     log_probs: tuple[float, ...]
-    """The model's own natural log-probability of each token and, if finished, of the stop token: neither temperature
-    nor repetition control changes it, and a label constraint does not renormalise it."""
+    """The model's own natural log-probability of each token and, if finished, of the stop token: temperature
+    does not change it, and a label constraint does not renormalise it."""
     finished: bool
     """Whether the text came to a stop token; otherwise it was cut at ``max_tokens``."""
 
     @property
     def score(self) -> float:
-        """Mean log-probability per token, the stop token included; a length penalty only decides which beam wins."""
+        """Mean log-probability per token, the stop token included."""
         return sum(self.log_probs) / len(self.log_probs)
 
 
@@ -209,7 +201,7 @@ class Candidate:
     row: int
     token: int
     steered: float
-    """Log-probability after repetition control, or after the temperature of a reference search: it ranks beams."""
+    """Log-probability by which beams are ranked, see :meth:`DecodeOptions.steered`."""
     log_prob: float
     """The model's own log-probability."""
 
@@ -239,7 +231,6 @@ class Search:
     """The beams of one text: those that run on, and the best that have met a stop token."""
 
     beams: int
-    length_penalty: float
     stop_ids: frozenset[int]
     draws: random.Random | None
     running: list[Beam] = field(default_factory=lambda: [Beam()])
@@ -247,7 +238,7 @@ class Search:
 
     def rank(self, beam: Beam) -> float:
         """What finished beams compete by."""
-        return beam.total / math.pow(len(beam.tokens), self.length_penalty)
+        return beam.total / len(beam.tokens)
 
     def has_stopped(self, beam: Beam) -> bool:
         """Whether the last token of a beam is a stop token."""
@@ -304,8 +295,7 @@ def generate(
 ) -> list[list[Hypothesis]]:
     """Continue each prefix: ``options.beams`` hypotheses per clip, best first.
 
-    Finished texts stand before unfinished ones; beams rank by their length-penalised sum of log-probabilities, samples
-    by their mean log-probability.
+    Finished texts stand before unfinished ones, and rank by their mean log-probability.
 
     Args:
         lm: the language model.
@@ -314,8 +304,8 @@ def generate(
         options: how to search.
         stop_ids: tokens that end a text; none means the model's end token.
         constraint: only these labels may be written, each ended by the trie's end token, so that every hypothesis is a
-            whole label and there may be fewer than ``options.beams``. ``stop_ids``, ``max_tokens`` and repetition
-            control do not apply.
+            whole label and there may be fewer than ``options.beams``. ``stop_ids`` and ``max_tokens`` do not
+            apply.
     """
     stops = frozenset(stop_ids if stop_ids is not None else [lm.end_id])
     limit = options.max_tokens
@@ -382,38 +372,6 @@ def _allow_only(log_probs_NV: Tensor, allowed_N: Sequence[tuple[int, ...]]) -> T
     for row, allowed in enumerate(allowed_N):
         allowed_NV[row, list(allowed)] = True
     return log_probs_NV.masked_fill(~allowed_NV, -math.inf)
-
-
-def _without_repetition(
-    logits_NV: Tensor, log_probs_NV: Tensor, histories: Sequence[tuple[int, ...]], options: DecodeOptions
-) -> Tensor:
-    """Log-probabilities after repetition penalty and n-gram ban, by the tokens each text already has.
-
-    The penalty acts on logits, as in CTRL (Keskar et al. 2019, section 4.1), with its sign made to fit negative ones.
-    """
-    steered_NV = log_probs_NV
-    if options.repetition_penalty != 1:
-        logits_NV = logits_NV.clone()
-        for logits_V, history in zip(logits_NV, histories, strict=True):
-            seen = sorted(set(history))
-            old = logits_V[seen]
-            logits_V[seen] = torch.where(old > 0, old / options.repetition_penalty, old * options.repetition_penalty)
-        steered_NV = logits_NV.log_softmax(dim=-1)
-    if options.no_repeat_ngram:
-        steered_NV = steered_NV.clone()
-        for row, history in enumerate(histories):
-            steered_NV[row, _ngram_enders(history, options.no_repeat_ngram)] = -math.inf
-    return steered_NV
-
-
-def _ngram_enders(history: tuple[int, ...], size: int) -> list[int]:
-    """Tokens that would complete an n-gram of ``size`` tokens which the text already has."""
-    beginning = history[len(history) - size + 1 :]
-    return [
-        history[start + size - 1]
-        for start in range(len(history) - size + 1)
-        if history[start : start + size - 1] == beginning
-    ]
 
 
 def _draw(steered_NV: Tensor, draws: Sequence[random.Random], options: DecodeOptions) -> Tensor:

@@ -125,9 +125,8 @@ def test_it_ends_when_all_beams_are_finished() -> None:
 
 
 def test_the_reference_search_refuses_what_it_does_not_know() -> None:
-    for option in ({"repetition_penalty": 1.2}, {"no_repeat_ngram": 2}, {"length_penalty": 0.0}, {"top_p": 0.9}):
-        with pytest.raises(InputError, match=f"the reference search has no {next(iter(option))}"):
-            ReferenceOptions(**option)
+    with pytest.raises(InputError, match="the reference search has no top_p"):
+        ReferenceOptions(top_p=0.9)
     with pytest.raises(InputError, match="cannot be constrained to labels"):
         generate(LM, *prefixes((2,), 0), ReferenceOptions(), constraint=LabelTrie([[5]], LM.end_id))
 

@@ -289,8 +289,8 @@ def test_the_reference_search_is_used_whatever_the_options_say() -> None:
             beam.text for beam in expected
         ]
         assert PENGI.generate(CLIPS[2], "what?", options=ReferenceOptions.like(options)).texts == expected
-    with pytest.raises(InputError, match="the reference search has no no_repeat_ngram"):
-        quirky.generate(CLIPS[2], "what?", options=replace(OPTIONS, no_repeat_ngram=2))
+    with pytest.raises(InputError, match="the reference search has no top_p"):
+        quirky.generate(CLIPS[2], "what?", options=replace(OPTIONS, top_p=0.9))
     # Label-constrained search has no reference form.
     assert quirky.classify(CLIPS[2], ["dog", "rain"], method="generate").scores
 

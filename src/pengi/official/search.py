@@ -20,8 +20,7 @@ class ReferenceOptions(DecodeOptions):
     """Search as the official wrapper does; give it wherever ``DecodeOptions`` are taken.
 
     Beams compete by their mean log-probability, and finished ones go on competing. Nothing is ever drawn: a
-    ``temperature`` above 0 divides the logits by which beams are ranked, and 0 means 1. There is no control of
-    repetition or length.
+    ``temperature`` above 0 divides the logits by which beams are ranked, and 0 means 1.
 
     Raises:
         InputError: if a value is out of range, or given for what this search does not have.
@@ -29,9 +28,8 @@ class ReferenceOptions(DecodeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("repetition_penalty", "no_repeat_ngram", "length_penalty", "top_p"):
-            if getattr(self, name) != getattr(DecodeOptions, name):
-                raise InputError(f"the reference search has no {name}; leave it out or use DecodeOptions")
+        if self.top_p != DecodeOptions.top_p:
+            raise InputError("the reference search has no top_p; leave it out or use DecodeOptions")
 
     @classmethod
     def like(cls, options: DecodeOptions) -> Self:
@@ -40,7 +38,7 @@ class ReferenceOptions(DecodeOptions):
 
     def searches(self, stop_ids: frozenset[int]) -> list[Search]:
         """One search for all beams."""
-        return [ReferenceSearch(self.beams, self.length_penalty, stop_ids, None)]
+        return [ReferenceSearch(self.beams, stop_ids, None)]
 
     def steered(
         self,
