@@ -57,14 +57,13 @@ def test_the_report_has_numbers_curves_and_the_last_answers(tmp_path: Path) -> N
     history = [
         {"step": 1, "loss": 3.0, "lr": 0.1, "examples_per_second": 2.0},
         {"step": 2, "loss": 2.0, "lr": 0.2, "examples_per_second": 4.0},
-        {"step": 2, "val_loss": 2.25, "accuracy/events": 0.5},
+        {"step": 2, "val_loss": 2.25},
     ]
     samples = [Sample(1, "cat", "q", "r", "early"), Sample(2, "dog", "what | who?", "a dog", "a\ncat")]
     write_report(tmp_path, "toy", {"processes": "2"}, history, samples, {"step": 2, "val_loss": 2.25})
     text = (tmp_path / REPORT_FILE).read_text(encoding="utf-8")
     assert "| loss there | 2.000 |" in text
     assert "2.250 at step 2" in text
-    assert "| accuracy/events | 0.500 at step 2 |" in text
     assert "| examples per second | 3.0 |" in text
     assert r"| dog | what \| who? | a dog | a cat |" in text
     assert "| processes | 2 |" in text

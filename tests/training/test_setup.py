@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pengi.training.recipe import CorpusConfig, DataConfig, read_recipe
