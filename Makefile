@@ -3,6 +3,7 @@
 #   make demo    describe, question and classify the recordings in examples/ with the default model (also plain `make`)
 #   make test    lint, types, layers and tests
 #   make weights train the default model, in hours; continues where it was stopped (docs/training.md)
+#   make docs    build the documentation as a site, into site/
 #   make setup   only set up .venv
 #
 # PYTHON=python3.12 picks an interpreter; PIP_FLAGS adds options to pip, such as an index with CPU-only builds of torch.
@@ -16,7 +17,7 @@ PENGI := $(BIN)/pengi
 RUN := runs/pengi-mini
 CHECKPOINT := config.json vocabulary.json model.safetensors README.md
 
-.PHONY: demo test weights setup lint clean
+.PHONY: demo test weights docs setup lint clean
 demo: $(VENV)/run.stamp
 	$(PENGI) describe examples/*.opus
 	$(PENGI) ask examples/french-horn.opus "what instrument is playing?"
@@ -43,6 +44,11 @@ weights: runs/composed/manifest.jsonl runs/synthesized/manifest.jsonl $(VENV)/tr
 	@rm -rf $(RUN)/checkpoint && mv $(RUN)/.checkpoint $(RUN)/checkpoint
 	@echo "The model is in $(RUN)/checkpoint"
 
+# The variable silences a notice about the successor of mkdocs-material.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in site/index.html"
+
 # Each folder appears whole or not at all.
 runs/composed/manifest.jsonl: | $(VENV)/train.stamp
 	$(PENGI) data compose --manifest ../shared/data/manifest.jsonl --ship-only --count 2000 --out $(@D)
@@ -51,7 +57,7 @@ runs/synthesized/manifest.jsonl: | $(VENV)/train.stamp
 	$(PENGI) data synthesize --count 3248 --seed 0 --out $(@D)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -69,6 +75,11 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/train.stamp: $(VENV)/run.stamp
 	@echo "Installing what training needs"
 	@$(PIP) --editable '.[train]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/run.stamp
+	@echo "Installing what the documentation needs"
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
