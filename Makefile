@@ -46,7 +46,7 @@ weights: runs/composed/manifest.jsonl runs/synthesized/manifest.jsonl $(VENV)/tr
 
 # The variable silences a notice about the successor of mkdocs-material.
 docs: $(VENV)/docs.stamp
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The site is in site/index.html"
 
 # Each folder appears whole or not at all.
