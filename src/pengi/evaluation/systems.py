@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from pengi import checkpoint, weights
 from pengi.audio.level import SILENCE_DB
+from pengi.calls import ANSWER
 from pengi.decoding import DecodeOptions
-from pengi.engine import ANSWER, Pengi
+from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.evaluation.baselines import YamnetMatch
 from pengi.evaluation.items import Item
