@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from helpers import MAPPER, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
 from helpers.failing import FailingFile
-from pengi import Pengi, checkpoint, engine, labelling
+from pengi import Pengi, calls, checkpoint, labelling, timelines
 from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
 from pengi.encoding import RecordingEncoder
@@ -30,6 +30,7 @@ from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, P
 from pengi.generation import TextGenerator
 from pengi.labelling import METHODS
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
+from pengi.timelines import NamedTimelines
 
 LABELS = ["dog", "rain on a roof", "siren", "church bells", "wind"]
 LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.0, 0.1, 3.3, 7.7, 4.4)
@@ -39,7 +40,7 @@ LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model hardly ever ends a text on its own."""
-    for module, name in ((engine, "DESCRIBE"), (engine, "ANSWER"), (engine, "TIMELINE"), (labelling, "MATCH")):
+    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE"), (labelling, "MATCH")):
         monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=8))
 
 
@@ -147,10 +148,10 @@ def test_segments_come_as_soon_as_the_next_one_begins(monkeypatch: pytest.Monkey
 
     def name(windows: list[NDArray[np.float32]]) -> list[tuple[str, float]]:
         encoded.append(len(windows))
-        return [("abc"[place // 6], 0.5) for place in range(len(windows))]
+        return [("abc"[index // 6], 0.5) for index in range(len(windows))]
 
     pengi = build()
-    monkeypatch.setattr(pengi, "_name", name)
+    monkeypatch.setattr(NamedTimelines, "name", lambda _, windows: name(windows))
     found = []
     for segment in pengi.segments(recording(tone(32.0)), window_s=1.0, hop_s=1.0):
         found.append((segment.text, segment.start_s, segment.end_s, len(encoded)))
@@ -456,8 +457,6 @@ def test_text_that_is_no_text(text: Any, message: str) -> None:
         lambda: PENGI.classify(audio, ["dog", text]),
         lambda: PENGI.generate(audio, text),
         lambda: PENGI.generate(audio, "generate metadata", extra_text=text),
-        lambda: PENGI.prompt_embeddings(text),
-        lambda: PENGI.prompt_prefix(["generate metadata", text]),
     ]
     if text is not None:
         calls.append(lambda: PENGI.classify(audio, LABELS, prompt=text))
@@ -546,7 +545,7 @@ class Listened:
         self.read_s = 0.0
         self.encoded: list[tuple[int, float]] = []
         self.prefixes: list[int] = []
-        stream, encode = engine.stream, RecordingEncoder.tokens
+        stream, encode = timelines.stream, RecordingEncoder.tokens
         prefill = type(PENGI.model.language_model).prefill
 
         def counted(*arguments: Any, **options: Any) -> Iterator[NDArray[np.float32]]:
@@ -562,7 +561,7 @@ class Listened:
             self.prefixes.append(embeds.shape[1])
             return prefill(lm, embeds, mask)
 
-        monkeypatch.setattr(engine, "stream", counted)
+        monkeypatch.setattr(timelines, "stream", counted)
         monkeypatch.setattr(RecordingEncoder, "tokens", encoded)
         monkeypatch.setattr(type(PENGI.model.language_model), "prefill", prefilled)
 
@@ -611,13 +610,15 @@ def test_segments_tile_whatever_is_heard(samples: int, window_s: float, share: f
     pengi = build_once()
     windows: list[tuple[str, float]] = []
 
-    def name(heard: list[NDArray[np.float32]]) -> list[tuple[str, float]]:
-        new = [(texts[(len(windows) + place) % len(texts)], 0.5) for place in range(len(heard))]
+    def name(_: NamedTimelines, given: list[NDArray[np.float32]]) -> list[tuple[str, float]]:
+        new = [(texts[(len(windows) + index) % len(texts)], 0.5) for index in range(len(given))]
         windows.extend(new)
         return new
 
-    pengi._name = name  # type: ignore[method-assign, assignment]
-    timeline = pengi.timeline(recording(np.full(samples, 0.1, np.float32)), window_s=window_s, hop_s=share * window_s)
+    samples_S = np.full(samples, 0.1, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NamedTimelines, "name", name)
+        timeline = pengi.timeline(recording(samples_S), window_s=window_s, hop_s=share * window_s)
     assert_tiled(timeline, samples / RATE)
     if len({text for text, _ in windows}) == 1:
         (segment,) = timeline.segments

@@ -1,3 +1,5 @@
+# A string is a sequence of strings: to the checker a path could be a list of paths.
+# mypy: disable-error-code="overload-overlap"
 """The engine: recordings and questions in, text out. Training, evaluation, commands and servers all call this.
 
 A recording of any length is read window by window. Each window goes through the audio encoders; its audio tokens are
@@ -19,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from pengi import checkpoint
-from pengi.audio.sources import AudioSource, Many, ReadingOptions, listed
+from pengi.audio.sources import AudioSource, Many, ReadingOptions, recordings_of
 from pengi.calls import (
     Ask,
     Call,
@@ -278,9 +280,9 @@ class Pengi:
         recording, so that what is asked about several times is decoded and encoded once.
         """
         _check_on_error(on_error)
-        sources = listed(audio)
-        found = self._encoder.encode([audio] if sources is None else sources, on_error, **options)
-        return found[0] if sources is None else found
+        sources, are_many = recordings_of(audio)
+        found = self._encoder.encode(sources, on_error, **options)
+        return found if are_many else found[0]
 
     def windows(
         self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
@@ -386,10 +388,8 @@ class Pengi:
     def _answer(self, call: Call[R], audio: Audio, on_error: OnError) -> Outcome[R]:
         """Encode all recordings, answer those that could be read in batches, put errors where the others would be."""
         _check_on_error(on_error)
-        sources = listed(audio)
-        encoded = self._encoder.encode(
-            [audio] if sources is None else sources, on_error, for_text=call.for_text, **call.reading
-        )
+        sources, are_many = recordings_of(audio)
+        encoded = self._encoder.encode(sources, on_error, for_text=call.for_text, **call.reading)
         results: dict[int, R | PengiError] = {}
         asked: list[Encoded] = []
         for index, item in enumerate(encoded):
@@ -403,7 +403,7 @@ class Pengi:
             with torch.inference_mode():
                 answers = call.answer(batch)
             results |= {item.index: with_notes(answer, item.notes) for item, answer in zip(batch, answers, strict=True)}
-        return results[0] if sources is None else [results[index] for index in range(len(sources))]
+        return [results[index] for index in range(len(sources))] if are_many else results[0]
 
     def _is_silent(self, recording: Encoded) -> bool:
         """Whether a recording is answered about without the model."""
@@ -429,8 +429,7 @@ def device_of(name: str) -> torch.device:
 
 
 def _count(audio: Audio) -> int:
-    sources = listed(audio)
-    return 1 if sources is None else len(sources)
+    return len(recordings_of(audio)[0])
 
 
 def _check_on_error(on_error: str) -> None:
@@ -443,9 +442,9 @@ def _one_by_one(
 ) -> Outcome[R]:
     """What ``read`` gives for each recording, or its error."""
     _check_on_error(on_error)
-    sources = listed(audio)
-    results = [_attempt(read, source, on_error) for source in ([audio] if sources is None else sources)]
-    return results[0] if sources is None else results
+    sources, are_many = recordings_of(audio)
+    results = [_attempt(read, source, on_error) for source in sources]
+    return results if are_many else results[0]
 
 
 def _attempt(read: Callable[[AudioSource], R], source: AudioSource, on_error: OnError) -> R | PengiError:

@@ -1,3 +1,5 @@
+# A string is a sequence of strings: to the checker a path could be a list of paths.
+# mypy: disable-error-code="overload-overlap"
 """The engine with the official wrapper's quirks: the engine's own parts, with what the wrapper does otherwise.
 
 Shape suffixes: B rows, T tokens, D features, S samples.
