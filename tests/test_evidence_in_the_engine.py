@@ -158,5 +158,5 @@ def test_silence_is_not_put_to_the_tagger_or_the_transcriber() -> None:
 
 def test_models_without_evidence_read_the_question_in_the_papers_words() -> None:
     paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
-    assert paper._prompting.question(" what? ") == "question: what? answer:"
+    assert paper._generator.prompting.question(" what? ") == "question: what? answer:"
     assert PENGI._generator.prompting.question(" what? ") == "what?"

@@ -149,11 +149,10 @@ def listed(audio: Any) -> list[Any] | None:
     return list(audio) if is_series else None
 
 
-def recordings_of(audio: S | Many[S]) -> tuple[list[S], bool]:
+def recordings_of(audio: object) -> tuple[list[Any], bool]:
     """The recordings, and whether they are given as a list; see :func:`listed`."""
-    given: Any = audio
-    items = listed(given)
-    return ([given], False) if items is None else (items, True)
+    items = listed(audio)
+    return ([audio], False) if items is None else (items, True)
 
 
 def describe_source(source: AudioSource) -> str:
