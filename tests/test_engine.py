@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from helpers import MAPPER, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
 from helpers.failing import FailingFile
-from pengi import Pengi, checkpoint, engine, labelling
+from pengi import Pengi, calls, checkpoint, labelling, timelines
 from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
 from pengi.encoding import RecordingEncoder
@@ -30,6 +30,7 @@ from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, P
 from pengi.generation import TextGenerator
 from pengi.labelling import METHODS
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
+from pengi.timelines import NamedTimelines
 
 LABELS = ["dog", "rain on a roof", "siren", "church bells", "wind"]
 LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.0, 0.1, 3.3, 7.7, 4.4)
@@ -39,7 +40,7 @@ LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random model hardly ever ends a text on its own."""
-    for module, name in ((engine, "DESCRIBE"), (engine, "ANSWER"), (engine, "TIMELINE"), (labelling, "MATCH")):
+    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE"), (labelling, "MATCH")):
         monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=8))
 
 
@@ -147,10 +148,10 @@ def test_segments_come_as_soon_as_the_next_one_begins(monkeypatch: pytest.Monkey
 
     def name(windows: list[NDArray[np.float32]]) -> list[tuple[str, float]]:
         encoded.append(len(windows))
-        return [("abc"[place // 6], 0.5) for place in range(len(windows))]
+        return [("abc"[index // 6], 0.5) for index in range(len(windows))]
 
     pengi = build()
-    monkeypatch.setattr(pengi, "_name", name)
+    monkeypatch.setattr(NamedTimelines, "name", lambda _, windows: name(windows))
     found = []
     for segment in pengi.segments(recording(tone(32.0)), window_s=1.0, hop_s=1.0):
         found.append((segment.text, segment.start_s, segment.end_s, len(encoded)))
@@ -185,9 +186,9 @@ def test_real_recordings_in_a_batch(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [
-    {"audio": {"one": {"encoder": "yamnet-tiny-random", "mapper": MAPPER},
-               "other": {"encoder": "yamnet-tiny-random", "trained": False, "max_tokens": 3, "window_s": 4.0,
-                         "mapper": {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4}}}},
+    {"audio": [{"encoder": "yamnet-tiny-random", "mapper": MAPPER},
+               {"encoder": "yamnet-tiny-random", "trained": False, "max_tokens": 3, "window_s": 4.0,
+                "mapper": {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4}}]},
     {"text": SENTENCE_TEXT},
 ])  # fmt: skip
 def test_other_architectures_in_a_batch(changes: dict[str, Any]) -> None:
@@ -245,9 +246,9 @@ def test_an_answer_is_what_the_model_most_likely_says() -> None:
     answer = PENGI.ask(audio, "what?", options=DecodeOptions(beams=1, max_tokens=200))
     model, lm = PENGI.model, PENGI.model.language_model
     samples = torch.from_numpy(audio[0])[None]
-    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches.values()]
+    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches]
     with torch.no_grad():
-        logits, state = lm.prefill(*model.prefix(tokens, model.text_prefix(["question: what? answer:"])))
+        logits, state = lm.prefill(*model.prefix(tokens, ["question: what? answer:"]))
         ids, log_prob = [], 0.0
         while len(ids) < 200:
             log_probs = logits[0].log_softmax(-1)
@@ -267,10 +268,10 @@ def test_likelihood_is_that_of_the_label_behind_the_prompt() -> None:
     found = PENGI.classify(audio, LABELS, prompt="the animal is")
     model, lm = PENGI.model, PENGI.model.language_model
     samples = torch.from_numpy(audio[0])[None]
-    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches.values()]
+    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches]
     scores = []
     with torch.no_grad():
-        prefix, _ = model.prefix(tokens, model.text_prefix(["the animal is"]))
+        prefix, _ = model.prefix(tokens, ["the animal is"])
         for label in LABELS:
             ids = [*lm.encode(" " + label), lm.end_id]
             sequence = torch.cat([prefix, lm.embed(torch.tensor([ids]))], 1)
@@ -456,8 +457,6 @@ def test_text_that_is_no_text(text: Any, message: str) -> None:
         lambda: PENGI.classify(audio, ["dog", text]),
         lambda: PENGI.generate(audio, text),
         lambda: PENGI.generate(audio, "generate metadata", extra_text=text),
-        lambda: PENGI.prompt_embeddings(text),
-        lambda: PENGI.prompt_prefix(["generate metadata", text]),
     ]
     if text is not None:
         calls.append(lambda: PENGI.classify(audio, LABELS, prompt=text))
@@ -546,7 +545,7 @@ class Listened:
         self.read_s = 0.0
         self.encoded: list[tuple[int, float]] = []
         self.prefixes: list[int] = []
-        stream, encode = engine.stream, RecordingEncoder.tokens
+        stream, encode = timelines.stream, RecordingEncoder.tokens
         prefill = type(PENGI.model.language_model).prefill
 
         def counted(*arguments: Any, **options: Any) -> Iterator[NDArray[np.float32]]:
@@ -562,7 +561,7 @@ class Listened:
             self.prefixes.append(embeds.shape[1])
             return prefill(lm, embeds, mask)
 
-        monkeypatch.setattr(engine, "stream", counted)
+        monkeypatch.setattr(timelines, "stream", counted)
         monkeypatch.setattr(RecordingEncoder, "tokens", encoded)
         monkeypatch.setattr(type(PENGI.model.language_model), "prefill", prefilled)
 
@@ -611,13 +610,15 @@ def test_segments_tile_whatever_is_heard(samples: int, window_s: float, share: f
     pengi = build_once()
     windows: list[tuple[str, float]] = []
 
-    def name(heard: list[NDArray[np.float32]]) -> list[tuple[str, float]]:
-        new = [(texts[(len(windows) + place) % len(texts)], 0.5) for place in range(len(heard))]
+    def name(_: NamedTimelines, given: list[NDArray[np.float32]]) -> list[tuple[str, float]]:
+        new = [(texts[(len(windows) + index) % len(texts)], 0.5) for index in range(len(given))]
         windows.extend(new)
         return new
 
-    pengi._name = name  # type: ignore[method-assign, assignment]
-    timeline = pengi.timeline(recording(np.full(samples, 0.1, np.float32)), window_s=window_s, hop_s=share * window_s)
+    samples_S = np.full(samples, 0.1, np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NamedTimelines, "name", name)
+        timeline = pengi.timeline(recording(samples_S), window_s=window_s, hop_s=share * window_s)
     assert_tiled(timeline, samples / RATE)
     if len({text for text, _ in windows}) == 1:
         (segment,) = timeline.segments

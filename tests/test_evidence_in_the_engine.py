@@ -11,7 +11,7 @@ import torch
 
 from helpers import noise, tiny_model
 from helpers.chat import HUM, RAIN, SPEECH, WHISTLE, Recogniser, chat_pengi, joined
-from pengi import Pengi, encoding, engine, labelling
+from pengi import Pengi, calls, encoding, labelling, timelines
 from pengi.conditioning.evidence import evidence_text
 from pengi.config import EvidenceConfig
 from pengi.encoding import Encoded, TokenStore, shortened
@@ -22,7 +22,7 @@ PENGI = chat_pengi()
 
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((engine, "DESCRIBE"), (engine, "ANSWER"), (engine, "TIMELINE"), (labelling, "MATCH")):
+    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE"), (labelling, "MATCH")):
         monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=6))
 
 
@@ -112,7 +112,7 @@ def test_a_batch_has_the_evidence_that_each_has_alone() -> None:
     assert isinstance(together[-1], AudioError)
     for audio, encoded in zip(recordings, together, strict=False):
         alone: Encoded = PENGI.encode(audio)
-        assert PENGI._prompting.evidence([encoded]) == PENGI._prompting.evidence([alone])
+        assert PENGI._generator.prompting.evidence([encoded]) == PENGI._generator.prompting.evidence([alone])
         torch.testing.assert_close(encoded.log_odds_K, alone.log_odds_K, atol=1e-3, rtol=1e-3)
 
 
@@ -158,5 +158,5 @@ def test_silence_is_not_put_to_the_tagger_or_the_transcriber() -> None:
 
 def test_models_without_evidence_read_the_question_in_the_papers_words() -> None:
     paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
-    assert paper._prompting.question(" what? ") == "question: what? answer:"
-    assert PENGI._prompting.question(" what? ") == "what?"
+    assert paper._generator.prompting.question(" what? ") == "question: what? answer:"
+    assert PENGI._generator.prompting.question(" what? ") == "what?"

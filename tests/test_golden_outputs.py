@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from helpers import RATE, noise, tiny_model, tone
-from pengi import checkpoint, engine
+from pengi import calls, checkpoint, timelines
 from pengi.decoding import DecodeOptions
 
 SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[1] / "benchmarks/golden_outputs.py"))
@@ -22,8 +22,8 @@ KINDS = ("describe", "ask", "classify", "timeline")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Short texts, and the number of threads as it was."""
-    for name in ("DESCRIBE", "ANSWER", "TIMELINE"):
-        monkeypatch.setattr(engine, name, DecodeOptions(beams=2, max_tokens=4))
+    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE")):
+        monkeypatch.setattr(module, name, DecodeOptions(beams=2, max_tokens=4))
     threads = torch.get_num_threads()
     monkeypatch.setitem(SCRIPT["main"].__globals__, "THREADS", threads)
     yield

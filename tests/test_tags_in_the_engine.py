@@ -13,7 +13,7 @@ import torch
 
 from helpers import tiny_model
 from helpers.chat import HUM, RAIN, SPEECH, WHISTLE, Recogniser, chat_pengi, joined
-from pengi import Pengi, engine, labelling
+from pengi import Pengi, calls, labelling, timelines
 from pengi.errors import InputError
 from pengi.labelling import fused
 from pengi.results import Event, Segment, TagScore
@@ -25,7 +25,7 @@ TWO = joined(RAIN, WHISTLE)
 
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((engine, "DESCRIBE"), (engine, "ANSWER"), (engine, "TIMELINE"), (labelling, "MATCH")):
+    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE"), (labelling, "MATCH")):
         monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=6))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, rms_db, sound_level_db, without_offset
+from pengi.audio.sources import Many, ReadingOptions
 from pengi.audio.windows import at_pauses, sliding
 from pengi.conditioning.collect import TagCollector
 from pengi.conditioning.descriptors import describe_waveform, level_course, level_sentence
@@ -68,7 +69,7 @@ class Encoded:
     """Probability of every tag in its best window; None for a model without a tagger."""
     log_odds_K: Tensor | None = None
     """Log-odds of every tag in the recording as a whole."""
-    place: int = 0
+    index: int = 0
     """Its index among the recordings of the call."""
     notes: tuple[str, ...] = ()
     """Sentences about the reading."""
@@ -77,6 +78,11 @@ class Encoded:
     def is_silent(self) -> bool:
         """Whether the recording is below the silence threshold."""
         return self.level_db < SILENCE_DB
+
+
+Recording: TypeAlias = AudioSource | Encoded
+"""One recording, or what is kept of it."""
+Recordings: TypeAlias = Many[Recording]
 
 
 class RecordingEncoder:
@@ -94,14 +100,14 @@ class RecordingEncoder:
     @property
     def sample_rate(self) -> int:
         """In Hz, what every recording is brought to before it is encoded."""
-        rates = {branch.encoder.sample_rate for branch in self._model.branches.values()}
+        rates = {branch.encoder.sample_rate for branch in self._model.branches}
         assert len(rates) == 1, "audio branches of different rates"
         return rates.pop()
 
     @property
     def window_s(self) -> float:
         """Longest audio that is encoded at once, in seconds."""
-        return min(branch.window_s for branch in self._model.config.audio.values())
+        return min(branch.window_s for branch in self._model.config.audio)
 
     @property
     def frame_s(self) -> float:
@@ -115,7 +121,7 @@ class RecordingEncoder:
         return config is not None and config.transcript
 
     def windows(
-        self, source: AudioSource, *, track: int | None = None, partial: bool = False, notes: list[str] | None = None
+        self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
     ) -> Iterator[tuple[float, NDArray[np.float32]]]:
         """A recording in windows: start in seconds, and ``float32[S]`` at :attr:`sample_rate`.
 
@@ -123,7 +129,7 @@ class RecordingEncoder:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
         """
         rate = self.sample_rate
-        blocks = self.blocks(source, track=track, partial=partial, notes=notes)
+        blocks = self.blocks(source, notes=notes, **reading)
         if self._transcribes:
             longest_s = min(self.window_s, MAX_CHUNK_S)
             cut = at_pauses(blocks, rate, longest_s / 2, longest_s)
@@ -135,66 +141,84 @@ class RecordingEncoder:
             yield start / rate, window_S
 
     def blocks(
-        self, source: AudioSource, *, track: int | None = None, partial: bool = False, notes: list[str] | None = None
+        self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
     ) -> Iterator[NDArray[np.float32]]:
         """A recording in blocks ``float32[S]`` at :attr:`sample_rate`, which are then cut into windows.
 
         Raises:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
         """
-        return stream(source, self.sample_rate, track=track, partial=partial, notes=notes)
+        return stream(source, self.sample_rate, notes=notes, **reading)
 
     def prepared(self, window_S: NDArray[np.float32]) -> NDArray[np.float32]:
         """A window as the audio encoders get it: without its constant offset."""
         return without_offset(window_S)
 
+    @overload
     def encode(
         self,
-        sources: Sequence[AudioSource | Encoded],
+        sources: Sequence[Recording],
+        on_error: Literal["raise"] = ...,
+        *,
+        for_text: bool = ...,
+        **reading: Unpack[ReadingOptions],
+    ) -> list[Encoded]: ...
+    @overload
+    def encode(
+        self,
+        sources: Sequence[Recording],
         on_error: OnError,
         *,
-        track: int | None = None,
-        partial: bool = False,
+        for_text: bool = ...,
+        **reading: Unpack[ReadingOptions],
+    ) -> list[Encoded | PengiError]: ...
+    def encode(
+        self,
+        sources: Sequence[Recording],
+        on_error: OnError = "raise",
+        *,
         for_text: bool = True,
-    ) -> list[Encoded | PengiError]:
+        **reading: Unpack[ReadingOptions],
+    ) -> list[Encoded] | list[Encoded | PengiError]:
         """Encode recordings; windows of different recordings share a batch.
 
         Args:
             sources: recordings; what is encoded already is returned as it is.
             on_error: "raise", or "return" to give an error instead of a recording that cannot be read.
-            track: which sound track, counted from 1.
-            partial: read a damaged recording up to the damage.
             for_text: whether the language model is to read about them: then they are transcribed and described.
+            reading: how they are read.
         """
-        outcomes: dict[int, Encoded | PengiError] = {}
-        open_readings: list[_Reading] = []
-
-        def windows() -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
-            for place, source in enumerate(sources):
-                if isinstance(source, Encoded):
-                    outcomes[place] = replace(source, place=place)
-                    continue
-                reading = _Reading(self, place, for_text)
-                open_readings.append(reading)
-                try:
-                    for _, window_S in self.windows(source, track=track, partial=partial, notes=reading.notes):
-                        yield reading, window_S
-                except PengiError as error:
-                    if on_error == "raise":
-                        raise
-                    outcomes[place] = error
-                reading.has_ended = True
-
-        for batch in batched(windows(), WINDOWS):
+        outcomes: dict[int, Encoded | PengiError] = {
+            index: replace(source, index=index) for index, source in enumerate(sources) if isinstance(source, Encoded)
+        }
+        to_read = [(index, source) for index, source in enumerate(sources) if not isinstance(source, Encoded)]
+        started: list[_Reading] = []
+        for batch in batched(self._windows_of(to_read, started, for_text, on_error, reading), WINDOWS):
             self._read(batch, for_text)
-            for reading in [reading for reading in open_readings if reading.has_ended]:
-                open_readings.remove(reading)
-                if reading.place not in outcomes:
-                    outcomes[reading.place] = reading.outcome()
-        for reading in open_readings:
-            if reading.place not in outcomes:
-                outcomes[reading.place] = reading.outcome()
-        return [outcomes[place] for place in range(len(sources))]
+            outcomes |= _finished(started)
+        outcomes |= _finished(started)
+        return [outcomes[index] for index in range(len(sources))]
+
+    def _windows_of(
+        self,
+        sources: Iterable[tuple[int, AudioSource]],
+        started: list[_Reading],
+        for_text: bool,
+        on_error: OnError,
+        options: ReadingOptions,
+    ) -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
+        """The windows of recordings one after the other; ``started`` gets the reading of each one that is begun."""
+        for index, source in sources:
+            reading = _Reading(self, index, for_text)
+            started.append(reading)
+            try:
+                for _, window_S in self.windows(source, notes=reading.notes, **options):
+                    yield reading, window_S
+            except PengiError as error:
+                if on_error == "raise":
+                    raise
+                reading.error = error
+            reading.has_ended = True
 
     @torch.inference_mode()
     def tokens(self, windows: Sequence[NDArray[np.float32]]) -> list[Masked]:
@@ -268,9 +292,10 @@ class RecordingEncoder:
 class _Reading:
     """What is kept of one recording while its windows are encoded."""
 
-    def __init__(self, encoder: RecordingEncoder, place: int, for_text: bool) -> None:
+    def __init__(self, encoder: RecordingEncoder, index: int, for_text: bool) -> None:
         self._encoder = encoder
-        self.place, self.for_text = place, for_text
+        self.index, self.for_text = index, for_text
+        self.error: PengiError | None = None
         self.notes: list[str] = []
         self.samples = 0
         self.has_ended = False
@@ -300,8 +325,10 @@ class _Reading:
             if self.samples > MAX_DESCRIBED_S * rate:
                 self._whole = None
 
-    def outcome(self) -> Encoded:
-        """What is kept."""
+    def outcome(self) -> Encoded | PengiError:
+        """What is kept, or why the recording cannot be read."""
+        if self.error is not None:
+            return self.error
         return Encoded(
             tokens=tuple(store.tokens() for store in self._tokens),
             duration_s=self.samples / self._encoder.sample_rate,
@@ -309,7 +336,7 @@ class _Reading:
             evidence=self._encoder.evidence_of(self),
             probability_K=None if self.tags is None else self.tags.probability_K,
             log_odds_K=None if self.tags is None else self.tags.log_odds_K(),
-            place=self.place,
+            index=self.index,
             notes=tuple(self.notes),
         )
 
@@ -322,6 +349,13 @@ class _Reading:
         # An envelope has the level of its waveform, with two values a second.
         envelope = np.concatenate(self._envelope)
         return (level_sentence(rms_db(envelope), level_course(envelope, round(1 / ENVELOPE_S))),)
+
+
+def _finished(started: list[_Reading]) -> dict[int, Encoded | PengiError]:
+    """The outcomes of the readings that have ended, which are taken out of the list."""
+    ended = [reading for reading in started if reading.has_ended]
+    started[:] = [reading for reading in started if not reading.has_ended]
+    return {reading.index: reading.outcome() for reading in ended}
 
 
 class TokenStore:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from pengi.conditioning.prefix import embed_texts, join
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded
@@ -38,28 +39,29 @@ class TextGenerator:
     """
 
     def __init__(self, model: PengiModel, prompting: Prompting) -> None:
-        self._model, self._prompting = model, prompting
+        self.model, self.prompting = model, prompting
 
     @property
     def stop_ids(self) -> list[int]:
         """The tokens that end a text."""
-        return [self._model.language_model.end_id]
+        return [self.model.language_model.end_id]
 
     def tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:
         """Audio tokens of every branch, padded to those of the longest recording."""
-        return [padded(rows) for rows in zip(*(recording.tokens for recording in encoded), strict=True)]
+        branches = range(len(self.model.branches))
+        return [padded([recording.tokens[index] for recording in encoded]) for index in branches]
 
     def audio_prefix(self, encoded: Sequence[Encoded]) -> Masked:
         """m1: ``float[B, P, D]`` of each recording."""
-        return self._model.audio_prefix(self.tokens(encoded))
+        return self.model.audio_prefix(self.tokens(encoded))
 
     def prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
         """What m2 reads of prompts, ``float[B, T, D]``."""
-        return self._model.prompt_embeddings(prompts)
+        return self.model.prompt_embeddings(prompts)
 
     def prompt_prefix(self, prompts: Sequence[str]) -> Masked:
         """m2: ``float[B, P, D]`` of prompts."""
-        prefix: Masked = self._model.text_mapper(*self.prompt_embeddings(prompts))
+        prefix: Masked = self.model.text_mapper(*self.prompt_embeddings(prompts))
         return prefix
 
     def prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()) -> Masked:
@@ -70,8 +72,11 @@ class TextGenerator:
             prompts: one for each; see :meth:`pengi.prompting.Prompting.own`.
             extra: one text for each, or none.
         """
-        evidence = self._prompting.evidence(encoded)
-        return self._model.prefix(self.tokens(encoded), self.prompt_prefix(prompts), evidence, extra)
+        shared = self.model.shared_prefix(self.tokens(encoded), self.prompting.evidence(encoded))
+        parts = [shared, self.prompt_prefix(prompts)]
+        if any(extra):
+            parts.append(embed_texts(self.model.language_model, extra))
+        return join(parts, padding="left")
 
     def generate(
         self,
@@ -90,14 +95,18 @@ class TextGenerator:
             constraint: the only texts that may be written; any if not given.
             extra: one text for each that the answer goes on from, or none.
         """
-        own = [self._prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
+        own = [self.prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
         prefix_BPD, mask_BP = self.prefix(encoded, own, extra)
-        lm = self._model.language_model
+        lm = self.model.language_model
         return generate(lm, prefix_BPD, mask_BP, options, stop_ids=self.stop_ids, constraint=constraint)
+
+    def extra_texts(self, texts: Sequence[str]) -> Sequence[str]:
+        """What is read of the extra texts of a call, one for each of its recordings."""
+        return texts
 
     def text(self, hypothesis: Hypothesis) -> str:
         """What was written."""
-        return self._model.language_model.decode(hypothesis.tokens).strip()
+        return self.model.language_model.decode(hypothesis.tokens).strip()
 
     def scored(self, beams: Sequence[Hypothesis]) -> tuple[ScoredText, ...]:
         """The texts of a search with their scores."""

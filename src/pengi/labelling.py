@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pengi import weights
+from pengi.conditioning.tagger import Tagger
 from pengi.decoding import DecodeOptions, LabelTrie, score_labels
 from pengi.encoding import Encoded
 from pengi.errors import InputError, checked_text
 from pengi.generation import TextGenerator
-from pengi.model import PengiModel
-from pengi.prompting import Prompting, shown
+from pengi.prompting import shown
 from pengi.results import Classification, LabelScore
 from pengi.text_encoder import SentenceEncoder, TextEncoder
 
@@ -59,6 +59,39 @@ def check_top(top: int | None) -> None:
     """Raise an InputError for a number of results that makes no sense."""
     if top is not None and top < 1:
         raise InputError(f"top must be at least 1, not {top}")
+
+
+def checked_threshold(threshold: float | None, default: float) -> float:
+    """A lowest probability; the default if none is given.
+
+    Raises:
+        InputError: if it is no probability.
+    """
+    if threshold is None:
+        return default
+    if not 0 <= threshold <= 1:
+        raise InputError(f"threshold must be a probability from 0 to 1, not {threshold:g}")
+    return threshold
+
+
+def named_tags(tagger: Tagger, labels: Sequence[str] | None) -> dict[int, str]:
+    """Index of each tag that labels name, or of every tag -> what it is called.
+
+    Raises:
+        InputError: for a label that is none of the tags, and as :func:`checked_labels`.
+    """
+    vocabulary = tagger.vocabulary
+    if labels is None:
+        return {index: tag.text for index, tag in enumerate(vocabulary.tags)}
+    names = checked_labels(labels)
+    found: dict[int, str] = {}
+    for name, index in zip(names, vocabulary.label_indices(names), strict=True):
+        if index is None:
+            near = vocabulary.nearest(name)
+            hint = f"the nearest are {', '.join(map(repr, near))}; " if near else ""
+            raise InputError(f"there is no tag '{name}'; {hint}classify takes any label")
+        found.setdefault(index, name)
+    return found
 
 
 def silent_classification(method: str, labels: Sequence[str], top: int | None) -> Classification:
@@ -105,13 +138,11 @@ class LabelChooser:
     """Chooses among labels by any of the methods.
 
     Args:
-        model: scores labels.
-        prompting: words prompts.
-        generator: writes texts.
+        generator: writes texts; its model scores labels.
     """
 
-    def __init__(self, model: PengiModel, prompting: Prompting, generator: TextGenerator) -> None:
-        self._model, self._prompting, self._generator = model, prompting, generator
+    def __init__(self, generator: TextGenerator) -> None:
+        self._generator, self._model = generator, generator.model
 
     def choose(self, method: str, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         """The labels of each recording, the best first."""
@@ -149,7 +180,7 @@ class LabelChooser:
         return float(recording.log_odds_K[index])
 
     def _likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> Tensor:
-        own = [self._prompting.own(recording, prompt, shown(labels)) for recording in encoded]
+        own = [self._generator.prompting.own(recording, prompt, shown(labels)) for recording in encoded]
         prefix_BPD, mask_BP = self._generator.prefix(encoded, own)
         lm = self._model.language_model
         return score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id).mean_BL

@@ -132,11 +132,11 @@ def before_questions(rng: random.Random, earlier: str, later: str) -> list[tuple
 
 def sequence_questions(rng: random.Random, phrases: Sequence[str]) -> list[tuple[str, str]]:
     """Open questions about two or more sounds that are heard one after another, each by itself."""
-    place = rng.randrange(len(phrases) - 1)
+    index = rng.randrange(len(phrases) - 1)
     return [
         (rng.choice(_FIRST), phrases[0]),
         (rng.choice(_LAST), phrases[-1]),
-        (rng.choice(_AFTER).format(a=phrases[place]), phrases[place + 1]),
+        (rng.choice(_AFTER).format(a=phrases[index]), phrases[index + 1]),
     ]
 
 

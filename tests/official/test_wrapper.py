@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from helpers import MAPPER, RATE, TRANSFORMER, noise, tiny_model, tone
-from pengi import Pengi, checkpoint, engine, labelling, templates
+from pengi import Pengi, calls, checkpoint, labelling, templates
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.errors import AudioError, InputError
 from pengi.generation import TextGenerator
@@ -25,9 +25,7 @@ from pengi.results import Description, Generation, ScoredText
 
 POOLED = {**TRANSFORMER, "input": "pooled"}
 PAPER = {
-    "audio": {
-        "yamnet": {"encoder": "yamnet-tiny-random", "window_s": 2.0, "projection": {"width": 12}, "mapper": POOLED}
-    },
+    "audio": [{"encoder": "yamnet-tiny-random", "window_s": 2.0, "projection": {"width": 12}, "mapper": POOLED}],
     "text": {"encoder": "tiny-random", "projection": {"width": 24}, "mapper": POOLED},
 }
 """The paper's architecture in small: projections of width 12 and 24, prefixes of 4."""
@@ -36,21 +34,22 @@ OPTIONS = DecodeOptions(beams=3, max_tokens=8)
 CPU = torch.device("cpu")
 MODEL = tiny_model(**PAPER)
 PENGI = Pengi(MODEL, "tiny", CPU)
+PLAIN = OfficialPengi(MODEL, "tiny", CPU, ReferenceQuirks())
 CLIPS = [(tone(1.0) + noise(1.0, 1), RATE), (noise(1.7, 2), RATE), (tone(1.2, 300.0), RATE)]
 
 
 @pytest.fixture(autouse=True)
 def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DESCRIBE", "ANSWER", "GENERATE"):
-        monkeypatch.setattr(engine, name, OPTIONS)
+        monkeypatch.setattr(calls, name, OPTIONS)
     monkeypatch.setattr(labelling, "MATCH", OPTIONS)
 
 
-def with_quirks(model: PengiModel = MODEL, **quirks: Any) -> Pengi:
+def with_quirks(model: PengiModel = MODEL, **quirks: Any) -> OfficialPengi:
     return OfficialPengi(model, "tiny", CPU, ReferenceQuirks(**quirks))
 
 
-def prefix_of(pengi: Pengi, clip: Any, prompt: str) -> torch.Tensor:
+def prefix_of(pengi: OfficialPengi, clip: Any, prompt: str) -> torch.Tensor:
     """The prefix ``[1, P, D]`` of one recording and a prompt, put together from the public calls."""
     parts = [pengi.audio_prefix(clip), pengi.prompt_prefix(prompt)]
     return torch.from_numpy(np.concatenate(parts))[None]
@@ -71,7 +70,7 @@ def test_generate_goes_on_from_audio_prefix_and_prompt_prefix() -> None:
     found = PENGI.generate(CLIPS[0], "generate metadata")
     assert isinstance(found, Generation)
     assert found == Generation(
-        "generate metadata", expected_texts(PENGI, prefix_of(PENGI, CLIPS[0], "generate metadata"))
+        "generate metadata", expected_texts(PENGI, prefix_of(PLAIN, CLIPS[0], "generate metadata"))
     )
     assert found.text == found.texts[0].text
     assert [text.score for text in found.texts] == sorted((text.score for text in found.texts), reverse=True)
@@ -96,7 +95,7 @@ def test_each_recording_may_have_its_own_prompt_and_extra_text() -> None:
 def test_extra_text_is_read_behind_the_prompt() -> None:
     lm = MODEL.language_model
     extra_PD = lm.embed(torch.tensor([lm.encode(" rain on a roof")]))
-    prefix_1PD = torch.cat([prefix_of(PENGI, CLIPS[1], "what?"), extra_PD], 1)
+    prefix_1PD = torch.cat([prefix_of(PLAIN, CLIPS[1], "what?"), extra_PD], 1)
     assert PENGI.generate(CLIPS[1], "what?", extra_text=" rain on a roof").texts == expected_texts(PENGI, prefix_1PD)
 
 
@@ -132,38 +131,37 @@ def test_a_description_in_the_papers_style_joins_three_answers() -> None:
 
 
 def test_audio_embeddings_are_what_m1_reads() -> None:
-    together = PENGI.audio_embeddings(CLIPS)
+    together = PLAIN.audio_embeddings(CLIPS)
     assert np.concatenate(together).shape == (3, 12)
     assert np.concatenate(together).dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(np.concatenate(together), axis=1), 1.0, rtol=1e-5)
-    branch = MODEL.branches["yamnet"]
-    for clip, embedding_1I, prefix_PD in zip(CLIPS, together, PENGI.audio_prefix(CLIPS), strict=True):
-        np.testing.assert_allclose(PENGI.audio_embeddings(clip), embedding_1I, atol=1e-5)
+    branch = MODEL.branches[0]
+    for clip, embedding_1I, prefix_PD in zip(CLIPS, together, PLAIN.audio_prefix(CLIPS), strict=True):
+        np.testing.assert_allclose(PLAIN.audio_embeddings(clip), embedding_1I, atol=1e-5)
         with torch.no_grad():
             mapped_1PD, _ = branch.mapper(torch.from_numpy(embedding_1I)[None], torch.ones(1, 1, dtype=torch.bool))
         assert prefix_PD.shape == (4, MODEL.language_model.dim)
         np.testing.assert_allclose(prefix_PD, mapped_1PD[0], atol=1e-5)
-        np.testing.assert_allclose(PENGI.audio_prefix(clip), prefix_PD, atol=1e-5)
+        np.testing.assert_allclose(PLAIN.audio_prefix(clip), prefix_PD, atol=1e-5)
 
 
 def test_audio_embeddings_of_a_sequence_and_of_several_branches() -> None:
-    branches = {
-        "short": {"encoder": "yamnet-tiny-random", "mapper": MAPPER, "max_tokens": 3},
-        "long": {"encoder": "yamnet-tiny-random", "trained": False, "mapper": MAPPER},
-    }
-    pengi = Pengi(tiny_model(audio=branches), "tiny", CPU)
+    branches = [{"encoder": "yamnet-tiny-random", "mapper": MAPPER, "max_tokens": 3},
+                {"encoder": "yamnet-tiny-random", "trained": False, "mapper": MAPPER}]  # fmt: skip
+    pengi = with_quirks(tiny_model(audio=branches))
     long = (noise(8.0), RATE)
     assert pengi.audio_embeddings(long).shape == (3, 16)
-    assert pengi.audio_embeddings(long, branch="long").shape[0] > 3
+    assert pengi.audio_embeddings(long, branch=1).shape[0] > 3
     both = pengi.audio_prefix([long, CLIPS[0]])
     assert both[0].shape == both[1].shape == (2 + 2, pengi.model.language_model.dim)
     np.testing.assert_allclose(pengi.audio_prefix(CLIPS[0]), both[1], atol=1e-5)
-    with pytest.raises(InputError, match="there is no audio branch 'log'; did you mean 'long'"):
-        pengi.audio_embeddings(long, branch="log")
+    for branch in (2, -1):
+        with pytest.raises(InputError, match=f"'tiny' has 2 audio branches, so there is no {branch}"):
+            pengi.audio_embeddings(long, branch=branch)
 
 
 def test_unreadable_recordings_have_errors_for_embeddings(bad_files: dict[str, Path]) -> None:
-    for call in (PENGI.audio_embeddings, PENGI.audio_prefix):
+    for call in (PLAIN.audio_embeddings, PLAIN.audio_prefix):
         found = call([bad_files["empty"], CLIPS[0]], on_error="return")
         assert isinstance(found[0], AudioError)
         assert isinstance(found[1], np.ndarray)
@@ -173,19 +171,27 @@ def test_unreadable_recordings_have_errors_for_embeddings(bad_files: dict[str, P
 
 def test_prompt_embeddings_are_what_m2_reads() -> None:
     prompts = ["generate metadata", "this is a sound of"]
-    together = PENGI.prompt_embeddings(prompts)
+    together = PLAIN.prompt_embeddings(prompts)
     assert np.concatenate(together).shape == (2, 24)
     np.testing.assert_allclose(np.linalg.norm(np.concatenate(together), axis=1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(PENGI.prompt_embeddings(prompts[1]), together[1], atol=1e-6)
-    prefixes = PENGI.prompt_prefix(prompts)
+    np.testing.assert_allclose(PLAIN.prompt_embeddings(prompts[1]), together[1], atol=1e-6)
+    prefixes = PLAIN.prompt_prefix(prompts)
     with torch.no_grad():
         expected_BPD, _ = MODEL.text_prefix(prompts)
     np.testing.assert_allclose(np.stack(prefixes), expected_BPD, atol=1e-5)
-    np.testing.assert_allclose(PENGI.prompt_prefix(prompts[0]), prefixes[0], atol=1e-5)
+    np.testing.assert_allclose(PLAIN.prompt_prefix(prompts[0]), prefixes[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("text", "message"), [(5, "must be a string, not int"), ("\ud800", "no valid Unicode")])
+def test_prompts_that_are_no_text(text: Any, message: str) -> None:
+    for call in (PLAIN.prompt_embeddings, PLAIN.prompt_prefix):
+        for prompts in (text, ["generate metadata", text]):
+            with pytest.raises(InputError, match=message):
+                call(prompts)
 
 
 def test_without_a_text_encoder_prompt_embeddings_are_token_embeddings() -> None:
-    pengi = Pengi(tiny_model(**NO_TEXT_ENCODER), "tiny", CPU)
+    pengi = with_quirks(tiny_model(**NO_TEXT_ENCODER))
     lm = pengi.model.language_model
     ids = lm.encode("a dog")[:6]
     expected = lm.embed(torch.tensor(ids + [0] * (6 - len(ids))))
@@ -213,20 +219,20 @@ def test_with_no_quirk_on_every_answer_is_the_engines() -> None:
 
 def test_a_raw_prompt_embedding_keeps_its_length() -> None:
     raw = with_quirks(raw_prompt_embedding=True)
-    normal, long = PENGI.prompt_embeddings("generate metadata"), raw.prompt_embeddings("generate metadata")
+    normal, long = PLAIN.prompt_embeddings("generate metadata"), raw.prompt_embeddings("generate metadata")
     length = float(np.linalg.norm(long))
     # Behind a LayerNorm of 24 features with weights of one, the length is the root of 24.
     assert length == pytest.approx(math.sqrt(24), rel=1e-2)
     np.testing.assert_allclose(long / length, normal, atol=1e-5)
-    assert np.abs(raw.prompt_prefix("generate metadata") - PENGI.prompt_prefix("generate metadata")).max() > 1e-2
-    np.testing.assert_array_equal(raw.audio_embeddings(CLIPS[0]), PENGI.audio_embeddings(CLIPS[0]))
+    assert np.abs(raw.prompt_prefix("generate metadata") - PLAIN.prompt_prefix("generate metadata")).max() > 1e-2
+    np.testing.assert_array_equal(raw.audio_embeddings(CLIPS[0]), PLAIN.audio_embeddings(CLIPS[0]))
     prefix_1PD = prefix_of(raw, CLIPS[0], "generate metadata")
     assert raw.generate(CLIPS[0], "generate metadata").texts == expected_texts(raw, prefix_1PD)
 
 
 def test_a_raw_prompt_embedding_changes_nothing_without_a_projection() -> None:
     model = tiny_model(**NO_TEXT_ENCODER)
-    plain, raw = Pengi(model, "tiny", CPU), with_quirks(model, raw_prompt_embedding=True)
+    plain, raw = with_quirks(model), with_quirks(model, raw_prompt_embedding=True)
     np.testing.assert_array_equal(raw.prompt_embeddings("a dog"), plain.prompt_embeddings("a dog"))
 
 
@@ -241,7 +247,7 @@ def test_a_random_crop_keeps_one_window_of_a_long_clip() -> None:
     assert np.abs(first - other).max() > 1e-4
     batch = cropped.audio_embeddings([*CLIPS, (samples, RATE)])
     np.testing.assert_allclose(batch[-1], first, atol=1e-5)
-    np.testing.assert_allclose(batch[0], PENGI.audio_embeddings(CLIPS[0]), atol=1e-5)
+    np.testing.assert_allclose(batch[0], PLAIN.audio_embeddings(CLIPS[0]), atol=1e-5)
 
 
 def test_flat_channels_are_encoded_as_one_long_recording(tmp_path: Path) -> None:
@@ -249,9 +255,9 @@ def test_flat_channels_are_encoded_as_one_long_recording(tmp_path: Path) -> None
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([left, right], 1), RATE, subtype="FLOAT")
     found = with_quirks(flat_channels=True).audio_embeddings(path)
-    expected = PENGI.audio_embeddings((np.concatenate([left, right]), RATE))
+    expected = PLAIN.audio_embeddings((np.concatenate([left, right]), RATE))
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert np.abs(found - PENGI.audio_embeddings(path)).max() > 1e-4
+    assert np.abs(found - PLAIN.audio_embeddings(path)).max() > 1e-4
 
 
 def test_of_extra_text_one_character_is_read() -> None:
@@ -275,7 +281,7 @@ def test_stopping_at_a_space_ends_texts_before_the_end_token() -> None:
     space, *rest = lm.encode(" <|endoftext|>")
     assert rest == [lm.end_id]
     options = replace(OPTIONS, beams=1, max_tokens=40)
-    prefix_1PD = prefix_of(PENGI, CLIPS[0], "what?")
+    prefix_1PD = prefix_of(PLAIN, CLIPS[0], "what?")
     [[expected]] = generate(lm, prefix_1PD, torch.ones(prefix_1PD.shape[:2]), options, stop_ids=[space])
     found = with_quirks(stop_at_space=True).generate(CLIPS[0], "what?", options=options)
     assert found.text == lm.decode(expected.tokens).strip()
@@ -284,7 +290,7 @@ def test_stopping_at_a_space_ends_texts_before_the_end_token() -> None:
 
 def test_the_reference_search_is_used_whatever_the_options_say() -> None:
     quirky = with_quirks(reference_search=True)
-    prefix_1PD = prefix_of(PENGI, CLIPS[2], "what?")
+    prefix_1PD = prefix_of(PLAIN, CLIPS[2], "what?")
     for temperature in (0.0, 0.7):
         options = replace(OPTIONS, temperature=temperature)
         expected = expected_texts(PENGI, prefix_1PD, ReferenceOptions.like(options))
@@ -301,7 +307,7 @@ def test_the_reference_search_is_used_whatever_the_options_say() -> None:
 def test_silence_is_put_to_the_model() -> None:
     asking = with_quirks(ask_about_silence=True)
     silence = (np.zeros(RATE, np.float32), RATE)
-    assert asking.ask(silence, "what is it?").text != PENGI.ask(silence, "what is it?").text == engine.SILENT_ANSWER
+    assert asking.ask(silence, "what is it?").text != PENGI.ask(silence, "what is it?").text == calls.SILENT_ANSWER
     found = asking.classify(silence, ["dog", "rain"])
     assert found.detected
     assert sum(score.probability for score in found.scores) == pytest.approx(1.0)

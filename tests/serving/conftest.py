@@ -11,7 +11,7 @@ import torch
 
 from helpers import tiny_model
 from helpers.serving import HeldEngine, running, serving
-from pengi import Pengi, engine
+from pengi import Pengi, calls, timelines
 from pengi.serving import app as serving_app
 from pengi.serving.settings import ServingSettings
 
@@ -20,10 +20,10 @@ from pengi.serving.settings import ServingSettings
 def tiny() -> Iterator[Pengi]:
     """A tiny random engine, whose texts are cut short since it hardly ever ends one on its own."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("DESCRIBE", "ANSWER", "TIMELINE"):
-            patch.setattr(engine, name, replace(getattr(engine, name), max_tokens=6))
+        patch.setattr(timelines, "TIMELINE", replace(timelines.TIMELINE, max_tokens=6))
         for name in ("DESCRIBE", "ANSWER"):
-            patch.setattr(serving_app, name, getattr(engine, name))
+            patch.setattr(calls, name, replace(getattr(calls, name), max_tokens=6))
+            patch.setattr(serving_app, name, getattr(calls, name))
         yield Pengi(tiny_model(), "tiny", torch.device("cpu"))
 
 

@@ -23,7 +23,7 @@ import soundfile
 
 from helpers import RATE
 from helpers.serving import clip, complaint, encoded
-from pengi import Pengi, engine
+from pengi import Pengi, calls
 
 SOON_S = 20.0
 """A refusal takes milliseconds; other work on the machine must not fail the test."""
@@ -212,7 +212,7 @@ def test_a_temperature_near_zero_takes_the_most_likely_text(client: httpx.Client
         response = client.post(CHAT, json=body)
         assert response.status_code == 200, response.text
         texts.add(response.json()["choices"][0]["message"]["content"])
-    assert texts == {tiny.ask(clip(0), "what?", options=replace(engine.ANSWER, beams=1)).text}
+    assert texts == {tiny.ask(clip(0), "what?", options=replace(calls.ANSWER, beams=1)).text}
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])

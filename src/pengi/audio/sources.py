@@ -11,10 +11,10 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Number
-from typing import IO, Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import IO, Any, NamedTuple, Protocol, SupportsFloat, TypeAlias, TypedDict, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pengi.errors import AudioError, InputError, reason
 
@@ -39,8 +39,11 @@ class Waveform(NamedTuple):
 class DecodedAudio(Protocol):
     """What torchcodec decodes to: samples ``[C, S]`` and their rate in Hz."""
 
-    data: Any
-    sample_rate: Any
+    @property
+    def data(self) -> object: ...
+
+    @property
+    def sample_rate(self) -> object: ...
 
 
 class AudioDecoder(Protocol):
@@ -56,8 +59,8 @@ AudioSource: TypeAlias = (
     | bytearray
     | memoryview
     | IO[bytes]
-    | tuple[Any, Any]
-    | Mapping[str, Any]
+    | tuple[ArrayLike, SupportsFloat]
+    | Mapping[str, object]
     | DecodedAudio
     | AudioDecoder
 )
@@ -75,6 +78,28 @@ shorter one is the channels, and of two equal ones the first. Leading axes of le
 for floats, 2^7 for int8, 2^15 for int16 and 2^31 for wider integers; uint8 and uint16 are centred on the middle of
 their range. Wider integers that all fit into 16 bits, and floats beyond 8, are refused, since their scale is unknown.
 """
+
+
+class Series(Protocol):
+    """A column of pandas or polars."""
+
+    def to_numpy(self) -> NDArray[Any]: ...
+
+
+S = TypeVar("S")
+Many: TypeAlias = Sequence[S] | NDArray[np.object_] | NDArray[np.str_] | Series
+"""What :func:`listed` takes for a list of recordings."""
+
+
+class ReadingOptions(TypedDict, total=False):
+    """How a recording is read."""
+
+    track: int | None
+    """Which of several sound tracks, counted from 1; None is the default one."""
+    partial: bool
+    """Whether a damaged recording is read up to the damage."""
+
+
 PlainSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Waveform
 _PLAIN = (str, os.PathLike, bytes, bytearray, memoryview, Waveform)
 
@@ -122,6 +147,12 @@ def listed(audio: Any) -> list[Any] | None:
         return None if len(audio) and isinstance(audio[0], Number) else list(audio)
     is_series = hasattr(audio, "to_numpy") and not hasattr(audio, "columns")
     return list(audio) if is_series else None
+
+
+def recordings_of(audio: object) -> tuple[list[Any], bool]:
+    """The recordings, and whether they are given as a list; see :func:`listed`."""
+    items = listed(audio)
+    return ([audio], False) if items is None else (items, True)
 
 
 def describe_source(source: AudioSource) -> str:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pengi.conditioning.pooling import masked_mean
-from pengi.config import IdentityMapperConfig, MapperConfig, TransformerMapperConfig
+from pengi.config import MapperConfig
+from pengi.encoders.base import Masked
 from pengi.errors import ConfigError
 
 # About the spread of a language model's input embeddings, so that training starts within reach of them.
@@ -26,7 +27,7 @@ CONSTANT_STD = 0.1
 class Mapper(nn.Module):
     """Base of the mapping networks."""
 
-    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Masked:
         """Map ``float[B, T, I]`` with its mask ``bool[B, T]`` to ``float[B, P, D]`` with its mask ``bool[B, P]``."""
         raise NotImplementedError(f"{type(self).__name__} maps nothing")
 
@@ -37,7 +38,7 @@ def build_mapper(config: MapperConfig, input_dim: int, output_dim: int) -> Mappe
     Raises:
         ConfigError: if heads do not divide the width, or ``identity`` is asked to change the width.
     """
-    if isinstance(config, TransformerMapperConfig):
+    if config.kind == "transformer":
         return TransformerMapper(config, input_dim, output_dim)
     if input_dim != output_dim:
         raise ConfigError(f"an identity mapper cannot turn width {input_dim} into {output_dim}")
@@ -51,7 +52,7 @@ class _Constants(nn.Module):
         super().__init__()
         self.value_CD = nn.Parameter(torch.randn(count, dim) * CONSTANT_STD, requires_grad=count > 0)
 
-    def forward(self, tokens_BTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens_BTD: Tensor, mask_BT: Tensor) -> Masked:
         if not len(self.value_CD):  # joined, none of them would still ask for a gradient of what follows
             return tokens_BTD, mask_BT
         constants_BCD = self.value_CD.expand(len(tokens_BTD), -1, -1)
@@ -62,13 +63,13 @@ class _Constants(nn.Module):
 class IdentityMapper(Mapper):
     """Language-model embeddings as they are, behind learned constants."""
 
-    def __init__(self, config: IdentityMapperConfig, dim: int) -> None:
+    def __init__(self, config: MapperConfig, dim: int) -> None:
         super().__init__()
         self.constants = _Constants(config.constants, dim)
 
-    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Masked:
         """See :class:`Mapper`."""
-        prefix: tuple[Tensor, Tensor] = self.constants(tokens_BTI, mask_BT)
+        prefix: Masked = self.constants(tokens_BTI, mask_BT)
         return prefix
 
 
@@ -80,7 +81,7 @@ class TransformerMapper(Mapper):
     (the "no text encoder" form), one of another width through a linear layer for each token.
     """
 
-    def __init__(self, config: TransformerMapperConfig, input_dim: int, output_dim: int) -> None:
+    def __init__(self, config: MapperConfig, input_dim: int, output_dim: int) -> None:
         super().__init__()
         width = config.width or output_dim
         if width % config.heads:
@@ -98,7 +99,7 @@ class TransformerMapper(Mapper):
         if width != output_dim:
             self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, output_dim))
 
-    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Masked:
         """See :class:`Mapper`."""
         if self.count:
             pooled_BI = masked_mean(tokens_BTI, mask_BT)

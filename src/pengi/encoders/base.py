@@ -32,7 +32,7 @@ class AudioEncoder(nn.Module):
     dim: int
     token_s: float
 
-    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """The frozen part.
 
         Args:
@@ -49,7 +49,7 @@ class AudioEncoder(nn.Module):
         """The trained part: audio tokens ``float32[B, T, D]``, zero where the mask is False."""
         raise NotImplementedError(f"{type(self).__name__} computes no tokens")
 
-    def forward(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """Tokens ``float32[B, T, D]`` and mask ``bool[B, T]`` of clips; arguments as for :meth:`features`."""
         features_BTx, mask_BT = self.features(waveform_BS, lengths_B)
         return self.tokens(features_BTx, mask_BT), mask_BT

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.audio_utils import mel_filter_bank
 
-from pengi.encoders.base import AudioEncoder, Augment
+from pengi.encoders.base import AudioEncoder, Augment, Masked
 
 # CLAP is imported where an encoder is built: a start without it should be quick.
 if TYPE_CHECKING:
@@ -146,11 +146,11 @@ class HtsatEncoder(AudioEncoder):
         return 10.0 * torch.log10((power_BFK @ self.mel_KM).clamp(min=POWER_FLOOR))
 
     @torch.no_grad()
-    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """See :class:`AudioEncoder`: the spectrogram ``[B, T, G, M]``, zeros behind its last frame."""
         log_mel_BFM = self.log_mel(self._clips(waveform_BS, lengths_B))
-        places = self.shape.side * self.shape.pieces
-        padded_BFM = functional.pad(log_mel_BFM, (0, 0, 0, places - self.shape.frames))
+        frames = self.shape.side * self.shape.pieces
+        padded_BFM = functional.pad(log_mel_BFM, (0, 0, 0, frames - self.shape.frames))
         mask_BT = torch.ones(len(waveform_BS), self.token_count, dtype=torch.bool, device=waveform_BS.device)
         return padded_BFM.view(len(padded_BFM), self.token_count, -1, self.shape.mel_bands), mask_BT
 

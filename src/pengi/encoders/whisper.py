@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.audio_utils import mel_filter_bank
 
-from pengi.encoders.base import AudioEncoder, Augment
+from pengi.encoders.base import AudioEncoder, Augment, Masked
 
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 400  # samples: 25 ms
@@ -124,7 +124,7 @@ class WhisperEncoder(AudioEncoder):
         return (torch.maximum(decades_BMF, loudest_B11 - DYNAMIC_RANGE) + 4.0) / 4.0
 
     @torch.no_grad()
-    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """See :class:`AudioEncoder`: the finished tokens ``[B, T, D]``."""
         assert int(lengths_B.max()) <= self.max_samples, "Whisper encodes 30 s at most"
         seen_B = self._positions_seen(lengths_B)
@@ -141,7 +141,7 @@ class WhisperEncoder(AudioEncoder):
         seen_B = torch.full((len(waveform_BS),), waveform_BS.shape[1] // POSITION_HOP, device=waveform_BS.device)
         return self._encode(self.log_mel(waveform_BS), seen_B)
 
-    def _pooled(self, positions_BPD: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _pooled(self, positions_BPD: Tensor, lengths_B: Tensor) -> Masked:
         """Tokens of encoder positions, and which of them are real."""
         token_samples = self.stride * POSITION_HOP
         counts_B = lengths_B.clamp(min=1).add(token_samples - 1) // token_samples

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pengi.audio.logmel import magnitude_spectrogram, mel_filterbank_htk
-from pengi.encoders.base import AudioEncoder, Augment
+from pengi.encoders.base import AudioEncoder, Augment, Masked
 
 SAMPLE_RATE = 16_000  # Hz
 FRAME = 400  # samples: 25 ms
@@ -102,7 +102,7 @@ class YamnetEncoder(AudioEncoder):
         return torch.log(magnitude_BFK @ self.mel_KM + LOG_OFFSET)
 
     @torch.no_grad()
-    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """Log-mel patches ``[B, T, 96, 64]``, or the map behind the frozen convolutions ``[B, T, C, H, W]``, or the
         finished tokens ``[B, T, 1024]`` where all convolutions are frozen."""
         patches_BTFM, mask_BT = self._patches(waveform_BS, lengths_B)
@@ -111,16 +111,16 @@ class YamnetEncoder(AudioEncoder):
         maps_NCHW = self._convolve(patches_BTFM[mask_BT][:, None], self.conv[: self.frozen_convs])
         return _scatter(self._pooled(maps_NCHW) if self._all_frozen else maps_NCHW, mask_BT), mask_BT
 
-    def _patches(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _patches(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """Log-mel patches ``float32[B, T, 96, 64]``, and which of them are real."""
         counts_B = patch_counts(lengths_B)
-        most = int(counts_B.max())
-        samples = PATCH_SAMPLES + (most - 1) * PATCH_HOP_SAMPLES
+        count = int(counts_B.max())
+        samples = PATCH_SAMPLES + (count - 1) * PATCH_HOP_SAMPLES
         if waveform_BS.shape[1] < samples:
             waveform_BS = functional.pad(waveform_BS, (0, samples - waveform_BS.shape[1]))
         log_mel_BFM = self.log_mel(waveform_BS[:, :samples])
         patches_BTFM = log_mel_BFM.unfold(1, PATCH_FRAMES, PATCH_HOP_FRAMES).transpose(2, 3)
-        return patches_BTFM, torch.arange(most, device=waveform_BS.device) < counts_B[:, None]
+        return patches_BTFM, torch.arange(count, device=waveform_BS.device) < counts_B[:, None]
 
     def _pooled(self, maps_NCHW: Tensor) -> Tensor:
         """Tokens ``float32[N, D]`` of what the last convolution gives."""
@@ -152,7 +152,7 @@ def _in_turn(x: Tensor, convolutions: Iterable[nn.Module]) -> Tensor:
 
 
 def _scatter(values_Nx: Tensor, mask_BT: Tensor) -> Tensor:
-    """Put the N values back at the True places of the mask; zeros elsewhere."""
+    """Put the N values back where the mask is True; zeros elsewhere."""
     out_BTx = values_Nx.new_zeros(*mask_BT.shape, *values_Nx.shape[1:])
     out_BTx[mask_BT] = values_Nx
     return out_BTx
@@ -189,7 +189,7 @@ class YamnetTagger(nn.Module):
         tagger.head.load_state_dict({"weight": tensors["head.weight"], "bias": tensors["head.bias"]})
         return tagger.eval().requires_grad_(False)
 
-    def forward(self, waveform_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """Class logits of every patch, ``float32[B, T, 521]``, and the mask of real patches ``bool[B, T]``."""
         tokens_BTD, mask_BT = self.encoder(waveform_BS, lengths_B)
         return self.head(tokens_BTD), mask_BT

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from pengi import checkpoint, weights
 from pengi.audio.level import SILENCE_DB
+from pengi.calls import ANSWER
 from pengi.decoding import DecodeOptions
-from pengi.engine import ANSWER, Pengi
+from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.evaluation.baselines import YamnetMatch
 from pengi.evaluation.items import Item
@@ -32,7 +33,7 @@ from pengi.text_encoder import SentenceEncoder, TextEncoder
 
 if TYPE_CHECKING:
     from pengi.encoding import Encoded
-    from pengi.results import Classification
+    from pengi.results import Answer, Classification, Generation
 
 WRITE = DecodeOptions(beams=5, max_tokens=40)
 """The paper's search width, for captions and metadata; questions are answered as :meth:`pengi.Pengi.ask` does it."""
@@ -125,6 +126,7 @@ class Model:
             places = [place for place, item in enumerate(items) if item.is_question == is_question]
             heard = [self.heard(items[place], folder) for place in places]
             prompts = [items[place].prompt for place in places]
+            found: Sequence[Answer | Generation | PengiError]
             if is_question:
                 found = self._engine.ask(heard, prompts, options=ANSWER, on_error="return")
             else:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pengi.calls import ANSWER, DESCRIBE
 from pengi.decoding import DecodeOptions
-from pengi.engine import ANSWER, DESCRIBE, Pengi
+from pengi.engine import Pengi
 from pengi.errors import InputError, PengiError, no_such
 from pengi.labelling import METHODS
 

@@ -1,3 +1,5 @@
+# A string is a sequence of strings: to the checker a path could be a list of paths.
+# mypy: disable-error-code="overload-overlap"
 """The engine with the official wrapper's quirks: the engine's own parts, with what the wrapper does otherwise.
 
 Shape suffixes: B rows, T tokens, D features, S samples.
@@ -8,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pengi.audio.decode import AudioSource
+from pengi.audio.sources import AudioSource, ReadingOptions, listed
+from pengi.calls import Call, Parts, for_each
 from pengi.conditioning.transcript import Transcriber
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie
 from pengi.encoders.base import Masked
-from pengi.encoding import Encoded, RecordingEncoder
-from pengi.engine import Pengi
-from pengi.generation import TextGenerator
+from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings
+from pengi.engine import Audio, Outcome, Pengi
+from pengi.errors import InputError, PengiError
+from pengi.generation import TextGenerator, padded
 from pengi.model import PengiModel
 from pengi.official import quirks as reference
 from pengi.official.quirks import ReferenceQuirks
@@ -29,6 +33,8 @@ from pengi.prompting import Prompting
 from pengi.results import ScoredText
 
 DEFAULT_MODEL = "pengi-base"
+Vectors = NDArray[np.float32]
+"""``float32[T, D]``."""
 ALL_QUIRKS = ReferenceQuirks.all()
 
 
@@ -55,8 +61,79 @@ class OfficialPengi(Pengi):
         plain = Pengi.from_pretrained(name_or_path, device=device)
         return cls(plain.model, plain.name, plain.device, quirks)
 
+    @overload
+    def audio_embeddings(
+        self, audio: Recording, *, branch: int = ..., **reading: Unpack[ReadingOptions]
+    ) -> Vectors: ...
+    @overload
+    def audio_embeddings(
+        self, audio: Recordings, *, branch: int = ..., **reading: Unpack[ReadingOptions]
+    ) -> list[Vectors]: ...
+    @overload
+    def audio_embeddings(
+        self, audio: Recordings, *, on_error: OnError, branch: int = ..., **reading: Unpack[ReadingOptions]
+    ) -> list[Vectors | PengiError]: ...
+    def audio_embeddings(
+        self, audio: Audio, *, on_error: OnError = "raise", branch: int = 0, **reading: Unpack[ReadingOptions]
+    ) -> Outcome[Vectors]:
+        """What m1 reads of a recording: ``float32[T, D]``.
+
+        For ``pengi-base`` this is the projected audio embedding of length one, ``[1, 1024]``, so that
+        ``np.concatenate`` of a list's results is the paper's ``[N, 1024]``. For encoders that give a sequence T grows
+        with the recording, up to the branch's ``max_tokens``.
+
+        Args:
+            audio: one recording or a list.
+            on_error: see :class:`pengi.engine.Pengi`.
+            branch: which audio encoder, where there are several.
+            reading: how recordings are read.
+
+        Raises:
+            InputError: if there is no such branch.
+        """
+        return self._answer(AudioEmbeddings(self._parts, branch, **reading), audio, on_error)
+
+    @overload
+    def audio_prefix(self, audio: Recording, **reading: Unpack[ReadingOptions]) -> Vectors: ...
+    @overload
+    def audio_prefix(self, audio: Recordings, **reading: Unpack[ReadingOptions]) -> list[Vectors]: ...
+    @overload
+    def audio_prefix(
+        self, audio: Recordings, *, on_error: OnError, **reading: Unpack[ReadingOptions]
+    ) -> list[Vectors | PengiError]: ...
+    def audio_prefix(
+        self, audio: Audio, *, on_error: OnError = "raise", **reading: Unpack[ReadingOptions]
+    ) -> Outcome[Vectors]:
+        """m1(a), what the language model reads of a recording: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``."""
+        return self._answer(AudioPrefix(self._parts, **reading), audio, on_error)
+
+    @overload
+    def prompt_embeddings(self, prompts: str) -> Vectors: ...
+    @overload
+    def prompt_embeddings(self, prompts: Sequence[str]) -> list[Vectors]: ...
+    @torch.inference_mode()
+    def prompt_embeddings(self, prompts: str | Sequence[str]) -> Vectors | list[Vectors]:
+        """What m2 reads of a prompt: ``float32[T, D]``; a list of prompts gives a list.
+
+        With a text encoder T is 1 (``pengi-base``: the projected sentence embedding, ``[1, 1024]``); without one these
+        are the language model's token embeddings (``pengi-base-no-text-enc``: ``[40, 768]``, padding included).
+        """
+        rows = _rows(self._generator.prompt_embeddings(_listed_prompts(prompts)))
+        return rows if listed(prompts) is not None else rows[0]
+
+    @overload
+    def prompt_prefix(self, prompts: str) -> Vectors: ...
+    @overload
+    def prompt_prefix(self, prompts: Sequence[str]) -> list[Vectors]: ...
+    @torch.inference_mode()
+    def prompt_prefix(self, prompts: str | Sequence[str]) -> Vectors | list[Vectors]:
+        """m2(g), what the language model reads of a prompt: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``; a list
+        of prompts gives a list."""
+        rows = _rows(self._generator.prompt_prefix(_listed_prompts(prompts)))
+        return rows if listed(prompts) is not None else rows[0]
+
     def _build_generator(self) -> TextGenerator:
-        return OfficialGenerator(self.model, self._prompting, self.quirks)
+        return OfficialGenerator(self.model, Prompting(self.model), self.quirks)
 
     def _build_encoder(self) -> RecordingEncoder:
         return OfficialEncoder(self.model, self.device, lambda: self._transcriber, self.quirks)
@@ -64,9 +141,42 @@ class OfficialPengi(Pengi):
     def _is_silent(self, recording: Encoded) -> bool:
         return super()._is_silent(recording) and not self.quirks.ask_about_silence
 
-    def _extra_texts(self, given: str | Sequence[str], count: int) -> list[str]:
-        texts = super()._extra_texts(given, count)
-        return reference.by_character(texts) if self.quirks.extra_text_by_character else texts
+
+class AudioEmbeddings(Call[Vectors]):
+    """What m1 reads of recordings; see :meth:`OfficialPengi.audio_embeddings`."""
+
+    for_text = False
+
+    def __init__(self, parts: Parts, branch: int, **reading: Unpack[ReadingOptions]) -> None:
+        super().__init__(parts, **reading)
+        branches = parts.model.branches
+        if not 0 <= branch < len(branches):
+            raise InputError(f"'{parts.name}' has {len(branches)} audio branches, so there is no {branch}")
+        self._index, self._branch = branch, branches[branch]
+
+    def answer(self, encoded: Sequence[Encoded]) -> list[Vectors]:
+        tokens = padded([recording.tokens[self._index] for recording in encoded])
+        return _rows(self._branch.embeddings(self._branch.limited(tokens)))
+
+
+class AudioPrefix(Call[Vectors]):
+    """m1 of recordings; see :meth:`OfficialPengi.audio_prefix`."""
+
+    for_text = False
+
+    def answer(self, encoded: Sequence[Encoded]) -> list[Vectors]:
+        return _rows(self.parts.generator.audio_prefix(encoded))
+
+
+def _listed_prompts(prompts: str | Sequence[str]) -> list[str]:
+    texts = listed(prompts)
+    return for_each("prompts", prompts, 1 if texts is None else len(texts))
+
+
+def _rows(masked: Masked) -> list[Vectors]:
+    """The real tokens ``float32[T, D]`` of each row."""
+    values_BTD, mask_BT = masked
+    return [values_TD[mask_T].float().cpu().numpy() for values_TD, mask_T in zip(values_BTD, mask_BT, strict=True)]
 
 
 class OfficialEncoder(RecordingEncoder):
@@ -79,15 +189,15 @@ class OfficialEncoder(RecordingEncoder):
         self._quirks = quirks
 
     def blocks(
-        self, source: AudioSource, *, track: int | None = None, partial: bool = False, notes: list[str] | None = None
+        self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
     ) -> Iterator[NDArray[np.float32]]:
         """The recording, or what the wrapper encodes of it, in blocks ``float32[S]``."""
         if not (self._quirks.random_crop or self._quirks.flat_channels):
-            yield from super().blocks(source, track=track, partial=partial, notes=notes)
+            yield from super().blocks(source, notes=notes, **reading)
             return
         rate = self.sample_rate
         window = round(self.window_s * rate)
-        yield reference.read(source, rate, window, self._quirks, track=track, partial=partial, notes=notes)
+        yield reference.read(source, rate, window, self._quirks, notes=notes, **reading)
 
     def prepared(self, window_S: NDArray[np.float32]) -> NDArray[np.float32]:
         """A window with or without its constant offset."""
@@ -106,12 +216,12 @@ class OfficialGenerator(TextGenerator):
         """The end token, or the first token of `` <|endoftext|>``."""
         if not self._quirks.stop_at_space:
             return super().stop_ids
-        lm = self._model.language_model
+        lm = self.model.language_model
         return lm.encode(f" {lm.tokenizer.id_to_token(lm.end_id)}")[:1]
 
     def prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
         """What m2 reads of prompts, ``float[B, T, D]``, of length one or not."""
-        model = self._model
+        model = self.model
         if not self._quirks.raw_prompt_embedding or model.text_encoder is None or model.text_projection is None:
             return super().prompt_embeddings(prompts)
         raw_BTD = model.text_projection.project(model.text_encoder.embed(prompts).to(model.device)[:, None])
@@ -129,6 +239,10 @@ class OfficialGenerator(TextGenerator):
         if self._quirks.reference_search and constraint is None:
             options = ReferenceOptions.like(options)
         return super().generate(encoded, prompts, options, constraint, extra)
+
+    def extra_texts(self, texts: Sequence[str]) -> Sequence[str]:
+        """The extra texts whole, or one character of each."""
+        return reference.by_character(texts) if self._quirks.extra_text_by_character else texts
 
     def scored(self, beams: Sequence[Hypothesis]) -> tuple[ScoredText, ...]:
         """The texts of a search with their scores, or sorted beside the scores in the order of the search."""

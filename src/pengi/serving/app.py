@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from pengi import __version__
-from pengi.engine import ANSWER, DESCRIBE
+from pengi.calls import ANSWER, DESCRIBE
 from pengi.errors import InputError
 from pengi.results import Answer, Classification, Description, Tags, Timeline
 from pengi.serving import replies

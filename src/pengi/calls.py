@@ -1,0 +1,526 @@
+"""The calls of the engine: their options, and what each of them does with recordings that are encoded.
+
+A call is made before a recording is read, so that options that make no sense are refused first. Its arguments are the
+options of the engine's method of that name; the typed dictionaries are the same options for type checkers.
+
+Shape suffixes: T audio tokens, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeVar, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pengi import templates
+from pengi.audio.sources import ReadingOptions, listed
+from pengi.conditioning.evidence import strength
+from pengi.decoding import DecodeOptions
+from pengi.encoding import Encoded
+from pengi.errors import InputError, checked_text
+from pengi.generation import TextGenerator, Written, probability_of
+from pengi.labelling import (
+    METHODS,
+    LabelChooser,
+    check_method,
+    check_top,
+    checked_labels,
+    checked_threshold,
+    named_tags,
+    silent_classification,
+)
+from pengi.model import PengiModel
+from pengi.prompting import shown
+from pengi.results import (
+    SILENCE,
+    Answer,
+    Classification,
+    Description,
+    Event,
+    Explanation,
+    Generation,
+    ScoredText,
+    Tags,
+    TagScore,
+)
+
+DESCRIBE = DecodeOptions(beams=1, max_tokens=40)
+ANSWER = DecodeOptions(beams=1, max_tokens=30)
+GENERATE = DecodeOptions(beams=5, max_tokens=30)
+SILENT_CAPTION, SILENT_ANSWER = "Silence.", "The recording is silent."
+MIN_EVENT_CONFIDENCE = 0.1  # of every reported event but the most probable one
+MIN_TOP_EVENT_CONFIDENCE = 0.005  # of the most probable event: below it the percentage would be 0 %
+MIN_TAG_PROBABILITY = 0.1  # of a tag in a recording
+MAX_EVENTS = 8
+
+Style = Literal["caption", "paper"]
+STYLES: dict[Style, tuple[str, ...]] = {"caption": ("caption", "events"), "paper": ("caption", "metadata", "events")}
+"""The prompts of each style of description; the last asks for events."""
+Vector = NDArray[np.float32]
+R = TypeVar("R")
+E = TypeVar("E", Description, Answer, Generation, Classification)
+
+
+class ExplainOptions(ReadingOptions, total=False):
+    """Options of an answer that can be explained; see :class:`Call`."""
+
+    explain: bool
+
+
+class WritingOptions(ExplainOptions, total=False):
+    """Options of a text that the model writes."""
+
+    options: DecodeOptions | None
+    """How to search."""
+
+
+class DescribeOptions(WritingOptions, total=False):
+    """See :class:`Describe`."""
+
+    style: Style
+
+
+class EventsOptions(ReadingOptions, total=False):
+    """See :class:`Events`."""
+
+    options: DecodeOptions | None
+
+
+class GenerateOptions(WritingOptions, total=False):
+    """See :class:`Generate`."""
+
+    extra_text: str | Sequence[str]
+
+
+class ClassifyOptions(ExplainOptions, total=False):
+    """See :class:`Classify`."""
+
+    method: str
+    prompt: str | None
+    top: int | None
+
+
+class TagsOptions(ReadingOptions, total=False):
+    """See :class:`DetectTags`."""
+
+    threshold: float | None
+    top: int | None
+    labels: Sequence[str] | None
+
+
+class EncodeOptions(ReadingOptions, total=False):
+    """Options of what is kept of a recording."""
+
+    for_text: bool
+    """Whether it is transcribed and its sound is measured, for methods that write text or choose labels; it is if not
+    said otherwise."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What calls are answered with."""
+
+    name: str
+    """Of the model, for errors."""
+    generator: TextGenerator
+    chooser: LabelChooser
+
+    @property
+    def model(self) -> PengiModel:
+        return self.generator.model
+
+    def check_length(self, prompt: str, what: str) -> None:
+        """Refuse what would be cut: an answer to half a question is worse than none.
+
+        Raises:
+            InputError: if the prompt is longer than the model can read.
+        """
+        max_tokens = self.model.config.text.max_tokens
+        if self.model.text_encoder is None and len(self.model.language_model.encode(prompt)) > max_tokens:
+            raise InputError(f"the {what} is too long; about {max_tokens // 2} words can be read")
+
+
+class Call(Generic[R]):
+    """Base of the calls.
+
+    Args:
+        parts: what the call is answered with.
+        explain: whether the result says what it was given from (:class:`pengi.results.Explanation`).
+        reading: how recordings are read.
+    """
+
+    for_text: bool = True
+    """Whether recordings are transcribed and described as they are encoded."""
+
+    def __init__(self, parts: Parts, *, explain: bool = False, **reading: Unpack[ReadingOptions]) -> None:
+        self.parts, self.explain, self.reading = parts, explain, reading
+
+    def answer(self, encoded: Sequence[Encoded]) -> Sequence[R]:
+        """One result for each recording."""
+        raise NotImplementedError(f"{type(self).__name__} answers nothing")
+
+    def silent(self, recording: Encoded) -> R | None:
+        """The result for a silent recording; None where it is like any other."""
+        return None
+
+    def _explained(
+        self,
+        results: Sequence[E],
+        encoded: Sequence[Encoded],
+        prompts: Sequence[str | None],
+        *,
+        extra: Sequence[str] = (),
+        labels: Sequence[str] = (),
+    ) -> Sequence[E]:
+        """Results with what they were given from, if asked for; see :meth:`pengi.prompting.Prompting.explanation`."""
+        if not self.explain:
+            return results
+        explanation = self.parts.generator.prompting.explanation
+        return [
+            replace(result, explanation=explanation(recording, prompt, extra=more, labels=labels))
+            for result, recording, prompt, more in zip(
+                results, encoded, prompts, extra or [""] * len(encoded), strict=True
+            )
+        ]
+
+    @property
+    def _unasked(self) -> Explanation | None:
+        """The explanation of an answer about silence."""
+        return Explanation() if self.explain else None
+
+
+class Describe(Call[Description]):
+    """A text and the sound events; a model with a tagger takes the events from its tags.
+
+    Args:
+        parts: see :class:`Call`.
+        style: of the text. "caption" is one caption; "paper" joins caption, metadata and events as the paper's authors
+            do, and asks the model about silence, too.
+        options: how to search.
+        others: see :class:`Call`.
+
+    Raises:
+        InputError: for an unknown style.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        style: Style = "caption",
+        options: DecodeOptions | None = None,
+        **others: Unpack[ExplainOptions],
+    ) -> None:
+        super().__init__(parts, **others)
+        if style not in STYLES:
+            raise InputError(f"there is no style '{style}'; choose one of {', '.join(STYLES)}")
+        self._style, self._options = style, options or DESCRIBE
+        self._by_tags = style == "caption" and parts.model.tagger is not None
+        prompts = [templates.PROMPTS[task][0] for task in STYLES[style]]
+        self._prompts = prompts[:1] if self._by_tags else prompts
+
+    def answer(self, encoded: Sequence[Encoded]) -> Sequence[Description]:
+        count = len(self._prompts)
+        rows = [recording for recording in encoded for _ in self._prompts]
+        texts = self.parts.generator.write(rows, self._prompts * len(encoded), self._options)
+        answers = [texts[start : start + count] for start in range(0, len(texts), count)]
+        found = [self._description(*pair) for pair in zip(encoded, answers, strict=True)]
+        return self._explained(found, encoded, self._prompts[:1] * len(encoded))
+
+    def _description(self, recording: Encoded, answers: Sequence[Sequence[Written]]) -> Description:
+        written = [beams[0].text for beams in answers]
+        text = templates.joined_description(*written) if self._style == "paper" else written[0]
+        events = tagged_events(recording) if self._by_tags else written_events(answers[-1])
+        return Description(text, events, recording.duration_s)
+
+    def silent(self, recording: Encoded) -> Description | None:
+        if self._style == "paper":
+            return None
+        return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s, self._unasked)
+
+
+class Events(Call[tuple[Event, ...]]):
+    """The sound events alone: by the tags of a tagger, or as the language model names them.
+
+    Args:
+        parts: see :class:`Call`.
+        options: how to search.
+        reading: see :class:`Call`.
+    """
+
+    def __init__(
+        self, parts: Parts, *, options: DecodeOptions | None = None, **reading: Unpack[ReadingOptions]
+    ) -> None:
+        super().__init__(parts, **reading)
+        self._options = options or DESCRIBE
+        self.for_text = parts.model.tagger is None
+
+    def answer(self, encoded: Sequence[Encoded]) -> list[tuple[Event, ...]]:
+        if not self.for_text:
+            return [tagged_events(recording) for recording in encoded]
+        prompts = [templates.PROMPTS["events"][0]] * len(encoded)
+        return [written_events(texts) for texts in self.parts.generator.write(encoded, prompts, self._options)]
+
+    def silent(self, recording: Encoded) -> tuple[Event, ...]:
+        return (Event(SILENCE, 1.0),)
+
+
+class Generate(Call[Generation]):
+    """What the model writes behind any prompt.
+
+    Args:
+        parts: see :class:`Call`.
+        count: number of recordings.
+        prompts: one for all recordings, or one for each.
+        extra_text: read by the language model behind the prompt, so that the answer goes on from it; one for all or one
+            for each, empty for none.
+        options: how to search.
+        others: see :class:`Call`.
+
+    Raises:
+        InputError: if there are not as many prompts or extra texts as recordings, or one is no valid text.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        count: int,
+        prompts: str | Sequence[str],
+        *,
+        extra_text: str | Sequence[str] = "",
+        options: DecodeOptions | None = None,
+        **others: Unpack[ExplainOptions],
+    ) -> None:
+        super().__init__(parts, **others)
+        self._prompts = for_each("prompts", prompts, count)
+        self._extra = parts.generator.extra_texts(for_each("extra texts", extra_text, count))
+        self._options = options or GENERATE
+
+    def answer(self, encoded: Sequence[Encoded]) -> Sequence[Generation]:
+        prompts = [self._prompts[recording.index] for recording in encoded]
+        extra = [self._extra[recording.index] for recording in encoded]
+        generator = self.parts.generator
+        found = generator.generate(encoded, prompts, self._options, extra=extra)
+        written = [Generation(prompt, generator.scored(beams)) for prompt, beams in zip(prompts, found, strict=True)]
+        return self._explained(written, encoded, prompts, extra=extra)
+
+    def silent(self, recording: Encoded) -> Generation:
+        return Generation(self._prompts[recording.index], (ScoredText(SILENT_ANSWER, 0.0),), self._unasked)
+
+
+class Ask(Call[Answer]):
+    """The answer to a question in free text.
+
+    Args:
+        parts: see :class:`Call`.
+        count: number of recordings.
+        question: one for all recordings, or one for each.
+        options: how to search.
+        others: see :class:`Call`.
+
+    Raises:
+        InputError: for an empty question, one longer than the model can read, one that is no valid text, or not as many
+            as recordings.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        count: int,
+        question: str | Sequence[str],
+        *,
+        options: DecodeOptions | None = None,
+        **others: Unpack[ExplainOptions],
+    ) -> None:
+        super().__init__(parts, **others)
+        self._questions = for_each("questions", question, count)
+        if not all(asked.strip() for asked in self._questions):
+            raise InputError("the question is empty")
+        self._prompts = [parts.generator.prompting.question(asked) for asked in self._questions]
+        for prompt in dict.fromkeys(self._prompts):
+            parts.check_length(prompt, "question")
+        self._options = options or ANSWER
+
+    def answer(self, encoded: Sequence[Encoded]) -> Sequence[Answer]:
+        prompts = [self._prompts[recording.index] for recording in encoded]
+        found = self.parts.generator.generate(encoded, prompts, self._options)
+        answers = [
+            Answer(self._questions[recording.index], self.parts.generator.text(best), probability_of(best))
+            for recording, (best, *_) in zip(encoded, found, strict=True)
+        ]
+        return self._explained(answers, encoded, prompts)
+
+    def silent(self, recording: Encoded) -> Answer:
+        return Answer(self._questions[recording.index], SILENT_ANSWER, 1.0, self._unasked)
+
+
+class Classify(Call[Classification]):
+    """The best of one's own labels.
+
+    Args:
+        parts: see :class:`Call`.
+        labels: any words; repeated ones count once.
+        method: "likelihood" (mean log-probability of the label's tokens; of a model with a tagger fused with the
+            probabilities of the tags that labels name), "generate" (the model may write nothing but labels), "match"
+            (the model writes freely, the nearest label in the sentence encoder's space wins, as in the paper).
+        prompt: what the labels answer; "this is a sound of" if not given.
+        top: keep only so many labels.
+        others: see :class:`Call`.
+
+    Raises:
+        InputError: no labels, one that is empty or no valid text, an unknown method, ``top`` below 1, a prompt too long
+            to be read.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        labels: Sequence[str],
+        *,
+        method: str = METHODS[0],
+        prompt: str | None = None,
+        top: int | None = None,
+        **others: Unpack[ExplainOptions],
+    ) -> None:
+        super().__init__(parts, **others)
+        check_method(method)
+        self._labels = checked_labels(labels)
+        check_top(top)
+        self._prompt = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
+        parts.check_length(self._prompt, "prompt")
+        self._method, self._top = method, top
+        self._is_asked = method != "likelihood" or parts.chooser.needs_likelihood(self._labels)
+        self.for_text = self._is_asked or self.explain
+
+    def answer(self, encoded: Sequence[Encoded]) -> Sequence[Classification]:
+        chosen = self.parts.chooser.choose(self._method, encoded, self._labels, self._prompt)
+        found = [replace(item, scores=item.scores[: self._top]) for item in chosen]
+        asked = [self._prompt if self._is_asked else None] * len(encoded)
+        named = shown(self._labels) if self._method == "likelihood" else ()
+        return self._explained(found, encoded, asked, labels=named)
+
+    def silent(self, recording: Encoded) -> Classification:
+        return replace(silent_classification(self._method, self._labels, self._top), explanation=self._unasked)
+
+
+class DetectTags(Call[Tags]):
+    """Which tags are in a recording and when; the language model is not run.
+
+    Args:
+        parts: see :class:`Call`.
+        threshold: lowest probability; 0.1 if not given, or 0 where labels are given.
+        top: keep only so many of the likeliest.
+        labels: only these tags, called so.
+        reading: see :class:`Call`.
+
+    Raises:
+        InputError: if the model has no tagger, for a label that is none of its tags, and for a threshold or ``top``
+            that makes no sense.
+    """
+
+    for_text = False
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        threshold: float | None = None,
+        top: int | None = None,
+        labels: Sequence[str] | None = None,
+        **reading: Unpack[ReadingOptions],
+    ) -> None:
+        super().__init__(parts, **reading)
+        if parts.model.tagger is None:
+            raise InputError(f"'{parts.name}' has no tagger; describe, ask and classify go without one")
+        self._vocabulary, self._every = parts.model.tagger.vocabulary, labels is None
+        self._names = named_tags(parts.model.tagger, labels)
+        self._threshold = checked_threshold(threshold, MIN_TAG_PROBABILITY if labels is None else 0.0)
+        check_top(top)
+        self._top = top
+
+    def answer(self, encoded: Sequence[Encoded]) -> list[Tags]:
+        return [self._tags(recording) for recording in encoded]
+
+    def _tags(self, recording: Encoded) -> Tags:
+        scores = (self._score(recording, index) for index in self._names)
+        likely = [tag for tag in scores if tag.probability >= self._threshold]
+        likely.sort(key=lambda tag: -tag.probability)
+        return Tags(tuple(likely[: self._top]), recording.duration_s)
+
+    def _score(self, recording: Encoded, index: int) -> TagScore:
+        assert recording.probability_K is not None
+        assert recording.evidence is not None
+        tag = self._vocabulary.tags[index]
+        probability = float(recording.probability_K[index])
+        spans = next((found.spans for found in recording.evidence.tags if found.text == tag.text), ())
+        return TagScore(self._names[index], tag.group, probability, strength(probability), spans)
+
+    def silent(self, recording: Encoded) -> Tags | None:
+        if not self._every:
+            return None
+        whole = ((0.0, recording.duration_s),)
+        return Tags((TagScore(SILENCE, "sound", 1.0, strength(1.0), whole),), recording.duration_s)
+
+
+class Embed(Call[Vector]):
+    """One vector ``float32[D]`` of length 1: the mean audio token of every branch, each of length 1, one behind the
+    other."""
+
+    for_text = False
+
+    def answer(self, encoded: Sequence[Encoded]) -> list[Vector]:
+        return [self._vector(recording) for recording in encoded]
+
+    def _vector(self, recording: Encoded) -> Vector:
+        parts = [torch.nn.functional.normalize(tokens_TD.mean(0), dim=0) for tokens_TD in recording.tokens]
+        vector_D: Vector = (torch.cat(parts) / math.sqrt(len(parts))).cpu().numpy()
+        return vector_D
+
+
+def for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
+    """One string for each of ``count`` recordings; ``what`` is their plural.
+
+    Raises:
+        InputError: if there are not as many, or one is no valid text.
+    """
+    texts = listed(given)
+    if texts is None:
+        return [checked_text(given, f"the {what.removesuffix('s')}")] * count
+    if len(texts) != count:
+        raise InputError(f"{len(texts)} {what} were given for {count} recordings; give one for all or one for each")
+    return [checked_text(text, f"each of the {what}") for text in texts]
+
+
+def tagged_events(recording: Encoded) -> tuple[Event, ...]:
+    """The likeliest tags as events."""
+    assert recording.evidence is not None
+    likely = [tag for tag in recording.evidence.tags if tag.probability >= MIN_EVENT_CONFIDENCE]
+    return tuple(Event(tag.text, tag.probability) for tag in likely[:MAX_EVENTS])
+
+
+def written_events(texts: Sequence[Written]) -> tuple[Event, ...]:
+    """Events of all texts: an event is as probable as the texts that name it together.
+
+    One that is written "french horn" and "French horn" is one event, in its likelier spelling.
+    """
+    spellings: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for written in texts:
+        named: dict[str, str] = {}
+        for label in templates.split_events(written.text):
+            named.setdefault(label.casefold(), label)
+        for name, label in named.items():
+            spellings[name][label] += written.probability
+    probability = {max(forms, key=lambda form: forms[form]): sum(forms.values()) for forms in spellings.values()}
+    ranked = sorted(probability.items(), key=lambda item: -item[1])
+    thresholds = [MIN_TOP_EVENT_CONFIDENCE, *[MIN_EVENT_CONFIDENCE] * len(ranked)]
+    return tuple(
+        Event(label, min(1.0, value))
+        for (label, value), threshold in zip(ranked, thresholds, strict=False)
+        if value >= threshold
+    )
