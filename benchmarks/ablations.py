@@ -21,7 +21,7 @@ RECIPE = "recipes/pengi-mini.yaml"
 BENCHMARKS = ("val-open", "val-composed", "val-notes", "val-orders", "val-esc50", "val-emotion")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "whole": (),
-    "without-m1": ("model.audio.0.mapper=null", "model.audio.1.mapper=null"),
+    "without-m1": ("model.audio.yamnet.mapper=null", "model.audio.whisper.mapper=null"),
     # Scenes are drawn as a tagger errs, so they go with it.
     "without-tags": ("model.tagger=null", "data.scenes=null"),
     "without-transcript": ("model.evidence.transcript=false",),

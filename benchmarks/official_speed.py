@@ -55,7 +55,7 @@ def random_model(chosen: Architecture) -> PengiModel:
     """The paper's architecture with random weights; its tokenizers are those of other tiny models."""
     torch.manual_seed(0)
     assert chosen.text_encoder is not None
-    encoders = [build_encoder(branch, None) for branch in chosen.model.audio]
+    encoders = [build_encoder(branch, None) for branch in chosen.model.audio.values()]
     sentence, language = SentenceEncoder.tiny(), LanguageModel.tiny()
     clip = ClipTextEncoder(CLIPTextModel(chosen.text_encoder), sentence._tokenizer, chosen.model.text.max_tokens)
     gpt2 = GPT2LMHeadModel(chosen.language_model)
@@ -68,8 +68,8 @@ def random_model(chosen: Architecture) -> PengiModel:
 def official_way(model: PengiModel, clip_S: np.ndarray, options: DecodeOptions) -> list[float]:
     """Mean log-probabilities of all beams for one clip."""
     waveform_1S = torch.from_numpy(clip_S)[None]
-    tokens = [branch.encoder(waveform_1S, torch.tensor([waveform_1S.shape[1]])) for branch in model.branches]
-    prefix_1PD, _ = model.prefix(tokens, [PROMPT])
+    tokens = [branch.encoder(waveform_1S, torch.tensor([waveform_1S.shape[1]])) for branch in model.branches.values()]
+    prefix_1PD, _ = model.prefix(tokens, model.text_prefix([PROMPT]))
     lm = model.language_model
     beams = oracle.search(
         lm.model, prefix_1PD[0], beams=options.beams, max_tokens=options.max_tokens, stop_id=lm.end_id
@@ -91,7 +91,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 def measure(tiny: bool) -> dict[str, Any]:
     model = random_model(TINY if tiny else ARCHITECTURES["base"])
     pengi = Pengi(model, "random", torch.device("cpu"))
-    rate = model.branches[0].encoder.sample_rate
+    rate = model.branches["htsat"].encoder.sample_rate
     generator = np.random.default_rng(0)
     clips = [(0.1 * generator.standard_normal(7 * rate).astype(np.float32), rate) for _ in range(BATCH)]
     max_tokens = 6 if tiny else MAX_TOKENS

@@ -37,8 +37,9 @@ from numpy.typing import NDArray
 from pengi import checkpoint
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.tagging import TagTargets, folds_of, group_of, tag_targets
-from pengi.data.tasks import COMPOSED_DOMAIN, labels_of
+from pengi.data.tasks import COMPOSED_DOMAIN
 from pengi.evaluation.statistics import share_right
+from pengi.training.data import read_data
 from pengi.training.evidence import (
     TaggerData,
     TrainingClips,
@@ -49,7 +50,7 @@ from pengi.training.evidence import (
     tagger_data,
 )
 from pengi.training.recipe import read_recipe
-from pengi.training.setup import clips_to_train_on, features_of, read_clips, wordings_of
+from pengi.training.setup import with_features
 from pengi.training.tagger import FittedTagger
 
 BINS = 10
@@ -82,18 +83,14 @@ def read(path: Path) -> tuple[TaggerData, TaggerData]:
     """Train and val clips of a recipe for the tags of the train clips."""
     recipe = read_recipe(path)
     assert recipe.model is not None, "the recipe of a new model is needed"
-    source = read_clips(recipe.data)
-    train = clips_to_train_on(source.clips, recipe)
-    val = [clip for clip in source.clips if clip.split == recipe.data.val_split]
-    labels = labels_of([*train, *val], wordings_of(recipe.data))
+    clips_of = read_data(recipe.data)
     model = checkpoint.create(recipe.model)
-    caches = features_of(train, source.root, model, recipe)
-    data = tagger_data(model, TrainingClips(train, caches), labels, recipe.tagger)
-    val_caches = features_of(val, source.root, model, recipe)
-    clips = [clip for clip in val if clip.domain != COMPOSED_DOMAIN and all(clip.id in cache for cache in val_caches)]
-    frames = frames_of(model, TrainingClips(clips, val_caches))
+    train, val = with_features(clips_of, model, recipe)
+    data = tagger_data(model, train, clips_of.labels, recipe.tagger)
+    clips = [clip for clip in val.with_features() if clip.domain != COMPOSED_DOMAIN]
+    frames = frames_of(model, TrainingClips(clips, val.caches))
     stock_NK = data.stock.of_clips(frames, np.arange(len(clips))).sigmoid().numpy()
-    targets = tag_targets(clips, data.tagger.vocabulary, labels, stock_NK)
+    targets = tag_targets(clips, data.tagger.vocabulary, clips_of.labels, stock_NK)
     no_fold_N = np.full(len(clips), -1, dtype=np.int64)
     return data, replace(data, clips=clips, frames=frames, targets=targets, fold_N=no_fold_N)
 

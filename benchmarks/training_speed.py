@@ -73,7 +73,7 @@ def step(run: Run, clock: Clock) -> int:
     clock.lap("forward")
     loss.backward()
     clock.lap("backward")
-    nn.utils.clip_grad_norm_(list(run.trained.values()), run.settings.clip_norm)
+    nn.utils.clip_grad_norm_(list(run.trained.values()), run.settings.max_grad_norm)
     run.optimizer.step()
     clock.lap("optimiser")
     run.step += 1
@@ -82,7 +82,7 @@ def step(run: Run, clock: Clock) -> int:
 
 def measure(recipe: Path, overrides: list[str], steps: int) -> dict[str, object]:
     """Seconds a step for each part, and examples per second."""
-    setup = prepare(read_recipe(recipe, [*overrides, f"training.steps={steps + WARMUP_STEPS}"]))
+    setup = prepare(read_recipe(recipe, [*overrides, f"training.max_steps={steps + WARMUP_STEPS}"]))
     with tempfile.TemporaryDirectory() as folder:
         run = Run(setup, Path(folder))
         for _ in range(WARMUP_STEPS):

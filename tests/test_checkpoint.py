@@ -35,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prefix(model: PengiModel) -> Tensor:
-    tokens = model.audio_tokens([branch.encoder.features(*ragged([noise(1.0)])) for branch in model.branches])
-    return model.prefix(tokens, ["this is a sound of"])[0]
+    tokens = model.audio_tokens([branch.encoder.features(*ragged([noise(1.0)])) for branch in model.branches.values()])
+    return model.prefix(tokens, model.text_prefix(["this is a sound of"]))[0]
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def prefix(model: PengiModel) -> Tensor:
     [
         {},
         {"text": SENTENCE_TEXT},
-        {"audio": [BRANCH, {**BRANCH, "trained": False}]},
-        {"audio": [{**BRANCH, "mapper": {"kind": "transformer", "heads": 4, "tokens": 3, "input": "pooled"}}]},
-        {"audio": [BRANCH, {"encoder": "yamnet-tiny-random", "trained": False}]},
+        {"audio": {"one": BRANCH, "other": {**BRANCH, "trained": False}}},
+        {"audio": {"one": {**BRANCH, "mapper": {"kind": "transformer", "heads": 4, "tokens": 3, "input": "pooled"}}}},
+        {"audio": {"one": BRANCH, "other": {"encoder": "yamnet-tiny-random", "trained": False}}},
     ],
     ids=["plain", "text encoder", "frozen branch", "paper's mapper", "branch without a mapper"],
 )
@@ -75,7 +75,7 @@ def test_a_tagger_comes_back_with_its_vocabulary(tmp_path: Path) -> None:
     again = checkpoint.load(tmp_path)
     assert again.tagger is not None
     assert again.tagger.vocabulary.tags == tags
-    tokens = model.audio_tokens([branch.encoder.features(*ragged([noise(1.0)])) for branch in model.branches])
+    tokens = model.audio_tokens([branch.encoder.features(*ragged([noise(1.0)])) for branch in model.branches.values()])
     for found, expected in zip(again.tag_scores(tokens), model.tag_scores(tokens), strict=True):
         assert torch.equal(found, expected)
     file = tmp_path / "vocabulary.json"
@@ -89,7 +89,7 @@ def test_a_tagger_comes_back_with_its_vocabulary(tmp_path: Path) -> None:
 
 
 def test_only_what_is_trained_is_stored(tmp_path: Path) -> None:
-    model = tiny_model(audio=[BRANCH, {**BRANCH, "trained": False}], text=SENTENCE_TEXT)
+    model = tiny_model(audio={"one": BRANCH, "other": {**BRANCH, "trained": False}}, text=SENTENCE_TEXT)
     checkpoint.save(model, tmp_path, card="")
     names = set(load_file(tmp_path / "model.safetensors"))
     parts = {".".join(name.split(".")[:3]) if name.startswith("audio") else name.split(".")[0] for name in names}
@@ -170,7 +170,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[PengiError], str]] = {
         "unknown key 'langage_model'; did you mean 'language_model'",
     ),
     "unknown encoder": (
-        edit_config(lambda values: values["audio"][0].update(encoder="yamnett")), ConfigError,
+        edit_config(lambda values: values["audio"]["yamnet"].update(encoder="yamnett")), ConfigError,
         "unknown audio encoder 'yamnett'; did you mean 'yamnet'",
     ),
     "unknown language model": (
@@ -178,7 +178,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[PengiError], str]] = {
         "there is no model named 'smollm3'",
     ),
     "impossible mapper": (
-        edit_config(lambda values: values["audio"][0]["mapper"].update(kind="transformer", heads=7)), ConfigError,
+        edit_config(lambda values: values["audio"]["yamnet"]["mapper"].update(heads=7)), ConfigError,
         "7 attention heads do not divide",
     ),
 }  # fmt: skip

@@ -10,17 +10,19 @@ import pytest
 from pydantic import ValidationError
 
 from helpers import model_values
+from pengi import checkpoint
 from pengi.config import ModelConfig, read_json
 from pengi.errors import ConfigError
+from pengi.weights import ASSETS
 
 
 def broken(path: str, value: Any) -> dict[str, Any]:
-    """Model values with one entry, named as in ``audio.0.pool``, set."""
+    """Model values with one entry, named as in ``audio.yamnet.pool``, set."""
     values = json.loads(json.dumps(model_values()))
     node: Any = values
     *parents, last = path.split(".")
     for part in parents:
-        node = node[int(part) if part.isdigit() else part]
+        node = node[part]
     node[last] = value
     return values
 
@@ -32,6 +34,22 @@ def test_a_configuration_survives_the_way_through_json(tmp_path: Path) -> None:
     assert read_json(ModelConfig, path) == config
 
 
+def test_a_configuration_is_written_without_its_defaults(tmp_path: Path) -> None:
+    values = model_values(text={"mapper": {"kind": "identity", "constants": 0}})
+    checkpoint.save(checkpoint.create(ModelConfig.parse(values, "test")), tmp_path, card="")
+    written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert written == {**values, "text": {"mapper": {"kind": "identity"}}}
+
+
+def test_the_configuration_of_the_packaged_model_is_short_and_names_its_branches() -> None:
+    path = ASSETS / "pengi-mini" / "config.json"
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 300
+    config = read_json(ModelConfig, path)
+    assert list(config.audio) == ["yamnet", "whisper"]
+    assert config.tagger is not None
+    assert config.tagger.branches == ("yamnet", "whisper")
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         ModelConfig.parse(model_values(), "test").name = "other"  # type: ignore[misc]
@@ -41,8 +59,8 @@ def test_a_configuration_cannot_be_changed() -> None:
     ("path", "message"),
     [
         ("langauge_model", "unknown key 'langauge_model'; did you mean 'language_model'?"),
-        ("audio.0.frozen_layer", "unknown key 'audio.0.frozen_layer'; did you mean 'frozen_layers'?"),
-        ("audio.0.mapper.constant", "unknown key 'audio.0.mapper.constant'; did you mean 'constants'?"),
+        ("audio.yamnet.frozen_layer", "unknown key 'audio.yamnet.frozen_layer'; did you mean 'frozen_layers'?"),
+        ("audio.yamnet.mapper.constant", "unknown key 'audio.yamnet.mapper.constant'; did you mean 'constants'?"),
         ("text.mapper.kynd", "unknown key 'text.mapper.kynd'; did you mean 'kind'?"),
     ],
 )
@@ -62,14 +80,15 @@ def test_a_misspelt_required_key_is_an_unknown_key_and_not_a_missing_one() -> No
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("audio.0.pool", 0, r"'audio\.0\.pool': input should be greater than or equal to 1"),
-        ("audio.0.window_s", -1.0, r"'audio\.0\.window_s': input should be greater than 0"),
+        ("audio.yamnet.pool", 0, r"'audio\.yamnet\.pool': input should be greater than or equal to 1"),
+        ("audio.yamnet.window_s", -1.0, r"'audio\.yamnet\.window_s': input should be greater than 0"),
         (
-            "audio.0.mapper.kind",
+            "audio.yamnet.mapper.kind",
             "perceiver",
-            r"'audio\.0\.mapper\.kind': input should be 'transformer' or 'identity'",
+            r"'audio\.yamnet\.mapper': input tag 'perceiver' .* expected tags: 'transformer', 'identity'",
         ),
-        ("audio", [], "'audio': tuple should have at least 1 item"),
+        ("audio.yamnet.mapper.heads", 0, r"'audio\.yamnet\.mapper\.heads': input should be greater than or equal to 1"),
+        ("audio", {}, "'audio': dictionary should have at least 1 item"),
         ("language_model.target_tokens", "many", r"'language_model\.target_tokens': input should be a valid integer"),
     ],
 )
@@ -109,10 +128,16 @@ FROZEN = {"encoder": "yamnet-tiny-random", "trained": False}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"audio": [{"encoder": "yamnet-tiny-random"}]}, "without a mapper an audio branch needs trained: false"),
-        ({"audio": [FROZEN]}, "without language_model.chat an audio branch needs a mapper"),
-        ({"tagger": {"branches": [0]}}, "tagger.branches names 0, which is no frozen audio branch"),
-        ({"audio": [FROZEN], "language_model": CHAT, "tagger": {"branches": [0, 1]}}, "names 1, which is no frozen"),
+        (
+            {"audio": {"one": {"encoder": "yamnet-tiny-random"}}},
+            "without a mapper an audio branch needs trained: false",
+        ),
+        ({"audio": {"one": FROZEN}}, "without language_model.chat an audio branch needs a mapper"),
+        ({"tagger": {"branches": ["yamnet"]}}, "tagger.branches names 'yamnet', which is no frozen audio branch"),
+        (
+            {"audio": {"one": FROZEN}, "language_model": CHAT, "tagger": {"branches": ["one", "two"]}},
+            "names 'two', which is",
+        ),
         ({"evidence": {}}, "it needs language_model.chat: true"),
         ({"language_model": CHAT, "text": {"encoder": "tiny-random", "mapper": {"kind": "identity"}}}, "must be null"),
     ],
@@ -121,10 +146,3 @@ def test_parts_that_do_not_fit_each_other(changes: dict[str, Any], message: str)
     with pytest.raises(ConfigError) as caught:
         ModelConfig.parse(model_values(**changes), "my.yaml")
     assert message in str(caught.value)
-
-
-def test_answers_in_a_chat_begin_without_a_space() -> None:
-    assert ModelConfig.parse(model_values(language_model=CHAT), "test").language_model.target_prefix == ""
-    assert ModelConfig.parse(model_values(), "test").language_model.target_prefix == " "
-    spaced = ModelConfig.parse(model_values(language_model={**CHAT, "target_prefix": " "}), "test")
-    assert spaced.language_model.target_prefix == " "

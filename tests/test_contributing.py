@@ -56,7 +56,7 @@ class LoudnessEncoder(AudioEncoder):
 
 def test_an_encoder_needs_its_class_and_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(ENCODERS, "loudness", EncoderSpec(weights=None, empty=lambda config: LoudnessEncoder()))
-    model = tiny_model(audio=[{"encoder": "loudness", "mapper": MAPPER}])
+    model = tiny_model(audio={"loudness": {"encoder": "loudness", "mapper": MAPPER}})
 
     short, long = tone(0.7), noise(2.0)
     ((together_BTD, _),) = model.encode(*ragged([short, long]))
@@ -66,7 +66,7 @@ def test_an_encoder_needs_its_class_and_one_entry(monkeypatch: pytest.MonkeyPatc
     model.train()(
         training_batch(model, [short, long], [(0, "what is it?", "a tone"), (1, "and this?", "noise")])
     ).mean.backward()
-    assert any(parameter.grad.abs().sum() > 0 for parameter in model.branches[0].encoder.parameters())
+    assert any(parameter.grad.abs().sum() > 0 for parameter in model.branches["loudness"].encoder.parameters())
 
     checkpoint.save(model, tmp_path / "model", card="")
     loaded = Pengi.from_pretrained(tmp_path / "model", device="cpu")

@@ -186,9 +186,9 @@ def test_real_recordings_in_a_batch(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [
-    {"audio": [{"encoder": "yamnet-tiny-random", "mapper": MAPPER},
-               {"encoder": "yamnet-tiny-random", "trained": False, "max_tokens": 3, "window_s": 4.0,
-                "mapper": {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4}}]},
+    {"audio": {"one": {"encoder": "yamnet-tiny-random", "mapper": MAPPER},
+               "other": {"encoder": "yamnet-tiny-random", "trained": False, "max_tokens": 3, "window_s": 4.0,
+                         "mapper": {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4}}}},
     {"text": SENTENCE_TEXT},
 ])  # fmt: skip
 def test_other_architectures_in_a_batch(changes: dict[str, Any]) -> None:
@@ -246,9 +246,9 @@ def test_an_answer_is_what_the_model_most_likely_says() -> None:
     answer = PENGI.ask(audio, "what?", options=DecodeOptions(beams=1, max_tokens=200))
     model, lm = PENGI.model, PENGI.model.language_model
     samples = torch.from_numpy(audio[0])[None]
-    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches]
+    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches.values()]
     with torch.no_grad():
-        logits, state = lm.prefill(*model.prefix(tokens, ["question: what? answer:"]))
+        logits, state = lm.prefill(*model.prefix(tokens, model.text_prefix(["question: what? answer:"])))
         ids, log_prob = [], 0.0
         while len(ids) < 200:
             log_probs = logits[0].log_softmax(-1)
@@ -268,10 +268,10 @@ def test_likelihood_is_that_of_the_label_behind_the_prompt() -> None:
     found = PENGI.classify(audio, LABELS, prompt="the animal is")
     model, lm = PENGI.model, PENGI.model.language_model
     samples = torch.from_numpy(audio[0])[None]
-    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches]
+    tokens = [branch.encoder(samples, torch.tensor([samples.shape[1]])) for branch in model.branches.values()]
     scores = []
     with torch.no_grad():
-        prefix, _ = model.prefix(tokens, ["the animal is"])
+        prefix, _ = model.prefix(tokens, model.text_prefix(["the animal is"]))
         for label in LABELS:
             ids = [*lm.encode(" " + label), lm.end_id]
             sequence = torch.cat([prefix, lm.embed(torch.tensor([ids]))], 1)

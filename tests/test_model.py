@@ -31,12 +31,12 @@ EXAMPLES = [
 BRANCH = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER}
 FORMS: dict[str, dict[str, Any]] = {
     "sequence": {},
-    "transformer": {"audio": [{**BRANCH, "mapper": {**TRANSFORMER, "positions": True}}]},
-    "pooled": {"audio": [{**BRANCH, "mapper": {**TRANSFORMER, "input": "pooled"}}]},
-    "two branches": {"audio": [BRANCH, {**BRANCH, "trained": False, "mapper": TRANSFORMER}]},
+    "transformer": {"audio": {"yamnet": {**BRANCH, "mapper": {**TRANSFORMER, "positions": True}}}},
+    "pooled": {"audio": {"yamnet": {**BRANCH, "mapper": {**TRANSFORMER, "input": "pooled"}}}},
+    "two branches": {"audio": {"one": BRANCH, "other": {**BRANCH, "trained": False, "mapper": TRANSFORMER}}},
     "text encoder": {"text": SENTENCE_TEXT},
     "prompt through a transformer": {"text": {"mapper": TRANSFORMER}},
-    "few tokens": {"audio": [{**BRANCH, "max_tokens": 2}]},
+    "few tokens": {"audio": {"yamnet": {**BRANCH, "max_tokens": 2}}},
 }
 
 
@@ -49,7 +49,7 @@ def expected_losses(
     for clip, prompt, target in examples:
         waveform = torch.from_numpy(waveforms[clip])[None]
         parts = []
-        for branch in model.branches:
+        for branch in model.branches.values():
             tokens, mask = branch.encoder(waveform, torch.tensor([waveform.shape[1]]))
             assert branch.mapper is not None
             prefix, real = branch.mapper(*limit_tokens(tokens, mask, branch.config.max_tokens))
@@ -113,7 +113,7 @@ def test_gradients_reach_mappers_and_trained_layers_and_nothing_frozen(form: str
     model(training_batch(model, WAVEFORMS, EXAMPLES)).mean.backward()
     reached = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.any()}
     expected = {name for name, value in model.named_parameters() if name.startswith("text_mapper.") and value.numel()}
-    for index, branch in enumerate(model.branches):
+    for index, branch in enumerate(model.branches.values()):
         assert branch.mapper is not None
         expected |= {f"audio.{index}.mapper.{name}" for name, _ in branch.mapper.named_parameters()}
         layers = range(branch.config.frozen_layers, len(branch.encoder.conv)) if branch.config.trained else ()
@@ -127,11 +127,11 @@ def test_training_mode_leaves_the_frozen_parts_in_evaluation_mode() -> None:
     assert model.text_encoder is not None
     assert not any(module.training for module in model.language_model.modules())
     assert not any(module.training for module in model.text_encoder.modules())
-    assert all(branch.mapper is not None and branch.mapper.training for branch in model.branches)
+    assert all(branch.mapper is not None and branch.mapper.training for branch in model.branches.values())
 
 
 def test_augmentation_reaches_the_loss() -> None:
-    model = tiny_model(audio=[{**BRANCH, "frozen_layers": 0}])
+    model = tiny_model(audio={"yamnet": {**BRANCH, "frozen_layers": 0}})
     batch = training_batch(model, WAVEFORMS, EXAMPLES)
     with torch.no_grad():
         plain = model(batch).mean
@@ -140,14 +140,14 @@ def test_augmentation_reaches_the_loss() -> None:
 
 
 def test_a_frozen_branch_is_never_augmented() -> None:
-    model = tiny_model(audio=[{**BRANCH, "frozen_layers": 0, "trained": False}])
+    model = tiny_model(audio={"yamnet": {**BRANCH, "frozen_layers": 0, "trained": False}})
     batch = training_batch(model, WAVEFORMS, EXAMPLES)
     with torch.no_grad():
         assert torch.equal(model(batch).mean, model(batch, augment=torch.zeros_like).mean)
 
 
 def test_targets_are_cut_and_end_with_the_end_token() -> None:
-    model = tiny_model(language_model={"name": "tiny-random", "target_tokens": 6})
+    model = tiny_model(language_model={"name": "tiny-random", "target_prefix": " ", "target_tokens": 6})
     lm = model.language_model
     assert model.target_ids(" rain ") == [*lm.encode(" rain"), lm.end_id][:6]
     ids = model.target_ids("a very long answer that nobody wants to hear")
@@ -168,10 +168,10 @@ def test_the_prefix_of_a_clip_is_the_same_alone_and_beside_others() -> None:
     prompts = ["this is a sound of", "x", "question: what do you hear? answer:"]
     with torch.no_grad():
         tokens = model.audio_tokens(training_batch(model, WAVEFORMS, EXAMPLES).features)
-        together, mask = model.prefix(tokens, prompts)
+        together, mask = model.prefix(tokens, model.text_prefix(prompts))
         for row, prompt in enumerate(prompts):
             single = [(values[row : row + 1], real[row : row + 1]) for values, real in tokens]
-            alone, real = model.prefix(single, [prompt])
+            alone, real = model.prefix(single, model.text_prefix([prompt]))
             assert mask[row].tolist() == [False] * (mask.shape[1] - int(real.sum())) + [True] * int(real.sum())
             torch.testing.assert_close(together[row][mask[row]], alone[0][real[0]], rtol=0, atol=1e-5)
 
@@ -224,7 +224,7 @@ def test_limited_tokens_are_means_over_equal_shares_of_the_real_ones(rows: list[
             torch.testing.assert_close(found, torch.stack([real[start:end].mean(0) for start, end in edges]))
 
 
-WITH_M1 = {**CHAT, "tagger": None, "audio": [{**BRANCH, "mapper": TRANSFORMER}]}
+WITH_M1 = {**CHAT, "tagger": None, "audio": {"yamnet": {**BRANCH, "mapper": TRANSFORMER}}}
 EVIDENCE = (
     "Heard in 2 s: rain (sure).",
     "Heard in 0 s: nothing clear.",

@@ -43,8 +43,8 @@ def test_dropout_acts_in_training_only() -> None:
 
 @torch.inference_mode()
 def test_a_pooled_mapper_reads_the_projected_mean() -> None:
-    model = tiny_model(audio=[branch()])
-    only = model.branches[0]
+    model = tiny_model(audio={"yamnet": branch()})
+    only = model.branches["yamnet"]
     tokens = only.tokens(only.encoder.features(*ragged([noise(2.0), noise(1.0)])))
     assert only.projection is not None
     expected = only.projection(masked_mean(*tokens))
@@ -57,8 +57,8 @@ def test_a_pooled_mapper_reads_the_projected_mean() -> None:
 
 @torch.inference_mode()
 def test_a_sequence_mapper_reads_every_projected_token() -> None:
-    model = tiny_model(audio=[branch(mapper=MAPPER)])
-    only = model.branches[0]
+    model = tiny_model(audio={"yamnet": branch(mapper=MAPPER)})
+    only = model.branches["yamnet"]
     tokens = only.tokens(only.encoder.features(*ragged([noise(2.0)])))
     values, mask = only.embeddings(tokens)
     assert values.shape == (*tokens[0].shape[:2], 12)
@@ -69,7 +69,7 @@ def test_a_sequence_mapper_reads_every_projected_token() -> None:
 @torch.inference_mode()
 def test_a_projected_prompt_comes_back_from_a_checkpoint(tmp_path: Path) -> None:
     text = {**SENTENCE_TEXT, "projection": {"width": 12, "inner": 7}}
-    model = tiny_model(audio=[branch()], text=text)
+    model = tiny_model(audio={"yamnet": branch()}, text=text)
     prompts = ["this is a sound of", "rain?"]
     embeddings, mask = model.prompt_embeddings(prompts)
     assert embeddings.shape == (2, 1, 12)

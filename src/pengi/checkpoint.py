@@ -51,11 +51,12 @@ def _build(config: ModelConfig, lm_dtype: torch.dtype, *, stock: bool) -> PengiM
     """Resolve every path first, then build: a missing download is met before any work is done."""
     language_model = _folder(config.language_model.name, TINY_LANGUAGE_MODEL)
     text_encoder = _folder(config.text.encoder, TINY_TEXT_ENCODER) if config.text.encoder else None
-    stock_folders = _stock_folders(config.audio, stock=stock)
+    branches = list(config.audio.values())
+    stock_folders = _stock_folders(branches, stock=stock)
     with _naming_damage(language_model, text_encoder, *stock_folders):
         model = PengiModel(
             config.model_copy(update={"frozen_sha256": _frozen_hashes(config)}),
-            [build_encoder(branch, folder) for branch, folder in zip(config.audio, stock_folders, strict=True)],
+            [build_encoder(branch, folder) for branch, folder in zip(branches, stock_folders, strict=True)],
             _text_encoder(config, text_encoder),
             LanguageModel.from_folder(language_model, lm_dtype) if language_model else LanguageModel.tiny(),
         )
@@ -93,7 +94,7 @@ def _text_encoder(config: ModelConfig, folder: Path | None) -> TextEncoder | Non
 
 def _frozen_hashes(config: ModelConfig) -> dict[str, str]:
     """Hash of each frozen part as it is on this machine; a folder or a random part has none."""
-    encoders = [encoder_spec(branch.encoder).weights for branch in config.audio if not branch.trained]
+    encoders = [encoder_spec(branch.encoder).weights for branch in config.audio.values() if not branch.trained]
     fetched = [
         name
         for name in (config.language_model.name, config.text.encoder, *encoders)
@@ -113,7 +114,8 @@ def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiM
 
 def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
     """What a checkpoint holds, by name: mappers, projections, the tagger, trained encoders, LoRA's adapters."""
-    frozen = tuple(f"audio.{index}.encoder." for index, branch in enumerate(model.config.audio) if not branch.trained)
+    branches = enumerate(model.config.audio.values())
+    frozen = tuple(f"audio.{index}.encoder." for index, branch in branches if not branch.trained)
     return {
         name: tensor
         for name, tensor in model.state_dict().items()
@@ -141,7 +143,7 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in stored_tensors(model).items()
     }
-    config = model.config.model_dump_json(indent=2) + "\n"
+    config = model.config.model_dump_json(indent=2, exclude_defaults=True) + "\n"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS_FILE) as partial:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -33,20 +33,32 @@ class Frozen(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(f"{origin}: {_explain(cls, error)}") from error
+            raise ConfigError(f"{origin}: {_explain(cls, values, error)}") from error
 
 
-def _explain(model: type[BaseModel], error: ValidationError) -> str:
+def _explain(model: type[BaseModel], values: dict[str, Any], error: ValidationError) -> str:
     # A misspelt key of a required field is reported as missing, too; the unknown key is what helps.
     errors = error.errors()
     first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
-    path = ".".join(str(part) for part in first["loc"])
+    path = ".".join(_keys_on_the_way(values, first["loc"]))
     if first["type"] == "extra_forbidden":
         unknown = str(first["loc"][-1])
         near = difflib.get_close_matches(unknown, sorted(_known_keys(model)), n=1, cutoff=0.0)
         return f"unknown key '{path}'; did you mean '{near[0]}'?" if near else f"unknown key '{path}'"
     message = first["msg"].removeprefix("Value error, ")
     return f"'{path}': {message[:1].lower()}{message[1:]}"
+
+
+def _keys_on_the_way(values: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The keys that lead to a mistake; pydantic's location also names the members of unions, which are no keys."""
+    keys = []
+    for index, part in enumerate(location):
+        is_last = index == len(location) - 1
+        if isinstance(values, dict) and part not in values and not is_last:
+            continue
+        keys.append(str(part))
+        values = values.get(part) if isinstance(values, dict) else None
+    return keys
 
 
 def _known_keys(model: type[BaseModel]) -> set[str]:
@@ -67,18 +79,16 @@ def _known_keys(model: type[BaseModel]) -> set[str]:
     return keys
 
 
-class MapperConfig(Frozen):
-    """One mapping network (m1 or m2 of the paper's equation 1).
+class TransformerMapperConfig(Frozen):
+    """The paper's mapping network (m1 and m2 of its equation 1).
 
-    ``transformer`` is the paper's: a vector is expanded by a linear layer to ``tokens`` embeddings, which are joined
-    with ``constants`` learned ones (as many as ``tokens`` if 0) and go through pre-norm transformer layers; the outputs
-    at the constants' positions are the prefix. A sequence enters as it is, or through a linear layer for each token if
-    its width differs. ``width`` makes the layers narrower than the language model, ``positions`` adds the order of a
-    sequence.
-    ``identity`` passes language-model embeddings on unchanged, behind learned ``constants``.
+    A vector is expanded by a linear layer to ``tokens`` embeddings, which are joined with ``constants`` learned ones
+    (as many as ``tokens`` if 0) and go through pre-norm transformer layers; the outputs at the constants' positions are
+    the prefix. A sequence enters as it is, or through a linear layer for each token if its width differs. ``width``
+    makes the layers narrower than the language model, ``positions`` adds the order of a sequence.
     """
 
-    kind: Literal["transformer", "identity"]
+    kind: Literal["transformer"]
     tokens: int = Field(40, ge=1)
     constants: int = Field(0, ge=0)
     layers: int = Field(4, ge=1)
@@ -87,6 +97,16 @@ class MapperConfig(Frozen):
     positions: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)
     input: Literal["pooled", "sequence"] = "sequence"
+
+
+class IdentityMapperConfig(Frozen):
+    """Language-model embeddings are passed on unchanged, behind learned ``constants``."""
+
+    kind: Literal["identity"]
+    constants: int = Field(0, ge=0)
+
+
+MapperConfig = Annotated[TransformerMapperConfig | IdentityMapperConfig, Field(discriminator="kind")]
 
 
 class ProjectionConfig(Frozen):
@@ -142,7 +162,9 @@ class TextBranchConfig(Frozen):
 class TaggerConfig(Frozen):
     """The tagger (pengi.conditioning.tagger): frame-level tag probabilities from frozen audio branches."""
 
-    branches: tuple[int, ...] = Field(min_length=1, description="indices of the audio branches it reads, yamnet first")
+    branches: tuple[str, ...] = Field(
+        min_length=1, description="names of the audio branches it reads; the first one's encoder is yamnet"
+    )
 
 
 class EvidenceConfig(Frozen):
@@ -173,25 +195,16 @@ class LanguageModelConfig(Frozen):
 
     name: str
     chat: bool = False
-    target_prefix: str = Field(
-        " ", description='stands before every target, so that it continues the prompt; "" in a chat if not given'
-    )
+    target_prefix: str = Field("", description="stands before every target: a space where it continues the prompt")
     target_tokens: int = Field(77, ge=2, description="targets are cut to this many tokens, end token included")
     lora: LoraConfig | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_target_prefix_in_a_chat(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("chat") is True:
-            return {"target_prefix": "", **values}
-        return values
-
 
 class ModelConfig(Frozen):
-    """Everything that determines a Pengi's architecture."""
+    """Everything that determines a Pengi's architecture; the audio branches have names of one's own."""
 
     name: str
-    audio: tuple[AudioBranchConfig, ...] = Field(min_length=1)
+    audio: dict[str, AudioBranchConfig] = Field(min_length=1)
     tagger: TaggerConfig | None = None
     evidence: EvidenceConfig | None = None
     text: TextBranchConfig
@@ -202,14 +215,14 @@ class ModelConfig(Frozen):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        for index in self.tagger.branches if self.tagger else ():
-            if not 0 <= index < len(self.audio) or self.audio[index].trained:
-                raise ValueError(f"tagger.branches names {index}, which is no frozen audio branch")
+        for name in self.tagger.branches if self.tagger else ():
+            if name not in self.audio or self.audio[name].trained:
+                raise ValueError(f"tagger.branches names '{name}', which is no frozen audio branch")
         if self.language_model.chat and self.text.encoder is not None:
             raise ValueError("language_model.chat needs a prompt of token embeddings: text.encoder must be null")
         if self.evidence is not None and not self.language_model.chat:
             raise ValueError("evidence is written into a chat: it needs language_model.chat: true")
-        if not self.language_model.chat and all(branch.mapper is None for branch in self.audio):
+        if not self.language_model.chat and all(branch.mapper is None for branch in self.audio.values()):
             raise ValueError("without language_model.chat an audio branch needs a mapper")
         return self
 

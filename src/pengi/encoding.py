@@ -100,14 +100,14 @@ class RecordingEncoder:
     @property
     def sample_rate(self) -> int:
         """In Hz, what every recording is brought to before it is encoded."""
-        rates = {branch.encoder.sample_rate for branch in self._model.branches}
+        rates = {branch.encoder.sample_rate for branch in self._model.branches.values()}
         assert len(rates) == 1, "audio branches of different rates"
         return rates.pop()
 
     @property
     def window_s(self) -> float:
         """Longest audio that is encoded at once, in seconds."""
-        return min(branch.window_s for branch in self._model.config.audio)
+        return min(branch.window_s for branch in self._model.config.audio.values())
 
     @property
     def frame_s(self) -> float:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pengi.conditioning.prefix import embed_texts, join
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded
@@ -48,8 +47,7 @@ class TextGenerator:
 
     def tokens(self, encoded: Sequence[Encoded]) -> list[Masked]:
         """Audio tokens of every branch, padded to those of the longest recording."""
-        branches = range(len(self.model.branches))
-        return [padded([recording.tokens[index] for recording in encoded]) for index in branches]
+        return [padded(rows) for rows in zip(*(recording.tokens for recording in encoded), strict=True)]
 
     def audio_prefix(self, encoded: Sequence[Encoded]) -> Masked:
         """m1: ``float[B, P, D]`` of each recording."""
@@ -72,11 +70,8 @@ class TextGenerator:
             prompts: one for each; see :meth:`pengi.prompting.Prompting.own`.
             extra: one text for each, or none.
         """
-        shared = self.model.shared_prefix(self.tokens(encoded), self.prompting.evidence(encoded))
-        parts = [shared, self.prompt_prefix(prompts)]
-        if any(extra):
-            parts.append(embed_texts(self.model.language_model, extra))
-        return join(parts, padding="left")
+        evidence = self.prompting.evidence(encoded)
+        return self.model.prefix(self.tokens(encoded), self.prompt_prefix(prompts), evidence, extra)
 
     def generate(
         self,

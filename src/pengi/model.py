@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from pengi.conditioning.pooling import masked_mean
 from pengi.conditioning.prefix import CHAT_END, embed_rows, embed_texts, join, own_text, shared_text
 from pengi.conditioning.tagger import Tagger
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.config import AudioBranchConfig, ModelConfig
+from pengi.config import AudioBranchConfig, ModelConfig, TransformerMapperConfig
 from pengi.encoders import AudioEncoder
 from pengi.encoders.base import Augment, Masked
 from pengi.errors import ConfigError
@@ -115,7 +116,8 @@ class AudioBranch(nn.Module):
         In front of a mapper that takes one vector the tokens are pooled before the projection: ``float[B, 1, I]``.
         """
         values, mask = tokens
-        if self.config.mapper is not None and self.config.mapper.input == "pooled":
+        mapper = self.config.mapper
+        if isinstance(mapper, TransformerMapperConfig) and mapper.input == "pooled":
             values, mask = masked_mean(values, mask)[:, None], mask.new_ones(len(mask), 1)
         return (values if self.projection is None else self.projection(values)), mask
 
@@ -145,7 +147,7 @@ class PengiModel(nn.Module):
         self.language_model = language_model
         self.text_encoder = text_encoder
         dim = language_model.dim
-        branches = zip(config.audio, encoders, strict=True)
+        branches = zip(config.audio.values(), encoders, strict=True)
         self.audio = nn.ModuleList(AudioBranch(branch, encoder, language_model) for branch, encoder in branches)
         self.tagger: Tagger | None = None
         if config.language_model.chat:
@@ -158,9 +160,9 @@ class PengiModel(nn.Module):
         self.text_mapper = build_mapper(config.text.mapper, text_dim, dim)
 
     @property
-    def branches(self) -> list[AudioBranch]:
-        """The audio branches in the order of the prefix."""
-        return [branch for branch in self.audio if isinstance(branch, AudioBranch)]
+    def branches(self) -> dict[str, AudioBranch]:
+        """The audio branches by name, in the order of the prefix."""
+        return {name: cast(AudioBranch, branch) for name, branch in zip(self.config.audio, self.audio, strict=True)}
 
     @property
     def device(self) -> torch.device:
@@ -175,30 +177,31 @@ class PengiModel(nn.Module):
         """
         if self.config.tagger is None:
             raise ConfigError(f"the configuration of '{self.config.name}' has no tagger")
-        dims = [self.branches[index].encoder.dim for index in self.config.tagger.branches]
+        dims = [self.branches[name].encoder.dim for name in self.config.tagger.branches]
         self.tagger = Tagger(vocabulary, dims).to(self.device)
 
     def tag_scores(self, tokens: Sequence[Masked]) -> Masked:
         """The tagger's scores of every frame, ``float32[A, T, K]``, of the audio tokens of all branches."""
         assert self.config.tagger is not None, "the model has no tagger"
         assert self.tagger is not None, "the model has no vocabulary yet"
-        scores: Masked = self.tagger([tokens[index] for index in self.config.tagger.branches])
+        tokens_of = dict(zip(self.branches, tokens, strict=True))
+        scores: Masked = self.tagger([tokens_of[name] for name in self.config.tagger.branches])
         return scores
 
     def audio_tokens(self, features: Sequence[Masked], augment: Augment | None = None) -> list[Masked]:
         """Audio tokens of every branch from their frozen features; none where there are no features."""
         if not features:
             return []
-        return [branch.tokens(values, augment) for branch, values in zip(self.branches, features, strict=True)]
+        return [branch.tokens(values, augment) for branch, values in zip(self.branches.values(), features, strict=True)]
 
     def encode(self, waveform_BS: Tensor, lengths_B: Tensor) -> list[Masked]:
         """Audio tokens of every branch of waveforms; arguments as for :meth:`AudioEncoder.features`."""
-        features = [branch.encoder.features(waveform_BS, lengths_B) for branch in self.branches]
+        features = [branch.encoder.features(waveform_BS, lengths_B) for branch in self.branches.values()]
         return self.audio_tokens(features)
 
     def map_audio(self, tokens: Sequence[Masked]) -> list[Masked]:
         """m1 of every branch with a mapper: ``float[A, P_i, D]`` of its audio tokens."""
-        pairs = zip(self.branches, tokens, strict=True)
+        pairs = zip(self.branches.values(), tokens, strict=True)
         return [branch.prefix(masked) for branch, masked in pairs if branch.mapper is not None]
 
     def audio_prefix(self, tokens: Sequence[Masked]) -> Masked:
@@ -248,9 +251,25 @@ class PengiModel(nn.Module):
         prefix: Masked = self.text_mapper(*self.prompt_embeddings(prompts))
         return prefix
 
-    def prefix(self, tokens: Sequence[Masked], prompts: Sequence[str], evidence: Sequence[str] | None = None) -> Masked:
-        """p = concat(m1(a), m2(g)), padded on the left: ``float[B, P, D]`` for one prompt per clip."""
-        return join([self.shared_prefix(tokens, evidence), self.text_prefix(prompts)], padding="left")
+    def prefix(
+        self,
+        tokens: Sequence[Masked],
+        text: Masked,
+        evidence: Sequence[str] | None = None,
+        extra: Sequence[str] = (),
+    ) -> Masked:
+        """p = concat(m1(a), m2(g)), padded on the left: ``float[B, P, D]`` for one prompt per clip.
+
+        Args:
+            tokens: audio tokens of every branch.
+            text: see :meth:`text_prefix`.
+            evidence: see :meth:`shared_prefix`.
+            extra: one text for each of B prompts that the answer goes on from, or none.
+        """
+        parts = [self.shared_prefix(tokens, evidence), text]
+        if any(extra):
+            parts.append(embed_texts(self.language_model, extra))
+        return join(parts, padding="left")
 
     def target_ids(self, target: str) -> list[int]:
         """Token ids of an answer, the end token last."""

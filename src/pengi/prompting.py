@@ -9,11 +9,12 @@ from pengi.conditioning.evidence import (
     DetectedTag,
     Evidence,
     evidence_text,
+    queried_prompt,
     queried_tags,
-    queried_text,
     strength,
 )
 from pengi.conditioning.prefix import own_text, shared_text
+from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import EvidenceConfig
 from pengi.encoding import Encoded
 from pengi.model import PengiModel
@@ -41,8 +42,10 @@ class Prompting:
         return [evidence_text(item.evidence or Evidence(item.duration_s), config) for item in encoded]
 
     def own(self, recording: Encoded, prompt: str, labels: Sequence[str] = ()) -> str:
-        """A prompt as the language model reads it: behind what is known of the tags that it, or a label, names."""
-        return queried_text(self._queried(recording, prompt, labels), recording.duration_s) + prompt
+        """A prompt as the language model reads it; see :func:`pengi.conditioning.evidence.queried_prompt`."""
+        if recording.evidence is None or self._vocabulary is None:
+            return prompt
+        return queried_prompt(recording.evidence, self._vocabulary, prompt, labels)
 
     def explanation(
         self, recording: Encoded, prompt: str | None, *, extra: str = "", labels: Sequence[str] = ()
@@ -57,7 +60,9 @@ class Prompting:
         """
         evidence = recording.evidence or Evidence(recording.duration_s)
         config = self._model.config.evidence or EvidenceConfig()
-        tags = dict.fromkeys([*evidence.written(config), *self._queried(recording, prompt or "", labels)])
+        vocabulary = self._vocabulary if recording.evidence else None
+        queried = queried_tags(evidence, vocabulary, prompt or "", labels) if vocabulary else ()
+        tags = dict.fromkeys([*evidence.written(config), *queried])
         return Explanation(
             tags=tuple(map(tag_score, tags)),
             transcript=evidence.transcript,
@@ -65,13 +70,11 @@ class Prompting:
             prompt=None if prompt is None else self._read(recording, prompt, labels) + extra,
         )
 
-    def _queried(self, recording: Encoded, prompt: str, labels: Sequence[str]) -> tuple[DetectedTag, ...]:
-        """The tags that a prompt and then labels name, each once."""
+    @property
+    def _vocabulary(self) -> Vocabulary | None:
+        """The tags that prompts may name; None for a model that reads no evidence about them."""
         tagger = self._model.tagger
-        if tagger is None or self._model.config.evidence is None or recording.evidence is None:
-            return ()
-        named = [tag for text in (prompt, *labels) for tag in queried_tags(recording.evidence, tagger.vocabulary, text)]
-        return tuple(dict.fromkeys(named))
+        return None if tagger is None or self._model.config.evidence is None else tagger.vocabulary
 
     def _read(self, recording: Encoded, prompt: str, labels: Sequence[str]) -> str:
         """The prefix of a prompt as text, with a mark for the audio embeddings."""

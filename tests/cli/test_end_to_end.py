@@ -18,7 +18,7 @@ from pengi.config import ModelConfig
 
 TINY = {
     "name": "tiny",
-    "audio": [{"encoder": "yamnet-tiny-random", "mapper": MAPPER}],
+    "audio": {"yamnet": {"encoder": "yamnet-tiny-random", "mapper": MAPPER}},
     "text": {"mapper": {"kind": "identity", "constants": 1}},
     "language_model": {"name": "tiny-random"},
 }

@@ -11,10 +11,10 @@ from pengi.cli import app
 
 MODEL = {
     "name": "pengi-test",
-    "audio": [
-        {"encoder": "yamnet", "trained": True, "mapper": {"kind": "transformer"}},
-        {"encoder": "whisper-tiny.en", "trained": False, "mapper": {"kind": "transformer"}},
-    ],
+    "audio": {
+        "yamnet": {"encoder": "yamnet", "trained": True, "mapper": {"kind": "transformer"}},
+        "whisper": {"encoder": "whisper-tiny.en", "trained": False, "mapper": {"kind": "transformer"}},
+    },
     "text": {"mapper": {"kind": "identity"}},
     "language_model": {"name": "smollm2-135m-instruct"},
 }

@@ -29,12 +29,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def test_train_passes_its_arguments_on(calls: list[tuple[Any, ...]]) -> None:
-    arguments = ["train", "mini.yaml", "--set", "training.steps=3", "--set", "training.seed=1"]
+    arguments = ["train", "mini.yaml", "--set", "training.max_steps=3", "--set", "training.seed=1"]
     result = CliRunner().invoke(app, arguments)
     assert (result.exit_code, result.stdout) == (0, "runs/mini\n")
     CliRunner().invoke(app, ["train", "mini.yaml", "--resume", "--out", "there"])
     assert calls == [
-        (Path("mini.yaml"), ("training.steps=3", "training.seed=1"), False, None),
+        (Path("mini.yaml"), ("training.max_steps=3", "training.seed=1"), False, None),
         (Path("mini.yaml"), (), True, Path("there")),
     ]
 

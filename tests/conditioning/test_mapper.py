@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from pengi.conditioning.mapper import Mapper, build_mapper, sinusoids
 from pengi.conditioning.pooling import log_mean_exp, masked_mean
-from pengi.config import MapperConfig
+from pengi.config import IdentityMapperConfig, MapperConfig, TransformerMapperConfig
 from pengi.errors import ConfigError
 
 INPUT, OUTPUT = 12, 16
@@ -32,7 +33,7 @@ LENGTHS = {  # prefix embeddings made of 7 tokens
 
 def mapper(form: str) -> Mapper:
     torch.manual_seed(0)
-    return build_mapper(MapperConfig(**FORMS[form]), INPUT, OUTPUT).eval()
+    return build_mapper(TransformerMapperConfig(**FORMS[form]), INPUT, OUTPUT).eval()
 
 
 def prefix_rows(built: Mapper, tokens: Tensor, mask: Tensor) -> list[Tensor]:
@@ -93,7 +94,7 @@ def test_everything_learns(form: str) -> None:
 
 
 def test_identity_passes_embeddings_on_behind_its_constants() -> None:
-    built = build_mapper(MapperConfig(kind="identity", constants=2), OUTPUT, OUTPUT)
+    built = build_mapper(IdentityMapperConfig(kind="identity", constants=2), OUTPUT, OUTPUT)
     tokens, mask = torch.randn(2, 3, OUTPUT), torch.tensor([[True, True, True], [True, False, False]])
     prefix, real = built(tokens, mask)
     assert torch.equal(prefix[0, :2], prefix[1, :2])
@@ -140,13 +141,15 @@ def test_sinusoids(width: int) -> None:
 )
 def test_impossible_combinations(values: dict[str, Any], input_dim: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_mapper(MapperConfig(**values), input_dim, OUTPUT)
+        build_mapper(TypeAdapter(MapperConfig).validate_python(values), input_dim, OUTPUT)
 
 
 def test_the_papers_mapper_has_the_papers_parameters() -> None:
     """One pooled vector to 40 embeddings, 40 constants, 4 layers of 8 heads, an MLP of twice the width: 50.4 M."""
     encoder, lm, tokens, layers = 1024, 768, 40, 4
-    config = MapperConfig(kind="transformer", tokens=tokens, constants=40, layers=layers, heads=8, input="pooled")
+    config = TransformerMapperConfig(
+        kind="transformer", tokens=tokens, constants=40, layers=layers, heads=8, input="pooled"
+    )
     with torch.device("meta"):
         built = build_mapper(config, encoder, lm)
     linear = encoder * tokens * lm + tokens * lm
@@ -160,7 +163,7 @@ def test_the_papers_mapper_has_the_papers_parameters() -> None:
 
 def test_identity_without_constants_asks_for_no_gradient() -> None:
     """So a language model with adapters in its upper layers keeps nothing of its lower ones."""
-    built = build_mapper(MapperConfig(kind="identity"), OUTPUT, OUTPUT)
+    built = build_mapper(IdentityMapperConfig(kind="identity"), OUTPUT, OUTPUT)
     tokens, mask = torch.randn(2, 3, OUTPUT), torch.ones(2, 3, dtype=torch.bool)
     prefix, real = built(tokens, mask)
     assert torch.equal(prefix, tokens)

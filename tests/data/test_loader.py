@@ -181,7 +181,7 @@ def test_evidence_stands_beside_each_clip_and_what_a_prompt_names_in_front_of_it
         drawn = batches.batch(step)
         assert drawn.batch.evidence == tuple(evidence.text(clip.id) for clip in drawn.clips)
         for row, prompt, pair in zip(drawn.batch.clip_E.tolist(), drawn.batch.prompts, drawn.pairs, strict=True):
-            assert prompt == evidence.queried(drawn.clips[row].id, pair.prompt) + pair.prompt
+            assert prompt == evidence.prompt(drawn.clips[row].id, pair.prompt)
             named += prompt != pair.prompt
     assert named
 

@@ -26,9 +26,9 @@ def model_values(**changes: Any) -> dict[str, Any]:
     """A tiny model's configuration as plain values; ``changes`` replace whole entries."""
     values: dict[str, Any] = {
         "name": "tiny",
-        "audio": [{"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER}],
+        "audio": {"yamnet": {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": MAPPER}},
         "text": {"mapper": {"kind": "identity", "constants": 1}},
-        "language_model": {"name": "tiny-random", "target_tokens": 20},
+        "language_model": {"name": "tiny-random", "target_prefix": " ", "target_tokens": 20},
     }
     return {**values, **changes}
 
@@ -38,8 +38,8 @@ SENTENCE_TEXT = {"encoder": "tiny-random", "mapper": {**TRANSFORMER, "input": "p
 
 
 CHAT: dict[str, Any] = {
-    "audio": [{"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99}],
-    "tagger": {"branches": [0]},
+    "audio": {"yamnet": {"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99}},
+    "tagger": {"branches": ["yamnet"]},
     "evidence": {},
     "text": {"mapper": {"kind": "identity"}},
     "language_model": {"name": "tiny-random", "chat": True, "target_tokens": 60},
@@ -77,7 +77,7 @@ def training_batch(
     """A batch of ``(clip, prompt, target)`` examples about the waveforms."""
     clips, prompts, targets = zip(*examples, strict=True)
     rows = ragged(waveforms)
-    features = tuple(branch.encoder.features(*rows) for branch in model.branches)
+    features = tuple(branch.encoder.features(*rows) for branch in model.branches.values())
     return Batch(features, torch.tensor(clips), prompts, targets)
 
 

@@ -61,14 +61,14 @@ def golden_prompts(golden: dict[str, Tensor], model: PengiModel) -> list[str]:
 
 def golden_features(golden: dict[str, Tensor], model: PengiModel) -> Masked:
     waveform = golden["waveform_44k"]
-    features: Masked = model.branches[0].encoder.features(waveform, torch.full((2,), waveform.shape[1]))
+    features: Masked = model.branches["htsat"].encoder.features(waveform, torch.full((2,), waveform.shape[1]))
     return features
 
 
 @torch.inference_mode()
 def test_audio_path_is_the_official_one(full: tuple[str, PengiModel, dict[str, Tensor]]) -> None:
     _, model, golden = full
-    branch = model.branches[0]
+    branch = model.branches["htsat"]
     close(branch.encoder.log_mel(golden["waveform_44k"])[:, ::8], golden["logmel_every8"])
     tokens = model.audio_tokens([golden_features(golden, model)])
     assert tokens[0][0].shape == (2, 64, 768)
@@ -98,7 +98,7 @@ def test_prefix_logits_and_loss_are_the_official_ones(full: tuple[str, PengiMode
     _, model, golden = full
     prompts = golden_prompts(golden, model)
     features = golden_features(golden, model)
-    prefix, mask = model.prefix(model.audio_tokens([features]), prompts)
+    prefix, mask = model.prefix(model.audio_tokens([features]), model.text_prefix(prompts))
     assert mask.shape == (2, 80)
     assert mask.all()
     close(prefix, golden["prefix_model"])
@@ -179,9 +179,9 @@ def test_a_tiny_model_is_what_its_state_dict_says(variant: str, import_tiny: Imp
     w = helper.tiny_state_dict(variant)
     model = checkpoint.load(import_tiny(w, prefix="module."))
     waveform = 0.1 * torch.randn(2, 32_000, generator=torch.Generator().manual_seed(0))
-    features: Masked = model.branches[0].encoder.features(waveform, torch.tensor([32_000, 32_000]))
+    features: Masked = model.branches["htsat"].encoder.features(waveform, torch.tensor([32_000, 32_000]))
     with torch.inference_mode():
-        prefix, _ = model.prefix(model.audio_tokens([features]), [PROMPTS[0]] * 2)
+        prefix, _ = model.prefix(model.audio_tokens([features]), model.text_prefix([PROMPTS[0]] * 2))
         loss = model(Batch((features,), torch.tensor([1]), PROMPTS[:1], TARGETS[:1]))
     expected = expected_prefix(w, variant, waveform)
     torch.testing.assert_close(prefix, expected, rtol=0, atol=2e-5)
@@ -229,7 +229,7 @@ def test_another_filterbank_is_taken_with_a_warning(import_tiny: Import, caplog:
         folder = import_tiny(w)
     assert "mel filterbank differs" in caplog.text
     clip = torch.randn(1, 32_000, generator=torch.Generator().manual_seed(0))
-    encoder = checkpoint.load(folder).branches[0].encoder
+    encoder = checkpoint.load(folder).branches["htsat"].encoder
     torch.testing.assert_close(encoder.log_mel(clip), reference.log_mel(w, clip, 160), rtol=0, atol=1e-3)
 
 
@@ -258,7 +258,7 @@ def test_an_imported_model_trains(import_tiny: Import) -> None:
     """Gradients reach everything that is counted as trained but the carried-along AudioSet head, and nothing else."""
     model = checkpoint.load(import_tiny(helper.tiny_state_dict())).train()
     clips = torch.randn(2, 32_000)
-    features: Masked = model.branches[0].encoder.features(clips, torch.tensor([32_000, 9_000]))
+    features: Masked = model.branches["htsat"].encoder.features(clips, torch.tensor([32_000, 9_000]))
     model(Batch((features,), torch.tensor([0, 1]), PROMPTS, TARGETS), augment=lambda x: x * 0.9).mean.backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     without = {name for name, parameter in trained.items() if parameter.grad is None}

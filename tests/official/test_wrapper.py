@@ -25,7 +25,9 @@ from pengi.results import Description, Generation, ScoredText
 
 POOLED = {**TRANSFORMER, "input": "pooled"}
 PAPER = {
-    "audio": [{"encoder": "yamnet-tiny-random", "window_s": 2.0, "projection": {"width": 12}, "mapper": POOLED}],
+    "audio": {
+        "yamnet": {"encoder": "yamnet-tiny-random", "window_s": 2.0, "projection": {"width": 12}, "mapper": POOLED}
+    },
     "text": {"encoder": "tiny-random", "projection": {"width": 24}, "mapper": POOLED},
 }
 """The paper's architecture in small: projections of width 12 and 24, prefixes of 4."""
@@ -135,7 +137,7 @@ def test_audio_embeddings_are_what_m1_reads() -> None:
     assert np.concatenate(together).shape == (3, 12)
     assert np.concatenate(together).dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(np.concatenate(together), axis=1), 1.0, rtol=1e-5)
-    branch = MODEL.branches[0]
+    branch = MODEL.branches["yamnet"]
     for clip, embedding_1I, prefix_PD in zip(CLIPS, together, PLAIN.audio_prefix(CLIPS), strict=True):
         np.testing.assert_allclose(PLAIN.audio_embeddings(clip), embedding_1I, atol=1e-5)
         with torch.no_grad():
@@ -146,18 +148,19 @@ def test_audio_embeddings_are_what_m1_reads() -> None:
 
 
 def test_audio_embeddings_of_a_sequence_and_of_several_branches() -> None:
-    branches = [{"encoder": "yamnet-tiny-random", "mapper": MAPPER, "max_tokens": 3},
-                {"encoder": "yamnet-tiny-random", "trained": False, "mapper": MAPPER}]  # fmt: skip
+    branches = {
+        "short": {"encoder": "yamnet-tiny-random", "mapper": MAPPER, "max_tokens": 3},
+        "long": {"encoder": "yamnet-tiny-random", "trained": False, "mapper": MAPPER},
+    }
     pengi = with_quirks(tiny_model(audio=branches))
     long = (noise(8.0), RATE)
     assert pengi.audio_embeddings(long).shape == (3, 16)
-    assert pengi.audio_embeddings(long, branch=1).shape[0] > 3
+    assert pengi.audio_embeddings(long, branch="long").shape[0] > 3
     both = pengi.audio_prefix([long, CLIPS[0]])
     assert both[0].shape == both[1].shape == (2 + 2, pengi.model.language_model.dim)
     np.testing.assert_allclose(pengi.audio_prefix(CLIPS[0]), both[1], atol=1e-5)
-    for branch in (2, -1):
-        with pytest.raises(InputError, match=f"'tiny' has 2 audio branches, so there is no {branch}"):
-            pengi.audio_embeddings(long, branch=branch)
+    with pytest.raises(InputError, match="there is no audio branch 'log'; did you mean 'long'"):
+        pengi.audio_embeddings(long, branch="log")
 
 
 def test_unreadable_recordings_have_errors_for_embeddings(bad_files: dict[str, Path]) -> None:

@@ -55,11 +55,12 @@ def recipe(toy: Path, tmp_path: Path) -> Path:
     mapper = {"kind": "transformer", "constants": 4, "layers": 1, "heads": 4, "dropout": 0.1}
     branch = {"encoder": "yamnet-tiny-random", "frozen_layers": 2, "mapper": mapper}
     values = {
-        "model": model_values(name="toy", audio=[branch]),
+        "model": model_values(name="toy", audio={"yamnet": branch}),
         "data": {"manifest": str(toy / "manifest.jsonl"), "labels": str(toy / "labels.jsonl")},
         "training": {
-            "steps": 6, "batch_size": 4, "questions_per_clip": 2, "mapper_lr": 0.01, "encoder_lr": 0.001,
-            "warmup_steps": 2, "checkpoint_every": 3, "validate_every": 3, "samples": 1, "log_every": 1,
+            "max_steps": 6, "batch_size": 4, "questions_per_clip": 2, "warmup_steps": 2,
+            "mapper_learning_rate": 0.01, "encoder_learning_rate": 0.001,
+            "save_every": 3, "eval_every": 3, "eval_samples": 1, "log_every": 1,
         },
     }  # fmt: skip
     path = tmp_path / "toy.yaml"
@@ -94,4 +95,4 @@ def tiny_stock(monkeypatch: pytest.MonkeyPatch) -> None:
         return {clip.id: Measured("", ()) for clip in clips}
 
     monkeypatch.setattr("pengi.training.evidence.stock_tagger", stock_tagger)
-    monkeypatch.setattr("pengi.training.setup.measure_clips", measure_clips)
+    monkeypatch.setattr("pengi.training.evidence.measure_clips", measure_clips)

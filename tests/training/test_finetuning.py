@@ -28,7 +28,7 @@ LORA = "model.language_model={name: tiny-random, lora: {rank: 2, alpha: 4}}"
 @pytest.fixture
 def base(recipe: Path, tmp_path: Path) -> Path:
     """A checkpoint to go on from."""
-    return train(recipe, ["training.steps=2"], out=tmp_path / "base")
+    return train(recipe, ["training.max_steps=2"], out=tmp_path / "base")
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def tuning(recipe: Path, base: Path, tmp_path: Path) -> Path:
 
 
 def prefix(model: PengiModel) -> torch.Tensor:
-    tokens = model.audio_tokens([branch.encoder.features(*ragged([noise(1.0)])) for branch in model.branches])
-    return model.prefix(tokens, ["this is a sound of"])[0]
+    tokens = model.audio_tokens([branch.encoder.features(*ragged([noise(1.0)])) for branch in model.branches.values()])
+    return model.prefix(tokens, model.text_prefix(["this is a sound of"]))[0]
 
 
 def test_it_begins_where_the_checkpoint_ends(tuning: Path, base: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_adapters_are_trained_saved_and_loaded(
     hidden = plain.hidden(plain.embed(ids))
     assert torch.equal(model.language_model.hidden(model.language_model.embed(ids)), hidden)  # untrained, they add 0
 
-    out = train(recipe, [LORA, "training.language_model_lr=0.05"], out=tmp_path / "run")
+    out = train(recipe, [LORA, "training.language_model_learning_rate=0.05"], out=tmp_path / "run")
     stored = load_file(out / "model.safetensors")
     adapters = {name for name in stored if ".lora_" in name}
     assert len(adapters) == 2 * 2 * 7  # A and B of 7 linear layers in each of 2 blocks

@@ -40,7 +40,8 @@ def chat(recipe: Path, tiny_stock: None) -> Path:
     branch = {"encoder": "yamnet-tiny-random", "trained": False, "frozen_layers": 99, "mapper": TRANSFORMER}
     lora = {"rank": 2, "top_layers": 1}
     values["model"] |= {
-        "audio": [branch], "tagger": {"branches": [0]}, "evidence": {}, "text": {"mapper": {"kind": "identity"}},
+        "audio": {"yamnet": branch}, "tagger": {"branches": ["yamnet"]}, "evidence": {},
+        "text": {"mapper": {"kind": "identity"}},
         "language_model": {"name": "tiny-random", "chat": True, "target_tokens": 30, "lora": lora},
     }  # fmt: skip
     values["data"]["scenes"] = {"steps": 2, "share": 0.5}
@@ -169,7 +170,7 @@ def test_clips_that_were_not_measured_are_left_out(chat: Path, monkeypatch: pyte
     def some(clips: list[Clip], *_: object) -> dict[str, Measured]:
         return {clip.id: Measured("hm", ("Level.",)) for clip in clips if clip.id != "hum-4"}
 
-    monkeypatch.setattr("pengi.training.setup.measure_clips", some)
+    monkeypatch.setattr("pengi.training.evidence.measure_clips", some)
     setup = prepare(read_recipe(chat))
     found = evidence_of(setup)
     assert len(found) == 23
@@ -187,11 +188,11 @@ def test_a_model_without_a_tagger_has_evidence_without_tags(chat: Path, fits: li
 
 
 def test_finetuning_keeps_the_tagger_of_its_checkpoint(chat: Path, tmp_path: Path, fits: list[tuple[Any, ...]]) -> None:
-    base = train(chat, ["training.steps=1"], out=tmp_path / "base")
+    base = train(chat, ["training.max_steps=1"], out=tmp_path / "base")
     values = yaml.safe_load(chat.read_text(encoding="utf-8"))
     del values["model"], values["data"]["scenes"]
     values["finetune"] = {"checkpoint": str(base), "name": "tuned"}
-    values["training"]["steps"] = 1
+    values["training"]["max_steps"] = 1
     path = tmp_path / "tune.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     assert len(evidence_of(prepare(read_recipe(path)))) == 24
@@ -209,7 +210,7 @@ def test_finetuning_keeps_the_tagger_of_its_checkpoint(chat: Path, tmp_path: Pat
 def test_a_stopped_run_repeats_an_uninterrupted_one(
     chat: Path, tmp_path: Path, log_of: Callable[[Path, str], dict[int, float]]
 ) -> None:
-    overrides = ["training.steps=4", "training.checkpoint_every=2", "training.validate_every=4"]
+    overrides = ["training.max_steps=4", "training.save_every=2", "training.eval_every=4"]
     whole = train(chat, overrides, out=tmp_path / "whole")
     parts = tmp_path / "parts"
     with pytest.MonkeyPatch.context() as patched:
@@ -228,20 +229,20 @@ def interrupted(_: object) -> None:
 
 
 def test_a_run_does_not_go_on_with_clips_that_have_other_tags(chat: Path, toy: Path, tmp_path: Path) -> None:
-    train(chat, ["training.steps=1"], out=tmp_path / "run")
+    train(chat, ["training.max_steps=1"], out=tmp_path / "run")
     rewritten(toy, lambda row: row | {"attributes": {"language": "Dutch"}})
     with pytest.raises(ConfigError, match="clips or labels that give other tags"):
-        train(chat, ["training.steps=1"], resume=True, out=tmp_path / "run")
+        train(chat, ["training.max_steps=1"], resume=True, out=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("overrides", "error"),
     [
         (["tagger.penalty={sounds: 0.1}"], "there is no group of tags 'sounds'; did you mean 'sound'"),
-        (["tagger.branch={sound: 3}"], "tagger.branch names 3 for 'sound'"),
+        (["tagger.branch={sound: whisper}"], "tagger.branch names 'whisper' for 'sound'"),
         (["training.augment={crop: random}"], "training.augment.crop must be start for a model with evidence"),
         (["model.evidence=null", "data.scenes=null"], "a tagger is fitted for a model with evidence only"),
-        (["model.audio.0.encoder=htsat-tiny-random"], "must begin with a yamnet branch, and 0 is none"),
+        (["model.audio.yamnet.encoder=htsat-tiny-random"], "must begin with a yamnet branch, and 'yamnet' is none"),
         (["model.tagger=null"], "data.scenes needs a new model with evidence and a tagger"),
         (["data.scenes.captions=nowhere.jsonl"], "the captions 'nowhere.jsonl' cannot be read"),
     ],
@@ -256,7 +257,7 @@ def test_mistakes_are_named_before_anything_is_computed(
 
 def test_many_clips_are_scored_as_each_alone(chat: Path) -> None:
     setup = prepare(read_recipe(chat))
-    part = TrainingClips(setup.train_clips, clips_of(setup).caches)
+    part = TrainingClips(setup.train_clips, {"yamnet": clips_of(setup).caches[0]})
     measured = {clip.id: Measured("", ()) for clip in setup.train_clips}
     together = collect_evidence(setup.model, [part], measured)
     for clip in setup.train_clips[:4]:
@@ -270,16 +271,17 @@ def test_evidence_about_a_long_clip_is_about_the_window_that_is_encoded() -> Non
     model = tiny_model(**CHAT)
     model.set_vocabulary(Vocabulary((Tag("rain", "sound"),)))
     model.tagger.head.bias.fill_(5.0)
-    window_s = model.config.audio[0].window_s
-    values = np.zeros((10, model.branches[0].encoder.dim), dtype=np.float16)
+    window_s = model.config.audio["yamnet"].window_s
+    values = np.zeros((10, model.branches["yamnet"].encoder.dim), dtype=np.float16)
     cache = FeatureCache((values,), {"long": (0, 0, 10), "short": (0, 0, 3)})
     clips = [
         Clip(id="long", audio="a.wav", split="train", duration_s=10 * window_s),
         Clip(id="short", audio="b.wav", split="train"),
     ]
-    found = collect_evidence(model, [TrainingClips(clips, [cache])], {clip.id: Measured("", ()) for clip in clips})
+    part = TrainingClips(clips, {"yamnet": cache})
+    found = collect_evidence(model, [part], {clip.id: Measured("", ()) for clip in clips})
     assert found["long"].duration_s == window_s
     assert found["long"].tags[0].spans == ((0.0, window_s),)
     assert found["short"].duration_s == pytest.approx(3 * 0.48)
-    frames = frames_of(model, TrainingClips(clips, [cache]))
+    frames = frames_of(model, part)
     assert frames.starts_N.tolist() == [0, 10, 13]

@@ -46,7 +46,7 @@ def test_processes_beside_the_first_write_nothing(tmp_path: Path) -> None:
     with Journal(None) as journal:
         journal.start_bar("training", 0, 3)
         journal.log({"step": 1, "loss": 3.0})
-        journal.say("hello")
+        journal.print("hello")
         journal.keep_sample(Sample(2, "dog", "what is it?", "a dog", "a cat"))
         journal.advance(1, 3.0, 2.0)
     assert journal.history == [{"step": 1, "loss": 3.0}]

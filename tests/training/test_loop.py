@@ -55,7 +55,12 @@ def test_the_tiny_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_it_learns_what_it_hears(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
     """The loss falls, and of hums and hisses it was not trained on each is named so more likely than the other is."""
-    steps = ["training.steps=160", "training.validate_every=80", "training.batch_size=8", "training.mapper_lr=0.03"]
+    steps = [
+        "training.max_steps=160",
+        "training.eval_every=80",
+        "training.batch_size=8",
+        "training.mapper_learning_rate=0.03",
+    ]
     overrides = [*steps, "data.tasks={events: 1}", "training.seed=1"]  # with some seeds so tiny a model needs longer
     setup = prepare(read_recipe(recipe, overrides))
     run = Run(setup, tmp_path / "run")
@@ -93,7 +98,7 @@ def interrupted(recipe: Path, out: Path, after: int, overrides: Sequence[str]) -
 
 
 EVERYTHING = [
-    "model.audio.0={encoder: htsat-tiny-random, window_s: 0.4, mapper: {kind: transformer, layers: 1, heads: 4}}",
+    "model.audio.yamnet={encoder: htsat-tiny-random, window_s: 0.4, mapper: {kind: transformer, layers: 1, heads: 4}}",
     "training.augment={crop: random, spec_augment: true}",
     "training.schedule=linear",
     "training.log_every=2",
@@ -122,7 +127,7 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
 
 def test_resuming_without_a_checkpoint_starts(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    train(recipe, ["training.steps=1"], resume=True, out=out)
+    train(recipe, ["training.max_steps=1"], resume=True, out=out)
     assert (out / "model.safetensors").is_file()
     assert f"there is no checkpoint in '{out}' yet; training starts from the beginning" in capsys.readouterr().err
 
@@ -145,7 +150,7 @@ def train_until(recipe: Path, out: Path, step: int, *, signals: int, overrides: 
 
 @pytest.mark.parametrize(
     ("step", "overrides", "saved"),
-    [(3, [], "step 4 of 6"), (3, ["training.workers=1"], "step 4 of 6")],
+    [(3, [], "step 4 of 6"), (3, ["training.num_workers=1"], "step 4 of 6")],
     ids=["in training", "with workers"],
 )
 def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
@@ -158,7 +163,7 @@ def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
     saved: str,
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    overrides = [*overrides, "training.checkpoint_every=100", "training.validate_every=100"]
+    overrides = [*overrides, "training.save_every=100", "training.eval_every=100"]
     train(recipe, overrides, out=whole)
     before = signal.getsignal(signal.SIGINT)
     train_until(recipe, parts, step, signals=1, overrides=overrides)
@@ -177,7 +182,7 @@ def test_a_second_ctrl_c_stops_at_once_and_names_no_checkpoint_that_is_not_there
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    overrides = ["training.checkpoint_every=100"]
+    overrides = ["training.save_every=100"]
     train_until(recipe, out, 2, signals=2, overrides=overrides)
     assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped; there is no checkpoint yet"
     assert not (out / STATE_FILE).exists()
@@ -195,8 +200,8 @@ def test_training_says_each_phase_as_it_begins(
     # A command that ran before in this process has the log printed on stderr.
     monkeypatch.setattr(logging.getLogger("pengi"), "handlers", [])
     with caplog.at_level(logging.INFO, logger="pengi"):
-        train(recipe, ["training.log_every=100", "training.steps=2"], out=out)
-    assert [record.message for record in caplog.records if record.name == "pengi.training.setup"] == [
+        train(recipe, ["training.log_every=100", "training.max_steps=2"], out=out)
+    assert [record.message for record in caplog.records if record.name.startswith("pengi.training.")] == [
         "reading the data",
         "16 clips to train on, 8 held out",
         "loading the model",
@@ -213,41 +218,44 @@ def test_training_says_each_phase_as_it_begins(
 
 def test_a_run_goes_on_with_its_own_settings_only(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(recipe, ["training.steps=2"], out=out)
+    train(recipe, ["training.max_steps=2"], out=out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="belongs to a run with other settings; choose another folder with --out"):
-        train(recipe, ["training.steps=3"], resume=True, out=out)
+        train(recipe, ["training.max_steps=3"], resume=True, out=out)
     with pytest.raises(ConfigError, match="holds a run already; go on with --resume or choose another folder"):
-        train(recipe, ["training.steps=2"], out=out)
+        train(recipe, ["training.max_steps=2"], out=out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert train(recipe, ["training.steps=2", "training.checkpoint_every=1"], resume=True, out=out) == out
+    assert train(recipe, ["training.max_steps=2", "training.save_every=1"], resume=True, out=out) == out
 
 
 def test_a_run_of_an_older_version_goes_on(recipe: Path, tmp_path: Path) -> None:
     """Settings that it did not know have the defaults that mean what it did."""
     out = tmp_path / "run"
-    train(recipe, ["training.steps=1"], out=out)
+    train(recipe, ["training.max_steps=1"], out=out)
     state = torch.load(out / STATE_FILE, weights_only=True)
     kept = json.loads(state["recipe"])
     del kept["training"]["augment"]
     torch.save({**state, "recipe": json.dumps(kept)}, out / STATE_FILE)
-    assert train(recipe, ["training.steps=1"], resume=True, out=out) == out
+    assert train(recipe, ["training.max_steps=1"], resume=True, out=out) == out
     torch.save({**state, "recipe": json.dumps({**kept, "voice": 1})}, out / STATE_FILE)
     with pytest.raises(ConfigError, match="belongs to a run with other settings"):
-        train(recipe, ["training.steps=1"], resume=True, out=out)
+        train(recipe, ["training.max_steps=1"], resume=True, out=out)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     message = r"the loss is (nan|inf) after step \d+; try a lower rate in another folder \(there is no checkpoint yet\)"
     with pytest.raises(TrainingError, match=message):
-        train(recipe, ["training.mapper_lr=1e30", "training.checkpoint_every=100"], out=out)
+        train(recipe, ["training.mapper_learning_rate=1e30", "training.save_every=100"], out=out)
     assert not (out / "model.safetensors").exists()
 
 
 def test_a_recipe_that_cannot_start_leaves_no_folder(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    for override, error in (("data.manifest=none.jsonl", ManifestError), ("model.audio.0.encoder=yam", ConfigError)):
+    for override, error in (
+        ("data.manifest=none.jsonl", ManifestError),
+        ("model.audio.yamnet.encoder=yam", ConfigError),
+    ):
         with pytest.raises(error):
             train(recipe, [override], out=out)
     with pytest.raises(ManifestError, match="has no clip to train on in split 'heldout'"):
@@ -281,7 +289,7 @@ def test_clips_that_must_not_be_shipped_are_not_trained_on(recipe: Path) -> None
 
 
 def test_a_run_without_held_out_clips(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
-    out = train(recipe, ["data.val_split=heldout", "training.steps=2"], out=tmp_path / "run")
+    out = train(recipe, ["data.val_split=heldout", "training.max_steps=2"], out=tmp_path / "run")
     assert log_of(out, "val_loss") == {}
     for line in (out / LOG_FILE).read_text(encoding="utf-8").splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -289,7 +297,7 @@ def test_a_run_without_held_out_clips(recipe: Path, tmp_path: Path, log_of: LogO
 
 
 def test_the_card_says_what_was_trained_on(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
-    out = train(recipe, ["data.ship_only=true", "training.steps=2"], out=tmp_path / "run")
+    out = train(recipe, ["data.ship_only=true", "training.max_steps=2"], out=tmp_path / "run")
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# toy\n")
     assert "14 clips of split `train`" in card
@@ -301,7 +309,8 @@ def test_the_card_says_what_was_trained_on(recipe: Path, tmp_path: Path, log_of:
     assert f"loss on held-out clips: {log_of(out, 'val_loss')[2]:.3f}" in card
     setup = prepare(read_recipe(recipe))
     config = setup.model.config
-    frozen = config.model_copy(update={"audio": (config.audio[0].model_copy(update={"trained": False}),)})
+    branch = config.audio["yamnet"].model_copy(update={"trained": False})
+    frozen = config.model_copy(update={"audio": {"yamnet": branch}})
     assert "yamnet-tiny-random (frozen)" in model_card(setup.recipe, frozen, setup.train_clips, 0, [])
     adapters = LoraConfig(rank=2, top_layers=3)
     chat = config.model_copy(
@@ -323,7 +332,7 @@ def test_the_card_says_what_was_trained_on(recipe: Path, tmp_path: Path, log_of:
 
 
 def test_reduced_precision_trains_too(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
-    out = train(recipe, ["training.language_model_dtype=bfloat16", "training.steps=3"], out=tmp_path / "run")
+    out = train(recipe, ["training.language_model_dtype=bfloat16", "training.max_steps=3"], out=tmp_path / "run")
     assert all(math.isfinite(value) for value in log_of(out, "val_loss").values())
     assert {value.dtype for value in load_file(out / "model.safetensors").values()} == {torch.float16}
 
@@ -342,9 +351,9 @@ def test_what_is_known_of_a_source_is_known_of_its_training_clips(recipe: Path) 
 
 def test_a_second_branch_trains_beside_the_first(recipe: Path, tmp_path: Path) -> None:
     values: Any = [
-        "model.audio=[{encoder: yamnet-tiny-random, mapper: &m {kind: transformer, constants: 2, layers: 1, heads: 4}},"
-        " {encoder: yamnet-tiny-random, trained: false, mapper: *m}]",
-        "training.steps=2",
+        "model.audio.second={encoder: yamnet-tiny-random, trained: false,"
+        " mapper: {kind: transformer, constants: 2, layers: 1, heads: 4}}",
+        "training.max_steps=2",
     ]
     setup = prepare(read_recipe(recipe, values))
     assert len(setup.loader.caches) == 2
@@ -357,7 +366,7 @@ def test_the_best_weights_are_kept(
     """The loss on held-out clips is lowest in the middle; that checkpoint stays beside the last one."""
     losses = iter([3.0, 2.0, 2.5])
     monkeypatch.setattr(Run, "validation_loss", lambda run: next(losses))
-    out = train(recipe, ["training.validate_every=2", "training.checkpoint_every=2"], out=tmp_path / "run")
+    out = train(recipe, ["training.eval_every=2", "training.save_every=2"], out=tmp_path / "run")
     assert log_of(out, "val_loss") == {2: 3.0, 4: 2.0, 6: 2.5}
     best, last = (load_file(folder / "model.safetensors") for folder in (out / BEST_FOLDER, out))
     assert any(not torch.equal(best[name], last[name]) for name in last)

@@ -26,7 +26,7 @@ def arguments(recipe: Path, out: Path, overrides: list[str]) -> list[str]:
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
     """``kill -9`` at a random step of a process, then ``--resume``: the losses of an uninterrupted run."""
-    overrides = ["training.steps=12", "training.checkpoint_every=2"]
+    overrides = ["training.max_steps=12", "training.save_every=2"]
     lines_before_the_end = random.SystemRandom().randint(2, 12)
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "pengi", *arguments(recipe, killed, overrides)]
@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(recipe: Path, tmp_path:
 
 def test_two_processes_make_the_steps_of_one(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
     """Two processes on gloo share each batch; without dropout of units nothing differs but rounding."""
-    overrides = ["model.audio.0.mapper.dropout=0", "training.batch_size=5"]
+    overrides = ["model.audio.yamnet.mapper.dropout=0", "training.batch_size=5"]
     shared = tmp_path / "shared"
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pengi"]
     done = subprocess.run(

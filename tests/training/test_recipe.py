@@ -17,7 +17,7 @@ from pengi.encoders import encoder_spec
 from pengi.errors import ConfigError
 from pengi.official.architectures import ARCHITECTURES
 from pengi.training import train
-from pengi.training.recipe import Recipe, read_recipe
+from pengi.training.recipe import RENAMED, DataConfig, Recipe, TrainingConfig, read_recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -33,13 +33,12 @@ def at(recipe: Recipe, path: str) -> Any:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_right(path: Path) -> None:
     recipe = read_recipe(path)
-    branches = recipe.model.audio if recipe.model else ()
-    for branch in branches:
+    for branch in recipe.model.audio.values() if recipe.model else ():
         assert encoder_spec(branch.encoder)
         if branch.mapper is not None:
             with torch.device("meta"):
                 build_mapper(branch.mapper, 16, 576)
-    assert recipe.training.warmup_steps < recipe.training.steps
+    assert recipe.training.warmup_steps < recipe.training.max_steps
 
 
 def test_what_ships_is_trained_on_what_may_be_shipped() -> None:
@@ -69,11 +68,11 @@ TINY_ENCODERS = {"htsat-tiny": "htsat-tiny-random"}
 def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[str, Any]:
     """A recipe as it is but for the size of the model, the data and the number of steps."""
     model = values.get("model", {})
-    for branch in model.get("audio", []):
+    for branch in model.get("audio", {}).values():
         branch["encoder"] = TINY_ENCODERS.get(branch["encoder"], "yamnet-tiny-random")
         branch["frozen_layers"] = min(branch.get("frozen_layers", 0), 2)
     if model:
-        for part in (*model["audio"], model["text"]):
+        for part in (*model["audio"].values(), model["text"]):
             if "width" in (mapper := part.get("mapper", {})):
                 part["mapper"] = mapper | {"width": 4 * mapper["heads"]}
             if "projection" in part:
@@ -88,7 +87,7 @@ def made_tiny(values: dict[str, Any], manifest: Path, checkpoint: Path) -> dict[
     values["data"] |= small | {"attributes": {}}
     if "scenes" in values["data"]:
         values["data"]["scenes"] |= {"captions": None, "steps": 0}
-    values["training"] |= {"steps": 1, "batch_size": 4, "warmup_steps": 0, "validation_clips": 4, "workers": 0}
+    values["training"] |= {"max_steps": 1, "batch_size": 4, "warmup_steps": 0, "eval_clips": 4, "num_workers": 0}
     return values
 
 
@@ -98,7 +97,7 @@ def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe
     checkpoint_folder = tmp_path / "start"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "finetune" in values:
-        train(recipe, ["training.steps=1"], out=checkpoint_folder)
+        train(recipe, ["training.max_steps=1"], out=checkpoint_folder)
     values = made_tiny(values, toy / "manifest.jsonl", checkpoint_folder)
     tiny = tmp_path / path.name
     tiny.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -112,14 +111,14 @@ def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe
 @pytest.mark.parametrize(
     ("override", "path", "value"),
     [
-        ("training.steps=7", "training.steps", 7),
+        ("training.max_steps=7", "training.max_steps", 7),
         (" training.seed =3", "training.seed", 3),
-        ("training.mapper_lr=1e-3", "training.mapper_lr", 0.001),
+        ("training.mapper_learning_rate=1e-3", "training.mapper_learning_rate", 0.001),
         ("data.ship_only=true", "data.ship_only", True),
         ("data.labels=null", "data.labels", None),
         ("data.tasks.caption=2", "data.tasks", {"caption": 2.0}),
         ("model.name=other", "model.name", "other"),
-        ("model.audio.0.mapper.tokens=64", "model.audio.0.mapper.tokens", 64),
+        ("model.audio.yamnet.mapper.tokens=64", "model.audio.yamnet.mapper.tokens", 64),
         ("data.tasks={caption: 1}", "data.tasks", {"caption": 1.0}),
         ("training.augment.crop=random", "training.augment.crop", "random"),
     ],
@@ -131,8 +130,16 @@ def test_overrides(recipe: Path, override: str, path: str, value: Any) -> None:
     assert {name: at(changed, name) for name in untouched} == untouched
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_the_old_name_of_an_option_is_an_error_that_names_the_new_one(recipe: Path, old: str, new: str) -> None:
+    section, _, name = new.partition(".")
+    assert name in {"data": DataConfig, "training": TrainingConfig}[section].model_fields
+    with pytest.raises(ConfigError, match=f"'{old}' is now called '{new}'"):
+        read_recipe(recipe, [f"{old}=1"])
+
+
 def test_later_overrides_win(recipe: Path) -> None:
-    assert read_recipe(recipe, ["training.steps=7", "training.steps=8"]).training.steps == 8
+    assert read_recipe(recipe, ["training.max_steps=7", "training.max_steps=8"]).training.max_steps == 8
 
 
 def test_an_override_leaves_other_places_of_a_yaml_alias_alone(tmp_path: Path) -> None:
@@ -141,36 +148,35 @@ def test_an_override_leaves_other_places_of_a_yaml_alias_alone(tmp_path: Path) -
     model:
       name: two
       audio:
-        - {encoder: yamnet-tiny-random, mapper: &same {kind: transformer, tokens: 8}}
-        - {encoder: yamnet-tiny-random, mapper: *same}
+        yamnet: {encoder: yamnet-tiny-random, mapper: &same {kind: transformer, tokens: 8}}
+        other: {encoder: yamnet-tiny-random, mapper: *same}
       text: {mapper: {kind: identity}}
       language_model: {name: tiny-random}
     data: {manifest: m.jsonl}
-    training: {steps: 1, mapper_lr: 0.1, encoder_lr: 0}
+    training: {max_steps: 1, mapper_learning_rate: 0.1, encoder_learning_rate: 0}
     """
     path.write_text(text, encoding="utf-8")
-    audio = read_recipe(path, ["model.audio.0.mapper.tokens=16"]).model.audio
-    assert [branch.mapper.tokens for branch in audio] == [16, 8]
+    audio = read_recipe(path, ["model.audio.yamnet.mapper.tokens=16"]).model.audio
+    assert [branch.mapper.tokens for branch in audio.values()] == [16, 8]
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.stepps=3", "unknown key 'training.stepps'; did you mean 'steps'?"),
+        ("training.max_stepps=3", "unknown key 'training.max_stepps'; did you mean 'max_steps'?"),
         ("training.augment.crops=random", "unknown key 'training.augment.crops'; did you mean 'crop'?"),
         ("finetune.checkpoint=x", "must have either a section 'model', for a new one, or a section 'finetune'"),
         ("model=null", "must have either a section 'model', for a new one, or a section 'finetune'"),
         ("data.manifest=null", "must have either data.manifest or data.mixture"),
         ("data.mixture.a.manifest=x", "must have either data.manifest or data.mixture"),
-        ("training.steps=many", "'training.steps': input should be a valid integer"),
-        ("training.steps=", "'training.steps': input should be a valid integer"),
-        ("training.steps=0", "'training.steps': input should be greater than or equal to 1"),
-        ("training.steps", "--set takes key=value, not 'training.steps'"),
+        ("training.max_steps=many", "'training.max_steps': input should be a valid integer"),
+        ("training.max_steps=", "'training.max_steps': input should be a valid integer"),
+        ("training.max_steps=0", "'training.max_steps': input should be greater than or equal to 1"),
+        ("training.max_steps", "--set takes key=value, not 'training.max_steps'"),
         ("=3", "--set takes key=value, not '=3'"),
-        ("training.steps=[1", "--set training.steps: '[1' is not a YAML value"),
-        ("model.audio.3.pool=2", "--set model.audio.3.pool: '3' is not an index in a list of 1"),
-        ("model.audio.first.pool=2", "--set model.audio.first.pool: 'first' is not an index in a list of 1"),
-        ("model.audio.²=2", "--set model.audio.²: '²' is not an index in a list of 1"),
+        ("training.max_steps=[1", "--set training.max_steps: '[1' is not a YAML value"),
+        ("model.audio.yamnet.mapper.depth=2", "unknown key 'model.audio.yamnet.mapper.depth'; did you mean"),
+        ("model.tagger.branches=[yamnet]", "tagger.branches names 'yamnet', which is no frozen audio branch"),
         ("model.name.first=2", "--set model.name.first: 'name' is a value, not a section"),
         ("data.train_split=training", "'data.train_split': input should be 'train', 'val', 'test' or 'heldout'"),
     ],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pengi.training.data import read_wordings
 from pengi.training.recipe import CorpusConfig, DataConfig, read_recipe
-from pengi.training.setup import prepare, wordings_of
+from pengi.training.setup import prepare
 
 
 def test_no_features_are_computed_of_clips_that_are_never_drawn(toy: Path, recipe: Path) -> None:
@@ -36,6 +37,6 @@ def test_labels_of_other_manifests_are_worded_as_beside_them(tmp_path: Path) -> 
     data = DataConfig(
         mixture={"field": CorpusConfig(manifest=str(manifests[0]), share=1.0), **mixture}, labels=field / "labels.jsonl"
     )
-    found = wordings_of(data)
+    found = read_wordings(data)
     assert {name: label.phrase for name, label in found.items()} == {"rain": "rain", "viola": "a viola"}
-    assert wordings_of(data.model_copy(update={"mixture": None, "manifest": str(manifests[0])})).keys() == {"rain"}
+    assert read_wordings(data.model_copy(update={"mixture": None, "manifest": str(manifests[0])})).keys() == {"rain"}

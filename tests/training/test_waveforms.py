@@ -38,8 +38,8 @@ def ramps(tmp_path: Path) -> list[Clip]:
 
 
 def live(tmp_path: Path, most_bad: float = 0.0, total: int = 4) -> LiveFeatures:
-    settings = TrainingConfig.parse({"steps": 1, "mapper_lr": 1, "encoder_lr": 0}, "test")
-    model = tiny_model(audio=[{"encoder": "yamnet-tiny-random", "window_s": 0.5, "mapper": MAPPER}])
+    settings = TrainingConfig.parse({"max_steps": 1, "mapper_learning_rate": 1, "encoder_learning_rate": 0}, "test")
+    model = tiny_model(audio={"yamnet": {"encoder": "yamnet-tiny-random", "window_s": 0.5, "mapper": MAPPER}})
     return LiveFeatures(tmp_path / "ramps", model, settings, Tolerance(most_bad), total)
 
 
@@ -84,21 +84,21 @@ def test_clips_that_cannot_be_read_are_skipped_up_to_a_share(tmp_path: Path, ram
         live(tmp_path, most_bad=1.0).features(0, ramps[1:2], [1])
 
 
-CHANGES = ["training.augment.crop=random", "model.audio.0.window_s=0.3"]
+CHANGES = ["training.augment.crop=random", "model.audio.yamnet.window_s=0.3"]
 
 
 def test_a_run_with_changing_waveforms(recipe: Path, toy: Path, tmp_path: Path, log_of: LogOf) -> None:
     """It trains, whatever number of threads decodes, and skips what cannot be read."""
     (toy / "hum-2.wav").write_bytes(b"RIFF, once upon a time")
-    forgiving = [*CHANGES, "data.most_bad=0.1"]
+    forgiving = [*CHANGES, "data.max_bad_share=0.1"]
     losses = [
-        log_of(train(recipe, [*forgiving, f"training.workers={workers}"], out=tmp_path / str(workers)), "loss")
+        log_of(train(recipe, [*forgiving, f"training.num_workers={workers}"], out=tmp_path / str(workers)), "loss")
         for workers in (0, 3)
     ]
     assert losses[0] == losses[1]
     assert all(map(math.isfinite, losses[0].values()))
     with pytest.raises(ManifestError, match="1 of 16 clips cannot be read, the first of them 'hum-2'"):
-        train(recipe, [*CHANGES, "training.steps=30", "training.validate_every=100"], out=tmp_path / "strict")
+        train(recipe, [*CHANGES, "training.max_steps=30", "training.eval_every=100"], out=tmp_path / "strict")
 
 
 def test_spectrograms_are_masked_where_an_encoder_reads_them(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
@@ -107,7 +107,7 @@ def test_spectrograms_are_masked_where_an_encoder_reads_them(recipe: Path, tmp_p
         ConfigError, match="spec_augment needs an audio encoder with trained: true and frozen_layers: 0"
     ):
         prepare(read_recipe(recipe, [masks]))
-    whole = ["model.audio.0.frozen_layers=0", "training.steps=1"]
+    whole = ["model.audio.yamnet.frozen_layers=0", "training.max_steps=1"]
     plain = log_of(train(recipe, whole, out=tmp_path / "plain"), "loss")
     masked = log_of(train(recipe, [*whole, masks], out=tmp_path / "masked"), "loss")
     assert masked != plain

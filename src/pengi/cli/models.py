@@ -145,6 +145,6 @@ def _frozen_parts(folder: Path) -> list[str]:
     from pengi.encoders import encoder_spec
 
     config = read_json(ModelConfig, folder / CONFIG_FILE)
-    encoders = [encoder_spec(branch.encoder).weights for branch in config.audio if not branch.trained]
+    encoders = [encoder_spec(branch.encoder).weights for branch in config.audio.values() if not branch.trained]
     names = [config.language_model.name, config.text.encoder, *encoders]
     return [name for name in dict.fromkeys(names) if name is not None]

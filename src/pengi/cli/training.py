@@ -25,7 +25,7 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change a setting of the recipe, such as training.steps=100; may be repeated.",
+            help="Change a setting of the recipe, such as training.max_steps=100; may be repeated.",
         ),
     ] = None,
     out: Annotated[

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pengi.conditioning.vocabulary import Vocabulary
+from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.config import EvidenceConfig
 
 MAYBE = 0.1
@@ -133,17 +133,28 @@ def _listed(group: str, tags: Sequence[str]) -> str:
     return f"{GROUPS.get(group, group.capitalize())}: {', '.join(tags)}."
 
 
-def queried_tags(evidence: Evidence, vocabulary: Vocabulary, prompt: str) -> tuple[DetectedTag, ...]:
-    """The tags that a prompt names, in its order, with what is known of them; improbable ones have probability 0.
+def queried_tags(
+    evidence: Evidence, vocabulary: Vocabulary, prompt: str, labels: Sequence[str] = ()
+) -> tuple[DetectedTag, ...]:
+    """The tags that a prompt and then labels name, in their order, each once; improbable ones have probability 0.
 
-    Words that may be said, such as "no" and "on", are only meant where the prompt asks about words.
+    Words that may be said, such as "no" and "on", are only meant where the text asks about words.
     """
     detected = {tag.text: tag for tag in evidence.tags}
-    about_words = _ABOUT_WORDS.search(prompt) is not None
-    named = [vocabulary.tags[index] for index in vocabulary.find(prompt)]
-    unmeant = _OTHER_MEANINGS | (frozenset() if "music" in prompt.casefold() else _OTHER_THAN_MUSIC)
-    named = [tag for tag in named if (about_words or tag.group != "keyword") and tag.text not in unmeant]
-    return tuple(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named)
+    named = [tag for text in (prompt, *labels) for tag in _named(vocabulary, text)]
+    return tuple(dict.fromkeys(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named))
+
+
+def _named(vocabulary: Vocabulary, text: str) -> list[Tag]:
+    about_words = _ABOUT_WORDS.search(text) is not None
+    unmeant = _OTHER_MEANINGS | (frozenset() if "music" in text.casefold() else _OTHER_THAN_MUSIC)
+    named = [vocabulary.tags[index] for index in vocabulary.find(text)]
+    return [tag for tag in named if (about_words or tag.group != "keyword") and tag.text not in unmeant]
+
+
+def queried_prompt(evidence: Evidence, vocabulary: Vocabulary, prompt: str, labels: Sequence[str] = ()) -> str:
+    """A prompt as the language model reads it: behind what is known of the tags that it, or a label, names."""
+    return queried_text(queried_tags(evidence, vocabulary, prompt, labels), evidence.duration_s) + prompt
 
 
 def queried_text(tags: Sequence[DetectedTag], duration_s: float) -> str:

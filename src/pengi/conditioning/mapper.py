@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pengi.conditioning.pooling import masked_mean
-from pengi.config import MapperConfig
+from pengi.config import IdentityMapperConfig, MapperConfig, TransformerMapperConfig
 from pengi.encoders.base import Masked
 from pengi.errors import ConfigError
 
@@ -38,7 +38,7 @@ def build_mapper(config: MapperConfig, input_dim: int, output_dim: int) -> Mappe
     Raises:
         ConfigError: if heads do not divide the width, or ``identity`` is asked to change the width.
     """
-    if config.kind == "transformer":
+    if isinstance(config, TransformerMapperConfig):
         return TransformerMapper(config, input_dim, output_dim)
     if input_dim != output_dim:
         raise ConfigError(f"an identity mapper cannot turn width {input_dim} into {output_dim}")
@@ -63,7 +63,7 @@ class _Constants(nn.Module):
 class IdentityMapper(Mapper):
     """Language-model embeddings as they are, behind learned constants."""
 
-    def __init__(self, config: MapperConfig, dim: int) -> None:
+    def __init__(self, config: IdentityMapperConfig, dim: int) -> None:
         super().__init__()
         self.constants = _Constants(config.constants, dim)
 
@@ -81,7 +81,7 @@ class TransformerMapper(Mapper):
     (the "no text encoder" form), one of another width through a linear layer for each token.
     """
 
-    def __init__(self, config: MapperConfig, input_dim: int, output_dim: int) -> None:
+    def __init__(self, config: TransformerMapperConfig, input_dim: int, output_dim: int) -> None:
         super().__init__()
         width = config.width or output_dim
         if width % config.heads:

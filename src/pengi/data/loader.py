@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
-from pengi.conditioning.evidence import Evidence, evidence_text, queried_tags, queried_text
+from pengi.conditioning.evidence import Evidence, evidence_text, queried_prompt
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import EvidenceConfig, Frozen
 from pengi.data.features import FeatureCache
@@ -71,10 +71,9 @@ class ClipEvidence:
         """The evidence about a clip as text."""
         return evidence_text(self.of[clip_id], self.config)
 
-    def queried(self, clip_id: str, prompt: str) -> str:
-        """The text about the tags that a prompt names, to stand in front of it; empty if it names none."""
-        evidence = self.of[clip_id]
-        return queried_text(queried_tags(evidence, self.vocabulary, prompt), evidence.duration_s)
+    def prompt(self, clip_id: str, prompt: str) -> str:
+        """A prompt about a clip as the language model reads it."""
+        return queried_prompt(self.of[clip_id], self.vocabulary, prompt)
 
 
 def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = None) -> list[float]:
@@ -240,11 +239,11 @@ def collate(
     """One batch of clips and, for each, its pairs."""
     ids = [clip.id for clip in clips]
     asked = [(row, pair) for row, group in enumerate(drawn) for pair in group]
-    queried = ["" if evidence is None else evidence.queried(ids[row], pair.prompt) for row, pair in asked]
+    prompts = [pair.prompt if evidence is None else evidence.prompt(ids[row], pair.prompt) for row, pair in asked]
     batch = Batch(
         features=tuple(cache.batch(ids) for cache in caches),
         clip_E=torch.tensor([row for row, _ in asked]),
-        prompts=tuple(text + pair.prompt for text, (_, pair) in zip(queried, asked, strict=True)),
+        prompts=tuple(prompts),
         targets=tuple(pair.target for _, pair in asked),
         evidence=None if evidence is None else tuple(evidence.text(clip_id) for clip_id in ids),
     )

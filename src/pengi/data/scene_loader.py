@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pengi.conditioning.evidence import Evidence, evidence_text, queried_tags, queried_text
+from pengi.conditioning.evidence import Evidence, evidence_text, queried_prompt
 from pengi.data.drawing import SceneDrawer
 from pengi.data.loader import BATCHES_DRAWN_TOGETHER, BatchSource, TrainingBatch
 from pengi.data.manifest import Clip
@@ -83,11 +83,8 @@ class SceneLoader(BatchSource):
 
     def _collated(self, examples: Sequence[_Example]) -> TrainingBatch:
         asked = [(row, pair) for row, example in enumerate(examples) for pair in example.pairs]
-        prompts = []
-        for row, pair in asked:
-            evidence = examples[row].evidence
-            named = queried_tags(evidence, self.simulator.vocabulary, pair.prompt)
-            prompts.append(queried_text(named, evidence.duration_s) + pair.prompt)
+        vocabulary = self.simulator.vocabulary
+        prompts = [queried_prompt(examples[row].evidence, vocabulary, pair.prompt) for row, pair in asked]
         batch = Batch(
             features=(),
             clip_E=torch.tensor([row for row, _ in asked]),

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, GPT2Config, GPT2LMHeadModel
 
 from pengi.checkpoint import OWN_PART
-from pengi.config import AudioBranchConfig, LanguageModelConfig, MapperConfig, ModelConfig, ProjectionConfig
+from pengi.config import AudioBranchConfig, LanguageModelConfig, ModelConfig, ProjectionConfig, TransformerMapperConfig
 from pengi.config import TextBranchConfig as TextConfig
 from pengi.encoders import build_encoder
 from pengi.encoders.htsat import HtsatEncoder
@@ -46,8 +46,8 @@ def architecture(
     """A model of the paper's kind with parts of these sizes: keys of ``GPT2Config`` and ``CLIPTextConfig``."""
     clip = None if text_encoder is None else CLIPTextConfig(**text_encoder)
 
-    def mapper(reads: Literal["pooled", "sequence"]) -> MapperConfig:
-        return MapperConfig(kind="transformer", tokens=prefix_tokens, input=reads)
+    def mapper(reads: Literal["pooled", "sequence"]) -> TransformerMapperConfig:
+        return TransformerMapperConfig(kind="transformer", tokens=prefix_tokens, input=reads)
 
     if clip is None:
         # The official code ends the prompt with the end token behind a space, fills up with token 0 and reads it all.
@@ -68,8 +68,8 @@ def architecture(
         projection=ProjectionConfig(width=projection),
         mapper=mapper("pooled"),
     )
-    language = LanguageModelConfig(name=OWN_PART + LANGUAGE_MODEL_FOLDER, target_prefix="", target_tokens=77)
-    model = ModelConfig(name=name, audio=(audio,), text=text, language_model=language)
+    language = LanguageModelConfig(name=OWN_PART + LANGUAGE_MODEL_FOLDER, target_tokens=77)
+    model = ModelConfig(name=name, audio={"htsat": audio}, text=text, language_model=language)
     return Architecture(model, GPT2Config(**language_model), clip)
 
 
@@ -84,7 +84,7 @@ ARCHITECTURES = {
 
 def empty_model(chosen: Architecture, tokenizers: dict[str, Tokenizer]) -> PengiModel:
     """The model without memory for its parameters (on torch's ``meta`` device), but with a real audio encoder."""
-    encoders = [build_encoder(branch, None) for branch in chosen.model.audio]
+    encoders = [build_encoder(branch, None) for branch in chosen.model.audio.values()]
     with torch.device("meta"):
         end_id = chosen.language_model.eos_token_id
         assert isinstance(end_id, int)
@@ -107,7 +107,7 @@ def parameter_counts(model: PengiModel) -> tuple[int, int]:
     """
     parameters = list(model.parameters())
     total = sum(parameter.numel() for parameter in parameters)
-    for branch in model.branches:
+    for branch in model.branches.values():
         if isinstance(branch.encoder, HtsatEncoder):
             shape = branch.encoder.shape
             bins = shape.n_fft // 2 + 1

@@ -166,7 +166,7 @@ def _check_entry(published: Published, name: str, own: Tensor, parts: int = 1) -
 
 
 def _encoder(model: PengiModel) -> HtsatEncoder:
-    encoder = model.branches[0].encoder
+    encoder = model.branches["htsat"].encoder
     assert isinstance(encoder, HtsatEncoder)
     return encoder
 

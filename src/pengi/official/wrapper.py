@@ -23,7 +23,7 @@ from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings
 from pengi.engine import Audio, Outcome, Pengi
-from pengi.errors import InputError, PengiError
+from pengi.errors import InputError, PengiError, no_such
 from pengi.generation import TextGenerator, padded
 from pengi.model import PengiModel
 from pengi.official import quirks as reference
@@ -63,18 +63,18 @@ class OfficialPengi(Pengi):
 
     @overload
     def audio_embeddings(
-        self, audio: Recording, *, branch: int = ..., **reading: Unpack[ReadingOptions]
+        self, audio: Recording, *, branch: str | None = ..., **reading: Unpack[ReadingOptions]
     ) -> Vectors: ...
     @overload
     def audio_embeddings(
-        self, audio: Recordings, *, branch: int = ..., **reading: Unpack[ReadingOptions]
+        self, audio: Recordings, *, branch: str | None = ..., **reading: Unpack[ReadingOptions]
     ) -> list[Vectors]: ...
     @overload
     def audio_embeddings(
-        self, audio: Recordings, *, on_error: OnError, branch: int = ..., **reading: Unpack[ReadingOptions]
+        self, audio: Recordings, *, on_error: OnError, branch: str | None = ..., **reading: Unpack[ReadingOptions]
     ) -> list[Vectors | PengiError]: ...
     def audio_embeddings(
-        self, audio: Audio, *, on_error: OnError = "raise", branch: int = 0, **reading: Unpack[ReadingOptions]
+        self, audio: Audio, *, on_error: OnError = "raise", branch: str | None = None, **reading: Unpack[ReadingOptions]
     ) -> Outcome[Vectors]:
         """What m1 reads of a recording: ``float32[T, D]``.
 
@@ -85,7 +85,7 @@ class OfficialPengi(Pengi):
         Args:
             audio: one recording or a list.
             on_error: see :class:`pengi.engine.Pengi`.
-            branch: which audio encoder, where there are several.
+            branch: name of the audio branch in the configuration; the first one if not given.
             reading: how recordings are read.
 
         Raises:
@@ -147,12 +147,13 @@ class AudioEmbeddings(Call[Vectors]):
 
     for_text = False
 
-    def __init__(self, parts: Parts, branch: int, **reading: Unpack[ReadingOptions]) -> None:
+    def __init__(self, parts: Parts, branch: str | None, **reading: Unpack[ReadingOptions]) -> None:
         super().__init__(parts, **reading)
-        branches = parts.model.branches
-        if not 0 <= branch < len(branches):
-            raise InputError(f"'{parts.name}' has {len(branches)} audio branches, so there is no {branch}")
-        self._index, self._branch = branch, branches[branch]
+        names = list(parts.model.branches)
+        name = names[0] if branch is None else branch
+        if name not in names:
+            raise InputError(no_such("audio branch", name, names))
+        self._index, self._branch = names.index(name), parts.model.branches[name]
 
     def answer(self, encoded: Sequence[Encoded]) -> list[Vectors]:
         tokens = padded([recording.tokens[self._index] for recording in encoded])

@@ -57,7 +57,7 @@ class Hearing:
             fingerprint=fingerprint(self._engine),
             text_dim=self._sentences.dim,
             tags_dim=len(self._tags),
-            audio_dim=sum(branch.encoder.dim for branch in self._engine.model.branches),
+            audio_dim=sum(branch.encoder.dim for branch in self._engine.model.branches.values()),
         )
 
     def tag_vectors(self) -> NDArray[np.float32] | None:

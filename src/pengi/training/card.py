@@ -15,7 +15,7 @@ def model_card(
 ) -> str:
     """Markdown: what the model is, what it was trained on under which licences, and how far training got."""
     encoders = ", ".join(
-        f"{branch.encoder} ({_trained(branch.trained, branch.frozen_layers)})" for branch in model.audio
+        f"{branch.encoder} ({_trained(branch.trained, branch.frozen_layers)})" for branch in model.audio.values()
     )
     losses = [entry["val_loss"] for entry in history if "val_loss" in entry]
     lines = [
@@ -26,7 +26,7 @@ def model_card(
         f"- prompt: {_prompt(model)}",
         f"- language model: {model.language_model.name}, {_language_model(model)}",
         *([f"- went on from: {recipe.finetune.checkpoint}"] if recipe.finetune else []),
-        f"- training: {step} of {recipe.training.steps} steps, {recipe.training.batch_size} clips with up to"
+        f"- training: {step} of {recipe.training.max_steps} steps, {recipe.training.batch_size} clips with up to"
         f" {recipe.training.questions_per_clip} questions each, seed {recipe.training.seed}",
         *_scenes(recipe),
         f"- loss on held-out clips: {losses[-1]:.3f}" if losses else "- not validated yet",
@@ -45,7 +45,7 @@ def model_card(
 
 def _recording(model: ModelConfig) -> str:
     """What the language model reads of a recording."""
-    mapped = [branch.encoder for branch in model.audio if branch.mapper is not None]
+    mapped = [branch.encoder for branch in model.audio.values() if branch.mapper is not None]
     parts = [f"m1 behind {' and '.join(mapped)}"] if mapped else []
     if model.evidence is not None:
         kinds = {

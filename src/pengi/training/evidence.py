@@ -26,7 +26,9 @@ from pengi.conditioning.descriptors import describe_waveform
 from pengi.conditioning.evidence import GROUPS, DetectedTag, Evidence
 from pengi.conditioning.tagger import Tagger, frames
 from pengi.conditioning.transcript import Transcriber
+from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.features import FeatureCache
+from pengi.data.loader import ClipEvidence
 from pengi.data.manifest import Clip, Label
 from pengi.data.measured import Measured, cached_measurements
 from pengi.data.simulation import TagNoise, measure_noise
@@ -37,7 +39,8 @@ from pengi.encoders.whisper import SAMPLE_RATE
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 from pengi.errors import ConfigError, no_such
 from pengi.model import PengiModel
-from pengi.training.recipe import TaggerTraining
+from pengi.training.data import TrainingData
+from pengi.training.recipe import Recipe, TaggerTraining
 from pengi.training.tagger import (
     FitOptions,
     FittedTagger,
@@ -58,10 +61,34 @@ BATCH_CLIPS = 64  # that are scored at once
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """Clips of one split, and the caches of their features, one for each audio branch."""
+    """Clips of one split, and the cache of their features for each audio branch."""
 
     clips: Sequence[Clip]
-    caches: Sequence[FeatureCache]
+    caches: Mapping[str, FeatureCache]
+
+    def with_features(self) -> list[Clip]:
+        """The clips that every cache has."""
+        return [clip for clip in self.clips if all(clip.id in cache for cache in self.caches.values())]
+
+
+def clip_evidence(
+    model: PengiModel, data: TrainingData, train: TrainingClips, held_out: TrainingClips, recipe: Recipe
+) -> tuple[ClipEvidence | None, TagNoise | None]:
+    """Evidence about the clips that are asked about, and how the tagger errs if it is fitted here.
+
+    None for a model without evidence.
+    """
+    config = model.config.evidence
+    if config is None:
+        return None, None
+    log.info("transcribing and measuring clips that are not in the cache")
+    measured = measure_clips([*data.asked, *data.held_out], data.root, model, recipe.data.max_bad_share)
+    noise = None
+    if model.config.tagger is not None and model.tagger is None:
+        found, noise = fit_evidence(model, train, held_out, measured, data.labels, recipe.tagger)
+    else:
+        found = collect_evidence(model, [train, held_out], measured)
+    return ClipEvidence(found, model.tagger.vocabulary if model.tagger else Vocabulary(()), config), noise
 
 
 def fit_evidence(
@@ -145,7 +172,7 @@ def tagger_data(
     model.set_vocabulary(vocabulary)
     assert model.tagger is not None, "set_vocabulary makes one"
     options = fit_options(model, settings)
-    clips = [clip for clip in _with_features(train) if clip.domain != COMPOSED_DOMAIN]
+    clips = [clip for clip in train.with_features() if clip.domain != COMPOSED_DOMAIN]
     if not clips:
         raise ConfigError("there is no recording with features to fit the tagger on")
     frames, head = frames_of(model, TrainingClips(clips, train.caches)), stock_yamnet.head
@@ -176,10 +203,10 @@ def collect_evidence(
     model: PengiModel, parts: Sequence[TrainingClips], measured: Mapping[str, Measured]
 ) -> dict[str, Evidence]:
     """Evidence about the measured ones among clips, by clip id; with tags if the model has a tagger."""
-    window_s = min(branch.window_s for branch in model.config.audio)
+    window_s = min(branch.window_s for branch in model.config.audio.values())
     evidence: dict[str, Evidence] = {}
     for part in parts:
-        clips = [clip for clip in _with_features(part) if clip.id in measured]
+        clips = [clip for clip in part.with_features() if clip.id in measured]
         for start in range(0, len(clips), BATCH_CLIPS):
             batch = clips[start : start + BATCH_CLIPS]
             lengths = [min(clip.duration_s or _features_s(model, part, clip), window_s) for clip in batch]
@@ -193,11 +220,12 @@ def collect_evidence(
 
 
 def _features_s(model: PengiModel, part: TrainingClips, clip: Clip) -> float:
-    return part.caches[0].tokens(clip.id) * model.branches[0].encoder.token_s
+    name, branch = next(iter(model.branches.items()))
+    return part.caches[name].tokens(clip.id) * branch.encoder.token_s
 
 
 def _tags_of(
-    model: PengiModel, clips: Sequence[Clip], caches: Sequence[FeatureCache], lengths: Sequence[float]
+    model: PengiModel, clips: Sequence[Clip], caches: Mapping[str, FeatureCache], lengths: Sequence[float]
 ) -> list[tuple[DetectedTag, ...]]:
     """The tags of a few clips of known lengths in seconds."""
     if model.tagger is None:
@@ -207,19 +235,15 @@ def _tags_of(
     return [detected_tags(scores_TK[mask_T], model.tagger, frame_s, length_s) for scores_TK, mask_T, length_s in scores]
 
 
-def _branches(model: PengiModel) -> tuple[int, ...]:
+def _branches(model: PengiModel) -> tuple[str, ...]:
     assert model.config.tagger is not None, "the model has no tagger"
     return model.config.tagger.branches
 
 
-def _tokens(model: PengiModel, clips: Sequence[Clip], caches: Sequence[FeatureCache]) -> list[Masked]:
+def _tokens(model: PengiModel, clips: Sequence[Clip], caches: Mapping[str, FeatureCache]) -> list[Masked]:
     """Audio tokens that the tagger reads, of a few clips."""
     ids = [clip.id for clip in clips]
-    return [model.branches[index].tokens(caches[index].batch(ids)) for index in _branches(model)]
-
-
-def _with_features(part: TrainingClips) -> list[Clip]:
-    return [clip for clip in part.clips if all(clip.id in cache for cache in part.caches)]
+    return [model.branches[name].tokens(caches[name].batch(ids)) for name in _branches(model)]
 
 
 def frames_of(model: PengiModel, part: TrainingClips) -> Frames:
@@ -241,15 +265,15 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
     """
     branches = _branches(model)
     if not isinstance(model.branches[branches[0]].encoder, YamnetEncoder):
-        raise ConfigError(f"model.tagger.branches must begin with a yamnet branch, and {branches[0]} is none")
-    ends = np.cumsum([0, *(model.branches[index].encoder.dim for index in branches)])
+        raise ConfigError(f"model.tagger.branches must begin with a yamnet branch, and '{branches[0]}' is none")
+    ends = np.cumsum([0, *(model.branches[name].encoder.dim for name in branches)])
     columns = {}
     for group in (*settings.branch, *settings.penalty, *settings.stock):
         if group not in GROUPS:
             raise ConfigError(no_such("group of tags", group, GROUPS))
     for group, branch in settings.branch.items():
         if branch not in branches:
-            raise ConfigError(f"tagger.branch names {branch} for '{group}', which model.tagger.branches does not")
+            raise ConfigError(f"tagger.branch names '{branch}' for '{group}', which model.tagger.branches does not")
         columns[group] = (int(ends[branches.index(branch)]), int(ends[branches.index(branch) + 1]))
     return FitOptions(settings.penalty, settings.stock, columns)
 
@@ -304,7 +328,7 @@ def _fit_of(kept: Mapping[str, Tensor]) -> FittedTagger:
     return FittedTagger(scores("all"), tuple(map(scores, range(folds))), kept["scale"], kept["shift"])
 
 
-def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, most_bad: float) -> dict[str, Measured]:
+def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, max_bad_share: float) -> dict[str, Measured]:
     """Transcripts and descriptors of clips, as far as the model's evidence has them."""
     config = model.config.evidence
     assert config is not None, "only a model with evidence has clips measured"
@@ -320,5 +344,5 @@ def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, most_bad
         ]
 
     version = f"{MEASURED_VERSION} {config.transcript} {config.descriptors}"
-    window_s = min(branch.window_s for branch in model.config.audio)
-    return cached_measurements(clips, root, measure, version, SAMPLE_RATE, window_s, most_bad)
+    window_s = min(branch.window_s for branch in model.config.audio.values())
+    return cached_measurements(clips, root, measure, version, SAMPLE_RATE, window_s, max_bad_share)

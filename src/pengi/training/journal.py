@@ -1,4 +1,4 @@
-"""What a run says while it goes: one JSON line for each measurement, TensorBoard, and a live line for a person.
+"""The log of a run: one JSON line for each measurement, TensorBoard, and a live line for a person.
 
     log.jsonl       {"step": 25, "loss": 2.91, "lr": 0.0005, ...}, {"step": 500, "val_loss": 2.4}, ...
     samples.jsonl   answers to fixed held-out questions, at every validation
@@ -76,7 +76,7 @@ class Journal:
     def start_bar(self, what: str, done: int, total: int) -> None:
         """Say that a phase of the run begins, and show how far it has come if a person is there to see it."""
         self.stop_bar()
-        self.say(f"{what}: {total - done} steps")
+        self.print(f"{what}: {total - done} steps")
         if self.folder is None or not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -113,7 +113,7 @@ class Journal:
             if name != "step":
                 self._board.add_scalar(name, value, values["step"])
         self._board.flush()
-        self.say("  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        self.print("  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
                            for name, value in values.items()))  # fmt: skip
 
     def keep_sample(self, sample: Sample) -> None:
@@ -124,7 +124,7 @@ class Journal:
             text = f"**{sample.prompt}**\n\nright: {sample.target}\n\nanswer: {sample.answer}"
             self._board.add_text(f"samples/{sample.clip}", text, sample.step)
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """One line for a person, above the live line if there is one."""
         if self.folder is not None:
             self.console.print(line, highlight=False, soft_wrap=True, markup=False)

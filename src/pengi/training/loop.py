@@ -2,7 +2,7 @@
 
 Every random draw is seeded by the step, so a resumed run repeats the losses of an uninterrupted one. Started by
 ``accelerate launch`` or ``torchrun`` the same recipe runs in several processes, which share each batch
-(:mod:`pengi.training.parts`).
+(:mod:`pengi.training.distributed`).
 
     out/        config.json, model.safetensors, README.md: the last checkpoint
     out/best/   the same of the checkpoint with the lowest loss on held-out clips
@@ -36,10 +36,10 @@ from pengi.encoders.base import Augment
 from pengi.errors import ConfigError, TrainingError, how_to_install
 from pengi.model import Batch
 from pengi.training.card import model_card
+from pengi.training.distributed import batch_on, choose_rows, share_of
 from pengi.training.interrupts import StopRequest
 from pengi.training.journal import Journal, Sample
 from pengi.training.optim import Kind, build_optimizer, scheduled_rate, set_rate
-from pengi.training.parts import batch_on, choose_rows, share_of
 from pengi.training.recipe import Recipe, read_recipe
 from pengi.training.report import write_report
 from pengi.training.setup import Setup, prepare
@@ -56,7 +56,7 @@ SAMPLE_OPTIONS = DecodeOptions(beams=1, max_tokens=30)
 _SEED_STRIDE = 1_000_003  # from one recipe's seed to the next, in steps
 _SHARE_STRIDE = 2**40  # from the seeds of one process's share of a batch to those of the next
 # What may differ when a run is resumed, for it changes no step.
-_FREE_SETTINGS = ("workers", "checkpoint_every", "samples", "log_every")
+_FREE_SETTINGS = ("num_workers", "save_every", "eval_samples", "log_every")
 
 
 def train(
@@ -100,7 +100,7 @@ def train(
     try:
         return run.finish()
     except KeyboardInterrupt:
-        run.journal.say(f"stopped; {run.saved_where()}")
+        run.journal.print(f"stopped; {run.saved_where()}")
         raise
     finally:
         if setup.live is not None:
@@ -122,7 +122,7 @@ def build_accelerator() -> Accelerator:
 
     # A batch may leave whole branches without a gradient, and buffers (frozen embeddings) are alike everywhere.
     joined = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-    # Without a GPU accelerate joins processes only if told that they are to run on the CPU.
+    # Without a GPU accelerate joins processes only with cpu=True.
     on_cpu = not torch.accelerator.is_available()
     # Precision is the recipe's, see Run.precision.
     accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[joined])
@@ -161,14 +161,15 @@ class Run:
             setup.model.language_model.attend_unfused()
         self.model = setup.model.to(device)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        settings, rate = self.settings, self.settings.mapper_learning_rate
         rates: dict[Kind, float] = {
-            "mapper": self.settings.mapper_lr,
-            "encoder": self.settings.encoder_lr,
-            "language_model": self.settings.language_model_lr or self.settings.mapper_lr,
+            "mapper": rate,
+            "encoder": rate if settings.encoder_learning_rate is None else settings.encoder_learning_rate,
+            "language_model": settings.language_model_learning_rate or rate,
         }
-        self.optimizer = build_optimizer(self.trained, rates, self.settings.weight_decay)
+        self.optimizer = build_optimizer(self.trained, rates, settings.weight_decay)
         # A batch that cannot be shared is an error before the first step.
-        share_of(self.settings.batch_size, self.process, self.processes)
+        share_of(settings.batch_size, self.process, self.processes)
         self.joined: Any = self.accelerator.prepare(self.model)
 
     @property
@@ -192,15 +193,15 @@ class Run:
         """
         with self.journal, self.stop:
             for measured in self._steps():
-                if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
+                if self.step % self.settings.log_every == 0 or self.step == self.settings.max_steps:
                     self.journal.log(measured)
-                last = self.step == self.settings.steps
-                if self.setup.validation and (last or self.step % self.settings.validate_every == 0):
+                last = self.step == self.settings.max_steps
+                if self.setup.validation and (last or self.step % self.settings.eval_every == 0):
                     self.validate()
-                if last or self.step % self.settings.checkpoint_every == 0:
+                if last or self.step % self.settings.save_every == 0:
                     self.save()
             if self.is_main:
-                self.journal.say("writing the report")
+                self.journal.print("writing the report")
                 self._report()
         self.accelerator.wait_for_everyone()
         return self.out
@@ -215,7 +216,7 @@ class Run:
 
     def _steps(self) -> Iterator[dict[str, float]]:
         """Make the steps that are left; yields what was measured in each."""
-        steps = self.settings.steps
+        steps = self.settings.max_steps
         started, start_step, examples = time.monotonic(), self.step, 0
         before = self.seconds
         self.journal.start_bar("training", self.step, steps)
@@ -249,7 +250,9 @@ class Run:
             TrainingError: if that is no number.
         """
         settings = self.settings
-        set_rate(self.optimizer, scheduled_rate(settings.schedule, self.step, settings.warmup_steps, settings.steps))
+        set_rate(
+            self.optimizer, scheduled_rate(settings.schedule, self.step, settings.warmup_steps, settings.max_steps)
+        )
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         rows = self.own_rows(drawn)
@@ -269,7 +272,7 @@ class Run:
             raise TrainingError(
                 f"the loss is {mean} after step {self.step}; try a lower rate in another folder ({self.saved_where()})"
             )
-        nn.utils.clip_grad_norm_(list(self.trained.values()), settings.clip_norm)
+        nn.utils.clip_grad_norm_(list(self.trained.values()), settings.max_grad_norm)
         self.optimizer.step()
         self.step += 1
         return mean
@@ -305,7 +308,7 @@ class Run:
     @property
     def _workers(self) -> int:
         """Processes that draw batches; where waveforms change, what takes time is not drawing but decoding."""
-        return 0 if self.setup.live is not None else self.settings.workers
+        return 0 if self.setup.live is not None else self.settings.num_workers
 
     def precision(self) -> AbstractContextManager[object]:
         """Matrix products in bfloat16 where the language model is; weights and losses stay in float32."""
@@ -319,7 +322,7 @@ class Run:
 
     def validate(self) -> None:
         """Measure on held-out clips, write samples down, and keep the weights if they are the best so far."""
-        self.journal.say(f"validating: {sum(len(drawn.clips) for drawn in self.setup.validation)} clips")
+        self.journal.print(f"validating: {sum(len(drawn.clips) for drawn in self.setup.validation)} clips")
         loss = self.validation_loss()
         if self.is_main:
             self.journal.log({"step": self.step, "val_loss": loss})
@@ -346,18 +349,19 @@ class Run:
 
     @torch.inference_mode()
     def _answers(self) -> list[Sample]:
-        """What the model says to the first held-out questions."""
+        """The answers to the first held-out questions."""
         model = self.setup.model.eval()
         found: list[Sample] = []
         for drawn in self.setup.validation:
-            left = min(self.settings.samples - len(found), len(drawn.clips))
+            left = min(self.settings.eval_samples - len(found), len(drawn.clips))
             if left <= 0:
                 break
             chosen = choose_rows(drawn, range(left))
             batch = batch_on(chosen.batch, self.accelerator.device)
             tokens = [(values[batch.clip_E], mask[batch.clip_E]) for values, mask in model.audio_tokens(batch.features)]
             evidence = None if batch.evidence is None else [batch.evidence[row] for row in batch.clip_E.tolist()]
-            beams = generate(model.language_model, *model.prefix(tokens, batch.prompts, evidence), SAMPLE_OPTIONS)
+            prefix = model.prefix(tokens, model.text_prefix(batch.prompts), evidence)
+            beams = generate(model.language_model, *prefix, SAMPLE_OPTIONS)
             for example, (pair, (best, *_)) in enumerate(zip(chosen.pairs, beams, strict=True)):
                 clip = chosen.clips[int(batch.clip_E[example])]
                 answer = model.language_model.decode(best.tokens).strip()
@@ -375,7 +379,7 @@ class Run:
         made = self._step_in_words
         if not self.is_main or made == self.saved:
             return
-        self.journal.say(f"saving {made} in '{self.out}'")
+        self.journal.print(f"saving {made} in '{self.out}'")
         self._write_checkpoint(self.out)
         state: dict[str, Any] = {
             "recipe": self.setup.recipe.model_dump_json(),
@@ -390,12 +394,12 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
         }
         with replacing(self.out / STATE_FILE) as partial, partial.open("wb") as file:
-            torch.save(state, file)  # an open file, since torch does not say why a path cannot be written
+            torch.save(state, file)  # an open file, since torch gives no reason why a path cannot be written
         self.saved = made
 
     @property
     def _step_in_words(self) -> str:
-        return f"step {self.step} of {self.settings.steps}"
+        return f"step {self.step} of {self.settings.max_steps}"
 
     def saved_where(self) -> str:
         """What is saved of the run and how to go on from it."""
@@ -416,7 +420,7 @@ class Run:
         """
         path = self.out / STATE_FILE
         if not path.exists():
-            self.journal.say(f"there is no checkpoint in '{self.out}' yet; training starts from the beginning")
+            self.journal.print(f"there is no checkpoint in '{self.out}' yet; training starts from the beginning")
             return
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
         if not _same_run(state["recipe"], self.setup.recipe):
@@ -438,7 +442,7 @@ class Run:
         self.journal.history = state["history"]
         self.journal.samples = [Sample(**sample) for sample in state["samples"]]
         self.saved = self._step_in_words
-        self.journal.say(f"going on from {self.saved}")
+        self.journal.print(f"going on from {self.saved}")
 
 
 def _with_next(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, TrainingBatch | None]]:

@@ -13,6 +13,23 @@ from pengi.config import Frozen, ModelConfig
 from pengi.data.tolerance import MOST_BAD
 from pengi.errors import ConfigError
 
+RENAMED = {
+    "data.most_bad": "data.max_bad_share",
+    "training.clips": "training.batch_size",
+    "training.pairs": "training.questions_per_clip",
+    "training.steps": "training.max_steps",
+    "training.mapper_lr": "training.mapper_learning_rate",
+    "training.encoder_lr": "training.encoder_learning_rate",
+    "training.language_model_lr": "training.language_model_learning_rate",
+    "training.clip_norm": "training.max_grad_norm",
+    "training.workers": "training.num_workers",
+    "training.checkpoint_every": "training.save_every",
+    "training.validate_every": "training.eval_every",
+    "training.validation_clips": "training.eval_clips",
+    "training.samples": "training.eval_samples",
+}
+"""Old option -> its name today. An old one is an error that names the new one."""
+
 
 class CorpusConfig(Frozen):
     """One source of a mixture, and how often its clips are drawn relative to the others'."""
@@ -38,7 +55,9 @@ class DataConfig(Frozen):
 
     manifest: str | None = Field(None, min_length=1)
     mixture: dict[str, CorpusConfig] | None = Field(None, min_length=1)
-    most_bad: float = Field(MOST_BAD, ge=0, le=1, description="share of the rows that may be unusable and are skipped")
+    max_bad_share: float = Field(
+        MOST_BAD, ge=0, le=1, description="share of the rows that may be unusable and are skipped"
+    )
     labels: Path | None = None
     train_split: Literal["train", "val", "test", "heldout"] = "train"
     val_split: Literal["train", "val", "test", "heldout"] = "val"
@@ -53,6 +72,11 @@ class DataConfig(Frozen):
     attributes: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="source -> attributes that all of its clips have, where rows do not say so"
     )
+
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """The share of each corpus of a mixture."""
+        return {name: corpus.share for name, corpus in self.mixture.items()} if self.mixture else None
 
 
 class FinetuneConfig(Frozen):
@@ -86,24 +110,26 @@ class TrainingConfig(Frozen):
     ``batch_size`` and ``questions_per_clip`` make the batch of a step, whatever number of processes share it.
     """
 
-    steps: int = Field(ge=1)
+    max_steps: int = Field(ge=1)
     batch_size: int = Field(16, ge=1, description="clips in a batch")
     questions_per_clip: int = Field(3, ge=1, description="prompts and targets about each clip of a batch")
-    mapper_lr: float = Field(gt=0)
-    encoder_lr: float = Field(ge=0)
-    language_model_lr: float | None = Field(None, gt=0, description="of LoRA's adapters; mapper_lr if not given")
+    mapper_learning_rate: float = Field(gt=0)
+    encoder_learning_rate: float | None = Field(None, ge=0, description="of audio encoders; the mappers' if not given")
+    language_model_learning_rate: float | None = Field(
+        None, gt=0, description="of LoRA's adapters; the mappers' if not given"
+    )
     schedule: Literal["cosine", "linear"] = "cosine"
     weight_decay: float = Field(0.05, ge=0)
     warmup_steps: int = Field(200, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     augment: AugmentConfig = AugmentConfig()
     language_model_dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
-    workers: int = Field(0, ge=0, description="processes that draw batches ahead, or threads that decode waveforms")
-    checkpoint_every: int = Field(250, ge=1)
-    validate_every: int = Field(500, ge=1)
-    validation_clips: int = Field(256, ge=1)
-    samples: int = Field(4, ge=0, description="held-out clips whose answers are written down at every validation")
+    num_workers: int = Field(0, ge=0, description="processes that draw batches ahead, or threads that decode waveforms")
+    save_every: int = Field(250, ge=1)
+    eval_every: int = Field(500, ge=1)
+    eval_clips: int = Field(256, ge=1)
+    eval_samples: int = Field(4, ge=0, description="held-out clips whose answers are written down at every validation")
     log_every: int = Field(25, ge=1)
 
 
@@ -116,7 +142,7 @@ class TaggerTraining(Frozen):
     stock: dict[str, float] = Field(
         default_factory=dict, description="group of tags -> weight of the stock tagger's scores; 1 if not named"
     )
-    branch: dict[str, int] = Field(
+    branch: dict[str, str] = Field(
         default_factory=dict, description="group of tags -> the one audio branch that its scores read; all if not named"
     )
 
@@ -157,6 +183,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     values = _unshared(values)
     for override in overrides:
         _apply(values, override)
+    for old, new in RENAMED.items():
+        section, _, name = old.partition(".")
+        if isinstance(values.get(section), dict) and name in values[section]:
+            raise ConfigError(f"{path}: '{old}' is now called '{new}'")
     recipe = Recipe.parse(values, str(path))
     if (recipe.model is None) == (recipe.finetune is None):
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
@@ -167,9 +197,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def _unshared(node: Any) -> Any:
     """A copy without the sharing that YAML aliases make, so that an override changes one place only."""
-    if isinstance(node, dict):
-        return {key: _unshared(value) for key, value in node.items()}
-    return [_unshared(value) for value in node] if isinstance(node, list) else node
+    return {key: _unshared(value) for key, value in node.items()} if isinstance(node, dict) else node
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -181,25 +209,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key}: '{text}' is not a YAML value") from error
     *parents, last = key.strip().split(".")
-    node: Any = values
+    section = values
     for parent in parents:
-        node = _child(node, parent, key)
-    if isinstance(node, list):
-        node[_index(node, last, key)] = value
-    else:
-        node[last] = value
-
-
-def _child(node: Any, name: str, key: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, name, key)]
-    child = node.setdefault(name, {})
-    if not isinstance(child, (dict, list)):
-        raise ConfigError(f"--set {key}: '{name}' is a value, not a section")
-    return child
-
-
-def _index(node: list[Any], text: str, key: str) -> int:
-    if not text.isdecimal() or int(text) >= len(node):
-        raise ConfigError(f"--set {key}: '{text}' is not an index in a list of {len(node)}")
-    return int(text)
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {key}: '{parent}' is a value, not a section")
+    section[last] = value

@@ -26,8 +26,8 @@ def draw_curves(history: History, path: Path) -> None:
     panels = [("loss", ["loss", "val_loss"]), ("lr", ["lr"])]
     figure = Figure(figsize=(8, 3 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
-    for place, (title, keys) in enumerate(panels):
-        axes = figure.add_subplot(len(panels), 1, place + 1)
+    for index, (title, keys) in enumerate(panels):
+        axes = figure.add_subplot(len(panels), 1, index + 1)
         for key in keys:
             steps, values = curve(history, key)
             if steps:
@@ -43,7 +43,7 @@ def draw_curves(history: History, path: Path) -> None:
 def write_report(
     folder: Path,
     name: str,
-    facts: Mapping[str, str],
+    rows: Mapping[str, str],
     history: History,
     samples: Sequence[Sample],
     best: Mapping[str, float] | None,
@@ -53,7 +53,7 @@ def write_report(
     Args:
         folder: of the run.
         name: of the model.
-        facts: further rows of the table.
+        rows: further rows of the table.
         history: all that was logged.
         samples: answers, of which those of the last validation are shown.
         best: step and validation loss of the best checkpoint, if there was any.
@@ -68,7 +68,7 @@ def write_report(
         lines.append(f"| best on held-out clips | {best['val_loss']:.3f} at step {best['step']:.0f}, in `best/` |")
     if rates:
         lines.append(f"| examples per second | {sum(rates) / len(rates):.1f} |")
-    lines += [f"| {what} | {value} |" for what, value in facts.items()]
+    lines += [f"| {what} | {value} |" for what, value in rows.items()]
     last = [sample for sample in samples if sample.step == samples[-1].step]
     if last:
         lines += [
@@ -78,8 +78,8 @@ def write_report(
             "| clip | prompt | right | answer |",
             "|---|---|---|---|",
         ]
-        rows = [(sample.clip, sample.prompt, sample.target, sample.answer) for sample in last]
-        lines += ["| " + " | ".join(_cell(text) for text in row) + " |" for row in rows]
+        cells = [(sample.clip, sample.prompt, sample.target, sample.answer) for sample in last]
+        lines += ["| " + " | ".join(_cell(text) for text in row) + " |" for row in cells]
     with replacing(folder / REPORT_FILE) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

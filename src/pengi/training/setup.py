@@ -1,51 +1,44 @@
-"""From a recipe to all that a run needs: clips, model, frozen features, batches."""
+"""From a recipe to all that a run needs, in three stages: data, model, fitting.
+
+data     read_data: clips, labels, captions
+model    build_model: a new model, or a trained one
+fitting  frozen features -> tagger and evidence -> questions -> batches
+"""
 
 from __future__ import annotations
 
 import logging
 import random
-import zlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from pengi import checkpoint
-from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.drawing import SceneDrawer, read_captions, sources_of
-from pengi.data.features import FeatureCache, cached_branches
+from pengi.data.drawing import SceneDrawer, sources_of
+from pengi.data.features import cached_branches
 from pengi.data.loader import (
     BatchSource,
     ClipEvidence,
     Loader,
     Mixture,
     TrainingBatch,
-    clip_weights,
     collate,
     draw_pairs,
     usable_clips,
 )
-from pengi.data.manifest import Clip, Label, read_labels
+from pengi.data.manifest import Clip
 from pengi.data.phrases import Phrases
 from pengi.data.questions import QuestionMaker
 from pengi.data.scene_loader import SceneLoader, StagedBatches
 from pengi.data.simulation import Simulator, TagNoise
-from pengi.data.sources import Source, manifest_of, read_mixture
-from pengi.data.tasks import labels_of
 from pengi.data.tolerance import Tolerance
-from pengi.errors import ConfigError, ManifestError, no_such
+from pengi.errors import ConfigError
 from pengi.model import PengiModel
-from pengi.training.evidence import (
-    TrainingClips,
-    collect_evidence,
-    fit_evidence,
-    fit_options,
-    measure_clips,
-)
+from pengi.training.data import TrainingData, read_data
+from pengi.training.evidence import TrainingClips, clip_evidence, fit_options
 from pengi.training.optim import working_dtype
-from pengi.training.recipe import DataConfig, FinetuneConfig, Recipe
+from pengi.training.recipe import Recipe
 from pengi.training.waveforms import LiveFeatures
 
 log = logging.getLogger(__name__)
@@ -67,231 +60,108 @@ class Setup:
 
 
 def prepare(recipe: Recipe) -> Setup:
-    """Read the data, build or load the model, compute frozen features.
+    """Read the data, build or load the model, compute frozen features, fit the tagger, and draw the validation set.
 
     Raises:
         ConfigError, ManifestError, CheckpointError, WeightsError: for what does not fit or is not there.
     """
     torch.manual_seed(recipe.training.seed)
-    log.info("reading the data")
-    source = read_clips(recipe.data)
-    train_clips = clips_to_train_on(source.clips, recipe)
-    val_clips = [clip for clip in source.clips if clip.split == recipe.data.val_split]
-    captions = _captions(recipe)
-    log.info("%d clips to train on, %d held out", len(train_clips), len(val_clips))
-    log.info("loading the model")
+    data = read_data(recipe.data)
     dtype = working_dtype(recipe.training.language_model_dtype)
-    model = _model(recipe, dtype)
-    _check_augmentation(recipe, model)
-    _check_evidence(recipe, model)
-    changing = recipe.training.augment.changes_waveforms
-    if not changing:
-        log.info("computing features of clips that are not in the cache")
-    caches = [] if changing else features_of(train_clips, source.root, model, recipe)
-    val_caches = features_of(val_clips, source.root, model, recipe)
-    labels = labels_of([*train_clips, *val_clips], wordings_of(recipe.data))
-    train, validation = TrainingClips(train_clips, caches), TrainingClips(val_clips, val_caches)
-    asked = at_most_per_source(train_clips, recipe.data.max_per_source)
-    evidence, noise = _evidence(train, validation, [*asked, *val_clips], source.root, model, labels, recipe)
-    pairs = _question_maker(labels, model, recipe)
-    loader = Loader(asked, caches, pairs, _mixture(recipe), recipe.training.seed, evidence)
+    model = build_model(recipe, dtype)
+    train, held_out = with_features(data, model, recipe)
+    evidence, noise = clip_evidence(model, data, train, held_out, recipe)
+    vocabulary = model.tagger.vocabulary if model.tagger else None
+    questions = QuestionMaker(Phrases(data.labels, vocabulary), model.config.evidence, recipe.data.tasks)
+    loader = Loader(
+        data.asked, list(train.caches.values()), questions, _mixture(recipe), recipe.training.seed, evidence
+    )
     return Setup(
         recipe=recipe,
         model=model,
-        loader=_with_scenes(loader, noise, captions, recipe),
-        validation=_validation(val_clips, val_caches, pairs, evidence, recipe),
-        train_clips=train_clips,
+        loader=_with_scenes(loader, noise, data, recipe),
+        validation=_validation(held_out, questions, evidence, recipe),
+        train_clips=data.train,
         dtype=dtype,
-        live=_live(source.root, model, recipe, train_clips) if changing else None,
+        live=_live_features(data, model, recipe),
     )
 
 
-def read_clips(data: DataConfig) -> Source:
-    """All clips of a recipe, of every split.
+def build_model(recipe: Recipe, dtype: torch.dtype = torch.float32) -> PengiModel:
+    """The new model of a recipe, or the trained one that it goes on from.
 
     Raises:
-        ManifestError: for a mistake in a manifest, or too many bad rows.
+        CheckpointError, WeightsError: if a part or the trained model is not there.
+        ConfigError: if the model cannot be trained as the recipe says.
     """
-    if data.mixture is None:
-        assert data.manifest is not None, "read_recipe lets no recipe pass that has neither"
-        return manifest_of(data.manifest, most_bad=data.most_bad)
-    paths = {name: corpus.manifest for name, corpus in data.mixture.items()}
-    return Source(tuple(read_mixture(paths, most_bad=data.most_bad)), Path())
-
-
-def wordings_of(data: DataConfig) -> dict[str, Label]:
-    """Wordings of labels: those of the recipe's file, and of ``labels.jsonl`` beside the manifests of its mixture.
-
-    Raises:
-        ManifestError: for a mistake in a file.
-    """
-    found: dict[str, Label] = {}
-    for corpus in (data.mixture or {}).values():
-        manifest = Path(corpus.manifest)
-        beside = (manifest if manifest.is_dir() else manifest.parent) / "labels.jsonl"
-        if beside.is_file():
-            found |= read_labels(beside)
-    return found | (read_labels(data.labels) if data.labels else {})
-
-
-def clips_to_train_on(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
-    """The clips of the training split that may be drawn, with what is known of all clips of their source.
-
-    Raises:
-        ManifestError: if there is none.
-        ConfigError: for a corpus or source that no clip is of.
-    """
-    data = recipe.data
-    found = [clip for clip in clips if clip.split == data.train_split and (clip.ship or not data.ship_only)]
-    if not found:
-        where = data.manifest or ", ".join(data.mixture or ())
-        raise ManifestError(f"{where} has no clip to train on in split '{data.train_split}'")
-    return _ever_drawn(_with_attributes(found, data.attributes), recipe)
-
-
-def at_most_per_source(clips: Sequence[Clip], max_clips: int | None) -> list[Clip]:
-    """At most ``max_clips`` clips of each source, chosen by their ids and the same every time; all clips for None."""
-    if max_clips is None:
-        return list(clips)
-    kept: Counter[str] = Counter()
-    chosen = set()
-    for clip in sorted(clips, key=lambda clip: zlib.crc32(clip.id.encode())):
-        kept[clip.source] += 1
-        if kept[clip.source] <= max_clips:
-            chosen.add(clip.id)
-    return [clip for clip in clips if clip.id in chosen]
-
-
-def _with_attributes(clips: Sequence[Clip], known: Mapping[str, Mapping[str, str]]) -> list[Clip]:
-    """The clips with what is known of all clips of their source, unless their rows say something else.
-
-    Raises:
-        ConfigError: for a source that no clip is of.
-    """
-    sources = sorted({clip.source for clip in clips if clip.source})
-    for source in known:
-        if source not in sources:
-            raise ConfigError(no_such("source of training clips", source, sources))
-    return [clip.model_copy(update={"attributes": {**known.get(clip.source, {}), **clip.attributes}}) for clip in clips]
-
-
-def _ever_drawn(clips: Sequence[Clip], recipe: Recipe) -> list[Clip]:
-    """The clips whose corpus has a share: features of the others would be for nothing."""
-    mixture = recipe.data.mixture
-    corpora = {name: corpus.share for name, corpus in mixture.items()} if mixture else None
-    weights = clip_weights(clips, corpora)
-    return [clip for clip, weight in zip(clips, weights, strict=True) if weight]
-
-
-def _model(recipe: Recipe, dtype: torch.dtype) -> PengiModel:
+    log.info("loading the model")
     if recipe.finetune is not None:
-        return load_to_finetune(recipe.finetune, dtype)
-    assert recipe.model is not None, "read_recipe lets no recipe pass that has neither"
-    return checkpoint.create(recipe.model, dtype)
-
-
-def load_to_finetune(config: FinetuneConfig, dtype: torch.dtype = torch.float32) -> PengiModel:
-    """The trained model that a recipe goes on from.
-
-    Raises:
-        CheckpointError, WeightsError: if there is no such model.
-    """
-    model = checkpoint.load(checkpoint.model_folder(config.checkpoint), dtype, to_train=True)
-    model.config = model.config.model_copy(update={"name": config.name})
+        folder = checkpoint.model_folder(recipe.finetune.checkpoint)
+        model = checkpoint.load(folder, dtype, to_train=True)
+        model.config = model.config.model_copy(update={"name": recipe.finetune.name})
+    else:
+        assert recipe.model is not None, "read_recipe lets no recipe pass that has neither"
+        model = checkpoint.create(recipe.model, dtype)
+    _check(recipe, model)
     return model
 
 
-def _check_augmentation(recipe: Recipe, model: PengiModel) -> None:
-    """Raise ConfigError if nothing would be augmented."""
-    from_spectrogram = any(branch.config.trained and not branch.config.frozen_layers for branch in model.branches)
-    if recipe.training.augment.spec_augment and not from_spectrogram:
+def _check(recipe: Recipe, model: PengiModel) -> None:
+    """Raise ConfigError for what a model cannot be trained with, before anything is computed."""
+    config, augment = model.config, recipe.training.augment
+    has_spectrogram = any(branch.trained and not branch.frozen_layers for branch in config.audio.values())
+    if augment.spec_augment and not has_spectrogram:
         raise ConfigError(
             "training.augment.spec_augment needs an audio encoder with trained: true and frozen_layers: 0"
         )
-
-
-def _check_evidence(recipe: Recipe, model: PengiModel) -> None:
-    """Raise ConfigError for what a model with evidence cannot be trained with, before anything is computed."""
-    config = model.config
-    fits = recipe.model is not None and config.evidence is not None and config.tagger is not None
-    if recipe.data.scenes is not None and not fits:
-        raise ConfigError("data.scenes needs a new model with evidence and a tagger, which the run then fits")
-    if config.evidence is None:
-        if recipe.model is not None and config.tagger is not None:
-            raise ConfigError("a tagger is fitted for a model with evidence only; add model.evidence: {}")
-        return
-    if recipe.training.augment.changes_waveforms:
+    if config.evidence is not None and augment.changes_waveforms:
         raise ConfigError(
             "training.augment.crop must be start for a model with evidence, which is collected once about each clip"
         )
-    if fits:
+    is_fitted = recipe.model is not None and config.tagger is not None
+    if is_fitted and config.evidence is None:
+        raise ConfigError("a tagger is fitted for a model with evidence only; add model.evidence: {}")
+    if recipe.data.scenes is not None and not is_fitted:
+        raise ConfigError("data.scenes needs a new model with evidence and a tagger, which the run then fits")
+    if is_fitted:
         fit_options(model, recipe.tagger)
 
 
-def _captions(recipe: Recipe) -> tuple[str, ...]:
-    scenes = recipe.data.scenes
-    return () if scenes is None or scenes.captions is None else read_captions(scenes.captions)
+def with_features(data: TrainingData, model: PengiModel, recipe: Recipe) -> tuple[TrainingClips, TrainingClips]:
+    """Clips to train on and held-out ones with their frozen features, from the cache as far as they are there.
+
+    Where waveforms change from step to step, the clips to train on have no features.
+    """
+    log.info("computing features of clips that are not in the cache")
+    encoders = [(branch.encoder.eval(), branch.config) for branch in model.branches.values()]
+
+    def computed(clips: Sequence[Clip]) -> TrainingClips:
+        caches = cached_branches(clips, data.root, encoders, most_bad=recipe.data.max_bad_share)
+        return TrainingClips(clips, dict(zip(model.branches, caches, strict=True)))
+
+    is_live = recipe.training.augment.changes_waveforms
+    return TrainingClips(data.train, {}) if is_live else computed(data.train), computed(data.held_out)
 
 
 def _mixture(recipe: Recipe) -> Mixture:
-    mixture = recipe.data.mixture
+    shares, training = recipe.data.shares, recipe.training
     return Mixture(
-        corpora=_above_zero({name: corpus.share for name, corpus in mixture.items()} if mixture else None),
-        batch_size=recipe.training.batch_size,
-        questions_per_clip=recipe.training.questions_per_clip,
+        # read_data leaves no clip of a corpus without a share.
+        corpora=None if shares is None else {name: share for name, share in shares.items() if share},
+        batch_size=training.batch_size,
+        questions_per_clip=training.questions_per_clip,
     )
 
 
-def _above_zero(shares: Mapping[str, float] | None) -> dict[str, float] | None:
-    """Shares of what there are clips of: :func:`_ever_drawn` leaves none of what has a share of zero."""
-    return None if shares is None else {name: share for name, share in shares.items() if share}
-
-
-def features_of(clips: Sequence[Clip], root: Path, model: PengiModel, recipe: Recipe) -> list[FeatureCache]:
-    """Frozen features of clips, for each audio branch, from the cache as far as they are there."""
-    branches = [(branch.encoder.eval(), branch.config) for branch in model.branches]
-    return cached_branches(clips, root, branches, most_bad=recipe.data.most_bad)
-
-
-def _live(root: Path, model: PengiModel, recipe: Recipe, clips: Sequence[Clip]) -> LiveFeatures:
-    return LiveFeatures(root, model, recipe.training, Tolerance(recipe.data.most_bad), len(clips))
-
-
-def _evidence(
-    train: TrainingClips,
-    held_out: TrainingClips,
-    asked: Sequence[Clip],
-    root: Path,
-    model: PengiModel,
-    labels: Mapping[str, Label],
-    recipe: Recipe,
-) -> tuple[ClipEvidence | None, TagNoise | None]:
-    """Evidence about clips that are asked about, and how the tagger errs if it is fitted here.
-
-    None for a model without evidence.
-    """
-    config = model.config.evidence
-    if config is None:
-        return None, None
-    log.info("transcribing and measuring clips that are not in the cache")
-    measured = measure_clips(asked, root, model, recipe.data.most_bad)
-    noise = None
-    if model.config.tagger is not None and model.tagger is None:
-        found, noise = fit_evidence(model, train, held_out, measured, labels, recipe.tagger)
-    else:
-        found = collect_evidence(model, [train, held_out], measured)
-    return ClipEvidence(found, model.tagger.vocabulary if model.tagger else Vocabulary(()), config), noise
-
-
-def _with_scenes(loader: Loader, noise: TagNoise | None, captions: Sequence[str], recipe: Recipe) -> BatchSource:
+def _with_scenes(loader: Loader, noise: TagNoise | None, data: TrainingData, recipe: Recipe) -> BatchSource:
     """Batches of clips, and those of drawn scenes that the recipe asks for."""
-    scenes = recipe.data.scenes
+    scenes, training = recipe.data.scenes, recipe.training
     if scenes is None:
         return loader
-    assert noise is not None, "_check_evidence lets no recipe pass whose tagger is not fitted"
+    assert noise is not None, "_check lets no recipe pass whose tagger is not fitted"
     assert loader.evidence is not None, "a model with a tagger that is fitted has evidence"
-    vocabulary, training = loader.evidence.vocabulary, recipe.training
-    sources = sources_of(loader.clips, captions, vocabulary)
+    vocabulary = loader.evidence.vocabulary
+    sources = sources_of(loader.clips, data.captions, vocabulary)
     drawn = SceneLoader(
         SceneDrawer(loader.pairs.phrases, vocabulary, sources, training.seed),
         Simulator(vocabulary, noise),
@@ -303,26 +173,22 @@ def _with_scenes(loader: Loader, noise: TagNoise | None, captions: Sequence[str]
     return StagedBatches(drawn, loader, scenes.steps, scenes.share, training.seed)
 
 
-def _question_maker(labels: Mapping[str, Label], model: PengiModel, recipe: Recipe) -> QuestionMaker:
-    """What is asked about clips, as a recipe says."""
-    vocabulary = model.tagger.vocabulary if model.tagger is not None else None
-    return QuestionMaker(Phrases(labels, vocabulary), model.config.evidence, recipe.data.tasks)
-
-
 def _validation(
-    clips: Sequence[Clip],
-    caches: Sequence[FeatureCache],
-    pairs: QuestionMaker,
-    evidence: ClipEvidence | None,
-    recipe: Recipe,
+    held_out: TrainingClips, questions: QuestionMaker, evidence: ClipEvidence | None, recipe: Recipe
 ) -> list[TrainingBatch]:
     """Fixed batches of held-out clips, evenly over the split, one pair each."""
-    rng = random.Random(recipe.training.seed)
-    known = usable_clips(clips, caches, pairs, evidence)
-    chosen = rng.sample(known, min(recipe.training.validation_clips, len(known)))
-    size = recipe.training.batch_size
+    rng, size = random.Random(recipe.training.seed), recipe.training.batch_size
+    caches = list(held_out.caches.values())
+    known = usable_clips(held_out.clips, caches, questions, evidence)
+    chosen = rng.sample(known, min(recipe.training.eval_clips, len(known)))
     groups = [chosen[start : start + size] for start in range(0, len(chosen), size)]
     return [
-        collate(group, [draw_pairs(clip, pairs, rng, 1, evidence) for clip in group], caches, evidence)
+        collate(group, [draw_pairs(clip, questions, rng, 1, evidence) for clip in group], caches, evidence)
         for group in groups
     ]
+
+
+def _live_features(data: TrainingData, model: PengiModel, recipe: Recipe) -> LiveFeatures | None:
+    if not recipe.training.augment.changes_waveforms:
+        return None
+    return LiveFeatures(data.root, model, recipe.training, Tolerance(recipe.data.max_bad_share), len(data.train))

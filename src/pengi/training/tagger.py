@@ -241,7 +241,7 @@ def _minimised(examples: _Examples, penalty: float, iterations: int) -> tuple[_P
 def _clips_of_group(
     targets: TagTargets, tags: NDArray[np.int64], clips: NDArray[np.int64], options: FitOptions
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The clips that say something about a group, and which of its tags any of them has."""
+    """The clips to fit a group on, and which of its tags any of them has."""
     present_NK = targets.present_NK[np.ix_(clips, tags)]
     known_N = targets.known_NK[np.ix_(clips, tags)].mean(1) > 0.5
     order = np.random.default_rng(options.seed).permutation(len(clips))

@@ -46,11 +46,11 @@ class LiveFeatures:
         self.root = root
         self.model = model
         self.seed = settings.seed
-        self.rates = sorted({branch.encoder.sample_rate for branch in model.branches})
-        self.window_s = max(branch.config.window_s for branch in model.branches)
+        self.rates = sorted({branch.encoder.sample_rate for branch in model.branches.values()})
+        self.window_s = max(branch.config.window_s for branch in model.branches.values())
         self.bad = bad
         self.total = total
-        self._pool = ThreadPoolExecutor(max(1, settings.workers), thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(max(1, settings.num_workers), thread_name_prefix="decode")
         self._ahead: dict[tuple[int, int, str], Future[Waveforms]] = {}
 
     def decode_ahead(self, step: int, clips: Sequence[Clip], rows: Sequence[int]) -> None:
@@ -75,16 +75,16 @@ class LiveFeatures:
             ManifestError: if too many clips cannot be read, or none of these.
         """
         self.decode_ahead(step, clips, rows)
-        readable, heard = [], []
-        for place, (row, clip) in enumerate(zip(rows, clips, strict=True)):
+        readable, decoded = [], []
+        for index, (row, clip) in enumerate(zip(rows, clips, strict=True)):
             try:
-                heard.append(self._ahead.pop((step, row, clip.id)).result())
-                readable.append(place)
+                decoded.append(self._ahead.pop((step, row, clip.id)).result())
+                readable.append(index)
             except AudioError as error:
-                self._forgive(clip, error)
-        if not heard:
+                self._skip(clip, error)
+        if not decoded:
             raise ManifestError(f"none of the {len(clips)} clips of a batch can be read, the first is '{clips[0].id}'")
-        return readable, self._encode(heard)
+        return readable, self._encode(decoded)
 
     def draw(self, clip: Clip, step: int, row: int) -> Waveforms:
         """A stretch of a clip from a random position, at every rate.
@@ -104,19 +104,19 @@ class LiveFeatures:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._ahead.clear()
 
-    def _forgive(self, clip: Clip, error: AudioError) -> None:
+    def _skip(self, clip: Clip, error: AudioError) -> None:
         if clip.id not in self.bad.skipped:
             self.bad.skip(clip.id, error)
             self.bad.check(self.total, "clips")
 
     @torch.no_grad()
-    def _encode(self, heard: Sequence[Waveforms]) -> tuple[Masked, ...]:
+    def _encode(self, decoded: Sequence[Waveforms]) -> tuple[Masked, ...]:
         device = self.model.device
         found = []
-        for branch in self.model.branches:
+        for branch in self.model.branches.values():
             rate = branch.encoder.sample_rate
-            most = round(branch.config.window_s * rate)
-            rows = [torch.from_numpy(waveforms[rate][:most]) for waveforms in heard]
+            max_samples = round(branch.config.window_s * rate)
+            rows = [torch.from_numpy(waveforms[rate][:max_samples]) for waveforms in decoded]
             lengths_B = torch.tensor([len(row) for row in rows], device=device)
             found.append(branch.encoder.features(pad_sequence(rows, batch_first=True).to(device), lengths_B))
         return tuple(found)

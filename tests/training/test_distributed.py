@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pengi.errors import ConfigError
-from pengi.training.parts import choose_rows, share_of
+from pengi.training.distributed import choose_rows, share_of
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import prepare
 
