@@ -116,16 +116,16 @@ def counts_right(clips: list[Clip], root: Path) -> Row:
     while min(made.values()) < COMPOSED:
         example = composer.example(number)
         number += 1
-        recipe = example.recipe
-        if recipe.kind == "sounds":
+        composition = example.composition
+        if composition.kind == "sounds":
             continue
-        made[recipe.kind] += 1
+        made[composition.kind] += 1
         samples = render(example, root, RATE)
         bursts = detect_bursts(samples, RATE)
-        key = f"{recipe.kind}, {'with a background' if recipe.bed else 'alone'}"
-        outcomes[key].append((len(bursts) == len(recipe.parts), bool(bursts)))
+        key = f"{composition.kind}, {'with a background' if composition.background else 'alone'}"
+        outcomes[key].append((len(bursts) == len(composition.parts), bool(bursts)))
         if key == "notes, alone":
-            listed.append(len(detect_notes(samples, RATE, bursts)) == len(recipe.parts))
+            listed.append(len(detect_notes(samples, RATE, bursts)) == len(composition.parts))
     found: Row = {
         key: {"clips": len(rows)} | dict(zip(("right", "counted"), np.mean(rows, 0).round(3).tolist(), strict=True))
         for key, rows in sorted(outcomes.items())

@@ -22,13 +22,14 @@ from pengi.cli import app
 from pengi.conditioning import descriptors
 from pengi.data import families
 from pengi.data.datasets import DATASETS
-from pengi.data.datasets.base import Record, Row, Table, TableDataset
+from pengi.data.datasets.base import DatasetRow, Record, Table, TableDataset
 from pengi.data.manifest import read_manifest
 from pengi.data.phrases import Phrases
 from pengi.data.questions import QuestionMaker
-from pengi.data.tasks import TASKS, Task
+from pengi.data.tasks import CLOSED_TASKS
 from pengi.encoders import ENCODERS, EncoderSpec
 from pengi.encoders.base import AudioEncoder, Augment
+from pengi.evaluation import benchmarks
 from pengi.evaluation.benchmarks import task_benchmark
 from pengi.evaluation.items import items_of
 
@@ -74,9 +75,9 @@ def test_an_encoder_needs_its_class_and_one_entry(monkeypatch: pytest.MonkeyPatc
     assert isinstance(loaded.ask((long, RATE), "what is it?").text, str)
 
 
-def test_a_task_needs_prompts_a_name_and_a_family(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_task_needs_prompts_and_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(templates.PROMPTS, "weather", ("the weather is", "outside it is"))
-    monkeypatch.setitem(TASKS, "weather", Task("weather"))
+    monkeypatch.setattr(benchmarks, "CLOSED_TASKS", (*CLOSED_TASKS, "weather"))
     ask = families._attribute("weather")
     monkeypatch.setitem(families.FAMILIES, "weather", families.Family("weather", 3.0, ask, is_task=True))
     weather = {place: ("sunny", "rainy")[place % 2] for place in range(4)}
@@ -102,8 +103,8 @@ class Creaks(TableDataset):
     name, title, license, home = "creaks", "Creaks", "CC0-1.0", "https://example.org/creaks"
     tables: ClassVar[tuple[Table, ...]] = (Table("creaks.csv", columns=("file", "door")),)
 
-    def row(self, record: Record, table: Table) -> Row:
-        return Row(id=record["file"], audio=(f"audio/{record['file']}",), events=(f"{record['door']} creaking",))
+    def row(self, record: Record, table: Table) -> DatasetRow:
+        return DatasetRow(id=record["file"], audio=(f"audio/{record['file']}",), events=(f"{record['door']} creaking",))
 
 
 def test_a_dataset_needs_its_class_and_one_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from pengi import weights
 from pengi.errors import WeightsError
 from pengi.text_encoder import (
     BATCH,
+    MAX_CACHED,
     MAX_TOKENS,
-    REMEMBERED,
     ClipTextEncoder,
     SentenceEncoder,
     text_encoder_from_folder,
@@ -77,8 +77,8 @@ def test_each_text_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_oldest_embeddings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert REMEMBERED >= 100
-    monkeypatch.setattr("pengi.text_encoder.REMEMBERED", 2)
+    assert MAX_CACHED >= 100
+    monkeypatch.setattr("pengi.text_encoder.MAX_CACHED", 2)
     encoder = SentenceEncoder.tiny()
     encoder.embed(["one", "two"])
     encoder.embed(["one", "three"])

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pengi import weights
 from pengi.audio.decode import load
+from pengi.calls import Vector
 from pengi.checkpoint import model_hash
 from pengi.data.manifest import Clip, read_manifest
 from pengi.data.tasks import answers_of
@@ -30,6 +31,7 @@ from pengi.encoders import yamnet
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.statistics import Interval, bootstrap, mean_of
 from pengi.evaluation.systems import code_hash, file_hash
+from pengi.progress import Advance
 from pengi.writing import replacing, writing
 
 FOLDS = 5
@@ -37,8 +39,6 @@ SEED = 0
 HIDDEN = 512
 BATCH = 16
 YAMNET = "yamnet"
-Vector = NDArray[np.float32]
-Done = Callable[[int], None]
 
 
 class Encoder(Protocol):
@@ -158,21 +158,21 @@ def probe_data(manifest: Path, field: str, *, split: str, source: str | None = N
     )
 
 
-def probe(encoder: Encoder, data: ProbeData, cache: Path, done: Done = lambda count: None) -> list[Probe]:
+def probe(encoder: Encoder, data: ProbeData, cache: Path, done: Advance = lambda count: None) -> list[Probe]:
     """Train and test every head on an encoder's embeddings; recordings that cannot be used are left out.
 
     Raises:
         InputError: if nothing is left to learn from or to test on.
     """
     vectors, usable = embeddings(encoder, data.recordings, cache, done)
-    place_of = {index: place for place, index in enumerate(usable)}
+    row_of = {index: row for row, index in enumerate(usable)}
     labels, groups = np.array(data.labels)[usable], np.array(data.groups)[usable]
     probes = []
     for head in HEADS:
         right_N = np.full(len(usable), np.nan)
         folds = []
         for learn, test in data.parts:
-            here = [np.array([place_of[i] for i in part if i in place_of], dtype=np.intp) for part in (learn, test)]
+            here = [np.array([row_of[i] for i in part if i in row_of], dtype=np.intp) for part in (learn, test)]
             if not all(map(len, here)):
                 raise InputError("a fold has no recording that can be used")
             right_N[here[1]] = (
@@ -186,7 +186,7 @@ def probe(encoder: Encoder, data: ProbeData, cache: Path, done: Done = lambda co
 
 
 def embeddings(
-    encoder: Encoder, recordings: Sequence[Path], cache: Path, done: Done = lambda count: None
+    encoder: Encoder, recordings: Sequence[Path], cache: Path, done: Advance = lambda count: None
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Embeddings ``float32[N, D]`` of the recordings that can be used, and their indices.
 
@@ -196,18 +196,18 @@ def embeddings(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{file_hash(recording)}.npy" for recording in recordings]
-    absent = [place for place, file in enumerate(files) if not file.is_file()]
+    absent = [index for index, file in enumerate(files) if not file.is_file()]
     done(len(files) - len(absent))
     for start in range(0, len(absent), BATCH):
         part = absent[start : start + BATCH]
-        for place, vector_D in zip(part, encoder.embed([recordings[place] for place in part]), strict=True):
+        for index, vector_D in zip(part, encoder.embed([recordings[index] for index in part]), strict=True):
             if not isinstance(vector_D, PengiError):
-                _save(files[place], vector_D)
+                _save(files[index], vector_D)
         done(len(part))
-    usable = np.array([place for place, file in enumerate(files) if file.is_file()], dtype=np.intp)
+    usable = np.array([index for index, file in enumerate(files) if file.is_file()], dtype=np.intp)
     if not len(usable):
         raise InputError("none of the recordings can be used")
-    return np.stack([np.load(files[place]) for place in usable]), usable
+    return np.stack([np.load(files[index]) for index in usable]), usable
 
 
 def encoder_by_name(name: str, device: str = "auto") -> Encoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 SHOW_AFTER_S = 1.0
 
 T = TypeVar("T")
+Advance = Callable[[int], None]
+"""Called with how many more items are finished."""
 
 
 def track(items: Sequence[T], what: str) -> Iterator[T]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 256  # ``max_seq_length`` of all-MiniLM-L6-v2; longer texts are cut
 BATCH = 64  # texts in one forward pass
 CLIP_MODEL_TYPE = "clip_text_model"  # in the config.json of a CLIP text tower
-REMEMBERED = 4096  # embeddings kept, 6 MB at 384 features
+MAX_CACHED = 4096  # embeddings kept, 6 MB at 384 features
 # In the published file but not in the sentence embedding: BERT's pooler, and a buffer that newer code computes.
 _UNUSED_KEYS = ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids")
 
@@ -52,7 +52,7 @@ class TextEncoder(nn.Module):
         tokenizer.enable_truncation(min(max_tokens, model.config.max_position_embeddings))
         tokenizer.enable_padding(pad_id=pad_id)
         self._tokenizer = tokenizer
-        self._remembered: OrderedDict[str, Tensor] = OrderedDict()
+        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
@@ -61,12 +61,12 @@ class TextEncoder(nn.Module):
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings ``float32[N, D]`` on the module's device.
 
-        A text is computed once and then remembered, so prompts that come again cost nothing.
+        A text is computed once and then cached, so prompts that come again cost nothing.
         """
-        rows = {text: self._remembered[text] for text in dict.fromkeys(texts) if text in self._remembered}
+        rows = {text: self._embeddings[text] for text in dict.fromkeys(texts) if text in self._embeddings}
         for batch in _batches([text for text in dict.fromkeys(texts) if text not in rows]):
             rows |= zip(batch, self._forward(batch).cpu(), strict=True)
-        self._remember(rows)
+        self._cache(rows)
         if not texts:
             return torch.zeros(0, self.dim, device=self.model.device)
         return torch.stack([rows[text] for text in texts]).to(self.model.device)
@@ -81,12 +81,12 @@ class TextEncoder(nn.Module):
     def _pooled(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} embeds nothing")
 
-    def _remember(self, rows: dict[str, Tensor]) -> None:
+    def _cache(self, rows: dict[str, Tensor]) -> None:
         for text, row in rows.items():
-            self._remembered[text] = row
-            self._remembered.move_to_end(text)
-        while len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+            self._embeddings[text] = row
+            self._embeddings.move_to_end(text)
+        while len(self._embeddings) > MAX_CACHED:
+            self._embeddings.popitem(last=False)
 
 
 class SentenceEncoder(TextEncoder):

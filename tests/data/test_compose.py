@@ -16,8 +16,18 @@ import soundfile
 from pengi import templates
 from pengi.audio.decode import load
 from pengi.data import mixing
-from pengi.data.compose import LOUDER_DB, MOST_S, Composed, Composer, Part, Recipe, compose, render, write_composed
-from pengi.data.hearing import may_hold
+from pengi.data.compose import (
+    LOUDER_DB,
+    MAX_S,
+    Composed,
+    Composer,
+    Composition,
+    Excerpt,
+    compose,
+    render,
+    write_composed,
+)
+from pengi.data.label_overlap import may_hold
 from pengi.data.manifest import Clip, Label, read_labels, read_manifest
 from pengi.data.phrases import Phrases
 from pengi.data.questions import QuestionMaker
@@ -61,11 +71,11 @@ def frame(question: str, labels: dict[str, Label]) -> str:
 
 
 def truth(question: str, example: Composed, labels: dict[str, Label]) -> str:
-    """The answer that follows from the recipe, found without the code that wrote the question."""
-    recipe = example.recipe
-    order = [labels[part.clip.events[0]].phrase for part in recipe.parts]
-    bed = labels[recipe.bed.clip.events[0]].phrase if recipe.bed else None
-    level = {labels[part.clip.events[0]].phrase: part.level_db for part in recipe.all_parts}
+    """The answer that follows from the composition, found without the code that wrote the question."""
+    composition = example.composition
+    order = [labels[part.clip.events[0]].phrase for part in composition.parts]
+    background = labels[composition.background.clip.events[0]].phrase if composition.background else None
+    level = {labels[part.clip.events[0]].phrase: part.level_db for part in composition.all_parts}
     named = sound_phrases(labels).findall(question)
     question = frame(question, labels)
 
@@ -81,8 +91,8 @@ def truth(question: str, example: Composed, labels: dict[str, Label]) -> str:
     if re.search(r"last\?$|end with", question):
         return order[-1]
     if re.search("the whole time|throughout|from beginning to end", question):
-        assert bed is not None
-        return bed
+        assert background is not None
+        return background
     if re.search("comes first|heard first|comes earlier", question):
         return min(named, key=order.index)
     if re.search("before|first and then", question):
@@ -90,10 +100,10 @@ def truth(question: str, example: Composed, labels: dict[str, Label]) -> str:
     if re.search("^(can|do|does) .* after", question):
         return yes(order.index(named[0]) > order.index(named[1]))
     if re.search("heard after|follows|right after", question):
-        assert bed is None
+        assert background is None
         return order[order.index(named[0]) + 1]
     if re.search("same time|together", question):
-        return yes(bed in named and named[0] != named[1])
+        return yes(background in named and named[0] != named[1])
     if "louder" in question:
         assert abs(level[named[0]] - level[named[1]]) >= LOUDER_DB
         louder = max(named, key=lambda phrase: level[phrase])
@@ -122,13 +132,13 @@ def check(examples: Sequence[Composed], labels: dict[str, Label]) -> Counter[tup
     """Every answer against the oracle; returns how often each kind of yes/no question has each answer."""
     answers: Counter[tuple[str, str]] = Counter()
     for example in examples:
-        recipe = example.recipe
-        for one in recipe.all_parts:
-            for other in recipe.all_parts:
+        composition = example.composition
+        for one in composition.all_parts:
+            for other in composition.all_parts:
                 if one.clip.events != other.clip.events:
                     assert not may_hold(labels[one.clip.events[0]], labels[other.clip.events[0]])
         for asked in example.clip.qa:
-            assert truth(asked.question, example, labels) == asked.answer, (asked, recipe)
+            assert truth(asked.question, example, labels) == asked.answer, (asked, composition)
             assert asked.kind == kind_of_question(frame(asked.question, labels)), asked
             if asked.answer in ("yes", "no"):
                 kind = re.search("exactly|before|first and then|after|together|same time|louder", asked.question)
@@ -154,16 +164,18 @@ def test_answers_of_the_real_labels_are_true_too(shared_data: Path) -> None:
     train = [clip for clip in every if clip.split == "train"]
     examples = list(compose(train, labels, 0, 300))
     check(examples, labels)
-    parts = [part.clip for example in examples for part in example.recipe.all_parts]
+    parts = [part.clip for example in examples for part in example.composition.all_parts]
     assert {clip.split for clip in parts} == {"train"}
     assert len({clip.events[0] for clip in parts}) > 150  # of 290: rare labels come as often as frequent ones
-    assert {example.recipe.kind for example in examples} == {"sounds", "words", "notes"}
+    assert {example.composition.kind for example in examples} == {"sounds", "words", "notes"}
     assert {example.clip.ship for example in examples} == {True, False}  # emotional speech must not ship
     for example in examples:
-        assert example.clip.ship == all(part.clip.ship for part in example.recipe.all_parts)
-        assert example.clip.redistribute == all(part.clip.redistribute for part in example.recipe.all_parts)
-        seconds = sum(part.length_s * part.times for part in example.recipe.parts) + sum(example.recipe.gaps_s)
-        assert seconds <= MOST_S
+        assert example.clip.ship == all(part.clip.ship for part in example.composition.all_parts)
+        assert example.clip.redistribute == all(part.clip.redistribute for part in example.composition.all_parts)
+        seconds = sum(part.length_s * part.times for part in example.composition.parts) + sum(
+            example.composition.gaps_s
+        )
+        assert seconds <= MAX_S
 
 
 def test_attributes_say_how_many_where_questions_do(shared_data: Path) -> None:
@@ -177,14 +189,14 @@ def test_attributes_say_how_many_where_questions_do(shared_data: Path) -> None:
             if pair.question.startswith("how many")
         }
         known = dict(example.clip.attributes)
-        assert ("transcript" in known) == (example.recipe.kind == "words")
+        assert ("transcript" in known) == (example.composition.kind == "words")
         assert len(str(known.pop("transcript", "")).split()) == (
-            NUMBER[asked["count"]] if example.recipe.kind == "words" else 0
+            NUMBER[asked["count"]] if example.composition.kind == "words" else 0
         )
         assert known == asked
         seen.update(list(asked) or ["nothing"])
         if "count" in asked:
-            assert NUMBER[asked["count"]] == len(example.recipe.parts)
+            assert NUMBER[asked["count"]] == len(example.composition.parts)
     assert min(seen[name] for name in ("count", "kinds", "nothing")) > 10
 
 
@@ -193,7 +205,7 @@ def test_counted_parts_are_words_and_single_notes(shared_data: Path) -> None:
     every = read_manifest(shared_data / "manifest.jsonl", check_audio=False)
     counts = Counter()
     for example in compose([clip for clip in every if clip.split == "val"], labels, 3, 300):
-        kind, parts = example.recipe.kind, example.recipe.parts
+        kind, parts = example.composition.kind, example.composition.parts
         if kind == "sounds":
             continue
         counts[kind, len(parts)] += 1
@@ -204,8 +216,8 @@ def test_counted_parts_are_words_and_single_notes(shared_data: Path) -> None:
             else:
                 assert "pitch" in part.clip.attributes
                 assert part.clip.attributes.get("articulation") not in ("tremolo", "major trill", "roll", "phrase")
-        if example.recipe.bed:
-            category = labels[example.recipe.bed.clip.events[0]].category
+        if example.composition.background:
+            category = labels[example.composition.background.clip.events[0]].category
             assert category not in (("speech", "scene", "music") if kind == "words" else ("music", "instrument"))
     assert len(counts) >= 8
 
@@ -218,11 +230,11 @@ def test_training_examples_are_of_recordings_of_one_fold_to_which_they_belong(cl
     ]
     examples = list(compose(train, LABELS, 0, 100))
     for example in examples:
-        groups = [group_of(clip) for clip in [example.clip, *(part.clip for part in example.recipe.all_parts)]]
+        groups = [group_of(clip) for clip in [example.clip, *(part.clip for part in example.composition.all_parts)]]
         assert len(set(folds_of(groups))) == 1
     assert set(folds_of([group_of(example.clip) for example in examples])) == set(range(FOLDS))
     check(examples, LABELS)
-    assert max(len(example.recipe.all_parts) for example in examples) > 2
+    assert max(len(example.composition.all_parts) for example in examples) > 2
 
 
 def test_training_clips_that_share_no_fold_are_not_composed(clips: list[Clip]) -> None:
@@ -238,7 +250,9 @@ def test_training_clips_that_share_no_fold_are_not_composed(clips: list[Clip]) -
 def test_an_example_repeats_for_its_seed_and_number(clips: list[Clip]) -> None:
     one, same = (list(compose(clips, LABELS, 5, 30)) for _ in range(2))
     assert one == same
-    assert [example.recipe for example in compose(clips, LABELS, 6, 30)] != [example.recipe for example in one]
+    assert [example.composition for example in compose(clips, LABELS, 6, 30)] != [
+        example.composition for example in one
+    ]
     assert Composer(clips[::-1], LABELS, 5).example(17) == one[17]  # in any order of the clips
     assert len({example.id for example in one}) == 30
 
@@ -281,12 +295,16 @@ def test_captions_tell_the_parts_in_order(clips: list[Clip]) -> None:
     assert not any(re.search(r"\.[^ ]|\.\.| a french| Then|, [aA]nd [A-Z]", caption) for caption in captions)
 
 
-def by_hand(clips: list[Clip], *names: str, bed: str | None = None, levels: Sequence[float] = (0.0, -8.0)) -> Composed:
+def by_hand(
+    clips: list[Clip], *names: str, background: str | None = None, levels: Sequence[float] = (0.0, -8.0)
+) -> Composed:
     clip_of = {clip.events[0]: clip for clip in clips}
-    parts = tuple(Part(clip_of[name], 1.5, level) for name, level in zip(names, levels, strict=True))
+    parts = tuple(Excerpt(clip_of[name], 1.5, level) for name, level in zip(names, levels, strict=True))
     gaps_s = (0.3, *(0.5 for _ in parts[1:]), 0.3)
-    recipe = Recipe("sounds", parts, gaps_s, Part(clip_of[bed], MOST_S, -6.0) if bed else None)
-    return Composed(clips[0], recipe)
+    composition = Composition(
+        "sounds", parts, gaps_s, Excerpt(clip_of[background], MAX_S, -6.0) if background else None
+    )
+    return Composed(clips[0], composition)
 
 
 def test_parts_are_heard_in_order_at_their_levels(clips: list[Clip]) -> None:
@@ -307,25 +325,25 @@ def test_parts_are_heard_in_order_at_their_levels(clips: list[Clip]) -> None:
 
 
 def test_it_is_known_when_each_sound_is_heard(clips: list[Clip]) -> None:
-    rendered = render(by_hand(clips, "siren", "church bells", bed="dog barking"), EXAMPLES, RATE)
-    bed, siren, bells = rendered.fields["times"]
-    assert (bed.event, bed.start_s, bed.level_db) == ("dog barking", 0.0, -6.0)
-    assert bed.end_s == pytest.approx(len(rendered.samples) / RATE, abs=0.01)
+    rendered = render(by_hand(clips, "siren", "church bells", background="dog barking"), EXAMPLES, RATE)
+    background, siren, bells = rendered.fields["times"]
+    assert (background.event, background.start_s, background.level_db) == ("dog barking", 0.0, -6.0)
+    assert background.end_s == pytest.approx(len(rendered.samples) / RATE, abs=0.01)
     assert (siren.event, siren.start_s, siren.end_s) == ("siren", 0.3, pytest.approx(1.8, abs=0.01))
     assert (bells.event, bells.start_s) == ("church bells", pytest.approx(2.3, abs=0.01))
 
 
 def test_a_bed_goes_on_from_beginning_to_end(clips: list[Clip]) -> None:
-    samples = render(by_hand(clips, "glass breaking", "siren", bed="dog barking"), EXAMPLES, RATE).samples
+    samples = render(by_hand(clips, "glass breaking", "siren", background="dog barking"), EXAMPLES, RATE).samples
     tenths = samples[: len(samples) // 1600 * 1600].reshape(-1, 1600)
     assert (np.abs(tenths).max(1) > 1e-3).all()
 
 
 def test_repeated_parts(clips: list[Clip]) -> None:
     example = by_hand(clips, "speech", levels=[0.0])
-    (part,) = example.recipe.parts
+    (part,) = example.composition.parts
     once = render(example, EXAMPLES, RATE).samples
-    thrice = Recipe("sounds", (Part(part.clip, part.length_s, 0.0, 3),), example.recipe.gaps_s, None)
+    thrice = Composition("sounds", (Excerpt(part.clip, part.length_s, 0.0, 3),), example.composition.gaps_s, None)
     rendered = render(Composed(example.clip, thrice), EXAMPLES, RATE).samples
     ends = round(0.6 * RATE)
     assert len(rendered) - ends == pytest.approx(3 * (len(once) - ends), abs=2)
@@ -337,7 +355,7 @@ def test_every_example_can_be_heard(clips: list[Clip]) -> None:
         assert samples.dtype == np.float32
         assert np.isfinite(samples).all()
         assert 0.02 < np.abs(samples).max() <= mixing.PEAK + 1e-6
-        assert 0.3 * RATE < len(samples) <= (MOST_S + 0.1) * RATE
+        assert 0.3 * RATE < len(samples) <= (MAX_S + 0.1) * RATE
 
 
 def test_a_written_corpus_is_a_corpus(clips: list[Clip], tmp_path: Path) -> None:
@@ -350,7 +368,7 @@ def test_a_written_corpus_is_a_corpus(clips: list[Clip], tmp_path: Path) -> None
         example = Composer.find(clip.id, clips, labels)
         assert clip == example.clip.model_copy(update={"duration_s": clip.duration_s, "times": clip.times})
         assert [time.event for time in clip.times if time.start_s] == [
-            part.clip.events[0] for part in example.recipe.parts for _ in range(part.times)
+            part.clip.events[0] for part in example.composition.parts for _ in range(part.times)
         ]
         info = soundfile.info(manifest.parent / clip.audio)
         assert (info.samplerate, info.format, info.duration) == (
@@ -381,7 +399,9 @@ def test_bad_recordings_are_skipped_up_to_a_share(
     soundfile.write(silent, np.zeros(RATE), RATE)
     worse = [clip.model_copy(update={"audio": str(silent)}) if "dog" in clip.audio else clip for clip in clips]
     with caplog.at_level(logging.WARNING):
-        manifest = write_composed(worse, LABELS, EXAMPLES, tmp_path / "out", count=12, seed=0, rate=8000, most_bad=0.9)
+        manifest = write_composed(
+            worse, LABELS, EXAMPLES, tmp_path / "out", count=12, seed=0, rate=8000, max_bad_share=0.9
+        )
     kept = read_manifest(manifest)
     assert 0 < len(kept) < 12
     assert not any("dog barking" in clip.events for clip in kept)

@@ -108,11 +108,11 @@ def test_bad_rows_are_skipped_up_to_a_share(folder: Path, caplog: pytest.LogCapt
     path = folder / "m.jsonl"
     lines = [json.dumps(row) for row in rows()]
     path.write_text("\n".join([*lines, "{oops", lines[0]]) + "\n", encoding="utf-8")
-    assert [clip.id for clip in read_manifest(path, most_bad=0.4)] == ["clip-1", "clip-2", "clip-3"]
+    assert [clip.id for clip in read_manifest(path, max_bad_share=0.4)] == ["clip-1", "clip-2", "clip-3"]
     assert "line 4: not valid JSON" in caplog.text
     assert "id 'clip-1' stands already in line 1" in caplog.text
     with pytest.raises(ManifestError, match=r"2 of 5 rows cannot be read, the first of them '.*line 4'"):
-        read_manifest(path, most_bad=0.3)
+        read_manifest(path, max_bad_share=0.3)
 
 
 def test_a_written_row_is_read_back(folder: Path) -> None:

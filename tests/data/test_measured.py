@@ -91,10 +91,10 @@ def test_a_damaged_line_is_measured_again(
 
 def test_recordings_that_cannot_be_read_are_left_out_up_to_a_limit(clips: list[Clip], tmp_path: Path) -> None:
     (tmp_path / "clips/clip-4.wav").write_bytes(b"no recording")
-    found = cached_measurements(clips, tmp_path / "clips", Measure(), "1", RATE, 0.25, most_bad=0.1)
+    found = cached_measurements(clips, tmp_path / "clips", Measure(), "1", RATE, 0.25, max_bad_share=0.1)
     assert found.keys() == {clip.id for clip in clips} - {"clip-4"}
     with pytest.raises(ManifestError):
-        cached_measurements(clips, tmp_path / "clips", Measure(), "1", RATE, 0.25, most_bad=0.0)
+        cached_measurements(clips, tmp_path / "clips", Measure(), "1", RATE, 0.25, max_bad_share=0.0)
     only_bad = Measure()
     with pytest.raises(ManifestError):
         measured([clips[4]], tmp_path, only_bad)

@@ -12,7 +12,7 @@ from pengi.data import mixing
 from pengi.errors import AudioError
 
 
-def silence(seconds: float) -> mixing.Waveform:
+def silence(seconds: float) -> mixing.Samples:
     return np.zeros(round(seconds * RATE), dtype=np.float32)
 
 

@@ -14,11 +14,11 @@ from pengi.conditioning.evidence import DetectedTag, Evidence, evidence_text
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import EvidenceConfig
 from pengi.data import wordings
-from pengi.data.asked import Asked
 from pengi.data.drawing import SceneDrawer, Sources
 from pengi.data.families import FAMILIES
 from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer, read_labels
 from pengi.data.phrases import Phrases
+from pengi.data.question_context import QuestionContext
 from pengi.data.questions import QuestionMaker
 from pengi.data.scene_loader import SceneLoader
 from pengi.data.scenes import Scene, SceneEvent, scene_of
@@ -381,7 +381,7 @@ def test_one_sound_is_not_called_one_different_sounds() -> None:
 def refused_about(scene: Scene, evidence: Evidence | None = None) -> str:
     """Many questions about a scene that cannot be answered, one a line."""
     rng, ask = random.Random(0), FAMILIES["unanswerable"].ask
-    asked = [ask(Asked(scene, evidence, phrases(), EvidenceConfig(), rng)) for _ in range(4000)]
+    asked = [ask(QuestionContext(scene, evidence, phrases(), EvidenceConfig(), rng)) for _ in range(4000)]
     return "\n".join(answered.question.casefold() for answered in asked if answered)
 
 
@@ -602,4 +602,4 @@ def test_batches_of_scenes_repeat_and_have_what_a_model_reads() -> None:
     ids = [clip.id for step in range(8) for clip in drawn.batch(step).clips]
     assert len(set(ids)) == 32
     asked = [prompt for step in range(8) for prompt in drawn.batch(step).batch.prompts]
-    assert any(prompt.startswith("Asked about: ") for prompt in asked)
+    assert any(prompt.startswith("QuestionContext about: ") for prompt in asked)

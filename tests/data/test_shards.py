@@ -45,7 +45,7 @@ def tar_of(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def test_what_is_packed_comes_back(clips: list[Clip], tmp_path: Path) -> None:
-    manifest = write_shards(clips, EXAMPLES, tmp_path / "packed", most_bytes=120_000)
+    manifest = write_shards(clips, EXAMPLES, tmp_path / "packed", max_bytes=120_000)
     shards = sorted(manifest.parent.glob("*.tar"))
     assert len(shards) > 2
     assert all(shard.stat().st_size <= 130_000 for shard in shards)
@@ -133,7 +133,7 @@ def test_bad_samples_are_skipped_up_to_a_share(tmp_path: Path, caplog: pytest.Lo
     with pytest.raises(ManifestError, match=r"4 of 12 samples cannot be read, the first of them '.*sample 'x''"):
         read_shards([str(shard)], split="train")
     with caplog.at_level(logging.WARNING):
-        clips = read_shards([str(shard)], split="train", most_bad=0.5)
+        clips = read_shards([str(shard)], split="train", max_bad_share=0.5)
     assert [clip.id for clip in clips] == [f"s/{number}" for number in range(8)]
     for reason in ("no recording", "'y.json' cannot be read", "'z.json' is no JSON object", "'v.txt' cannot be read"):
         assert reason in caplog.text
@@ -156,7 +156,7 @@ def test_unreadable_recordings_are_left_out_of_shards(clips: list[Clip], tmp_pat
     with pytest.raises(ManifestError, match="1 of 9 clips cannot be read, the first of them 'gone'"):
         write_shards(gone, EXAMPLES, tmp_path / "strict")
     assert not list(tmp_path.glob("*strict*"))
-    manifest = write_shards(gone, EXAMPLES, tmp_path / "lenient", most_bad=0.2)
+    manifest = write_shards(gone, EXAMPLES, tmp_path / "lenient", max_bad_share=0.2)
     assert [clip.id for clip in read_manifest(manifest)] == [clip.id for clip in clips]
 
 

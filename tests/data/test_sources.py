@@ -145,7 +145,7 @@ def test_manifests_and_folders_with_one(tmp_path: Path) -> None:
     write_jsonl(path, [{"id": "a", "audio": "a.wav", "split": "test"}, {"id": "b", "audio": "b.wav", "split": "test"}])
     with pytest.raises(ManifestError, match="line 2: no audio file"):
         manifest_of(path)
-    assert len(manifest_of(path, most_bad=0.5).clips) == 1
+    assert len(manifest_of(path, max_bad_share=0.5).clips) == 1
 
 
 def test_a_mixture_keeps_ids_groups_and_recordings_apart(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 from pengi.errors import AudioError, InputError
 from pengi.evaluation.baselines import YamnetMatch, mean_logit, mean_odds
 from pengi.evaluation.benchmarks import Suite, task_benchmark
-from pengi.evaluation.suites import Plan, Progress, run_suite, score_run
+from pengi.evaluation.suites import RunProgress, SuiteRun, run_suite, score_run
 from pengi.evaluation.systems import Systems
 from pengi.evaluation.task_report import task_report
 from pengi.text_encoder import SentenceEncoder
@@ -80,8 +80,10 @@ def test_stock_yamnet_on_real_recordings(shared_data: Path, tmp_path: Path) -> N
     """Classes of ESC-50 that AudioSet has by nearly the same name are rarely missed."""
     chosen = ["siren", "rain", "laughter", "snoring", "church bells"]
     asked = task_benchmark("events", split="val", source="esc50-fold4", labels=chosen)
-    plan = Plan(Suite((asked,), limit=12, modes=("match",)), manifest=shared_data / "manifest.jsonl", baselines=False)
-    run_suite(plan, lambda: Systems.of_tagger("yamnet-match"), tmp_path, None, Progress())
+    plan = SuiteRun(
+        Suite((asked,), limit=12, modes=("match",)), manifest=shared_data / "manifest.jsonl", baselines=False
+    )
+    run_suite(plan, lambda: Systems.of_tagger("yamnet-match"), tmp_path, None, RunProgress())
     found = task_report(tmp_path, score_run(tmp_path), "yamnet-match")
     assert (found["n"], found["model"], found["prompt"]) == (12, "yamnet", None)
     assert found["accuracy"] >= 0.75

@@ -21,22 +21,22 @@ from pengi.evaluation.benchmarks import BENCHMARKS, Suite
 from pengi.evaluation.building import BUILDERS, MADE, write_questions
 from pengi.evaluation.items import Item, items_of
 from pengi.evaluation.patterns import REFUSAL, is_accepted, is_refusal
-from pengi.evaluation.questions import Question, Source
+from pengi.evaluation.questions import LabelledClips, Question
 from pengi.evaluation.reporting import write_report
 from pengi.evaluation.scoring import read_answers, score
-from pengi.evaluation.suites import Plan, Progress, run_suite, score_run
+from pengi.evaluation.suites import RunProgress, SuiteRun, run_suite, score_run
 from pengi.evaluation.systems import Reply, Systems
 
 REFUSED = "I can't tell from the sound."
 
 
 @pytest.fixture(scope="module")
-def source(shared_data: Path) -> Source:
-    return Source.read(shared_data / "manifest.jsonl", "val")
+def source(shared_data: Path) -> LabelledClips:
+    return LabelledClips.read(shared_data / "manifest.jsonl", "val")
 
 
 @pytest.fixture(scope="module")
-def asked(source: Source) -> dict[str, list[Question]]:
+def asked(source: LabelledClips) -> dict[str, list[Question]]:
     return {name: build(source) for name, build in BUILDERS.items()}
 
 
@@ -57,18 +57,18 @@ def test_there_are_enough_open_questions_of_every_family(asked: dict[str, list[Q
     assert len({(question.clip.id, question.text) for question in asked["val-open"]}) == counts.total()
 
 
-def test_questions_are_the_same_every_time(source: Source, asked: dict[str, list[Question]]) -> None:
+def test_questions_are_the_same_every_time(source: LabelledClips, asked: dict[str, list[Question]]) -> None:
     assert {name: build(source) for name, build in BUILDERS.items()} == asked
 
 
-def test_every_sound_that_is_asked_about_has_names(source: Source) -> None:
+def test_every_sound_that_is_asked_about_has_names(source: LabelledClips) -> None:
     known = questions.spec()["names"]
     labels = {event for clip in source.clips if clip.domain != "speech_qa" for event in clip.events}
     assert labels <= known.keys()
 
 
-def test_what_is_called_absent_is_no_name_of_the_sound(source: Source) -> None:
-    names = questions.Names(source.labels)
+def test_what_is_called_absent_is_no_name_of_the_sound(source: LabelledClips) -> None:
+    names = questions.LabelNames(source.labels)
     for label, phrases in questions.spec()["absent"].items():
         for phrase in phrases:
             assert not is_accepted(phrase, (names.one(label, ()),)), (label, phrase)
@@ -134,8 +134,8 @@ def test_a_run_asks_about_clips_compositions_silence_and_noise_and_reports_famil
     out = tmp_path / "run"
     about = {"name": "knowing", "sha256": "0" * 64, "device": "cpu"}
     everyone = Systems(Knowing(), None, None, about)
-    plan = Plan(Suite((BENCHMARKS["val-open"], BENCHMARKS["val-composed"])), manifest=samples, baselines=False)
-    run_suite(plan, lambda: everyone, out, None, Progress())
+    plan = SuiteRun(Suite((BENCHMARKS["val-open"], BENCHMARKS["val-composed"])), manifest=samples, baselines=False)
+    run_suite(plan, lambda: everyone, out, None, RunProgress())
     found = score_run(out)
     result = next(result for result in found["results"] if result["benchmark"] == "val-open")
     about_dogs = 0.0 < result["metrics"]["refused_answerable"]["value"] < 0.5
@@ -186,6 +186,6 @@ def test_refusals_count_by_whether_the_sound_could_tell(samples: Path, tmp_path:
     assert is_refusal("I don't know.")
 
 
-def test_drawn_clips_are_spread_over_their_groups(source: Source) -> None:
+def test_drawn_clips_are_spread_over_their_groups(source: LabelledClips) -> None:
     clips = open_questions._spread("seed", source.clips, 12, lambda clip: clip.domain)
     assert len({clip.domain for clip in clips}) == 12

@@ -14,14 +14,14 @@ import pytest
 from helpers.evaluating import Parrot, item
 from pengi.errors import InputError
 from pengi.evaluation import predicting
-from pengi.evaluation.predicting import Cache, Counts, PredictionFile, predict, read_predictions
+from pengi.evaluation.predicting import AnswerCounts, Cache, PredictionFile, predict, read_predictions
 
 ITEMS = [item(f"{name}-{number}", name) for number in range(20) for name in ("dog", "rain", "wind")]
 
 
 def asked(
     system: Parrot, path: Path, cache: Cache | None = None, items: Any = ITEMS, mode: str = "likelihood"
-) -> Counts:
+) -> AnswerCounts:
     with PredictionFile.opened(path) as file:
         return predict(system, items, path.parent, mode, file, cache)
 
@@ -69,9 +69,9 @@ def test_a_kill_loses_no_line_and_doubles_none(tmp_path: Path) -> None:
 
 def test_what_is_there_is_not_asked_again(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    assert asked(Parrot(), path) == Counts(0, 0, 60)
+    assert asked(Parrot(), path) == AnswerCounts(0, 0, 60)
     again = Parrot()
-    assert asked(again, path) == Counts(60, 0, 0)
+    assert asked(again, path) == AnswerCounts(60, 0, 0)
     assert again.asked == []
 
 
@@ -90,7 +90,7 @@ def test_a_cache_answers_for_another_run(tmp_path: Path) -> None:
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     asked(Parrot(), first, cache, ITEMS[:20])
     again = Parrot()
-    assert asked(again, second, cache) == Counts(0, 20, 40)
+    assert asked(again, second, cache) == AnswerCounts(0, 20, 40)
     assert not set(again.asked) & {asked_item.id for asked_item in ITEMS[:20]}
     assert {row["id"]: row["scores"] for row in rows(second)} == {
         row["id"]: row["scores"] for row in read_predictions(tmp_path, "b").values()

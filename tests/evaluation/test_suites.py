@@ -18,7 +18,7 @@ from pengi.evaluation.benchmarks import BENCHMARKS, Suite
 from pengi.evaluation.comparing import compare
 from pengi.evaluation.predicting import Cache
 from pengi.evaluation.reporting import write_report
-from pengi.evaluation.suites import Plan, Progress, run_suite, score_run
+from pengi.evaluation.suites import RunProgress, SuiteRun, run_suite, score_run
 from pengi.evaluation.systems import Systems
 from pengi.text_encoder import SentenceEncoder
 
@@ -59,7 +59,9 @@ def run(manifest: Path, out: Path, model: Parrot | None = None, **plan: Any) -> 
     blind = Parrot(name="blind", deaf=True)
     tagger = Parrot(name="yamnet-match", together=True)
     everyone = Systems(model or Parrot(), blind, lambda: tagger, ABOUT)
-    run_suite(Plan(SUITE, manifest=manifest, **plan), lambda: everyone, out, Cache(out / "cache.sqlite3"), Progress())
+    run_suite(
+        SuiteRun(SUITE, manifest=manifest, **plan), lambda: everyone, out, Cache(out / "cache.sqlite3"), RunProgress()
+    )
     return score_run(out)
 
 
@@ -77,7 +79,7 @@ def test_everything_is_predicted_scored_and_accounted_for(manifest: Path, tmp_pa
     out = tmp_path / "run"
     found = run(manifest, out)
     modes = {result["mode"] for result in found["results"] if result["system"] == "model"}
-    assert modes == {*benchmarks.MODES}
+    assert modes == {*benchmarks.ANSWER_MODES}
     for mode in ("likelihood", "generate", "match"):
         assert value(found, "val-esc50", "model", mode) == pytest.approx(2 / 5)
     assert value(found, "val-esc50", "model", "exact") == 0.0  # "A dog!" is no label
@@ -179,7 +181,7 @@ def test_two_runs_are_compared_item_by_item(manifest: Path, tmp_path: Path) -> N
 )
 def test_a_wrong_plan_is_a_sentence(plan: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
-        Plan(SUITE, **plan)
+        SuiteRun(SUITE, **plan)
 
 
 def never() -> Systems:
@@ -189,4 +191,4 @@ def never() -> Systems:
 def test_nothing_to_run_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="none of the benchmarks can be run; name the labelled clips with --manifest"):
-        run_suite(Plan(SUITE), never, tmp_path / "run", None, Progress())
+        run_suite(SuiteRun(SUITE), never, tmp_path / "run", None, RunProgress())

@@ -19,7 +19,7 @@ from pengi.decoding import DecodeOptions
 from pengi.errors import PengiError
 from pengi.evaluation import systems
 from pengi.evaluation.items import Item
-from pengi.evaluation.systems import Blind, Model, Reply, Tagger, file_hash
+from pengi.evaluation.systems import BlindSystem, ModelSystem, Reply, TaggerSystem, file_hash
 from pengi.text_encoder import SentenceEncoder
 
 LABELS = ("dog", "rain on a roof", "wind")
@@ -62,7 +62,7 @@ def best(reply: Reply | PengiError, asked: Item) -> str:
 
 @pytest.mark.parametrize("mode", systems.CHOICES)
 def test_label_scores_are_the_engines(engine: Pengi, folder: Path, mode: str) -> None:
-    replies = Model(engine, "f").answer(ITEMS, folder, mode)
+    replies = ModelSystem(engine, "f").answer(ITEMS, folder, mode)
     assert isinstance(replies[2], PengiError)
     for place in (0, 1, 3):
         asked = ITEMS[place]
@@ -71,7 +71,7 @@ def test_label_scores_are_the_engines(engine: Pengi, folder: Path, mode: str) ->
 
 
 def test_what_is_written_is_told_beside_the_scores(engine: Pengi, folder: Path) -> None:
-    [matched, *_] = Model(engine, "f").answer(ITEMS, folder, "match")
+    [matched, *_] = ModelSystem(engine, "f").answer(ITEMS, folder, "match")
     asked = ITEMS[0]
     own = engine.classify(folder / asked.audio, asked.labels, method="match", prompt=asked.prompt)
     assert isinstance(matched, Reply)
@@ -80,12 +80,12 @@ def test_what_is_written_is_told_beside_the_scores(engine: Pengi, folder: Path) 
         {score.label: score.probability for score in own.scores},
         rel=1e-5,  # both are float32
     )
-    [written] = Model(engine, "f").answer(ITEMS[:1], folder, "write")
+    [written] = ModelSystem(engine, "f").answer(ITEMS[:1], folder, "write")
     assert written == Reply(engine.generate(folder / "tone.wav", asked.prompt, options=systems.WRITE).text)
 
 
 def test_silence_is_all_that_the_blind_hear(engine: Pengi, folder: Path) -> None:
-    blind, seeing = Blind(engine, "f"), Model(engine, "f")
+    blind, seeing = BlindSystem(engine, "f"), ModelSystem(engine, "f")
     first, second = (blind.answer([ITEMS[place]], folder, "likelihood")[0] for place in (0, 3))
     assert first == second
     assert first != seeing.answer([ITEMS[0]], folder, "likelihood")[0]
@@ -94,7 +94,7 @@ def test_silence_is_all_that_the_blind_hear(engine: Pengi, folder: Path) -> None
 
 
 def test_the_taggers_scores_come_in_the_order_of_the_labels(folder: Path) -> None:
-    tagger = Tagger(lambda recordings, labels: [tuple(float(len(label)) for label in labels)] * len(recordings))
+    tagger = TaggerSystem(lambda recordings, labels: [tuple(float(len(label)) for label in labels)] * len(recordings))
     assert tagger.answer([ITEMS[0]], folder, "match") == [Reply(scores=(3.0, 14.0, 4.0))]
 
 
@@ -114,6 +114,6 @@ def test_a_file_that_cannot_be_read_still_has_a_key(tmp_path: Path) -> None:
 def test_questions_are_asked_as_a_user_asks_them(form: dict[str, Any], folder: Path) -> None:
     engine = Pengi(tiny_model(**form), "tiny", torch.device("cpu"))
     asked = replace(item("tone", "dog"), prompt="what is it?", is_question=True)
-    (reply,) = Model(engine, "x").answer([asked], folder, "write")
+    (reply,) = ModelSystem(engine, "x").answer([asked], folder, "write")
     assert isinstance(reply, Reply)
     assert reply.text == engine.ask(folder / "tone.wav", "what is it?", options=systems.ANSWER).text

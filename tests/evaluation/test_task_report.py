@@ -14,7 +14,7 @@ from pengi.evaluation.benchmarks import Suite, task_benchmark
 from pengi.evaluation.comparing import compare
 from pengi.evaluation.items import items_of, left_out
 from pengi.evaluation.reporting import write_report
-from pengi.evaluation.suites import Plan, Progress, run_suite, score_run
+from pengi.evaluation.suites import RunProgress, SuiteRun, run_suite, score_run
 from pengi.evaluation.systems import Systems
 from pengi.evaluation.task_report import task_report
 
@@ -24,8 +24,8 @@ FIELD = task_benchmark("events", split="val", source="field")
 
 def run(manifest: Path, out: Path, *, system: Parrot | None = None, method: str = "likelihood") -> dict[str, Any]:
     mode = "match" if method.startswith("yamnet") else method
-    plan = Plan(Suite((FIELD,), modes=(mode,)), manifest=manifest, baselines=False)
-    run_suite(plan, lambda: Systems(system or Parrot(), None, None, ABOUT), out, None, Progress())
+    plan = SuiteRun(Suite((FIELD,), modes=(mode,)), manifest=manifest, baselines=False)
+    run_suite(plan, lambda: Systems(system or Parrot(), None, None, ABOUT), out, None, RunProgress())
     return score_run(out)
 
 

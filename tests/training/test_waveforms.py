@@ -37,10 +37,10 @@ def ramps(tmp_path: Path) -> list[Clip]:
     return read_manifest(write_clips(tmp_path / "ramps", {f"ramp-{place}": (ramp, fields) for place in range(4)}))
 
 
-def live(tmp_path: Path, most_bad: float = 0.0, total: int = 4) -> LiveFeatures:
+def live(tmp_path: Path, max_bad_share: float = 0.0, total: int = 4) -> LiveFeatures:
     settings = TrainingConfig.parse({"max_steps": 1, "mapper_learning_rate": 1, "encoder_learning_rate": 0}, "test")
     model = tiny_model(audio={"yamnet": {"encoder": "yamnet-tiny-random", "window_s": 0.5, "mapper": MAPPER}})
-    return LiveFeatures(tmp_path / "ramps", model, settings, Tolerance(most_bad), total)
+    return LiveFeatures(tmp_path / "ramps", model, settings, Tolerance(max_bad_share), total)
 
 
 def test_crops_lie_anywhere_and_are_the_same_for_a_step_and_place(tmp_path: Path, ramps: list[Clip]) -> None:
@@ -73,7 +73,7 @@ def test_features_of_some_clips_are_those_within_the_whole_batch(tmp_path: Path,
 def test_clips_that_cannot_be_read_are_skipped_up_to_a_share(tmp_path: Path, ramps: list[Clip]) -> None:
     for place in (1, 2, 3):
         (tmp_path / "ramps" / f"ramp-{place}.wav").write_bytes(b"RIFF, once upon a time")
-    forgiving = live(tmp_path, most_bad=0.25)
+    forgiving = live(tmp_path, max_bad_share=0.25)
     for _ in range(2):  # the same clip counts once
         readable, ((values, _),) = forgiving.features(0, ramps[:2], range(2))
         assert readable == [0]
@@ -81,7 +81,7 @@ def test_clips_that_cannot_be_read_are_skipped_up_to_a_share(tmp_path: Path, ram
     with pytest.raises(ManifestError, match="2 of 4 clips cannot be read, the first of them 'ramp-1'"):
         forgiving.features(1, ramps[:3], range(3))
     with pytest.raises(ManifestError, match="none of the 1 clips of a batch can be read"):
-        live(tmp_path, most_bad=1.0).features(0, ramps[1:2], [1])
+        live(tmp_path, max_bad_share=1.0).features(0, ramps[1:2], [1])
 
 
 CHANGES = ["training.augment.crop=random", "model.audio.yamnet.window_s=0.3"]

@@ -46,8 +46,8 @@ def _stripes(batch: int, size: int, masks: int, width: int, generator: torch.Gen
     """``bool[B, size]``, True inside any of each example's masks."""
     device = generator.device
     widths_BK = torch.randint(0, min(width, size) + 1, (batch, masks), generator=generator, device=device)
-    places_BK = torch.rand((batch, masks), generator=generator, device=device)
-    starts_BK = (places_BK * (size - widths_BK + 1)).long()
+    positions_BK = torch.rand((batch, masks), generator=generator, device=device)
+    starts_BK = (positions_BK * (size - widths_BK + 1)).long()
     position = torch.arange(size, device=device)
     inside = (position >= starts_BK[:, :, None]) & (position < (starts_BK + widths_BK)[:, :, None])
     return inside.any(dim=1)

@@ -180,7 +180,7 @@ def pack(
         from pengi.data.sources import manifest_of
 
     found = manifest_of(source)
-    written = write_shards(found.clips, found.root, out, most_bytes=shard_mb * 1_000_000)
+    written = write_shards(found.clips, found.root, out, max_bytes=shard_mb * 1_000_000)
     if json:
         say_json({"manifest": str(written), "shards": len(list(written.parent.glob("*.tar")))})
     else:

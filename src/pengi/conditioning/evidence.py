@@ -120,8 +120,8 @@ def evidence_text(evidence: Evidence, config: EvidenceConfig) -> str:
     others = [_listed(group, tags) for group, tags in groups.items() if tags]
     if evidence.is_tagged and not sounds and not others:
         sounds = "nothing clear"
-    heard = f"{GROUPS[SOUND]} in {seconds(evidence.duration_s)} s" + (f": {sounds}" if sounds else "")
-    sentences = [f"{heard}.", *others]
+    first = f"{GROUPS[SOUND]} in {seconds(evidence.duration_s)} s" + (f": {sounds}" if sounds else "")
+    sentences = [f"{first}.", *others]
     if config.transcript and evidence.transcript is not None:
         sentences.append(f'Said: "{evidence.transcript}".' if evidence.transcript else "Nothing is said.")
     if config.descriptors:

@@ -2,7 +2,7 @@
 
 Recordings are put one after another, repeated, laid over a longer one, each at a drawn loudness. What is then asked
 follows from how the example was made: what is heard and what is not, in which order, how often, how many kinds, which
-is louder. What the labels leave open is not asked: see :mod:`pengi.data.hearing`.
+is louder. What the labels leave open is not asked: see :mod:`pengi.data.label_overlap`.
 
 An example is a function of the clips, the labels, the seed and its number, and its id holds the last two and a
 fingerprint of the first two: ``composed-train-1f0c9a3e-0-000017``.
@@ -32,35 +32,37 @@ from pengi import templates
 from pengi.audio.decode import load
 from pengi.data import mixing
 from pengi.data.examples import Rendered, write_examples
-from pengi.data.hearing import holds_one_kind, may_hold
+from pengi.data.label_overlap import holds_one_kind, may_hold
 from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer
 from pengi.data.recordings import recording
+from pengi.data.scenes import LOUDER_DB
 from pengi.data.tagging import FOLDS, folds_of, group_of
 from pengi.data.tasks import COMPOSED_DOMAIN, Wording
-from pengi.data.tolerance import MOST_BAD
+from pengi.data.tolerance import MAX_BAD_SHARE
 from pengi.errors import AudioError, InputError
 
 RULES = 2
 """Version of the rules below; another one makes other examples of the same ids."""
-MOST_S = 10.0
-LOUDER_DB = 6.0
-"""From this difference on one of two sounds is called louder."""
-_LONGEST_PART_S, _SHORTEST_PART_S = 4.0, 0.8
-_LEAST_BED_S = 4.0
+MAX_S = 10.0
+_MAX_PART_S, _MIN_PART_S = 4.0, 0.8
+_MIN_BACKGROUND_S = 4.0
 _REPEATABLE_S = 1.5
-_MOST_COUNTED = 5
+_MAX_COUNTED = 5
 _COUNTED_PART_S = 1.2
 _TRIES = 40
 # What else is heard in recordings of these categories would be counted with the words or notes over them.
-_NO_BED = {"words": frozenset({"speech", "scene", "music"}), "notes": frozenset({"music", "instrument", "alarm"})}
+_NO_BACKGROUND = {
+    "words": frozenset({"speech", "scene", "music"}),
+    "notes": frozenset({"music", "instrument", "alarm"}),
+}
 _SINGLE_NOTES = frozenset({"", "arco", "staccato", "staccatissimo", "pizzicato", "tenuto", "vibrato", "non vibrato"})
 
-Kind = Literal["sounds", "words", "notes"]
+CompositionKind = Literal["sounds", "words", "notes"]
 K = TypeVar("K")
 
 
 @dataclass(frozen=True)
-class Part:
+class Excerpt:
     """One recording of an example: its loudest ``length_s`` seconds, ``times`` in a row, at a loudness."""
 
     clip: Clip
@@ -70,26 +72,26 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How an example is made: parts one after another, with silence before, between and after, over a bed."""
+class Composition:
+    """How an example is made: parts one after another, with silence before, between and after, over a background."""
 
-    kind: Kind
-    parts: tuple[Part, ...]
+    kind: CompositionKind
+    parts: tuple[Excerpt, ...]
     gaps_s: tuple[float, ...]
-    bed: Part | None
+    background: Excerpt | None
 
     @property
-    def all_parts(self) -> tuple[Part, ...]:
-        """The bed last."""
-        return self.parts if self.bed is None else (*self.parts, self.bed)
+    def all_parts(self) -> tuple[Excerpt, ...]:
+        """The background last."""
+        return self.parts if self.background is None else (*self.parts, self.background)
 
 
 @dataclass(frozen=True)
 class Composed:
-    """An example: its row of a manifest, without a length until it is rendered, and its recipe."""
+    """An example: its row of a manifest, without a length until it is rendered, and its composition."""
 
     clip: Clip
-    recipe: Recipe
+    composition: Composition
 
     @property
     def id(self) -> str:
@@ -134,8 +136,8 @@ class Composer:
     def example(self, number: int) -> Composed:
         """The example of a number, 0 or more; the same every time."""
         rng = random.Random(f"{self._prefix}:{self.seed}:{number}")
-        recipe = self._material[number % len(self._material)].recipe(rng)
-        return Composed(self._clip(f"{self._prefix}-{self.seed}-{number:06d}", recipe, rng), recipe)
+        composition = self._material[number % len(self._material)].composition(rng)
+        return Composed(self._clip(f"{self._prefix}-{self.seed}-{number:06d}", composition, rng), composition)
 
     @classmethod
     def find(cls, example_id: str, clips: Sequence[Clip], labels: Mapping[str, Label]) -> Composed:
@@ -157,8 +159,8 @@ class Composer:
     def _label(self, clip: Clip) -> Label:
         return self.labels[clip.events[0]]
 
-    def _clip(self, example_id: str, recipe: Recipe, rng: random.Random) -> Clip:
-        used = [part.clip for part in recipe.all_parts]
+    def _clip(self, example_id: str, composition: Composition, rng: random.Random) -> Clip:
+        used = [part.clip for part in composition.all_parts]
         events = tuple(dict.fromkeys(clip.events[0] for clip in used))
         clip = Clip(
             id=example_id,
@@ -171,30 +173,32 @@ class Composer:
             redistribute=all(clip.redistribute for clip in used),
             domain=COMPOSED_DOMAIN,
             events=events,
-            captions=self._captions(recipe),
-            attributes=self._attributes(recipe),
+            captions=self._captions(composition),
+            attributes=self._attributes(composition),
         )
-        return clip.model_copy(update={"qa": _Questions(recipe, self._wording, rng).about(clip)})
+        return clip.model_copy(update={"qa": _Questions(composition, self._wording, rng).about(clip)})
 
-    def _attributes(self, recipe: Recipe) -> dict[str, str]:
+    def _attributes(self, composition: Composition) -> dict[str, str]:
         """How many words or notes there are, which words, and how many kinds of sound, as far as that is certain."""
-        found = {} if recipe.kind == "sounds" else {"count": templates.NUMBERS[len(recipe.parts)]}
-        if recipe.kind == "words":
-            said = [part.clip.attributes for part in recipe.parts]
+        found = {} if composition.kind == "sounds" else {"count": templates.NUMBERS[len(composition.parts)]}
+        if composition.kind == "words":
+            said = [part.clip.attributes for part in composition.parts]
             found["transcript"] = " ".join(str(known.get("keyword", known.get("digit"))) for known in said)
-        kinds = _kinds([self._label(part.clip) for part in recipe.all_parts])
+        kinds = _kinds([self._label(part.clip) for part in composition.all_parts])
         return found if kinds is None else {**found, "kinds": templates.NUMBERS[kinds]}
 
-    def _captions(self, recipe: Recipe) -> tuple[str, ...]:
-        first = self._label(recipe.parts[0].clip)
-        if recipe.kind == "sounds":
-            clauses = [self._clause(part) for part in recipe.parts]
+    def _captions(self, composition: Composition) -> tuple[str, ...]:
+        first = self._label(composition.parts[0].clip)
+        if composition.kind == "sounds":
+            clauses = [self._clause(part) for part in composition.parts]
         else:
-            phrase = first.phrase if recipe.kind == "notes" else None
-            clauses = [templates.counted_clause(recipe.kind, len(recipe.parts), phrase)]
-        return templates.composed_captions(clauses, self._clause(recipe.bed) if recipe.bed else None)
+            phrase = first.phrase if composition.kind == "notes" else None
+            clauses = [templates.counted_clause(composition.kind, len(composition.parts), phrase)]
+        return templates.composed_captions(
+            clauses, self._clause(composition.background) if composition.background else None
+        )
 
-    def _clause(self, part: Part) -> str:
+    def _clause(self, part: Excerpt) -> str:
         label = self._label(part.clip)
         clause = templates.clause(label.sentence, label.phrase)
         return clause if part.times == 1 else templates.repeated(clause)
@@ -203,26 +207,26 @@ class Composer:
 class _Questions:
     """Questions about one example."""
 
-    def __init__(self, recipe: Recipe, wording: Wording, rng: random.Random) -> None:
-        self.recipe = recipe
+    def __init__(self, composition: Composition, wording: Wording, rng: random.Random) -> None:
+        self.composition = composition
         self.wording = wording
         self.rng = rng
-        self.phrases = [wording.phrase(part.clip.events[0]) for part in recipe.parts]
-        self.bed = wording.phrase(recipe.bed.clip.events[0]) if recipe.bed else None
+        self.phrases = [wording.phrase(part.clip.events[0]) for part in composition.parts]
+        self.background = wording.phrase(composition.background.clip.events[0]) if composition.background else None
 
     def about(self, clip: Clip) -> tuple[QuestionAnswer, ...]:
         """All questions, each once; among those for yes or no every kind has as many of each answer."""
         asked = {"presence": self._presence(clip), "loudness": self._loudness(), "number": self._kinds()}
-        if self.bed is not None:
-            asked["background"] = [templates.throughout_question(self.rng, self.bed)]
-        if self.recipe.kind != "sounds":
-            asked["number"] += self._count(self.recipe.kind, len(self.phrases), _MOST_COUNTED)
+        if self.background is not None:
+            asked["background"] = [templates.throughout_question(self.rng, self.background)]
+        if self.composition.kind != "sounds":
+            asked["number"] += self._count(self.composition.kind, len(self.phrases), _MAX_COUNTED)
         elif len(self.phrases) > 1:
             asked["order"] = self._order()
-            if self.bed is None:
+            if self.background is None:
                 asked["sequence"] = templates.sequence_questions(self.rng, self.phrases)
             else:
-                asked["simultaneity"] = self._together(self.bed)
+                asked["simultaneity"] = self._together(self.background)
         kinds = {pair: kind for kind, pairs in asked.items() for pair in pairs}
         return tuple(
             QuestionAnswer(question=question, answer=answer, kind=kind) for (question, answer), kind in kinds.items()
@@ -245,29 +249,29 @@ class _Questions:
             asked += templates.before_questions(self.rng, earlier, later)
         return asked
 
-    def _together(self, bed: str) -> list[tuple[str, str]]:
+    def _together(self, background: str) -> list[tuple[str, str]]:
         one, other = self.rng.sample(self.phrases, 2)
         return [
-            templates.together_question(self.rng, one, bed, together=True),
+            templates.together_question(self.rng, one, background, together=True),
             templates.together_question(self.rng, one, other, together=False),
         ]
 
     def _loudness(self) -> list[tuple[str, str]]:
         """About the softest and the loudest sound, if they differ enough; counted ones are no one sound to compare."""
-        if self.recipe.kind != "sounds":
+        if self.composition.kind != "sounds":
             return []
-        parts = sorted(self.recipe.all_parts, key=lambda part: part.level_db)
+        parts = sorted(self.composition.all_parts, key=lambda part: part.level_db)
         if parts[-1].level_db - parts[0].level_db < LOUDER_DB:
             return []
         softer, louder = (self.wording.phrase(part.clip.events[0]) for part in (parts[0], parts[-1]))
         return templates.louder_questions(self.rng, louder, softer)
 
     def _kinds(self) -> list[tuple[str, str]]:
-        kinds = _kinds([self.wording.labels[part.clip.events[0]] for part in self.recipe.all_parts])
+        kinds = _kinds([self.wording.labels[part.clip.events[0]] for part in self.composition.all_parts])
         return [] if kinds is None else self._count("kinds of sound", kinds, 4)
 
-    def _count(self, things: str, count: int, most: int) -> list[tuple[str, str]]:
-        wrong = self.rng.choice([number for number in range(1, most + 1) if number != count])
+    def _count(self, things: str, count: int, max_count: int) -> list[tuple[str, str]]:
+        wrong = self.rng.choice([number for number in range(1, max_count + 1) if number != count])
         return templates.count_questions(self.rng, things, count, wrong)
 
 
@@ -282,54 +286,56 @@ class _Material:
     def __init__(self, clips: Sequence[Clip], labels: Mapping[str, Label]) -> None:
         self._labels = labels
         self._sounds = _Pool(clips, labels)
-        self._beds = _Pool([clip for clip in clips if (clip.duration_s or 0.0) >= _LEAST_BED_S], labels)
+        self._backgrounds = _Pool([clip for clip in clips if (clip.duration_s or 0.0) >= _MIN_BACKGROUND_S], labels)
         self._words = _groups([clip for clip in clips if _is_word(clip)], lambda clip: "")
         self._notes = _groups([clip for clip in clips if _is_note(clip)], lambda clip: clip.events[0])
 
-    def recipe(self, rng: random.Random) -> Recipe:
+    def composition(self, rng: random.Random) -> Composition:
         """How an example is made."""
-        chances: dict[Kind, float] = {
+        chances: dict[CompositionKind, float] = {
             "sounds": 0.8,
             "words": 0.1 if self._words else 0.0,
             "notes": 0.1 if self._notes else 0.0,
         }
         kind = rng.choices(list(chances), list(chances.values()))[0]
         parts = self._sound_parts(rng) if kind == "sounds" else self._counted_parts(kind, rng)
-        bed = self._bed(kind, parts, rng)
+        background = self._background(kind, parts, rng)
         ends = (rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.5))
         gaps_s = (ends[0], *(rng.uniform(0.15, 0.6) for _ in parts[1:]), ends[1])
-        return Recipe(kind, parts, gaps_s, bed)
+        return Composition(kind, parts, gaps_s, background)
 
-    def _sound_parts(self, rng: random.Random) -> tuple[Part, ...]:
+    def _sound_parts(self, rng: random.Random) -> tuple[Excerpt, ...]:
         wanted = rng.choices((1, 2, 3), (0.3, 0.45, 0.25))[0]
         chosen: list[Clip] = []
         while len(chosen) < wanted and (clip := self._fitting(self._sounds, chosen, rng)):
             chosen.append(clip)
-        room_s = (MOST_S - 0.6 * (len(chosen) + 1)) / len(chosen)
+        room_s = (MAX_S - 0.6 * (len(chosen) + 1)) / len(chosen)
         parts = []
         for clip in chosen:
-            short = (clip.duration_s or MOST_S) <= _REPEATABLE_S
+            short = (clip.duration_s or MAX_S) <= _REPEATABLE_S
             times = rng.choice((2, 3)) if short and rng.random() < 0.2 else 1
-            length_s = min(rng.uniform(_SHORTEST_PART_S, _LONGEST_PART_S), room_s / times)
-            parts.append(Part(clip, round(length_s, 3), round(rng.uniform(-9.0, 0.0), 1), times))
+            length_s = min(rng.uniform(_MIN_PART_S, _MAX_PART_S), room_s / times)
+            parts.append(Excerpt(clip, round(length_s, 3), round(rng.uniform(-9.0, 0.0), 1), times))
         return tuple(parts)
 
-    def _counted_parts(self, kind: Kind, rng: random.Random) -> tuple[Part, ...]:
+    def _counted_parts(self, kind: CompositionKind, rng: random.Random) -> tuple[Excerpt, ...]:
         groups = self._words if kind == "words" else self._notes
         clips = groups[rng.choice(sorted(groups))]
-        count = rng.randint(1, min(_MOST_COUNTED, len(clips)))
-        return tuple(Part(clip, _COUNTED_PART_S, round(rng.uniform(-2.0, 0.0), 1)) for clip in rng.sample(clips, count))
+        count = rng.randint(1, min(_MAX_COUNTED, len(clips)))
+        return tuple(
+            Excerpt(clip, _COUNTED_PART_S, round(rng.uniform(-2.0, 0.0), 1)) for clip in rng.sample(clips, count)
+        )
 
-    def _bed(self, kind: Kind, parts: tuple[Part, ...], rng: random.Random) -> Part | None:
-        if not self._beds.by_category or rng.random() > (0.65 if len(parts) == 1 else 0.4):
+    def _background(self, kind: CompositionKind, parts: tuple[Excerpt, ...], rng: random.Random) -> Excerpt | None:
+        if not self._backgrounds.by_category or rng.random() > (0.65 if len(parts) == 1 else 0.4):
             return None
-        clip = self._fitting(self._beds, [part.clip for part in parts], rng)
-        if clip is None or self._labels[clip.events[0]].category in _NO_BED.get(kind, ()):
+        clip = self._fitting(self._backgrounds, [part.clip for part in parts], rng)
+        if clip is None or self._labels[clip.events[0]].category in _NO_BACKGROUND.get(kind, ()):
             return None
         softest_db = min(part.level_db for part in parts)
         # Words and notes have to stay audible one by one.
-        relative_db = rng.uniform(-12.0, -3.0) if kind in _NO_BED else rng.uniform(-12.0, 7.0)
-        return Part(clip, MOST_S, round(softest_db + relative_db, 1))
+        relative_db = rng.uniform(-12.0, -3.0) if kind in _NO_BACKGROUND else rng.uniform(-12.0, 7.0)
+        return Excerpt(clip, MAX_S, round(softest_db + relative_db, 1))
 
     def _fitting(self, pool: _Pool, chosen: Sequence[Clip], rng: random.Random) -> Clip | None:
         """A clip that surely holds none of the chosen sounds, nor any of their recordings its sound."""
@@ -410,25 +416,25 @@ def render(example: Composed, audio_root: Path, rate: int) -> Rendered:
         rate: in Hz.
 
     Returns:
-        ``float32[S]`` within full scale, about ``MOST_S`` seconds at most, and the field ``times``.
+        ``float32[S]`` within full scale, about ``MAX_S`` seconds at most, and the field ``times``.
 
     Raises:
         AudioError: if a recording cannot be read or is silent.
     """
-    recipe = example.recipe
-    parts = [np.tile(_rendered(part, audio_root, rate), part.times) for part in recipe.parts]
-    samples = mixing.joined(parts, recipe.gaps_s, rate)
-    times = _times(recipe, [len(part) / rate for part in parts], len(samples) / rate)
-    if recipe.bed is not None:
-        samples = mixing.laid_over(samples, _rendered(recipe.bed, audio_root, rate, len(samples)))
+    composition = example.composition
+    parts = [np.tile(_rendered(part, audio_root, rate), part.times) for part in composition.parts]
+    samples = mixing.joined(parts, composition.gaps_s, rate)
+    times = _times(composition, [len(part) / rate for part in parts], len(samples) / rate)
+    if composition.background is not None:
+        samples = mixing.laid_over(samples, _rendered(composition.background, audio_root, rate, len(samples)))
     return Rendered(mixing.within_full_scale(samples), {"times": times})
 
 
-def _times(recipe: Recipe, lengths_s: Sequence[float], whole_s: float) -> tuple[EventTime, ...]:
-    """When the parts are heard, each as often as it is repeated, and the bed throughout."""
-    times = [_time(recipe.bed, 0.0, whole_s)] if recipe.bed else []
+def _times(composition: Composition, lengths_s: Sequence[float], whole_s: float) -> tuple[EventTime, ...]:
+    """When the parts are heard, each as often as it is repeated, and the background throughout."""
+    times = [_time(composition.background, 0.0, whole_s)] if composition.background else []
     start_s = 0.0
-    for part, gap_s, length_s in zip(recipe.parts, recipe.gaps_s, lengths_s, strict=False):
+    for part, gap_s, length_s in zip(composition.parts, composition.gaps_s, lengths_s, strict=False):
         start_s += gap_s
         for _ in range(part.times):
             times.append(_time(part, start_s, start_s + length_s / part.times))
@@ -436,20 +442,20 @@ def _times(recipe: Recipe, lengths_s: Sequence[float], whole_s: float) -> tuple[
     return tuple(times)
 
 
-def _time(part: Part, start_s: float, end_s: float) -> EventTime:
+def _time(part: Excerpt, start_s: float, end_s: float) -> EventTime:
     return EventTime(
         event=part.clip.events[0], start_s=round(start_s, 3), end_s=round(end_s, 3), level_db=part.level_db
     )
 
 
-def _rendered(part: Part, audio_root: Path, rate: int, bed_of: int | None = None) -> NDArray[np.float32]:
-    """A part at its length and loudness, or without its pauses as a bed of ``bed_of`` samples or less."""
+def _rendered(part: Excerpt, audio_root: Path, rate: int, background_of: int | None = None) -> NDArray[np.float32]:
+    """A part at its length and loudness, or without its pauses as a background of ``background_of`` samples or less."""
     whole = mixing.trimmed(load(recording(audio_root, part.clip.audio), rate), rate)
-    if bed_of is None:
+    if background_of is None:
         cut = mixing.loudest(whole, round(part.length_s * rate), rate)
     else:
         # Else a sound would not be heard "at the same time" if it fell into a pause.
-        cut = mixing.loudest(mixing.without_pauses(whole, rate), bed_of, rate)
+        cut = mixing.loudest(mixing.without_pauses(whole, rate), background_of, rate)
     try:
         return mixing.brought_to(cut, rate, part.level_db)
     except AudioError as error:
@@ -466,7 +472,7 @@ def write_composed(
     seed: int,
     rate: int = 16_000,
     workers: int = 1,
-    most_bad: float = MOST_BAD,
+    max_bad_share: float = MAX_BAD_SHARE,
 ) -> Path:
     """Write examples as a corpus of its own: ``manifest.jsonl``, ``labels.jsonl`` and FLAC files in ``audio``.
 
@@ -477,7 +483,7 @@ def write_composed(
         count: how many examples.
         rate: of the files, in Hz.
         workers: processes that mix; their number changes nothing.
-        most_bad: share of the examples that may fail for unreadable recordings; they are logged and left out.
+        max_bad_share: share of the examples that may fail for unreadable recordings; they are logged and left out.
 
     Returns:
         The manifest.
@@ -493,21 +499,21 @@ def write_composed(
         out,
         rate=rate,
         workers=workers,
-        most_bad=most_bad,
-        extras=lambda example: {"recipe": recipe_row(example.recipe)},
+        max_bad_share=max_bad_share,
+        extras=lambda example: {"recipe": composition_row(example.composition)},
     )
 
 
-def recipe_row(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as a manifest shows it, beside the example's own fields."""
+def composition_row(composition: Composition) -> dict[str, Any]:
+    """A composition as a manifest shows it, beside the example's own fields."""
 
-    def row(part: Part) -> dict[str, Any]:
+    def row(part: Excerpt) -> dict[str, Any]:
         values = {"id": part.clip.id, "length_s": part.length_s, "level_db": part.level_db}
         return values | ({"times": part.times} if part.times > 1 else {})
 
     return {
-        "kind": recipe.kind,
-        "parts": [row(part) for part in recipe.parts],
-        "gaps_s": [round(gap_s, 3) for gap_s in recipe.gaps_s],
-        "bed": row(recipe.bed) if recipe.bed else None,
+        "kind": composition.kind,
+        "parts": [row(part) for part in composition.parts],
+        "gaps_s": [round(gap_s, 3) for gap_s in composition.gaps_s],
+        "bed": row(composition.background) if composition.background else None,
     }

@@ -48,7 +48,7 @@ def write_examples(
     *,
     rate: int,
     workers: int,
-    most_bad: float,
+    max_bad_share: float,
     extras: Callable[[E], dict[str, Any]],
 ) -> Path:
     """Write ``manifest.jsonl``, ``labels.jsonl`` and a FLAC file of each example in ``audio``.
@@ -60,7 +60,7 @@ def write_examples(
         out: a new folder; it appears whole or not at all.
         rate: of the waveforms, in Hz.
         workers: processes that render; their number changes nothing.
-        most_bad: share of the examples that may fail; they are logged and left out.
+        max_bad_share: share of the examples that may fail; they are logged and left out.
         extras: further fields of an example's row.
 
     Returns:
@@ -70,7 +70,7 @@ def write_examples(
         InputError: if ``out`` exists or cannot be written.
         ManifestError: if more examples fail than may, or all of them.
     """
-    bad = Tolerance(most_bad)
+    bad = Tolerance(max_bad_share)
     with new_folder(out) as folder:
         (folder / "audio").mkdir()
         with (folder / "manifest.jsonl").open("w", encoding="utf-8") as manifest:

@@ -12,15 +12,14 @@ from itertools import combinations, pairwise
 from pengi import templates
 from pengi.conditioning.evidence import MAYBE, seconds, separate_spans, spans_text
 from pengi.data import wordings
-from pengi.data.asked import Answered, Asked, Family
 from pengi.data.phrases import NEVER_ASKED, is_plural
-from pengi.data.scenes import SceneEvent
+from pengi.data.question_context import Answered, Family, QuestionContext
+from pengi.data.scenes import LOUDER_DB, SceneEvent
 from pengi.data.spoken import draw_spoken, words_of
+from pengi.data.tasks import ATTRIBUTE_TASKS
 from pengi.data.wordings import CANT_TELL, NOTHING_CLEAR, NOTHING_SAID
 from pengi.templates import NO, NUMBERS, YES
 
-LOUDER_DB = 6.0
-"""From this difference on one of two sounds is called louder."""
 CLEARLY_S = 0.3
 """Of two sounds the one that starts so much earlier is the first."""
 UNCLEAR, THROUGHOUT = 0.6, 0.9
@@ -28,7 +27,7 @@ UNCLEAR, THROUGHOUT = 0.6, 0.9
 MAX_SAID_WORDS = 40
 MAX_QUOTED_WORDS = 14
 FAMILIES: dict[str, Family] = {}
-_Ask = Callable[[Asked], Answered | None]
+_Ask = Callable[[QuestionContext], Answered | None]
 _LEVEL = re.compile(r"Level (-?\d+) dBFS(?:, ([a-z ]+))?\.")
 _NOTES = re.compile(r"Notes? ([A-G][^.(]*?)(?: \(\d+ Hz\))?\.")
 _TEMPO = re.compile(r"Tempo about (\d+) beats")
@@ -75,122 +74,122 @@ def _about(wording: str, phrase: str, **others: str) -> str:
 # --- what is there -------------------------------------------------------------------------------------------------
 
 
-def _present_or_absent(asked: Asked) -> tuple[str, bool] | None:
+def _present_or_absent(context: QuestionContext) -> tuple[str, bool] | None:
     """A tag to ask about, and whether it is there."""
-    present = [tag for tag in asked.scene.tags if asked.phrases.category(tag) != "speech" and asked.is_seen(tag)]
-    others = asked.absent()
-    if not others or (not present and asked.rng.random() < 0.7):
+    present = [tag for tag in context.scene.tags if context.phrases.category(tag) != "speech" and context.is_seen(tag)]
+    others = context.absent()
+    if not others or (not present and context.rng.random() < 0.7):
         return None
-    if present and asked.rng.random() < 0.54:
-        return asked.rng.choice(present), True
+    if present and context.rng.random() < 0.54:
+        return context.rng.choice(present), True
     return others[0], False
 
 
 @_family("presence", 9.0)
-def _presence(asked: Asked) -> Answered | None:
-    drawn = _present_or_absent(asked)
+def _presence(context: QuestionContext) -> Answered | None:
+    drawn = _present_or_absent(context)
     if drawn is None:
         return None
-    return Answered(_about(asked.rng.choice(wordings.PRESENCE), asked.named(drawn[0])), _yes(drawn[1]))
+    return Answered(_about(context.rng.choice(wordings.PRESENCE), context.named(drawn[0])), _yes(drawn[1]))
 
 
 @_family("absence", 3.0)
-def _absence(asked: Asked) -> Answered | None:
-    drawn = _present_or_absent(asked)
+def _absence(context: QuestionContext) -> Answered | None:
+    drawn = _present_or_absent(context)
     if drawn is None:
         return None
-    phrase = asked.named(drawn[0])
+    phrase = context.named(drawn[0])
     noun = re.sub(r"^(a|an|the) ", "", phrase)
     if noun.startswith(("someone ", "something ")):
         return None
-    return Answered(_about(asked.rng.choice(wordings.ABSENCE), phrase, n=noun), _yes(not drawn[1]))
+    return Answered(_about(context.rng.choice(wordings.ABSENCE), phrase, n=noun), _yes(not drawn[1]))
 
 
 @_family("speech", 4.0)
-def _speech(asked: Asked) -> Answered | None:
-    if asked.speech is None:
+def _speech(context: QuestionContext) -> Answered | None:
+    if context.speech is None:
         return None
-    negated = asked.rng.random() < 0.2
-    question = asked.rng.choice(wordings.NO_SPEECH if negated else wordings.SPEECH)
-    return None if asked.is_unclear(question) else Answered(question, _yes(asked.speech != negated))
+    negated = context.rng.random() < 0.2
+    question = context.rng.choice(wordings.NO_SPEECH if negated else wordings.SPEECH)
+    return None if context.is_unclear(question) else Answered(question, _yes(context.speech != negated))
 
 
 @_family("is_music", 1.5)
-def _is_music(asked: Asked) -> Answered | None:
-    if asked.music is None or (not asked.music and asked.rng.random() < 0.7):
+def _is_music(context: QuestionContext) -> Answered | None:
+    if context.music is None or (not context.music and context.rng.random() < 0.7):
         return None
-    return Answered(asked.rng.choice(wordings.MUSIC), _yes(asked.music))
+    return Answered(context.rng.choice(wordings.MUSIC), _yes(context.music))
 
 
 @_family("choice", 6.0)
-def _choice(asked: Asked) -> Answered | None:
+def _choice(context: QuestionContext) -> Answered | None:
     """Which of these? With the right one among them, or without."""
-    others = asked.absent(asked.rng.choices((2, 3, 4, 5), (0.4, 0.3, 0.2, 0.1))[0])
+    others = context.absent(context.rng.choices((2, 3, 4, 5), (0.4, 0.3, 0.2, 0.1))[0])
     if not others:
         return None
-    present = [tag for tag in asked.scene.tags if asked.is_seen(tag) and tag not in NEVER_ASKED]
-    right = asked.rng.choice(present) if present and asked.rng.random() < 0.72 else None
+    present = [tag for tag in context.scene.tags if context.is_seen(tag) and tag not in NEVER_ASKED]
+    right = context.rng.choice(present) if present and context.rng.random() < 0.72 else None
     if right is None and not (
-        (asked.scene.is_complete or asked.scene.is_recorded) and (present or asked.rng.random() < 0.3)
+        (context.scene.is_complete or context.scene.is_recorded) and (present or context.rng.random() < 0.3)
     ):
         return None
-    options = asked.rng.sample(others[: len(others) - (right is not None)] + ([right] if right else []), len(others))
-    say = asked.phrases.phrase if asked.rng.random() < 0.65 else str
+    options = context.rng.sample(others[: len(others) - (right is not None)] + ([right] if right else []), len(others))
+    say = context.phrases.phrase if context.rng.random() < 0.65 else str
     texts = [say(option) for option in options]
     if len(set(texts)) < len(texts):
         return None
     if len(texts) == 2:
-        question = _about(asked.rng.choice(wordings.WHICH_OF_TWO), texts[0], y=texts[1])
+        question = _about(context.rng.choice(wordings.WHICH_OF_TWO), texts[0], y=texts[1])
         return Answered(question, say(right) if right else wordings.NEITHER)
     listed = {"list": ", ".join(texts), "list_or": f"{', '.join(texts[:-1])} or {texts[-1]}"}
-    question = asked.rng.choice(wordings.WHICH_OF_THESE).format(**listed)
+    question = context.rng.choice(wordings.WHICH_OF_THESE).format(**listed)
     return Answered(question, say(right) if right else wordings.NONE_OF_THESE)
 
 
 @_family("kind", 1.5)
-def _kind(asked: Asked) -> Answered | None:
+def _kind(context: QuestionContext) -> Answered | None:
     """Speech, music or another sound."""
-    tags = asked.scene.tags
-    if not tags or asked.is_partly_known or not all(asked.phrases.category(tag) for tag in tags):
+    tags = context.scene.tags
+    if not tags or context.is_partly_known or not all(context.phrases.category(tag) for tag in tags):
         return None
     kinds = [
-        "speech" if asked.phrases.category(tag) == "speech" else "music" if asked.phrases.is_musical(tag) else ""
+        "speech" if context.phrases.category(tag) == "speech" else "music" if context.phrases.is_musical(tag) else ""
         for tag in tags
     ]
     found = [name for name, kind in (("speech", "speech"), ("music", "music"), ("another sound", "")) if kind in kinds]
-    return Answered(asked.rng.choice(wordings.KIND), _and(found)) if asked.is_seen(*tags) else None
+    return Answered(context.rng.choice(wordings.KIND), _and(found)) if context.is_seen(*tags) else None
 
 
 @_family("what", 4.0)
-def _what(asked: Asked) -> Answered | None:
-    question = asked.rng.choice(wordings.WHAT)
-    if asked.scene.is_complete and not asked.scene.tags:
+def _what(context: QuestionContext) -> Answered | None:
+    question = context.rng.choice(wordings.WHAT)
+    if context.scene.is_complete and not context.scene.tags:
         return Answered(question, NOTHING_CLEAR)
-    return Answered(question, _and([asked.phrases.phrase(tag) for tag in asked.shown])) if asked.shown else None
+    return Answered(question, _and([context.phrases.phrase(tag) for tag in context.shown])) if context.shown else None
 
 
 @_family("list", 2.0)
-def _list(asked: Asked) -> Answered | None:
-    question = asked.rng.choice(wordings.LIST)
-    if asked.scene.is_complete and not asked.scene.tags:
+def _list(context: QuestionContext) -> Answered | None:
+    question = context.rng.choice(wordings.LIST)
+    if context.scene.is_complete and not context.scene.tags:
         return Answered(question, NOTHING_CLEAR)
     as_labels = re.search("tag|label|event|keyword", question)
-    say = str if as_labels else asked.phrases.phrase
-    return Answered(question, ", ".join(say(tag) for tag in asked.shown)) if asked.shown else None
+    say = str if as_labels else context.phrases.phrase
+    return Answered(question, ", ".join(say(tag) for tag in context.shown)) if context.shown else None
 
 
 @_family("surroundings", 1.2)
-def _surroundings(asked: Asked) -> Answered | None:
+def _surroundings(context: QuestionContext) -> Answered | None:
     """Indoors or outdoors, where a sound belongs to one of them."""
-    tags = set(asked.scene.tags)
+    tags = set(context.scene.tags)
     outdoors, indoors = tags & wordings.OUTDOORS, tags & wordings.INDOORS
-    question = asked.rng.choice(wordings.SURROUNDINGS)
+    question = context.rng.choice(wordings.SURROUNDINGS)
     if outdoors and not indoors:
-        return Answered(question, "outdoors") if any(map(asked.is_shown, outdoors)) else None
+        return Answered(question, "outdoors") if any(map(context.is_shown, outdoors)) else None
     if indoors and not outdoors:
-        return Answered(question, "indoors") if any(map(asked.is_shown, indoors)) else None
-    neutral = tags and all(asked.phrases.category(tag) in _ANYWHERE for tag in tags)
-    return Answered(question, CANT_TELL) if neutral and asked.rng.random() < 0.5 else None
+        return Answered(question, "indoors") if any(map(context.is_shown, indoors)) else None
+    neutral = tags and all(context.phrases.category(tag) in _ANYWHERE for tag in tags)
+    return Answered(question, CANT_TELL) if neutral and context.rng.random() < 0.5 else None
 
 
 # --- what is said, and by whom -------------------------------------------------------------------------------------
@@ -203,66 +202,66 @@ def _quoted(text: str) -> str:
 
 
 @_family("said", 5.0)
-def _said(asked: Asked) -> Answered | None:
-    question = asked.rng.choice(wordings.SAID)
-    if asked.speech is False and asked.rng.random() < 0.4:
+def _said(context: QuestionContext) -> Answered | None:
+    question = context.rng.choice(wordings.SAID)
+    if context.speech is False and context.rng.random() < 0.4:
         return None
-    word = _word(asked)
+    word = _word(context)
     if word is not None:
         return Answered(question, word)
-    if asked.transcript is not None:
-        return Answered(question, _quoted(asked.transcript) or NOTHING_SAID)
-    if asked.speech and asked.evidence is not None and asked.evidence.transcript is not None:
+    if context.transcript is not None:
+        return Answered(question, _quoted(context.transcript) or NOTHING_SAID)
+    if context.speech and context.evidence is not None and context.evidence.transcript is not None:
         return Answered(question, CANT_TELL)  # someone speaks, but what is written is not what was said
     return None
 
 
-def _word(asked: Asked) -> str | None:
+def _word(context: QuestionContext) -> str | None:
     """The single word that is said, where it is detected."""
-    word = asked.scene.attributes.get("keyword", asked.scene.attributes.get("digit"))
-    if word is None or asked.evidence is None:
+    word = context.scene.attributes.get("keyword", context.scene.attributes.get("digit"))
+    if word is None or context.evidence is None:
         return word
-    found = [tag for tag in asked.evidence.tags if tag.group == "keyword" and tag.text.strip('"') == word]
+    found = [tag for tag in context.evidence.tags if tag.group == "keyword" and tag.text.strip('"') == word]
     if found and found[0].probability >= 0.1:
         return word
-    return word if asked.transcript else None
+    return word if context.transcript else None
 
 
 @_family("says", 4.0)
-def _says(asked: Asked) -> Answered | None:
+def _says(context: QuestionContext) -> Answered | None:
     """Does the speaker say a word?"""
-    if asked.transcript is None or (not asked.transcript and asked.rng.random() < 0.85):
+    if context.transcript is None or (not context.transcript and context.rng.random() < 0.85):
         return None
-    said = words_of(asked.transcript)
-    if asked.scene.transcript:
-        truth = set(words_of(asked.scene.transcript))
+    said = words_of(context.transcript)
+    if context.scene.transcript:
+        truth = set(words_of(context.scene.transcript))
         said = [word for word in said if word in truth]
     content = [word for word in said if len(word) > 2] or said
-    if content and asked.rng.random() < 0.5:
-        return Answered(asked.rng.choice(wordings.SAYS).format(w=asked.rng.choice(content)), YES)
+    if content and context.rng.random() < 0.5:
+        return Answered(context.rng.choice(wordings.SAYS).format(w=context.rng.choice(content)), YES)
     for _ in range(5):
-        words = words_of(draw_spoken(asked.rng, ())[0].text)
-        other = asked.rng.choice([word for word in words if len(word) > 2] or ["never"])
-        if other not in words_of(asked.transcript) and other not in words_of(asked.scene.transcript or ""):
-            return Answered(asked.rng.choice(wordings.SAYS).format(w=other), NO)
+        words = words_of(draw_spoken(context.rng, ())[0].text)
+        other = context.rng.choice([word for word in words if len(word) > 2] or ["never"])
+        if other not in words_of(context.transcript) and other not in words_of(context.scene.transcript or ""):
+            return Answered(context.rng.choice(wordings.SAYS).format(w=other), NO)
     return None
 
 
 @_family("who", 4.0)
-def _who(asked: Asked) -> Answered | None:
-    if asked.speakers is None or not _are_told_apart(asked):
+def _who(context: QuestionContext) -> Answered | None:
+    if context.speakers is None or not _are_distinguishable(context):
         return None
-    question = asked.rng.choice(wordings.WHO)
-    if asked.is_unclear(question):
+    question = context.rng.choice(wordings.WHO)
+    if context.is_unclear(question):
         return None
-    return Answered(question, _and(asked.speakers) if asked.speakers else wordings.NOBODY)
+    return Answered(question, _and(context.speakers) if context.speakers else wordings.NOBODY)
 
 
-def _are_told_apart(asked: Asked) -> bool:
+def _are_distinguishable(context: QuestionContext) -> bool:
     """Whether the evidence shows who speaks; where nobody does, this is asked half as often."""
-    if not asked.speakers:
-        return asked.rng.random() < 0.5
-    return all(asked.probability(_speaker_tag(who)) >= MAYBE for who in asked.speakers)
+    if not context.speakers:
+        return context.rng.random() < 0.5
+    return all(context.probability(_speaker_tag(who)) >= MAYBE for who in context.speakers)
 
 
 def _speaker_tag(who: str) -> str:
@@ -270,36 +269,36 @@ def _speaker_tag(who: str) -> str:
 
 
 @_family("is_speaker", 2.0)
-def _is_speaker(asked: Asked) -> Answered | None:
-    if asked.speakers is None or not _are_told_apart(asked):
+def _is_speaker(context: QuestionContext) -> Answered | None:
+    if context.speakers is None or not _are_distinguishable(context):
         return None
     # "is it a man?" and "does this sound like a man?" are not only about speech.
-    if not asked.speakers and (asked.has_voice or asked.rng.random() < 0.85):
+    if not context.speakers and (context.has_voice or context.rng.random() < 0.85):
         return None
-    others = asked.rng.choice(("a man", "a woman", "a child"))
-    who = asked.rng.choice(asked.speakers) if asked.speakers and asked.rng.random() < 0.4 else others
-    question = asked.rng.choice(wordings.IS_SPEAKER).format(who=who)
-    return Answered(question, _yes(who in asked.speakers))
+    others = context.rng.choice(("a man", "a woman", "a child"))
+    who = context.rng.choice(context.speakers) if context.speakers and context.rng.random() < 0.4 else others
+    question = context.rng.choice(wordings.IS_SPEAKER).format(who=who)
+    return Answered(question, _yes(who in context.speakers))
 
 
 @_family("speakers", 4.0)
-def _speakers(asked: Asked) -> Answered | None:
-    if asked.speaker_count is None or (len(asked.speakers or ()) != 1 and not _are_told_apart(asked)):
+def _speakers(context: QuestionContext) -> Answered | None:
+    if context.speaker_count is None or (len(context.speakers or ()) != 1 and not _are_distinguishable(context)):
         return None
-    question = asked.rng.choice(wordings.SPEAKERS)
-    return None if asked.is_unclear(question) else Answered(question, asked.speaker_count)
+    question = context.rng.choice(wordings.SPEAKERS)
+    return None if context.is_unclear(question) else Answered(question, context.speaker_count)
 
 
 @_family("qa", 20.0)
-def _qa(asked: Asked) -> Answered | None:
+def _qa(context: QuestionContext) -> Answered | None:
     """Questions that come with a recording; of what is said only what the transcript shows."""
-    if not asked.scene.qa:
+    if not context.scene.qa:
         return None
-    question, answer = asked.rng.choice(asked.scene.qa)
-    if asked.evidence is not None and asked.speech and asked.evidence.transcript is not None:
-        shown = set(words_of(asked.evidence.transcript))
+    question, answer = context.rng.choice(context.scene.qa)
+    if context.evidence is not None and context.speech and context.evidence.transcript is not None:
+        shown = set(words_of(context.evidence.transcript))
         missing = [word for word in words_of(answer) if word not in shown]
-        if missing and not asked.scene.is_recorded:
+        if missing and not context.scene.is_recorded:
             return None
     return Answered(question, answer)
 
@@ -307,29 +306,29 @@ def _qa(asked: Asked) -> Answered | None:
 # --- how many ------------------------------------------------------------------------------------------------------
 
 
-def _counts(asked: Asked) -> dict[str, int]:
+def _counts(context: QuestionContext) -> dict[str, int]:
     """What can be counted, by its plural."""
-    scene, counts = asked.scene, _kinds(asked)
-    said = None if asked.transcript is None else len(words_of(asked.transcript))
-    truth = None if asked.truth is None else len(words_of(asked.truth))
+    scene, counts = context.scene, _kinds(context)
+    said = None if context.transcript is None else len(words_of(context.transcript))
+    truth = None if context.truth is None else len(words_of(context.truth))
     if truth is not None and "count" in scene.attributes:  # single words: they are counted even where they are misread
         said = truth
     if said is not None and said < len(NUMBERS) and said == (truth or 0):
         counts["words"] = said
     notes = scene.attributes.get("notes", scene.attributes.get("pitch"))
-    if notes and _notes(asked) == notes:
+    if notes and _notes(context) == notes:
         counts["notes"] = len(notes.split(", "))
     elif "count" in scene.attributes and truth is None:
         counts["notes"] = NUMBERS.index(scene.attributes["count"])
     return counts
 
 
-def _kinds(asked: Asked) -> dict[str, int]:
+def _kinds(context: QuestionContext) -> dict[str, int]:
     """How many sounds there are: kinds of them, and single ones where these are surely counted right."""
-    scene = asked.scene
-    kinds = asked.phrases.kinds(scene.tags)
+    scene = context.scene
+    kinds = context.phrases.kinds(scene.tags)
     single = scene.is_recorded and len(scene.tags) == 1
-    if kinds is None or not (scene.is_complete or single) or not asked.is_seen(*scene.tags):
+    if kinds is None or not (scene.is_complete or single) or not context.is_seen(*scene.tags):
         return {}
     counts = {"kinds of sound": kinds, "different sounds": kinds}
     if not scene.is_recorded and len(scene.events) == kinds:
@@ -338,25 +337,25 @@ def _kinds(asked: Asked) -> dict[str, int]:
 
 
 @_family("how_many", 3.5)
-def _how_many(asked: Asked) -> Answered | None:
-    counts = _counts(asked)
-    if counts.get("words") == 0 and asked.rng.random() < 0.6:
+def _how_many(context: QuestionContext) -> Answered | None:
+    counts = _counts(context)
+    if counts.get("words") == 0 and context.rng.random() < 0.6:
         del counts["words"]
-    if counts and asked.rng.random() < 0.6:
-        things = asked.rng.choice(list(counts))
-        return Answered(_how_many_of(things, asked), NUMBERS[counts[things]] if counts[things] else wordings.NONE)
-    drawn = _present_or_absent(asked)
-    thing = asked.phrases.thing(drawn[0]) if drawn else None
+    if counts and context.rng.random() < 0.6:
+        things = context.rng.choice(list(counts))
+        return Answered(_how_many_of(things, context), NUMBERS[counts[things]] if counts[things] else wordings.NONE)
+    drawn = _present_or_absent(context)
+    thing = context.phrases.thing(drawn[0]) if drawn else None
     if drawn is None or thing is None or "'s" in thing:
         return None
-    if drawn[1] and not asked.is_shown(drawn[0]):
+    if drawn[1] and not context.is_shown(drawn[0]):
         return None
     many = "several" if is_plural(thing) else "at least one"
-    return Answered(_how_many_of(_plural(thing), asked), many if drawn[1] else wordings.NONE)
+    return Answered(_how_many_of(_plural(thing), context), many if drawn[1] else wordings.NONE)
 
 
-def _how_many_of(things: str, asked: Asked) -> str:
-    return asked.rng.choice(wordings.HOW_MANY).format(things=things)
+def _how_many_of(things: str, context: QuestionContext) -> str:
+    return context.rng.choice(wordings.HOW_MANY).format(things=things)
 
 
 def _plural(thing: str) -> str:
@@ -371,42 +370,42 @@ def _plural(thing: str) -> str:
 
 
 @_family("exactly", 1.5)
-def _exactly(asked: Asked) -> Answered | None:
+def _exactly(context: QuestionContext) -> Answered | None:
     # "one different sound" is no English.
-    counts = {things: count for things, count in _counts(asked).items() if count and things != "different sounds"}
+    counts = {things: count for things, count in _counts(context).items() if count and things != "different sounds"}
     if not counts:
         return None
-    plural = asked.rng.choice(list(counts))
+    plural = context.rng.choice(list(counts))
     right = counts[plural]
-    wrong = asked.rng.choice([number for number in range(1, 6) if number != right])
-    number = right if asked.rng.random() < 0.5 else wrong
+    wrong = context.rng.choice([number for number in range(1, 6) if number != right])
+    number = right if context.rng.random() < 0.5 else wrong
     things = templates.as_many(number, plural)
-    question = asked.rng.choice(wordings.EXACTLY).format(
+    question = context.rng.choice(wordings.EXACTLY).format(
         number=NUMBERS[number], things=things, plural=plural, are="is" if number == 1 else "are"
     )
     return Answered(question, _yes(number == right))
 
 
 @_family("how_often", 1.5)
-def _how_often(asked: Asked) -> Answered | None:
+def _how_often(context: QuestionContext) -> Answered | None:
     """Of drawn scenes alone: a recording of a sound may hold it several times."""
-    scene = asked.scene
+    scene = context.scene
     if scene.is_recorded:
         return None
-    question = asked.rng.choice(wordings.HOW_OFTEN)
-    if scene.tags and asked.rng.random() < 0.8:
+    question = context.rng.choice(wordings.HOW_OFTEN)
+    if scene.tags and context.rng.random() < 0.8:
         if not (scene.is_timed and scene.is_complete):
             return None
-        tag = asked.rng.choice(scene.tags)
+        tag = context.rng.choice(scene.tags)
         events = _merged(scene.of(tag))
-        found = asked.detected(tag)
-        if asked.phrases.category(tag) == "speech" or (
-            asked.evidence and (not found or len(separate_spans(found.spans)) != len(events))
+        found = context.detected(tag)
+        if context.phrases.category(tag) == "speech" or (
+            context.evidence and (not found or len(separate_spans(found.spans)) != len(events))
         ):
             return None
-        return Answered(_about(question, asked.phrases.phrase(tag)), _times(len(events)))
-    others = asked.absent()
-    return Answered(_about(question, asked.phrases.phrase(others[0])), _TIMES[0]) if others else None
+        return Answered(_about(question, context.phrases.phrase(tag)), _times(len(events)))
+    others = context.absent()
+    return Answered(_about(question, context.phrases.phrase(others[0])), _TIMES[0]) if others else None
 
 
 def _times(count: int) -> str:
@@ -418,49 +417,49 @@ def _times(count: int) -> str:
 def _merged(events: Sequence[SceneEvent]) -> list[SceneEvent]:
     """Events without those that go on from the one before."""
     return [
-        event for place, event in enumerate(events) if not place or event.start_s > events[place - 1].end_s + CLEARLY_S
+        event for index, event in enumerate(events) if not index or event.start_s > events[index - 1].end_s + CLEARLY_S
     ]
 
 
 # --- when, and which is louder -------------------------------------------------------------------------------------
 
 
-def _share(tag: str, asked: Asked) -> float:
+def _share(tag: str, context: QuestionContext) -> float:
     """Of the recording, that has a tag."""
-    return sum(event.end_s - event.start_s for event in asked.scene.of(tag)) / asked.scene.duration_s
+    return sum(event.end_s - event.start_s for event in context.scene.of(tag)) / context.scene.duration_s
 
 
-def _is_throughout(event: SceneEvent, asked: Asked) -> bool:
-    return _share(event.tag, asked) >= THROUGHOUT
+def _is_throughout(event: SceneEvent, context: QuestionContext) -> bool:
+    return _share(event.tag, context) >= THROUGHOUT
 
 
-def _extents(asked: Asked) -> list[SceneEvent]:
+def _extents(context: QuestionContext) -> list[SceneEvent]:
     """For each tag one event from its first start to its last end, in order; of those whose times are detected."""
     extents = []
-    for tag in asked.scene.tags:
-        events = asked.scene.of(tag)
+    for tag in context.scene.tags:
+        events = context.scene.of(tag)
         level_db = max(event.level_db for event in events)
         extents.append(SceneEvent(tag, events[0].start_s, max(event.end_s for event in events), level_db))
     return sorted(extents, key=lambda event: event.start_s)
 
 
-def _in_order(asked: Asked) -> list[SceneEvent] | None:
+def _in_order(context: QuestionContext) -> list[SceneEvent] | None:
     """Two or more sounds one after another, each by itself; none where they are not that."""
-    if not asked.scene.is_timed or len(asked.scene.tags) < 2:
+    if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
-    extents = _extents(asked)
+    extents = _extents(context)
     apart = all(later.start_s >= earlier.end_s - CLEARLY_S / 2 for earlier, later in pairwise(extents))
-    return extents if apart and asked.has_times(*asked.scene.tags) else None
+    return extents if apart and context.has_times(*context.scene.tags) else None
 
 
 @_family("sequence", 5.0)
-def _sequence(asked: Asked) -> Answered | None:
-    extents = _in_order(asked)
+def _sequence(context: QuestionContext) -> Answered | None:
+    extents = _in_order(context)
     if extents is None:
         return None
-    place = asked.rng.randrange(len(extents) - 1)
-    earlier, later = extents[place].tag, extents[place + 1].tag
-    wording, named, answer = asked.rng.choice(
+    index = context.rng.randrange(len(extents) - 1)
+    earlier, later = extents[index].tag, extents[index + 1].tag
+    wording, named, answer = context.rng.choice(
         (
             (wordings.FIRST, "", extents[0].tag),
             (wordings.LAST, "", extents[-1].tag),
@@ -468,170 +467,174 @@ def _sequence(asked: Asked) -> Answered | None:
             (wordings.PRECEDING, later, earlier),
         )
     )
-    if not asked.is_shown(answer):
+    if not context.is_shown(answer):
         return None
-    question = _about(asked.rng.choice(wording), asked.phrases.phrase(named)) if named else asked.rng.choice(wording)
-    return Answered(question, asked.phrases.phrase(answer))
+    question = (
+        _about(context.rng.choice(wording), context.phrases.phrase(named)) if named else context.rng.choice(wording)
+    )
+    return Answered(question, context.phrases.phrase(answer))
 
 
 @_family("order", 7.0)
-def _order(asked: Asked) -> Answered | None:
-    if not asked.scene.is_timed:
+def _order(context: QuestionContext) -> Answered | None:
+    if not context.scene.is_timed:
         return None
     pairs = [
         (earlier, later)
-        for earlier, later in combinations(_extents(asked), 2)
-        if later.start_s >= earlier.end_s - CLEARLY_S / 2 and asked.has_times(earlier.tag, later.tag)
+        for earlier, later in combinations(_extents(context), 2)
+        if later.start_s >= earlier.end_s - CLEARLY_S / 2 and context.has_times(earlier.tag, later.tag)
     ]
     if not pairs:
         return None
-    earlier, later = (asked.phrases.phrase(event.tag) for event in asked.rng.choice(pairs))
-    draw = asked.rng.random()
+    earlier, later = (context.phrases.phrase(event.tag) for event in context.rng.choice(pairs))
+    draw = context.rng.random()
     if draw < 0.35:
-        x, y = asked.rng.sample([earlier, later], 2)
-        first = asked.rng.random() < 0.8
-        question = _about(asked.rng.choice(wordings.WHICH_FIRST if first else wordings.WHICH_LAST), x, y=y)
+        x, y = context.rng.sample([earlier, later], 2)
+        first = context.rng.random() < 0.8
+        question = _about(context.rng.choice(wordings.WHICH_FIRST if first else wordings.WHICH_LAST), x, y=y)
         return Answered(question, earlier if first else later)
-    wording = asked.rng.choice(wordings.BEFORE)
-    if draw < 0.45 and (others := asked.absent()):
-        x, y = asked.rng.sample([earlier, asked.phrases.phrase(others[0])], 2)
+    wording = context.rng.choice(wordings.BEFORE)
+    if draw < 0.45 and (others := context.absent()):
+        x, y = context.rng.sample([earlier, context.phrases.phrase(others[0])], 2)
         return Answered(_about(wording, x, y=y), NO)
-    right = asked.rng.random() < 0.5
+    right = context.rng.random() < 0.5
     return Answered(_about(wording, *((earlier,) if right else (later,)), y=later if right else earlier), _yes(right))
 
 
 @_family("together", 3.5)
-def _together(asked: Asked) -> Answered | None:
-    if not asked.scene.is_timed or len(asked.scene.tags) < 2:
+def _together(context: QuestionContext) -> Answered | None:
+    if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
-    one, other = asked.rng.sample(asked.scene.tags, 2)
+    one, other = context.rng.sample(context.scene.tags, 2)
     overlaps = [
-        min(a.end_s, b.end_s) - max(a.start_s, b.start_s) for a in asked.scene.of(one) for b in asked.scene.of(other)
+        min(a.end_s, b.end_s) - max(a.start_s, b.start_s)
+        for a in context.scene.of(one)
+        for b in context.scene.of(other)
     ]
-    if not asked.has_times(one, other) or -CLEARLY_S < max(overlaps) < 2 * CLEARLY_S:
+    if not context.has_times(one, other) or -CLEARLY_S < max(overlaps) < 2 * CLEARLY_S:
         return None
-    x, y = asked.phrases.phrase(one), asked.phrases.phrase(other)
-    return Answered(_about(asked.rng.choice(wordings.TOGETHER), x, y=y), _yes(max(overlaps) > 0))
+    x, y = context.phrases.phrase(one), context.phrases.phrase(other)
+    return Answered(_about(context.rng.choice(wordings.TOGETHER), x, y=y), _yes(max(overlaps) > 0))
 
 
 @_family("throughout", 3.0)
-def _throughout(asked: Asked) -> Answered | None:
-    scene = asked.scene
+def _throughout(context: QuestionContext) -> Answered | None:
+    scene = context.scene
     if not (scene.is_timed and scene.is_complete) or scene.duration_s < 3.0 or not scene.tags:
         return None
-    if not asked.has_times(*scene.tags):
+    if not context.has_times(*scene.tags):
         return None
-    shares = {tag: _share(tag, asked) for tag in scene.tags}
+    shares = {tag: _share(tag, context) for tag in scene.tags}
     if any(UNCLEAR <= share < THROUGHOUT for share in shares.values()):
         return None
     lasting = [tag for tag, share in shares.items() if share >= THROUGHOUT]
-    if asked.rng.random() < 0.5:
-        tag = asked.rng.choice(lasting if lasting and asked.rng.random() < 0.5 else scene.tags)
-        wording = asked.rng.choice(wordings.IS_THROUGHOUT)
-        return Answered(_about(wording, asked.phrases.phrase(tag)), _yes(tag in lasting))
-    if not all(map(asked.is_shown, lasting)):
+    if context.rng.random() < 0.5:
+        tag = context.rng.choice(lasting if lasting and context.rng.random() < 0.5 else scene.tags)
+        wording = context.rng.choice(wordings.IS_THROUGHOUT)
+        return Answered(_about(wording, context.phrases.phrase(tag)), _yes(tag in lasting))
+    if not all(map(context.is_shown, lasting)):
         return None
-    answer = _and([asked.phrases.phrase(tag) for tag in lasting]) if lasting else "nothing"
-    return Answered(asked.rng.choice(wordings.THROUGHOUT), answer)
+    answer = _and([context.phrases.phrase(tag) for tag in lasting]) if lasting else "nothing"
+    return Answered(context.rng.choice(wordings.THROUGHOUT), answer)
 
 
 @_family("when", 1.5)
-def _when(asked: Asked) -> Answered | None:
+def _when(context: QuestionContext) -> Answered | None:
     """The times as they are detected."""
-    if asked.evidence is None:
+    if context.evidence is None:
         return None
-    if asked.rng.random() < 0.2 and (others := asked.absent()):
-        return Answered(_about(asked.rng.choice(wordings.WHEN), asked.phrases.phrase(others[0])), _TIMES[0])
-    if not asked.scene.tags:
+    if context.rng.random() < 0.2 and (others := context.absent()):
+        return Answered(_about(context.rng.choice(wordings.WHEN), context.phrases.phrase(others[0])), _TIMES[0])
+    if not context.scene.tags:
         return None
-    tag = asked.rng.choice(asked.scene.tags)
-    found = asked.detected(tag)
-    if found is None or not asked.has_times(tag):
+    tag = context.rng.choice(context.scene.tags)
+    found = context.detected(tag)
+    if found is None or not context.has_times(tag):
         return None
-    phrase, when = asked.phrases.phrase(tag), spans_text(found.spans, asked.evidence.duration_s)
-    if asked.rng.random() < 0.65:
-        return Answered(_about(asked.rng.choice(wordings.WHEN), phrase), when) if when else None
+    phrase, when = context.phrases.phrase(tag), spans_text(found.spans, context.evidence.duration_s)
+    if context.rng.random() < 0.65:
+        return Answered(_about(context.rng.choice(wordings.WHEN), phrase), when) if when else None
     start = "0" if when == "throughout" else when.split("-")[0]
     answer = "at the start" if float(start or 0) == 0 else f"at {start} s"
-    return Answered(_about(asked.rng.choice(wordings.BEGINS), phrase), answer) if when else None
+    return Answered(_about(context.rng.choice(wordings.BEGINS), phrase), answer) if when else None
 
 
 @_family("louder", 4.0)
-def _louder(asked: Asked) -> Answered | None:
+def _louder(context: QuestionContext) -> Answered | None:
     """Of two sounds, if they differ enough."""
-    if not asked.scene.is_timed or len(asked.scene.tags) < 2:
+    if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
-    softer, louder = sorted(asked.rng.sample(_extents(asked), 2), key=lambda event: event.level_db)
-    if louder.level_db - softer.level_db < LOUDER_DB or not asked.has_times(softer.tag, louder.tag):
+    softer, louder = sorted(context.rng.sample(_extents(context), 2), key=lambda event: event.level_db)
+    if louder.level_db - softer.level_db < LOUDER_DB or not context.has_times(softer.tag, louder.tag):
         return None
-    x, y = asked.phrases.phrase(louder.tag), asked.phrases.phrase(softer.tag)
-    if asked.rng.random() < 0.5:
-        first, second = asked.rng.sample([x, y], 2)
-        return Answered(_about(asked.rng.choice(wordings.LOUDER), first, y=second), x)
-    right = asked.rng.random() < 0.5
-    question = _about(asked.rng.choice(wordings.IS_LOUDER), x if right else y, y=y if right else x)
+    x, y = context.phrases.phrase(louder.tag), context.phrases.phrase(softer.tag)
+    if context.rng.random() < 0.5:
+        first, second = context.rng.sample([x, y], 2)
+        return Answered(_about(context.rng.choice(wordings.LOUDER), first, y=second), x)
+    right = context.rng.random() < 0.5
+    question = _about(context.rng.choice(wordings.IS_LOUDER), x if right else y, y=y if right else x)
     return Answered(question, _yes(right))
 
 
 # --- what is measured ----------------------------------------------------------------------------------------------
 
 
-def _measured(asked: Asked, pattern: re.Pattern[str]) -> re.Match[str] | None:
+def _measured(context: QuestionContext, pattern: re.Pattern[str]) -> re.Match[str] | None:
     """What the first descriptor of a kind says."""
-    descriptors = asked.evidence.descriptors if asked.evidence else ()
+    descriptors = context.evidence.descriptors if context.evidence else ()
     return next((found for text in descriptors if (found := pattern.match(text))), None)
 
 
-def _notes(asked: Asked) -> str | None:
+def _notes(context: QuestionContext) -> str | None:
     """The notes that are measured, or those of the scene where nothing is."""
-    if asked.evidence is None:
-        return asked.scene.attributes.get("notes", asked.scene.attributes.get("pitch"))
-    found = _measured(asked, _NOTES)
+    if context.evidence is None:
+        return context.scene.attributes.get("notes", context.scene.attributes.get("pitch"))
+    found = _measured(context, _NOTES)
     return found[1] if found else None
 
 
 @_family("loudness", 1.0)
-def _loudness(asked: Asked) -> Answered | None:
-    found = _measured(asked, _LEVEL)
+def _loudness(context: QuestionContext) -> Answered | None:
+    found = _measured(context, _LEVEL)
     if found is None:
         return None
     level_db = int(found[1])
     word = next((word for lowest, word in _LOUDNESS if level_db >= lowest), "very quiet")
-    return Answered(asked.rng.choice(wordings.HOW_LOUD), f"{word}, about {level_db} dBFS")
+    return Answered(context.rng.choice(wordings.HOW_LOUD), f"{word}, about {level_db} dBFS")
 
 
 @_family("course", 0.8)
-def _course(asked: Asked) -> Answered | None:
-    found = _measured(asked, _LEVEL)
+def _course(context: QuestionContext) -> Answered | None:
+    found = _measured(context, _LEVEL)
     if found is None or found[2] not in _COURSES:
         return None
     change, loudest = _COURSES[found[2]]
-    if asked.rng.random() < 0.5:
-        return Answered(asked.rng.choice(wordings.COURSE), change)
-    return Answered(asked.rng.choice(wordings.LOUDEST), loudest)
+    if context.rng.random() < 0.5:
+        return Answered(context.rng.choice(wordings.COURSE), change)
+    return Answered(context.rng.choice(wordings.LOUDEST), loudest)
 
 
 @_family("length", 1.2)
-def _length(asked: Asked) -> Answered | None:
-    if asked.evidence is None:
+def _length(context: QuestionContext) -> Answered | None:
+    if context.evidence is None:
         return None
-    return Answered(asked.rng.choice(wordings.HOW_LONG), f"{seconds(asked.evidence.duration_s)} seconds")
+    return Answered(context.rng.choice(wordings.HOW_LONG), f"{seconds(context.evidence.duration_s)} seconds")
 
 
 @_family("tempo", 1.0)
-def _tempo(asked: Asked) -> Answered | None:
-    found = _measured(asked, _TEMPO)
-    return Answered(asked.rng.choice(wordings.TEMPO), f"about {found[1]} beats a minute") if found else None
+def _tempo(context: QuestionContext) -> Answered | None:
+    found = _measured(context, _TEMPO)
+    return Answered(context.rng.choice(wordings.TEMPO), f"about {found[1]} beats a minute") if found else None
 
 
 @_family("pitch", 5.0)
-def _pitch(asked: Asked) -> Answered | None:
-    question = asked.rng.choice(wordings.NOTE)
-    truth = asked.scene.attributes.get("notes", asked.scene.attributes.get("pitch"))
-    measured = _notes(asked)
+def _pitch(context: QuestionContext) -> Answered | None:
+    question = context.rng.choice(wordings.NOTE)
+    truth = context.scene.attributes.get("notes", context.scene.attributes.get("pitch"))
+    measured = _notes(context)
     if truth is not None:
         return Answered(question, truth) if measured == truth else None
-    if measured is None and asked.evidence is not None and asked.rng.random() < 0.15:
+    if measured is None and context.evidence is not None and context.rng.random() < 0.15:
         return Answered(question, CANT_TELL)
     return None
 
@@ -640,120 +643,122 @@ def _pitch(asked: Asked) -> Answered | None:
 
 
 @_family("instrument_name", 5.0)
-def _instrument(asked: Asked) -> Answered | None:
-    question = asked.rng.choice(wordings.INSTRUMENT)
-    instrument = asked.scene.attributes.get("instrument")
+def _instrument(context: QuestionContext) -> Answered | None:
+    question = context.rng.choice(wordings.INSTRUMENT)
+    instrument = context.scene.attributes.get("instrument")
     if instrument is not None:
-        tag = next((tag for tag in asked.scene.tags if tag == instrument), instrument)
-        return Answered(question, asked.phrases.phrase(tag)) if _may_be_named(asked, tag) else None
-    return Answered(question, "no instrument") if asked.music is False and asked.rng.random() < 0.2 else None
+        tag = next((tag for tag in context.scene.tags if tag == instrument), instrument)
+        return Answered(question, context.phrases.phrase(tag)) if _may_be_named(context, tag) else None
+    return Answered(question, "no instrument") if context.music is False and context.rng.random() < 0.2 else None
 
 
-def _may_be_named(asked: Asked, tag: str) -> bool:
+def _may_be_named(context: QuestionContext, tag: str) -> bool:
     """Whether a name is shown, or at least detected where there is audio that may tell more."""
-    return asked.is_shown(tag) or (asked.scene.is_recorded and asked.is_seen(tag))
+    return context.is_shown(tag) or (context.scene.is_recorded and context.is_seen(tag))
 
 
 @_family("genre_name", 2.0)
-def _genre(asked: Asked) -> Answered | None:
-    question = asked.rng.choice(wordings.GENRE)
-    genre = asked.scene.attributes.get("genre")
+def _genre(context: QuestionContext) -> Answered | None:
+    question = context.rng.choice(wordings.GENRE)
+    genre = context.scene.attributes.get("genre")
     if genre is not None:
-        tag = next((tag for tag in asked.scene.tags if tag.startswith(genre)), f"{genre} music")
-        return Answered(question, asked.phrases.phrase(tag)) if _may_be_named(asked, tag) else None
-    return Answered(question, "There is no music.") if asked.music is False and asked.rng.random() < 0.2 else None
+        tag = next((tag for tag in context.scene.tags if tag.startswith(genre)), f"{genre} music")
+        return Answered(question, context.phrases.phrase(tag)) if _may_be_named(context, tag) else None
+    return Answered(question, "There is no music.") if context.music is False and context.rng.random() < 0.2 else None
 
 
 @_family("language_name", 2.0)
-def _language(asked: Asked) -> Answered | None:
-    language = asked.scene.attributes.get("language")
-    if asked.speech is False:
-        return Answered(asked.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if asked.rng.random() < 0.4 else None
-    if language is None or not _may_be_named(asked, language):
+def _language(context: QuestionContext) -> Answered | None:
+    language = context.scene.attributes.get("language")
+    if context.speech is False:
+        return Answered(context.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if context.rng.random() < 0.4 else None
+    if language is None or not _may_be_named(context, language):
         return None
-    if asked.rng.random() < 0.75:
-        return Answered(asked.rng.choice(wordings.LANGUAGE), language)
-    right = asked.rng.random() < 0.5
-    named = language if right else asked.rng.choice([name for name in wordings.LANGUAGES if name != language])
-    question = asked.rng.choice(
+    if context.rng.random() < 0.75:
+        return Answered(context.rng.choice(wordings.LANGUAGE), language)
+    right = context.rng.random() < 0.5
+    named = language if right else context.rng.choice([name for name in wordings.LANGUAGES if name != language])
+    question = context.rng.choice(
         (f"is the speaker speaking {named}?", f"is it {named}?", f"is this {named}?", f"is {named} spoken?")
     )
     return Answered(question, _yes(right))
 
 
 @_family("word_name", 3.0)
-def _word_name(asked: Asked) -> Answered | None:
-    is_digit = "digit" in asked.scene.attributes
-    question = asked.rng.choice(wordings.DIGIT if is_digit and asked.rng.random() < 0.7 else wordings.KEYWORD)
-    if asked.speech is False:
-        question = asked.rng.choice(wordings.DIGIT + wordings.KEYWORD)
-        return Answered(question, NOTHING_SAID) if asked.rng.random() < 0.3 else None
-    word = _word(asked)
+def _word_name(context: QuestionContext) -> Answered | None:
+    is_digit = "digit" in context.scene.attributes
+    question = context.rng.choice(wordings.DIGIT if is_digit and context.rng.random() < 0.7 else wordings.KEYWORD)
+    if context.speech is False:
+        question = context.rng.choice(wordings.DIGIT + wordings.KEYWORD)
+        return Answered(question, NOTHING_SAID) if context.rng.random() < 0.3 else None
+    word = _word(context)
     return Answered(question, word) if word else None
 
 
 @_family("feeling", 2.0)
-def _feeling(asked: Asked) -> Answered | None:
-    emotion = asked.scene.attributes.get("emotion")
-    return Answered(asked.rng.choice(wordings.FEELING), emotion) if emotion else None
+def _feeling(context: QuestionContext) -> Answered | None:
+    emotion = context.scene.attributes.get("emotion")
+    return Answered(context.rng.choice(wordings.FEELING), emotion) if emotion else None
 
 
 @_family("animal_name", 3.0)
-def _animal(asked: Asked) -> Answered | None:
-    return _named_thing(asked, "animal", wordings.ANIMAL, ("dog barking", "birds chirping", "cat meowing"))
+def _animal(context: QuestionContext) -> Answered | None:
+    return _named_thing(context, "animal", wordings.ANIMAL, ("dog barking", "birds chirping", "cat meowing"))
 
 
 @_family("vehicle_name", 0.8)
-def _vehicle(asked: Asked) -> Answered | None:
-    return _named_thing(asked, "vehicle", wordings.VEHICLE, ("car passing by", "train", "airplane"))
+def _vehicle(context: QuestionContext) -> Answered | None:
+    return _named_thing(context, "vehicle", wordings.VEHICLE, ("car passing by", "train", "airplane"))
 
 
-def _named_thing(asked: Asked, category: str, asking: Sequence[str], usual: Sequence[str]) -> Answered | None:
+def _named_thing(
+    context: QuestionContext, category: str, asking: Sequence[str], usual: Sequence[str]
+) -> Answered | None:
     """Which animal, or which vehicle; none if the usual ones are surely absent."""
-    things = [asked.phrases.thing(tag) for tag in asked.shown if asked.phrases.category(tag) == category]
+    things = [context.phrases.thing(tag) for tag in context.shown if context.phrases.category(tag) == category]
     named = [thing for thing in dict.fromkeys(things) if thing and " horn" not in thing and "alarm" not in thing]
     if named:
-        return Answered(asked.rng.choice(asking), _and(named))
-    there = any(asked.phrases.category(tag) in (category, "") for tag in asked.scene.tags)
-    if there or not set(usual) <= set(asked.scene.absent) or asked.rng.random() > 0.3:
+        return Answered(context.rng.choice(asking), _and(named))
+    there = any(context.phrases.category(tag) in (category, "") for tag in context.scene.tags)
+    if there or not set(usual) <= set(context.scene.absent) or context.rng.random() > 0.3:
         return None
-    return Answered(asked.rng.choice(asking), f"no {category}")
+    return Answered(context.rng.choice(asking), f"no {category}")
 
 
 # --- descriptions --------------------------------------------------------------------------------------------------
 
 
 @_family("description", 3.0)
-def _description(asked: Asked) -> Answered | None:
-    text = describe(asked)
-    return Answered(asked.rng.choice(wordings.DESCRIBE), text) if text else None
+def _description(context: QuestionContext) -> Answered | None:
+    text = describe(context)
+    return Answered(context.rng.choice(wordings.DESCRIBE), text) if text else None
 
 
 @_family("caption", 2.0, is_task=True)
-def _caption(asked: Asked) -> Answered | None:
-    text = describe(asked)
-    return Answered(asked.rng.choice(templates.PROMPTS["caption"]), text, is_prompt=True) if text else None
+def _caption(context: QuestionContext) -> Answered | None:
+    text = describe(context)
+    return Answered(context.rng.choice(templates.PROMPTS["caption"]), text, is_prompt=True) if text else None
 
 
-def describe(asked: Asked) -> str | None:
+def describe(context: QuestionContext) -> str | None:
     """A caption by a person if the evidence shows all that it names, otherwise one of what is shown."""
-    scene = asked.scene
+    scene = context.scene
     if scene.captions:
-        return asked.rng.choice(scene.captions) if len(asked.shown) == len(scene.tags) else None
+        return context.rng.choice(scene.captions) if len(context.shown) == len(scene.tags) else None
     if not scene.tags:
         return NOTHING_CLEAR if scene.is_complete else None
-    extents = [event for event in _extents(asked) if event.tag in asked.shown]
+    extents = [event for event in _extents(context) if event.tag in context.shown]
     if not extents:
         return None
-    clauses = [(event, _clause(asked, event.tag)) for event in extents]
-    lasting = [clause for event, clause in clauses if _is_throughout(event, asked)]
-    passing = [clause for event, clause in clauses if not _is_throughout(event, asked)]
+    clauses = [(event, _clause(context, event.tag)) for event in extents]
+    lasting = [clause for event, clause in clauses if _is_throughout(event, context)]
+    passing = [clause for event, clause in clauses if not _is_throughout(event, context)]
     if not scene.is_timed or not passing or len(lasting) > 1:
         return _sentence(_and([clause for _, clause in clauses]))
-    if not _is_sequence([event for event, _ in clauses if not _is_throughout(event, asked)]):
+    if not _is_sequence([event for event, _ in clauses if not _is_throughout(event, context)]):
         return _sentence(_and(passing) + (f" while {lasting[0]}" if lasting else ""))
     captions = templates.composed_captions(passing, lasting[0] if lasting else None)
-    return re.sub(r'([.?!]")\.', r"\1", asked.rng.choice(captions))
+    return re.sub(r'([.?!]")\.', r"\1", context.rng.choice(captions))
 
 
 def _is_sequence(events: Sequence[SceneEvent]) -> bool:
@@ -764,37 +769,37 @@ def _sentence(text: str) -> str:
     return re.sub(r'([.?!]")\.', r"\1", f"{text[:1].upper()}{text[1:]}.")
 
 
-def _clause(asked: Asked, tag: str) -> str:
+def _clause(context: QuestionContext, tag: str) -> str:
     """What happens, as far as the evidence shows it: "a dog barks", "a cello plays the note C4"."""
-    scene = asked.scene
-    if asked.phrases.category(tag) == "speech":
-        return _speech_clause(asked, tag)
-    clause = asked.phrases.clause(tag)
+    scene = context.scene
+    if context.phrases.category(tag) == "speech":
+        return _speech_clause(context, tag)
+    clause = context.phrases.clause(tag)
     notes = scene.attributes.get("notes", scene.attributes.get("pitch"))
-    if scene.attributes.get("instrument") == tag and notes and _notes(asked) == notes:
+    if scene.attributes.get("instrument") == tag and notes and _notes(context) == notes:
         names = notes.split(", ")
-        manner = templates.DYNAMICS.get(scene.attributes.get("dynamics", ""), "") if asked.evidence is None else ""
+        manner = templates.DYNAMICS.get(scene.attributes.get("dynamics", ""), "") if context.evidence is None else ""
         return f"{clause} the note{'s' if len(names) > 1 else ''} {_and(names)}{' ' + manner if manner else ''}"
     times = len(_merged(scene.of(tag)))
-    found = asked.detected(tag)
+    found = context.detected(tag)
     counted = (
         scene.is_complete
         and not scene.is_recorded
         and times > 1
-        and (asked.evidence is None or (found and len(separate_spans(found.spans)) == times))
+        and (context.evidence is None or (found and len(separate_spans(found.spans)) == times))
     )
     return f"{clause} {_times(times)}" if counted else clause
 
 
-def _speech_clause(asked: Asked, tag: str) -> str:
-    who = (asked.speakers or ("a person",))[0] if len(asked.speakers or ()) < 2 else tag_speaker(tag)
-    if who != "a person" and not asked.is_shown(_speaker_tag(who)):
+def _speech_clause(context: QuestionContext, tag: str) -> str:
+    who = (context.speakers or ("a person",))[0] if len(context.speakers or ()) < 2 else tag_speaker(tag)
+    if who != "a person" and not context.is_shown(_speaker_tag(who)):
         who = "a person"
-    said = _word(asked) or asked.transcript
-    if said and len(said.split()) <= MAX_QUOTED_WORDS and len(asked.speakers or ()) < 2:
+    said = _word(context) or context.transcript
+    if said and len(said.split()) <= MAX_QUOTED_WORDS and len(context.speakers or ()) < 2:
         return f'{who} says "{said}"'
-    language = asked.scene.attributes.get("language")
-    if language and (asked.evidence is None or (language != "English" and asked.is_shown(language))):
+    language = context.scene.attributes.get("language")
+    if language and (context.evidence is None or (language != "English" and context.is_shown(language))):
         return f"{who} speaks {language}"
     return f"{who} is speaking"
 
@@ -808,22 +813,22 @@ def tag_speaker(tag: str) -> str:
 
 
 @_family("events", 4.0, is_task=True)
-def _events(asked: Asked) -> Answered | None:
+def _events(context: QuestionContext) -> Answered | None:
     """ "this is a sound of": the labels."""
-    if not asked.scene.tags or (asked.scene.captions and not asked.scene.is_recorded):
+    if not context.scene.tags or (context.scene.captions and not context.scene.is_recorded):
         return None
-    named = [tag for tag in asked.scene.tags if _may_be_named(asked, tag)]
-    prompt = asked.rng.choice(templates.PROMPTS["events"])
-    named = asked.rng.sample(named, len(named))
+    named = [tag for tag in context.scene.tags if _may_be_named(context, tag)]
+    prompt = context.rng.choice(templates.PROMPTS["events"])
+    named = context.rng.sample(named, len(named))
     return Answered(prompt, templates.events_target(named), is_prompt=True) if named else None
 
 
 def _attribute(name: str) -> _Ask:
-    def ask(asked: Asked) -> Answered | None:
-        value = asked.scene.attributes.get(name)
-        if value is None or (name in _DETECTED and not _may_be_named(asked, _DETECTED[name](value))):
+    def ask(context: QuestionContext) -> Answered | None:
+        value = context.scene.attributes.get(name)
+        if value is None or (name in _DETECTED and not _may_be_named(context, _DETECTED[name](value))):
             return None
-        return Answered(asked.rng.choice(templates.PROMPTS[name]), value, is_prompt=True)
+        return Answered(context.rng.choice(templates.PROMPTS[name]), value, is_prompt=True)
 
     return ask
 
@@ -835,80 +840,80 @@ _DETECTED: dict[str, Callable[[str], str]] = {
     "language": str,
     "gender": lambda value: {"male": "man speaking", "female": "woman speaking"}.get(value, value),
 }
-for _name in ("digit", "keyword", "gender", "language", "instrument", "velocity", "emotion", "genre", "sentiment"):
+for _name in ATTRIBUTE_TASKS:
     _family(_name, 3.0, is_task=True)(_attribute(_name))
 
 
 @_family("metadata", 0.7, is_task=True)
-def _metadata(asked: Asked) -> Answered | None:
-    text = asked.scene.metadata
-    return Answered(asked.rng.choice(templates.PROMPTS["metadata"]), text, is_prompt=True) if text else None
+def _metadata(context: QuestionContext) -> Answered | None:
+    text = context.scene.metadata
+    return Answered(context.rng.choice(templates.PROMPTS["metadata"]), text, is_prompt=True) if text else None
 
 
 @_family("scene", 1.5, is_task=True)
-def _scene(asked: Asked) -> Answered | None:
-    named = [tag for tag in asked.scene.tags if _may_be_named(asked, tag)]
-    if asked.scene.domain != "scene" or not named:
+def _scene(context: QuestionContext) -> Answered | None:
+    named = [tag for tag in context.scene.tags if _may_be_named(context, tag)]
+    if context.scene.domain != "scene" or not named:
         return None
-    return Answered(asked.rng.choice(templates.PROMPTS["scene"]), templates.events_target(named), is_prompt=True)
+    return Answered(context.rng.choice(templates.PROMPTS["scene"]), templates.events_target(named), is_prompt=True)
 
 
 @_family("music", 0.7, is_task=True)
-def _music(asked: Asked) -> Answered | None:
-    genre = asked.scene.attributes.get("genre")
-    if genre is None or not _may_be_named(asked, f"{genre} music"):
+def _music(context: QuestionContext) -> Answered | None:
+    genre = context.scene.attributes.get("genre")
+    if genre is None or not _may_be_named(context, f"{genre} music"):
         return None
-    target = templates.music_target(asked.scene.attributes)
-    return Answered(asked.rng.choice(templates.PROMPTS["music"]), target, is_prompt=True)
+    target = templates.music_target(context.scene.attributes)
+    return Answered(context.rng.choice(templates.PROMPTS["music"]), target, is_prompt=True)
 
 
 @_family("note", 1.0, is_task=True)
-def _note(asked: Asked) -> Answered | None:
-    attributes = dict(asked.scene.attributes)
-    if "instrument" not in attributes or not _may_be_named(asked, attributes["instrument"]):
+def _note(context: QuestionContext) -> Answered | None:
+    attributes = dict(context.scene.attributes)
+    if "instrument" not in attributes or not _may_be_named(context, attributes["instrument"]):
         return None
     if attributes.get("qualities"):
         qualities = templates.split_events(attributes["qualities"])
-        attributes["qualities"] = ", ".join(asked.rng.sample(qualities, len(qualities)))
-    if asked.evidence is not None:
+        attributes["qualities"] = ", ".join(context.rng.sample(qualities, len(qualities)))
+    if context.evidence is not None:
         attributes.pop("dynamics", None)
-        if _notes(asked) != attributes.get("pitch"):
+        if _notes(context) != attributes.get("pitch"):
             attributes.pop("pitch", None)
-    return Answered(asked.rng.choice(templates.PROMPTS["note"]), templates.note_target(attributes), is_prompt=True)
+    return Answered(context.rng.choice(templates.PROMPTS["note"]), templates.note_target(attributes), is_prompt=True)
 
 
 # --- what no sound can tell ----------------------------------------------------------------------------------------
 
 
 @_family("unanswerable", 27.0)
-def _unanswerable(asked: Asked) -> Answered | None:
+def _unanswerable(context: QuestionContext) -> Answered | None:
     """What no recording can tell; not asked where it may be said in words, or where a caption is all that is known."""
-    scene = asked.scene
+    scene = context.scene
     if not (scene.tags or scene.attributes or scene.qa or scene.is_complete):
         return None
     names = list(wordings.UNANSWERABLE)
     weights = [0.5 if name in ("prices", "reasons", "maths") else 1.0 for name in names]
-    name = asked.rng.choices(names, weights)[0]
-    wording, things = asked.rng.choice(wordings.UNANSWERABLE[name]), _things(asked)
+    name = context.rng.choices(names, weights)[0]
+    wording, things = context.rng.choice(wordings.UNANSWERABLE[name]), _things(context)
     if not things and "name of {thing}" in wording:  # the name of an instrument can be told
         return None
-    question = wordings.filled(wording, things, asked.rng)
-    known = name not in wordings.NEVER_SAID and _may_be_known(asked, name, question)
+    question = wordings.filled(wording, things, context.rng)
+    known = name not in wordings.NEVER_SAID and _may_be_known(context, name, question)
     return None if known else Answered(question, CANT_TELL)
 
 
-def _may_be_known(asked: Asked, name: str, question: str) -> bool:
+def _may_be_known(context: QuestionContext, name: str, question: str) -> bool:
     """Whether what is usually no matter of sound may be said here, or follow from the sounds."""
-    texts = (asked.truth, asked.evidence.transcript if asked.evidence else None)
-    if asked.scene.qa or any(wordings.SAID_ANSWERS[name].search(text) for text in texts if text):
+    texts = (context.truth, context.evidence.transcript if context.evidence else None)
+    if context.scene.qa or any(wordings.SAID_ANSWERS[name].search(text) for text in texts if text):
         return True
-    if "speaking?" in question and asked.speech is False:
+    if "speaking?" in question and context.speech is False:
         return True
-    sounds = " ".join(asked.scene.tags)
+    sounds = " ".join(context.scene.tags)
     return any(re.search(about, question) and re.search(told, sounds) for about, told in wordings.SOUND_ANSWERS)
 
 
-def _things(asked: Asked) -> list[str]:
+def _things(context: QuestionContext) -> list[str]:
     """What may be asked about: "the dog"."""
-    things = [asked.phrases.thing(tag) for tag in asked.scene.tags]
+    things = [context.phrases.thing(tag) for tag in context.scene.tags]
     return [re.sub(r"^(a|an) ", "the ", thing) for thing in things if thing and not is_plural(thing)]

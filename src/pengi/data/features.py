@@ -28,7 +28,7 @@ from pengi.audio.level import without_offset
 from pengi.config import AudioBranchConfig
 from pengi.data.manifest import Clip
 from pengi.data.recordings import fingerprint, recording
-from pengi.data.tolerance import MOST_BAD, Tolerance
+from pengi.data.tolerance import MAX_BAD_SHARE, Tolerance
 from pengi.encoders import AudioEncoder, encoder_spec
 from pengi.errors import AudioError
 from pengi.progress import track
@@ -82,7 +82,7 @@ Branch = tuple[AudioEncoder, AudioBranchConfig]
 
 
 def cached_branches(
-    clips: Sequence[Clip], audio_root: Path, branches: Sequence[Branch], *, most_bad: float = MOST_BAD
+    clips: Sequence[Clip], audio_root: Path, branches: Sequence[Branch], *, max_bad_share: float = MAX_BAD_SHARE
 ) -> list[FeatureCache]:
     """Features of all clips that can be read, for each branch, from the cache if these clips were computed before.
 
@@ -92,13 +92,13 @@ def cached_branches(
         clips: their ``audio`` is relative to ``audio_root``.
         audio_root: the manifest's folder.
         branches: encoders and their configurations.
-        most_bad: share of the clips that may be unreadable; they are logged, and the caches are without them.
+        max_bad_share: share of the clips that may be unreadable; they are logged, and the caches are without them.
 
     Raises:
         ManifestError: if more of the clips than that cannot be read.
     """
     root = weights.cache_folder().parent / "features"
-    bad = Tolerance(most_bad)
+    bad = Tolerance(max_bad_share)
     found: list[list[Path]] = [[] for _ in branches]
     for start in range(0, len(clips), BLOCK_CLIPS):
         block = clips[start : start + BLOCK_CLIPS]
@@ -143,12 +143,12 @@ def _kept(folder: Path) -> tuple[Values, dict[str, tuple[int, int]]]:
     return values_Nx, spans
 
 
-def _key(heard: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:
-    """Names the cache by everything the features depend on; ``heard`` are ids and fingerprints of the clips."""
+def _key(fingerprints: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:
+    """Names the cache by everything the features depend on; ``fingerprints`` are ids and fingerprints of the clips."""
     spec = encoder_spec(branch.encoder)
     source = weights.provenance(spec.weights)["weights_sha256"] if spec.weights else branch.encoder
     parts: list[Any] = [FORMAT, branch.encoder, source]
-    parts += [branch.frozen_layers, branch.pool, branch.window_s, *heard]
+    parts += [branch.frozen_layers, branch.pool, branch.window_s, *fingerprints]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -189,12 +189,12 @@ def _compute(
             except AudioError as error:
                 bad.skip(clip.id, error)
                 continue
-            for place, features_Tx in enumerate(found):
-                features_Tx.tofile(files[place])
-                start = totals[place]
-                totals[place] += len(features_Tx)
-                spans[place].append((clip.id, start, totals[place]))
-                shapes[place] = list(features_Tx.shape[1:])
+            for index, features_Tx in enumerate(found):
+                features_Tx.tofile(files[index])
+                start = totals[index]
+                totals[index] += len(features_Tx)
+                spans[index].append((clip.id, start, totals[index]))
+                shapes[index] = list(features_Tx.shape[1:])
     bad.check(total, "clips")
     for folder, shape, own in zip(folders, shapes, spans, strict=True):
         meta = {"shape": shape, "spans": own, "skipped": bad.skipped}

@@ -171,13 +171,13 @@ class Loader(BatchSource):
 
     def batch(self, step: int) -> TrainingBatch:
         """The batch of a step; the same for the same seed and step."""
-        block, place = divmod(step, BATCHES_DRAWN_TOGETHER)
+        block, index = divmod(step, BATCHES_DRAWN_TOGETHER)
         rng = random.Random(f"{self.seed}:{block}")
         size = self.mixture.batch_size
         drawn = rng.choices(self.clips, self._weights, k=size * BATCHES_DRAWN_TOGETHER)
         drawn.sort(key=self._length)
         order = rng.sample(range(BATCHES_DRAWN_TOGETHER), BATCHES_DRAWN_TOGETHER)
-        start = order[place] * size
+        start = order[index] * size
         return self._draw_pairs(drawn[start : start + size], random.Random(f"{self.seed}:{step}:pairs"))
 
     def _length(self, clip: Clip) -> int:

@@ -94,13 +94,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def _row(line: str, place: str) -> dict[str, Any]:
+def _row(line: str, origin: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ManifestError(f"{place}: not valid JSON ({error.msg})") from error
+        raise ManifestError(f"{origin}: not valid JSON ({error.msg})") from error
     if not isinstance(row, dict):
-        raise ManifestError(f"{place}: a row must be a JSON object")
+        raise ManifestError(f"{origin}: a row must be a JSON object")
     return row
 
 
@@ -110,13 +110,13 @@ def _explain(error: ValidationError) -> str:
     return f"field '{field}': {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 
-def read_manifest(path: Path, *, check_audio: bool = True, most_bad: float = 0.0) -> list[Clip]:
+def read_manifest(path: Path, *, check_audio: bool = True, max_bad_share: float = 0.0) -> list[Clip]:
     """Read all clips of a manifest.
 
     Args:
         path: JSON lines.
         check_audio: whether audio files that are not there are mistakes.
-        most_bad: share of the rows that may be bad; they are logged and left out.
+        max_bad_share: share of the rows that may be bad; they are logged and left out.
 
     Raises:
         ManifestError: missing manifest, bad JSON, bad or missing field, unknown split, repeated id, no rows, or (with
@@ -124,19 +124,19 @@ def read_manifest(path: Path, *, check_audio: bool = True, most_bad: float = 0.0
     """
     clips: list[Clip] = []
     line_of: dict[str, int] = {}
-    bad = Tolerance(most_bad)
+    bad = Tolerance(max_bad_share)
     total = 0
     for number, line in _lines(path):
         total += 1
-        place = f"{path}, line {number}"
+        origin = f"{path}, line {number}"
         try:
-            clip = _clip(line, place, path.parent if check_audio else None)
+            clip = _clip(line, origin, path.parent if check_audio else None)
             if clip.id in line_of:
-                raise ManifestError(f"{place}: id '{clip.id}' stands already in line {line_of[clip.id]}")
+                raise ManifestError(f"{origin}: id '{clip.id}' stands already in line {line_of[clip.id]}")
         except ManifestError as error:
-            if not most_bad:
+            if not max_bad_share:
                 raise
-            bad.skip(place, error)
+            bad.skip(origin, error)
             continue
         line_of[clip.id] = number
         clips.append(clip)
@@ -146,22 +146,22 @@ def read_manifest(path: Path, *, check_audio: bool = True, most_bad: float = 0.0
     return clips
 
 
-def _clip(line: str, place: str, audio_root: Path | None) -> Clip:
-    clip = validated(Clip, _row(line, place), place)
+def _clip(line: str, origin: str, audio_root: Path | None) -> Clip:
+    clip = validated(Clip, _row(line, origin), origin)
     if audio_root is not None and not is_there(audio_root, clip.audio):
-        raise ManifestError(f"{place}: no audio file at '{clip.audio}'")
+        raise ManifestError(f"{origin}: no audio file at '{clip.audio}'")
     return clip
 
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def validated(model: type[M], row: Mapping[str, Any], place: str) -> M:
-    """A row as a model's instance; a :class:`ManifestError` that begins with ``place`` if it is none."""
+def validated(model: type[M], row: Mapping[str, Any], origin: str) -> M:
+    """A row as a model's instance; a :class:`ManifestError` that begins with ``origin`` if it is none."""
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        raise ManifestError(f"{place}: {_explain(error)}") from error
+        raise ManifestError(f"{origin}: {_explain(error)}") from error
 
 
 def read_labels(path: Path) -> dict[str, Label]:
@@ -172,10 +172,10 @@ def read_labels(path: Path) -> dict[str, Label]:
     """
     labels: dict[str, Label] = {}
     for number, line in _lines(path):
-        place = f"{path}, line {number}"
-        label = validated(Label, _row(line, place), place)
+        origin = f"{path}, line {number}"
+        label = validated(Label, _row(line, origin), origin)
         if label.label in labels:
-            raise ManifestError(f"{place}: label '{label.label}' stands already in an earlier line")
+            raise ManifestError(f"{origin}: label '{label.label}' stands already in an earlier line")
         labels[label.label] = label
     return labels
 

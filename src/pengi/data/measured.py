@@ -19,7 +19,7 @@ from pengi import weights
 from pengi.audio.decode import load
 from pengi.data.manifest import Clip
 from pengi.data.recordings import fingerprint, recording
-from pengi.data.tolerance import MOST_BAD, Tolerance
+from pengi.data.tolerance import MAX_BAD_SHARE, Tolerance
 from pengi.errors import AudioError
 from pengi.json_lines import JsonLines
 from pengi.progress import track
@@ -55,7 +55,7 @@ def cached_measurements(
     version: str,
     rate: int,
     window_s: float,
-    most_bad: float = MOST_BAD,
+    max_bad_share: float = MAX_BAD_SHARE,
 ) -> dict[str, Measured]:
     """Measurements of all clips that can be read, by clip id.
 
@@ -66,7 +66,7 @@ def cached_measurements(
         version: names everything that the measurements depend on besides the recording.
         rate: of the recordings, in Hz.
         window_s: of longer recordings the beginning is measured.
-        most_bad: share of the clips that may be unreadable; they are logged and left out.
+        max_bad_share: share of the clips that may be unreadable; they are logged and left out.
 
     Raises:
         ManifestError: if more of the clips than that cannot be read.
@@ -77,7 +77,7 @@ def cached_measurements(
     name = hashlib.sha256(f"{FORMAT} {version} {rate} {window_s}".encode()).hexdigest()[:16]
     path = folder / f"measured-{name}.jsonl"
     keys = {clip.id: _key(audio_root, clip) for clip in clips}
-    bad = Tolerance(most_bad)
+    bad = Tolerance(max_bad_share)
     with locked(path, wait=True):
         lines = JsonLines(path)
         lines.mend()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pengi.errors import AudioError
 
-Waveform = NDArray[np.float32]
+Samples = NDArray[np.float32]
 
 REFERENCE_DB = -26.0
 """Loudness of a part at level 0 dB."""
@@ -22,7 +22,7 @@ _FADE_S = 0.01
 _LONGEST_PAUSE_S = 0.1
 
 
-def loudness_db(samples: Waveform, rate: int) -> float:
+def loudness_db(samples: Samples, rate: int) -> float:
     """Loudness of the sounding part of a waveform: mean power of its B-weighted frames, the soft ones left out.
 
     B-weighting (ANSI S1.4) is how the ear weighs frequencies at moderate levels: a bass drum and a triangle of the same
@@ -38,7 +38,7 @@ def loudness_db(samples: Waveform, rate: int) -> float:
     return 10.0 * float(np.log10(power_F[power_F >= loudest * 10 ** (-_GATE_DB / 10)].mean()))
 
 
-def trimmed(samples: Waveform, rate: int) -> Waveform:
+def trimmed(samples: Samples, rate: int) -> Samples:
     """The waveform without the near-silence before and after it."""
     power_F = _frame_power(samples, rate)
     sounding = np.flatnonzero(power_F >= power_F.max() * 10 ** (-_AUDIBLE_DB / 10))
@@ -46,18 +46,18 @@ def trimmed(samples: Waveform, rate: int) -> Waveform:
     return samples[sounding[0] * frame : (sounding[-1] + 1) * frame]
 
 
-def without_pauses(samples: Waveform, rate: int) -> Waveform:
+def without_pauses(samples: Samples, rate: int) -> Samples:
     """The waveform with every pause in it cut down to a tenth of a second."""
     power_F = _frame_power(samples, rate)
     silent_F = power_F < power_F.max() * 10 ** (-_AUDIBLE_DB / 10)
     # How many silent frames have passed, this one included, since the last one that was not.
-    place_F = np.arange(len(silent_F))
-    silent_for_F = place_F - np.maximum.accumulate(np.where(silent_F, -1, place_F))
+    position_F = np.arange(len(silent_F))
+    silent_for_F = position_F - np.maximum.accumulate(np.where(silent_F, -1, position_F))
     kept_F = silent_for_F * _FRAME_S <= _LONGEST_PAUSE_S
     return samples[np.repeat(kept_F, _frame(rate))[: len(samples)]]
 
 
-def loudest(samples: Waveform, length: int, rate: int) -> Waveform:
+def loudest(samples: Samples, length: int, rate: int) -> Samples:
     """The stretch of at most ``length`` samples with the most (B-weighted) energy."""
     if len(samples) <= length:
         return samples
@@ -66,7 +66,7 @@ def loudest(samples: Waveform, length: int, rate: int) -> Waveform:
     return samples[start : start + length]
 
 
-def brought_to(samples: Waveform, rate: int, level_db: float) -> Waveform:
+def brought_to(samples: Samples, rate: int, level_db: float) -> Samples:
     """The waveform at a loudness of ``REFERENCE_DB + level_db``, faded in and out against clicks. Nothing is clipped.
 
     Raises:
@@ -77,7 +77,7 @@ def brought_to(samples: Waveform, rate: int, level_db: float) -> Waveform:
     return faded * np.float32(10 ** (gain_db / 20))
 
 
-def joined(parts: list[Waveform], gaps_s: tuple[float, ...], rate: int) -> Waveform:
+def joined(parts: list[Samples], gaps_s: tuple[float, ...], rate: int) -> Samples:
     """Silence and parts in turn; ``gaps_s`` is what lies before each part and behind the last."""
     assert len(gaps_s) == len(parts) + 1
     gaps = [np.zeros(round(gap_s * rate), dtype=np.float32) for gap_s in gaps_s]
@@ -87,12 +87,12 @@ def joined(parts: list[Waveform], gaps_s: tuple[float, ...], rate: int) -> Wavef
     return np.concatenate(pieces)
 
 
-def laid_over(foreground: Waveform, bed: Waveform) -> Waveform:
-    """The sum; a bed that is shorter is repeated, a longer one ends with the foreground."""
-    return foreground + np.resize(bed, len(foreground))
+def laid_over(foreground: Samples, background: Samples) -> Samples:
+    """The sum; a background that is shorter is repeated, a longer one ends with the foreground."""
+    return foreground + np.resize(background, len(foreground))
 
 
-def within_full_scale(samples: Waveform) -> Waveform:
+def within_full_scale(samples: Samples) -> Samples:
     """The waveform made softer, if need be, so that its peak is ``PEAK``."""
     peak = float(np.abs(samples).max())
     return samples if peak <= PEAK else samples * np.float32(PEAK / peak)
@@ -102,7 +102,7 @@ def _frame(rate: int) -> int:
     return max(1, round(_FRAME_S * rate))
 
 
-def _frame_power(samples: Waveform, rate: int) -> NDArray[np.float64]:
+def _frame_power(samples: Samples, rate: int) -> NDArray[np.float64]:
     """Mean square of each frame, the last one padded."""
     frame = _frame(rate)
     padded = np.pad(samples, (0, -len(samples) % frame)).reshape(-1, frame)
@@ -110,16 +110,16 @@ def _frame_power(samples: Waveform, rate: int) -> NDArray[np.float64]:
     return power_F
 
 
-def _weighted(samples: Waveform, rate: int) -> Waveform:
+def _weighted(samples: Samples, rate: int) -> Samples:
     """B-weighted, 0 dB at 1 kHz; the response's formula is that of ANSI S1.4."""
     spectrum = np.fft.rfft(samples)
     squared = np.square(np.fft.rfftfreq(len(samples), 1 / rate))
     response = 12194.0**2 * squared**1.5 / ((squared + 20.6**2) * np.sqrt(squared + 158.5**2) * (squared + 12194.0**2))
-    weighted: Waveform = np.fft.irfft(spectrum * response * 1.0197, len(samples)).astype(np.float32)
+    weighted: Samples = np.fft.irfft(spectrum * response * 1.0197, len(samples)).astype(np.float32)
     return weighted
 
 
-def _faded(samples: Waveform, rate: int) -> Waveform:
+def _faded(samples: Samples, rate: int) -> Samples:
     length = min(round(_FADE_S * rate), len(samples) // 2)
     if not length:
         return samples

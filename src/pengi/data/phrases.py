@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from pengi import templates
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.hearing import are_kin, holds_one_kind, holds_voices, may_hold
+from pengi.data.label_overlap import are_kin, holds_one_kind, holds_voices, may_hold
 from pengi.data.manifest import Label
 
 SPEAKING = {"man speaking": "a man", "woman speaking": "a woman", "child speaking": "a child"}
@@ -218,9 +218,9 @@ def thing_of(label: Label) -> str | None:
         return None
     phrase = re.sub(r" (passing by|shutting off|driving off|climbing its lift hill|singing)$", "", label.phrase)
     words = phrase.split()
-    for place in range(1, len(words)):
-        if words[place].endswith("ing") and words[place] != "reversing":
-            return " ".join(words[:place]) if words[:place] not in (["a"], ["an"]) else None
+    for index in range(1, len(words)):
+        if words[index].endswith("ing") and words[index] != "reversing":
+            return " ".join(words[:index]) if words[:index] not in (["a"], ["an"]) else None
     return phrase
 
 

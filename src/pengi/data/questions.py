@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from pengi import templates
 from pengi.conditioning.evidence import Evidence
 from pengi.config import EvidenceConfig
-from pengi.data.asked import Answered, Asked
 from pengi.data.families import FAMILIES
 from pengi.data.manifest import Clip
 from pengi.data.phrases import Phrases
+from pengi.data.question_context import Answered, QuestionContext
 from pengi.data.scenes import Scene, scene_of
 from pengi.data.tasks import Pair
 from pengi.data.wordings import as_typed
@@ -46,7 +46,7 @@ class QuestionMaker:
         phrases: how tags are said.
         config: what of the evidence the model reads.
         weights: of families by name, "question" for all that ask free questions; those that are not named are not
-            asked. All by their own weights if not given.
+            context. All by their own weights if not given.
 
     Raises:
         ConfigError: for weights of unknown families, negative ones, or none above zero.
@@ -80,7 +80,7 @@ class QuestionMaker:
         """
         if evidence is None and not _is_known(scene):
             return []
-        asked = Asked(scene, evidence, self.phrases, self.config, rng)
+        context = QuestionContext(scene, evidence, self.phrases, self.config, rng)
         families = dict(self._weights)
         refused = families.pop(UNANSWERABLE, 0.0) / sum(self._weights.values())
         drawn: dict[tuple[str, str], Pair] = {}
@@ -88,7 +88,7 @@ class QuestionMaker:
             if len(drawn) == count:
                 break
             refusing = rng.random() < refused
-            name, answered = _answered(asked, {UNANSWERABLE: 1.0} if refusing else families)
+            name, answered = _answered(context, {UNANSWERABLE: 1.0} if refusing else families)
             if answered is not None:
                 drawn.setdefault(
                     (name, answered.question),
@@ -97,11 +97,11 @@ class QuestionMaker:
         return list(drawn.values())
 
 
-def _answered(asked: Asked, families: dict[str, float]) -> tuple[str, Answered | None]:
+def _answered(context: QuestionContext, families: dict[str, float]) -> tuple[str, Answered | None]:
     """A question of one of some families; those that the scene does not answer are taken out of them."""
     while families:
-        name = asked.rng.choices(list(families), list(families.values()))[0]
-        answered = FAMILIES[name].ask(asked)
+        name = context.rng.choices(list(families), list(families.values()))[0]
+        answered = FAMILIES[name].ask(context)
         families[name] *= AGAIN
         if answered is None or answered.is_prompt:  # another wording of a task would be nothing new
             del families[name]

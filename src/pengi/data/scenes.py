@@ -13,6 +13,8 @@ from pengi.data.manifest import Clip
 from pengi.data.phrases import Phrases
 
 DEFAULT_LENGTH_S = 5.0
+LOUDER_DB = 6.0
+"""From this difference on one of two sounds is called louder."""
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from typing import Any
 from pengi.audio.formats import AUDIO_SUFFIXES
 from pengi.data.manifest import Clip, validated, written_row
 from pengi.data.recordings import is_url, member, opened, recording
-from pengi.data.tolerance import MOST_BAD, Tolerance
+from pengi.data.tolerance import MAX_BAD_SHARE, Tolerance
 from pengi.errors import AudioError, ManifestError
 from pengi.progress import track
 from pengi.writing import new_folder, replacing
 
-MOST_BYTES = 1_000_000_000
+MAX_BYTES = 1_000_000_000
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MANIFEST = "manifest.jsonl"
 
@@ -42,7 +42,12 @@ class _Sample:
 
 
 def write_shards(
-    clips: Sequence[Clip], audio_root: Path, out: Path, *, most_bytes: int = MOST_BYTES, most_bad: float = MOST_BAD
+    clips: Sequence[Clip],
+    audio_root: Path,
+    out: Path,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_bad_share: float = MAX_BAD_SHARE,
 ) -> Path:
     """Pack recordings, as they are, and their rows into tar shards in a new folder.
 
@@ -52,8 +57,8 @@ def write_shards(
         clips: any number; they keep their order.
         audio_root: their manifest's folder.
         out: the new folder; it appears whole or not at all.
-        most_bytes: a shard is closed before it grows beyond that, unless one recording alone does.
-        most_bad: share of the recordings that may be unreadable; they are logged and left out.
+        max_bytes: a shard is closed before it grows beyond that, unless one recording alone does.
+        max_bad_share: share of the recordings that may be unreadable; they are logged and left out.
 
     Returns:
         The manifest.
@@ -62,9 +67,9 @@ def write_shards(
         ManifestError: if more recordings than that cannot be read.
         InputError: if ``out`` exists or cannot be written.
     """
-    bad = Tolerance(most_bad)
+    bad = Tolerance(max_bad_share)
     with new_folder(out) as folder, (folder / _MANIFEST).open("w", encoding="utf-8") as manifest:
-        writer = _ShardWriter(folder, most_bytes)
+        writer = _ShardWriter(folder, max_bytes)
         with closing(writer):
             for clip in track(clips, "shards"):
                 try:
@@ -85,9 +90,9 @@ def _content(audio_root: Path, clip: Clip) -> bytes:
 class _ShardWriter:
     """Adds samples to ``shard-000000.tar`` and so on."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._shards = 0
         self._samples = 0
         self._tar: tarfile.TarFile | None = None
@@ -108,7 +113,7 @@ class _ShardWriter:
             self._tar.close()
 
     def _open(self, size: int) -> tarfile.TarFile:
-        if self._tar is not None and self._tar.offset + size > self._most_bytes:
+        if self._tar is not None and self._tar.offset + size > self._max_bytes:
             self._tar.close()
             self._tar = None
         if self._tar is None:
@@ -162,31 +167,33 @@ def expanded(location: str) -> list[str]:
     return [whole for name in names for whole in expanded(location[: found.start()] + name + location[found.end() :])]
 
 
-def read_shards(locations: Iterable[str], *, split: str | None = None, most_bad: float = MOST_BAD) -> list[Clip]:
+def read_shards(
+    locations: Iterable[str], *, split: str | None = None, max_bad_share: float = MAX_BAD_SHARE
+) -> list[Clip]:
     """The rows of shards, each with the place of its recording; the recordings themselves are not read.
 
     Args:
         locations: paths and URLs of tar files; ``{000..009}`` stands for a range.
         split: of rows that name none, as in foreign shards; they are bad rows without it.
-        most_bad: share of the samples that may be bad; they are logged and left out.
+        max_bad_share: share of the samples that may be bad; they are logged and left out.
 
     Raises:
         ManifestError: a shard that cannot be read, no sample at all, or too many bad ones.
     """
     clips: dict[str, Clip] = {}
-    bad = Tolerance(most_bad)
+    bad = Tolerance(max_bad_share)
     total = 0
     shards = [shard for location in locations for shard in expanded(location)]
     for shard in track(shards, "shards"):
         for sample in _samples(shard):
             total += 1
-            place = f"{shard}, sample '{sample.key}'"
+            origin = f"{shard}, sample '{sample.key}'"
             try:
-                clip = _clip(sample, shard, split, place)
+                clip = _clip(sample, shard, split, origin)
                 if clip.id in clips:
-                    raise ManifestError(f"{place}: id '{clip.id}' stands already in an earlier sample")
+                    raise ManifestError(f"{origin}: id '{clip.id}' stands already in an earlier sample")
             except ManifestError as error:
-                bad.skip(place, error)
+                bad.skip(origin, error)
                 continue
             clips[clip.id] = clip
     bad.check(total, "samples")
@@ -195,14 +202,14 @@ def read_shards(locations: Iterable[str], *, split: str | None = None, most_bad:
     return list(clips.values())
 
 
-def _clip(sample: _Sample, shard: str, split: str | None, place: str) -> Clip:
+def _clip(sample: _Sample, shard: str, split: str | None, origin: str) -> Clip:
     if sample.mistake:
-        raise ManifestError(f"{place}: {sample.mistake}")
+        raise ManifestError(f"{origin}: {sample.mistake}")
     if sample.audio is None:
-        raise ManifestError(f"{place}: no recording")
+        raise ManifestError(f"{origin}: no recording")
     stem = Path(shard).stem
     row = {"id": f"{stem}/{sample.key}", **({"split": split} if split else {}), **_understood(sample.row)}
-    return validated(Clip, row | {"audio": sample.audio}, place)
+    return validated(Clip, row | {"audio": sample.audio}, origin)
 
 
 def _understood(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -175,9 +175,9 @@ class Simulator:
             loudness = _masked_db(events, scene) if scene.is_timed else 0.0
             times = _jittered(events, scene.duration_s, rng)
             for tag, probability in self._detected(index, given, rng):
-                heard = _shifted(probability, loudness if tag == index else 1.5 * loudness)
-                if heard > found.get(tag, 0.0):
-                    found[tag] = heard
+                shifted = _shifted(probability, loudness if tag == index else 1.5 * loudness)
+                if shifted > found.get(tag, 0.0):
+                    found[tag] = shifted
                 if tag == index:
                     spans[tag] = times
                 else:

@@ -16,6 +16,7 @@ from pengi.audio.formats import FolderWalk
 from pengi.data.manifest import SPLITS, Clip, read_manifest, validated
 from pengi.data.recordings import is_there, is_url
 from pengi.data.shards import read_shards
+from pengi.data.tasks import ATTRIBUTE_TASKS
 from pengi.errors import ManifestError
 
 VAL_SHARE = 0.2
@@ -27,22 +28,20 @@ _COLUMNS = {
     "question": "question", "answer": "answer", "split": "split", "id": "id", "group": "group", "domain": "domain",
     "title": "title", "tags": "tags", "description": "description", "license": "license",
 }  # fmt: skip
-ATTRIBUTES = (
-    "digit", "keyword", "gender", "language", "instrument", "emotion", "sentiment", "genre", "pitch", "velocity",
-)  # fmt: skip
+ATTRIBUTES = (*ATTRIBUTE_TASKS, "pitch")
 _SEPARATOR = ";"
 _LIKE_A_COLUMN = 0.75
 
 
 @dataclass(frozen=True)
-class Source:
+class Manifest:
     """Clips and the folder that their recordings' paths are relative to."""
 
     clips: tuple[Clip, ...]
     root: Path
 
 
-def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, most_bad: float = 0.0) -> Source:
+def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share: float = 0.0) -> Manifest:
     """Clips of whatever is given:
 
     * a manifest (``.jsonl``), or a folder that holds a ``manifest.jsonl``;
@@ -56,7 +55,7 @@ def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, most_bad: flo
         path: the file or folder.
         val_share: share of the clips of each label that become ``val`` where no split is named; which ones is decided
             by a hash of their group, or of their id without one, so that it is the same every time.
-        most_bad: share of the rows of a manifest or of shards that may be bad; they are logged and left out.
+        max_bad_share: share of the rows of a manifest or of shards that may be bad; they are logged and left out.
 
     Raises:
         ManifestError: nothing there, or a mistake in it; with the line number where there are lines.
@@ -65,22 +64,22 @@ def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, most_bad: flo
     location = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(path))
     if location.endswith(".tar"):
         root = Path() if is_url(location) else Path(location).parent
-        return Source(tuple(read_shards([location], split="train", most_bad=most_bad)), root)
+        return Manifest(tuple(read_shards([location], split="train", max_bad_share=max_bad_share)), root)
     path = Path(path)
     if path.is_dir() and not (path / _MANIFEST).is_file():
-        return Source(tuple(_with_splits(_folder_rows(path), val_share)), path)
+        return Manifest(tuple(_with_splits(_folder_rows(path), val_share)), path)
     if path.suffix.lower() == ".csv":
-        return Source(tuple(_with_splits(_csv_rows(path), val_share)), path.parent)
+        return Manifest(tuple(_with_splits(_csv_rows(path), val_share)), path.parent)
     manifest = path / _MANIFEST if path.is_dir() else path
-    return Source(tuple(read_manifest(manifest, most_bad=most_bad)), manifest.parent)
+    return Manifest(tuple(read_manifest(manifest, max_bad_share=max_bad_share)), manifest.parent)
 
 
-def read_mixture(paths: Mapping[str, Path | str], *, most_bad: float = 0.0) -> list[Clip]:
+def read_mixture(paths: Mapping[str, Path | str], *, max_bad_share: float = 0.0) -> list[Clip]:
     """Clips of several sources in one list, for a mixture with a share for each.
 
     Args:
         paths: name -> whatever :func:`manifest_of` reads.
-        most_bad: as there.
+        max_bad_share: as there.
 
     Returns:
         Clips whose ``audio`` is absolute, whose ``corpus`` is the name of their source (as
@@ -91,7 +90,7 @@ def read_mixture(paths: Mapping[str, Path | str], *, most_bad: float = 0.0) -> l
     """
     clips: list[Clip] = []
     for name, path in paths.items():
-        source = manifest_of(path, most_bad=most_bad)
+        source = manifest_of(path, max_bad_share=max_bad_share)
         clips += [_in_corpus(clip, name, source.root.resolve()) for clip in source.clips]
     return clips
 
@@ -129,21 +128,21 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     audio_of: dict[str, str] = {}
     for number, values in _csv_lines(path):
-        place = f"{path}, line {number}"
+        origin = f"{path}, line {number}"
         audio = values.get("audio")
         if not audio:
-            raise ManifestError(f"{place}: the path is empty")
+            raise ManifestError(f"{origin}: the path is empty")
         if not is_there(path.parent, audio):
-            raise ManifestError(f"{place}: no audio file at '{audio}'")
-        row = _csv_row(values, place)
+            raise ManifestError(f"{origin}: no audio file at '{audio}'")
+        row = _csv_row(values, origin)
         if audio in rows:
-            _join(rows[audio], row, place)
+            _join(rows[audio], row, origin)
         else:
             rows[audio] = {"id": audio, **row}
-        validated(Clip, {"split": "train", **rows[audio]}, place)
+        validated(Clip, {"split": "train", **rows[audio]}, origin)
         first = audio_of.setdefault(rows[audio]["id"], audio)
         if first != audio:
-            raise ManifestError(f"{place}: id '{rows[audio]['id']}' stands already for '{first}'")
+            raise ManifestError(f"{origin}: id '{rows[audio]['id']}' stands already for '{first}'")
     if not rows:
         raise ManifestError(f"{path} has no rows")
     return list(rows.values())
@@ -190,7 +189,7 @@ def _csv_fields(header: Sequence[str], path: Path) -> dict[str, str]:
     return fields
 
 
-def _csv_row(values: Mapping[str, str], place: str) -> dict[str, Any]:
+def _csv_row(values: Mapping[str, str], origin: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         name: values[name] for name in ("id", "audio", "group", "domain", "title", "description", "license", "split")
         if name in values
@@ -203,19 +202,19 @@ def _csv_row(values: Mapping[str, str], place: str) -> dict[str, Any]:
     if attributes := {name: values[name] for name in ATTRIBUTES if name in values}:
         row["attributes"] = attributes
     if ("question" in values) != ("answer" in values):
-        raise ManifestError(f"{place}: a question needs an answer, and an answer a question")
+        raise ManifestError(f"{origin}: a question needs an answer, and an answer a question")
     if "question" in values:
         row["qa"] = [{"question": values["question"], "answer": values["answer"]}]
     return row
 
 
-def _join(row: dict[str, Any], more: Mapping[str, Any], place: str) -> None:
+def _join(row: dict[str, Any], more: Mapping[str, Any], origin: str) -> None:
     """Add a further line about the same recording: more captions, labels and questions, but no contradiction."""
     for name, value in more.items():
         if isinstance(value, list):
             row[name] = [*row.get(name, []), *(item for item in value if item not in row.get(name, []))]
         elif row.setdefault(name, value) != value and name != "id":
-            raise ManifestError(f"{place}: {name} of '{row['audio']}' is '{value}' here and '{row[name]}' before")
+            raise ManifestError(f"{origin}: {name} of '{row['audio']}' is '{value}' here and '{row[name]}' before")
 
 
 def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]:

@@ -28,7 +28,7 @@ from pengi.conditioning.notes import note_name
 from pengi.data import mixing
 from pengi.data.examples import Rendered, write_examples
 from pengi.data.manifest import Clip, Label
-from pengi.data.tolerance import MOST_BAD
+from pengi.data.tolerance import MAX_BAD_SHARE
 from pengi.errors import AudioError, InputError
 
 INSTRUMENTS = Path(__file__).resolve().parents[1] / "assets" / "general-midi.jsonl"
@@ -44,7 +44,7 @@ _TAIL_S = 3.0
 _MAX_S = 10.0
 _MAJOR = (0, 2, 4, 5, 7, 9, 11)
 
-Kind = Literal["note", "melody", "chord", "strokes"]
+ScoreKind = Literal["note", "melody", "chord", "strokes"]
 
 
 class Instrument(Label):
@@ -86,7 +86,7 @@ class Score:
     """What is played and how."""
 
     voice: Voice
-    kind: Kind
+    kind: ScoreKind
     strokes: tuple[Stroke, ...]
     reverb: tuple[float, float] | None
     """Room size and level, 0 to 1, or no reverberation."""
@@ -158,7 +158,7 @@ def synthesize(soundfont: str, license_name: str, seed: int, count: int) -> list
 
 
 def _score(voice: Voice, rng: random.Random) -> Score:
-    kind: Kind = "strokes"
+    kind: ScoreKind = "strokes"
     if voice.program is not None:
         weights = (0.65, 0.2, 0.15 if voice.instrument.chords else 0.0)
         kind = rng.choices(("note", "melody", "chord"), weights)[0]
@@ -268,7 +268,7 @@ def write_synthesized(
         out,
         rate=rate,
         workers=workers,
-        most_bad=MOST_BAD,
+        max_bad_share=MAX_BAD_SHARE,
         extras=lambda example: {"score": score_row(example.score, path.stem)},
     )
 

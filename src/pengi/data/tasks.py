@@ -1,4 +1,7 @@
-"""Closed tasks: what is asked about a clip with one prompt, and its right answers. Pairs are what is trained."""
+"""Closed tasks: what is asked about a clip with the prompt of that name in :data:`pengi.templates.PROMPTS`.
+
+The right answers are labels of the clip (:func:`answers_of`). Pairs are what is trained.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pengi import templates
-from pengi.data.hearing import may_hold
+from pengi.data.label_overlap import may_hold
 from pengi.data.manifest import Clip, Label
 
 SPEECH_DOMAINS = frozenset({"keyword", "digit", "language", "gender", "emotion", "speech_qa"})
@@ -15,6 +17,19 @@ MUSIC_DOMAINS = frozenset({"music", "instrument"})
 SOUND_DOMAINS = frozenset({"environment", "animal", "human", "sfx", "scene"})
 COMPOSED_DOMAIN = "composed"
 """Of clips that are several recordings in one, see :mod:`pengi.data.compose`."""
+ATTRIBUTE_TASKS = (
+    "digit",
+    "keyword",
+    "gender",
+    "language",
+    "instrument",
+    "velocity",
+    "emotion",
+    "genre",
+    "sentiment",
+)
+"""Closed tasks whose right answer is the attribute of that name."""
+CLOSED_TASKS = ("events", "scene", *ATTRIBUTE_TASKS)
 
 _TRIES = 20
 
@@ -51,40 +66,6 @@ class Wording:
             if other.label not in clip.events and not any(may_hold(label, other) for label in own):
                 return other.label
         return None
-
-
-@dataclass(frozen=True)
-class Task:
-    """A closed-set task: one prompt, and the right answers of a clip (none if the clip is not of this task)."""
-
-    name: str
-
-    @property
-    def prompt(self) -> str:
-        """The canonical prompt, as the engine and the evaluation ask it."""
-        return templates.PROMPTS[self.name][0]
-
-    def answers(self, clip: Clip) -> tuple[str, ...]:
-        """See :func:`answers_of`."""
-        return answers_of(clip, self.name)
-
-
-TASKS: dict[str, Task] = {
-    name: Task(name)
-    for name in (
-        "events",
-        "scene",
-        "digit",
-        "keyword",
-        "gender",
-        "language",
-        "instrument",
-        "velocity",
-        "emotion",
-        "genre",
-        "sentiment",
-    )
-}
 
 
 def answers_of(clip: Clip, field: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pengi.errors import ManifestError
 
 log = logging.getLogger(__name__)
 
-MOST_BAD = 0.01
+MAX_BAD_SHARE = 0.01
 """Share of a corpus that may be unusable; more of it is no accident but a mistake."""
 
 
@@ -16,11 +16,11 @@ class Tolerance:
     """Counts what is skipped.
 
     Args:
-        most: the share of all rows that may be bad, 0 to 1.
+        max_share: the share of all rows that may be bad, 0 to 1.
     """
 
-    def __init__(self, most: float = MOST_BAD) -> None:
-        self.most = most
+    def __init__(self, max_share: float = MAX_BAD_SHARE) -> None:
+        self.max_share = max_share
         self.skipped: list[str] = []
         """Names of the skipped rows, in order."""
 
@@ -31,7 +31,7 @@ class Tolerance:
 
     def check(self, total: int, what: str) -> None:
         """Raise a :class:`ManifestError` if more of the ``total`` rows were skipped than may be."""
-        if len(self.skipped) > self.most * total:
+        if len(self.skipped) > self.max_share * total:
             raise ManifestError(
                 f"{len(self.skipped)} of {total} {what} cannot be read, the first of them '{self.skipped[0]}'"
             )

@@ -168,8 +168,8 @@ class HtsatEncoder(AudioEncoder):
 
     def _clips(self, waveform_BS: Tensor, lengths_B: Tensor) -> Tensor:
         """Every row repeated or cut to one clip's length."""
-        place_S = torch.arange(self.shape.clip_samples, device=waveform_BS.device)
-        return waveform_BS.gather(1, place_S % lengths_B[:, None].to(place_S))
+        position_S = torch.arange(self.shape.clip_samples, device=waveform_BS.device)
+        return waveform_BS.gather(1, position_S % lengths_B[:, None].to(position_S))
 
     def _fold(self, x: Tensor) -> Tensor:
         """``[B, F, M]`` resized in time and folded to an image ``[B, 1, side, side]``."""

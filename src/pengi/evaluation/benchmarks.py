@@ -16,13 +16,13 @@ from typing import Literal
 from pengi import templates
 from pengi.data.datasets import DATASETS
 from pengi.data.manifest import SPLITS
-from pengi.data.tasks import TASKS
+from pengi.data.tasks import CLOSED_TASKS
 from pengi.errors import InputError, no_such
 
-Kind = Literal["classify", "tag", "question", "choice", "caption", "open"]
+BenchmarkKind = Literal["classify", "tag", "question", "choice", "caption", "open"]
 Agreement = Literal["all", "majority", "unanimous"]
 
-MODES: dict[str, str] = {
+ANSWER_MODES: dict[str, str] = {
     "likelihood": "log-likelihood of each label, mean over its tokens",
     "generate": "beam search that may write nothing but labels (label trie)",
     "match": "beam search writes freely, the nearest label in a sentence encoder's space counts (the paper's way)",
@@ -32,7 +32,7 @@ MODES: dict[str, str] = {
 """Ways to get an answer out of one and the same model."""
 DERIVED = {"exact": "match"}
 """Modes that are only another reading of a mode's predictions."""
-LABEL_MODES = tuple(mode for mode in MODES if mode != "write")
+LABEL_MODES = tuple(mode for mode in ANSWER_MODES if mode != "write")
 DEFAULT_MODE = "likelihood"
 TAGGER_MODE = "match"
 """The only one of the stock tagger."""
@@ -71,7 +71,7 @@ class Benchmark:
     version: int
     title: str
     dataset: str
-    kind: Kind
+    kind: BenchmarkKind
     field: str
     prompt: str
     metrics: tuple[str, ...]
@@ -315,7 +315,7 @@ def _own(name: str, task: str, title: str, source: str | None, *modes: str, tagg
         dataset="manifest",
         kind="classify",
         field=task,
-        prompt=TASKS[task].prompt,
+        prompt=templates.PROMPTS[task][0],
         metrics=_ACCURACY,
         split="val",
         source=source,
@@ -408,7 +408,7 @@ def task_benchmark(
     """One task on clips of one's own. It is published nowhere, so its version is 0.
 
     Args:
-        task: a key of :data:`pengi.data.tasks.TASKS`.
+        task: one of :data:`pengi.data.tasks.CLOSED_TASKS`.
         split: whose clips are asked about.
         source: only clips of this source.
         labels: the choices; none means those that the clips have.
@@ -416,8 +416,8 @@ def task_benchmark(
     Raises:
         InputError: for an unknown task or split; the nearest one is named.
     """
-    if task not in TASKS:
-        raise InputError(no_such("task", task, TASKS))
+    if task not in CLOSED_TASKS:
+        raise InputError(no_such("task", task, CLOSED_TASKS))
     if split not in SPLITS:
         raise InputError(no_such("split", split, SPLITS))
     return Benchmark(
@@ -427,7 +427,7 @@ def task_benchmark(
         dataset="manifest",
         kind="classify",
         field=task,
-        prompt=TASKS[task].prompt,
+        prompt=templates.PROMPTS[task][0],
         metrics=_ACCURACY,
         split=split,
         source=source,

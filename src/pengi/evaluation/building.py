@@ -23,7 +23,7 @@ from pengi.errors import InputError
 from pengi.evaluation.composed_questions import composed_questions
 from pengi.evaluation.items import extras_of
 from pengi.evaluation.open_questions import open_questions
-from pengi.evaluation.questions import SEED, Question, Source, is_steady, made_clip, note_question, spec
+from pengi.evaluation.questions import SEED, LabelledClips, Question, is_steady, made_clip, note_question, spec
 from pengi.json_lines import JsonLines
 from pengi.writing import replacing
 
@@ -42,23 +42,23 @@ def write_questions(name: str, manifest: Path, split: str, out: Path) -> Path:
     Raises:
         InputError: if the manifest has no clip to ask about.
     """
-    source = Source.read(manifest, split)
+    source = LabelledClips.read(manifest, split)
     questions = BUILDERS[name](source)
     if not questions:
         raise InputError(f"'{manifest}' has nothing for {name} in its split '{split}'")
     recordings = out / "recordings"
     recordings.mkdir(parents=True, exist_ok=True)
     with FileLock(recordings / ".lock"):  # shards of a run may begin together
-        places = _recordings(source, {asked.clip.id for asked in questions}, recordings)
+        paths = _recordings(source, {asked.clip.id for asked in questions}, recordings)
     origins = {name: row["origin"] for name, row in extras_of(manifest).items() if "origin" in row}
     path = out / "manifests" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = _rows(questions, lambda clip: places.get(clip.id, source.root / clip.audio), path.parent)
+    rows = _rows(questions, lambda clip: paths.get(clip.id, source.root / clip.audio), path.parent)
     JsonLines(path).rewrite(row | ({"origin": origins[row["id"]]} if row["id"] in origins else {}) for row in rows)
     return path
 
 
-def _rows(questions: Iterable[Question], place: Callable[[Clip], Path], folder: Path) -> Iterable[dict[str, Any]]:
+def _rows(questions: Iterable[Question], path_of: Callable[[Clip], Path], folder: Path) -> Iterable[dict[str, Any]]:
     by_clip: defaultdict[str, list[Question]] = defaultdict(list)
     for asked in questions:
         by_clip[asked.clip.id].append(asked)
@@ -68,26 +68,26 @@ def _rows(questions: Iterable[Question], place: Callable[[Clip], Path], folder: 
             {"question": asked.text, "answer": asked.answer, "kind": asked.family, "accepted": asked.accepted}
             for asked in group
         ]
-        audio = Path(os.path.relpath(place(clip).resolve(), folder.resolve())).as_posix()
+        audio = Path(os.path.relpath(path_of(clip).resolve(), folder.resolve())).as_posix()
         yield clip.model_dump(exclude_defaults=True, exclude={"qa", "captions"}) | {"audio": audio, "qa": pairs}
 
 
-def _recordings(source: Source, needed: set[str], folder: Path) -> dict[str, Path]:
+def _recordings(source: LabelledClips, needed: set[str], folder: Path) -> dict[str, Path]:
     """Where the recordings are that were made for the questions; made now unless they are there."""
-    places: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     composed = source.composed()
     if any(example.id in needed for example in composed):
         corpus = folder / composed[0].id.rpartition("-")[0]
         if not corpus.is_dir():
             write_composed(source.clips, source.labels, source.root, corpus, count=len(composed), seed=SEED, rate=RATE)
-        places = {example.id: corpus / example.clip.audio for example in composed}
+        paths = {example.id: corpus / example.clip.audio for example in composed}
     for name, make in MADE.items():
         clip = made_clip(name)
         if clip.id in needed:
-            places[clip.id] = folder / clip.audio
-            with replacing(places[clip.id]) as partial:
+            paths[clip.id] = folder / clip.audio
+            with replacing(paths[clip.id]) as partial:
                 soundfile.write(partial, make(), RATE, format="FLAC", subtype="PCM_24")
-    return places
+    return paths
 
 
 def _white() -> NDArray[np.float64]:
@@ -110,13 +110,13 @@ MADE: dict[str, Callable[[], NDArray[np.float64]]] = {
 """Recordings without any label, by their names in the file of wordings."""
 
 
-def note_questions(source: Source) -> list[Question]:
+def note_questions(source: LabelledClips) -> list[Question]:
     """The name and octave of each steady note of the Philharmonia samples."""
     wording = spec()["wordings"]["note"][0]
     return [note_question(clip, wording, "note") for clip in source.clips if is_steady(clip, ("philharmonia",))]
 
 
-BUILDERS: dict[str, Callable[[Source], list[Question]]] = {
+BUILDERS: dict[str, Callable[[LabelledClips], list[Question]]] = {
     "val-open": open_questions,
     "val-composed": composed_questions,
     "val-notes": note_questions,

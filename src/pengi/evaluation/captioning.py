@@ -24,7 +24,7 @@ from pengi.evaluation.systems import embed_texts
 
 PTB, PLAIN = "Penn Treebank (Java)", "plain (no Java): not comparable with published numbers"
 _SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
-Texts = dict[str, list[str]]
+Captions = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def caption_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) ->
         return scores | {name: CaptionScore(None, not_run=reason) for name in names}, PLAIN
     java = shutil.which("java") is not None
     tokenise = ptb_tokens if java else plain_tokens
-    found = tokenise({str(place): [text] for place, text in enumerate(texts)})
-    wanted = tokenise({str(place): list(refs) for place, refs in enumerate(references)})
+    found = tokenise({str(index): [text] for index, text in enumerate(texts)})
+    wanted = tokenise({str(index): list(refs) for index, refs in enumerate(references)})
     scores |= _without_java(wanted, found)
     scores["meteor"] = _meteor(wanted, found) if java else CaptionScore(None, not_run="needs Java")
     scores["spice"] = _spice(wanted, found, package, java)
@@ -68,15 +68,17 @@ def similarity(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Cap
     return CaptionScore(float(np.mean(per_item)), per_item)
 
 
-def ptb_tokens(texts: Mapping[str, Sequence[str]]) -> Texts:
+def ptb_tokens(texts: Mapping[str, Sequence[str]]) -> Captions:
     """Penn Treebank tokens without punctuation, lower case, by Stanford's tokenizer."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    tokens: Texts = PTBTokenizer().tokenize({key: [{"caption": text} for text in many] for key, many in texts.items()})
+    tokens: Captions = PTBTokenizer().tokenize(
+        {key: [{"caption": text} for text in many] for key, many in texts.items()}
+    )
     return tokens
 
 
-def plain_tokens(texts: Mapping[str, Sequence[str]]) -> Texts:
+def plain_tokens(texts: Mapping[str, Sequence[str]]) -> Captions:
     """Words in lower case: near what Penn Treebank gives, but not the same."""
     return {key: [" ".join(re.findall(r"[\w']+", text.lower())) for text in many] for key, many in texts.items()}
 
@@ -88,7 +90,7 @@ def _package_folder() -> Path | None:
     return Path(spec.submodule_search_locations[0])
 
 
-def _without_java(wanted: Texts, found: Texts) -> dict[str, CaptionScore]:
+def _without_java(wanted: Captions, found: Captions) -> dict[str, CaptionScore]:
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -101,13 +103,13 @@ def _without_java(wanted: Texts, found: Texts) -> dict[str, CaptionScore]:
     }
 
 
-def _meteor(wanted: Texts, found: Texts) -> CaptionScore:
+def _meteor(wanted: Captions, found: Captions) -> CaptionScore:
     from pycocoevalcap.meteor.meteor import Meteor
 
     return _score(*Meteor().compute_score(wanted, found))
 
 
-def _spice(wanted: Texts, found: Texts, package: Path, java: bool) -> CaptionScore:
+def _spice(wanted: Captions, found: Captions, package: Path, java: bool) -> CaptionScore:
     if not java:
         return CaptionScore(None, not_run="needs Java")
     folder = package / "spice" / "lib"

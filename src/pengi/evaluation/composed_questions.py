@@ -9,7 +9,7 @@ from collections import defaultdict
 from pengi import templates
 from pengi.data.compose import Composed
 from pengi.evaluation.patterns import NO, YES, number
-from pengi.evaluation.questions import SEED, Names, Question, Source
+from pengi.evaluation.questions import SEED, LabelledClips, LabelNames, Question
 
 _KINDS = {
     "count": r"how many",
@@ -24,12 +24,12 @@ _YES_NO_FORMS = {
 }
 
 
-def composed_questions(source: Source) -> list[Question]:
+def composed_questions(source: LabelledClips) -> list[Question]:
     """Of every composition a question for yes or no and another one, in the words of :mod:`pengi.templates`.
 
     What is asked for is drawn before how, since there are many questions about order.
     """
-    rng, names = random.Random(SEED), Names(source.labels)
+    rng, names = random.Random(SEED), LabelNames(source.labels)
     chosen = []
     for example in source.composed():
         for yes_no in (True, False):
@@ -59,7 +59,7 @@ def _form(question: str, answer: str) -> str:
     return f"{kind}: named" if kind in ("order", "which sound") and " or " in question else kind
 
 
-def _composed(question: str, answer: str, example: Composed, names: Names) -> str:
+def _composed(question: str, answer: str, example: Composed, names: LabelNames) -> str:
     if answer in (templates.YES, templates.NO):
         return YES if answer == templates.YES else NO
     if answer in templates.NUMBERS:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pengi.data.manifest import Clip, read_manifest
-from pengi.data.tasks import TASKS, answers_of
+from pengi.data.tasks import CLOSED_TASKS, answers_of
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import YES_NO, Benchmark
 
@@ -124,7 +124,7 @@ def _nothing_found(benchmark: Benchmark, clips: Sequence[Clip]) -> str:
     sources = sorted({clip.source for clip in in_split if clip.source and answers_of(clip, benchmark.field)})
     if sources:
         return f"{missing} has {field}; sources that have it are {', '.join(sources)}"
-    tasks = [name for name in TASKS if any(answers_of(clip, name) for clip in in_split)]
+    tasks = [name for name in CLOSED_TASKS if any(answers_of(clip, name) for clip in in_split)]
     return f"{missing} has {field}; this split has {', '.join(tasks) or 'no labels'}"
 
 

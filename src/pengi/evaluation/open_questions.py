@@ -13,15 +13,15 @@ from itertools import cycle, islice, zip_longest
 from typing import Any
 
 from pengi.data.compose import Composed
-from pengi.data.hearing import may_hold
+from pengi.data.label_overlap import may_hold
 from pengi.data.manifest import Clip
 from pengi.evaluation import patterns
 from pengi.evaluation.patterns import FALSE, NO, NONE, REFUSAL, TRUE, UNSAID, YES, naming, number
 from pengi.evaluation.questions import (
     SEED,
-    Names,
+    LabelledClips,
+    LabelNames,
     Question,
-    Source,
     is_steady,
     made_clip,
     note_question,
@@ -29,13 +29,13 @@ from pengi.evaluation.questions import (
 )  # fmt: skip
 
 _LOUDER_DB = 8.0  # at least, so that everybody hears it
-_FAINT_BED_DB = -6.0  # below the softest sound over it a background may be missed
+_FAINT_BACKGROUND_DB = -6.0  # below the softest sound over it a background may be missed
 _GENDERS = {"male": ("a man", "m[ae]n|male|guy|gentleman|he"), "female": ("a woman", "wom[ae]n|female|lady|girl|she")}
 _SEVERAL_PEOPLE = r"and (?:an?|the|one|another)|people|men|women|both|several|many|two|three|four"
 _WHO = {"man": _GENDERS["male"][1], "woman": _GENDERS["female"][1], "child": "child|children|kid|boy|girl"}
 
 
-def open_questions(source: Source) -> list[Question]:
+def open_questions(source: LabelledClips) -> list[Question]:
     """The questions of ``val-open``, by family."""
     asker = _Asker(source)
     for ask in (
@@ -49,13 +49,13 @@ def open_questions(source: Source) -> list[Question]:
 class _Asker:
     """Asks; each method adds the questions of related families."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: LabelledClips) -> None:
         self.questions: list[Question] = []
         self.spec = spec()
-        self.names = Names(source.labels)
+        self.names = LabelNames(source.labels)
         self.labels = source.labels
-        self.composed = [example for example in source.composed() if example.recipe.kind == "sounds"]
-        self.counted = [example for example in source.composed() if example.recipe.kind != "sounds"]
+        self.composed = [example for example in source.composed() if example.composition.kind == "sounds"]
+        self.counted = [example for example in source.composed() if example.composition.kind != "sounds"]
         clips = [clip for clip in source.clips if clip.group not in self.spec["doubtful"]]
         self.sounds = [clip for clip in clips if clip.source in self.spec["sounds"] and len(clip.events) == 1]
         self.notes = [clip for clip in clips if clip.source in self.spec["notes"] and (clip.duration_s or 0.0) > 0.7]
@@ -97,15 +97,15 @@ class _Asker:
         for clip in _spread("nothing", self.voiceless, 20):
             self.ask("nothing is said", clip, "nothing", UNSAID)
         words = sorted({_word(clip) for clip in self.spoken} - {""})
-        for place, clip in enumerate(
+        for index, clip in enumerate(
             _spread("says", said, 28, lambda clip: _word(clip) or clip.attributes["transcript"])
         ):
             own = self.spec["said_words"].get(clip.attributes.get("transcript"), [_word(clip)])
             others = [word for word in words if not re.search(self.spec["heard_as"].get(word, word), " ".join(own))]
-            word = self._rng(clip).choice(others if place % 2 else own)
+            word = self._rng(clip).choice(others if index % 2 else own)
             # The word itself may be "yes" or "no", so that an answer begins with what is meant.
             right: tuple[str, ...] = ("no", NO, r"no\b(?!,? (?:yes|or|idea|way|telling)\b)")
-            if not place % 2:
+            if not index % 2:
                 right = ("yes", YES, naming(re.escape(word)), rf"yes\b(?! (?:and|or) no\b).*\b{re.escape(word)}\b")
             self.ask("is it said", clip, *right, word=word)
 
@@ -119,12 +119,12 @@ class _Asker:
             )
         for clip in _spread("nobody", self.voiceless, 10):
             self.ask("who speaks", clip, "nobody", NONE)
-        for place, clip in enumerate(_spread("voice", voices, 15, _gender)):
+        for index, clip in enumerate(_spread("voice", voices, 15, _gender)):
             others = ["a child", next(phrase for gender, (phrase, _) in _GENDERS.items() if gender != _gender(clip))]
             phrase, right = _GENDERS[_gender(clip)]
-            if place % 3:
+            if index % 3:
                 wrong = next(words for gender, (_, words) in _GENDERS.items() if gender != _gender(clip))
-                self.ask("voice of", clip, "no", NO, naming(right, wrong, "child"), who=others[place % 3 - 1])
+                self.ask("voice of", clip, "no", NO, naming(right, wrong, "child"), who=others[index % 3 - 1])
             else:
                 self.ask("voice of", clip, "yes", YES, naming(right), who=phrase)
         for clip in _spread("speakers", [clip for clip in self.spoken if not _word(clip)], 10, _source):
@@ -141,11 +141,11 @@ class _Asker:
     def counts(self) -> None:
         """How many words or notes there are, and of what is not there none."""
         for example in self.counted:
-            clip, recipe = example.clip, example.recipe
-            count = len(recipe.parts)
-            phrase = self.names.phrase(recipe.parts[0].clip.events[0])
+            clip, composition = example.clip, example.composition
+            count = len(composition.parts)
+            phrase = self.names.phrase(composition.parts[0].clip.events[0])
             if sum(asked.family == "how many" for asked in self.questions) < 24:
-                wording = f"how many {recipe.kind}"
+                wording = f"how many {composition.kind}"
                 self.ask("how many", clip, patterns.NUMBER_WORDS[count], number(count), wording=wording, phrase=phrase)
         for things, labels in self.spec["uncountable"].items():
             rightful = [clip for clip in self.sounds + self.notes if clip.events[0] in labels]
@@ -218,20 +218,24 @@ class _Asker:
 
     def time(self) -> None:
         """Before, first, last, at the same time, throughout, louder: of recordings made so."""
-        plain = [example for example in self.composed if example.recipe.bed is None and len(example.recipe.parts) > 1]
+        plain = [
+            example
+            for example in self.composed
+            if example.composition.background is None and len(example.composition.parts) > 1
+        ]
         over = [
             example
             for example in self.composed
-            if (bed := example.recipe.bed) is not None
-            and bed.level_db >= min(part.level_db for part in example.recipe.parts) + _FAINT_BED_DB
+            if (background := example.composition.background) is not None
+            and background.level_db >= min(part.level_db for part in example.composition.parts) + _FAINT_BACKGROUND_DB
         ]
-        for place, example in enumerate(plain[:14]):
+        for index, example in enumerate(plain[:14]):
             early, late = (self._phrases(example)[at] for at in (0, -1))
-            answer, accepted, (a, b) = [("yes", YES, (early, late)), ("no", NO, (late, early))][place % 2]
+            answer, accepted, (a, b) = [("yes", YES, (early, late)), ("no", NO, (late, early))][index % 2]
             self.ask("before", example.clip, answer, accepted, a=a, b=b)
         for family, at, examples in (("first", 0, plain[20:34]), ("last", -1, plain[34:46])):
             for example in examples:
-                labels = [part.clip.events[0] for part in example.recipe.parts]
+                labels = [part.clip.events[0] for part in example.composition.parts]
                 a, b = self._rng(example.clip).sample([self.names.phrase(labels[0]), self.names.phrase(labels[-1])], 2)
                 self.ask(
                     family, example.clip, self.names.phrase(labels[at]), self.names.one(labels[at], labels), a=a, b=b
@@ -241,14 +245,14 @@ class _Asker:
         for example in plain[46:54]:
             self.ask("same time", example.clip, "no", NO, a=self._phrases(example)[0], b=self._phrases(example)[1])
         for example in over[8:18]:
-            *others, label = (part.clip.events[0] for part in example.recipe.all_parts)
+            *others, label = (part.clip.events[0] for part in example.composition.all_parts)
             self.ask("throughout", example.clip, self.names.phrase(label), self.names.one(label, others))
-        self._louder([example for example in self.composed if len(example.recipe.all_parts) > 1])
+        self._louder([example for example in self.composed if len(example.composition.all_parts) > 1])
 
     def _louder(self, examples: Sequence[Composed]) -> None:
         found = []
         for example in examples:
-            softest, *_, loudest = sorted(example.recipe.all_parts, key=lambda part: part.level_db)
+            softest, *_, loudest = sorted(example.composition.all_parts, key=lambda part: part.level_db)
             if loudest.level_db - softest.level_db >= _LOUDER_DB:
                 found.append((example.clip, loudest.clip.events[0], softest.clip.events[0]))
         for clip, loud, soft in found[:10]:
@@ -325,7 +329,7 @@ class _Asker:
 
     def _phrases(self, example: Composed) -> list[str]:
         """Of the parts in order; of the background last."""
-        return [self.names.phrase(part.clip.events[0]) for part in example.recipe.all_parts]
+        return [self.names.phrase(part.clip.events[0]) for part in example.composition.all_parts]
 
     @staticmethod
     def _rng(clip: Clip) -> random.Random:

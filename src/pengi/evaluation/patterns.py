@@ -142,13 +142,13 @@ def number(count: int) -> str:
 
 def note(midi: int) -> str:
     """The answer gives one note with its octave; 60 is C4. Sharps may be called flats."""
-    octave, place = midi // 12 - 1, midi % 12
-    if place in _NATURALS:
-        spelled = rf"{_NATURALS[place]}(?:[ -]?natural)? ?{octave}"
+    octave, pitch_class = midi // 12 - 1, midi % 12
+    if pitch_class in _NATURALS:
+        named = rf"{_NATURALS[pitch_class]}(?:[ -]?natural)? ?{octave}"
     else:
-        higher, lower = _SHARPS[place], _FLATS[place]
-        spelled = rf"(?:{higher} ?(?:#|-?sharp) ?{octave}|{lower} ?(?:b|-?flat) ?{octave})"
-    return rf"(?!.*\bor\b)(?=.*\b{spelled}\b)"
+        higher, lower = _SHARPS[pitch_class], _FLATS[pitch_class]
+        named = rf"(?:{higher} ?(?:#|-?sharp) ?{octave}|{lower} ?(?:b|-?flat) ?{octave})"
+    return rf"(?!.*\bor\b)(?=.*\b{named}\b)"
 
 
 @cache

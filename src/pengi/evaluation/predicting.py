@@ -11,7 +11,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,14 +21,14 @@ from pengi.errors import PengiError
 from pengi.evaluation.items import Item
 from pengi.evaluation.systems import Reply, System, search_of
 from pengi.json_lines import JsonLines, Row
+from pengi.progress import Advance
 from pengi.writing import locked
 
 ITEMS_PER_CALL = 16
-Done = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Counts:
+class AnswerCounts:
     """Where the answers of a run came from: lines that were there, the cache, or computed now."""
 
     kept: int
@@ -97,8 +97,8 @@ def predict(
     mode: str,
     file: PredictionFile,
     cache: Cache | None = None,
-    done: Done = lambda count: None,
-) -> Counts:
+    done: Advance = lambda count: None,
+) -> AnswerCounts:
     """Write one line for each item that has none yet; ``folder`` is where the items' recordings are."""
     keys = {item.id: key_of(system, item, folder, mode) for item in items}
     if system.together:
@@ -123,7 +123,7 @@ def predict(
         if cache:
             cache.put({key: answer for key, answer in answers.items() if "error" not in answer})
         done(len(missing))
-    return Counts(kept, len(ready), len(waiting))
+    return AnswerCounts(kept, len(ready), len(waiting))
 
 
 def key_of(system: System, item: Item, folder: Path, mode: str) -> str:

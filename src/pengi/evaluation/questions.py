@@ -36,7 +36,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Source:
+class LabelledClips:
     """The recordings that questions are asked about."""
 
     clips: tuple[Clip, ...]
@@ -44,7 +44,7 @@ class Source:
     root: Path
 
     @classmethod
-    def read(cls, manifest: Path, split: str) -> Source:
+    def read(cls, manifest: Path, split: str) -> LabelledClips:
         """The clips of one split of a manifest, and the labels beside it.
 
         Raises:
@@ -66,7 +66,7 @@ def spec() -> dict[str, Any]:
     return found
 
 
-class Names:
+class LabelNames:
     """What labels may be called in an answer."""
 
     def __init__(self, labels: Mapping[str, Label]) -> None:

@@ -13,7 +13,7 @@ import soundfile
 
 from pengi.audio.decode import load
 from pengi.errors import PengiError
-from pengi.evaluation.benchmarks import MATCHER, MODES, Benchmark, Reported
+from pengi.evaluation.benchmarks import ANSWER_MODES, MATCHER, Benchmark, Reported
 from pengi.evaluation.figures import confusion_svg, reliability_svg
 from pengi.evaluation.scoring import Json, Scored
 from pengi.evaluation.suites import CHANCE, benchmark_of, scored_answers
@@ -39,7 +39,7 @@ _WILSON = "Wilson's where all answers are right or all wrong"
 
 
 @dataclass(frozen=True)
-class Table:
+class ReportTable:
     """A table of text cells with a title and, below it, notes."""
 
     title: str
@@ -49,7 +49,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Example:
+class WrongAnswer:
     """One wrong answer; ``audio`` is a data URI, none where the recording is not here or may not be passed on."""
 
     id: str
@@ -69,7 +69,7 @@ class Detail:
     confusion: str | None
     reliability: str | None
     ece: float | None
-    examples: tuple[Example, ...]
+    examples: tuple[WrongAnswer, ...]
 
 
 def write_report(out: Path, found: Json, listen: str = "free") -> tuple[Path, Path]:
@@ -95,7 +95,7 @@ def write_report(out: Path, found: Json, listen: str = "free") -> tuple[Path, Pa
         tables=tables,
         details=details,
         modes=_modes_used(found),
-        facts=_facts(found),
+        facts=_run_rows(found),
         matcher=MATCHER,
     )
     with replacing(page) as partial:
@@ -103,7 +103,7 @@ def write_report(out: Path, found: Json, listen: str = "free") -> tuple[Path, Pa
     return markdown, page
 
 
-def report_tables(found: Json) -> Iterator[Table]:
+def report_tables(found: Json) -> Iterator[ReportTable]:
     """The tables of a report, those that have rows."""
     for make in (_main_table, _modes_table, _family_table, _caption_table, _retrieval_table, _not_run_table):
         table = make(found)
@@ -111,7 +111,7 @@ def report_tables(found: Json) -> Iterator[Table]:
             yield table
 
 
-def _main_table(found: Json) -> Table:
+def _main_table(found: Json) -> ReportTable:
     rows, notes = [], []
     missing = {row["benchmark"]: row["missing"] for row in found["run"]["data"]}
     for asked, mine in _by_benchmark(found):
@@ -136,16 +136,16 @@ def _main_table(found: Json) -> Table:
         if missing.get(asked.id):
             notes.append(f"{asked.title}: {missing[asked.id]} recordings of the dataset are not here")
     columns = ("benchmark", "metric", "n", "mode", "ours (95 %)", *BASELINES, "paper", "others")
-    return Table("Results", columns, tuple(rows), tuple(notes))
+    return ReportTable("Results", columns, tuple(rows), tuple(notes))
 
 
-def _modes_table(found: Json) -> Table:
+def _modes_table(found: Json) -> ReportTable:
     rows = []
     for asked, mine in _by_benchmark(found):
         models = [result for result in mine if result["system"] == "model"]
         if len(models) < 2:
             continue
-        for result in sorted(models, key=lambda result: list(MODES).index(result["mode"])):
+        for result in sorted(models, key=lambda result: list(ANSWER_MODES).index(result["mode"])):
             metrics = [_with_interval(result, metric) for metric in asked.metrics]
             blind = _value(_of(mine, "blind", result["mode"]), asked.metrics[0])
             ece = result.get("reliability", {}).get("ece")
@@ -155,10 +155,10 @@ def _modes_table(found: Json) -> Table:
                 (asked.title, result["mode"], metrics[0], second, blind, calibration, f"{result['seconds']:.0f}")
             )
     columns = ("benchmark", "mode", "accuracy or mAP (95 %)", "macro F1 (95 %)", "blind", "ECE", "seconds")
-    return Table("Answer modes", columns, tuple(rows))
+    return ReportTable("Answer modes", columns, tuple(rows))
 
 
-def _family_table(found: Json) -> Table:
+def _family_table(found: Json) -> ReportTable:
     """Open questions by what they ask for, and how often they are refused."""
     rows = []
     for asked, mine in _by_benchmark(found):
@@ -177,10 +177,10 @@ def _family_table(found: Json) -> Table:
             for name in ("refused_off_topic", "refused_answerable")
             if name in ours["metrics"]
         ]
-    return Table("Open questions", ("benchmark", "family", "n", "ours (95 %)", "blind"), tuple(rows))
+    return ReportTable("Open questions", ("benchmark", "family", "n", "ours (95 %)", "blind"), tuple(rows))
 
 
-def _caption_table(found: Json) -> Table:
+def _caption_table(found: Json) -> ReportTable:
     rows, notes = [], []
     for asked, mine in _by_benchmark(found):
         if asked.kind != "caption":
@@ -194,10 +194,10 @@ def _caption_table(found: Json) -> Table:
             if any(number.by == by for number in asked.reported):
                 rows.append((asked.title, by, "", *(_reported(asked, metric, by) for metric in CAPTION_COLUMNS)))
     columns = ("benchmark", "system", "n", *(NAMES[metric] for metric in CAPTION_COLUMNS))
-    return Table("Captions", columns, tuple(rows), tuple(dict.fromkeys(notes)))
+    return ReportTable("Captions", columns, tuple(rows), tuple(dict.fromkeys(notes)))
 
 
-def _retrieval_table(found: Json) -> Table:
+def _retrieval_table(found: Json) -> ReportTable:
     rows = []
     for asked, mine in _by_benchmark(found):
         if asked.kind != "caption":
@@ -215,15 +215,15 @@ def _retrieval_table(found: Json) -> Table:
         "Recordings are indexed by the text that the model writes about them; ties count against.",
         "By the audio's own embedding: not run, because the model has no space that audio and text share.",
     )
-    return Table("Retrieval", columns, tuple(rows), notes)
+    return ReportTable("Retrieval", columns, tuple(rows), notes)
 
 
-def _not_run_table(found: Json) -> Table:
+def _not_run_table(found: Json) -> ReportTable:
     rows = []
     for skipped in found["run"]["not_run"]:
         asked = benchmark_of(found["run"], skipped["benchmark"])
         rows.append((asked.title, skipped.get("system", "all"), skipped["reason"], asked.how_to_get, asked.license))
-    return Table("Not run", ("benchmark", "system", "reason", "data", "licence"), tuple(rows))
+    return ReportTable("Not run", ("benchmark", "system", "reason", "data", "licence"), tuple(rows))
 
 
 def _by_benchmark(found: Json) -> Iterator[tuple[Benchmark, list[Json]]]:
@@ -300,10 +300,10 @@ def _reasons(result: Json) -> list[str]:
 
 def _modes_used(found: Json) -> dict[str, str]:
     used = {result["mode"] for result in found["results"]}
-    return {mode: meaning for mode, meaning in MODES.items() if mode in used}
+    return {mode: meaning for mode, meaning in ANSWER_MODES.items() if mode in used}
 
 
-def _facts(found: Json) -> list[tuple[str, str]]:
+def _run_rows(found: Json) -> list[tuple[str, str]]:
     run = found["run"]
     software = run["software"]
     return [
@@ -323,8 +323,8 @@ def _facts(found: Json) -> list[tuple[str, str]]:
     ]
 
 
-def _markdown(found: Json, tables: Sequence[Table]) -> str:
-    lines = ["# Evaluation", "", *(f"- {name}: {value}" for name, value in _facts(found)), ""]
+def _markdown(found: Json, tables: Sequence[ReportTable]) -> str:
+    lines = ["# Evaluation", "", *(f"- {name}: {value}" for name, value in _run_rows(found)), ""]
     for table in tables:
         lines += [f"## {table.title}", "", "| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table.rows]
@@ -354,7 +354,7 @@ def _details(out: Path, found: Json, listen: str) -> Iterator[Detail]:
         )
 
 
-def _examples(scored: Scored, folder: Path, listen: str) -> Iterator[Example]:
+def _examples(scored: Scored, folder: Path, listen: str) -> Iterator[WrongAnswer]:
     """Wrong answers, the surest first, each true answer once."""
     assert scored.credit_N is not None
     wrong = [index for index in np.flatnonzero(scored.credit_N == 0) if scored.predictions[index] is not None]
@@ -368,7 +368,7 @@ def _examples(scored: Scored, folder: Path, listen: str) -> Iterator[Example]:
             continue
         seen.add(item.answers[0])
         may = listen == "all" or (listen == "free" and item.listen)
-        yield Example(
+        yield WrongAnswer(
             id=item.id,
             question=item.prompt,
             right=", ".join(dict.fromkeys(item.answers)),

@@ -30,9 +30,9 @@ from pengi.data.datasets import import_dataset
 from pengi.errors import InputError, PengiError, no_such
 from pengi.evaluation import statistics
 from pengi.evaluation.benchmarks import (
+    ANSWER_MODES,
     DERIVED,
     LABEL_MODES,
-    MODES,
     TAGGER_MODE,
     Benchmark,
     Suite,
@@ -41,10 +41,11 @@ from pengi.evaluation.benchmarks import (
 )
 from pengi.evaluation.building import write_questions
 from pengi.evaluation.items import Item, items_of, shard_of
-from pengi.evaluation.predicting import Cache, Done, PredictionFile, predict, read_predictions
+from pengi.evaluation.predicting import Cache, PredictionFile, predict, read_predictions
 from pengi.evaluation.scoring import Json, Scored, chance, read_answers, score
 from pengi.evaluation.systems import System, Systems, code_hash, file_hash
 from pengi.json_lines import JsonLines, Row
+from pengi.progress import Advance
 from pengi.writing import replacing, writing
 
 RUN_FILE, RESULTS_FILE = "run.json", "results.json"
@@ -52,7 +53,7 @@ CHANCE = "chance"
 
 
 @dataclass(frozen=True)
-class Plan:
+class SuiteRun:
     """What to run.
 
     Attributes:
@@ -72,9 +73,9 @@ class Plan:
     baselines: bool = True
 
     def __post_init__(self) -> None:
-        unknown = [mode for mode in self.modes if mode not in MODES]
+        unknown = [mode for mode in self.modes if mode not in ANSWER_MODES]
         if unknown:
-            raise InputError(no_such("mode", unknown[0], MODES))
+            raise InputError(no_such("mode", unknown[0], ANSWER_MODES))
         part, parts = self.shard
         if not 1 <= part <= parts:
             raise InputError(f"there is no shard {part} of {parts}; shards are counted from 1, as in 1/{parts}")
@@ -94,7 +95,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """What is called while a run goes on.
 
     Attributes:
@@ -102,7 +103,7 @@ class Progress:
         skipped: with a sentence about what cannot be run.
     """
 
-    step: Callable[[str, int], AbstractContextManager[Done]] = lambda what, count: nullcontext(lambda done: None)
+    step: Callable[[str, int], AbstractContextManager[Advance]] = lambda what, count: nullcontext(lambda done: None)
     skipped: Callable[[str], None] = lambda sentence: None
 
 
@@ -116,7 +117,7 @@ class Prepared:
 
 
 @dataclass
-class Record:
+class RunRecord:
     """``run.json``: what was run with what.
 
     Attributes:
@@ -137,7 +138,9 @@ class Record:
     seconds: float = 0.0
 
 
-def run_suite(plan: Plan, load: Callable[[], Systems], out: Path, cache: Cache | None, progress: Progress) -> Record:
+def run_suite(
+    plan: SuiteRun, load: Callable[[], Systems], out: Path, cache: Cache | None, progress: RunProgress
+) -> RunRecord:
     """Predict everything of a plan that is not predicted yet, and write ``run.json``.
 
     Args:
@@ -147,7 +150,7 @@ def run_suite(plan: Plan, load: Callable[[], Systems], out: Path, cache: Cache |
         InputError: if none of the benchmarks can be run.
     """
     start = time.perf_counter()
-    record = Record(
+    record = RunRecord(
         model={},
         suite=[asked.name for asked in plan.suite.benchmarks],
         options={
@@ -218,7 +221,7 @@ def _has_labels(asked: Benchmark) -> bool:
     return asked.kind in ("classify", "tag", "choice") or asked.labels is not None
 
 
-def _asked(plan: Plan, asked: Benchmark, systems: Systems) -> Iterator[tuple[System, str]]:
+def _asked(plan: SuiteRun, asked: Benchmark, systems: Systems) -> Iterator[tuple[System, str]]:
     """Which system answers in which mode: the model in every one, silence in the same, the tagger in its only one."""
     wanted = plan.modes_of(asked)
     for mode in dict.fromkeys(DERIVED.get(mode, mode) for mode in wanted):
@@ -229,7 +232,7 @@ def _asked(plan: Plan, asked: Benchmark, systems: Systems) -> Iterator[tuple[Sys
         yield systems.tagger(), TAGGER_MODE
 
 
-def _prepared(plan: Plan, out: Path, record: Record, progress: Progress) -> Iterator[Prepared]:
+def _prepared(plan: SuiteRun, out: Path, record: RunRecord, progress: RunProgress) -> Iterator[Prepared]:
     for asked in plan.suite.benchmarks:
         try:
             manifest, missing = _manifest(plan, asked, out)
@@ -246,7 +249,7 @@ def _prepared(plan: Plan, out: Path, record: Record, progress: Progress) -> Iter
         yield Prepared(asked, tuple(shard_of(items, plan.shard)), manifest.parent)
 
 
-def _manifest(plan: Plan, asked: Benchmark, out: Path) -> tuple[Path, int]:
+def _manifest(plan: SuiteRun, asked: Benchmark, out: Path) -> tuple[Path, int]:
     """The manifest of a benchmark's data, and how many of its recordings are missing: made from the published layout of
     a dataset, or of questions about the clips at hand."""
     if asked.dataset == "manifest":
@@ -262,14 +265,14 @@ def _manifest(plan: Plan, asked: Benchmark, out: Path) -> tuple[Path, int]:
 
 
 def _predict(
-    plan: Plan,
+    plan: SuiteRun,
     prepared: Prepared,
     system: System,
     mode: str,
     out: Path,
     cache: Cache | None,
-    record: Record,
-    progress: Progress,
+    record: RunRecord,
+    progress: RunProgress,
 ) -> None:
     asked, items = prepared.benchmark, prepared.items
     shard = "" if plan.shard[1] == 1 else f".shard-{plan.shard[0]}-of-{plan.shard[1]}"

@@ -40,7 +40,7 @@ WRITE = DecodeOptions(beams=5, max_tokens=40)
 SILENCE_S, SILENCE_RATE = 5.0, 16_000
 CHOICES = ("likelihood", "generate", "match")
 """Answer modes that are ways of the engine to choose among labels."""
-_LEAST = math.log(np.finfo(np.float32).tiny)
+_MIN_LOG_SHARE = math.log(np.finfo(np.float32).tiny)
 # What decides an answer besides the weights; evaluation, training and the command line do not.
 _NOT_INFERENCE = ("cli", "training", "evaluation", "data", "jobs", "retrieval", "serving")
 
@@ -76,13 +76,13 @@ class System(Protocol):
     together: bool
 
     def input_of(self, item: Item, folder: Path) -> str:
-        """SHA-256 of what the system hears of an item."""
+        """SHA-256 of the recording that the system gets for an item."""
 
     def answer(self, items: Sequence[Item], folder: Path, mode: str) -> Sequence[Reply | PengiError]:
         """One reply for each item; a recording that cannot be used gives its error."""
 
 
-class Model:
+class ModelSystem:
     """A trained model, asked through its engine."""
 
     name = "model"
@@ -95,7 +95,7 @@ class Model:
     def input_of(self, item: Item, folder: Path) -> str:
         return file_hash(folder / item.audio)
 
-    def heard(self, item: Item, folder: Path) -> Any:
+    def recording_of(self, item: Item, folder: Path) -> Any:
         """The recording that the engine is given for an item."""
         return folder / item.audio
 
@@ -108,14 +108,14 @@ class Model:
         """Label scores; items with the same prompt and labels share a call."""
         replies: dict[int, Reply | PengiError] = {}
         alike: dict[tuple[str, tuple[str, ...]], list[int]] = defaultdict(list)
-        for place, item in enumerate(items):
-            alike[self._prompt(item), item.labels].append(place)
-        for (prompt, labels), places in alike.items():
-            heard = [self.heard(items[place], folder) for place in places]
-            found = self._engine.classify(heard, labels, method=method, prompt=prompt, on_error="return")
-            for place, outcome in zip(places, found, strict=True):
-                replies[place] = outcome if isinstance(outcome, PengiError) else _scored(outcome, labels)
-        return [replies[place] for place in range(len(items))]
+        for index, item in enumerate(items):
+            alike[self._prompt(item), item.labels].append(index)
+        for (prompt, labels), indices in alike.items():
+            recordings = [self.recording_of(items[index], folder) for index in indices]
+            found = self._engine.classify(recordings, labels, method=method, prompt=prompt, on_error="return")
+            for index, outcome in zip(indices, found, strict=True):
+                replies[index] = outcome if isinstance(outcome, PengiError) else _scored(outcome, labels)
+        return [replies[index] for index in range(len(items))]
 
     def _prompt(self, item: Item) -> str:
         return self._engine.question_prompt(item.prompt) if item.is_question else item.prompt
@@ -123,20 +123,20 @@ class Model:
     def _write(self, items: Sequence[Item], folder: Path) -> list[Reply | PengiError]:
         replies: dict[int, Reply | PengiError] = {}
         for is_question in (False, True):
-            places = [place for place, item in enumerate(items) if item.is_question == is_question]
-            heard = [self.heard(items[place], folder) for place in places]
-            prompts = [items[place].prompt for place in places]
+            indices = [index for index, item in enumerate(items) if item.is_question == is_question]
+            recordings = [self.recording_of(items[index], folder) for index in indices]
+            prompts = [items[index].prompt for index in indices]
             found: Sequence[Answer | Generation | PengiError]
             if is_question:
-                found = self._engine.ask(heard, prompts, options=ANSWER, on_error="return")
+                found = self._engine.ask(recordings, prompts, options=ANSWER, on_error="return")
             else:
-                found = self._engine.generate(heard, prompts, options=WRITE, on_error="return")
-            for place, outcome in zip(places, found, strict=True):
-                replies[place] = outcome if isinstance(outcome, PengiError) else Reply(outcome.text)
-        return [replies[place] for place in range(len(items))]
+                found = self._engine.generate(recordings, prompts, options=WRITE, on_error="return")
+            for index, outcome in zip(indices, found, strict=True):
+                replies[index] = outcome if isinstance(outcome, PengiError) else Reply(outcome.text)
+        return [replies[index] for index in range(len(items))]
 
 
-class Blind(Model):
+class BlindSystem(ModelSystem):
     """The model with silence in place of every recording: what the prompt and the labels alone are worth."""
 
     name = "blind"
@@ -144,7 +144,7 @@ class Blind(Model):
     def input_of(self, item: Item, folder: Path) -> str:
         return hashlib.sha256(f"silence {SILENCE_S} {SILENCE_RATE}".encode()).hexdigest()
 
-    def heard(self, item: Item, folder: Path) -> Any:
+    def recording_of(self, item: Item, folder: Path) -> Any:
         return self._silence
 
     @cached_property
@@ -155,7 +155,7 @@ class Blind(Model):
         return replace(encoded, level_db=SILENCE_DB)
 
 
-class Tagger:
+class TaggerSystem:
     """Stock YAMNet and a sentence encoder, without a language model; see :class:`~.baselines.YamnetMatch`."""
 
     together = True
@@ -206,7 +206,9 @@ class Systems:
         parts = f"{model_sha256} {code_hash()} {engine.device.type} {torch.__version__}"
         decides = hashlib.sha256(parts.encode()).hexdigest()
         about = {"name": engine.name, "sha256": model_sha256, "device": str(engine.device)}
-        return cls(Model(engine, decides), Blind(engine, decides), cache(Tagger.from_pretrained), about)
+        return cls(
+            ModelSystem(engine, decides), BlindSystem(engine, decides), cache(TaggerSystem.from_pretrained), about
+        )
 
     @classmethod
     def of_tagger(cls, name: str) -> Systems:
@@ -215,7 +217,7 @@ class Systems:
         Raises:
             WeightsError: if its weights are not here and cannot be fetched.
         """
-        tagger = Tagger.from_pretrained(name)
+        tagger = TaggerSystem.from_pretrained(name)
         about = {"name": "yamnet", "sha256": weights.provenance("yamnet")["weights_sha256"], "device": "cpu"}
         return cls(tagger, None, None, about)
 
@@ -262,4 +264,4 @@ def embed_texts(texts: Sequence[str], encoder: TextEncoder | None = None) -> NDA
 def _scored(found: Classification, labels: Sequence[str]) -> Reply:
     """Log-shares in the order of ``labels``; a share too small for a float counts as the smallest there is."""
     share = {score.label: score.probability for score in found.scores}
-    return Reply(found.text, tuple(math.log(share[label]) if share[label] > 0 else _LEAST for label in labels))
+    return Reply(found.text, tuple(math.log(share[label]) if share[label] > 0 else _MIN_LOG_SHARE for label in labels))

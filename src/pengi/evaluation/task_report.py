@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pengi.evaluation.benchmarks import MODES, TAGGER_MODE
+from pengi.evaluation.benchmarks import ANSWER_MODES, TAGGER_MODE
 from pengi.evaluation.items import left_out
 from pengi.evaluation.scoring import Json
 from pengi.evaluation.suites import scored_answers
@@ -24,7 +24,7 @@ def task_report(out: Path, found: Json, method: str) -> Json:
         found: what :func:`pengi.evaluation.suites.score_run` gave.
         method: the answer mode of the model, or the name of the baseline, that was measured.
     """
-    system, mode = ("model", method) if method in MODES else (method, TAGGER_MODE)
+    system, mode = ("model", method) if method in ANSWER_MODES else (method, TAGGER_MODE)
     [result] = [result for result in found["results"] if (result["system"], result["mode"]) == (system, mode)]
     [(asked, scored)] = [(row[0], row[3]) for row in scored_answers(out) if row[1:3] == (system, mode)]
     assert scored.credit_N is not None

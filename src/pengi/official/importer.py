@@ -33,7 +33,7 @@ from pengi.official.architectures import (
     parameter_counts,
 )
 from pengi.official.files import read_state_dict
-from pengi.official.keys import Source
+from pengi.official.keys import PublishedTensor
 from pengi.official.vocabularies import TOKENIZER_FILE, find_tokenizers
 from pengi.writing import check_new_folder, new_folder
 
@@ -44,7 +44,7 @@ KERNEL_TOLERANCE = 1e-5  # of the largest value: what rounding to float32 and ot
 
 
 @dataclass(frozen=True)
-class Published:
+class OfficialFiles:
     """A published checkpoint: the file, and its tensors by name."""
 
     path: Path
@@ -85,7 +85,7 @@ def import_official(
     found = find_tokenizers(chosen, tokenizers)
     model = empty_model(chosen, found)
     # A checkpoint need not say how many batches its BatchNorm has seen.
-    published = Published(path, {keys.BATCH_COUNTER: torch.tensor(0), **tensors})
+    published = OfficialFiles(path, {keys.BATCH_COUNTER: torch.tensor(0), **tensors})
     plan = _plan(model)
     _check(model, published, plan)
     _write(model, chosen, published, plan, found, out)
@@ -99,28 +99,29 @@ def _recognised(tensors: Mapping[str, Tensor], path: Path) -> str:
     return "base" if any(name.startswith("caption_encoder.") for name in tensors) else "base-no-text-enc"
 
 
-Plan = dict[str, dict[str, tuple[Source, Tensor]]]
+TensorPlan = dict[str, dict[str, tuple[PublishedTensor, Tensor]]]
 """For every folder that gets a weights file ("" is the checkpoint itself): each tensor's name, its source, and the
 model's own (mostly empty) tensor in whose shape and type it must come."""
 
 
-def _plan(model: PengiModel) -> Plan:
-    plan: Plan = {
+def _plan(model: PengiModel) -> TensorPlan:
+    plan: TensorPlan = {
         "": {name: (keys.source_of(name), tensor) for name, tensor in checkpoint.stored_tensors(model).items()},
         LANGUAGE_MODEL_FOLDER: {
-            name: (Source(keys.GPT2 + name), tensor)
+            name: (PublishedTensor(keys.GPT2 + name), tensor)
             for name, tensor in model.language_model.model.state_dict().items()
             if keys.GPT2 + name != keys.OUTPUT_EMBEDDINGS
         },
     }
     if model.text_encoder is not None:
         plan[TEXT_ENCODER_FOLDER] = {
-            name: (Source(keys.CLIP + name), tensor) for name, tensor in model.text_encoder.model.state_dict().items()
+            name: (PublishedTensor(keys.CLIP + name), tensor)
+            for name, tensor in model.text_encoder.model.state_dict().items()
         }
     return plan
 
 
-def _check(model: PengiModel, published: Published, plan: Plan) -> None:
+def _check(model: PengiModel, published: OfficialFiles, plan: TensorPlan) -> None:
     """Every entry of the plan is there in its shape and type, finite, and nothing is left over.
 
     Raises:
@@ -148,7 +149,7 @@ def _check(model: PengiModel, published: Published, plan: Plan) -> None:
     _compare_filterbank(model, tensors[keys.MEL_FILTERBANK])
 
 
-def _check_entry(published: Published, name: str, own: Tensor, parts: int = 1) -> None:
+def _check_entry(published: OfficialFiles, name: str, own: Tensor, parts: int = 1) -> None:
     """An entry is ``parts`` times ``own`` in shape, of the same type, and finite."""
     path, tensors = published.path, published.tensors
     if name not in tensors:
@@ -212,8 +213,8 @@ def _compare_filterbank(model: PengiModel, filters_KM: Tensor) -> None:
 def _write(
     model: PengiModel,
     chosen: Architecture,
-    published: Published,
-    plan: Plan,
+    published: OfficialFiles,
+    plan: TensorPlan,
     tokenizers: Mapping[str, Tokenizer],
     out: Path,
 ) -> None:
@@ -239,7 +240,7 @@ def _write(
         (finished / "README.md").write_text(_card(model, published.path, digest), encoding="utf-8")
 
 
-def _part(tensor: Tensor, source: Source) -> Tensor:
+def _part(tensor: Tensor, source: PublishedTensor) -> Tensor:
     part = tensor.chunk(source.parts)[source.part] if source.parts > 1 else tensor
     return part.detach().contiguous()
 

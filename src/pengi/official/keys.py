@@ -56,7 +56,7 @@ _UNUSED_LINEAR = re.compile(r"caption_decoder\.text_project\.linear\.(weight|bia
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedTensor:
     """Where a tensor comes from: an official entry, or the ``part``-th of its ``parts`` equal parts."""
 
     name: str
@@ -64,17 +64,17 @@ class Source:
     parts: int = 1
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str) -> PublishedTensor:
     """The official entry behind a tensor of ``model.safetensors``."""
     ours, theirs = next(pair for pair in _PREFIXES if name.startswith(pair[0]))
     rest = name.removeprefix(ours)
     if ours.endswith("swin."):
         return _swin_source(theirs, rest)
     if ours.endswith("mapper."):
-        return Source(theirs + _mapper_name(rest))
+        return PublishedTensor(theirs + _mapper_name(rest))
     if ours.endswith("projection."):
-        return Source(theirs + (f"layer_{rest}" if rest.startswith("norm.") else rest))
-    return Source(MEL_FILTERBANK if rest == "mel_KM" else theirs + rest)
+        return PublishedTensor(theirs + (f"layer_{rest}" if rest.startswith("norm.") else rest))
+    return PublishedTensor(MEL_FILTERBANK if rest == "mel_KM" else theirs + rest)
 
 
 def is_dropped(name: str, *, text_encoder: bool) -> bool:
@@ -87,14 +87,14 @@ def shift_mask_name(stage: int, block: int) -> str:
     return f"{HTSAT}layers.{stage}.blocks.{block}.attn_mask"
 
 
-def _swin_source(prefix: str, rest: str) -> Source:
+def _swin_source(prefix: str, rest: str) -> PublishedTensor:
     for part, kind in enumerate(_QUERY_KEY_VALUE):
         if f".attention.self.{kind}." in rest:
             name = rest.replace(f".attention.self.{kind}.", ".attn.qkv.")
-            return Source(prefix + name, part, len(_QUERY_KEY_VALUE))
+            return PublishedTensor(prefix + name, part, len(_QUERY_KEY_VALUE))
     for ours, theirs in _SWIN:
         rest = rest.replace(ours, theirs)
-    return Source(prefix + rest)
+    return PublishedTensor(prefix + rest)
 
 
 def _mapper_name(rest: str) -> str:

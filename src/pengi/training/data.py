@@ -12,7 +12,7 @@ from pathlib import Path
 from pengi.data.drawing import read_captions
 from pengi.data.loader import clip_weights
 from pengi.data.manifest import Clip, Label, read_labels
-from pengi.data.sources import Source, manifest_of, read_mixture
+from pengi.data.sources import Manifest, manifest_of, read_mixture
 from pengi.data.tasks import labels_of
 from pengi.errors import ConfigError, ManifestError, no_such
 from pengi.training.recipe import DataConfig
@@ -67,12 +67,12 @@ def read_data(config: DataConfig) -> TrainingData:
     )
 
 
-def _read_clips(config: DataConfig) -> Source:
+def _read_clips(config: DataConfig) -> Manifest:
     if config.mixture is None:
         assert config.manifest is not None, "read_recipe lets no recipe pass that has neither"
-        return manifest_of(config.manifest, most_bad=config.max_bad_share)
+        return manifest_of(config.manifest, max_bad_share=config.max_bad_share)
     paths = {name: corpus.manifest for name, corpus in config.mixture.items()}
-    return Source(tuple(read_mixture(paths, most_bad=config.max_bad_share)), Path())
+    return Manifest(tuple(read_mixture(paths, max_bad_share=config.max_bad_share)), Path())
 
 
 def read_wordings(config: DataConfig) -> dict[str, Label]:

@@ -39,7 +39,7 @@ from pengi.training.card import model_card
 from pengi.training.distributed import batch_on, choose_rows, share_of
 from pengi.training.interrupts import StopRequest
 from pengi.training.journal import Journal, Sample
-from pengi.training.optim import Kind, build_optimizer, scheduled_rate, set_rate
+from pengi.training.optim import ParameterKind, build_optimizer, scheduled_rate, set_rate
 from pengi.training.recipe import Recipe, read_recipe
 from pengi.training.report import write_report
 from pengi.training.setup import Setup, prepare
@@ -162,7 +162,7 @@ class Run:
         self.model = setup.model.to(device)
         self.trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         settings, rate = self.settings, self.settings.mapper_learning_rate
-        rates: dict[Kind, float] = {
+        rates: dict[ParameterKind, float] = {
             "mapper": rate,
             "encoder": rate if settings.encoder_learning_rate is None else settings.encoder_learning_rate,
             "language_model": settings.language_model_learning_rate or rate,

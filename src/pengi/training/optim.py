@@ -16,10 +16,10 @@ ADAM_BETAS = (0.9, 0.98)
 NO_BFLOAT16 = ("DEFAULT", "AVX2")
 """CPUs without instructions for bfloat16: matrix products in it were seen to take 50 times as long as in float32."""
 
-Kind = Literal["encoder", "mapper", "language_model"]
+ParameterKind = Literal["encoder", "mapper", "language_model"]
 
 
-def kind_of_parameter(name: str) -> Kind:
+def kind_of_parameter(name: str) -> ParameterKind:
     """Which rate a parameter of the model learns at; projections learn at the mappers'."""
     if name.startswith("language_model."):
         return "language_model"
@@ -27,13 +27,13 @@ def kind_of_parameter(name: str) -> Kind:
 
 
 def build_optimizer(
-    trained: Mapping[str, Tensor], rates: Mapping[Kind, float], weight_decay: float
+    trained: Mapping[str, Tensor], rates: Mapping[ParameterKind, float], weight_decay: float
 ) -> torch.optim.AdamW:
     """AdamW with a rate for each kind of part; no decay for vectors (biases, norms).
 
     Each group keeps its own rate as ``highest_lr``, of which :func:`set_rate` takes a share.
     """
-    groups: dict[tuple[Kind, bool], list[Tensor]] = {}
+    groups: dict[tuple[ParameterKind, bool], list[Tensor]] = {}
     for name, value in trained.items():
         groups.setdefault((kind_of_parameter(name), value.ndim > 1), []).append(value)
     return torch.optim.AdamW(

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field
 
 from pengi.config import Frozen, ModelConfig
-from pengi.data.tolerance import MOST_BAD
+from pengi.data.tolerance import MAX_BAD_SHARE
 from pengi.errors import ConfigError
 
 RENAMED = {
@@ -56,7 +56,7 @@ class DataConfig(Frozen):
     manifest: str | None = Field(None, min_length=1)
     mixture: dict[str, CorpusConfig] | None = Field(None, min_length=1)
     max_bad_share: float = Field(
-        MOST_BAD, ge=0, le=1, description="share of the rows that may be unusable and are skipped"
+        MAX_BAD_SHARE, ge=0, le=1, description="share of the rows that may be unusable and are skipped"
     )
     labels: Path | None = None
     train_split: Literal["train", "val", "test", "heldout"] = "train"

@@ -136,7 +136,7 @@ def with_features(data: TrainingData, model: PengiModel, recipe: Recipe) -> tupl
     encoders = [(branch.encoder.eval(), branch.config) for branch in model.branches.values()]
 
     def computed(clips: Sequence[Clip]) -> TrainingClips:
-        caches = cached_branches(clips, data.root, encoders, most_bad=recipe.data.max_bad_share)
+        caches = cached_branches(clips, data.root, encoders, max_bad_share=recipe.data.max_bad_share)
         return TrainingClips(clips, dict(zip(model.branches, caches, strict=True)))
 
     is_live = recipe.training.augment.changes_waveforms

@@ -17,7 +17,7 @@ from pengi.data.datasets import DATASETS, Imported, ImportedPart, import_dataset
 from pengi.data.manifest import read_manifest
 from pengi.data.phrases import Phrases
 from pengi.data.questions import QuestionMaker
-from pengi.data.tasks import TASKS
+from pengi.data.tasks import answers_of
 from pengi.errors import InputError, ManifestError
 
 Files = dict[str, str]
@@ -906,7 +906,7 @@ def test_an_unknown_dataset_names_the_nearest(tmp_path: Path) -> None:
 def test_a_notes_velocity_is_a_task(tmp_path: Path) -> None:
     imported(tmp_path, "nsynth", LAYOUTS["nsynth"][0])
     clips = read_manifest(tmp_path / "m.jsonl")
-    assert [TASKS["velocity"].answers(clip) for clip in clips] == [("75",), ("127",)]
+    assert [answers_of(clip, "velocity") for clip in clips] == [("75",), ("127",)]
     plain = clips[1]
     notes = QuestionMaker(Phrases({}), weights={"note": 1.0}).about(plain, random.Random(0), 1)
     assert [pair.target for pair in notes] == ["keyboard, pitch A0, velocity 127"]

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pengi.data.datasets import collections, environment, language, music, speech
-from pengi.data.datasets.base import Dataset, Part, Row, Tree
+from pengi.data.datasets.base import Dataset, DatasetRow, Part, Tree
 from pengi.data.datasets.parquet import ParquetCopy, copy_in_parquet
 from pengi.errors import InputError, ManifestError, no_such, reason
 from pengi.writing import replacing
 
-__all__ = ["DATASETS", "Dataset", "Imported", "ImportedPart", "Row", "dataset", "import_dataset"]
+__all__ = ["DATASETS", "Dataset", "DatasetRow", "Imported", "ImportedPart", "dataset", "import_dataset"]
 
 _EXAMPLES = 3
 
@@ -56,7 +56,7 @@ DATASETS: dict[str, Dataset] = {
         collections.WavCaps(),
         collections.FreeSound(),
         collections.FindSounds(),
-        collections.RecordingsTable(),
+        collections.MetadataTable(),
     )
 }
 
@@ -152,9 +152,9 @@ def import_dataset(name: str, root: Path, out: Path) -> Imported:
 
 def _with_audio(
     adapter: Dataset, source: Dataset | ParquetCopy, tree: Tree
-) -> tuple[list[tuple[Row, Path | str]], Counter[str], tuple[str, ...]]:
+) -> tuple[list[tuple[DatasetRow, Path | str]], Counter[str], tuple[str, ...]]:
     """The rows whose recordings are there; how many of each part have none; and the first of these."""
-    here: list[tuple[Row, Path | str]] = []
+    here: list[tuple[DatasetRow, Path | str]] = []
     missing, examples = Counter[str](), list[str]()
     for row in _rows(adapter, source.rows(tree)):
         audio = source.recording(row, tree)
@@ -174,18 +174,18 @@ def _with_audio(
     return here, missing, tuple(examples)
 
 
-def _rows(adapter: Dataset, rows: Iterator[Row]) -> Iterator[Row]:
+def _rows(adapter: Dataset, rows: Iterator[DatasetRow]) -> Iterator[DatasetRow]:
     """The rows with each id once; records about one recording are put together where the dataset has such."""
     if adapter.several_records:
-        merged: dict[str, Row] = {}
+        merged: dict[str, DatasetRow] = {}
         for row in rows:
             merged[row.id] = merged[row.id].merged(row) if row.id in merged else row
         rows = iter(merged.values())
-    places: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for row in rows:
-        if row.id in places:
-            raise ManifestError(f"{adapter.name}: {row.where}: '{row.id}' is already in {places[row.id]}")
-        places[row.id] = row.where
+        if row.id in origins:
+            raise ManifestError(f"{adapter.name}: {row.where}: '{row.id}' is already in {origins[row.id]}")
+        origins[row.id] = row.where
         yield row
 
 
@@ -202,7 +202,7 @@ def _part(part: Part, tree: Tree, clips: Counter[str], missing: Counter[str]) ->
     )
 
 
-def _line(adapter: Dataset, row: Row, audio: Path | str, folder: Path) -> dict[str, Any]:
+def _line(adapter: Dataset, row: DatasetRow, audio: Path | str, folder: Path) -> dict[str, Any]:
     line: dict[str, Any] = {
         "id": f"{adapter.name}:{row.id}",
         "audio": audio if isinstance(audio, str) else Path(os.path.relpath(audio.resolve(), folder)).as_posix(),

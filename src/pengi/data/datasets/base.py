@@ -1,8 +1,8 @@
 """What a published dataset says about its recordings, and how that becomes rows of a manifest.
 
 A dataset is one small class: it names its files as they lie on disk when the published archives are unpacked, and turns
-one record of an annotation file (or one recording's path) into a :class:`Row`. Finding, reading and checking files, and
-the sentences about what is wrong, are written here once.
+one record of an annotation file (or one recording's path) into a :class:`DatasetRow`. Finding, reading and checking
+files, and the sentences about what is wrong, are written here once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ProblemError(ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class DatasetRow:
     """One recording and what is known about it.
 
     Attributes:
@@ -81,7 +81,7 @@ class Row:
     part: str = ""
     home: Path | None = None
 
-    def merged(self, other: Row) -> Row:
+    def merged(self, other: DatasetRow) -> DatasetRow:
         """The same recording with what a further record says about it."""
         return replace(
             self,
@@ -184,7 +184,7 @@ class Tree:
         except UnicodeDecodeError as error:
             raise ManifestError(f"{self.name}: '{file}' cannot be read: {error}") from error
 
-    def recording(self, row: Row) -> Path | None:
+    def recording(self, row: DatasetRow) -> Path | None:
         """The file of a row's recording; None if it is missing or empty."""
         homes = dict.fromkeys((row.home or self.root, self.root))
         paths = (home / path for path in row.audio for home in homes)
@@ -246,14 +246,14 @@ class Dataset(ABC):
         return ()
 
     @abstractmethod
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """Every record of the parts that are there, in the dataset's order.
 
         Raises:
             ManifestError: a column is missing, or a record makes no sense.
         """
 
-    def recording(self, row: Row, tree: Tree) -> Path | str | None:
+    def recording(self, row: DatasetRow, tree: Tree) -> Path | str | None:
         """The file of a row's recording, or where it is in a tar file, relative to the manifest; None if it is missing.
 
         Raises:
@@ -321,11 +321,13 @@ class Table:
         label = os.path.relpath(file, tree.root)
         read = self._json if file.suffix == ".json" else self._csv
         try:
-            for place, record in read(file):
+            for origin, record in read(file):
                 absent = [column for column in self._needed if record.get(column) is None]
                 if absent:
-                    raise ManifestError(f"{tree.name}: {label}, {place} has no '{absent[0]}'; it has {_fields(record)}")
-                yield f"{label}, {place}", record
+                    raise ManifestError(
+                        f"{tree.name}: {label}, {origin} has no '{absent[0]}'; it has {_fields(record)}"
+                    )
+                yield f"{label}, {origin}", record
         except ProblemError as problem:
             raise ManifestError(f"{tree.name}: {label}, {problem}") from problem
         except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
@@ -398,14 +400,14 @@ class TableDataset(Dataset):
         return tuple(table.part for table in self.tables)
 
     @abstractmethod
-    def row(self, record: Record, table: Table) -> Row | None:
+    def row(self, record: Record, table: Table) -> DatasetRow | None:
         """The row of a record; none for a record that the task does not use.
 
         Raises:
             ProblemError: a value that the dataset cannot have.
         """
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`Dataset`."""
         for table in self.tables:
             part = table.part
@@ -437,14 +439,14 @@ class FolderDataset(Dataset):
         return tuple(Part(split, globs) for split, globs in self.patterns.items())
 
     @abstractmethod
-    def parse(self, path: PurePosixPath, split: str) -> Row | None:
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow | None:
         """The row of a recording at ``path`` below the dataset's folder; none for one that the task does not use.
 
         Raises:
             ProblemError: a name that the dataset cannot have.
         """
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`Dataset`."""
         for part in self.parts:
             home = tree.home(part.patterns)

@@ -22,10 +22,10 @@ from pengi.audio.formats import has_audio_suffix, without_audio_suffix
 from pengi.data.datasets.base import (
     Codes,
     Dataset,
+    DatasetRow,
     Part,
     ProblemError,
     Record,
-    Row,
     Table,
     TableDataset,
     Tree,
@@ -62,7 +62,7 @@ class Fma(Dataset):
         """See :class:`Dataset`."""
         return (self._tracks,)
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`Dataset`."""
         file = self.needed(tree, *self._tracks.patterns)
         genres = self._genre_table(tree)
@@ -82,7 +82,7 @@ class Fma(Dataset):
             for _, record in table.records(file, tree)
         }
 
-    def _row(self, record: Record, genres: Mapping[str, tuple[str, str]]) -> Row:
+    def _row(self, record: Record, genres: Mapping[str, tuple[str, str]]) -> DatasetRow:
         if not record["track_id"].isdecimal():
             raise ProblemError(f"track_id '{record['track_id']}' is no number")
         stem = f"{int(record['track_id']):06d}"
@@ -90,7 +90,7 @@ class Fma(Dataset):
         tops = {genres[top][0] for _, top in own if top in genres}
         genre = words_of_genre(record["track.genre_top"]) or (tops.pop() if len(tops) == 1 else "")
         tags = [plain(tag) for tag in items_of(record["track.tags"])]
-        return Row(
+        return DatasetRow(
             id=str(int(stem)),
             names=(*(f"fma_{size}/{stem}" for size in ("small", "medium", "large", "full")), stem),
             split=known(record["set.split"], self._splits, "split"),
@@ -141,10 +141,10 @@ class WavText5K(TableDataset):
     several_records = True
     tables = (Table("WavText5K.csv", "train", ("title", "description", "fname", "tags")),)
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         """See :class:`TableDataset`."""
         stem = _stem(record["fname"])
-        return Row(
+        return DatasetRow(
             id=stem,
             names=(stem,),
             split=table.split,
@@ -174,7 +174,7 @@ class Macs(Dataset):
         """See :class:`Dataset`."""
         return (self._annotations,)
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`Dataset`."""
         file = self.needed(tree, *self._annotations.patterns)
         competence = self._competence(tree)
@@ -208,7 +208,7 @@ class Macs(Dataset):
         return found
 
     @staticmethod
-    def _row(record: Record, competence: Mapping[str, float]) -> Row:
+    def _row(record: Record, competence: Mapping[str, float]) -> DatasetRow:
         weighted = [(competence.get(str(each["annotator_id"]), 1.0), each) for each in record["annotations"]]
         weighted.sort(key=lambda pair: -pair[0])
         votes: defaultdict[str, float] = defaultdict(float)
@@ -218,7 +218,7 @@ class Macs(Dataset):
         total = sum(weight for weight, _ in weighted)
         tags = tuple(tag for tag, weight in votes.items() if weight > total / 2)
         stem = _stem(record["filename"])
-        return Row(
+        return DatasetRow(
             id=stem,
             names=(stem,),
             split="train",
@@ -254,7 +254,7 @@ class SoundDescs(Dataset):
         """See :class:`Dataset`."""
         return (Part("train", self._texts), *self._lists)
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`Dataset`."""
         if tree.file(self._texts) is None and tree.file(self._pickles) is not None:
             raise ManifestError(
@@ -273,7 +273,7 @@ class SoundDescs(Dataset):
             part = parts.get(id, everything)
             with problems_of(self.name, where):
                 tags = items_of(record.get("category", record.get("categories")))
-            yield Row(
+            yield DatasetRow(
                 id=id,
                 names=(id, id.upper()),
                 split=part.split,
@@ -320,7 +320,7 @@ class WavCaps(TableDataset):
     _blacklists = ("blacklist_exclude_test_ac.json", "blacklist_exclude_ub8k_esc50_vggsound.json")
     _heldout: frozenset[tuple[str, str]] = frozenset()
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`Dataset`."""
         self._heldout = frozenset(id for name in self._blacklists for id in self._listed(tree, name))
         yield from super().rows(tree)
@@ -336,14 +336,14 @@ class WavCaps(TableDataset):
         except (ValueError, AttributeError, TypeError) as error:
             raise ManifestError(f"{self.name}: '{file}' is no list of ids for each source") from error
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         """See :class:`TableDataset`."""
         stem = _stem(str(record["id"]))
         source = table.folder
         # FreeSound and SoundBible number their recordings alike, so the folder has to say which it is.
         plainly = (stem,) if source in ("AudioSet_SL", "BBC_Sound_Effects") else ()
         duration = record.get("duration")
-        return Row(
+        return DatasetRow(
             id=f"{source}/{stem}",
             names=(f"{source}/{stem}", *plainly),
             split="heldout" if (source.removesuffix("_SL"), stem) in self._heldout else table.split,
@@ -356,7 +356,7 @@ class WavCaps(TableDataset):
         )
 
 
-class RecordingsTable(Dataset):
+class MetadataTable(Dataset):
     """Recordings in a folder, and a table that says what they are: CSV, TSV, JSON or JSON lines, or Parquet.
 
     The table is in the folder itself or one below it (such as ``train/metadata.csv``); several are read one after the
@@ -372,7 +372,7 @@ class RecordingsTable(Dataset):
     several_records = True
     spaced_tags: ClassVar[bool] = False
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`Dataset`."""
         used = False
         for file in _table_files(tree.root):
@@ -386,7 +386,7 @@ class RecordingsTable(Dataset):
                 f"'description', 'caption' or 'label'); see {self.home}"
             )
 
-    def _rows(self, file: Path, tree: Tree) -> Iterator[Row]:
+    def _rows(self, file: Path, tree: Tree) -> Iterator[DatasetRow]:
         label = file.relative_to(tree.root).as_posix()
         folder = label.rpartition("/")[0]
         for where, record in _records(file, tree):
@@ -417,8 +417,8 @@ class RecordingsTable(Dataset):
         return stem
 
 
-class FreeSound(RecordingsTable):
-    """FreeSound: recordings and a table of them as :class:`RecordingsTable` reads it, one record a sound.
+class FreeSound(MetadataTable):
+    """FreeSound: recordings and a table of them as :class:`MetadataTable` reads it, one record a sound.
 
     Columns are those of Freesound's own interface: ``id``, ``name``, ``tags`` (blanks between them, or a list),
     ``description``, ``license``. A recording is found as ``<id>.*`` or ``<id>__<user>__<name>.*``, as the site names
@@ -431,12 +431,12 @@ class FreeSound(RecordingsTable):
 
     @staticmethod
     def other_name(stem: str) -> str:
-        """See :class:`RecordingsTable`."""
+        """See :class:`MetadataTable`."""
         return f"{stem}_*" if stem.isdecimal() else stem
 
 
-class FindSounds(RecordingsTable):
-    """FindSounds: recordings that the search engine found, and a table of them as :class:`RecordingsTable` reads it."""
+class FindSounds(MetadataTable):
+    """FindSounds: recordings that the search engine found, and a table of them as :class:`MetadataTable` reads it."""
 
     name, title = "findsounds", "FindSounds"
     license, home = "none stated (recordings: the sites they are from)", "https://www.findsounds.com"

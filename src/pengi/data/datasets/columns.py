@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pengi.audio.formats import without_audio_suffix
-from pengi.data.datasets.base import ProblemError, Record, Row, words
+from pengi.data.datasets.base import DatasetRow, ProblemError, Record, words
 from pengi.data.sources import ATTRIBUTES
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -73,7 +73,7 @@ class Columns:
         """The cells of a field that are not empty."""
         return [text for column in self.by_field[what] if (text := text_of(record[column]))]
 
-    def row(self, record: Record, id: str, *, label: str = "events", spaced_tags: bool = False) -> Row:
+    def row(self, record: Record, id: str, *, label: str = "events", spaced_tags: bool = False) -> DatasetRow:
         """The row of a record, without its recording.
 
         Args:
@@ -95,7 +95,7 @@ class Columns:
             attributes.setdefault(label, events[0])
             events = ()
         captions = [plain(text) for column in self.by_field["captions"] for text in texts_of(record[column])]
-        return Row(
+        return DatasetRow(
             id=id,
             split=self._split(record),
             events=events,

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from pengi.data.datasets.base import (
     Codes,
+    DatasetRow,
     FolderDataset,
     Patterns,
     Record,
-    Row,
     Table,
     TableDataset,
     Tree,
@@ -35,8 +35,8 @@ class Esc50(TableDataset):
     license, home = "CC-BY-NC-3.0", "https://github.com/karolpiczak/ESC-50"
     tables = (Table("meta/esc50.csv", columns=("filename", "fold", "category", "src_file")),)
 
-    def row(self, record: Record, table: Table) -> Row:
-        return Row(
+    def row(self, record: Record, table: Table) -> DatasetRow:
+        return DatasetRow(
             id=Path(record["filename"]).stem,
             audio=(f"audio/{record['filename']}",),
             names=(Path(record["filename"]).stem,),
@@ -64,9 +64,9 @@ class UrbanSound8K(TableDataset):
         ),
     )
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         fold_number = fold(record["fold"], 10)
-        return Row(
+        return DatasetRow(
             id=Path(record["slice_file_name"]).stem,
             audio=(f"audio/fold{fold_number}/{record['slice_file_name']}",),
             names=(Path(record["slice_file_name"]).stem,),
@@ -92,8 +92,8 @@ class Fsd50k(TableDataset):
         Table("FSD50K.ground_truth/dev.csv", "train", ("fname", "labels", "split"), "FSD50K.dev_audio"),
     )
 
-    def row(self, record: Record, table: Table) -> Row:
-        return Row(
+    def row(self, record: Record, table: Table) -> DatasetRow:
+        return DatasetRow(
             id=record["fname"],
             audio=(f"{table.folder}/{record['fname']}.wav",),
             names=(f"{table.folder}/{record['fname']}",),
@@ -122,15 +122,15 @@ class AudioSet(TableDataset):
         Table("unbalanced_train_segments.csv", "train", _columns, header=False, skip_spaces=True),
     )
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         table = Table("class_labels_indices.csv", columns=("index", "mid", "display_name"))
         records = table.records(self.needed(tree, table.path), tree)
         self._classes = {record["mid"]: record["display_name"].lower() for _, record in records}
         yield from super().rows(tree)
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         video, start = record["YTID"], number(record, "start_seconds")
-        return Row(
+        return DatasetRow(
             id=f"{video}_{start:g}",
             names=segment(video, start),
             split=table.split,
@@ -168,9 +168,9 @@ class Dcase2017Task4(TableDataset):
         )
     )
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         stem = Path(record["file"]).stem
-        return Row(
+        return DatasetRow(
             id=stem,
             names=(f"Y{stem}", stem, *segment(stem[:11], number(record, "onset"))[:1]),
             split=table.split,
@@ -217,17 +217,17 @@ class Tut2017(TableDataset):
     }  # fmt: skip
     labels = tuple(_scenes.values())
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         file = tree.file(self._maps)
         pairs = [re.split(r"[\t,]", line) for line in (tree.lines(file) if file else ())]
         self._originals = {pair[0].strip(): pair[-1].strip() for pair in pairs}
         yield from super().rows(tree)
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         file: str = record["file"]
         original = Path(self._originals.get(file, file)).stem
         named = original.split("_")[0] if "_" in original else ""
-        return Row(
+        return DatasetRow(
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}",),
             names=(f"{table.folder}/{Path(file).stem}",),
@@ -260,8 +260,8 @@ class CochlScene(FolderDataset):
     }  # fmt: skip
     labels = tuple(_scenes.values())
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
-        return Row(
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
+        return DatasetRow(
             id=f"{split}-{path.parent.name}-{path.stem}",
             audio=(str(path),),
             split=split,
@@ -291,6 +291,6 @@ class Sesa(FolderDataset):
     }
     labels = tuple(_classes.values())
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         code = path.stem.split("_")[0].lower()
-        return Row(f"{split}-{path.stem}", (str(path),), split, (known(code, self._classes, "class"),))
+        return DatasetRow(f"{split}-{path.stem}", (str(path),), split, (known(code, self._classes, "class"),))

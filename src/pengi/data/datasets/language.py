@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pengi.data.datasets.base import Record, Row, Table, TableDataset, number, segment
+from pengi.data.datasets.base import DatasetRow, Record, Table, TableDataset, number, segment
 
 _CLOTHO_CAPTIONS = tuple(f"caption_{number}" for number in range(1, 6))
 
@@ -31,9 +31,9 @@ class AudioCaps(TableDataset):
         for split in ("test", "val", "train")
     )
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         video, start = record["youtube_id"], number(record, "start_time")
-        return Row(
+        return DatasetRow(
             id=f"{video}_{start:g}",
             names=(*segment(video, start), f"{table.split}/{record['audiocap_id']}"),
             split=table.split,
@@ -56,9 +56,9 @@ class Clotho(TableDataset):
         for part, split in (("evaluation", "test"), ("validation", "val"), ("development", "train"))
     )
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         file = record["file_name"]
-        return Row(
+        return DatasetRow(
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}", f"clotho_audio_{table.folder}/{file}"),
             names=(f"{table.folder}/{Path(file).stem}", f"clotho_audio_{table.folder}/{Path(file).stem}"),
@@ -82,11 +82,11 @@ class ClothoAqa(TableDataset):
         for split in ("test", "val", "train")
     )
 
-    def row(self, record: Record, table: Table) -> Row | None:
+    def row(self, record: Record, table: Table) -> DatasetRow | None:
         file, question, answer = record["file_name"], record["QuestionText"].strip(), record["answer"].strip()
         if not (question and answer):
             return None
-        return Row(
+        return DatasetRow(
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"audio_files/{file}",),
             names=(f"audio_files/{Path(file).stem}",),
@@ -107,8 +107,8 @@ class Mmau(TableDataset):
     license, home = "CC-BY-NC-SA-4.0 (questions; recordings: their datasets)", "https://github.com/Sakshi113/MMAU"
     tables = (Table("mmau-test-mini.json", columns=("id", "audio_id", "question", "choices", "answer")),)
 
-    def row(self, record: Record, table: Table) -> Row:
-        return Row(
+    def row(self, record: Record, table: Table) -> DatasetRow:
+        return DatasetRow(
             id=str(record["id"]),
             audio=(str(record["audio_id"]).removeprefix("./"),),
             names=(Path(str(record["audio_id"])).stem,),

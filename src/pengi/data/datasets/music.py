@@ -8,10 +8,10 @@ from typing import ClassVar
 from pengi.conditioning.notes import note_name
 from pengi.data.datasets.base import (
     Codes,
+    DatasetRow,
     FolderDataset,
     Patterns,
     Record,
-    Row,
     Table,
     TableDataset,
     known,
@@ -51,9 +51,9 @@ class GtzanGenres(FolderDataset):
     }
     labels = tuple(sorted(_genres.values()))
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         genre = known(path.parent.name, self._genres, "genre")
-        return Row(path.stem, (str(path),), split, attributes={"genre": genre})
+        return DatasetRow(path.stem, (str(path),), split, attributes={"genre": genre})
 
 
 class GtzanMusicSpeech(FolderDataset):
@@ -69,9 +69,9 @@ class GtzanMusicSpeech(FolderDataset):
     _classes: ClassVar[Codes] = {"music_wav": "music", "speech_wav": "speech"}
     labels = tuple(_classes.values())
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         label = known(path.parent.name, self._classes, "folder")
-        return Row(f"{label}-{path.stem}", (str(path),), split, (label,))
+        return DatasetRow(f"{label}-{path.stem}", (str(path),), split, (label,))
 
 
 class NSynth(TableDataset):
@@ -91,11 +91,11 @@ class NSynth(TableDataset):
         for part, split in (("test", "test"), ("valid", "val"), ("train", "train"))
     )
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         midi = int(number(record, "pitch"))
         note = record.get("note_str", record["key"])
         qualities = ", ".join(words(quality) for quality in record["qualities_str"])
-        return Row(
+        return DatasetRow(
             id=note,
             audio=(f"{table.folder}/{note}.wav",),
             names=(note,),
@@ -133,10 +133,10 @@ class BeijingOpera(FolderDataset):
     }
     labels = tuple(_instruments.values())
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         folder, stem = path.parent.name.lower(), path.stem.split("_")[-1].split("-")[0].lower()
         label = known(folder if folder in self._instruments else stem, self._instruments, "instrument")
-        return Row("-".join(path.with_suffix("").parts), (str(path),), split, attributes={"instrument": label})
+        return DatasetRow("-".join(path.with_suffix("").parts), (str(path),), split, attributes={"instrument": label})
 
 
 class MedleySolos(TableDataset):
@@ -155,9 +155,9 @@ class MedleySolos(TableDataset):
     )
     _splits: ClassVar[Codes] = {"test": "test", "training": "train", "validation": "val"}
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         name = f"Medley-solos-DB_{record['subset']}-{record['instrument_id']}_{record['uuid4']}.wav"
-        return Row(
+        return DatasetRow(
             id=record["uuid4"],
             audio=(f"audio/{name}", name),
             names=(Path(name).stem,),

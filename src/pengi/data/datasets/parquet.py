@@ -22,7 +22,17 @@ import soundfile
 
 from pengi.audio.formats import AUDIO_SUFFIXES
 from pengi.data.arrow import arrow
-from pengi.data.datasets.base import Dataset, FolderDataset, Part, Record, Row, Table, TableDataset, Tree, problems_of
+from pengi.data.datasets.base import (
+    Dataset,
+    DatasetRow,
+    FolderDataset,
+    Part,
+    Record,
+    Table,
+    TableDataset,
+    Tree,
+    problems_of,
+)
 from pengi.data.datasets.columns import Columns, split_of, text_of
 from pengi.data.recordings import member
 from pengi.data.shards import stretches, write_tar
@@ -73,14 +83,14 @@ class ParquetCopy:
         """See :class:`pengi.data.datasets.base.Dataset`; files of a split that are numbered are one part."""
         return tuple(dict.fromkeys(self._part(file) for file in self._files))
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`pengi.data.datasets.base.Dataset`; the first path of a row is its file and its number there.
 
         All records are checked before the first row, because storing recordings may take hours.
         """
         yield from list(self._rows(tree))
 
-    def _rows(self, tree: Tree) -> Iterator[Row]:
+    def _rows(self, tree: Tree) -> Iterator[DatasetRow]:
         for file, audio in self._files.items():
             part = self._part(file)
             read = self._reader(file, audio, part.split)
@@ -97,7 +107,7 @@ class ParquetCopy:
                 names = (PurePosixPath(path).stem,) if path else ()
                 yield replace(row, audio=(source, *beside), names=names, where=where, part=part.name, home=None)
 
-    def recording(self, row: Row, tree: Tree) -> Path | str | None:
+    def recording(self, row: DatasetRow, tree: Tree) -> Path | str | None:
         """See :class:`pengi.data.datasets.base.Dataset`; a recording that is not in its Parquet file may lie beside it.
 
         Raises:
@@ -119,7 +129,7 @@ class ParquetCopy:
         split = next(filter(None, map(split_of, words)), "train")
         return Part(split, (f"{_NUMBERED.sub('*', stem)}.parquet",))
 
-    def _reader(self, file: Path, audio: str, split: str) -> Callable[[int, Record, str], Row | None]:
+    def _reader(self, file: Path, audio: str, split: str) -> Callable[[int, Record, str], DatasetRow | None]:
         """How the records of a file become rows."""
         adapter, names = self._adapter, self._descriptive_columns(file, audio)
         table = _table(adapter, names, split)
@@ -135,7 +145,7 @@ class ParquetCopy:
         label = adapter.domain if adapter.domain in _LABEL_OF_DOMAIN else "events"
         stem = self._label(file).removesuffix(".parquet")
 
-        def row(number: int, record: Record, path: str) -> Row:
+        def row(number: int, record: Record, path: str) -> DatasetRow:
             found = columns.row(record, f"{stem}-{number:06d}", label=label)
             return replace(found, split=found.split or split, group=found.group or PurePosixPath(path).stem)
 

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 from pengi.data.datasets.base import (
     Codes,
+    DatasetRow,
     FolderDataset,
     Patterns,
     ProblemError,
     Record,
-    Row,
     Table,
     TableDataset,
     Tree,
@@ -47,9 +47,9 @@ class VocalSound(TableDataset):
     }
     labels = tuple(_classes.values())
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         file = PurePosixPath(record["wav"]).name
-        return Row(
+        return DatasetRow(
             id=Path(file).stem,
             audio=(f"audio_16k/{file}", f"audio_44k/{file}"),
             names=(Path(file).stem,),
@@ -79,9 +79,9 @@ class CremaD(FolderDataset):
     }
     labels = tuple(_emotions.values())
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         actor, _, emotion, _ = _parts(path, 4, "_")
-        return Row(
+        return DatasetRow(
             path.stem,
             (str(path),),
             split,
@@ -112,9 +112,9 @@ class Ravdess(FolderDataset):
     }
     labels = tuple(_emotions.values())
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         codes = _parts(path, 7, "-")
-        return Row(
+        return DatasetRow(
             path.stem,
             (str(path),),
             split,
@@ -159,10 +159,10 @@ class Meld(TableDataset):
     }
     labels = tuple(_emotions.values())
 
-    def row(self, record: Record, table: Table) -> Row:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         file = f"dia{record['Dialogue_ID']}_utt{record['Utterance_ID']}.mp4"
         part = table.path.partition("_")[0]
-        return Row(
+        return DatasetRow(
             id=f"{part}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}", f"{part}/{table.folder}/{file}"),
             names=(f"{table.folder}/{Path(file).stem}",),
@@ -189,8 +189,8 @@ class CmuMosi(TableDataset):
     labels = ("positive", "neutral", "negative")
     _splits: ClassVar[Codes] = {"test": "test", "valid": "val", "train": "train"}
 
-    def row(self, record: Record, table: Table) -> Row:
-        return Row(
+    def row(self, record: Record, table: Table) -> DatasetRow:
+        return DatasetRow(
             id=f"{record['video_id']}-{record['clip_id']}",
             audio=(f"Raw/{record['video_id']}/{record['clip_id']}.mp4",),
             names=(f"{record['video_id']}/{record['clip_id']}",),
@@ -247,11 +247,11 @@ class MspPodcast(TableDataset):
     }
     labels = tuple(_emotions.values())
 
-    def row(self, record: Record, table: Table) -> Row | None:
+    def row(self, record: Record, table: Table) -> DatasetRow | None:
         if record["EmoClass"] in ("O", "X"):  # another emotion, no agreement
             return None
         clip = Path(record["FileName"]).stem
-        return Row(
+        return DatasetRow(
             id=clip,
             audio=(f"Audios/{record['FileName']}", f"Audio/{record['FileName']}"),
             names=(clip,),
@@ -276,15 +276,15 @@ class SpeechCommands(FolderDataset):
     patterns: ClassVar[Patterns] = {"train": ("[a-z]*/*_nohash_*.wav",)}
     _lists: ClassVar[Codes] = {"test": "testing_list.txt", "val": "validation_list.txt"}
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         self._split_of: dict[str, str] = {}
         for split, name in self._lists.items():
             lines = tree.lines(self.needed(tree, name))
             self._split_of.update(dict.fromkeys(map(str.strip, lines), split))
         yield from super().rows(tree)
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
-        return Row(
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
+        return DatasetRow(
             id=f"{path.parent.name}-{path.stem}",
             audio=(str(path),),
             split=self._split_of.get(str(path), split),
@@ -312,18 +312,18 @@ class LibriSpeechGender(FolderDataset):
     }
     _sexes: ClassVar[Codes] = {"F": "female", "M": "male"}
 
-    def rows(self, tree: Tree) -> Iterator[Row]:
+    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         lines = tree.lines(self.needed(tree, "SPEAKERS.TXT"))
         fields = (line.split("|") for line in lines if "|" in line and line[0] != ";")
         self._sex_of = {speaker.strip(): sex.strip() for speaker, sex, *_ in fields}
         yield from super().rows(tree)
 
-    def parse(self, path: PurePosixPath, split: str) -> Row:
+    def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         speaker = path.parts[-3]
         if speaker not in self._sex_of:
             raise ProblemError(f"speaker '{speaker}' is not in SPEAKERS.TXT")
         gender = known(self._sex_of[speaker], self._sexes, "sex")
-        return Row(path.stem, (str(path),), split, attributes={"gender": gender}, group=speaker)
+        return DatasetRow(path.stem, (str(path),), split, attributes={"gender": gender}, group=speaker)
 
 
 def _parts(path: PurePosixPath, count: int, separator: str) -> list[str]:

@@ -29,7 +29,7 @@ _CROWDS = frozenset({"crowd talking", "coffee shop chatter", "crowd"})
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionContext:
     """A scene and what is detected in it, as families see them.
 
     Attributes:
@@ -213,5 +213,5 @@ class Family:
 
     name: str
     weight: float
-    ask: Callable[[Asked], Answered | None]
+    ask: Callable[[QuestionContext], Answered | None]
     is_task: bool = False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pengi.data.hearing import holds_one_kind, holds_voices, may_hold, same_kind
+from pengi.data.label_overlap import holds_one_kind, holds_voices, may_hold, same_kind
 from pengi.data.manifest import Label, read_labels
 
 
