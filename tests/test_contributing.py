@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from helpers import MAPPER, RATE, noise, ragged, tiny_model, tone, training_batch, write_clips
 from helpers.chat import chat_pengi
-from pengi import Pengi, checkpoint, encoding, templates
+from pengi import Pengi, checkpoint, templates
 from pengi.cli import app
 from pengi.conditioning import descriptors
 from pengi.data import families
@@ -121,20 +121,14 @@ def test_a_dataset_needs_its_class_and_one_entry(monkeypatch: pytest.MonkeyPatch
     assert (clip.id, clip.events, clip.license) == ("creaks:1.wav", ("barn door creaking",), "CC0-1.0")
 
 
-def clipped_share(samples_S: NDArray[np.float32]) -> float | None:
-    """Share of samples at full scale; None where hardly any are."""
+def clipping(samples_S: NDArray[np.float32], rate: int) -> Sequence[str]:
+    """The share of samples at full scale, where there are more than a few."""
     share = float(np.mean(np.abs(samples_S) >= 0.999))
-    return share if share > 0.01 else None
+    return [f"Clipped in {share:.0%} of its samples."] if share > 0.01 else []
 
 
-def test_a_conditioner_needs_a_sentence_of_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    describe = descriptors.describe_waveform
-
-    def describe_with_clipping(samples_S: NDArray[np.float32], rate: int) -> Sequence[str]:
-        share = clipped_share(samples_S)
-        return (*describe(samples_S, rate), *(() if share is None else (f"Clipped in {share:.0%} of its samples.",)))
-
-    monkeypatch.setattr(encoding, "describe_waveform", describe_with_clipping)
+def test_a_conditioner_needs_its_function_and_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(descriptors, "DESCRIBERS", [*descriptors.DESCRIBERS, clipping])
     pengi = chat_pengi()
     loud, quiet = np.clip(3 * tone(1.0, 200.0, 1.0), -1, 1), tone(1.0, 200.0)
 

@@ -82,7 +82,7 @@ def test_the_oldest_embeddings_are_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     encoder = SentenceEncoder.tiny()
     encoder.embed(["one", "two"])
     encoder.embed(["one", "three"])
-    assert list(encoder._remembered) == ["one", "three"]
+    assert list(encoder._embeddings) == ["one", "three"]
     assert encoder.embed(["a", "b", "c", "d"]).shape == (4, 32)
 
 

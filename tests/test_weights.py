@@ -389,7 +389,7 @@ def test_a_copied_cache_is_hashed_once(
     for file in folder.iterdir():
         os.utime(file, (1, 1))
     assert weights.resolve("toy") == folder
-    monkeypatch.setattr("pengi.weights.integrity._sha256", None)
+    monkeypatch.setattr("pengi.weights.integrity.file_sha256", None)
     assert weights.resolve("toy") == folder
 
 

@@ -9,7 +9,7 @@ Shape suffixes: S samples, T frames of 10 ms, F frequencies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,8 @@ from pengi.conditioning.notes import Note, detect_notes, moving_pitch
 
 Course = Literal["steady", "swelling", "fading", "louder at the start", "louder in the middle", "louder at the end"]
 """How the level changes; ``None`` where nothing is clear."""
+VERSION = 2
+"""Raise it with every change of a sentence or of the transcriber: training clips are then measured again."""
 MAX_LISTED = 6
 """Of more notes or bursts the others are counted, not listed."""
 _HOP_S = 0.01
@@ -30,7 +32,7 @@ _MIN_REGULARITY = 0.3
 
 
 def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, ...]:
-    """Measured facts about a recording of some seconds, one sentence each; none about silence.
+    """What :data:`DESCRIBERS` measure in a recording of some seconds, one sentence each; none about silence.
 
     Args:
         samples_S: ``float32[S]``, mono, finite.
@@ -42,16 +44,31 @@ def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, .
     if not len(samples_S) or sound_level_db(samples_S) < SILENCE_DB:
         return ()
     samples_S = without_offset(samples_S)
-    sentences = [level_sentence(rms_db(samples_S), level_course(samples_S, rate))]
+    return tuple(sentence for describer in DESCRIBERS for sentence in describer(samples_S, rate))
+
+
+def _level(samples_S: NDArray[np.float32], rate: int) -> Iterator[str]:
+    yield level_sentence(rms_db(samples_S), level_course(samples_S, rate))
+
+
+def _bursts_and_pitch(samples_S: NDArray[np.float32], rate: int) -> Iterator[str]:
     if bursts := detect_bursts(samples_S, rate):
-        sentences.append(bursts_sentence(bursts))
+        yield bursts_sentence(bursts)
     if notes := detect_notes(samples_S, rate, bursts):
-        sentences.append(note_sentence(*_played(notes)))
+        yield note_sentence(*_played(notes))
     elif (pitch := moving_pitch(samples_S, rate)) is not None:
-        sentences.append(pitch_sentence(pitch))
+        yield pitch_sentence(pitch)
+
+
+def _tempo(samples_S: NDArray[np.float32], rate: int) -> Iterator[str]:
     if (tempo := detect_tempo(samples_S, rate)) is not None:
-        sentences.append(tempo_sentence(tempo))
-    return tuple(sentences)
+        yield tempo_sentence(tempo)
+
+
+Describer = Callable[[NDArray[np.float32], int], Iterable[str]]
+"""Sentences about a recording ``float32[S]`` without a constant offset at a rate in Hz; none where nothing is clear."""
+DESCRIBERS: list[Describer] = [_level, _bursts_and_pitch, _tempo]
+"""All conditioners that measure the waveform, in the order of their sentences."""
 
 
 def level_sentence(level_db: float, course: Course | None = None) -> str:

@@ -5,7 +5,6 @@ Shape suffixes: K frequency bins, W samples of a window.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,7 @@ from pengi.official.architectures import (
 from pengi.official.files import read_state_dict
 from pengi.official.keys import PublishedTensor
 from pengi.official.vocabularies import TOKENIZER_FILE, find_tokenizers
+from pengi.weights.integrity import file_sha256
 from pengi.writing import check_new_folder, new_folder
 
 log = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def _write(
     out: Path,
 ) -> None:
     """Everything into a folder beside ``out``, which then takes its name."""
-    digest = _sha256(published.path)
+    digest = file_sha256(published.path)
     configs = {LANGUAGE_MODEL_FOLDER: chosen.language_model, TEXT_ENCODER_FOLDER: chosen.text_encoder}
     with new_folder(out) as finished:
         for folder, entries in plan.items():
@@ -243,11 +243,6 @@ def _write(
 def _part(tensor: Tensor, source: PublishedTensor) -> Tensor:
     part = tensor.chunk(source.parts)[source.part] if source.parts > 1 else tensor
     return part.detach().contiguous()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _card(model: PengiModel, path: Path, digest: str) -> str:

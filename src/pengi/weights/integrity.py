@@ -23,7 +23,7 @@ def record(folder: Path) -> None:
     """Write the record of a folder's files, and make the files readable for everybody who may read the folder."""
     for name in _names(folder):
         (folder / name).chmod(_READABLE)
-    found = {name: _entry(folder / name, _sha256(folder / name)) for name in _names(folder)}
+    found = {name: _entry(folder / name, file_sha256(folder / name)) for name in _names(folder)}
     _write(folder, found)
 
 
@@ -74,7 +74,7 @@ def _problem(file: Path, entry: dict[str, Any], *, by_hash: bool) -> str | None:
     size = file.stat().st_size
     if size != entry["size"]:
         return f"it has {size} of {entry['size']} bytes"
-    if (by_hash or _time(file) != entry["mtime_ns"]) and _sha256(file) != entry["sha256"]:
+    if (by_hash or _time(file) != entry["mtime_ns"]) and file_sha256(file) != entry["sha256"]:
         return "its content has changed"
     return None
 
@@ -108,6 +108,7 @@ def _time(file: Path) -> int:
     return file.stat().st_mtime_ns
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """SHA-256 of a file's content."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
