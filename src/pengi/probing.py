@@ -1,6 +1,6 @@
 """Linear probes: how much of an answer is in an encoder's embedding, read out by a small head.
 
-Two heads, as in the paper: one layer (L1) and three layers (L3). The encoder is frozen and hears each recording once;
+Two heads, as in the paper: one layer (L1) and three layers (L3). The encoder is frozen and encodes each recording once;
 its embeddings are kept on disk, so another head or another split costs seconds. Where a dataset has folds they are
 used; otherwise a head learns on the training split and is tested on the split in question, and if there is none, on
 folds that keep recordings of one group together.

@@ -14,7 +14,6 @@ searched before the package index, for machines without one.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import logging
 import os
