@@ -602,4 +602,4 @@ def test_batches_of_scenes_repeat_and_have_what_a_model_reads() -> None:
     ids = [clip.id for step in range(8) for clip in drawn.batch(step).clips]
     assert len(set(ids)) == 32
     asked = [prompt for step in range(8) for prompt in drawn.batch(step).batch.prompts]
-    assert any(prompt.startswith("QuestionContext about: ") for prompt in asked)
+    assert any(prompt.startswith("Asked about: ") for prompt in asked)

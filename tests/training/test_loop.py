@@ -381,7 +381,7 @@ def test_a_run_on_evidence_alone_needs_no_audio(recipe: Path, tmp_path: Path, lo
     setup = prepare(read_recipe(recipe, READS_EVIDENCE))
     loader = setup.loader
     assert loader.evidence is not None
-    text = Loader(loader.clips, [], loader.pairs, loader.mixture, loader.seed, loader.evidence)
+    text = Loader(loader.clips, [], loader.questions, loader.mixture, loader.seed, loader.evidence)
     validation = [replace(drawn, batch=replace(drawn.batch, features=())) for drawn in setup.validation]
     run = Run(replace(setup, loader=text, validation=validation), tmp_path / "run")
     before = {name: value.clone() for name, value in run.trained.items()}

@@ -24,7 +24,7 @@ from pengi.writing import writing
 
 if TYPE_CHECKING:
     from pengi.evaluation.benchmarks import Suite
-    from pengi.evaluation.suites import Plan
+    from pengi.evaluation.suites import SuiteRun
     from pengi.evaluation.systems import Systems
 
 evaluation = typer.Typer(
@@ -160,13 +160,13 @@ def _plan(
     shard: str,
     *,
     baselines: bool,
-) -> Plan:
-    from pengi.evaluation.suites import Plan
+) -> SuiteRun:
+    from pengi.evaluation.suites import SuiteRun
 
     found = re.fullmatch(r"(\d+)/(\d+)", shard)
     if found is None:
         raise InputError(f"--shard is I/N, such as 1/4, and not '{shard}'")
-    return Plan(
+    return SuiteRun(
         suite=suite,
         manifest=manifest,
         data_root=data_root,
@@ -209,18 +209,18 @@ def _loader(method: str | None, model: str, device: str) -> Callable[[], Systems
 
 
 def _run(
-    plan: Plan, load: Callable[[], Systems], folder: Path, cached: bool, listen: str, *, report: bool
+    plan: SuiteRun, load: Callable[[], Systems], folder: Path, cached: bool, listen: str, *, report: bool
 ) -> dict[str, Any]:
     """Predict, score and report; what was predicted before is not predicted again."""
     from pengi import weights
     from pengi.evaluation.predicting import Cache
     from pengi.evaluation.reporting import LISTEN, write_report
-    from pengi.evaluation.suites import Progress, run_suite, score_run
+    from pengi.evaluation.suites import RunProgress, run_suite, score_run
 
     if listen not in LISTEN:
         raise InputError(f"--listen is one of {', '.join(LISTEN)}, and not '{listen}'")
     cache = Cache(weights.cache_folder().parent / "answers.sqlite3") if cached else None
-    run_suite(plan, load, folder, cache, Progress(_step, say_note))
+    run_suite(plan, load, folder, cache, RunProgress(_step, say_note))
     found = score_run(folder)
     if report:
         write_report(folder, found, listen)

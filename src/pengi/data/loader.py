@@ -141,7 +141,7 @@ class Loader(BatchSource):
     Args:
         clips: labelled clips; those without features, evidence or anything to be asked are left out.
         caches: frozen features, one cache for each audio branch.
-        pairs: draws prompts and targets.
+        questions: draws prompts and targets.
         mixture: how often what is drawn.
         seed: of everything random in the batches.
         evidence: about each clip; None for a model without evidence.
@@ -154,16 +154,16 @@ class Loader(BatchSource):
         self,
         clips: Sequence[Clip],
         caches: Sequence[FeatureCache],
-        pairs: QuestionMaker,
+        questions: QuestionMaker,
         mixture: Mixture,
         seed: int,
         evidence: ClipEvidence | None = None,
     ) -> None:
-        self.clips = usable_clips(clips, caches, pairs, evidence)
+        self.clips = usable_clips(clips, caches, questions, evidence)
         if not self.clips:
             raise ConfigError(f"none of the {len(clips)} clips has features, evidence and a task to be asked")
         self.caches = caches
-        self.pairs = pairs
+        self.questions = questions
         self.mixture = mixture
         self.seed = seed
         self.evidence = evidence
@@ -186,19 +186,24 @@ class Loader(BatchSource):
         return words + sum(cache.tokens(clip.id) for cache in self.caches)
 
     def _draw_pairs(self, clips: Sequence[Clip], rng: random.Random) -> TrainingBatch:
-        drawn = [draw_pairs(clip, self.pairs, rng, self.mixture.questions_per_clip, self.evidence) for clip in clips]
+        drawn = [
+            draw_pairs(clip, self.questions, rng, self.mixture.questions_per_clip, self.evidence) for clip in clips
+        ]
         return collate(clips, drawn, self.caches, self.evidence)
 
 
 def draw_pairs(
-    clip: Clip, pairs: QuestionMaker, rng: random.Random, count: int, evidence: ClipEvidence | None
+    clip: Clip, questions: QuestionMaker, rng: random.Random, count: int, evidence: ClipEvidence | None
 ) -> list[Pair]:
     """Up to ``count`` pairs about a clip, given the evidence if the model reads any."""
-    return pairs.about(clip, rng, count, evidence.of[clip.id] if evidence else None)
+    return questions.about(clip, rng, count, evidence.of[clip.id] if evidence else None)
 
 
 def usable_clips(
-    clips: Sequence[Clip], caches: Sequence[FeatureCache], pairs: QuestionMaker, evidence: ClipEvidence | None = None
+    clips: Sequence[Clip],
+    caches: Sequence[FeatureCache],
+    questions: QuestionMaker,
+    evidence: ClipEvidence | None = None,
 ) -> list[Clip]:
     """The clips with features, evidence if the model reads any, and something to be asked."""
     return [
@@ -206,7 +211,7 @@ def usable_clips(
         for clip in clips
         if all(clip.id in cache for cache in caches)
         and (evidence is None or clip.id in evidence.of)
-        and pairs.fits(clip)
+        and questions.fits(clip)
     ]
 
 

@@ -163,9 +163,9 @@ def _with_scenes(loader: Loader, noise: TagNoise | None, data: TrainingData, rec
     vocabulary = loader.evidence.vocabulary
     sources = sources_of(loader.clips, data.captions, vocabulary)
     drawn = SceneLoader(
-        SceneDrawer(loader.pairs.phrases, vocabulary, sources, training.seed),
+        SceneDrawer(loader.questions.phrases, vocabulary, sources, training.seed),
         Simulator(vocabulary, noise),
-        loader.pairs,
+        loader.questions,
         batch_size=training.batch_size,
         questions_per_clip=training.questions_per_clip,
         seed=training.seed,
