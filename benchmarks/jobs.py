@@ -201,7 +201,7 @@ def names_child(count: int, out: Path) -> None:
         Listing("-", stdin=listed()),  # type: ignore[arg-type]
         Job("describe"),
         out,
-        runner.Plan("none", batch=64),
+        runner.Execution("none", batch_size=64),
         load=lambda *_: Instant(),  # type: ignore[arg-type,return-value]
     )
     seconds = round(time.perf_counter() - begun, 1)
@@ -210,7 +210,7 @@ def names_child(count: int, out: Path) -> None:
 
 def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     clips, audio_s = chosen(options.manifest, options.count, folder)
-    arguments = [str(clips), "--task", options.task, "--model", options.model, "--batch", str(options.batch)]
+    arguments = [str(clips), "--task", options.task, "--model", options.model, "--batch-size", str(options.batch)]
     local = folder / "local.jsonl"
     kills = [options.count * (place + 1) // (KILLS + 1) for place in range(KILLS)]
     passes = [run(arguments, local, kill_at) for kill_at in [*kills, None]]

@@ -135,10 +135,10 @@ def measure_recall(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def synthetic(rows: int, about: Any) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[np.float16]]]]:
+def synthetic(rows: int, info: Any) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[np.float16]]]]:
     """Parts of a table: plain columns, and vectors around centres that the columns of a row share."""
     generator = np.random.default_rng(0)
-    dims = about.dims
+    dims = info.dims
     centres = {name: generator.standard_normal((CENTRES, dim), dtype=np.float32) for name, dim in dims.items()}
     noise = {name: SPREAD * generator.standard_normal((CHUNK, dim), dtype=np.float32) for name, dim in dims.items()}
     for start in range(0, rows, CHUNK):
@@ -166,14 +166,14 @@ def synthetic(rows: int, about: Any) -> Iterator[tuple[dict[str, Any], dict[str,
 
 def measure_scale(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Build a table of random rows and time what a query does."""
-    from pengi.retrieval.table import About, RecordingsTable
+    from pengi.retrieval.table import IndexInfo, RecordingsTable
 
-    about = About("synthetic", "", text_dim=384, tags_dim=617, audio_dim=1929)
-    table = RecordingsTable.create(str(folder / "index"), about)
+    info = IndexInfo("synthetic", "", text_dim=384, tags_dim=617, audio_dim=1929)
+    table = RecordingsTable.create(str(folder / "index"), info)
     table.prepare()
     started = time.monotonic()
-    probes: dict[str, list[NDArray[np.float32]]] = {name: [] for name in about.dims}
-    for columns, vectors in synthetic(options.rows, about):
+    probes: dict[str, list[NDArray[np.float32]]] = {name: [] for name in info.dims}
+    for columns, vectors in synthetic(options.rows, info):
         table.add_columns(columns | vectors)
         for name, values in vectors.items():
             near = values[: TIMED - len(probes[name])].astype(np.float32)
@@ -192,7 +192,7 @@ def measure_scale(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ]
     return {
         "rows": options.rows,
-        "dims": about.dims,
+        "dims": info.dims,
         "written_s": round(written_s, 1),
         "indexed_s": round(indexed_s, 1),
         "disk_bytes": disk_bytes(folder),

@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py --clients 32 --seconds 60 --out results/serving.json
 
-Starts ``pengi serve`` as a process of its own, first with batches and then without (``--batch 1``), and lets the same
-clients ask the same things; one that is told to come back later waits for as long as it is told. Every recording and
+Starts ``pengi serve`` as a process of its own, first with batches and then without (``--batch-size 1``), and lets the
+same clients ask the same things; one that gets status 429 waits for as long as the reply says. Every recording and
 question of the mix is answered by the engine itself first. Reported: statuses, requests that got no answer, wrong
 answers, latencies, throughput and the server's resident memory over time.
 """
@@ -109,7 +109,7 @@ def bad_requests(model: str) -> list[Request]:
 def server(model: str, batch: int) -> Iterator[tuple[str, int]]:
     """``pengi serve`` in a process of its own: its address and process id."""
     command = [sys.executable, "-m", "pengi", "serve", "--port", "0", "--no-page", "--json", "--model", model]
-    with subprocess.Popen([*command, "--batch", str(batch)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, "--batch-size", str(batch)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             lines = []

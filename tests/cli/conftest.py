@@ -133,7 +133,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
             raise InputError("there is no model named 'nonsense'")
         return fake
 
-    for module in ("listening", "embedding", "evaluating"):
+    for module in ("answering", "timelines", "embedding", "evaluating"):
         monkeypatch.setattr(f"pengi.cli.{module}.load_model", load_model)
     assert session.FILES_PER_CALL > 1
     return fake

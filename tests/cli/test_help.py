@@ -88,7 +88,7 @@ def test_every_option_explains_itself(path: tuple[str, ...]) -> None:
 
 def test_paragraphs_are_filled_and_not_broken_where_the_source_is() -> None:
     text = " ".join(shown(("run",), 80).split())
-    assert "and those of the task: duration_s (describe, tags, timeline), heard (classify)" in text
+    assert "and those of the task: duration_s (describe, tags, timeline), generated (classify)" in text
     assert all(len(line) <= 80 for line in shown(("run",), 80).splitlines())
 
 
@@ -124,7 +124,7 @@ def test_commands_and_options_in_the_text_of_the_docs_are_there(file: Path) -> N
             if (*path, word) not in COMMANDS:
                 break
             path.append(word)
-        assert path or words.startswith(("-", "COMMAND ")), f"`pengi {words}`"
+        assert path or words.startswith(("-", "COMMAND ", "= ")), f"`pengi {words}`"
         known = {name for param in COMMANDS[tuple(path)].params for name in (*param.opts, *param.secondary_opts)}
         used = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", words)) - {"--help", "-h"}
         assert used <= known, f"`pengi {words}`"
@@ -144,3 +144,18 @@ def test_what_is_on_no_index_is_installed_from_its_folder() -> None:
 def test_fine_tuning_has_one_folder() -> None:
     text = (ROOT / "docs/finetuning.md").read_text(encoding="utf-8")
     assert set(re.findall(r"\bruns/[\w-]+", text)) == {"runs/mine"}
+
+
+@pytest.mark.parametrize(
+    ("words", "new"),
+    [
+        (["serve", "--batch", "2"], "--batch-size"),
+        (["run", "sounds", "--batch=2"], "--batch-size"),
+        (["serve", "--queue", "9"], "--max-requests"),
+        (["eval", "--listen=all"], "--report-audio"),
+    ],
+)
+def test_an_old_option_gives_an_error_that_names_the_new_one(words: list[str], new: str) -> None:
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert f"is now {new}" in result.stderr

@@ -80,7 +80,7 @@ from pengi.cli import app, console
 @console.guarded
 def flood() -> None:
     for _ in range(9999):
-        console.say("x" * 99)
+        console.print_text("x" * 99)
 console.run_app(lambda: app(["flood"]))
 """
     with subprocess.Popen(

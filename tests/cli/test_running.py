@@ -135,13 +135,13 @@ def test_another_task_into_the_same_file_is_refused(run: Command, sounds: Path, 
 def test_pace_is_that_of_the_last_batches() -> None:
     times = iter([0.0, 10.0, 20.0])
     pace = Pace(lambda: next(times))
-    assert pace.said(Counts()) == ""
+    assert pace.text(Counts()) == ""
     pace.total = 1000
     pace.note(Counts(known=900, written=0))  # what is skipped is no work
     for written in (16, 36, 36, 56):
         counts = Counts(known=900, written=written, failed=3)
         pace.note(counts)
-    assert pace.said(counts) == "2.0/s, 00:22 left, 3 not usable"
+    assert pace.text(counts) == "2.0/s, 00:22 left, 3 not usable"
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_the_real_command_killed_and_interrupted(model: Path, sounds: Path, tmp_
     """The list on stdin is kept open, so that neither run can end before it is stopped."""
     out = tmp_path / "rows.jsonl"
     command = [sys.executable, "-m", "pengi", "run", "-", "--task", "events", "--beams", "1", "--max-tokens", "4",
-               "--model", str(model), "--device", "cpu", "--batch", "1", "--out", str(out)]  # fmt: skip
+               "--model", str(model), "--device", "cpu", "--batch-size", "1", "--out", str(out)]  # fmt: skip
     names = [f"{sounds}/{place}.wav\n".encode() for place in range(5)]
 
     def stopped(listed: int, signal_: signal.Signals) -> subprocess.CompletedProcess[bytes]:

@@ -68,7 +68,7 @@ def test_from_start_to_a_graceful_end(tiny_folder: Path, tone: Path) -> None:
         assert process.wait(PATIENCE_S) in (0, -signal.SIGTERM)
         assert process.stdout.read() == ""
         errors = process.stderr.read()
-        assert "tiny listens at http://127.0.0.1:" in errors
+        assert "tiny is served at http://127.0.0.1:" in errors
         assert "correct horse" not in errors
         assert "Traceback" not in errors
 
@@ -76,7 +76,7 @@ def test_from_start_to_a_graceful_end(tiny_folder: Path, tone: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--batch", "0"], "'batch': input should be greater than or equal to 1"),
+        (["--batch-size", "0"], "'batch_size': input should be greater than or equal to 1"),
         (["--timeout", "-1"], "'timeout_s'"),
         (["--api-key", "short"], "'api_key': the key is shorter than 8 characters"),
         (["--api-key", "correct horse "], "'api_key': the key may have ASCII letters"),

@@ -1,6 +1,6 @@
-"""A stand-in for the model that listens for an index, and a process that indexes with it until it is killed.
+"""A stand-in for the model that encodes for an index, and a process that indexes with it until it is killed.
 
-Its recordings are text files named ``*.wav``: every line is what is heard in one window of 10 s; "bad" is no recording.
+Its recordings are text files named ``*.wav``: every line is the text of one window of 10 s; "bad" is no recording.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from pengi.errors import AudioError, PengiError
 from pengi.retrieval import updating
-from pengi.retrieval.table import AUDIO, TEXT, About, RecordingsTable, Window
+from pengi.retrieval.table import AUDIO, TEXT, IndexInfo, RecordingsTable, Window
 from pengi.retrieval.updating import Changes, Update, only_writer, recordings_below
 
 DIM = 16
-ABOUT = About("stub", "stub", text_dim=DIM, tags_dim=0, audio_dim=DIM)
+INFO = IndexInfo("stub", "stub", text_dim=DIM, tags_dim=0, audio_dim=DIM)
 
 
 def vector_of(text: str) -> NDArray[np.float32]:
@@ -29,15 +29,15 @@ def vector_of(text: str) -> NDArray[np.float32]:
     return values
 
 
-class StubHearing:
-    """The interface of :class:`pengi.retrieval.hearing.Hearing`; ``heard`` lists the recordings it was given."""
+class StubIndexer:
+    """The interface of :class:`pengi.retrieval.indexing.Indexer`; ``encoded`` lists the recordings it was given."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.encoded: list[str] = []
 
     def recordings(self, paths: Iterable[str]) -> Iterator[tuple[str, list[Window] | PengiError]]:
         for path in paths:
-            self.heard.append(Path(path).name)
+            self.encoded.append(Path(path).name)
             try:
                 lines = Path(path).read_text(encoding="utf-8").splitlines()
             except OSError:
@@ -45,13 +45,13 @@ class StubHearing:
             if lines == ["bad"]:
                 yield path, AudioError("it is not audio")
                 continue
-            yield path, [self._window(place, text, len(lines)) for place, text in enumerate(lines)]
+            yield path, [self._window(number, text, len(lines)) for number, text in enumerate(lines)]
 
     @staticmethod
-    def _window(place: int, text: str, count: int) -> Window:
+    def _window(number: int, text: str, count: int) -> Window:
         vectors = {TEXT: vector_of(text), AUDIO: vector_of(f"sound of {text}")}
         tags = tuple(text.split()[:1])
-        return Window(10.0 * place, 10.0 * (place + 1), 10.0 * count, text, tags, text, vectors)
+        return Window(10.0 * number, 10.0 * (number + 1), 10.0 * count, text, tags, text, vectors)
 
 
 def write_recordings(folder: Path, texts: dict[str, str]) -> Path:
@@ -63,13 +63,13 @@ def write_recordings(folder: Path, texts: dict[str, str]) -> Path:
 
 
 def update(
-    location: Path | str, folder: Path, hearing: StubHearing, progress: Callable[[int, int], None] | None = None
+    location: Path | str, folder: Path, indexer: StubIndexer, progress: Callable[[int, int], None] | None = None
 ) -> Changes:
     """What :meth:`pengi.retrieval.Collection.update` does, with the stand-in."""
-    listing = recordings_below(folder)
+    contents = recordings_below(folder)
     with only_writer(str(location)):
-        table = RecordingsTable.open(str(location)) or RecordingsTable.create(str(location), ABOUT)
-        return Update(table, hearing, progress).run(listing.recordings, listing.answers_for)  # type: ignore[arg-type]
+        table = RecordingsTable.open(str(location)) or RecordingsTable.create(str(location), INFO)
+        return Update(table, indexer, progress).run(contents.recordings, contents.covers)  # type: ignore[arg-type]
 
 
 def contents(location: Path) -> dict[str, list[str]]:
@@ -84,14 +84,14 @@ def contents(location: Path) -> dict[str, list[str]]:
 
 
 def main(location: str, folder: str) -> None:
-    """Index, writing after every second recording, and say each recording that is done."""
+    """Index, writing after every second recording, and print the number of each recording that is done."""
     updating.ROWS_PER_WRITE = 6
 
-    def say(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         sys.stdout.write(f"{done}\n")
         sys.stdout.flush()
 
-    update(Path(location), Path(folder), StubHearing(), say)
+    update(Path(location), Path(folder), StubIndexer(), report)
 
 
 if __name__ == "__main__":

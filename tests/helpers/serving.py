@@ -101,7 +101,7 @@ class HeldEngine:
 def running(app: FastAPI) -> Iterator[tuple[str, Server]]:
     """The address of a server on a free port, and the server."""
     ready = threading.Event()
-    server = Server(app, app.state.listener.settings, ready.set)
+    server = Server(app, app.state.worker.settings, ready.set)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
@@ -142,7 +142,7 @@ def proxied(url: str, prefix: str, *, strips: bool) -> Iterator[str]:
 
     app = FastAPI()
     app.router.default = proxy
-    app.state.listener = SimpleNamespace(settings=ServingSettings(timeout_s=0.1))  # what is still open ends soon
+    app.state.worker = SimpleNamespace(settings=ServingSettings(timeout_s=0.1))  # what is still open ends soon
     with running(app) as (address, _):
         yield address
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.jobs import FakeEngine, write_tone
 from pengi.jobs import runner
 from pengi.jobs.inputs import Listing
-from pengi.jobs.runner import Counts, Plan
+from pengi.jobs.runner import Counts, Execution
 from pengi.jobs.tasks import Job
 
 
@@ -41,13 +41,13 @@ def run(engine: FakeEngine) -> Callable[..., Counts]:
     """Do a job with the stand-in."""
 
     def do(given: Path | str, out: Path, task: str = "describe", **options: Any) -> Counts:
-        plan_names = ("batch", "workers", "retry_errors", "actors", "model")
+        execution_names = ("batch_size", "workers", "retry_errors", "actors", "model")
         listing = Listing(
             str(given), **{name: options.pop(name) for name in ("shard", "limit", "stdin") if name in options}
         )
-        plan = Plan(**{"model": "fake", "batch": 3, "workers": 2}
-                    | {name: options.pop(name) for name in plan_names if name in options})  # fmt: skip
+        execution = Execution(**{"model": "fake", "batch_size": 3, "workers": 2}
+                    | {name: options.pop(name) for name in execution_names if name in options})  # fmt: skip
         report = options.pop("report", lambda counts: None)
-        return runner.run(listing, Job(task, **options), out, plan, load=lambda *_: engine, report=report)  # type: ignore[arg-type,return-value]
+        return runner.run(listing, Job(task, **options), out, execution, load=lambda *_: engine, report=report)  # type: ignore[arg-type,return-value]
 
     return do

@@ -14,9 +14,8 @@ from pengi import checkpoint
 from pengi.errors import InputError, PengiError
 from pengi.jobs import cluster, runner
 from pengi.jobs.cluster import Actors
-from pengi.jobs.inputs import Listing
-from pengi.jobs.pipeline import Item
-from pengi.jobs.runner import Plan
+from pengi.jobs.inputs import Input, Listing
+from pengi.jobs.runner import Execution
 from pengi.jobs.tasks import Job
 
 pytest.importorskip("ray", reason="Ray is not installed (pengi[cluster])")
@@ -51,12 +50,12 @@ def test_rows_are_those_of_this_process(
     monkeypatch.chdir(tmp_path)
     (sounds / b"caf\xe9.wav".decode("utf-8", "surrogateescape")).write_bytes((sounds / "1.wav").read_bytes())
     job = Job("classify", labels=("dog", "rain", "siren"))
-    local = Plan(str(model), device="cpu", batch=2, workers=2)
+    local = Execution(str(model), device="cpu", batch_size=2, workers=2)
     runner.run(Listing("sounds"), job, tmp_path / "local.jsonl", local)
     out = tmp_path / "ray.jsonl"
     runner.run(Listing("sounds", limit=2), job, out, local)
     begun = out.read_bytes()
-    counts = runner.run(Listing("sounds"), job, out, Plan(**vars(local) | {"actors": Actors(count=2, cpus=1)}))
+    counts = runner.run(Listing("sounds"), job, out, Execution(**vars(local) | {"actors": Actors(count=2, cpus=1)}))
     assert (counts.known, counts.written, counts.rows, counts.failed) == (2, 8, 10, 1)
     assert out.read_bytes().startswith(begun)
     expected, found = timeless(rows_of(tmp_path / "local.jsonl")), timeless(rows_of(out))
@@ -66,18 +65,18 @@ def test_rows_are_those_of_this_process(
 
 
 def test_more_actors_than_fit_are_refused(model: Path) -> None:
-    work = cluster.Work(Job("embed"), str(model), "", "cpu", "/", 2, 1)
+    work = cluster.ActorSettings(Job("embed"), str(model), "", "cpu", "/", 2, 1)
     with pytest.raises(InputError, match="9 actors with 1 CPUs and 0 GPUs each are more than this machine's 2 CPUs"):
-        next(cluster.rows([Item("a", "a.wav")], work, Actors(count=9, cpus=1)))
+        next(cluster.rows([Input("a", "a.wav")], work, Actors(count=9, cpus=1)))
 
 
 def test_an_actor_says_what_it_lacks_instead_of_dying(model: Path) -> None:
     """An actor that fails as it starts would be started again without end."""
-    table = next(cluster._blocks([Item("a", "a.wav")], 2, 1))
+    table = next(cluster._blocks([Input("a", "a.wav")], 2, 1))
     for name, message in ((str(model), "has another model"), ("nonsense", "nonsense")):
-        work = cluster.Work(Job("embed"), name, "a hash", "cpu", "/", 2, 1)
+        work = cluster.ActorSettings(Job("embed"), name, "a hash", "cpu", "/", 2, 1)
         (answer,) = cluster.Actor(work)(table)
-        assert message in answer["wrong"].to_pylist()[0]
+        assert message in answer["error"].to_pylist()[0]
 
 
 @pytest.mark.parametrize("options", [{"count": 0}, {"cpus": 0.0}, {"gpus": -1.0}])
@@ -86,15 +85,15 @@ def test_actors_that_make_no_sense(options: dict[str, Any]) -> None:
         Actors(**options)
 
 
-def names(count: int) -> Iterator[Item]:
-    return (Item(str(place), f"{place}.wav") for place in range(count))
+def names(count: int) -> Iterator[Input]:
+    return (Input(str(place), f"{place}.wav") for place in range(count))
 
 
 def test_blocks_share_a_short_list_and_grow_with_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [len(block) for block in cluster._blocks(names(7), batch=4, count=3)] == [3, 3, 1]
+    assert [len(block) for block in cluster._blocks(names(7), batch_size=4, count=3)] == [3, 3, 1]
     monkeypatch.setattr(cluster, "BLOCKS_OF_ONE_SIZE", 2)
-    monkeypatch.setattr(cluster, "MOST_A_BLOCK", 30)
-    blocks = list(cluster._blocks(names(200), batch=2, count=2))
+    monkeypatch.setattr(cluster, "MAX_BLOCK_ROWS", 30)
+    blocks = list(cluster._blocks(names(200), batch_size=2, count=2))
     assert [len(block) for block in blocks] == [8, 8, 16, 16, 30, 30, 30, 30, 30, 2]
     found = [cluster._item(row) for block in blocks for row in block.to_pylist()]
     assert found == list(names(200))

@@ -44,7 +44,7 @@ def test_a_folder_that_cannot_be_listed_is_an_input_with_an_error(
 
     monkeypatch.setattr(os, "scandir", refuses)
     errors = [item for item in Listing(str(sounds)) if item.error is not None]
-    assert [item.within for item in errors] == ["deep/deeper"]
+    assert [item.name for item in errors] == ["deep/deeper"]
     assert errors[0].error == f"the folder '{sounds}/deep/deeper' cannot be listed: permission denied"
 
 
@@ -147,5 +147,5 @@ def test_a_file_in_a_folder_that_may_not_be_entered_is_an_input(
 def test_a_named_pipe_is_an_input_where_it_is_named_but_not_where_a_pattern_finds_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "a.wav").touch()
-    assert [item.within for item in Listing(str(tmp_path / "pipe.wav"))] == ["pipe.wav"]
+    assert [item.name for item in Listing(str(tmp_path / "pipe.wav"))] == ["pipe.wav"]
     assert [Path(item.location).name for item in Listing(str(tmp_path / "*.wav"))] == ["a.wav"]

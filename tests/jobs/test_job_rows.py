@@ -19,6 +19,7 @@ from helpers.jobs import rows_of
 from pengi.engine import Pengi
 from pengi.errors import AudioError, InputError, PengiError
 from pengi.jobs import pipeline
+from pengi.jobs.inputs import Input
 from pengi.jobs.tasks import COLUMNS, TASKS, Job, printable
 
 JOBS: dict[str, dict[str, Any]] = {
@@ -37,7 +38,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "classify": {
         "text": "dog",
         "scores": [{"label": "dog", "score": 0.5}, {"label": "rain", "score": 0.5}],
-        "heard": "a tone",
+        "generated": "a tone",
     },
     "tags": {
         "text": "rain",
@@ -195,25 +196,25 @@ def test_rows_of_long_recordings_say_once_how_they_were_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1.0)[:, None] * np.array([1.0, -1.0]), RATE)
-    monkeypatch.setattr(pipeline, "MOST_SAMPLES_EACH", RATE // 2)
+    monkeypatch.setattr(pipeline, "MAX_SAMPLES_EACH", RATE // 2)
     engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
-    item = pipeline.Item("a.wav", str(tmp_path / "a.wav"))
-    ((row,),) = pipeline.Pipeline(engine, Job(task), batch=1, workers=1).rows([item])
+    item = Input("a.wav", str(tmp_path / "a.wav"))
+    ((row,),) = pipeline.Pipeline(engine, Job(task), batch_size=1, workers=1).rows([item])
     assert row["error"] is None
     assert len(row["notes"]) == 1
     assert "cancel each other out" in row["notes"][0]
 
 
 def test_a_long_recording_from_a_pipe_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "MOST_SAMPLES_EACH", RATE // 2)
+    monkeypatch.setattr(pipeline, "MAX_SAMPLES_EACH", RATE // 2)
     soundfile.write(tmp_path / "a.wav", tone(1.0), RATE)
     read_end, write_end = os.pipe()
     os.write(write_end, (tmp_path / "a.wav").read_bytes())  # fits the pipe's buffer: no second thread is needed
     os.close(write_end)
     engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
-    items = [pipeline.Item(path, path) for path in (f"/dev/fd/{read_end}", str(tmp_path / "a.wav"))]
+    items = [Input(path, path) for path in (f"/dev/fd/{read_end}", str(tmp_path / "a.wav"))]
     try:
-        ((piped, file),) = pipeline.Pipeline(engine, Job("embed"), batch=2, workers=1).rows(items)
+        ((piped, file),) = pipeline.Pipeline(engine, Job("embed"), batch_size=2, workers=1).rows(items)
     finally:
         os.close(read_end)
     assert piped["error"] is None

@@ -60,7 +60,7 @@ def torn(batch: int, share: float) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def before_the_table(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(tables.Table, "flush", lambda self: die())
+    patch.setattr(tables.ParquetRows, "flush", lambda self: die())
 
 
 def behind_the_table(patch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_killed_again_and_again_every_recording_has_one_row(
     kills = [torn(1, 0.5), torn(1, 1.0), torn(2, 0.1), torn(1, 0.0), torn(1, 0.99)]
     kills += [before_the_table, before_the_table, behind_the_table] if suffix == ".parquet" else []
     for how in kills:
-        killed(lambda: run(sounds, out, batch=1), how)
+        killed(lambda: run(sounds, out, batch_size=1), how)
     counts = run(sounds, out)
     assert counts.rows == 9
     assert counts.known > 0
@@ -155,7 +155,7 @@ def test_an_interruption_loses_no_row(sounds: Path, tmp_path: Path, run: Run, en
 
     engine.describe = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        run(sounds, out, batch=2)
+        run(sounds, out, batch_size=2)
     written = len(rows_of(out))
     assert written >= 4
     engine.describe = describe  # type: ignore[method-assign]
@@ -181,7 +181,7 @@ def test_memory_does_not_grow_with_the_list(tmp_path: Path, run: Run, monkeypatc
 
     tracemalloc.start()
     try:
-        counts = run("-", tmp_path / "rows.jsonl", stdin=lines(), batch=200, report=report)
+        counts = run("-", tmp_path / "rows.jsonl", stdin=lines(), batch_size=200, report=report)
     finally:
         tracemalloc.stop()
     assert (counts.rows, counts.failed) == (8_000, 8_000)

@@ -12,16 +12,17 @@ import pytest
 from helpers.jobs import FakeEngine, timeless, write_tone
 from pengi.errors import InputError
 from pengi.jobs import pipeline
-from pengi.jobs.pipeline import Item, Pipeline
+from pengi.jobs.inputs import Input
+from pengi.jobs.pipeline import Pipeline
 from pengi.jobs.tasks import Job
 
 
-def items(folder: Path) -> list[Item]:
-    return [Item(path.name, str(path)) for path in sorted(folder.rglob("*.*")) if path.suffix in (".wav", ".flac")]
+def items(folder: Path) -> list[Input]:
+    return [Input(path.name, str(path)) for path in sorted(folder.rglob("*.*")) if path.suffix in (".wav", ".flac")]
 
 
-def answered(engine: Any, found: list[Item], batch: int = 3, task: str = "describe") -> list[dict[str, Any]]:
-    rows = Pipeline(engine, Job(task), batch=batch, workers=2).rows(found)
+def answered(engine: Any, found: list[Input], batch_size: int = 3, task: str = "describe") -> list[dict[str, Any]]:
+    rows = Pipeline(engine, Job(task), batch_size=batch_size, workers=2).rows(found)
     return list(itertools.chain.from_iterable(rows))
 
 
@@ -31,15 +32,15 @@ def test_rows_keep_the_order_and_calls_the_batch(sounds: Path, engine: FakeEngin
     assert [row["input"] for row in rows] == [item.name for item in found]
     assert sum(engine.calls) == 8  # the broken one never reaches the model
     assert max(engine.calls) == 3
-    alone = answered(engine, found, batch=1)
+    alone = answered(engine, found, batch_size=1)
     assert timeless(alone) == timeless(rows)
 
 
 def test_nothing_is_read_further_ahead_than_two_batches(sounds: Path, engine: FakeEngine) -> None:
     path = sounds / "1.wav"
     taken = itertools.count()
-    endless = (Item(str(next(taken)), str(path)) for _ in itertools.repeat(None))
-    rows = Pipeline(engine, Job("describe"), batch=4, workers=2).rows(endless)
+    endless = (Input(str(next(taken)), str(path)) for _ in itertools.repeat(None))
+    rows = Pipeline(engine, Job("describe"), batch_size=4, workers=2).rows(endless)
     assert len(next(rows)) == 4
     assert next(taken) <= 4 + pipeline.BATCHES_AHEAD * 4
     rows.close()
@@ -53,8 +54,8 @@ def test_what_does_not_fit_is_left_to_the_model(
     found = items(sounds / "deep" / "deeper") + items(sounds)
     expected = answered(engine, found)
     assert not engine.paths
-    monkeypatch.setattr(pipeline, "MOST_SAMPLES_EACH", each)
-    monkeypatch.setattr(pipeline, "MOST_SAMPLES", together)
+    monkeypatch.setattr(pipeline, "MAX_SAMPLES_EACH", each)
+    monkeypatch.setattr(pipeline, "MAX_SAMPLES", together)
     assert timeless(answered(engine, found)) == timeless(expected)
     assert engine.paths
 
@@ -62,10 +63,10 @@ def test_what_does_not_fit_is_left_to_the_model(
 def test_the_room_is_given_back(sounds: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for three recordings serves any number of them, one batch after the other."""
     write_tone(sounds / "long.wav", 2.0)
-    monkeypatch.setattr(pipeline, "MOST_SAMPLES", 12_000)
-    found = [Item(f"{place}", str(sounds / name)) for place in range(30) for name in ("1.wav", "deep/broken.flac")]
-    line = Pipeline(engine, Job("describe"), batch=2, workers=1)
-    list(line.rows([*found, Item("long", str(sounds / "long.wav"))]))
+    monkeypatch.setattr(pipeline, "MAX_SAMPLES", 12_000)
+    found = [Input(f"{place}", str(sounds / name)) for place in range(30) for name in ("1.wav", "deep/broken.flac")]
+    line = Pipeline(engine, Job("describe"), batch_size=2, workers=1)
+    list(line.rows([*found, Input("long", str(sounds / "long.wav"))]))
     assert line._room.take(12_000)
     assert not line._room.take(1)
 
@@ -84,7 +85,7 @@ class Unsound(FakeEngine):
 
 
 def test_a_failing_program_costs_one_row_and_not_the_batch(sounds: Path) -> None:
-    rows = answered(Unsound(lambda samples: samples == 880), items(sounds), batch=4)
+    rows = answered(Unsound(lambda samples: samples == 880), items(sounds), batch_size=4)
     bad = [row for row in rows if row["error"] and "internal" in row["error"]]
     assert [row["error"] for row in bad] == ["internal error at '1.wav' (RuntimeError: shapes do not fit)"]
     assert len([row for row in rows if row["error"] is None]) == 7
@@ -92,7 +93,7 @@ def test_a_failing_program_costs_one_row_and_not_the_batch(sounds: Path) -> None
 
 def test_a_program_that_always_fails_stops_the_job(sounds: Path) -> None:
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        answered(Unsound(lambda samples: True), items(sounds) * 2, batch=4)
+        answered(Unsound(lambda samples: True), items(sounds) * 2, batch_size=4)
 
 
 def test_a_mistake_in_the_options_stops_the_job(sounds: Path, engine: FakeEngine) -> None:

@@ -14,11 +14,11 @@ import lancedb
 import pyarrow as pa
 from torch import Tensor, from_numpy, stack
 
-from helpers.retrieval import ABOUT, DIM, StubHearing, update, vector_of, write_recordings
+from helpers.retrieval import DIM, INFO, StubIndexer, update, vector_of, write_recordings
 from pengi.errors import InputError
 from pengi.retrieval import Collection
 from pengi.retrieval import table as tables
-from pengi.retrieval.table import TAGS, TEXT, About, RecordingsTable
+from pengi.retrieval.table import TAGS, TEXT, IndexInfo, RecordingsTable
 
 TEXTS = {
     "roof.wav": "rain falls on a tin roof\nrain and wind",
@@ -39,7 +39,7 @@ class StubSentences:
 @pytest.fixture(scope="module")
 def location(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("collection")
-    update(root / "index", write_recordings(root / "sounds", TEXTS), StubHearing())
+    update(root / "index", write_recordings(root / "sounds", TEXTS), StubIndexer())
     return root / "index"
 
 
@@ -137,23 +137,23 @@ def test_any_words_are_a_query(collection: Collection, text: str) -> None:
 
 def test_limit_beyond_the_usual_depth(tmp_path: Path) -> None:
     texts = "\n".join(f"rain number {number}" for number in range(150))
-    update(tmp_path / "index", write_recordings(tmp_path / "sounds", {"long.wav": texts}), StubHearing())
+    update(tmp_path / "index", write_recordings(tmp_path / "sounds", {"long.wav": texts}), StubIndexer())
     assert len(Collection.open(tmp_path / "index").search("rain", mode="text", limit=140)) == 140
 
 
-def test_no_index_is_told_and_nothing_is_made(tmp_path: Path) -> None:
+def test_a_missing_index_is_an_error_and_nothing_is_made(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no index at"):
         Collection.open(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_foreign_table_is_told(tmp_path: Path) -> None:
+def test_a_foreign_table_is_an_error(tmp_path: Path) -> None:
     lancedb.connect(tmp_path).create_table("recordings", pa.table({"path": ["x"]}))
     with pytest.raises(InputError, match="pengi index did not make"):
         Collection.open(tmp_path)
 
 
-def test_another_sentence_encoder_is_told(location: Path) -> None:
+def test_another_sentence_encoder_is_an_error(location: Path) -> None:
     class Wider(StubSentences):
         dim = DIM + 1
 
@@ -165,12 +165,12 @@ def test_a_large_table_gets_approximate_indexes_that_find_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "ANN_FROM_ROWS", 600)
-    about = About("stub", "stub", text_dim=20, tags_dim=12, audio_dim=20)  # widths that are not whole bytes of bits
+    info = IndexInfo("stub", "stub", text_dim=20, tags_dim=12, audio_dim=20)  # widths that are not whole bytes of bits
     tags_VD = np.random.default_rng(1).standard_normal((12, 20), dtype=np.float32)
-    table = RecordingsTable.create(str(tmp_path), about, tags_VD)
+    table = RecordingsTable.create(str(tmp_path), info, tags_VD)
     table.prepare()
     generator = np.random.default_rng(0)
-    vectors = {name: generator.standard_normal((600, dim), dtype=np.float32) for name, dim in about.dims.items()}
+    vectors = {name: generator.standard_normal((600, dim), dtype=np.float32) for name, dim in info.dims.items()}
     texts = [f"sound {number}" for number in range(600)]
     zeros, tags = np.zeros(600), [[""]] * 600
     columns = {"path": texts, "start_s": zeros, "end_s": zeros, "duration_s": zeros, "text": texts, "tags": tags}
@@ -179,7 +179,7 @@ def test_a_large_table_gets_approximate_indexes_that_find_the_same(
     table.tidy(finished=True)
     reopened = RecordingsTable.open(str(tmp_path))
     assert reopened is not None
-    assert {column for index in reopened._table.list_indices() for column in index.columns} == {"document", *about.dims}
+    assert {column for index in reopened._table.list_indices() for column in index.columns} == {"document", *info.dims}
     for name in (TEXT, TAGS):
         for row in (3, 500):
             near = vectors[name][row] + 0.01
@@ -191,4 +191,4 @@ def test_a_large_table_gets_approximate_indexes_that_find_the_same(
 
 
 def test_the_index_of_the_tests_is_of_the_stub(location: Path) -> None:
-    assert Collection.open(location).about == ABOUT
+    assert Collection.open(location).info == INFO

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("lancedb", reason="LanceDB is not installed (pengi[search])")
 
-from helpers.retrieval import StubHearing, update, vector_of, write_recordings
+from helpers.retrieval import StubIndexer, update, vector_of, write_recordings
 from pengi.errors import InputError
 from pengi.retrieval.table import TEXT, RecordingsTable
 
@@ -22,7 +22,7 @@ DATA, TEXT_INDEX, MANIFEST = "data/*.lance", "_indices/*/*.lance", "_versions/*.
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     write_recordings(folder / "sounds", {"dog.wav": "a dog barks\na cat meows", "rain.wav": "rain falls"})
-    update(folder / "index", folder / "sounds", StubHearing())
+    update(folder / "index", folder / "sounds", StubIndexer())
     return folder
 
 
@@ -71,9 +71,9 @@ def test_damage_that_lancedb_panics_at_is_a_sentence_too(index: Path) -> None:
 
 def test_a_damaged_index_of_the_text_is_made_again(whole: Path, index: Path) -> None:
     damage(index, TEXT_INDEX, "overwritten")
-    hearing = StubHearing()
-    update(index, whole / "sounds", hearing)
-    assert hearing.heard == []
+    indexer = StubIndexer()
+    update(index, whole / "sounds", indexer)
+    assert indexer.encoded == []
     table = RecordingsTable.open(str(index))
     assert table is not None
     assert [found.text for found in table.by_words("dog", None, 5)] == ["a dog barks"]
@@ -82,7 +82,7 @@ def test_a_damaged_index_of_the_text_is_made_again(whole: Path, index: Path) -> 
 def test_updating_damaged_data_is_a_sentence(whole: Path, index: Path) -> None:
     damage(index, DATA, "cut")
     with pytest.raises(InputError, match="is damaged"):
-        update(index, whole / "sounds", StubHearing())
+        update(index, whole / "sounds", StubIndexer())
 
 
 def test_a_filter_is_not_blamed_for_damage(index: Path) -> None:

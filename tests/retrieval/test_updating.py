@@ -1,4 +1,4 @@
-"""What an update hears, keeps, takes over and forgets; and that nothing is lost where it is cut short."""
+"""What an update encodes, keeps, copies and removes; and that nothing is lost if it is cut short."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("lancedb", reason="LanceDB is not installed (pengi[search])")
 
 from helpers import retrieval as helper
-from helpers.retrieval import StubHearing, contents, update, write_recordings
+from helpers.retrieval import StubIndexer, contents, update, write_recordings
 from pengi.errors import InputError
 from pengi.retrieval import Collection
 from pengi.retrieval.updating import only_writer, recordings_below
@@ -32,51 +32,51 @@ def location(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
-def test_a_folder_is_heard_once(folder: Path, location: Path) -> None:
-    first, second = StubHearing(), StubHearing()
+def test_a_folder_is_encoded_once(folder: Path, location: Path) -> None:
+    first, second = StubIndexer(), StubIndexer()
     changes = update(location, folder, first)
     assert (changes.added, changes.windows, changes.failed) == (3, 6, [])
     assert update(location, folder, second).unchanged == 3
-    assert sorted(first.heard) == ["bell.flac", "dog.wav", "rain.wav"]
-    assert second.heard == []
+    assert sorted(first.encoded) == ["bell.flac", "dog.wav", "rain.wav"]
+    assert second.encoded == []
     assert contents(location) == {
         "rain.wav": ["rain", "thunder"], "dog.wav": ["a dog barks"], "bell.flac": ["a bell", "silence", "a bell"],
     }  # fmt: skip
 
 
-def test_only_what_is_new_or_changed_is_heard_again(folder: Path, location: Path) -> None:
-    update(location, folder, StubHearing())
+def test_only_what_is_new_or_changed_is_encoded_again(folder: Path, location: Path) -> None:
+    update(location, folder, StubIndexer())
     write_recordings(folder, {"rain.wav": "hail", "wind.wav": "wind"})
     (folder / "dog.wav").unlink()
-    hearing = StubHearing()
-    changes = update(location, folder, hearing)
+    indexer = StubIndexer()
+    changes = update(location, folder, indexer)
     assert (changes.added, changes.changed, changes.unchanged, changes.removed) == (1, 1, 1, 1)
-    assert sorted(hearing.heard) == ["rain.wav", "wind.wav"]
+    assert sorted(indexer.encoded) == ["rain.wav", "wind.wav"]
     found = contents(location)
     assert sorted(found) == ["bell.flac", "rain.wav", "wind.wav"]
     assert found["rain.wav"] == ["hail"]
 
 
-def test_a_new_time_of_the_same_content_is_only_noted(folder: Path, location: Path) -> None:
-    update(location, folder, StubHearing())
+def test_a_new_time_of_the_same_content_is_only_stored(folder: Path, location: Path) -> None:
+    update(location, folder, StubIndexer())
     for file in folder.rglob("*.*"):
         os.utime(file, (1, 1))
-    hearing = StubHearing()
-    assert update(location, folder, hearing).unchanged == 3
-    assert hearing.heard == []
+    indexer = StubIndexer()
+    assert update(location, folder, indexer).unchanged == 3
+    assert indexer.encoded == []
     # The new times are known now: a change of content that keeps size and the old time would be seen.
     (folder / "dog.wav").write_text("a cat meows", encoding="utf-8")
-    assert update(location, folder, hearing).changed == 1
+    assert update(location, folder, indexer).changed == 1
     assert contents(location)["dog.wav"] == ["a cat meows"]
 
 
-def test_a_moved_or_copied_recording_takes_over_what_was_heard(folder: Path, location: Path) -> None:
-    update(location, folder, StubHearing())
+def test_a_moved_or_copied_recording_takes_over_the_rows(folder: Path, location: Path) -> None:
+    update(location, folder, StubIndexer())
     (folder / "rain.wav").rename(folder / "sub" / "moved's.wav")
     (folder / "copy.wav").write_bytes((folder / "dog.wav").read_bytes())
-    hearing = StubHearing()
-    changes = update(location, folder, hearing)
-    assert (changes.copied, changes.removed, changes.added, hearing.heard) == (2, 1, 0, [])
+    indexer = StubIndexer()
+    changes = update(location, folder, indexer)
+    assert (changes.copied, changes.removed, changes.added, indexer.encoded) == (2, 1, 0, [])
     found = contents(location)
     assert found["moved's.wav"] == ["rain", "thunder"]
     assert found["copy.wav"] == found["dog.wav"]
@@ -85,23 +85,23 @@ def test_a_moved_or_copied_recording_takes_over_what_was_heard(folder: Path, loc
 
 def test_recordings_that_swapped_names(folder: Path, location: Path) -> None:
     write_recordings(folder, {"dog.wav": "a cat meows in\nrain"[: len(TEXTS["rain.wav"])]})
-    update(location, folder, StubHearing())
+    update(location, folder, StubIndexer())
     before = contents(location)
     (folder / "rain.wav").rename(folder / "aside")
     (folder / "dog.wav").rename(folder / "rain.wav")
     (folder / "aside").rename(folder / "dog.wav")
     for name in ("dog.wav", "rain.wav"):
         os.utime(folder / name, (1, 1))
-    update(location, folder, StubHearing())
+    update(location, folder, StubIndexer())
     assert contents(location) == {**before, "dog.wav": before["rain.wav"], "rain.wav": before["dog.wav"]}
 
 
 def test_a_copy_whose_source_became_unusable(folder: Path, location: Path) -> None:
-    update(location, folder, StubHearing())
+    update(location, folder, StubIndexer())
     (folder / "z.wav").write_bytes((folder / "dog.wav").read_bytes())
     (folder / "dog.wav").unlink()
     (folder / "dog.wav").symlink_to(folder / "nowhere.wav")
-    changes = update(location, folder, StubHearing())
+    changes = update(location, folder, StubIndexer())
     assert (changes.copied, len(changes.failed)) == (1, 1)
     assert contents(location)["z.wav"] == ["a dog barks"]
     assert "dog.wav" not in contents(location)
@@ -109,50 +109,50 @@ def test_a_copy_whose_source_became_unusable(folder: Path, location: Path) -> No
 
 def test_other_folders_stay(folder: Path, location: Path, tmp_path: Path) -> None:
     other = write_recordings(tmp_path / "sounds-2", {"sea.wav": "waves"})
-    update(location, folder, StubHearing())
-    update(location, other, StubHearing())
+    update(location, folder, StubIndexer())
+    update(location, other, StubIndexer())
     (folder / "dog.wav").unlink()
-    assert update(location, folder, StubHearing()).removed == 1
+    assert update(location, folder, StubIndexer()).removed == 1
     assert sorted(contents(location)) == ["bell.flac", "rain.wav", "sea.wav"]
 
 
-def test_bad_files_are_told_and_tried_again(folder: Path, location: Path) -> None:
+def test_bad_files_are_counted_and_tried_again(folder: Path, location: Path) -> None:
     write_recordings(folder, {"broken.wav": "bad", ".hidden.wav": "x", "notes.txt": "x", ".trash/x.wav": "x"})
     (folder / "dangling.wav").symlink_to(folder / "nowhere.wav")
-    changes = update(location, folder, StubHearing())
-    told = {Path(path).name: error for path, error in changes.failed}
-    assert told == {"broken.wav": "it is not audio", "dangling.wav": "it cannot be read (no such file or directory)"}
+    changes = update(location, folder, StubIndexer())
+    failed = {Path(path).name: error for path, error in changes.failed}
+    assert failed == {"broken.wav": "it is not audio", "dangling.wav": "it cannot be read (no such file or directory)"}
     assert changes.added == 3
     write_recordings(folder, {"broken.wav": "mended"})
     (folder / "dangling.wav").unlink()
-    changes = update(location, folder, StubHearing())
+    changes = update(location, folder, StubIndexer())
     assert (changes.added, changes.unchanged, changes.failed) == (1, 3, [])
 
 
-def test_what_was_a_recording_and_is_none_any_more_is_forgotten(folder: Path, location: Path) -> None:
-    update(location, folder, StubHearing())
+def test_what_was_a_recording_and_is_none_any_more_is_removed(folder: Path, location: Path) -> None:
+    update(location, folder, StubIndexer())
     write_recordings(folder, {"dog.wav": "bad"})
-    assert len(update(location, folder, StubHearing()).failed) == 1
+    assert len(update(location, folder, StubIndexer()).failed) == 1
     assert sorted(contents(location)) == ["bell.flac", "rain.wav"]
 
 
-def test_a_name_that_is_no_text_is_told(folder: Path, location: Path) -> None:
+def test_a_name_that_is_no_text_is_counted_as_failed(folder: Path, location: Path) -> None:
     try:
         (folder / os.fsdecode(b"caf\xe9.wav")).write_text("music", encoding="utf-8")
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
-    ((path, error),) = update(location, folder, StubHearing()).failed
+    ((path, error),) = update(location, folder, StubIndexer()).failed
     assert path.endswith("caf\\udce9.wav")
     assert error == "its name is not valid UTF-8; rename it"
 
 
 def test_what_cannot_be_read_now_is_not_gone(folder: Path, location: Path) -> None:
-    update(location, folder, StubHearing())
-    listing = recordings_below(folder)
-    hidden = type(listing)(listing.folder, listing.recordings[:2], ((str(folder.resolve() / "sub"), "locked"),))
-    assert listing.recordings[2].endswith("sub/bell.flac")
-    assert not hidden.answers_for(listing.recordings[2])
-    assert listing.answers_for(listing.recordings[2])
+    update(location, folder, StubIndexer())
+    found = recordings_below(folder)
+    hidden = type(found)(found.folder, found.recordings[:2], ((str(folder.resolve() / "sub"), "locked"),))
+    assert found.recordings[2].endswith("sub/bell.flac")
+    assert not hidden.covers(found.recordings[2])
+    assert found.covers(found.recordings[2])
 
 
 def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, location: Path) -> None:
@@ -168,8 +168,8 @@ def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, 
                 assert process.stdout.readline()
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
-    hearing = StubHearing()
-    changes = update(location, folder, hearing)
+    indexer = StubIndexer()
+    changes = update(location, folder, indexer)
     assert 0 < changes.added < 24
     assert changes.added + changes.unchanged == 24
     assert contents(location) == {name: text.split("\n") for name, text in texts.items()}
@@ -180,7 +180,7 @@ def test_an_index_whose_making_was_cut_short_is_made(folder: Path, location: Pat
     (location / "recordings.lance" / "data").mkdir(parents=True)
     with pytest.raises(InputError, match="no index"):
         Collection.open(location)
-    assert update(location, folder, StubHearing()).added == 3
+    assert update(location, folder, StubIndexer()).added == 3
 
 
 def test_readers_see_recordings_whole_while_one_writes(
@@ -188,7 +188,7 @@ def test_readers_see_recordings_whole_while_one_writes(
 ) -> None:
     monkeypatch.setattr("pengi.retrieval.updating.ROWS_PER_WRITE", 4)
     folder = write_recordings(tmp_path / "sounds", {f"{number}.wav": "old rain\nold rain" for number in range(6)})
-    update(location, folder, StubHearing())
+    update(location, folder, StubIndexer())
     write_recordings(folder, {f"{number}.wav": "new rain\nnew rain\nnew rain" for number in range(6)})
     done = threading.Event()
     counts: list[int] = []
@@ -200,14 +200,14 @@ def test_readers_see_recordings_whole_while_one_writes(
             hits = collection.search("rain", mode="text", limit=50)
             counts.append(len(hits))
             for path in {hit.path for hit in hits}:
-                told = [hit.text for hit in hits if hit.path == path]
-                if told not in (["old rain"] * 2, ["new rain"] * 3):
-                    broken.append({(path, text) for text in told})
+                texts = [hit.text for hit in hits if hit.path == path]
+                if texts not in (["old rain"] * 2, ["new rain"] * 3):
+                    broken.append({(path, text) for text in texts})
 
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        update(location, folder, StubHearing(), lambda number, total: _wait_for_reads(counts, number))
+        update(location, folder, StubIndexer(), lambda number, total: _wait_for_reads(counts, number))
     finally:
         done.set()
         reader.join()
@@ -229,8 +229,8 @@ def test_an_index_may_be_named_by_a_uri(folder: Path, tmp_path: Path) -> None:
     location = f"file://{tmp_path}/remote/index"
     with pytest.raises(InputError, match="there is no index at"):
         Collection.open(location)
-    assert update(location, folder, StubHearing()).added == 3
-    assert update(location, folder, StubHearing()).unchanged == 3
+    assert update(location, folder, StubIndexer()).added == 3
+    assert update(location, folder, StubIndexer()).unchanged == 3
     assert [hit.text for hit in Collection.open(location).search("thunder", mode="text")] == ["thunder"]
 
 

@@ -70,20 +70,20 @@ def test_counters_move(client: httpx.Client) -> None:
 def test_the_page_is_mounted_when_it_is_wanted(held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     mounted: list[Any] = []
 
-    def mount(app: Any, listener: Any, collection: Any, *, name: str, limits: Any) -> Any:
-        mounted.append((listener, collection, name, limits.duration_s, limits.upload_bytes))
+    def mount(app: Any, worker: Any, collection: Any, *, name: str, limits: Any) -> Any:
+        mounted.append((worker, collection, name, limits.duration_s, limits.upload_bytes))
         return app
 
     page = types.ModuleType("pengi.serving.page")
     page.mount = mount  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pengi.serving.page", page)
     monkeypatch.setattr("pengi.serving.page", page, raising=False)
-    shelf = object()
+    store = object()
     for wanted in (True, False):
-        app = create_app(held, ServingSettings(page=wanted, max_seconds=9, max_upload_mb=3), collection=shelf)
+        app = create_app(held, ServingSettings(page=wanted, max_seconds=9, max_upload_mb=3), collection=store)
         if wanted:
-            assert mounted == [(app.state.listener, shelf, "held", 9, 3_000_000)]
-        app.state.listener.close()
+            assert mounted == [(app.state.worker, store, "held", 9, 3_000_000)]
+        app.state.worker.close()
     assert len(mounted) == 1
 
 
@@ -105,7 +105,7 @@ def test_settings_are_frozen_and_sane() -> None:
         settings.port = 1
     for wrong in (
         {"batch": 0},
-        {"queue": 0},
+        {"max_requests": 0},
         {"timeout_s": 0},
         {"max_upload_mb": -1},
         {"api_key": "short"},

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pengi.decoding import DecodeOptions
-from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, ChatRequest, Completion, asked, decoded
+from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, ChatRequest, Completion, decoded, last_question
 from pengi.serving.replies import RefusalError
 
 DEFAULT = DecodeOptions(beams=5, max_tokens=30)
@@ -36,7 +36,7 @@ def request(*messages: dict[str, Any], **options: Any) -> ChatRequest:
 
 def refused(message: str, *messages: dict[str, Any]) -> RefusalError:
     with pytest.raises(RefusalError, match=message) as caught:
-        asked(request(*messages).messages)
+        last_question(request(*messages).messages)
     assert caught.value.status_code == 400
     return caught.value
 
@@ -57,7 +57,7 @@ def refused(message: str, *messages: dict[str, Any]) -> RefusalError:
     ],
 )  # fmt: skip
 def test_the_last_question_about_the_last_audio(messages: list[Any], heard: str, question: str) -> None:
-    found = asked(request(*messages).messages)
+    found = last_question(request(*messages).messages)
     assert (found.audio, found.question) == (heard, question)
 
 
@@ -109,7 +109,7 @@ def test_nothing_is_fetched(data: str) -> None:
 
 @pytest.mark.parametrize("value", [{"url": "data:audio/wav;base64,A"}, "data:audio/wav;base64,A"])
 def test_a_recording_as_a_data_url_as_clients_of_vllm_send_it(value: Any) -> None:
-    found = asked(request(user({"type": "audio_url", "audio_url": value}, text("what?"))).messages)
+    found = last_question(request(user({"type": "audio_url", "audio_url": value}, text("what?"))).messages)
     assert (found.audio, found.question) == ("data:audio/wav;base64,A", "what?")
 
 

@@ -1,4 +1,4 @@
-"""The page without a browser: pictures, the shelf, markup, actions, and what is open to the network."""
+"""The page without a browser: pictures, the store, markup, actions, and what is open to the network."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from pengi.results import (
     Timeline,
 )
 from pengi.serving import page_views as views
-from pengi.serving.batcher import BusyError, Listener
+from pengi.serving.inference_worker import BusyError, InferenceWorker
 from pengi.serving.page import build, mount
-from pengi.serving.page_actions import Actions, Parts
+from pengi.serving.page_actions import Actions, Components
 from pengi.serving.page_drawing import (
     BANDS,
     COLUMNS,
@@ -49,14 +49,14 @@ from pengi.serving.page_drawing import (
     waveform_path,
 )
 from pengi.serving.page_guard import EVENT_BYTES, JOIN, UPLOAD, UPLOADS_AT_ONCE
-from pengi.serving.page_shelf import Limits, Shelf, make_room
 from pengi.serving.settings import ServingSettings
+from pengi.serving.upload_store import StoreLimits, UploadStore, make_room
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 class Stub:
-    """Decodes what it is given, as a listener does, and has the same answers for everything."""
+    """Decodes what it is given, as a worker does, and has the same answers for everything."""
 
     name = "stub"
     has_tagger = False
@@ -66,26 +66,26 @@ class Stub:
         self.timelines: list[tuple[float, float]] = []
 
     def describe(self, audio: Any, *, explain: bool = False) -> Description:
-        return Description("a dog barks", (Event("dog barking", 0.75),), self._hear(audio))
+        return Description("a dog barks", (Event("dog barking", 0.75),), self._run(audio))
 
     def ask(self, audio: Any, question: str, *, explain: bool = False) -> Answer:
-        self._hear(audio)
+        self._run(audio)
         tags = (TagScore("dog <barking>", "sound", 0.75, "sure", ((0.0, 1.0),)),)
         why = Explanation(tags, "Sit & stay.", ("Level -20 dBFS.",), "[audio: 8 embeddings]<|im_start|>user")
         return Answer(question, "yes", 0.5, why if explain else None)
 
     def classify(self, audio: Any, labels: list[str]) -> Classification:
-        self._hear(audio)
+        self._run(audio)
         return Classification("likelihood", tuple(LabelScore(label, 1 / len(labels)) for label in labels))
 
     def timeline(self, audio: Any, *, window_s: float, hop_s: float) -> Timeline:
         self.timelines.append((window_s, hop_s))
-        return Timeline((Segment(0.0, 1.0, "dog barking", 0.9), Segment(1.0, 2.0, "silence", 1.0)), self._hear(audio))
+        return Timeline((Segment(0.0, 1.0, "dog barking", 0.9), Segment(1.0, 2.0, "silence", 1.0)), self._run(audio))
 
     def embed(self, audio: Any) -> Any:
-        return np.full(4, self._hear(audio), np.float32)
+        return np.full(4, self._run(audio), np.float32)
 
-    def _hear(self, audio: Any) -> float:
+    def _run(self, audio: Any) -> float:
         if self.busy:
             raise BusyError(7)
         return sum(len(block) for block in stream(audio, RATE)) / RATE
@@ -105,10 +105,10 @@ class Found:
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    shelf = Shelf()
-    yield shelf
-    shelf.close()
+def store() -> Iterator[UploadStore]:
+    store = UploadStore()
+    yield store
+    store.close()
 
 
 @pytest.fixture
@@ -118,10 +118,10 @@ def wav(tmp_path: Path) -> Path:
     return path
 
 
-def parts() -> Parts:
+def parts() -> Components:
     """Components that are known by their names only."""
-    named: dict[str, Any] = {name: name for name in Parts.__dataclass_fields__}
-    return Parts(**named)
+    named: dict[str, Any] = {name: name for name in Components.__dataclass_fields__}
+    return Components(**named)
 
 
 def last(updates: Any) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def test_percent(share: float, text: str) -> None:
 def test_nothing_that_is_not_ours_becomes_markup() -> None:
     evil = '<img src=x onerror="alert(1)">'
     shown = [
-        views.heard(Description(evil, (Event(evil, 0.5),), 1.0)),
+        views.description(Description(evil, (Event(evil, 0.5),), 1.0)),
         views.talk([views.Turn(evil, evil, 0.5)]),
         views.stretches(Timeline((Segment(0.0, 1.0, evil, 0.5),), 1.0)),
         views.ranking(Classification("likelihood", (LabelScore(evil, 1.0),))),
@@ -224,8 +224,8 @@ def test_overlapping_events_are_drawn_in_rows_of_their_own() -> None:
     assert "No event was detected" in views.stretches(Timeline((), 10.0))
 
 
-def test_what_an_answer_was_given_from_is_folded_up(shelf: Shelf, wav: Path) -> None:
-    actions = Actions(Stub(), None, shelf, parts())
+def test_what_an_answer_was_given_from_is_folded_up(store: UploadStore, wav: Path) -> None:
+    actions = Actions(Stub(), None, store, parts())
     seen = last(actions.ask(opened(actions, wav), [], "is there a dog?"))["talk"]
     assert "<details" in seen
     assert "dog &lt;barking&gt;</b> sure, 75 %: 0.0–1.0 s" in seen
@@ -234,7 +234,7 @@ def test_what_an_answer_was_given_from_is_folded_up(shelf: Shelf, wav: Path) -> 
     assert views.explained(None) == ""
 
 
-def test_a_model_with_a_tagger_needs_no_windows(shelf: Shelf, wav: Path) -> None:
+def test_a_model_with_a_tagger_needs_no_windows(store: UploadStore, wav: Path) -> None:
     class Tagging(Stub):
         has_tagger = True
 
@@ -242,15 +242,15 @@ def test_a_model_with_a_tagger_needs_no_windows(shelf: Shelf, wav: Path) -> None
             assert not options
             return Timeline((Segment(0.0, 2.0, "rain", 0.9), Segment(1.0, 2.0, "dog", 0.5)), 2.0)
 
-    actions = Actions(Tagging(), None, shelf, parts())
+    actions = Actions(Tagging(), None, store, parts())
     assert 'data-seek="1.000" data-until="2.000"' in last(actions.timeline(opened(actions, wav), 1.0))["stretches"]
 
 
 def test_a_long_timeline_lists_part_and_shows_all_as_bars() -> None:
-    segments = tuple(Segment(float(s), s + 1.0, f"event {s}", 0.5) for s in range(views.MOST_ROWS + 5))
+    segments = tuple(Segment(float(s), s + 1.0, f"event {s}", 0.5) for s in range(views.MAX_ROWS + 5))
     text = views.stretches(Timeline(segments, float(len(segments))))
-    assert text.count("<li>") == views.MOST_ROWS
-    assert text.count("data-seek") == 2 * views.MOST_ROWS + 5
+    assert text.count("<li>") == views.MAX_ROWS
+    assert text.count("data-seek") == 2 * views.MAX_ROWS + 5
     assert "5 more stretches" in text
 
 
@@ -260,67 +260,67 @@ def test_a_hit_does_not_tell_where_the_collection_lies() -> None:
     assert "private" not in views.hits([hit])
 
 
-def test_shelf_keeps_what_was_uploaded(shelf: Shelf, wav: Path) -> None:
-    recording = shelf.take(wav)
+def test_shelf_keeps_what_was_uploaded(store: UploadStore, wav: Path) -> None:
+    recording = store.take(wav)
     wav.unlink()
-    assert shelf.get(recording.token) == recording
+    assert store.get(recording.token) == recording
     assert recording.playable.read_bytes()[:4] == b"RIFF"
     assert recording.media_type == "audio/wav"
-    shelf.discard(recording.token)
+    store.discard(recording.token)
     assert not recording.path.exists()
     with pytest.raises(InputError, match="no longer kept"):
-        shelf.get(recording.token)
+        store.get(recording.token)
 
 
-def test_shelf_makes_a_copy_of_what_browsers_do_not_play(shelf: Shelf, tmp_path: Path) -> None:
+def test_shelf_makes_a_copy_of_what_browsers_do_not_play(store: UploadStore, tmp_path: Path) -> None:
     path = tmp_path / "tone.aiff"
     soundfile.write(path, tone(1.0), RATE)
-    recording = shelf.take(path)
+    recording = store.take(path)
     assert recording.media_type == "audio/mpeg"
     assert soundfile.info(recording.playable).duration == pytest.approx(1.0, abs=0.1)
-    shelf.discard(recording.token)
+    store.discard(recording.token)
     assert not recording.playable.exists()
 
 
-def test_shelf_leaves_files_of_others_alone(shelf: Shelf, wav: Path) -> None:
-    recording = shelf.refer(wav)
+def test_shelf_leaves_files_of_others_alone(store: UploadStore, wav: Path) -> None:
+    recording = store.refer(wav)
     assert recording.size() == 0
-    shelf.discard(recording.token)
+    store.discard(recording.token)
     assert wav.exists()
 
 
 def test_shelf_forgets_what_is_not_used(wav: Path) -> None:
     now = [0.0]
-    shelf = Shelf(Limits(keep_s=60.0), clock=lambda: now[0])
-    first, second = shelf.take(wav), shelf.take(wav)
+    store = UploadStore(StoreLimits(keep_s=60.0), clock=lambda: now[0])
+    first, second = store.take(wav), store.take(wav)
     now[0] = 50.0
-    shelf.get(second.token)
+    store.get(second.token)
     now[0] = 70.0
-    assert shelf.get(second.token)
+    assert store.get(second.token)
     assert not first.path.exists()
-    shelf.close()
-    assert not shelf.folder.exists()
+    store.close()
+    assert not store.folder.exists()
 
 
 def test_shelf_is_bounded(wav: Path) -> None:
     size = wav.stat().st_size
-    shelf = Shelf(Limits(shelf_bytes=2 * size + 10))
-    tokens = [shelf.take(wav).token for _ in range(5)]
-    assert sum(path.stat().st_size for path in shelf.folder.iterdir() if path.is_file()) == 2 * size
-    assert shelf.get(tokens[-1])
-    shelf.close()
+    store = UploadStore(StoreLimits(store_bytes=2 * size + 10))
+    tokens = [store.take(wav).token for _ in range(5)]
+    assert sum(path.stat().st_size for path in store.folder.iterdir() if path.is_file()) == 2 * size
+    assert store.get(tokens[-1])
+    store.close()
 
 
 def test_shelf_refuses_what_is_too_long_and_what_is_not_audio(tmp_path: Path, wav: Path) -> None:
-    shelf = Shelf(Limits(duration_s=1.0))
+    store = UploadStore(StoreLimits(duration_s=1.0))
     with pytest.raises(AudioError, match=r"^'yard <1>.wav' lasts"):
-        shelf.take(wav)
+        store.take(wav)
     page = tmp_path / "page.wav"
     page.write_text("<html><script>alert(1)</script></html>" * 20)
     with pytest.raises(AudioError, match=r"^'page.wav' is not audio"):
-        shelf.take(page)
-    assert [path.name for path in shelf.folder.iterdir()] == ["uploads"]
-    shelf.close()
+        store.take(page)
+    assert [path.name for path in store.folder.iterdir()] == ["uploads"]
+    store.close()
 
 
 def test_room_is_made_by_the_oldest_files(tmp_path: Path) -> None:
@@ -334,25 +334,25 @@ def test_room_is_made_by_the_oldest_files(tmp_path: Path) -> None:
     assert not make_room(tmp_path, 500, 400)
 
 
-def test_loading_draws_first_and_describes_then(shelf: Shelf, wav: Path) -> None:
-    updates = list(Actions(Stub(), None, shelf, parts()).load(str(wav), None))
+def test_loading_draws_first_and_describes_then(store: UploadStore, wav: Path) -> None:
+    updates = list(Actions(Stub(), None, store, parts()).load(str(wav), None))
     assert "yard &lt;1&gt;.wav" in updates[0]["sound"]
-    assert "A dog barks" in updates[-1]["heard"]
-    assert "75 %" in updates[-1]["heard"]
+    assert "A dog barks" in updates[-1]["description"]
+    assert "75 %" in updates[-1]["description"]
 
 
-def test_a_new_recording_replaces_the_old_one(shelf: Shelf, wav: Path) -> None:
-    actions = Actions(Stub(), None, shelf, parts())
+def test_a_new_recording_replaces_the_old_one(store: UploadStore, wav: Path) -> None:
+    actions = Actions(Stub(), None, store, parts())
     old = opened(actions, wav)
     new = last(actions.load(str(wav), old))
     assert new["turns"] == []
     assert new["stretches"] == ""
     with pytest.raises(InputError):
-        shelf.get(old)
+        store.get(old)
 
 
-def test_what_comes_late_is_not_said_of_the_next_recording(shelf: Shelf, wav: Path) -> None:
-    actions = Actions(Stub(), None, shelf, parts())
+def test_what_comes_late_is_not_said_of_the_next_recording(store: UploadStore, wav: Path) -> None:
+    actions = Actions(Stub(), None, store, parts())
     late = actions.load(str(wav), None)
     token = next(late)["token"]
     opened(actions, wav)
@@ -360,19 +360,19 @@ def test_what_comes_late_is_not_said_of_the_next_recording(shelf: Shelf, wav: Pa
     assert not list(late)
 
 
-def test_a_bad_recording_is_one_sentence_and_the_old_one_stays(shelf: Shelf, wav: Path, bad_files: Any) -> None:
-    actions = Actions(Stub(), None, shelf, parts())
+def test_a_bad_recording_is_one_sentence_and_the_old_one_stays(store: UploadStore, wav: Path, bad_files: Any) -> None:
+    actions = Actions(Stub(), None, store, parts())
     old = opened(actions, wav)
     for kind in ("empty", "truncated", "text"):
         seen = last(actions.load(str(bad_files[kind]), old))
         assert set(seen) == {"upload", "notice"}
         assert f"&#x27;{kind}.wav&#x27;" in seen["notice"]
         assert str(bad_files[kind].parent) not in seen["notice"]
-    assert shelf.get(old)
+    assert store.get(old)
 
 
-def test_asking(shelf: Shelf, wav: Path) -> None:
-    actions = Actions(Stub(), None, shelf, parts())
+def test_asking(store: UploadStore, wav: Path) -> None:
+    actions = Actions(Stub(), None, store, parts())
     token = opened(actions, wav)
     first = last(actions.ask(token, [], " Is it raining? "))
     assert [turn.question for turn in first["turns"]] == ["Is it raining?"]
@@ -382,9 +382,9 @@ def test_asking(shelf: Shelf, wav: Path) -> None:
     assert "no longer kept here" in last(actions.ask("stale", [], "Who?"))["notice"]
 
 
-def test_a_busy_listener_is_told_and_the_question_comes_back(shelf: Shelf, wav: Path) -> None:
+def test_a_busy_worker_is_told_and_the_question_comes_back(store: UploadStore, wav: Path) -> None:
     stub = Stub()
-    actions = Actions(stub, None, shelf, parts())
+    actions = Actions(stub, None, store, parts())
     token = opened(actions, wav)
     stub.busy = True
     seen = last(actions.ask(token, [], "Who?"))
@@ -393,9 +393,9 @@ def test_a_busy_listener_is_told_and_the_question_comes_back(shelf: Shelf, wav: 
     assert "turns" not in seen
 
 
-def test_timeline_and_labels(shelf: Shelf, wav: Path) -> None:
+def test_timeline_and_labels(store: UploadStore, wav: Path) -> None:
     stub = Stub()
-    actions = Actions(stub, None, shelf, parts())
+    actions = Actions(stub, None, store, parts())
     token = opened(actions, wav)
     assert 'data-seek="1.000" data-until="2.000"' in last(actions.timeline(token, 2))["stretches"]
     assert stub.timelines == [(2.0, 2.0)]
@@ -405,14 +405,14 @@ def test_timeline_and_labels(shelf: Shelf, wav: Path) -> None:
     assert "At most 100" in last(actions.classify(token, ",".join(map(str, range(101)))))["notice"]
 
 
-def test_a_silent_recording_says_so_in_every_tab(shelf: Shelf, tmp_path: Path) -> None:
+def test_a_silent_recording_says_so_in_every_tab(store: UploadStore, tmp_path: Path) -> None:
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.full(RATE, 0.1), RATE)
-    listener = Listener(Pengi(tiny_model(), "tiny", torch.device("cpu")), ServingSettings())
+    worker = InferenceWorker(Pengi(tiny_model(), "tiny", torch.device("cpu")), ServingSettings())
     try:
-        actions = Actions(listener, None, shelf, parts())
+        actions = Actions(worker, None, store, parts())
         updates = last(actions.load(str(path), None))
-        assert "Silence." in updates["heard"]
+        assert "Silence." in updates["description"]
         token = updates["token"]
         assert "The recording is silent." in last(actions.ask(token, [], "is there a dog?"))["talk"]
         assert "silence" in last(actions.timeline(token, 1.0))["stretches"]
@@ -421,27 +421,27 @@ def test_a_silent_recording_says_so_in_every_tab(shelf: Shelf, tmp_path: Path) -
         assert ranking.count("0 %") == 2
         assert "The recording is silent" not in last(actions.classify(token, "dog, silence"))["ranking"]
     finally:
-        listener.close()
+        worker.close()
 
 
-def test_searching_and_opening_what_was_found(shelf: Shelf, wav: Path) -> None:
+def test_searching_and_opening_what_was_found(store: UploadStore, wav: Path) -> None:
     collection = Found(wav)
-    actions = Actions(Stub(), collection, shelf, parts())
+    actions = Actions(Stub(), collection, store, parts())
     seen = last(actions.search(" rain "))
     assert "rain &amp; &lt;wind&gt;" in seen["hits"]
-    opened_hit = last(actions.open_hit(seen["found"], None, SimpleNamespace(_data={"place": 1})))
+    opened_hit = last(actions.open_hit(seen["found"], None, SimpleNamespace(_data={"index": 1})))
     assert 'data-start="1.000"' in opened_hit["sound"]
-    assert shelf.get(opened_hit["token"]).path == wav
+    assert store.get(opened_hit["token"]).path == wav
     assert "found" in last(actions.search_like(opened_hit["token"]))
     assert [query["text"] for query in collection.asked] == ["rain", None]
     assert collection.asked[1]["like"].tolist() == [2.0] * 4
 
 
 @pytest.mark.parametrize(
-    "data", [{"place": 2}, {"place": -1}, {"place": "0"}, {"place": True}, {"path": "x"}, None, []]
+    "data", [{"index": 2}, {"index": -1}, {"index": "0"}, {"index": True}, {"path": "x"}, None, []]
 )
-def test_only_what_was_found_can_be_opened(shelf: Shelf, wav: Path, data: Any) -> None:
-    actions = Actions(Stub(), Found(wav), shelf, parts())
+def test_only_what_was_found_can_be_opened(store: UploadStore, wav: Path, data: Any) -> None:
+    actions = Actions(Stub(), Found(wav), store, parts())
     assert not list(actions.open_hit(Found(wav).search(), None, SimpleNamespace(_data=data)))
 
 
@@ -453,7 +453,7 @@ def test_build_needs_no_server() -> None:
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
     app = FastAPI()
-    mount(app, Stub(), limits=Limits(upload_bytes=200_000))
+    mount(app, Stub(), limits=StoreLimits(upload_bytes=200_000))
     with TestClient(app) as client:
         yield client
 
@@ -550,8 +550,8 @@ def test_upload_names_are_no_paths(client: TestClient) -> None:
 
 
 def test_recordings_are_served_in_ranges(tmp_path: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[Shelf] = []
-    monkeypatch.setattr("pengi.serving.page.Shelf", lambda limits: kept.append(Shelf(limits)) or kept[0])
+    kept: list[UploadStore] = []
+    monkeypatch.setattr("pengi.serving.page.UploadStore", lambda limits: kept.append(UploadStore(limits)) or kept[0])
     app = mount(FastAPI(), Stub())
     recording = kept[0].take(wav)
     with TestClient(app) as client:
@@ -565,7 +565,7 @@ def test_recordings_are_served_in_ranges(tmp_path: Path, wav: Path, monkeypatch:
 def test_the_heartbeats_of_open_pages_end_with_the_server() -> None:
     """The browser's connection is held until ``end_page``; without it this test would not end."""
     app = FastAPI()
-    app.state.listener = SimpleNamespace(settings=ServingSettings())
+    app.state.worker = SimpleNamespace(settings=ServingSettings())
 
     @app.get("/end")
     async def end() -> None:

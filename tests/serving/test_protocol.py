@@ -167,7 +167,7 @@ def test_the_key(tiny: Pengi) -> None:
 
 
 def test_a_busy_server_says_so(held: HeldEngine) -> None:
-    with serving(held, queue=1) as client, openai_client(client) as chat, ThreadPoolExecutor(1) as pool:
+    with serving(held, max_requests=1) as client, openai_client(client) as chat, ThreadPoolExecutor(1) as pool:
         create = chat.chat.completions.create
         first = pool.submit(create, model="held", messages=question(clip(0), QUESTION))
         wait_for(held.started.is_set)
@@ -187,13 +187,13 @@ def test_many_at_once_share_calls(held: HeldEngine) -> None:
                 asyncio.ensure_future(create(model="held", messages=question(clip(0), f"question {number}")))
                 for number in range(count)
             ]
-            listener = app.state.listener
-            while len(listener._waiting) + sum(len(batch) for _, batch in held.calls) < count:  # decoded, all of them
+            worker = app.state.worker
+            while len(worker._waiting) + sum(len(batch) for _, batch in held.calls) < count:  # decoded, all of them
                 await asyncio.sleep(0.005)
             held.free.set()
             return [completion.choices[0].message.content for completion in await asyncio.gather(*tasks)]
 
-    app = create_app(held, ServingSettings(page=False, batch=16))
+    app = create_app(held, ServingSettings(page=False, batch_size=16))
     with running(app) as (url, _):
         texts = asyncio.run(ask(f"{url}/v1", 12))
     assert texts == [f"question {number} of 1.00 s" for number in range(12)]

@@ -7,18 +7,19 @@ from typing import Annotated, get_type_hints
 import typer
 from typer.models import ParameterInfo
 
+from pengi.cli.answering import ask, classify, describe
 from pengi.cli.console import run_app
 from pengi.cli.data import data
 from pengi.cli.embedding import embed
 from pengi.cli.evaluating import evaluation
 from pengi.cli.help import Group, in_words
 from pengi.cli.importing import import_official
-from pengi.cli.listening import ask, classify, describe, timeline
 from pengi.cli.models import models, pull
 from pengi.cli.probing import probe
 from pengi.cli.running import run
 from pengi.cli.searching import index, search
 from pengi.cli.serving import serve
+from pengi.cli.timelines import timeline
 from pengi.cli.training import train
 from pengi.cli.transcribing import transcribe
 

@@ -13,12 +13,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from pengi.cli.groups import expanded
 from pengi.cli.streams import can_encode, output_failure, watch_output
 from pengi.errors import PengiError, is_disk_full, reason, unwritten
 
@@ -32,8 +33,6 @@ EXIT_CLOSED_PIPE = 141
 # A pipe or a file has no width: tables are not squeezed into 80 columns there.
 _UNLIMITED_COLUMNS = 10_000
 
-P = ParamSpec("P")
-
 
 def run_app(app: Callable[[], None]) -> NoReturn:
     """Run the command line as a process: whatever becomes of stdout and stderr, it ends with an exit code."""
@@ -45,10 +44,10 @@ def run_app(app: Callable[[], None]) -> NoReturn:
         code = ended.code
     failure = output_failure()
     if isinstance(failure, BrokenPipeError):
-        say_error("the output was closed before all of it was written")
+        print_error("the output was closed before all of it was written")
         code = EXIT_CLOSED_PIPE
     elif failure is not None:
-        say_error(f"the output could not be written: {reason(failure)}")
+        print_error(f"the output could not be written: {reason(failure)}")
         code = EXIT_USER
     sys.exit(code)
 
@@ -59,15 +58,19 @@ def _stop_if_lost() -> None:
         raise typer.Exit(EXIT_USER)
 
 
-def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """A command whose errors end in one sentence on stderr and an exit code; ``--debug`` shows the traceback too."""
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose errors end in one sentence on stderr and an exit code; ``--debug`` shows the traceback too.
+
+    Parameters that are dataclasses become options of their own, see :mod:`pengi.cli.groups`.
+    """
+    command = expanded(command)
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        debug = bool(kwargs.get("debug"))
+    def run(**options: Any) -> None:
+        debug = bool(options["debug"])
         _log_to_stderr(debug)
         try:
-            command(*args, **kwargs)
+            command(**options)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt as error:
@@ -75,26 +78,26 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except PengiError as error:
             if debug:
                 traceback.print_exc()
-            say_error(str(error))
+            print_error(str(error))
             raise typer.Exit(EXIT_USER) from error
         except Exception as error:
             if debug:
                 traceback.print_exc()
             if is_disk_full(error):
                 file = getattr(error, "filename", None)
-                say_error(unwritten(file, error) if file else reason(error))
+                print_error(unwritten(file, error) if file else reason(error))
                 raise typer.Exit(EXIT_USER) from error
             if isinstance(error, OSError) and error.filename:
-                say_error(f"'{error.filename}' cannot be used: {reason(error)}")
+                print_error(f"'{error.filename}' cannot be used: {reason(error)}")
                 raise typer.Exit(EXIT_USER) from error
             hint = "" if debug else "; run it again with --debug for the traceback"
-            say_error(f"internal error ({type(error).__name__}: {_first_line(str(error))}){hint}")
+            print_error(f"internal error ({type(error).__name__}: {_first_line(str(error))}){hint}")
             raise typer.Exit(EXIT_INTERNAL) from error
 
     return run
 
 
-def say(*renderables: RenderableType) -> None:
+def print_text(*renderables: RenderableType) -> None:
     """Print results for people on stdout, without wrapping lines where stdout is not a terminal."""
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
@@ -104,7 +107,7 @@ def say(*renderables: RenderableType) -> None:
     _stop_if_lost()
 
 
-def say_json(value: object) -> None:
+def print_json(value: object) -> None:
     """Print one JSON document on stdout."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
     if not can_encode(text, sys.stdout):  # escapes lose nothing
@@ -113,12 +116,12 @@ def say_json(value: object) -> None:
     _stop_if_lost()
 
 
-def say_error(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """Print one sentence on stderr."""
     stderr().print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
 
 
-def say_note(sentence: str) -> None:
+def print_note(sentence: str) -> None:
     """Print a remark on stderr."""
     stderr().print(Text(sentence, style="dim"), soft_wrap=True)
 

@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, say, say_json
+from pengi.cli.console import announced, guarded, print_json, print_text
 from pengi.cli.help import Group
 from pengi.cli.options import Debug, Json
 from pengi.errors import InputError, no_such
 
 if TYPE_CHECKING:
-    from pengi.data.datasets import ImportedPart
+    from pengi.data.datasets import Imported, ImportedPart
+    from pengi.data.manifest import Clip
+
+Out = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="New folder for the examples and their manifest.", show_default=False)
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")]
+Rate = Annotated[int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the examples, in Hz.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of processes that work at the same time.")]
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """Which clips are mixed."""
+
+    manifest: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="Labelled clips to mix: a manifest, a CSV file, a folder of label/*.wav, or tar shards.",
+            show_default=False,
+        ),
+    ]
+    split: Annotated[
+        str, typer.Option(metavar="SPLIT", help="Split whose clips are mixed: train, val, test or heldout.")
+    ] = "train"
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with the wording of each label in captions, see docs/data.md.",
+            show_default="labels.jsonl beside the manifest, if there is one",
+        ),
+    ] = None
+    ship_only: Annotated[bool, typer.Option("--ship-only", help="Use only clips whose row says ship: true.")] = False
+
 
 data = typer.Typer(cls=Group, no_args_is_help=True)
 
@@ -33,35 +68,13 @@ def _data() -> None:
 @data.command()
 @guarded
 def compose(
-    manifest: Annotated[
-        Path,
-        typer.Option(
-            metavar="PATH",
-            help="Labelled clips to mix: a manifest, a CSV file, a folder of label/*.wav, or tar shards.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="New folder for the examples and their manifest.", show_default=False)
-    ],
+    *,
+    clips: ClipOptions,
+    out: Out,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of examples to make.", show_default=False)],
-    split: Annotated[
-        str, typer.Option(metavar="SPLIT", help="Split whose clips are mixed: train, val, test or heldout.")
-    ] = "train",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")] = 0,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File with the wording of each label in captions, see docs/data.md.",
-            show_default="labels.jsonl beside the manifest, if there is one",
-        ),
-    ] = None,
-    rate: Annotated[
-        int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the examples, in Hz.")
-    ] = 16_000,
-    ship_only: Annotated[bool, typer.Option("--ship-only", help="Use only clips whose row says ship: true.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Number of processes that mix at the same time.")] = 1,
+    seed: Seed = 0,
+    rate: Rate = 16_000,
+    workers: Workers = 1,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -72,41 +85,21 @@ def compose(
     """
     with announced("Starting"):
         from pengi.data.compose import write_composed
-        from pengi.data.manifest import SPLITS, read_labels, read_manifest
-        from pengi.data.sources import manifest_of
-        from pengi.data.tasks import labels_of
 
-    if split not in SPLITS:
-        raise InputError(no_such("split", split, SPLITS))
-    source = manifest_of(manifest)
-    clips = [clip for clip in source.clips if clip.split == split and (clip.ship or not ship_only)]
-    if not clips:
-        which = " that may ship" if ship_only else ""
-        raise InputError(f"there are no clips of split '{split}'{which} in '{manifest}'")
-    beside = source.root / "labels.jsonl"
-    wording = labels or (beside if beside.is_file() else None)
-    known = read_labels(wording) if wording else {}
-    written = write_composed(
-        clips, labels_of(clips, known), source.root, out, count=count, seed=seed, rate=rate, workers=workers
-    )  # fmt: skip
-    if json:
-        examples = len(read_manifest(written, check_audio=False))
-        say_json({"manifest": str(written), "examples": examples, "seed": seed, "split": split})
-    else:
-        say(Text(str(written)))
+    chosen, labels, root = _labelled_clips(clips)
+    written = write_composed(chosen, labels, root, out, count=count, seed=seed, rate=rate, workers=workers)
+    _show_written(written, json, seed=seed, split=clips.split)
 
 
 @data.command()
 @guarded
 def synthesize(
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="New folder for the examples and their manifest.", show_default=False)
-    ],
+    out: Out,
     count: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Number of examples; the instruments take turns.", show_default=False),
     ],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")] = 0,
+    seed: Seed = 0,
     soundfont: Annotated[
         Path | None,
         typer.Option(
@@ -124,10 +117,8 @@ def synthesize(
             show_default="that of a known soundfont",
         ),
     ] = None,
-    rate: Annotated[
-        int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the examples, in Hz.")
-    ] = 16_000,
-    workers: Annotated[int, typer.Option(min=1, help="Number of processes that render at the same time.")] = 1,
+    rate: Rate = 16_000,
+    workers: Workers = 1,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -137,17 +128,12 @@ def synthesize(
         pengi data synthesize --count 4640 --out synthesized
     """
     with announced("Starting"):
-        from pengi.data.manifest import read_manifest
         from pengi.data.synthesize import write_synthesized
 
     written = write_synthesized(
         out, count=count, seed=seed, soundfont=soundfont, license_name=license_name, rate=rate, workers=workers
     )
-    if json:
-        examples = len(read_manifest(written, check_audio=False))
-        say_json({"manifest": str(written), "examples": examples, "seed": seed})
-    else:
-        say(Text(str(written)))
+    _show_written(written, json, seed=seed)
 
 
 @data.command()
@@ -182,9 +168,9 @@ def pack(
     found = manifest_of(source)
     written = write_shards(found.clips, found.root, out, max_bytes=shard_mb * 1_000_000)
     if json:
-        say_json({"manifest": str(written), "shards": len(list(written.parent.glob("*.tar")))})
+        print_json({"manifest": str(written), "shards": len(list(written.parent.glob("*.tar")))})
     else:
-        say(Text(str(written)))
+        print_text(Text(str(written)))
 
 
 @data.command("import")
@@ -232,18 +218,51 @@ def import_(
     adapter = dataset(name)
     done = import_dataset(name, root, out)
     if json:
-        say_json({**asdict(done), "manifest": str(done.manifest)})
-        return
+        print_json({**asdict(done), "manifest": str(done.manifest)})
+    else:
+        _show_imported(done, f"{adapter.title}, {adapter.license}", root)
+
+
+def _labelled_clips(options: ClipOptions) -> tuple[list[Clip], Any, Path]:
+    """The clips to mix, the wording of their labels, and the folder of their paths."""
+    from pengi.data.manifest import SPLITS, read_labels
+    from pengi.data.sources import manifest_of
+    from pengi.data.tasks import labels_of
+
+    if options.split not in SPLITS:
+        raise InputError(no_such("split", options.split, SPLITS))
+    source = manifest_of(options.manifest)
+    clips = [clip for clip in source.clips if clip.split == options.split and (clip.ship or not options.ship_only)]
+    if not clips:
+        which = " that may ship" if options.ship_only else ""
+        raise InputError(f"there are no clips of split '{options.split}'{which} in '{options.manifest}'")
+    beside = source.root / "labels.jsonl"
+    wording = options.labels or (beside if beside.is_file() else None)
+    return clips, labels_of(clips, read_labels(wording) if wording else {}), source.root
+
+
+def _show_written(manifest: Path, json: bool, **settings: Any) -> None:
+    """A manifest of new examples, with the settings that made them."""
+    from pengi.data.manifest import read_manifest
+
+    if json:
+        examples = len(read_manifest(manifest, check_audio=False))
+        print_json({"manifest": str(manifest), "examples": examples, **settings})
+    else:
+        print_text(Text(str(manifest)))
+
+
+def _show_imported(done: Imported, title: str, root: Path) -> None:
     splits = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
-    say(Text(f"{done.manifest}: {splits}; {adapter.title}, {adapter.license}"))
+    print_text(Text(f"{done.manifest}: {splits}; {title}"))
     found = ", ".join(f"{part.name} ({_counts(part)})" for part in done.parts if part.found)
     absent = ", ".join(f"{part.name} ({part.split})" for part in done.parts if not part.found)
     if found:
-        say(Text(f"found: {found}"))
+        print_text(Text(f"found: {found}"))
     if absent:
-        say(Text(f"not found: {absent}"))
+        print_text(Text(f"not found: {absent}"))
     if done.missing:
-        say(Text(f"missing in {root}: {_of(done.missing, 'recording')}, such as {', '.join(done.examples)}"))
+        print_text(Text(f"missing in {root}: {_of(done.missing, 'recording')}, such as {', '.join(done.examples)}"))
 
 
 def _counts(part: ImportedPart) -> str:

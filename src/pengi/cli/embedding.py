@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from pengi.cli.console import guarded, progress, say, say_error, say_json, say_note
+from pengi.cli.console import guarded, print_error, print_json, print_note, print_text, progress
 from pengi.cli.files import check_target
 from pengi.cli.inputs import Recording, read_arguments
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Files, Json, Model, Partial, Track
+from pengi.cli.options import CommonOptions, Files, ReadingOptions
 from pengi.cli.session import (
     FILES_PER_CALL,
     chunks,
@@ -39,12 +39,9 @@ def embed(
         Path,
         typer.Option("--out", metavar="FILE.npz", help="NumPy file to write the vectors to.", show_default=False),
     ],
-    track: Track = None,
-    partial: Partial = False,
-    model: Model = DEFAULT_MODEL,
-    json: Json = False,
-    device: Device = AUTO,
-    debug: Debug = False,
+    *,
+    reading: ReadingOptions,
+    common: CommonOptions,
 ) -> None:
     """Write one vector for each recording: the arrays `embeddings` [N, D] and `files` [N].
 
@@ -56,13 +53,13 @@ def embed(
     """
     check_target(out, _SUFFIX)
     recordings = read_arguments(files).items
-    vectors, kept, errors = _embed_all(load_model(model, device), recordings, track, partial)
+    vectors, kept, errors = _embed_all(load_model(common.model, common.device), recordings, reading)
     for name, error in errors:
-        say_error(sentence_about(name, error))
+        print_error(sentence_about(name, error))
     if kept:
         _write(out, vectors, kept)
-    if json:
-        say_json(
+    if common.json:
+        print_json(
             {
                 "out": str(out) if kept else None,
                 "files": kept,
@@ -71,12 +68,12 @@ def embed(
             }
         )
     elif kept:
-        say(Text(f"{out}: {len(kept)} x {len(vectors[0])}"))
+        print_text(Text(f"{out}: {len(kept)} x {len(vectors[0])}"))
     finish(len(errors), len(recordings))
 
 
 def _embed_all(
-    engine: Pengi, recordings: Sequence[Recording], track: int | None, partial: bool
+    engine: Pengi, recordings: Sequence[Recording], reading: ReadingOptions
 ) -> tuple[list[np.ndarray[Any, Any]], list[str], list[tuple[str, PengiError]]]:
     """Vectors, the names of the recordings they are of, and the errors of the others."""
     vectors: list[np.ndarray[Any, Any]] = []
@@ -86,14 +83,14 @@ def _embed_all(
         for part in chunks(recordings, FILES_PER_CALL):
             outcomes = outcomes_of(
                 part,
-                lambda sources: engine.encode(sources, for_text=False, on_error="return", track=track, partial=partial),
+                lambda sources: engine.encode(sources, for_text=False, on_error="return", **vars(reading)),
             )
             for recording, outcome in zip(part, outcomes, strict=True):
                 if isinstance(outcome, PengiError):
                     errors.append((recording.name, outcome))
                 else:
                     for note in outcome.notes:
-                        say_note(note)
+                        print_note(note)
                     vectors.append(engine.embed(outcome))
                     kept.append(recording.name)
             waiting.advance(len(part))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +13,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli import evaluation_options as options
-from pengi.cli.console import announced, guarded, progress, say, say_json, say_note
+from pengi.cli.console import announced, guarded, print_json, print_note, print_text, progress
+from pengi.cli.evaluation_options import Manifest, RunOptions, SuiteOptions, TaskOptions
 from pengi.cli.help import Group
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model, read_label_lines
+from pengi.cli.options import AUTO, CommonOptions, Debug, Json, parsed_shard, read_label_lines
 from pengi.cli.session import load_model
 from pengi.errors import InputError, no_such
 from pengi.writing import writing
@@ -36,26 +35,12 @@ evaluation = typer.Typer(
 @guarded
 def evaluate(
     context: typer.Context,
-    manifest: options.Manifest = None,
-    task: options.Task = None,
-    split: options.Split = "val",
-    source: options.Source = None,
-    method: options.Method = "likelihood",
-    labels: options.Labels = AUTO,
-    suite: options.SuiteName = None,
-    benchmarks: options.Benchmarks = None,
-    data_root: options.DataRoot = None,
-    modes: options.Modes = None,
-    baselines: options.Baselines = True,
-    limit: options.Limit = None,
-    out: options.Out = None,
-    shard: options.Shard = "1/1",
-    cached: options.Cached = True,
-    listen: options.Listen = "free",
-    model: Model = DEFAULT_MODEL,
-    json: Json = False,
-    device: Device = AUTO,
-    debug: Debug = False,
+    *,
+    manifest: Manifest = None,
+    task: TaskOptions,
+    suite: SuiteOptions,
+    run: RunOptions,
+    common: CommonOptions,
 ) -> None:
     """Measure a model on labelled clips: one task, or with --suite a suite of benchmarks with a report.
 
@@ -65,22 +50,18 @@ def evaluate(
     """
     if context.invoked_subcommand is not None:
         return
-    of_task = suite is None and not benchmarks
-    if of_task:
-        chosen = _one_task(manifest, task, split, source, labels, method, modes)
-    else:
-        chosen = _named(suite, benchmarks or [], task)
-    plan = _plan(chosen, manifest, data_root, modes, limit, shard, baselines=baselines and not of_task)
-    with _run_folder(out, needed=not of_task) as folder:
-        found = _run(
-            plan, _loader(method if of_task else None, model, device), folder, cached, listen, report=bool(out)
-        )
+    of_task = suite.suite is None and not suite.benchmarks
+    chosen = _one_task(manifest, task, suite.modes) if of_task else _named_suite(suite, task.task)
+    plan = _plan(chosen, manifest, suite, run, baselines=suite.baselines and not of_task)
+    load = _loader(task.method if of_task else None, common.model, common.device)
+    with _run_folder(run.out, needed=not of_task) as folder:
+        found = _run(plan, load, folder, run)
         if of_task:
-            _say_task(folder, found, method, json)
+            _show_task(folder, found, task.method, common.json)
         else:
-            _say_suite(found, json)
-    if out is not None:
-        say_note(f"written: '{out}', with a report in results.md and report.html")
+            _show_suite(found, common.json)
+    if run.out is not None:
+        print_note(f"written: '{run.out}', with a report in results.md and report.html")
 
 
 @evaluation.command("compare")
@@ -103,7 +84,7 @@ def compare(
         from pengi.evaluation.comparing import compare as compare_runs
     rows = compare_runs(first, second)
     if json:
-        say_json(rows)
+        print_json(rows)
         return
     table = Table(box=None, padding=(0, 2))
     for name in ("benchmark", "system", "mode", "metric", "n", "B less A (95 %)", "p"):
@@ -113,66 +94,46 @@ def compare(
         change = f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
         p = row.get("p_mcnemar", row["p_bootstrap"])
         table.add_row(row["benchmark"], row["system"], row["mode"], row["metric"], str(row["n"]), change, f"{p:.3f}")
-    say(table)
+    print_text(table)
 
 
-def _one_task(
-    manifest: Path | None,
-    task: str | None,
-    split: str,
-    source: str | None,
-    labels: str,
-    method: str,
-    modes: str | None,
-) -> Suite:
+def _one_task(manifest: Path | None, options: TaskOptions, modes: str | None) -> Suite:
     """The suite whose only benchmark is one task on one's own clips."""
-    if manifest is None or task is None:
+    if manifest is None or options.task is None:
         raise InputError("name the clips and the task with --manifest and --task, or a suite with --suite")
     if modes is not None:
         raise InputError("--modes goes with a suite; with --task name one with --method")
     with announced("Starting"):
         from pengi.evaluation.baselines import POOLS
         from pengi.evaluation.benchmarks import LABEL_MODES, TAGGER_MODE, Suite, task_benchmark
-    if method not in (*LABEL_MODES, *POOLS):
-        raise InputError(no_such("method", method, (*LABEL_MODES, *POOLS)))
-    choices = None if labels == AUTO else read_label_lines(Path(labels))
-    asked = task_benchmark(task, split=split, source=source, labels=choices)
-    return Suite((asked,), modes=(TAGGER_MODE if method in POOLS else method,))
+    if options.method not in (*LABEL_MODES, *POOLS):
+        raise InputError(no_such("method", options.method, (*LABEL_MODES, *POOLS)))
+    labels = None if options.labels == AUTO else read_label_lines(Path(options.labels))
+    benchmark = task_benchmark(options.task, split=options.split, source=options.source, labels=labels)
+    return Suite((benchmark,), modes=(TAGGER_MODE if options.method in POOLS else options.method,))
 
 
-def _named(suite: str | None, benchmarks: list[str], task: str | None) -> Suite:
+def _named_suite(options: SuiteOptions, task: str | None) -> Suite:
     if task is not None:
         raise InputError("--task and --suite do not go together; a suite has its own tasks")
     with announced("Starting"):
         from pengi.evaluation.benchmarks import SUITES, Suite, benchmark
-    if suite is not None and suite not in SUITES:
-        raise InputError(no_such("suite", suite, SUITES))
-    chosen = SUITES[suite] if suite is not None else Suite(())
-    return replace(chosen, benchmarks=tuple(map(benchmark, benchmarks))) if benchmarks else chosen
+    if options.suite is not None and options.suite not in SUITES:
+        raise InputError(no_such("suite", options.suite, SUITES))
+    chosen = SUITES[options.suite] if options.suite is not None else Suite(())
+    return replace(chosen, benchmarks=tuple(map(benchmark, options.benchmarks))) if options.benchmarks else chosen
 
 
-def _plan(
-    suite: Suite,
-    manifest: Path | None,
-    data_root: Path | None,
-    modes: str | None,
-    limit: int | None,
-    shard: str,
-    *,
-    baselines: bool,
-) -> SuiteRun:
+def _plan(chosen: Suite, manifest: Path | None, suite: SuiteOptions, run: RunOptions, *, baselines: bool) -> SuiteRun:
     from pengi.evaluation.suites import SuiteRun
 
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if found is None:
-        raise InputError(f"--shard is I/N, such as 1/4, and not '{shard}'")
     return SuiteRun(
-        suite=suite,
+        suite=chosen,
         manifest=manifest,
-        data_root=data_root,
-        modes=tuple(mode.strip() for mode in modes.split(",")) if modes else (),
-        limit=limit,
-        shard=(int(found[1]), int(found[2])),
+        data_root=suite.data_root,
+        modes=tuple(mode.strip() for mode in suite.modes.split(",")) if suite.modes else (),
+        limit=run.limit,
+        shard=parsed_shard(run.shard),
         baselines=baselines,
     )
 
@@ -208,22 +169,20 @@ def _loader(method: str | None, model: str, device: str) -> Callable[[], Systems
     return load
 
 
-def _run(
-    plan: SuiteRun, load: Callable[[], Systems], folder: Path, cached: bool, listen: str, *, report: bool
-) -> dict[str, Any]:
+def _run(plan: SuiteRun, load: Callable[[], Systems], folder: Path, options: RunOptions) -> dict[str, Any]:
     """Predict, score and report; what was predicted before is not predicted again."""
     from pengi import weights
     from pengi.evaluation.predicting import Cache
     from pengi.evaluation.reporting import LISTEN, write_report
     from pengi.evaluation.suites import RunProgress, run_suite, score_run
 
-    if listen not in LISTEN:
-        raise InputError(f"--listen is one of {', '.join(LISTEN)}, and not '{listen}'")
-    cache = Cache(weights.cache_folder().parent / "answers.sqlite3") if cached else None
-    run_suite(plan, load, folder, cache, RunProgress(_step, say_note))
+    if options.report_audio not in LISTEN:
+        raise InputError(f"--report-audio is one of {', '.join(LISTEN)}, and not '{options.report_audio}'")
+    cache = Cache(weights.cache_folder().parent / "answers.sqlite3") if options.cached else None
+    run_suite(plan, load, folder, cache, RunProgress(_step, print_note))
     found = score_run(folder)
-    if report:
-        write_report(folder, found, listen)
+    if options.out is not None:
+        write_report(folder, found, options.report_audio)
     return found
 
 
@@ -233,11 +192,11 @@ def _step(what: str, count: int) -> Iterator[Callable[[int], None]]:
         yield waiting.advance
 
 
-def _say_suite(found: dict[str, Any], json: bool) -> None:
+def _show_suite(found: dict[str, Any], json: bool) -> None:
     from pengi.evaluation.reporting import report_tables
 
     if json:
-        say_json(found)
+        print_json(found)
         return
     for table in report_tables(found):
         shown = Table(title=table.title, box=None, padding=(0, 2), title_justify="left")
@@ -245,15 +204,15 @@ def _say_suite(found: dict[str, Any], json: bool) -> None:
             shown.add_column(column)
         for row in table.rows:
             shown.add_row(*map(Text, row))
-        say(shown)
+        print_text(shown)
 
 
-def _say_task(folder: Path, found: dict[str, Any], method: str, json: bool) -> None:
+def _show_task(folder: Path, found: dict[str, Any], method: str, json: bool) -> None:
     from pengi.evaluation.task_report import task_report
 
     report = task_report(folder, found, method)
     if json:
-        say_json(report)
+        print_json(report)
     else:
         _show(report)
 
@@ -261,7 +220,7 @@ def _say_task(folder: Path, found: dict[str, Any], method: str, json: bool) -> N
 def _show(report: dict[str, Any]) -> None:
     low, high = report["ci95"]
     source = f" of {report['source']}" if report["source"] else ""
-    say(
+    print_text(
         Text(f"{report['task']}, {report['split']}{source}: {report['method']} of {report['model']}", style="bold"),
         Text(
             f"accuracy {report['accuracy']:.3f} (95 % {low:.3f} to {high:.3f}), {report['correct']} of {report['n']} "
@@ -271,13 +230,13 @@ def _show(report: dict[str, Any]) -> None:
     table = Table(box=None, padding=(0, 2), show_header=False)
     for label, score in sorted(report["per_class"].items(), key=lambda item: -item[1]["accuracy"]):
         table.add_row(Text(label), f"{score['accuracy']:.2f}", f"{score['correct']} of {score['n']}")
-    say(table)
+    print_text(table)
     if report["errors"]:
-        say_note(f"{_clips(len(report['errors']))} could not be used, which counts as wrong:")
+        print_note(f"{_clips(len(report['errors']))} could not be used, which counts as wrong:")
         for row in report["errors"]:
-            say_note(f"  {row['id']}: {row['error']}")
+            print_note(f"  {row['id']}: {row['error']}")
     if report["left_out"]:
-        say_note(f"{_clips(report['left_out'])} left out for having none of the given labels")
+        print_note(f"{_clips(report['left_out'])} left out for having none of the given labels")
 
 
 def _clips(count: int) -> str:

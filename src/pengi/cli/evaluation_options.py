@@ -1,11 +1,14 @@
-"""The options of ``pengi eval``, one type each."""
+"""The options of ``pengi eval``, in groups."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pengi.cli.options import AUTO
 
 _TASK, _SUITE, _RUN = "One task", "A suite", "The run"
 
@@ -18,141 +21,159 @@ Manifest = Annotated[
         show_default=False,
     ),
 ]
-Task = Annotated[
-    str | None,
-    typer.Option(
-        "--task",
-        metavar="TASK",
-        help="What is asked about the clips: events, digit, keyword, gender, language, instrument, emotion, genre or "
-        "scene.",
-        show_default=False,
-        rich_help_panel=_TASK,
-    ),
-]
-Split = Annotated[
-    str,
-    typer.Option(
-        "--split",
-        metavar="SPLIT",
-        help="Split of the manifest to measure on: train, val, test or heldout.",
-        rich_help_panel=_TASK,
-    ),
-]
-Source = Annotated[
-    str | None,
-    typer.Option(
-        "--source",
-        metavar="SOURCE",
-        help="Measure only on clips whose row has this source.",
-        show_default="all",
-        rich_help_panel=_TASK,
-    ),
-]
-Method = Annotated[
-    str,
-    typer.Option(
-        "--method",
-        metavar="METHOD",
-        help="How labels are scored: an answer mode such as likelihood, generate or match (docs/evaluation.md), or a "
-        "baseline without the model: yamnet-match or yamnet-match-mean.",
-        rich_help_panel=_TASK,
-    ),
-]
-Labels = Annotated[
-    str,
-    typer.Option(
-        "--labels",
-        metavar="FILE",
-        help="Text file of labels to choose from, one a line; auto takes all labels that the clips have.",
-        rich_help_panel=_TASK,
-    ),
-]
-SuiteName = Annotated[
-    str | None,
-    typer.Option(
-        "--suite",
-        metavar="NAME",
-        help="Suite of benchmarks to run: paper (published datasets), local (a manifest) or quick (a few clips).",
-        show_default=False,
-        rich_help_panel=_SUITE,
-    ),
-]
-Benchmarks = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--benchmark",
-        metavar="NAME",
-        help="Run this benchmark, of the suite or alone; may be repeated.",
-        show_default="all of the suite",
-        rich_help_panel=_SUITE,
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root",
-        metavar="FOLDER",
-        help="Folder of published datasets, each in a folder of its own (names: docs/evaluation.md).",
-        rich_help_panel=_SUITE,
-    ),
-]
-Modes = Annotated[
-    str | None,
-    typer.Option(
-        "--modes",
-        metavar="A,B",
-        help="Ways to answer that are measured, such as likelihood,match.",
-        show_default="those of each benchmark",
-        rich_help_panel=_SUITE,
-    ),
-]
-Baselines = Annotated[
-    bool,
-    typer.Option(
-        "--baselines/--no-baselines",
-        help="Measure a stock tagger, and the model on silence, as well.",
-        rich_help_panel=_SUITE,
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        "--limit",
-        min=1,
-        help="Measure on at most N clips (of each benchmark), always the same ones.",
-        show_default="all",
-        rich_help_panel=_RUN,
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        metavar="FOLDER",
-        help="Folder to keep the run in, with every prediction and a report; a suite needs one.",
-        show_default=False,
-        rich_help_panel=_RUN,
-    ),
-]
-Shard = Annotated[
-    str,
-    typer.Option(
-        "--shard",
-        metavar="I/N",
-        help="Do only part I of N, so that N machines share the work; all parts have the same --out.",
-        rich_help_panel=_RUN,
-    ),
-]
-Cached = Annotated[
-    bool,
-    typer.Option("--cache/--no-cache", help="Use answers of earlier runs of the same model.", rich_help_panel=_RUN),
-]
-Listen = Annotated[
-    str,
-    typer.Option(
-        "--listen",
-        metavar="WHICH",
-        help="Recordings that the HTML report holds: free (those that may be passed on), all or none.",
-        rich_help_panel=_RUN,
-    ),
-]
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """One task on the clips of a manifest."""
+
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="TASK",
+            help="What is asked about the clips: events, digit, keyword, gender, language, instrument, emotion, genre "
+            "or scene.",
+            show_default=False,
+            rich_help_panel=_TASK,
+        ),
+    ] = None
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            metavar="SPLIT",
+            help="Split of the manifest to measure on: train, val, test or heldout.",
+            rich_help_panel=_TASK,
+        ),
+    ] = "val"
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source",
+            metavar="SOURCE",
+            help="Measure only on clips whose row has this source.",
+            show_default="all",
+            rich_help_panel=_TASK,
+        ),
+    ] = None
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            help="How labels are scored: an answer mode such as likelihood, generate or match (docs/evaluation.md), or "
+            "a baseline without the model: yamnet-match or yamnet-match-mean.",
+            rich_help_panel=_TASK,
+        ),
+    ] = "likelihood"
+    labels: Annotated[
+        str,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Text file of labels to choose from, one a line; auto takes all labels that the clips have.",
+            rich_help_panel=_TASK,
+        ),
+    ] = AUTO
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """A suite of benchmarks."""
+
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite",
+            metavar="NAME",
+            help="Suite of benchmarks to run: paper (published datasets), local (a manifest) or quick (a few clips).",
+            show_default=False,
+            rich_help_panel=_SUITE,
+        ),
+    ] = None
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--benchmark",
+            metavar="NAME",
+            help="Run this benchmark, of the suite or alone; may be repeated.",
+            show_default="all of the suite",
+            rich_help_panel=_SUITE,
+        ),
+    ] = None
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-root",
+            metavar="FOLDER",
+            help="Folder of published datasets, each in a folder of its own (names: docs/evaluation.md).",
+            rich_help_panel=_SUITE,
+        ),
+    ] = None
+    modes: Annotated[
+        str | None,
+        typer.Option(
+            "--modes",
+            metavar="A,B",
+            help="Ways to answer that are measured, such as likelihood,match.",
+            show_default="those of each benchmark",
+            rich_help_panel=_SUITE,
+        ),
+    ] = None
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines/--no-baselines",
+            help="Measure a stock tagger, and the model on silence, as well.",
+            rich_help_panel=_SUITE,
+        ),
+    ] = True
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is measured of it, and where the run is kept."""
+
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            help="Measure on at most N clips (of each benchmark), always the same ones.",
+            show_default="all",
+            rich_help_panel=_RUN,
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="Folder to keep the run in, with every prediction and a report; a suite needs one.",
+            show_default=False,
+            rich_help_panel=_RUN,
+        ),
+    ] = None
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Do only part I of N, so that N machines share the work; all parts have the same --out.",
+            rich_help_panel=_RUN,
+        ),
+    ] = "1/1"
+    cached: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Use answers of earlier runs of the same model.", rich_help_panel=_RUN),
+    ] = True
+    report_audio: Annotated[
+        str,
+        typer.Option(
+            "--report-audio",
+            metavar="WHICH",
+            help="Recordings that the HTML report holds: free (those that may be passed on), all or none.",
+            rich_help_panel=_RUN,
+        ),
+    ] = "free"

@@ -5,10 +5,14 @@ A command's docstring is its help. Its last section, ``Examples:``, is printed b
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from pengi.cli.console import EXIT_USER, print_error
+from pengi.cli.options import RENAMED
 
 _EXAMPLES = "\n\nExamples:\n"
 
@@ -23,6 +27,10 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        _refuse_old_names(self.params, args)
+        return super().parse_args(ctx, args)
+
 
 class Group(TyperGroup):
     """A command with sub-commands and such help."""
@@ -33,6 +41,10 @@ class Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        _refuse_old_names(self.params, args)
+        return super().parse_args(ctx, args)
 
 
 def in_words(group: typer.Typer) -> None:
@@ -48,6 +60,15 @@ def _split_help(command: Any) -> None:
     if examples:
         # The line break in front keeps typer from taking away the indentation.
         command.epilog = f"\nExamples:\n{examples}"
+
+
+def _refuse_old_names(params: list[Any], args: list[str]) -> None:
+    """End with the new name of an option of the command that was renamed."""
+    names = {name for param in params for name in param.opts}
+    for name in (arg.partition("=")[0] for arg in itertools.takewhile(lambda arg: arg != "--", args)):
+        if RENAMED.get(name) in names:
+            print_error(f"{name} is now {RENAMED[name]}")
+            raise typer.Exit(EXIT_USER)
 
 
 def _without_types(params: list[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, say, say_json
+from pengi.cli.console import announced, guarded, print_json, print_text
 from pengi.cli.options import Debug, Json
 
 
@@ -55,6 +55,6 @@ def import_official(
     with announced("Converting"):
         folder = official.import_official(file, out, config=config, tokenizers=tokenizers)
     if json:
-        say_json({"checkpoint": str(folder)})
+        print_json({"checkpoint": str(folder)})
     else:
-        say(Text(str(folder)))
+        print_text(Text(str(folder)))

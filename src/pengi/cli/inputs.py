@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from pengi.audio.formats import FolderWalk, no_recordings, passed_over_note
-from pengi.cli.console import say_note
+from pengi.cli.console import print_note
 from pengi.errors import AudioError, InputError, PengiError
 
 STDIN = "-"
@@ -77,6 +77,6 @@ def _of_folder(folder: str) -> Iterator[Recording]:
         yield Recording(folder, folder, InputError(no_recordings(folder, walk.passed_over)))
         return
     if walk.passed_over:
-        say_note(passed_over_note(walk.passed_over, folder))
+        print_note(passed_over_note(walk.passed_over, folder))
     for item in found:
         yield Recording(item.path, item.path, AudioError(item.error) if item.error is not None else None)

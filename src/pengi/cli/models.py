@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli.console import EXIT_USER, announced, guarded, say, say_error, say_json
+from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_text
 from pengi.cli.options import Debug, Json
 from pengi.errors import InputError
 
@@ -43,7 +43,7 @@ def models(
         return
     entries = weights.entries()
     if json:
-        say_json(
+        print_json(
             [
                 {
                     "name": entry.name,
@@ -64,22 +64,22 @@ def models(
         size = f", {entry.download_mb} MB" if entry.download_mb else ""
         here = "yes" if entry.path else f"no{size}"
         table.add_row(Text(entry.name, style="bold"), Text(entry.what), entry.licence, here, Text(entry.source))
-    say(table)
+    print_text(table)
 
 
 def _show_checked(checked: Sequence[CheckedFile], json: bool) -> None:
     damaged = [file for file in checked if file.problem is not None]
     if json:
-        say_json([{"name": file.name, "file": str(file.file), "error": file.problem} for file in checked])
+        print_json([{"name": file.name, "file": str(file.file), "error": file.problem} for file in checked])
     else:
         table = Table(box=None, pad_edge=False, show_header=False)
         for file in checked:
             table.add_row(
                 Text(file.name, style="bold"), Text(str(file.file)), Text(file.problem or "as it was fetched")
             )
-        say(table if checked else Text("nothing is in the cache"))
+        print_text(table if checked else Text("nothing is in the cache"))
     for name in dict.fromkeys(file.name for file in damaged):
-        say_error(f"'{name}' is damaged; fetch it again with `pengi pull {name}`")
+        print_error(f"'{name}' is damaged; fetch it again with `pengi pull {name}`")
     if damaged:
         raise typer.Exit(EXIT_USER)
 
@@ -119,9 +119,9 @@ def pull(
             folder = weights.pull(name)
         parts = {part: weights.pull(part) for part in _frozen_parts(folder)}
     if json:
-        say_json({"name": name, "path": str(folder), "parts": {part: str(path) for part, path in parts.items()}})
+        print_json({"name": name, "path": str(folder), "parts": {part: str(path) for part, path in parts.items()}})
     else:
-        say(*(Text(str(path)) for path in (folder, *parts.values())))
+        print_text(*(Text(str(path)) for path in (folder, *parts.values())))
 
 
 def _pull_published(name: str, tokenizers: Path | None) -> Path:

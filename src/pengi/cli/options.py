@@ -1,13 +1,18 @@
-"""The options that several commands share, each written once."""
+"""The options that several commands share, each written once, alone or in groups (see :mod:`pengi.cli.groups`)."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pengi.errors import InputError
+
+if TYPE_CHECKING:
+    from pengi.decoding import DecodeOptions
 
 _GENERATION = "Generation"
 _COMMON = "Common"
@@ -15,6 +20,13 @@ _READING = "Reading"
 _FORMATS = "wav, flac, mp3, ogg, m4a, mp4, mov, mkv, webm and everything else that FFmpeg reads"
 DEFAULT_MODEL = "pengi-mini"
 AUTO = "auto"
+
+RENAMED = {
+    "--batch": "--batch-size",
+    "--queue": "--max-requests",
+    "--listen": "--report-audio",
+}
+"""Options of earlier versions; an error names the new one."""
 
 _FILES = typer.Argument(
     metavar="FILE",
@@ -133,6 +145,89 @@ Seed = Annotated[
         rich_help_panel=_GENERATION,
     ),
 ]
+
+
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar='"A, B, ..."',
+        help="Labels, separated by commas: those to choose from, or the only tags to detect.",
+    ),
+]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option("--labels-file", metavar="FILE", help="The labels in a text file, one a line."),
+]
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """What every command has that loads a model and prints results."""
+
+    model: Model = DEFAULT_MODEL
+    json: Json = False
+    device: Device = AUTO
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What is read of each recording: keywords of the engine's methods."""
+
+    track: Track = None
+    partial: Partial = False
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How a text is generated; None is the task's own setting."""
+
+    beams: Beams = None
+    max_tokens: MaxTokens = None
+    temperature: Temperature = None
+    top_p: TopP = None
+    seed: Seed = None
+
+    def decoding(self) -> DecodeOptions | None:
+        """The options that were given; None if none was.
+
+        Raises:
+            InputError: if a value is out of range.
+        """
+        from pengi.decoding import DecodeOptions
+
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return DecodeOptions(**given) if given else None
+
+
+def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
+    """The labels of either ``--labels`` or ``--labels-file``.
+
+    Raises:
+        InputError: neither or both are given, or no label is in it.
+    """
+    if (labels is None) == (labels_file is None):
+        raise InputError('give the choices with either --labels "dog, rain, siren" or --labels-file FILE')
+    if labels_file is not None:
+        return read_label_lines(labels_file)
+    assert labels is not None
+    choices = list(dict.fromkeys(label.strip() for label in labels.split(",") if label.strip()))
+    if not choices:
+        raise InputError('--labels holds no label; write some, such as --labels "dog, rain, siren"')
+    return choices
+
+
+def parsed_shard(text: str) -> tuple[int, int]:
+    """Part and number of parts of ``--shard``.
+
+    Raises:
+        InputError: if it is not I/N.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None:
+        raise InputError(f"--shard is I/N, such as 1/4, and not '{text}'")
+    return int(found[1]), int(found[2])
 
 
 def read_label_lines(path: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,16 +10,18 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, progress, say, say_json
+from pengi.cli.console import announced, guarded, print_json, print_text, progress
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json
 
 
-@guarded
-def probe(
+@dataclass(frozen=True)
+class DataOptions:
+    """The clips, and what is predicted of them."""
+
     manifest: Annotated[
         Path,
         typer.Option(metavar="FILE.jsonl", help="Manifest of labelled clips, see docs/data.md.", show_default=False),
-    ],
+    ]
     field: Annotated[
         str,
         typer.Option(
@@ -28,14 +30,24 @@ def probe(
             help="What is predicted: events, or an attribute of the clips such as keyword.",
             show_default=False,
         ),
-    ],
+    ]
     split: Annotated[
         str, typer.Option(metavar="SPLIT", help="Split of the manifest to test on: train, val, test or heldout.")
-    ] = "val",
+    ] = "val"
     source: Annotated[
         str | None,
         typer.Option(metavar="SOURCE", help="Use only clips whose row has this source.", show_default="all"),
-    ] = None,
+    ] = None
+    folds: Annotated[
+        int,
+        typer.Option(min=2, help="Folds of the cross-validation, for data with neither folds nor a training split."),
+    ] = 5
+
+
+@guarded
+def probe(
+    *,
+    data: DataOptions,
     encoder: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,10 +56,6 @@ def probe(
             show_default=f"{DEFAULT_MODEL} and yamnet",
         ),
     ] = None,
-    folds: Annotated[
-        int,
-        typer.Option(min=2, help="Folds of the cross-validation, for data with neither folds nor a training split."),
-    ] = 5,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -67,34 +75,36 @@ def probe(
     """
     with announced("Starting"):
         from pengi import probing, weights
-    data = probing.probe_data(manifest, field, split=split, source=source, folds=folds)
+    clips = probing.probe_data(data.manifest, data.field, split=data.split, source=data.source, folds=data.folds)
     kept = cache or weights.cache_folder().parent / "embeddings"
     rows: list[dict[str, Any]] = []
     for name in encoder or [DEFAULT_MODEL, probing.YAMNET]:
         with announced(f"Loading {name}"):
             loaded = probing.encoder_by_name(name, device)
-        with progress(f"Reading with {name}", len(data.recordings)) as waiting:
-            rows += [asdict(found) for found in probing.probe(loaded, data, kept, waiting.advance)]
+        with progress(f"Reading with {name}", len(clips.recordings)) as waiting:
+            rows += [asdict(found) for found in probing.probe(loaded, clips, kept, waiting.advance)]
     report = {
-        "task": field,
-        "source": source,
-        "split": split,
-        "labels": sorted(set(data.labels)),
-        "scheme": data.scheme,
+        "task": data.field,
+        "source": data.source,
+        "split": data.split,
+        "labels": sorted(set(clips.labels)),
+        "scheme": clips.scheme,
         "probes": rows,
     }
     if json:
-        say_json(report)
+        print_json(report)
     else:
         _show(report)
 
 
 def _show(report: dict[str, Any]) -> None:
-    say(Text(f"{report['task']}, {report['split']}: {len(report['labels'])} labels, {report['scheme']}", style="bold"))
+    print_text(
+        Text(f"{report['task']}, {report['split']}: {len(report['labels'])} labels, {report['scheme']}", style="bold")
+    )
     table = Table(box=None, padding=(0, 2), show_header=False)
     for row in report["probes"]:
         low, high = row["ci95"]
         table.add_row(
             row["encoder"], row["head"], f"{row['accuracy']:.3f} (95 % {low:.3f} to {high:.3f})", f"n {row['n']}"
         )
-    say(table)
+    print_text(table)

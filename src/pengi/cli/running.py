@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,57 +16,33 @@ import typer
 from rich.text import Text
 
 from pengi.audio.formats import passed_over_note
-from pengi.cli.console import EXIT_USER, announced, guarded, say, say_error, say_json, say_note, stderr
+from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, stderr
 from pengi.cli.files import check_target
-from pengi.cli.listening import chosen_labels
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Beams, Debug, Device, MaxTokens, Model, Partial, Track
+from pengi.cli.options import Beams, CommonOptions, MaxTokens, ReadingOptions, chosen_labels, parsed_shard
 from pengi.cli.session import clock, load_model
 from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
+    from pengi.jobs.cluster import Actors
     from pengi.jobs.inputs import Listing
-    from pengi.jobs.runner import Counts, Plan
+    from pengi.jobs.runner import Counts, Execution
     from pengi.jobs.tasks import Job
 
 _TASK, _WORK, _RAY = "Options of the tasks", "How it is done", "On a cluster"
-_LOCAL, _ON_RAY = "local", "ray"
 _REDRAW_S = 0.1
 _PACE_BATCHES = 32
 _NOTE_S = 60.0
 """How often a line says how far it is where no bar can be seen, as in the log of a job that runs overnight."""
 
 
-@guarded
-def run(
-    given: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="A folder of recordings at any depth, a pattern in quotes, a manifest (.jsonl), or - for paths of "
-            "recordings on standard input, one a line.",
-            show_default=False,
-        ),
-    ],
-    task: Annotated[
-        str,
-        typer.Option(
-            metavar="TASK",
-            help="What to do with each recording: describe, events, ask, classify, tags, embed or timeline.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",
-            help="File of results, .jsonl or .parquet. If it exists, the job goes on from its last row.",
-            show_default=False,
-        ),
-    ],
+@dataclass(frozen=True)
+class TaskOptions:
+    """Options of the tasks, named as those of :class:`pengi.jobs.tasks.Job`; None is the engine's own setting."""
+
     question: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Task ask: what to ask about each recording.", rich_help_panel=_TASK),
-    ] = None,
+    ] = None
     labels: Annotated[
         str | None,
         typer.Option(
@@ -75,11 +50,11 @@ def run(
             help="Labels, separated by commas. Task classify: to choose from; tags and timeline: only these tags.",
             rich_help_panel=_TASK,
         ),
-    ] = None,
+    ] = None
     labels_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The same from a text file, one a line.", rich_help_panel=_TASK),
-    ] = None,
+    ] = None
     method: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +63,7 @@ def run(
             show_default="likelihood",
             rich_help_panel=_TASK,
         ),
-    ] = None,
+    ] = None
     top: Annotated[
         int | None,
         typer.Option(
@@ -97,7 +72,7 @@ def run(
             show_default="all",
             rich_help_panel=_TASK,
         ),
-    ] = None,
+    ] = None
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -108,30 +83,51 @@ def run(
             show_default="0.1 for tags, 0.5 for timeline",
             rich_help_panel=_TASK,
         ),
-    ] = None,
-    window: Annotated[
+    ] = None
+    window_s: Annotated[
         float | None,
         typer.Option(
+            "--window",
             metavar="SECONDS",
             help="Task timeline: let the language model name windows of so many seconds, instead of detecting tags.",
             show_default="5 without a tagger",
             rich_help_panel=_TASK,
         ),
-    ] = None,
-    hop: Annotated[
+    ] = None
+    hop_s: Annotated[
         float | None,
         typer.Option(
+            "--hop",
             metavar="SECONDS",
             help="Task timeline: time from the start of a window to the start of the next, in seconds.",
             show_default="5 without a tagger",
             rich_help_panel=_TASK,
         ),
-    ] = None,
-    beams: Beams = None,
-    max_tokens: MaxTokens = None,
-    batch: Annotated[
+    ] = None
+    beams: Beams = None
+    max_tokens: MaxTokens = None
+
+    def job(self, task: str, reading: ReadingOptions) -> Job:
+        """The job that does ``task`` with these options.
+
+        Raises:
+            InputError: options that do not go with the task, or make no sense.
+        """
+        from pengi.jobs.tasks import Job
+
+        options = asdict(self) | asdict(reading)
+        given = (options.pop("labels"), options.pop("labels_file"))
+        has_labels = task == "classify" or given != (None, None)
+        return Job(task, labels=tuple(chosen_labels(*given)) if has_labels else None, **options)
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    """How the recordings are read."""
+
+    batch_size: Annotated[
         int, typer.Option(min=1, help="Number of recordings in one call of the model.", rich_help_panel=_WORK)
-    ] = 16,
+    ] = 16
     workers: Annotated[
         int | None,
         typer.Option(
@@ -140,11 +136,11 @@ def run(
             show_default="one for each processor",
             rich_help_panel=_WORK,
         ),
-    ] = None,
+    ] = None
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Read only the first N recordings.", show_default="all", rich_help_panel=_WORK),
-    ] = None,
+    ] = None
     shard: Annotated[
         str,
         typer.Option(
@@ -152,11 +148,17 @@ def run(
             help="Do only part I of N, so that N machines share the recordings; each needs its own --out.",
             rich_help_panel=_WORK,
         ),
-    ] = "1/1",
+    ] = "1/1"
     retry_errors: Annotated[
         bool,
         typer.Option("--retry-errors", help="Read recordings again whose row is an error.", rich_help_panel=_WORK),
-    ] = False,
+    ] = False
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Where the models run."""
+
     engine: Annotated[
         str,
         typer.Option(
@@ -164,7 +166,7 @@ def run(
             help="local: work in this process; ray: in several processes or machines, with Ray Data.",
             rich_help_panel=_RAY,
         ),
-    ] = _LOCAL,
+    ] = "local"
     address: Annotated[
         str | None,
         typer.Option(
@@ -173,7 +175,7 @@ def run(
             show_default="a new one on this machine",
             rich_help_panel=_RAY,
         ),
-    ] = None,
+    ] = None
     actors: Annotated[
         int | None,
         typer.Option(
@@ -182,13 +184,13 @@ def run(
             show_default="all that fit",
             rich_help_panel=_RAY,
         ),
-    ] = None,
+    ] = None
     cpus_per_actor: Annotated[
         float | None,
         typer.Option(
             metavar="N", help="With --engine ray: processors for each actor.", show_default="2", rich_help_panel=_RAY
         ),
-    ] = None,
+    ] = None
     gpus_per_actor: Annotated[
         float | None,
         typer.Option(
@@ -197,21 +199,76 @@ def run(
             show_default="0",
             rich_help_panel=_RAY,
         ),
-    ] = None,
-    track: Track = None,
-    partial: Partial = False,
-    model: Model = DEFAULT_MODEL,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the counts of the job as JSON on stdout.", rich_help_panel="Common")
-    ] = False,
-    device: Device = AUTO,
-    debug: Debug = False,
+    ] = None
+
+    def checked(self) -> Actors | None:
+        """The actors of a cluster; None in this process.
+
+        Raises:
+            InputError: an unknown engine, or options that do not go with it.
+        """
+        from pengi.jobs.cluster import Actors
+
+        options = {
+            "address": self.address,
+            "count": self.actors,
+            "cpus": self.cpus_per_actor,
+            "gpus": self.gpus_per_actor,
+        }
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        if self.engine == "ray":
+            return Actors(**given)
+        if self.engine != "local":
+            raise InputError(f"there is no engine '{self.engine}'; there are local and ray")
+        if given:
+            raise InputError("--address, --actors, --cpus-per-actor and --gpus-per-actor need --engine ray")
+        return None
+
+
+Input = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="A folder of recordings at any depth, a pattern in quotes, a manifest (.jsonl), or - for paths of "
+        "recordings on standard input, one a line.",
+        show_default=False,
+    ),
+]
+TaskName = Annotated[
+    str,
+    typer.Option(
+        metavar="TASK",
+        help="What to do with each recording: describe, events, ask, classify, tags, embed or timeline.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE",
+        help="File of results, .jsonl or .parquet. If it exists, the job goes on from its last row.",
+        show_default=False,
+    ),
+]
+
+
+@guarded
+def run(
+    given: Input,
+    task: TaskName,
+    out: Out,
+    *,
+    options: TaskOptions,
+    work: WorkOptions,
+    ray: RayOptions,
+    reading: ReadingOptions,
+    common: CommonOptions,
 ) -> None:
     """Do one task on every recording of a collection and write a row for each. A job that was stopped goes on when the
     same command is given again.
 
     Rows have the columns input, text, scores, seconds, error and notes, and those of the task: duration_s (describe,
-    tags, timeline), heard (classify), tags (tags), vector (embed), segments (timeline).
+    tags, timeline), generated (classify), tags (tags), vector (embed), segments (timeline).
 
     Examples:
         pengi run recordings/ --task describe --out captions.jsonl
@@ -219,78 +276,42 @@ def run(
         find . -name "*.wav" | pengi run - --task embed --out vectors.jsonl
     """
     check_target(out)
-    on_ray = {"address": address, "count": actors, "cpus": cpus_per_actor, "gpus": gpus_per_actor}
-    _check_engine(engine, on_ray)
     with announced("Starting"):
-        from pengi.jobs.cluster import Actors
         from pengi.jobs.inputs import Listing
-        from pengi.jobs.runner import Plan
-        from pengi.jobs.tasks import Job
-    job = Job(
-        task=task,
-        question=question,
-        labels=tuple(chosen_labels(labels, labels_file)) if task == "classify" or labels or labels_file else None,
-        method=method,
-        top=top,
-        threshold=threshold,
-        window_s=window,
-        hop_s=hop,
-        beams=beams,
-        max_tokens=max_tokens,
-        track=track,
-        partial=partial,
+        from pengi.jobs.runner import Execution
+    execution = Execution(
+        model=common.model,
+        device=common.device,
+        batch_size=work.batch_size,
+        workers=work.workers,
+        actors=ray.checked(),
+        retry_errors=work.retry_errors,
     )
-    plan = Plan(
-        model=model,
-        device=device,
-        batch=batch,
-        workers=workers,
-        actors=Actors(**_given_only(on_ray)) if engine == _ON_RAY else None,
-        retry_errors=retry_errors,
-    )
+    job = options.job(task, reading)
     with announced("Reading the list"):
-        listing = Listing(given, shard=_shard(shard), limit=limit)
-    _run(listing, job, out, plan, json)
+        listing = Listing(given, shard=parsed_shard(work.shard), limit=work.limit)
+    _run(listing, job, out, execution, common.json)
 
 
-def _given_only(options: dict[str, Any]) -> dict[str, Any]:
-    """Options without those that the user left out."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _check_engine(engine: str, on_ray: dict[str, Any]) -> None:
-    if engine not in (_LOCAL, _ON_RAY):
-        raise InputError(f"there is no engine '{engine}'; there are {_LOCAL} and {_ON_RAY}")
-    if engine == _LOCAL and _given_only(on_ray):
-        raise InputError(f"--address, --actors, --cpus-per-actor and --gpus-per-actor need --engine {_ON_RAY}")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if found is None:
-        raise InputError(f"--shard is I/N, such as 1/4, and not '{text}'")
-    return int(found[1]), int(found[2])
-
-
-def _run(listing: Listing, job: Job, out: Path, plan: Plan, json: bool) -> None:
+def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool) -> None:
     from pengi.jobs import runner
 
     started = time.monotonic()
     try:
         with _reporting(listing) as report:
-            counts = runner.run(listing, job, out, plan, load=load_model, report=report)
+            counts = runner.run(listing, job, out, execution, load=load_model, report=report)
     except KeyboardInterrupt:
-        say_note("stopped; the rows so far are safe, and the same command goes on from there")
+        print_note("stopped; the rows so far are safe, and the same command goes on from there")
         raise
     if json:
         seconds = round(time.monotonic() - started, 3)
-        say_json({"out": str(out), **asdict(counts), "seconds": seconds})
+        print_json({"out": str(out), **asdict(counts), "seconds": seconds})
     else:
-        say(Text(f"{out}: {counts.rows} rows, {counts.written} of them new"))
+        print_text(Text(f"{out}: {counts.rows} rows, {counts.written} of them new"))
     if counts.passed_over:
-        say_note(passed_over_note(counts.passed_over, listing.given))
+        print_note(passed_over_note(counts.passed_over, listing.given))
     if counts.failed:
-        say_error(f"{counts.failed} of {counts.rows} recordings could not be used; the column 'error' says why")
+        print_error(f"{counts.failed} of {counts.rows} recordings could not be used; the column 'error' says why")
         raise typer.Exit(EXIT_USER)
 
 
@@ -308,11 +329,11 @@ class Pace:
         """Recordings of the list, once they are counted."""
 
     def note(self, counts: Counts) -> None:
-        """Remember when so many rows were written."""
+        """Note when so many rows were written."""
         if counts.written and (not self._past or self._past[-1][1] != counts.written):
             self._past.append((self._clock(), counts.written))
 
-    def said(self, counts: Counts) -> str:
+    def text(self, counts: Counts) -> str:
         """Rate and remaining time, as far as they are known yet, and how many could not be used."""
         parts = []
         if len(self._past) > 1:
@@ -355,12 +376,12 @@ def _reporting(listing: Listing) -> Iterator[Callable[[Counts], None]]:
                 shown = now
                 of_all = "" if pace.total is None else f" of {pace.total}"
                 done = f"{counts.known + counts.written}{of_all} recordings"
-                say_note(", ".join(filter(None, (done, pace.said(counts)))))
+                print_note(", ".join(filter(None, (done, pace.text(counts)))))
         elif now - shown > _REDRAW_S:
             shown = now
             # Not before: the model's own messages come first.
             bar.start()
-            bar.update(task, completed=counts.known + counts.written, total=pace.total, pace=pace.said(counts))
+            bar.update(task, completed=counts.known + counts.written, total=pace.total, pace=pace.text(counts))
 
     # A large folder on a slow disk takes long to count, and the work need not wait for it.
     Thread(target=_count, args=(listing, pace), daemon=True).start()
@@ -373,5 +394,5 @@ def _reporting(listing: Listing) -> Iterator[Callable[[Counts], None]]:
 def _count(listing: Listing, pace: Pace) -> None:
     try:
         pace.total = listing.count()
-    except PengiError:  # said by the job itself, which reads the same list
+    except PengiError:  # reported by the job itself, which reads the same list
         pace.total = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -10,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.audio.formats import passed_over_note
-from pengi.cli.console import EXIT_USER, announced, guarded, progress, say, say_error, say_json, say_note
+from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, progress
 from pengi.cli.inputs import source_of
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model
+from pengi.cli.options import AUTO, CommonOptions, Debug, Device, Json
 from pengi.cli.session import clock, load_model
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ def index(
             "--db", metavar="INDEX", help=f"Where the index is, or is to be made: {_URL}.", show_default=False
         ),
     ],
-    model: Model = DEFAULT_MODEL,
-    json: Json = False,
-    device: Device = AUTO,
-    debug: Debug = False,
+    *,
+    common: CommonOptions,
 ) -> None:
     """Make an index of a folder of recordings, for `pengi search`. Given again, the command adds new and changed
     recordings and removes those that are gone.
@@ -49,21 +48,52 @@ def index(
     from pengi.retrieval import Collection
     from pengi.retrieval.updating import recordings_below
 
-    recordings_below(folder)  # a wrong folder or index is told before a model is loaded
+    recordings_below(folder)  # a wrong folder or index is an error before a model is loaded
     collection = Collection.open(db, create=True)
-    engine = load_model(model, device)
+    engine = load_model(common.model, common.device)
     with progress("Reading", 0) as waiting:
         changes = collection.update(folder, engine, waiting.reach)
     for path, error in changes.failed:
-        say_error(error if path in error else f"{path}: {error}")
-    if json:
-        say_json({"db": db, "windows_in_all": len(collection), **changes.to_dict()})
+        print_error(error if path in error else f"{path}: {error}")
+    if common.json:
+        print_json({"db": db, "windows_in_all": len(collection), **changes.to_dict()})
     else:
-        say(Text(_summary(changes, len(collection))))
+        print_text(Text(_summary(changes, len(collection))))
     if changes.passed_over:
-        say_note(passed_over_note(changes.passed_over, folder))
+        print_note(passed_over_note(changes.passed_over, folder))
     if changes.failed:
         raise typer.Exit(EXIT_USER)
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What hits are like, and how many there are."""
+
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like",
+            metavar="FILE",
+            help="Find what sounds like this recording; - is one on standard input. With QUERY both count.",
+        ),
+    ] = None
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="SQL",
+            help='SQL condition that hits must meet, such as "duration_s > 5" (columns: docs/search.md).',
+        ),
+    ] = None
+    mode: Annotated[
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="What is compared. text: the words themselves; vector: embeddings of their meaning and of the sound; "
+            "hybrid: both.",
+        ),
+    ] = "hybrid"
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Print at most N hits.")] = 10
 
 
 @guarded
@@ -75,31 +105,8 @@ def search(
         str | None,
         typer.Argument(metavar="QUERY", help="What to find, in plain words and in quotes.", show_default=False),
     ] = None,
-    like: Annotated[
-        str | None,
-        typer.Option(
-            "--like",
-            metavar="FILE",
-            help="Find what sounds like this recording; - is one on standard input. With QUERY both count.",
-        ),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            "--filter",
-            metavar="SQL",
-            help='SQL condition that hits must meet, such as "duration_s > 5" (columns: docs/search.md).',
-        ),
-    ] = None,
-    mode: Annotated[
-        str,
-        typer.Option(
-            metavar="MODE",
-            help="What is compared. text: the words themselves; vector: embeddings of their meaning and of the sound; "
-            "hybrid: both.",
-        ),
-    ] = "hybrid",
-    limit: Annotated[int, typer.Option("--limit", "-n", help="Print at most N hits.")] = 10,
+    *,
+    options: SearchOptions,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
@@ -114,14 +121,14 @@ def search(
 
     with announced("Searching"):
         collection = Collection.open(path, device=device)
-        recording = None if like is None else source_of(like)
-        hits = collection.search(query, recording, where, limit, cast("Mode", mode))
+        recording = None if options.like is None else source_of(options.like)
+        hits = collection.search(query, recording, options.where, options.limit, cast("Mode", options.mode))
     if json:
-        say_json([hit.to_dict() for hit in hits])
+        print_json([hit.to_dict() for hit in hits])
     elif hits:
-        say(_table(hits))
+        print_text(_table(hits))
     else:
-        say_note("nothing was found")
+        print_note("nothing was found")
 
 
 def _summary(changes: Changes, windows: int) -> str:
@@ -133,8 +140,8 @@ def _summary(changes: Changes, windows: int) -> str:
         "removed": changes.removed,
         "unusable": len(changes.failed),
     }
-    told = [f"{count} {what}" for what, count in counts.items() if count]
-    return f"{', '.join(told)}; {windows} windows in the index"
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    return f"{', '.join(parts)}; {windows} windows in the index"
 
 
 def _table(hits: Sequence[Hit]) -> Table:
@@ -142,7 +149,7 @@ def _table(hits: Sequence[Hit]) -> Table:
     table.add_column("score", justify="right", style="dim", no_wrap=True)
     table.add_column("time", no_wrap=True)
     table.add_column("file", style="bold", overflow="fold")
-    table.add_column("what is heard")
+    table.add_column("text")
     for hit in hits:
         whole = float(hit.start_s).is_integer() and float(hit.end_s).is_integer()
         time = f"{clock(hit.start_s, tenths=not whole)} - {clock(hit.end_s, tenths=not whole)}"

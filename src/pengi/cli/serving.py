@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import closing
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pengi.cli.console import guarded, say_json, say_note
+from pengi.cli.console import guarded, print_json, print_note
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Model
 from pengi.cli.session import load_model
 from pengi.errors import InputError, how_to_install, reason
@@ -24,16 +25,18 @@ if TYPE_CHECKING:
 _LIMITS = "Limits"
 
 
-@guarded
-def serve(
+@dataclass(frozen=True)
+class AddressOptions:
+    """Where the server is and who may call it, named as in :class:`pengi.serving.settings.ServingSettings`."""
+
     host: Annotated[
         str,
         typer.Option(
             metavar="HOST",
             help="Address to serve at; 127.0.0.1 is for this machine alone, 0.0.0.0 for all networks.",
         ),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="Port to serve at; 0 takes any free one.")] = 8000,
+    ] = "127.0.0.1"
+    port: Annotated[int, typer.Option(metavar="PORT", help="Port to serve at; 0 takes any free one.")] = 8000
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -44,16 +47,17 @@ def serve(
             "the machine do not see it.",
             show_default="no key",
         ),
-    ] = None,
-    allow_origin: Annotated[
+    ] = None
+    allow_origins: Annotated[
         list[str] | None,
         typer.Option(
+            "--allow-origin",
             metavar="ORIGIN",
             help="Let web pages of this origin, such as https://app.example.org, call the server (CORS). Repeat it for "
             "more origins; '*' lets all web pages in.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     root_path: Annotated[
         str,
         typer.Option(
@@ -61,8 +65,8 @@ def serve(
             help="Path under which a reverse proxy shows the server, such as /pengi.",
             show_default=False,
         ),
-    ] = "",
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Show a page in the browser at /.")] = True,
+    ] = ""
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Show a page in the browser at /.")] = True
     index: Annotated[
         Path | None,
         typer.Option(
@@ -70,33 +74,49 @@ def serve(
             help="Index that `pengi index` made, which the page can then search.",
             show_default="no search",
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What is accepted, named as in :class:`pengi.serving.settings.ServingSettings`."""
+
     max_upload_mb: Annotated[
         float, typer.Option(metavar="MB", help="Largest upload, in millions of bytes.", rich_help_panel=_LIMITS)
-    ] = 25.0,
+    ] = 25.0
     max_seconds: Annotated[
         float, typer.Option(metavar="SECONDS", help="Longest recording, in seconds.", rich_help_panel=_LIMITS)
-    ] = 600.0,
-    timeout: Annotated[
+    ] = 600.0
+    timeout_s: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", help="Longest time from request to answer, in seconds.", rich_help_panel=_LIMITS
+            "--timeout",
+            metavar="SECONDS",
+            help="Longest time from request to answer, in seconds.",
+            rich_help_panel=_LIMITS,
         ),
-    ] = 120.0,
-    queue: Annotated[
+    ] = 120.0
+    max_requests: Annotated[
         int,
         typer.Option(
             metavar="N",
-            help="Maximum number of requests at a time, including waiting ones; further ones get status 429.",
+            help="Maximum number of requests at a time, including queued ones; further ones get status 429.",
             rich_help_panel=_LIMITS,
         ),
-    ] = 64,
-    batch: Annotated[
+    ] = 64
+    batch_size: Annotated[
         int,
         typer.Option(
             metavar="N", help="Maximum number of recordings in one call of the model.", rich_help_panel=_LIMITS
         ),
-    ] = 8,
+    ] = 8
+
+
+@guarded
+def serve(
+    *,
+    address: AddressOptions,
+    limits: LimitOptions,
     model: Model = DEFAULT_MODEL,
     json: Annotated[
         bool,
@@ -111,34 +131,19 @@ def serve(
         pengi serve
         pengi serve --host 0.0.0.0 --port 8765 --no-page --max-seconds 60
     """
-    _require_extra(page)
+    _require_extra(address.page)
     from pengi.serving.settings import ServingSettings
 
-    settings = ServingSettings.parse(
-        {
-            "host": host,
-            "port": port,
-            "api_key": api_key,
-            "allow_origins": allow_origin or (),
-            "root_path": root_path,
-            "max_upload_mb": max_upload_mb,
-            "max_seconds": max_seconds,
-            "timeout_s": timeout,
-            "queue": queue,
-            "batch": batch,
-            "page": page,
-            "index": index,
-        },
-        "pengi serve",
-    )
+    given = {name: value for name, value in {**vars(address), **vars(limits)}.items() if value is not None}
+    settings = ServingSettings.parse(given, "pengi serve")
     if settings.index is not None and not settings.page:
         raise InputError("--index is searched on the page; leave --no-page out")
-    with closing(_bound(settings)) as listening:
+    with closing(_bound_socket(settings)) as bound:
         app = _application(settings, model, device)
-        url = _url(settings.host, listening.getsockname()[1]) + settings.root_path
+        url = _url(settings.host, bound.getsockname()[1]) + settings.root_path
         from pengi.serving.server import Server
 
-        Server(app, settings, lambda: _announce(url, model, settings, as_json=json), verbose=debug).run([listening])
+        Server(app, settings, lambda: _announce(url, model, settings, as_json=json), verbose=debug).run([bound])
 
 
 def _require_extra(page: bool) -> None:
@@ -152,24 +157,24 @@ def _require_extra(page: bool) -> None:
             raise InputError(f"the server needs {name}, which is not installed; {how_to_install('serve')}")
 
 
-def _bound(settings: ServingSettings) -> socket.socket:
-    """A socket at the address, which does not listen yet.
+def _bound_socket(settings: ServingSettings) -> socket.socket:
+    """A socket that is bound to the address and does not accept connections yet.
 
     Raises:
         InputError: if the address is taken or not this machine's.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((settings.host, settings.port))
+        bound.bind((settings.host, settings.port))
     except OSError as error:
-        listening.close()
+        bound.close()
         raise InputError(
             f"cannot listen at {settings.host} port {settings.port} ({reason(error)}); "
             "choose another address with --host and --port"
         ) from error
-    return listening
+    return bound
 
 
 def _application(settings: ServingSettings, model: str, device: str) -> FastAPI:
@@ -186,10 +191,10 @@ def _application(settings: ServingSettings, model: str, device: str) -> FastAPI:
 
 def _announce(url: str, model: str, settings: ServingSettings, *, as_json: bool) -> None:
     if as_json:
-        say_json({"url": url, "model": model, "pid": os.getpid()})
-    say_note(f"{model} listens at {url} (Ctrl-C stops)" + (f"; the page: {url}/" if settings.page else ""))
+        print_json({"url": url, "model": model, "pid": os.getpid()})
+    print_note(f"{model} is served at {url} (Ctrl-C stops)" + (f"; the page: {url}/" if settings.page else ""))
     if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
-        say_note("anyone who can reach this address may use it; --api-key asks for a key")
+        print_note("anyone who can reach this address may use it; --api-key asks for a key")
 
 
 def _url(host: str, port: int) -> str:

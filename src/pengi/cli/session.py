@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import typer
 from rich.text import Text
 
-from pengi.cli.console import EXIT_USER, announced, progress, say, say_error, say_json, say_note
+from pengi.cli.console import EXIT_USER, announced, print_error, print_json, print_note, print_text, progress
 from pengi.cli.inputs import STDIN, Recording, Recordings, Source
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
-    from pengi.decoding import DecodeOptions
     from pengi.engine import Pengi
 
 # Files per call of the engine: results of a long list appear, and its progress bar moves, this often.
@@ -48,18 +47,6 @@ def load_model(name: str, device: str) -> Pengi:
         return Pengi.from_pretrained(name, device=device)
 
 
-def decode_options(**given: int | float | None) -> DecodeOptions | None:
-    """Options of a search from those the user gave; none means the model's own.
-
-    Raises:
-        InputError: if a value is out of range.
-    """
-    from pengi.decoding import DecodeOptions
-
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return DecodeOptions(**chosen) if chosen else None
-
-
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """Consecutive parts of at most ``size`` items."""
     for start in range(0, len(items), size):
@@ -82,19 +69,19 @@ class Report:
     def heading(self, name: str) -> None:
         """Print the name of a recording above its results, where there are several."""
         if self._recordings.many and not self._as_json:
-            say(Text(name, style="bold"))
+            print_text(Text(name, style="bold"))
 
     def result(self, name: str, result: Result) -> None:
         """Keep a result for JSON, and print what is to be known of the reading on stderr."""
         for note in result.notes:
-            say_note(note if name in note or name == STDIN else f"{name}: {note}")
+            print_note(note if name in note or name == STDIN else f"{name}: {note}")
         if self._as_json:
             self._entries.append({"input": name, **result.to_dict()})
 
     def error(self, name: str, error: PengiError) -> None:
         """Print an error, and keep it for JSON."""
         self._failed += 1
-        say_error(sentence_about(name, error))
+        print_error(sentence_about(name, error))
         if self._as_json:
             self._entries.append({"input": name, "error": str(error)})
 
@@ -105,7 +92,7 @@ class Report:
             typer.Exit: with code 2 if any recording failed.
         """
         if self._as_json:
-            say_json(self._entries if self._recordings.many else self._entries[0])
+            print_json(self._entries if self._recordings.many else self._entries[0])
         finish(self._failed, len(self._recordings.items))
 
 
@@ -156,7 +143,7 @@ def finish(failed: int, total: int) -> None:
     if not failed:
         return
     if total > 1:
-        say_error(f"{failed} of {total} files could not be used")
+        print_error(f"{failed} of {total} files could not be used")
     raise typer.Exit(EXIT_USER)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, say, say_json
+from pengi.cli.console import announced, guarded, print_json, print_text
 from pengi.cli.options import Debug, Json
 
 
@@ -51,6 +51,6 @@ def train(
         from pengi.training import train as run_training
     checkpoint = run_training(recipe, overrides or (), resume=resume, out=out)
     if json:
-        say_json({"checkpoint": str(checkpoint)})
+        print_json({"checkpoint": str(checkpoint)})
     else:
-        say(Text(str(checkpoint)))
+        print_text(Text(str(checkpoint)))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, say, say_note
+from pengi.cli.console import announced, guarded, print_note, print_text
 from pengi.cli.inputs import Source, read_arguments
-from pengi.cli.options import AUTO, Debug, Device, Files, Json, Partial, Track
+from pengi.cli.options import AUTO, Debug, Device, Files, Json, ReadingOptions
 from pengi.cli.session import clock, over_files
 from pengi.errors import PengiError
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @guarded
 def transcribe(
     files: Files,
-    track: Track = None,
-    partial: Partial = False,
+    *,
+    reading: ReadingOptions,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
@@ -43,7 +43,7 @@ def transcribe(
         found: list[Transcript | PengiError] = []
         for source in part:
             try:
-                found.append(transcriber.transcribe(source, track=track, partial=partial))
+                found.append(transcriber.transcribe(source, **vars(reading)))
             except PengiError as error:
                 found.append(error)
         return found
@@ -54,6 +54,6 @@ def transcribe(
 def _show(transcript: Transcript) -> None:
     for segment in transcript.segments:
         time = f"{clock(segment.start_s, tenths=True)} - {clock(segment.end_s, tenths=True)}"
-        say(Text.assemble((time, "bold"), f"  {segment.text}"))
+        print_text(Text.assemble((time, "bold"), f"  {segment.text}"))
     if not transcript.segments:
-        say_note("no speech was found")
+        print_note("no speech was found")

@@ -21,16 +21,17 @@ from pengi.checkpoint import model_hash
 from pengi.data.arrow import arrow
 from pengi.engine import Pengi
 from pengi.errors import CheckpointError, InputError, PengiError, how_to_install
-from pengi.jobs.pipeline import Item, Pipeline
+from pengi.jobs.inputs import Input
+from pengi.jobs.pipeline import Pipeline
 from pengi.jobs.tasks import Job, Row
 
 log = logging.getLogger(__name__)
 
-BATCHES_A_CALL = 4
+BATCHES_PER_CALL = 4
 """Batches of one call of an actor, so that most of them are decoded while the model works on those before."""
 BLOCKS_OF_ONE_SIZE = 1_000
-MOST_A_BLOCK = 4_096
-_ROW, _WRONG = "row", "wrong"
+MAX_BLOCK_ROWS = 4_096
+_ROW, _ERROR = "row", "error"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Actors:
 
 
 @dataclass(frozen=True)
-class Work:
+class ActorSettings:
     """What an actor is started with."""
 
     job: Job
@@ -63,38 +64,38 @@ class Work:
     device: str
     folder: str
     """Where relative paths begin."""
-    batch: int
+    batch_size: int
     workers: int
 
 
 class Actor:
     """Ray Data's callable: a table of names in, a table of rows out for each batch."""
 
-    def __init__(self, work: Work) -> None:
-        self._wrong: str | None = None
+    def __init__(self, work: ActorSettings) -> None:
+        self._error: str | None = None
         if Path(work.folder).is_dir():
             os.chdir(work.folder)
         try:
             if model_hash(work.model) != work.model_sha256:
                 raise CheckpointError(f"a machine of the cluster has another model '{work.model}' than this one")
             engine = Pengi.from_pretrained(work.model, device=work.device)
-            self._pipeline = Pipeline(engine, work.job, batch=work.batch, workers=work.workers)
+            self._pipeline = Pipeline(engine, work.job, batch_size=work.batch_size, workers=work.workers)
         except PengiError as error:
             # An actor whose constructor raises is started again and again.
-            self._wrong = str(error)
+            self._error = str(error)
 
     def __call__(self, names: Any) -> Iterator[Any]:
         pa = arrow()
         try:
-            if self._wrong is not None:
-                raise PengiError(self._wrong)
+            if self._error is not None:
+                raise PengiError(self._error)
             for rows in self._pipeline.rows(map(_item, names.to_pylist())):
-                yield pa.table({_ROW: [json.dumps(row) for row in rows], _WRONG: pa.nulls(len(rows), pa.string())})
+                yield pa.table({_ROW: [json.dumps(row) for row in rows], _ERROR: pa.nulls(len(rows), pa.string())})
         except PengiError as error:
-            yield pa.table({_ROW: pa.nulls(1, pa.string()), _WRONG: [str(error)]})
+            yield pa.table({_ROW: pa.nulls(1, pa.string()), _ERROR: [str(error)]})
 
 
-def rows(items: Iterable[Item], work: Work, actors: Actors) -> Iterator[list[Row]]:
+def rows(items: Iterable[Input], work: ActorSettings, actors: Actors) -> Iterator[list[Row]]:
     """The rows of the recordings, in the order in which they come back.
 
     Raises:
@@ -103,13 +104,13 @@ def rows(items: Iterable[Item], work: Work, actors: Actors) -> Iterator[list[Row
     """
     with _connected(actors) as ray:
         count = _count(actors, ray.cluster_resources())
-        blocks = [ray.put(block) for block in _blocks(items, work.batch, count)]
+        blocks = [ray.put(block) for block in _blocks(items, work.batch_size, count)]
         count = min(count, len(blocks))
         log.info("%d actors, each with %g CPUs and %g GPUs", count, actors.cpus, actors.gpus)
         names = ray.data.from_arrow_refs(blocks)
         answered = names.map_batches(
             Actor,
-            batch_size=BATCHES_A_CALL * work.batch,
+            batch_size=BATCHES_PER_CALL * work.batch_size,
             batch_format="pyarrow",
             concurrency=count,
             num_cpus=actors.cpus,
@@ -117,13 +118,13 @@ def rows(items: Iterable[Item], work: Work, actors: Actors) -> Iterator[list[Row
             fn_constructor_args=(work,),
         )
         for block in answered.iter_batches(batch_size=None, batch_format="pyarrow"):
-            wrong = next((sentence for sentence in block[_WRONG].to_pylist() if sentence is not None), None)
-            if wrong is not None:
-                raise PengiError(wrong)
+            error = next((sentence for sentence in block[_ERROR].to_pylist() if sentence is not None), None)
+            if error is not None:
+                raise PengiError(error)
             yield [json.loads(row) for row in block[_ROW].to_pylist()]
 
 
-def _blocks(items: Iterable[Item], batch: int, count: int) -> Iterator[Any]:
+def _blocks(items: Iterable[Input], batch_size: int, count: int) -> Iterator[Any]:
     """Tables of names. One table is one task of Ray, whose rows come back at its end; a kill loses what is under way.
 
     So they are small, and grow where the list is long, lest a million names be tens of thousands of tasks. Of a list
@@ -133,7 +134,7 @@ def _blocks(items: Iterable[Item], batch: int, count: int) -> Iterator[Any]:
     # A path may be any bytes, so it is none of Arrow's strings.
     schema = pa.schema([("name", pa.string()), ("location", pa.binary()), ("error", pa.string())])
     waiting = iter(items)
-    size = BATCHES_A_CALL * batch
+    size = BATCHES_PER_CALL * batch_size
     first = list(islice(waiting, count * size))
     waiting = chain(first, waiting)
     if len(first) < count * size:
@@ -143,11 +144,11 @@ def _blocks(items: Iterable[Item], batch: int, count: int) -> Iterator[Any]:
         yield pa.Table.from_pylist(block, schema=schema)
         made += 1
         if made % BLOCKS_OF_ONE_SIZE == 0:
-            size = max(size, min(2 * size, MOST_A_BLOCK))
+            size = max(size, min(2 * size, MAX_BLOCK_ROWS))
 
 
-def _item(row: dict[str, Any]) -> Item:
-    return Item(row["name"], os.fsdecode(row["location"]), row["error"])
+def _item(row: dict[str, Any]) -> Input:
+    return Input(row["name"], os.fsdecode(row["location"]), row["error"])
 
 
 def _count(actors: Actors, resources: dict[str, float]) -> int:
@@ -167,7 +168,7 @@ def _count(actors: Actors, resources: dict[str, float]) -> int:
 @contextmanager
 def _connected(actors: Actors) -> Iterator[Any]:
     """The module ``ray``, connected; what was started here ends here."""
-    # Ray asks its makers' server to count users, unless it is told not to.
+    # Ray asks its makers' server to count users, unless it is set not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Below that its core writes remarks to stderr that are none of a user's business.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

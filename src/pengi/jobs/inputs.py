@@ -30,10 +30,10 @@ STDIN = "-"
 class Input:
     """One recording of a job."""
 
+    name: str
+    """In a list, its path inside the folder or manifest, which decides the shard; then the name that its row has."""
     location: str
     """What :func:`pengi.data.recordings.recording` reads: a path, or a stretch of a tar file."""
-    within: str
-    """Its place inside the folder or manifest, the same wherever that lies; it decides the shard."""
     error: str | None = None
     """Why it is known to be of no use, as a folder that cannot be listed."""
 
@@ -96,7 +96,7 @@ class Listing:
 
     def __iter__(self) -> Iterator[Input]:
         part, parts = self._shard
-        chosen = (item for item in self._all() if parts == 1 or _digest(item.within) % parts == part - 1)
+        chosen = (item for item in self._all() if parts == 1 or _digest(item.name) % parts == part - 1)
         return islice(chosen, self._limit)
 
     def count(self) -> int | None:
@@ -112,13 +112,13 @@ class Listing:
         if self.is_manifest:
             return _from_manifest(path)
         if _is_named(self.given):
-            return iter([Input(self.given, path.name)])
+            return iter([Input(path.name, self.given)])
         return _from_pattern(self.given)
 
     def _from_folder(self) -> Iterator[Input]:
         walk = FolderWalk(self.given)
         for found in walk:
-            yield Input(found.path, os.path.relpath(found.path, self.given), found.error)
+            yield Input(os.path.relpath(found.path, self.given), found.path, found.error)
         self.passed_over = walk.passed_over
 
 
@@ -157,14 +157,14 @@ def _from_manifest(path: Path) -> Iterator[Input]:
     root = path.parent
     for _, row in _rows(path):
         audio = row["audio"]
-        yield Input(audio if is_url(audio) else str(root / audio), audio)
+        yield Input(audio, audio if is_url(audio) else str(root / audio))
 
 
 def _check_manifest(path: Path) -> None:
-    """Meet every mistake before the work rather than after a night of it."""
+    """Find every mistake before the work rather than after a night of it."""
     empty = True
-    for place, row in _rows(path):
-        validated(Clip, row, place)
+    for origin, row in _rows(path):
+        validated(Clip, row, origin)
         empty = False
     if empty:
         raise ManifestError(f"{path} has no rows")
@@ -176,19 +176,19 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    place = f"{path}, line {number}"
-                    yield place, _row(line, place)
+                    origin = f"{path}, line {number}"
+                    yield origin, _row(line, origin)
     except FileNotFoundError as error:
         raise ManifestError(f"no manifest at '{path}'") from error
     except OSError as error:
         raise ManifestError(f"'{path}' cannot be read: {reason(error)}") from error
 
 
-def _row(line: bytes, place: str) -> dict[str, Any]:
+def _row(line: bytes, origin: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{place}: not valid JSON") from error
+        raise ManifestError(f"{origin}: not valid JSON") from error
     if not isinstance(row, dict):
-        raise ManifestError(f"{place}: a row must be a JSON object")
+        raise ManifestError(f"{origin}: a row must be a JSON object")
     return row

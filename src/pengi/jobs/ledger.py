@@ -1,7 +1,7 @@
 """The rows of a job on the disk, so that it may be killed at any moment and every recording still has one row.
 
 Rows are only ever appended, as lines of JSON, and are on the disk before the next ones are computed. A line that a kill
-cut off is removed when the job goes on, and a recording whose row is there is not asked about again. For ``.parquet``
+cut off is removed when the job goes on, and a recording whose row is there is not processed again. For ``.parquet``
 the lines are a journal beside the file; at the end they are added to it in one step. Beside the rows ``<out>.job.json``
 says what they answer, so that rows of another task or model never come into the same file.
 """
@@ -75,7 +75,7 @@ class Ledger:
             out: ends in ``.jsonl`` or ``.parquet``.
             settings: what decides the answers, as JSON values; rows of other settings are not added to.
             about: what else is worth noting beside the rows.
-            retry_errors: forget the recordings that could not be used, so that they are tried again.
+            retry_errors: drop the rows of recordings that could not be used, so that they are tried again.
 
         Raises:
             InputError: another suffix, a file that is not of such a job or holds other lines, a folder that cannot be
@@ -104,7 +104,7 @@ class Ledger:
         return printable(os.path.relpath(os.path.abspath(location), self._folder))  # noqa: PTH100
 
     def take(self, name: str) -> bool:
-        """Whether a recording is to be asked about: it has no row, and was not taken before."""
+        """Whether a recording is to be processed: it has no row, and was not taken before."""
         return self._names.add(self._key(name))
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -125,7 +125,7 @@ class Ledger:
             return
         seen = Names()
         try:
-            with writing(self.out), tables.replacing(self.out, self._settings["task"]) as table:
+            with tables.replacing(self.out, self._settings["task"]) as table:
                 for row in self._all():
                     # A journal that is still here although its rows were added, for a kill between the two.
                     if seen.add(self._key(row["input"])):
@@ -150,8 +150,8 @@ class Ledger:
         for name in sorted(before.keys() | settings.keys()):
             if before.get(name) != settings.get(name):
                 raise InputError(
-                    f"'{self.out}' was begun with {_said(name, before.get(name))} and not "
-                    f"{_said(name, settings.get(name))}; name another file, or go on as it was begun"
+                    f"'{self.out}' was begun with {_setting(name, before.get(name))} and not "
+                    f"{_setting(name, settings.get(name))}; name another file, or go on as it was begun"
                 )
 
     def _note(self) -> None:
@@ -195,7 +195,7 @@ class Ledger:
         return name if is_url(name) else os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
 
 
-def _said(name: str, value: Any) -> str:
+def _setting(name: str, value: Any) -> str:
     if name == "model_sha256":
         return f"the model {str(value)[:12]}"
     return f"no '{name}'" if value is None else f"{name} {json.dumps(value, ensure_ascii=False)}"

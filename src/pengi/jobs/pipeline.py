@@ -1,6 +1,6 @@
 """Recordings to rows: decoded in threads ahead of the model, asked about in batches, in the order of the list.
 
-What is decoded ahead is bounded twice: by the number of recordings, and by ``MOST_SAMPLES`` of all of them together. A
+What is decoded ahead is bounded twice: by the number of recordings, and by ``MAX_SAMPLES`` of all of them together. A
 recording that does not fit (an hour, or one of many long ones) is left to the model, which reads it window by window.
 """
 
@@ -25,32 +25,23 @@ from pengi.audio.sources import Waveform
 from pengi.data.recordings import recording
 from pengi.engine import Pengi
 from pengi.errors import PengiError
+from pengi.jobs.inputs import Input
 from pengi.jobs.tasks import Job, Row
 
 log = logging.getLogger(__name__)
 
-MOST_SAMPLES = 2**25
+MAX_SAMPLES = 2**25
 """Samples of all recordings that wait for the model: 134 MB, or 35 minutes at 16 kHz."""
-MOST_SAMPLES_EACH = 2**22
+MAX_SAMPLES_EACH = 2**22
 """Samples of one of them: 17 MB, or 4 minutes at 16 kHz."""
 BATCHES_AHEAD = 2
-MOST_INTERNAL_ERRORS = 8
+MAX_INTERNAL_ERRORS = 8
 """So many recordings in a row at which the program itself fails are no accident of theirs."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """A recording and the name that its row has."""
-
-    name: str
-    location: str
-    error: str | None = None
-    """Why it is known to be of no use."""
-
-
-@dataclass(frozen=True)
 class _Decoded:
-    item: Item
+    item: Input
     source: Any
     """``(samples, rate)``; ``None`` if it is left to the model; or the error."""
     seconds: float
@@ -58,15 +49,15 @@ class _Decoded:
     notes: list[str] = field(default_factory=list)
 
 
-class _Room:
-    """Counts the samples that wait for the model."""
+class _SampleBudget:
+    """How many more samples may wait for the model."""
 
     def __init__(self, samples: int) -> None:
         self._left = samples
         self._lock = threading.Lock()
 
     def take(self, samples: int) -> bool:
-        """Whether there was room, which is then taken. Nobody waits for room: who is heard first may ask last."""
+        """Whether there was room, which is then taken; nobody waits for room, since decoding ends in any order."""
         with self._lock:
             if samples > self._left:
                 return False
@@ -84,19 +75,19 @@ class Pipeline:
     Args:
         engine: the model.
         job: what is asked.
-        batch: recordings in one call of the model.
+        batch_size: recordings in one call of the model.
         workers: threads that decode.
     """
 
-    def __init__(self, engine: Pengi, job: Job, *, batch: int, workers: int) -> None:
+    def __init__(self, engine: Pengi, job: Job, *, batch_size: int, workers: int) -> None:
         self._engine = engine
         self._job = job
-        self._batch = batch
+        self._batch_size = batch_size
         self._workers = workers
-        self._room = _Room(MOST_SAMPLES)
+        self._room = _SampleBudget(MAX_SAMPLES)
         self._internal_errors = 0
 
-    def rows(self, items: Iterable[Item]) -> Iterator[list[Row]]:
+    def rows(self, items: Iterable[Input]) -> Iterator[list[Row]]:
         """The rows of the recordings in their order, a batch at a time.
 
         Raises:
@@ -107,19 +98,19 @@ class Pipeline:
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
 
         def refill() -> None:
-            missing = BATCHES_AHEAD * self._batch - len(ahead)
+            missing = BATCHES_AHEAD * self._batch_size - len(ahead)
             ahead.extend(pool.submit(self._decode, item) for item in islice(waiting, missing))
 
         try:
             refill()
             while ahead:
-                group = [ahead.popleft().result() for _ in range(min(self._batch, len(ahead)))]
+                group = [ahead.popleft().result() for _ in range(min(self._batch_size, len(ahead)))]
                 refill()
                 yield self._answer(group)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _decode(self, item: Item) -> _Decoded:
+    def _decode(self, item: Input) -> _Decoded:
         started = time.perf_counter()
         source: Any
         taken = 0
@@ -131,7 +122,7 @@ class Pipeline:
             content = recording(Path(), item.location)
             is_pipe = isinstance(content, Path) and not is_regular(str(content))
             for block in stream(content, self._engine.sample_rate, **self._job.reading, notes=notes):
-                if taken + len(block) <= MOST_SAMPLES_EACH and self._room.take(len(block)):
+                if taken + len(block) <= MAX_SAMPLES_EACH and self._room.take(len(block)):
                     taken += len(block)
                 elif not is_pipe:  # which cannot be read again
                     self._room.give(taken)
@@ -149,17 +140,17 @@ class Pipeline:
 
     def _answer(self, group: Sequence[_Decoded]) -> list[Row]:
         answers: dict[int, tuple[Any, float]] = {}
-        together = [place for place, decoded in enumerate(group) if isinstance(decoded.source, Waveform)]
+        together = [index for index, decoded in enumerate(group) if isinstance(decoded.source, Waveform)]
         # A long recording is asked about alone, since of each window of it something is kept.
-        alone = [[place] for place, decoded in enumerate(group) if decoded.source is None]
-        for places in [together, *alone] if together else alone:
+        alone = [[index] for index, decoded in enumerate(group) if decoded.source is None]
+        for indices in [together, *alone] if together else alone:
             started = time.perf_counter()
-            found = self._ask([group[place] for place in places])
-            seconds = (time.perf_counter() - started) / len(places)
-            answers |= {place: (answer, seconds) for place, answer in zip(places, found, strict=True)}
+            found = self._ask([group[index] for index in indices])
+            seconds = (time.perf_counter() - started) / len(indices)
+            answers |= {index: (answer, seconds) for index, answer in zip(indices, found, strict=True)}
         rows = []
-        for place, decoded in enumerate(group):
-            answer, seconds = answers.get(place, (decoded.source, 0.0))
+        for index, decoded in enumerate(group):
+            answer, seconds = answers.get(index, (decoded.source, 0.0))
             checked = self._checked(decoded, answer)
             rows.append(self._job.row(decoded.item.name, checked, decoded.seconds + seconds, decoded.notes))
         self._room.give(sum(decoded.samples for decoded in group))
@@ -197,7 +188,7 @@ class Pipeline:
             self._internal_errors = 0
             return answer
         self._internal_errors += 1
-        if self._internal_errors >= MOST_INTERNAL_ERRORS:
+        if self._internal_errors >= MAX_INTERNAL_ERRORS:
             raise answer
         kind = type(answer).__name__
         log.debug("internal error at '%s'", decoded.item.name, exc_info=answer)

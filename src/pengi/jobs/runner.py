@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -17,25 +17,25 @@ from pengi.engine import Pengi
 from pengi.errors import InputError
 from pengi.jobs import cluster
 from pengi.jobs.cluster import Actors
-from pengi.jobs.inputs import Listing
+from pengi.jobs.inputs import Input, Listing
 from pengi.jobs.ledger import Ledger
-from pengi.jobs.pipeline import Item, Pipeline
+from pengi.jobs.pipeline import Pipeline
 from pengi.jobs.tasks import Job, Row, printable
 
-BATCH = 16
-MOST_WORKERS = 8
+BATCH_SIZE = 16
+MAX_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Plan:
+class Execution:
     """How a job is done; nothing of it but the model decides an answer."""
 
     model: str
     device: str = "auto"
-    batch: int = BATCH
+    batch_size: int = BATCH_SIZE
     """Recordings in one call of the model."""
     workers: int | None = None
-    """Threads that decode; one for each processor, at most ``MOST_WORKERS``, if not given."""
+    """Threads that decode; one for each processor, at most ``MAX_WORKERS``, if not given."""
     actors: Actors | None = None
     """Where it runs on Ray; in this process without."""
     retry_errors: bool = False
@@ -61,7 +61,7 @@ class Counts:
 
 
 Load = Callable[[str, str], Pengi]
-Report = Callable[[Counts], None]
+OnProgress = Callable[[Counts], None]
 
 
 def _load(model: str, device: str) -> Pengi:
@@ -72,10 +72,10 @@ def run(
     listing: Listing,
     job: Job,
     out: Path,
-    plan: Plan,
+    execution: Execution,
     *,
     load: Load = _load,
-    report: Report = lambda counts: None,
+    report: OnProgress = lambda counts: None,
 ) -> Counts:
     """Ask about every recording that has no row yet.
 
@@ -85,7 +85,7 @@ def run(
         listing: the recordings; each gives one row, however often it is listed.
         job: what is asked.
         out: where the rows go, see :mod:`pengi.jobs.ledger`.
-        plan: how.
+        execution: how, see there.
         load: makes the model in this process.
         report: called for every recording and every batch of rows.
 
@@ -93,15 +93,15 @@ def run(
         InputError: no recordings, an ``out`` of another job, options that make no sense to the model.
         ManifestError, WeightsError, CheckpointError, ConfigError: as the list and the model do.
     """
-    if plan.batch < 1 or (plan.workers is not None and plan.workers < 1):
+    if execution.batch_size < 1 or (execution.workers is not None and execution.workers < 1):
         raise InputError("a batch needs at least 1 recording, and decoding at least 1 worker")
-    settings = {**job.settings(), "model_sha256": model_hash(plan.model)}
-    about = {"model": plan.model, "pengi": __version__, "begun": datetime.now(UTC).isoformat(timespec="seconds")}
-    with Ledger.opened(out, settings, about, retry_errors=plan.retry_errors) as ledger:
+    settings = {**job.settings(), "model_sha256": model_hash(execution.model)}
+    about = {"model": execution.model, "pengi": __version__, "begun": datetime.now(UTC).isoformat(timespec="seconds")}
+    with Ledger.opened(out, settings, about, retry_errors=execution.retry_errors) as ledger:
         counts = Counts(rows=ledger.rows, failed=ledger.failed)
         new = _new_items(listing, ledger, counts, report)
         if (first := next(new, None)) is not None:
-            with closing(_rows(chain([first], new), job, plan, settings["model_sha256"], load)) as answered:
+            with closing(_rows(chain([first], new), job, execution, settings["model_sha256"], load)) as answered:
                 for rows in answered:
                     ledger.append(rows)
                     counts.written += len(rows)
@@ -114,22 +114,23 @@ def run(
         return counts
 
 
-def _new_items(listing: Listing, ledger: Ledger, counts: Counts, report: Report) -> Iterator[Item]:
+def _new_items(listing: Listing, ledger: Ledger, counts: Counts, report: OnProgress) -> Iterator[Input]:
     for found in listing:
         counts.listed += 1
         name = ledger.name_of(found.location)
         if ledger.take(name):
-            yield Item(name, found.location, found.error)
+            yield replace(found, name=name)
         else:
             counts.known += 1
             report(counts)
 
 
-def _rows(items: Iterator[Item], job: Job, plan: Plan, model_sha256: str, load: Load) -> Generator[list[Row]]:
-    workers = plan.workers or min(MOST_WORKERS, os.cpu_count() or 1)
-    if plan.actors is None:
-        yield from Pipeline(load(plan.model, plan.device), job, batch=plan.batch, workers=workers).rows(items)
+def _rows(items: Iterator[Input], job: Job, how: Execution, model_sha256: str, load: Load) -> Generator[list[Row]]:
+    workers = how.workers or min(MAX_WORKERS, os.cpu_count() or 1)
+    if how.actors is None:
+        pipeline = Pipeline(load(how.model, how.device), job, batch_size=how.batch_size, workers=workers)
+        yield from pipeline.rows(items)
         return
-    device = "cpu" if plan.device == "auto" and not plan.actors.gpus else plan.device
-    work = cluster.Work(job, plan.model, model_sha256, device, str(Path.cwd()), plan.batch, workers)
-    yield from cluster.rows(items, work, plan.actors)
+    device = "cpu" if how.device == "auto" and not how.actors.gpus else how.device
+    work = cluster.ActorSettings(job, how.model, model_sha256, device, str(Path.cwd()), how.batch_size, workers)
+    yield from cluster.rows(items, work, how.actors)

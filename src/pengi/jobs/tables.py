@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pengi import writing
 from pengi.data.arrow import arrow
 from pengi.errors import InputError
 from pengi.jobs.tasks import COLUMNS, TASKS, Row
@@ -33,7 +34,7 @@ def schema_of(task: str) -> Any:
         "error": pa.string(),
         "notes": pa.list_(pa.string()),
         "duration_s": pa.float64(),
-        "heard": pa.string(),
+        "generated": pa.string(),
         "tags": pa.list_(tag),
         "vector": pa.list_(pa.float32()),
         "segments": pa.list_(segment),
@@ -58,7 +59,7 @@ def rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
         raise InputError(f"'{path}' cannot be read as a Parquet file; name another file") from error
 
 
-class Table:
+class ParquetRows:
     """A file that is being written."""
 
     def __init__(self, writer: Any, schema: Any) -> None:
@@ -79,29 +80,19 @@ class Table:
 
 
 @contextmanager
-def replacing(path: Path, task: str) -> Iterator[Table]:
+def replacing(path: Path, task: str) -> Iterator[ParquetRows]:
     """A table that takes the place of ``path`` if all goes well, and is gone if not; ``path`` may be read meanwhile.
 
     Raises:
-        InputError: if ``pyarrow`` is not installed.
-        OSError: if it cannot be written.
+        InputError: if ``pyarrow`` is not installed, or it cannot be written.
     """
     schema = schema_of(task)
     import pyarrow.parquet as pq
 
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with writing.replacing(path) as partial:
         with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-            table = Table(writer, schema)
+            table = ParquetRows(writer, schema)
             yield table
             table.flush()
-        put(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def put(partial: Path, path: Path) -> None:
-    """Let a finished file take the place of another, once all of it is on the disk."""
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())

@@ -2,7 +2,7 @@
 
 A row has six columns whatever the task: ``input``, ``text``, ``scores`` (``{"label", "score"}``, the best first),
 ``seconds``, ``error`` and ``notes`` (sentences about how the recording was read); behind them come the task's own. In
-the row of a recording that cannot be used ``error`` is a sentence and the task has nothing to say.
+the row of a recording that cannot be used ``error`` is a sentence and the columns of the task are empty.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pengi.errors import InputError, PengiError, no_such
 from pengi.labelling import METHODS
 
 Row = dict[str, Any]
-Asked = list[Any]
+Answers = list[Any]
 """An answer for each recording, or the :class:`PengiError` in its place."""
 
 COLUMNS = ("input", "text", "scores", "seconds", "error", "notes")
@@ -95,13 +95,13 @@ class Job:
             max_tokens=default.max_tokens if self.max_tokens is None else self.max_tokens,
         )
 
-    def answer(self, engine: Pengi, sources: Sequence[Any]) -> Asked:
+    def answer(self, engine: Pengi, sources: Sequence[Any]) -> Answers:
         """Ask the model about recordings; one answer or error for each.
 
         Raises:
             InputError: if the options make no sense to this model, whatever the recording.
         """
-        answers: Asked = TASKS[self.task].ask(engine, list(sources), self)
+        answers: Answers = TASKS[self.task].ask(engine, list(sources), self)
         return answers
 
     def row(self, name: str, answer: Any, seconds: float, notes: Sequence[str] = ()) -> Row:
@@ -114,24 +114,25 @@ class Job:
             notes: sentences about the reading; those of the answer are added.
         """
         failed = isinstance(answer, PengiError)
-        said: Row = {} if failed else TASKS[self.task].say(answer)
+        columns: Row = {} if failed else TASKS[self.task].row(answer)
         shared = {
             "input": name,
-            "text": said.get("text"),
-            "scores": said.get("scores", []),
+            "text": columns.get("text"),
+            "scores": columns.get("scores", []),
             "seconds": round(seconds, 4),
             "error": printable(str(answer)) if failed else None,
             "notes": [printable(note) for note in dict.fromkeys((*notes, *getattr(answer, "notes", ())))],
         }
-        return shared | {column: said.get(column) for column in TASKS[self.task].columns}
+        return shared | {name: columns.get(name) for name in TASKS[self.task].columns}
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskSpec:
     """How a task is asked, what its answers are in columns, and which options it has."""
 
-    ask: Callable[[Pengi, list[Any], Job], Asked]
-    say: Callable[[Any], Row]
+    ask: Callable[[Pengi, list[Any], Job], Answers]
+    row: Callable[[Any], Row]
+    """The columns of an answer."""
     columns: tuple[str, ...] = ()
     """Its own, behind those of every task."""
     options: tuple[str, ...] = ()
@@ -142,7 +143,7 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _described(answer: Any) -> Row:
+def _description_row(answer: Any) -> Row:
     return {
         "text": answer.text,
         "scores": _scores((event.label, event.confidence) for event in answer.events),
@@ -150,35 +151,35 @@ def _described(answer: Any) -> Row:
     }
 
 
-def _named(events: Any) -> Row:
+def _events_row(events: Any) -> Row:
     return {
         "text": "; ".join(event.label for event in events),
         "scores": _scores((event.label, event.confidence) for event in events),
     }
 
 
-def _answered(answer: Any) -> Row:
+def _answer_row(answer: Any) -> Row:
     return {"text": answer.text, "scores": _scores([(answer.text, answer.confidence)])}
 
 
-def _classified(answer: Any) -> Row:
+def _classification_row(answer: Any) -> Row:
     return {
         "text": answer.label,
         "scores": _scores((score.label, score.probability) for score in answer.scores),
-        "heard": answer.text,
+        "generated": answer.text,
     }
 
 
-def _embedded(vector: Any) -> Row:
+def _vector_row(vector: Any) -> Row:
     # Entries of a vector of length 1: seven decimals are all that float32 holds of them.
     return {"vector": [round(float(value), 7) for value in vector]}
 
 
-def _told(timeline: Any) -> Row:
-    surest: dict[str, float] = {}
+def _timeline_row(timeline: Any) -> Row:
+    best: dict[str, float] = {}
     for part in timeline.segments:
-        surest[part.text] = max(surest.get(part.text, 0.0), part.confidence)
-    ranked = sorted(surest.items(), key=lambda item: -item[1])
+        best[part.text] = max(best.get(part.text, 0.0), part.confidence)
+    ranked = sorted(best.items(), key=lambda item: -item[1])
     segments = [
         {
             "start_s": round(part.start_s, 3),
@@ -189,14 +190,14 @@ def _told(timeline: Any) -> Row:
         for part in timeline.segments
     ]
     return {
-        "text": "; ".join(surest),
+        "text": "; ".join(best),
         "scores": _scores(ranked),
         "duration_s": round(timeline.duration_s, 3),
         "segments": segments,
     }
 
 
-def _tagged(found: Any) -> Row:
+def _tags_row(found: Any) -> Row:
     tags = [
         {
             "label": tag.label,
@@ -222,53 +223,58 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def _choose(engine: Pengi, sources: list[Any], job: Job) -> Asked:
+def _classification_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
     method = job.method or METHODS[0]
-    found: Asked = engine.classify(sources, job.labels or (), method=method, top=job.top, on_error="return")
+    found: Answers = engine.classify(sources, job.labels or (), method=method, top=job.top, on_error="return")
     return found
 
 
-def _hear_out(engine: Pengi, sources: list[Any], job: Job) -> Asked:
+def _timeline_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
     names = ("window_s", "hop_s", "threshold", "labels")
     given = {name: value for name in names if (value := getattr(job, name)) is not None}
     # Samples that were decoded before are of the track already.
     decoded = any(isinstance(source, tuple) for source in sources)
-    found: Asked = engine.timeline(sources, **given, on_error="return", **({} if decoded else job.reading))
+    found: Answers = engine.timeline(sources, **given, on_error="return", **({} if decoded else job.reading))
     return found
 
 
 _SEARCH = ("beams", "max_tokens")
 _READING = ("track", "partial")
-TASKS: dict[str, Task] = {
-    "describe": Task(
+TASKS: dict[str, TaskSpec] = {
+    "describe": TaskSpec(
         lambda engine, sources, job: engine.describe(sources, options=job.search, on_error="return"),
-        _described,
+        _description_row,
         columns=("duration_s",),
         options=_SEARCH,
     ),
-    "events": Task(
+    "events": TaskSpec(
         lambda engine, sources, job: engine.events(sources, options=job.search, on_error="return"),
-        _named,
+        _events_row,
         options=_SEARCH,
     ),
-    "ask": Task(
+    "ask": TaskSpec(
         lambda engine, sources, job: engine.ask(sources, job.question or "", options=job.search, on_error="return"),
-        _answered,
+        _answer_row,
         options=("question", *_SEARCH),
     ),
-    "classify": Task(_choose, _classified, columns=("heard",), options=("labels", "method", "top")),
-    "tags": Task(
+    "classify": TaskSpec(
+        _classification_of, _classification_row, columns=("generated",), options=("labels", "method", "top")
+    ),
+    "tags": TaskSpec(
         lambda engine, sources, job: engine.tags(
             sources, threshold=job.threshold, top=job.top, labels=job.labels, on_error="return"
         ),
-        _tagged,
+        _tags_row,
         columns=("duration_s", "tags"),
         options=("threshold", "top", "labels"),
     ),
-    "embed": Task(
-        lambda engine, sources, job: engine.embed(sources, on_error="return"), _embedded, columns=("vector",)
+    "embed": TaskSpec(
+        lambda engine, sources, job: engine.embed(sources, on_error="return"), _vector_row, columns=("vector",)
     ),
-    "timeline": Task(
-        _hear_out, _told, columns=("duration_s", "segments"), options=("threshold", "labels", "window_s", "hop_s")
+    "timeline": TaskSpec(
+        _timeline_of,
+        _timeline_row,
+        columns=("duration_s", "segments"),
+        options=("threshold", "labels", "window_s", "hop_s"),
     ),
 }

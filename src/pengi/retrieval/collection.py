@@ -1,13 +1,13 @@
-"""Collections: recordings that were listened to once, and are searched by words, by meaning and by sound.
+"""Collections: recordings that are encoded once, then searched by words, by meaning and by sound.
 
     collection = Collection.open("sounds.index", create=True)
     collection.update("sounds", Pengi.from_pretrained("pengi-mini"))
     for hit in collection.search("rain on a tin roof", where="duration_s > 5"):
         print(hit.path, hit.start_s, hit.text, hit.score)
 
-A text query makes up to three rankings: BM25 over the generated text, the sentence embedding of that text, and the
-tags that the model detects, reached through those that are nearest to the query. A recording as a query makes one,
-by audio embedding. They become one by reciprocal rank fusion.
+A text query gives up to three rankings: BM25 over the generated text, the sentence embedding of that text, and the
+probabilities of the tags that are nearest to the query. A recording as a query gives one, by audio embedding. The
+rankings are fused by reciprocal rank.
 
 Shape suffixes: D features, V tags.
 """
@@ -15,7 +15,7 @@ Shape suffixes: D features, V tags.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from pengi.audio.formats import no_recordings
 from pengi.data.recordings import is_url
 from pengi.errors import InputError
-from pengi.retrieval.ranking import fused
-from pengi.retrieval.table import AUDIO, TAGS, TEXT, About, Found, RecordingsTable
+from pengi.retrieval.ranking import reciprocal_rank_fusion
+from pengi.retrieval.table import AUDIO, TAGS, TEXT, IndexInfo, RankedWindow, RecordingsTable
 from pengi.writing import writing
 
 if TYPE_CHECKING:
     from pengi.engine import Pengi
-    from pengi.retrieval.updating import Changes, Progress
+    from pengi.retrieval.updating import Changes, OnProgress
     from pengi.text_encoder import TextEncoder
 
 Mode = Literal["hybrid", "text", "vector"]
@@ -95,8 +95,7 @@ class Collection:
         Args:
             path: where it is.
             create: whether it may be missing; then the first update makes it.
-            engine: hears the recordings that are queries; if not given, the model that the index was made with is
-                loaded when the first one comes.
+            engine: encodes recordings that are queries; without it, the model of the index is loaded at the first one.
             text_encoder: embeds queries; all-MiniLM-L6-v2 unless given.
             device: where a model that is loaded runs, as for :meth:`pengi.Pengi.from_pretrained`.
 
@@ -115,9 +114,9 @@ class Collection:
         return 0 if self._table is None else self._table.count()
 
     @property
-    def about(self) -> About | None:
+    def info(self) -> IndexInfo | None:
         """What the index was made with; None before the first update."""
-        return None if self._table is None else self._table.about
+        return None if self._table is None else self._table.info
 
     def search(
         self,
@@ -149,7 +148,7 @@ class Collection:
         if table is None:
             return []
         depth = max(CANDIDATES, limit)
-        rankings: list[tuple[float, list[Found]]] = []
+        rankings: list[tuple[float, list[RankedWindow]]] = []
         if text and mode != "vector":
             rankings.append((1.0, table.by_words(text, where, depth)))
         if text and mode != "text":
@@ -157,41 +156,43 @@ class Collection:
         if like is not None:
             rankings.append((1.0, table.by_vector(AUDIO, self._audio_vector(like), where, depth)))
         rows = {row.key: row for _, ranking in rankings for row in ranking}
-        scores = fused([[row.key for row in ranking] for _, ranking in rankings], [weight for weight, _ in rankings])
+        scores = reciprocal_rank_fusion(
+            [[row.key for row in ranking] for _, ranking in rankings], [weight for weight, _ in rankings]
+        )
         return [Hit(**vars(rows[key]), score=score) for key, score in list(scores.items())[:limit]]
 
-    def update(self, folder: str | os.PathLike[str], engine: Pengi, progress: Progress | None = None) -> Changes:
-        """Make the index agree with a folder: hear what is new or changed, forget what is gone.
+    def update(self, folder: str | os.PathLike[str], engine: Pengi, progress: OnProgress | None = None) -> Changes:
+        """Make the index agree with a folder: encode what is new or changed, remove what is gone.
 
-        Recordings that the index knows from other folders stay. A recording that cannot be used is counted and told,
-        and the rest goes on. Killed at any moment, the same call goes on where the last one was.
+        Recordings of other folders stay in the index. A recording that cannot be used is counted as failed, and the
+        rest goes on. After a kill at any moment the same call continues where the last one stopped.
 
         Args:
             folder: its recordings, at any depth.
-            engine: listens; the same model for the whole life of an index.
-            progress: is told how many recordings are heard, and how many are to be.
+            engine: encodes the recordings; an index keeps to one model.
+            progress: called with the number of recordings that are done and that of all new ones.
 
         Raises:
-            InputError: no such folder, a folder in which all recordings are gone, another model than before, or
+            InputError: no such folder, a folder without recordings, another model than before, or
                 another process is writing.
         """
         from pengi.retrieval.updating import recordings_below
 
-        listing = recordings_below(Path(folder))
-        if not listing.recordings:
+        contents = recordings_below(Path(folder))
+        if not contents.recordings:
             raise InputError(
-                f"{no_recordings(folder, listing.passed_over)}; the index keeps what it has of this folder, in case a "
+                f"{no_recordings(folder, contents.passed_over)}; the index keeps what it has of this folder, in case a "
                 "disk is not mounted"
             )
-        changes = self._update(listing.recordings, engine, listing.answers_for, progress)
-        changes.failed += listing.unreadable
-        changes.passed_over = listing.passed_over
+        changes = self._update(contents.recordings, engine, contents.covers, progress)
+        changes.failed += contents.unreadable
+        changes.passed_over = contents.passed_over
         return changes
 
     def add(
-        self, recordings: Sequence[str | os.PathLike[str]], engine: Pengi, progress: Progress | None = None
+        self, recordings: Sequence[str | os.PathLike[str]], engine: Pengi, progress: OnProgress | None = None
     ) -> Changes:
-        """As :meth:`update`, for single recordings; nothing is forgotten.
+        """As :meth:`update`, for single recordings; nothing is removed.
 
         Raises:
             InputError: another model than before, or another process is writing.
@@ -199,53 +200,55 @@ class Collection:
         paths = sorted({str(Path(recording).resolve()) for recording in recordings})
         return self._update(paths, engine, lambda path: False, progress)
 
-    def _update(self, paths: Sequence[str], engine: Pengi, gone: Any, progress: Progress | None) -> Changes:
-        from pengi.retrieval.hearing import Hearing
+    def _update(
+        self, paths: Sequence[str], engine: Pengi, gone: Callable[[str], bool], progress: OnProgress | None
+    ) -> Changes:
+        from pengi.retrieval.indexing import Indexer
         from pengi.retrieval.updating import Update, only_writer
 
-        hearing = Hearing(engine, self._sentences)
+        indexer = Indexer(engine, self._sentences)
         with only_writer(self.location), writing(self.location):
             table = self._table or RecordingsTable.open(self.location)
             if table is None:
-                table = RecordingsTable.create(self.location, hearing.about, hearing.tag_vectors())
-            _check_model(self.location, table.about, engine)
+                table = RecordingsTable.create(self.location, indexer.info, indexer.tag_vectors())
+            _check_model(self.location, table.info, engine)
             self._table = table
-            return Update(table, hearing, progress).run(paths, gone)
+            return Update(table, indexer, progress).run(paths, gone)
 
     def _by_meaning(
         self, table: RecordingsTable, text: str, where: str | None, depth: int
-    ) -> list[tuple[float, list[Found]]]:
-        """Rankings of a text by embeddings, with their weights."""
-        from pengi.retrieval.hearing import query_over_tags, sentence_vectors
+    ) -> list[tuple[float, list[RankedWindow]]]:
+        """Rankings of a text by embeddings, with the weight of each."""
+        from pengi.retrieval.indexing import query_over_tags, sentence_vectors
 
         query_D = sentence_vectors(self._sentences, [text])[0]
         rankings = [(1.0, table.by_vector(TEXT, query_D, where, depth))]
-        if table.about.tags_dim:
-            weights_V, trust = query_over_tags(query_D, self._tags_VD)
-            rankings.append((trust, table.by_vector(TAGS, weights_V, where, depth)))
+        if table.info.tags_dim:
+            weights_V, tags_weight = query_over_tags(query_D, self._tags_VD)
+            rankings.append((tags_weight, table.by_vector(TAGS, weights_V, where, depth)))
         return rankings
 
     def _audio_vector(self, like: Any) -> NDArray[np.float32]:
         assert self._table is not None
-        about = self._table.about
+        info = self._table.info
         if not isinstance(like, np.ndarray):
-            like = self._listener.embed(like)
-        if like.shape != (about.audio_dim,):
+            like = self._query_engine.embed(like)
+        if like.shape != (info.audio_dim,):
             raise InputError(
-                f"the index '{self.location}' holds audio embeddings of {about.audio_dim} features ('{about.model}'), "
+                f"the index '{self.location}' holds audio embeddings of {info.audio_dim} features ('{info.model}'), "
                 f"and this one has {'x'.join(map(str, like.shape))}"
             )
         vector_D: NDArray[np.float32] = like
         return vector_D
 
     @cached_property
-    def _listener(self) -> Pengi:
-        """The model that hears recordings that are queries: the one that the index was made with."""
+    def _query_engine(self) -> Pengi:
+        """Encodes recordings that are queries: the model that the index was made with."""
         from pengi.engine import Pengi
 
         assert self._table is not None
-        engine = self._engine or Pengi.from_pretrained(self._table.about.model, device=self._device)
-        _check_model(self.location, self._table.about, engine)
+        engine = self._engine or Pengi.from_pretrained(self._table.info.model, device=self._device)
+        _check_model(self.location, self._table.info, engine)
         return engine
 
     @cached_property
@@ -254,9 +257,9 @@ class Collection:
         from pengi.text_encoder import SentenceEncoder
 
         encoder = self._given_encoder or SentenceEncoder.from_folder(weights.resolve(SENTENCE_ENCODER))
-        if self._table is not None and self._table.about.text_dim != encoder.dim:
+        if self._table is not None and self._table.info.text_dim != encoder.dim:
             raise InputError(
-                f"the index '{self.location}' holds text embeddings of {self._table.about.text_dim} features, and this "
+                f"the index '{self.location}' holds text embeddings of {self._table.info.text_dim} features, and this "
                 f"sentence encoder gives {encoder.dim}; index the recordings anew"
             )
         return encoder
@@ -275,13 +278,13 @@ def _check_query(text: str, like: Any, limit: int, mode: str) -> None:
     if not text and like is None:
         raise InputError("there is nothing to search for: give words, a recording, or both")
     if mode == "text" and like is not None:
-        raise InputError("a recording cannot be found by full text; leave the mode 'text' away")
+        raise InputError("a recording cannot be found by full text; choose the mode 'hybrid' or 'vector'")
 
 
-def _check_model(location: str, index: About, engine: Pengi) -> None:
-    from pengi.retrieval.hearing import fingerprint
+def _check_model(location: str, index: IndexInfo, engine: Pengi) -> None:
+    from pengi.retrieval.indexing import model_fingerprint
 
-    if index.fingerprint == fingerprint(engine):
+    if index.fingerprint == model_fingerprint(engine):
         return
     if index.model != engine.name:
         raise InputError(f"the index '{location}' was made with '{index.model}', and this is '{engine.name}'")

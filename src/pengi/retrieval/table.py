@@ -35,25 +35,25 @@ ANN_FROM_ROWS = 50_000
 """Below this every vector is compared with the query; from here on an approximate index is built."""
 PROBED = 40
 REFINED = 5
-"""Of an approximate search: partitions looked into, and how many times the wanted rows are then compared exactly."""
+"""Of an approximate search: partitions that are read, and how many times the wanted rows are compared exactly."""
 FRAGMENTS_BEFORE_COMPACTION = 64
 KEPT_FOR = timedelta(hours=1)
-"""How long a reader may go on with a state of the table that has been replaced."""
+"""How long a replaced state of the table can still be read."""
 _PATHS_PER_STATEMENT = 200
 _COPIES_PER_WRITE = 50  # recordings; of hours each, their vectors fill 100 MB
 _KEY = b"pengi"
 _SHOWN = ("path", "start_s", "end_s", "duration_s", "text", "tags")
-_PLACE_IN_SOURCE = re.compile(r",? /\S+\.rs:\d+:\d+")
+_SOURCE_LINE = re.compile(r",? /\S+\.rs:\d+:\d+")
 _FAILURES = (OSError, RuntimeError, ValueError)  # what LanceDB raises for all that goes wrong inside it
 
 
 @dataclass(frozen=True)
-class About:
+class IndexInfo:
     """What an index was made with; stored in the table's schema."""
 
     model: str
     fingerprint: str
-    """Hash of what decides the model's answers."""
+    """Hash of the weights and the configuration."""
     text_dim: int
     tags_dim: int
     """0 for a model without a tagger."""
@@ -69,7 +69,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A recording as it was when it was heard."""
+    """The file of a recording when it was encoded."""
 
     size: int
     mtime_ns: int
@@ -86,7 +86,7 @@ class Window:
     text: str
     tags: tuple[str, ...]
     document: str
-    """What full-text search reads: the text, and the likeliest tags, however unlikely."""
+    """What full-text search reads: the text and the likeliest tags, whatever their probability."""
     vectors: dict[str, NDArray[np.float32]]
 
     def to_row(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Found:
+class RankedWindow:
     """A row of one ranking."""
 
     path: str
@@ -107,7 +107,7 @@ class Found:
 
     @property
     def key(self) -> tuple[str, float]:
-        """What tells a window from all others."""
+        """Identifies a window."""
         return self.path, self.start_s
 
 
@@ -118,7 +118,7 @@ R = TypeVar("R")
 def _naming_damage(
     method: Callable[Concatenate[RecordingsTable, P], R],
 ) -> Callable[Concatenate[RecordingsTable, P], R]:
-    """What LanceDB raises becomes a sentence that says how to go on."""
+    """An error of LanceDB becomes a sentence that says what to do."""
 
     @functools.wraps(method)
     def run(self: RecordingsTable, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -137,11 +137,11 @@ def _naming_damage(
 class RecordingsTable:
     """One index: searching it, and writing whole recordings. Any number may read while one writes."""
 
-    def __init__(self, database: Any, table: Any, about: About) -> None:
+    def __init__(self, database: Any, table: Any, info: IndexInfo) -> None:
         self.location = str(database.uri)
         self._database = database
         self._table = table
-        self.about = about
+        self.info = info
 
     @classmethod
     def open(cls, location: str) -> RecordingsTable | None:
@@ -168,18 +168,18 @@ class RecordingsTable:
             values = json.loads(stored)
             if values.get("format") != FORMAT:
                 raise InputError(f"'{location}' was made by another version of pengi; index the recordings anew")
-            return cls(database, table, About(**{field.name: values[field.name] for field in fields(About)}))
+            return cls(database, table, IndexInfo(**{field.name: values[field.name] for field in fields(IndexInfo)}))
         except (ValueError, KeyError, AttributeError) as error:
             raise _unusable(location, error) from error
 
     @classmethod
-    def create(cls, location: str, about: About, tags_VD: NDArray[np.float32] | None = None) -> RecordingsTable:
+    def create(cls, location: str, info: IndexInfo, tags_VD: NDArray[np.float32] | None = None) -> RecordingsTable:
         """A new, empty index.
 
         Args:
             location: a folder or an object store's URI.
-            about: what it is made with.
-            tags_VD: sentence embeddings of the tags that ``tags_vector`` is about.
+            info: what it is made with.
+            tags_VD: sentence embeddings of the tags of ``tags_vector``.
 
         Raises:
             InputError: LanceDB is missing or the location cannot be written.
@@ -192,14 +192,14 @@ class RecordingsTable:
                 vectors = _fixed_size_lists(tags_VD.astype(np.float32), tags_VD.shape[1])
                 database.drop_table(TAGS_NAME, ignore_missing=True)
                 database.create_table(TAGS_NAME, data=pa.table({"vector": vectors}))
-            table = database.create_table(NAME, schema=_schema(about), exist_ok=True)
+            table = database.create_table(NAME, schema=_schema(info), exist_ok=True)
         except _FAILURES as error:
             raise InputError(f"no index can be written at '{location}': {_sentence(error)}") from error
-        return cls(database, table, about)
+        return cls(database, table, info)
 
     @_naming_damage
     def prepare(self) -> None:
-        """Make sure that the generated text can be searched, also if its index is damaged; comes before all writing."""
+        """Make sure that the generated text can be searched, also if its index is damaged; called before writing."""
         from lancedb.index import FTS
 
         if not self._is_text_searchable():
@@ -207,9 +207,9 @@ class RecordingsTable:
 
     @_naming_damage
     def tag_vectors(self) -> NDArray[np.float32]:
-        """Sentence embeddings of the tags that ``tags_vector`` is about, ``float32[V, D]``."""
+        """Sentence embeddings of the tags of ``tags_vector``, ``float32[V, D]``."""
         column = self._database.open_table(TAGS_NAME).to_arrow()["vector"].combine_chunks()
-        values: NDArray[np.float32] = column.flatten().to_numpy().reshape(self.about.tags_dim, self.about.text_dim)
+        values: NDArray[np.float32] = column.flatten().to_numpy().reshape(self.info.tags_dim, self.info.text_dim)
         return values
 
     @_naming_damage
@@ -246,7 +246,7 @@ class RecordingsTable:
 
     @_naming_damage
     def copy(self, copies: Sequence[tuple[str, str, Stamp]]) -> None:
-        """Let recordings, each given as the path it is known by, its own path and its stamp, take over what is known.
+        """Give recordings the rows of others with the same content: each as path in the index, own path and stamp.
 
         What the index holds of them is replaced.
         """
@@ -260,14 +260,14 @@ class RecordingsTable:
             for source, path, stamp in part:
                 rows = stored.filter(pc.field("path") == source)
                 for name, value in {"path": path, **asdict(stamp)}.items():
-                    place = rows.schema.get_field_index(name)
-                    rows = rows.set_column(place, rows.schema.field(name), pa.array([value] * len(rows)))
+                    column = rows.schema.get_field_index(name)
+                    rows = rows.set_column(column, rows.schema.field(name), pa.array([value] * len(rows)))
                 taken.append(rows)
             self._replace(pa.concat_tables(taken))
 
     @_naming_damage
     def restamp(self, stamps: Mapping[str, Stamp]) -> None:
-        """Note new times of recordings whose content is the same."""
+        """Store new times of recordings whose content is the same."""
         import pyarrow as pa
 
         if stamps:
@@ -276,7 +276,7 @@ class RecordingsTable:
 
     @_naming_damage
     def delete(self, paths: Iterable[str]) -> None:
-        """Forget recordings."""
+        """Remove recordings."""
         remaining = list(paths)
         for start in range(0, len(remaining), _PATHS_PER_STATEMENT):
             self._table.delete(_is_one_of(remaining[start : start + _PATHS_PER_STATEMENT]))
@@ -290,11 +290,11 @@ class RecordingsTable:
             self._table.optimize(cleanup_older_than=KEPT_FOR)
 
     @_naming_damage
-    def by_words(self, text: str, where: str | None, limit: int) -> list[Found]:
+    def by_words(self, text: str, where: str | None, limit: int) -> list[RankedWindow]:
         """Windows by BM25 of their generated text, the best first.
 
         Raises:
-            InputError: for a filter that makes no sense.
+            InputError: for a filter that is not valid.
         """
         if not self._is_indexed(DOCUMENT):  # a first update was cut short before it wrote anything
             return []
@@ -303,11 +303,11 @@ class RecordingsTable:
     @_naming_damage
     def by_vector(
         self, column: str, vector_D: NDArray[np.floating[Any]], where: str | None, limit: int, *, exact: bool = False
-    ) -> list[Found]:
+    ) -> list[RankedWindow]:
         """Windows by the cosine of a vector, the nearest first; ``exact`` compares all of them, however many.
 
         Raises:
-            InputError: for a filter that makes no sense.
+            InputError: for a filter that is not valid.
         """
         padded = np.pad(vector_D.astype(np.float32), (0, _stored_dim(len(vector_D)) - len(vector_D)))
 
@@ -317,25 +317,25 @@ class RecordingsTable:
 
         return self._run(query, where, limit, "_distance")
 
-    def _run(self, query: Callable[[], Any], where: str | None, limit: int, score: str) -> list[Found]:
+    def _run(self, query: Callable[[], Any], where: str | None, limit: int, score: str) -> list[RankedWindow]:
         filtered = query() if where is None else query().where(where, prefilter=True)
         try:
             rows = filtered.select([*_SHOWN, score]).limit(limit).to_list()
         except _FAILURES as error:
             if where is None:
                 raise
-            query().select([*_SHOWN, score]).limit(limit).to_list()  # fails, too, if not the filter is to blame
+            query().select([*_SHOWN, score]).limit(limit).to_list()  # fails as well if the filter is not the cause
             raise InputError(f"the filter '{where}' cannot be used: {_sentence(error)}") from error
-        return [Found(**{name: row[name] for name in _SHOWN} | {"tags": tuple(row["tags"])}) for row in rows]
+        return [RankedWindow(**{name: row[name] for name in _SHOWN} | {"tags": tuple(row["tags"])}) for row in rows]
 
     def _index_vectors(self) -> None:
         """Approximate indexes for the vectors of a table that has become large."""
         from lancedb.index import IvfRq
 
         if self.count() >= ANN_FROM_ROWS:
-            for column in self.about.dims:
+            for column in self.info.dims:
                 if not self._is_indexed(column):
-                    # RaBitQ needs no codebook: built many times faster than product quantisation, found as well.
+                    # RaBitQ needs no codebook: built many times faster than product quantisation, with equal recall.
                     self._table.create_index(column, config=IvfRq(distance_type="cosine"))
 
     def _text_query(self, text: str) -> Any:
@@ -367,15 +367,15 @@ class RecordingsTable:
     def _arrow(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pa.Table:
         import pyarrow as pa
 
-        schema = _schema(self.about)
+        schema = _schema(self.info)
         vectors = {
             name: _fixed_size_lists(np.asarray(columns[name]).astype(np.float16), _stored_dim(dim))
-            for name, dim in self.about.dims.items()
+            for name, dim in self.info.dims.items()
         }
         return pa.table({name: vectors.get(name, columns[name]) for name in schema.names}, schema=schema)
 
 
-def _schema(about: About) -> pa.Schema:
+def _schema(info: IndexInfo) -> pa.Schema:
     import pyarrow as pa
 
     columns = [
@@ -386,12 +386,12 @@ def _schema(about: About) -> pa.Schema:
         ("text", pa.string()),
         ("tags", pa.list_(pa.string())),
         (DOCUMENT, pa.string()),
-        *((name, pa.list_(pa.float16(), _stored_dim(dim))) for name, dim in about.dims.items()),
+        *((name, pa.list_(pa.float16(), _stored_dim(dim))) for name, dim in info.dims.items()),
         ("size", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("sha256", pa.string()),
     ]
-    return pa.schema(columns, metadata={_KEY: json.dumps(asdict(about))})
+    return pa.schema(columns, metadata={_KEY: json.dumps(asdict(info))})
 
 
 def _stored_dim(dim: int) -> int:
@@ -407,7 +407,7 @@ def _fixed_size_lists(vectors_ND: NDArray[Any], dim: int) -> pa.Array:
 
 
 def _connect(location: str) -> Any:
-    os.environ.setdefault("LANCEDB_LOG", "off")  # what it has to say of damage is in its errors
+    os.environ.setdefault("LANCEDB_LOG", "off")  # its errors say what is damaged
     try:
         import lancedb
     except ImportError as error:
@@ -441,10 +441,10 @@ def _unusable(location: str, error: Exception) -> InputError:
 
 
 def _sentence(error: Exception) -> str:
-    """The first line of what LanceDB says, without the place in its own source."""
+    """The first line of LanceDB's error, without the line of its source."""
     if is_disk_full(error):
         return reason(error)
-    text = _PLACE_IN_SOURCE.sub("", str(error).strip().split("\n", 1)[0])
+    text = _SOURCE_LINE.sub("", str(error).strip().split("\n", 1)[0])
     for noise in ("Invalid input, ", "lance error: ", "LanceError(IO): "):
         text = text.removeprefix(noise)
     return text

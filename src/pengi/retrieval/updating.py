@@ -1,10 +1,10 @@
-"""Bringing an index up to date with a folder: what is new, changed, moved, untouched, gone, and what cannot be used.
+"""Updates of an index: what in a folder is new, changed, moved, the same or gone, and what cannot be used.
 
-A recording is the same while its size and time of change are; if not, its SHA-256 decides, so that a copied or restored
-archive, whose times are new, is not heard again. A new path whose content the index knows takes over what was heard.
+A recording is the same if its size and time of change are; otherwise its SHA-256 decides. So a copied or restored
+archive, whose times are new, is not encoded again. A new path takes over the rows of a recording with the same content.
 
-Work is written every few recordings. A run that is killed has lost at most the recordings since then, and the next one
-goes on from what the index holds: there is no other state.
+Rows are written every few recordings. A run that is killed loses only those after the last write, and the next run
+continues from what the index holds: there is no other state.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,14 +26,14 @@ from pengi.errors import AudioError, InputError, PengiError, reason
 from pengi.retrieval.table import RecordingsTable, Stamp, Window
 
 if TYPE_CHECKING:
-    from pengi.retrieval.hearing import Hearing
+    from pengi.retrieval.indexing import Indexer
 
 ROWS_PER_WRITE = 256
 SECONDS_PER_WRITE = 60.0
 LOCK = "writing.lock"
 
-Progress = Callable[[int, int], None]
-"""Is told how many recordings are heard, and how many are to be."""
+OnProgress = Callable[[int, int], None]
+"""Called with the number of recordings that are encoded and that of all new ones."""
 
 
 @dataclass
@@ -47,11 +47,11 @@ class Changes:
     unchanged: int = 0
     removed: int = 0
     windows: int = 0
-    """Windows that were heard."""
+    """Windows that were encoded."""
     passed_over: int = 0
     """Files of the folder that are no recordings."""
     failed: list[tuple[str, str]] = field(default_factory=list)
-    """Paths that could not be used, and why, in a sentence."""
+    """Paths that could not be used, each with a sentence that says why."""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -60,8 +60,8 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What a folder holds: absolute paths of recordings, sorted, and folders that cannot be read, with the reason."""
+class FolderContents:
+    """Absolute paths of a folder's recordings, sorted, and subfolders that cannot be read, with the reason."""
 
     folder: str
     recordings: tuple[str, ...]
@@ -69,13 +69,13 @@ class Listing:
     passed_over: int = 0
     """Files that are no recordings."""
 
-    def answers_for(self, path: str) -> bool:
-        """Whether a recording that is not listed is truly gone."""
+    def covers(self, path: str) -> bool:
+        """Whether a path that is not listed is gone: in this folder, and not in a subfolder that cannot be read."""
         below = os.path.join(self.folder, "")  # noqa: PTH118
         return path.startswith(below) and not any(path.startswith(folder) for folder, _ in self.unreadable)
 
 
-def recordings_below(folder: Path) -> Listing:
+def recordings_below(folder: Path) -> FolderContents:
     """Recordings of a folder at any depth, as :class:`pengi.audio.formats.FolderWalk` finds them.
 
     Raises:
@@ -88,14 +88,14 @@ def recordings_below(folder: Path) -> Listing:
     found = list(walk)
     recordings = sorted(item.path for item in found if item.error is None)
     unreadable = tuple((item.path, item.error) for item in found if item.error is not None)
-    return Listing(root, tuple(recordings), unreadable, walk.passed_over)
+    return FolderContents(root, tuple(recordings), unreadable, walk.passed_over)
 
 
 @contextmanager
 def only_writer(location: str) -> Iterator[None]:
-    """Held while an index is written, so that two updates do not hear the same recordings; freed even by a kill.
+    """A lock while an index is written, so that two updates do not encode the same recordings; a kill frees it.
 
-    An object store has no lock: there it is for the user to see to it that one process writes.
+    An object store has no lock: there the user makes sure that only one process writes.
 
     Raises:
         InputError: if another process writes, or the folder cannot be made.
@@ -120,31 +120,31 @@ def only_writer(location: str) -> Iterator[None]:
 class Update:
     """One run over a list of recordings."""
 
-    def __init__(self, table: RecordingsTable, hearing: Hearing, progress: Progress | None = None) -> None:
+    def __init__(self, table: RecordingsTable, indexer: Indexer, progress: OnProgress | None = None) -> None:
         self._table = table
-        self._hearing = hearing
+        self._indexer = indexer
         self._progress = progress or (lambda done, total: None)
         self.changes = Changes()
 
     def run(self, paths: Sequence[str], gone: Callable[[str], bool]) -> Changes:
-        """Index ``paths``; of what else the index holds, that for which ``gone`` says so is removed."""
+        """Index ``paths``, and remove other recordings of the index if ``gone`` is true for their path."""
         self._table.prepare()
         known = self._table.stamps()
         wanted = set(paths)
-        # Moved recordings are taken over from their old paths before these go.
-        to_hear = self._sort_out(paths, known)
+        # Rows of moved recordings are copied from the old paths before those are removed.
+        to_index = self._without_encoding(paths, known)
         removed = [path for path in known if path not in wanted and gone(path)]
         self._table.delete(removed)
         self.changes.removed = len(removed)
-        self._hear(to_hear, known)
+        self._encode(to_index, known)
         self._table.tidy(finished=True)
         return self.changes
 
-    def _sort_out(self, paths: Sequence[str], known: dict[str, Stamp]) -> list[str]:
-        """Deal with all that need not be heard, and give the rest."""
+    def _without_encoding(self, paths: Sequence[str], known: dict[str, Stamp]) -> list[str]:
+        """Handle all recordings that need no encoding, and return the others."""
         sizes = {stamp.size for stamp in known.values()}
         path_of = {stamp.sha256: path for path, stamp in known.items()}
-        to_hear: list[str] = []
+        to_index: list[str] = []
         restamped: dict[str, Stamp] = {}
         copies: list[tuple[str, str, Stamp]] = []
         unusable: list[str] = []
@@ -155,37 +155,37 @@ class Update:
                 if before is not None and (before.size, before.mtime_ns) == (size, mtime_ns):
                     self.changes.unchanged += 1
                     continue
-                # Content is only read where something known could be the same.
+                # Content is only read if a recording of the same size is known.
                 stamp = _stamp(path) if size in sizes else None
             except PengiError as error:
-                self._note(path, error)
+                self._count_failed(path, error)
                 unusable += [path] if path in known else []
                 continue
             if stamp is None or stamp.sha256 not in path_of:
-                to_hear.append(path)
+                to_index.append(path)
             elif before is not None and stamp.sha256 == before.sha256:
                 restamped[path] = replace(before, mtime_ns=mtime_ns)
                 self.changes.unchanged += 1
             else:
                 copies.append((path_of[stamp.sha256], path, stamp))
-        # What is itself replaced cannot be taken over by another: recordings that swapped names are heard again.
+        # Rows that are replaced cannot be copied: recordings that swapped names are encoded again.
         replaced = {path for _, path, _ in copies}
-        to_hear += [path for source, path, _ in copies if source in replaced]
+        to_index += [path for source, path, _ in copies if source in replaced]
         copies = [entry for entry in copies if entry[0] not in replaced]
         self._table.restamp(restamped)
         self._table.copy(copies)
         self._table.delete(unusable)
         self.changes.copied = len(copies)
-        return to_hear
+        return to_index
 
-    def _hear(self, paths: Sequence[str], known: dict[str, Stamp]) -> None:
+    def _encode(self, paths: Sequence[str], known: dict[str, Stamp]) -> None:
         new: list[dict[str, Any]] = []
         renewed: list[dict[str, Any]] = []
         written = time.monotonic()
-        for done, (path, stamp, outcome) in enumerate(self._heard(paths), start=1):
+        for done, (path, stamp, outcome) in enumerate(self._encoded(paths), start=1):
             if isinstance(outcome, PengiError):
-                self._note(path, outcome)
-                # What the index holds of it is of another content.
+                self._count_failed(path, outcome)
+                # Its rows in the index are of other content.
                 self._table.delete([path] if path in known else [])
             else:
                 rows = [window.to_row() | _stamped(path, stamp) for window in outcome]
@@ -204,23 +204,14 @@ class Update:
         self._table.replace(renewed)
         self._table.tidy(finished=False)
 
-    def _note(self, path: str, error: PengiError) -> None:
+    def _count_failed(self, path: str, error: PengiError) -> None:
         """Count a recording that cannot be used."""
         self.changes.failed.append((path.encode("utf-8", "backslashreplace").decode(), str(error)))
 
-    def _heard(self, paths: Sequence[str]) -> Iterator[tuple[str, Stamp, list[Window] | PengiError]]:
-        """Every recording with its stamp from before it was heard: a change meanwhile is found by the next update."""
+    def _encoded(self, paths: Sequence[str]) -> Iterator[tuple[str, Stamp, list[Window] | PengiError]]:
+        """Every recording with its stamp from before it was encoded: a change meanwhile is found by the next update."""
         stamps: dict[str, Stamp | PengiError] = {}
-
-        def stamped() -> Iterator[str]:
-            for path in paths:
-                try:
-                    stamps[path] = _stamp(path)
-                except PengiError as error:
-                    stamps[path] = error
-                yield path
-
-        for path, outcome in self._hearing.recordings(stamped()):
+        for path, outcome in self._indexer.recordings(_noting_stamps(paths, stamps)):
             stamp = stamps.pop(path)
             if isinstance(stamp, PengiError):
                 yield path, Stamp(0, 0, ""), stamp
@@ -247,6 +238,16 @@ def _stamp(path: str) -> Stamp:
             return Stamp(size, mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
         raise AudioError(f"it cannot be read ({reason(error)})") from error
+
+
+def _noting_stamps(paths: Iterable[str], stamps: dict[str, Stamp | PengiError]) -> Iterator[str]:
+    """The same paths; the stamp of each, or why it has none, is stored when it is taken."""
+    for path in paths:
+        try:
+            stamps[path] = _stamp(path)
+        except PengiError as error:
+            stamps[path] = error
+        yield path
 
 
 def _stamped(path: str, stamp: Stamp) -> dict[str, Any]:

@@ -48,11 +48,11 @@ class AudioData(BaseModel):
     """A recording inside JSON."""
 
     data: str = Field(description="The recording as base64 or as a data URL. Nothing is fetched from an address.")
-    format: str | None = Field(None, description="wav, mp3, ...; the content itself tells, so that this may be absent.")
+    format: str | None = Field(None, description="wav, mp3, ...; may be absent, since the content is examined.")
 
 
 class AudioPart(BaseModel):
-    """A part of a message that is heard."""
+    """A part of a message that holds a recording."""
 
     type: Literal["input_audio"]
     input_audio: AudioData
@@ -95,7 +95,7 @@ def _kind_of_part(part: Any) -> str:
     return kind if kind in ("text", "input_audio", "audio_url") else "other"
 
 
-Part = Annotated[
+ContentPart = Annotated[
     Annotated[TextPart, Tag("text")]
     | Annotated[AudioPart, Tag("input_audio")]
     | Annotated[AudioUrlPart, Tag("audio_url")]
@@ -108,7 +108,7 @@ class Message(BaseModel):
     """One message of a conversation."""
 
     role: str
-    content: list[Part] | None = Field(None, description="Parts, or plain text.")
+    content: list[ContentPart] | None = Field(None, description="Components, or plain text.")
 
     @field_validator("content", mode="before")
     @classmethod
@@ -147,15 +147,15 @@ class ChatRequest(BaseModel):
         for name, value in (self.model_extra or {}).items():
             if value is not None and name in NEUTRAL and value not in NEUTRAL[name]:
                 raise RefusalError(400, f"'{name}' is not supported; leave it out", code="unsupported", param=name)
-        asked = self.max_completion_tokens or self.max_tokens
-        given: dict[str, Any] = {} if asked is None else {"max_tokens": min(asked, MAX_ANSWER_TOKENS)}
+        requested = self.max_completion_tokens or self.max_tokens
+        given: dict[str, Any] = {} if requested is None else {"max_tokens": min(requested, MAX_ANSWER_TOKENS)}
         if self.temperature:
             given |= {"beams": 1, "temperature": self.temperature, "top_p": self.top_p or 1.0, "seed": self.seed}
         return replace(default, **given) if given else None
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """What a conversation comes down to."""
 
     audio: str
@@ -164,7 +164,7 @@ class Asked:
     """Empty where the recording is to be described."""
 
 
-def asked(messages: list[Message]) -> Asked:
+def last_question(messages: list[Message]) -> Question:
     """The last text of a user and the last audio of a user.
 
     Raises:
@@ -172,7 +172,7 @@ def asked(messages: list[Message]) -> Asked:
     """
     audio: str | None = None
     question = ""
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if message.role != "user" or message.content is None:
             continue
         for part in message.content:
@@ -186,7 +186,7 @@ def asked(messages: list[Message]) -> Asked:
                     f"a part of type '{part.type[:40]}' is not 'text', 'input_audio' or 'audio_url'; send recordings "
                     "as base64 in 'input_audio', addresses are not fetched",
                     code="unsupported_content",
-                    param=f"messages.{place}.content",
+                    param=f"messages.{index}.content",
                 )
         text = " ".join(part.text.strip() for part in message.content if isinstance(part, TextPart)).strip()
         question = text or question
@@ -202,7 +202,7 @@ def asked(messages: list[Message]) -> Asked:
         raise RefusalError(
             400, f"the question is longer than {MAX_QUESTION} characters", code="bad_input", param="messages"
         )
-    return Asked(audio, question)
+    return Question(audio, question)
 
 
 def decoded(audio: str) -> bytes:
@@ -247,7 +247,7 @@ def _content_of_data_url(url: str) -> str:
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer, ready to be told in the protocol's words."""
+    """An answer, as the protocol gives it."""
 
     model: str
     text: str

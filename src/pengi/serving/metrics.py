@@ -28,9 +28,9 @@ class Metrics:
             "pengi_engine_seconds", "One call of the engine.", ("task",), buckets=_SECONDS, registry=registry
         )
         self.waited_seconds = Histogram(
-            "pengi_waited_seconds", "Decoded to heard.", ("task",), buckets=_SECONDS, registry=registry
+            "pengi_waited_seconds", "Decoded to begun.", ("task",), buckets=_SECONDS, registry=registry
         )
-        self.audio_seconds = Counter("pengi_audio_seconds", "Audio that was heard.", ("task",), registry=registry)
+        self.audio_seconds = Counter("pengi_audio_seconds", "Audio that was processed.", ("task",), registry=registry)
         self.dropped = Counter("pengi_dropped", "Jobs given up before they were answered.", registry=registry)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:

@@ -1,8 +1,8 @@
-"""The page: listen to a recording, ask about it, see what happens when, try labels of one's own, search a collection.
+"""The page: play a recording, ask about it, see what happens when, try labels of one's own, search a collection.
 
-It is a Gradio app mounted into the server's FastAPI app. It talks to a listener, which is a loaded ``Pengi`` or
+It is a Gradio app mounted into the server's FastAPI app. It talks to a worker, which is a loaded ``Pengi`` or
 whatever has its methods, and to a collection's ``search``. Nothing it shows comes from another host; what visitors
-bring is kept for a while on a shelf (``page_shelf``), and only what the page needs is open to the network
+bring is kept for a while in a store (``upload_store``), and only what the page needs is open to the network
 (``page_guard``).
 """
 
@@ -13,7 +13,7 @@ import os
 # Before Gradio is imported, which would otherwise report its own use.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import resources
@@ -27,29 +27,29 @@ from fastapi.responses import FileResponse
 from pengi.errors import InputError
 from pengi.serving import page_views as views
 from pengi.serving import replies
-from pengi.serving.page_actions import RECORDINGS, WINDOWS_S, Actions, Parts
+from pengi.serving.page_actions import RECORDINGS, WINDOWS_S, Actions, Components
 from pengi.serving.page_guard import PageGuard
-from pengi.serving.page_shelf import Limits, Shelf
+from pengi.serving.upload_store import StoreLimits, UploadStore
 
 ASSETS = Path(str(resources.files("pengi"))) / "assets/page"
 ICON = '<link rel="icon" href="favicon.ico">'
 """Named, and relative, since browsers look for it at the root of the host otherwise, where the page may not be."""
 SUGGESTIONS = ("What do you hear?", "Is someone speaking?", "What animal is it?", "What instrument is playing?")
 AT_ONCE = 8
-"""Actions that are worked on at a time; the listener has a queue of its own."""
+"""Actions that are worked on at a time; the worker has a queue of its own."""
 WAITING = 64
 CLEANING_S = (300, 600)
-"""How often Gradio looks for old uploads, and how old they are; by then the shelf has what is used of them."""
+"""How often Gradio looks for old uploads, and how old they are; by then the store has what is used of them."""
 FONTS = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "Liberation Sans", "sans-serif"]
 _html = partial(gr.HTML, apply_default_css=False)
 OPEN_HIT_JS = """element.addEventListener("click", (event) => {
   const row = event.target.closest("[data-hit]");
-  if (row) trigger("click", {place: Number(row.dataset.hit)});
+  if (row) trigger("click", {index: Number(row.dataset.hit)});
 });"""
 
 
 def mount(
-    app: FastAPI, listener: Any, collection: Any = None, *, name: str | None = None, limits: Limits | None = None
+    app: FastAPI, worker: Any, collection: Any = None, *, name: str | None = None, limits: StoreLimits | None = None
 ) -> FastAPI:
     """Put the page at ``/`` of a server, behind all routes that the app has by then.
 
@@ -58,33 +58,25 @@ def mount(
 
     Args:
         app: the server.
-        listener: has ``name`` and the methods of :class:`pengi.engine.Pengi` for one recording: ``describe``, ``ask``,
+        worker: has ``name`` and the methods of :class:`pengi.engine.Pengi` for one recording: ``describe``, ``ask``,
             ``classify``, ``timeline``, ``has_tagger`` and, for a collection, ``embed``.
         collection: an opened :class:`pengi.retrieval.Collection`, or None for a page without search.
-        name: of the model, as shown; if not given, the last part of the listener's.
+        name: of the model, as shown; if not given, the last part of the worker's.
         limits: what visitors may ask of the page.
     """
-    shelf = Shelf(limits)
-    name = name or PurePath(listener.name).name
+    store = UploadStore(limits)
+    name = name or PurePath(worker.name).name
 
-    def recording(token: str) -> FileResponse:
-        try:
-            kept = shelf.get(token)
-        except InputError as error:
-            raise HTTPException(404, str(error)) from error
-        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-store"}
-        return FileResponse(kept.playable, media_type=kept.media_type, headers=headers)
-
-    app.add_api_route(RECORDINGS + "/{token}", recording, methods=["GET", "HEAD"], include_in_schema=False)
-    with _uploads_in(shelf.uploads):
+    app.add_api_route(RECORDINGS + "/{token}", _playable(store), methods=["GET", "HEAD"], include_in_schema=False)
+    with _uploads_in(store.uploads):
         gr.mount_gradio_app(
             app,
-            build(listener, collection, name, shelf),
+            build(worker, collection, name, store),
             path="/",
             footer_links=[],
             run_history=False,
             show_error=False,
-            max_file_size=shelf.limits.upload_bytes,
+            max_file_size=store.limits.upload_bytes,
             ssr_mode=False,
             enable_monitoring=False,
             pwa=False,
@@ -95,34 +87,48 @@ def mount(
         )
     gradio_app = app.router.routes.pop().app  # type: ignore[attr-defined]
     replies.install(gradio_app)
-    gradio_app.add_middleware(PageGuard, shelf=shelf, actions=gradio_app.get_blocks().fns)
+    gradio_app.add_middleware(PageGuard, store=store, actions=gradio_app.get_blocks().fns)
     # Gradio mounts its app as a route that matches everything, so that a wrong method would be an unknown address.
     app.router.default = gradio_app
     app.state.end_page = gradio_app.stop_event.set
     return app
 
 
-def build(listener: Any, collection: Any = None, name: str = "pengi-mini", shelf: Shelf | None = None) -> gr.Blocks:
+def _playable(store: UploadStore) -> Callable[[str], FileResponse]:
+    """The route that plays recordings."""
+
+    def recording(token: str) -> FileResponse:
+        try:
+            kept = store.get(token)
+        except InputError as error:
+            raise HTTPException(404, str(error)) from error
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, no-store"}
+        return FileResponse(kept.playable, media_type=kept.media_type, headers=headers)
+
+    return recording
+
+
+def build(worker: Any, collection: Any = None, name: str = "pengi-mini", store: UploadStore | None = None) -> gr.Blocks:
     """The page as a Gradio app, without its style and the route that plays recordings; see :func:`mount`."""
-    shelf = shelf or Shelf()
+    store = store or UploadStore()
     blocks: gr.Blocks
     with gr.Blocks(title="Pengi", analytics_enabled=False, delete_cache=CLEANING_S) as blocks:
         _html(views.header(name))
         pieces: dict[str, Any] = {"turns": gr.State([]), "found": gr.State([])}
-        pieces["token"] = gr.State(None, delete_callback=shelf.discard)
+        pieces["token"] = gr.State(None, delete_callback=store.discard)
         with gr.Tabs(elem_id="pg-tabs", elem_classes=["pg-single"] if collection is None else []) as pieces["tabs"]:
             with gr.Tab("Listen", id="listen"):
-                pieces |= _listening(listener)
+                pieces |= _recording_tab(worker)
             with gr.Tab("Search", id="search", visible=collection is not None):
-                pieces |= _searching()
+                pieces |= _search_tab()
         pieces["notice"] = _html("", elem_id="pg-notice")
-        parts = Parts(**pieces)
-        _wire(Actions(listener, collection, shelf, parts), parts)
+        parts = Components(**pieces)
+        _wire(Actions(worker, collection, store, parts), parts)
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
     return blocks
 
 
-def _listening(listener: Any) -> dict[str, Any]:
+def _recording_tab(worker: Any) -> dict[str, Any]:
     """From the place to drop a recording to what is found out about it."""
     pieces: dict[str, Any] = {}
     pieces["upload"] = gr.Audio(
@@ -140,11 +146,11 @@ def _listening(listener: Any) -> dict[str, Any]:
             for path in sorted((ASSETS / "examples").glob("*.opus"))
         }
     with gr.Column(visible=False, elem_id="pg-recording") as pieces["recording"]:
-        pieces["heard"] = _html("", elem_id="pg-heard")
+        pieces["description"] = _html("", elem_id="pg-description")
         with gr.Row(elem_id="pg-columns"):
             with gr.Column(scale=7, min_width=320, elem_classes="pg-card"):
                 pieces["sound"] = _html("")
-                pieces |= _timeline(has_windows=not listener.has_tagger)
+                pieces |= _timeline(has_windows=not worker.has_tagger)
             with gr.Column(scale=5, min_width=320, elem_classes="pg-card"):
                 pieces |= _questions()
     return pieces
@@ -196,7 +202,7 @@ def _questions() -> dict[str, Any]:
     return pieces
 
 
-def _searching() -> dict[str, Any]:
+def _search_tab() -> dict[str, Any]:
     pieces: dict[str, Any] = {}
     with gr.Column(elem_classes="pg-card"):
         with gr.Row(elem_classes="pg-ask"):
@@ -213,7 +219,7 @@ def _searching() -> dict[str, Any]:
     return pieces
 
 
-def _wire(actions: Actions, parts: Parts) -> None:
+def _wire(actions: Actions, parts: Components) -> None:
     """Connect components and actions; what is still said about one recording stops when another is opened."""
     loaded, private = parts.changed_by_loading(), {"api_visibility": "private", "show_progress": "hidden"}
     asking = [parts.turns, parts.talk, parts.question, parts.notice]

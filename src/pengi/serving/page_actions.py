@@ -16,16 +16,16 @@ import gradio as gr
 from pengi.errors import InputError, PengiError
 from pengi.serving import page_views as views
 from pengi.serving.page_drawing import draw
-from pengi.serving.page_shelf import Recording, Shelf, public
 from pengi.serving.page_views import Turn
+from pengi.serving.upload_store import StoredRecording, UploadStore, public
 
 RECORDINGS = "/page/recordings"
 WINDOWS_S = (1.0, 2.0, 5.0)
 """Lengths of the stretches of a timeline."""
 LONG_S = 60.0
 """Recordings from this length on begin with the longest stretches."""
-MOST_LABELS = 100
-MOST_TURNS = 50
+MAX_LABELS = 100
+MAX_TURNS = 50
 HITS = 12
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ Updates: TypeAlias = Iterator[dict[Any, Any]]
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """The components of the page."""
 
     upload: Any
@@ -42,7 +42,7 @@ class Parts:
     """The column that is hidden until there is a recording."""
     token: Any
     sound: Any
-    heard: Any
+    description: Any
     window: Any
     stretches: Any
     turns: Any
@@ -65,7 +65,7 @@ class Parts:
     def changed_by_loading(self) -> list[Any]:
         """What a new recording changes."""
         return [
-            *(self.upload, self.notice, self.recording, self.token, self.sound, self.heard, self.window),
+            *(self.upload, self.notice, self.recording, self.token, self.sound, self.description, self.window),
             *(self.stretches, self.turns, self.talk, self.ranking, self.tabs, self.similar),
         ]
 
@@ -74,40 +74,40 @@ class Actions:
     """The actions of one page; what belongs to a visitor is in the components' state.
 
     Args:
-        listener: has ``describe``, ``ask``, ``classify``, ``timeline``, ``embed`` and ``has_tagger`` of
+        worker: has ``describe``, ``ask``, ``classify``, ``timeline``, ``embed`` and ``has_tagger`` of
             :class:`pengi.engine.Pengi`.
         collection: an opened collection, or None.
-        shelf: where recordings are while they are open.
+        store: where recordings are while they are open.
         parts: the page.
     """
 
-    def __init__(self, listener: Any, collection: Any, shelf: Shelf, parts: Parts) -> None:
-        self.listener = listener
+    def __init__(self, worker: Any, collection: Any, store: UploadStore, parts: Components) -> None:
+        self.worker = worker
         self.collection = collection
-        self.shelf = shelf
+        self.store = store
         self.parts = parts
         self._notices = itertools.count(1)
 
     def load(self, upload: str | None, old: str | None) -> Updates:
         """An uploaded or recorded file."""
         if upload is not None:
-            yield from self._open(lambda: self.shelf.take(Path(upload)), old)
+            yield from self._open(lambda: self.store.take(Path(upload)), old)
 
     def example(self, path: Path) -> Callable[[str | None], Updates]:
         """The action that opens a recording of the package."""
 
         def action(old: str | None) -> Updates:
-            yield from self._open(lambda: self.shelf.refer(path), old)
+            yield from self._open(lambda: self.store.refer(path), old)
 
         return action
 
     def open_hit(self, found: list[Any], old: str | None, event: gr.EventData) -> Updates:
-        """A search result, played from where it was found. Only its place among what was found for this visitor comes
+        """A search result, played from where it was found. Only its index among what was found for this visitor comes
         from the network, never a path."""
-        place = event._data.get("place") if isinstance(event._data, dict) else None
-        if type(place) is int and 0 <= place < len(found):
-            hit = found[place]
-            yield from self._open(lambda: self.shelf.refer(Path(hit.path)), old, hit.start_s)
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        if type(index) is int and 0 <= index < len(found):
+            hit = found[index]
+            yield from self._open(lambda: self.store.refer(Path(hit.path)), old, hit.start_s)
 
     def ask(self, token: str | None, turns: list[Turn], question: str) -> Updates:
         """A question: it stands there at once, the answer follows."""
@@ -115,10 +115,10 @@ class Actions:
         if not question:
             yield {parts.notice: self._notice("write a question first")}
             return
-        before = turns[-MOST_TURNS:]
+        before = turns[-MAX_TURNS:]
         yield {parts.talk: views.talk([*before, Turn(question)]), parts.question: "", parts.notice: ""}
         try:
-            answer = self._hear(self.shelf.get(token), lambda path: self.listener.ask(path, question, explain=True))
+            answer = self._run(self.store.get(token), lambda path: self.worker.ask(path, question, explain=True))
         except PengiError as error:
             yield {
                 parts.talk: views.talk(before),
@@ -141,15 +141,13 @@ class Actions:
         """What happens when: the events of detected tags, or without a tagger stretches of one length."""
 
         def found() -> str:
-            if self.listener.has_tagger:
-                return views.stretches(self._hear(self.shelf.get(token), self.listener.timeline))
+            if self.worker.has_tagger:
+                return views.stretches(self._run(self.store.get(token), self.worker.timeline))
             if window_s not in WINDOWS_S:
                 raise InputError(f"stretches can be {', '.join(f'{window:g}' for window in WINDOWS_S)} s long")
             length_s = float(window_s)
-            recording = self.shelf.get(token)
-            timeline = self._hear(
-                recording, lambda path: self.listener.timeline(path, window_s=length_s, hop_s=length_s)
-            )
+            recording = self.store.get(token)
+            timeline = self._run(recording, lambda path: self.worker.timeline(path, window_s=length_s, hop_s=length_s))
             return views.stretches(timeline)
 
         yield from self._shown(self.parts.stretches, found)
@@ -161,9 +159,9 @@ class Actions:
             labels = [label for part in text.replace("\n", ",").split(",") if (label := part.strip())]
             if not labels:
                 raise InputError("write some labels first, divided by commas")
-            if len(labels) > MOST_LABELS:
-                raise InputError(f"at most {MOST_LABELS} labels can be tried at a time, not {len(labels)}")
-            return views.ranking(self._hear(self.shelf.get(token), lambda path: self.listener.classify(path, labels)))
+            if len(labels) > MAX_LABELS:
+                raise InputError(f"at most {MAX_LABELS} labels can be tried at a time, not {len(labels)}")
+            return views.ranking(self._run(self.store.get(token), lambda path: self.worker.classify(path, labels)))
 
         yield from self._shown(self.parts.ranking, found)
 
@@ -178,7 +176,7 @@ class Actions:
         """Recordings of the collection that sound like the one that is open."""
 
         def found() -> list[Any]:
-            vector = self._hear(self.shelf.get(token), self.listener.embed)
+            vector = self._run(self.store.get(token), self.worker.embed)
             hits: list[Any] = self.collection.search(like=vector, limit=HITS)
             return hits
 
@@ -186,7 +184,7 @@ class Actions:
 
     def _search(self, search: Callable[[], list[Any]]) -> Updates:
         parts = self.parts
-        yield {parts.hits: views.LISTENING, parts.notice: ""}
+        yield {parts.hits: views.WAITING_HTML, parts.notice: ""}
         try:
             found = search()
         except PengiError as error:
@@ -195,29 +193,29 @@ class Actions:
         yield {parts.hits: views.hits(found), parts.found: found}
 
     def _shown(self, part: Any, answer: Callable[[], str]) -> Updates:
-        yield {part: views.LISTENING, self.parts.notice: ""}
+        yield {part: views.WAITING_HTML, self.parts.notice: ""}
         try:
             yield {part: answer()}
         except PengiError as error:
             yield {part: "", self.parts.notice: self._notice(str(error))}
 
-    def _open(self, take: Callable[[], Recording], old: str | None, start_s: float | None = None) -> Updates:
+    def _open(self, take: Callable[[], StoredRecording], old: str | None, start_s: float | None = None) -> Updates:
         """First the picture of a recording, then its description; what was said about the last one goes."""
         parts = self.parts
         try:
             recording = take()
-            picture = self._hear(recording, lambda path: draw(path, recording.info.duration_s))
+            picture = self._run(recording, lambda path: draw(path, recording.info.duration_s))
         except PengiError as error:
             yield {parts.upload: None, parts.notice: self._notice(str(error))}
             return
-        self.shelf.discard(old)
+        self.store.discard(old)
         yield {
             parts.upload: None,
             parts.notice: "",
             parts.recording: gr.Column(visible=True),
             parts.token: recording.token,
             parts.sound: views.sound(recording, picture, f"{RECORDINGS}/{recording.token}".lstrip("/"), start_s),
-            parts.heard: views.LISTENING,
+            parts.description: views.WAITING_HTML,
             parts.window: WINDOWS_S[-1] if picture.duration_s >= LONG_S else WINDOWS_S[0],
             parts.stretches: "",
             parts.turns: [],
@@ -227,19 +225,19 @@ class Actions:
             parts.similar: gr.Button(visible=True),
         }
         try:
-            description = self._hear(recording, lambda path: self.listener.describe(path, explain=True))
-            update = {parts.heard: views.heard(description)}
+            description = self._run(recording, lambda path: self.worker.describe(path, explain=True))
+            update = {parts.description: views.description(description)}
         except PengiError as error:
-            update = {parts.heard: "", parts.notice: self._notice(str(error))}
-        if self.shelf.holds(recording.token):  # the visitor has not opened another one meanwhile
+            update = {parts.description: "", parts.notice: self._notice(str(error))}
+        if self.store.holds(recording.token):  # the visitor has not opened another one meanwhile
             yield update
 
     def _notice(self, message: str) -> str:
         return views.notice(message, next(self._notices))
 
-    def _hear(self, recording: Recording, listen: Callable[[str], T]) -> T:
-        """Listen to a recording; messages name it as its owner does."""
+    def _run(self, recording: StoredRecording, work: Callable[[str], T]) -> T:
+        """Process a recording; messages name it as its owner does."""
         try:
-            return listen(str(recording.path))
+            return work(str(recording.path))
         except PengiError as error:
             raise PengiError(public(str(error), recording.path, recording.name)) from error

@@ -1,6 +1,6 @@
 """Pictures of recordings: the outline of the waveform and a log-mel spectrogram, of any length in bounded memory.
 
-Both are drawn from the sound as the models hear it, mono at 16 kHz, in as many columns as a screen is wide, so that
+Both are drawn from the sound as the models read it, mono at 16 kHz, in as many columns as a screen is wide, so that
 columns of the one stand above columns of the other.
 
 Shape suffixes: C columns, S samples, N windows in a column, W samples of a window, F frames, K frequency bins, M bands.
@@ -24,7 +24,7 @@ from pengi.audio.decode import AudioSource, stream
 from pengi.audio.logmel import hz_to_mel_htk, magnitude_spectrogram, mel_filterbank_htk
 
 RATE = 16_000
-"""Hz; what the models hear."""
+"""Hz; the rate of the models."""
 COLUMNS = 900
 SHORTEST_COLUMN = 64
 """Samples; very short recordings get fewer columns instead of empty ones."""
@@ -35,12 +35,12 @@ LOW_HZ, HIGH_HZ = 50.0, 8_000.0
 RANGE_DB = 70.0
 """How far below the loudest the spectrogram reaches."""
 FRAMES_IN_COLUMN = 4
-"""Most windows that are looked at in one column of a long recording."""
+"""Maximum of windows that are read for one column of a long recording."""
 BATCH = 64
 """Columns that are computed at a time."""
 FREQUENCY_TICKS_HZ = (125, 500, 1_000, 2_000, 4_000, 8_000)
 TIME_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200)
-MOST_TIME_TICKS = 8
+MAX_TIME_TICKS = 8
 INK = ("#faf9f5", "#dfeae4", "#a9cfc9", "#5d9fa6", "#2a6480", "#142a4a")
 """Colours from nothing to loud, even in lightness; inverted they serve a dark page."""
 
@@ -63,7 +63,7 @@ def draw(source: AudioSource, duration_s: float) -> Picture:
 
     Args:
         source: the recording.
-        duration_s: its length as ``decode.probe`` tells it; it decides how much sound goes into a column.
+        duration_s: its length as ``decode.probe`` gives it; it decides how much sound is in a column.
 
     Raises:
         AudioError: if the recording cannot be decoded.
@@ -100,15 +100,15 @@ def waveform_path(picture: Picture, height: int) -> str:
     # At least a hair's breadth everywhere: silence is a line, not a gap.
     top_C = half - np.maximum(picture.high_C / peak * half, 0.5)
     bottom_C = half - np.minimum(picture.low_C / peak * half, -0.5)
-    there = [f"{place} {y:.1f}" for place, y in enumerate(top_C)]
-    back = [f"{place} {y:.1f}" for place, y in reversed(list(enumerate(bottom_C)))]
+    there = [f"{index} {y:.1f}" for index, y in enumerate(top_C)]
+    back = [f"{index} {y:.1f}" for index, y in reversed(list(enumerate(bottom_C)))]
     return "M" + "L".join(there + back) + "Z"
 
 
 def time_ticks(duration_s: float) -> list[float]:
-    """Round times in seconds from 0 on, at most ``MOST_TIME_TICKS`` and one."""
-    step = next((step for step in TIME_STEPS_S if duration_s / step <= MOST_TIME_TICKS), TIME_STEPS_S[-1])
-    return [round(place * step, 3) for place in range(int(duration_s / step + 1e-6) + 1)]
+    """Round times in seconds from 0 on, at most ``MAX_TIME_TICKS`` and one."""
+    step = next((step for step in TIME_STEPS_S if duration_s / step <= MAX_TIME_TICKS), TIME_STEPS_S[-1])
+    return [round(index * step, 3) for index in range(int(duration_s / step + 1e-6) + 1)]
 
 
 def frequency_ticks() -> list[tuple[int, float]]:
@@ -154,7 +154,7 @@ def _mel_power(windows_CNW: Tensor, filters_KM: Tensor) -> Tensor:
 
 
 def _palette() -> list[int]:
-    stops = np.array([[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in INK])
+    stops = np.array([[int(colour[index : index + 2], 16) for index in (1, 3, 5)] for colour in INK])
     at = np.linspace(0, len(INK) - 1, 256)
     channels = [np.interp(at, np.arange(len(INK)), stops[:, channel]) for channel in range(3)]
     return [int(value) for value in np.round(np.stack(channels, axis=1)).astype(int).ravel()]

@@ -17,9 +17,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pengi.serving.page_shelf import Shelf, make_room
 from pengi.serving.replies import RefusalError, not_found
 from pengi.serving.root_path import route_path
+from pengi.serving.upload_store import UploadStore, make_room
 
 API = "/gradio_api"
 READ = {
@@ -43,7 +43,7 @@ FORM_BYTES = 2**16
 MAX_NAME_CHARACTERS = 255
 """Longest file name that file systems allow."""
 UPLOADS_AT_ONCE = 4
-"""The uploads folder holds this many files of the largest size, on their way to the shelf."""
+"""The uploads folder holds this many files of the largest size, on their way to the store."""
 
 
 class PageGuard:
@@ -51,13 +51,13 @@ class PageGuard:
 
     Args:
         app: Gradio's.
-        shelf: where uploads are.
+        store: where uploads are.
         actions: numbers of the actions that an event may start.
     """
 
-    def __init__(self, app: ASGIApp, shelf: Shelf, actions: Container[int]) -> None:
+    def __init__(self, app: ASGIApp, store: UploadStore, actions: Container[int]) -> None:
         self.app = app
-        self.shelf = shelf
+        self.store = store
         self.actions = actions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,12 +88,12 @@ class PageGuard:
         stated = Headers(scope=scope).get("content-length", "")
         if not stated.isdecimal():
             return _refused(411, "length_required", "the length of the request is not stated"), receive
-        size, limits = int(stated), self.shelf.limits
+        size, limits = int(stated), self.store.limits
         if route_path(scope) == UPLOAD:
             if size > limits.upload_bytes + FORM_BYTES:
-                most = f"{limits.upload_bytes / 1e6:g} MB"
-                return _refused(413, "too_large", f"files of at most {most} can be uploaded"), receive
-            if not make_room(self.shelf.uploads, size, UPLOADS_AT_ONCE * limits.upload_bytes + FORM_BYTES):
+                limit = f"{limits.upload_bytes / 1e6:g} MB"
+                return _refused(413, "too_large", f"files of at most {limit} can be uploaded"), receive
+            if not make_room(self.store.uploads, size, UPLOADS_AT_ONCE * limits.upload_bytes + FORM_BYTES):
                 return _refused(507, "busy", "there is no room for this file at the moment"), receive
             return None, receive
         if size > EVENT_BYTES:
@@ -142,7 +142,7 @@ class PageGuard:
     def _uploaded(self, path: Any) -> bool:
         if not isinstance(path, str) or "\0" in path:
             return False
-        return Path(path).resolve().is_relative_to(self.shelf.uploads.resolve())
+        return Path(path).resolve().is_relative_to(self.store.uploads.resolve())
 
 
 def _refused(status: int, code: str, message: str) -> ASGIApp:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Explanation, Segment, Timeline
 from pengi.serving.page_drawing import COLUMNS, Picture, frequency_ticks, spectrogram_png, time_ticks, waveform_path
-from pengi.serving.page_shelf import Recording
+from pengi.serving.upload_store import StoredRecording
 
 WAVE_HEIGHT = 64
 HUES = 8
@@ -23,9 +23,9 @@ WIDE_PERCENT, THIN_PERCENT = 14, 6
 """Bars of a timeline that are wide enough for a name on a phone, and on a desktop, in percent of the whole."""
 MAX_LANES = 12
 """Rows of bars of a timeline; what would need more of them is listed only."""
-MOST_ROWS = 400
+MAX_ROWS = 400
 """Stretches that are listed one by one; the bars show all."""
-LISTENING = '<p class="pg-wait" role="status">Listening<span aria-hidden="true">…</span></p>'
+WAITING_HTML = '<p class="pg-wait" role="status">Working<span aria-hidden="true">…</span></p>'
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def header(model: str) -> str:
     return (
         '<header class="pg-header"><h1>Pengi</h1>'
         "<p>Ask a recording questions in plain words.</p>"
-        f'<p class="pg-model" title="The model that listens">{escape(model)}</p></header>'
+        f'<p class="pg-model" title="The model">{escape(model)}</p></header>'
     )
 
 
@@ -55,7 +55,7 @@ def notice(message: str, number: int = 0) -> str:
     return f'<div class="pg-notice" data-number="{number}"><span role="alert">{escape(sentence)}</span>{dismiss}</div>'
 
 
-def sound(recording: Recording, picture: Picture, address: str, start_s: float | None = None) -> str:
+def sound(recording: StoredRecording, picture: Picture, address: str, start_s: float | None = None) -> str:
     """The player: waveform and spectrogram over one time axis; with ``start_s`` it plays from there at once."""
     info, duration_s = recording.info, picture.duration_s
     channels = {1: "mono", 2: "stereo"}.get(info.channels, f"{info.channels} channels")
@@ -80,12 +80,12 @@ def sound(recording: Recording, picture: Picture, address: str, start_s: float |
     )
 
 
-def heard(description: Description) -> str:
+def description(description: Description) -> str:
     """Caption and events."""
     events = [(event.label, event.confidence) for event in description.events]
     text = description.text or "The model found no words for it."
     return (
-        f'<section class="pg-heard"><p class="pg-caption" dir="auto">{escape(text[:1].upper() + text[1:])}</p>'
+        f'<section class="pg-description"><p class="pg-caption" dir="auto">{escape(text[:1].upper() + text[1:])}</p>'
         + bars(events, "Sound events and how sure the model is of each")
         + explained(description.explanation)
         + "</section>"
@@ -139,7 +139,7 @@ def talk(turns: Sequence[Turn]) -> str:
         return '<p class="pg-hint">Every question is answered from the sound alone, not from earlier answers.</p>'
     rows = []
     for turn in turns:
-        answer = LISTENING
+        answer = WAITING_HTML
         if turn.text is not None:
             sure = f"How sure the model is of exactly this wording: {percent(turn.confidence)}"
             answer = (
@@ -161,8 +161,8 @@ def stretches(timeline: Timeline) -> str:
         f'<div class="pg-lane">{"".join(_bar(segment, duration_s) for segment in lane)}</div>'
         for lane in lanes(timeline.segments)
     )
-    rows = "".join(_row(segment) for segment in timeline.segments[:MOST_ROWS])
-    rest = len(timeline.segments) - MOST_ROWS
+    rows = "".join(_row(segment) for segment in timeline.segments[:MAX_ROWS])
+    rest = len(timeline.segments) - MAX_ROWS
     more = f'<p class="pg-hint">{rest} more stretches are shown as bars only.</p>' if rest > 0 else ""
     return f'{rows_of_bars}<ol class="pg-rows" aria-label="What happens when">{rows}</ol>{more}'
 
@@ -181,16 +181,16 @@ def lanes(segments: Sequence[Segment]) -> list[list[Segment]]:
 
 
 def hits(found: Sequence[Any]) -> str:
-    """What a search found; ``data-hit`` is the place in the list."""
+    """What a search found; ``data-hit`` is the index in the list."""
     if not found:
         return '<p class="pg-hint" role="status">Nothing was found.</p>'
     rows = "".join(
-        f'<li><button type="button" data-hit="{place}" title="Open and play from here">'
+        f'<li><button type="button" data-hit="{index}" title="Open and play from here">'
         f'<span class="pg-what" dir="auto">{escape(hit.text)}</span>'
         f'<span class="pg-where" dir="auto">{escape(_short(hit.path))}</span>'
         f'<span class="pg-time">{clock(hit.start_s)} – {clock(hit.end_s)}</span>'
         f'<span class="pg-score" title="Score">{hit.score:.3f}</span></button></li>'
-        for place, hit in enumerate(found)
+        for index, hit in enumerate(found)
     )
     return f'<ol class="pg-rows pg-hits" aria-label="What was found">{rows}</ol>'
 

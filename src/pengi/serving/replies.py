@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pengi.errors import AudioError, InputError, PengiError
-from pengi.serving.batcher import BusyError, ClosingError, LateError
+from pengi.serving.inference_worker import BusyError, ClosingError, LateError
 
 INVALID = "invalid_request_error"
 RETRY_LATER_S = 5
@@ -145,4 +145,4 @@ def _first_complaint(error: RequestValidationError) -> RefusalError:
 def _path(location: tuple[str | int, ...]) -> str:
     """Where in the body a mistake is, without the tag of a part's kind, which pydantic puts behind its index."""
     inside = location[1:] if location[:1] == ("body",) else location
-    return ".".join(str(key) for place, key in enumerate(inside) if place < 2 or inside[place - 2] != "content")
+    return ".".join(str(key) for index, key in enumerate(inside) if index < 2 or inside[index - 2] != "content")

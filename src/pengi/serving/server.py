@@ -19,7 +19,7 @@ GRACE_S = 5
 
 
 class Server(uvicorn.Server):
-    """Serves an application until it is told to stop; then requests inside are answered and no others are taken.
+    """Serves an application until it is stopped; then requests inside are answered and no others are taken.
 
     Args:
         app: what :func:`pengi.serving.app.create_app` made.
@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Accept connections, and report it."""
         await super().startup(sockets)
         if self.started:
             self._ready()

@@ -15,11 +15,11 @@ FIELDS_BYTES = 1_000_000
 MIN_KEY_CHARACTERS = 8
 """Shortest API key."""
 OWN_PATHS = ("/v1", "/page", "/gradio_api", "/assets", "/static", "/docs")
-"""A root path that begins with one of these could not be told from the server's own addresses."""
+"""A root path that begins with one of these could not be distinguished from the server's own addresses."""
 
 
 class ServingSettings(Frozen):
-    """Where a server listens and what it accepts. The defaults serve one person on their own machine."""
+    """The address of a server and what it accepts. The defaults serve one person on their own machine."""
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535, description="0 takes any free one")
@@ -30,8 +30,8 @@ class ServingSettings(Frozen):
     root_path: str = Field("", description="path under which a reverse proxy shows the server, such as '/pengi'")
     max_upload_mb: float = Field(25.0, gt=0, le=1000, description="largest upload, in millions of bytes")
     max_seconds: float = Field(600.0, gt=0, le=36_000, description="longest recording, in seconds")
-    queue: int = Field(64, ge=1, le=10_000, description="most requests that are in the house at once")
-    batch: int = Field(8, ge=1, le=64, description="most recordings in one call of the engine")
+    max_requests: int = Field(64, ge=1, le=10_000, description="maximum number of requests at a time")
+    batch_size: int = Field(8, ge=1, le=64, description="maximum number of recordings in one call of the engine")
     gather_s: float = Field(0.005, ge=0, le=1, description="how long a request waits for others to share a call with")
     timeout_s: float = Field(120.0, gt=0, le=3600, description="longest time from first byte to answer, in seconds")
     page: bool = Field(True, description="show the page for people at /")
@@ -87,10 +87,10 @@ class ServingSettings(Frozen):
 
     @property
     def held_bytes(self) -> int:
-        """Most bytes of all bodies together that are held at a time; further requests are asked to come again."""
+        """Maximum of bytes of all bodies that are held at a time; further requests get status 429."""
         return 8 * self.json_bytes
 
     @property
     def held_seconds(self) -> float:
-        """Most seconds of decoded audio, of all requests together, that are held at a time: at 16 kHz 64 kB each."""
+        """Maximum of seconds of decoded audio of all requests that are held at a time; 64 kB a second at 16 kHz."""
         return max(3600.0, 2 * self.max_seconds)

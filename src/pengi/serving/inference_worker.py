@@ -1,8 +1,8 @@
 """Many requests, few calls of the engine: decoding beside the model, one model thread, batches of what is alike.
 
-A job goes through three stations: a pool of decoders (bytes to samples, within limits), the queue, and the model
-thread, which takes the oldest job and with it all others that can share its call of the engine. Jobs whose caller has
-gone are dropped at every station. A timeline of a long recording lets other jobs in between its windows.
+A request goes through three stations: a pool of decoders (bytes to samples, within limits), the queue, and the model
+thread, which takes the oldest request and with it all others that can share its call of the engine. Requests whose
+caller has gone are dropped at every station. A timeline of a long recording lets other requests in between its windows.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 DECODERS = 2
 BATCH_SECONDS = 160.0
-"""Most audio in one call of the engine, in seconds, unless a single recording is longer."""
+"""Maximum of audio in one call of the engine, in seconds, unless a single recording is longer."""
 FIRST_GUESS_S = 0.5
-"""Seconds that a job takes the model, before any has been timed."""
+"""Seconds that a request takes the model, before any has been timed."""
 
-Task = Literal["describe", "ask", "classify", "tags", "embed", "timeline"]
+EngineMethod = Literal["describe", "ask", "classify", "tags", "embed", "timeline"]
 
 
 class Engine(Protocol):
@@ -80,21 +80,21 @@ class LateError(PengiError):
 
 
 class _GoneError(Exception):
-    """Nobody waits for this job any more."""
+    """Nobody waits for this request any more."""
 
 
 @dataclass(frozen=True)
 class Query:
     """What is asked about a recording. Queries with equal task and options share a call of the engine."""
 
-    task: Task
+    task: EngineMethod
     options: tuple[tuple[str, Any], ...] = ()
     """Keyword arguments of the engine's method, hashable."""
     question: str = ""
     """Of "ask"; every recording of a call has its own."""
 
     @classmethod
-    def of(cls, task: Task, question: str = "", **options: Any) -> Self:
+    def of(cls, task: EngineMethod, question: str = "", **options: Any) -> Self:
         """A query; options that are None are the engine's own defaults.
 
         Raises:
@@ -108,7 +108,7 @@ class Query:
 
 
 @dataclass(eq=False)
-class Job:
+class QueuedRequest:
     """A query about one recording on its way; who does not want the answer any more cancels the future."""
 
     query: Query
@@ -118,17 +118,17 @@ class Job:
     seconds: float = 0.0
     queued_at: float = 0.0
     begun: bool = False
-    """Whether the model has heard of it."""
+    """Whether the model has begun with it."""
     notes: list[str] = field(default_factory=list)
     """Sentences about the reading of its recording."""
 
 
-class Listener:
+class InferenceWorker:
     """The engine for many callers at once; it has the engine's methods, each for one recording and blocking.
 
     Args:
         engine: the loaded model.
-        settings: ``queue``, ``batch``, ``gather_s``, ``max_seconds`` and ``timeout_s`` matter here.
+        settings: ``max_requests``, ``batch_size``, ``gather_s``, ``max_seconds`` and ``timeout_s`` matter here.
         metrics: what to count in; its own if not given.
     """
 
@@ -137,15 +137,15 @@ class Listener:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self._changed = threading.Condition()
-        self._inside: set[Job] = set()
-        self._waiting: list[Job] = []
+        self._inside: set[QueuedRequest] = set()
+        self._waiting: list[QueuedRequest] = []
         self._closing = False
-        self._job_s = FIRST_GUESS_S
+        self._request_s = FIRST_GUESS_S
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pengi-decoder")
         self._model = threading.Thread(target=self._run, name="pengi-model", daemon=True)
         self._model.start()
-        self.metrics.watch("pengi_jobs", "Jobs in the house.", lambda: len(self._inside))
-        self.metrics.watch("pengi_queue", "Decoded jobs that wait for the model.", lambda: len(self._waiting))
+        self.metrics.watch("pengi_jobs", "Requests that are not answered yet.", lambda: len(self._inside))
+        self.metrics.watch("pengi_queue", "Decoded requests that wait for the model.", lambda: len(self._waiting))
         self.metrics.watch("pengi_queue_audio_seconds", "Decoded audio that is held.", self._held_seconds)
 
     @property
@@ -160,7 +160,7 @@ class Listener:
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are taken."""
+        """Whether requests are taken."""
         return self._model.is_alive() and not self._closing
 
     def describe(self, audio: AudioSource, **options: Any) -> Description:
@@ -202,12 +202,12 @@ class Listener:
             ClosingError: if there is soon no server.
             LateError: if the model did not finish within ``timeout_s``; the work ends soon after.
         """
-        job = self.submit(audio, query)
+        request = self.submit(audio, query)
         try:
-            return job.future.result(self.settings.timeout_s)
+            return request.future.result(self.settings.timeout_s)
         except TimeoutError as error:
-            job.future.cancel()
-            raise self._out_of_time(job) from error
+            request.future.cancel()
+            raise self._out_of_time(request) from error
 
     async def answer(self, audio: AudioSource, query: Query) -> Any:
         """The answer to a query, for an event loop; once cancelled, the work ends soon after.
@@ -215,37 +215,37 @@ class Listener:
         Raises:
             AudioError, InputError, BusyError, ClosingError, LateError: as :meth:`wait`.
         """
-        job = self.submit(audio, query)
+        request = self.submit(audio, query)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
-                return await asyncio.wrap_future(job.future)
+                return await asyncio.wrap_future(request.future)
         except TimeoutError as error:
-            raise self._out_of_time(job) from error
+            raise self._out_of_time(request) from error
 
-    def submit(self, audio: AudioSource, query: Query) -> Job:
-        """Take a job in.
+    def submit(self, audio: AudioSource, query: Query) -> QueuedRequest:
+        """Take a request in.
 
         Raises:
             BusyError, ClosingError: as :meth:`wait`.
         """
-        job = Job(query, audio)
+        request = QueuedRequest(query, audio)
         with self._changed:
             if not self.alive:
                 raise ClosingError("the server is shutting down")
-            expected_s = len(self._inside) * self._job_s
-            if len(self._inside) >= self.settings.queue or expected_s > self.settings.timeout_s:
+            expected_s = len(self._inside) * self._request_s
+            if len(self._inside) >= self.settings.max_requests or expected_s > self.settings.timeout_s:
                 raise BusyError(self.retry_after_s())
-            self._inside.add(job)
-        job.future.add_done_callback(self._forget)
-        self._decoders.submit(self._decode, job)
-        return job
+            self._inside.add(request)
+        request.future.add_done_callback(self._drop_cancelled)
+        self._decoders.submit(self._decode, request)
+        return request
 
     def retry_after_s(self) -> int:
         """Seconds until about half of what is inside will be answered, from 1 to 60."""
-        return min(60, max(1, round(len(self._inside) * self._job_s / 2)))
+        return min(60, max(1, round(len(self._inside) * self._request_s / 2)))
 
     def close(self) -> None:
-        """Take no more jobs, answer those that are inside, and end."""
+        """Take no more requests, answer those that are inside, and end."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -254,56 +254,56 @@ class Listener:
             self._changed.notify_all()
         self._model.join()
 
-    def _out_of_time(self, job: Job) -> PengiError:
-        if job.begun:
+    def _out_of_time(self, request: QueuedRequest) -> PengiError:
+        if request.begun:
             return LateError(f"there was no answer within {self.settings.timeout_s:g} seconds")
         return BusyError(self.retry_after_s())
 
-    def _forget(self, future: Future[Any]) -> None:
+    def _drop_cancelled(self, future: Future[Any]) -> None:
         """Make room at once for others if nobody waits for an answer any more."""
         if future.cancelled():
             with self._changed:
                 self._drop_gone()
 
     def _held_seconds(self) -> float:
-        return sum(job.seconds for job in list(self._inside))
+        return sum(request.seconds for request in list(self._inside))
 
-    def _decode(self, job: Job) -> None:
+    def _decode(self, request: QueuedRequest) -> None:
         try:
-            self._check(job)
-            assert job.source is not None
-            samples = self._samples(job)
-            job.waveform, job.source = Waveform(samples, self.engine.sample_rate), None
-            job.seconds = len(samples) / self.engine.sample_rate
+            self._check(request)
+            assert request.source is not None
+            samples = self._samples(request)
+            request.waveform, request.source = Waveform(samples, self.engine.sample_rate), None
+            request.seconds = len(samples) / self.engine.sample_rate
             if self._held_seconds() > self.settings.held_seconds:
                 raise BusyError(self.retry_after_s())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
-            self._finish(job, error=error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller must get it
+            self._finish(request, error=error)
             return
         with self._changed:
-            job.queued_at = time.monotonic()
-            self._waiting.append(job)
+            request.queued_at = time.monotonic()
+            self._waiting.append(request)
             self._changed.notify_all()
 
-    def _samples(self, job: Job) -> NDArray[np.float32]:
-        assert job.source is not None
+    def _samples(self, request: QueuedRequest) -> NDArray[np.float32]:
+        assert request.source is not None
         blocks = []
         limit_s = self.settings.max_seconds
-        for block in stream(job.source, self.engine.sample_rate, longest_s=limit_s, notes=job.notes):
-            self._check(job)
+        for block in stream(request.source, self.engine.sample_rate, longest_s=limit_s, notes=request.notes):
+            self._check(request)
             blocks.append(block)
         return np.concatenate(blocks)
 
-    def _check(self, job: Job) -> None:
-        if job.future.cancelled():
+    def _check(self, request: QueuedRequest) -> None:
+        if request.future.cancelled():
             raise _GoneError
 
     def _run(self) -> None:
         while batch := self._next():
             self._serve(batch)
 
-    def _next(self) -> list[Job]:
-        """The oldest job and those that share its call, once there are enough or none has come for a moment; empty
+    def _next(self) -> list[QueuedRequest]:
+        """The oldest request and those that share its call, once there are enough or none has come for a moment; empty
         when all is done and the server closes."""
         with self._changed:
             while True:
@@ -311,7 +311,7 @@ class Listener:
                 batch = self._alike()
                 if batch:
                     left_s = batch[0].queued_at + self.settings.gather_s - time.monotonic()
-                    if left_s <= 0 or self._closing or len(batch) == self._most(batch[0]):
+                    if left_s <= 0 or self._closing or len(batch) == self._max_batch(batch[0]):
                         return self._take(batch)
                     self._changed.wait(left_s)
                 elif self._closing and not self._inside:
@@ -319,7 +319,7 @@ class Listener:
                 else:
                     self._changed.wait()
 
-    def _between(self) -> None:
+    def _serve_one_batch(self) -> None:
         """Serve, in the middle of a timeline, one batch of anything else."""
         with self._changed:
             self._drop_gone()
@@ -328,90 +328,90 @@ class Listener:
             self._serve(batch)
 
     def _drop_gone(self) -> None:
-        for job in [job for job in self._waiting if job.future.cancelled()]:
-            self._waiting.remove(job)
-            self._finish(job, error=_GoneError())
+        for request in [request for request in self._waiting if request.future.cancelled()]:
+            self._waiting.remove(request)
+            self._finish(request, error=_GoneError())
 
-    def _alike(self, but: Task | None = None) -> list[Job]:
-        """Of the waiting jobs the oldest one and what can share its call, within the limits of a batch."""
-        batch: list[Job] = []
+    def _alike(self, but: EngineMethod | None = None) -> list[QueuedRequest]:
+        """Of the waiting requests the oldest one and what can share its call, within the limits of a batch."""
+        batch: list[QueuedRequest] = []
         seconds = 0.0
-        for job in self._waiting:
-            if job.query.task == but:
+        for request in self._waiting:
+            if request.query.task == but:
                 continue
-            first = batch[0] if batch else job
-            if (job.query.task, job.query.options) != (first.query.task, first.query.options):
+            first = batch[0] if batch else request
+            if (request.query.task, request.query.options) != (first.query.task, first.query.options):
                 continue
-            if batch and seconds + job.seconds > BATCH_SECONDS:
+            if batch and seconds + request.seconds > BATCH_SECONDS:
                 break
-            batch.append(job)
-            seconds += job.seconds
-            if len(batch) == self._most(first):
+            batch.append(request)
+            seconds += request.seconds
+            if len(batch) == self._max_batch(first):
                 break
         return batch
 
-    def _most(self, first: Job) -> int:
-        # The engine hears timelines one after the other, so that nothing is won by a batch of them.
-        return 1 if first.query.task == "timeline" else self.settings.batch
+    def _max_batch(self, first: QueuedRequest) -> int:
+        # The engine handles timelines one after the other, so a batch of them gains nothing.
+        return 1 if first.query.task == "timeline" else self.settings.batch_size
 
-    def _take(self, batch: list[Job]) -> list[Job]:
-        for job in batch:
-            self._waiting.remove(job)
+    def _take(self, batch: list[QueuedRequest]) -> list[QueuedRequest]:
+        for request in batch:
+            self._waiting.remove(request)
         return batch
 
-    def _serve(self, batch: Sequence[Job]) -> None:
-        """Answer a batch; if it fails as a whole, one by one, so that only the job at fault fails."""
+    def _serve(self, batch: Sequence[QueuedRequest]) -> None:
+        """Answer a batch; if it fails as a whole, one by one, so that only the request at fault fails."""
         task = batch[0].query.task
         begun = time.monotonic()
-        for job in batch:
-            job.begun = True
-            self.metrics.waited_seconds.labels(task).observe(begun - job.queued_at)
+        for request in batch:
+            request.begun = True
+            self.metrics.waited_seconds.labels(task).observe(begun - request.queued_at)
         try:
             answers = self._call(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must get it
             if len(batch) > 1:
-                for job in batch:
-                    self._serve([job])
+                for request in batch:
+                    self._serve([request])
             else:
                 self._finish(batch[0], error=error)
             return
         spent_s = time.monotonic() - begun
-        self._job_s += 0.2 * (spent_s / len(batch) - self._job_s)
+        self._request_s += 0.2 * (spent_s / len(batch) - self._request_s)
         self.metrics.batch_size.labels(task).observe(len(batch))
         self.metrics.engine_seconds.labels(task).observe(spent_s)
-        self.metrics.audio_seconds.labels(task).inc(sum(job.seconds for job in batch))
-        for job, answer in zip(batch, answers, strict=True):
+        self.metrics.audio_seconds.labels(task).inc(sum(request.seconds for request in batch))
+        for request, answer in zip(batch, answers, strict=True):
             if isinstance(answer, PengiError):
-                self._finish(job, error=answer)
+                self._finish(request, error=answer)
             else:
-                self._finish(job, with_notes(answer, job.notes))
+                self._finish(request, with_notes(answer, request.notes))
 
-    def _call(self, batch: Sequence[Job]) -> list[Any]:
+    def _call(self, batch: Sequence[QueuedRequest]) -> list[Any]:
         query = batch[0].query
-        audio = [job.waveform for job in batch]
+        audio = [request.waveform for request in batch]
         options = dict(query.options)
         if query.task == "ask":
-            options["question"] = [job.query.question for job in batch]
+            options["question"] = [request.query.question for request in batch]
         if query.task == "timeline":
-            options["progress"] = lambda _: self._look_up(batch[0])
+            options["progress"] = lambda _: self._pause(batch[0])
         method: Callable[..., list[Any]] = getattr(self.engine, query.task)
         return method(audio, **options, on_error="return")
 
-    def _look_up(self, job: Job) -> None:
-        self._check(job)
-        self._between()
+    def _pause(self, request: QueuedRequest) -> None:
+        self._check(request)
+        self._serve_one_batch()
 
-    def _finish(self, job: Job, answer: Any = None, *, error: Exception | None = None) -> None:
-        """Let a job leave the house, with its answer or an error."""
-        job.waveform = job.source = None
+    def _finish(self, request: QueuedRequest, answer: Any = None, *, error: Exception | None = None) -> None:
+        """End a request, with its answer or an error."""
+        request.waveform = request.source = None
         with self._changed:
-            self._inside.discard(job)
+            self._inside.discard(request)
             self._changed.notify_all()
-        if not job.future.set_running_or_notify_cancel():
+        if not request.future.set_running_or_notify_cancel():
             self.metrics.dropped.inc()
         elif error is None:
-            job.future.set_result(answer)
+            request.future.set_result(answer)
         else:
             if not isinstance(error, PengiError):
-                log.error("A %s failed", job.query.task, exc_info=error)
-            job.future.set_exception(error)
+                log.error("A %s failed", request.query.task, exc_info=error)
+            request.future.set_exception(error)

@@ -21,7 +21,7 @@ from pengi.encoding import Encoded
 from pengi.engine import Pengi
 from pengi.errors import InputError, PengiError
 from pengi.retrieval import Collection
-from pengi.retrieval.hearing import Hearing, fingerprint, query_over_tags
+from pengi.retrieval.indexing import Indexer, model_fingerprint, query_over_tags
 from pengi.retrieval.table import AUDIO, TAGS, TEXT
 from pengi.text_encoder import SentenceEncoder
 
@@ -47,7 +47,7 @@ def test_long_recordings_are_cut_into_windows(tiny: Pengi, sentences: SentenceEn
     long, short = write(tmp_path / "long.wav", 23.05), write(tmp_path / "short.wav", 1.5, 900.0)
     (tmp_path / "bad.wav").write_text("no audio", encoding="utf-8")
     bad = str(tmp_path / "bad.wav")
-    found = dict(Hearing(tiny, sentences).recordings([long, bad, short]))
+    found = dict(Indexer(tiny, sentences).recordings([long, bad, short]))
     assert list(found) == [long, bad, short]
     assert isinstance(found[bad], PengiError)
     windows = found[long]
@@ -63,9 +63,9 @@ def test_more_windows_than_one_call_takes(
     tiny: Pengi, sentences: SentenceEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [write(tmp_path / f"{number}.wav", 10.0 * number + 2, 200.0 * number) for number in (1, 2, 3)]
-    together = dict(Hearing(tiny, sentences).recordings(paths))
-    monkeypatch.setattr("pengi.retrieval.hearing.WINDOWS_PER_CALL", 2)
-    apart = dict(Hearing(tiny, sentences).recordings(paths))
+    together = dict(Indexer(tiny, sentences).recordings(paths))
+    monkeypatch.setattr("pengi.retrieval.indexing.WINDOWS_PER_CALL", 2)
+    apart = dict(Indexer(tiny, sentences).recordings(paths))
     assert [len(windows) for windows in apart.values() if isinstance(windows, list)] == [2, 3, 4]
     for path in paths:
         one, other = together[path], apart[path]
@@ -78,7 +78,7 @@ def test_more_windows_than_one_call_takes(
 
 def test_a_stored_vector_is_what_embed_gives(tiny: Pengi, sentences: SentenceEncoder, tmp_path: Path) -> None:
     path = write(tmp_path / "one.wav", 3.0)
-    ((_, windows),) = Hearing(tiny, sentences).recordings([path])
+    ((_, windows),) = Indexer(tiny, sentences).recordings([path])
     assert isinstance(windows, list)
     assert np.allclose(windows[0].vectors[AUDIO], tiny.embed(path), atol=1e-5)
 
@@ -100,7 +100,7 @@ def test_an_index_keeps_to_its_model(tiny: Pengi, sentences: SentenceEncoder, tm
             reopened.update(tmp_path / "sounds", engine)
         with pytest.raises(InputError, match=said):
             reopened.search(like=path)
-    assert fingerprint(tiny) == fingerprint(Pengi(tiny_model(), "renamed", torch.device("cpu")))
+    assert model_fingerprint(tiny) == model_fingerprint(Pengi(tiny_model(), "renamed", torch.device("cpu")))
 
 
 def test_an_empty_folder_does_not_empty_an_index(tiny: Pengi, sentences: SentenceEncoder, tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_an_empty_folder_does_not_empty_an_index(tiny: Pengi, sentences: Sentenc
 
 def test_a_query_over_tags_by_hand() -> None:
     tags_VD = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], dtype=np.float32)
-    weights_V, trust = query_over_tags(np.array([0.8, 0.6], dtype=np.float32), tags_VD)
+    weights_V, weight = query_over_tags(np.array([0.8, 0.6], dtype=np.float32), tags_VD)
     assert weights_V == pytest.approx(np.exp([20 * (0.8 - 0.96), 0.0, 20 * (0.6 - 0.96)]), rel=1e-4)
-    assert trust == pytest.approx(2 * 0.96**4, rel=1e-4)
+    assert weight == pytest.approx(2 * 0.96**4, rel=1e-4)
     assert query_over_tags(np.array([-1.0, 0.0], dtype=np.float32), tags_VD[:1])[1] == 0.0
 
 
@@ -130,8 +130,8 @@ def test_windows_have_the_tags_that_are_detected_in_them(
         return [replace(one, evidence=Evidence(one.duration_s, found)) for one in encode(audio)]
 
     monkeypatch.setattr(engine, "encode", detected)
-    encoder = Hearing(engine, sentences)
-    assert encoder.about.tags_dim == 3
+    encoder = Indexer(engine, sentences)
+    assert encoder.info.tags_dim == 3
     vectors = encoder.tag_vectors()
     assert vectors is not None
     assert vectors.shape == (3, sentences.dim)

@@ -1,8 +1,8 @@
-"""The gate: who may enter, with how much, for how long. Plain ASGI, in front of everything else.
+"""Limits on requests: the key, sizes and times. Plain ASGI, in front of everything else.
 
-A request is turned away before its body is read wherever that is possible: a wrong key, a size that is too large, a
-full house. The body is counted while it comes in, whatever its header promised. A request that takes too long, or
-whose client has hung up, is cancelled, and with it the work behind it.
+A request is turned away before its body is read wherever that is possible: a wrong key, a size that is too large,
+too many requests. The body is counted while it comes in, whatever its header promised. A request that takes too long,
+or whose client has hung up, is cancelled, and with it the work behind it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pengi.serving.batcher import Listener
+from pengi.serving.inference_worker import InferenceWorker
 from pengi.serving.metrics import Metrics
 from pengi.serving.replies import RefusalError, busy, closing
 from pengi.serving.root_path import route_path
@@ -31,16 +31,16 @@ HUNG_UP = 499
 LINGER = 4
 """Of a body that is refused so many times the limit is still read."""
 MAX_JSON_PARTS = 20_000
-"""Most brackets, braces and commas in a JSON body. Base64 has none, so that recordings do not count, whereas a few
+"""Maximum of brackets, braces and commas in a JSON body. Base64 has none, so recordings do not count, whereas a few
 megabytes of "[]," would become gigabytes of objects."""
 
 
-class Gate:
+class RequestLimits:
     """ASGI middleware; see the module."""
 
-    def __init__(self, app: ASGIApp, *, listener: Listener, settings: ServingSettings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, worker: InferenceWorker, settings: ServingSettings, metrics: Metrics) -> None:
         self._app = app
-        self._listener = listener
+        self._worker = worker
         self.settings = settings
         self._metrics = metrics
         self._inside = 0
@@ -77,10 +77,10 @@ class Gate:
         if not path.startswith(API):
             await self._app(scope, body.receive, reply.send)
             return
-        if not self._listener.alive:
+        if not self._worker.alive:
             raise closing()
-        if scope["method"] == "POST" and self._inside >= self.settings.queue:
-            raise busy(self._listener.retry_after_s())
+        if scope["method"] == "POST" and self._inside >= self.settings.max_requests:
+            raise busy(self._worker.retry_after_s())
         self._inside += 1
         try:
             await self._watched(scope, body, reply)
@@ -132,7 +132,7 @@ class Gate:
             RefusalError: if the bodies of all requests together are too large.
         """
         if self._held_bytes + count > self.settings.held_bytes:
-            raise busy(self._listener.retry_after_s(), "too much is being uploaded at once")
+            raise busy(self._worker.retry_after_s(), "too much is being uploaded at once")
         self._held_bytes += count
 
     def let_go(self, count: int) -> None:
@@ -180,16 +180,16 @@ class _Reply:
 class _Body:
     """A request's body on its way in, counted and timed; behind its end, whether the client is still there."""
 
-    def __init__(self, scope: Scope, receive: Receive, gate: Gate) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limits: RequestLimits) -> None:
         self._receive = receive
-        self._gate = gate
+        self._limits = limits
         self._watched = route_path(scope).startswith(API)
         self._headers = Headers(scope=scope)
         self._is_json = is_json(media_type(self._headers))
-        self._limit = gate.settings.json_bytes if self._is_json else gate.settings.form_bytes
+        self._limit = limits.settings.json_bytes if self._is_json else limits.settings.form_bytes
         length = self._headers.get("content-length", "0")
         self._stated_bytes = int(length[:20]) if length.isdecimal() else 0
-        self._until = asyncio.get_running_loop().time() + gate.settings.timeout_s
+        self._until = asyncio.get_running_loop().time() + limits.settings.timeout_s
         self._bytes = 0
         self._parts = 0
         self._read = asyncio.Event()
@@ -198,7 +198,7 @@ class _Body:
     @property
     def drags_on(self) -> bool:
         """Whether so much may still come that the connection had better end with the reply. What is left of a smaller
-        body the server reads and forgets, so that its client comes to read the reply."""
+        body the server reads and drops, so that its client comes to read the reply."""
         if self._read.is_set():
             return False
         return "transfer-encoding" in self._headers or self._stated_bytes > LINGER * self._limit
@@ -232,7 +232,7 @@ class _Body:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError as error:
-            seconds = f"{self._gate.settings.timeout_s:g} seconds"
+            seconds = f"{self._limits.settings.timeout_s:g} seconds"
             # What is still to come must not be taken for the next request.
             headers = {"Connection": "close"}
             raise RefusalError(
@@ -254,13 +254,13 @@ class _Body:
 
     def release(self) -> None:
         """Let go of the bytes that were counted."""
-        self._gate.let_go(self._bytes)
+        self._limits.let_go(self._bytes)
         self._bytes = 0
 
     def _count(self, part: bytes) -> None:
         if self._bytes + len(part) > self._limit:
             raise self._too_large()
-        self._gate.hold(len(part))
+        self._limits.hold(len(part))
         self._bytes += len(part)
         if self._is_json:
             self._parts += part.count(b"{") + part.count(b"[") + part.count(b",")
@@ -268,5 +268,5 @@ class _Body:
                 raise RefusalError(400, "the JSON body has too many parts", code="invalid_json")
 
     def _too_large(self) -> RefusalError:
-        most = f"{self._gate.settings.max_upload_mb:g} MB"
-        return RefusalError(413, f"the upload is too large; recordings up to {most} are accepted", code="too_large")
+        limit = f"{self._limits.settings.max_upload_mb:g} MB"
+        return RefusalError(413, f"the upload is too large; recordings up to {limit} are accepted", code="too_large")

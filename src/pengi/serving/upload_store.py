@@ -1,6 +1,6 @@
 """The recordings that visitors of the page have open: found by secret tokens, bounded in space and time.
 
-A file reaches the shelf only once it is known to be audio, so that nothing else is ever served from it.
+A file reaches the store only once it is known to be audio, so that nothing else is ever served from it.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ PLAYABLE = {
     "mov aac": "audio/mp4",
     "matroska opus": "audio/webm",
 }
-"""What every current browser plays, with its media type; of anything else a copy is made to listen to."""
+"""What every current browser plays, with its media type; of anything else a copy is made to play."""
 COPY_RATE = 44_100
-"""Hz; of copies to listen to."""
+"""Hz; of copies to play."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class StoreLimits:
     """How much visitors may ask of the page."""
 
     upload_bytes: int = 100 * 2**20
     """Largest file that can be uploaded."""
     duration_s: float = 3_600.0
-    """Longest recording that is listened to, in seconds."""
-    shelf_bytes: int = 2 * 2**30
+    """Longest recording that is accepted, in seconds."""
+    store_bytes: int = 2 * 2**30
     """Space for the recordings of all visitors; beyond it the ones that were not used for longest go."""
     keep_s: float = 3_600.0
     """How long an unused recording is kept, in seconds."""
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A recording on the shelf."""
+class StoredRecording:
+    """A recording in the store."""
 
     token: str
     name: str
@@ -68,18 +68,18 @@ class Recording:
     """Files that go with it."""
 
     def size(self) -> int:
-        """Bytes that it takes on the shelf."""
+        """Bytes that it takes in the store."""
         return sum(path.stat().st_size for path in self.own)
 
 
 @dataclass
-class _Place:
-    recording: Recording
+class _Stored:
+    recording: StoredRecording
     size: int
     used: float = field(default=0.0)
 
 
-class Shelf:
+class UploadStore:
     """Recordings by token.
 
     Args:
@@ -87,18 +87,18 @@ class Shelf:
         clock: seconds that only grow.
     """
 
-    def __init__(self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: StoreLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits or StoreLimits()
         self._clock = clock
         self._temporary = tempfile.TemporaryDirectory(prefix="pengi-page-", ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
         self.uploads = self.folder / "uploads"
         self.uploads.mkdir()
-        self._places: dict[str, _Place] = {}
+        self._stored: dict[str, _Stored] = {}
         self._lock = threading.Lock()
 
-    def take(self, upload: Path) -> Recording:
-        """Put an uploaded file on the shelf; the upload itself may go at any time.
+    def take(self, upload: Path) -> StoredRecording:
+        """Put an uploaded file in the store; the upload itself may go at any time.
 
         Raises:
             AudioError: if it is not audio or longer than the limit.
@@ -112,15 +112,15 @@ class Shelf:
             shutil.copyfile(upload, kept)
         return self._put(token, upload.name, kept, info, (kept,))
 
-    def refer(self, path: Path) -> Recording:
-        """Put a file on the shelf that stays where it is, such as one of the operator's own collection.
+    def refer(self, path: Path) -> StoredRecording:
+        """Put a file in the store that stays where it is, such as one of the operator's own collection.
 
         Raises:
             AudioError: if it is gone, not audio or longer than the limit.
         """
         return self._put(secrets.token_urlsafe(24), path.name, path, self._checked(path, path.name), ())
 
-    def get(self, token: str | None) -> Recording:
+    def get(self, token: str | None) -> StoredRecording:
         """The recording of a token.
 
         Raises:
@@ -128,26 +128,26 @@ class Shelf:
         """
         with self._lock:
             self._tidy()
-            place = self._places.get(token or "")
-            if place is None:
+            stored = self._stored.get(token or "")
+            if stored is None:
                 raise InputError("this recording is no longer kept here; please load it again")
-            place.used = self._clock()
-            return place.recording
+            stored.used = self._clock()
+            return stored.recording
 
     def holds(self, token: str) -> bool:
         """Whether a recording is still there."""
         with self._lock:
-            return token in self._places
+            return token in self._stored
 
     def discard(self, token: str | None) -> None:
-        """Forget a recording, if it is there, and delete what was stored for it."""
+        """Remove a recording, if it is there, with its files."""
         with self._lock:
             self._drop(token or "")
 
     def close(self) -> None:
         """Delete everything."""
         with self._lock:
-            self._places.clear()
+            self._stored.clear()
         self._temporary.cleanup()
 
     def _checked(self, path: Path, name: str) -> AudioInfo:
@@ -158,11 +158,11 @@ class Shelf:
         if info.duration_s > self.limits.duration_s:
             raise AudioError(
                 f"'{name}' lasts {info.duration_s / 60:.0f} minutes;"
-                f" at most {self.limits.duration_s / 60:.0f} can be listened to here"
+                f" at most {self.limits.duration_s / 60:.0f} are accepted here"
             )
         return info
 
-    def _put(self, token: str, name: str, path: Path, info: AudioInfo, own: tuple[Path, ...]) -> Recording:
+    def _put(self, token: str, name: str, path: Path, info: AudioInfo, own: tuple[Path, ...]) -> StoredRecording:
         playable, media_type = path, PLAYABLE.get(info.format)
         if media_type is None:
             playable, media_type = self.folder / f"{token}.mp3", "audio/mpeg"
@@ -173,38 +173,38 @@ class Shelf:
                 for file in own:
                     file.unlink(missing_ok=True)
                 raise AudioError(public(str(error), path, name)) from error
-        recording = Recording(token, name, path, playable, media_type, info, own)
+        recording = StoredRecording(token, name, path, playable, media_type, info, own)
         with self._lock:
-            self._places[token] = _Place(recording, recording.size(), self._clock())
+            self._stored[token] = _Stored(recording, recording.size(), self._clock())
             self._tidy(but=token)
         return recording
 
     def _tidy(self, but: str = "") -> None:
         """Drop what was unused for too long, then what was unused for longest until the rest fits."""
         now = self._clock()
-        for token in [token for token, place in self._places.items() if now - place.used > self.limits.keep_s]:
+        for token in [token for token, stored in self._stored.items() if now - stored.used > self.limits.keep_s]:
             self._drop(token)
-        taken = sum(place.size for place in self._places.values())
-        for token in sorted(self._places, key=lambda token: self._places[token].used):
-            if taken <= self.limits.shelf_bytes:
+        taken = sum(stored.size for stored in self._stored.values())
+        for token in sorted(self._stored, key=lambda token: self._stored[token].used):
+            if taken <= self.limits.store_bytes:
                 return
-            if token != but and self._places[token].size:
-                taken -= self._places[token].size
+            if token != but and self._stored[token].size:
+                taken -= self._stored[token].size
                 self._drop(token)
 
     def _drop(self, token: str) -> None:
-        place = self._places.pop(token, None)
-        for path in place.recording.own if place else ():
+        stored = self._stored.pop(token, None)
+        for path in stored.recording.own if stored else ():
             path.unlink(missing_ok=True)
 
 
 def public(message: str, path: Path, name: str) -> str:
-    """A message without the place of a file on this machine."""
+    """A message without the folder of a file on this machine."""
     return message.replace(str(path), name)
 
 
-def make_room(folder: Path, wanted: int, most: int) -> bool:
-    """Delete the oldest files below ``folder`` until ``wanted`` more bytes stay within ``most``; whether they do."""
+def make_room(folder: Path, wanted: int, limit: int) -> bool:
+    """Delete the oldest files below ``folder`` until ``wanted`` more bytes stay within ``limit``; whether they do."""
     files = []
     for path in folder.rglob("*"):
         try:
@@ -215,11 +215,11 @@ def make_room(folder: Path, wanted: int, most: int) -> bool:
             files.append((status.st_mtime, status.st_size, path))
     taken = sum(size for _, size, _ in files)
     for _, size, path in sorted(files, key=lambda file: file[0]):
-        if taken + wanted <= most:
+        if taken + wanted <= limit:
             break
         path.unlink(missing_ok=True)
         taken -= size
-    return taken + wanted <= most
+    return taken + wanted <= limit
 
 
 def _write_copy(path: Path, copy: Path) -> None:

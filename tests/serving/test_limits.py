@@ -175,20 +175,20 @@ class TestEnd:
         app = create_app(held, ServingSettings(page=False))
         with running(app) as (url, server), ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(httpx.post, f"{url}/v1/embed", files={"file": clip(0)}, timeout=99) for _ in range(3)]
-            wait_for(lambda: len(app.state.listener._inside) == 3)
+            wait_for(lambda: len(app.state.worker._inside) == 3)
             server.should_exit = True
             wait_for(lambda: not server.servers[0].is_serving())
             with pytest.raises(httpx.ConnectError):
                 httpx.get(f"{url}/healthz")
             held.free.set()
             assert [response.result(PATIENCE_S).status_code for response in asked] == [200] * 3
-        assert not [thread for thread in threading.enumerate() if thread is app.state.listener._model]
+        assert not [thread for thread in threading.enumerate() if thread is app.state.worker._model]
 
-    def test_a_closing_listener_is_a_503(self, held: HeldEngine) -> None:
+    def test_a_closing_worker_is_a_503(self, held: HeldEngine) -> None:
         held.free.set()
         app = create_app(held, ServingSettings(page=False))
         with running(app) as (url, _):
-            app.state.listener.close()
+            app.state.worker.close()
             response = httpx.post(f"{url}/v1/embed", files={"file": clip(0)})
             assert complaint(response, 503) == "the server is shutting down"
             assert "retry-after" in response.headers

@@ -1,0 +1,202 @@
+"""``describe``, ``ask`` and ``classify``: recordings in, answers out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pengi.cli.console import guarded, print_text
+from pengi.cli.inputs import read_arguments
+from pengi.cli.options import (
+    CommonOptions,
+    Explain,
+    Files,
+    GenerationOptions,
+    Labels,
+    LabelsFile,
+    OptionalFiles,
+    ReadingOptions,
+    chosen_labels,
+)
+from pengi.cli.session import load_model, over_files, percent
+from pengi.errors import InputError
+
+if TYPE_CHECKING:
+    from pengi.results import Answer, Classification, Description, Explanation
+
+_BAR_COLUMNS = 20
+_MAX_SPANS = 6
+
+
+@guarded
+def describe(
+    files: Files,
+    *,
+    explain: Explain = False,
+    reading: ReadingOptions,
+    generation: GenerationOptions,
+    common: CommonOptions,
+) -> None:
+    """Write a caption for each recording and list its sound events, with their probabilities.
+
+    Examples:
+        pengi describe street.wav
+        pengi describe recordings/ --json
+        ffmpeg -i film.mkv -vn -f wav - | pengi describe -
+    """
+    options = {**vars(reading), "options": generation.decoding(), "explain": explain}
+    recordings = read_arguments(files)
+    engine = load_model(common.model, common.device)
+    over_files(
+        recordings,
+        lambda part: engine.describe(part, on_error="return", **options),
+        _show_description,
+        as_json=common.json,
+    )
+
+
+@guarded
+def ask(
+    *,
+    files: OptionalFiles = None,
+    question: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUESTION", help="What to ask, in plain words and in quotes; the last argument.", show_default=False
+        ),
+    ] = "",
+    explain: Explain = False,
+    reading: ReadingOptions,
+    generation: GenerationOptions,
+    common: CommonOptions,
+) -> None:
+    """Answer a question about each recording, with the probability of the answer.
+
+    Examples:
+        pengi ask street.wav "is there a siren?"
+        pengi ask a.wav b.mp3 "what instrument is playing?" --max-tokens 10
+    """
+    _check_question(files, question)
+    options = {**vars(reading), "options": generation.decoding(), "explain": explain}
+    recordings = read_arguments(files or [])
+    engine = load_model(common.model, common.device)
+    over_files(
+        recordings,
+        lambda part: engine.ask(part, question, on_error="return", **options),
+        _show_answer,
+        as_json=common.json,
+    )
+
+
+@guarded
+def classify(
+    files: Files,
+    *,
+    labels: Labels = None,
+    labels_file: LabelsFile = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="How labels are scored. likelihood: mean log-probability of a label's tokens, and the probability of "
+            "the tag that a label names; generate: search restricted to the "
+            "labels; match: the model writes freely, and labels are compared with its text in meaning.",
+        ),
+    ] = "likelihood",
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Print only the N most probable labels.", show_default="all")
+    ] = None,
+    explain: Explain = False,
+    reading: ReadingOptions,
+    common: CommonOptions,
+) -> None:
+    """Choose among labels of your own, with a probability for each.
+
+    Examples:
+        pengi classify street.wav --labels "rain, siren, dog barking"
+        pengi classify recordings/ --labels-file labels.txt --top 3
+    """
+    choices = chosen_labels(labels, labels_file)
+    recordings = read_arguments(files)
+    engine = load_model(common.model, common.device)
+    options: dict[str, Any] = {**vars(reading), "method": method, "top": top, "explain": explain}
+    over_files(
+        recordings,
+        lambda part: engine.classify(part, choices, on_error="return", **options),
+        _show_classification,
+        as_json=common.json,
+    )
+
+
+def _check_question(files: list[str] | None, question: str) -> None:
+    """Check the last argument, which is the question: it is not empty and not the name of a file.
+
+    Raises:
+        InputError: with a sentence that says what to write.
+    """
+    if os.path.isfile(question):  # noqa: PTH113 - pathlib fails at names as long as questions may be
+        raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
+    if not files:
+        raise InputError('give the recordings and then a question, such as: pengi ask FILE "is someone speaking?"')
+    if not question.strip():
+        raise InputError('the question is empty; write one, such as "What instrument is playing?"')
+
+
+def _show_description(description: Description) -> None:
+    print_text(Text(description.text))
+    if description.events:
+        print_text(_scores([(event.label, event.confidence) for event in description.events]))
+    _show_explanation(description.explanation)
+
+
+def _show_answer(answer: Answer) -> None:
+    print_text(Text.assemble(answer.text, (f"  ({percent(answer.confidence)})", "dim")))
+    _show_explanation(answer.explanation)
+
+
+def _show_classification(classification: Classification) -> None:
+    if not classification.detected:
+        from pengi.results import NONE_DETECTED
+
+        print_text(Text(NONE_DETECTED))
+    if classification.text:
+        print_text(Text.assemble(("generated: ", "dim"), classification.text))
+    print_text(_scores([(score.label, score.probability) for score in classification.scores]))
+    _show_explanation(classification.explanation)
+
+
+def _show_explanation(explanation: Explanation | None) -> None:
+    """What an answer was given from, one kind of evidence after the other."""
+    if explanation is None:
+        return
+    print_text(Text("\nDetected:", style="bold"))
+    tags = Table(box=None, padding=(0, 2), show_header=False)
+    for tag in explanation.tags:
+        times = ", ".join(f"{start_s:.1f}-{end_s:.1f} s" for start_s, end_s in tag.spans[:_MAX_SPANS])
+        more = f", {len(tag.spans) - _MAX_SPANS} more" if len(tag.spans) > _MAX_SPANS else ""
+        probability = percent(tag.probability, digits=1)
+        tags.add_row(Text(tag.label), tag.strength, probability, Text(tag.group, style="dim"), times + more)
+    print_text(tags if explanation.tags else Text("  nothing"))
+    if explanation.transcript is not None:
+        print_text(Text.assemble(("Said: ", "bold"), explanation.transcript or "nothing"))
+    if explanation.descriptors:
+        print_text(Text.assemble(("Measured: ", "bold"), " ".join(explanation.descriptors)))
+    if explanation.prompt is None:
+        print_text(Text("The language model was not asked.", style="bold"))
+    else:
+        print_text(Text.assemble(("Read by the language model:\n", "bold"), explanation.prompt))
+
+
+def _scores(scores: Sequence[tuple[str, float]]) -> Table:
+    table = Table(box=None, padding=(0, 2), show_header=False)
+    table.add_column("label")
+    table.add_column("percent", justify="right")
+    table.add_column("bar", style="cyan")
+    for label, score in scores:
+        table.add_row(Text(label), percent(score, digits=1), "█" * round(score * _BAR_COLUMNS))
+    return table

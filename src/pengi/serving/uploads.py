@@ -1,0 +1,208 @@
+"""One address for each method of the engine, with the recording as a file of a form."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, Form, Request, UploadFile
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from pengi.errors import InputError
+from pengi.results import Answer, Classification, Description, Tags, Timeline
+from pengi.serving.chat import MAX_QUESTION
+from pengi.serving.inference_worker import InferenceWorker, Query
+from pengi.serving.limits import media_type
+from pengi.serving.replies import RefusalError
+from pengi.serving.settings import ServingSettings
+
+MAX_LABELS = 256
+MAX_LABEL = 200  # characters
+SHORTEST_HOP_S = 0.25
+_AS_A_FILE = "send the recording as a file of a multipart form, as curl -F file=@dog.wav does"
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A mistake in the request"},
+    413: {"description": "The upload is too large"},
+    415: {"description": "The body is of another content type than this address reads"},
+    422: {"description": "Not audio, damaged, empty, too long, or samples that are not finite"},
+    429: {"description": "No room now; the header Retry-After says when"},
+    504: {"description": "No answer in time"},
+}
+
+
+async def _worker_of(request: Request) -> InferenceWorker:
+    worker: InferenceWorker = request.app.state.worker
+    return worker
+
+
+async def _require_one_file(request: Request) -> None:
+    """Refuse an upload that is not a form with one recording as a file; FastAPI reports a missing file."""
+    kind = media_type(request.headers)
+    if kind not in ("", "multipart/form-data"):
+        raise RefusalError(
+            415, f"this address reads a form, not '{kind[:80]}': {_AS_A_FILE}", code="content_type", param="file"
+        )
+    files = (await request.form()).getlist("file")
+    if len(files) > 1:
+        raise RefusalError(400, f"send one recording in 'file', not {len(files)}", code="invalid_field", param="file")
+    if files and isinstance(files[0], str):
+        raise RefusalError(
+            400, f"'file' is a text field without a file name: {_AS_A_FILE}", code="invalid_field", param="file"
+        )
+
+
+Worker = Annotated[InferenceWorker, Depends(_worker_of)]
+AudioFile = Annotated[UploadFile, Field(description="The recording itself; its name means nothing.")]
+
+Explain = Annotated[bool, Form(description="Add what the answer was given from: tags, transcript, the prompt.")]
+Threshold = Annotated[float | None, Form(ge=0, le=1, description="Lowest probability of a tag.")]
+OnlyLabels = Annotated[list[str] | None, Form(description="Only these tags; as the labels of /v1/classify.")]
+
+router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependencies=[Depends(_require_one_file)])
+
+
+class Embedding(BaseModel):
+    """A recording as a vector of length 1."""
+
+    embedding: list[float]
+
+
+@router.post("/describe")
+async def describe(
+    worker: Worker,
+    file: AudioFile,
+    style: Annotated[Literal["caption", "paper"] | None, Form(description="caption if absent")] = None,
+    explain: Explain = False,
+) -> Description:
+    """A text about the recording, and its sound events."""
+    description: Description = await _answer(worker, file, Query.of("describe", style=style, explain=explain or None))
+    return description
+
+
+@router.post("/ask")
+async def ask(
+    worker: Worker,
+    file: AudioFile,
+    question: Annotated[str, Form(max_length=MAX_QUESTION, examples=["what instrument is playing?"])],
+    explain: Explain = False,
+) -> Answer:
+    """An answer to a question in plain words."""
+    if not question.strip():
+        raise InputError("the question is empty")
+    reply: Answer = await _answer(worker, file, Query.of("ask", question, explain=explain or None))
+    return reply
+
+
+@router.post("/classify")
+async def classify(
+    worker: Worker,
+    file: AudioFile,
+    labels: Annotated[
+        list[str],
+        Form(
+            description="The field several times, once with commas, or once as a JSON list.",
+            examples=[["dog barking", "rain"]],
+        ),
+    ],
+    method: Annotated[Literal["likelihood", "generate"], Form()] = "likelihood",
+    top: Annotated[int | None, Form(ge=1, description="Only so many labels.")] = None,
+    explain: Explain = False,
+) -> Classification:
+    """The best of your own labels."""
+    query = Query.of("classify", labels=_labels(labels), method=method, top=top, explain=explain or None)
+    classification: Classification = await _answer(worker, file, query)
+    return classification
+
+
+@router.post("/tags")
+async def tags(
+    worker: Worker,
+    file: AudioFile,
+    threshold: Threshold = None,
+    top: Annotated[int | None, Form(ge=1, description="Only so many tags.")] = None,
+    labels: OnlyLabels = None,
+) -> Tags:
+    """Which tags are in the recording, and when."""
+    query = Query.of("tags", threshold=threshold, top=top, labels=None if labels is None else _labels(labels))
+    found: Tags = await _answer(worker, file, query)
+    return found
+
+
+@router.post("/embed")
+async def embed(worker: Worker, file: AudioFile) -> Embedding:
+    """A vector: the nearer two are, the more alike the recordings."""
+    vector_D: NDArray[np.float32] = await _answer(worker, file, Query.of("embed"))
+    return Embedding(embedding=vector_D.tolist())
+
+
+@router.post("/timeline")
+async def timeline(
+    worker: Worker,
+    file: AudioFile,
+    threshold: Threshold = None,
+    labels: OnlyLabels = None,
+    window_s: Annotated[float | None, Form(gt=0, description="Name windows of so many seconds.")] = None,
+    hop_s: Annotated[float | None, Form(ge=SHORTEST_HOP_S, description="Seconds from one to the next.")] = None,
+) -> Timeline:
+    """What happens when; the events of detected tags may overlap."""
+    only = None if labels is None else _labels(labels)
+    query = Query.of("timeline", threshold=threshold, labels=only, window_s=window_s, hop_s=hop_s)
+    found: Timeline = await _answer(worker, file, query)
+    return found
+
+
+async def _answer(worker: InferenceWorker, file: UploadFile, query: Query) -> Any:
+    check_size(file.size or 0, worker.settings)
+    return await worker.answer(Upload(await file.read()), query)
+
+
+class Upload(io.BytesIO):
+    """A recording that came over the network, under the name that messages give it."""
+
+    name = "the recording"
+
+
+def check_size(count: int, settings: ServingSettings) -> None:
+    """Refuse a recording of too many bytes.
+
+    Raises:
+        RefusalError: if it is larger than the settings allow.
+    """
+    if count > settings.upload_bytes:
+        limit = f"{settings.max_upload_mb:g} MB"
+        raise RefusalError(413, f"the recording is too large; up to {limit} are accepted", code="too_large")
+
+
+def _labels(given: list[str]) -> list[str]:
+    """Labels of a form: the field repeated, or once as a JSON list or with commas between.
+
+    Raises:
+        InputError: if a list is no JSON, or there are too many or too long labels; the engine says the rest.
+    """
+    labels = [label.strip() for label in (_listed(given[0]) if len(given) == 1 else given)]
+    if len(labels) > MAX_LABELS or any(len(label) > MAX_LABEL for label in labels):
+        raise InputError(f"give at most {MAX_LABELS} labels of at most {MAX_LABEL} characters")
+    return labels
+
+
+def _listed(text: str) -> list[str]:
+    """The labels in one field.
+
+    Raises:
+        InputError: if it is a JSON list of something else than texts, or looks like a list of texts and is none.
+    """
+    if not text.lstrip().startswith("["):
+        return text.split(",")
+    try:
+        labels = json.loads(text)
+    except ValueError as error:
+        if not text.lstrip().startswith(('["', "['")):
+            return text.split(",")  # "[music], [noise]" is two labels
+        raise InputError('\'labels\' is not a valid JSON list, such as ["dog", "rain"]') from error
+    if not all(isinstance(label, str) for label in labels):
+        raise InputError('\'labels\' must be a JSON list of texts, such as ["dog", "rain"]')
+    return list(labels)

@@ -1,0 +1,280 @@
+"""The worker: who shares a call of the engine, who is turned away, and what becomes of requests nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers import RATE, noise
+from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, clip, encoded, wait_for
+from pengi import Pengi
+from pengi.errors import AudioError, InputError
+from pengi.serving import inference_worker
+from pengi.serving.inference_worker import BusyError, ClosingError, InferenceWorker, LateError, Query, QueuedRequest
+from pengi.serving.settings import ServingSettings
+
+
+@contextmanager
+def listening(engine: Any, **settings: Any) -> Iterator[InferenceWorker]:
+    worker = InferenceWorker(engine, ServingSettings(page=False, **settings))
+    try:
+        yield worker
+    finally:
+        if isinstance(engine, HeldEngine):
+            engine.free.set()
+        worker.close()
+
+
+def occupied(worker: InferenceWorker, engine: HeldEngine) -> QueuedRequest:
+    """A request that keeps the model busy until the engine is free."""
+    request = worker.submit(clip(0), Query.of("embed"))
+    wait_for(engine.started.is_set)
+    return request
+
+
+def waiting(worker: InferenceWorker, count: int) -> None:
+    """Return once so many requests are decoded and wait for the model."""
+    wait_for(lambda: len(worker._waiting) == count)
+
+
+class TestBatches:
+    def test_what_comes_together_is_heard_together_and_told_apart(self, held: HeldEngine) -> None:
+        with listening(held) as worker:
+            occupied(worker, held)
+            requests = [
+                worker.submit(clip(seed, 1 + seed / 4), Query.of("ask", f"question {seed}")) for seed in range(6)
+            ]
+            waiting(worker, 6)
+            held.free.set()
+            texts = [request.future.result(PATIENCE_S).text for request in requests]
+        assert texts == [f"question {seed} of {1 + seed / 4:.2f} s" for seed in range(6)]
+        assert [(task, len(rows)) for task, rows in held.calls] == [("embed", 1), ("ask", 6)]
+
+    def test_only_equal_options_share_a_call(self, held: HeldEngine) -> None:
+        with listening(held) as worker:
+            occupied(worker, held)
+            queries = [Query.of("classify", labels=labels) for labels in (["a"], ["a", "b"], ["a"])]
+            requests = [worker.submit(clip(0), query) for query in [*queries, Query.of("describe")]]
+            waiting(worker, 4)
+            held.free.set()
+            scores = [request.future.result(PATIENCE_S) for request in requests[:3]]
+        assert [len(found.scores) for found in scores] == [1, 2, 1]
+        sizes = sorted((task, len(rows)) for task, rows in held.calls[1:])
+        assert sizes == [("classify", 1), ("classify", 2), ("describe", 1)]
+
+    def test_a_batch_is_bounded_in_rows_and_in_seconds(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inference_worker, "BATCH_SECONDS", 7.0)
+        with listening(held, batch_size=3) as worker:
+            occupied(worker, held)
+            requests = [worker.submit(clip(0, 0.5), Query.of("describe")) for _ in range(5)]
+            waiting(worker, 5)
+            requests += [worker.submit(clip(0, seconds), Query.of("embed")) for seconds in (3.0, 3.0, 3.0)]
+            waiting(worker, 8)
+            held.free.set()
+            for request in requests:
+                request.future.result(PATIENCE_S)
+        assert [len(rows) for task, rows in held.calls if task == "describe"] == [3, 2]
+        assert [len(rows) for task, rows in held.calls[1:] if task == "embed"] == [2, 1]
+
+    def test_a_recording_longer_than_a_batch_is_heard_alone(
+        self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(inference_worker, "BATCH_SECONDS", 1.0)
+        held.free.set()
+        with listening(held) as worker:
+            assert worker.describe(clip(0, 2.0)).duration_s == 2.0
+
+    def test_many_callers_get_what_the_engine_says_alone(self, tiny: Pengi) -> None:
+        clips = [clip(seed, 0.5 + 0.7 * seed) for seed in range(4)] + [(EXAMPLES / "dog.opus").read_bytes()]
+        with listening(tiny) as worker, ThreadPoolExecutor(8) as pool:
+            asked = list(pool.map(lambda content: worker.ask(content, f"what is {len(content)}?"), clips))
+            described = list(pool.map(worker.describe, clips))
+            embedded = list(pool.map(worker.embed, clips))
+        for content, answer, description, vector in zip(clips, asked, described, embedded, strict=True):
+            assert answer.text == tiny.ask(content, f"what is {len(content)}?").text
+            assert description.text == tiny.describe(content).text
+            np.testing.assert_allclose(vector, tiny.embed(content), atol=1e-5)
+        assert len({answer.text for answer in asked}) > 2
+
+    def test_blocking_methods_mirror_the_engine(self, tiny: Pengi) -> None:
+        audio = (noise(3.0, 1), RATE)
+        with listening(tiny) as worker:
+            assert worker.describe(audio, style="paper").text == tiny.describe(audio, style="paper").text
+            found = worker.classify(audio, ["rain", "dog"], method="generate", top=1)
+            assert found.label == tiny.classify(audio, ["rain", "dog"], method="generate").label
+            assert len(found.scores) == 1
+            timeline = worker.timeline(audio, window_s=1.0, hop_s=1.0)
+            assert timeline.to_dict() == tiny.timeline(audio, window_s=1.0, hop_s=1.0).to_dict()
+            assert worker.name == "tiny"
+
+
+class TestMistakes:
+    def test_a_bad_recording_leaves_the_others_alone(self, tiny: Pengi) -> None:
+        with listening(tiny) as worker, ThreadPoolExecutor(3) as pool:
+            requests = [pool.submit(worker.describe, content) for content in (clip(1), b"<html>", clip(2))]
+            assert requests[0].result(PATIENCE_S).text == tiny.describe(clip(1)).text
+            assert requests[2].result(PATIENCE_S).text == tiny.describe(clip(2)).text
+            with pytest.raises(AudioError, match="not audio"):
+                requests[1].result(PATIENCE_S)
+
+    def test_a_question_the_engine_refuses_fails_alone(self, tiny: Pengi) -> None:
+        with listening(tiny, gather_s=0.5) as worker:
+            requests = [worker.submit(clip(0), Query.of("ask", text)) for text in ("what?", "why " * 500, "where?")]
+            assert requests[0].future.result(PATIENCE_S).text == tiny.ask(clip(0), "what?").text
+            assert requests[2].future.result(PATIENCE_S).text == tiny.ask(clip(0), "where?").text
+            with pytest.raises(InputError, match="too long"):
+                requests[1].future.result(PATIENCE_S)
+
+    def test_a_broken_call_neither_ends_the_server_nor_its_neighbours(self, held: HeldEngine) -> None:
+        with listening(held) as worker:
+            occupied(worker, held)
+            requests = [worker.submit(clip(0), Query.of("ask", text)) for text in ("one", "break", "two")]
+            waiting(worker, 3)
+            held.free.set()
+            assert [requests[place].future.result(PATIENCE_S).question for place in (0, 2)] == ["one", "two"]
+            with pytest.raises(RuntimeError, match="broken by a question"):
+                requests[1].future.result(PATIENCE_S)
+            assert worker.alive
+
+    def test_too_long_is_refused_and_the_limit_itself_is_not(self, tiny: Pengi) -> None:
+        with listening(tiny, max_seconds=2) as worker:
+            assert worker.embed(clip(0, 2.0)).shape
+            with pytest.raises(AudioError, match="longer than the 2 seconds that are accepted"):
+                worker.embed(clip(0, 2.1))
+
+
+class TestRoom:
+    def test_a_full_house_turns_away_and_says_when_to_come_again(self, held: HeldEngine) -> None:
+        with listening(held, max_requests=3) as worker:
+            requests = [occupied(worker, held), *(worker.submit(clip(0), Query.of("describe")) for _ in range(2))]
+            with pytest.raises(BusyError) as caught:
+                worker.submit(clip(0), Query.of("describe"))
+            assert 1 <= caught.value.retry_after_s <= 60
+            held.free.set()
+            for request in requests:
+                request.future.result(PATIENCE_S)
+            assert worker.describe(clip(0)).duration_s == 1.0
+
+    def test_no_more_is_taken_than_can_be_answered_in_time(self, held: HeldEngine) -> None:
+        with listening(held, timeout_s=10, max_requests=1000) as worker:
+            worker._request_s = 4.0
+            occupied(worker, held)
+            for _ in range(2):
+                worker.submit(clip(0), Query.of("describe"))
+            with pytest.raises(BusyError):
+                worker.submit(clip(0), Query.of("describe"))
+
+    def test_decoded_audio_is_bounded(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ServingSettings, "held_seconds", 5.0)
+        with listening(held) as worker:
+            occupied(worker, held)
+            fits = worker.submit(clip(0, 3.0), Query.of("describe"))
+            waiting(worker, 1)
+            with pytest.raises(BusyError):
+                worker.submit(clip(0, 3.0), Query.of("describe")).future.result(PATIENCE_S)
+            held.free.set()
+            assert fits.future.result(PATIENCE_S).duration_s == 3.0
+
+
+class TestGone:
+    def test_a_job_nobody_waits_for_is_never_heard(self, held: HeldEngine) -> None:
+        with listening(held) as worker:
+            occupied(worker, held)
+            given_up, kept = (worker.submit(clip(0, seconds), Query.of("describe")) for seconds in (2.0, 3.0))
+            waiting(worker, 2)
+            given_up.future.cancel()
+            assert len(worker._inside) == 2
+            held.free.set()
+            kept.future.result(PATIENCE_S)
+            wait_for(lambda: not worker._inside)
+        assert held.calls == [("embed", [1.0]), ("describe", [3.0])]
+
+    def test_an_answer_that_takes_too_long_is_given_up(self, held: HeldEngine) -> None:
+        with listening(held, timeout_s=1.5) as worker:
+            with pytest.raises(LateError, match=r"within 1\.5 seconds"):
+                worker.timeline(clip(0))
+            wait_for(lambda: not worker._inside)
+            assert not held.free.is_set()
+
+    def test_who_waited_in_vain_is_asked_to_come_again(self, held: HeldEngine) -> None:
+        with listening(held, timeout_s=1) as worker:
+            occupied(worker, held)
+            with pytest.raises(BusyError):
+                worker.describe(clip(0, 2.0))
+            assert len(worker._inside) == 1
+        assert held.calls == [("embed", [1.0])]
+
+    def test_cancelling_in_the_event_loop_ends_a_timeline(self, held: HeldEngine) -> None:
+        async def give_up(worker: InferenceWorker) -> None:
+            task = asyncio.ensure_future(worker.answer(clip(0), Query.of("timeline")))
+            while not held.windows:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        with listening(held) as worker:
+            asyncio.run(give_up(worker))
+            wait_for(lambda: not worker._inside)
+            assert not held.free.is_set()
+
+    def test_a_long_timeline_lets_others_in_between(self, held: HeldEngine) -> None:
+        class Quick(HeldEngine):
+            def embed(self, audio: Any, *, on_error: str) -> list[Any]:
+                assert threading.current_thread().name == "pengi-model"
+                return [np.ones(2)]
+
+        engine = Quick()
+        with listening(engine) as worker:
+            timelines = [worker.submit(clip(0), Query.of("timeline")) for _ in range(2)]
+            wait_for(lambda: engine.windows)
+            assert worker.embed(clip(0)).tolist() == [1.0, 1.0]
+            assert not any(request.future.done() for request in timelines)
+            engine.free.set()
+            assert [request.future.result(PATIENCE_S).duration_s for request in timelines] == [0.0, 0.0]
+
+
+class TestClosing:
+    def test_what_is_inside_is_answered_and_nothing_new_is_taken(self, held: HeldEngine) -> None:
+        worker = InferenceWorker(held, ServingSettings(page=False))
+        requests = [occupied(worker, held), *(worker.submit(clip(0), Query.of("describe")) for _ in range(3))]
+        waiting(worker, 3)
+        closer = threading.Thread(target=worker.close)
+        closer.start()
+        wait_for(lambda: not worker.alive)
+        with pytest.raises(ClosingError):
+            worker.submit(clip(0), Query.of("describe"))
+        held.free.set()
+        assert [request.future.result(PATIENCE_S) is not None for request in requests] == [True] * 4
+        closer.join(PATIENCE_S)
+        assert not closer.is_alive()
+        assert not worker._model.is_alive()
+
+    def test_an_idle_worker_ends_at_once(self, tiny: Pengi) -> None:
+        worker = InferenceWorker(tiny, ServingSettings(page=False))
+        worker.close()
+        assert not worker._model.is_alive()
+
+
+def test_what_is_counted(tiny: Pengi) -> None:
+    with listening(tiny) as worker:
+        worker.embed(clip(0, 2.0))
+        with pytest.raises(AudioError):
+            worker.embed(b"")
+        text = worker.metrics.text().decode()
+    assert 'pengi_audio_seconds_total{task="embed"} 2.0' in text
+    assert 'pengi_batch_size_count{task="embed"} 1.0' in text
+    assert "pengi_jobs 0.0" in text
+
+
+def test_a_stereo_file_of_another_rate_is_the_same_as_for_the_engine(tiny: Pengi) -> None:
+    content = encoded(np.stack([noise(1.5, 1), noise(1.5, 2)], axis=1), "FLAC", 22_050)
+    with listening(tiny) as worker:
+        np.testing.assert_array_equal(worker.embed(content), tiny.embed(content))
