@@ -18,7 +18,7 @@ NONE_DETECTED = "The recording is silent: none of the labels is detected."
 class Result:
     """Base of the answers."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The record as JSON values; times in seconds, confidences and probabilities in [0, 1]."""
         return asdict(self)
 
@@ -29,7 +29,7 @@ class RecordingResult(Result):
     notes: tuple[str, ...]
     """Sentences about how the recording was read, such as which part of it is missing."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """See :class:`Result`; ``notes`` and ``explanation`` are left out if there are none."""
         optional = ("notes", "explanation")
         return {name: value for name, value in super().to_dict().items() if name not in optional or value}

@@ -16,13 +16,13 @@ from helpers import RATE, noise
 from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, clip, encoded, wait_for
 from pengi import Pengi
 from pengi.errors import AudioError, InputError
-from pengi.serving import inference_worker
-from pengi.serving.inference_worker import BusyError, ClosingError, InferenceWorker, LateError, Query, QueuedRequest
+from pengi.serving import inference_worker, queries
+from pengi.serving.inference_worker import BusyError, ClosingError, InferenceWorker, LateError, QueuedRequest
 from pengi.serving.settings import ServingSettings
 
 
 @contextmanager
-def listening(engine: Any, **settings: Any) -> Iterator[InferenceWorker]:
+def running_worker(engine: Any, **settings: Any) -> Iterator[InferenceWorker]:
     worker = InferenceWorker(engine, ServingSettings(page=False, **settings))
     try:
         yield worker
@@ -32,9 +32,9 @@ def listening(engine: Any, **settings: Any) -> Iterator[InferenceWorker]:
         worker.close()
 
 
-def occupied(worker: InferenceWorker, engine: HeldEngine) -> QueuedRequest:
+def occupied(worker: InferenceWorker, engine: HeldEngine) -> QueuedRequest[Any]:
     """A request that keeps the model busy until the engine is free."""
-    request = worker.submit(clip(0), Query.of("embed"))
+    request = worker.submit(clip(0), queries.embed())
     wait_for(engine.started.is_set)
     return request
 
@@ -45,12 +45,10 @@ def waiting(worker: InferenceWorker, count: int) -> None:
 
 
 class TestBatches:
-    def test_what_comes_together_is_heard_together_and_told_apart(self, held: HeldEngine) -> None:
-        with listening(held) as worker:
+    def test_requests_that_come_together_share_a_call_and_get_their_own_answers(self, held: HeldEngine) -> None:
+        with running_worker(held) as worker:
             occupied(worker, held)
-            requests = [
-                worker.submit(clip(seed, 1 + seed / 4), Query.of("ask", f"question {seed}")) for seed in range(6)
-            ]
+            requests = [worker.submit(clip(seed, 1 + seed / 4), queries.ask(f"question {seed}")) for seed in range(6)]
             waiting(worker, 6)
             held.free.set()
             texts = [request.future.result(PATIENCE_S).text for request in requests]
@@ -58,10 +56,10 @@ class TestBatches:
         assert [(task, len(rows)) for task, rows in held.calls] == [("embed", 1), ("ask", 6)]
 
     def test_only_equal_options_share_a_call(self, held: HeldEngine) -> None:
-        with listening(held) as worker:
+        with running_worker(held) as worker:
             occupied(worker, held)
-            queries = [Query.of("classify", labels=labels) for labels in (["a"], ["a", "b"], ["a"])]
-            requests = [worker.submit(clip(0), query) for query in [*queries, Query.of("describe")]]
+            classifications = [queries.classify(labels) for labels in (["a"], ["a", "b"], ["a"])]
+            requests = [worker.submit(clip(0), query) for query in [*classifications, queries.describe()]]
             waiting(worker, 4)
             held.free.set()
             scores = [request.future.result(PATIENCE_S) for request in requests[:3]]
@@ -71,11 +69,11 @@ class TestBatches:
 
     def test_a_batch_is_bounded_in_rows_and_in_seconds(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(inference_worker, "BATCH_SECONDS", 7.0)
-        with listening(held, batch_size=3) as worker:
+        with running_worker(held, batch_size=3) as worker:
             occupied(worker, held)
-            requests = [worker.submit(clip(0, 0.5), Query.of("describe")) for _ in range(5)]
+            requests = [worker.submit(clip(0, 0.5), queries.describe()) for _ in range(5)]
             waiting(worker, 5)
-            requests += [worker.submit(clip(0, seconds), Query.of("embed")) for seconds in (3.0, 3.0, 3.0)]
+            requests += [worker.submit(clip(0, seconds), queries.embed()) for seconds in (3.0, 3.0, 3.0)]
             waiting(worker, 8)
             held.free.set()
             for request in requests:
@@ -83,17 +81,17 @@ class TestBatches:
         assert [len(rows) for task, rows in held.calls if task == "describe"] == [3, 2]
         assert [len(rows) for task, rows in held.calls[1:] if task == "embed"] == [2, 1]
 
-    def test_a_recording_longer_than_a_batch_is_heard_alone(
+    def test_a_recording_longer_than_a_batch_has_its_own_call(
         self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(inference_worker, "BATCH_SECONDS", 1.0)
         held.free.set()
-        with listening(held) as worker:
+        with running_worker(held) as worker:
             assert worker.describe(clip(0, 2.0)).duration_s == 2.0
 
     def test_many_callers_get_what_the_engine_says_alone(self, tiny: Pengi) -> None:
         clips = [clip(seed, 0.5 + 0.7 * seed) for seed in range(4)] + [(EXAMPLES / "dog.opus").read_bytes()]
-        with listening(tiny) as worker, ThreadPoolExecutor(8) as pool:
+        with running_worker(tiny) as worker, ThreadPoolExecutor(8) as pool:
             asked = list(pool.map(lambda content: worker.ask(content, f"what is {len(content)}?"), clips))
             described = list(pool.map(worker.describe, clips))
             embedded = list(pool.map(worker.embed, clips))
@@ -105,7 +103,7 @@ class TestBatches:
 
     def test_blocking_methods_mirror_the_engine(self, tiny: Pengi) -> None:
         audio = (noise(3.0, 1), RATE)
-        with listening(tiny) as worker:
+        with running_worker(tiny) as worker:
             assert worker.describe(audio, style="paper").text == tiny.describe(audio, style="paper").text
             found = worker.classify(audio, ["rain", "dog"], method="generate", top=1)
             assert found.label == tiny.classify(audio, ["rain", "dog"], method="generate").label
@@ -117,7 +115,7 @@ class TestBatches:
 
 class TestMistakes:
     def test_a_bad_recording_leaves_the_others_alone(self, tiny: Pengi) -> None:
-        with listening(tiny) as worker, ThreadPoolExecutor(3) as pool:
+        with running_worker(tiny) as worker, ThreadPoolExecutor(3) as pool:
             requests = [pool.submit(worker.describe, content) for content in (clip(1), b"<html>", clip(2))]
             assert requests[0].result(PATIENCE_S).text == tiny.describe(clip(1)).text
             assert requests[2].result(PATIENCE_S).text == tiny.describe(clip(2)).text
@@ -125,17 +123,17 @@ class TestMistakes:
                 requests[1].result(PATIENCE_S)
 
     def test_a_question_the_engine_refuses_fails_alone(self, tiny: Pengi) -> None:
-        with listening(tiny, gather_s=0.5) as worker:
-            requests = [worker.submit(clip(0), Query.of("ask", text)) for text in ("what?", "why " * 500, "where?")]
+        with running_worker(tiny, gather_s=0.5) as worker:
+            requests = [worker.submit(clip(0), queries.ask(text)) for text in ("what?", "why " * 500, "where?")]
             assert requests[0].future.result(PATIENCE_S).text == tiny.ask(clip(0), "what?").text
             assert requests[2].future.result(PATIENCE_S).text == tiny.ask(clip(0), "where?").text
             with pytest.raises(InputError, match="too long"):
                 requests[1].future.result(PATIENCE_S)
 
     def test_a_broken_call_neither_ends_the_server_nor_its_neighbours(self, held: HeldEngine) -> None:
-        with listening(held) as worker:
+        with running_worker(held) as worker:
             occupied(worker, held)
-            requests = [worker.submit(clip(0), Query.of("ask", text)) for text in ("one", "break", "two")]
+            requests = [worker.submit(clip(0), queries.ask(text)) for text in ("one", "break", "two")]
             waiting(worker, 3)
             held.free.set()
             assert [requests[place].future.result(PATIENCE_S).question for place in (0, 2)] == ["one", "two"]
@@ -144,7 +142,7 @@ class TestMistakes:
             assert worker.alive
 
     def test_too_long_is_refused_and_the_limit_itself_is_not(self, tiny: Pengi) -> None:
-        with listening(tiny, max_seconds=2) as worker:
+        with running_worker(tiny, max_seconds=2) as worker:
             assert worker.embed(clip(0, 2.0)).shape
             with pytest.raises(AudioError, match="longer than the 2 seconds that are accepted"):
                 worker.embed(clip(0, 2.1))
@@ -152,10 +150,10 @@ class TestMistakes:
 
 class TestRoom:
     def test_a_full_house_turns_away_and_says_when_to_come_again(self, held: HeldEngine) -> None:
-        with listening(held, max_requests=3) as worker:
-            requests = [occupied(worker, held), *(worker.submit(clip(0), Query.of("describe")) for _ in range(2))]
+        with running_worker(held, max_requests=3) as worker:
+            requests = [occupied(worker, held), *(worker.submit(clip(0), queries.describe()) for _ in range(2))]
             with pytest.raises(BusyError) as caught:
-                worker.submit(clip(0), Query.of("describe"))
+                worker.submit(clip(0), queries.describe())
             assert 1 <= caught.value.retry_after_s <= 60
             held.free.set()
             for request in requests:
@@ -163,31 +161,31 @@ class TestRoom:
             assert worker.describe(clip(0)).duration_s == 1.0
 
     def test_no_more_is_taken_than_can_be_answered_in_time(self, held: HeldEngine) -> None:
-        with listening(held, timeout_s=10, max_requests=1000) as worker:
+        with running_worker(held, timeout_s=10, max_requests=1000) as worker:
             worker._request_s = 4.0
             occupied(worker, held)
             for _ in range(2):
-                worker.submit(clip(0), Query.of("describe"))
+                worker.submit(clip(0), queries.describe())
             with pytest.raises(BusyError):
-                worker.submit(clip(0), Query.of("describe"))
+                worker.submit(clip(0), queries.describe())
 
     def test_decoded_audio_is_bounded(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ServingSettings, "held_seconds", 5.0)
-        with listening(held) as worker:
+        with running_worker(held) as worker:
             occupied(worker, held)
-            fits = worker.submit(clip(0, 3.0), Query.of("describe"))
+            fits = worker.submit(clip(0, 3.0), queries.describe())
             waiting(worker, 1)
             with pytest.raises(BusyError):
-                worker.submit(clip(0, 3.0), Query.of("describe")).future.result(PATIENCE_S)
+                worker.submit(clip(0, 3.0), queries.describe()).future.result(PATIENCE_S)
             held.free.set()
             assert fits.future.result(PATIENCE_S).duration_s == 3.0
 
 
 class TestGone:
     def test_a_job_nobody_waits_for_is_never_heard(self, held: HeldEngine) -> None:
-        with listening(held) as worker:
+        with running_worker(held) as worker:
             occupied(worker, held)
-            given_up, kept = (worker.submit(clip(0, seconds), Query.of("describe")) for seconds in (2.0, 3.0))
+            given_up, kept = (worker.submit(clip(0, seconds), queries.describe()) for seconds in (2.0, 3.0))
             waiting(worker, 2)
             given_up.future.cancel()
             assert len(worker._inside) == 2
@@ -197,14 +195,14 @@ class TestGone:
         assert held.calls == [("embed", [1.0]), ("describe", [3.0])]
 
     def test_an_answer_that_takes_too_long_is_given_up(self, held: HeldEngine) -> None:
-        with listening(held, timeout_s=1.5) as worker:
+        with running_worker(held, timeout_s=1.5) as worker:
             with pytest.raises(LateError, match=r"within 1\.5 seconds"):
                 worker.timeline(clip(0))
             wait_for(lambda: not worker._inside)
             assert not held.free.is_set()
 
     def test_who_waited_in_vain_is_asked_to_come_again(self, held: HeldEngine) -> None:
-        with listening(held, timeout_s=1) as worker:
+        with running_worker(held, timeout_s=1) as worker:
             occupied(worker, held)
             with pytest.raises(BusyError):
                 worker.describe(clip(0, 2.0))
@@ -213,14 +211,14 @@ class TestGone:
 
     def test_cancelling_in_the_event_loop_ends_a_timeline(self, held: HeldEngine) -> None:
         async def give_up(worker: InferenceWorker) -> None:
-            task = asyncio.ensure_future(worker.answer(clip(0), Query.of("timeline")))
+            task = asyncio.ensure_future(worker.answer(clip(0), queries.timeline()))
             while not held.windows:
                 await asyncio.sleep(0.001)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-        with listening(held) as worker:
+        with running_worker(held) as worker:
             asyncio.run(give_up(worker))
             wait_for(lambda: not worker._inside)
             assert not held.free.is_set()
@@ -232,8 +230,8 @@ class TestGone:
                 return [np.ones(2)]
 
         engine = Quick()
-        with listening(engine) as worker:
-            timelines = [worker.submit(clip(0), Query.of("timeline")) for _ in range(2)]
+        with running_worker(engine) as worker:
+            timelines = [worker.submit(clip(0), queries.timeline()) for _ in range(2)]
             wait_for(lambda: engine.windows)
             assert worker.embed(clip(0)).tolist() == [1.0, 1.0]
             assert not any(request.future.done() for request in timelines)
@@ -244,13 +242,13 @@ class TestGone:
 class TestClosing:
     def test_what_is_inside_is_answered_and_nothing_new_is_taken(self, held: HeldEngine) -> None:
         worker = InferenceWorker(held, ServingSettings(page=False))
-        requests = [occupied(worker, held), *(worker.submit(clip(0), Query.of("describe")) for _ in range(3))]
+        requests = [occupied(worker, held), *(worker.submit(clip(0), queries.describe()) for _ in range(3))]
         waiting(worker, 3)
         closer = threading.Thread(target=worker.close)
         closer.start()
         wait_for(lambda: not worker.alive)
         with pytest.raises(ClosingError):
-            worker.submit(clip(0), Query.of("describe"))
+            worker.submit(clip(0), queries.describe())
         held.free.set()
         assert [request.future.result(PATIENCE_S) is not None for request in requests] == [True] * 4
         closer.join(PATIENCE_S)
@@ -264,7 +262,7 @@ class TestClosing:
 
 
 def test_what_is_counted(tiny: Pengi) -> None:
-    with listening(tiny) as worker:
+    with running_worker(tiny) as worker:
         worker.embed(clip(0, 2.0))
         with pytest.raises(AudioError):
             worker.embed(b"")
@@ -276,5 +274,5 @@ def test_what_is_counted(tiny: Pengi) -> None:
 
 def test_a_stereo_file_of_another_rate_is_the_same_as_for_the_engine(tiny: Pengi) -> None:
     content = encoded(np.stack([noise(1.5, 1), noise(1.5, 2)], axis=1), "FLAC", 22_050)
-    with listening(tiny) as worker:
+    with running_worker(tiny) as worker:
         np.testing.assert_array_equal(worker.embed(content), tiny.embed(content))

@@ -20,7 +20,7 @@ from pengi.cli.options import (
     Labels,
     LabelsFile,
     OptionalFiles,
-    ReadingOptions,
+    TrackOptions,
     chosen_labels,
 )
 from pengi.cli.session import load_model, over_files, percent
@@ -38,7 +38,7 @@ def describe(
     files: Files,
     *,
     explain: Explain = False,
-    reading: ReadingOptions,
+    reading: TrackOptions,
     generation: GenerationOptions,
     common: CommonOptions,
 ) -> None:
@@ -71,7 +71,7 @@ def ask(
         ),
     ] = "",
     explain: Explain = False,
-    reading: ReadingOptions,
+    reading: TrackOptions,
     generation: GenerationOptions,
     common: CommonOptions,
 ) -> None:
@@ -112,7 +112,7 @@ def classify(
         int | None, typer.Option(min=1, help="Print only the N most probable labels.", show_default="all")
     ] = None,
     explain: Explain = False,
-    reading: ReadingOptions,
+    reading: TrackOptions,
     common: CommonOptions,
 ) -> None:
     """Choose among labels of your own, with a probability for each.

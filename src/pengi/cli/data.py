@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pengi.data.datasets import Imported, ImportedPart
     from pengi.data.manifest import Clip
 
-Out = Annotated[
+ExamplesFolder = Annotated[
     Path, typer.Option(metavar="FOLDER", help="New folder for the examples and their manifest.", show_default=False)
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")]
+ExamplesSeed = Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")]
 Rate = Annotated[int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the examples, in Hz.")]
 Workers = Annotated[int, typer.Option(min=1, help="Number of processes that work at the same time.")]
 
@@ -70,9 +70,9 @@ def _data() -> None:
 def compose(
     *,
     clips: ClipOptions,
-    out: Out,
+    out: ExamplesFolder,
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of examples to make.", show_default=False)],
-    seed: Seed = 0,
+    seed: ExamplesSeed = 0,
     rate: Rate = 16_000,
     workers: Workers = 1,
     json: Json = False,
@@ -94,12 +94,12 @@ def compose(
 @data.command()
 @guarded
 def synthesize(
-    out: Out,
+    out: ExamplesFolder,
     count: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Number of examples; the instruments take turns.", show_default=False),
     ],
-    seed: Seed = 0,
+    seed: ExamplesSeed = 0,
     soundfont: Annotated[
         Path | None,
         typer.Option(

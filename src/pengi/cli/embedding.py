@@ -11,8 +11,8 @@ from rich.text import Text
 
 from pengi.cli.console import guarded, print_error, print_json, print_note, print_text, progress
 from pengi.cli.files import check_target
-from pengi.cli.inputs import Recording, read_arguments
-from pengi.cli.options import CommonOptions, Files, ReadingOptions
+from pengi.cli.inputs import InputFile, read_arguments
+from pengi.cli.options import CommonOptions, Files, TrackOptions
 from pengi.cli.session import (
     FILES_PER_CALL,
     chunks,
@@ -40,7 +40,7 @@ def embed(
         typer.Option("--out", metavar="FILE.npz", help="NumPy file to write the vectors to.", show_default=False),
     ],
     *,
-    reading: ReadingOptions,
+    reading: TrackOptions,
     common: CommonOptions,
 ) -> None:
     """Write one vector for each recording: the arrays `embeddings` [N, D] and `files` [N].
@@ -73,7 +73,7 @@ def embed(
 
 
 def _embed_all(
-    engine: Pengi, recordings: Sequence[Recording], reading: ReadingOptions
+    engine: Pengi, recordings: Sequence[InputFile], reading: TrackOptions
 ) -> tuple[list[np.ndarray[Any, Any]], list[str], list[tuple[str, PengiError]]]:
     """Vectors, the names of the recordings they are of, and the errors of the others."""
     vectors: list[np.ndarray[Any, Any]] = []

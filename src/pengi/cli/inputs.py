@@ -14,31 +14,31 @@ from pengi.errors import AudioError, InputError, PengiError
 
 STDIN = "-"
 
-Source = str | IO[bytes]
+InputSource = str | IO[bytes]
 """What the engine reads: a path or an open file."""
 
 
 @dataclass(frozen=True)
-class Recording:
+class InputFile:
     """One recording of a command."""
 
     name: str
     """As given, or its path inside a given folder."""
-    source: Source
+    source: InputSource
     error: PengiError | None = None
     """Why it cannot be read, where that is known already: a subfolder that cannot be listed, an empty folder."""
 
 
 @dataclass(frozen=True)
-class Recordings:
+class InputFiles:
     """All recordings of a command."""
 
-    items: tuple[Recording, ...]
+    items: tuple[InputFile, ...]
     many: bool
     """Whether the results are a list: more than one file was given, or a folder."""
 
 
-def read_arguments(given: Sequence[str]) -> Recordings:
+def read_arguments(given: Sequence[str]) -> InputFiles:
     """The recordings behind the arguments of a command, those of a folder in the order of their paths.
 
     A note on stderr says how many other files of a folder are passed over.
@@ -48,16 +48,16 @@ def read_arguments(given: Sequence[str]) -> Recordings:
     """
     if given.count(STDIN) > 1:
         raise InputError("- is standard input, which holds one recording; give it once")
-    items: list[Recording] = []
+    items: list[InputFile] = []
     folders = [os.path.isdir(name) for name in given]  # noqa: PTH112 - pathlib fails at names that are too long
     for name, is_folder in zip(given, folders, strict=True):
-        items += _of_folder(name) if is_folder else [Recording(name, source_of(name))]
+        items += _of_folder(name) if is_folder else [InputFile(name, source_of(name))]
     if len(given) == len(items) == 1 and isinstance(items[0].error, InputError):
         raise items[0].error
-    return Recordings(tuple(items), many=len(given) > 1 or any(folders))
+    return InputFiles(tuple(items), many=len(given) > 1 or any(folders))
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str) -> InputSource:
     """What the engine reads for a file name: the name itself, or standard input for ``-``.
 
     Raises:
@@ -70,13 +70,13 @@ def source_of(name: str) -> Source:
     return sys.stdin.buffer
 
 
-def _of_folder(folder: str) -> Iterator[Recording]:
+def _of_folder(folder: str) -> Iterator[InputFile]:
     walk = FolderWalk(folder)
     found = sorted(walk, key=lambda item: item.path)
     if not found:
-        yield Recording(folder, folder, InputError(no_recordings(folder, walk.passed_over)))
+        yield InputFile(folder, folder, InputError(no_recordings(folder, walk.passed_over)))
         return
     if walk.passed_over:
         print_note(passed_over_note(walk.passed_over, folder))
     for item in found:
-        yield Recording(item.path, item.path, AudioError(item.error) if item.error is not None else None)
+        yield InputFile(item.path, item.path, AudioError(item.error) if item.error is not None else None)

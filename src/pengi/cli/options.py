@@ -172,7 +172,7 @@ class CommonOptions:
 
 
 @dataclass(frozen=True)
-class ReadingOptions:
+class TrackOptions:
     """What is read of each recording: keywords of the engine's methods."""
 
     track: Track = None

@@ -18,7 +18,7 @@ from rich.text import Text
 from pengi.audio.formats import passed_over_note
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, stderr
 from pengi.cli.files import check_target
-from pengi.cli.options import Beams, CommonOptions, MaxTokens, ReadingOptions, chosen_labels, parsed_shard
+from pengi.cli.options import Beams, CommonOptions, MaxTokens, TrackOptions, chosen_labels, parsed_shard
 from pengi.cli.session import clock, load_model
 from pengi.errors import InputError, PengiError
 
@@ -36,7 +36,7 @@ _NOTE_S = 60.0
 
 
 @dataclass(frozen=True)
-class TaskOptions:
+class JobOptions:
     """Options of the tasks, named as those of :class:`pengi.jobs.tasks.Job`; None is the engine's own setting."""
 
     question: Annotated[
@@ -107,7 +107,7 @@ class TaskOptions:
     beams: Beams = None
     max_tokens: MaxTokens = None
 
-    def job(self, task: str, reading: ReadingOptions) -> Job:
+    def job(self, task: str, reading: TrackOptions) -> Job:
         """The job that does ``task`` with these options.
 
         Raises:
@@ -225,7 +225,7 @@ class RayOptions:
         return None
 
 
-Input = Annotated[
+InputArgument = Annotated[
     str,
     typer.Argument(
         metavar="INPUT",
@@ -242,7 +242,7 @@ TaskName = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[
+RowsFile = Annotated[
     Path,
     typer.Option(
         metavar="FILE",
@@ -254,14 +254,14 @@ Out = Annotated[
 
 @guarded
 def run(
-    given: Input,
+    given: InputArgument,
     task: TaskName,
-    out: Out,
+    out: RowsFile,
     *,
-    options: TaskOptions,
+    options: JobOptions,
     work: WorkOptions,
     ray: RayOptions,
-    reading: ReadingOptions,
+    reading: TrackOptions,
     common: CommonOptions,
 ) -> None:
     """Do one task on every recording of a collection and write a row for each. A job that was stopped goes on when the

@@ -1,37 +1,27 @@
-"""A loaded model and recordings: what every command that reads recordings does with them."""
+"""What every command that reads recordings does: load the model, process the files, print results and errors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from rich.text import Text
 
 from pengi.cli.console import EXIT_USER, announced, print_error, print_json, print_note, print_text, progress
-from pengi.cli.inputs import STDIN, Recording, Recordings, Source
+from pengi.cli.inputs import STDIN, InputFile, InputFiles, InputSource
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
     from pengi.engine import Pengi
+    from pengi.results import RecordingResult
 
 # Files per call of the engine: results of a long list appear, and its progress bar moves, this often.
 FILES_PER_CALL = 16
 
 
-class Result(Protocol):
-    """What an engine returns for one recording."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences about the reading."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON values."""
-
-
-R = TypeVar("R", bound=Result)
+R = TypeVar("R", bound="RecordingResult")
 T = TypeVar("T")
 
 
@@ -54,16 +44,16 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 class Report:
-    """What a command says about each of its recordings: results on stdout, errors on stderr, JSON at the end.
+    """The output of a command: results of each recording on stdout, errors on stderr, JSON at the end.
 
     JSON is one object for one file and one list, in the order of the files, for many; an entry is the result with the
     file's name as ``input``, or ``{"input": ..., "error": ...}``. Every error is a sentence on stderr as well.
     """
 
-    def __init__(self, recordings: Recordings, *, as_json: bool) -> None:
+    def __init__(self, recordings: InputFiles, *, as_json: bool) -> None:
         self._recordings = recordings
         self._as_json = as_json
-        self._entries: list[dict[str, Any]] = []
+        self._entries: list[dict[str, object]] = []
         self._failed = 0
 
     def heading(self, name: str) -> None:
@@ -71,8 +61,8 @@ class Report:
         if self._recordings.many and not self._as_json:
             print_text(Text(name, style="bold"))
 
-    def result(self, name: str, result: Result) -> None:
-        """Keep a result for JSON, and print what is to be known of the reading on stderr."""
+    def result(self, name: str, result: RecordingResult) -> None:
+        """Keep a result for JSON, and print its notes on stderr."""
         for note in result.notes:
             print_note(note if name in note or name == STDIN else f"{name}: {note}")
         if self._as_json:
@@ -97,13 +87,13 @@ class Report:
 
 
 def over_files(
-    recordings: Recordings,
-    work: Callable[[list[Source]], Sequence[R | PengiError]],
+    recordings: InputFiles,
+    work: Callable[[list[InputSource]], Sequence[R | PengiError]],
     show: Callable[[R], None],
     *,
     as_json: bool,
 ) -> None:
-    """Do ``work`` on all recordings and print what it gives; a bad one is an error entry and the rest goes on.
+    """Do ``work`` on all recordings and print the results; a bad one is an error entry and the rest goes on.
 
     Raises:
         typer.Exit: with code 2 after all recordings if any failed.
@@ -125,8 +115,8 @@ def over_files(
     report.close()
 
 
-def outcomes_of(part: Sequence[Recording], work: Callable[[list[Source]], Sequence[T]]) -> list[T | PengiError]:
-    """What ``work`` gives for each recording, or the error that is known already."""
+def outcomes_of(part: Sequence[InputFile], work: Callable[[list[InputSource]], Sequence[T]]) -> list[T | PengiError]:
+    """The result of ``work`` for each recording, or the error that is known already."""
     readable = [recording.source for recording in part if recording.error is None]
     results = iter(work(readable) if readable else ())
     return [next(results) if recording.error is None else recording.error for recording in part]

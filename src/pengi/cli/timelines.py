@@ -10,8 +10,8 @@ from rich.text import Text
 
 from pengi.audio.formats import is_regular
 from pengi.cli.console import Waiting, guarded, percentage, print_note, print_text
-from pengi.cli.inputs import Recording, Source, read_arguments
-from pengi.cli.options import CommonOptions, Files, Labels, LabelsFile, ReadingOptions, chosen_labels
+from pengi.cli.inputs import InputFile, InputSource, read_arguments
+from pengi.cli.options import CommonOptions, Files, Labels, LabelsFile, TrackOptions, chosen_labels
 from pengi.cli.session import Report, clock, load_model, percent
 from pengi.errors import InputError, PengiError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TimelineOptions:
+class EventOptions:
     """How events are found; None is the engine's own setting."""
 
     threshold: Annotated[
@@ -67,7 +67,7 @@ class TimelineOptions:
 
 
 @guarded
-def timeline(files: Files, *, events: TimelineOptions, reading: ReadingOptions, common: CommonOptions) -> None:
+def timeline(files: Files, *, events: EventOptions, reading: TrackOptions, common: CommonOptions) -> None:
     """List what happens when, in recordings of any length: the events of detected tags, which may overlap. An event
     appears once it has ended.
 
@@ -92,9 +92,9 @@ def timeline(files: Files, *, events: TimelineOptions, reading: ReadingOptions, 
 
 def _read_timeline(
     engine: Pengi,
-    recording: Recording,
+    recording: InputFile,
     options: dict[str, Any],
-    reading: ReadingOptions,
+    reading: TrackOptions,
     report: Report,
     show: Callable[[Segment], None] | None,
 ) -> Timeline:
@@ -130,7 +130,7 @@ def _read_timeline(
 class _Position:
     """How far a recording is read, in seconds, on a progress bar."""
 
-    def __init__(self, waiting: Waiting, source: Source, reading: ReadingOptions) -> None:
+    def __init__(self, waiting: Waiting, source: InputSource, reading: TrackOptions) -> None:
         from pengi.audio.decode import stated_duration
 
         self._waiting = waiting

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_note, print_text
-from pengi.cli.inputs import Source, read_arguments
-from pengi.cli.options import AUTO, Debug, Device, Files, Json, ReadingOptions
+from pengi.cli.inputs import InputSource, read_arguments
+from pengi.cli.options import AUTO, Debug, Device, Files, Json, TrackOptions
 from pengi.cli.session import clock, over_files
 from pengi.errors import PengiError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def transcribe(
     files: Files,
     *,
-    reading: ReadingOptions,
+    reading: TrackOptions,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
@@ -39,7 +39,7 @@ def transcribe(
 
         transcriber = Transcriber.from_pretrained(device_of(device))
 
-    def work(part: Sequence[Source]) -> list[Transcript | PengiError]:
+    def work(part: Sequence[InputSource]) -> list[Transcript | PengiError]:
         found: list[Transcript | PengiError] = []
         for source in part:
             try:

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response, Security
 from fastapi.middleware.cors import CORSMiddleware
@@ -17,14 +17,17 @@ from starlette.concurrency import run_in_threadpool
 
 from pengi import __version__
 from pengi.calls import ANSWER, DESCRIBE
-from pengi.serving import replies, uploads
+from pengi.serving import queries, replies, uploads
 from pengi.serving.chat import ChatRequest, Completion, decoded, last_question
-from pengi.serving.inference_worker import Engine, InferenceWorker, Query
+from pengi.serving.inference_worker import Engine, InferenceWorker
 from pengi.serving.limits import RequestLimits, is_json, media_type
 from pengi.serving.metrics import CONTENT_TYPE, Metrics
 from pengi.serving.replies import RefusalError
 from pengi.serving.root_path import RootPath
 from pengi.serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from pengi.retrieval import Collection
 
 ABOUT = """
 Send a recording, get words: a description, an answer, the best of your labels, a vector, a timeline.
@@ -56,13 +59,13 @@ class Health(BaseModel):
     model: str
 
 
-def create_app(engine: Engine, settings: ServingSettings, *, collection: Any = None) -> FastAPI:
+def create_app(engine: Engine, settings: ServingSettings, *, collection: Collection | None = None) -> FastAPI:
     """The application, with its own model thread, which ends when the application's lifespan does.
 
     Args:
         engine: the loaded model.
         settings: limits, key, and whether to show the page.
-        collection: a :class:`pengi.retrieval.Collection` that the page may search.
+        collection: an index that the page may search.
     """
     metrics = Metrics()
     worker = InferenceWorker(engine, settings, metrics)
@@ -151,13 +154,13 @@ def _protocol(worker: InferenceWorker) -> APIRouter:
         _check_model(request.model, name)
         options = request.search(ANSWER)
         found = last_question(request.messages)
-        recording = decoded(found.audio)
-        uploads.check_size(len(recording), worker.settings)
+        content = decoded(found.audio)
+        uploads.check_size(len(content), worker.settings)
+        recording = uploads.Upload(content)
         if found.question:
-            query = Query.of("ask", found.question, options=options)
+            text = (await worker.answer(recording, queries.ask(found.question, options=options))).text
         else:
-            query = Query.of("describe", options=request.search(DESCRIBE))
-        text = (await worker.answer(uploads.Upload(recording), query)).text
+            text = (await worker.answer(recording, queries.describe(options=request.search(DESCRIBE)))).text
         default = ANSWER if found.question else DESCRIBE
         completion = _completion(worker.engine, found.question, text, (options or default).max_tokens)
         if not request.stream:

@@ -1,8 +1,8 @@
-"""Many requests, few calls of the engine: decoding beside the model, one model thread, batches of what is alike.
+"""Many requests in few calls of the engine: decoders, a queue, and one thread that runs the model on batches.
 
-A request goes through three stations: a pool of decoders (bytes to samples, within limits), the queue, and the model
-thread, which takes the oldest request and with it all others that can share its call of the engine. Requests whose
-caller has gone are dropped at every station. A timeline of a long recording lets other requests in between its windows.
+A request is decoded by a pool of threads, waits in the queue, and is answered by the model thread. That thread takes
+the oldest request and all others that can share its call. A request whose caller has gone is dropped at each of these
+steps. A timeline of a long recording lets other requests in between its windows.
 """
 
 from __future__ import annotations
@@ -14,17 +14,22 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pengi.audio.decode import AudioSource, stream
-from pengi.audio.sources import Waveform
-from pengi.errors import PengiError, checked_text
+from pengi.audio.decode import stream
+from pengi.audio.sources import AudioSource, ReadingOptions, Waveform
+from pengi.calls import ClassifyOptions, DescribeOptions, TagsOptions, WritingOptions
+from pengi.encoding import OnError
+from pengi.errors import PengiError
 from pengi.results import Answer, Classification, Description, Tags, Timeline, with_notes
+from pengi.serving import queries
 from pengi.serving.metrics import Metrics
+from pengi.serving.queries import EngineMethod, Query
 from pengi.serving.settings import ServingSettings
+from pengi.timelines import TimelineOptions
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +39,8 @@ BATCH_SECONDS = 160.0
 FIRST_GUESS_S = 0.5
 """Seconds that a request takes the model, before any has been timed."""
 
-EngineMethod = Literal["describe", "ask", "classify", "tags", "embed", "timeline"]
+R = TypeVar("R")
+Vector = NDArray[np.float32]
 
 
 class Engine(Protocol):
@@ -50,17 +56,34 @@ class Engine(Protocol):
 
     def count_tokens(self, text: str) -> int: ...
 
-    def describe(self, audio: Any, *, on_error: Literal["return"]) -> Any: ...
+    def describe(
+        self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[DescribeOptions]
+    ) -> list[Description | PengiError]: ...
 
-    def ask(self, audio: Any, question: Sequence[str], *, on_error: Literal["return"]) -> Any: ...
+    def ask(
+        self,
+        audio: Sequence[Waveform],
+        question: Sequence[str],
+        *,
+        on_error: OnError,
+        **options: Unpack[WritingOptions],
+    ) -> list[Answer | PengiError]: ...
 
-    def classify(self, audio: Any, labels: Sequence[str], *, on_error: Literal["return"]) -> Any: ...
+    def classify(
+        self, audio: Sequence[Waveform], labels: Sequence[str], *, on_error: OnError, **options: Unpack[ClassifyOptions]
+    ) -> list[Classification | PengiError]: ...
 
-    def tags(self, audio: Any, *, on_error: Literal["return"]) -> Any: ...
+    def tags(
+        self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[TagsOptions]
+    ) -> list[Tags | PengiError]: ...
 
-    def embed(self, audio: Any, *, on_error: Literal["return"]) -> Any: ...
+    def embed(
+        self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[ReadingOptions]
+    ) -> list[Vector | PengiError]: ...
 
-    def timeline(self, audio: Any, *, progress: Callable[[float], None], on_error: Literal["return"]) -> Any: ...
+    def timeline(
+        self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[TimelineOptions]
+    ) -> list[Timeline | PengiError]: ...
 
 
 class BusyError(PengiError):
@@ -83,37 +106,13 @@ class _GoneError(Exception):
     """Nobody waits for this request any more."""
 
 
-@dataclass(frozen=True)
-class Query:
-    """What is asked about a recording. Queries with equal task and options share a call of the engine."""
-
-    task: EngineMethod
-    options: tuple[tuple[str, Any], ...] = ()
-    """Keyword arguments of the engine's method, hashable."""
-    question: str = ""
-    """Of "ask"; every recording of a call has its own."""
-
-    @classmethod
-    def of(cls, task: EngineMethod, question: str = "", **options: Any) -> Self:
-        """A query; options that are None are the engine's own defaults.
-
-        Raises:
-            InputError: for a question or label that is no valid text.
-        """
-        checked_text(question, "the question")
-        for label in options.get("labels") or ():
-            checked_text(label, "each label")
-        given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-        return cls(task, tuple(sorted((name, value) for name, value in given.items() if value is not None)), question)
-
-
 @dataclass(eq=False)
-class QueuedRequest:
-    """A query about one recording on its way; who does not want the answer any more cancels the future."""
+class QueuedRequest(Generic[R]):
+    """A query about one recording; a caller that needs no answer any more cancels the future."""
 
-    query: Query
+    query: Query[R]
     source: AudioSource | None
-    future: Future[Any] = field(default_factory=Future)
+    future: Future[R] = field(default_factory=Future)
     waveform: Waveform | None = None
     seconds: float = 0.0
     queued_at: float = 0.0
@@ -137,8 +136,8 @@ class InferenceWorker:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self._changed = threading.Condition()
-        self._inside: set[QueuedRequest] = set()
-        self._waiting: list[QueuedRequest] = []
+        self._inside: set[QueuedRequest[Any]] = set()
+        self._waiting: list[QueuedRequest[Any]] = []
         self._closing = False
         self._request_s = FIRST_GUESS_S
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pengi-decoder")
@@ -163,37 +162,31 @@ class InferenceWorker:
         """Whether requests are taken."""
         return self._model.is_alive() and not self._closing
 
-    def describe(self, audio: AudioSource, **options: Any) -> Description:
-        """As the engine's; see :meth:`wait` for what may go wrong."""
-        description: Description = self.wait(audio, Query.of("describe", **options))
-        return description
+    def describe(self, audio: AudioSource, **options: Unpack[DescribeOptions]) -> Description:
+        """As the engine's; errors: see :meth:`wait`."""
+        return self.wait(audio, queries.describe(**options))
 
-    def ask(self, audio: AudioSource, question: str, **options: Any) -> Answer:
-        """As the engine's; see :meth:`wait` for what may go wrong."""
-        answer: Answer = self.wait(audio, Query.of("ask", question, **options))
-        return answer
+    def ask(self, audio: AudioSource, question: str, **options: Unpack[WritingOptions]) -> Answer:
+        """As the engine's; errors: see :meth:`wait`."""
+        return self.wait(audio, queries.ask(question, **options))
 
-    def classify(self, audio: AudioSource, labels: Sequence[str], **options: Any) -> Classification:
-        """As the engine's; see :meth:`wait` for what may go wrong."""
-        classification: Classification = self.wait(audio, Query.of("classify", labels=list(labels), **options))
-        return classification
+    def classify(self, audio: AudioSource, labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Classification:
+        """As the engine's; errors: see :meth:`wait`."""
+        return self.wait(audio, queries.classify(labels, **options))
 
-    def tags(self, audio: AudioSource, **options: Any) -> Tags:
-        """As the engine's; see :meth:`wait` for what may go wrong."""
-        tags: Tags = self.wait(audio, Query.of("tags", **options))
-        return tags
+    def tags(self, audio: AudioSource, **options: Unpack[TagsOptions]) -> Tags:
+        """As the engine's; errors: see :meth:`wait`."""
+        return self.wait(audio, queries.tags(**options))
 
-    def embed(self, audio: AudioSource) -> NDArray[np.float32]:
-        """As the engine's; see :meth:`wait` for what may go wrong."""
-        vector_D: NDArray[np.float32] = self.wait(audio, Query.of("embed"))
-        return vector_D
+    def embed(self, audio: AudioSource, **options: Unpack[ReadingOptions]) -> Vector:
+        """As the engine's; errors: see :meth:`wait`."""
+        return self.wait(audio, queries.embed(**options))
 
-    def timeline(self, audio: AudioSource, **options: Any) -> Timeline:
-        """As the engine's; see :meth:`wait` for what may go wrong."""
-        timeline: Timeline = self.wait(audio, Query.of("timeline", **options))
-        return timeline
+    def timeline(self, audio: AudioSource, **options: Unpack[TimelineOptions]) -> Timeline:
+        """As the engine's; errors: see :meth:`wait`."""
+        return self.wait(audio, queries.timeline(**options))
 
-    def wait(self, audio: AudioSource, query: Query) -> Any:
+    def wait(self, audio: AudioSource, query: Query[R]) -> R:
         """The answer to a query, for a thread of its own.
 
         Raises:
@@ -209,7 +202,7 @@ class InferenceWorker:
             request.future.cancel()
             raise self._out_of_time(request) from error
 
-    async def answer(self, audio: AudioSource, query: Query) -> Any:
+    async def answer(self, audio: AudioSource, query: Query[R]) -> R:
         """The answer to a query, for an event loop; once cancelled, the work ends soon after.
 
         Raises:
@@ -222,8 +215,8 @@ class InferenceWorker:
         except TimeoutError as error:
             raise self._out_of_time(request) from error
 
-    def submit(self, audio: AudioSource, query: Query) -> QueuedRequest:
-        """Take a request in.
+    def submit(self, audio: AudioSource, query: Query[R]) -> QueuedRequest[R]:
+        """Queue a request.
 
         Raises:
             BusyError, ClosingError: as :meth:`wait`.
@@ -254,7 +247,7 @@ class InferenceWorker:
             self._changed.notify_all()
         self._model.join()
 
-    def _out_of_time(self, request: QueuedRequest) -> PengiError:
+    def _out_of_time(self, request: QueuedRequest[Any]) -> PengiError:
         if request.begun:
             return LateError(f"there was no answer within {self.settings.timeout_s:g} seconds")
         return BusyError(self.retry_after_s())
@@ -268,7 +261,7 @@ class InferenceWorker:
     def _held_seconds(self) -> float:
         return sum(request.seconds for request in list(self._inside))
 
-    def _decode(self, request: QueuedRequest) -> None:
+    def _decode(self, request: QueuedRequest[Any]) -> None:
         try:
             self._check(request)
             assert request.source is not None
@@ -285,7 +278,7 @@ class InferenceWorker:
             self._waiting.append(request)
             self._changed.notify_all()
 
-    def _samples(self, request: QueuedRequest) -> NDArray[np.float32]:
+    def _samples(self, request: QueuedRequest[Any]) -> NDArray[np.float32]:
         assert request.source is not None
         blocks = []
         limit_s = self.settings.max_seconds
@@ -294,7 +287,7 @@ class InferenceWorker:
             blocks.append(block)
         return np.concatenate(blocks)
 
-    def _check(self, request: QueuedRequest) -> None:
+    def _check(self, request: QueuedRequest[Any]) -> None:
         if request.future.cancelled():
             raise _GoneError
 
@@ -302,7 +295,7 @@ class InferenceWorker:
         while batch := self._next():
             self._serve(batch)
 
-    def _next(self) -> list[QueuedRequest]:
+    def _next(self) -> list[QueuedRequest[Any]]:
         """The oldest request and those that share its call, once there are enough or none has come for a moment; empty
         when all is done and the server closes."""
         with self._changed:
@@ -332,15 +325,15 @@ class InferenceWorker:
             self._waiting.remove(request)
             self._finish(request, error=_GoneError())
 
-    def _alike(self, but: EngineMethod | None = None) -> list[QueuedRequest]:
+    def _alike(self, but: EngineMethod | None = None) -> list[QueuedRequest[Any]]:
         """Of the waiting requests the oldest one and what can share its call, within the limits of a batch."""
-        batch: list[QueuedRequest] = []
+        batch: list[QueuedRequest[Any]] = []
         seconds = 0.0
         for request in self._waiting:
-            if request.query.task == but:
+            if request.query.method == but:
                 continue
             first = batch[0] if batch else request
-            if (request.query.task, request.query.options) != (first.query.task, first.query.options):
+            if (request.query.method, request.query.options) != (first.query.method, first.query.options):
                 continue
             if batch and seconds + request.seconds > BATCH_SECONDS:
                 break
@@ -350,18 +343,18 @@ class InferenceWorker:
                 break
         return batch
 
-    def _max_batch(self, first: QueuedRequest) -> int:
-        # The engine handles timelines one after the other, so a batch of them gains nothing.
-        return 1 if first.query.task == "timeline" else self.settings.batch_size
+    def _max_batch(self, first: QueuedRequest[Any]) -> int:
+        # The engine handles timelines one after the other, so a batch of them saves nothing.
+        return 1 if first.query.method == "timeline" else self.settings.batch_size
 
-    def _take(self, batch: list[QueuedRequest]) -> list[QueuedRequest]:
+    def _take(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
         for request in batch:
             self._waiting.remove(request)
         return batch
 
-    def _serve(self, batch: Sequence[QueuedRequest]) -> None:
+    def _serve(self, batch: Sequence[QueuedRequest[Any]]) -> None:
         """Answer a batch; if it fails as a whole, one by one, so that only the request at fault fails."""
-        task = batch[0].query.task
+        task = batch[0].query.method
         begun = time.monotonic()
         for request in batch:
             request.begun = True
@@ -386,22 +379,22 @@ class InferenceWorker:
             else:
                 self._finish(request, with_notes(answer, request.notes))
 
-    def _call(self, batch: Sequence[QueuedRequest]) -> list[Any]:
+    def _call(self, batch: Sequence[QueuedRequest[Any]]) -> list[Any]:
         query = batch[0].query
         audio = [request.waveform for request in batch]
         options = dict(query.options)
-        if query.task == "ask":
+        if query.method == "ask":
             options["question"] = [request.query.question for request in batch]
-        if query.task == "timeline":
+        if query.method == "timeline":
             options["progress"] = lambda _: self._pause(batch[0])
-        method: Callable[..., list[Any]] = getattr(self.engine, query.task)
+        method: Callable[..., list[Any]] = getattr(self.engine, query.method)
         return method(audio, **options, on_error="return")
 
-    def _pause(self, request: QueuedRequest) -> None:
+    def _pause(self, request: QueuedRequest[Any]) -> None:
         self._check(request)
         self._serve_one_batch()
 
-    def _finish(self, request: QueuedRequest, answer: Any = None, *, error: Exception | None = None) -> None:
+    def _finish(self, request: QueuedRequest[Any], answer: Any = None, *, error: Exception | None = None) -> None:
         """End a request, with its answer or an error."""
         request.waveform = request.source = None
         with self._changed:
@@ -413,5 +406,5 @@ class InferenceWorker:
             request.future.set_result(answer)
         else:
             if not isinstance(error, PengiError):
-                log.error("A %s failed", request.query.task, exc_info=error)
+                log.error("A %s failed", request.query.method, exc_info=error)
             request.future.set_exception(error)

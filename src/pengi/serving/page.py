@@ -1,8 +1,8 @@
 """The page: play a recording, ask about it, see what happens when, try labels of one's own, search a collection.
 
-It is a Gradio app mounted into the server's FastAPI app. It talks to a worker, which is a loaded ``Pengi`` or
-whatever has its methods, and to a collection's ``search``. Nothing it shows comes from another host; what visitors
-bring is kept for a while in a store (``upload_store``), and only what the page needs is open to the network
+It is a Gradio app mounted into the server's FastAPI app. It calls a :class:`PageModel`, such as a loaded ``Pengi`` or
+the server's inference worker, and a collection's ``search``. Nothing it shows comes from another host. Recordings of
+visitors are kept for a while in a store (``upload_store``), and only what the page needs is open to the network
 (``page_guard``).
 """
 
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import resources
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import FastAPI, HTTPException
@@ -27,16 +27,19 @@ from fastapi.responses import FileResponse
 from pengi.errors import InputError
 from pengi.serving import page_views as views
 from pengi.serving import replies
-from pengi.serving.page_actions import RECORDINGS, WINDOWS_S, Actions, Components
+from pengi.serving.page_actions import RECORDINGS, WINDOWS_S, Actions, Components, PageModel
 from pengi.serving.page_guard import PageGuard
 from pengi.serving.upload_store import StoreLimits, UploadStore
 
-ASSETS = Path(str(resources.files("pengi"))) / "assets/page"
+if TYPE_CHECKING:
+    from pengi.retrieval import Collection
+
+PAGE_ASSETS = Path(str(resources.files("pengi"))) / "assets/page"
 ICON = '<link rel="icon" href="favicon.ico">'
 """Named, and relative, since browsers look for it at the root of the host otherwise, where the page may not be."""
 SUGGESTIONS = ("What do you hear?", "Is someone speaking?", "What animal is it?", "What instrument is playing?")
 AT_ONCE = 8
-"""Actions that are worked on at a time; the worker has a queue of its own."""
+"""Actions that run at a time; the inference worker has its own queue."""
 WAITING = 64
 CLEANING_S = (300, 600)
 """How often Gradio looks for old uploads, and how old they are; by then the store has what is used of them."""
@@ -49,7 +52,12 @@ OPEN_HIT_JS = """element.addEventListener("click", (event) => {
 
 
 def mount(
-    app: FastAPI, worker: Any, collection: Any = None, *, name: str | None = None, limits: StoreLimits | None = None
+    app: FastAPI,
+    model: PageModel,
+    collection: Collection | None = None,
+    *,
+    name: str | None = None,
+    limits: StoreLimits | None = None,
 ) -> FastAPI:
     """Put the page at ``/`` of a server, behind all routes that the app has by then.
 
@@ -58,20 +66,19 @@ def mount(
 
     Args:
         app: the server.
-        worker: has ``name`` and the methods of :class:`pengi.engine.Pengi` for one recording: ``describe``, ``ask``,
-            ``classify``, ``timeline``, ``has_tagger`` and, for a collection, ``embed``.
+        model: answers about recordings; ``embed`` is called only with a collection.
         collection: an opened :class:`pengi.retrieval.Collection`, or None for a page without search.
-        name: of the model, as shown; if not given, the last part of the worker's.
+        name: of the model, as shown; if not given, the last part of the model's own.
         limits: what visitors may ask of the page.
     """
     store = UploadStore(limits)
-    name = name or PurePath(worker.name).name
+    name = name or PurePath(model.name).name
 
     app.add_api_route(RECORDINGS + "/{token}", _playable(store), methods=["GET", "HEAD"], include_in_schema=False)
     with _uploads_in(store.uploads):
         gr.mount_gradio_app(
             app,
-            build(worker, collection, name, store),
+            build(model, collection, name, store),
             path="/",
             footer_links=[],
             run_history=False,
@@ -82,8 +89,8 @@ def mount(
             pwa=False,
             mcp_server=False,
             theme=_theme(),
-            css=(ASSETS / "page.css").read_text(encoding="utf-8"),
-            head=f"{ICON}<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+            css=(PAGE_ASSETS / "page.css").read_text(encoding="utf-8"),
+            head=f"{ICON}<script>{(PAGE_ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
         )
     gradio_app = app.router.routes.pop().app  # type: ignore[attr-defined]
     replies.install(gradio_app)
@@ -108,7 +115,9 @@ def _playable(store: UploadStore) -> Callable[[str], FileResponse]:
     return recording
 
 
-def build(worker: Any, collection: Any = None, name: str = "pengi-mini", store: UploadStore | None = None) -> gr.Blocks:
+def build(
+    model: PageModel, collection: Collection | None = None, name: str = "pengi-mini", store: UploadStore | None = None
+) -> gr.Blocks:
     """The page as a Gradio app, without its style and the route that plays recordings; see :func:`mount`."""
     store = store or UploadStore()
     blocks: gr.Blocks
@@ -117,19 +126,19 @@ def build(worker: Any, collection: Any = None, name: str = "pengi-mini", store: 
         pieces: dict[str, Any] = {"turns": gr.State([]), "found": gr.State([])}
         pieces["token"] = gr.State(None, delete_callback=store.discard)
         with gr.Tabs(elem_id="pg-tabs", elem_classes=["pg-single"] if collection is None else []) as pieces["tabs"]:
-            with gr.Tab("Listen", id="listen"):
-                pieces |= _recording_tab(worker)
+            with gr.Tab("Recording", id="recording"):
+                pieces |= _recording_tab(model)
             with gr.Tab("Search", id="search", visible=collection is not None):
                 pieces |= _search_tab()
         pieces["notice"] = _html("", elem_id="pg-notice")
         parts = Components(**pieces)
-        _wire(Actions(worker, collection, store, parts), parts)
+        _wire(Actions(model, collection, store, parts), parts)
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
     return blocks
 
 
-def _recording_tab(worker: Any) -> dict[str, Any]:
-    """From the place to drop a recording to what is found out about it."""
+def _recording_tab(model: PageModel) -> dict[str, Any]:
+    """The upload, and the results for the open recording."""
     pieces: dict[str, Any] = {}
     pieces["upload"] = gr.Audio(
         label="Recording: drop a file here, choose one, or record",
@@ -143,14 +152,14 @@ def _recording_tab(worker: Any) -> dict[str, Any]:
         _html('<span class="pg-or">Or try</span>', elem_classes="pg-fit")
         pieces["examples"] = {
             path: gr.Button(path.stem.replace("-", " ").capitalize(), size="sm", min_width=0)
-            for path in sorted((ASSETS / "examples").glob("*.opus"))
+            for path in sorted((PAGE_ASSETS / "examples").glob("*.opus"))
         }
     with gr.Column(visible=False, elem_id="pg-recording") as pieces["recording"]:
         pieces["description"] = _html("", elem_id="pg-description")
         with gr.Row(elem_id="pg-columns"):
             with gr.Column(scale=7, min_width=320, elem_classes="pg-card"):
                 pieces["sound"] = _html("")
-                pieces |= _timeline(has_windows=not worker.has_tagger)
+                pieces |= _timeline(has_windows=not model.has_tagger)
             with gr.Column(scale=5, min_width=320, elem_classes="pg-card"):
                 pieces |= _questions()
     return pieces
@@ -191,7 +200,7 @@ def _questions() -> dict[str, Any]:
         with gr.Tab("Try labels"):
             with gr.Row(elem_classes="pg-ask"):
                 pieces["labels"] = gr.Textbox(
-                    label="Labels, divided by commas",
+                    label="Labels, separated by commas",
                     placeholder="dog barking, church bells, siren, rain",
                     max_lines=4,
                     max_length=5_000,
@@ -220,7 +229,7 @@ def _search_tab() -> dict[str, Any]:
 
 
 def _wire(actions: Actions, parts: Components) -> None:
-    """Connect components and actions; what is still said about one recording stops when another is opened."""
+    """Connect components and actions; actions about one recording are cancelled when another is opened."""
     loaded, private = parts.changed_by_loading(), {"api_visibility": "private", "show_progress": "hidden"}
     asking = [parts.turns, parts.talk, parts.question, parts.notice]
     going = [

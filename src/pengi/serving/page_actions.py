@@ -6,30 +6,57 @@ Every action is a generator of updates ``{component: value}``: first what can be
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, Unpack
 
 import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
 
+from pengi.audio.sources import ReadingOptions
+from pengi.calls import ClassifyOptions, DescribeOptions, WritingOptions
 from pengi.errors import InputError, PengiError
+from pengi.results import Answer, Classification, Description, Timeline
+from pengi.retrieval import Collection, Hit
 from pengi.serving import page_views as views
 from pengi.serving.page_drawing import draw
 from pengi.serving.page_views import Turn
 from pengi.serving.upload_store import StoredRecording, UploadStore, public
+from pengi.timelines import TimelineOptions
 
 RECORDINGS = "/page/recordings"
 WINDOWS_S = (1.0, 2.0, 5.0)
 """Lengths of the stretches of a timeline."""
 LONG_S = 60.0
 """Recordings from this length on begin with the longest stretches."""
-MAX_LABELS = 100
+MAX_PAGE_LABELS = 100
 MAX_TURNS = 50
 HITS = 12
 
 T = TypeVar("T")
 Updates: TypeAlias = Iterator[dict[Any, Any]]
+
+
+class PageModel(Protocol):
+    """What the page needs of a model: an inference worker, or a loaded :class:`pengi.engine.Pengi`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def has_tagger(self) -> bool: ...
+
+    def describe(self, audio: str, **options: Unpack[DescribeOptions]) -> Description: ...
+
+    def ask(self, audio: str, question: str, **options: Unpack[WritingOptions]) -> Answer: ...
+
+    def classify(self, audio: str, labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Classification: ...
+
+    def embed(self, audio: str, **options: Unpack[ReadingOptions]) -> NDArray[np.float32]: ...
+
+    def timeline(self, audio: str, **options: Unpack[TimelineOptions]) -> Timeline: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +90,7 @@ class Components:
     search: Any
 
     def changed_by_loading(self) -> list[Any]:
-        """What a new recording changes."""
+        """The components that a new recording changes."""
         return [
             *(self.upload, self.notice, self.recording, self.token, self.sound, self.description, self.window),
             *(self.stretches, self.turns, self.talk, self.ranking, self.tabs, self.similar),
@@ -74,15 +101,14 @@ class Actions:
     """The actions of one page; what belongs to a visitor is in the components' state.
 
     Args:
-        worker: has ``describe``, ``ask``, ``classify``, ``timeline``, ``embed`` and ``has_tagger`` of
-            :class:`pengi.engine.Pengi`.
-        collection: an opened collection, or None.
-        store: where recordings are while they are open.
+        model: answers about recordings.
+        collection: an index to search, or None.
+        store: the recordings that are open.
         parts: the page.
     """
 
-    def __init__(self, worker: Any, collection: Any, store: UploadStore, parts: Components) -> None:
-        self.worker = worker
+    def __init__(self, model: PageModel, collection: Collection | None, store: UploadStore, parts: Components) -> None:
+        self.model = model
         self.collection = collection
         self.store = store
         self.parts = parts
@@ -101,7 +127,7 @@ class Actions:
 
         return action
 
-    def open_hit(self, found: list[Any], old: str | None, event: gr.EventData) -> Updates:
+    def open_hit(self, found: list[Hit], old: str | None, event: gr.EventData) -> Updates:
         """A search result, played from where it was found. Only its index among what was found for this visitor comes
         from the network, never a path."""
         index = event._data.get("index") if isinstance(event._data, dict) else None
@@ -110,7 +136,7 @@ class Actions:
             yield from self._open(lambda: self.store.refer(Path(hit.path)), old, hit.start_s)
 
     def ask(self, token: str | None, turns: list[Turn], question: str) -> Updates:
-        """A question: it stands there at once, the answer follows."""
+        """A question: it is shown at once, and the answer follows."""
         parts, question = self.parts, question.strip()
         if not question:
             yield {parts.notice: self._notice("write a question first")}
@@ -118,7 +144,7 @@ class Actions:
         before = turns[-MAX_TURNS:]
         yield {parts.talk: views.talk([*before, Turn(question)]), parts.question: "", parts.notice: ""}
         try:
-            answer = self._run(self.store.get(token), lambda path: self.worker.ask(path, question, explain=True))
+            answer = self._run(self.store.get(token), lambda path: self.model.ask(path, question, explain=True))
         except PengiError as error:
             yield {
                 parts.talk: views.talk(before),
@@ -130,7 +156,7 @@ class Actions:
         yield {parts.turns: after, parts.talk: views.talk(after)}
 
     def suggested(self, question: str) -> Callable[[str | None, list[Turn]], Updates]:
-        """The action that asks a question of ours."""
+        """The action that asks a suggested question."""
 
         def action(token: str | None, turns: list[Turn]) -> Updates:
             yield from self.ask(token, turns, question)
@@ -140,49 +166,52 @@ class Actions:
     def timeline(self, token: str | None, window_s: float) -> Updates:
         """What happens when: the events of detected tags, or without a tagger stretches of one length."""
 
-        def found() -> str:
-            if self.worker.has_tagger:
-                return views.stretches(self._run(self.store.get(token), self.worker.timeline))
-            if window_s not in WINDOWS_S:
-                raise InputError(f"stretches can be {', '.join(f'{window:g}' for window in WINDOWS_S)} s long")
-            length_s = float(window_s)
-            recording = self.store.get(token)
-            timeline = self._run(recording, lambda path: self.worker.timeline(path, window_s=length_s, hop_s=length_s))
-            return views.stretches(timeline)
+        yield from self._shown(self.parts.stretches, lambda: self._stretches(token, window_s))
 
-        yield from self._shown(self.parts.stretches, found)
+    def _stretches(self, token: str | None, window_s: float) -> str:
+        if self.model.has_tagger:
+            return views.stretches(self._run(self.store.get(token), self.model.timeline))
+        if window_s not in WINDOWS_S:
+            raise InputError(f"stretches can be {', '.join(f'{window:g}' for window in WINDOWS_S)} s long")
+        length_s = float(window_s)
+        recording = self.store.get(token)
+        timeline = self._run(recording, lambda path: self.model.timeline(path, window_s=length_s, hop_s=length_s))
+        return views.stretches(timeline)
 
     def classify(self, token: str | None, text: str) -> Updates:
-        """Labels of one's own, divided by commas or lines."""
+        """Labels of one's own, separated by commas or lines."""
 
-        def found() -> str:
-            labels = [label for part in text.replace("\n", ",").split(",") if (label := part.strip())]
-            if not labels:
-                raise InputError("write some labels first, divided by commas")
-            if len(labels) > MAX_LABELS:
-                raise InputError(f"at most {MAX_LABELS} labels can be tried at a time, not {len(labels)}")
-            return views.ranking(self._run(self.store.get(token), lambda path: self.worker.classify(path, labels)))
+        yield from self._shown(self.parts.ranking, lambda: self._ranking(token, text))
 
-        yield from self._shown(self.parts.ranking, found)
+    def _ranking(self, token: str | None, text: str) -> str:
+        labels = [label for part in text.replace("\n", ",").split(",") if (label := part.strip())]
+        if not labels:
+            raise InputError("write some labels first, separated by commas")
+        if len(labels) > MAX_PAGE_LABELS:
+            raise InputError(f"at most {MAX_PAGE_LABELS} labels can be tried at a time, not {len(labels)}")
+        return views.ranking(self._run(self.store.get(token), lambda path: self.model.classify(path, labels)))
 
     def search(self, text: str) -> Updates:
         """Recordings of the collection by words."""
         if not text.strip():
             yield {self.parts.notice: self._notice("write what to look for first")}
             return
-        yield from self._search(lambda: self.collection.search(text.strip(), limit=HITS))
+        yield from self._search(lambda: self._collection().search(text.strip(), limit=HITS))
 
     def search_like(self, token: str | None) -> Updates:
         """Recordings of the collection that sound like the one that is open."""
 
-        def found() -> list[Any]:
-            vector = self._run(self.store.get(token), self.worker.embed)
-            hits: list[Any] = self.collection.search(like=vector, limit=HITS)
-            return hits
+        yield from self._search(lambda: self._similar(token))
 
-        yield from self._search(found)
+    def _similar(self, token: str | None) -> list[Hit]:
+        vector_D = self._run(self.store.get(token), self.model.embed)
+        return self._collection().search(like=vector_D, limit=HITS)
 
-    def _search(self, search: Callable[[], list[Any]]) -> Updates:
+    def _collection(self) -> Collection:
+        assert self.collection is not None  # without one the page has no search
+        return self.collection
+
+    def _search(self, search: Callable[[], list[Hit]]) -> Updates:
         parts = self.parts
         yield {parts.hits: views.WAITING_HTML, parts.notice: ""}
         try:
@@ -200,7 +229,7 @@ class Actions:
             yield {part: "", self.parts.notice: self._notice(str(error))}
 
     def _open(self, take: Callable[[], StoredRecording], old: str | None, start_s: float | None = None) -> Updates:
-        """First the picture of a recording, then its description; what was said about the last one goes."""
+        """First the picture of a recording, then its description; answers about the last one are removed."""
         parts = self.parts
         try:
             recording = take()
@@ -221,11 +250,11 @@ class Actions:
             parts.turns: [],
             parts.talk: views.talk([]),
             parts.ranking: "",
-            parts.tabs: gr.Tabs(selected="listen"),
+            parts.tabs: gr.Tabs(selected="recording"),
             parts.similar: gr.Button(visible=True),
         }
         try:
-            description = self._run(recording, lambda path: self.worker.describe(path, explain=True))
+            description = self._run(recording, lambda path: self.model.describe(path, explain=True))
             update = {parts.description: views.description(description)}
         except PengiError as error:
             update = {parts.description: "", parts.notice: self._notice(str(error))}

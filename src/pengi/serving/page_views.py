@@ -10,11 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Explanation, Segment, Timeline
 from pengi.serving.page_drawing import COLUMNS, Picture, frequency_ticks, spectrogram_png, time_ticks, waveform_path
 from pengi.serving.upload_store import StoredRecording
+
+if TYPE_CHECKING:
+    from pengi.retrieval import Hit
 
 WAVE_HEIGHT = 64
 HUES = 8
@@ -59,13 +62,13 @@ def sound(recording: StoredRecording, picture: Picture, address: str, start_s: f
     """The player: waveform and spectrogram over one time axis; with ``start_s`` it plays from there at once."""
     info, duration_s = recording.info, picture.duration_s
     channels = {1: "mono", 2: "stereo"}.get(info.channels, f"{info.channels} channels")
-    facts = f"{span(duration_s)} · {info.sample_rate / 1000:g} kHz · {channels} · {info.format}"
+    details = f"{span(duration_s)} · {info.sample_rate / 1000:g} kHz · {channels} · {info.format}"
     start = "" if start_s is None else f' data-start="{start_s:.3f}"'
     columns = len(picture.low_C)
     seen = f"Waveform and spectrogram of {recording.name}, {span(duration_s)}, up to 8 kHz"
     return (
         f'<figure class="pg-sound" id="pg-sound" data-duration="{duration_s:.3f}"{start}>'
-        f'<figcaption><strong dir="auto">{escape(recording.name)}</strong> <span>{escape(facts)}</span>'
+        f'<figcaption><strong dir="auto">{escape(recording.name)}</strong> <span>{escape(details)}</span>'
         f'<span class="pg-clock"><output data-clock>{clock(0)}</output> / {clock(duration_s)}</span></figcaption>'
         f'<div class="pg-plot" data-plot role="img" aria-label="{escape(seen)}">'
         f'<svg class="pg-wave" viewBox="0 0 {columns} {WAVE_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">'
@@ -180,7 +183,7 @@ def lanes(segments: Sequence[Segment]) -> list[list[Segment]]:
     return found
 
 
-def hits(found: Sequence[Any]) -> str:
+def hits(found: Sequence[Hit]) -> str:
     """What a search found; ``data-hit`` is the index in the list."""
     if not found:
         return '<p class="pg-hint" role="status">Nothing was found.</p>'

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from pengi.calls import Style
 from pengi.errors import InputError
 from pengi.results import Answer, Classification, Description, Tags, Timeline
+from pengi.serving import queries
 from pengi.serving.chat import MAX_QUESTION
-from pengi.serving.inference_worker import InferenceWorker, Query
+from pengi.serving.inference_worker import InferenceWorker
 from pengi.serving.limits import media_type
+from pengi.serving.queries import Query
 from pengi.serving.replies import RefusalError
 from pengi.serving.settings import ServingSettings
 
+R = TypeVar("R")
 MAX_LABELS = 256
 MAX_LABEL = 200  # characters
 SHORTEST_HOP_S = 0.25
@@ -75,12 +77,11 @@ class Embedding(BaseModel):
 async def describe(
     worker: Worker,
     file: AudioFile,
-    style: Annotated[Literal["caption", "paper"] | None, Form(description="caption if absent")] = None,
+    style: Annotated[Style, Form()] = "caption",
     explain: Explain = False,
 ) -> Description:
     """A text about the recording, and its sound events."""
-    description: Description = await _answer(worker, file, Query.of("describe", style=style, explain=explain or None))
-    return description
+    return await _answer(worker, file, queries.describe(style=style, explain=explain))
 
 
 @router.post("/ask")
@@ -93,8 +94,7 @@ async def ask(
     """An answer to a question in plain words."""
     if not question.strip():
         raise InputError("the question is empty")
-    reply: Answer = await _answer(worker, file, Query.of("ask", question, explain=explain or None))
-    return reply
+    return await _answer(worker, file, queries.ask(question, explain=explain))
 
 
 @router.post("/classify")
@@ -113,9 +113,8 @@ async def classify(
     explain: Explain = False,
 ) -> Classification:
     """The best of your own labels."""
-    query = Query.of("classify", labels=_labels(labels), method=method, top=top, explain=explain or None)
-    classification: Classification = await _answer(worker, file, query)
-    return classification
+    query = queries.classify(_labels(labels), method=method, top=top, explain=explain)
+    return await _answer(worker, file, query)
 
 
 @router.post("/tags")
@@ -127,15 +126,14 @@ async def tags(
     labels: OnlyLabels = None,
 ) -> Tags:
     """Which tags are in the recording, and when."""
-    query = Query.of("tags", threshold=threshold, top=top, labels=None if labels is None else _labels(labels))
-    found: Tags = await _answer(worker, file, query)
-    return found
+    query = queries.tags(threshold=threshold, top=top, labels=None if labels is None else _labels(labels))
+    return await _answer(worker, file, query)
 
 
 @router.post("/embed")
 async def embed(worker: Worker, file: AudioFile) -> Embedding:
     """A vector: the nearer two are, the more alike the recordings."""
-    vector_D: NDArray[np.float32] = await _answer(worker, file, Query.of("embed"))
+    vector_D = await _answer(worker, file, queries.embed())
     return Embedding(embedding=vector_D.tolist())
 
 
@@ -150,12 +148,11 @@ async def timeline(
 ) -> Timeline:
     """What happens when; the events of detected tags may overlap."""
     only = None if labels is None else _labels(labels)
-    query = Query.of("timeline", threshold=threshold, labels=only, window_s=window_s, hop_s=hop_s)
-    found: Timeline = await _answer(worker, file, query)
-    return found
+    query = queries.timeline(threshold=threshold, labels=only, window_s=window_s, hop_s=hop_s)
+    return await _answer(worker, file, query)
 
 
-async def _answer(worker: InferenceWorker, file: UploadFile, query: Query) -> Any:
+async def _answer(worker: InferenceWorker, file: UploadFile, query: Query[R]) -> R:
     check_size(file.size or 0, worker.settings)
     return await worker.answer(Upload(await file.read()), query)
 

@@ -1,0 +1,84 @@
+"""What is asked about a recording: a call of one of the engine's methods, which equal queries share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.audio.sources import ReadingOptions
+from pengi.calls import ClassifyOptions, DescribeOptions, TagsOptions, WritingOptions
+from pengi.errors import checked_text
+from pengi.results import Answer, Classification, Description, Tags, Timeline
+from pengi.timelines import TimelineOptions
+
+EngineMethod = Literal["describe", "ask", "classify", "tags", "embed", "timeline"]
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Query(Generic[R]):
+    """A call whose result for one recording is an ``R``. Queries with equal method and options share a call."""
+
+    method: EngineMethod
+    options: tuple[tuple[str, object], ...] = ()
+    """Keyword arguments of the method, hashable; without those that are None or False, the defaults of the engine."""
+    question: str = ""
+    """Of "ask"; every recording of a call has its own."""
+
+
+def describe(**options: Unpack[DescribeOptions]) -> Query[Description]:
+    """A text about a recording, and its sound events."""
+    return Query("describe", _given(options))
+
+
+def ask(question: str, **options: Unpack[WritingOptions]) -> Query[Answer]:
+    """The answer to a question.
+
+    Raises:
+        InputError: if the question is no valid text.
+    """
+    return Query("ask", _given(options), checked_text(question, "the question"))
+
+
+def classify(labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Query[Classification]:
+    """The best of labels.
+
+    Raises:
+        InputError: if a label is no valid text.
+    """
+    return Query("classify", _given({**options, "labels": labels}))
+
+
+def tags(**options: Unpack[TagsOptions]) -> Query[Tags]:
+    """Which tags are in a recording, and when.
+
+    Raises:
+        InputError: if a label is no valid text.
+    """
+    return Query("tags", _given(options))
+
+
+def embed(**options: Unpack[ReadingOptions]) -> Query[NDArray[np.float32]]:
+    """A recording as a vector ``float32[D]``."""
+    return Query("embed", _given(options))
+
+
+def timeline(**options: Unpack[TimelineOptions]) -> Query[Timeline]:
+    """What happens when.
+
+    Raises:
+        InputError: if a label is no valid text.
+    """
+    return Query("timeline", _given(options))
+
+
+def _given(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+    chosen = {name: value for name, value in options.items() if value is not None and value is not False}
+    labels = chosen.get("labels")
+    if isinstance(labels, Sequence):
+        chosen["labels"] = tuple(checked_text(label, "each label") for label in labels)
+    return tuple(sorted(chosen.items()))
