@@ -21,7 +21,7 @@ from pengi import checkpoint
 from pengi.cli import app
 from pengi.cli.running import Pace
 from pengi.jobs import runner
-from pengi.jobs.runner import Counts
+from pengi.jobs.runner import JobCounts
 
 Command = Callable[..., Any]
 
@@ -135,11 +135,11 @@ def test_another_task_into_the_same_file_is_refused(run: Command, sounds: Path, 
 def test_pace_is_that_of_the_last_batches() -> None:
     times = iter([0.0, 10.0, 20.0])
     pace = Pace(lambda: next(times))
-    assert pace.text(Counts()) == ""
+    assert pace.text(JobCounts()) == ""
     pace.total = 1000
-    pace.note(Counts(known=900, written=0))  # what is skipped is no work
+    pace.note(JobCounts(known=900, written=0))  # what is skipped is no work
     for written in (16, 36, 36, 56):
-        counts = Counts(known=900, written=written, failed=3)
+        counts = JobCounts(known=900, written=written, failed=3)
         pace.note(counts)
     assert pace.text(counts) == "2.0/s, 00:22 left, 3 not usable"
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.jobs import FakeEngine, write_tone
 from pengi.jobs import runner
 from pengi.jobs.inputs import Listing
-from pengi.jobs.runner import Counts, Execution
+from pengi.jobs.runner import Execution, JobCounts
 from pengi.jobs.tasks import Job
 
 
@@ -37,10 +37,10 @@ def sounds(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(engine: FakeEngine) -> Callable[..., Counts]:
+def run(engine: FakeEngine) -> Callable[..., JobCounts]:
     """Do a job with the stand-in."""
 
-    def do(given: Path | str, out: Path, task: str = "describe", **options: Any) -> Counts:
+    def do(given: Path | str, out: Path, task: str = "describe", **options: Any) -> JobCounts:
         execution_names = ("batch_size", "workers", "retry_errors", "actors", "model")
         listing = Listing(
             str(given), **{name: options.pop(name) for name in ("shard", "limit", "stdin") if name in options}

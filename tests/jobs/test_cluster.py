@@ -14,7 +14,7 @@ from pengi import checkpoint
 from pengi.errors import InputError, PengiError
 from pengi.jobs import cluster, runner
 from pengi.jobs.cluster import Actors
-from pengi.jobs.inputs import Input, Listing
+from pengi.jobs.inputs import JobInput, Listing
 from pengi.jobs.runner import Execution
 from pengi.jobs.tasks import Job
 
@@ -67,12 +67,12 @@ def test_rows_are_those_of_this_process(
 def test_more_actors_than_fit_are_refused(model: Path) -> None:
     work = cluster.ActorSettings(Job("embed"), str(model), "", "cpu", "/", 2, 1)
     with pytest.raises(InputError, match="9 actors with 1 CPUs and 0 GPUs each are more than this machine's 2 CPUs"):
-        next(cluster.rows([Input("a", "a.wav")], work, Actors(count=9, cpus=1)))
+        next(cluster.cluster_rows([JobInput("a", "a.wav")], work, Actors(count=9, cpus=1)))
 
 
 def test_an_actor_says_what_it_lacks_instead_of_dying(model: Path) -> None:
     """An actor that fails as it starts would be started again without end."""
-    table = next(cluster._blocks([Input("a", "a.wav")], 2, 1))
+    table = next(cluster._blocks([JobInput("a", "a.wav")], 2, 1))
     for name, message in ((str(model), "has another model"), ("nonsense", "nonsense")):
         work = cluster.ActorSettings(Job("embed"), name, "a hash", "cpu", "/", 2, 1)
         (answer,) = cluster.Actor(work)(table)
@@ -85,8 +85,8 @@ def test_actors_that_make_no_sense(options: dict[str, Any]) -> None:
         Actors(**options)
 
 
-def names(count: int) -> Iterator[Input]:
-    return (Input(str(place), f"{place}.wav") for place in range(count))
+def names(count: int) -> Iterator[JobInput]:
+    return (JobInput(str(place), f"{place}.wav") for place in range(count))
 
 
 def test_blocks_share_a_short_list_and_grow_with_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:

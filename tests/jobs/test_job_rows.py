@@ -19,8 +19,8 @@ from helpers.jobs import rows_of
 from pengi.engine import Pengi
 from pengi.errors import AudioError, InputError, PengiError
 from pengi.jobs import pipeline
-from pengi.jobs.inputs import Input
-from pengi.jobs.tasks import COLUMNS, TASKS, Job, printable
+from pengi.jobs.inputs import JobInput
+from pengi.jobs.tasks import JOB_TASKS, ROW_COLUMNS, Job, printable
 
 JOBS: dict[str, dict[str, Any]] = {
     "describe": {},
@@ -61,7 +61,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", JOB_TASKS)
 def test_rows_of_every_task(
     sounds: Path, tmp_path: Path, run: Callable[..., Any], task: str, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +71,7 @@ def test_rows_of_every_task(
     assert (counts.written, counts.rows, counts.failed, counts.known) == (9, 9, 1, 0)
     rows = {row["input"]: row for row in rows_of(out)}
     columns = list(Job(task, **JOBS[task]).columns)
-    assert columns[: len(COLUMNS)] == list(COLUMNS)
+    assert columns[: len(ROW_COLUMNS)] == list(ROW_COLUMNS)
     assert all(list(row) == columns for row in rows.values())
     good = rows["sounds/1.wav"]
     if task == "embed":  # float32 in Parquet
@@ -83,7 +83,7 @@ def test_rows_of_every_task(
     bad = rows["sounds/deep/broken.flac"]
     assert bad["error"] == "'sounds/deep/broken.flac' is not audio in any format that can be read"
     assert (bad["text"], bad["scores"]) == (None, [])
-    assert all(bad[name] is None for name in columns[len(COLUMNS) :])
+    assert all(bad[name] is None for name in columns[len(ROW_COLUMNS) :])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_rows_of_long_recordings_say_once_how_they_were_read(
     soundfile.write(tmp_path / "a.wav", tone(1.0)[:, None] * np.array([1.0, -1.0]), RATE)
     monkeypatch.setattr(pipeline, "MAX_SAMPLES_EACH", RATE // 2)
     engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
-    item = Input("a.wav", str(tmp_path / "a.wav"))
+    item = JobInput("a.wav", str(tmp_path / "a.wav"))
     ((row,),) = pipeline.Pipeline(engine, Job(task), batch_size=1, workers=1).rows([item])
     assert row["error"] is None
     assert len(row["notes"]) == 1
@@ -212,7 +212,7 @@ def test_a_long_recording_from_a_pipe_is_read_once(tmp_path: Path, monkeypatch: 
     os.write(write_end, (tmp_path / "a.wav").read_bytes())  # fits the pipe's buffer: no second thread is needed
     os.close(write_end)
     engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
-    items = [Input(path, path) for path in (f"/dev/fd/{read_end}", str(tmp_path / "a.wav"))]
+    items = [JobInput(path, path) for path in (f"/dev/fd/{read_end}", str(tmp_path / "a.wav"))]
     try:
         ((piped, file),) = pipeline.Pipeline(engine, Job("embed"), batch_size=2, workers=1).rows(items)
     finally:

@@ -15,9 +15,9 @@ from helpers.jobs import FakeEngine, rows_of, timeless, write_tone
 from pengi.errors import InputError
 from pengi.jobs import ledger, tables
 from pengi.jobs.ledger import Ledger
-from pengi.jobs.runner import Counts
+from pengi.jobs.runner import JobCounts
 
-Run = Callable[..., Counts]
+Run = Callable[..., JobCounts]
 SUFFIXES = [".jsonl", ".parquet"]
 
 
@@ -175,7 +175,7 @@ def test_memory_does_not_grow_with_the_list(tmp_path: Path, run: Run, monkeypatc
 
     held: list[int] = []
 
-    def report(counts: Counts) -> None:
+    def report(counts: JobCounts) -> None:
         if counts.written % 1_600 == 0:
             held.append(tracemalloc.get_traced_memory()[0])
 

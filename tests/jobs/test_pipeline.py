@@ -12,16 +12,16 @@ import pytest
 from helpers.jobs import FakeEngine, timeless, write_tone
 from pengi.errors import InputError
 from pengi.jobs import pipeline
-from pengi.jobs.inputs import Input
+from pengi.jobs.inputs import JobInput
 from pengi.jobs.pipeline import Pipeline
 from pengi.jobs.tasks import Job
 
 
-def items(folder: Path) -> list[Input]:
-    return [Input(path.name, str(path)) for path in sorted(folder.rglob("*.*")) if path.suffix in (".wav", ".flac")]
+def items(folder: Path) -> list[JobInput]:
+    return [JobInput(path.name, str(path)) for path in sorted(folder.rglob("*.*")) if path.suffix in (".wav", ".flac")]
 
 
-def answered(engine: Any, found: list[Input], batch_size: int = 3, task: str = "describe") -> list[dict[str, Any]]:
+def answered(engine: Any, found: list[JobInput], batch_size: int = 3, task: str = "describe") -> list[dict[str, Any]]:
     rows = Pipeline(engine, Job(task), batch_size=batch_size, workers=2).rows(found)
     return list(itertools.chain.from_iterable(rows))
 
@@ -39,7 +39,7 @@ def test_rows_keep_the_order_and_calls_the_batch(sounds: Path, engine: FakeEngin
 def test_nothing_is_read_further_ahead_than_two_batches(sounds: Path, engine: FakeEngine) -> None:
     path = sounds / "1.wav"
     taken = itertools.count()
-    endless = (Input(str(next(taken)), str(path)) for _ in itertools.repeat(None))
+    endless = (JobInput(str(next(taken)), str(path)) for _ in itertools.repeat(None))
     rows = Pipeline(engine, Job("describe"), batch_size=4, workers=2).rows(endless)
     assert len(next(rows)) == 4
     assert next(taken) <= 4 + pipeline.BATCHES_AHEAD * 4
@@ -64,9 +64,9 @@ def test_the_room_is_given_back(sounds: Path, engine: FakeEngine, monkeypatch: p
     """Room for three recordings serves any number of them, one batch after the other."""
     write_tone(sounds / "long.wav", 2.0)
     monkeypatch.setattr(pipeline, "MAX_SAMPLES", 12_000)
-    found = [Input(f"{place}", str(sounds / name)) for place in range(30) for name in ("1.wav", "deep/broken.flac")]
+    found = [JobInput(f"{place}", str(sounds / name)) for place in range(30) for name in ("1.wav", "deep/broken.flac")]
     line = Pipeline(engine, Job("describe"), batch_size=2, workers=1)
-    list(line.rows([*found, Input("long", str(sounds / "long.wav"))]))
+    list(line.rows([*found, JobInput("long", str(sounds / "long.wav"))]))
     assert line._room.take(12_000)
     assert not line._room.take(1)
 

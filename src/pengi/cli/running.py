@@ -25,7 +25,7 @@ from pengi.errors import InputError, PengiError
 if TYPE_CHECKING:
     from pengi.jobs.cluster import Actors
     from pengi.jobs.inputs import Listing
-    from pengi.jobs.runner import Counts, Execution
+    from pengi.jobs.runner import Execution, JobCounts
     from pengi.jobs.tasks import Job
 
 _TASK, _WORK, _RAY = "Options of the tasks", "How it is done", "On a cluster"
@@ -328,12 +328,12 @@ class Pace:
         self.total: int | None = None
         """Recordings of the list, once they are counted."""
 
-    def note(self, counts: Counts) -> None:
+    def note(self, counts: JobCounts) -> None:
         """Note when so many rows were written."""
         if counts.written and (not self._past or self._past[-1][1] != counts.written):
             self._past.append((self._clock(), counts.written))
 
-    def text(self, counts: Counts) -> str:
+    def text(self, counts: JobCounts) -> str:
         """Rate and remaining time, as far as they are known yet, and how many could not be used."""
         parts = []
         if len(self._past) > 1:
@@ -349,7 +349,7 @@ class Pace:
 
 
 @contextmanager
-def _reporting(listing: Listing) -> Iterator[Callable[[Counts], None]]:
+def _reporting(listing: Listing) -> Iterator[Callable[[JobCounts], None]]:
     """What shows how far a job is: a bar on a terminal's stderr, elsewhere a line now and then."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -367,7 +367,7 @@ def _reporting(listing: Listing) -> Iterator[Callable[[Counts], None]]:
     task = bar.add_task("", total=None, pace="")
     shown = time.monotonic()
 
-    def report(counts: Counts) -> None:
+    def report(counts: JobCounts) -> None:
         nonlocal shown
         pace.note(counts)
         now = time.monotonic()

@@ -1,7 +1,7 @@
 """The same job on Ray Data (extra ``cluster``): one model for each actor, on a laptop or a cluster.
 
-Ray shares the names out, keeps the actors busy and starts them again when a machine is lost; each actor does with its
-share what :mod:`pengi.jobs.pipeline` does here, and the rows come back to this process, which alone writes them.
+Ray distributes the names, keeps the actors busy and restarts them when a machine is lost. Each actor runs
+:mod:`pengi.jobs.pipeline` on its share. The rows come back to this process, and only this process writes them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pengi.checkpoint import model_hash
 from pengi.data.arrow import arrow
 from pengi.engine import Pengi
 from pengi.errors import CheckpointError, InputError, PengiError, how_to_install
-from pengi.jobs.inputs import Input
+from pengi.jobs.inputs import JobInput
 from pengi.jobs.pipeline import Pipeline
 from pengi.jobs.tasks import Job, Row
 
 log = logging.getLogger(__name__)
 
 BATCHES_PER_CALL = 4
-"""Batches of one call of an actor, so that most of them are decoded while the model works on those before."""
+"""Batches of one call of an actor; the later ones are decoded while the model works on the first."""
 BLOCKS_OF_ONE_SIZE = 1_000
 MAX_BLOCK_ROWS = 4_096
 _ROW, _ERROR = "row", "error"
@@ -39,31 +39,31 @@ class Actors:
     """Where the models run."""
 
     address: str | None = None
-    """Of a running cluster, as ``auto``; a cluster of this machine is started and ended with the job without one."""
+    """Of a running cluster, or ``auto``; without one a cluster of this machine runs as long as the job."""
     count: int | None = None
-    """How many; as many as the cluster has room for, if not given."""
+    """Number of actors; all that the cluster has room for if not given."""
     cpus: float = 2.0
-    """Of each; also the threads that a model on a CPU uses."""
+    """For each actor; also the threads that a model on a CPU uses."""
     gpus: float = 0.0
-    """Of each; 0.5 lets two share one."""
+    """For each actor; with 0.5 two share one."""
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
             raise InputError(f"there must be at least 1 actor, not {self.count}")
         if not self.cpus > 0 or self.gpus < 0:
-            raise InputError(f"an actor needs some CPU and no less than 0 GPUs, not {self.cpus:g} and {self.gpus:g}")
+            raise InputError(f"an actor needs more than 0 CPUs and no fewer than 0 GPUs: {self.cpus:g}, {self.gpus:g}")
 
 
 @dataclass(frozen=True)
 class ActorSettings:
-    """What an actor is started with."""
+    """Arguments of an :class:`Actor`."""
 
     job: Job
     model: str
     model_sha256: str
     device: str
     folder: str
-    """Where relative paths begin."""
+    """Folder of relative paths."""
     batch_size: int
     workers: int
 
@@ -95,7 +95,7 @@ class Actor:
             yield pa.table({_ROW: pa.nulls(1, pa.string()), _ERROR: [str(error)]})
 
 
-def rows(items: Iterable[Input], work: ActorSettings, actors: Actors) -> Iterator[list[Row]]:
+def cluster_rows(items: Iterable[JobInput], work: ActorSettings, actors: Actors) -> Iterator[list[Row]]:
     """The rows of the recordings, in the order in which they come back.
 
     Raises:
@@ -124,14 +124,14 @@ def rows(items: Iterable[Input], work: ActorSettings, actors: Actors) -> Iterato
             yield [json.loads(row) for row in block[_ROW].to_pylist()]
 
 
-def _blocks(items: Iterable[Input], batch_size: int, count: int) -> Iterator[Any]:
-    """Tables of names. One table is one task of Ray, whose rows come back at its end; a kill loses what is under way.
+def _blocks(items: Iterable[JobInput], batch_size: int, count: int) -> Iterator[Any]:
+    """Tables of names. One table is one task of Ray, whose rows come back at its end; a kill loses unfinished tasks.
 
-    So they are small, and grow where the list is long, lest a million names be tens of thousands of tasks. Of a list
-    too short for that every actor gets a share.
+    So tables are small. They grow in a long list, because Ray is slow with tens of thousands of tasks. A short list is
+    divided evenly among the actors.
     """
     pa = arrow()
-    # A path may be any bytes, so it is none of Arrow's strings.
+    # A path may be any bytes, which Arrow's strings may not.
     schema = pa.schema([("name", pa.string()), ("location", pa.binary()), ("error", pa.string())])
     waiting = iter(items)
     size = BATCHES_PER_CALL * batch_size
@@ -147,12 +147,12 @@ def _blocks(items: Iterable[Input], batch_size: int, count: int) -> Iterator[Any
             size = max(size, min(2 * size, MAX_BLOCK_ROWS))
 
 
-def _item(row: dict[str, Any]) -> Input:
-    return Input(row["name"], os.fsdecode(row["location"]), row["error"])
+def _item(row: dict[str, Any]) -> JobInput:
+    return JobInput(row["name"], os.fsdecode(row["location"]), row["error"])
 
 
 def _count(actors: Actors, resources: dict[str, float]) -> int:
-    """How many actors there will be."""
+    """The number of actors."""
     room = int(resources.get("CPU", 0.0) / actors.cpus)
     if actors.gpus:
         room = min(room, int(resources.get("GPU", 0.0) / actors.gpus))
@@ -167,10 +167,10 @@ def _count(actors: Actors, resources: dict[str, float]) -> int:
 
 @contextmanager
 def _connected(actors: Actors) -> Iterator[Any]:
-    """The module ``ray``, connected; what was started here ends here."""
-    # Ray asks its makers' server to count users, unless it is set not to.
+    """The module ``ray``, connected; a cluster that was started here ends here."""
+    # Ray reports its use to its makers unless this is set.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Below that its core writes remarks to stderr that are none of a user's business.
+    # At lower levels its core writes internal messages to stderr.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray

@@ -1,7 +1,7 @@
-"""Where the recordings of a job come from, one after the other: a folder, a pattern, a manifest, a list on stdin.
+"""The recordings of a job: a folder, a pattern, a manifest, or a list on stdin.
 
-Nothing here holds the whole list, so that a million names need no more memory than a thousand: a folder is walked, a
-manifest and stdin are read line by line. (Of a pattern, and only of a pattern, the names in one folder are held.)
+The whole list is never in memory: a folder is walked, and a manifest and stdin are read line by line. For a pattern,
+the names in one folder are held.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ STDIN = "-"
 
 
 @dataclass(frozen=True)
-class Input:
+class JobInput:
     """One recording of a job."""
 
     name: str
-    """In a list, its path inside the folder or manifest, which decides the shard; then the name that its row has."""
+    """In a list, the path inside the folder or manifest, which decides the shard; in a row, the name of the row."""
     location: str
     """What :func:`pengi.data.recordings.recording` reads: a path, or a stretch of a tar file."""
     error: str | None = None
-    """Why it is known to be of no use, as a folder that cannot be listed."""
+    """Why it cannot be used, if that is known already, such as a folder that cannot be listed."""
 
 
 class Listing:
-    """The recordings of a job. It may be iterated several times, but for stdin, and looks again each time.
+    """The recordings of a job. It can be iterated several times, except for stdin, and reads the source each time.
 
     Args:
         given: a folder, which is searched at any depth as :class:`pengi.audio.formats.FolderWalk` does; a manifest
             (``.jsonl``); a file; a pattern as of :mod:`glob`, ``**`` for any depth; ``-`` for paths on stdin, one a
             line.
         shard: part i of n, counted from 1. A recording's part depends on its path inside the folder alone.
-        limit: of the recordings of the shard only so many, the first ones.
+        limit: only the first so many recordings of the shard.
         stdin: where paths are read, if they are.
 
     Raises:
-        InputError: nothing is there, or the shard or limit makes no sense.
+        InputError: nothing is there, or the shard or limit is out of range.
         ManifestError: a bad row, with its line number.
     """
 
@@ -94,7 +94,7 @@ class Listing:
         """Whether rows of a manifest name the recordings."""
         return not self.is_stdin and self.given.endswith(".jsonl") and not os.path.isdir(self.given)  # noqa: PTH112
 
-    def __iter__(self) -> Iterator[Input]:
+    def __iter__(self) -> Iterator[JobInput]:
         part, parts = self._shard
         chosen = (item for item in self._all() if parts == 1 or _digest(item.name) % parts == part - 1)
         return islice(chosen, self._limit)
@@ -103,7 +103,7 @@ class Listing:
         """How many there are, those listed twice counted twice; ``None`` of stdin."""
         return None if self.is_stdin else sum(1 for _ in self)
 
-    def _all(self) -> Iterator[Input]:
+    def _all(self) -> Iterator[JobInput]:
         if self.is_stdin:
             return _from_lines(self._stdin or sys.stdin.buffer)
         path = Path(self.given)
@@ -112,13 +112,13 @@ class Listing:
         if self.is_manifest:
             return _from_manifest(path)
         if _is_named(self.given):
-            return iter([Input(path.name, self.given)])
+            return iter([JobInput(path.name, self.given)])
         return _from_pattern(self.given)
 
-    def _from_folder(self) -> Iterator[Input]:
+    def _from_folder(self) -> Iterator[JobInput]:
         walk = FolderWalk(self.given)
         for found in walk:
-            yield Input(os.path.relpath(found.path, self.given), found.path, found.error)
+            yield JobInput(os.path.relpath(found.path, self.given), found.path, found.error)
         self.passed_over = walk.passed_over
 
 
@@ -127,11 +127,11 @@ def _digest(text: str) -> int:
     return int.from_bytes(content, "big")
 
 
-def _from_lines(stream: IO[bytes]) -> Iterator[Input]:
+def _from_lines(stream: IO[bytes]) -> Iterator[JobInput]:
     for line in stream:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path.strip():
-            yield Input(path, path)
+            yield JobInput(path, path)
 
 
 def _is_named(given: str) -> bool:
@@ -143,25 +143,25 @@ def _is_named(given: str) -> bool:
     return True
 
 
-def _from_pattern(pattern: str) -> Iterator[Input]:
+def _from_pattern(pattern: str) -> Iterator[JobInput]:
     nothing = True
     for path in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - Path.glob takes no absolute patterns
         if is_regular(path):
             nothing = False
-            yield Input(path, path)
+            yield JobInput(path, path)
     if nothing:
         raise InputError(f"there is no file or folder '{pattern}', and as a pattern it matches none")
 
 
-def _from_manifest(path: Path) -> Iterator[Input]:
+def _from_manifest(path: Path) -> Iterator[JobInput]:
     root = path.parent
     for _, row in _rows(path):
         audio = row["audio"]
-        yield Input(audio, audio if is_url(audio) else str(root / audio))
+        yield JobInput(audio, audio if is_url(audio) else str(root / audio))
 
 
 def _check_manifest(path: Path) -> None:
-    """Find every mistake before the work rather than after a night of it."""
+    """Find every mistake before the work begins."""
     empty = True
     for origin, row in _rows(path):
         validated(Clip, row, origin)
@@ -171,7 +171,7 @@ def _check_manifest(path: Path) -> None:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row and where it stands, one line in memory at a time."""
+    """Each row with its file and line, one line in memory at a time."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):

@@ -1,9 +1,9 @@
-"""The rows of a job on the disk, so that it may be killed at any moment and every recording still has one row.
+"""The rows of a job on the disk. A job may be killed at any moment, and every recording still has one row.
 
-Rows are only ever appended, as lines of JSON, and are on the disk before the next ones are computed. A line that a kill
-cut off is removed when the job goes on, and a recording whose row is there is not processed again. For ``.parquet``
-the lines are a journal beside the file; at the end they are added to it in one step. Beside the rows ``<out>.job.json``
-says what they answer, so that rows of another task or model never come into the same file.
+Rows are appended as lines of JSON, and are on the disk before the next ones are computed. A line that a kill cut off is
+removed when the job continues, and a recording that has a row is not processed again. For ``.parquet`` the lines are a
+journal beside the file; at the end they are added to it in one step. The task, its options and the model are stored in
+``<out>.job.json``; rows of another task or model are refused.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SUFFIXES = (".jsonl", ".parquet")
 _CACHE_KB = 32_000
 
 
-class Names:
-    """A set of names that takes no more memory the more there are: 16 bytes of hash each, in a temporary file."""
+class NameSet:
+    """A set of names in bounded memory: 16 bytes of hash for each, in a temporary file."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("")
@@ -39,27 +39,27 @@ class Names:
         self._database.execute("CREATE TABLE names (hash BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, name: str) -> bool:
-        """Put a name in; whether it is new."""
+        """Add a name; returns whether it is new."""
         digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
         return self._database.execute("INSERT OR IGNORE INTO names VALUES (?)", (digest,)).rowcount > 0
 
     def close(self) -> None:
-        """Give the temporary file back."""
+        """Delete the temporary file."""
         self._database.close()
 
 
 class Ledger:
-    """An output file and what is known of it; made by :meth:`opened`."""
+    """An output file and its rows; made by :meth:`opened`."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
         self.rows = 0
         """Rows that are written, those of earlier runs included."""
         self.failed = 0
-        """Those of them that say why a recording could not be used."""
+        """Rows with an error."""
         self._journal = JsonLines(out if out.suffix == SUFFIXES[0] else out.with_name(f"{out.name}.rows.jsonl"))
         self._sidecar = out.with_name(f"{out.name}.job.json")
-        self._names = Names()
+        self._names = NameSet()
         self._folder = Path.cwd()
         self._settings: Mapping[str, Any] = {}
         self._unwritten_record: Mapping[str, Any] | None = None
@@ -69,12 +69,12 @@ class Ledger:
     def opened(
         cls, out: Path, settings: Mapping[str, Any], about: Mapping[str, Any], *, retry_errors: bool = False
     ) -> Iterator[Self]:
-        """The rows so far, which nobody else adds to meanwhile.
+        """The rows so far, locked against other writers.
 
         Args:
             out: ends in ``.jsonl`` or ``.parquet``.
             settings: what decides the answers, as JSON values; rows of other settings are not added to.
-            about: what else is worth noting beside the rows.
+            about: further facts to store beside the rows.
             retry_errors: drop the rows of recordings that could not be used, so that they are tried again.
 
         Raises:
@@ -92,12 +92,12 @@ class Ledger:
             ledger._begin(settings, about)
             ledger._journal.mend()
             if retry_errors:
-                ledger._forget_errors()
+                ledger._drop_errors()
             ledger._read()
             yield ledger
 
     def name_of(self, location: str) -> str:
-        """What a recording is called in the rows: absolute as given, or relative to where the job was begun."""
+        """The name of a recording in the rows: absolute as given, or relative to the folder where the job began."""
         if is_url(location) or os.path.isabs(location):  # noqa: PTH117 - a Path for each of a million names is slow
             return printable(location)
         # The links "." and ".." of a path are resolved as text: what is a link on the disk keeps its name.
@@ -109,25 +109,25 @@ class Ledger:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Write rows so that they are on the disk when this returns."""
-        self._note()
+        self._write_record()
         self._journal.append(rows)
         self.rows += len(rows)
         self.failed += sum(row["error"] is not None for row in rows)
 
     def finish(self) -> None:
         """Give the rows their final form; until then those of a ``.parquet`` are in the journal."""
-        self._note()
+        self._write_record()
         if self._journal.path == self.out:
             with writing(self.out):
                 self.out.touch()
             return
         if self.out.exists() and not self._journal.path.exists():
             return
-        seen = Names()
+        seen = NameSet()
         try:
-            with tables.replacing(self.out, self._settings["task"]) as table:
+            with tables.replacing_table(self.out, self._settings["task"]) as table:
                 for row in self._all():
-                    # A journal that is still here although its rows were added, for a kill between the two.
+                    # After a kill between the two steps the journal holds rows that were added already.
                     if seen.add(self._key(row["input"])):
                         table.write(row)
         finally:
@@ -154,7 +154,7 @@ class Ledger:
                     f"{_setting(name, settings.get(name))}; name another file, or go on as it was begun"
                 )
 
-    def _note(self) -> None:
+    def _write_record(self) -> None:
         """Write the record of a new job, before its first row."""
         if self._unwritten_record is not None:
             with replacing(self._sidecar) as partial:
@@ -162,13 +162,13 @@ class Ledger:
                 partial.write_text(text, encoding="utf-8")
             self._unwritten_record = None
 
-    def _forget_errors(self) -> None:
+    def _drop_errors(self) -> None:
         with writing(self.out):
             if self._journal.path.is_file():
                 self._journal.rewrite(row for row in self._journal_rows() if row["error"] is None)
             if self._journal.path != self.out and self.out.is_file():
-                with tables.replacing(self.out, self._settings["task"]) as table:
-                    for row in tables.rows(self.out):
+                with tables.replacing_table(self.out, self._settings["task"]) as table:
+                    for row in tables.read_rows(self.out):
                         if row["error"] is None:
                             table.write(row)
 
@@ -181,7 +181,7 @@ class Ledger:
     def _all(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
         """Every row: those of the file, then those of the journal."""
         if self._journal.path != self.out and self.out.is_file():
-            yield from tables.rows(self.out, columns)
+            yield from tables.read_rows(self.out, columns)
         yield from self._journal_rows()
 
     def _journal_rows(self) -> Iterator[Row]:

@@ -1,7 +1,7 @@
-"""Recordings to rows: decoded in threads ahead of the model, asked about in batches, in the order of the list.
+"""Recordings to rows: threads decode ahead of the model, which answers batches in the order of the list.
 
-What is decoded ahead is bounded twice: by the number of recordings, and by ``MAX_SAMPLES`` of all of them together. A
-recording that does not fit (an hour, or one of many long ones) is left to the model, which reads it window by window.
+Decoded audio is bounded by the number of recordings, and by ``MAX_SAMPLES`` of all of them together. A recording that
+does not fit (an hour, or one of many long ones) is not decoded ahead: the model reads it window by window.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pengi.audio.sources import Waveform
 from pengi.data.recordings import recording
 from pengi.engine import Pengi
 from pengi.errors import PengiError
-from pengi.jobs.inputs import Input
+from pengi.jobs.inputs import JobInput
 from pengi.jobs.tasks import Job, Row
 
 log = logging.getLogger(__name__)
@@ -36,28 +36,28 @@ MAX_SAMPLES_EACH = 2**22
 """Samples of one of them: 17 MB, or 4 minutes at 16 kHz."""
 BATCHES_AHEAD = 2
 MAX_INTERNAL_ERRORS = 8
-"""So many recordings in a row at which the program itself fails are no accident of theirs."""
+"""Recordings in a row at which the program itself fails; then the job stops."""
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    item: Input
+    item: JobInput
     source: Any
-    """``(samples, rate)``; ``None`` if it is left to the model; or the error."""
+    """``(samples, rate)``; None if it is not decoded ahead; or the error."""
     seconds: float
     samples: int = 0
     notes: list[str] = field(default_factory=list)
 
 
 class _SampleBudget:
-    """How many more samples may wait for the model."""
+    """The number of samples that may still be decoded ahead."""
 
     def __init__(self, samples: int) -> None:
         self._left = samples
         self._lock = threading.Lock()
 
     def take(self, samples: int) -> bool:
-        """Whether there was room, which is then taken; nobody waits for room, since decoding ends in any order."""
+        """Reserve samples if there is room; returns whether there was. Nobody waits: decoding ends in any order."""
         with self._lock:
             if samples > self._left:
                 return False
@@ -70,11 +70,11 @@ class _SampleBudget:
 
 
 class Pipeline:
-    """A loaded model that answers about one recording after the other.
+    """A loaded model that does a job on recordings.
 
     Args:
         engine: the model.
-        job: what is asked.
+        job: the task and its options.
         batch_size: recordings in one call of the model.
         workers: threads that decode.
     """
@@ -87,30 +87,31 @@ class Pipeline:
         self._room = _SampleBudget(MAX_SAMPLES)
         self._internal_errors = 0
 
-    def rows(self, items: Iterable[Input]) -> Iterator[list[Row]]:
+    def rows(self, items: Iterable[JobInput]) -> Iterator[list[Row]]:
         """The rows of the recordings in their order, a batch at a time.
 
         Raises:
-            InputError: if the options of the job make no sense to this model.
+            InputError: if the model does not have an option of the job.
         """
         waiting = iter(items)
         ahead: deque[Future[_Decoded]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
-
-        def refill() -> None:
-            missing = BATCHES_AHEAD * self._batch_size - len(ahead)
-            ahead.extend(pool.submit(self._decode, item) for item in islice(waiting, missing))
-
         try:
-            refill()
+            self._decode_ahead(waiting, ahead, pool)
             while ahead:
                 group = [ahead.popleft().result() for _ in range(min(self._batch_size, len(ahead)))]
-                refill()
+                self._decode_ahead(waiting, ahead, pool)
                 yield self._answer(group)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _decode(self, item: Input) -> _Decoded:
+    def _decode_ahead(
+        self, items: Iterator[JobInput], ahead: deque[Future[_Decoded]], pool: ThreadPoolExecutor
+    ) -> None:
+        missing = BATCHES_AHEAD * self._batch_size - len(ahead)
+        ahead.extend(pool.submit(self._decode, item) for item in islice(items, missing))
+
+    def _decode(self, item: JobInput) -> _Decoded:
         started = time.perf_counter()
         source: Any
         taken = 0
@@ -131,7 +132,7 @@ class Pipeline:
             source = Waveform(np.concatenate(blocks), self._engine.sample_rate)
         except PengiError as error:
             self._room.give(taken)
-            # Its sentence alone: with its traceback it would hold what was decoded before it.
+            # The sentence alone: a traceback would keep the decoded blocks in memory.
             source, taken = PengiError(str(error)), 0
         except Exception as error:  # noqa: BLE001 - counted by the thread that writes the rows
             self._room.give(taken)
@@ -141,7 +142,7 @@ class Pipeline:
     def _answer(self, group: Sequence[_Decoded]) -> list[Row]:
         answers: dict[int, tuple[Any, float]] = {}
         together = [index for index, decoded in enumerate(group) if isinstance(decoded.source, Waveform)]
-        # A long recording is asked about alone, since of each window of it something is kept.
+        # A long recording has its own call, since something of each of its windows is kept.
         alone = [[index] for index, decoded in enumerate(group) if decoded.source is None]
         for indices in [together, *alone] if together else alone:
             started = time.perf_counter()
@@ -157,9 +158,9 @@ class Pipeline:
         return rows
 
     def _ask(self, group: Sequence[_Decoded]) -> list[Any]:
-        """Answers of the model; if it fails at a batch, the recordings are asked about one by one."""
+        """Answers of the model; if it fails at a batch, each recording has its own call."""
         try:
-            # What is too long to wait decoded is opened only now.
+            # Recordings that were not decoded ahead are opened only now.
             sources = [decoded.source or recording(Path(), decoded.item.location) for decoded in group]
         except PengiError as error:
             assert len(group) == 1

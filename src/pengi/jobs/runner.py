@@ -1,4 +1,4 @@
-"""A job from its list to its file."""
+"""Runs a job, from the list of recordings to the file of rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pengi.engine import Pengi
 from pengi.errors import InputError
 from pengi.jobs import cluster
 from pengi.jobs.cluster import Actors
-from pengi.jobs.inputs import Input, Listing
+from pengi.jobs.inputs import JobInput, Listing
 from pengi.jobs.ledger import Ledger
 from pengi.jobs.pipeline import Pipeline
 from pengi.jobs.tasks import Job, Row, printable
@@ -28,7 +28,7 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True)
 class Execution:
-    """How a job is done; nothing of it but the model decides an answer."""
+    """Where and how a job runs. Only the model changes answers."""
 
     model: str
     device: str = "auto"
@@ -37,31 +37,31 @@ class Execution:
     workers: int | None = None
     """Threads that decode; one for each processor, at most ``MAX_WORKERS``, if not given."""
     actors: Actors | None = None
-    """Where it runs on Ray; in this process without."""
+    """Actors on Ray; None for this process."""
     retry_errors: bool = False
     """Whether recordings that could not be used before are tried again."""
 
 
 @dataclass
-class Counts:
-    """How far a job is."""
+class JobCounts:
+    """Progress of a job."""
 
     listed: int = 0
     """Recordings of the list so far."""
     known: int = 0
-    """Those of them that have a row from an earlier run, or were listed before."""
+    """Listed recordings that have a row already, or were listed before."""
     written: int = 0
     """Rows of this run."""
     rows: int = 0
     """Rows of the file, those of earlier runs included."""
     failed: int = 0
-    """Those of them that say why a recording could not be used."""
+    """Rows with an error."""
     passed_over: int = 0
     """Files of the folder that are no recordings."""
 
 
 Load = Callable[[str, str], Pengi]
-OnProgress = Callable[[Counts], None]
+OnProgress = Callable[[JobCounts], None]
 
 
 def _load(model: str, device: str) -> Pengi:
@@ -76,21 +76,21 @@ def run(
     *,
     load: Load = _load,
     report: OnProgress = lambda counts: None,
-) -> Counts:
-    """Ask about every recording that has no row yet.
+) -> JobCounts:
+    """Do a job on every recording that has no row yet.
 
-    It may be stopped at any moment, and called again to go on. The model is loaded when the first recording needs it.
+    It may be stopped at any moment, and continues when it is called again. The model is loaded for the first recording.
 
     Args:
         listing: the recordings; each gives one row, however often it is listed.
-        job: what is asked.
+        job: the task and its options.
         out: where the rows go, see :mod:`pengi.jobs.ledger`.
-        execution: how, see there.
-        load: makes the model in this process.
+        execution: the model, and how it runs.
+        load: loads the model in this process.
         report: called for every recording and every batch of rows.
 
     Raises:
-        InputError: no recordings, an ``out`` of another job, options that make no sense to the model.
+        InputError: no recordings, an ``out`` of another job, or options that the model does not have.
         ManifestError, WeightsError, CheckpointError, ConfigError: as the list and the model do.
     """
     if execution.batch_size < 1 or (execution.workers is not None and execution.workers < 1):
@@ -98,7 +98,7 @@ def run(
     settings = {**job.settings(), "model_sha256": model_hash(execution.model)}
     about = {"model": execution.model, "pengi": __version__, "begun": datetime.now(UTC).isoformat(timespec="seconds")}
     with Ledger.opened(out, settings, about, retry_errors=execution.retry_errors) as ledger:
-        counts = Counts(rows=ledger.rows, failed=ledger.failed)
+        counts = JobCounts(rows=ledger.rows, failed=ledger.failed)
         new = _new_items(listing, ledger, counts, report)
         if (first := next(new, None)) is not None:
             with closing(_rows(chain([first], new), job, execution, settings["model_sha256"], load)) as answered:
@@ -114,7 +114,7 @@ def run(
         return counts
 
 
-def _new_items(listing: Listing, ledger: Ledger, counts: Counts, report: OnProgress) -> Iterator[Input]:
+def _new_items(listing: Listing, ledger: Ledger, counts: JobCounts, report: OnProgress) -> Iterator[JobInput]:
     for found in listing:
         counts.listed += 1
         name = ledger.name_of(found.location)
@@ -125,7 +125,7 @@ def _new_items(listing: Listing, ledger: Ledger, counts: Counts, report: OnProgr
             report(counts)
 
 
-def _rows(items: Iterator[Input], job: Job, how: Execution, model_sha256: str, load: Load) -> Generator[list[Row]]:
+def _rows(items: Iterator[JobInput], job: Job, how: Execution, model_sha256: str, load: Load) -> Generator[list[Row]]:
     workers = how.workers or min(MAX_WORKERS, os.cpu_count() or 1)
     if how.actors is None:
         pipeline = Pipeline(load(how.model, how.device), job, batch_size=how.batch_size, workers=workers)
@@ -133,4 +133,4 @@ def _rows(items: Iterator[Input], job: Job, how: Execution, model_sha256: str, l
         return
     device = "cpu" if how.device == "auto" and not how.actors.gpus else how.device
     work = cluster.ActorSettings(job, how.model, model_sha256, device, str(Path.cwd()), how.batch_size, workers)
-    yield from cluster.rows(items, work, how.actors)
+    yield from cluster.cluster_rows(items, work, how.actors)

@@ -11,7 +11,7 @@ from typing import Any
 from pengi import writing
 from pengi.data.arrow import arrow
 from pengi.errors import InputError
-from pengi.jobs.tasks import COLUMNS, TASKS, Row
+from pengi.jobs.tasks import JOB_TASKS, ROW_COLUMNS, Row
 
 ROWS_AT_ONCE = 2_000
 
@@ -39,10 +39,10 @@ def schema_of(task: str) -> Any:
         "vector": pa.list_(pa.float32()),
         "segments": pa.list_(segment),
     }
-    return pa.schema([(name, types[name]) for name in COLUMNS + TASKS[task].columns])
+    return pa.schema([(name, types[name]) for name in ROW_COLUMNS + JOB_TASKS[task].columns])
 
 
-def rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
     """The rows of a file, or some of their columns.
 
     Raises:
@@ -74,14 +74,14 @@ class ParquetRows:
             self.flush()
 
     def flush(self) -> None:
-        """Hand over what was added."""
+        """Write the rows that were added."""
         self._writer.write_table(arrow().Table.from_pylist(self._waiting, schema=self._schema))
         self._waiting.clear()
 
 
 @contextmanager
-def replacing(path: Path, task: str) -> Iterator[ParquetRows]:
-    """A table that takes the place of ``path`` if all goes well, and is gone if not; ``path`` may be read meanwhile.
+def replacing_table(path: Path, task: str) -> Iterator[ParquetRows]:
+    """A new table that replaces ``path`` at the end; after an error it is deleted. ``path`` may be read meanwhile.
 
     Raises:
         InputError: if ``pyarrow`` is not installed, or it cannot be written.

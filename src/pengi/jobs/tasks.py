@@ -1,8 +1,8 @@
-"""What a job asks of every recording, and the row that the answer becomes.
+"""The tasks of a job, and the rows of their answers.
 
-A row has six columns whatever the task: ``input``, ``text``, ``scores`` (``{"label", "score"}``, the best first),
-``seconds``, ``error`` and ``notes`` (sentences about how the recording was read); behind them come the task's own. In
-the row of a recording that cannot be used ``error`` is a sentence and the columns of the task are empty.
+Every row has six columns: ``input``, ``text``, ``scores`` (``{"label", "score"}``, the best first), ``seconds``,
+``error`` and ``notes`` (sentences about how the recording was read). The columns of the task follow. If a recording
+cannot be used, ``error`` is a sentence, and the columns of the task are empty.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pengi.calls import ANSWER, DESCRIBE
 from pengi.decoding import DecodeOptions
 from pengi.engine import Pengi
 from pengi.errors import InputError, PengiError, no_such
+from pengi.json_lines import Row
 from pengi.labelling import METHODS
 
-Row = dict[str, Any]
 Answers = list[Any]
-"""An answer for each recording, or the :class:`PengiError` in its place."""
+"""For each recording an answer or a :class:`PengiError`."""
 
-COLUMNS = ("input", "text", "scores", "seconds", "error", "notes")
+ROW_COLUMNS = ("input", "text", "scores", "seconds", "error", "notes")
 DIGITS = 6
-"""Significant digits of a score: what is behind them depends on the batch a recording was in."""
+"""Significant digits of a score; further digits depend on the batch of the recording."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Job:
     """A task and its options; those left ``None`` are the engine's own.
 
     Raises:
-        InputError: an unknown task, an option of another task, a missing question or missing labels, a value that
-            makes no sense.
+        InputError: an unknown task, an option of another task, a missing question, missing labels, or a value out of
+            range.
     """
 
     task: str
@@ -52,10 +52,10 @@ class Job:
     """Whether damaged recordings are read up to the damage."""
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise InputError(no_such("task", self.task, TASKS))
+        if self.task not in JOB_TASKS:
+            raise InputError(no_such("task", self.task, JOB_TASKS))
         for name, value in self.settings().items():
-            if name not in ("task", *_READING, *TASKS[self.task].options):
+            if name not in ("task", *_READING, *JOB_TASKS[self.task].options):
                 raise InputError(f"'{name}' does not go with the task '{self.task}' (it is {value!r})")
         if self.task == "ask" and not (self.question or "").strip():
             raise InputError("the task 'ask' needs a question")
@@ -69,7 +69,7 @@ class Job:
                 raise InputError(f"'{name}' must be more than 0 seconds, not {value:g}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise InputError(f"'threshold' must be a probability from 0 to 1, not {self.threshold:g}")
-        assert self.search  # the options of a search are checked as they are made
+        assert self.search  # DecodeOptions checks its values
 
     def settings(self) -> dict[str, Any]:
         """The task and the options given, as JSON values: what decides the answers besides the model."""
@@ -79,16 +79,16 @@ class Job:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of its rows, in order."""
-        return COLUMNS + TASKS[self.task].columns
+        return ROW_COLUMNS + JOB_TASKS[self.task].columns
 
     @property
     def reading(self) -> dict[str, Any]:
-        """What is read of each recording: keywords of the engine's methods."""
+        """How recordings are read: keywords of the engine's methods."""
         return {"track": self.track, "partial": self.partial}
 
     @property
     def search(self) -> DecodeOptions:
-        """How texts are searched."""
+        """How texts are generated."""
         default = ANSWER if self.task == "ask" else DESCRIBE
         return DecodeOptions(
             beams=default.beams if self.beams is None else self.beams,
@@ -99,9 +99,9 @@ class Job:
         """Ask the model about recordings; one answer or error for each.
 
         Raises:
-            InputError: if the options make no sense to this model, whatever the recording.
+            InputError: if the model does not have an option or a value, whatever the recording.
         """
-        answers: Answers = TASKS[self.task].ask(engine, list(sources), self)
+        answers: Answers = JOB_TASKS[self.task].ask(engine, list(sources), self)
         return answers
 
     def row(self, name: str, answer: Any, seconds: float, notes: Sequence[str] = ()) -> Row:
@@ -109,12 +109,12 @@ class Job:
 
         Args:
             name: of the recording.
-            answer: what :meth:`answer` gave.
-            seconds: of work that were spent on it.
+            answer: from :meth:`answer`.
+            seconds: of work on it.
             notes: sentences about the reading; those of the answer are added.
         """
         failed = isinstance(answer, PengiError)
-        columns: Row = {} if failed else TASKS[self.task].row(answer)
+        columns: Row = {} if failed else JOB_TASKS[self.task].row(answer)
         shared = {
             "input": name,
             "text": columns.get("text"),
@@ -123,18 +123,18 @@ class Job:
             "error": printable(str(answer)) if failed else None,
             "notes": [printable(note) for note in dict.fromkeys((*notes, *getattr(answer, "notes", ())))],
         }
-        return shared | {name: columns.get(name) for name in TASKS[self.task].columns}
+        return shared | {name: columns.get(name) for name in JOB_TASKS[self.task].columns}
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """How a task is asked, what its answers are in columns, and which options it has."""
+    """A task: the call of the engine, the columns of its answers, and its options."""
 
     ask: Callable[[Pengi, list[Any], Job], Answers]
     row: Callable[[Any], Row]
     """The columns of an answer."""
     columns: tuple[str, ...] = ()
-    """Its own, behind those of every task."""
+    """Columns of this task alone."""
     options: tuple[str, ...] = ()
 
 
@@ -171,7 +171,7 @@ def _classification_row(answer: Any) -> Row:
 
 
 def _vector_row(vector: Any) -> Row:
-    # Entries of a vector of length 1: seven decimals are all that float32 holds of them.
+    # Entries of a vector of length 1: float32 holds no more than seven decimals.
     return {"vector": [round(float(value), 7) for value in vector]}
 
 
@@ -232,7 +232,7 @@ def _classification_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
 def _timeline_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
     names = ("window_s", "hop_s", "threshold", "labels")
     given = {name: value for name in names if (value := getattr(job, name)) is not None}
-    # Samples that were decoded before are of the track already.
+    # Decoded samples are of the chosen track already.
     decoded = any(isinstance(source, tuple) for source in sources)
     found: Answers = engine.timeline(sources, **given, on_error="return", **({} if decoded else job.reading))
     return found
@@ -240,7 +240,7 @@ def _timeline_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
 
 _SEARCH = ("beams", "max_tokens")
 _READING = ("track", "partial")
-TASKS: dict[str, TaskSpec] = {
+JOB_TASKS: dict[str, TaskSpec] = {
     "describe": TaskSpec(
         lambda engine, sources, job: engine.describe(sources, options=job.search, on_error="return"),
         _description_row,
