@@ -40,7 +40,7 @@ from pengi.serving.page import build, mount
 from pengi.serving.page_actions import Actions, Components
 from pengi.serving.page_drawing import (
     BANDS,
-    COLUMNS,
+    IMAGE_COLUMNS,
     RANGE_DB,
     draw,
     frequency_ticks,
@@ -157,7 +157,7 @@ def test_every_sample_is_in_the_waveform(length: int, seed: int) -> None:
     samples = np.random.default_rng(seed).uniform(-1, 1, length).astype(np.float32)
     picture = draw((samples, RATE), length / RATE)
     assert picture.duration_s == length / RATE
-    assert 1 <= len(picture.low_C) <= COLUMNS
+    assert 1 <= len(picture.low_C) <= IMAGE_COLUMNS
     assert picture.level_MC.shape[1] == len(picture.low_C)
     assert picture.low_C.min() in (samples.min(), min(samples.min(), 0.0))  # the last column may be filled with zeros
     assert picture.high_C.max() in (samples.max(), max(samples.max(), 0.0))
@@ -167,8 +167,8 @@ def test_a_long_recording_has_as_many_columns_as_the_screen() -> None:
     samples = noise(300.0, level=0.05)
     samples[150 * RATE : 151 * RATE] += tone(1.0, 1000.0)
     picture = draw((samples, RATE), 300.0)
-    assert len(picture.low_C) == COLUMNS
-    assert picture.high_C.argmax() / COLUMNS == pytest.approx(0.5, abs=0.01)
+    assert len(picture.low_C) == IMAGE_COLUMNS
+    assert picture.high_C.argmax() / IMAGE_COLUMNS == pytest.approx(0.5, abs=0.01)
 
 
 def test_silence_can_be_drawn() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pengi.retrieval import Collection
 
 ABOUT = """
-Send a recording, get words: a description, an answer, the best of your labels, a vector, a timeline.
+Send a recording and get a description, an answer, the best of your labels, tags, a vector or a timeline.
 Formats are recognized by content: wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm.
 Errors are JSON: `{"error": {"message", "type", "param", "code"}}`.
 """
@@ -104,7 +104,7 @@ def create_app(engine: Engine, settings: ServingSettings, *, collection: Collect
 
 
 def public_name(engine: Engine) -> str:
-    """The model's name for others: of a folder its last part, not where it lies on this machine."""
+    """The model's name for clients: the last part of a folder, not its path on this machine."""
     return PurePath(engine.name).name or engine.name
 
 
@@ -129,7 +129,7 @@ def _upkeep(worker: InferenceWorker, metrics: Metrics) -> APIRouter:
 
 
 def _protocol(worker: InferenceWorker) -> APIRouter:
-    """What OpenAI's clients call."""
+    """The routes of OpenAI's clients."""
     router = APIRouter(tags=["OpenAI protocol"])
     name = public_name(worker.engine)
     card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "pengi"}
@@ -184,7 +184,7 @@ def _completion(engine: Engine, question: str, text: str, max_tokens: int) -> Co
 
 
 def _require_json(request: Request) -> None:
-    """Refuse a chat whose header says that it is no JSON, which FastAPI would not parse."""
+    """Refuse a chat whose header is not that of JSON, which FastAPI would not parse."""
     kind = media_type(request.headers)
     if not is_json(kind):
         given = f"not '{kind[:80]}'" if kind else "which is missing"

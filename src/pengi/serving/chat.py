@@ -1,9 +1,8 @@
 """The OpenAI protocol: chat completions about sound.
 
-A conversation comes down to one recording and one question: the last text a user wrote is asked about the last audio a
-user gave, so that a second question about the same recording is a second message. What the assistant said before and
-what system messages demand does not reach the model, which knows recordings and questions only. Without any text the
-recording is described.
+A conversation is one recording and one question: the last text of a user is asked about the last audio of a user, so a
+second question about the same recording is a second message. Earlier answers and system messages do not reach the
+model, which takes only recordings and questions. Without any text the recording is described.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
 }
-"""Options of the protocol that would change the answer and that the model does not have, with the values, beside null,
-that change nothing."""
+"""Options of the protocol that the model does not have, with the values that change nothing, beside null; others are
+refused."""
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
@@ -113,7 +112,7 @@ class Message(BaseModel):
     @field_validator("content", mode="before")
     @classmethod
     def _parts(cls, content: Any) -> Any:
-        """Plain text is one part. (A union of both would explain every mistake twice.)"""
+        """Plain text is one part. (A union of both would report every mistake twice.)"""
         return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -139,7 +138,7 @@ class ChatRequest(BaseModel):
     seed: int | None = None
 
     def search(self, default: DecodeOptions) -> DecodeOptions | None:
-        """How to search for the answer; None is the model's own way.
+        """How the answer is generated; None is the model's default.
 
         Raises:
             RefusalError: for an option that the model does not have.
@@ -155,16 +154,16 @@ class ChatRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a conversation comes down to."""
+class AudioQuestion:
+    """The recording and the question of a conversation."""
 
     audio: str
     """Base64 or a data URL."""
     question: str
-    """Empty where the recording is to be described."""
+    """Empty if the recording is to be described."""
 
 
-def last_question(messages: list[Message]) -> Question:
+def last_question(messages: list[Message]) -> AudioQuestion:
     """The last text of a user and the last audio of a user.
 
     Raises:
@@ -202,7 +201,7 @@ def last_question(messages: list[Message]) -> Question:
         raise RefusalError(
             400, f"the question is longer than {MAX_QUESTION} characters", code="bad_input", param="messages"
         )
-    return Question(audio, question)
+    return AudioQuestion(audio, question)
 
 
 def decoded(audio: str) -> bytes:
@@ -271,7 +270,7 @@ class Completion:
     def events(self, *, include_usage: bool) -> Iterator[str]:
         """As server-sent events, word by word.
 
-        The search compares whole texts, so that no word is sure before all are: the stream begins with the answer.
+        Beam search compares whole texts, so the stream begins when the answer is complete.
         """
         head = self._head("chat.completion.chunk")
         deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]

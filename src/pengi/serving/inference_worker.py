@@ -37,7 +37,7 @@ DECODERS = 2
 BATCH_SECONDS = 160.0
 """Maximum of audio in one call of the engine, in seconds, unless a single recording is longer."""
 FIRST_GUESS_S = 0.5
-"""Seconds that a request takes the model, before any has been timed."""
+"""Seconds of the model for a request, before any has been timed."""
 
 R = TypeVar("R")
 Vector = NDArray[np.float32]
@@ -87,7 +87,7 @@ class Engine(Protocol):
 
 
 class BusyError(PengiError):
-    """There is no room for another request; ``retry_after_s`` says when there may be."""
+    """There is no room for another request; it may be sent again after ``retry_after_s``."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"the server is busy; try again in {retry_after_s} seconds")
@@ -99,11 +99,11 @@ class ClosingError(PengiError):
 
 
 class LateError(PengiError):
-    """The model had begun, but the answer took longer than the server waits."""
+    """The model had begun, but did not answer within the time limit."""
 
 
 class _GoneError(Exception):
-    """Nobody waits for this request any more."""
+    """The caller of this request is gone."""
 
 
 @dataclass(eq=False)
@@ -123,12 +123,12 @@ class QueuedRequest(Generic[R]):
 
 
 class InferenceWorker:
-    """The engine for many callers at once; it has the engine's methods, each for one recording and blocking.
+    """The engine for many callers: it has the engine's methods, each for one recording, and blocks until the answer.
 
     Args:
         engine: the loaded model.
         settings: ``max_requests``, ``batch_size``, ``gather_s``, ``max_seconds`` and ``timeout_s`` matter here.
-        metrics: what to count in; its own if not given.
+        metrics: of the server; new ones if not given.
     """
 
     def __init__(self, engine: Engine, settings: ServingSettings, metrics: Metrics | None = None) -> None:
@@ -187,12 +187,12 @@ class InferenceWorker:
         return self.wait(audio, queries.timeline(**options))
 
     def wait(self, audio: AudioSource, query: Query[R]) -> R:
-        """The answer to a query, for a thread of its own.
+        """The answer to a query, for a blocking caller.
 
         Raises:
             AudioError, InputError: as the engine does, and for a recording longer than ``max_seconds``.
-            BusyError: if there is no room, or the model did not get to it within ``timeout_s``.
-            ClosingError: if there is soon no server.
+            BusyError: if there is no room, or the model did not begin within ``timeout_s``.
+            ClosingError: if the server is shutting down.
             LateError: if the model did not finish within ``timeout_s``; the work ends soon after.
         """
         request = self.submit(audio, query)
@@ -234,11 +234,11 @@ class InferenceWorker:
         return request
 
     def retry_after_s(self) -> int:
-        """Seconds until about half of what is inside will be answered, from 1 to 60."""
+        """Seconds until about half of the accepted requests are answered, from 1 to 60."""
         return min(60, max(1, round(len(self._inside) * self._request_s / 2)))
 
     def close(self) -> None:
-        """Take no more requests, answer those that are inside, and end."""
+        """Accept no more requests, answer the accepted ones, and end."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -253,7 +253,7 @@ class InferenceWorker:
         return BusyError(self.retry_after_s())
 
     def _drop_cancelled(self, future: Future[Any]) -> None:
-        """Make room at once for others if nobody waits for an answer any more."""
+        """Make room at once if a caller is gone."""
         if future.cancelled():
             with self._changed:
                 self._drop_gone()
@@ -270,7 +270,7 @@ class InferenceWorker:
             request.seconds = len(samples) / self.engine.sample_rate
             if self._held_seconds() > self.settings.held_seconds:
                 raise BusyError(self.retry_after_s())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller must get it
+        except Exception as error:  # noqa: BLE001 - every error is the caller's
             self._finish(request, error=error)
             return
         with self._changed:
@@ -296,8 +296,8 @@ class InferenceWorker:
             self._serve(batch)
 
     def _next(self) -> list[QueuedRequest[Any]]:
-        """The oldest request and those that share its call, once there are enough or none has come for a moment; empty
-        when all is done and the server closes."""
+        """The oldest request and those that share its call, once the batch is full or ``gather_s`` has passed; empty
+        when the server closes and all requests are answered."""
         with self._changed:
             while True:
                 self._drop_gone()
@@ -313,7 +313,7 @@ class InferenceWorker:
                     self._changed.wait()
 
     def _serve_one_batch(self) -> None:
-        """Serve, in the middle of a timeline, one batch of anything else."""
+        """Serve one batch of other queries in the middle of a timeline."""
         with self._changed:
             self._drop_gone()
             batch = self._take(self._alike(but="timeline"))
@@ -326,7 +326,7 @@ class InferenceWorker:
             self._finish(request, error=_GoneError())
 
     def _alike(self, but: EngineMethod | None = None) -> list[QueuedRequest[Any]]:
-        """Of the waiting requests the oldest one and what can share its call, within the limits of a batch."""
+        """The oldest waiting request and those that can share its call, within the limits of a batch."""
         batch: list[QueuedRequest[Any]] = []
         seconds = 0.0
         for request in self._waiting:
@@ -353,7 +353,7 @@ class InferenceWorker:
         return batch
 
     def _serve(self, batch: Sequence[QueuedRequest[Any]]) -> None:
-        """Answer a batch; if it fails as a whole, one by one, so that only the request at fault fails."""
+        """Answer a batch; if it fails, each request has its own call, so that only the bad one fails."""
         task = batch[0].query.method
         begun = time.monotonic()
         for request in batch:
@@ -361,7 +361,7 @@ class InferenceWorker:
             self.metrics.waited_seconds.labels(task).observe(begun - request.queued_at)
         try:
             answers = self._call(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must get it
+        except Exception as error:  # noqa: BLE001 - every error is the callers'
             if len(batch) > 1:
                 for request in batch:
                     self._serve([request])

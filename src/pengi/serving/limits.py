@@ -1,8 +1,8 @@
 """Limits on requests: the key, sizes and times. Plain ASGI, in front of everything else.
 
-A request is turned away before its body is read wherever that is possible: a wrong key, a size that is too large,
-too many requests. The body is counted while it comes in, whatever its header promised. A request that takes too long,
-or whose client has hung up, is cancelled, and with it the work behind it.
+A request is refused before its body is read if possible: for a wrong key, a size that is too large, or too many
+requests. The body is counted while it arrives, whatever its header says. A request that takes too long, or whose
+client has closed the connection, is cancelled together with its work.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pengi.serving.settings import ServingSettings
 
 API = "/v1/"
 FREE = "/healthz"
-"""Needs no key: whoever watches over servers asks here."""
+"""Needs no key: monitoring asks here."""
 HUNG_UP = 499
-"""nginx's number for a client that closed the connection before it was answered; it is counted, nobody reads it."""
+"""nginx's status for a client that closed the connection before the answer; it is only counted."""
 LINGER = 4
-"""Of a body that is refused so many times the limit is still read."""
+"""A refused body is still read up to so many times the limit."""
 MAX_JSON_PARTS = 20_000
 """Maximum of brackets, braces and commas in a JSON body. Base64 has none, so recordings do not count, whereas a few
 megabytes of "[]," would become gigabytes of objects."""
@@ -49,8 +49,8 @@ class RequestLimits:
         metrics.watch("pengi_held_bytes", "Bytes of request bodies that are held.", lambda: self._held_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request in, or answer it here."""
-        if scope["type"] == "websocket":  # nothing here speaks it
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "websocket":  # nothing here uses it
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -105,8 +105,8 @@ class RequestLimits:
         reply.status = HUNG_UP
 
     def _check_key(self, headers: Headers, path: str) -> None:
-        """Ask for the key: as a bearer token, or, so that a browser can ask a person, as the password of basic
-        authentication under any name. The time that the comparison takes says nothing about the key."""
+        """Check the key: a bearer token or, for browsers, the password of basic authentication with any user name. The
+        comparison takes the same time for every wrong key."""
         if self.settings.api_key is None:
             return
         header = headers.get("authorization")
@@ -126,7 +126,7 @@ class RequestLimits:
             raise RefusalError(401, f"{wrong}; {how}", code="invalid_api_key", headers={"WWW-Authenticate": challenge})
 
     def hold(self, count: int) -> None:
-        """Count bytes of a body that are held from now on.
+        """Count bytes of a body that are now in memory.
 
         Raises:
             RefusalError: if the bodies of all requests together are too large.
@@ -136,19 +136,19 @@ class RequestLimits:
         self._held_bytes += count
 
     def let_go(self, count: int) -> None:
-        """Count bytes that are not held any more."""
+        """Subtract bytes that are no longer in memory."""
         self._held_bytes -= count
 
 
 def _endpoint(scope: Scope) -> str:
-    """The address as it is counted: only those that exist, so that inventing some makes no new counters."""
+    """The address for the metrics: only existing ones, so that unknown addresses make no new counters."""
     route: str | None = getattr(scope.get("route"), "path", None)
     path = route_path(scope)
     return route or (path if path in scope["app"].openapi()["paths"] else "other")
 
 
 def media_type(headers: Headers) -> str:
-    """What a body is, by its header and without parameters: "application/json"; empty if it is not stated."""
+    """The media type of the header without parameters, such as "application/json"; empty if it is not stated."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -158,7 +158,7 @@ def is_json(kind: str) -> bool:
 
 
 class _Reply:
-    """The way back, watched: what status went out, and whether all of it has."""
+    """The response: its status, and whether all of it was sent."""
 
     def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
@@ -178,7 +178,7 @@ class _Reply:
 
 
 class _Body:
-    """A request's body on its way in, counted and timed; behind its end, whether the client is still there."""
+    """The body of a request, counted and timed; after its end, whether the client is still connected."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: RequestLimits) -> None:
         self._receive = receive
@@ -197,17 +197,17 @@ class _Body:
 
     @property
     def drags_on(self) -> bool:
-        """Whether so much may still come that the connection had better end with the reply. What is left of a smaller
-        body the server reads and drops, so that its client comes to read the reply."""
+        """Whether so much may still arrive that the connection ends with the reply. The rest of a smaller body is read
+        and dropped, so that the client reads the reply."""
         if self._read.is_set():
             return False
         return "transfer-encoding" in self._headers or self._stated_bytes > LINGER * self._limit
 
     def check_head(self) -> None:
-        """Refuse by what the headers say.
+        """Refuse a body by its headers.
 
         Raises:
-            RefusalError: if the body is packed or too large.
+            RefusalError: if the body is compressed or too large.
         """
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
@@ -221,7 +221,7 @@ class _Body:
         """The next message.
 
         Raises:
-            RefusalError: if the body is too large, too finely divided or too slow.
+            RefusalError: if the body is too large, has too many JSON parts, or is too slow.
         """
         if self._read.is_set():
             if not self._watched:
@@ -233,7 +233,7 @@ class _Body:
                 message = await self._receive()
         except TimeoutError as error:
             seconds = f"{self._limits.settings.timeout_s:g} seconds"
-            # What is still to come must not be taken for the next request.
+            # The rest of this body must not be read as the next request.
             headers = {"Connection": "close"}
             raise RefusalError(
                 408, f"the request did not arrive within {seconds}", code="timeout", headers=headers
@@ -245,15 +245,15 @@ class _Body:
         return message
 
     async def hung_up(self) -> None:
-        """Return once the client has closed the connection behind a whole body; only for requests at /v1/, where
-        nobody else waits behind the body."""
+        """Return when the client has closed the connection after a whole body; only for requests at /v1/, where nothing
+        else waits after the body."""
         await self._read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._gone.set()
 
     def release(self) -> None:
-        """Let go of the bytes that were counted."""
+        """Subtract the bytes of the body."""
         self._limits.let_go(self._bytes)
         self._bytes = 0
 

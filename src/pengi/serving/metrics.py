@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""The server's metrics, for Prometheus."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Metrics:
             "pengi_waited_seconds", "Decoded to begun.", ("task",), buckets=_SECONDS, registry=registry
         )
         self.audio_seconds = Counter("pengi_audio_seconds", "Audio that was processed.", ("task",), registry=registry)
-        self.dropped = Counter("pengi_dropped", "Jobs given up before they were answered.", registry=registry)
+        self.dropped = Counter("pengi_dropped", "Requests given up before they were answered.", registry=registry)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when it is asked for."""

@@ -25,7 +25,7 @@ from pengi.audio.logmel import hz_to_mel_htk, magnitude_spectrogram, mel_filterb
 
 RATE = 16_000
 """Hz; the rate of the models."""
-COLUMNS = 900
+IMAGE_COLUMNS = 900
 SHORTEST_COLUMN = 64
 """Samples; very short recordings get fewer columns instead of empty ones."""
 WINDOW = 640
@@ -33,10 +33,10 @@ N_FFT = 2048
 BANDS = 96
 LOW_HZ, HIGH_HZ = 50.0, 8_000.0
 RANGE_DB = 70.0
-"""How far below the loudest the spectrogram reaches."""
+"""Range of the spectrogram below its loudest point."""
 FRAMES_IN_COLUMN = 4
 """Maximum of windows that are read for one column of a long recording."""
-BATCH = 64
+COLUMNS_PER_BATCH = 64
 """Columns that are computed at a time."""
 FREQUENCY_TICKS_HZ = (125, 500, 1_000, 2_000, 4_000, 8_000)
 TIME_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200)
@@ -47,7 +47,7 @@ INK = ("#faf9f5", "#dfeae4", "#a9cfc9", "#5d9fa6", "#2a6480", "#142a4a")
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn of a recording."""
+    """Waveform and spectrogram of a recording."""
 
     duration_s: float
     low_C: NDArray[np.float32]
@@ -59,7 +59,7 @@ class Picture:
 
 
 def draw(source: AudioSource, duration_s: float) -> Picture:
-    """Look at a whole recording.
+    """The picture of a whole recording.
 
     Args:
         source: the recording.
@@ -68,7 +68,7 @@ def draw(source: AudioSource, duration_s: float) -> Picture:
     Raises:
         AudioError: if the recording cannot be decoded.
     """
-    hop = max(SHORTEST_COLUMN, math.ceil(duration_s * RATE / COLUMNS))
+    hop = max(SHORTEST_COLUMN, math.ceil(duration_s * RATE / IMAGE_COLUMNS))
     filters_KM = mel_filterbank_htk(RATE, N_FFT, BANDS, LOW_HZ, HIGH_HZ)
     lows, highs, powers = [], [], []
     samples = 0
@@ -120,7 +120,7 @@ def frequency_ticks() -> list[tuple[int, float]]:
 
 
 def _columns(source: AudioSource, hop: int) -> Iterator[tuple[NDArray[np.float32], Tensor, int]]:
-    """Batches of columns: their samples ``[C, S]``, windows to look at ``[C, N, W]``, and how many samples are new.
+    """Batches of columns: their samples ``[C, S]``, windows ``[C, N, W]``, and how many samples are new.
 
     Where columns are shorter than a window, windows begin at the columns and reach beyond them.
     """
@@ -128,11 +128,11 @@ def _columns(source: AudioSource, hop: int) -> Iterator[tuple[NDArray[np.float32
     buffer = np.zeros(0, np.float32)
     for block in stream(source, RATE):
         buffer = np.concatenate([buffer, block])
-        while len(buffer) >= BATCH * hop + reach:
-            yield *_framed(buffer[: BATCH * hop + reach], BATCH, hop), BATCH * hop
-            buffer = buffer[BATCH * hop :]
+        while len(buffer) >= COLUMNS_PER_BATCH * hop + reach:
+            yield *_framed(buffer[: COLUMNS_PER_BATCH * hop + reach], COLUMNS_PER_BATCH, hop), COLUMNS_PER_BATCH * hop
+            buffer = buffer[COLUMNS_PER_BATCH * hop :]
     while len(buffer):
-        count = min(len(buffer), BATCH * hop)
+        count = min(len(buffer), COLUMNS_PER_BATCH * hop)
         columns = math.ceil(count / hop)
         whole = buffer[: columns * hop + reach]
         yield *_framed(np.pad(whole, (0, columns * hop + reach - len(whole))), columns, hop), count

@@ -1,7 +1,7 @@
-"""What of Gradio's server is open to the network: what the page needs, and nothing else.
+"""Allows only the routes of Gradio's server that the page needs.
 
-Gradio brings routes for development, for other programs, for recorded runs and for fetching addresses. The page needs
-few of them; the others are not found. Two checks stand before those that are open: bodies are bounded, and a file named
+Gradio has routes for development, for other programs, for recorded runs and for fetching addresses. The page needs few
+of them; the others are not found. Two checks come before the allowed routes: the size of a body is limited, and a file
 in an event must be one that was uploaded here. (Gradio makes that check itself only for apps that it has started, not
 for mounted ones.)
 """
@@ -21,29 +21,29 @@ from pengi.serving.replies import RefusalError, not_found
 from pengi.serving.root_path import route_path
 from pengi.serving.upload_store import UploadStore, make_room
 
-API = "/gradio_api"
-READ = {
+GRADIO_API = "/gradio_api"
+READ_PATHS = {
     "/",
     "/config",
     "/theme.css",
     "/favicon.ico",
     "/robots.txt",
     "/manifest.json",
-    f"{API}/queue/data",
-    f"{API}/upload_progress",
-    f"{API}/startup-events",
+    f"{GRADIO_API}/queue/data",
+    f"{GRADIO_API}/upload_progress",
+    f"{GRADIO_API}/startup-events",
 }
-READ_BELOW = ("/assets/", "/static/", f"{API}/heartbeat/")
-FILE, JOIN, UPLOAD = f"{API}/file=", f"{API}/queue/join", f"{API}/upload"
-WRITE = {JOIN, UPLOAD, f"{API}/cancel", f"{API}/reset"}
+READ_PREFIXES = ("/assets/", "/static/", f"{GRADIO_API}/heartbeat/")
+FILE, JOIN, UPLOAD = f"{GRADIO_API}/file=", f"{GRADIO_API}/queue/join", f"{GRADIO_API}/upload"
+WRITE_PATHS = {JOIN, UPLOAD, f"{GRADIO_API}/cancel", f"{GRADIO_API}/reset"}
 EVENT_BYTES = 2**18
 """Largest body of an event; the page sends a question, labels, or the name of an upload."""
 FORM_BYTES = 2**16
-"""What a multipart form may add to the file in it."""
+"""Bytes that a multipart form may add to its file."""
 MAX_NAME_CHARACTERS = 255
 """Longest file name that file systems allow."""
 UPLOADS_AT_ONCE = 4
-"""The uploads folder holds this many files of the largest size, on their way to the store."""
+"""The uploads folder holds this many files of the largest size before they are in the store."""
 
 
 class PageGuard:
@@ -67,7 +67,7 @@ class PageGuard:
         if scope["type"] != "http" or not self._open(scope["method"], route_path(scope)):
             await not_found(scope.get("method", "websocket")).reply()(scope, receive, send)
             return
-        # On a public host Gradio would let the pages of every origin in; who is let in is for the server to say.
+        # On a public host Gradio would allow pages of every origin; the server's own settings decide that.
         scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"origin"]}
         refusal = None
         if scope["method"] == "POST":
@@ -78,8 +78,8 @@ class PageGuard:
         if any(len(part) > MAX_NAME_CHARACTERS for part in path.split("/")):
             return False
         if method in ("GET", "HEAD"):
-            return path in READ or path.startswith(READ_BELOW) or self._is_file(path)
-        return method == "POST" and path in WRITE
+            return path in READ_PATHS or path.startswith(READ_PREFIXES) or self._is_file(path)
+        return method == "POST" and path in WRITE_PATHS
 
     def _is_file(self, path: str) -> bool:
         return path.startswith(FILE) and self._uploaded(path.removeprefix(FILE))
@@ -101,7 +101,7 @@ class PageGuard:
         return await self._checked_event(scope, receive)
 
     async def _checked_event(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
-        """Read the event, look for files in it, and hand it on as if it had not been read."""
+        """Read the event, check the files in it, and pass it on unread."""
         try:
             body = await Request(scope, receive).body()
             event = json.loads(body)

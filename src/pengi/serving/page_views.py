@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: pure functions from answers to markup, everything that is not ours escaped.
+"""The HTML of the page: pure functions from answers to markup, with all foreign text escaped.
 
 Times are given to the script of the page in ``data-`` attributes, in seconds: ``data-seek`` plays from there.
 """
@@ -13,7 +13,14 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Explanation, Segment, Timeline
-from pengi.serving.page_drawing import COLUMNS, Picture, frequency_ticks, spectrogram_png, time_ticks, waveform_path
+from pengi.serving.page_drawing import (
+    IMAGE_COLUMNS,
+    Picture,
+    frequency_ticks,
+    spectrogram_png,
+    time_ticks,
+    waveform_path,
+)
 from pengi.serving.upload_store import StoredRecording
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ WAITING_HTML = '<p class="pg-wait" role="status">Working<span aria-hidden="true"
 
 @dataclass(frozen=True)
 class Turn:
-    """A question about the recording and its answer; None while it is waited for."""
+    """A question about the recording and its answer; ``text`` is None until it is there."""
 
     question: str
     text: str | None = None
@@ -51,7 +58,7 @@ def header(model: str) -> str:
 
 
 def notice(message: str, number: int = 0) -> str:
-    """What went wrong, as one sentence; a new number makes the same sentence appear again after it was dismissed."""
+    """An error as one sentence; with a new number a dismissed sentence is shown again."""
     sentence = message[:1].upper() + message[1:]
     sentence = sentence if sentence.endswith(".") else sentence + "."
     dismiss = '<button type="button" data-dismiss aria-label="Dismiss">×</button>'
@@ -73,7 +80,7 @@ def sound(recording: StoredRecording, picture: Picture, address: str, start_s: f
         f'<div class="pg-plot" data-plot role="img" aria-label="{escape(seen)}">'
         f'<svg class="pg-wave" viewBox="0 0 {columns} {WAVE_HEIGHT}" preserveAspectRatio="none" aria-hidden="true">'
         f'<path d="{waveform_path(picture, WAVE_HEIGHT)}"/></svg>'
-        f'<img class="pg-spectrogram" src="{spectrogram_png(picture)}" alt="" width="{COLUMNS}" height="160">'
+        f'<img class="pg-spectrogram" src="{spectrogram_png(picture)}" alt="" width="{IMAGE_COLUMNS}" height="160">'
         f'<div class="pg-hertz" aria-hidden="true">{_hertz()}</div><span class="pg-head"></span></div>'
         f'<div class="pg-axis" aria-hidden="true">{_times(duration_s)}</div>'
         '<div class="pg-player"><button type="button" class="pg-play" data-play aria-label="Play"></button>'
@@ -106,7 +113,7 @@ def bars(shares: Iterable[tuple[str, float]], label: str) -> str:
 
 
 def explained(explanation: Explanation | None) -> str:
-    """What an answer was given from, folded up."""
+    """The explanation of an answer, folded."""
     if explanation is None or explanation.prompt is None:
         return ""
     tags = "".join(
@@ -184,7 +191,7 @@ def lanes(segments: Sequence[Segment]) -> list[list[Segment]]:
 
 
 def hits(found: Sequence[Hit]) -> str:
-    """What a search found; ``data-hit`` is the index in the list."""
+    """The hits of a search; ``data-hit`` is the index in the list."""
     if not found:
         return '<p class="pg-hint" role="status">Nothing was found.</p>'
     rows = "".join(
@@ -217,12 +224,12 @@ def span(duration_s: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage; what is not nothing is not shown as nothing."""
+    """A share as a percentage; a small one is "< 1 %" and not "0 %"."""
     return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def _short(path: str) -> str:
-    """A file and the folder it is in; where that lies is nobody's business."""
+    """A file with its folder, without the rest of the path."""
     return "/".join(PurePath(path).parts[-2:])
 
 
@@ -264,7 +271,7 @@ def _times_of(segment: Segment) -> str:
 def _bar(segment: Segment, duration_s: float) -> str:
     said = f"{clock(segment.start_s)} – {clock(segment.end_s)}: {segment.text}, {percent(segment.confidence)}"
     left, width = 100 * segment.start_s / duration_s, 100 * (segment.end_s - segment.start_s) / duration_s
-    # A single letter says nothing; the list below names every stretch.
+    # A single letter is of no use; the list below names every stretch.
     size = "" if width >= WIDE_PERCENT else "pg-thin" if width >= THIN_PERCENT else "pg-thinnest"
     return (
         f'<button type="button" class="{_hue(segment.text)} {size}" {_times_of(segment)} title="{escape(said)}"'

@@ -1,4 +1,4 @@
-"""What went wrong, as HTTP: a status and a JSON body in the shape that OpenAI's clients read.
+"""Errors as HTTP: a status and a JSON body in the form that OpenAI's clients read.
 
 {"error": {"message": "...", "type": "invalid_request_error", "param": null, "code": "unreadable_audio"}}
 """
@@ -21,11 +21,11 @@ RETRY_LATER_S = 5
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _CODES = {400: "bad_request", 405: "method_not_allowed"}
 _UNPARSED = "There was an error parsing the body"
-"""What FastAPI says of every body that it fails to parse for another reason than the syntax of JSON."""
+"""FastAPI's message for every body that it cannot parse for another reason than the syntax of JSON."""
 
 
 class RefusalError(HTTPException):
-    """A request that is turned away; ``message`` is one sentence for whoever sent it."""
+    """A refused request; ``message`` is one sentence for the client."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class RefusalError(HTTPException):
 
 
 def busy(retry_after_s: int, message: str = "the server is busy") -> RefusalError:
-    """The refusal of one request too many."""
+    """The refusal when there is no room."""
     return RefusalError(
         429,
         f"{message}; try again in {retry_after_s} seconds",
@@ -71,7 +71,7 @@ def not_found(method: str) -> RefusalError:
 
 
 def refusal(error: PengiError) -> RefusalError:
-    """What a mistake of the user's, or a server that cannot answer now, is over HTTP."""
+    """The HTTP error for an error of the package."""
     match error:
         case BusyError():
             return busy(error.retry_after_s)
@@ -88,7 +88,7 @@ def refusal(error: PengiError) -> RefusalError:
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of ``app`` end in a reply of this module."""
+    """Let ``app`` answer every error with a reply of this module."""
 
     @app.exception_handler(RefusalError)
     async def _refused(_request: Request, error: RefusalError) -> JSONResponse:
@@ -120,8 +120,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _broken(_request: Request, _error: Exception) -> JSONResponse:
-        # The traceback goes to the log: the server raises the error again behind this reply, and then ends the
-        # connection, which a client that would send its next request over it must know.
+        # The traceback goes to the log: the server raises the error again after this reply and closes the connection,
+        # which the client must know before its next request.
         message, headers = "internal error; the server's log says more", {"Connection": "close"}
         return RefusalError(500, message, code="internal_error", headers=headers).reply()
 
@@ -143,6 +143,6 @@ def _first_complaint(error: RequestValidationError) -> RefusalError:
 
 
 def _path(location: tuple[str | int, ...]) -> str:
-    """Where in the body a mistake is, without the tag of a part's kind, which pydantic puts behind its index."""
+    """The field of a mistake in the body, without the kind of a part, which pydantic puts after its index."""
     inside = location[1:] if location[:1] == ("body",) else location
     return ".".join(str(key) for index, key in enumerate(inside) if index < 2 or inside[index - 2] != "content")

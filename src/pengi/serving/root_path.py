@@ -1,7 +1,7 @@
 """The path under which a reverse proxy shows the server, such as ``/pengi``.
 
 Some proxies strip it from a request before they pass the request on, others do not. Behind :class:`RootPath` every
-request looks as ASGI has it: ``path`` begins with ``root_path``. Links that the server writes then carry the prefix.
+request has the form of ASGI: ``path`` begins with ``root_path``, and links of the server have the prefix.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class RootPath:
     """ASGI middleware; see the module.
 
     Args:
-        app: what requests are for.
+        app: gets the requests.
         root_path: begins with a slash and does not end with one.
     """
 

@@ -1,4 +1,4 @@
-"""The process around the application: a uvicorn server that says when it is ready and ends in good order."""
+"""A uvicorn server that reports when it is ready and answers the accepted requests before it ends."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from uvicorn.config import LOGGING_CONFIG
 from pengi.serving.settings import ServingSettings
 
 GRACE_S = 5
-"""Seconds that a shutdown waits longer than the longest request may take."""
+"""Seconds that a shutdown waits beyond the longest request."""
 
 
 class Server(uvicorn.Server):
-    """Serves an application until it is stopped; then requests inside are answered and no others are taken.
+    """Serves an application. When it is stopped, accepted requests are answered and no others are accepted.
 
     Args:
-        app: what :func:`pengi.serving.app.create_app` made.
+        app: from :func:`pengi.serving.app.create_app`.
         settings: of the same server.
         ready: called once requests are taken.
         verbose: log every request, to stderr.
@@ -55,8 +55,8 @@ class Server(uvicorn.Server):
             self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and answer those that are inside."""
-        # An open page holds a connection for as long as it is open; nobody should wait for that.
+        """Accept no more requests, and answer the accepted ones."""
+        # An open page keeps its connection; the shutdown does not wait for it.
         end_page: Callable[[], None] | None = getattr(self._state, "end_page", None)
         if end_page is not None:
             end_page()

@@ -1,4 +1,4 @@
-"""What an operator decides about a server."""
+"""The settings of a server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pengi.config import Frozen
 
 MEGABYTE = 1_000_000
 FIELDS_BYTES = 1_000_000
-"""What a request may hold beside its recordings: questions, labels, the wrapping."""
+"""Bytes of a request beside its recording: questions, labels, form or JSON syntax."""
 MIN_KEY_CHARACTERS = 8
 """Shortest API key."""
 OWN_PATHS = ("/v1", "/page", "/gradio_api", "/assets", "/static", "/docs")

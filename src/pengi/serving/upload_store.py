@@ -33,21 +33,21 @@ PLAYABLE = {
     "mov aac": "audio/mp4",
     "matroska opus": "audio/webm",
 }
-"""What every current browser plays, with its media type; of anything else a copy is made to play."""
+"""Formats that every current browser plays, with their media types; other recordings get a copy to play."""
 COPY_RATE = 44_100
 """Hz; of copies to play."""
 
 
 @dataclass(frozen=True)
 class StoreLimits:
-    """How much visitors may ask of the page."""
+    """Limits for the visitors of the page."""
 
     upload_bytes: int = 100 * 2**20
     """Largest file that can be uploaded."""
     duration_s: float = 3_600.0
     """Longest recording that is accepted, in seconds."""
     store_bytes: int = 2 * 2**30
-    """Space for the recordings of all visitors; beyond it the ones that were not used for longest go."""
+    """Space for the recordings of all visitors; beyond it the longest unused ones are removed."""
     keep_s: float = 3_600.0
     """How long an unused recording is kept, in seconds."""
 
@@ -65,7 +65,7 @@ class StoredRecording:
     media_type: str
     info: AudioInfo
     own: tuple[Path, ...] = ()
-    """Files that go with it."""
+    """Files that are deleted with it."""
 
     def size(self) -> int:
         """Bytes that it takes in the store."""
@@ -98,7 +98,7 @@ class UploadStore:
         self._lock = threading.Lock()
 
     def take(self, upload: Path) -> StoredRecording:
-        """Put an uploaded file in the store; the upload itself may go at any time.
+        """Put an uploaded file in the store; the upload itself can then be deleted.
 
         Raises:
             AudioError: if it is not audio or longer than the limit.
@@ -113,7 +113,7 @@ class UploadStore:
         return self._put(token, upload.name, kept, info, (kept,))
 
     def refer(self, path: Path) -> StoredRecording:
-        """Put a file in the store that stays where it is, such as one of the operator's own collection.
+        """Add a file that stays where it is, such as one of the operator's collection.
 
         Raises:
             AudioError: if it is gone, not audio or longer than the limit.
@@ -180,7 +180,7 @@ class UploadStore:
         return recording
 
     def _tidy(self, but: str = "") -> None:
-        """Drop what was unused for too long, then what was unused for longest until the rest fits."""
+        """Remove recordings that were unused for too long, then the longest unused ones until the rest fits."""
         now = self._clock()
         for token in [token for token, stored in self._stored.items() if now - stored.used > self.limits.keep_s]:
             self._drop(token)

@@ -31,7 +31,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The upload is too large"},
     415: {"description": "The body is of another content type than this address reads"},
     422: {"description": "Not audio, damaged, empty, too long, or samples that are not finite"},
-    429: {"description": "No room now; the header Retry-After says when"},
+    429: {"description": "Too many requests; the header Retry-After says when to retry"},
     504: {"description": "No answer in time"},
 }
 
@@ -58,11 +58,13 @@ async def _require_one_file(request: Request) -> None:
 
 
 Worker = Annotated[InferenceWorker, Depends(_worker_of)]
-AudioFile = Annotated[UploadFile, Field(description="The recording itself; its name means nothing.")]
+AudioFile = Annotated[UploadFile, Field(description="The recording; its file name does not matter.")]
 
-Explain = Annotated[bool, Form(description="Add what the answer was given from: tags, transcript, the prompt.")]
-Threshold = Annotated[float | None, Form(ge=0, le=1, description="Lowest probability of a tag.")]
-OnlyLabels = Annotated[list[str] | None, Form(description="Only these tags; as the labels of /v1/classify.")]
+ExplainField = Annotated[
+    bool, Form(description="Add the tags, the transcript, the descriptors and the prompt behind the answer.")
+]
+ThresholdField = Annotated[float | None, Form(ge=0, le=1, description="Lowest probability of a tag.")]
+LabelsField = Annotated[list[str] | None, Form(description="Only these tags; as the labels of /v1/classify.")]
 
 router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependencies=[Depends(_require_one_file)])
 
@@ -78,7 +80,7 @@ async def describe(
     worker: Worker,
     file: AudioFile,
     style: Annotated[Style, Form()] = "caption",
-    explain: Explain = False,
+    explain: ExplainField = False,
 ) -> Description:
     """A text about the recording, and its sound events."""
     return await _answer(worker, file, queries.describe(style=style, explain=explain))
@@ -89,7 +91,7 @@ async def ask(
     worker: Worker,
     file: AudioFile,
     question: Annotated[str, Form(max_length=MAX_QUESTION, examples=["what instrument is playing?"])],
-    explain: Explain = False,
+    explain: ExplainField = False,
 ) -> Answer:
     """An answer to a question in plain words."""
     if not question.strip():
@@ -110,7 +112,7 @@ async def classify(
     ],
     method: Annotated[Literal["likelihood", "generate"], Form()] = "likelihood",
     top: Annotated[int | None, Form(ge=1, description="Only so many labels.")] = None,
-    explain: Explain = False,
+    explain: ExplainField = False,
 ) -> Classification:
     """The best of your own labels."""
     query = queries.classify(_labels(labels), method=method, top=top, explain=explain)
@@ -121,9 +123,9 @@ async def classify(
 async def tags(
     worker: Worker,
     file: AudioFile,
-    threshold: Threshold = None,
+    threshold: ThresholdField = None,
     top: Annotated[int | None, Form(ge=1, description="Only so many tags.")] = None,
-    labels: OnlyLabels = None,
+    labels: LabelsField = None,
 ) -> Tags:
     """Which tags are in the recording, and when."""
     query = queries.tags(threshold=threshold, top=top, labels=None if labels is None else _labels(labels))
@@ -141,8 +143,8 @@ async def embed(worker: Worker, file: AudioFile) -> Embedding:
 async def timeline(
     worker: Worker,
     file: AudioFile,
-    threshold: Threshold = None,
-    labels: OnlyLabels = None,
+    threshold: ThresholdField = None,
+    labels: LabelsField = None,
     window_s: Annotated[float | None, Form(gt=0, description="Name windows of so many seconds.")] = None,
     hop_s: Annotated[float | None, Form(ge=SHORTEST_HOP_S, description="Seconds from one to the next.")] = None,
 ) -> Timeline:
@@ -158,7 +160,7 @@ async def _answer(worker: InferenceWorker, file: UploadFile, query: Query[R]) ->
 
 
 class Upload(io.BytesIO):
-    """A recording that came over the network, under the name that messages give it."""
+    """An uploaded recording; ``name`` is its name in messages."""
 
     name = "the recording"
 
@@ -178,7 +180,7 @@ def _labels(given: list[str]) -> list[str]:
     """Labels of a form: the field repeated, or once as a JSON list or with commas between.
 
     Raises:
-        InputError: if a list is no JSON, or there are too many or too long labels; the engine says the rest.
+        InputError: if a list is no JSON, or there are too many or too long labels; the engine checks the rest.
     """
     labels = [label.strip() for label in (_listed(given[0]) if len(given) == 1 else given)]
     if len(labels) > MAX_LABELS or any(len(label) > MAX_LABEL for label in labels):
@@ -190,7 +192,7 @@ def _listed(text: str) -> list[str]:
     """The labels in one field.
 
     Raises:
-        InputError: if it is a JSON list of something else than texts, or looks like a list of texts and is none.
+        InputError: if it is a JSON list of other values than texts, or a broken list of texts.
     """
     if not text.lstrip().startswith("["):
         return text.split(",")
