@@ -189,7 +189,7 @@ def test_the_real_command_killed_and_interrupted(model: Path, sounds: Path, tmp_
         file.write(b'{"input": "torn')
     interrupted = stopped(5, signal.SIGINT)
     assert interrupted.returncode == 130
-    assert b"the same command goes on from there" in interrupted.stderr
+    assert b"the same command continues from there" in interrupted.stderr
     assert b"Traceback" not in interrupted.stderr
     done = subprocess.run(command, input=b"".join(names), capture_output=True, timeout=300, check=True)
     assert f"{out}: 5 rows" in done.stdout.decode()

@@ -104,8 +104,8 @@ def classify(
         typer.Option(
             metavar="METHOD",
             help="How labels are scored. likelihood: mean log-probability of a label's tokens, and the probability of "
-            "the tag that a label names; generate: search restricted to the "
-            "labels; match: the model writes freely, and labels are compared with its text in meaning.",
+            "the tag that a label names; generate: search restricted to the labels; match: the model writes freely, "
+            "and labels are compared with its text in meaning.",
         ),
     ] = "likelihood",
     top: Annotated[
@@ -171,7 +171,7 @@ def _show_classification(classification: Classification) -> None:
 
 
 def _show_explanation(explanation: Explanation | None) -> None:
-    """What an answer was given from, one kind of evidence after the other."""
+    """Print what an answer is based on."""
     if explanation is None:
         return
     print_text(Text("\nDetected:", style="bold"))

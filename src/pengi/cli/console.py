@@ -1,7 +1,7 @@
-"""What a command says and where: results on stdout, everything else on stderr; errors as sentences, exit codes.
+"""Output and exit codes of the commands: results on stdout, errors and progress on stderr.
 
 Exit codes: 0 done; 1 an error of this program; 2 a mistake in the arguments or files, also if only one of many files
-failed, or the results could not be written; 130 interrupted; 141 nobody reads the results any more (a closed pipe).
+failed, or the results could not be written; 130 interrupted; 141 the reader of a pipe closed it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _UNLIMITED_COLUMNS = 10_000
 
 
 def run_app(app: Callable[[], None]) -> NoReturn:
-    """Run the command line as a process: whatever becomes of stdout and stderr, it ends with an exit code."""
+    """Run the command line as a process. It ends with an exit code, also if stdout or stderr cannot be written."""
     watch_output()
     code: Any = 0
     try:
@@ -53,7 +53,7 @@ def run_app(app: Callable[[], None]) -> NoReturn:
 
 
 def _stop_if_lost() -> None:
-    """End a command whose results go nowhere."""
+    """End a command whose results cannot be written."""
     if output_failure() is not None:
         raise typer.Exit(EXIT_USER)
 
@@ -128,9 +128,9 @@ def print_note(sentence: str) -> None:
 
 @contextmanager
 def announced(doing: str) -> Iterator[None]:
-    """Show ``doing`` on a terminal's stderr for as long as it takes.
+    """Show ``doing`` on a terminal's stderr meanwhile.
 
-    The line is not redrawn, so whatever is printed meanwhile (a download's bar) simply takes its place.
+    The line is not redrawn: other output, such as the bar of a download, replaces it.
     """
     if sys.stderr.isatty():
         sys.stderr.write(f"{doing} …\r")
@@ -144,7 +144,7 @@ def announced(doing: str) -> Iterator[None]:
 
 
 class Waiting:
-    """A bar on a terminal's stderr: moved with :meth:`advance`, out of the way inside :meth:`hidden`."""
+    """A progress bar on a terminal's stderr; it is not shown inside :meth:`hidden`."""
 
     def __init__(self, bar: Progress, task: TaskID) -> None:
         self._bar = bar
@@ -154,12 +154,12 @@ class Waiting:
         self._bar.advance(self._task, count)
 
     def reach(self, done: float, total: float | None, text: str = "") -> None:
-        """Set the bar, where the total is only known on the way or not at all; ``text`` stands behind it."""
+        """Set the bar if the total is known late or not at all; ``text`` is shown after it."""
         self._bar.update(self._task, completed=done, total=total, text=text)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Print inside: stdout and stderr may be the same terminal, where a bar and a result would mix."""
+        """Hide the bar while results are printed: stdout and stderr may be the same terminal."""
         self._bar.stop()
         try:
             yield
@@ -169,7 +169,7 @@ class Waiting:
 
 @contextmanager
 def progress(doing: str, total: int | None = None) -> Iterator[Waiting]:
-    """A bar (a spinner without ``total``) on stderr for as long as it takes; nothing where stderr is no terminal."""
+    """A bar (a spinner without ``total``) on stderr, if that is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TimeElapsedColumn
 
     columns = [BarColumn(), MofNCompleteColumn()] if total is not None else [SpinnerColumn()]
@@ -179,7 +179,7 @@ def progress(doing: str, total: int | None = None) -> Iterator[Waiting]:
 
 @contextmanager
 def percentage(doing: str) -> Iterator[Waiting]:
-    """A bar with a percentage and the text that :meth:`Waiting.reach` is given; the text alone without a total."""
+    """A bar with a percentage and the text of :meth:`Waiting.reach`; without a total the text alone."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
     columns = [BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}", markup=False)]
@@ -205,12 +205,12 @@ def _bar(doing: str, total: int | None, columns: Sequence[ProgressColumn]) -> It
 
 
 def stderr() -> Console:
-    """The console of everything that is no result."""
+    """The console for everything except results."""
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def _log_to_stderr(debug: bool) -> None:
-    """The package's own log: its progress messages as they are, all of it with ``--debug``."""
+    """Print the log of the package: messages of progress, and all others with ``--debug``."""
     log = logging.getLogger("pengi")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     if not log.handlers:
@@ -218,7 +218,7 @@ def _log_to_stderr(debug: bool) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what is stderr at that moment; a stream that is kept may be closed by then."""
+    """Writes to the current stderr; an earlier one may be closed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)  # noqa: T201

@@ -23,12 +23,12 @@ ExamplesFolder = Annotated[
 ]
 ExamplesSeed = Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")]
 Rate = Annotated[int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the examples, in Hz.")]
-Workers = Annotated[int, typer.Option(min=1, help="Number of processes that work at the same time.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """Which clips are mixed."""
+    """The clips that are mixed."""
 
     manifest: Annotated[
         Path,
@@ -97,7 +97,7 @@ def synthesize(
     out: ExamplesFolder,
     count: Annotated[
         int,
-        typer.Option(min=1, metavar="N", help="Number of examples; the instruments take turns.", show_default=False),
+        typer.Option(min=1, metavar="N", help="Number of examples; each instrument has its share.", show_default=False),
     ],
     seed: ExamplesSeed = 0,
     soundfont: Annotated[
@@ -205,7 +205,7 @@ def import_(
 
     Each is also read from Parquet files as on the Hugging Face hub, whose recordings are copied into tar files.
 
-    Other recordings stay where they are.
+    The recordings of other formats are not copied.
 
     Examples:
         pengi data import esc50 --root ESC-50-master --out esc50.jsonl

@@ -32,8 +32,7 @@ class TaskOptions:
         typer.Option(
             "--task",
             metavar="TASK",
-            help="What is asked about the clips: events, digit, keyword, gender, language, instrument, emotion, genre "
-            "or scene.",
+            help="Task of the clips: events, digit, keyword, gender, language, instrument, emotion, genre or scene.",
             show_default=False,
             rich_help_panel=_TASK,
         ),
@@ -116,7 +115,7 @@ class SuiteOptions:
         typer.Option(
             "--modes",
             metavar="A,B",
-            help="Ways to answer that are measured, such as likelihood,match.",
+            help="Answer modes to measure, such as likelihood,match.",
             show_default="those of each benchmark",
             rich_help_panel=_SUITE,
         ),
@@ -125,7 +124,7 @@ class SuiteOptions:
         bool,
         typer.Option(
             "--baselines/--no-baselines",
-            help="Measure a stock tagger, and the model on silence, as well.",
+            help="Also measure a stock tagger, and the model on silence.",
             rich_help_panel=_SUITE,
         ),
     ] = True
@@ -133,7 +132,7 @@ class SuiteOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is measured of it, and where the run is kept."""
+    """Which clips are measured, and where the run is stored."""
 
     limit: Annotated[
         int | None,
@@ -150,7 +149,7 @@ class RunOptions:
         typer.Option(
             "--out",
             metavar="FOLDER",
-            help="Folder to keep the run in, with every prediction and a report; a suite needs one.",
+            help="Folder of the run, with every prediction and a report; a suite needs one.",
             show_default=False,
             rich_help_panel=_RUN,
         ),
@@ -173,7 +172,7 @@ class RunOptions:
         typer.Option(
             "--report-audio",
             metavar="WHICH",
-            help="Recordings that the HTML report holds: free (those that may be passed on), all or none.",
+            help="Recordings in the HTML report: free (those with redistribute: true), all or none.",
             rich_help_panel=_RUN,
         ),
     ] = "free"

@@ -1,6 +1,6 @@
-"""Help in plain words: what to write for an option instead of its Python type, and examples at the end.
+"""Help of the commands: metavariables instead of Python types, and examples at the end.
 
-A command's docstring is its help. Its last section, ``Examples:``, is printed behind the options, one command a line.
+A command's docstring is its help. Its last section, ``Examples:``, is printed after the options, one command a line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EXAMPLES = "\n\nExamples:\n"
 
 
 class Command(TyperCommand):
-    """A command with such help."""
+    """A command with this help, which refuses renamed options."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,7 +33,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A command with sub-commands and such help."""
+    """A command with sub-commands and this help, which refuses renamed options."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,7 +48,7 @@ class Group(TyperGroup):
 
 
 def in_words(group: typer.Typer) -> None:
-    """Give every command of a group such help."""
+    """Give every command of a group this help."""
     for command in group.registered_commands:
         command.cls = Command
 

@@ -1,4 +1,4 @@
-"""The recordings that a command is given: files, folders, and ``-`` for standard input."""
+"""The arguments of a command: files, folders, and ``-`` for standard input."""
 
 from __future__ import annotations
 

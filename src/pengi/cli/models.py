@@ -1,4 +1,4 @@
-"""``models`` and ``pull``: which weights there are and how to get them."""
+"""``models`` and ``pull``: list the weights, and fetch them."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def pull(
     """Fetch a model and all parts that it needs, for use without a network later.
 
     `pengi-base` and `pengi-base-no-text-enc` are downloaded from the authors' record and imported. A download that was
-    cut off goes on where it stopped.
+    cut off is continued.
 
     Examples:
         pengi pull pengi-mini
@@ -136,7 +136,7 @@ def _pull_published(name: str, tokenizers: Path | None) -> Path:
 
 
 def _frozen_parts(folder: Path) -> list[str]:
-    """What a model of the package needs beside its own files; nothing for a frozen part itself."""
+    """The frozen parts of a model of the package; none for a frozen part itself."""
     from pengi import weights
 
     if not folder.is_relative_to(weights.ASSETS):

@@ -79,7 +79,7 @@ Partial = Annotated[
     bool,
     typer.Option(
         "--partial",
-        help="Read a damaged file up to the damage and say how much was read, instead of refusing it.",
+        help="Read a damaged file up to the damage, with a note, instead of refusing it.",
         rich_help_panel=_READING,
     ),
 ]
@@ -88,7 +88,7 @@ Explain = Annotated[
     bool,
     typer.Option(
         "--explain",
-        help="Also print what the answer is given from: detected tags, transcript, descriptors and the prompt.",
+        help="Also print what the answer is based on: detected tags, transcript, descriptors and the prompt.",
     ),
 ]
 
@@ -118,7 +118,7 @@ Temperature = Annotated[
     typer.Option(
         "--temperature",
         min=0.0,
-        help="Sample the text instead of searching for the likeliest one; higher values vary more, 1 is usual.",
+        help="Sample the text instead of searching for the most probable one; higher values vary more, 1 is usual.",
         show_default="0, no sampling",
         rich_help_panel=_GENERATION,
     ),
@@ -130,7 +130,7 @@ TopP = Annotated[
         metavar="P",
         min=0.0,
         max=1.0,
-        help="With --temperature: sample only from the likeliest tokens whose probabilities add up to P.",
+        help="With --temperature: sample only from the most probable tokens whose probabilities add up to P.",
         show_default="1, all tokens",
         rich_help_panel=_GENERATION,
     ),
@@ -163,7 +163,7 @@ LabelsFile = Annotated[
 
 @dataclass(frozen=True)
 class CommonOptions:
-    """What every command has that loads a model and prints results."""
+    """Options of every command that loads a model and prints results."""
 
     model: Model = DEFAULT_MODEL
     json: Json = False
@@ -173,7 +173,7 @@ class CommonOptions:
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """What is read of each recording: keywords of the engine's methods."""
+    """How recordings are read: keywords of the engine's methods."""
 
     track: Track = None
     partial: Partial = False
@@ -181,7 +181,7 @@ class TrackOptions:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How a text is generated; None is the task's own setting."""
+    """How a text is generated; None is the default of the task."""
 
     beams: Beams = None
     max_tokens: MaxTokens = None

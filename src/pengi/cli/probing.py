@@ -16,7 +16,7 @@ from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The clips, and what is predicted of them."""
+    """The clips, and what is predicted."""
 
     manifest: Annotated[
         Path,
@@ -58,15 +58,13 @@ def probe(
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Folder to keep embeddings in for the next time.", show_default="the user's cache"
-        ),
+        typer.Option(metavar="FOLDER", help="Folder where embeddings are cached.", show_default="the user's cache"),
     ] = None,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Measure how much a frozen encoder knows: the accuracy of one layer (L1) and of three layers (L3) trained on its
+    """Measure a frozen encoder by linear probes: the accuracy of one layer (L1) and of three layers (L3) trained on its
     embeddings.
 
     Examples:

@@ -1,4 +1,4 @@
-"""``run``: one question about thousands of recordings, one row for each."""
+"""``run``: one task on thousands of recordings, one row for each."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from pengi.jobs.runner import Execution, JobCounts
     from pengi.jobs.tasks import Job
 
-_TASK, _WORK, _RAY = "Options of the tasks", "How it is done", "On a cluster"
+_TASK, _WORK, _RAY = "Options of the tasks", "Execution", "On a cluster"
 _REDRAW_S = 0.1
 _PACE_BATCHES = 32
 _NOTE_S = 60.0
-"""How often a line says how far it is where no bar can be seen, as in the log of a job that runs overnight."""
+"""Time between lines of progress where stderr is no terminal, such as in the log of a job."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ class JobOptions:
     max_tokens: MaxTokens = None
 
     def job(self, task: str, reading: TrackOptions) -> Job:
-        """The job that does ``task`` with these options.
+        """The job of ``task`` with these options.
 
         Raises:
-            InputError: options that do not go with the task, or make no sense.
+            InputError: options that do not go with the task, or values out of range.
         """
         from pengi.jobs.tasks import Job
 
@@ -123,7 +123,7 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class WorkOptions:
-    """How the recordings are read."""
+    """Which recordings are read, and how."""
 
     batch_size: Annotated[
         int, typer.Option(min=1, help="Number of recordings in one call of the model.", rich_help_panel=_WORK)
@@ -157,7 +157,7 @@ class WorkOptions:
 
 @dataclass(frozen=True)
 class RayOptions:
-    """Where the models run."""
+    """Processes and machines of the models."""
 
     engine: Annotated[
         str,
@@ -246,7 +246,7 @@ RowsFile = Annotated[
     Path,
     typer.Option(
         metavar="FILE",
-        help="File of results, .jsonl or .parquet. If it exists, the job goes on from its last row.",
+        help="File of results, .jsonl or .parquet. If it exists, the job continues from its last row.",
         show_default=False,
     ),
 ]
@@ -264,8 +264,8 @@ def run(
     reading: TrackOptions,
     common: CommonOptions,
 ) -> None:
-    """Do one task on every recording of a collection and write a row for each. A job that was stopped goes on when the
-    same command is given again.
+    """Do one task on every recording of a collection and write a row for each. After a stop the same command continues
+    the job.
 
     Rows have the columns input, text, scores, seconds, error and notes, and those of the task: duration_s (describe,
     tags, timeline), generated (classify), tags (tags), vector (embed), segments (timeline).
@@ -301,7 +301,7 @@ def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool
         with _reporting(listing) as report:
             counts = runner.run(listing, job, out, execution, load=load_model, report=report)
     except KeyboardInterrupt:
-        print_note("stopped; the rows so far are safe, and the same command goes on from there")
+        print_note("stopped; the rows so far are saved, and the same command continues from there")
         raise
     if json:
         seconds = round(time.monotonic() - started, 3)
@@ -316,10 +316,10 @@ def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool
 
 
 class Pace:
-    """How fast a job is, over its last batches, and how long it will take.
+    """The rate of a job over its last batches, and the time that is left.
 
     Args:
-        clock: seconds that go by.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -329,12 +329,12 @@ class Pace:
         """Recordings of the list, once they are counted."""
 
     def note(self, counts: JobCounts) -> None:
-        """Note when so many rows were written."""
+        """Store the time of a number of rows."""
         if counts.written and (not self._past or self._past[-1][1] != counts.written):
             self._past.append((self._clock(), counts.written))
 
     def text(self, counts: JobCounts) -> str:
-        """Rate and remaining time, as far as they are known yet, and how many could not be used."""
+        """Rate and remaining time if they are known, and the number of unusable recordings."""
         parts = []
         if len(self._past) > 1:
             (then_s, before), (now_s, now) = self._past[0], self._past[-1]
@@ -350,7 +350,7 @@ class Pace:
 
 @contextmanager
 def _reporting(listing: Listing) -> Iterator[Callable[[JobCounts], None]]:
-    """What shows how far a job is: a bar on a terminal's stderr, elsewhere a line now and then."""
+    """Reports the progress of a job: a bar on a terminal's stderr, elsewhere a line every minute."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     pace = Pace()
@@ -379,11 +379,11 @@ def _reporting(listing: Listing) -> Iterator[Callable[[JobCounts], None]]:
                 print_note(", ".join(filter(None, (done, pace.text(counts)))))
         elif now - shown > _REDRAW_S:
             shown = now
-            # Not before: the model's own messages come first.
+            # Started only now, after the messages of loading the model.
             bar.start()
             bar.update(task, completed=counts.known + counts.written, total=pace.total, pace=pace.text(counts))
 
-    # A large folder on a slow disk takes long to count, and the work need not wait for it.
+    # Counting a large folder on a slow disk takes long, and the work does not wait for it.
     Thread(target=_count, args=(listing, pace), daemon=True).start()
     try:
         yield report

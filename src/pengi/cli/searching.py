@@ -1,4 +1,4 @@
-"""``index`` and ``search``: a folder of recordings becomes a collection that can be asked for sounds."""
+"""``index`` and ``search``: make an index of a folder of recordings, and find recordings in it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,13 @@ def index(
     ],
     db: Annotated[
         str,
-        typer.Option(
-            "--db", metavar="INDEX", help=f"Where the index is, or is to be made: {_URL}.", show_default=False
-        ),
+        typer.Option("--db", metavar="INDEX", help=f"The index to make or update: {_URL}.", show_default=False),
     ],
     *,
     common: CommonOptions,
 ) -> None:
-    """Make an index of a folder of recordings, for `pengi search`. Given again, the command adds new and changed
-    recordings and removes those that are gone.
+    """Make an index of a folder of recordings, for `pengi search`. For an existing index the command adds new and
+    changed recordings and removes those that are gone.
 
     Examples:
         pengi index recordings/ --db sounds.index
@@ -67,14 +65,14 @@ def index(
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What hits are like, and how many there are."""
+    """Filters of the hits, and their number."""
 
     like: Annotated[
         str | None,
         typer.Option(
             "--like",
             metavar="FILE",
-            help="Find what sounds like this recording; - is one on standard input. With QUERY both count.",
+            help="Find recordings that sound like this one; - is one on standard input. May be combined with QUERY.",
         ),
     ] = None
     where: Annotated[
@@ -111,7 +109,7 @@ def search(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Find recordings in an index by words, by a recording that sounds alike, or by both.
+    """Find recordings in an index by words, by a similar recording, or by both.
 
     Examples:
         pengi search sounds.index "rain on a tin roof"

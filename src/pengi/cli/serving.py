@@ -79,7 +79,7 @@ class AddressOptions:
 
 @dataclass(frozen=True)
 class LimitOptions:
-    """What is accepted, named as in :class:`pengi.serving.settings.ServingSettings`."""
+    """Limits of requests, named as in :class:`pengi.serving.settings.ServingSettings`."""
 
     max_upload_mb: Annotated[
         float, typer.Option(metavar="MB", help="Largest upload, in millions of bytes.", rich_help_panel=_LIMITS)

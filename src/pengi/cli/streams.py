@@ -1,7 +1,7 @@
-"""stdout and stderr that take any text and whose failure is noticed once, wherever it happens.
+"""stdout and stderr that accept any text and store their first failure.
 
-A character that the encoding lacks is replaced by one that looks like it. What cannot be written, because a disk is
-full or nobody reads a pipe any more, is dropped; :func:`output_failure` gives the reason.
+A character that the encoding lacks is replaced by a similar one. Output that cannot be written, because a disk is full
+or a pipe is closed, is dropped; :func:`output_failure` gives the reason.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ codecs.register_error(_ERRORS, _fallback)
 
 
 class _WatchedRaw(io.RawIOBase):
-    """Bytes go to the stream below until it fails; what comes then is dropped."""
+    """Passes bytes to the stream below until it fails, then drops them."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream  # which would close what is below it with its end
@@ -67,12 +67,12 @@ class _WatchedRaw(io.RawIOBase):
 
 
 def watch_output() -> None:
-    """Let ``sys.stdout`` and ``sys.stderr`` be such streams; one that the caller closed becomes the null device."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by such streams; a closed one becomes the null device."""
     sys.stdout, sys.stderr = _watched(sys.stdout), _watched(sys.stderr)
 
 
 def output_failure() -> OSError | None:
-    """Why stdout could not be written, if so; else everything printed so far has gone out."""
+    """Why stdout could not be written; None if everything so far was written."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.failure if isinstance(raw, _WatchedRaw) else None

@@ -1,4 +1,4 @@
-"""``timeline``: what happens when in recordings of any length."""
+"""``timeline``: the events of recordings of any length, with their times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EventOptions:
-    """How events are found; None is the engine's own setting."""
+    """How events are detected; None is the engine's own setting."""
 
     threshold: Annotated[
         float | None,
@@ -38,7 +38,7 @@ class EventOptions:
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Let the language model name windows of so many seconds one by one, instead of detecting tags.",
+            help="Length of windows that the language model names one by one, instead of detecting tags.",
             show_default="5 without a tagger",
         ),
     ] = None
@@ -55,7 +55,7 @@ class EventOptions:
         """Keywords of :meth:`pengi.engine.Pengi.segments`.
 
         Raises:
-            InputError: no seconds, or no labels.
+            InputError: seconds that are not above 0, or no labels.
         """
         for name, seconds in (("--window", self.window), ("--hop", self.hop)):
             if seconds is not None and not seconds > 0:

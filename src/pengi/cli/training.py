@@ -35,7 +35,7 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint of a run that was stopped.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint of a run that was stopped.")
     ] = False,
     json: Json = False,
     debug: Debug = False,

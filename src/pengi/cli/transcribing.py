@@ -26,7 +26,7 @@ def transcribe(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Transcribe English speech, with times. No language model is loaded for it.
+    """Transcribe English speech, with times. No language model is loaded.
 
     Examples:
         pengi transcribe interview.wav

@@ -23,7 +23,8 @@ from pengi.engine import Pengi
 from pengi.errors import CheckpointError, InputError, PengiError, how_to_install
 from pengi.jobs.inputs import JobInput
 from pengi.jobs.pipeline import Pipeline
-from pengi.jobs.tasks import Job, Row
+from pengi.jobs.tasks import Job
+from pengi.json_lines import Row
 
 log = logging.getLogger(__name__)
 

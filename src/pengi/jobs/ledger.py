@@ -21,8 +21,8 @@ from pengi.data.arrow import arrow
 from pengi.data.recordings import is_url
 from pengi.errors import InputError
 from pengi.jobs import tables
-from pengi.jobs.tasks import Row, printable
-from pengi.json_lines import JsonLines
+from pengi.jobs.tasks import printable
+from pengi.json_lines import JsonLines, Row
 from pengi.writing import locked, replacing, writing
 
 SUFFIXES = (".jsonl", ".parquet")

@@ -26,7 +26,8 @@ from pengi.data.recordings import recording
 from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.jobs.inputs import JobInput
-from pengi.jobs.tasks import Job, Row
+from pengi.jobs.tasks import Job
+from pengi.json_lines import Row
 
 log = logging.getLogger(__name__)
 

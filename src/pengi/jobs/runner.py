@@ -20,7 +20,8 @@ from pengi.jobs.cluster import Actors
 from pengi.jobs.inputs import JobInput, Listing
 from pengi.jobs.ledger import Ledger
 from pengi.jobs.pipeline import Pipeline
-from pengi.jobs.tasks import Job, Row, printable
+from pengi.jobs.tasks import Job, printable
+from pengi.json_lines import Row
 
 BATCH_SIZE = 16
 MAX_WORKERS = 8

@@ -11,7 +11,8 @@ from typing import Any
 from pengi import writing
 from pengi.data.arrow import arrow
 from pengi.errors import InputError
-from pengi.jobs.tasks import JOB_TASKS, ROW_COLUMNS, Row
+from pengi.jobs.tasks import JOB_TASKS, ROW_COLUMNS
+from pengi.json_lines import Row
 
 ROWS_AT_ONCE = 2_000
 
