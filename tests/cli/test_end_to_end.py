@@ -1,4 +1,4 @@
-"""The installed command over a tiny random model: every command that listens, as a process, with real audio files."""
+"""The installed command over a tiny random model: every command that reads recordings, as a process."""
 
 from __future__ import annotations
 

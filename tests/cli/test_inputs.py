@@ -218,7 +218,7 @@ def test_long_questions_and_names_are_no_file_names(pengi: Callable[..., Any], t
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
-def test_a_question_that_was_forgotten_is_asked_for(pengi: Callable[..., Any], engine: Any, tone: Path) -> None:
+def test_a_missing_question_is_an_error(pengi: Callable[..., Any], engine: Any, tone: Path) -> None:
     for files in ([tone], [tone, tone]):
         result = pengi("ask", *files)
         assert result.exit_code == 2

@@ -83,8 +83,8 @@ def test_every_option_reaches_the_job(run: Command, sounds: Path, tmp_path: Path
     chosen = ("--task", "classify", "--labels-file", tmp_path / "labels.txt", "--method", "generate", "--top", 1)
     classified = settings("classify", *chosen, "-m", "mine")
     assert classified == {"task": "classify", "labels": ["dog", "rain"], "method": "generate", "top": 1} | model
-    told = settings("timeline", "--task", "timeline", "--window", 4, "--hop", 2, "-m", "mine")
-    assert told == {"task": "timeline", "window_s": 4.0, "hop_s": 2.0} | model
+    found = settings("timeline", "--task", "timeline", "--window", 4, "--hop", 2, "-m", "mine")
+    assert found == {"task": "timeline", "window_s": 4.0, "hop_s": 2.0} | model
 
 
 def test_paths_on_stdin(run: Command, sounds: Path, tmp_path: Path) -> None:

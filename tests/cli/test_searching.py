@@ -68,7 +68,7 @@ def test_index_and_search(pengi: Callable[..., Any], sounds: Path, tmp_path: Pat
     assert str(sounds / "long.wav") in shown.stdout
 
 
-def test_bad_files_are_told_and_the_rest_goes_on(pengi: Callable[..., Any], sounds: Path, tmp_path: Path) -> None:
+def test_bad_files_are_errors_and_the_rest_goes_on(pengi: Callable[..., Any], sounds: Path, tmp_path: Path) -> None:
     (sounds / "bad.wav").write_text("no audio", encoding="utf-8")
     result = pengi("index", sounds, "--db", tmp_path / "index")
     assert (result.exit_code, result.stdout) == (2, "2 new, 1 unusable; 3 windows in the index\n")
@@ -97,7 +97,7 @@ def test_mistakes_are_one_sentence(pengi: Callable[..., Any], sounds: Path, tmp_
         assert result.stdout == ""
 
 
-def test_nothing_found_is_said(pengi: Callable[..., Any], sounds: Path, tmp_path: Path) -> None:
+def test_nothing_found_is_a_note(pengi: Callable[..., Any], sounds: Path, tmp_path: Path) -> None:
     pengi("index", sounds, "--db", tmp_path / "index")
     result = pengi("search", tmp_path / "index", "rain", "--filter", "duration_s > 1000")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "nothing was found\n")

@@ -1,4 +1,4 @@
-"""``pengi serve`` as a process: where it listens, what it says, how it ends."""
+"""``pengi serve`` as a process: its address, its output, its end."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_from_start_to_a_graceful_end(tiny_folder: Path, tone: Path) -> None:
         (["--root-path", "https://example.org/pengi"], "'root_path': give the path alone, such as /pengi"),
         (["--root-path", "/v1"], "'/v1' begins like the server's own addresses"),
         (["--allow-origin", "example.org"], "'example.org' is not an origin; give scheme, host and port"),
-        (["--no-page", "--index", "shelf"], "--index is searched on the page"),
+        (["--no-page", "--index", "sounds.index"], "--index is searched on the page"),
         (["--host", "192.0.2.1"], "cannot listen at 192.0.2.1 port 8000"),
         (["--host", "no such host"], "cannot listen at no such host"),
     ],

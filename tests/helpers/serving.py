@@ -81,7 +81,7 @@ class HeldEngine:
         return self._each("embed", audio, lambda place, s: np.full(2, s, np.float32))
 
     def timeline(self, audio: Any, *, progress: Callable[[float], None], on_error: str) -> list[Any]:
-        """Hears a window at a time until it is set free."""
+        """Reads a window at a time until it is set free."""
         self.started.set()
         until = time.monotonic() + PATIENCE_S
         while not self.free.is_set():
@@ -102,12 +102,12 @@ def running(app: FastAPI) -> Iterator[tuple[str, Server]]:
     """The address of a server on a free port, and the server."""
     ready = threading.Event()
     server = Server(app, app.state.worker.settings, ready.set)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, args=([listening],))
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:
             assert ready.wait(PATIENCE_S)
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}", server
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}", server
         finally:
             server.should_exit = True
             thread.join(PATIENCE_S)

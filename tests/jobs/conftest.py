@@ -30,7 +30,7 @@ def sounds(tmp_path: Path) -> Path:
     for place in range(8):
         inside = folder if place % 2 else folder / "deep" / "deeper"
         write_tone(inside / f"{place}.wav", 0.1 + place / 100)
-    (folder / "notes.txt").write_text("nothing to hear", encoding="utf-8")
+    (folder / "notes.txt").write_text("no recording", encoding="utf-8")
     (folder / "deep" / "broken.flac").write_text("This is not audio at all.", encoding="utf-8")
     (folder / "deep" / "._0.wav").write_bytes(b"\x00\x05\x16\x07")
     return folder

@@ -135,7 +135,7 @@ def test_another_model_is_refused(sounds: Path, tmp_path: Path, run: Run) -> Non
         run(sounds, out, model="another")
 
 
-def test_nothing_to_listen_to(tmp_path: Path, run: Run) -> None:
+def test_a_folder_without_recordings_is_an_error(tmp_path: Path, run: Run) -> None:
     (tmp_path / "empty").mkdir()
     out = tmp_path / "rows.jsonl"
     with pytest.raises(InputError, match="no recordings in"):

@@ -81,7 +81,7 @@ def test_a_kill_between_the_parquet_file_and_its_journal(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_errors_are_forgotten_when_they_are_to_be_tried_again(tmp_path: Path, suffix: str) -> None:
+def test_errors_are_dropped_before_they_are_tried_again(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"rows{suffix}"
     write(out, "bad.wav", error="'bad.wav' is empty")
     write(out, "good.wav")

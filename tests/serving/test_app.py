@@ -92,7 +92,7 @@ def test_without_a_page_there_is_no_gradio() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_where_a_model_lies_is_not_told(held: HeldEngine) -> None:
+def test_the_folder_of_a_model_is_not_shown(held: HeldEngine) -> None:
     held.name = "/home/someone/runs/my-model"
     assert public_name(held) == "my-model"
 

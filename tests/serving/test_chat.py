@@ -1,4 +1,4 @@
-"""What a conversation comes down to, and how an answer is told: without a server."""
+"""The question of a conversation, and the form of an answer: without a server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def refused(message: str, *messages: dict[str, Any]) -> RefusalError:
 
 
 @pytest.mark.parametrize(
-    ("messages", "heard", "question"),
+    ("messages", "recording", "question"),
     [
         ([user(audio("A"), text("what is it?"))], "A", "what is it?"),
         ([user(text("what is it?"), audio("A"))], "A", "what is it?"),
@@ -56,9 +56,9 @@ def refused(message: str, *messages: dict[str, Any]) -> RefusalError:
         ([user(audio("A"), text("  "))], "A", ""),
     ],
 )  # fmt: skip
-def test_the_last_question_about_the_last_audio(messages: list[Any], heard: str, question: str) -> None:
+def test_the_last_question_about_the_last_audio(messages: list[Any], recording: str, question: str) -> None:
     found = last_question(request(*messages).messages)
-    assert (found.audio, found.question) == (heard, question)
+    assert (found.audio, found.question) == (recording, question)
 
 
 def test_what_cannot_be_answered() -> None:

@@ -149,7 +149,7 @@ class TestMistakes:
 
 
 class TestRoom:
-    def test_a_full_house_turns_away_and_says_when_to_come_again(self, held: HeldEngine) -> None:
+    def test_a_full_queue_refuses_requests_and_says_when_to_retry(self, held: HeldEngine) -> None:
         with running_worker(held, max_requests=3) as worker:
             requests = [occupied(worker, held), *(worker.submit(clip(0), queries.describe()) for _ in range(2))]
             with pytest.raises(BusyError) as caught:
@@ -182,7 +182,7 @@ class TestRoom:
 
 
 class TestGone:
-    def test_a_job_nobody_waits_for_is_never_heard(self, held: HeldEngine) -> None:
+    def test_a_request_nobody_waits_for_is_never_run(self, held: HeldEngine) -> None:
         with running_worker(held) as worker:
             occupied(worker, held)
             given_up, kept = (worker.submit(clip(0, seconds), queries.describe()) for seconds in (2.0, 3.0))
@@ -201,7 +201,7 @@ class TestGone:
             wait_for(lambda: not worker._inside)
             assert not held.free.is_set()
 
-    def test_who_waited_in_vain_is_asked_to_come_again(self, held: HeldEngine) -> None:
+    def test_a_request_that_was_not_begun_in_time_is_asked_to_retry(self, held: HeldEngine) -> None:
         with running_worker(held, timeout_s=1) as worker:
             occupied(worker, held)
             with pytest.raises(BusyError):

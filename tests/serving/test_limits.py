@@ -67,7 +67,7 @@ class TestKey:
         assert locked.get("/healthz").json() == {"status": "ok", "model": "tiny"}
         assert locked.head("/healthz").status_code == 200
 
-    def test_a_browser_is_told_to_ask_and_a_program_is_not(self, locked: httpx.Client) -> None:
+    def test_a_browser_gets_a_basic_challenge_and_a_program_does_not(self, locked: httpx.Client) -> None:
         assert locked.get("/").headers["www-authenticate"].startswith("Basic")
         assert locked.get("/v1/models").headers["www-authenticate"] == "Bearer"
 

@@ -254,13 +254,13 @@ def test_a_long_timeline_lists_part_and_shows_all_as_bars() -> None:
     assert "5 more stretches" in text
 
 
-def test_a_hit_does_not_tell_where_the_collection_lies() -> None:
+def test_a_hit_does_not_show_the_folder_of_the_collection() -> None:
     hit = SimpleNamespace(path="/srv/private/field/owl.wav", start_s=0.0, end_s=1.0, text="owl", score=0.1)
     assert "field/owl.wav" in views.hits([hit])
     assert "private" not in views.hits([hit])
 
 
-def test_shelf_keeps_what_was_uploaded(store: UploadStore, wav: Path) -> None:
+def test_the_store_keeps_uploads(store: UploadStore, wav: Path) -> None:
     recording = store.take(wav)
     wav.unlink()
     assert store.get(recording.token) == recording
@@ -272,7 +272,7 @@ def test_shelf_keeps_what_was_uploaded(store: UploadStore, wav: Path) -> None:
         store.get(recording.token)
 
 
-def test_shelf_makes_a_copy_of_what_browsers_do_not_play(store: UploadStore, tmp_path: Path) -> None:
+def test_the_store_makes_a_copy_of_what_browsers_do_not_play(store: UploadStore, tmp_path: Path) -> None:
     path = tmp_path / "tone.aiff"
     soundfile.write(path, tone(1.0), RATE)
     recording = store.take(path)
@@ -282,14 +282,14 @@ def test_shelf_makes_a_copy_of_what_browsers_do_not_play(store: UploadStore, tmp
     assert not recording.playable.exists()
 
 
-def test_shelf_leaves_files_of_others_alone(store: UploadStore, wav: Path) -> None:
+def test_the_store_leaves_files_of_others_alone(store: UploadStore, wav: Path) -> None:
     recording = store.refer(wav)
     assert recording.size() == 0
     store.discard(recording.token)
     assert wav.exists()
 
 
-def test_shelf_forgets_what_is_not_used(wav: Path) -> None:
+def test_the_store_removes_what_is_not_used(wav: Path) -> None:
     now = [0.0]
     store = UploadStore(StoreLimits(keep_s=60.0), clock=lambda: now[0])
     first, second = store.take(wav), store.take(wav)
@@ -302,7 +302,7 @@ def test_shelf_forgets_what_is_not_used(wav: Path) -> None:
     assert not store.folder.exists()
 
 
-def test_shelf_is_bounded(wav: Path) -> None:
+def test_the_store_is_bounded(wav: Path) -> None:
     size = wav.stat().st_size
     store = UploadStore(StoreLimits(store_bytes=2 * size + 10))
     tokens = [store.take(wav).token for _ in range(5)]
@@ -311,7 +311,7 @@ def test_shelf_is_bounded(wav: Path) -> None:
     store.close()
 
 
-def test_shelf_refuses_what_is_too_long_and_what_is_not_audio(tmp_path: Path, wav: Path) -> None:
+def test_the_store_refuses_what_is_too_long_and_what_is_not_audio(tmp_path: Path, wav: Path) -> None:
     store = UploadStore(StoreLimits(duration_s=1.0))
     with pytest.raises(AudioError, match=r"^'yard <1>.wav' lasts"):
         store.take(wav)
@@ -351,7 +351,7 @@ def test_a_new_recording_replaces_the_old_one(store: UploadStore, wav: Path) -> 
         store.get(old)
 
 
-def test_what_comes_late_is_not_said_of_the_next_recording(store: UploadStore, wav: Path) -> None:
+def test_a_late_description_is_not_shown_for_the_next_recording(store: UploadStore, wav: Path) -> None:
     actions = Actions(Stub(), None, store, parts())
     late = actions.load(str(wav), None)
     token = next(late)["token"]
@@ -382,7 +382,7 @@ def test_asking(store: UploadStore, wav: Path) -> None:
     assert "no longer kept here" in last(actions.ask("stale", [], "Who?"))["notice"]
 
 
-def test_a_busy_worker_is_told_and_the_question_comes_back(store: UploadStore, wav: Path) -> None:
+def test_a_busy_worker_is_an_error_and_the_question_comes_back(store: UploadStore, wav: Path) -> None:
     stub = Stub()
     actions = Actions(stub, None, store, parts())
     token = opened(actions, wav)

@@ -54,7 +54,7 @@ def test_an_answer_is_the_engines(chat: openai.OpenAI, tiny: Pengi) -> None:
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
 
-def test_a_silent_recording_is_said_to_be_silent(chat: openai.OpenAI) -> None:
+def test_a_silent_recording_is_answered_as_silent(chat: openai.OpenAI) -> None:
     silent = encoded(np.full(RATE, 0.1, np.float32))
     for words, text in (([QUESTION], "The recording is silent."), ([], "Silence.")):
         completion = chat.chat.completions.create(model="tiny", messages=question(silent, *words))
@@ -152,7 +152,7 @@ def test_mistakes_are_the_clients_own_errors(chat: openai.OpenAI) -> None:
         create(model="tiny", messages=image, stream=True)
 
 
-def test_too_large_is_said_before_the_stream_begins(chat: openai.OpenAI) -> None:
+def test_too_large_is_an_error_before_the_stream_begins(chat: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError, match="too large") as caught:
         chat.chat.completions.create(model="tiny", messages=question(bytes(2_100_000), QUESTION), stream=True)
     assert caught.value.status_code == 413

@@ -19,7 +19,7 @@ from pengi.cli.session import clock, load_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pengi.retrieval.collection import Hit, Mode
+    from pengi.retrieval.collection import Hit, SearchMode
     from pengi.retrieval.updating import Changes
 
 _URL = "a folder, or an object store such as s3://bucket/index"
@@ -120,7 +120,7 @@ def search(
     with announced("Searching"):
         collection = Collection.open(path, device=device)
         recording = None if options.like is None else source_of(options.like)
-        hits = collection.search(query, recording, options.where, options.limit, cast("Mode", options.mode))
+        hits = collection.search(query, recording, options.where, options.limit, cast("SearchMode", options.mode))
     if json:
         print_json([hit.to_dict() for hit in hits])
     elif hits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pengi.retrieval.collection import MODES, Collection, Hit
+from pengi.retrieval.collection import SEARCH_MODES, Collection, Hit
 from pengi.retrieval.updating import Changes
 
-__all__ = ["MODES", "Changes", "Collection", "Hit"]
+__all__ = ["SEARCH_MODES", "Changes", "Collection", "Hit"]

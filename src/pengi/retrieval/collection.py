@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pengi.retrieval.updating import Changes, OnProgress
     from pengi.text_encoder import TextEncoder
 
-Mode = Literal["hybrid", "text", "vector"]
-MODES: tuple[Mode, ...] = ("hybrid", "text", "vector")
+SearchMode = Literal["hybrid", "text", "vector"]
+SEARCH_MODES: tuple[SearchMode, ...] = ("hybrid", "text", "vector")
 SENTENCE_ENCODER = "all-minilm-l6-v2"
 CANDIDATES = 100
 """Rows that each ranking contributes, unless more are asked for."""
@@ -124,7 +124,7 @@ class Collection:
         like: Any = None,
         where: str | None = None,
         limit: int = 10,
-        mode: Mode = "hybrid",
+        mode: SearchMode = "hybrid",
     ) -> list[Hit]:
         """Find stretches of recordings, the best first.
 
@@ -271,8 +271,8 @@ class Collection:
 
 
 def _check_query(text: str, like: Any, limit: int, mode: str) -> None:
-    if mode not in MODES:
-        raise InputError(f"there is no search mode '{mode}'; choose one of {', '.join(MODES)}")
+    if mode not in SEARCH_MODES:
+        raise InputError(f"there is no search mode '{mode}'; choose one of {', '.join(SEARCH_MODES)}")
     if limit < 1:
         raise InputError(f"the limit must be at least 1, not {limit}")
     if not text and like is None:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 WINDOWS_PER_CALL = 16
 MAX_DOCUMENT_TAGS = 8
-MIN_TAG_PROBABILITY = 0.05
+MIN_WINDOW_TAG_PROBABILITY = 0.05
 SHARPNESS = 20.0
 """Of a query over the tags: their weights are exp(20 * cosine)."""
 MAX_TAGS_WEIGHT = 2.0
@@ -132,7 +132,7 @@ class Indexer:
         windows = []
         for index, (_, start_s, window_S) in enumerate(samples):
             end_s = start_s + len(window_S) / rate
-            shown = tuple(tag for tag, probability in tags[index].items() if probability >= MIN_TAG_PROBABILITY)
+            shown = tuple(tag for tag, probability in tags[index].items() if probability >= MIN_WINDOW_TAG_PROBABILITY)
             document = ". ".join([texts[index], *tags[index]])
             windows.append(Window(start_s, end_s, end_s, texts[index], shown, document, vectors[index]))
         return windows

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NAME, TAGS_NAME = "recordings", "tags"
-FORMAT = 2
+INDEX_FORMAT = 2
 TEXT, TAGS, AUDIO = "text_vector", "tags_vector", "audio_vector"
 DOCUMENT = "document"
 ANN_FROM_ROWS = 50_000
@@ -58,7 +58,7 @@ class IndexInfo:
     tags_dim: int
     """0 for a model without a tagger."""
     audio_dim: int
-    format: int = FORMAT
+    format: int = INDEX_FORMAT
 
     @property
     def dims(self) -> dict[str, int]:
@@ -166,7 +166,7 @@ class RecordingsTable:
             raise InputError(f"'{location}' holds a table '{NAME}' that pengi index did not make")
         try:
             values = json.loads(stored)
-            if values.get("format") != FORMAT:
+            if values.get("format") != INDEX_FORMAT:
                 raise InputError(f"'{location}' was made by another version of pengi; index the recordings anew")
             return cls(database, table, IndexInfo(**{field.name: values[field.name] for field in fields(IndexInfo)}))
         except (ValueError, KeyError, AttributeError) as error:
