@@ -62,7 +62,7 @@ class JobCounts:
 
 
 Load = Callable[[str, str], Pengi]
-OnProgress = Callable[[JobCounts], None]
+JobProgress = Callable[[JobCounts], None]
 
 
 def _load(model: str, device: str) -> Pengi:
@@ -76,7 +76,7 @@ def run(
     execution: Execution,
     *,
     load: Load = _load,
-    report: OnProgress = lambda counts: None,
+    report: JobProgress = lambda counts: None,
 ) -> JobCounts:
     """Do a job on every recording that has no row yet.
 
@@ -115,7 +115,7 @@ def run(
         return counts
 
 
-def _new_items(listing: Listing, ledger: Ledger, counts: JobCounts, report: OnProgress) -> Iterator[JobInput]:
+def _new_items(listing: Listing, ledger: Ledger, counts: JobCounts, report: JobProgress) -> Iterator[JobInput]:
     for found in listing:
         counts.listed += 1
         name = ledger.name_of(found.location)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.audio.formats import no_recordings
+from pengi.audio.sources import AudioSource
 from pengi.data.recordings import is_url
 from pengi.errors import InputError
 from pengi.retrieval.ranking import reciprocal_rank_fusion
@@ -33,7 +34,7 @@ from pengi.writing import writing
 
 if TYPE_CHECKING:
     from pengi.engine import Pengi
-    from pengi.retrieval.updating import Changes, OnProgress
+    from pengi.retrieval.updating import Changes, UpdateProgress
     from pengi.text_encoder import TextEncoder
 
 SearchMode = Literal["hybrid", "text", "vector"]
@@ -121,7 +122,7 @@ class Collection:
     def search(
         self,
         text: str | None = None,
-        like: Any = None,
+        like: AudioSource | NDArray[np.float32] | None = None,
         where: str | None = None,
         limit: int = 10,
         mode: SearchMode = "hybrid",
@@ -161,7 +162,7 @@ class Collection:
         )
         return [Hit(**vars(rows[key]), score=score) for key, score in list(scores.items())[:limit]]
 
-    def update(self, folder: str | os.PathLike[str], engine: Pengi, progress: OnProgress | None = None) -> Changes:
+    def update(self, folder: str | os.PathLike[str], engine: Pengi, progress: UpdateProgress | None = None) -> Changes:
         """Make the index agree with a folder: encode what is new or changed, remove what is gone.
 
         Recordings of other folders stay in the index. A recording that cannot be used is counted as failed, and the
@@ -190,7 +191,7 @@ class Collection:
         return changes
 
     def add(
-        self, recordings: Sequence[str | os.PathLike[str]], engine: Pengi, progress: OnProgress | None = None
+        self, recordings: Sequence[str | os.PathLike[str]], engine: Pengi, progress: UpdateProgress | None = None
     ) -> Changes:
         """As :meth:`update`, for single recordings; nothing is removed.
 
@@ -201,7 +202,7 @@ class Collection:
         return self._update(paths, engine, lambda path: False, progress)
 
     def _update(
-        self, paths: Sequence[str], engine: Pengi, gone: Callable[[str], bool], progress: OnProgress | None
+        self, paths: Sequence[str], engine: Pengi, gone: Callable[[str], bool], progress: UpdateProgress | None
     ) -> Changes:
         from pengi.retrieval.indexing import Indexer
         from pengi.retrieval.updating import Update, only_writer
@@ -228,17 +229,15 @@ class Collection:
             rankings.append((tags_weight, table.by_vector(TAGS, weights_V, where, depth)))
         return rankings
 
-    def _audio_vector(self, like: Any) -> NDArray[np.float32]:
+    def _audio_vector(self, like: AudioSource | NDArray[np.float32]) -> NDArray[np.float32]:
         assert self._table is not None
         info = self._table.info
-        if not isinstance(like, np.ndarray):
-            like = self._query_engine.embed(like)
-        if like.shape != (info.audio_dim,):
+        vector_D = like if isinstance(like, np.ndarray) else self._query_engine.embed(like)
+        if vector_D.shape != (info.audio_dim,):
             raise InputError(
                 f"the index '{self.location}' holds audio embeddings of {info.audio_dim} features ('{info.model}'), "
-                f"and this one has {'x'.join(map(str, like.shape))}"
+                f"and this one has {'x'.join(map(str, vector_D.shape))}"
             )
-        vector_D: NDArray[np.float32] = like
         return vector_D
 
     @cached_property
@@ -270,7 +269,7 @@ class Collection:
         return self._table.tag_vectors()
 
 
-def _check_query(text: str, like: Any, limit: int, mode: str) -> None:
+def _check_query(text: str, like: object, limit: int, mode: str) -> None:
     if mode not in SEARCH_MODES:
         raise InputError(f"there is no search mode '{mode}'; choose one of {', '.join(SEARCH_MODES)}")
     if limit < 1:

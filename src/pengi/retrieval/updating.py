@@ -32,7 +32,7 @@ ROWS_PER_WRITE = 256
 SECONDS_PER_WRITE = 60.0
 LOCK = "writing.lock"
 
-OnProgress = Callable[[int, int], None]
+UpdateProgress = Callable[[int, int], None]
 """Called with the number of recordings that are encoded and that of all new ones."""
 
 
@@ -120,7 +120,7 @@ def only_writer(location: str) -> Iterator[None]:
 class Update:
     """One run over a list of recordings."""
 
-    def __init__(self, table: RecordingsTable, indexer: Indexer, progress: OnProgress | None = None) -> None:
+    def __init__(self, table: RecordingsTable, indexer: Indexer, progress: UpdateProgress | None = None) -> None:
         self._table = table
         self._indexer = indexer
         self._progress = progress or (lambda done, total: None)
