@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from helpers import tiny_model
 from pengi import checkpoint
 from pengi.errors import InputError, is_disk_full, reason, unwritten
-from pengi.jobs.tables import replacing as replacing_table
+from pengi.jobs.tables import replacing_table
 from pengi.training.journal import _append_line
 from pengi.writing import append, new_folder, replacing, writing
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from helpers.jobs import rows_of
 from pengi.errors import InputError
-from pengi.jobs.ledger import Ledger, Names
+from pengi.jobs.ledger import Ledger, NameSet
 from pengi.jobs.tasks import Job
 
 JOB = Job("describe")
@@ -173,7 +173,7 @@ def test_many_names_take_little_memory() -> None:
     """200,000 names, of 40 MB as a Python set, on the disk but for the cache."""
     import resource
 
-    names = Names()
+    names = NameSet()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert all(names.add(f"{place:0100d}.wav") for place in range(200_000))
     assert not any(names.add(f"{place:0100d}.wav") for place in range(0, 200_000, 999))
