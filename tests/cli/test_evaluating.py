@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pengi.evaluation.systems import Model, Systems
+from pengi.evaluation.systems import ModelSystem, Systems
 
 KEYS = {
     "task",
@@ -29,7 +29,7 @@ KEYS = {
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in engine has no weights to be known by."""
     about = {"name": "tiny", "sha256": "0" * 64, "device": "cpu"}
-    monkeypatch.setattr(Systems, "of_engine", lambda engine: Systems(Model(engine, "tiny"), None, None, about))
+    monkeypatch.setattr(Systems, "of_engine", lambda engine: Systems(ModelSystem(engine, "tiny"), None, None, about))
 
 
 @pytest.fixture
