@@ -167,25 +167,16 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: if there are none, or they do not fit the language model or are not finite.
         """
-        downs = {name: value for name, value in adapters.items() if f"{ADAPTER_MARK}A." in name}
-        if not downs or len(adapters) != 2 * len(downs):
-            raise ConfigError("adapters of the language model are missing")
         weights = dict(self.named_parameters())
-        for name, down_RI in downs.items():
-            path = name.partition(ADAPTER_MARK)[0]
-            up_OR = adapters.get(name.replace(f"{ADAPTER_MARK}A.", f"{ADAPTER_MARK}B."))
+        for path, (down_RI, up_OR) in checked_adapters(config, adapters).items():
             weight = weights.get(f"{path}.weight")
             if weight is None:
                 raise ConfigError(f"the language model has no layer '{path}'")
-            if up_OR is None or len(down_RI) != config.rank or up_OR.shape[1] != config.rank:
-                raise ConfigError(f"the adapter of '{path}' is not of rank {config.rank}")
             change_OI = config.alpha / config.rank * (up_OR.float() @ down_RI.float())
             if self.model.config.model_type == "gpt2":
                 change_OI = change_OI.T
             if change_OI.shape != weight.shape:
                 raise ConfigError(f"the adapter of '{path}' does not fit a layer of shape {list(weight.shape)}")
-            if not bool(torch.isfinite(change_OI).all()):
-                raise ConfigError(f"the adapter of '{path}' holds values that are not finite")
             weight.copy_(weight.float() + change_OI)
         self.merged = True
 
@@ -326,6 +317,27 @@ class LanguageModel(nn.Module):
         expected_BTV = self.model(input_ids=ids_BT).logits.float()
         if not torch.allclose(self.logits(self.hidden(self.embed(ids_BT))), expected_BTV, rtol=1e-3, atol=1e-3):
             raise WeightsError(f"the language model in '{path}' rescales its logits, which is not supported")
+
+
+def checked_adapters(config: LoraConfig, adapters: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The two matrices of each adapter, down [R, I] and up [O, R], by the path of the layer they stand beside.
+
+    Raises:
+        ConfigError: if there are none, or they are not of the configured rank or not finite.
+    """
+    downs = {name: value for name, value in adapters.items() if f"{ADAPTER_MARK}A." in name}
+    if not downs or len(adapters) != 2 * len(downs):
+        raise ConfigError("adapters of the language model are missing")
+    pairs = {}
+    for name, down_RI in downs.items():
+        path = name.partition(ADAPTER_MARK)[0]
+        up_OR = adapters.get(name.replace(f"{ADAPTER_MARK}A.", f"{ADAPTER_MARK}B."))
+        if up_OR is None or len(down_RI) != config.rank or up_OR.shape[1] != config.rank:
+            raise ConfigError(f"the adapter of '{path}' is not of rank {config.rank}")
+        if not bool(torch.isfinite(down_RI).all() and torch.isfinite(up_OR).all()):
+            raise ConfigError(f"the adapter of '{path}' holds values that are not finite")
+        pairs[path] = (down_RI, up_OR)
+    return pairs
 
 
 def decoder_layers(model: Any) -> Any:

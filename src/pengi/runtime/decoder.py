@@ -1,0 +1,296 @@
+"""A Llama that decodes in onnxruntime: for inference on a CPU, behind the interface of :class:`LanguageModel`.
+
+The cache of keys and values is compact: a row's real tokens stand at its beginning whatever its padding, so that a row is
+computed in the same way alone and in a batch. It has room for more tokens, and the newest state of a cache is extended in
+place: what an earlier state has read stays where it is, and going on from an earlier state copies the cache first.
+
+Shape suffixes as in :mod:`pengi.language_model`; L layers, C capacity of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from pengi.config import LoraConfig
+from pengi.errors import ConfigError, WeightsError
+from pengi.language_model import DecoderState, LanguageModel, checked_adapters
+from pengi.runtime import graph
+from pengi.runtime.store import built
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+ROOM = 32
+"""A cache has room for a multiple of so many tokens."""
+_ROOM_BEHIND_PREFIX = 24
+
+
+@dataclass
+class _Cache:
+    """Keys and values of all layers, with room behind each row's tokens."""
+
+    values_LBHCS: Tensor
+    """float32[2 L, B, H, C, S]: keys and values by turns."""
+    newest: int = 0
+    """Number of the state that was made last; only it may be extended in place."""
+
+    @property
+    def room(self) -> int:
+        return self.values_LBHCS.shape[3]
+
+
+@dataclass(frozen=True)
+class _Version:
+    """One state of a cache."""
+
+    cache: _Cache
+    number: int
+
+
+class OnnxLanguageModel(LanguageModel):
+    """A frozen Llama in onnxruntime, with its adapters. There are no gradients, and no parameters."""
+
+    def __init__(self, graphs: Path, shape: graph.LlamaShape, embeddings_VD: Tensor, tokenizer: Tokenizer) -> None:
+        nn.Module.__init__(self)
+        assert shape.end_id is not None
+        self.tokenizer = tokenizer
+        self.end_id = shape.end_id[0] if isinstance(shape.end_id, list) else shape.end_id
+        self.merged = False
+        self._shape = shape
+        self._graphs = graphs
+        # Not a buffer, so that it is no part of a checkpoint and no move copies it: it is a view of the file.
+        self._embeddings_VD = embeddings_VD
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: Path,
+        dtype: torch.dtype = torch.float32,
+        lora: LoraConfig | None = None,
+        adapters: Mapping[str, Tensor] | None = None,
+    ) -> Self:
+        """Load a folder in Hugging Face layout; its graphs are built first if they are not in the cache.
+
+        Args:
+            path: of the folder.
+            dtype: float32; onnxruntime computes in no other.
+            lora: of the adapters, if there are any.
+            adapters: tensors by their names in a torch language model's state.
+
+        Raises:
+            ConfigError: if the model is of another family, or the adapters do not fit.
+            WeightsError: if the graphs cannot be stored.
+        """
+        reason = graph.unsupported(path) if dtype == torch.float32 else f"onnxruntime does not compute in {dtype}"
+        if reason is not None:
+            raise ConfigError(f"onnxruntime cannot run the language model in '{path}': {reason}")
+        shape = graph.LlamaShape.read(path)
+        products = {} if lora is None else _products(lora, adapters or {}, shape)
+        model = cls(built(path, products), shape, _embeddings(path), Tokenizer.from_file(str(path / "tokenizer.json")))
+        model.merged = lora is not None
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @property
+    def dim(self) -> int:
+        """Width of an input embedding."""
+        return self._shape.width
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits, which may exceed the tokenizer's number of tokens."""
+        return self._shape.vocabulary
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """Input embeddings float[B, T, D] of int64[B, T]."""
+        return self._embeddings_VD[ids_BT]
+
+    def hidden(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """Hidden states [B, T, D] after the final norm; zero at padding."""
+        return self.prefill_hidden(embeds_BTD, mask_BT)[0]
+
+    def logits(self, hidden_D: Tensor) -> Tensor:
+        """Logits float32[..., V] of hidden states [..., D]."""
+        flat_ND = hidden_D.reshape(-1, self.dim).contiguous()
+        logits_NV = torch.empty(len(flat_ND), self.vocab_size)
+        if len(flat_ND):
+            _run(self._head, {"hidden": flat_ND}, {"logits": logits_NV})
+        return logits_NV.reshape(*hidden_D.shape[:-1], self.vocab_size)
+
+    def prefill_hidden(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
+        """Read a prefix: hidden states [B, T, D], zero at padding, and the state to go on from.
+
+        Arguments as for :meth:`LanguageModel.prefill_hidden`.
+        """
+        rows, tokens = embeds_BTD.shape[:2]
+        mask_BT = torch.ones(rows, tokens, dtype=torch.bool) if mask_BT is None else mask_BT.bool()
+        lengths_B = mask_BT.sum(dim=1)
+        # Real tokens first, in their order.
+        order_BT = mask_BT.int().argsort(dim=1, descending=True, stable=True)
+        longest = int(lengths_B.max())
+        compact_BTD = _gathered(embeds_BTD, order_BT[:, :longest])
+        cache = self._cache(rows, longest + _ROOM_BEHIND_PREFIX)
+        compact_BTD = self._read(self._prefill, compact_BTD, lengths_B, cache)
+        hidden_BTD = compact_BTD.new_zeros(rows, tokens, self.dim)
+        at_BTD = order_BT[:, :longest, None].expand(-1, -1, self.dim)
+        hidden_BTD.scatter_(1, at_BTD, compact_BTD)
+        hidden_BTD[~mask_BT] = 0
+        return hidden_BTD, _state(cache, lengths_B)
+
+    def extend(self, embeds_BTD: Tensor, mask_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read further embeddings: their hidden states [B, T, D], zero at padding, and the state that follows.
+
+        Arguments as for :meth:`LanguageModel.extend`. Of several rows one token is read at a time: onnxruntime reads
+        several tokens behind a cache in a single row only.
+        """
+        mask_BT = mask_BT.bool()
+        lengths_B = state.next_B
+        cache = self._extensible(state, int(lengths_B.max()) + embeds_BTD.shape[1])
+        if len(embeds_BTD) == 1:
+            real_BTD = embeds_BTD[mask_BT][None]
+            lengths_B = lengths_B + mask_BT.sum(dim=1)
+            hidden_BTD = embeds_BTD.new_zeros(embeds_BTD.shape)
+            if real_BTD.shape[1]:
+                hidden_BTD[mask_BT] = self._read(self._step, real_BTD, lengths_B, cache)[0]
+            return hidden_BTD, _state(cache, lengths_B)
+        parts = []
+        for embeds_B1D, mask_B in zip(embeds_BTD.split(1, dim=1), mask_BT.unbind(1), strict=True):
+            # What padding writes is behind its row's tokens, and the row's next token replaces it.
+            hidden_B1D = self._read(self._step, embeds_B1D, lengths_B + 1, cache)
+            parts.append(hidden_B1D * mask_B[:, None, None])
+            lengths_B = lengths_B + mask_B
+        return torch.cat(parts, dim=1), _state(cache, lengths_B)
+
+    def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
+        """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
+        values_LBHCS = state.cache.cache.values_LBHCS.index_select(1, index_N)
+        return _state(_Cache(values_LBHCS), state.next_B[index_N])
+
+    def add_lora(self, config: LoraConfig) -> None:
+        """There is no training in onnxruntime.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a language model in onnxruntime cannot be trained; load it with to_train=True")
+
+    def _cache(self, rows: int, tokens: int) -> _Cache:
+        room = -(-tokens // ROOM) * ROOM
+        shape = self._shape
+        return _Cache(torch.empty(2 * shape.layers, rows, shape.key_heads, room, shape.head_size))
+
+    def _extensible(self, state: DecoderState, tokens: int) -> _Cache:
+        """A cache with the state's keys and values and room for so many tokens in a row."""
+        cache: _Cache = state.cache.cache
+        if state.cache.number == cache.newest and tokens <= cache.room:
+            return cache
+        grown = self._cache(len(state.next_B), tokens)
+        used = min(cache.room, int(state.next_B.max()))
+        grown.values_LBHCS[..., :used, :] = cache.values_LBHCS[..., :used, :]
+        return grown
+
+    def _read(self, session: onnxruntime.InferenceSession, embeds_BTD: Tensor, total_B: Tensor, cache: _Cache) -> Tensor:
+        """Hidden states [B, T, D] of embeddings after which the rows have ``total_B`` tokens; the cache is extended."""
+        embeds_BTD = embeds_BTD.float().contiguous()
+        inputs = {
+            "embeds": embeds_BTD,
+            "lengths": (total_B - 1).int(),
+            "total": total_B.max().int(),
+        }
+        hidden_BTD = torch.empty_like(embeds_BTD)
+        outputs = {"hidden": hidden_BTD}
+        for layer in range(self._shape.layers):
+            for kind, values_BHCS in zip(("key", "value"), cache.values_LBHCS[2 * layer : 2 * layer + 2], strict=True):
+                inputs[f"{kind}_{layer}"] = outputs[f"new_{kind}_{layer}"] = values_BHCS
+        _run(session, inputs, outputs)
+        return hidden_BTD
+
+    @cached_property
+    def _prefill(self) -> onnxruntime.InferenceSession:
+        return _session(self._graphs / graph.PREFILL_FILE)
+
+    @cached_property
+    def _step(self) -> onnxruntime.InferenceSession:
+        return _session(self._graphs / graph.STEP_FILE)
+
+    @cached_property
+    def _head(self) -> onnxruntime.InferenceSession:
+        return _session(self._graphs / graph.HEAD_FILE)
+
+
+def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: graph.LlamaShape) -> dict[str, graph.Adapter]:
+    """Adapters by the names of their layers in the model's folder."""
+    products = {}
+    sizes = graph.linear_layers(shape)
+    for path, (down_RK, up_NR) in checked_adapters(lora, adapters).items():
+        name = path.removeprefix("model.")
+        if name not in sizes:
+            raise ConfigError(f"the language model has no layer '{path}'")
+        if (up_NR.shape[0], down_RK.shape[1]) != sizes[name]:
+            raise ConfigError(f"the adapter of '{path}' does not fit a layer of shape {list(sizes[name])}")
+        scaled_NR = lora.alpha / lora.rank * up_NR.float()
+        products[name] = (down_RK.float().numpy(), scaled_NR.numpy())
+    return products
+
+
+def _embeddings(path: Path) -> Tensor:
+    """The table of input embeddings, float32[V, D], of which only what is used is read from the file."""
+    from safetensors import safe_open
+
+    with safe_open(path / "model.safetensors", "pt") as tensors:
+        table_VD: Tensor = tensors.get_tensor("model.embed_tokens.weight").float()
+    return table_VD
+
+
+def _state(cache: _Cache, lengths_B: Tensor) -> DecoderState:
+    """The newest state of a cache."""
+    cache.newest += 1
+    mask_BK = torch.arange(int(lengths_B.max()))[None] < lengths_B[:, None]
+    return DecoderState(_Version(cache, cache.newest), mask_BK, lengths_B)
+
+
+def _gathered(embeds_BTD: Tensor, index_BK: Tensor) -> Tensor:
+    return embeds_BTD.gather(1, index_BK[..., None].expand(-1, -1, embeds_BTD.shape[-1]))
+
+
+def _session(file: Path) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    # Its threads wait actively within a run, which makes a step faster, and leave the cores to torch after it.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # onnxruntime has an exception class of its own for each kind of failure, without a public base.
+        raise WeightsError(f"onnxruntime cannot load '{file}': {error}; set PENGI_RUNTIME=torch") from error
+
+
+_TYPES = {torch.float32: np.float32, torch.int32: np.int32}
+
+
+def _run(
+    session: onnxruntime.InferenceSession, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> None:
+    """Run a session on the memory of tensors, without copies."""
+    binding: Any = session.io_binding()
+    for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+        for name, tensor in tensors.items():
+            assert tensor.is_contiguous()
+            bind(name, "cpu", 0, _TYPES[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
+    session.run_with_iobinding(binding)

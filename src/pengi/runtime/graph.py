@@ -1,0 +1,352 @@
+"""A Llama model as ONNX graphs for onnxruntime, made from a model folder in Hugging Face layout.
+
+Three graphs share one file of weights: ``prefill.onnx`` and ``step.onnx`` turn embeddings and cached keys and values into
+hidden states, and ``head.onnx`` turns hidden states into logits, of the positions that are wanted only. ``step.onnx``
+rounds the inputs of its products to 8 bits, block by block, which is what makes a step fast; ``prefill.onnx`` does not.
+
+A product is that of 4-bit or 8-bit blocks (:mod:`pengi.runtime.blocks`) plus one of low rank beside it, in float32::
+
+    y = x W' + (x [S | A]) [C | B]
+
+S sums the inputs of each block and C holds the blocks' offsets; A and B are adapters (LoRA), which so stay as they were
+trained. Queries, keys and values are one product, and so are the two branches of the feed-forward layer.
+
+Inputs: ``embeds`` float32[B, T, D]; ``lengths`` int32[B], the tokens of each row after this call, less one; ``total``
+int32[], the longest row's tokens after this call; ``key_{i}`` and ``value_{i}`` float32[B, heads, capacity, size].
+Outputs: ``hidden`` float32[B, T, D]; ``new_key_{i}`` and ``new_value_{i}``, which may be the same memory as the inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnx.external_data_helper import set_external_data
+
+from pengi.runtime.blocks import BLOCK, Blocks, quantise
+
+WEIGHTS_FILE = "weights.bin"
+PREFILL_FILE, STEP_FILE, HEAD_FILE = "prefill.onnx", "step.onnx", "head.onnx"
+FORMAT = 1
+"""Part of what a built folder is named by; raised whenever this module writes other graphs."""
+
+_MICROSOFT = "com.microsoft"
+_OPSETS = (helper.make_opsetid("", 18), helper.make_opsetid(_MICROSOFT, 1))
+_IR_VERSION = 10
+_FLOAT_INPUTS, _INT8_INPUTS = 0, 4  # accuracy levels of MatMulNBits
+_ALIGNMENT = 64  # bytes
+
+Array = NDArray[Any]
+Adapter = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Of one linear layer: down float32[R, K] and up float32[N, R], the scale included."""
+
+
+@dataclass(frozen=True)
+class LlamaShape:
+    """What the graphs need of a Llama's ``config.json``."""
+
+    layers: int
+    width: int
+    inner: int
+    heads: int
+    key_heads: int
+    head_size: int
+    vocabulary: int
+    positions: int
+    rope_theta: float
+    norm_epsilon: float
+    tied: bool
+    end_id: int | list[int] | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Of a model folder for which :func:`unsupported` finds nothing."""
+        config = _config(folder)
+        heads = config["num_attention_heads"]
+        return cls(
+            layers=config["num_hidden_layers"],
+            width=config["hidden_size"],
+            inner=config["intermediate_size"],
+            heads=heads,
+            key_heads=config.get("num_key_value_heads") or heads,
+            head_size=config.get("head_dim") or config["hidden_size"] // heads,
+            vocabulary=config["vocab_size"],
+            positions=config.get("max_position_embeddings", 2048),
+            rope_theta=(config.get("rope_parameters") or config).get("rope_theta", 10_000.0),
+            norm_epsilon=config.get("rms_norm_eps", 1e-6),
+            tied=config.get("tie_word_embeddings", False),
+            end_id=config.get("eos_token_id"),
+        )
+
+
+def unsupported(folder: Path) -> str | None:
+    """Why no graphs can be made of the model in a folder; None if they can."""
+    config = _config(folder)
+    if config.get("model_type") != "llama":
+        return f"it is a '{config.get('model_type')}', not a Llama"
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        return "its rotary embeddings are scaled"
+    if config.get("hidden_act", "silu") != "silu" or config.get("attention_bias") or config.get("mlp_bias"):
+        return "its layers have biases or another activation than SiLU"
+    shape = LlamaShape.read(folder)
+    if shape.end_id is None or not (folder / "model.safetensors").is_file():
+        return "it names no end token, or its weights are not one safetensors file"
+    if shape.width % BLOCK or shape.inner % BLOCK or shape.heads * shape.head_size % BLOCK or shape.head_size % 16:
+        return f"its widths are not multiples of {BLOCK}"
+    return None
+
+
+def linear_layers(shape: LlamaShape) -> dict[str, tuple[int, int]]:
+    """(outputs, inputs) of every linear layer that may have an adapter, by its name."""
+    queries, keys = shape.heads * shape.head_size, shape.key_heads * shape.head_size
+    sizes = {
+        "self_attn.q_proj": (queries, shape.width),
+        "self_attn.k_proj": (keys, shape.width),
+        "self_attn.v_proj": (keys, shape.width),
+        "self_attn.o_proj": (shape.width, queries),
+        "mlp.gate_proj": (shape.inner, shape.width),
+        "mlp.up_proj": (shape.inner, shape.width),
+        "mlp.down_proj": (shape.width, shape.inner),
+    }
+    return {f"model.layers.{layer}.{name}": size for layer in range(shape.layers) for name, size in sizes.items()}
+
+
+def build(folder: Path, target: Path, adapters: Mapping[str, Adapter]) -> None:
+    """Write the graphs and their weights.
+
+    Args:
+        folder: of the model.
+        target: where to.
+        adapters: by the name of the linear layer, e.g. ``model.layers.0.self_attn.q_proj``.
+    """
+    from safetensors import safe_open
+
+    shape = LlamaShape.read(folder)
+    with (
+        safe_open(folder / "model.safetensors", "numpy") as tensors,
+        (target / WEIGHTS_FILE).open("wb") as file,
+    ):
+        source = _Source(tensors, adapters)
+        weights = _Weights(file)
+        decoder = _decoder(shape, source, weights)
+        head = _head(shape, source, weights)
+    for name, level in ((PREFILL_FILE, _FLOAT_INPUTS), (STEP_FILE, _INT8_INPUTS)):
+        _save(decoder, level, target / name)
+    _save(head, _INT8_INPUTS, target / HEAD_FILE)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+class _Source:
+    """Tensors of a model by name, and the adapters of its linear layers."""
+
+    def __init__(self, tensors: Any, adapters: Mapping[str, Adapter]) -> None:
+        self._tensors = tensors
+        self._adapters = adapters
+
+    def vector(self, name: str) -> NDArray[np.float32]:
+        return np.asarray(self._tensors.get_tensor(f"{name}.weight"), dtype=np.float32)
+
+    def matrix(self, names: Sequence[str]) -> tuple[Blocks, Adapter | None]:
+        """Linear layers that read the same input as one, with their adapters as one."""
+        blocks = quantise(np.concatenate([self.vector(name) for name in names]))
+        rows = np.cumsum([0, *(self._tensors.get_slice(f"{name}.weight").get_shape()[0] for name in names)])
+        downs, ups = [], []
+        for start, name in zip(rows, names, strict=False):
+            if name in self._adapters:
+                down_RK, up_NR = self._adapters[name]
+                wide_NR = np.zeros((rows[-1], up_NR.shape[1]), np.float32)
+                wide_NR[start : start + len(up_NR)] = up_NR
+                downs.append(down_RK)
+                ups.append(wide_NR)
+        return blocks, (np.concatenate(downs), np.concatenate(ups, axis=1)) if downs else None
+
+
+class _Weights:
+    """The file that constants of all graphs lie in."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def add(self, name: str, values: Array) -> TensorProto:
+        values = np.ascontiguousarray(values)
+        self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
+        tensor = TensorProto(
+            name=name, dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), raw_data=b"-"
+        )
+        set_external_data(tensor, WEIGHTS_FILE, offset=self._file.tell(), length=values.nbytes)
+        tensor.ClearField("raw_data")
+        self._file.write(values.tobytes())
+        return tensor
+
+
+class _Graph:
+    """Nodes and constants so far. Methods that add a node return the name of its output."""
+
+    def __init__(self, weights: _Weights, inputs: list[Any], outputs: list[Any]) -> None:
+        self._weights = weights
+        self.constants: dict[str, TensorProto] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs, self.outputs = inputs, outputs
+
+    def constant(self, name: str, values: Array) -> str:
+        if name not in self.constants:
+            self.constants[name] = self._weights.add(name, values)
+        return name
+
+    def node(self, kind: str, inputs: Sequence[str], outputs: str | list[str], **attributes: Any) -> str:
+        names = [outputs] if isinstance(outputs, str) else outputs
+        domain = "" if kind in ("MatMul", "Add", "Mul", "Split", "SimplifiedLayerNormalization") else _MICROSOFT
+        self.nodes.append(helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes))
+        return names[0]
+
+    def product(self, name: str, read: str, blocks: Blocks, adapter: Adapter | None = None) -> str:
+        """The product of the blocks, and of low rank beside it."""
+        rows, columns = blocks.shape
+        constants = [self.constant(f"{name}.codes", blocks.codes), self.constant(f"{name}.scales", blocks.scales_NG)]
+        main = self.node(
+            "MatMulNBits", [read, *constants], f"{name}.main", K=columns, N=rows, bits=blocks.bits, block_size=BLOCK
+        )
+        downs, ups = [], []
+        if blocks.offsets_NG is not None:
+            downs.append(np.repeat(np.eye(columns // BLOCK, dtype=np.float32), BLOCK, axis=0))
+            ups.append(blocks.offsets_NG.T)
+        if adapter is not None:
+            downs.append(adapter[0].T)
+            ups.append(adapter[1].T)
+        if not downs:
+            return main
+        down = f"block_sums_{columns}" if adapter is None else f"{name}.down"
+        low = self.node("MatMul", [read, self.constant(down, np.concatenate(downs, axis=1))], f"{name}.low")
+        beside = self.node("MatMul", [low, self.constant(f"{name}.up", np.concatenate(ups))], f"{name}.beside")
+        return self.node("Add", [main, beside], f"{name}.sum")
+
+
+def _decoder(shape: LlamaShape, source: _Source, weights: _Weights) -> _Graph:
+    graph = _Graph(weights, *_interface(shape))
+    rotations = _rotations(shape)
+    tables = [graph.constant(name, values) for name, values in zip(("cosines", "sines"), rotations, strict=True)]
+    residual = "embeds"
+    scale = graph.constant("norm_0", source.vector("model.layers.0.input_layernorm"))
+    normed = graph.node(
+        "SimplifiedLayerNormalization",
+        [residual, scale],
+        "normed_0",
+        epsilon=shape.norm_epsilon,
+        axis=-1,
+        stash_type=1,
+    )
+    for layer in range(shape.layers):
+        path = f"model.layers.{layer}"
+        read = [f"{path}.self_attn.{part}_proj" for part in "qkv"]
+        queries = graph.product(f"{layer}.qkv", normed, *source.matrix(read))
+        attended = graph.node(
+            "GroupQueryAttention",
+            [queries, "", "", f"key_{layer}", f"value_{layer}", "lengths", "total", *tables],
+            [f"{layer}.attended", f"new_key_{layer}", f"new_value_{layer}"],
+            num_heads=shape.heads,
+            kv_num_heads=shape.key_heads,
+            do_rotary=1,
+        )
+        output = graph.product(f"{layer}.out", attended, *source.matrix([f"{path}.self_attn.o_proj"]))
+        norm = source.vector(f"{path}.post_attention_layernorm")
+        normed, residual = _add_and_norm(graph, f"{layer}.inner", residual, output, norm, shape)
+        fed = _feed_forward(graph, layer, normed, source)
+        following = f"model.layers.{layer + 1}.input_layernorm" if layer + 1 < shape.layers else "model.norm"
+        last = layer + 1 == shape.layers
+        normed, residual = _add_and_norm(
+            graph, f"{layer}.outer", residual, fed, source.vector(following), shape, "hidden" if last else None
+        )
+    return graph
+
+
+def _interface(shape: LlamaShape) -> tuple[list[Any], list[Any]]:
+    float32, int32 = TensorProto.FLOAT, TensorProto.INT32
+    hidden = ["rows", "tokens", shape.width]
+    cache = ["rows", shape.key_heads, "capacity", shape.head_size]
+    names = [f"{kind}_{layer}" for layer in range(shape.layers) for kind in ("key", "value")]
+    inputs = [
+        helper.make_tensor_value_info("embeds", float32, hidden),
+        helper.make_tensor_value_info("lengths", int32, ["rows"]),
+        helper.make_tensor_value_info("total", int32, []),
+        *(helper.make_tensor_value_info(name, float32, cache) for name in names),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("hidden", float32, hidden),
+        *(helper.make_tensor_value_info(f"new_{name}", float32, cache) for name in names),
+    ]
+    return inputs, outputs
+
+
+def _rotations(shape: LlamaShape) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosines and sines float32[positions, size / 2] of rotary embeddings (Su et al. 2021, equation 15)."""
+    exponents = np.arange(0, shape.head_size, 2, dtype=np.float32) / np.float32(shape.head_size)
+    frequencies = np.float32(1) / np.float32(shape.rope_theta) ** exponents
+    angles = np.arange(shape.positions, dtype=np.float32)[:, None] * frequencies.astype(np.float32)
+    return np.cos(angles), np.sin(angles)
+
+
+def _feed_forward(graph: _Graph, layer: int, normed: str, source: _Source) -> str:
+    path = f"model.layers.{layer}.mlp"
+    both = graph.product(f"{layer}.up", normed, *source.matrix([f"{path}.gate_proj", f"{path}.up_proj"]))
+    graph.node("Split", [both], [f"{layer}.gate", f"{layer}.open"], axis=-1, num_outputs=2)
+    # QuickGelu is x sigmoid(alpha x), which with alpha = 1 is SiLU.
+    gate = graph.node("QuickGelu", [f"{layer}.gate"], f"{layer}.gated", alpha=1.0)
+    inner = graph.node("Mul", [gate, f"{layer}.open"], f"{layer}.gated_open")
+    return graph.product(f"{layer}.down", inner, *source.matrix([f"{path}.down_proj"]))
+
+
+def _add_and_norm(
+    graph: _Graph,
+    name: str,
+    residual: str,
+    change: str,
+    scale: NDArray[np.float32],
+    shape: LlamaShape,
+    output: str | None = None,
+) -> tuple[str, str]:
+    """Names of the normed sum and of the sum itself."""
+    normed, total = output or f"{name}.normed", f"{name}.residual"
+    graph.node(
+        "SkipSimplifiedLayerNormalization",
+        [residual, change, graph.constant(f"{name}.norm", scale)],
+        [normed, "", "", total],
+        epsilon=shape.norm_epsilon,
+    )
+    return normed, total
+
+
+def _head(shape: LlamaShape, source: _Source, weights: _Weights) -> _Graph:
+    graph = _Graph(
+        weights,
+        [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["rows", shape.width])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", shape.vocabulary])],
+    )
+    blocks, adapter = source.matrix(["model.embed_tokens" if shape.tied else "lm_head"])
+    graph.product("head", "hidden", blocks, adapter)
+    graph.nodes[-1].output[0] = "logits"
+    return graph
+
+
+def _save(graph: _Graph, level: int, file: Path) -> None:
+    nodes = []
+    for original in graph.nodes:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        if node.op_type == "MatMulNBits":
+            node.attribute.append(helper.make_attribute("accuracy_level", level))
+        nodes.append(node)
+    made = helper.make_graph(nodes, "decoder", graph.inputs, graph.outputs, list(graph.constants.values()))
+    model = helper.make_model(made, opset_imports=_OPSETS, ir_version=_IR_VERSION, producer_name="pengi")
+    file.write_bytes(model.SerializeToString())
