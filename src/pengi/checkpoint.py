@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,11 +24,12 @@ from torch import Tensor
 
 from pengi import weights
 from pengi.conditioning.vocabulary import VOCABULARY_FILE, Vocabulary
-from pengi.config import CONFIG_FILE, AudioBranchConfig, ModelConfig, read_json
+from pengi.config import CONFIG_FILE, AudioBranchConfig, LoraConfig, ModelConfig, read_json
 from pengi.encoders import build_encoder, encoder_spec
-from pengi.errors import CheckpointError, ConfigError, PengiError
+from pengi.errors import CheckpointError, ConfigError, PengiError, WeightsError
 from pengi.language_model import ADAPTER_MARK, LanguageModel
 from pengi.model import PengiModel
+from pengi.runtime import OnnxLanguageModel, Runtime, unsupported
 from pengi.text_encoder import SentenceEncoder, TextEncoder, text_encoder_from_folder
 from pengi.writing import replacing, writing
 
@@ -47,7 +49,40 @@ def _folder(name: str, tiny: str) -> Path | None:
     return local if local.is_dir() else weights.resolve(name)
 
 
-def _build(config: ModelConfig, lm_dtype: torch.dtype, *, stock: bool) -> PengiModel:
+@dataclass(frozen=True)
+class _Decoder:
+    """How to load the language model: what runs it, and adapters that become a part of it."""
+
+    dtype: torch.dtype
+    runtime: Runtime = "torch"
+    lora: LoraConfig | None = None
+    adapters: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def load(self, folder: Path | None) -> LanguageModel:
+        """The language model of a folder, or the random one."""
+        if folder is not None and self.runtime != "torch":
+            model = self._in_onnxruntime(folder)
+            if model is not None:
+                return model
+        model = LanguageModel.from_folder(folder, self.dtype) if folder else LanguageModel.tiny()
+        if self.lora is not None:
+            model.merge_lora(self.lora, self.adapters)
+        return model
+
+    def _in_onnxruntime(self, folder: Path) -> LanguageModel | None:
+        """None where "auto" has to fall back on torch."""
+        if self.runtime == "auto" and (self.dtype != torch.float32 or unsupported(folder) is not None):
+            return None
+        try:
+            return OnnxLanguageModel.from_folder(folder, self.dtype, self.lora, self.adapters)
+        except WeightsError as error:
+            if self.runtime == "onnx":
+                raise
+            log.warning("%s; the language model runs in torch, which is slower", error)
+            return None
+
+
+def _build(config: ModelConfig, decoder: _Decoder, *, stock: bool) -> PengiModel:
     """Resolve every path first, then build: a missing download is met before any work is done."""
     language_model = _folder(config.language_model.name, TINY_LANGUAGE_MODEL)
     text_encoder = _folder(config.text.encoder, TINY_TEXT_ENCODER) if config.text.encoder else None
@@ -58,7 +93,7 @@ def _build(config: ModelConfig, lm_dtype: torch.dtype, *, stock: bool) -> PengiM
             config.model_copy(update={"frozen_sha256": _frozen_hashes(config)}),
             [build_encoder(branch, folder) for branch, folder in zip(branches, stock_folders, strict=True)],
             _text_encoder(config, text_encoder),
-            LanguageModel.from_folder(language_model, lm_dtype) if language_model else LanguageModel.tiny(),
+            decoder.load(language_model),
         )
     if config.language_model.lora is not None:  # last, so that all else starts from the same random weights as without
         model.language_model.add_lora(config.language_model.lora)
@@ -109,7 +144,7 @@ def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiM
     Raises:
         ConfigError, WeightsError: for unknown names and weights that cannot be had.
     """
-    return _build(config, lm_dtype, stock=True)
+    return _build(config, _Decoder(lm_dtype), stock=True)
 
 
 def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
@@ -176,13 +211,17 @@ def model_folder(name_or_path: str | Path) -> Path:
     return weights.resolve(name)
 
 
-def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool = False) -> PengiModel:
+def load(
+    folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool = False, runtime: Runtime = "torch"
+) -> PengiModel:
     """Read a checkpoint folder.
 
     Args:
         folder: of the checkpoint.
         lm_dtype: of the language model.
         to_train: keep LoRA's adapters apart, which needs peft; else they are added to the language model's weights.
+        runtime: "torch", "onnx" (onnxruntime: on the CPU, in float32, not to train), or "auto": onnxruntime where it
+            can run the language model.
 
     Raises:
         CheckpointError: if a file is missing or malformed, or its tensors do not fit the configuration.
@@ -198,21 +237,19 @@ def load(folder: Path, lm_dtype: torch.dtype = torch.float32, *, to_train: bool 
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is not a readable safetensors file ({error})") from error
-    lora = config.language_model.lora
-    if lora is not None and not to_train:
-        alone = config.model_copy(update={"language_model": config.language_model.model_copy(update={"lora": None})})
-        model = _with_vocabulary(_build(alone, lm_dtype, stock=False), folder)
-        adapters = {name: tensor for name, tensor in tensors.items() if ADAPTER_MARK in name}
-        _fill(model, {name: tensor for name, tensor in tensors.items() if name not in adapters}, path)
-        try:
-            model.language_model.merge_lora(
-                lora, {name.removeprefix("language_model."): tensor for name, tensor in adapters.items()}
-            )
-        except ConfigError as error:
-            raise CheckpointError(f"'{path}': {error}") from error
-    else:
-        model = _with_vocabulary(_build(config, lm_dtype, stock=False), folder)
-        _fill(model, tensors, path)
+    decoder = _Decoder(lm_dtype, "torch" if to_train else runtime)
+    if config.language_model.lora is not None and not to_train:
+        adapters = {name: tensors.pop(name) for name in list(tensors) if ADAPTER_MARK in name}
+        adapters = {name.removeprefix("language_model."): tensor for name, tensor in adapters.items()}
+        decoder = replace(decoder, lora=config.language_model.lora, adapters=adapters)
+        alone = config.language_model.model_copy(update={"lora": None})
+        config = config.model_copy(update={"language_model": alone})
+    try:
+        model = _build(config, decoder, stock=False)
+    except ConfigError as error:
+        raise CheckpointError(f"'{path}': {error}") from error
+    model = _with_vocabulary(model, folder)
+    _fill(model, tensors, path)
     for name, recorded in config.frozen_sha256.items():
         if model.config.frozen_sha256.get(name, recorded) != recorded:
             log.warning("'%s' is another version here than '%s' was trained with; answers may differ", name, folder)

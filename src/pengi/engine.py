@@ -60,6 +60,7 @@ from pengi.results import (
     Transcript,
     with_notes,
 )
+from pengi.runtime import Runtime, chosen_runtime
 from pengi.timelines import TimelineOptions, timeline_reader
 
 DEFAULT_MODEL = "pengi-mini"
@@ -100,18 +101,24 @@ class Pengi:
         return RecordingEncoder(self.model, self.device, lambda: self._transcriber)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> Self:
+    def from_pretrained(
+        cls, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto", runtime: Runtime | None = None
+    ) -> Self:
         """Load a model by name or a checkpoint folder.
 
         Args:
             name_or_path: e.g. "pengi-mini", or the folder that a training run or an import wrote.
             device: "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
+            runtime: what runs the language model: "torch", "onnx" (onnxruntime, on the CPU) or "auto" (onnxruntime where
+                it can run it, else torch). By default what the environment variable ``PENGI_RUNTIME`` says, else
+                "auto".
 
         Raises:
             CheckpointError, ConfigError, WeightsError: if the model cannot be loaded; one sentence says why.
         """
         chosen = device_of(device)
-        return cls(checkpoint.load(checkpoint.model_folder(name_or_path)), str(name_or_path), chosen)
+        model = checkpoint.load(checkpoint.model_folder(name_or_path), runtime=chosen_runtime(runtime, chosen))
+        return cls(model, str(name_or_path), chosen)
 
     @overload
     def describe(self, audio: Recording, **options: Unpack[DescribeOptions]) -> Description: ...

@@ -1,6 +1,32 @@
-"""Decoding on a CPU without torch: a language model as graphs that onnxruntime runs."""
+"""Decoding in onnxruntime, for inference on a CPU; training, GPUs and other families of models use torch."""
 
+from __future__ import annotations
+
+import os
+from typing import Literal, get_args
+
+import torch
+
+from pengi.errors import ConfigError
 from pengi.runtime.decoder import OnnxLanguageModel
-from pengi.runtime.graph import unsupported
+from pengi.runtime.llama import unsupported
 
-__all__ = ["OnnxLanguageModel", "unsupported"]
+__all__ = ["RUNTIME_ENV", "OnnxLanguageModel", "Runtime", "chosen_runtime", "unsupported"]
+
+RUNTIME_ENV = "PENGI_RUNTIME"
+Runtime = Literal["auto", "torch", "onnx"]
+
+
+def chosen_runtime(name: str | None, device: torch.device) -> Runtime:
+    """What runs the language model: the given name, else that in ``PENGI_RUNTIME``, else "auto"; off the CPU torch.
+
+    Raises:
+        ConfigError: for an unknown name, and for "onnx" on another device than the CPU.
+    """
+    asked = name or os.environ.get(RUNTIME_ENV) or "auto"
+    for runtime in get_args(Runtime):
+        if asked == runtime:
+            if runtime == "onnx" and device.type != "cpu":
+                raise ConfigError(f"onnxruntime runs the language model on the CPU only, not on '{device}'")
+            return "torch" if device.type != "cpu" else runtime
+    raise ConfigError(f"there is no runtime '{asked}'; choose {', '.join(get_args(Runtime))}")

@@ -23,7 +23,15 @@ from torch import Tensor, nn
 from pengi.config import LoraConfig
 from pengi.errors import ConfigError, WeightsError
 from pengi.language_model import DecoderState, LanguageModel, checked_adapters
-from pengi.runtime import graph
+from pengi.runtime.llama import (
+    HEAD_FILE,
+    PREFILL_FILE,
+    STEP_FILE,
+    Adapter,
+    LlamaShape,
+    linear_layers,
+    unsupported,
+)
 from pengi.runtime.store import built
 
 if TYPE_CHECKING:
@@ -59,7 +67,7 @@ class _Version:
 class OnnxLanguageModel(LanguageModel):
     """A frozen Llama in onnxruntime, with its adapters. There are no gradients, and no parameters."""
 
-    def __init__(self, graphs: Path, shape: graph.LlamaShape, embeddings_VD: Tensor, tokenizer: Tokenizer) -> None:
+    def __init__(self, graphs: Path, shape: LlamaShape, embeddings_VD: Tensor, tokenizer: Tokenizer) -> None:
         nn.Module.__init__(self)
         assert shape.end_id is not None
         self.tokenizer = tokenizer
@@ -90,10 +98,10 @@ class OnnxLanguageModel(LanguageModel):
             ConfigError: if the model is of another family, or the adapters do not fit.
             WeightsError: if the graphs cannot be stored.
         """
-        reason = graph.unsupported(path) if dtype == torch.float32 else f"onnxruntime does not compute in {dtype}"
+        reason = unsupported(path) if dtype == torch.float32 else f"onnxruntime does not compute in {dtype}"
         if reason is not None:
             raise ConfigError(f"onnxruntime cannot run the language model in '{path}': {reason}")
-        shape = graph.LlamaShape.read(path)
+        shape = LlamaShape.read(path)
         products = {} if lora is None else _products(lora, adapters or {}, shape)
         model = cls(built(path, products), shape, _embeddings(path), Tokenizer.from_file(str(path / "tokenizer.json")))
         model.merged = lora is not None
@@ -202,7 +210,9 @@ class OnnxLanguageModel(LanguageModel):
         grown.values_LBHCS[..., :used, :] = cache.values_LBHCS[..., :used, :]
         return grown
 
-    def _read(self, session: onnxruntime.InferenceSession, embeds_BTD: Tensor, total_B: Tensor, cache: _Cache) -> Tensor:
+    def _read(
+        self, session: onnxruntime.InferenceSession, embeds_BTD: Tensor, total_B: Tensor, cache: _Cache
+    ) -> Tensor:
         """Hidden states [B, T, D] of embeddings after which the rows have ``total_B`` tokens; the cache is extended."""
         embeds_BTD = embeds_BTD.float().contiguous()
         inputs = {
@@ -220,21 +230,21 @@ class OnnxLanguageModel(LanguageModel):
 
     @cached_property
     def _prefill(self) -> onnxruntime.InferenceSession:
-        return _session(self._graphs / graph.PREFILL_FILE)
+        return _session(self._graphs / PREFILL_FILE)
 
     @cached_property
     def _step(self) -> onnxruntime.InferenceSession:
-        return _session(self._graphs / graph.STEP_FILE)
+        return _session(self._graphs / STEP_FILE)
 
     @cached_property
     def _head(self) -> onnxruntime.InferenceSession:
-        return _session(self._graphs / graph.HEAD_FILE)
+        return _session(self._graphs / HEAD_FILE)
 
 
-def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: graph.LlamaShape) -> dict[str, graph.Adapter]:
+def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: LlamaShape) -> dict[str, Adapter]:
     """Adapters by the names of their layers in the model's folder."""
     products = {}
-    sizes = graph.linear_layers(shape)
+    sizes = linear_layers(shape)
     for path, (down_RK, up_NR) in checked_adapters(lora, adapters).items():
         name = path.removeprefix("model.")
         if name not in sizes:
@@ -284,9 +294,7 @@ def _session(file: Path) -> onnxruntime.InferenceSession:
 _TYPES = {torch.float32: np.float32, torch.int32: np.int32}
 
 
-def _run(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
-) -> None:
+def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
     """Run a session on the memory of tensors, without copies."""
     binding: Any = session.io_binding()
     for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
