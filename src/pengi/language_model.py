@@ -267,9 +267,10 @@ class LanguageModel(nn.Module):
         Arguments as for :meth:`prefill_hidden`.
         """
         hidden_BTD, state = self.prefill_hidden(embeds_BTD, mask_BT)
-        last_B = torch.where(state.mask_BK, torch.arange(state.mask_BK.shape[1], device=embeds_BTD.device), 0).amax(1)
-        rows_B = torch.arange(last_B.shape[0], device=embeds_BTD.device)
-        return self.logits(hidden_BTD[rows_B, last_B]), state
+        rows, tokens = embeds_BTD.shape[:2]
+        index_T = torch.arange(tokens, device=embeds_BTD.device)
+        last_B = index_T.expand(rows, -1) if mask_BT is None else torch.where(mask_BT.bool(), index_T, 0)
+        return self.logits(hidden_BTD[torch.arange(rows, device=embeds_BTD.device), last_B.amax(1)]), state
 
     def extend(self, embeds_BTD: Tensor, mask_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read further embeddings, differentiably: their hidden states [B, T, D], and the state that follows.

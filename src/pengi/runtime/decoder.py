@@ -24,6 +24,7 @@ from pengi.config import LoraConfig
 from pengi.errors import ConfigError, WeightsError
 from pengi.language_model import DecoderState, LanguageModel, checked_adapters
 from pengi.runtime.llama import (
+    EXTEND_FILE,
     HEAD_FILE,
     PREFILL_FILE,
     STEP_FILE,
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
 ROOM = 32
 """A cache has room for a multiple of so many tokens."""
 _ROOM_BEHIND_PREFIX = 24
+_MASKED = -1e9
 
 
 @dataclass
 class _Cache:
-    """Keys and values of all layers, with room behind each row's tokens."""
+    """Keys and values of all layers, with room behind each row's tokens. There are two rows at least."""
 
     values_LBHCS: Tensor
     """float32[2 L, B, H, C, S]: keys and values by turns."""
@@ -161,31 +163,37 @@ class OnnxLanguageModel(LanguageModel):
     def extend(self, embeds_BTD: Tensor, mask_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read further embeddings: their hidden states [B, T, D], zero at padding, and the state that follows.
 
-        Arguments as for :meth:`LanguageModel.extend`. Of several rows one token is read at a time: onnxruntime reads
-        several tokens behind a cache in a single row only.
+        Arguments as for :meth:`LanguageModel.extend`.
         """
         mask_BT = mask_BT.bool()
-        lengths_B = state.next_B
-        cache = self._extensible(state, int(lengths_B.max()) + embeds_BTD.shape[1])
-        if len(embeds_BTD) == 1:
-            real_BTD = embeds_BTD[mask_BT][None]
-            lengths_B = lengths_B + mask_BT.sum(dim=1)
-            hidden_BTD = embeds_BTD.new_zeros(embeds_BTD.shape)
-            if real_BTD.shape[1]:
-                hidden_BTD[mask_BT] = self._read(self._step, real_BTD, lengths_B, cache)[0]
-            return hidden_BTD, _state(cache, lengths_B)
-        parts = []
-        for embeds_B1D, mask_B in zip(embeds_BTD.split(1, dim=1), mask_BT.unbind(1), strict=True):
-            # What padding writes is behind its row's tokens, and the row's next token replaces it.
-            hidden_B1D = self._read(self._step, embeds_B1D, lengths_B + 1, cache)
-            parts.append(hidden_B1D * mask_B[:, None, None])
-            lengths_B = lengths_B + mask_B
-        return torch.cat(parts, dim=1), _state(cache, lengths_B)
+        if embeds_BTD.shape[1] == 1:
+            return self._one_more(embeds_BTD, mask_BT, state)
+        cache = self._extensible(state, int(state.next_B.max()) + embeds_BTD.shape[1])
+        at_BT = state.next_B[:, None] + (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+        inputs = {
+            "embeds": embeds_BTD.float().contiguous(),
+            "positions": at_BT,
+            "bias": _bias(mask_BT, state.next_B, cache.room),
+        }
+        hidden_BTD = torch.empty_like(inputs["embeds"])
+        rows, tokens = at_BT.shape
+        new_LBHTS = cache.values_LBHCS.new_empty(
+            len(cache.values_LBHCS), rows, self._shape.key_heads, tokens, self._shape.head_size
+        )
+        _run(
+            self._extend,
+            inputs | self._by_layer("{}_{}", cache.values_LBHCS[:, :rows]),
+            {"hidden": hidden_BTD} | self._by_layer("new_{}_{}", new_LBHTS),
+        )
+        row_N, token_N = mask_BT.nonzero(as_tuple=True)
+        cache.values_LBHCS[:, row_N, :, at_BT[mask_BT]] = new_LBHTS[:, row_N, :, token_N]
+        hidden_BTD[~mask_BT] = 0
+        return hidden_BTD, _state(cache, state.next_B + mask_BT.sum(dim=1))
 
     def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
         """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
-        values_LBHCS = state.cache.cache.values_LBHCS.index_select(1, index_N)
-        return _state(_Cache(values_LBHCS), state.next_B[index_N])
+        rows_N = index_N if len(index_N) > 1 else index_N.repeat(2)
+        return _state(_Cache(state.cache.cache.values_LBHCS.index_select(1, rows_N)), state.next_B[index_N])
 
     def add_lora(self, config: LoraConfig) -> None:
         """There is no training in onnxruntime.
@@ -198,7 +206,8 @@ class OnnxLanguageModel(LanguageModel):
     def _cache(self, rows: int, tokens: int) -> _Cache:
         room = -(-tokens // ROOM) * ROOM
         shape = self._shape
-        return _Cache(torch.empty(2 * shape.layers, rows, shape.key_heads, room, shape.head_size))
+        # Zeros, because what is masked is multiplied by zero, and memory may hold anything.
+        return _Cache(torch.zeros(2 * shape.layers, max(rows, 2), shape.key_heads, room, shape.head_size))
 
     def _extensible(self, state: DecoderState, tokens: int) -> _Cache:
         """A cache with the state's keys and values and room for so many tokens in a row."""
@@ -210,23 +219,37 @@ class OnnxLanguageModel(LanguageModel):
         grown.values_LBHCS[..., :used, :] = cache.values_LBHCS[..., :used, :]
         return grown
 
+    def _one_more(self, embeds_B1D: Tensor, mask_B1: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read one embedding of each row. What padding writes is behind its row's tokens; the next one replaces it."""
+        rows = len(embeds_B1D)
+        cache = self._extensible(state, int(state.next_B.max()) + 1)
+        total_B = state.next_B + 1
+        if rows == 1:
+            # A single row goes through other kernels than several, which round otherwise.
+            embeds_B1D, total_B = embeds_B1D.repeat(2, 1, 1), total_B.repeat(2)
+            cache.values_LBHCS[:, 1, :, : int(state.next_B)] = cache.values_LBHCS[:, 0, :, : int(state.next_B)]
+        hidden_B1D = self._read(self._step, embeds_B1D, total_B, cache)[:rows]
+        return hidden_B1D * mask_B1[..., None], _state(cache, state.next_B + mask_B1[:, 0])
+
     def _read(
         self, session: onnxruntime.InferenceSession, embeds_BTD: Tensor, total_B: Tensor, cache: _Cache
     ) -> Tensor:
         """Hidden states [B, T, D] of embeddings after which the rows have ``total_B`` tokens; the cache is extended."""
         embeds_BTD = embeds_BTD.float().contiguous()
-        inputs = {
-            "embeds": embeds_BTD,
-            "lengths": (total_B - 1).int(),
-            "total": total_B.max().int(),
-        }
+        inputs = {"embeds": embeds_BTD, "lengths": (total_B - 1).int(), "total": total_B.max().int()}
         hidden_BTD = torch.empty_like(embeds_BTD)
-        outputs = {"hidden": hidden_BTD}
-        for layer in range(self._shape.layers):
-            for kind, values_BHCS in zip(("key", "value"), cache.values_LBHCS[2 * layer : 2 * layer + 2], strict=True):
-                inputs[f"{kind}_{layer}"] = outputs[f"new_{kind}_{layer}"] = values_BHCS
-        _run(session, inputs, outputs)
+        values_LBHCS = cache.values_LBHCS[:, : len(embeds_BTD)]
+        _run(
+            session,
+            inputs | self._by_layer("{}_{}", values_LBHCS),
+            {"hidden": hidden_BTD} | self._by_layer("new_{}_{}", values_LBHCS),
+        )
         return hidden_BTD
+
+    def _by_layer(self, pattern: str, values_LBHCS: Tensor) -> dict[str, Tensor]:
+        """Keys and values of the layers by their names in the graphs."""
+        names = [pattern.format(kind, layer) for layer in range(self._shape.layers) for kind in ("key", "value")]
+        return dict(zip(names, values_LBHCS, strict=True))
 
     @cached_property
     def _prefill(self) -> onnxruntime.InferenceSession:
@@ -235,6 +258,10 @@ class OnnxLanguageModel(LanguageModel):
     @cached_property
     def _step(self) -> onnxruntime.InferenceSession:
         return _session(self._graphs / STEP_FILE)
+
+    @cached_property
+    def _extend(self) -> onnxruntime.InferenceSession:
+        return _session(self._graphs / EXTEND_FILE)
 
     @cached_property
     def _head(self) -> onnxruntime.InferenceSession:
@@ -272,6 +299,15 @@ def _state(cache: _Cache, lengths_B: Tensor) -> DecoderState:
     return DecoderState(_Version(cache, cache.newest), mask_BK, lengths_B)
 
 
+def _bias(mask_BT: Tensor, used_B: Tensor, room: int) -> Tensor:
+    """What is added to attention scores, float32[B, 1, T, C + T]: zero for what a token may attend to."""
+    rows, tokens = mask_BT.shape
+    past_BTC = (torch.arange(room) < used_B[:, None])[:, None].expand(-1, tokens, -1)
+    new_BTT = mask_BT[:, None] & torch.ones(tokens, tokens, dtype=torch.bool).tril()
+    seen_BTK = torch.cat([past_BTC, new_BTT], dim=2)
+    return torch.zeros(rows, 1, tokens, room + tokens).masked_fill_(~seen_BTK[:, None], _MASKED)
+
+
 def _gathered(embeds_BTD: Tensor, index_BK: Tensor) -> Tensor:
     return embeds_BTD.gather(1, index_BK[..., None].expand(-1, -1, embeds_BTD.shape[-1]))
 
@@ -291,7 +327,7 @@ def _session(file: Path) -> onnxruntime.InferenceSession:
         raise WeightsError(f"onnxruntime cannot load '{file}': {error}; set PENGI_RUNTIME=torch") from error
 
 
-_TYPES = {torch.float32: np.float32, torch.int32: np.int32}
+_TYPES = {torch.float32: np.float32, torch.int32: np.int32, torch.int64: np.int64}
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:

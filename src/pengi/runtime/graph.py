@@ -1,8 +1,10 @@
 """A Llama model as ONNX graphs for onnxruntime, made from a model folder in Hugging Face layout.
 
-Three graphs share one file of weights: ``prefill.onnx`` and ``step.onnx`` turn embeddings and cached keys and values into
-hidden states, and ``head.onnx`` turns hidden states into logits, of the positions that are wanted only. ``step.onnx``
-rounds the inputs of its products to 8 bits, block by block, which is what makes a step fast; ``prefill.onnx`` does not.
+Four graphs share one file of weights. Three turn embeddings and cached keys and values into hidden states:
+``prefill.onnx`` of whole prefixes, ``step.onnx`` of one token a row, ``extend.onnx`` of any number of tokens behind a
+cache, which onnxruntime's attention operator does for a single row only. ``head.onnx`` turns the hidden states that are
+wanted into logits. ``step.onnx`` and ``head.onnx`` round the inputs of their products to 8 bits, block by block, which
+is what makes a step fast; the others do not.
 
 A product is that of 4-bit or 8-bit blocks (:mod:`pengi.runtime.blocks`) plus one of low rank beside it, in float32::
 
@@ -11,33 +13,54 @@ A product is that of 4-bit or 8-bit blocks (:mod:`pengi.runtime.blocks`) plus on
 S sums the inputs of each block and C holds the blocks' offsets; A and B are adapters (LoRA), which so stay as they were
 trained. Queries, keys and values are one product, and so are the two branches of the feed-forward layer.
 
-Inputs: ``embeds`` float32[B, T, D]; ``lengths`` int32[B], the tokens of each row after this call, less one; ``total``
-int32[], the longest row's tokens after this call; ``key_{i}`` and ``value_{i}`` float32[B, heads, capacity, size].
-Outputs: ``hidden`` float32[B, T, D]; ``new_key_{i}`` and ``new_value_{i}``, which may be the same memory as the inputs.
+Inputs of ``prefill`` and ``step``: ``embeds`` float32[B, T, D]; ``lengths`` int32[B], the tokens of each row after this
+call, less one; ``total`` int32[], the longest row's tokens after this call; ``key_{i}`` and ``value_{i}`` float32[B,
+heads, capacity, size]. Outputs: ``hidden`` float32[B, T, D]; ``new_key_{i}`` and ``new_value_{i}``, of the shape of the
+inputs, which they may share the memory of.
+
+``extend`` has ``positions`` int64[B, T] and ``bias`` float32[B, 1, T, capacity + T], which is added to the attention
+scores, instead of ``lengths`` and ``total``; its ``new_key_{i}`` and ``new_value_{i}`` are those of the T tokens alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from pengi.runtime.blocks import BLOCK, Blocks, quantise
-from pengi.runtime.llama import HEAD_FILE, PREFILL_FILE, STEP_FILE, Adapter, LlamaShape
+from pengi.runtime.llama import EXTEND_FILE, HEAD_FILE, PREFILL_FILE, STEP_FILE, Adapter, LlamaShape
 
 WEIGHTS_FILE = "weights.bin"
 
 _MICROSOFT = "com.microsoft"
+_MICROSOFT_NODES = (
+    "GroupQueryAttention",
+    "MatMulNBits",
+    "QuickGelu",
+    "RotaryEmbedding",
+    "SkipSimplifiedLayerNormalization",
+)
 _OPSETS = (helper.make_opsetid("", 18), helper.make_opsetid(_MICROSOFT, 1))
 _IR_VERSION = 10
+_ROTATIONS = ("cosines", "sines")
+_FUSED_INPUTS: list[tuple[str, int, list[str | int]]] = [
+    ("lengths", TensorProto.INT32, ["rows"]),
+    ("total", TensorProto.INT32, []),
+]
+_MASKED_INPUTS: list[tuple[str, int, list[str | int]]] = [
+    ("positions", TensorProto.INT64, ["rows", "tokens"]),
+    ("bias", TensorProto.FLOAT, ["rows", 1, "tokens", "all"]),
+]
 _FLOAT_INPUTS, _INT8_INPUTS = 0, 4  # accuracy levels of MatMulNBits
 _ALIGNMENT = 64  # bytes
+_INSIDE = 64  # bytes of a constant that is kept in the graph's own file
 
 Array = NDArray[Any]
 
@@ -59,10 +82,12 @@ def build(folder: Path, target: Path, adapters: Mapping[str, Adapter]) -> None:
     ):
         source = _Source(tensors, adapters)
         weights = _Weights(file)
-        decoder = _decoder(shape, source, weights)
+        fused = _decoder(shape, source, weights, _fused_attention, _interface(shape, _FUSED_INPUTS, "capacity"))
+        masked = _decoder(shape, source, weights, _masked_attention, _interface(shape, _MASKED_INPUTS, "tokens"))
         head = _head(shape, source, weights)
-    for name, level in ((PREFILL_FILE, _FLOAT_INPUTS), (STEP_FILE, _INT8_INPUTS)):
-        _save(decoder, level, target / name)
+    _save(fused, _FLOAT_INPUTS, target / PREFILL_FILE)
+    _save(fused, _INT8_INPUTS, target / STEP_FILE)
+    _save(masked, _FLOAT_INPUTS, target / EXTEND_FILE)
     _save(head, _INT8_INPUTS, target / HEAD_FILE)
 
 
@@ -96,9 +121,15 @@ class _Weights:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._written: dict[str, TensorProto] = {}
 
     def add(self, name: str, values: Array) -> TensorProto:
-        values = np.ascontiguousarray(values)
+        """The constant of this name; it is written once."""
+        if name in self._written:
+            return self._written[name]
+        values = np.asarray(values, order="C")
+        if values.nbytes <= _INSIDE:  # shapes, which onnxruntime reads with the graph
+            return numpy_helper.from_array(values, name)
         self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
         tensor = TensorProto(
             name=name, dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), raw_data=b"-"
@@ -106,6 +137,7 @@ class _Weights:
         set_external_data(tensor, WEIGHTS_FILE, offset=self._file.tell(), length=values.nbytes)
         tensor.ClearField("raw_data")
         self._file.write(values.tobytes())
+        self._written[name] = tensor
         return tensor
 
 
@@ -125,7 +157,7 @@ class _Graph:
 
     def node(self, kind: str, inputs: Sequence[str], outputs: str | list[str], **attributes: Any) -> str:
         names = [outputs] if isinstance(outputs, str) else outputs
-        domain = "" if kind in ("MatMul", "Add", "Mul", "Split", "SimplifiedLayerNormalization") else _MICROSOFT
+        domain = _MICROSOFT if kind in _MICROSOFT_NODES else ""
         self.nodes.append(helper.make_node(kind, inputs, names, name=names[0], domain=domain, **attributes))
         return names[0]
 
@@ -151,10 +183,16 @@ class _Graph:
         return self.node("Add", [main, beside], f"{name}.sum")
 
 
-def _decoder(shape: LlamaShape, source: _Source, weights: _Weights) -> _Graph:
-    graph = _Graph(weights, *_interface(shape))
-    rotations = _rotations(shape)
-    tables = [graph.constant(name, values) for name, values in zip(("cosines", "sines"), rotations, strict=True)]
+def _decoder(
+    shape: LlamaShape,
+    source: _Source,
+    weights: _Weights,
+    attention: Callable[[_Graph, int, str, LlamaShape], str],
+    interface: tuple[list[Any], list[Any]],
+) -> _Graph:
+    graph = _Graph(weights, *interface)
+    for name, values in zip(_ROTATIONS, _rotations(shape), strict=True):
+        graph.constant(name, values)
     residual = "embeds"
     scale = graph.constant("norm_0", source.vector("model.layers.0.input_layernorm"))
     normed = graph.node(
@@ -169,14 +207,7 @@ def _decoder(shape: LlamaShape, source: _Source, weights: _Weights) -> _Graph:
         path = f"model.layers.{layer}"
         read = [f"{path}.self_attn.{part}_proj" for part in "qkv"]
         queries = graph.product(f"{layer}.qkv", normed, *source.matrix(read))
-        attended = graph.node(
-            "GroupQueryAttention",
-            [queries, "", "", f"key_{layer}", f"value_{layer}", "lengths", "total", *tables],
-            [f"{layer}.attended", f"new_key_{layer}", f"new_value_{layer}"],
-            num_heads=shape.heads,
-            kv_num_heads=shape.key_heads,
-            do_rotary=1,
-        )
+        attended = attention(graph, layer, queries, shape)
         output = graph.product(f"{layer}.out", attended, *source.matrix([f"{path}.self_attn.o_proj"]))
         norm = source.vector(f"{path}.post_attention_layernorm")
         normed, residual = _add_and_norm(graph, f"{layer}.inner", residual, output, norm, shape)
@@ -189,22 +220,79 @@ def _decoder(shape: LlamaShape, source: _Source, weights: _Weights) -> _Graph:
     return graph
 
 
-def _interface(shape: LlamaShape) -> tuple[list[Any], list[Any]]:
-    float32, int32 = TensorProto.FLOAT, TensorProto.INT32
+def _interface(
+    shape: LlamaShape, own_inputs: Sequence[tuple[str, int, list[str | int]]], new: str
+) -> tuple[list[Any], list[Any]]:
+    """Inputs and outputs of a decoder; ``new`` names the length of the keys and values that it puts out."""
+
+    def cache(length: str) -> list[str | int]:
+        return ["rows", shape.key_heads, length, shape.head_size]
+
     hidden = ["rows", "tokens", shape.width]
-    cache = ["rows", shape.key_heads, "capacity", shape.head_size]
     names = [f"{kind}_{layer}" for layer in range(shape.layers) for kind in ("key", "value")]
-    inputs = [
-        helper.make_tensor_value_info("embeds", float32, hidden),
-        helper.make_tensor_value_info("lengths", int32, ["rows"]),
-        helper.make_tensor_value_info("total", int32, []),
-        *(helper.make_tensor_value_info(name, float32, cache) for name in names),
+    inputs = [("embeds", TensorProto.FLOAT, hidden), *own_inputs]
+    inputs += [(name, TensorProto.FLOAT, cache("capacity")) for name in names]
+    outputs = [("hidden", TensorProto.FLOAT, hidden)]
+    outputs += [(f"new_{name}", TensorProto.FLOAT, cache(new)) for name in names]
+    return [helper.make_tensor_value_info(*value) for value in inputs], [
+        helper.make_tensor_value_info(*value) for value in outputs
     ]
-    outputs = [
-        helper.make_tensor_value_info("hidden", float32, hidden),
-        *(helper.make_tensor_value_info(f"new_{name}", float32, cache) for name in names),
-    ]
-    return inputs, outputs
+
+
+def _fused_attention(graph: _Graph, layer: int, projected: str, shape: LlamaShape) -> str:
+    return graph.node(
+        "GroupQueryAttention",
+        [projected, "", "", f"key_{layer}", f"value_{layer}", "lengths", "total", *_ROTATIONS],
+        [f"{layer}.attended", f"new_key_{layer}", f"new_value_{layer}"],
+        num_heads=shape.heads,
+        kv_num_heads=shape.key_heads,
+        do_rotary=1,
+    )
+
+
+def _masked_attention(graph: _Graph, layer: int, projected: str, shape: LlamaShape) -> str:
+    """Attention with a bias. The heads that share a key head are rows of one product with its keys."""
+    group, size = shape.heads // shape.key_heads, shape.head_size
+    queries, keys = shape.heads * size, shape.key_heads * size
+    sizes = graph.constant("projected_sizes", np.array([queries, keys, keys]))
+    parts = [f"{layer}.{part}" for part in ("queries", "keys", "values")]
+    graph.node("Split", [projected, sizes], parts, axis=-1)
+    for part, heads in zip(parts[:2], (shape.heads, shape.key_heads), strict=True):
+        graph.node(
+            "RotaryEmbedding", [part, "positions", *_ROTATIONS], f"{part}.turned", num_heads=heads, rotary_embedding_dim=size
+        )
+
+    def shaped(name: str, output: str, *dims: int) -> str:
+        target = graph.constant("shape_" + "_".join(map(str, dims)), np.array(dims))
+        return graph.node("Reshape", [name, target], output)
+
+    def by_head(name: str, output: str) -> str:
+        split = shaped(name, f"{output}.heads", 0, 0, shape.key_heads, size)
+        return graph.node("Transpose", [split], output, perm=[0, 2, 1, 3])
+
+    new_keys = by_head(f"{parts[1]}.turned", f"new_key_{layer}")
+    new_values = by_head(parts[2], f"new_value_{layer}")
+    all_keys = graph.node("Concat", [f"key_{layer}", new_keys], f"{layer}.all_keys", axis=2)
+    all_values = graph.node("Concat", [f"value_{layer}", new_values], f"{layer}.all_values", axis=2)
+    asked = shaped(f"{parts[0]}.turned", f"{layer}.asked", 0, 0, shape.key_heads, group, size)
+    asked = graph.node("Transpose", [asked], f"{layer}.asked_by_head", perm=[0, 2, 3, 1, 4])
+    asked = shaped(asked, f"{layer}.asked_rows", 0, shape.key_heads, -1, size)
+    keys_across = graph.node("Transpose", [all_keys], f"{layer}.keys_across", perm=[0, 1, 3, 2])
+    scores = graph.node("MatMul", [asked, keys_across], f"{layer}.scores")
+    scores = graph.node("Mul", [scores, graph.constant("score_scale", np.float32(size**-0.5))], f"{layer}.scaled")
+    like_bias = graph.node("Shape", ["bias"], f"{layer}.bias_shape")
+    heads = graph.constant("heads", np.array([1, shape.heads, 1, 1]))
+    like_scores = graph.node("Mul", [like_bias, heads], f"{layer}.scores_shape")
+    scores = graph.node("Reshape", [scores, like_scores], f"{layer}.scores_by_head")
+    biased = graph.node("Add", [scores, "bias"], f"{layer}.biased")
+    shares = graph.node("Softmax", [biased], f"{layer}.shares", axis=-1)
+    rows_of_shares = graph.node("Shape", [f"{layer}.scaled"], f"{layer}.share_rows_shape")
+    shares = graph.node("Reshape", [shares, rows_of_shares], f"{layer}.share_rows")
+    found = graph.node("MatMul", [shares, all_values], f"{layer}.found")
+    like_asked = graph.node("Shape", [f"{layer}.asked_by_head"], f"{layer}.asked_shape")
+    found = graph.node("Reshape", [found, like_asked], f"{layer}.found_by_head")
+    found = graph.node("Transpose", [found], f"{layer}.found_by_token", perm=[0, 3, 1, 2, 4])
+    return shaped(found, f"{layer}.attended", 0, 0, queries)
 
 
 def _rotations(shape: LlamaShape) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pengi.runtime.blocks import BLOCK
 
-PREFILL_FILE, STEP_FILE, HEAD_FILE = "prefill.onnx", "step.onnx", "head.onnx"
+PREFILL_FILE, EXTEND_FILE, STEP_FILE, HEAD_FILE = "prefill.onnx", "extend.onnx", "step.onnx", "head.onnx"
 FORMAT = 1
 """Part of what a folder of graphs is named by; raised whenever :mod:`pengi.runtime.graph` writes others."""
 
