@@ -109,8 +109,8 @@ class Pengi:
         Args:
             name_or_path: e.g. "pengi-mini", or the folder that a training run or an import wrote.
             device: "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
-            runtime: what runs the language model: "torch", "onnx" (onnxruntime, on the CPU) or "auto" (onnxruntime where
-                it can run it, else torch). By default what the environment variable ``PENGI_RUNTIME`` says, else
+            runtime: what runs the language model: "torch", "onnx" (onnxruntime, on the CPU) or "auto" (onnxruntime
+                where it can run it, else torch). By default what the environment variable ``PENGI_RUNTIME`` says, else
                 "auto".
 
         Raises:

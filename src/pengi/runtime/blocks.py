@@ -1,12 +1,12 @@
 """Matrices in blocks of small integers, as ``MatMulNBits`` of onnxruntime reads them.
 
-A block is 32 neighbouring values of a row. Matrices that come out of a GGUF file in 4-bit (``Q4_1``: ``w = d q + m``) or
-8-bit (``Q8_0``: ``w = d q``) blocks are recognised by their values, and the same integers and scales are used again, so
-nothing is lost. All others are rounded to 8 bits.
+A block is 32 neighbouring values of a row. Matrices that come out of a GGUF file in 4-bit (``Q4_1``: ``w = d q + m``)
+or 8-bit (``Q8_0``: ``w = d q``) blocks are recognised by their values, and the same integers and scales are used again,
+so nothing is lost. All others are rounded to 8 bits.
 
-``MatMulNBits`` multiplies by ``scale * (code - zero)``. Its fast kernels take an integer zero point only, and ``-m / d``
-is none. So the zero point is the middle of the range, and the rest of the block, ``offset = m + zero * d``, is a constant
-that is multiplied by the sum of the block's inputs: a product of low rank (:mod:`pengi.runtime.graph`).
+``MatMulNBits`` multiplies by ``scale * (code - zero)``. Its fast kernels take an integer zero point only, and
+``-m / d`` is none. So the zero point is the middle of the range, and the rest of the block, ``offset = m + zero * d``,
+is a constant that is multiplied by the sum of the block's inputs: a product of low rank (:mod:`pengi.runtime.graph`).
 
 Shape suffixes: N output and K input features, G = K / 32 blocks of a row.
 """

@@ -1,8 +1,9 @@
 """A Llama that decodes in onnxruntime: for inference on a CPU, behind the interface of :class:`LanguageModel`.
 
-The cache of keys and values is compact: a row's real tokens stand at its beginning whatever its padding, so that a row is
-computed in the same way alone and in a batch. It has room for more tokens, and the newest state of a cache is extended in
-place: what an earlier state has read stays where it is, and going on from an earlier state copies the cache first.
+The cache of keys and values is compact: a row's real tokens stand at its beginning whatever its padding, so that a row
+is computed in the same way alone and in a batch. It has room for more tokens, and the newest state of a cache is
+extended in place: what an earlier state has read stays where it is, and going on from an earlier state copies the cache
+first.
 
 Shape suffixes as in :mod:`pengi.language_model`; L layers, C capacity of the cache.
 """
@@ -166,8 +167,6 @@ class OnnxLanguageModel(LanguageModel):
         Arguments as for :meth:`LanguageModel.extend`.
         """
         mask_BT = mask_BT.bool()
-        if embeds_BTD.shape[1] == 1:
-            return self._one_more(embeds_BTD, mask_BT, state)
         cache = self._extensible(state, int(state.next_B.max()) + embeds_BTD.shape[1])
         at_BT = state.next_B[:, None] + (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
         inputs = {
@@ -189,6 +188,24 @@ class OnnxLanguageModel(LanguageModel):
         cache.values_LBHCS[:, row_N, :, at_BT[mask_BT]] = new_LBHTS[:, row_N, :, token_N]
         hidden_BTD[~mask_BT] = 0
         return hidden_BTD, _state(cache, state.next_B + mask_BT.sum(dim=1))
+
+    def step(self, ids_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read further tokens int64[B, T]: logits float32[B, T, V] after each, and the state that follows.
+
+        One token a row is what a search reads; it takes the fast way, which rounds the inputs of products to 8 bits.
+        """
+        rows, tokens = ids_BT.shape
+        if tokens > 1:
+            return super().step(ids_BT, state)
+        cache = self._extensible(state, int(state.next_B.max()) + 1)
+        embeds_B1D, total_B = self.embed(ids_BT), state.next_B + 1
+        if rows == 1:
+            # A single row goes through other kernels than several, which round otherwise.
+            embeds_B1D, total_B = embeds_B1D.repeat(2, 1, 1), total_B.repeat(2)
+            used = int(state.next_B)
+            cache.values_LBHCS[:, 1, :, :used] = cache.values_LBHCS[:, 0, :, :used]
+        hidden_B1D = self._read(self._step, embeds_B1D, total_B, cache)[:rows]
+        return self.logits(hidden_B1D), _state(cache, total_B[:rows])
 
     def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
         """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
@@ -218,18 +235,6 @@ class OnnxLanguageModel(LanguageModel):
         used = min(cache.room, int(state.next_B.max()))
         grown.values_LBHCS[..., :used, :] = cache.values_LBHCS[..., :used, :]
         return grown
-
-    def _one_more(self, embeds_B1D: Tensor, mask_B1: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Read one embedding of each row. What padding writes is behind its row's tokens; the next one replaces it."""
-        rows = len(embeds_B1D)
-        cache = self._extensible(state, int(state.next_B.max()) + 1)
-        total_B = state.next_B + 1
-        if rows == 1:
-            # A single row goes through other kernels than several, which round otherwise.
-            embeds_B1D, total_B = embeds_B1D.repeat(2, 1, 1), total_B.repeat(2)
-            cache.values_LBHCS[:, 1, :, : int(state.next_B)] = cache.values_LBHCS[:, 0, :, : int(state.next_B)]
-        hidden_B1D = self._read(self._step, embeds_B1D, total_B, cache)[:rows]
-        return hidden_B1D * mask_B1[..., None], _state(cache, state.next_B + mask_B1[:, 0])
 
     def _read(
         self, session: onnxruntime.InferenceSession, embeds_BTD: Tensor, total_B: Tensor, cache: _Cache

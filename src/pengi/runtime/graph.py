@@ -259,7 +259,11 @@ def _masked_attention(graph: _Graph, layer: int, projected: str, shape: LlamaSha
     graph.node("Split", [projected, sizes], parts, axis=-1)
     for part, heads in zip(parts[:2], (shape.heads, shape.key_heads), strict=True):
         graph.node(
-            "RotaryEmbedding", [part, "positions", *_ROTATIONS], f"{part}.turned", num_heads=heads, rotary_embedding_dim=size
+            "RotaryEmbedding",
+            [part, "positions", *_ROTATIONS],
+            f"{part}.turned",
+            num_heads=heads,
+            rotary_embedding_dim=size,
         )
 
     def shaped(name: str, output: str, *dims: int) -> str:
