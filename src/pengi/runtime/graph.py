@@ -97,12 +97,18 @@ class _Source:
     def __init__(self, tensors: Any, adapters: Mapping[str, Adapter]) -> None:
         self._tensors = tensors
         self._adapters = adapters
+        self._matrices: dict[tuple[str, ...], tuple[Blocks, Adapter | None]] = {}
 
     def vector(self, name: str) -> NDArray[np.float32]:
         return np.asarray(self._tensors.get_tensor(f"{name}.weight"), dtype=np.float32)
 
-    def matrix(self, names: Sequence[str]) -> tuple[Blocks, Adapter | None]:
-        """Linear layers that read the same input as one, with their adapters as one."""
+    def matrix(self, *names: str) -> tuple[Blocks, Adapter | None]:
+        """Linear layers that read the same input as one, with their adapters as one; each is made once."""
+        if names not in self._matrices:
+            self._matrices[names] = self._joined(names)
+        return self._matrices[names]
+
+    def _joined(self, names: Sequence[str]) -> tuple[Blocks, Adapter | None]:
         blocks = quantise(np.concatenate([self.vector(name) for name in names]))
         rows = np.cumsum([0, *(self._tensors.get_slice(f"{name}.weight").get_shape()[0] for name in names)])
         downs, ups = [], []
@@ -206,9 +212,9 @@ def _decoder(
     for layer in range(shape.layers):
         path = f"model.layers.{layer}"
         read = [f"{path}.self_attn.{part}_proj" for part in "qkv"]
-        queries = graph.product(f"{layer}.qkv", normed, *source.matrix(read))
+        queries = graph.product(f"{layer}.qkv", normed, *source.matrix(*read))
         attended = attention(graph, layer, queries, shape)
-        output = graph.product(f"{layer}.out", attended, *source.matrix([f"{path}.self_attn.o_proj"]))
+        output = graph.product(f"{layer}.out", attended, *source.matrix(f"{path}.self_attn.o_proj"))
         norm = source.vector(f"{path}.post_attention_layernorm")
         normed, residual = _add_and_norm(graph, f"{layer}.inner", residual, output, norm, shape)
         fed = _feed_forward(graph, layer, normed, source)
@@ -309,12 +315,12 @@ def _rotations(shape: LlamaShape) -> tuple[NDArray[np.float32], NDArray[np.float
 
 def _feed_forward(graph: _Graph, layer: int, normed: str, source: _Source) -> str:
     path = f"model.layers.{layer}.mlp"
-    both = graph.product(f"{layer}.up", normed, *source.matrix([f"{path}.gate_proj", f"{path}.up_proj"]))
+    both = graph.product(f"{layer}.up", normed, *source.matrix(f"{path}.gate_proj", f"{path}.up_proj"))
     graph.node("Split", [both], [f"{layer}.gate", f"{layer}.open"], axis=-1, num_outputs=2)
     # QuickGelu is x sigmoid(alpha x), which with alpha = 1 is SiLU.
     gate = graph.node("QuickGelu", [f"{layer}.gate"], f"{layer}.gated", alpha=1.0)
     inner = graph.node("Mul", [gate, f"{layer}.open"], f"{layer}.gated_open")
-    return graph.product(f"{layer}.down", inner, *source.matrix([f"{path}.down_proj"]))
+    return graph.product(f"{layer}.down", inner, *source.matrix(f"{path}.down_proj"))
 
 
 def _add_and_norm(
@@ -343,7 +349,7 @@ def _head(shape: LlamaShape, source: _Source, weights: _Weights) -> _Graph:
         [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["rows", shape.width])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", shape.vocabulary])],
     )
-    blocks, adapter = source.matrix(["model.embed_tokens" if shape.tied else "lm_head"])
+    blocks, adapter = source.matrix("model.embed_tokens" if shape.tied else "lm_head")
     graph.product("head", "hidden", blocks, adapter)
     graph.nodes[-1].output[0] = "logits"
     return graph

@@ -1,0 +1,53 @@
+"""Blocks of small integers: exact where a matrix came out of such blocks, near to it elsewhere."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Kind
+from numpy.typing import NDArray
+
+from pengi.runtime.blocks import quantise
+
+
+def through(kind: Kind, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(gguf.quants.dequantize(gguf.quants.quantize(weight, kind), kind), np.float32)
+
+
+def random(rows: int = 40, columns: int = 96) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(rows, columns)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [(Kind.Q4_1, 4), (Kind.Q8_0, 8)])
+def test_a_matrix_out_of_gguf_keeps_its_integers(kind: Kind, bits: int) -> None:
+    weight = through(kind, random())
+    blocks = quantise(weight)
+    assert (blocks.bits, blocks.exact, blocks.shape) == (bits, True, (40, 96))
+    np.testing.assert_allclose(blocks.values(), weight, rtol=0, atol=1e-6)
+
+
+def test_any_other_matrix_is_rounded_to_eight_bits() -> None:
+    weight = random()
+    blocks = quantise(weight)
+    assert (blocks.bits, blocks.exact) == (8, False)
+    largest = np.abs(weight.reshape(40, -1, 32)).max(-1).repeat(32, 1)
+    assert (np.abs(blocks.values() - weight) <= largest / 127 / 2 * 1.001).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, -3.0])
+def test_constant_blocks_are_kept(value: float) -> None:
+    weight = through(Kind.Q4_1, random())
+    weight[3] = value
+    np.testing.assert_allclose(quantise(weight).values(), weight, rtol=0, atol=1e-6)
+
+
+def test_one_value_off_the_grid_is_no_four_bit_matrix() -> None:
+    weight = through(Kind.Q4_1, random())
+    weight[5, 7] += 1e-3
+    assert quantise(weight).bits == 8
+
+
+def test_a_matrix_of_many_rows_is_one_matrix() -> None:
+    weight = through(Kind.Q4_1, random(rows=5000, columns=32))
+    np.testing.assert_allclose(quantise(weight).values(), weight, rtol=0, atol=1e-6)
