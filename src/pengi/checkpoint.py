@@ -57,9 +57,22 @@ class _Decoder:
     runtime: Runtime = "torch"
     lora: LoraConfig | None = None
     adapters: Mapping[str, Tensor] = field(default_factory=dict)
+    adapters_file: Path | None = None
 
     def load(self, folder: Path | None) -> LanguageModel:
-        """The language model of a folder, or the random one."""
+        """The language model of a folder, or the random one.
+
+        Raises:
+            CheckpointError: if the adapters do not fit.
+        """
+        try:
+            return self._load(folder)
+        except ConfigError as error:
+            if self.lora is None:
+                raise
+            raise CheckpointError(f"'{self.adapters_file}': {error}") from error
+
+    def _load(self, folder: Path | None) -> LanguageModel:
         if folder is not None and self.runtime != "torch":
             model = self._in_onnxruntime(folder)
             if model is not None:
@@ -241,14 +254,10 @@ def load(
     if config.language_model.lora is not None and not to_train:
         adapters = {name: tensors.pop(name) for name in list(tensors) if ADAPTER_MARK in name}
         adapters = {name.removeprefix("language_model."): tensor for name, tensor in adapters.items()}
-        decoder = replace(decoder, lora=config.language_model.lora, adapters=adapters)
+        decoder = replace(decoder, lora=config.language_model.lora, adapters=adapters, adapters_file=path)
         alone = config.language_model.model_copy(update={"lora": None})
         config = config.model_copy(update={"language_model": alone})
-    try:
-        model = _build(config, decoder, stock=False)
-    except ConfigError as error:
-        raise CheckpointError(f"'{path}': {error}") from error
-    model = _with_vocabulary(model, folder)
+    model = _with_vocabulary(_build(config, decoder, stock=False), folder)
     _fill(model, tensors, path)
     for name, recorded in config.frozen_sha256.items():
         if model.config.frozen_sha256.get(name, recorded) != recorded:

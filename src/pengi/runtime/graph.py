@@ -39,6 +39,10 @@ from pengi.runtime.llama import EXTEND_FILE, HEAD_FILE, PREFILL_FILE, STEP_FILE,
 
 WEIGHTS_FILE = "weights.bin"
 
+Array = NDArray[Any]
+Dims = Sequence[str | int]
+_Input = tuple[str, int, Dims]  # name, data type and dimensions
+
 _MICROSOFT = "com.microsoft"
 _MICROSOFT_NODES = (
     "GroupQueryAttention",
@@ -50,19 +54,17 @@ _MICROSOFT_NODES = (
 _OPSETS = (helper.make_opsetid("", 18), helper.make_opsetid(_MICROSOFT, 1))
 _IR_VERSION = 10
 _ROTATIONS = ("cosines", "sines")
-_FUSED_INPUTS: list[tuple[str, int, list[str | int]]] = [
+_FUSED_INPUTS: list[_Input] = [
     ("lengths", TensorProto.INT32, ["rows"]),
     ("total", TensorProto.INT32, []),
 ]
-_MASKED_INPUTS: list[tuple[str, int, list[str | int]]] = [
+_MASKED_INPUTS: list[_Input] = [
     ("positions", TensorProto.INT64, ["rows", "tokens"]),
     ("bias", TensorProto.FLOAT, ["rows", 1, "tokens", "all"]),
 ]
 _FLOAT_INPUTS, _INT8_INPUTS = 0, 4  # accuracy levels of MatMulNBits
 _ALIGNMENT = 64  # bytes
 _INSIDE = 64  # bytes of a constant that is kept in the graph's own file
-
-Array = NDArray[Any]
 
 
 def build(folder: Path, target: Path, adapters: Mapping[str, Adapter]) -> None:
@@ -226,23 +228,20 @@ def _decoder(
     return graph
 
 
-def _interface(
-    shape: LlamaShape, own_inputs: Sequence[tuple[str, int, list[str | int]]], new: str
-) -> tuple[list[Any], list[Any]]:
+def _interface(shape: LlamaShape, own_inputs: Sequence[_Input], new: str) -> tuple[list[Any], list[Any]]:
     """Inputs and outputs of a decoder; ``new`` names the length of the keys and values that it puts out."""
 
-    def cache(length: str) -> list[str | int]:
+    def cache(length: str) -> Dims:
         return ["rows", shape.key_heads, length, shape.head_size]
 
-    hidden = ["rows", "tokens", shape.width]
+    hidden: Dims = ["rows", "tokens", shape.width]
     names = [f"{kind}_{layer}" for layer in range(shape.layers) for kind in ("key", "value")]
-    inputs = [("embeds", TensorProto.FLOAT, hidden), *own_inputs]
-    inputs += [(name, TensorProto.FLOAT, cache("capacity")) for name in names]
-    outputs = [("hidden", TensorProto.FLOAT, hidden)]
-    outputs += [(f"new_{name}", TensorProto.FLOAT, cache(new)) for name in names]
-    return [helper.make_tensor_value_info(*value) for value in inputs], [
-        helper.make_tensor_value_info(*value) for value in outputs
-    ]
+    values: list[_Input] = [("embeds", TensorProto.FLOAT, hidden), *own_inputs]
+    values += [(name, TensorProto.FLOAT, cache("capacity")) for name in names]
+    inputs = [helper.make_tensor_value_info(name, kind, dims) for name, kind, dims in values]
+    outputs = [helper.make_tensor_value_info("hidden", TensorProto.FLOAT, hidden)]
+    outputs += [helper.make_tensor_value_info(f"new_{name}", TensorProto.FLOAT, cache(new)) for name in names]
+    return inputs, outputs
 
 
 def _fused_attention(graph: _Graph, layer: int, projected: str, shape: LlamaShape) -> str:
@@ -289,10 +288,12 @@ def _masked_attention(graph: _Graph, layer: int, projected: str, shape: LlamaSha
     asked = shaped(asked, f"{layer}.asked_rows", 0, shape.key_heads, -1, size)
     keys_across = graph.node("Transpose", [all_keys], f"{layer}.keys_across", perm=[0, 1, 3, 2])
     scores = graph.node("MatMul", [asked, keys_across], f"{layer}.scores")
-    scores = graph.node("Mul", [scores, graph.constant("score_scale", np.float32(size**-0.5))], f"{layer}.scaled")
+    scores = graph.node(
+        "Mul", [scores, graph.constant("score_scale", np.array(size**-0.5, np.float32))], f"{layer}.scaled"
+    )
     like_bias = graph.node("Shape", ["bias"], f"{layer}.bias_shape")
-    heads = graph.constant("heads", np.array([1, shape.heads, 1, 1]))
-    like_scores = graph.node("Mul", [like_bias, heads], f"{layer}.scores_shape")
+    all_heads = graph.constant("heads", np.array([1, shape.heads, 1, 1]))
+    like_scores = graph.node("Mul", [like_bias, all_heads], f"{layer}.scores_shape")
     scores = graph.node("Reshape", [scores, like_scores], f"{layer}.scores_by_head")
     biased = graph.node("Add", [scores, "bias"], f"{layer}.biased")
     shares = graph.node("Softmax", [biased], f"{layer}.shares", axis=-1)
