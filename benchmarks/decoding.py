@@ -1,0 +1,185 @@
+"""How fast the language model reads a prefix and takes a step, in torch and in onnxruntime, on this machine.
+
+    python benchmarks/decoding.py --out results/decoding.json
+
+Times are medians of 5, in ms of wall clock, and the two take turns in one process, so that whatever else the machine
+does meets both. A step is one token of every row behind a prefix of 42 tokens, with logits. Beside the shipped way of
+onnxruntime, whose steps round the inputs of products to 8 bits and whose prefixes do not, the other way round is
+measured: "step, float inputs" and "prefill, 8-bit inputs". Agreement is that of real texts, token by token, against
+torch: mean and largest Kullback-Leibler divergence in nats, and how often both find the same token most likely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+import transformers
+from torch import Tensor
+
+from pengi import weights
+from pengi.language_model import DecoderState, LanguageModel
+from pengi.runtime import OnnxLanguageModel
+
+REPEATS = 5
+ROWS = (1, 3, 6, 16)
+PREFIXES = (42, 150)  # tokens
+STEP_PREFIX = 42
+TEXTS = (
+    "A dog barks twice while rain falls on a tin roof, and a car passes by on the wet street outside.",
+    "People are talking in a large hall, and someone laughs loudly before the music begins to play.",
+    "The engine starts, idles for a few seconds and then shuts off with a rattle; birds sing far away.",
+    "Question: what is the weather like? Answer: It is raining heavily, and there is thunder in the distance.",
+)
+
+
+def ids_of(model: LanguageModel, rows: int, tokens: int) -> Tensor:
+    """Token ids int64[rows, tokens] of the texts, one behind the other."""
+    stream = model.encode(" ".join(TEXTS * (1 + tokens // 60)))
+    return torch.stack([torch.tensor(stream[row : row + tokens]) for row in range(rows)])
+
+
+def timed(run: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    run()
+    return (time.perf_counter() - begun) * 1000
+
+
+def in_turns(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median time of each way in ms; one run of each goes first, which is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(1 + REPEATS):
+        for name, run in ways.items():
+            spent = timed(run)
+            if repeat:
+                times[name].append(spent)
+    return {name: round(statistics.median(values), 2) for name, values in times.items()}
+
+
+def stepping(model: LanguageModel, rows: int) -> Callable[[], object]:
+    """Steps that go on from each other, as a search's do."""
+    ids_BT = ids_of(model, rows, STEP_PREFIX + 1)
+    state: DecoderState = model.prefill(model.embed(ids_BT[:, :-1]))[1]
+
+    def step() -> None:
+        nonlocal state
+        _, state = model.step(ids_BT[:, -1:], state)
+
+    return step
+
+
+def prefilling(model: LanguageModel, rows: int, tokens: int) -> Callable[[], object]:
+    embeds_BTD = model.embed(ids_of(model, rows, tokens))
+    return lambda: model.prefill(embeds_BTD)
+
+
+def speeds(torch_model: LanguageModel, shipped: OnnxLanguageModel, other: OnnxLanguageModel) -> dict[str, Any]:
+    found: dict[str, Any] = {"step": {}, "prefill": {}}
+    for rows in ROWS:
+        found["step"][str(rows)] = in_turns(
+            {
+                "torch": stepping(torch_model, rows),
+                "onnxruntime": stepping(shipped, rows),
+                "step, float inputs": stepping(other, rows),
+            }
+        )
+        for tokens in PREFIXES:
+            found["prefill"][f"{rows} x {tokens}"] = in_turns(
+                {
+                    "torch": prefilling(torch_model, rows, tokens),
+                    "onnxruntime": prefilling(shipped, rows, tokens),
+                    "prefill, 8-bit inputs": prefilling(other, rows, tokens),
+                }
+            )
+    for kind in found.values():
+        for row in kind.values():
+            row["times faster"] = round(row["torch"] / row["onnxruntime"], 2)
+    return found
+
+
+def log_probs(model: LanguageModel, ids_BT: Tensor) -> Tensor:
+    """float32[B, T - 4, V]: behind a prefix of five tokens, one step for each further token."""
+    logits_BV, state = model.prefill(model.embed(ids_BT[:, :5]))
+    steps = [logits_BV]
+    for ids_B1 in ids_BT[:, 5:].split(1, dim=1):
+        logits_B1V, state = model.step(ids_B1, state)
+        steps.append(logits_B1V[:, 0])
+    return torch.stack(steps, dim=1).log_softmax(-1)
+
+
+def agreement(torch_model: LanguageModel, model: LanguageModel) -> dict[str, float]:
+    rows = [torch_model.encode(text) for text in TEXTS]
+    ids_BT = torch.tensor([row[: min(map(len, rows))] for row in rows])
+    expected_BTV, found_BTV = log_probs(torch_model, ids_BT), log_probs(model, ids_BT)
+    divergence_BT = (expected_BTV.exp() * (expected_BTV - found_BTV)).sum(-1)
+    return {
+        "tokens": divergence_BT.numel(),
+        "mean_nats": round(float(divergence_BT.mean()), 5),
+        "max_nats": round(float(divergence_BT.max()), 5),
+        "same_best_token": round(float((expected_BTV.argmax(-1) == found_BTV.argmax(-1)).float().mean()), 4),
+    }
+
+
+def swapped(folder: Path) -> OnnxLanguageModel:
+    """The same model with the rounding of prefixes and of steps exchanged."""
+    model = OnnxLanguageModel.from_folder(folder)
+    model._prefill, model._step = model._step, model._prefill
+    return model
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].partition(":")[2].strip() if names else platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m-instruct", help="name of a part, or a model folder")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    folder = Path(options.model) if Path(options.model).is_dir() else weights.resolve(options.model)
+    with torch.inference_mode():
+        torch_model, shipped, other = (
+            LanguageModel.from_folder(folder),
+            OnnxLanguageModel.from_folder(folder),
+            swapped(folder),
+        )
+        measured = {
+            "agreement": {
+                "onnxruntime": agreement(torch_model, shipped),
+                "step, float inputs; prefill, 8-bit inputs": agreement(torch_model, other),
+            },
+            **speeds(torch_model, shipped, other),
+        }
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    results = {
+        "command": " ".join(["python", "benchmarks/decoding.py", *sys.argv[1:]]),
+        "commit": commit,
+        "processor": processor(),
+        "threads": options.threads,
+        "versions": {module.__name__: module.__version__ for module in (torch, transformers, onnxruntime)},
+        "model": options.model,
+        "unit": "ms, median of 5",
+        **measured,
+    }
+    text = json.dumps(results, indent=2) + "\n"
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()
