@@ -99,6 +99,20 @@ def test_a_row_gives_the_same_bits_alone_and_in_a_batch(onnx_model: OnnxLanguage
             assert torch.equal(alone_11V[0], logits_B1V[row])
 
 
+def test_a_row_that_is_extended_gives_the_same_bits_alone_and_in_a_batch(onnx_model: OnnxLanguageModel) -> None:
+    embeds_BTD, mask_BT = prefix(4, 7, 5)
+    _, together = onnx_model.prefill(embeds_BTD, mask_BT)
+    _, alone = onnx_model.prefill(embeds_BTD[:1, 3:], mask_BT[:1, 3:])
+    more_BTD, more_BT = prefix(6, 3, 5)
+    _, together = onnx_model.extend(more_BTD, more_BT, together)
+    _, alone = onnx_model.extend(more_BTD[:1], more_BT[:1], alone)
+    ids_B1 = tokens(3, 1)
+    for _ in range(2):
+        logits_B1V, together = onnx_model.step(ids_B1, together)
+        alone_11V, alone = onnx_model.step(ids_B1[:1], alone)
+        torch.testing.assert_close(alone_11V[0], logits_B1V[0], rtol=0, atol=FLOAT)
+
+
 def test_no_call_changes_a_state_it_was_given(onnx_model: OnnxLanguageModel) -> None:
     _, state = onnx_model.prefill(*prefix(4, 7, 5))
     ids_B1 = tokens(3, 1)
@@ -109,6 +123,15 @@ def test_no_call_changes_a_state_it_was_given(onnx_model: OnnxLanguageModel) -> 
     assert torch.equal(onnx_model.step(ids_B1, state)[0], first_BTV)
     assert torch.equal(onnx_model.step(ids_B1 + 1, state)[0], second_BTV)
     assert torch.equal(onnx_model.step(ids_B1, following)[0], further_BTV)
+
+
+def test_a_state_goes_on_outside_the_inference_mode_it_was_made_in(onnx_model: OnnxLanguageModel) -> None:
+    ids_B1 = tokens(1, 1)
+    with torch.inference_mode():
+        _, state = onnx_model.prefill(*prefix(4))
+    logits_BTV, state = onnx_model.step(ids_B1, state)
+    onnx_model.extend(*prefix(3), state)
+    assert torch.equal(onnx_model.step(ids_B1, onnx_model.prefill(*prefix(4))[1])[0], logits_BTV)
 
 
 def test_rows_are_dropped_moved_and_repeated(onnx_model: OnnxLanguageModel) -> None:

@@ -47,7 +47,7 @@ _MASKED = -1e9
 
 @dataclass
 class _Cache:
-    """Keys and values of all layers, with room behind each row's tokens. There are two rows at least."""
+    """Keys and values of all layers, with room behind each row's tokens. A single row is there twice."""
 
     values_LBHCS: Tensor
     """float32[2 L, B, H, C, S]: keys and values by turns."""
@@ -133,6 +133,7 @@ class OnnxLanguageModel(LanguageModel):
         """Hidden states [B, T, D] after the final norm; zero at padding."""
         return self.prefill_hidden(embeds_BTD, mask_BT)[0]
 
+    @torch.inference_mode()
     def logits(self, hidden_D: Tensor) -> Tensor:
         """Logits float32[..., V] of hidden states [..., D]."""
         flat_ND = hidden_D.reshape(-1, self.dim).contiguous()
@@ -141,6 +142,7 @@ class OnnxLanguageModel(LanguageModel):
             _run(self._head, {"hidden": flat_ND}, {"logits": logits_NV})
         return logits_NV.reshape(*hidden_D.shape[:-1], self.vocab_size)
 
+    @torch.inference_mode()
     def prefill_hidden(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
         """Read a prefix: hidden states [B, T, D], zero at padding, and the state to go on from.
 
@@ -155,12 +157,15 @@ class OnnxLanguageModel(LanguageModel):
         compact_BTD = _gathered(embeds_BTD, order_BT[:, :longest])
         cache = self._cache(rows, longest + _ROOM_BEHIND_PREFIX)
         compact_BTD = self._read(self._prefill, compact_BTD, lengths_B, cache)
+        if rows == 1:
+            cache.values_LBHCS[:, 1] = cache.values_LBHCS[:, 0]
         hidden_BTD = compact_BTD.new_zeros(rows, tokens, self.dim)
         at_BTD = order_BT[:, :longest, None].expand(-1, -1, self.dim)
         hidden_BTD.scatter_(1, at_BTD, compact_BTD)
         hidden_BTD[~mask_BT] = 0
         return hidden_BTD, _state(cache, lengths_B)
 
+    @torch.inference_mode()
     def extend(self, embeds_BTD: Tensor, mask_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read further embeddings: their hidden states [B, T, D], zero at padding, and the state that follows.
 
@@ -186,9 +191,12 @@ class OnnxLanguageModel(LanguageModel):
         )
         row_N, token_N = mask_BT.nonzero(as_tuple=True)
         cache.values_LBHCS[:, row_N, :, at_BT[mask_BT]] = new_LBHTS[:, row_N, :, token_N]
+        if rows == 1:
+            cache.values_LBHCS[:, 1] = cache.values_LBHCS[:, 0]
         hidden_BTD[~mask_BT] = 0
         return hidden_BTD, _state(cache, state.next_B + mask_BT.sum(dim=1))
 
+    @torch.inference_mode()
     def step(self, ids_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read further tokens int64[B, T]: logits float32[B, T, V] after each, and the state that follows.
 
@@ -200,13 +208,12 @@ class OnnxLanguageModel(LanguageModel):
         cache = self._extensible(state, int(state.next_B.max()) + 1)
         embeds_B1D, total_B = self.embed(ids_BT), state.next_B + 1
         if rows == 1:
-            # A single row goes through other kernels than several, which round otherwise.
+            # A single row goes through other kernels than several, which round otherwise: it is read twice.
             embeds_B1D, total_B = embeds_B1D.repeat(2, 1, 1), total_B.repeat(2)
-            used = int(state.next_B)
-            cache.values_LBHCS[:, 1, :, :used] = cache.values_LBHCS[:, 0, :, :used]
         hidden_B1D = self._read(self._step, embeds_B1D, total_B, cache)[:rows]
         return self.logits(hidden_B1D), _state(cache, total_B[:rows])
 
+    @torch.inference_mode()
     def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
         """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
         rows_N = index_N if len(index_N) > 1 else index_N.repeat(2)
