@@ -18,14 +18,14 @@ TEXTS = (
 )
 
 
+FOLDER = weights.cached("smollm2-135m-instruct")  # before the tests here move the cache
+
+
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.delenv(weights.HOME_ENV)  # which the other tests here move
-    found = weights.cached("smollm2-135m-instruct")
-    if found is None:
+def folder() -> Path:
+    if FOLDER is None:
         pytest.skip("the weights of smollm2-135m-instruct are not in the cache; 'pengi pull' fetches them")
-    monkeypatch.setenv(weights.HOME_ENV, str(tmp_path / "home"))
-    return found
+    return FOLDER
 
 
 def log_probs(model: LanguageModel) -> Tensor:
