@@ -143,6 +143,17 @@ def processor() -> str:
     return names[0].partition(":")[2].strip() if names else platform.processor()
 
 
+def circumstances() -> dict[str, Any]:
+    """The commit, the processor, threads and versions that a measurement was made with."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "commit": commit,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {module.__name__: module.__version__ for module in (torch, transformers, onnxruntime)},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="name of a part, or a model folder")
@@ -164,13 +175,9 @@ def main() -> None:
             },
             **speeds(torch_model, shipped, other),
         }
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     results = {
         "command": " ".join(["python", "benchmarks/decoding.py", *sys.argv[1:]]),
-        "commit": commit,
-        "processor": processor(),
-        "threads": options.threads,
-        "versions": {module.__name__: module.__version__ for module in (torch, transformers, onnxruntime)},
+        **circumstances(),
         "model": options.model,
         "unit": "ms, median of 5",
         **measured,

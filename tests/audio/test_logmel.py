@@ -7,8 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers.audio_utils import mel_filter_bank
 
-from pengi.audio.logmel import hz_to_mel_htk, magnitude_spectrogram, mel_filterbank_htk
+from pengi.audio.logmel import (
+    hz_to_mel_htk,
+    hz_to_mel_slaney,
+    magnitude_spectrogram,
+    mel_filterbank_htk,
+    mel_filterbank_slaney,
+    mel_to_hz_slaney,
+)
 
 YAMNET = (16_000, 512, 64, 125.0, 7500.0)
 
@@ -85,3 +93,16 @@ def test_the_front_end_is_differentiable() -> None:
     assert waveform.grad is not None
     assert waveform.grad[0, :880].any()
     assert torch.isfinite(waveform.grad).all()
+
+
+def test_slaneys_mel_scale_is_linear_to_1_khz_and_logarithmic_above() -> None:
+    frequency = torch.tensor([0.0, 200.0, 1000.0, 6400.0])
+    torch.testing.assert_close(hz_to_mel_slaney(frequency), torch.tensor([0.0, 3.0, 15.0, 42.0]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(mel_to_hz_slaney(hz_to_mel_slaney(frequency)), frequency, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "n_fft", "bands", "low_hz"), [(16_000, 400, 80, 0.0), (44_100, 1024, 64, 50.0)])
+def test_slaneys_filters_are_those_of_the_library(rate: int, n_fft: int, bands: int, low_hz: float) -> None:
+    expected = mel_filter_bank(n_fft // 2 + 1, bands, low_hz, 8000.0, rate, norm="slaney", mel_scale="slaney")
+    found = mel_filterbank_slaney(rate, n_fft, bands, low_hz, 8000.0)
+    torch.testing.assert_close(found, torch.from_numpy(expected).float(), rtol=0, atol=1e-8)

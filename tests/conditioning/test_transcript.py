@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from pengi import weights
 from pengi.audio.decode import load
 from pengi.cli import app
-from pengi.conditioning.transcript import Transcriber, WhisperDecoder, without_loops
+from pengi.conditioning.transcript import Transcriber, without_loops
+from pengi.conditioning.whisper_decoder import DecoderShape, WhisperDecoder
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 
 NEEDED = ("whisper-tiny.en", "yamnet")
@@ -24,8 +25,8 @@ SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
 
 
 @pytest.fixture(scope="module")
-def decoder() -> WhisperDecoder:
-    """A tiny decoder with random weights, which suppresses token 9."""
+def stock() -> WhisperForConditionalGeneration:
+    """A tiny Whisper with random weights."""
     torch.manual_seed(0)
     config = WhisperConfig(
         vocab_size=12,
@@ -35,7 +36,7 @@ def decoder() -> WhisperDecoder:
         encoder_attention_heads=2,
         decoder_attention_heads=2,
         encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
+        decoder_ffn_dim=24,
         max_source_positions=10,
         max_target_positions=20,
         num_mel_bins=8,
@@ -44,11 +45,18 @@ def decoder() -> WhisperDecoder:
         eos_token_id=0,
         decoder_start_token_id=1,
     )
+    return WhisperForConditionalGeneration(config).eval()
+
+
+@pytest.fixture(scope="module")
+def decoder(stock: WhisperForConditionalGeneration) -> WhisperDecoder:
+    """Its decoder, which suppresses token 9."""
     vocabulary = {token: i for i, token in enumerate((*SPECIAL, *"abcdefghi"))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
-    return WhisperDecoder(
-        WhisperForConditionalGeneration(config), tokenizer, suppressed=[9], suppressed_first=[0]
-    ).eval()
+    shape = DecoderShape(vocabulary=12, width=16, layers=2, heads=2, hidden=24, positions=20)
+    decoder = WhisperDecoder(shape, tokenizer, suppressed=[9], suppressed_first=[0]).eval()
+    decoder.load_state_dict(stock.get_decoder().state_dict())
+    return decoder
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +75,20 @@ def clip(shared_data: Path, source: str, **wanted: str) -> tuple[np.ndarray, dic
     raise AssertionError(f"no clip of {source} with {wanted}")
 
 
-def test_a_step_after_a_prefill_gives_what_reading_all_at_once_gives(decoder: WhisperDecoder) -> None:
+@torch.inference_mode()
+def test_a_step_after_a_prefill_gives_the_logits_of_the_transformers_library(
+    stock: WhisperForConditionalGeneration, decoder: WhisperDecoder
+) -> None:
     audio = torch.randn(2, 10, 16)
-    mask = torch.ones(2, 10, dtype=torch.bool)
-    _, state = decoder.prefill(audio, mask)
-    stepped, _ = decoder.step(torch.tensor([[4, 5], [6, 7]]), state)
-    ids = torch.tensor([[1, 2, 4, 5], [1, 2, 6, 7]])
-    whole = decoder.logits(decoder.decoder(input_ids=ids, encoder_hidden_states=audio).last_hidden_state)
-    torch.testing.assert_close(stepped, whole[:, 2:], rtol=1e-4, atol=1e-4)
-    assert torch.isinf(stepped[..., 9]).all()
+    first, state = decoder.prefill(audio, torch.ones(2, 10, dtype=torch.bool))
+    two, state = decoder.step(torch.tensor([[4, 5], [6, 7]]), state)
+    one, _ = decoder.step(torch.tensor([[8], [10]]), state)
+    ids = torch.tensor([[1, 2, 4, 5, 8], [1, 2, 6, 7, 10]])
+    expected = stock(encoder_outputs=(audio,), decoder_input_ids=ids).logits
+    kept = [token for token in range(12) if token != 9]
+    torch.testing.assert_close(torch.cat([two, one], 1)[..., kept], expected[:, 2:, kept], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(first[:, kept[1:]], expected[:, 1, kept[1:]], rtol=1e-4, atol=1e-4)
+    assert torch.isinf(one[..., 9]).all()
 
 
 def test_a_state_can_be_stepped_from_and_selected_from_again(decoder: WhisperDecoder) -> None:

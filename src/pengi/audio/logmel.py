@@ -5,8 +5,13 @@ Shape suffixes: B clips, S samples, F frames, W samples of a window, K frequency
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+_MEL_AT_1_KHZ = 15.0
+_MEL_PER_LOG = 27.0 / math.log(6.4)
 
 
 def hz_to_mel_htk(frequency_hz: Tensor) -> Tensor:
@@ -27,6 +32,32 @@ def mel_filterbank_htk(sample_rate: int, n_fft: int, bands: int, low_hz: float, 
     rising = (bins_mel - lower) / (centre - lower)
     falling = (upper - bins_mel) / (upper - centre)
     return torch.minimum(rising, falling).clamp(min=0.0).float()
+
+
+def mel_filterbank_slaney(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float) -> Tensor:
+    """Triangular filters ``float32[K, M]`` of equal area, evenly spaced on Slaney's mel scale.
+
+    These are the filters of librosa and Whisper; their slopes are straight on the axis of frequencies.
+    """
+    bins_hz = torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
+    low_mel, high_mel = hz_to_mel_slaney(torch.tensor([low_hz, high_hz], dtype=torch.float64)).tolist()
+    edges_hz = mel_to_hz_slaney(torch.linspace(low_mel, high_mel, bands + 2, dtype=torch.float64))
+    lower, centre, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+    rising = (bins_hz - lower) / (centre - lower)
+    falling = (upper - bins_hz) / (upper - centre)
+    return (torch.minimum(rising, falling).clamp(min=0.0) * 2.0 / (upper - lower)).float()
+
+
+def hz_to_mel_slaney(frequency_hz: Tensor) -> Tensor:
+    """Slaney's mel scale: linear up to 1 kHz (15 mel), logarithmic above it, 27 mel for a factor of 6.4."""
+    above = _MEL_AT_1_KHZ + torch.log(frequency_hz.clamp(min=1e-3) / 1000.0) * _MEL_PER_LOG
+    return torch.where(frequency_hz < 1000.0, frequency_hz * _MEL_AT_1_KHZ / 1000.0, above)
+
+
+def mel_to_hz_slaney(mel: Tensor) -> Tensor:
+    """The inverse of :func:`hz_to_mel_slaney`."""
+    above = 1000.0 * torch.exp((mel - _MEL_AT_1_KHZ) / _MEL_PER_LOG)
+    return torch.where(mel < _MEL_AT_1_KHZ, mel * 1000.0 / _MEL_AT_1_KHZ, above)
 
 
 def magnitude_spectrogram(waveform_BS: Tensor, window: Tensor, n_fft: int, hop: int) -> Tensor:

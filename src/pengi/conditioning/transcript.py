@@ -9,30 +9,26 @@ nobody could say in that time, and text of which the decoder is unsure, is dropp
 Whisper was trained on windows of 30 s. Here a chunk is followed by silence up to ``WINDOW_S`` only;
 ``benchmarks/transcription.py`` measures what that costs and saves.
 
-Shape suffixes: B chunks, S samples, T tokens of one call, P encoder positions of 20 ms, D width, V vocabulary, N rows.
+Shape suffixes: B chunks, S samples, T tokens, P encoder positions of 20 ms, D width.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from torch import Tensor, nn
 
 from pengi import weights
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import at_pauses
+from pengi.conditioning.whisper_decoder import WhisperDecoder
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.encoders.whisper import SAMPLE_RATE, WhisperEncoder
 from pengi.encoders.yamnet import YamnetTagger
@@ -52,88 +48,6 @@ MIN_LOG_PROBABILITY = -1.0
 """Lowest mean natural log-probability of a token; Whisper's own default."""
 MAX_TOKENS_PER_S = 10.0
 """Nobody speaks faster; a second is granted on top."""
-
-
-@dataclass(frozen=True)
-class _State:
-    """What the decoder has read so far."""
-
-    cache: Any
-    """Keys and values: a ``transformers`` ``EncoderDecoderCache``."""
-    audio_BPD: Tensor
-
-
-class WhisperDecoder(nn.Module):
-    """Whisper's text decoder as a :class:`pengi.decoding.StepModel` whose prefix are the encoder's states.
-
-    Args:
-        model: ``transformers``' ``WhisperForConditionalGeneration``; only its decoder and head are used.
-        tokenizer: its tokenizer.
-        suppressed: tokens that no transcript has.
-        suppressed_first: further tokens that no transcript begins with.
-    """
-
-    def __init__(
-        self, model: Any, tokenizer: Tokenizer, suppressed: Sequence[int] = (), suppressed_first: Sequence[int] = ()
-    ) -> None:
-        super().__init__()
-        self.decoder = model.get_decoder()
-        self.head = model.get_output_embeddings()
-        self.tokenizer = tokenizer
-        self._suppressed = list(suppressed)
-        self._suppressed_first = list(suppressed_first)
-        self._prompt = [self._id("<|startoftranscript|>"), self._id("<|notimestamps|>")]
-        self.requires_grad_(False)
-
-    @property
-    def end_id(self) -> int:
-        """The token that ends a text."""
-        return self._id("<|endoftext|>")
-
-    def _id(self, token: str) -> int:
-        number = self.tokenizer.token_to_id(token)
-        assert number is not None, f"Whisper's tokenizer has no {token}"
-        return number
-
-    def prefill(self, audio_BPD: Tensor, mask_BP: Tensor) -> tuple[Tensor, _State]:
-        """Read the encoder's states and the start of a transcript; logits float32[B, V] of its first token.
-
-        ``mask_BP`` must be True everywhere: the decoder reads all positions.
-        """
-        from transformers import DynamicCache, EncoderDecoderCache
-
-        assert bool(mask_BP.all()), "chunks of one batch have the same number of positions"
-        ids_BT = torch.tensor([self._prompt] * len(audio_BPD), device=audio_BPD.device)
-        state = _State(EncoderDecoderCache(DynamicCache(), DynamicCache()), audio_BPD)
-        hidden_BTD, state = self.advance(ids_BT, state)
-        logits_BV = self.logits(hidden_BTD[:, -1])
-        logits_BV[:, self._suppressed_first] = -torch.inf
-        return logits_BV, state
-
-    def step(self, ids_NT: Tensor, state: _State) -> tuple[Tensor, _State]:
-        """Read further tokens int64[N, T]: logits float32[N, T, V] after each, and the state that follows."""
-        hidden_NTD, state = self.advance(ids_NT, state)
-        return self.logits(hidden_NTD), state
-
-    def advance(self, ids_NT: Tensor, state: _State) -> tuple[Tensor, _State]:
-        """As :meth:`step`, but hidden states float32[N, T, D]."""
-        cache = _copied(state.cache)
-        hidden_NTD: Tensor = self.decoder(
-            input_ids=ids_NT, encoder_hidden_states=state.audio_BPD, past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        return hidden_NTD, _State(cache, state.audio_BPD)
-
-    def logits(self, hidden_MD: Tensor) -> Tensor:
-        """Logits float32[..., V] of hidden states; suppressed tokens have none."""
-        logits_MV: Tensor = self.head(hidden_MD).float()
-        logits_MV[..., self._suppressed] = -torch.inf
-        return logits_MV
-
-    def select(self, state: _State, index_N: Tensor) -> _State:
-        """The state of the given rows, which may repeat."""
-        cache = _copied(state.cache)
-        cache.reorder_cache(index_N)
-        return _State(cache, state.audio_BPD[index_N])
 
 
 @dataclass(frozen=True)
@@ -175,18 +89,7 @@ class Transcriber:
     @classmethod
     def from_folders(cls, whisper: Path, yamnet: Path, device: torch.device | str = "cpu") -> Self:
         """Stock weights from folders of :func:`pengi.weights.resolve`."""
-        from transformers import WhisperConfig, WhisperForConditionalGeneration
-
-        with torch.device("meta"):
-            model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(whisper))
-        tensors = load_file(whisper / "model.safetensors")
-        tensors["proj_out.weight"] = tensors["model.decoder.embed_tokens.weight"]
-        model.load_state_dict(tensors, assign=True)
-        generation = json.loads((whisper / "generation_config.json").read_text(encoding="utf-8"))
-        tokenizer = Tokenizer.from_file(str(whisper / "tokenizer.json"))
-        decoder = WhisperDecoder(
-            model, tokenizer, generation["suppress_tokens"], generation["begin_suppress_tokens"]
-        ).to(device)
+        decoder = WhisperDecoder.from_folder(whisper).to(device)
         encoder = WhisperEncoder.from_folder(whisper).to(device)
         return cls(encoder, decoder, YamnetTagger.from_folder(yamnet).to(device))
 
@@ -246,13 +149,13 @@ class Transcriber:
         return texts
 
     def _speech_probability(self, waveform_S: NDArray[np.float32]) -> float:
-        waveform_1S = torch.from_numpy(waveform_S)[None].to(self.decoder.head.weight.device)
+        waveform_1S = torch.from_numpy(waveform_S)[None].to(self.decoder.device)
         logits_1TC, _ = self.tagger(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
         return float(logits_1TC[0, :, self._speech].amax().sigmoid())
 
     def _decoded(self, waveforms: Sequence[NDArray[np.float32]]) -> list[str]:
         samples = round(WINDOW_S * SAMPLE_RATE)
-        waveform_BS = torch.zeros(len(waveforms), samples, device=self.decoder.head.weight.device)
+        waveform_BS = torch.zeros(len(waveforms), samples, device=self.decoder.device)
         for row, waveform_S in enumerate(waveforms):
             waveform_BS[row, : len(waveform_S)] = torch.from_numpy(waveform_S)
         audio_BPD = self.encoder.positions(waveform_BS)
@@ -289,14 +192,3 @@ def without_loops(text: str) -> str:
             if all(word.casefold() == rest[index % period].casefold() for index, word in enumerate(rest)):
                 return " ".join(words[: start + period])
     return text
-
-
-def _copied(cache: Any) -> Any:
-    """A cache whose growth or reordering leaves the given one as it was; tensors are shared until replaced."""
-    copied = copy.copy(cache)
-    for name in ("self_attention_cache", "cross_attention_cache"):
-        side = copy.copy(getattr(cache, name))
-        side.layers = [copy.copy(layer) for layer in side.layers]
-        setattr(copied, name, side)
-    copied.is_updated = dict(cache.is_updated)
-    return copied

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.audio_utils import mel_filter_bank
 
+from pengi.audio.logmel import mel_filterbank_slaney
 from pengi.encoders.base import AudioEncoder, Augment, Masked
 
 # CLAP is imported where an encoder is built: a start without it should be quick.
@@ -185,16 +185,7 @@ class HtsatEncoder(AudioEncoder):
 
 def mel_filterbank(shape: HtsatShape) -> Tensor:
     """Slaney's triangular filters of equal area ``float32[K, M]``."""
-    filters_KM = mel_filter_bank(
-        shape.n_fft // 2 + 1,
-        shape.mel_bands,
-        shape.low_hz,
-        shape.high_hz,
-        shape.mel_rate,
-        norm="slaney",
-        mel_scale="slaney",
-    )
-    return torch.from_numpy(filters_KM).float()
+    return mel_filterbank_slaney(shape.mel_rate, shape.n_fft, shape.mel_bands, shape.low_hz, shape.high_hz)
 
 
 def _bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:

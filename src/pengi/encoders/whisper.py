@@ -23,8 +23,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.audio_utils import mel_filter_bank
 
+from pengi.audio.logmel import mel_filterbank_slaney
 from pengi.encoders.base import AudioEncoder, Augment, Masked
 
 SAMPLE_RATE = 16_000  # Hz
@@ -88,11 +88,9 @@ class WhisperEncoder(AudioEncoder):
         self.embed_positions = nn.Embedding(shape.positions, shape.width)
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         self.layer_norm = nn.LayerNorm(shape.width)
-        mel_KM = mel_filter_bank(
-            N_FFT // 2 + 1, shape.mel_bands, 0.0, SAMPLE_RATE / 2, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-        )
+        mel_KM = mel_filterbank_slaney(SAMPLE_RATE, N_FFT, shape.mel_bands, 0.0, SAMPLE_RATE / 2)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
-        self.register_buffer("mel", torch.from_numpy(mel_KM.T).float(), persistent=False)
+        self.register_buffer("mel", mel_KM.T.contiguous(), persistent=False)
         self.requires_grad_(False)
 
     @classmethod

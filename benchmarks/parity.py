@@ -1,0 +1,108 @@
+"""Whether the language model says the same in onnxruntime as in torch, about recordings of the validation split.
+
+    python benchmarks/parity.py --manifest ../shared/data/manifest.jsonl --clips 100 --out results/parity.json
+
+Each recording is encoded once and described, and asked a question, by both. Divergence is that of the two distributions
+of every next token of the text that torch writes (Kullback-Leibler, in nats). onnxruntime is the default on a CPU only
+while the mean is below 0.01 nats a token and at least 0.97 of the texts are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from decoding import circumstances
+from torch import Tensor
+
+from pengi import Pengi
+from pengi.data.manifest import read_manifest
+from pengi.decoding import DecodeOptions, Hypothesis
+from pengi.encoding import Encoded
+from pengi.templates import PROMPTS
+
+GREEDY = DecodeOptions(beams=1, max_tokens=40)
+QUESTION = "what can be heard?"
+MAX_DIVERGENCE = 0.01  # nats a token
+MIN_SAME = 0.97
+
+
+def written(model: Pengi, recording: Encoded, prompt: str) -> Hypothesis:
+    return model._generator.generate([recording], [prompt], GREEDY)[0][0]
+
+
+def log_probs(model: Pengi, recording: Encoded, prompt: str, ids: list[int]) -> Tensor:
+    """float32[T, V] of every token of a text, the first one behind the prefix and the others one step each."""
+    lm, generator = model.model.language_model, model._generator
+    logits_BV, state = lm.prefill(*generator.prefix([recording], [generator.prompting.own(recording, prompt)]))
+    found = [logits_BV[0]]
+    for token in ids[:-1]:
+        logits_BTV, state = lm.step(torch.tensor([[token]]), state)
+        found.append(logits_BTV[0, 0])
+    return torch.stack(found).log_softmax(-1)
+
+
+def compared(in_torch: Pengi, in_onnx: Pengi, recording: Encoded, prompt: str) -> dict[str, Any]:
+    expected, found = (written(model, recording, prompt) for model in (in_torch, in_onnx))
+    ids = [*expected.tokens, in_torch.model.language_model.end_id][: GREEDY.max_tokens]
+    expected_TV, found_TV = (log_probs(model, recording, prompt, ids) for model in (in_torch, in_onnx))
+    divergence_T = (expected_TV.exp() * (expected_TV - found_TV)).sum(-1)
+    return {
+        "divergences": divergence_T.tolist(),
+        "texts": [model._generator.text(best) for model, best in ((in_torch, expected), (in_onnx, found))],
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    divergences = [value for row in rows for value in row["divergences"]]
+    mean = statistics.fmean(divergences)
+    same = statistics.fmean(row["texts"][0] == row["texts"][1] for row in rows)
+    return {
+        "texts": len(rows),
+        "tokens": len(divergences),
+        "mean_nats": round(mean, 5),
+        "first_token_mean_nats": round(statistics.fmean(row["divergences"][0] for row in rows), 5),
+        "max_nats": round(max(divergences), 4),
+        "same_texts": round(same, 4),
+        "other_texts": [row["texts"] for row in rows if row["texts"][0] != row["texts"][1]],
+        "passes": mean < MAX_DIVERGENCE and same >= MIN_SAME,
+    }
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, required=True)
+    parser.add_argument("--model", default="pengi-mini", help="name of a model, or its folder")
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    clips = [clip for clip in read_manifest(options.manifest) if clip.split == "val"]
+    random.Random(0).shuffle(clips)
+    in_torch, in_onnx = (Pengi.from_pretrained(options.model, device="cpu", runtime=name) for name in ("torch", "onnx"))
+    rows = []
+    for clip in clips[: options.clips]:
+        recording = in_torch.encode(options.manifest.parent / clip.audio)
+        for prompt in (PROMPTS["caption"][0], in_torch.question_prompt(QUESTION)):
+            rows.append(compared(in_torch, in_onnx, recording, prompt))
+        print(f"{clip.id}: {max(rows[-2]['divergences'] + rows[-1]['divergences']):.4f} nats", file=sys.stderr)
+    results = {
+        "command": " ".join(["python", "benchmarks/parity.py", *sys.argv[1:]]),
+        **circumstances(),
+        "model": options.model,
+        **summary(rows),
+    }
+    text = json.dumps(results, indent=2) + "\n"
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Whisper's text decoder (Radford et al. 2022) as a :class:`pengi.decoding.StepModel`; its prefix are encoder states.
+
+Plain torch: importing ``transformers``' model takes longer than transcribing a short recording. Parameters are named as
+in its ``WhisperDecoder``.
+
+Shape suffixes: B chunks, T tokens of one call, K tokens read so far, P encoder positions of 20 ms, D width,
+V vocabulary, N rows, M hidden states, H heads, S features of a head.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+
+KeysValues = tuple[Tensor, Tensor]
+"""Of one layer, ``float32[N, H, K, S]`` each."""
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a decoder."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    hidden: int
+    positions: int
+
+    @classmethod
+    def from_config(cls, file: Path) -> Self:
+        """Read a ``WhisperConfig`` of the transformers library."""
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return cls(
+            vocabulary=values["vocab_size"],
+            width=values["d_model"],
+            layers=values["decoder_layers"],
+            heads=values["decoder_attention_heads"],
+            hidden=values["decoder_ffn_dim"],
+            positions=values["max_target_positions"],
+        )
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """What a decoder has read so far, layer by layer."""
+
+    read: tuple[KeysValues, ...]
+    """Keys and values of its tokens; empty before the first."""
+    audio: tuple[KeysValues, ...]
+    """Keys and values of the encoder's states."""
+
+    @property
+    def count(self) -> int:
+        """Number of tokens that were read."""
+        return self.read[0][0].shape[2] if self.read else 0
+
+
+class WhisperDecoder(nn.Module):
+    """The decoder and its tokenizer.
+
+    Args:
+        shape: its sizes.
+        tokenizer: its tokenizer.
+        suppressed: tokens that no transcript has.
+        suppressed_first: further tokens that no transcript begins with.
+    """
+
+    def __init__(
+        self,
+        shape: DecoderShape,
+        tokenizer: Tokenizer,
+        suppressed: Sequence[int] = (),
+        suppressed_first: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
+        self.embed_positions = nn.Embedding(shape.positions, shape.width)
+        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+        self.layer_norm = nn.LayerNorm(shape.width)
+        self.tokenizer = tokenizer
+        self._suppressed = list(suppressed)
+        self._suppressed_first = list(suppressed_first)
+        self._prompt = [self._id("<|startoftranscript|>"), self._id("<|notimestamps|>")]
+        self.requires_grad_(False)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Stock weights from a folder of :func:`pengi.weights.resolve`."""
+        generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+        with torch.device("meta"):
+            decoder = cls(
+                DecoderShape.from_config(folder / "config.json"),
+                Tokenizer.from_file(str(folder / "tokenizer.json")),
+                generation["suppress_tokens"],
+                generation["begin_suppress_tokens"],
+            )
+        prefix = "model.decoder."
+        stored = load_file(folder / "model.safetensors").items()
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in stored if name.startswith(prefix)}
+        decoder.load_state_dict(tensors, assign=True)
+        return decoder.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.embed_tokens.weight.device
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a text."""
+        return self._id("<|endoftext|>")
+
+    def _id(self, token: str) -> int:
+        number: int | None = self.tokenizer.token_to_id(token)
+        assert number is not None, f"Whisper's tokenizer has no {token}"
+        return number
+
+    def prefill(self, audio_BPD: Tensor, mask_BP: Tensor) -> tuple[Tensor, DecoderState]:
+        """Read the encoder's states and the start of a transcript; logits float32[B, V] of its first token.
+
+        ``mask_BP`` must be True everywhere: the decoder reads all positions.
+        """
+        assert bool(mask_BP.all()), "chunks of one batch have the same number of positions"
+        ids_BT = torch.tensor([self._prompt] * len(audio_BPD), device=audio_BPD.device)
+        audio = tuple(layer.encoder_attn.keys_values(audio_BPD) for layer in self._layers)
+        hidden_BTD, state = self.advance(ids_BT, DecoderState((), audio))
+        logits_BV = self.logits(hidden_BTD[:, -1])
+        logits_BV[:, self._suppressed_first] = -torch.inf
+        return logits_BV, state
+
+    def step(self, ids_NT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read further tokens int64[N, T]: logits float32[N, T, V] after each, and the state that follows."""
+        hidden_NTD, state = self.advance(ids_NT, state)
+        return self.logits(hidden_NTD), state
+
+    def advance(self, ids_NT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """As :meth:`step`, but hidden states float32[N, T, D]."""
+        count, tokens = state.count, ids_NT.shape[1]
+        hidden_NTD = self.embed_tokens(ids_NT) + self.embed_positions.weight[count : count + tokens]
+        sees_TK = None
+        if tokens > 1:
+            sees_TK = torch.ones(tokens, count + tokens, dtype=torch.bool, device=ids_NT.device).tril(count)
+        read = []
+        for index, (layer, audio) in enumerate(zip(self._layers, state.audio, strict=True)):
+            hidden_NTD, keys_values = layer(hidden_NTD, state.read[index] if state.read else None, audio, sees_TK)
+            read.append(keys_values)
+        hidden_NTD = self.layer_norm(hidden_NTD)
+        return hidden_NTD, DecoderState(tuple(read), state.audio)
+
+    def logits(self, hidden_MD: Tensor) -> Tensor:
+        """Logits float32[..., V] of hidden states; suppressed tokens have none."""
+        logits_MV = functional.linear(hidden_MD, self.embed_tokens.weight).float()
+        logits_MV[..., self._suppressed] = -torch.inf
+        return logits_MV
+
+    def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
+        """The state of the given rows, which may repeat."""
+
+        def rows(layers: tuple[KeysValues, ...]) -> tuple[KeysValues, ...]:
+            return tuple((keys[index_N], values[index_N]) for keys, values in layers)
+
+        return DecoderState(rows(state.read), rows(state.audio))
+
+    @property
+    def _layers(self) -> list[_Layer]:
+        return [layer for layer in self.layers if isinstance(layer, _Layer)]
+
+
+class _Layer(nn.Module):
+    """A pre-norm transformer layer that reads its own tokens and the encoder's states."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.self_attn = _Attention(shape)
+        self.self_attn_layer_norm = nn.LayerNorm(shape.width)
+        self.encoder_attn = _Attention(shape)
+        self.encoder_attn_layer_norm = nn.LayerNorm(shape.width)
+        self.fc1 = nn.Linear(shape.width, shape.hidden)
+        self.fc2 = nn.Linear(shape.hidden, shape.width)
+        self.final_layer_norm = nn.LayerNorm(shape.width)
+
+    def forward(
+        self, x_NTD: Tensor, read: KeysValues | None, audio: KeysValues, sees_TK: Tensor | None
+    ) -> tuple[Tensor, KeysValues]:
+        """Hidden states, and keys and values of all tokens so far."""
+        normed_NTD = self.self_attn_layer_norm(x_NTD)
+        new = self.self_attn.keys_values(normed_NTD)
+        read = new if read is None else (torch.cat([read[0], new[0]], 2), torch.cat([read[1], new[1]], 2))
+        x_NTD = x_NTD + self.self_attn(normed_NTD, read, sees_TK)
+        x_NTD = x_NTD + self.encoder_attn(self.encoder_attn_layer_norm(x_NTD), audio)
+        return x_NTD + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x_NTD)))), read
+
+
+class _Attention(nn.Module):
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.q_proj = nn.Linear(shape.width, shape.width)
+        self.k_proj = nn.Linear(shape.width, shape.width, bias=False)
+        self.v_proj = nn.Linear(shape.width, shape.width)
+        self.out_proj = nn.Linear(shape.width, shape.width)
+
+    def keys_values(self, x_NKD: Tensor) -> KeysValues:
+        """What is attended to of hidden states."""
+        return self._split(self.k_proj(x_NKD)), self._split(self.v_proj(x_NKD))
+
+    def forward(self, x_NTD: Tensor, keys_values: KeysValues, sees_TK: Tensor | None = None) -> Tensor:
+        mixed_NHTS = functional.scaled_dot_product_attention(
+            self._split(self.q_proj(x_NTD)), *keys_values, attn_mask=sees_TK
+        )
+        out_NTD: Tensor = self.out_proj(mixed_NHTS.transpose(1, 2).flatten(2))
+        return out_NTD
+
+    def _split(self, x_NKD: Tensor) -> Tensor:
+        return x_NKD.view(*x_NKD.shape[:2], self.heads, -1).transpose(1, 2)
