@@ -31,6 +31,7 @@ from pengi.official.quirks import ReferenceQuirks
 from pengi.official.search import ReferenceOptions
 from pengi.prompting import Prompting
 from pengi.results import ScoredText
+from pengi.runtime import Runtime
 
 DEFAULT_MODEL = "pengi-base"
 Vectors = NDArray[np.float32]
@@ -49,16 +50,22 @@ class OfficialPengi(Pengi):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto", quirks: ReferenceQuirks = ALL_QUIRKS
+        cls,
+        name_or_path: str | Path = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        runtime: Runtime | None = None,
+        quirks: ReferenceQuirks = ALL_QUIRKS,
     ) -> Self:
         """Load a model; see :meth:`pengi.engine.Pengi.from_pretrained`.
 
         Args:
             name_or_path: see there.
             device: see there.
+            runtime: see there.
             quirks: in which of its ways to follow the official wrapper.
         """
-        plain = Pengi.from_pretrained(name_or_path, device=device)
+        plain = Pengi.from_pretrained(name_or_path, device=device, runtime=runtime)
         return cls(plain.model, plain.name, plain.device, quirks)
 
     @overload
