@@ -11,6 +11,7 @@ Shape suffixes: B windows, S samples, T audio tokens, D features, K tags.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +28,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, rms_db, sound_level_db, without_offset
-from pengi.audio.sources import Many, ReadingOptions
+from pengi.audio.sources import Many, ReadingOptions, Waveform
 from pengi.audio.windows import at_pauses, sliding
+from pengi.caching import RecentCache
 from pengi.conditioning.collect import TagCollector
 from pengi.conditioning.descriptors import describe_waveform, level_course, level_sentence
 from pengi.conditioning.evidence import Evidence
@@ -79,6 +81,12 @@ class Encoded:
         """Whether the recording is below the silence threshold."""
         return self.level_db < SILENCE_DB
 
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        scores = [tensor_K for tensor_K in (self.probability_K, self.log_odds_K) if tensor_K is not None]
+        return sum(tensor.nbytes for tensor in (*self.tokens, *scores))
+
 
 Recording: TypeAlias = AudioSource | Encoded
 """One recording, or what is kept of it."""
@@ -96,6 +104,8 @@ class RecordingEncoder:
 
     def __init__(self, model: PengiModel, device: torch.device, transcriber: Callable[[], Transcriber]) -> None:
         self._model, self._device, self._transcriber = model, device, transcriber
+        self.recent: RecentCache[Encoded] | None = None
+        """What is kept of waveforms, so that further questions about one do not encode it again; None keeps nothing."""
 
     @property
     def sample_rate(self) -> int:
@@ -188,16 +198,38 @@ class RecordingEncoder:
             for_text: whether the language model is to read about them: then they are transcribed and described.
             reading: how they are read.
         """
-        outcomes: dict[int, Encoded | PengiError] = {
-            index: replace(source, index=index) for index, source in enumerate(sources) if isinstance(source, Encoded)
-        }
-        to_read = [(index, source) for index, source in enumerate(sources) if not isinstance(source, Encoded)]
+        keys = [self._key(source, for_text) for source in sources]
+        outcomes: dict[int, Encoded | PengiError] = {}
+        to_read: list[tuple[int, AudioSource]] = []
+        for index, (source, key) in enumerate(zip(sources, keys, strict=True)):
+            known = source if isinstance(source, Encoded) else self._known(key)
+            if known is not None:
+                outcomes[index] = replace(known, index=index)
+            elif not isinstance(source, Encoded):
+                to_read.append((index, source))
         started: list[_Reading] = []
         for batch in batched(self._windows_of(to_read, started, for_text, on_error, reading), WINDOWS):
             self._read(batch, for_text)
             outcomes |= _finished(started)
         outcomes |= _finished(started)
+        for index, _ in to_read:
+            self._keep(keys[index], outcomes[index])
         return [outcomes[index] for index in range(len(sources))]
+
+    def _key(self, source: Recording, for_text: bool) -> str | None:
+        """What a waveform's encoding is kept by: its content, and what is kept of it."""
+        if self.recent is None or not isinstance(source, Waveform):
+            return None
+        samples = np.ascontiguousarray(source.samples)
+        content = hashlib.sha256(samples.view(np.uint8).reshape(-1).data).hexdigest()
+        return f"{content} {samples.dtype} {samples.shape} {source.sample_rate} {for_text}"
+
+    def _known(self, key: str | None) -> Encoded | None:
+        return None if self.recent is None or key is None else self.recent.get(key)
+
+    def _keep(self, key: str | None, outcome: Encoded | PengiError) -> None:
+        if self.recent is not None and key is not None and isinstance(outcome, Encoded):
+            self.recent.put(key, outcome, outcome.size)
 
     def _windows_of(
         self,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pengi import checkpoint
 from pengi.audio.sources import AudioSource, Many, ReadingOptions, recordings_of
+from pengi.caching import RecentCache
 from pengi.calls import (
     Ask,
     Call,
@@ -111,7 +112,7 @@ class Pengi:
             device: "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
             runtime: what runs the language model: "torch", "onnx" (onnxruntime, on the CPU) or "auto" (onnxruntime
                 where it can run it, else torch). By default what the environment variable ``PENGI_RUNTIME`` says, else
-                "auto".
+                :data:`pengi.runtime.DEFAULT_RUNTIME`.
 
         Raises:
             CheckpointError, ConfigError, WeightsError: if the model cannot be loaded; one sentence says why.
@@ -290,6 +291,15 @@ class Pengi:
         sources, are_many = recordings_of(audio)
         found = self._encoder.encode(sources, on_error, **options)
         return found if are_many else found[0]
+
+    def keep_encoded(self, max_bytes: int) -> None:
+        """Keep what is encoded of recordings that are given as :class:`pengi.audio.sources.Waveform`, so that further
+        questions about one are answered without encoding it again.
+
+        Args:
+            max_bytes: of all that is kept; those not asked about for longest go first. 0 keeps nothing.
+        """
+        self._encoder.recent = RecentCache(max_bytes) if max_bytes else None
 
     def windows(
         self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]

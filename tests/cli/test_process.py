@@ -12,8 +12,8 @@ import pytest
 
 HEAVY = ("torch", "transformers", "numpy", "soundfile", "av", "pydantic.main", "huggingface_hub")
 COMMANDS = (
-    "describe", "ask", "classify", "timeline", "embed", "run", "index", "search", "serve", "eval", "probe", "train",
-    "models", "pull", "import-official",
+    "describe", "ask", "classify", "timeline", "embed", "run", "index", "search", "serve", "eval", "probe", "bench",
+    "train", "models", "pull", "import-official",
 )  # fmt: skip
 
 
@@ -42,6 +42,16 @@ def test_help_is_quick() -> None:
 
 def test_the_command_line_imports_nothing_heavy() -> None:
     code = f"import sys, pengi, pengi.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
+
+
+def test_reading_recordings_imports_no_model_of_transformers_and_nothing_of_training_or_the_server() -> None:
+    code = (
+        "import sys, pengi.engine, pengi.runtime.decoder; "
+        "unused = ('transformers', 'gradio', 'fastapi', 'peft', 'accelerate', 'sklearn', 'scipy', 'sympy', 'onnx'); "
+        "print([name for name in (*unused, 'pengi.training', 'pengi.serving') if name in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
 

@@ -8,6 +8,7 @@ import typer
 from typer.models import ParameterInfo
 
 from pengi.cli.answering import ask, classify, describe
+from pengi.cli.benchmarking import bench
 from pengi.cli.console import run_app
 from pengi.cli.data import data
 from pengi.cli.embedding import embed
@@ -75,6 +76,7 @@ app.command(rich_help_panel=_COLLECTIONS)(search)
 app.command(rich_help_panel=_COLLECTIONS)(serve)
 app.add_typer(evaluation, name="eval", rich_help_panel=_MODELS)
 app.command(rich_help_panel=_MODELS)(probe)
+app.command(rich_help_panel=_MODELS)(bench)
 app.command(rich_help_panel=_MODELS)(train)
 app.add_typer(data, name="data", rich_help_panel=_MODELS)
 app.command(rich_help_panel=_MODELS)(models)

@@ -11,19 +11,20 @@ from pengi.errors import ConfigError
 from pengi.runtime.decoder import OnnxLanguageModel
 from pengi.runtime.llama import unsupported
 
-__all__ = ["RUNTIME_ENV", "OnnxLanguageModel", "Runtime", "chosen_runtime", "unsupported"]
+__all__ = ["DEFAULT_RUNTIME", "RUNTIME_ENV", "OnnxLanguageModel", "Runtime", "chosen_runtime", "unsupported"]
 
 RUNTIME_ENV = "PENGI_RUNTIME"
 Runtime = Literal["auto", "torch", "onnx"]
+DEFAULT_RUNTIME: Runtime = "torch"
 
 
 def chosen_runtime(name: str | None, device: torch.device) -> Runtime:
-    """What runs the language model: the given name, else that in ``PENGI_RUNTIME``, else "auto"; off the CPU torch.
+    """What runs the language model: the given name, else that in ``PENGI_RUNTIME``, else the default; off the CPU torch.
 
     Raises:
         ConfigError: for an unknown name, and for "onnx" on another device than the CPU.
     """
-    asked = name or os.environ.get(RUNTIME_ENV) or "auto"
+    asked = name or os.environ.get(RUNTIME_ENV) or DEFAULT_RUNTIME
     for runtime in get_args(Runtime):
         if asked == runtime:
             if runtime == "onnx" and device.type != "cpu":

@@ -1,0 +1,205 @@
+"""How fast a model is on this machine: the figures of ``pengi bench``.
+
+All times are of wall clock, and medians where a measurement is short enough to be repeated. Recordings are the examples
+in the package.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.audio.decode import load
+from pengi.audio.sources import Waveform
+from pengi.errors import PengiError
+
+if TYPE_CHECKING:
+    from pengi.engine import Pengi
+
+EXAMPLES = Path(__file__).parent / "assets" / "page" / "examples"
+CLIP_S = 10.0
+BATCH = 16
+TIMELINE_S = 300.0
+REPEATS = 5
+STARTS = 3
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measurement."""
+
+    name: str
+    value: float
+    unit: str
+    """"s" (less is better), "x" (times real time, more is better) or "MB"."""
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the figures were measured on."""
+
+    processor: str
+    cores: int
+    threads: int
+    device: str
+    runtime: str
+    """What runs the language model."""
+    python: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """All figures of one model."""
+
+    model: str
+    machine: Machine
+    figures: tuple[Figure, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return asdict(self)
+
+
+def measure(model: str, device: str = "auto", *, quick: bool = False) -> Iterator[Figure | Timing]:
+    """Each figure as soon as it is known, and last all of them.
+
+    Args:
+        model: name of a model, or its folder.
+        device: where it runs.
+        quick: measure everything once, with short recordings.
+
+    Raises:
+        PengiError: if the model cannot be loaded.
+    """
+    figures = []
+    repeats = 1 if quick else REPEATS
+    for figure in _of_a_start(model, device, 1 if quick else STARTS):
+        figures.append(figure)
+        yield figure
+    from pengi.engine import Pengi
+
+    begun = time.perf_counter()
+    engine = Pengi.from_pretrained(model, device=device)
+    for figure in itertools.chain(
+        [Figure("load", time.perf_counter() - begun, "s", "loading the model in a process that has imported it")],
+        _of_clips(engine, repeats, 2 if quick else BATCH),
+        _of_a_timeline(engine, CLIP_S if quick else TIMELINE_S),
+    ):
+        figures.append(figure)
+        yield figure
+    yield Timing(model, _machine(engine), tuple(figures))
+
+
+def _of_a_start(model: str, device: str, repeats: int) -> Iterator[Figure]:
+    """From the start of a process to its answer, and the most memory that it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "clip.wav"
+        _write(clip, clips(1)[0])
+        command = [sys.executable, "-m", "pengi", "describe", str(clip), "--json", "--model", model, "--device", device]
+        seconds = [_seconds(lambda: _run(command)) for _ in range(repeats)]
+    yield Figure("start", statistics.median(seconds), "s", "from starting `pengi describe` to its answer about 10 s")
+    peak_mb = _peak_of_children_mb()
+    if peak_mb:
+        yield Figure("memory", peak_mb, "MB", "most memory that `pengi describe` takes")
+
+
+def _of_clips(engine: Pengi, repeats: int, batch: int) -> Iterator[Figure]:
+    """What is done with recordings of 10 s, one at a time and many together."""
+    one, many = clips(1), clips(batch)
+    audio_s = CLIP_S * batch
+    yield Figure("describe", _median(lambda: engine.describe(one), repeats), "s", "describing one recording of 10 s")
+    yield Figure("ask", _median(lambda: engine.ask(one, "what is it?"), repeats), "s", "a question about one of 10 s")
+    meaning = f"describing {batch} recordings of 10 s together, times real time"
+    yield Figure("describe batch", audio_s / _median(lambda: engine.describe(many), repeats), "x", meaning)
+    if engine.has_tagger:
+        meaning = f"detecting tags in {batch} recordings of 10 s together, times real time"
+        yield Figure("tags", _median(lambda: engine.tags(one), repeats), "s", "detecting tags in one recording of 10 s")
+        yield Figure("tags batch", audio_s / _median(lambda: engine.tags(many), repeats), "x", meaning)
+
+
+def _of_a_timeline(engine: Pengi, seconds: float) -> Iterator[Figure]:
+    samples_S = np.concatenate([clip.samples for clip in clips(round(seconds / CLIP_S))])
+    spent_s = _seconds(lambda: engine.timeline(Waveform(samples_S, engine.sample_rate)))
+    yield Figure("timeline", seconds / spent_s, "x", f"a timeline of {seconds / 60:.0f} minutes, times real time")
+
+
+def clips(count: int) -> list[Waveform]:
+    """Different recordings of 10 s each, cut from the examples one behind the other."""
+    rate = 16_000
+    examples_S = np.concatenate([load(path, rate) for path in sorted(EXAMPLES.glob("*.opus"))])
+    length, step = round(CLIP_S * rate), round(0.7 * rate)
+    stream_S: NDArray[np.float32] = np.resize(examples_S, length + step * (count - 1))
+    return [Waveform(stream_S[step * index : step * index + length], rate) for index in range(count)]
+
+
+def _write(path: Path, clip: Waveform) -> None:
+    import soundfile
+
+    soundfile.write(path, clip.samples, clip.sample_rate)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PengiError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _median(work: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a work; the first run is not counted."""
+    return statistics.median([_seconds(work) for _ in range(1 + repeats)][1:])
+
+
+def _peak_of_children_mb() -> float | None:
+    """The largest resident memory of a process that this one has started; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _machine(engine: Pengi) -> Machine:
+    import torch
+
+    from pengi.runtime import OnnxLanguageModel
+
+    is_onnx = isinstance(engine.model.language_model, OnnxLanguageModel)
+    return Machine(
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        device=str(engine.device),
+        runtime="onnxruntime" if is_onnx else "torch",
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+    )
+
+
+def _processor() -> str:
+    """The processor's own name, where the system says it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

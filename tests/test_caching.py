@@ -1,0 +1,78 @@
+"""What was computed recently is found again, within bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import RATE, noise, tiny_model
+from pengi.audio.sources import Waveform
+from pengi.caching import RecentCache
+from pengi.engine import Pengi
+
+
+def test_what_was_not_used_for_longest_goes_first() -> None:
+    cache: RecentCache[str] = RecentCache(10)
+    for name in "abc":
+        cache.put(name, name, 3)
+    assert cache.get("a") == "a"
+    cache.put("d", "d", 3)
+    assert [cache.get(name) for name in "abcd"] == ["a", None, "c", "d"]
+
+
+def test_a_value_that_is_put_again_counts_once_and_one_that_is_too_large_is_not_kept() -> None:
+    cache: RecentCache[str] = RecentCache(10)
+    for _ in range(5):
+        cache.put("a", "a", 6)
+    assert cache.get("a") == "a"
+    cache.put("b", "b", 11)
+    assert cache.get("b") is None
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> tuple[Pengi, list[int]]:
+    """An engine that keeps 10 MB, and the number of waveforms of each run of its encoders."""
+    engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+    engine.keep_encoded(10_000_000)
+    runs: list[int] = []
+    encode = engine.model.encode
+    monkeypatch.setattr(engine.model, "encode", lambda rows, lengths: runs.append(len(rows)) or encode(rows, lengths))
+    return engine, runs
+
+
+def test_a_further_question_about_a_waveform_runs_no_encoder(engine: tuple[Pengi, list[int]]) -> None:
+    pengi, runs = engine
+    first = pengi.ask(Waveform(noise(1.0), RATE), "what is it?")
+    assert pengi.ask(Waveform(noise(1.0).copy(), RATE), "what is it?") == first
+    assert pengi.generate(Waveform(noise(1.0), RATE), "describe it").texts
+    assert runs == [1]
+
+
+def test_of_a_batch_only_new_waveforms_are_encoded_and_answers_keep_their_order(
+    engine: tuple[Pengi, list[int]],
+) -> None:
+    pengi, runs = engine
+    clips = [Waveform(noise(1.0, seed=seed), RATE) for seed in range(3)]
+    alone = pengi.embed(clips[1])
+    together = pengi.embed(clips)
+    np.testing.assert_array_equal(together[1], alone)
+    assert runs == [1, 2]
+    assert len({vector.tobytes() for vector in together}) == 3
+
+
+def test_another_rate_or_content_is_another_recording(engine: tuple[Pengi, list[int]]) -> None:
+    pengi, runs = engine
+    for samples, rate in ((noise(1.0), RATE), (noise(1.0), RATE // 2), (noise(1.0, seed=1), RATE)):
+        pengi.embed(Waveform(samples, rate))
+    assert runs == [1, 1, 1]
+
+
+def test_nothing_is_kept_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    pengi = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+    runs: list[int] = []
+    encode = pengi.model.encode
+    monkeypatch.setattr(pengi.model, "encode", lambda rows, lengths: runs.append(len(rows)) or encode(rows, lengths))
+    for _ in range(2):
+        pengi.embed(Waveform(noise(1.0), RATE))
+    assert runs == [1, 1]
