@@ -13,7 +13,7 @@ from pengi.config import LoraConfig
 from pengi.decoding import DecodeOptions, generate, score_labels
 from pengi.errors import ConfigError
 from pengi.language_model import LanguageModel
-from pengi.runtime import OnnxLanguageModel, chosen_runtime
+from pengi.runtime import DEFAULT_RUNTIME, OnnxLanguageModel, chosen_runtime
 from pengi.runtime.llama import HEAD_FILE
 
 FLOAT = 1e-4
@@ -238,7 +238,7 @@ def test_the_runtime_is_given_or_in_the_environment_and_off_the_cpu_it_is_torch(
 ) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.delenv("PENGI_RUNTIME", raising=False)
-    assert chosen_runtime(None, cpu) == "auto"
+    assert chosen_runtime(None, cpu) == DEFAULT_RUNTIME
     monkeypatch.setenv("PENGI_RUNTIME", "torch")
     assert chosen_runtime(None, cpu) == "torch"
     assert chosen_runtime("onnx", cpu) == "onnx"

@@ -19,7 +19,7 @@ DEFAULT_RUNTIME: Runtime = "torch"
 
 
 def chosen_runtime(name: str | None, device: torch.device) -> Runtime:
-    """What runs the language model: the given name, else that in ``PENGI_RUNTIME``, else the default; off the CPU torch.
+    """What runs the language model: the given name, else ``PENGI_RUNTIME``, else the default; off the CPU torch.
 
     Raises:
         ConfigError: for an unknown name, and for "onnx" on another device than the CPU.
