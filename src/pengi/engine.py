@@ -382,7 +382,9 @@ class Pengi:
 
     @cached_property
     def _transcriber(self) -> Transcriber:
-        return Transcriber.from_pretrained(self.device)
+        branches = self.model.branches.values()
+        stock = {branch.config.encoder: branch.encoder for branch in branches if not branch.config.trained}
+        return Transcriber.from_pretrained(self.device, stock)
 
     @property
     def has_tagger(self) -> bool:

@@ -140,6 +140,13 @@ def test_text_that_nobody_said_is_dropped(decoder: WhisperDecoder, hypothesis: H
     assert guarded._text(Hypothesis((3, 4), (-0.1,) * 3, True), duration_s=0.4) == "a b"
 
 
+def test_encoders_that_are_loaded_already_are_used(transcriber: Transcriber) -> None:
+    loaded = {"whisper-tiny.en": transcriber.encoder, "yamnet": transcriber.tagger.encoder}
+    again = Transcriber.from_pretrained("cpu", loaded)
+    assert again.encoder is transcriber.encoder
+    assert again.tagger.encoder is transcriber.tagger.encoder
+
+
 def test_a_read_sentence_is_written_down(transcriber: Transcriber, shared_data: Path) -> None:
     samples, attributes = clip(shared_data, "ljspeech")
     found = transcriber.transcribe((samples, 16_000))
@@ -172,7 +179,7 @@ def test_speech_in_a_long_recording_has_its_time(transcriber: Transcriber, share
 def test_the_command_writes_down_speech_and_goes_on_behind_a_bad_file(
     transcriber: Transcriber, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Transcriber, "from_pretrained", lambda device: transcriber)
+    monkeypatch.setattr(Transcriber, "from_pretrained", lambda device, encoders=None: transcriber)
     samples, _ = clip(shared_data, "ljspeech")
     soundfile.write(tmp_path / "read.wav", samples, 16_000)
     result = CliRunner().invoke(

@@ -15,10 +15,9 @@ Shape suffixes: B chunks, S samples, T tokens, P encoder positions of 20 ms, D w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -30,10 +29,12 @@ from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import at_pauses
 from pengi.conditioning.whisper_decoder import WhisperDecoder
 from pengi.decoding import DecodeOptions, Hypothesis, generate
+from pengi.encoders.base import AudioEncoder
 from pengi.encoders.whisper import SAMPLE_RATE, WhisperEncoder
-from pengi.encoders.yamnet import YamnetTagger
+from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 from pengi.results import Transcript, TranscriptSegment
 
+WHISPER, YAMNET = "whisper-tiny.en", "yamnet"  # names of the stock weights
 MIN_CHUNK_S, MAX_CHUNK_S = 5.0, 14.0
 WINDOW_S = 16.0
 """Length that chunks are padded to, in seconds."""
@@ -78,20 +79,26 @@ class Transcriber:
         self._speech = [tagger.classes.index(name) for name in SPEECH_CLASSES]
 
     @classmethod
-    def from_pretrained(cls, device: torch.device | str = "cpu") -> Self:
+    def from_pretrained(
+        cls, device: torch.device | str = "cpu", encoders: Mapping[str, AudioEncoder] | None = None
+    ) -> Self:
         """Stock weights by name, fetched if they are not on this machine.
+
+        Args:
+            device: where to.
+            encoders: stock encoders by name that are on this device already, so that they are not loaded again.
 
         Raises:
             WeightsError: if they cannot be fetched or verified.
         """
-        return cls.from_folders(weights.resolve("whisper-tiny.en"), weights.resolve("yamnet"), device)
-
-    @classmethod
-    def from_folders(cls, whisper: Path, yamnet: Path, device: torch.device | str = "cpu") -> Self:
-        """Stock weights from folders of :func:`pengi.weights.resolve`."""
-        decoder = WhisperDecoder.from_folder(whisper).to(device)
-        encoder = WhisperEncoder.from_folder(whisper).to(device)
-        return cls(encoder, decoder, YamnetTagger.from_folder(yamnet).to(device))
+        whisper, yamnet = weights.resolve(WHISPER), weights.resolve(YAMNET)
+        loaded = encoders or {}
+        encoder, tagger = loaded.get(WHISPER), loaded.get(YAMNET)
+        return cls(
+            encoder if isinstance(encoder, WhisperEncoder) else WhisperEncoder.from_folder(whisper).to(device),
+            WhisperDecoder.from_folder(whisper).to(device),
+            YamnetTagger.from_folder(yamnet, tagger if isinstance(tagger, YamnetEncoder) else None).to(device),
+        )
 
     def transcribe(self, source: AudioSource, *, track: int | None = None, partial: bool = False) -> Transcript:
         """What is said in a recording of any length, in bounded memory; ``track`` and ``partial`` are those of

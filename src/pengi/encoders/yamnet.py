@@ -181,10 +181,10 @@ class YamnetTagger(nn.Module):
         self.classes = classes
 
     @classmethod
-    def from_folder(cls, folder: Path) -> YamnetTagger:
-        """Encoder, head and class names from a folder of :func:`pengi.weights.resolve`."""
+    def from_folder(cls, folder: Path, encoder: YamnetEncoder | None = None) -> YamnetTagger:
+        """Encoder, unless a stock one is given, head and class names from a folder of :func:`pengi.weights.resolve`."""
         classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
-        tagger = cls(YamnetEncoder.from_folder(folder), classes)
+        tagger = cls(encoder or YamnetEncoder.from_folder(folder), classes)
         tensors = load_file(folder / "model.safetensors")
         tagger.head.load_state_dict({"weight": tensors["head.weight"], "bias": tensors["head.bias"]})
         return tagger.eval().requires_grad_(False)
