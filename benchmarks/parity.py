@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from decoding import circumstances
+from speed import circumstances
 from torch import Tensor
 
 from pengi import Pengi

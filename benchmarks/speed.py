@@ -1,18 +1,20 @@
-"""How fast the language model reads a prefix and takes a step, in torch and in onnxruntime, on this machine.
+"""How fast pengi-mini is on this machine with its language model in torch (float32) and in onnxruntime.
 
-    python benchmarks/decoding.py --out results/decoding.json
+    python benchmarks/speed.py --out results/speed.json
 
-Times are medians of 5, in ms of wall clock, and the two take turns in one process, so that whatever else the machine
-does meets both. A step is one token of every row behind a prefix of 42 tokens, with logits. Beside the shipped way of
-onnxruntime, whose steps round the inputs of products to 8 bits and whose prefixes do not, the other way round is
-measured: "step, float inputs" and "prefill, 8-bit inputs". Agreement is that of real texts, token by token, against
-torch: mean and largest Kullback-Leibler divergence in nats, and how often both find the same token most likely.
+Times are medians of 5 of wall clock, and the two take turns in one process (starts: in fresh processes), so that whatever
+else the machine does meets both. A step is one token of every row behind a prefix of 42 tokens, with logits.
+Beside the shipped way of onnxruntime, whose steps round the inputs of products to 8 bits and whose prefixes do not, the
+other way round is measured: "step, float inputs" and "prefill, 8-bit inputs". Agreement is that of real texts, token by
+token, against torch: mean and largest Kullback-Leibler divergence in nats, and how often both find the same token most
+likely. ``benchmarks/parity.py`` compares answers about recordings.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -27,9 +29,10 @@ import torch
 import transformers
 from torch import Tensor
 
-from pengi import weights
+from pengi import Pengi, weights
 from pengi.language_model import DecoderState, LanguageModel
-from pengi.runtime import OnnxLanguageModel
+from pengi.runtime import RUNTIME_ENV, OnnxLanguageModel
+from pengi.timing import EXAMPLES, clips
 
 REPEATS = 5
 ROWS = (1, 3, 6, 16)
@@ -137,6 +140,44 @@ def swapped(folder: Path) -> OnnxLanguageModel:
     return model
 
 
+def answers(model: str) -> dict[str, dict[str, float]]:
+    """One recording of 10 s, and sixteen together, in ms."""
+    in_torch, in_onnx = (Pengi.from_pretrained(model, device="cpu", runtime=name) for name in ("torch", "onnx"))
+    one, many = clips(1), clips(16)
+    tasks: dict[str, Callable[[Pengi], object]] = {
+        "describe 10 s": lambda engine: engine.describe(one),
+        "ask about 10 s": lambda engine: engine.ask(one, "what is it?"),
+        "describe 16 of 10 s": lambda engine: engine.describe(many),
+        "a question about an encoded recording": _asking(in_torch.encode(one[0])),
+    }
+    found = {}
+    for name, task in tasks.items():
+        found[name] = in_turns({"torch": lambda t=task: t(in_torch), "onnxruntime": lambda t=task: t(in_onnx)})
+        found[name]["times faster"] = round(found[name]["torch"] / found[name]["onnxruntime"], 2)
+    return found
+
+
+def _asking(recording: Any) -> Callable[[Pengi], object]:
+    return lambda engine: engine.ask(recording, "what is it?")
+
+
+def starts(model: str) -> dict[str, dict[str, float]]:
+    """Processes of ``pengi describe``: ms from start to answer, and the most memory that they took, in MB."""
+    clip = str(sorted(EXAMPLES.glob("*.opus"))[0])
+    command = [sys.executable, "-m", "pengi", "describe", clip, "--json", "--device", "cpu", "--model", model]
+    times: dict[str, list[float]] = {"torch": [], "auto": []}
+    peaks = dict.fromkeys(times, 0.0)
+    for _ in range(REPEATS):
+        for name, values in times.items():
+            begun = time.perf_counter()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, RUNTIME_ENV: name})
+            _, status, usage = os.wait4(process.pid, 0)
+            assert status == 0, f"pengi describe failed with {status}"
+            values.append((time.perf_counter() - begun) * 1000)
+            peaks[name] = max(peaks[name], usage.ru_maxrss / 1024)
+    return {name: {"ms": round(statistics.median(times[name])), "peak_mb": round(peaks[name])} for name in times}
+
+
 def processor() -> str:
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
@@ -156,12 +197,14 @@ def circumstances() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m-instruct", help="name of a part, or a model folder")
+    parser.add_argument("--model", default="pengi-mini", help="name of a model, or its folder")
+    parser.add_argument("--language-model", default="smollm2-135m-instruct", help="name of a part, or a model folder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    folder = Path(options.model) if Path(options.model).is_dir() else weights.resolve(options.model)
+    named = options.language_model
+    folder = Path(named) if Path(named).is_dir() else weights.resolve(named)
     with torch.inference_mode():
         torch_model, shipped, other = (
             LanguageModel.from_folder(folder),
@@ -175,8 +218,9 @@ def main() -> None:
             },
             **speeds(torch_model, shipped, other),
         }
+    measured |= {"answers": answers(options.model), "start": starts(options.model)}
     results = {
-        "command": " ".join(["python", "benchmarks/decoding.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
         **circumstances(),
         "model": options.model,
         "unit": "ms, median of 5",
