@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py --out results/speed.json
 
-Times are medians of 5 of wall clock, and the two take turns in one process (starts: in fresh processes), so that whatever
-else the machine does meets both. A step is one token of every row behind a prefix of 42 tokens, with logits.
+Times are medians of 5 of wall clock, and the two take turns in one process (starts: in fresh processes), so that
+whatever else the machine does meets both. A step is one token of every row behind a prefix of 42 tokens, with logits.
 Beside the shipped way of onnxruntime, whose steps round the inputs of products to 8 bits and whose prefixes do not, the
 other way round is measured: "step, float inputs" and "prefill, 8-bit inputs". Agreement is that of real texts, token by
 token, against torch: mean and largest Kullback-Leibler divergence in nats, and how often both find the same token most

@@ -86,6 +86,9 @@ def measure(model: str, device: str = "auto", *, quick: bool = False) -> Iterato
     Raises:
         PengiError: if the model cannot be loaded.
     """
+    from pengi.checkpoint import model_folder
+
+    model_folder(model)  # a wrong name is met before any process is started
     figures = []
     repeats = 1 if quick else REPEATS
     for figure in _of_a_start(model, device, 1 if quick else STARTS):

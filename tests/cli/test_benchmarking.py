@@ -47,9 +47,9 @@ def test_the_figures_as_a_table(model: Path, run: list[list[str]]) -> None:
 
 
 def test_a_model_that_is_not_there_is_one_sentence() -> None:
-    result = CliRunner().invoke(app, ["bench", "--model", "./nowhere", "--quick"])
+    result = CliRunner().invoke(app, ["bench", "--model", "nowhere", "--quick"])
     assert result.exit_code == 2
-    assert "no model folder at 'nowhere'" in result.stderr
+    assert "there is no model named 'nowhere'" in result.stderr
     assert "Traceback" not in result.stderr
 
 
