@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers import RATE, noise, tiny_model
+from helpers.chat import chat_pengi
 from pengi.audio.sources import Waveform
 from pengi.caching import RecentCache
 from pengi.engine import Pengi
@@ -34,7 +35,7 @@ def test_a_value_that_is_put_again_counts_once_and_one_that_is_too_large_is_not_
 def engine(monkeypatch: pytest.MonkeyPatch) -> tuple[Pengi, list[int]]:
     """An engine that keeps 10 MB, and the number of waveforms of each run of its encoders."""
     engine = Pengi(tiny_model(), "tiny", torch.device("cpu"))
-    engine.keep_encoded(10_000_000)
+    engine.keep_recent(10_000_000)
     runs: list[int] = []
     encode = engine.model.encode
     monkeypatch.setattr(engine.model, "encode", lambda rows, lengths: runs.append(len(rows)) or encode(rows, lengths))
@@ -47,6 +48,29 @@ def test_a_further_question_about_a_waveform_runs_no_encoder(engine: tuple[Pengi
     assert pengi.ask(Waveform(noise(1.0).copy(), RATE), "what is it?") == first
     assert pengi.generate(Waveform(noise(1.0), RATE), "describe it").texts
     assert runs == [1]
+
+
+@pytest.mark.parametrize("form", ["paper", "chat"])
+def test_a_further_question_goes_on_from_what_was_read_of_the_recording(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = Waveform(noise(2.0), RATE)
+    questions = ["what is it?", "is it loud?", "what is it?"]
+    plain = chat_pengi() if form == "chat" else Pengi(tiny_model(), "tiny", torch.device("cpu"))
+    expected = [plain.ask(clip, question) for question in questions]
+    scores = plain.classify(clip, ["dog", "rain on a roof"], prompt="what?").scores
+    plain.keep_recent(10_000_000)
+    read: list[int] = []
+    lm = plain.model.language_model
+    prefill = lm.prefill_hidden
+    monkeypatch.setattr(lm, "prefill_hidden", lambda *prefix: read.append(prefix[0].shape[1]) or prefill(*prefix))
+    found = [plain.ask(clip, question) for question in questions]
+    assert [answer.text for answer in found] == [answer.text for answer in expected]
+    assert found[0] == found[2]
+    assert [answer.confidence for answer in found] == pytest.approx([answer.confidence for answer in expected])
+    again = plain.classify(clip, ["dog", "rain on a roof"], prompt="what?").scores
+    assert [score.probability for score in again] == pytest.approx([score.probability for score in scores])
+    assert len(read) == 1
 
 
 def test_of_a_batch_only_new_waveforms_are_encoded_and_answers_keep_their_order(

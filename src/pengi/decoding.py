@@ -293,14 +293,38 @@ def generate(
     stop_ids: Sequence[int] | None = None,
     constraint: LabelTrie | None = None,
 ) -> list[list[Hypothesis]]:
-    """Continue each prefix: ``options.beams`` hypotheses per clip, best first.
-
-    Finished texts stand before unfinished ones, and rank by their mean log-probability.
+    """Continue each prefix; see :func:`continue_from`.
 
     Args:
         lm: the language model.
         prefix_BPD: float[B, P, D] embeddings.
         mask_BP: [B, P], zero at padding.
+        options: how to search.
+        stop_ids: tokens that end a text.
+        constraint: only these labels may be written.
+    """
+    logits_BV, state = lm.prefill(prefix_BPD, mask_BP)
+    return continue_from(lm, logits_BV, state, options, stop_ids=stop_ids, constraint=constraint)
+
+
+@torch.no_grad()
+def continue_from(
+    lm: StepModel[State],
+    logits_BV: Tensor,
+    state: State,
+    options: DecodeOptions,
+    *,
+    stop_ids: Sequence[int] | None = None,
+    constraint: LabelTrie | None = None,
+) -> list[list[Hypothesis]]:
+    """Continue what the language model has read: ``options.beams`` hypotheses per clip, best first.
+
+    Finished texts stand before unfinished ones, and rank by their mean log-probability.
+
+    Args:
+        lm: the language model.
+        logits_BV: float32[B, V] of the next token of each clip.
+        state: after which they come.
         options: how to search.
         stop_ids: tokens that end a text; none means the model's end token.
         constraint: only these labels may be written, each ended by the trie's end token, so that every hypothesis is a
@@ -311,13 +335,12 @@ def generate(
     limit = options.max_tokens
     if constraint is not None:
         stops, limit = frozenset([constraint.end_id]), constraint.longest + 1
-    texts = [options.searches(stops) for _ in range(len(prefix_BPD))]
+    texts = [options.searches(stops) for _ in range(len(logits_BV))]
     active = list(itertools.chain.from_iterable(texts))
 
-    logits_NV, state = lm.prefill(prefix_BPD, mask_BP)
     rows = [clip for clip, searches in enumerate(texts) for _ in searches]
-    state = _moved(lm, state, rows, logits_NV)
-    logits_NV = logits_NV[rows]
+    state = _moved(lm, state, rows, logits_BV)
+    logits_NV = logits_BV[rows]
     for length in range(1, limit + 1):
         _extend(active, logits_NV, options, constraint)
         active = [search for search in active if not search.done]
@@ -402,15 +425,38 @@ def score_labels(
     end_id: int | None = None,
     max_rows: int = 64,
 ) -> LabelScores:
-    """Log-likelihood of every label after every prefix.
-
-    Each prefix is read once, and so are the tokens with which all labels begin; the rest of the labels is read in rows
-    that share it.
+    """Log-likelihood of every label after every prefix; see :func:`score_labels_from`.
 
     Args:
         lm: the language model.
         prefix_BPD: float[B, P, D] embeddings.
         mask_BP: [B, P], zero at padding.
+        labels: token ids of each label.
+        end_id: scored behind each label if given.
+        max_rows: most rows in one step.
+    """
+    logits_BV, state = lm.prefill(prefix_BPD, mask_BP)
+    return score_labels_from(lm, logits_BV, state, labels, end_id=end_id, max_rows=max_rows)
+
+
+@torch.no_grad()
+def score_labels_from(
+    lm: StepModel[State],
+    logits_BV: Tensor,
+    state: State,
+    labels: Sequence[Sequence[int]],
+    *,
+    end_id: int | None = None,
+    max_rows: int = 64,
+) -> LabelScores:
+    """Log-likelihood of every label after what the language model has read of each clip.
+
+    The tokens with which all labels begin are read once; the rest of the labels is read in rows that share them.
+
+    Args:
+        lm: the language model.
+        logits_BV: float32[B, V] of the next token of each clip.
+        state: after which they come.
         labels: token ids of each label.
         end_id: scored behind each label if given, so that a label does not gain by being the beginning of another.
         max_rows: most rows (a clip and a label each) in one step; memory grows with it.
@@ -423,7 +469,6 @@ def score_labels(
         raise InputError(f"max_rows must be at least 1, not {max_rows}")
     ending = () if end_id is None else (end_id,)
     sequences = [(*label, *ending) for label in labels]
-    logits_BV, state = lm.prefill(prefix_BPD, mask_BP)
     # Every label keeps at least one token of its own, the first of which is scored from the shared state.
     shared = min(_shared_length(sequences), min(map(len, sequences)) - 1)
     base_B = logits_BV.new_zeros(len(logits_BV))

@@ -75,6 +75,8 @@ class Encoded:
     """Its index among the recordings of the call."""
     notes: tuple[str, ...] = ()
     """Sentences about the reading."""
+    key: str | None = None
+    """Identifies the content, where further questions about it are expected."""
 
     @property
     def is_silent(self) -> bool:
@@ -212,9 +214,7 @@ class RecordingEncoder:
             self._read(batch, for_text)
             outcomes |= _finished(started)
         outcomes |= _finished(started)
-        for index, _ in to_read:
-            self._keep(keys[index], outcomes[index])
-        return [outcomes[index] for index in range(len(sources))]
+        return [self._kept(outcomes[index], key) for index, key in enumerate(keys)]
 
     def _key(self, source: Recording, for_text: bool) -> str | None:
         """What a waveform's encoding is kept by: its content, and what is kept of it."""
@@ -227,9 +227,12 @@ class RecordingEncoder:
     def _known(self, key: str | None) -> Encoded | None:
         return None if self.recent is None or key is None else self.recent.get(key)
 
-    def _keep(self, key: str | None, outcome: Encoded | PengiError) -> None:
-        if self.recent is not None and key is not None and isinstance(outcome, Encoded):
-            self.recent.put(key, outcome, outcome.size)
+    def _kept(self, outcome: Encoded | PengiError, key: str | None) -> Encoded | PengiError:
+        if self.recent is None or key is None or isinstance(outcome, PengiError) or outcome.key is not None:
+            return outcome
+        kept = replace(outcome, key=key)
+        self.recent.put(key, kept, kept.size)
+        return kept
 
     def _windows_of(
         self,

@@ -292,14 +292,16 @@ class Pengi:
         found = self._encoder.encode(sources, on_error, **options)
         return found if are_many else found[0]
 
-    def keep_encoded(self, max_bytes: int) -> None:
-        """Keep what is encoded of recordings that are given as :class:`pengi.audio.sources.Waveform`, so that further
-        questions about one are answered without encoding it again.
+    def keep_recent(self, max_bytes: int) -> None:
+        """Keep what is computed of recordings that are given as :class:`pengi.audio.sources.Waveform`, so that further
+        questions about one neither encode it again nor let the language model read its evidence again.
 
         Args:
             max_bytes: of all that is kept; those not asked about for longest go first. 0 keeps nothing.
         """
-        self._encoder.recent = RecentCache(max_bytes) if max_bytes else None
+        share = max_bytes // 4  # a state of the language model is larger than audio tokens
+        self._encoder.recent = RecentCache(share) if max_bytes else None
+        self._generator.recent = RecentCache(max_bytes - share) if max_bytes else None
 
     def windows(
         self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]

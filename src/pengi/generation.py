@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate
+from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, continue_from
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded
+from pengi.language_model import DecoderState
 from pengi.model import PengiModel
 from pengi.prompting import Prompting
 from pengi.results import ScoredText
@@ -39,6 +40,9 @@ class TextGenerator:
 
     def __init__(self, model: PengiModel, prompting: Prompting) -> None:
         self.model, self.prompting = model, prompting
+        self.recent: RecentCache[DecoderState] | None = None
+        """What the language model has read of recordings, so that a further question about one goes on from it; None
+        keeps nothing."""
 
     @property
     def stop_ids(self) -> list[int]:
@@ -91,9 +95,9 @@ class TextGenerator:
             extra: one text for each that the answer goes on from, or none.
         """
         own = [self.prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
-        prefix_BPD, mask_BP = self.prefix(encoded, own, extra)
+        logits_BV, state = self.read(encoded, own, extra)
         lm = self.model.language_model
-        return generate(lm, prefix_BPD, mask_BP, options, stop_ids=self.stop_ids, constraint=constraint)
+        return continue_from(lm, logits_BV, state, options, stop_ids=self.stop_ids, constraint=constraint)
 
     def extra_texts(self, texts: Sequence[str]) -> Sequence[str]:
         """What is read of the extra texts of a call, one for each of its recordings."""

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from pengi import weights
 from pengi.conditioning.tagger import Tagger
-from pengi.decoding import DecodeOptions, LabelTrie, score_labels
+from pengi.decoding import DecodeOptions, LabelTrie, score_labels_from
 from pengi.encoding import Encoded
 from pengi.errors import InputError, checked_text
 from pengi.generation import TextGenerator
@@ -181,9 +181,9 @@ class LabelChooser:
 
     def _likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> Tensor:
         own = [self._generator.prompting.own(recording, prompt, shown(labels)) for recording in encoded]
-        prefix_BPD, mask_BP = self._generator.prefix(encoded, own)
+        logits_BV, state = self._generator.read(encoded, own)
         lm = self._model.language_model
-        return score_labels(lm, prefix_BPD, mask_BP, self._label_ids(labels), end_id=lm.end_id).mean_BL
+        return score_labels_from(lm, logits_BV, state, self._label_ids(labels), end_id=lm.end_id).mean_BL
 
     def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         trie = LabelTrie(self._label_ids(labels), self._model.language_model.end_id)

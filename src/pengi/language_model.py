@@ -301,6 +301,10 @@ class LanguageModel(nn.Module):
         hidden_BTD, state = self.advance(ids_BT, state)
         return self.logits(hidden_BTD), state
 
+    def state_bytes(self, state: DecoderState) -> int:
+        """Bytes of a state's keys and values."""
+        return sum(tensor.nbytes for layer in state.cache.layers for tensor in (layer.keys, layer.values))
+
     def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
         """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
         cache = _copy_cache(state.cache)

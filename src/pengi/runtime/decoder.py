@@ -213,6 +213,10 @@ class OnnxLanguageModel(LanguageModel):
         hidden_B1D = self._read(self._step, embeds_B1D, total_B, cache)[:rows]
         return self.logits(hidden_B1D), _state(cache, total_B[:rows])
 
+    def state_bytes(self, state: DecoderState) -> int:
+        """Bytes of a state's keys and values."""
+        return int(state.cache.cache.values_LBHCS.nbytes)
+
     @torch.inference_mode()
     def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
         """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
