@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from pengi.caching import RecentCache
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, continue_from
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded
@@ -76,6 +77,32 @@ class TextGenerator:
         """
         evidence = self.prompting.evidence(encoded)
         return self.model.prefix(self.tokens(encoded), self.prompt_prefix(prompts), evidence, extra)
+
+    def read(
+        self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()
+    ) -> tuple[Tensor, DecoderState]:
+        """Let the language model read :meth:`prefix`: logits ``float32[B, V]`` of the next token, and its state.
+
+        What all questions about a recording share is read once, if the recording is alone and such states are kept.
+        """
+        lm = self.model.language_model
+        known = self._known(encoded)
+        if known is None:
+            return lm.prefill(*self.prefix(encoded, prompts, extra))
+        hidden_1TD, state = lm.extend(*self.model.own_prefix(self.prompt_prefix(prompts), extra), known)
+        return lm.logits(hidden_1TD[:, -1]), state
+
+    def _known(self, encoded: Sequence[Encoded]) -> DecoderState | None:
+        """The state behind what all questions about a recording share, which is read now if it is not kept yet."""
+        if self.recent is None or len(encoded) != 1 or encoded[0].key is None:
+            return None
+        state = self.recent.get(encoded[0].key)
+        if state is None:
+            lm = self.model.language_model
+            shared = self.model.shared_prefix(self.tokens(encoded), self.prompting.evidence(encoded))
+            _, state = lm.prefill_hidden(*shared)
+            self.recent.put(encoded[0].key, state, lm.state_bytes(state))
+        return state
 
     def generate(
         self,

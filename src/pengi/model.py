@@ -266,10 +266,11 @@ class PengiModel(nn.Module):
             evidence: see :meth:`shared_prefix`.
             extra: one text for each of B prompts that the answer goes on from, or none.
         """
-        parts = [self.shared_prefix(tokens, evidence), text]
-        if any(extra):
-            parts.append(embed_texts(self.language_model, extra))
-        return join(parts, padding="left")
+        return join([self.shared_prefix(tokens, evidence), self.own_prefix(text, extra)], padding="left")
+
+    def own_prefix(self, text: Masked, extra: Sequence[str] = ()) -> Masked:
+        """What stands behind :meth:`shared_prefix`; arguments as for :meth:`prefix`."""
+        return join([text, embed_texts(self.language_model, extra)], padding="left") if any(extra) else text
 
     def target_ids(self, target: str) -> list[int]:
         """Token ids of an answer, the end token last."""
