@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from pengi import weights
+from pengi import checkpoint, weights
 from pengi.cli import app
+from pengi.runtime import RUNTIME_ENV
 
 MODEL = {
     "name": "pengi-test",
@@ -20,7 +22,9 @@ MODEL = {
 }
 
 
-def test_pulling_a_model_fetches_the_frozen_parts_it_builds_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pulling_a_model_fetches_the_frozen_parts_it_builds_on_and_builds_its_graphs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A trained encoder is in the model's own file; language model and frozen encoder are not."""
     folder = tmp_path / "pengi-test"
     folder.mkdir()
@@ -33,9 +37,15 @@ def test_pulling_a_model_fetches_the_frozen_parts_it_builds_on(tmp_path: Path, m
 
     monkeypatch.setattr(weights, "ASSETS", tmp_path)
     monkeypatch.setattr(weights, "pull", pull)
+    prepared: list[tuple[Path, str]] = []
+    monkeypatch.setattr(checkpoint, "load", lambda folder, runtime: prepared.append((folder, runtime)))
+    monkeypatch.setenv(RUNTIME_ENV, "auto")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     result = CliRunner().invoke(app, ["pull", "pengi-test", "--json"])
     assert result.exit_code == 0, result.stderr
     assert pulled == ["pengi-test", "smollm2-135m-instruct", "whisper-tiny.en"]
+    assert prepared == [(folder, "auto")]
     assert set(json.loads(result.stdout)["parts"]) == {"smollm2-135m-instruct", "whisper-tiny.en"}
 
 

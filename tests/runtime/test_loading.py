@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from helpers import tiny_model
 from pengi import checkpoint, weights
 from pengi.errors import CheckpointError, ConfigError, WeightsError
 from pengi.language_model import LanguageModel
-from pengi.runtime import OnnxLanguageModel
+from pengi.runtime import OnnxLanguageModel, store
 from pengi.runtime.graph import build
 
 
@@ -83,3 +85,13 @@ def test_graphs_that_are_cut_off_while_they_are_built_are_not_used(
     with pytest.raises(KeyboardInterrupt):
         OnnxLanguageModel.from_folder(four_bits)
     assert list(weights.cache_folder().iterdir()) == []
+
+
+def test_graphs_that_were_not_used_for_longest_are_deleted(four_bits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "KEPT", 2)
+    others = [{"model.layers.0.self_attn.q_proj": (np.full((2, 32), n, "f4"), np.ones((32, 2), "f4"))} for n in (1, 2)]
+    first, second = (store.built(four_bits, adapters) for adapters in ({}, others[0]))
+    os.utime(second, (0, 0))
+    third = store.built(four_bits, others[1])
+    assert {folder.name for folder in weights.cache_folder().iterdir()} == {first.name, third.name}
+    assert store.built(four_bits, {}) == first

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_text
-from pengi.cli.options import Debug, Json
+from pengi.cli.options import AUTO, Debug, Json
 from pengi.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,6 +118,9 @@ def pull(
         else:
             folder = weights.pull(name)
         parts = {part: weights.pull(part) for part in _frozen_parts(folder)}
+    if parts:
+        with announced(f"Preparing {name}"):
+            _prepare(folder)
     if json:
         print_json({"name": name, "path": str(folder), "parts": {part: str(path) for part, path in parts.items()}})
     else:
@@ -133,6 +136,17 @@ def _pull_published(name: str, tokenizers: Path | None) -> Path:
     from pengi.official import import_official
 
     return weights.pull_published(name, partial(import_official, tokenizers=tokenizers))
+
+
+def _prepare(folder: Path) -> None:
+    """Build what the first start of a model would build: the graphs of its language model, where onnxruntime runs it."""
+    from pengi import checkpoint
+    from pengi.engine import device_of
+    from pengi.runtime import chosen_runtime
+
+    runtime = chosen_runtime(None, device_of(AUTO))
+    if runtime != "torch":
+        checkpoint.load(folder, runtime=runtime)
 
 
 def _frozen_parts(folder: Path) -> list[str]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from pengi import weights
 from pengi.runtime.llama import FORMAT, Adapter
+
+PREFIX = "decoder-"
+KEPT = 4
+"""Models whose graphs are kept."""
 
 
 def built(folder: Path, adapters: Mapping[str, Adapter]) -> Path:
@@ -23,7 +29,17 @@ def built(folder: Path, adapters: Mapping[str, Adapter]) -> Path:
 
         build(folder, target, adapters)
 
-    return weights.derived(f"decoder-{_key(folder, adapters)[:24]}", make)
+    graphs = weights.derived(f"{PREFIX}{_key(folder, adapters)[:24]}", make)
+    _keep_recent(graphs)
+    return graphs
+
+
+def _keep_recent(used: Path) -> None:
+    """Delete the graphs that were not used for longest: a training would else leave some for each of its checkpoints."""
+    os.utime(used)
+    folders = sorted(used.parent.glob(f"{PREFIX}*"), key=lambda folder: folder.stat().st_mtime)
+    for folder in folders[:-KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)  # another process may have it open, or delete it, too
 
 
 def _key(folder: Path, adapters: Mapping[str, Adapter]) -> str:
