@@ -139,7 +139,7 @@ def _pull_published(name: str, tokenizers: Path | None) -> Path:
 
 
 def _prepare(folder: Path) -> None:
-    """Build what the first start of a model would build: the graphs of its language model, where onnxruntime runs it."""
+    """Build what a first start would build: the graphs of the language model, where onnxruntime runs it."""
     from pengi import checkpoint
     from pengi.engine import device_of
     from pengi.runtime import chosen_runtime

@@ -35,7 +35,7 @@ def built(folder: Path, adapters: Mapping[str, Adapter]) -> Path:
 
 
 def _keep_recent(used: Path) -> None:
-    """Delete the graphs that were not used for longest: a training would else leave some for each of its checkpoints."""
+    """Delete graphs that were not used for longest; a training would leave some for each of its checkpoints."""
     os.utime(used)
     folders = sorted(used.parent.glob(f"{PREFIX}*"), key=lambda folder: folder.stat().st_mtime)
     for folder in folders[:-KEPT]:
