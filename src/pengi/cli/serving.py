@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pengi.serving.settings import ServingSettings
 
 _LIMITS = "Limits"
+KEPT_BYTES = 128 * 2**20
+"""What is kept of recordings asked about recently: about ten of 10 s."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def _bound_socket(settings: ServingSettings) -> socket.socket:
 
 def _application(settings: ServingSettings, model: str, device: str) -> FastAPI:
     engine = load_model(model, device)
+    engine.keep_recent(KEPT_BYTES)
     collection = None
     if settings.index is not None:
         from pengi.retrieval import Collection
