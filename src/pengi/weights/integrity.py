@@ -53,12 +53,12 @@ def damage(folder: Path, *, by_hash: bool = False) -> str | None:
     return next((f"'{folder / name}' is damaged: {problem}" for name, problem in found), None)
 
 
-def file_hash(file: Path) -> str:
+def known_sha256(file: Path) -> str:
     """SHA-256 of a file; the recorded one if its size and time of change are those of the record."""
     entry = (_read(file.parent) or {}).get(file.name)
     if entry is not None and (entry["size"], entry["mtime_ns"]) == (file.stat().st_size, _time(file)):
         return str(entry["sha256"])
-    return _sha256(file)
+    return file_sha256(file)
 
 
 def unreadable(file: Path) -> str | None:
