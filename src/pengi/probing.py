@@ -30,7 +30,7 @@ from pengi.data.tasks import answers_of
 from pengi.encoders import yamnet
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.statistics import Interval, bootstrap, mean_of
-from pengi.evaluation.systems import code_hash, known_sha256
+from pengi.evaluation.systems import code_hash, file_hash
 from pengi.progress import Advance
 from pengi.writing import replacing, writing
 
@@ -195,7 +195,7 @@ def embeddings(
     folder = cache / encoder.fingerprint[:16]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{known_sha256(recording)}.npy" for recording in recordings]
+    files = [folder / f"{file_hash(recording)}.npy" for recording in recordings]
     absent = [index for index, file in enumerate(files) if not file.is_file()]
     done(len(files) - len(absent))
     for start in range(0, len(absent), BATCH):

@@ -19,7 +19,7 @@ from pengi.decoding import DecodeOptions
 from pengi.errors import PengiError
 from pengi.evaluation import systems
 from pengi.evaluation.items import Item
-from pengi.evaluation.systems import BlindSystem, ModelSystem, Reply, TaggerSystem, known_sha256
+from pengi.evaluation.systems import BlindSystem, ModelSystem, Reply, TaggerSystem, file_hash
 from pengi.text_encoder import SentenceEncoder
 
 LABELS = ("dog", "rain on a roof", "wind")
@@ -107,7 +107,7 @@ def test_another_weight_is_another_model(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_still_has_a_key(tmp_path: Path) -> None:
-    assert known_sha256(tmp_path / "a.wav") != known_sha256(tmp_path / "b.wav")
+    assert file_hash(tmp_path / "a.wav") != file_hash(tmp_path / "b.wav")
 
 
 @pytest.mark.parametrize("form", [{}, CHAT], ids=["paper", "chat"])

@@ -43,7 +43,7 @@ from pengi.evaluation.building import write_questions
 from pengi.evaluation.items import Item, items_of, shard_of
 from pengi.evaluation.predicting import Cache, PredictionFile, predict, read_predictions
 from pengi.evaluation.scoring import Json, Scored, chance, read_answers, score
-from pengi.evaluation.systems import System, Systems, code_hash, known_sha256
+from pengi.evaluation.systems import System, Systems, code_hash, file_hash
 from pengi.json_lines import JsonLines, Row
 from pengi.progress import Advance
 from pengi.writing import replacing, writing
@@ -244,7 +244,7 @@ def _prepared(plan: SuiteRun, out: Path, record: RunRecord, progress: RunProgres
             progress.skipped(f"{asked.name} is not run: {error}")
             continue
         _write_items(out, asked, items)
-        about = {"manifest": str(manifest), "sha256": known_sha256(manifest), "n": len(items), "missing": missing}
+        about = {"manifest": str(manifest), "sha256": file_hash(manifest), "n": len(items), "missing": missing}
         record.data.append({"benchmark": asked.id, **about})
         yield Prepared(asked, tuple(shard_of(items, plan.shard)), manifest.parent)
 

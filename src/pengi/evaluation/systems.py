@@ -93,7 +93,7 @@ class ModelSystem:
         self.fingerprint = fingerprint
 
     def input_of(self, item: Item, folder: Path) -> str:
-        return known_sha256(folder / item.audio)
+        return file_hash(folder / item.audio)
 
     def recording_of(self, item: Item, folder: Path) -> Any:
         """The recording that the engine is given for an item."""
@@ -175,7 +175,7 @@ class TaggerSystem:
         return cls(YamnetMatch.from_pretrained(name), name)
 
     def input_of(self, item: Item, folder: Path) -> str:
-        return known_sha256(folder / item.audio)
+        return file_hash(folder / item.audio)
 
     def answer(self, items: Sequence[Item], folder: Path, mode: str) -> list[Reply | PengiError]:
         assert len({item.labels for item in items}) == 1, "the tagger is asked about one set of labels"
@@ -235,7 +235,7 @@ def code_hash() -> str:
 
 
 @cache
-def known_sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
     """SHA-256 of a recording; of its name where it cannot be read, which the system then says in words."""
     try:
         with path.open("rb") as file:
