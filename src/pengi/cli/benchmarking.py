@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, say, say_json
+from pengi.cli.console import announced, guarded, print_json, print_text
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def bench(
         *_, last = measure(model, device, quick=quick)
     assert isinstance(last, Timing)
     if json:
-        say_json(last.to_dict())
+        print_json(last.to_dict())
     else:
         _show(last)
 
 
 def _show(timing: Timing) -> None:
     machine = timing.machine
-    say(
+    print_text(
         f"{timing.model} on {machine.processor}, {machine.cores} cores, {machine.threads} threads, {machine.device}; "
         f"the language model in {machine.runtime}"
     )
@@ -53,7 +53,7 @@ def _show(timing: Timing) -> None:
     for figure in timing.figures:
         table.add_row(Text(figure.name, style="bold"), _value(figure), Text(figure.meaning, style="dim"))
     table.columns[1].justify = "right"
-    say(table)
+    print_text(table)
 
 
 def _value(figure: Figure) -> str:
