@@ -98,7 +98,7 @@ def test_own_folds_come_first_and_then_the_training_split(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"field": "digit", "split": "val"}, "has 0 labels of digit to tell apart in split 'val'"),
+        ({"field": "digit", "split": "val"}, "has 0 labels of digit in split 'val'; 2 are needed"),
         ({"field": "events", "split": "val", "folds": 50}, "30 groups of recordings cannot be parted into 50 folds"),
     ],
 )

@@ -266,7 +266,7 @@ def load(
 
 
 def model_hash(name_or_path: str | Path) -> str:
-    """SHA-256 of a model's own files, configuration and trained weights, which tells one model from another.
+    """SHA-256 of a model's own files, configuration and trained weights, which identifies a model.
 
     Raises:
         WeightsError: for a name that cannot be found.

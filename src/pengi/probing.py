@@ -144,7 +144,7 @@ def probe_data(manifest: Path, field: str, *, split: str, source: str | None = N
     tested = [clip for clip in clips if clip.split == split]
     labels = {answers_of(clip, field)[0] for clip in tested}
     if len(labels) < 2:
-        raise InputError(f"'{manifest}' has {len(labels)} labels of {field} to tell apart in split '{split}'")
+        raise InputError(f"'{manifest}' has {len(labels)} labels of {field} in split '{split}'; 2 are needed")
     learnt = [clip for clip in clips if clip.split == "train" and answers_of(clip, field)[0] in labels]
     has_folds = all("fold" in clip.attributes for clip in tested)
     everyone = tested if has_folds or split == "train" or not learnt else learnt + tested

@@ -54,4 +54,4 @@ def test_probe_without_labels_is_a_sentence(pengi: Callable[..., Any], tmp_path:
     manifest.write_text(json.dumps({"id": "a", "audio": tone.name, "split": "val", "events": ["x"]}), encoding="utf-8")
     result = pengi("probe", "--manifest", manifest, "--task", "events")
     assert result.exit_code == 2
-    assert "has 1 labels of events to tell apart" in result.stderr
+    assert "has 1 labels of events in split" in result.stderr

@@ -45,7 +45,7 @@ def test_labels_are_those_of_the_split(manifest: Path) -> None:
     assert items[1].answers == ("dog", "wind")
     assert items[0].labels == ("dog", "wind")
     assert (items[0].group, items[1].group) == ("yard", "dog-2")
-    assert (items[0].listen, items[1].listen) == (True, False)
+    assert (items[0].redistribute, items[1].redistribute) == (True, False)
     assert items[1].credit == "CC-BY-NC-3.0, a film"
 
 

@@ -1,7 +1,7 @@
 """What the header of an audio file promises, and whether the file holds it.
 
 Most decoders read a file that was cut off without a word: a WAV file that lost its second half is a shorter WAV file to
-them. The containers below say how long they are, so a cut can be told from an end. FLAC and MP3 state a number of
+them. The containers below state their length, so a cut differs from an end. FLAC and MP3 state a number of
 samples, not of bytes; for them the decoder counts (see ``readers``). Bare streams (ADTS, MPEG-TS, MP3 without a Xing
 header) promise nothing and end where they end, as does an Ogg stream cut exactly between two of its pages.
 
@@ -73,8 +73,8 @@ def missing_bytes(file: IO[bytes]) -> int:
 def corrected_sizes(file: IO[bytes]) -> dict[int, bytes]:
     """The size fields of a header whose writer could not seek back, as they should be: bytes by their offset.
 
-    Empty if the sizes are known. The size of the whole file tells a placeholder of 0 from a file without sound, which
-    accounts for all its bytes. What 32 bits cannot hold is 0.
+    Empty if the sizes are known. The size of the whole file distinguishes a placeholder of 0 from a file without
+    sound, which accounts for all its bytes. What 32 bits cannot hold is 0.
     """
     kind = container_of(file)
     if kind not in _SIZES:

@@ -92,7 +92,7 @@ def probe(source: AudioSource, *, track: int | None = None, partial: bool = Fals
 
 
 def stated_duration(source: AudioSource, *, track: int | None = None, partial: bool = False) -> float | None:
-    """Length of a recording in seconds as its headers state it, None where only decoding tells.
+    """Length of a recording in seconds as its headers state it, None if only decoding can find it.
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off or is beyond the limits.

@@ -205,7 +205,7 @@ class AvReader:
             packets = self._parsed()
         self._lost_s = 0.0  # by packets that could not be decoded since the last frame
         self._frames = self._decode(packets)
-        # Only a decoded frame tells the true rate and channels (HE-AAC states half its rate).
+        # Only a decoded frame has the true rate and channels (HE-AAC states half its rate).
         self._first = next(self._frames, None)
         self.sample_rate = self._first.sample_rate if self._first else self._stream.sample_rate
         self.channels = self._first.layout.nb_channels if self._first else self._stream.channels

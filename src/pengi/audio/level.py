@@ -26,7 +26,7 @@ def without_offset(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def sound_level_db(samples: NDArray[np.float32]) -> float:
-    """RMS level of a waveform ``float32[S]`` in dBFS, without its constant offset, which nobody can hear."""
+    """RMS level of a waveform ``float32[S]`` in dBFS, without its constant offset, which is inaudible."""
     inner = samples[EDGE_SAMPLES:-EDGE_SAMPLES]
     if len(samples) > 4 * EDGE_SAMPLES and 20.0 * np.log10(max(abs(float(inner.mean())), 1e-30)) > SILENCE_DB:
         return rms_db(without_offset(inner))

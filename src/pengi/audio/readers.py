@@ -41,7 +41,7 @@ class Reader(Protocol):
     format: str
     """Container and codec in lower case, e.g. ``wav pcm_16``."""
     stated_duration_s: float | None
-    """Length in seconds as the file states it; None where only decoding tells."""
+    """Length in seconds as the file states it; None if only decoding can find it."""
 
     @property
     def notes(self) -> list[str]:

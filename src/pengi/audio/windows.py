@@ -30,8 +30,8 @@ def sliding(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Windows over a waveform that arrives in blocks, as from ``decode.stream``; where the blocks part is irrelevant.
 
-    Window ``k`` starts at ``k * hop`` and is ``window`` samples long. Every sample is in some window, so that nothing
-    at the end goes unheard; only the last window may be of another length:
+    Window ``k`` starts at ``k * hop`` and is ``window`` samples long. Every sample is in some window, also at
+    the end; only the last window may be of another length:
 
     * shorter, if the waveform ends in it. It is not padded, and it holds at least ``min_tail`` samples that are in no
       window before it (a waveform shorter than that is a window of its own).

@@ -173,11 +173,11 @@ def _run(plan: SuiteRun, load: Callable[[], Systems], folder: Path, options: Run
     """Predict, score and report; what was predicted before is not predicted again."""
     from pengi import weights
     from pengi.evaluation.predicting import Cache
-    from pengi.evaluation.reporting import LISTEN, write_report
+    from pengi.evaluation.reporting import REPORT_AUDIO, write_report
     from pengi.evaluation.suites import RunProgress, run_suite, score_run
 
-    if options.report_audio not in LISTEN:
-        raise InputError(f"--report-audio is one of {', '.join(LISTEN)}, and not '{options.report_audio}'")
+    if options.report_audio not in REPORT_AUDIO:
+        raise InputError(f"--report-audio is one of {', '.join(REPORT_AUDIO)}, and not '{options.report_audio}'")
     cache = Cache(weights.cache_folder().parent / "answers.sqlite3") if options.cached else None
     run_suite(plan, load, folder, cache, RunProgress(_step, print_note))
     found = score_run(folder)

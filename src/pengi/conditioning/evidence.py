@@ -27,8 +27,8 @@ STRENGTHS = (
     (0.008, "doubtful"),
     (0.002, "hardly"),
 )
-"""Lowest calibrated probability of each strength word. Few tags are in a recording, so a sound that somebody asks about
-may well be there though its tag has a probability of 0.01: such differences are told, too."""
+"""Lowest calibrated probability of each strength word. Few tags are in a recording, so a sound that a question names
+may be there even with a probability of 0.01; such differences are included, too."""
 SOUND = "sound"
 GROUPS = {
     SOUND: "Heard",

@@ -1,7 +1,7 @@
 """New training examples from labelled recordings, with captions and answers that are true by construction.
 
 Recordings are put one after another, repeated, laid over a longer one, each at a drawn loudness. What is then asked
-follows from how the example was made: what is heard and what is not, in which order, how often, how many kinds, which
+follows from how the example was made: what is in it and what is not, in which order, how often, how many kinds, which
 is louder. What the labels leave open is not asked: see :mod:`pengi.data.label_overlap`.
 
 An example is a function of the clips, the labels, the seed and its number, and its id holds the last two and a
@@ -50,7 +50,7 @@ _REPEATABLE_S = 1.5
 _MAX_COUNTED = 5
 _COUNTED_PART_S = 1.2
 _TRIES = 40
-# What else is heard in recordings of these categories would be counted with the words or notes over them.
+# Other sounds in recordings of these categories would be counted with the words or notes over them.
 _NO_BACKGROUND = {
     "words": frozenset({"speech", "scene", "music"}),
     "notes": frozenset({"music", "instrument", "alarm"}),
@@ -408,7 +408,7 @@ def _fingerprint(clips: Sequence[Clip], labels: Mapping[str, Label], folds: int)
 
 
 def render(example: Composed, audio_root: Path, rate: int) -> Rendered:
-    """The waveform of an example, and when each of its sounds is heard.
+    """The waveform of an example, and the times of each of its sounds.
 
     Args:
         example: whose clips' recordings are read.
@@ -431,7 +431,7 @@ def render(example: Composed, audio_root: Path, rate: int) -> Rendered:
 
 
 def _times(composition: Composition, lengths_s: Sequence[float], whole_s: float) -> tuple[EventTime, ...]:
-    """When the parts are heard, each as often as it is repeated, and the background throughout."""
+    """The times of the parts, one for each repetition, and of the background, which lasts throughout."""
     times = [_time(composition.background, 0.0, whole_s)] if composition.background else []
     start_s = 0.0
     for part, gap_s, length_s in zip(composition.parts, composition.gaps_s, lengths_s, strict=False):
@@ -454,7 +454,7 @@ def _rendered(part: Excerpt, audio_root: Path, rate: int, background_of: int | N
     if background_of is None:
         cut = mixing.loudest(whole, round(part.length_s * rate), rate)
     else:
-        # Else a sound would not be heard "at the same time" if it fell into a pause.
+        # A sound in a pause would not be "at the same time".
         cut = mixing.loudest(mixing.without_pauses(whole, rate), background_of, rate)
     try:
         return mixing.brought_to(cut, rate, part.level_db)

@@ -1,7 +1,7 @@
-"""What may be heard in a recording although its labels do not say so.
+"""Sounds that may be in a recording although its labels do not name them.
 
-A label says what was recorded, not all that can be heard: a thunderstorm brings rain, a café brings voices, and who
-hears a doorbell hears a bell. A question that calls a sound absent, or an order of sounds, is only true where none of
+A label names what was recorded, not every sound: a thunderstorm brings rain, a café brings voices, and a doorbell is a
+bell. A question that calls a sound absent, or an order of sounds, is only true where none of
 this applies; the rules here leave out too much rather than too little.
 """
 
@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from pengi.data.manifest import Label
 
-# Categories of sounds that may well be heard beside a sound of a category.
-HEARD_WITH = {
+# Categories of sounds that may occur with a sound of a category.
+OCCURS_WITH = {
     "speech": frozenset({"speech"}),
     "music": frozenset({"music", "instrument"}),
     "scene": frozenset({"scene", "speech", "human", "vehicle", "nature", "animal", "household", "impact"}),
@@ -43,7 +43,7 @@ _KIN = (
     {"Cheering", "Applause", "Clapping", "Children playing", "Hubbub, speech noise, speech babble"},
     {"White noise", "Pink noise", "Rain", "Waves, surf", "Wind"},
 )
-# The same, wider: what may well be heard beside one of a set, or be taken for it, though nobody has said so. Also with
+# The same, wider: sounds that may occur with one of a set, or be confused with it, although no label says so. Also with
 # classes that only the tagger knows, and with labels whose class says too little, by their own names.
 _WIDER_KIN = (
     {"Dog", "Bark", "Bow-wow", "Yip", "Howl", "Growling", "Whimper (dog)", "Whimper", "Pant"},
@@ -177,7 +177,7 @@ _VOICES = frozenset(
     {"Radio", "Television", "Hubbub, speech noise, speech babble", "Children playing", "Cheering", "Crowd"}
     | {"Singing", "Choir", "Beatboxing", "Child speech, kid speaking", "Conversation", "Whispering", "Applause"}
 )
-# What is recorded close by or indoors; in other places, and in music, nobody knows how many sounds are heard.
+# What is recorded close by or indoors; in other places, and in music, the number of sounds is not known.
 _ONE_KIND = frozenset({"animal", "alarm", "household", "human", "impact", "instrument", "speech", "tools", "weapon"})
 _NO_CONTENT = frozenset(
     {"a", "an", "and", "at", "being", "by", "for", "from", "in", "is", "of", "on", "one", "or", "over", "the", "to"}
@@ -204,7 +204,7 @@ def same_kind(one: Label, other: Label) -> bool:
 
 
 def are_kin(one: Label, other: Label) -> bool:
-    """Whether one of two labels may be heard beside the other, or be taken for it.
+    """Whether one of two labels may occur with the other, or be confused with it.
 
     This is wider than :func:`same_kind`, by which examples are composed: other rules there make other examples.
     """
@@ -213,16 +213,16 @@ def are_kin(one: Label, other: Label) -> bool:
 
 
 def holds_voices(label: Label) -> bool:
-    """Whether words may be heard in a recording with this label."""
+    """Whether a recording with this label may have words."""
     return label.category in ("speech", "scene") or label.audioset in _VOICES
 
 
 def may_hold(recorded: Label, other: Label) -> bool:
     """Whether a recording labelled ``recorded`` may well hold ``other`` too.
 
-    Without their AudioSet classes and categories only the words of two labels tell.
+    Without AudioSet classes and categories only the words of the labels are compared.
     """
-    if same_kind(recorded, other) or other.category in HEARD_WITH.get(recorded.category, ()):
+    if same_kind(recorded, other) or other.category in OCCURS_WITH.get(recorded.category, ()):
         return True
     if other.category == "speech":
         return holds_voices(recorded)

@@ -30,7 +30,7 @@ class QuestionAnswer(BaseModel):
 
 
 class EventTime(BaseModel):
-    """When an event of a clip is heard."""
+    """The time of an event in a clip."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,7 +58,7 @@ class Clip(BaseModel):
     events: tuple[str, ...] = ()
     attributes: dict[str, str | int | float | bool] = Field(default_factory=dict)
     qa: tuple[QuestionAnswer, ...] = ()
-    times: tuple[EventTime, ...] = Field((), description="every event each time it is heard, where all are known")
+    times: tuple[EventTime, ...] = Field((), description="every occurrence of every event, if all are known")
     captions: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="written descriptions; without any, the labels' sentences serve"
     )

@@ -121,11 +121,11 @@ class QuestionContext:
 
     @cached_property
     def has_voice(self) -> bool:
-        """Whether somebody is to be heard, though perhaps without words."""
+        """Whether there is a voice, perhaps without words."""
         return any(_VOICE.search(tag) for tag in self.scene.tags)
 
     def is_unclear(self, question: str) -> bool:
-        """Whether a question is about a voice where nobody speaks and yet a voice is to be heard."""
+        """Whether a question is about a voice in a recording that has a voice and no speech."""
         return "voice" in question and self.has_voice and not self.speech
 
     @property

@@ -81,7 +81,7 @@ def is_there(root: Path, audio: str) -> bool:
 
 
 def fingerprint(root: Path, audio: str) -> list[Any]:
-    """What tells a recording from another: a file's content, wherever it lies and whenever it was copied there.
+    """Identifies a recording: by the content of its file, whatever its folder and time.
 
     Of a member of a tar file it is the file's name, size and time of change and the stretch, since the file may be
     large; of a URL the URL alone. A file that is not there or cannot be read has no content.

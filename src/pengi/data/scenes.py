@@ -42,7 +42,7 @@ class Scene:
         metadata: title, tags and description.
         domain: of the manifest, such as "speech_qa"; empty where it is not known.
         is_timed: whether the times of the events are known; otherwise each lasts throughout.
-        is_complete: whether nothing else is to be heard.
+        is_complete: whether there is no other sound.
         is_recorded: whether there is audio of it.
     """
 
@@ -72,7 +72,7 @@ class Scene:
 def scene_of(clip: Clip, phrases: Phrases) -> Scene:
     """What a manifest says about a clip.
 
-    Composed clips say when each event is heard (``Clip.times``); events of other clips last throughout.
+    Composed clips have the times of each event (``Clip.times``); events of other clips last throughout.
     """
     length_s = clip.duration_s or DEFAULT_LENGTH_S
     events = tuple(SceneEvent(time.event, time.start_s, time.end_s, time.level_db) for time in clip.times)

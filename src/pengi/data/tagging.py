@@ -192,8 +192,7 @@ def folds_of(groups: Sequence[str], folds: int = FOLDS) -> NDArray[np.int64]:
 
 
 def _group_weights(clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """One over the square root of how many clips a clip's group has: 900 clips of one voice tell little more of voices
-    than 30."""
+    """One over the square root of how many clips a clip's group has: 900 clips of one voice add little to 30."""
     counts = Counter(map(group_of, clips))
     return np.array([counts[group_of(clip)] ** -0.5 for clip in clips], dtype=np.float32)
 

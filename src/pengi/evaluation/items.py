@@ -31,7 +31,7 @@ class Item:
         labels: the choices, empty where the answer is free text.
         group: items of one recording, speaker or track; they are resampled together.
         credit: licence and origin of the recording.
-        listen: whether the recording may be passed on inside a report.
+        redistribute: whether the recording may be included in a report.
         accepted: patterns of right answers, see :mod:`pengi.evaluation.patterns`; ``answers`` are then examples.
         family: what is asked for; families are reported one by one.
         is_question: whether the prompt is a question as a person asks it, which every model words in its own way.
@@ -44,7 +44,7 @@ class Item:
     labels: tuple[str, ...]
     group: str
     credit: str
-    listen: bool
+    redistribute: bool
     accepted: tuple[str, ...] = ()
     family: str = ""
     is_question: bool = False
@@ -55,6 +55,8 @@ class Item:
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Item:
         values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        if "listen" in values:  # the name in runs of earlier versions
+            values["redistribute"] = values.pop("listen")
         return cls(**values)
 
 
@@ -145,7 +147,7 @@ def _item(
         labels=tuple(labels),
         group=clip.group or clip.id,
         credit=", ".join(part for part in (clip.license, str(extra.get("origin", ""))) if part),
-        listen=clip.redistribute,
+        redistribute=clip.redistribute,
         is_question=question is not None,
     )
 

@@ -28,7 +28,7 @@ from pengi.evaluation.questions import (
     spec,
 )  # fmt: skip
 
-_LOUDER_DB = 8.0  # at least, so that everybody hears it
+_LOUDER_DB = 8.0  # a clear difference for every listener
 _FAINT_BACKGROUND_DB = -6.0  # below the softest sound over it a background may be missed
 _GENDERS = {"male": ("a man", "m[ae]n|male|guy|gentleman|he"), "female": ("a woman", "wom[ae]n|female|lady|girl|she")}
 _SEVERAL_PEOPLE = r"and (?:an?|the|one|another)|people|men|women|both|several|many|two|three|four"
@@ -201,7 +201,7 @@ class _Asker:
             genre = str(clip.attributes["genre"])
             self.ask("genre", clip, genre, naming(spec["genres"][genre]))
         tongues = [clip for clip in self.spoken if clip.attributes.get("language") in spec["languages"]]
-        tongues.sort(key=lambda clip: -(clip.duration_s or 0.0))  # a longer word tells more
+        tongues.sort(key=lambda clip: -(clip.duration_s or 0.0))  # a longer word has more evidence
         for clip in _spread("", tongues, 12, _language):
             language = _language(clip)
             self.ask("language", clip, language, naming(spec["languages"][language]))

@@ -21,7 +21,7 @@ from pengi.writing import replacing
 
 MARKDOWN_FILE, PAGE_FILE = "results.md", "report.html"
 TEMPLATE = Path(__file__).resolve().parents[1] / "assets" / "report.html"
-LISTEN = ("free", "all", "none")
+REPORT_AUDIO = ("free", "all", "none")
 EXAMPLES = 4
 EXAMPLE_S, EXAMPLE_RATE = 6.0, 16_000
 BASELINES = ("blind", "yamnet-match", CHANCE)
@@ -72,13 +72,14 @@ class Detail:
     examples: tuple[WrongAnswer, ...]
 
 
-def write_report(out: Path, found: Json, listen: str = "free") -> tuple[Path, Path]:
+def write_report(out: Path, found: Json, report_audio: str = "free") -> tuple[Path, Path]:
     """Write ``results.md`` and ``report.html`` beside the results of a run.
 
     Args:
         out: folder of the run.
         found: what :func:`pengi.evaluation.suites.score_run` gave.
-        listen: whose wrong answers can be listened to on the page: recordings that may be passed on, all, or none.
+        report_audio: recordings of wrong answers that are in the page: "free" (those that may be redistributed), "all"
+            or "none".
     """
     from jinja2 import Environment
 
@@ -89,7 +90,7 @@ def write_report(out: Path, found: Json, listen: str = "free") -> tuple[Path, Pa
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
-    details = list(_details(out, found, listen))
+    details = list(_details(out, found, report_audio))
     text = template.render(
         run=found["run"],
         tables=tables,
@@ -333,7 +334,7 @@ def _markdown(found: Json, tables: Sequence[ReportTable]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _details(out: Path, found: Json, listen: str) -> Iterator[Detail]:
+def _details(out: Path, found: Json, report_audio: str) -> Iterator[Detail]:
     """Figures and wrong answers of the model's headline mode of each benchmark."""
     answers = {(asked.id, system, mode): scored for asked, system, mode, scored in scored_answers(out)}
     folders = {row["benchmark"]: Path(row["manifest"]).parent for row in found["run"]["data"]}
@@ -350,11 +351,11 @@ def _details(out: Path, found: Json, listen: str) -> Iterator[Detail]:
             confusion=confusion_svg(confusion["labels"], confusion["counts"]) if confusion else None,
             reliability=reliability_svg(calibration["bins"]) if calibration else None,
             ece=calibration["ece"] if calibration else None,
-            examples=tuple(_examples(scored, folders[asked.id], listen)) if asked.kind != "tag" else (),
+            examples=tuple(_examples(scored, folders[asked.id], report_audio)) if asked.kind != "tag" else (),
         )
 
 
-def _examples(scored: Scored, folder: Path, listen: str) -> Iterator[WrongAnswer]:
+def _examples(scored: Scored, folder: Path, report_audio: str) -> Iterator[WrongAnswer]:
     """Wrong answers, the surest first, each true answer once."""
     assert scored.credit_N is not None
     wrong = [index for index in np.flatnonzero(scored.credit_N == 0) if scored.predictions[index] is not None]
@@ -367,14 +368,14 @@ def _examples(scored: Scored, folder: Path, listen: str) -> Iterator[WrongAnswer
         if item.answers[0] in seen:
             continue
         seen.add(item.answers[0])
-        may = listen == "all" or (listen == "free" and item.listen)
+        is_included = report_audio == "all" or (report_audio == "free" and item.redistribute)
         yield WrongAnswer(
             id=item.id,
             question=item.prompt,
             right=", ".join(dict.fromkeys(item.answers)),
             said=str(scored.predictions[index]),
             credit=item.credit,
-            audio=_data_uri(folder / item.audio) if may else None,
+            audio=_data_uri(folder / item.audio) if is_included else None,
         )
         if len(seen) == EXAMPLES:
             return

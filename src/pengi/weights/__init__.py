@@ -432,7 +432,7 @@ def verify() -> list[CheckedFile]:
 def provenance(name: str) -> dict[str, Any]:
     """What is recorded of a fetched part: its source, the SHA-256 of every source file, licence, origin.
 
-    ``weights_sha256`` is the hash of the file that holds the weights: it tells two versions of a part apart.
+    ``weights_sha256`` is the hash of the file that holds the weights: it distinguishes versions of a part.
 
     Raises:
         WeightsError: if ``name`` is no part that is fetched, or is not on this machine.

@@ -1,8 +1,8 @@
 """Fetch one file of a published record, with resume: the record says how long it must be and what its MD5 is.
 
 Zenodo's interface ``<host>/api/records/<number>`` answers with JSON whose ``files`` carry ``key`` (the file's name),
-``size`` (bytes), ``checksum`` (``md5:<hex>``) and ``links.self`` (where the content is). An MD5 tells a damaged file
-from a whole one, not a harmless one from another: what is in the file is the reader's business.
+``size`` (bytes), ``checksum`` (``md5:<hex>``) and ``links.self`` (where the content is). An MD5 detects a damaged
+file, but not a harmful one: its content is checked by the reader.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _go_on(source: RecordSource, file: RecordFile, partial: Path, held: int, pro
 
 
 def _received(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """What arrives until the end or until the connection is cut; lengths and checksums tell which."""
+    """What arrives until the end or until the connection is cut; lengths and checksums decide which."""
     while True:
         try:
             chunk = answer.read1(_CHUNK_BYTES)
