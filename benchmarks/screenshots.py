@@ -49,7 +49,7 @@ SCENES = ("dog", "siren", "church-bells", "woman", "rooster")
 RATE = 32_000
 QUESTIONS = ("What do you hear?", "Is someone speaking?")
 COLOURS = 256
-MOST_BYTES = 250_000
+MAX_BYTES = 250_000
 PATIENCE_MS = 600_000
 
 
@@ -114,7 +114,7 @@ def save(page: Page, path: Path) -> None:
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     size = path.stat().st_size
-    assert size < MOST_BYTES, f"{path} has {size} bytes"
+    assert size < MAX_BYTES, f"{path} has {size} bytes"
     print(f"{path}  {size / 1000:.0f} kB")
 
 
