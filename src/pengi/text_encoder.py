@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
@@ -167,6 +169,12 @@ class ClipTextEncoder(TextEncoder):
     def _pooled(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
         pooled_ND: Tensor = self.model(input_ids=ids_NL, attention_mask=mask_NL).pooler_output
         return pooled_ND
+
+
+def sentence_vectors(encoder: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Embeddings of length one on the CPU, ``float32[N, D]``."""
+    vectors_ND: NDArray[np.float32] = functional.normalize(encoder.embed(texts), dim=-1).cpu().numpy()
+    return vectors_ND
 
 
 def text_encoder_from_folder(folder: Path, max_tokens: int) -> TextEncoder:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pengi.data.recordings import is_there
 from pengi.data.tolerance import Tolerance
-from pengi.errors import ManifestError
+from pengi.errors import ManifestError, reason
 
 SPLITS = ("train", "val", "test", "heldout")
 
@@ -80,25 +80,35 @@ class Label(BaseModel):
     category: str = ""
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers."""
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their numbers from 1; one line in memory at a time.
+
+    Raises:
+        ManifestError: if there is no such file or it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
     except FileNotFoundError as error:
         raise ManifestError(f"no manifest at '{path}'") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"'{path}' cannot be read as a text file of JSON lines") from error
-    # Not splitlines, which would also cut at the line separators that a JSON string may hold.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line
+    except OSError as error:
+        raise ManifestError(f"'{path}' cannot be read: {reason(error)}") from error
 
 
-def _row(line: str, origin: str) -> dict[str, Any]:
+def json_row(line: bytes, origin: str) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        ManifestError: if it is none; the message begins with ``origin``.
+    """
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ManifestError(f"{origin}: not valid JSON ({error.msg})") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{origin}: not valid JSON (the text is not UTF-8)") from error
     if not isinstance(row, dict):
         raise ManifestError(f"{origin}: a row must be a JSON object")
     return row
@@ -126,7 +136,7 @@ def read_manifest(path: Path, *, check_audio: bool = True, max_bad_share: float 
     line_of: dict[str, int] = {}
     bad = Tolerance(max_bad_share)
     total = 0
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         total += 1
         origin = f"{path}, line {number}"
         try:
@@ -146,8 +156,8 @@ def read_manifest(path: Path, *, check_audio: bool = True, max_bad_share: float 
     return clips
 
 
-def _clip(line: str, origin: str, audio_root: Path | None) -> Clip:
-    clip = validated(Clip, _row(line, origin), origin)
+def _clip(line: bytes, origin: str, audio_root: Path | None) -> Clip:
+    clip = validated(Clip, json_row(line, origin), origin)
     if audio_root is not None and not is_there(audio_root, clip.audio):
         raise ManifestError(f"{origin}: no audio file at '{clip.audio}'")
     return clip
@@ -171,9 +181,9 @@ def read_labels(path: Path) -> dict[str, Label]:
         ManifestError: missing file, bad JSON, bad or missing field, repeated label; with the line number.
     """
     labels: dict[str, Label] = {}
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         origin = f"{path}, line {number}"
-        label = validated(Label, _row(line, origin), origin)
+        label = validated(Label, json_row(line, origin), origin)
         if label.label in labels:
             raise ManifestError(f"{origin}: label '{label.label}' stands already in an earlier line")
         labels[label.label] = label

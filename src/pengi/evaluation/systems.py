@@ -29,7 +29,7 @@ from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.evaluation.baselines import YamnetMatch
 from pengi.evaluation.items import Item
-from pengi.text_encoder import SentenceEncoder, TextEncoder
+from pengi.text_encoder import SentenceEncoder, TextEncoder, sentence_vectors
 
 if TYPE_CHECKING:
     from pengi.encoding import Encoded
@@ -256,9 +256,7 @@ def sentence_encoder() -> SentenceEncoder:
 
 def embed_texts(texts: Sequence[str], encoder: TextEncoder | None = None) -> NDArray[np.float32]:
     """Sentence embeddings of length one, ``float32[N, D]``."""
-    embedded_ND = torch.nn.functional.normalize((encoder or sentence_encoder()).embed(texts), dim=-1)
-    values: NDArray[np.float32] = embedded_ND.cpu().numpy()
-    return values
+    return sentence_vectors(encoder or sentence_encoder(), texts)
 
 
 def _scored(found: Classification, labels: Sequence[str]) -> Reply:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from pengi.audio.formats import FolderWalk, address_error, is_regular
-from pengi.data.manifest import Clip, validated
+from pengi.data.manifest import Clip, json_row, numbered_lines, validated
 from pengi.data.recordings import is_url
-from pengi.errors import InputError, ManifestError, reason
+from pengi.errors import InputError, ManifestError
 
 STDIN = "-"
 
@@ -171,24 +170,7 @@ def _check_manifest(path: Path) -> None:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row with its file and line, one line in memory at a time."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    origin = f"{path}, line {number}"
-                    yield origin, _row(line, origin)
-    except FileNotFoundError as error:
-        raise ManifestError(f"no manifest at '{path}'") from error
-    except OSError as error:
-        raise ManifestError(f"'{path}' cannot be read: {reason(error)}") from error
-
-
-def _row(line: bytes, origin: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{origin}: not valid JSON") from error
-    if not isinstance(row, dict):
-        raise ManifestError(f"{origin}: a row must be a JSON object")
-    return row
+    """Each row with its file and line."""
+    for number, line in numbered_lines(path):
+        origin = f"{path}, line {number}"
+        yield origin, json_row(line, origin)

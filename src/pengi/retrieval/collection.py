@@ -220,7 +220,8 @@ class Collection:
         self, table: RecordingsTable, text: str, where: str | None, depth: int
     ) -> list[tuple[float, list[RankedWindow]]]:
         """Rankings of a text by embeddings, with the weight of each."""
-        from pengi.retrieval.indexing import query_over_tags, sentence_vectors
+        from pengi.retrieval.indexing import query_over_tags
+        from pengi.text_encoder import sentence_vectors
 
         query_D = sentence_vectors(self._sentences, [text])[0]
         rankings = [(1.0, table.by_vector(TEXT, query_D, where, depth))]

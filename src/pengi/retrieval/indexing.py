@@ -26,10 +26,10 @@ from pengi.encoding import Encoded
 from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.retrieval.table import AUDIO, TAGS, TEXT, IndexInfo, Window
+from pengi.text_encoder import TextEncoder, sentence_vectors
 
 if TYPE_CHECKING:
     from pengi.results import Description
-    from pengi.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 
@@ -149,12 +149,6 @@ class Indexer:
         found = {tag.text: tag.probability for tag in detected}
         probability_V = np.array([found.get(tag, 0.0) for tag in self._tags], dtype=np.float32)
         return probability_V, dict(list(found.items())[:MAX_DOCUMENT_TAGS])
-
-
-def sentence_vectors(sentences: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Embeddings of length one, ``float32[N, D]``."""
-    vectors_ND: NDArray[np.float32] = torch.nn.functional.normalize(sentences.embed(texts), dim=-1).cpu().numpy()
-    return vectors_ND
 
 
 def query_over_tags(query_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
