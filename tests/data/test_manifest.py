@@ -99,8 +99,12 @@ def test_a_manifest_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="no manifest at"):
         read_manifest(tmp_path / "none.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path, tmp_path / "binary.jsonl", tmp_path / "binary.jsonl" / "below"):
-        with pytest.raises(ManifestError, match="cannot be read as a text file"):
+    for path, message in (
+        (tmp_path, "cannot be read: is a directory"),
+        (tmp_path / "binary.jsonl", "line 1: not valid JSON"),
+        (tmp_path / "binary.jsonl" / "below", "cannot be read: not a directory"),
+    ):
+        with pytest.raises(ManifestError, match=message):
             read_manifest(path)
 
 
