@@ -206,7 +206,8 @@ class TestExplanations:
         assert any(sentence.startswith("Level") for sentence in why.descriptors)
         assert why.prompt.startswith("<|im_start|>user\nHeard in 10 s: ")
         assert 'Said: "Stop it.".' in why.prompt
-        assert why.prompt.endswith("\nAsked about: flute (hardly, throughout).\nis there a flute?<|im_end|>\n<|im_start|>assistant\n")
+        asked = "\nAsked about: flute (hardly, throughout).\nis there a flute?"
+        assert why.prompt.endswith(f"{asked}<|im_end|>\n<|im_start|>assistant\n")
         json.dumps(answer.to_dict(), allow_nan=False)
 
     def test_every_method_that_writes_or_chooses_explains_itself_if_asked(self) -> None:

@@ -67,7 +67,16 @@ def test_parts_can_be_left_out_by_configuration() -> None:
 
 @pytest.mark.parametrize(
     ("probability", "word"),
-    [(0.7, "sure"), (0.69, "likely"), (0.4, "likely"), (0.1, "maybe"), (0.03, "unlikely"), (0.008, "doubtful"), (0.002, "hardly"), (0.0, "no")],
+    [
+        (0.7, "sure"),
+        (0.69, "likely"),
+        (0.4, "likely"),
+        (0.1, "maybe"),
+        (0.03, "unlikely"),
+        (0.008, "doubtful"),
+        (0.002, "hardly"),
+        (0.0, "no"),
+    ],
 )
 def test_a_probability_has_its_word(probability: float, word: str) -> None:
     assert strength(probability) == word
