@@ -62,6 +62,7 @@ WRONG: dict[str, list[str]] = {
         "Nobody can be heard.", "It isn't English.",
     ],
     YES: [
+        "It's a dog barking.",
         "no", "Yes and no.", "yes or no", "No, yes", "There is no dog.", "I can't tell from the sound.", "Nope",
         "The recording is silent.", "it is not", "a dog barking",
     ],

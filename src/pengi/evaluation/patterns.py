@@ -30,10 +30,12 @@ _NEGATION = (
     r"|(?:ca|do|does|did|is|are|was|were|would|could|has|have|wo)n't)\b"
 )
 _CONSENT = r"\b(?:yes|yeah|yea|yep|yup)\b"
+# "It does." agrees; "it's a dog" names a sound, perhaps another one than was asked about.
+_BARE = r"(?=\W*$|[,;.!]|\s+(?:true|right|correct|so|it|that|them|one)\b)"
 _AFFIRMATION = (
     rf"(?:{_CONSENT}|(?:indeed|correct|right|true|exactly|definitely|certainly|absolutely|sure|of course|probably)\b"
-    r"|(?:i|you|we) (?:can |do |think )?(?:hear|do|can|so)\b|(?:that|it|he|she|this) (?:is|does|has)\b|(?:it|that)'s\b"
-    r"|there (?:is|are)\b|there's\b|they (?:do|are)\b|some(?:one|body) (?:is|does)\b)"
+    r"|(?:i|you|we) (?:can |do |think )?(?:hear|do|can|so)\b|there (?:is|are)\b|there's\b|they (?:do|are)\b"
+    rf"|some(?:one|body) (?:is|does)\b|(?:(?:that|it|he|she|this) (?:is|does|has)|(?:it|that)'s)\b{_BARE})"
 )
 _UNABLE = (
     r"(?:can't|cannot|can not|couldn't|could not|unable to|not able to|no way to|no way of|impossible to|hard to"
