@@ -81,13 +81,14 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--model", default="pengi-mini", help="name of a model, or its folder")
     parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--skip", type=int, default=0, help="clips that are left out first, to measure in parts")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     clips = [clip for clip in read_manifest(options.manifest) if clip.split == "val"]
     random.Random(0).shuffle(clips)
     in_torch, in_onnx = (Pengi.from_pretrained(options.model, device="cpu", runtime=name) for name in ("torch", "onnx"))
     rows = []
-    for clip in clips[: options.clips]:
+    for clip in clips[options.skip :][: options.clips]:
         recording = in_torch.encode(options.manifest.parent / clip.audio)
         for prompt in (PROMPTS["caption"][0], in_torch.question_prompt(QUESTION)):
             rows.append(compared(in_torch, in_onnx, recording, prompt))

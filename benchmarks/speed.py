@@ -36,7 +36,8 @@ from pengi.timing import EXAMPLES, clips
 
 REPEATS = 5
 ROWS = (1, 3, 6, 16)
-PREFIXES = (42, 150)  # tokens
+PREFIXES = ((1, 42), (3, 42), (6, 42), (1, 150))  # rows, tokens
+BATCH = 4
 STEP_PREFIX = 42
 TEXTS = (
     "A dog barks twice while rain falls on a tin roof, and a car passes by on the wet street outside.",
@@ -96,14 +97,14 @@ def speeds(torch_model: LanguageModel, shipped: OnnxLanguageModel, other: OnnxLa
                 "step, float inputs": stepping(other, rows),
             }
         )
-        for tokens in PREFIXES:
-            found["prefill"][f"{rows} x {tokens}"] = in_turns(
-                {
-                    "torch": prefilling(torch_model, rows, tokens),
-                    "onnxruntime": prefilling(shipped, rows, tokens),
-                    "prefill, 8-bit inputs": prefilling(other, rows, tokens),
-                }
-            )
+    for rows, tokens in PREFIXES:
+        found["prefill"][f"{rows} x {tokens}"] = in_turns(
+            {
+                "torch": prefilling(torch_model, rows, tokens),
+                "onnxruntime": prefilling(shipped, rows, tokens),
+                "prefill, 8-bit inputs": prefilling(other, rows, tokens),
+            }
+        )
     for kind in found.values():
         for row in kind.values():
             row["times faster"] = round(row["torch"] / row["onnxruntime"], 2)
@@ -141,13 +142,13 @@ def swapped(folder: Path) -> OnnxLanguageModel:
 
 
 def answers(model: str) -> dict[str, dict[str, float]]:
-    """One recording of 10 s, and sixteen together, in ms."""
+    """One recording of 10 s, and several together, in ms."""
     in_torch, in_onnx = (Pengi.from_pretrained(model, device="cpu", runtime=name) for name in ("torch", "onnx"))
-    one, many = clips(1), clips(16)
+    one, many = clips(1), clips(BATCH)
     tasks: dict[str, Callable[[Pengi], object]] = {
         "describe 10 s": lambda engine: engine.describe(one),
         "ask about 10 s": lambda engine: engine.ask(one, "what is it?"),
-        "describe 16 of 10 s": lambda engine: engine.describe(many),
+        f"describe {BATCH} of 10 s": lambda engine: engine.describe(many),
         "a question about an encoded recording": _asking(in_torch.encode(one[0])),
     }
     found = {}
@@ -191,6 +192,7 @@ def circumstances() -> dict[str, Any]:
         "commit": commit,
         "processor": processor(),
         "threads": torch.get_num_threads(),
+        "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         "versions": {module.__name__: module.__version__ for module in (torch, transformers, onnxruntime)},
     }
 
