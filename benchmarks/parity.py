@@ -2,9 +2,9 @@
 
     python benchmarks/parity.py --manifest ../shared/data/manifest.jsonl --clips 100 --out results/parity.json
 
-Each recording is encoded once and described, and asked a question, by both, greedily as by default. Divergence is that of
-the two distributions of every next token of the text that torch writes (Kullback-Leibler, in nats). onnxruntime is the default on a CPU only
-while the mean is below 0.01 nats a token and at least 0.97 of the texts are the same.
+Each recording is encoded once and described, and asked a question, by both, greedily as by default. Divergence is that
+of the two distributions of every next token of the text that torch writes (Kullback-Leibler, in nats). onnxruntime is
+the default on a CPU only while the mean is below 0.01 nats a token and at least 0.97 of the texts are the same.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read(model: Pengi, recording: Encoded, prompt: str) -> tuple[Tensor, Decoder
 
 
 def along(model: Pengi, recording: Encoded, prompt: str, ids: Sequence[int] | None = None) -> tuple[list[int], Tensor]:
-    """The most likely token at every step, and log-probabilities float32[T, V]: along given tokens, else along these."""
+    """The most likely token at every step, and log-probabilities float32[T, V], along given tokens or along these."""
     lm = model.model.language_model
     logits_BV, state = read(model, recording, prompt)
     best: list[int] = []

@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--model", default="pengi-mini", help="name of a model, or its folder")
     parser.add_argument("--language-model", default="smollm2-135m-instruct", help="name of a part, or a model folder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--steps-only", action="store_true", help="leave out answers and starts")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -220,7 +221,8 @@ def main() -> None:
             },
             **speeds(torch_model, shipped, other),
         }
-    measured |= {"answers": answers(options.model), "start": starts(options.model)}
+    if not options.steps_only:
+        measured |= {"answers": answers(options.model), "start": starts(options.model)}
     results = {
         "command": " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
         **circumstances(),
