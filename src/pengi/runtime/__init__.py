@@ -15,7 +15,7 @@ __all__ = ["DEFAULT_RUNTIME", "RUNTIME_ENV", "OnnxLanguageModel", "Runtime", "ch
 
 RUNTIME_ENV = "PENGI_RUNTIME"
 Runtime = Literal["auto", "torch", "onnx"]
-DEFAULT_RUNTIME: Runtime = "torch"
+DEFAULT_RUNTIME: Runtime = "auto"
 
 
 def chosen_runtime(name: str | None, device: torch.device) -> Runtime:
