@@ -67,7 +67,10 @@ class TestTags:
         assert [(tag.label, tag.probability) for tag in PENGI.tags(SILENCE, labels=["rain"]).tags] == [("rain", 0.0)]
 
     def test_what_makes_no_sense_is_said(self) -> None:
-        with pytest.raises(InputError, match=r"there is no tag 'whisle'; the nearest are 'whistle'.*; classify takes"):
+        with pytest.raises(
+            InputError,
+            match=r"there is no tag 'whisle'; the nearest are 'whistle'; classify and timeline take any label",
+        ):
             PENGI.tags(TWO, labels=["whisle"])
         with pytest.raises(InputError, match="the nearest are 'whistle'"):
             PENGI.tags(TWO, labels=["blowing whistle"])
@@ -132,13 +135,76 @@ class TestTimeline:
         )
 
     def test_options_of_windows_do_not_go_with_those_of_tags(self) -> None:
-        with pytest.raises(InputError, match="a threshold or labels need the tagger, which goes without windows"):
-            PENGI.timeline(TWO, window_s=2.0, threshold=0.5)
-        with pytest.raises(InputError, match="there is no tag 'unicorn'"):
-            PENGI.segments(TWO, labels=["unicorn"])
+        for option in ({"threshold": 0.5}, {"labels": ["rain"]}, {"min_duration_s": 1.0}, {"merge_gap_s": 1.0}):
+            with pytest.raises(InputError, match="are for events; they go without windows"):
+                PENGI.timeline(TWO, window_s=2.0, **option)
         paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
-        with pytest.raises(InputError, match="need the tagger, which 'tiny' does not have"):
-            paper.timeline(TWO, labels=["rain"])
+        with pytest.raises(InputError, match="'tiny' has no tagger and needs labels for them"):
+            paper.timeline(TWO, threshold=0.5)
+
+    def test_a_label_can_have_a_threshold_of_its_own(self) -> None:
+        def texts(threshold: Any, **options: Any) -> set[str]:
+            return {segment.text for segment in PENGI.timeline(TWO, threshold=threshold, **options).segments}
+
+        assert texts({"rain": 0.9999}) == {"whistle"}
+        assert texts({"*": 0.9999, "rain": 0.5}) == {"rain"}
+        assert texts({"the rain": 0.9999}, labels=["the rain", "whistle"]) == {"whistle"}
+        with pytest.raises(InputError, match="a threshold is given for 'rayn', but there is no label 'rayn'; did you"):
+            PENGI.timeline(TWO, threshold={"rayn": 0.5})
+        with pytest.raises(InputError, match="probability from 0 to 1, not 2"):
+            PENGI.timeline(TWO, threshold={"rain": 2.0})
+        assert [tag.label for tag in PENGI.tags(TWO, threshold={"rain": 0.9999}).tags] == ["whistle"]
+
+    def test_short_events_are_left_out_and_short_pauses_are_closed(self) -> None:
+        short = WHISTLE[: 2 * 16_000]
+        audio = joined(RAIN, short, RAIN)
+        plain = PENGI.timeline(audio).segments
+        assert [segment.text for segment in plain] == ["rain", "whistle", "rain"]
+        long = PENGI.timeline(audio, min_duration_s=3.5).segments
+        assert [segment.text for segment in long] == ["rain", "rain"]
+        merged = PENGI.timeline(audio, merge_gap_s=3.0).segments
+        assert next((segment.text, segment.start_s, segment.end_s) for segment in merged) == ("rain", 0.0, 12.0)
+        assert len(merged) == 2
+        with pytest.raises(InputError, match="the gap must be 0 seconds or more, not -1"):
+            PENGI.timeline(audio, merge_gap_s=-1)
+
+
+class TestTimelineOfAnyLabel:
+    def test_labels_that_no_tag_knows_are_detected_by_their_likelihood(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def presence(chooser: Any, encoded: Any, labels: Any) -> torch.Tensor:
+            assert labels == ["unicorn"]
+            whistles = [
+                any(tag.text == "whistle" and tag.probability > 0.5 for tag in item.evidence.tags) for item in encoded
+            ]
+            return torch.tensor([[0.875 if is_one else 0.125] for is_one in whistles])
+
+        monkeypatch.setattr(labelling.LabelChooser, "presence", presence)
+        audio = joined(RAIN, WHISTLE, RAIN, np.zeros(20 * 16_000, np.float32))
+        found = PENGI.timeline(audio, labels=["rain", "unicorn"])
+        unicorn = [segment for segment in found.segments if segment.text == "unicorn"]
+        assert [(segment.confidence, segment.start_s, segment.end_s) for segment in unicorn] == [
+            (0.875, pytest.approx(5.0, abs=2.5), pytest.approx(10.0, abs=2.5))
+        ]
+        assert {segment.text for segment in found.segments} == {"rain", "unicorn", "silence"}
+        assert found.notes == (
+            "there is no tag 'unicorn'; it is detected by the language model, in parts of about 2.5 s",
+        )
+
+    def test_there_are_not_too_many_of_them(self) -> None:
+        with pytest.raises(InputError, match="17 labels are no tags; the language model looks for at most 16"):
+            PENGI.timeline(TWO, labels=["rain", *(f"unicorn {number}" for number in range(17))])
+
+    def test_a_slip_in_the_name_of_a_tag_is_noted(self) -> None:
+        (note,) = PENGI.timeline(TWO, labels=["whisle"]).notes
+        assert note.startswith(
+            "there is no tag 'whisle'; the nearest are 'whistle'; it is detected by the language model"
+        )
+
+    def test_a_model_without_a_tagger_detects_labels_too(self) -> None:
+        paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
+        found = paper.timeline(TWO, labels=["rain"], threshold=0.0)
+        assert [(segment.text, segment.start_s, segment.end_s) for segment in found.segments] == [("rain", 0.0, 10.0)]
+        assert paper.timeline(TWO, labels=["rain"], threshold=1.0).segments == ()
 
 
 def test_windows_can_still_be_named_by_the_language_model() -> None:
@@ -193,6 +259,57 @@ class TestLabels:
         assert float(mixed[0]) > 0.8
         unsure = fused(torch.tensor([-5.0, -4.0, unknown]), likelihood).exp()
         assert float(unsure[2]) > 0.5
+
+
+class TestNoneOfThese:
+    def test_a_recording_may_be_none_of_the_labels(self) -> None:
+        none, hum = PENGI.classify([joined(RAIN), joined(HUM)], ["hum", "whistle"], none=True)
+        assert (none.label, hum.label) == ("none of these", "hum")
+        for found in (none, hum):
+            assert sum(score.probability for score in found.scores) == pytest.approx(1.0)
+            assert len(found.scores) == 3
+        assert PENGI.classify(joined(HUM), ["hum", "whistle"], none=0.9999).label == "none of these"
+        assert PENGI.classify(SILENCE, ["hum"], none=True).label == "none of these"
+        assert PENGI.classify(SILENCE, ["hum", "silence"], none=True).label == "silence"
+
+    def test_every_label_has_a_probability_by_itself(self) -> None:
+        found = PENGI.classify(TWO, ["rain falling", "whistle", "hum"], multi_label=True)
+        independent = {score.label: score.independent for score in found.scores}
+        assert independent["rain falling"] > 0.9
+        assert independent["whistle"] > 0.9
+        assert independent["hum"] < 0.1
+        assert sum(score.probability for score in found.scores) == pytest.approx(1.0)
+        alone = PENGI.classify(TWO, ["hum"], multi_label=True)
+        assert alone.scores[0].probability == 1.0
+        assert alone.scores[0].independent == independent["hum"]
+        assert found.to_dict()["scores"][0]["independent"] > 0.9
+        assert "independent" not in PENGI.classify(TWO, ["hum"]).to_dict()["scores"][0]
+        both = PENGI.classify(TWO, ["hum", "flute"], multi_label=True, none=True)
+        assert next((score.label, score.independent is None) for score in both.scores) == ("none of these", True)
+
+    @pytest.mark.parametrize("labels", [["rain falling", "hum", "stop"], ["hum", "unicorn", "dragon"]])
+    @pytest.mark.parametrize("options", [{}, {"none": True}, {"multi_label": True}])
+    def test_the_order_of_labels_changes_nothing(self, labels: list[str], options: dict[str, Any]) -> None:
+        first = PENGI.classify(joined(HUM), labels, **options)
+        assert PENGI.classify(joined(HUM), labels[::-1], **options) == first
+        assert PENGI.classify(joined(HUM), [*labels[1:], labels[0]], **options) == first
+
+    def test_the_prompt_is_settable_and_shown(self) -> None:
+        found = PENGI.classify(joined(HUM), ["unicorn"], prompt="you can hear {}", explain=True)
+        assert found.to_dict()["prompt"] == "you can hear"
+        assert "you can hear<|im_end|>" in found.explanation.prompt
+        assert PENGI.classify(joined(HUM), ["unicorn"]).prompt == "this is a sound of"
+        assert "prompt" not in PENGI.classify(joined(HUM), ["hum"]).to_dict()
+        with pytest.raises(InputError, match=r"the label stands at the end of the prompt: write 'the sound of \{\}'"):
+            PENGI.classify(joined(HUM), ["unicorn"], prompt="the sound of {} is here")
+
+    def test_mistakes_are_said(self) -> None:
+        with pytest.raises(InputError, match=r"must be between 0 and 1, not 1\.5"):
+            PENGI.classify(TWO, ["hum"], none=1.5)
+        with pytest.raises(InputError, match="go with the method 'likelihood', not 'match'"):
+            PENGI.classify(TWO, ["hum"], none=True, method="match")
+        with pytest.raises(InputError, match="is the label that is added"):
+            PENGI.classify(TWO, ["none of these"], none=True)
 
 
 class TestExplanations:

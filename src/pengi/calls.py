@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Generic, Literal, TypeVar, Unpack
 
 import numpy as np
@@ -27,17 +28,22 @@ from pengi.errors import InputError, checked_text
 from pengi.generation import TextGenerator, Written, probability_of
 from pengi.labelling import (
     METHODS,
+    MIN_PRESENCE,
     LabelChooser,
+    Threshold,
     check_method,
     check_top,
     checked_labels,
-    checked_threshold,
+    checked_thresholds,
     named_tags,
     silent_classification,
+    with_independent,
+    with_none,
 )
 from pengi.model import PengiModel
 from pengi.prompting import shown
 from pengi.results import (
+    NONE_OF_THESE,
     SILENCE,
     Answer,
     Classification,
@@ -58,6 +64,8 @@ MIN_EVENT_CONFIDENCE = 0.1  # of every reported event but the most probable one
 MIN_TOP_EVENT_CONFIDENCE = 0.005  # of the most probable event: below it the percentage would be 0 %
 MIN_TAG_PROBABILITY = 0.1  # of a tag in a recording
 MAX_EVENTS = 8
+LABEL_MARK = "{}"
+"""Where the label stands in a prompt."""
 
 Style = Literal["caption", "paper"]
 STYLES: dict[Style, tuple[str, ...]] = {"caption": ("caption", "events"), "paper": ("caption", "metadata", "events")}
@@ -104,12 +112,14 @@ class ClassifyOptions(ExplainOptions, total=False):
     method: str
     prompt: str | None
     top: int | None
+    none: bool | float
+    multi_label: bool
 
 
 class TagsOptions(ReadingOptions, total=False):
     """See :class:`DetectTags`."""
 
-    threshold: float | None
+    threshold: Threshold | None
     top: int | None
     labels: Sequence[str] | None
 
@@ -361,7 +371,7 @@ class Ask(Call[Answer]):
 
 
 class Classify(Call[Classification]):
-    """The best of one's own labels.
+    """The best of one's own labels. Their order changes nothing.
 
     Args:
         parts: see :class:`Call`.
@@ -369,13 +379,19 @@ class Classify(Call[Classification]):
         method: "likelihood" (mean log-probability of the label's tokens; of a model with a tagger fused with the
             probabilities of the tags that labels name), "generate" (the model may write nothing but labels), "match"
             (the model writes freely, the nearest label in the sentence encoder's space wins, as in the paper).
-        prompt: what the labels answer; "this is a sound of" if not given.
+        prompt: what the labels answer; "this is a sound of" if not given. It may end in ``{}``, where the label stands.
+            Labels that name tags are scored by their tags, whatever the prompt is.
         top: keep only so many labels.
+        none: whether the recording may be none of the labels: :data:`pengi.results.NONE_OF_THESE` is then a further
+            label, and the best one where no label is as probable by itself as this threshold (0.5 for True). Shares are
+            then in proportion to the odds of the labels by themselves.
+        multi_label: whether each score has an ``independent`` probability, too, and labels are in its order.
         others: see :class:`Call`.
 
     Raises:
-        InputError: no labels, one that is empty or no valid text, an unknown method, ``top`` below 1, a prompt too long
-            to be read.
+        InputError: no labels, one that is empty or no valid text, an unknown method, ``top`` below 1, a threshold that
+            is no probability, a prompt too long to be read, ``none`` or ``multi_label`` with another method than
+            "likelihood".
     """
 
     def __init__(
@@ -386,27 +402,75 @@ class Classify(Call[Classification]):
         method: str = METHODS[0],
         prompt: str | None = None,
         top: int | None = None,
+        none: bool | float = False,
+        multi_label: bool = False,
         **others: Unpack[ExplainOptions],
     ) -> None:
         super().__init__(parts, **others)
         check_method(method)
-        self._labels = checked_labels(labels)
+        self._none = none_threshold(none)
+        if method != "likelihood" and (self._none is not None or multi_label):
+            raise InputError(f"none and independent scores go with the method 'likelihood', not '{method}'")
+        self._labels = sorted(checked_labels(labels), key=lambda label: (label.casefold(), label))
+        if self._none is not None and NONE_OF_THESE in self._labels:
+            raise InputError(f"'{NONE_OF_THESE}' is the label that is added; leave it out of the labels")
         check_top(top)
-        self._prompt = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
+        self._prompt = label_prompt(prompt)
         parts.check_length(self._prompt, "prompt")
-        self._method, self._top = method, top
+        self._method, self._top, self._multi_label = method, top, multi_label
         self._is_asked = method != "likelihood" or parts.chooser.needs_likelihood(self._labels)
         self.for_text = self._is_asked or self.explain
 
     def answer(self, encoded: Sequence[Encoded]) -> Sequence[Classification]:
-        chosen = self.parts.chooser.choose(self._method, encoded, self._labels, self._prompt)
-        found = [replace(item, scores=item.scores[: self._top]) for item in chosen]
-        asked = [self._prompt if self._is_asked else None] * len(encoded)
+        prompt = self._prompt if self._is_asked else None
+        chosen = self._chosen(encoded)
+        found = [replace(item, scores=item.scores[: self._top], prompt=prompt) for item in chosen]
         named = shown(self._labels) if self._method == "likelihood" else ()
-        return self._explained(found, encoded, asked, labels=named)
+        return self._explained(found, encoded, [prompt] * len(encoded), labels=named)
+
+    def _chosen(self, encoded: Sequence[Encoded]) -> list[Classification]:
+        chooser = self.parts.chooser
+        if self._none is None and not self._multi_label:
+            return chooser.choose(self._method, encoded, self._labels, self._prompt)
+        presence_BL = chooser.presence(encoded, self._labels)
+        if self._none is None:
+            found = chooser.choose(self._method, encoded, self._labels, self._prompt)
+        else:
+            found = [with_none(self._labels, presence_L, self._none) for presence_L in presence_BL]
+        if not self._multi_label:
+            return found
+        return [with_independent(*pair) for pair in zip(found, repeat(self._labels), presence_BL)]
 
     def silent(self, recording: Encoded) -> Classification:
-        return replace(silent_classification(self._method, self._labels, self._top), explanation=self._unasked)
+        labels = self._labels if self._none is None else [*self._labels, NONE_OF_THESE]
+        found = silent_classification(self._method, labels, self._top, multi_label=self._multi_label)
+        return replace(found, explanation=self._unasked)
+
+
+def none_threshold(none: bool | float) -> float | None:
+    """The lowest probability of a label that is there, None if every recording is one of the labels.
+
+    Raises:
+        InputError: if it is no probability between 0 and 1.
+    """
+    if isinstance(none, bool):
+        return MIN_PRESENCE if none else None
+    if not 0 < none < 1:
+        raise InputError(f"the threshold of none of the labels must be between 0 and 1, not {none:g}")
+    return none
+
+
+def label_prompt(prompt: str | None) -> str:
+    """What labels answer, without the mark at its end of where they stand.
+
+    Raises:
+        InputError: if it is no valid text, or the mark is elsewhere.
+    """
+    text = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
+    before, mark, behind = text.partition(LABEL_MARK)
+    if mark and behind.strip():
+        raise InputError(f"the label stands at the end of the prompt: write '{before.strip()} {LABEL_MARK}'")
+    return before.rstrip() if mark else text
 
 
 class DetectTags(Call[Tags]):
@@ -414,7 +478,7 @@ class DetectTags(Call[Tags]):
 
     Args:
         parts: see :class:`Call`.
-        threshold: lowest probability; 0.1 if not given, or 0 where labels are given.
+        threshold: lowest probability, of all tags or of each label; 0.1 if not given, or 0 where labels are given.
         top: keep only so many of the likeliest.
         labels: only these tags, called so.
         reading: see :class:`Call`.
@@ -430,7 +494,7 @@ class DetectTags(Call[Tags]):
         self,
         parts: Parts,
         *,
-        threshold: float | None = None,
+        threshold: Threshold | None = None,
         top: int | None = None,
         labels: Sequence[str] | None = None,
         **reading: Unpack[ReadingOptions],
@@ -440,7 +504,8 @@ class DetectTags(Call[Tags]):
             raise InputError(f"'{parts.name}' has no tagger; describe, ask and classify go without one")
         self._vocabulary, self._every = parts.model.tagger.vocabulary, labels is None
         self._names = named_tags(parts.model.tagger, labels)
-        self._threshold = checked_threshold(threshold, MIN_TAG_PROBABILITY if labels is None else 0.0)
+        default = MIN_TAG_PROBABILITY if labels is None else 0.0
+        self._thresholds = checked_thresholds(threshold, default, self._names.values())
         check_top(top)
         self._top = top
 
@@ -449,7 +514,7 @@ class DetectTags(Call[Tags]):
 
     def _tags(self, recording: Encoded) -> Tags:
         scores = (self._score(recording, index) for index in self._names)
-        likely = [tag for tag in scores if tag.probability >= self._threshold]
+        likely = [tag for tag in scores if tag.probability >= self._thresholds[tag.label]]
         likely.sort(key=lambda tag: -tag.probability)
         return Tags(tuple(likely[: self._top]), recording.duration_s)
 

@@ -331,8 +331,9 @@ class Pengi:
     ) -> Outcome[Timeline]:
         """What happens when, for audio of any length in bounded memory.
 
-        A model with a tagger gives the stretches in which tags are detected; they may overlap. With ``window_s`` or
-        ``hop_s``, or without a tagger, the language model names one window after the other.
+        A model with a tagger gives the stretches in which tags, or labels of one's own, are detected; they may overlap.
+        With ``window_s`` or ``hop_s``, or without a tagger and labels, the language model names one window after the
+        other.
 
         Args:
             audio: one recording or a list.
@@ -342,7 +343,7 @@ class Pengi:
         Raises:
             InputError: as :func:`pengi.timelines.timeline_reader`.
         """
-        reader = timeline_reader(self.name, self._encoder, self._generator, **options)
+        reader = timeline_reader(self.name, self._encoder, self._parts.chooser, **options)
         return _one_by_one(audio, reader.read, on_error)
 
     def segments(
@@ -359,7 +360,7 @@ class Pengi:
             InputError: as :meth:`timeline`.
             AudioError: if the recording cannot be read, while iterating: the segments before the damage come first.
         """
-        return timeline_reader(self.name, self._encoder, self._generator, **options).segments(audio, notes)
+        return timeline_reader(self.name, self._encoder, self._parts.chooser, **options).segments(audio, notes)
 
     @overload
     def transcribe(self, audio: AudioSource, **options: Unpack[ReadingOptions]) -> Transcript: ...

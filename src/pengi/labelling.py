@@ -6,7 +6,7 @@ Shape suffixes: B recordings, P prefix embeddings, D features, L labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -18,10 +18,11 @@ from pengi import weights
 from pengi.conditioning.tagger import Tagger
 from pengi.decoding import DecodeOptions, LabelTrie, score_labels_from
 from pengi.encoding import Encoded
-from pengi.errors import InputError, checked_text
+from pengi.errors import InputError, checked_text, no_such
 from pengi.generation import TextGenerator
 from pengi.prompting import shown
-from pengi.results import Classification, LabelScore
+from pengi.results import NONE_OF_THESE, Classification, LabelScore
+from pengi.templates import NO, YES, is_there
 from pengi.text_encoder import SentenceEncoder, TextEncoder
 
 METHODS = ("likelihood", "generate", "match")
@@ -31,6 +32,16 @@ MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 _CERTAIN = 0.95
 """Bound of the tagger's say in whether any label that names a tag is right."""
+_SMALLEST = 1e-6
+"""Probabilities are at least so far from 0 and 1 where their odds are compared."""
+MIN_PRESENCE = 0.5
+"""A label is there if it is at least so probable by itself."""
+_ROWS = 16
+"""Questions that the language model reads at once."""
+OTHERS = "*"
+"""The key of the threshold of all labels that have none of their own."""
+Threshold = float | Mapping[str, float]
+"""One lowest probability for all labels, or one for each; that of :data:`OTHERS` is for labels that are not named."""
 
 
 def checked_labels(labels: Sequence[str]) -> list[str]:
@@ -61,17 +72,40 @@ def check_top(top: int | None) -> None:
         raise InputError(f"top must be at least 1, not {top}")
 
 
-def checked_threshold(threshold: float | None, default: float) -> float:
-    """A lowest probability; the default if none is given.
+def checked_thresholds(
+    threshold: Threshold | None, default: float, labels: Iterable[str], own: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The lowest probability of each label; where none is given its ``own`` default or that of all.
 
     Raises:
-        InputError: if it is no probability.
+        InputError: if one is no probability, or is given for something that is none of the labels.
     """
-    if threshold is None:
-        return default
-    if not 0 <= threshold <= 1:
-        raise InputError(f"threshold must be a probability from 0 to 1, not {threshold:g}")
-    return threshold
+    given = threshold if isinstance(threshold, Mapping) else {} if threshold is None else {OTHERS: threshold}
+    for value in given.values():
+        if not 0 <= value <= 1:
+            raise InputError(f"threshold must be a probability from 0 to 1, not {value:g}")
+    found = {label: given.get(OTHERS, (own or {}).get(label, default)) for label in labels}
+    for name, value in given.items():
+        if name not in (OTHERS, *found):
+            raise InputError(f"a threshold is given for '{name}', but {no_such('label', name, found)}")
+        if name != OTHERS:
+            found[name] = value
+    return found
+
+
+def tags_and_others(tagger: Tagger | None, labels: Sequence[str]) -> tuple[dict[int, str], list[str]]:
+    """Index of each tag that labels name -> what it is called, and the labels that name none.
+
+    Raises:
+        InputError: as :func:`checked_labels`.
+    """
+    names = checked_labels(labels)
+    indices = [None] * len(names) if tagger is None else tagger.vocabulary.label_indices(names)
+    found: dict[int, str] = {}
+    for name, index in zip(names, indices, strict=True):
+        if index is not None:
+            found.setdefault(index, name)
+    return found, [name for name, index in zip(names, indices, strict=True) if index is None]
 
 
 def named_tags(tagger: Tagger, labels: Sequence[str] | None) -> dict[int, str]:
@@ -80,26 +114,32 @@ def named_tags(tagger: Tagger, labels: Sequence[str] | None) -> dict[int, str]:
     Raises:
         InputError: for a label that is none of the tags, and as :func:`checked_labels`.
     """
-    vocabulary = tagger.vocabulary
     if labels is None:
-        return {index: tag.text for index, tag in enumerate(vocabulary.tags)}
-    names = checked_labels(labels)
-    found: dict[int, str] = {}
-    for name, index in zip(names, vocabulary.label_indices(names), strict=True):
-        if index is None:
-            near = vocabulary.nearest(name)
-            hint = f"the nearest are {', '.join(map(repr, near))}; " if near else ""
-            raise InputError(f"there is no tag '{name}'; {hint}classify takes any label")
-        found.setdefault(index, name)
+        return {index: tag.text for index, tag in enumerate(tagger.vocabulary.tags)}
+    found, others = tags_and_others(tagger, labels)
+    if others:
+        raise InputError(f"{no_tag(tagger, others[0])}; classify and timeline take any label")
     return found
 
 
-def silent_classification(method: str, labels: Sequence[str], top: int | None) -> Classification:
-    """Probability 1 for the label that means silence; without such a label no label is detected."""
+def no_tag(tagger: Tagger, label: str) -> str:
+    """The sentence for a label that is none of the tags: it gives the nearest of them."""
+    near = tagger.vocabulary.nearest(label)
+    return f"there is no tag '{label}'" + (f"; the nearest are {', '.join(map(repr, near))}" if near else "")
+
+
+def silent_classification(
+    method: str, labels: Sequence[str], top: int | None, *, multi_label: bool = False
+) -> Classification:
+    """Probability 1 for the label that means silence, or for none of them; without such a label none is detected."""
     right = next((label for label in labels if label.casefold().strip(" .") in SILENT_LABELS), None)
+    if right is None and NONE_OF_THESE in labels:
+        right = NONE_OF_THESE
     ordered = sorted(labels, key=lambda label: label != right)
-    scores = tuple(LabelScore(label, float(label == right)) for label in ordered[:top])
-    return Classification(method, scores, detected=right is not None)
+    scores = [LabelScore(label, float(label == right)) for label in ordered[:top]]
+    if multi_label:
+        scores = [replace(score, independent=score.probability) for score in scores if score.label != NONE_OF_THESE]
+    return Classification(method, tuple(scores), detected=right is not None)
 
 
 def ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classification:
@@ -107,6 +147,25 @@ def ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classificati
     share_L = scores_L.float().softmax(0)
     order = scores_L.argsort(descending=True, stable=True).tolist()
     return Classification(method, tuple(LabelScore(labels[index], float(share_L[index])) for index in order))
+
+
+def with_none(labels: Sequence[str], presence_L: Tensor, threshold: float) -> Classification:
+    """Shares of labels and of none of them.
+
+    Shares are in proportion to the odds that a label is there, and those of none are the odds of the threshold: none is
+    the best where no label is as probable as the threshold.
+    """
+    probability_L = torch.cat([presence_L, torch.tensor([threshold])])
+    return ranked("likelihood", [*labels, NONE_OF_THESE], probability_L.double().logit(_SMALLEST))
+
+
+def with_independent(found: Classification, labels: Sequence[str], presence_L: Tensor) -> Classification:
+    """Shares with the probability of each label by itself; the most probable label first."""
+    independent = dict(zip(labels, presence_L.tolist(), strict=True))
+    scores = [replace(score, independent=independent.get(score.label)) for score in found.scores]
+    none = [score for score in scores if score.independent is None]
+    known = sorted((score for score in scores if score not in none), key=lambda score: -(score.independent or 0.0))
+    return replace(found, scores=tuple([*none, *known] if found.label == NONE_OF_THESE else [*known, *none]))
 
 
 def fused(log_odds_L: Tensor, likelihood_L: Tensor) -> Tensor:
@@ -142,7 +201,7 @@ class LabelChooser:
     """
 
     def __init__(self, generator: TextGenerator) -> None:
-        self._generator, self._model = generator, generator.model
+        self.generator, self._model = generator, generator.model
 
     def choose(self, method: str, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         """The labels of each recording, the best first."""
@@ -152,6 +211,37 @@ class LabelChooser:
             "match": self._by_match,
         }
         return by[method](encoded, labels, prompt)
+
+    def presence(self, encoded: Sequence[Encoded], labels: Sequence[str]) -> Tensor:
+        """Probability of each label by itself, whatever the others are, ``float32[B, L]`` on the CPU.
+
+        It is the probability of the tag that the label names. For a label that names none, the language model is asked
+        whether it is there; the probability is that of "yes" rather than "no".
+        """
+        tags = self._label_tags(labels)
+        found_BL = torch.zeros(len(encoded), len(labels))
+        asked = [(row, column) for row in range(len(encoded)) for column, tag in enumerate(tags) if tag is None]
+        for start in range(0, len(asked), _ROWS):
+            part = asked[start : start + _ROWS]
+            values = self._yes([encoded[row] for row, _ in part], [labels[column] for _, column in part])
+            for (row, column), value in zip(part, values.tolist(), strict=True):
+                found_BL[row, column] = value
+        for row, recording in enumerate(encoded):
+            for column, tag in enumerate(tags):
+                if tag is not None:
+                    assert recording.probability_K is not None
+                    found_BL[row, column] = recording.probability_K[tag]
+        return found_BL
+
+    @torch.inference_mode()
+    def _yes(self, encoded: Sequence[Encoded], labels: Sequence[str]) -> Tensor:
+        """Probability ``float32[B]`` of "yes" rather than "no" to whether a label is there, one for each recording."""
+        prompting, lm = self.generator.prompting, self._model.language_model
+        questions = [prompting.question(is_there(label)) for label in labels]
+        own = [prompting.own(*pair) for pair in zip(encoded, questions, strict=True)]
+        logits_BV, state = self.generator.read(encoded, own)
+        total_BL = score_labels_from(lm, logits_BV, state, self._label_ids((YES, NO))).total_BL
+        return total_BL.float().softmax(1)[:, 0].cpu()
 
     def _label_ids(self, labels: Sequence[str]) -> list[list[int]]:
         return [self._model.target_ids(label)[:-1] for label in labels]
@@ -180,8 +270,8 @@ class LabelChooser:
         return float(recording.log_odds_K[index])
 
     def _likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> Tensor:
-        own = [self._generator.prompting.own(recording, prompt, shown(labels)) for recording in encoded]
-        logits_BV, state = self._generator.read(encoded, own)
+        own = [self.generator.prompting.own(recording, prompt, shown(labels)) for recording in encoded]
+        logits_BV, state = self.generator.read(encoded, own)
         lm = self._model.language_model
         return score_labels_from(lm, logits_BV, state, self._label_ids(labels), end_id=lm.end_id).mean_BL
 
@@ -189,7 +279,7 @@ class LabelChooser:
         trie = LabelTrie(self._label_ids(labels), self._model.language_model.end_id)
         options = replace(CONSTRAINED, beams=min(CONSTRAINED.beams, len(labels)))
         found = []
-        for hypotheses in self._generator.generate(encoded, [prompt] * len(encoded), options, trie):
+        for hypotheses in self.generator.generate(encoded, [prompt] * len(encoded), options, trie):
             total_L = torch.full((len(labels),), -math.inf)
             for hypothesis in hypotheses:
                 total_L[trie.index(hypothesis.tokens)] = sum(hypothesis.log_probs)
@@ -197,7 +287,7 @@ class LabelChooser:
         return found
 
     def _by_match(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        texts = [best[0].text for best in self._generator.write(encoded, [prompt] * len(encoded), MATCH)]
+        texts = [best[0].text for best in self.generator.write(encoded, [prompt] * len(encoded), MATCH)]
         text_BD, label_LD = (normalize(self._matcher.embed(words)) for words in (texts, labels))
         cosine_BL = text_BD @ label_LD.T
         return [

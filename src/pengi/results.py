@@ -12,6 +12,8 @@ SILENCE = "silence"
 """The event and the label of a silent recording."""
 NONE_DETECTED = "The recording is silent: none of the labels is detected."
 """The sentence for a :class:`Classification` of silence without a label that says so."""
+NONE_OF_THESE = "none of these"
+"""The label of a recording that none of the labels given is right for."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,25 @@ class Generation(RecordingResult):
 
 @dataclass(frozen=True)
 class LabelScore:
-    """A label and its share among the labels asked for."""
+    """A label and its share among the labels asked for.
+
+    Attributes:
+        label: as it was given.
+        probability: its share; those of all labels add up to 1.
+        independent: the probability that it is there whatever the other labels are, where that was asked for.
+    """
 
     label: str
     probability: float
+    independent: float | None = None
 
 
 @dataclass(frozen=True)
 class Classification(RecordingResult):
-    """Labels, the best first; ``text`` is what the model wrote where the method generates.
+    """Labels, the best first.
+
+    ``text`` is what the model wrote where the method generates, and ``prompt`` what the labels answer where the
+    language model was asked.
 
     If the recording is silent, a label that means silence has the probability 1. Without such a label all
     probabilities are 0, and ``detected`` is False.
@@ -146,8 +158,15 @@ class Classification(RecordingResult):
     scores: tuple[LabelScore, ...]
     text: str | None = None
     detected: bool = True
+    prompt: str | None = None
     explanation: Explanation | None = None
     notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """See :class:`RecordingResult`; ``prompt`` and ``independent`` are left out where there are none."""
+        found = super().to_dict()
+        scores = [{name: value for name, value in score.items() if value is not None} for score in found["scores"]]
+        return {name: value for name, value in found.items() if name != "prompt" or value} | {"scores": scores}
 
     @property
     def label(self) -> str:

@@ -56,6 +56,11 @@ def question_prompt(question: str) -> str:
     return QUESTIONS[0].format(question=question.strip())
 
 
+def is_there(phrase: str) -> str:
+    """The usual question whether a sound is there."""
+    return _PRESENCE[0].format(phrase=phrase)
+
+
 def events_target(events: Sequence[str]) -> str:
     """Event labels, comma-separated."""
     return ", ".join(events)

@@ -1,13 +1,15 @@
-"""What happens when: events that a tagger detects, or windows that a language model names.
+"""What happens when: events of tags and of labels of one's own, or windows that a language model names.
 
 Shape suffixes: S samples, T frames, K tags.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Unpack
+from itertools import pairwise
+from typing import Protocol, Unpack
 
 import numpy as np
 import torch
@@ -25,13 +27,19 @@ from pengi.decoding import DecodeOptions
 from pengi.encoding import MIN_SEGMENT_S, WINDOWS, RecordingEncoder, batched
 from pengi.errors import InputError
 from pengi.generation import TextGenerator, probability_of
-from pengi.labelling import checked_threshold, named_tags
+from pengi.labelling import LabelChooser, Threshold, checked_thresholds, named_tags, no_tag, tags_and_others
 from pengi.results import SILENCE, Segment, Timeline
 from pengi.templates import PROMPTS
 
 TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 WINDOW_S, HOP_S = 5.0, 5.0
 MIN_FRAME_PROBABILITY = 0.5  # of a tag in a stretch
+PART_S = 2.5
+"""About so long are the parts of a recording in which labels are looked for that no tag knows, in seconds."""
+MAX_OTHER_LABELS = 16
+"""The language model is asked about each of them in every part."""
+ASKED_WINDOWS = 2
+"""Windows that are read at once where it is asked, so that events appear, and other work gets its turn, soon enough."""
 
 Progress = Callable[[float], None]
 """Called every few windows with the seconds that are read; what it raises ends the work."""
@@ -42,10 +50,16 @@ Named = tuple[str, float]
 class TimelineOptions(ReadingOptions, total=False):
     """Options of a timeline."""
 
-    threshold: float | None
-    """Lowest probability of a tag in a stretch; 0.5 if not given."""
+    threshold: Threshold | None
+    """Lowest probability in an event, of all labels or of each; if not given 0.5, or what was chosen for a tag of a
+    fine-tuned model."""
     labels: Sequence[str] | None
-    """Only these tags, called so; all if not given."""
+    """Only these, called so; all tags if not given. A label that no tag knows is looked for by its likelihood, in
+    parts of about 2.5 s."""
+    min_duration_s: float | None
+    """Shorter events are left out; none are if not given."""
+    merge_gap_s: float | None
+    """Events of one label with a shorter pause between them are one; 0.5 if not given."""
     window_s: float | None
     """Length of the windows that are named on their own, in seconds; 5 if not given."""
     hop_s: float | None
@@ -87,35 +101,41 @@ class _Position:
 def timeline_reader(
     name: str,
     encoder: RecordingEncoder,
-    generator: TextGenerator,
+    chooser: LabelChooser,
     *,
-    threshold: float | None = None,
+    threshold: Threshold | None = None,
     labels: Sequence[str] | None = None,
+    min_duration_s: float | None = None,
+    merge_gap_s: float | None = None,
     window_s: float | None = None,
     hop_s: float | None = None,
     progress: Progress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> TimelineReader:
-    """What reads timelines: by the tags of the model's tagger, or, without one or with windows, by naming windows.
+    """What reads timelines: by events of tags and labels, or, with windows or without either, by naming windows.
 
     Args:
         name: of the model, for errors.
         encoder: encodes windows.
-        generator: names windows.
+        chooser: scores labels that no tag knows; its generator names windows.
         threshold: this and the others are :class:`TimelineOptions`.
 
     Raises:
-        InputError: for a window or hop that is not positive or leaves gaps; for a threshold or labels where windows are
-            named, and for a label that is none of the model's tags.
+        InputError: for a window or hop that is not positive or leaves gaps; for options of events where windows are
+            named; for a threshold, duration or gap that makes no sense.
     """
     progress = progress or _ignore
-    tagger = generator.model.tagger
-    if tagger is not None and window_s is None and hop_s is None:
-        named, lowest = named_tags(tagger, labels), checked_threshold(threshold, MIN_FRAME_PROBABILITY)
-        return TagTimelines(encoder, reading, progress, tagger, named, lowest)
-    if threshold is not None or labels is not None:
-        why = "goes without windows" if tagger is not None else f"'{name}' does not have"
-        raise InputError(f"a threshold or labels need the tagger, which {why}")
+    tagger = chooser.generator.model.tagger
+    if window_s is None and hop_s is None and (tagger is not None or labels is not None):
+        joining = Joining(
+            MIN_PAUSE_S if merge_gap_s is None else merge_gap_s, 0.0 if min_duration_s is None else min_duration_s
+        )
+        detectors, notes = _detectors(encoder, chooser, labels, threshold)
+        return EventTimelines(encoder, reading, progress, detectors, joining, notes)
+    if not all(option is None for option in (threshold, labels, min_duration_s, merge_gap_s)):
+        raise InputError(
+            f"a threshold, labels, a shortest duration and a gap are for events; {_why_no_events(name, tagger)}"
+        )
     window_s, hop_s = WINDOW_S if window_s is None else window_s, HOP_S if hop_s is None else hop_s
     if not 0 < hop_s <= window_s:
         raise InputError(f"hop ({hop_s} s) must be positive and no longer than window ({window_s} s)")
@@ -123,37 +143,93 @@ def timeline_reader(
         raise InputError(
             f"window ({window_s} s) is longer than the {encoder.window_s:g} s that '{name}' encodes at once"
         )
-    return NamedTimelines(encoder, reading, progress, generator, window_s, hop_s)
+    return NamedTimelines(encoder, reading, progress, chooser.generator, window_s, hop_s)
+
+
+def _why_no_events(name: str, tagger: Tagger | None) -> str:
+    return f"'{name}' has no tagger and needs labels for them" if tagger is None else "they go without windows"
+
+
+def _detectors(
+    encoder: RecordingEncoder, chooser: LabelChooser, labels: Sequence[str] | None, threshold: Threshold | None
+) -> tuple[tuple[Detector, ...], tuple[str, ...]]:
+    """What detects the labels, and sentences about labels that no tag knows."""
+    tagger = chooser.generator.model.tagger
+    others: list[str] = []
+    named: dict[int, str] = {}
+    if labels is not None:
+        named, others = tags_and_others(tagger, labels)
+    elif tagger is not None:
+        named = named_tags(tagger, None)
+    tags = tagger.vocabulary.tags if tagger is not None else ()
+    own = {name: value for index, name in named.items() if (value := tags[index].threshold) is not None}
+    if len(others) > MAX_OTHER_LABELS:
+        raise InputError(f"{len(others)} labels are no tags; the language model looks for at most {MAX_OTHER_LABELS}")
+    thresholds = checked_thresholds(threshold, MIN_FRAME_PROBABILITY, [*named.values(), *others], own)
+    found: list[Detector] = []
+    if tagger is not None and named:
+        found.append(TagDetector(encoder, tagger, named, thresholds))
+    if others:
+        found.append(LabelDetector(encoder, chooser, others, thresholds))
+    how = f"it is detected by the language model, in parts of about {PART_S:g} s"
+    notes = tuple(f"{no_tag(tagger, label)}; {how}" for label in others) if tagger is not None else ()
+    return tuple(found), notes
 
 
 def _ignore(_: float) -> None: ...
 
 
-class EventJoiner:
-    """Joins events of one label that touch across windows."""
+@dataclass(frozen=True)
+class Joining:
+    """Which events of one label are one, and which are left out.
 
-    def __init__(self) -> None:
+    Attributes:
+        merge_gap_s: longest pause within an event, in seconds.
+        min_duration_s: shortest event, in seconds.
+
+    Raises:
+        InputError: for a number that is negative or not finite.
+    """
+
+    merge_gap_s: float = MIN_PAUSE_S
+    min_duration_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for what, seconds in (("gap", self.merge_gap_s), ("shortest duration", self.min_duration_s)):
+            if not 0 <= seconds < math.inf:
+                raise InputError(f"the {what} must be 0 seconds or more, not {seconds:g}")
+
+
+class EventJoiner:
+    """Joins events of one label that touch across windows, or have a short pause between them."""
+
+    def __init__(self, joining: Joining) -> None:
+        self._joining = joining
         self._open: dict[str, Segment] = {}
 
     def add(self, events: Iterable[Segment], end_s: float) -> list[Segment]:
         """Add the events of the next window, which ends at ``end_s``: the events that have ended, in order of time."""
-        ended = []
+        ended, gap_s = [], self._joining.merge_gap_s
         for event in events:
             last = self._open.get(event.text)
-            if last is not None and event.start_s <= last.end_s + MIN_PAUSE_S:
+            if last is not None and event.start_s <= last.end_s + gap_s:
                 confidence = max(last.confidence, event.confidence)
                 event = replace(event, start_s=last.start_s, confidence=confidence)
             elif last is not None:
                 ended.append(last)
             self._open[event.text] = event
         for label, last in list(self._open.items()):
-            if last.end_s < end_s - MIN_PAUSE_S:
+            if last.end_s < end_s - gap_s:
                 ended.append(self._open.pop(label))
-        return in_order(ended)
+        return self._kept(ended)
 
     def finish(self) -> list[Segment]:
         """The events that last to the end."""
-        return in_order(self._open.values())
+        return self._kept(self._open.values())
+
+    def _kept(self, events: Iterable[Segment]) -> list[Segment]:
+        rounded = map(_rounded, events)
+        return in_order(event for event in rounded if event.end_s - event.start_s >= self._joining.min_duration_s)
 
 
 def in_order(segments: Iterable[Segment]) -> list[Segment]:
@@ -161,40 +237,111 @@ def in_order(segments: Iterable[Segment]) -> list[Segment]:
     return sorted(segments, key=lambda segment: (segment.start_s, -segment.confidence))
 
 
-@dataclass(frozen=True)
-class TagTimelines(TimelineReader):
-    """Stretches in which tags are detected; they may overlap."""
+class Detector(Protocol):
+    """Detects events in windows."""
 
-    tagger: Tagger
-    labels: Mapping[int, str]
-    """Index of each tag that is looked for -> what it is called."""
-    threshold: float
-    """Lowest probability of a frame."""
+    def events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
+        """The events of each window, those of each label in order of time; seconds from the start of the window."""
+
+
+@dataclass(frozen=True)
+class EventTimelines(TimelineReader):
+    """Stretches in which something is detected; they may overlap."""
+
+    detectors: tuple[Detector, ...]
+    joining: Joining
+    remarks: tuple[str, ...] = ()
+    """Sentences about how labels are detected."""
 
     def segments(self, source: AudioSource, notes: list[str] | None = None) -> Iterator[Segment]:
         """See :class:`TimelineReader`."""
-        joiner = EventJoiner()
-        for batch in batched(self.encoder.windows(source, notes=notes, **self.reading), WINDOWS):
-            scores = self.encoder.tag_scores(self.encoder.tokens([window_S for _, window_S in batch]))
+        if notes is not None:
+            notes += self.remarks
+        joiner = EventJoiner(self.joining)
+        rate = self.encoder.sample_rate
+        is_asked = any(isinstance(detector, LabelDetector) for detector in self.detectors)
+        count = ASKED_WINDOWS if is_asked else WINDOWS
+        for batch in batched(self.encoder.windows(source, notes=notes, **self.reading), count):
             end_s = 0.0
-            for (start_s, window_S), scores_TK in zip(batch, scores, strict=True):
-                end_s = start_s + len(window_S) / self.encoder.sample_rate
-                yield from map(_rounded, joiner.add(self._events(start_s, window_S, scores_TK), end_s))
+            found = self._events([window_S for _, window_S in batch])
+            for (start_s, window_S), events in zip(batch, found, strict=True):
+                end_s = start_s + len(window_S) / rate
+                moved = [replace(each, start_s=start_s + each.start_s, end_s=start_s + each.end_s) for each in events]
+                yield from joiner.add(moved, end_s)
             self.progress(end_s)
-        yield from map(_rounded, joiner.finish())
+        yield from joiner.finish()
 
-    def _events(self, start_s: float, window_S: NDArray[np.float32], scores_TK: Tensor) -> list[Segment]:
-        """What is detected in a window."""
-        length_s = len(window_S) / self.encoder.sample_rate
-        if sound_level_db(window_S) < SILENCE_DB:
-            return [Segment(start_s, start_s + length_s, SILENCE, 1.0)]
+    def _events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
+        """What is detected in each window; a silent window is not looked into."""
+        rate = self.encoder.sample_rate
+        found = [[Segment(0.0, len(window_S) / rate, SILENCE, 1.0)] for window_S in windows]
+        loud = [index for index, window_S in enumerate(windows) if sound_level_db(window_S) >= SILENCE_DB]
+        for index in loud:
+            found[index] = []
+        for detector in self.detectors if loud else ():
+            for index, events in zip(loud, detector.events([windows[index] for index in loud]), strict=True):
+                found[index] += events
+        return found
+
+
+@dataclass(frozen=True)
+class TagDetector:
+    """Detects tags, frame by frame."""
+
+    encoder: RecordingEncoder
+    tagger: Tagger
+    labels: Mapping[int, str]
+    """Index of each tag that is looked for -> what it is called."""
+    thresholds: Mapping[str, float]
+    """Lowest probability of a frame, of each label."""
+
+    def events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
+        """See :class:`Detector`."""
+        scores = self.encoder.tag_scores(self.encoder.tokens(windows))
+        return [self._events(window_S, scores_TK) for window_S, scores_TK in zip(windows, scores, strict=True)]
+
+    def _events(self, window_S: NDArray[np.float32], scores_TK: Tensor) -> list[Segment]:
         threshold_K = torch.full((len(self.tagger.vocabulary),), torch.inf)
-        threshold_K[list(self.labels)] = self.threshold
+        for index, label in self.labels.items():
+            threshold_K[index] = self.thresholds[label]
         probability_TK = self.tagger.probability(scores_TK).float().cpu()
+        length_s = len(window_S) / self.encoder.sample_rate
         return [
-            Segment(start_s + event.start_s, start_s + event.end_s, self.labels[event.index], event.probability)
+            Segment(event.start_s, event.end_s, self.labels[event.index], event.probability)
             for event in frame_events(probability_TK, threshold_K, self.encoder.frame_s, length_s)
         ]
+
+
+@dataclass(frozen=True)
+class LabelDetector:
+    """Detects labels that no tag knows, by their likelihood in parts of about :data:`PART_S` seconds."""
+
+    encoder: RecordingEncoder
+    chooser: LabelChooser
+    labels: Sequence[str]
+    thresholds: Mapping[str, float]
+    """Lowest probability in a part, of each label."""
+
+    def events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
+        """See :class:`Detector`."""
+        found: list[list[Segment]] = [[] for _ in windows]
+        parts = [(index, *part) for index, window_S in enumerate(windows) for part in self._parts(window_S)]
+        rate = self.encoder.sample_rate
+        encoded = self.encoder.encode([Waveform(part_S, rate) for _, _, part_S in parts])
+        presence_BL = self.chooser.presence(encoded, self.labels)
+        for (index, start_s, part_S), presence_L in zip(parts, presence_BL.tolist(), strict=True):
+            for label, probability in zip(self.labels, presence_L, strict=True):
+                if probability >= self.thresholds[label]:
+                    found[index].append(Segment(start_s, start_s + len(part_S) / rate, label, probability))
+        return found
+
+    def _parts(self, window_S: NDArray[np.float32]) -> list[tuple[float, NDArray[np.float32]]]:
+        """Start in seconds and samples of the parts of a window that are not silent, all of about one length."""
+        rate = self.encoder.sample_rate
+        count = max(1, round(len(window_S) / (PART_S * rate)))
+        edges = [round(len(window_S) * edge / count) for edge in range(count + 1)]
+        parts = [(start, window_S[start:end]) for start, end in pairwise(edges)]
+        return [(start / rate, part_S) for start, part_S in parts if sound_level_db(part_S) >= SILENCE_DB]
 
 
 def _rounded(segment: Segment) -> Segment:

@@ -91,6 +91,11 @@ def append(path: Path, content: bytes) -> None:
             raise
 
 
+def printable(text: str) -> str:
+    """A text that UTF-8 can hold: file names may be any bytes, and those that are no UTF-8 are written as ``\\xff``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def check_new_folder(out: Path) -> None:
     """Check that a folder can be made, before the work whose results go there.
 

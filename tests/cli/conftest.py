@@ -22,6 +22,7 @@ from pengi.results import (
     Explanation,
     LabelScore,
     Segment,
+    Tags,
     TagScore,
     Timeline,
     with_notes,
@@ -71,13 +72,15 @@ class FakeEngine:
 
     def classify(
         self, audio: Sequence[Any], labels: Sequence[str], *, method: str = "likelihood", prompt: str | None = None,
-        top: int | None = None, explain: bool = False, on_error: str = "raise", **reading: Any,
+        top: int | None = None, explain: bool = False, on_error: str = "raise", none: bool | float = False,
+        multi_label: bool = False, **reading: Any,
     ) -> list[Any]:  # fmt: skip
-        self.calls.append({"audio": list(audio), "labels": list(labels), "method": method, "prompt": prompt})
+        scored = {"method": method, "prompt": prompt, "none": none, "multi_label": multi_label}
+        self.calls.append({"audio": list(audio), "labels": list(labels), **scored})
         if method not in ("likelihood", "match"):
             raise InputError(f"there is no method '{method}'; there are likelihood, match")
         share = 1 / len(labels)
-        scores = tuple(LabelScore(label, share) for label in labels[:top])
+        scores = tuple(LabelScore(label, share, 0.875 if multi_label else None) for label in labels[:top])
         why = replace(EXPLANATION, prompt=None) if explain else None
         return self._each(audio, lambda s: Classification(method, scores, explanation=why), reading)
 
@@ -90,12 +93,22 @@ class FakeEngine:
     def embed(self, encoded: Timeline) -> Any:
         return np.full(DIM, encoded.duration_s, dtype=np.float32)
 
+    def tags(
+        self, audio: Sequence[Any], *, threshold: Any = None, labels: Any = None, top: Any = None,
+        on_error: str = "raise", **reading: Any,
+    ) -> list[Any]:  # fmt: skip
+        self.calls.append({"audio": list(audio), "threshold": threshold, "labels": labels, "top": top})
+        kept = EXPLANATION.tags if threshold is None else ()
+        return self._each(audio, lambda s: Tags(kept, s), reading)
+
     def segments(
         self,
         audio: Any,
         *,
-        threshold: float | None = None,
+        threshold: Any = None,
         labels: Sequence[str] | None = None,
+        min_duration_s: float | None = None,
+        merge_gap_s: float | None = None,
         window_s: float | None = None,
         hop_s: float | None = None,
         progress: Callable[[float], None],
@@ -103,7 +116,7 @@ class FakeEngine:
         **reading: Any,
     ) -> Iterator[Segment]:
         named = {"window_s": window_s, "hop_s": hop_s, "threshold": threshold, "labels": labels}
-        self.calls.append({"audio": audio, **named})
+        self.calls.append({"audio": audio, "min_duration_s": min_duration_s, "merge_gap_s": merge_gap_s, **named})
         load(audio, 16_000, **reading, notes=notes)
         progress(65.0)
         yield Segment(0.0, 65.0, "A tone rings.", 0.5)
@@ -133,7 +146,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
             raise InputError("there is no model named 'nonsense'")
         return fake
 
-    for module in ("answering", "timelines", "embedding", "evaluating"):
+    for module in ("answering", "tagging", "timelines", "embedding", "evaluating"):
         monkeypatch.setattr(f"pengi.cli.{module}.load_model", load_model)
     assert session.FILES_PER_CALL > 1
     return fake

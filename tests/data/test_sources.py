@@ -44,6 +44,27 @@ def test_a_folder_of_labels(tmp_path: Path) -> None:
     assert {clip.split for clip in manifest_of(tmp_path, val_share=0.0).clips} == {"train"}
 
 
+def test_names_of_folders_say_several_labels_none_or_which_is_not_there(tmp_path: Path) -> None:
+    for name in ("dog, cow_bell", "background", "Noise", "-dog", "-dog,-rain"):
+        touch(tmp_path, f"{name}/a.wav")
+    clips = {clip.audio.split("/")[0]: (clip.events, clip.absent) for clip in manifest_of(tmp_path).clips}
+    assert clips == {
+        "dog, cow_bell": (("dog", "cow bell"), ()),
+        "background": ((), ()),
+        "Noise": ((), ()),
+        "-dog": ((), ("dog",)),
+        "-dog,-rain": ((), ("dog", "rain")),
+    }
+
+
+def test_labels_of_a_table_may_be_absent_or_empty(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.wav", "c.wav")
+    clips = manifest_of(write_csv(tmp_path, "path,label\na.wav,dog; -rain\nb.wav,\nc.wav,well-known sound\n")).clips
+    assert [(clip.events, clip.absent) for clip in clips] == [
+        (("dog",), ("rain",)), ((), ()), (("well-known sound",), ())
+    ]  # fmt: skip
+
+
 def test_a_folder_that_names_its_splits(tmp_path: Path) -> None:
     touch(tmp_path, "train/dog/a.wav", "train/cat/a.wav", "val/dog/b.wav")
     found = {(clip.split, clip.events[0], clip.audio) for clip in manifest_of(tmp_path).clips}

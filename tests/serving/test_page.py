@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
@@ -22,6 +24,16 @@ from helpers import RATE, noise, tiny_model, tone
 from helpers.serving import running
 from pengi import Pengi
 from pengi.audio.decode import stream
+from pengi.audio.pictures import (
+    BANDS,
+    IMAGE_COLUMNS,
+    RANGE_DB,
+    draw,
+    frequency_ticks,
+    spectrogram_png,
+    time_ticks,
+    waveform_path,
+)
 from pengi.errors import AudioError, InputError
 from pengi.results import (
     Answer,
@@ -38,16 +50,6 @@ from pengi.serving import page_views as views
 from pengi.serving.inference_worker import BusyError, InferenceWorker
 from pengi.serving.page import build, mount
 from pengi.serving.page_actions import Actions, Components
-from pengi.serving.page_drawing import (
-    BANDS,
-    IMAGE_COLUMNS,
-    RANGE_DB,
-    draw,
-    frequency_ticks,
-    spectrogram_png,
-    time_ticks,
-    waveform_path,
-)
 from pengi.serving.page_guard import EVENT_BYTES, JOIN, UPLOAD, UPLOADS_AT_ONCE
 from pengi.serving.settings import ServingSettings
 from pengi.serving.upload_store import StoreLimits, UploadStore, make_room
@@ -222,6 +224,19 @@ def test_overlapping_events_are_drawn_in_rows_of_their_own() -> None:
     many = [Segment(0.0, 9.0, str(number), 0.5) for number in range(40)]
     assert len(views.lanes(many)) == views.MAX_LANES
     assert "No event was detected" in views.stretches(Timeline((), 10.0))
+
+
+def test_a_timeline_can_be_filtered_and_saved_as_files() -> None:
+    events = (Segment(0.0, 9.0, "rain", 0.92), Segment(2.5, 4.0, 'a "horn" & <bell>', 0.57))
+    text = views.stretches(Timeline(events, 10.0), "my night.tar.ogg")
+    assert text.count('data-label="rain" data-confidence="0.920"') == 2
+    assert "<option>rain</option>" in text
+    assert 'min="0.55" max="1" step="0.05" value="0.55"' in text
+    saved = dict(re.findall(r'download="([^"]*)" href="data:text/plain;charset=utf-8,([^"]*)"', text))
+    assert list(saved) == ["my night.tar.csv", "my night.tar.txt", "my night.tar.selections.txt", "my night.tar.srt"]
+    assert unquote(saved["my night.tar.txt"]) == ('0.000000\t9.000000\train\n2.500000\t4.000000\ta "horn" & <bell>\n')
+    alone = views.stretches(Timeline((Segment(0.0, 9.0, "rain", 0.99),), 10.0))
+    assert "data-filter" not in alone
 
 
 def test_what_an_answer_was_given_from_is_folded_up(store: UploadStore, wav: Path) -> None:

@@ -13,6 +13,7 @@ from pengi.cli.console import run_app
 from pengi.cli.data import data
 from pengi.cli.embedding import embed
 from pengi.cli.evaluating import evaluation
+from pengi.cli.extracting import extract
 from pengi.cli.help import Group, in_words
 from pengi.cli.importing import import_official
 from pengi.cli.models import models, pull
@@ -20,6 +21,7 @@ from pengi.cli.probing import probe
 from pengi.cli.running import run
 from pengi.cli.searching import index, search
 from pengi.cli.serving import serve
+from pengi.cli.tagging import tags
 from pengi.cli.timelines import timeline
 from pengi.cli.training import train
 from pengi.cli.transcribing import transcribe
@@ -67,7 +69,9 @@ _RECORDINGS, _COLLECTIONS, _MODELS = "Recordings", "Collections", "Measure and t
 app.command(rich_help_panel=_RECORDINGS)(describe)
 app.command(rich_help_panel=_RECORDINGS)(ask)
 app.command(rich_help_panel=_RECORDINGS)(classify)
+app.command(rich_help_panel=_RECORDINGS)(tags)
 app.command(rich_help_panel=_RECORDINGS)(timeline)
+app.command(rich_help_panel=_RECORDINGS)(extract)
 app.command(rich_help_panel=_RECORDINGS)(transcribe)
 app.command(rich_help_panel=_RECORDINGS)(embed)
 app.command(rich_help_panel=_COLLECTIONS)(run)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pengi.audio.formats import is_regular
 from pengi.cli.console import guarded, print_text
-from pengi.cli.inputs import read_arguments
+from pengi.cli.inputs import InputFile, read_arguments
 from pengi.cli.options import (
     CommonOptions,
     Explain,
@@ -24,13 +28,54 @@ from pengi.cli.options import (
     chosen_labels,
 )
 from pengi.cli.session import load_model, over_files, percent
+from pengi.cli.streams import can_encode
+from pengi.cli.tagging import tags_table
 from pengi.errors import InputError
 
 if TYPE_CHECKING:
-    from pengi.results import Answer, Classification, Description, Explanation
+    from pengi.results import Answer, Classification, Description, Explanation, LabelScore
 
 _BAR_COLUMNS = 20
-_MAX_SPANS = 6
+_HALF = "▀"
+MIN_COLUMNS = 80
+"""Of a terminal that shows a spectrogram."""
+MAX_DRAWN_S = 600.0
+"""A longer recording would be decoded for too long, only to be drawn."""
+
+
+@dataclass(frozen=True)
+class NoneOptions:
+    """How labels are scored by themselves."""
+
+    none: Annotated[
+        bool, typer.Option("--none", help="The recording may be none of the labels; 'none of these' is one more.")
+    ] = False
+    none_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="The same where no label is as probable by itself as P.",
+            show_default="0.5 with --none",
+        ),
+    ] = None
+    multi_label: Annotated[
+        bool,
+        typer.Option("--multi-label", help="Also print the probability of each label by itself; several may be right."),
+    ] = False
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What the labels answer, as 'this is a sound of {}'; for labels that are no tags.",
+            show_default="this is a sound of {}",
+        ),
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Keywords of :meth:`pengi.engine.Pengi.classify`."""
+        none = self.none if self.none_threshold is None else self.none_threshold
+        found = {"none": none, "multi_label": self.multi_label, "prompt": self.prompt}
+        return {name: value for name, value in found.items() if value is not None and value is not False}
 
 
 @guarded
@@ -42,7 +87,8 @@ def describe(
     generation: GenerationOptions,
     common: CommonOptions,
 ) -> None:
-    """Write a caption for each recording and list its sound events, with their probabilities.
+    """Write a caption for each recording and list its sound events, with their probabilities. A terminal of 80 columns
+    or more also shows a small spectrogram.
 
     Examples:
         pengi describe street.wav
@@ -57,6 +103,8 @@ def describe(
         lambda part: engine.describe(part, on_error="return", **options),
         _show_description,
         as_json=common.json,
+        # What is damaged is not read a second time.
+        introduce=None if reading.partial else _show_spectrogram,
     )
 
 
@@ -111,6 +159,7 @@ def classify(
     top: Annotated[
         int | None, typer.Option(min=1, help="Print only the N most probable labels.", show_default="all")
     ] = None,
+    none: NoneOptions,
     explain: Explain = False,
     reading: TrackOptions,
     common: CommonOptions,
@@ -119,12 +168,13 @@ def classify(
 
     Examples:
         pengi classify street.wav --labels "rain, siren, dog barking"
+        pengi classify street.wav --labels "rain, siren" --none --multi-label
         pengi classify recordings/ --labels-file labels.txt --top 3
     """
     choices = chosen_labels(labels, labels_file)
     recordings = read_arguments(files)
     engine = load_model(common.model, common.device)
-    options: dict[str, Any] = {**vars(reading), "method": method, "top": top, "explain": explain}
+    options: dict[str, Any] = {**vars(reading), "method": method, "top": top, "explain": explain, **none.given()}
     over_files(
         recordings,
         lambda part: engine.classify(part, choices, on_error="return", **options),
@@ -147,6 +197,21 @@ def _check_question(files: list[str] | None, question: str) -> None:
         raise InputError('the question is empty; write one, such as "What instrument is playing?"')
 
 
+def _show_spectrogram(recording: InputFile) -> None:
+    """A small spectrogram, where stdout is a terminal with colours that is wide enough."""
+    console, source = Console(), recording.source
+    if not console.is_terminal or console.width < MIN_COLUMNS or console.color_system not in ("256", "truecolor"):
+        return
+    if not isinstance(source, str) or not is_regular(source) or not can_encode(_HALF, sys.stdout):
+        return
+    from pengi.audio.decode import stated_duration
+    from pengi.plots import terminal_spectrogram
+
+    if (stated_duration(source) or MAX_DRAWN_S) < MAX_DRAWN_S:
+        for row in terminal_spectrogram(source, console.width):
+            print_text(Text.assemble(*((_HALF, f"{upper} on {lower}") for upper, lower in row)))
+
+
 def _show_description(description: Description) -> None:
     print_text(Text(description.text))
     if description.events:
@@ -166,7 +231,7 @@ def _show_classification(classification: Classification) -> None:
         print_text(Text(NONE_DETECTED))
     if classification.text:
         print_text(Text.assemble(("generated: ", "dim"), classification.text))
-    print_text(_scores([(score.label, score.probability) for score in classification.scores]))
+    print_text(_label_scores(classification.scores))
     _show_explanation(classification.explanation)
 
 
@@ -175,13 +240,7 @@ def _show_explanation(explanation: Explanation | None) -> None:
     if explanation is None:
         return
     print_text(Text("\nDetected:", style="bold"))
-    tags = Table(box=None, padding=(0, 2), show_header=False)
-    for tag in explanation.tags:
-        times = ", ".join(f"{start_s:.1f}-{end_s:.1f} s" for start_s, end_s in tag.spans[:_MAX_SPANS])
-        more = f", {len(tag.spans) - _MAX_SPANS} more" if len(tag.spans) > _MAX_SPANS else ""
-        probability = percent(tag.probability, digits=1)
-        tags.add_row(Text(tag.label), tag.strength, probability, Text(tag.group, style="dim"), times + more)
-    print_text(tags if explanation.tags else Text("  nothing"))
+    print_text(tags_table(explanation.tags) if explanation.tags else Text("  nothing"))
     if explanation.transcript is not None:
         print_text(Text.assemble(("Said: ", "bold"), explanation.transcript or "nothing"))
     if explanation.descriptors:
@@ -190,6 +249,19 @@ def _show_explanation(explanation: Explanation | None) -> None:
         print_text(Text("The language model was not asked.", style="bold"))
     else:
         print_text(Text.assemble(("Read by the language model:\n", "bold"), explanation.prompt))
+
+
+def _label_scores(scores: Sequence[LabelScore]) -> Table:
+    """Shares of labels; beside them the probability of each label by itself, where there is one."""
+    if all(score.independent is None for score in scores):
+        return _scores([(score.label, score.probability) for score in scores])
+    table = Table("", box=None, padding=(0, 2), header_style="dim")
+    table.add_column("share", justify="right")
+    table.add_column("by itself", justify="right")
+    for score in scores:
+        alone = "" if score.independent is None else percent(score.independent, digits=1)
+        table.add_row(Text(score.label), percent(score.probability, digits=1), alone)
+    return table
 
 
 def _scores(scores: Sequence[tuple[str, float]]) -> Table:

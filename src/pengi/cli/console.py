@@ -52,7 +52,7 @@ def run_app(app: Callable[[], None]) -> NoReturn:
     sys.exit(code)
 
 
-def _stop_if_lost() -> None:
+def stop_if_lost() -> None:
     """End a command whose results cannot be written."""
     if output_failure() is not None:
         raise typer.Exit(EXIT_USER)
@@ -104,7 +104,7 @@ def print_text(*renderables: RenderableType) -> None:
         console.width = _UNLIMITED_COLUMNS
     for renderable in renderables:
         console.print(renderable)
-    _stop_if_lost()
+    stop_if_lost()
 
 
 def print_json(value: object) -> None:
@@ -113,7 +113,7 @@ def print_json(value: object) -> None:
     if not can_encode(text, sys.stdout):  # escapes lose nothing
         text = json.dumps(value, allow_nan=False, indent=2)
     sys.stdout.write(text + "\n")
-    _stop_if_lost()
+    stop_if_lost()
 
 
 def print_error(sentence: str) -> None:

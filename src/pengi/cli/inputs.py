@@ -37,6 +37,11 @@ class InputFiles:
     many: bool
     """Whether the results are a list: more than one file was given, or a folder."""
 
+    @property
+    def names(self) -> list[str]:
+        """Their names, in order."""
+        return [item.name for item in self.items]
+
 
 def read_arguments(given: Sequence[str]) -> InputFiles:
     """The recordings behind the arguments of a command, those of a folder in the order of their paths.

@@ -218,6 +218,24 @@ def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     return choices
 
 
+def parsed_threshold(text: str | None) -> float | dict[str, float] | None:
+    """``0.5`` for all labels, or ``0.5, siren=0.7`` with others for single ones; None if nothing is given.
+
+    Raises:
+        InputError: if a part of it is neither.
+    """
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        label, equals, number = part.rpartition("=")
+        try:
+            found[label.strip() if equals else "*"] = float(number)
+        except ValueError as error:
+            raise InputError(f"--threshold is a number or LABEL=number, such as 'siren=0.7', not '{part}'") from error
+    return found["*"] if set(found) == {"*"} else found
+
+
 def parsed_shard(text: str) -> tuple[int, int]:
     """Part and number of parts of ``--shard``.
 

@@ -18,17 +18,26 @@ from rich.text import Text
 from pengi.audio.formats import passed_over_note
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, stderr
 from pengi.cli.files import check_target
-from pengi.cli.options import Beams, CommonOptions, MaxTokens, TrackOptions, chosen_labels, parsed_shard
+from pengi.cli.options import (
+    Beams,
+    CommonOptions,
+    MaxTokens,
+    TrackOptions,
+    chosen_labels,
+    parsed_shard,
+    parsed_threshold,
+)
 from pengi.cli.session import clock, load_model
 from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
+    from pengi.exports import Target
     from pengi.jobs.cluster import Actors
     from pengi.jobs.inputs import Listing
     from pengi.jobs.runner import Execution, JobCounts
     from pengi.jobs.tasks import Job
 
-_TASK, _WORK, _RAY = "Options of the tasks", "Execution", "On a cluster"
+_TASK, _WORK, _RAY, _EXPORT = "Options of the tasks", "Execution", "On a cluster", "Output"
 _REDRAW_S = 0.1
 _PACE_BATCHES = 32
 _NOTE_S = 60.0
@@ -47,7 +56,7 @@ class JobOptions:
         str | None,
         typer.Option(
             metavar='"A, B, ..."',
-            help="Labels, separated by commas. Task classify: to choose from; tags and timeline: only these tags.",
+            help="Labels, separated by commas. Task classify: to choose from; tags and timeline: only these.",
             rich_help_panel=_TASK,
         ),
     ] = None
@@ -73,14 +82,51 @@ class JobOptions:
             rich_help_panel=_TASK,
         ),
     ] = None
-    threshold: Annotated[
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Task classify: what the labels answer, as 'this is a sound of {}'.",
+            show_default="this is a sound of {}",
+            rich_help_panel=_TASK,
+        ),
+    ] = None
+    none: Annotated[
         float | None,
         typer.Option(
-            min=0.0,
-            max=1.0,
+            "--none-threshold",
             metavar="P",
-            help="Tasks tags and timeline: lowest probability of a tag.",
+            help="Task classify: 'none of these' where no label is as probable by itself as P, such as 0.5.",
+            show_default="one of the labels in any case",
+            rich_help_panel=_TASK,
+        ),
+    ] = None
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P",
+            help='Tasks tags and timeline: lowest probability, of all labels or of each, as "0.5, siren=0.7".',
             show_default="0.1 for tags, 0.5 for timeline",
+            rich_help_panel=_TASK,
+        ),
+    ] = None
+    min_duration_s: Annotated[
+        float | None,
+        typer.Option(
+            "--min-duration",
+            metavar="SECONDS",
+            help="Task timeline: leave out shorter events.",
+            show_default="none left out",
+            rich_help_panel=_TASK,
+        ),
+    ] = None
+    merge_gap_s: Annotated[
+        float | None,
+        typer.Option(
+            "--merge-gap",
+            metavar="SECONDS",
+            help="Task timeline: join events of one label with a shorter pause between them.",
+            show_default="0.5",
             rich_help_panel=_TASK,
         ),
     ] = None
@@ -115,10 +161,51 @@ class JobOptions:
         """
         from pengi.jobs.tasks import Job
 
-        options = asdict(self) | asdict(reading)
+        options = asdict(self) | asdict(reading) | {"threshold": parsed_threshold(self.threshold)}
         given = (options.pop("labels"), options.pop("labels_file"))
         has_labels = task == "classify" or given != (None, None)
         return Job(task, labels=tuple(chosen_labels(*given)) if has_labels else None, **options)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """In which other format the rows are written."""
+
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="At the end also write the rows for other programs: to a file, or to a folder with a file for each "
+            "recording.",
+            show_default=False,
+            rich_help_panel=_EXPORT,
+        ),
+    ] = None
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Format of --export: csv, jsonl, parquet, audacity, raven, vtt, srt or rttm.",
+            show_default="by its suffix",
+            rich_help_panel=_EXPORT,
+        ),
+    ] = None
+
+    def target(self, task: str) -> Target | None:
+        """Where the rows go; None without ``--export``.
+
+        Raises:
+            InputError: a format without a file, an unknown one, or one that rows of the task cannot have.
+        """
+        from pengi.exports import Target
+        from pengi.job_exports import check_task
+
+        if self.export is None and self.format is not None:
+            raise InputError("--format is the format of --export; name a file or folder with it")
+        target = None if self.export is None else Target.of(self.format, self.export)
+        if target is not None:
+            check_task(task, target)
+        return target
 
 
 @dataclass(frozen=True)
@@ -259,6 +346,7 @@ def run(
     out: RowsFile,
     *,
     options: JobOptions,
+    export: ExportOptions,
     work: WorkOptions,
     ray: RayOptions,
     reading: TrackOptions,
@@ -273,6 +361,7 @@ def run(
     Examples:
         pengi run recordings/ --task describe --out captions.jsonl
         pengi run "tapes/**/*.flac" --task tags --threshold 0.3 --out tags.parquet
+        pengi run tapes/ --task timeline --out a.jsonl --export labels --format raven
         find . -name "*.wav" | pengi run - --task embed --out vectors.jsonl
     """
     check_target(out)
@@ -288,12 +377,13 @@ def run(
         retry_errors=work.retry_errors,
     )
     job = options.job(task, reading)
+    target = export.target(task)
     with announced("Reading the list"):
         listing = Listing(given, shard=parsed_shard(work.shard), limit=work.limit)
-    _run(listing, job, out, execution, common.json)
+    _run(listing, job, out, execution, common.json, target)
 
 
-def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool) -> None:
+def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool, target: Target | None) -> None:
     from pengi.jobs import runner
 
     started = time.monotonic()
@@ -303,6 +393,8 @@ def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool
     except KeyboardInterrupt:
         print_note("stopped; the rows so far are saved, and the same command continues from there")
         raise
+    if target is not None:
+        _export(out, job, execution.model, target)
     if json:
         seconds = round(time.monotonic() - started, 3)
         print_json({"out": str(out), **asdict(counts), "seconds": seconds})
@@ -313,6 +405,17 @@ def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool
     if counts.failed:
         print_error(f"{counts.failed} of {counts.rows} recordings could not be used; the column 'error' says why")
         raise typer.Exit(EXIT_USER)
+
+
+def _export(out: Path, job: Job, model: str, target: Target) -> None:
+    from pengi import __version__
+    from pengi.checkpoint import model_hash
+    from pengi.exports import write_settings
+    from pengi.job_exports import export_job
+
+    export_job(out, job.task, target)
+    about = {"pengi": __version__, "model": model, "model_sha256": model_hash(model)}
+    write_settings(target, {**about, "settings": {"command": "run", **job.settings()}, "rows": str(out)})
 
 
 class Pace:

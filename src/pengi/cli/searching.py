@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from pengi.audio.formats import passed_over_note
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, progress
+from pengi.cli.exporting import OutputOptions, opened_output
 from pengi.cli.inputs import source_of
 from pengi.cli.options import AUTO, CommonOptions, Debug, Device, Json
 from pengi.cli.session import clock, load_model
@@ -19,6 +21,7 @@ from pengi.cli.session import clock, load_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pengi.exports import Target
     from pengi.retrieval.collection import Hit, SearchMode
     from pengi.retrieval.updating import Changes
 
@@ -105,6 +108,7 @@ def search(
     ] = None,
     *,
     options: SearchOptions,
+    output: OutputOptions,
     json: Json = False,
     device: Device = AUTO,
     debug: Debug = False,
@@ -114,18 +118,40 @@ def search(
     Examples:
         pengi search sounds.index "rain on a tin roof"
         pengi search sounds.index --like thunder.wav --filter "duration_s > 5"
+        pengi search sounds.index "church bells" --out bells.csv
     """
+    target = output.target(as_json=json)
     from pengi.retrieval import Collection
 
     with announced("Searching"):
         collection = Collection.open(path, device=device)
         recording = None if options.like is None else source_of(options.like)
         hits = collection.search(query, recording, options.where, options.limit, cast("SearchMode", options.mode))
-    if json:
+    if target is not None:
+        _write(target, hits, {"command": "search", "index": path, "query": query, **asdict(options)})
+    elif json:
         print_json([hit.to_dict() for hit in hits])
     elif hits:
         print_text(_table(hits))
     else:
+        print_note("nothing was found")
+
+
+def _write(target: Target, hits: Sequence[Hit], settings: dict[str, Any]) -> None:
+    """Write hits as rows, the best first where the format allows it; each recording has a file in a folder."""
+    from pengi.exports import rows_of_hits
+
+    names = list(dict.fromkeys(hit.path for hit in hits))
+    lengths_s = {hit.path: hit.duration_s for hit in hits}
+    with opened_output(target, names, settings) as output:
+        assert output is not None
+        if target.is_folder or target.format.is_ordered:
+            for name in names:
+                its_rows = rows_of_hits(hit for hit in hits if hit.path == name)
+                output.add(name, its_rows, partial(lengths_s.__getitem__, name))
+        elif hits:
+            output.export.add(names[0], rows_of_hits(hits))
+    if not hits:
         print_note("nothing was found")
 
 

@@ -14,6 +14,7 @@ from pengi.cli.inputs import STDIN, InputFile, InputFiles, InputSource
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
+    from pengi.cli.exporting import Output
     from pengi.engine import Pengi
     from pengi.results import RecordingResult
 
@@ -47,12 +48,14 @@ class Report:
     """The output of a command: results of each recording on stdout, errors on stderr, JSON at the end.
 
     JSON is one object for one file and one list, in the order of the files, for many; an entry is the result with the
-    file's name as ``input``, or ``{"input": ..., "error": ...}``. Every error is a sentence on stderr as well.
+    file's name as ``input``, or ``{"input": ..., "error": ...}``. Every error is a sentence on stderr as well. With an
+    ``output``, rows are written there instead.
     """
 
-    def __init__(self, recordings: InputFiles, *, as_json: bool) -> None:
+    def __init__(self, recordings: InputFiles, *, as_json: bool, output: Output | None = None) -> None:
         self._recordings = recordings
         self._as_json = as_json
+        self._output = output
         self._entries: list[dict[str, object]] = []
         self._failed = 0
 
@@ -72,6 +75,8 @@ class Report:
         """Print an error, and keep it for JSON."""
         self._failed += 1
         print_error(sentence_about(name, error))
+        if self._output is not None:
+            self._output.error(name, error)
         if self._as_json:
             self._entries.append({"input": name, "error": str(error)})
 
@@ -92,13 +97,16 @@ def over_files(
     show: Callable[[R], None],
     *,
     as_json: bool,
+    output: Output | None = None,
+    introduce: Callable[[InputFile], None] | None = None,
 ) -> None:
-    """Do ``work`` on all recordings and print the results; a bad one is an error entry and the rest goes on.
+    """Do ``work`` on all recordings and print what it gives, or write its rows to ``output``; a bad one is an error
+    entry and the rest goes on. ``introduce`` prints what stands above the result of a recording.
 
     Raises:
         typer.Exit: with code 2 after all recordings if any failed.
     """
-    report = Report(recordings, as_json=as_json)
+    report = Report(recordings, as_json=as_json, output=output)
     with progress("Reading", len(recordings.items) if len(recordings.items) > 1 else None) as waiting:
         for part in chunks(recordings.items, FILES_PER_CALL):
             outcomes = outcomes_of(part, work)
@@ -109,8 +117,12 @@ def over_files(
                         report.error(recording.name, outcome)
                         continue
                     report.result(recording.name, outcome)
-                    if not as_json:
+                    if output is not None:
+                        output.add_result(recording.name, outcome)
+                    elif not as_json:
                         report.heading(recording.name)
+                        if introduce is not None:
+                            introduce(recording)
                         show(outcome)
     report.close()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,16 +13,28 @@ from rich.text import Text
 
 from pengi.audio.formats import is_regular
 from pengi.cli.console import Waiting, guarded, percentage, print_note, print_text
-from pengi.cli.inputs import InputFile, InputSource, read_arguments
-from pengi.cli.options import CommonOptions, Files, Labels, LabelsFile, TrackOptions, chosen_labels
+from pengi.cli.exporting import Output, OutputOptions, opened_output
+from pengi.cli.files import check_target
+from pengi.cli.inputs import InputFile, InputFiles, InputSource, read_arguments
+from pengi.cli.options import (
+    CommonOptions,
+    Files,
+    LabelsFile,
+    TrackOptions,
+    chosen_labels,
+    parsed_threshold,
+)
 from pengi.cli.session import Report, clock, load_model, percent
 from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from pengi.engine import Pengi
     from pengi.results import Segment, Timeline
+
+    _Show: TypeAlias = Callable[[Iterator[Segment], "_Position"], None]
 
 
 @dataclass(frozen=True)
@@ -27,13 +42,33 @@ class EventOptions:
     """How events are detected; None is the engine's own setting."""
 
     threshold: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            min=0.0, max=1.0, metavar="P", help="Lowest probability of a tag in an event.", show_default="0.5"
+            metavar="P",
+            help='Lowest probability in an event, such as 0.7, or of single labels, such as "0.5, siren=0.7".',
+            show_default="0.5",
         ),
     ] = None
-    labels: Labels = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar='"A, B, ..."',
+            help="Detect only these, separated by commas: tags, or any words, which the language model looks for.",
+            show_default="all tags",
+        ),
+    ] = None
     labels_file: LabelsFile = None
+    min_duration: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Leave out shorter events.", show_default="none left out"),
+    ] = None
+    merge_gap: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Join events of one label with a shorter pause between them.", show_default="0.5"
+        ),
+    ] = None
     window: Annotated[
         float | None,
         typer.Option(
@@ -55,53 +90,120 @@ class EventOptions:
         """Keywords of :meth:`pengi.engine.Pengi.segments`.
 
         Raises:
-            InputError: seconds that are not above 0, or no labels.
+            InputError: no seconds, no labels, or a threshold that is none.
         """
         for name, seconds in (("--window", self.window), ("--hop", self.hop)):
             if seconds is not None and not seconds > 0:
                 raise InputError(f"{name} must be more than 0 seconds, not {seconds:g}")
         has_labels = self.labels is not None or self.labels_file is not None
         labels = chosen_labels(self.labels, self.labels_file) if has_labels else None
-        found = {"threshold": self.threshold, "labels": labels, "window_s": self.window, "hop_s": self.hop}
+        found = {
+            "threshold": parsed_threshold(self.threshold),
+            "labels": labels,
+            "min_duration_s": self.min_duration,
+            "merge_gap_s": self.merge_gap,
+            "window_s": self.window,
+            "hop_s": self.hop,
+        }
         return {name: value for name, value in found.items() if value is not None}
 
 
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="PATH",
+        help="Also draw waveform, spectrogram and events: a picture (.png, .svg, .pdf), or a folder of them.",
+        show_default=False,
+        rich_help_panel="Output",
+    ),
+]
+
+
 @guarded
-def timeline(files: Files, *, events: EventOptions, reading: TrackOptions, common: CommonOptions) -> None:
-    """List what happens when, in recordings of any length: the events of detected tags, which may overlap. An event
-    appears once it has ended.
+def timeline(
+    files: Files,
+    *,
+    events: EventOptions,
+    output: OutputOptions,
+    plot: Plot = None,
+    reading: TrackOptions,
+    common: CommonOptions,
+) -> None:
+    """List what happens when, in recordings of any length: events, which may overlap. An event appears once it has
+    ended.
 
     Examples:
         pengi timeline night.ogg
         pengi timeline night.ogg --labels "dog barking, siren" --threshold 0.5
+        pengi timeline recordings/ --format audacity --out labels
+        pengi timeline night.ogg --plot night.png
         pengi timeline night.ogg --window 2 --hop 1 --json
     """
     options = events.given()
     tenths = any(seconds is not None and not seconds.is_integer() for seconds in (events.window, events.hop))
+    target = output.target(as_json=common.json)
     recordings = read_arguments(files)
+    pictures = _pictures(recordings, plot)
     engine = load_model(common.model, common.device)
-    report = Report(recordings, as_json=common.json)
-    show = None if common.json else lambda segment: print_text(_row(segment, tenths=tenths))
-    for recording in recordings.items:
-        try:
-            report.result(recording.name, _read_timeline(engine, recording, options, reading, report, show))
-        except PengiError as error:
-            report.error(recording.name, error)
+    settings = {"command": "timeline", **options, **asdict(reading)}
+    with opened_output(target, recordings.names, settings, common.model) as rows:
+        report = Report(recordings, as_json=common.json, output=rows)
+        for recording in recordings.items:
+            try:
+                if rows is not None:
+                    show: _Show = partial(_write, recording.name, rows)
+                elif common.json:
+                    show = _pass_over
+                else:
+                    show = partial(_print, recording.name, report, tenths)
+                found = _read_timeline(engine, recording, options, reading, show)
+                report.result(recording.name, found)
+                if pictures:
+                    _plot(recording, found, pictures[recording.name])
+            except PengiError as error:
+                report.error(recording.name, error)
     report.close()
 
 
-def _read_timeline(
-    engine: Pengi,
-    recording: InputFile,
-    options: dict[str, Any],
-    reading: TrackOptions,
-    report: Report,
-    show: Callable[[Segment], None] | None,
-) -> Timeline:
-    """A timeline, with a percentage on stderr on the way; ``show`` prints its rows as they come.
+def _pictures(recordings: InputFiles, plot: Path | None) -> dict[str, Path]:
+    """The picture of each recording; none without ``--plot``.
 
     Raises:
-        PengiError: if the recording cannot be read; the rows before the damage are printed.
+        InputError: several recordings and one picture, a recording that cannot be read twice, or no matplotlib.
+    """
+    if plot is None:
+        return {}
+    from pengi.exports import STDIN, file_names
+    from pengi.plots import check_plotting
+
+    check_plotting()
+    if STDIN in recordings.names:
+        raise InputError("--plot reads a recording twice, and standard input can be read once; give a file")
+    if plot.suffix and not plot.is_dir():
+        if recordings.many:
+            raise InputError("a picture shows one recording; give a folder with --plot")
+        check_target(plot)
+        return {recordings.names[0]: plot}
+    return {name: plot / file for name, file in file_names(recordings.names, ".png").items()}
+
+
+def _plot(recording: InputFile, found: Timeline, path: Path) -> None:
+    from pengi.plots import plot_timeline
+    from pengi.writing import writing
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    plot_timeline(recording.source, found, path, recording.name)
+
+
+def _read_timeline(
+    engine: Pengi, recording: InputFile, options: dict[str, Any], reading: TrackOptions, show: _Show
+) -> Timeline:
+    """A timeline, with a percentage on stderr on the way; ``show`` gets its events as they come.
+
+    Raises:
+        PengiError: if the recording cannot be read; the events before the damage are shown.
     """
     from pengi.results import Timeline
 
@@ -111,20 +213,45 @@ def _read_timeline(
     notes: list[str] = []
     with percentage("Reading") as waiting:
         position = _Position(waiting, recording.source, reading)
-        for segment in engine.segments(
-            recording.source, progress=position.reach, notes=notes, **options, **vars(reading)
-        ):
-            if show is not None:
-                with waiting.hidden():
-                    if not segments:
-                        report.heading(recording.name)
-                    show(segment)
-            segments.append(segment)
-    if show is not None and not segments:
-        report.heading(recording.name)
-        print_note("no event was detected")
+
+        def events() -> Iterator[Segment]:
+            for segment in engine.segments(
+                recording.source, progress=position.reach, notes=notes, **options, **vars(reading)
+            ):
+                segments.append(segment)
+                yield segment
+
+        show(events(), position)
     ordered = sorted(segments, key=lambda segment: (segment.start_s, -segment.confidence))
     return Timeline(tuple(ordered), position.seconds, notes=tuple(notes))
+
+
+def _pass_over(events: Iterator[Segment], position: _Position) -> None:
+    for _ in events:
+        pass
+
+
+def _print(name: str, report: Report, tenths: bool, events: Iterator[Segment], position: _Position) -> None:
+    """Print events for people."""
+    is_first = True
+    for segment in events:
+        with position.waiting.hidden():
+            if is_first:
+                report.heading(name)
+            print_text(_row(segment, tenths=tenths))
+        is_first = False
+    if is_first:
+        report.heading(name)
+        print_note("no event was detected")
+
+
+def _write(name: str, output: Output, events: Iterator[Segment], position: _Position) -> None:
+    """Write events as rows."""
+    from pengi.exports import Row
+
+    rows = (Row(name, event.start_s, event.end_s, event.text, event.confidence) for event in events)
+    with position.waiting.hidden() if output.is_printed else nullcontext():
+        output.add(name, rows, lambda: position.seconds)
 
 
 class _Position:
@@ -133,7 +260,7 @@ class _Position:
     def __init__(self, waiting: Waiting, source: InputSource, reading: TrackOptions) -> None:
         from pengi.audio.decode import stated_duration
 
-        self._waiting = waiting
+        self.waiting = waiting
         # A pipe can be read once only, and standard input may be one.
         is_file = isinstance(source, str) and is_regular(source)
         self._total_s = stated_duration(source, **vars(reading)) if is_file else None
@@ -142,7 +269,7 @@ class _Position:
     def reach(self, seconds: float) -> None:
         self.seconds = seconds
         of_total = f" of {clock(self._total_s, tenths=False)}" if self._total_s else ""
-        self._waiting.reach(seconds, self._total_s, clock(seconds, tenths=False) + of_total)
+        self.waiting.reach(seconds, self._total_s, clock(seconds, tenths=False) + of_total)
 
 
 def _row(segment: Segment, *, tenths: bool) -> Text:

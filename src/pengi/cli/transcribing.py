@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_note, print_text
+from pengi.cli.exporting import OutputOptions, opened_output
 from pengi.cli.inputs import InputSource, read_arguments
 from pengi.cli.options import AUTO, Debug, Device, Files, Json, TrackOptions
 from pengi.cli.session import clock, over_files
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 def transcribe(
     files: Files,
     *,
+    output: OutputOptions,
     reading: TrackOptions,
     json: Json = False,
     device: Device = AUTO,
@@ -30,8 +33,10 @@ def transcribe(
 
     Examples:
         pengi transcribe interview.wav
+        pengi transcribe interviews/ --format srt --out subtitles
         pengi transcribe interviews/ --json
     """
+    target = output.target(as_json=json)
     recordings = read_arguments(files)
     with announced("Loading whisper-tiny.en"):
         from pengi.conditioning.transcript import Transcriber
@@ -48,7 +53,9 @@ def transcribe(
                 found.append(error)
         return found
 
-    over_files(recordings, work, _show, as_json=json)
+    settings = {"command": "transcribe", "transcriber": "whisper-tiny.en", **asdict(reading)}
+    with opened_output(target, recordings.names, settings) as rows:
+        over_files(recordings, work, _show, as_json=json, output=rows)
 
 
 def _show(transcript: Transcript) -> None:

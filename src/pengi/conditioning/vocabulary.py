@@ -31,12 +31,14 @@ class Tag:
         group: what kind of thing it is, such as "sound", "instrument" or "language".
         phrases: other texts that mean it, such as "a dog barking".
         audioset: display name of the AudioSet class that the stock tagger scores for it; none if there is none.
+        threshold: probability from which on it is an event of a timeline, where one was chosen on held-out clips.
     """
 
     text: str
     group: str
     phrases: tuple[str, ...] = ()
     audioset: str | None = None
+    threshold: float | None = None
 
     @property
     def is_class(self) -> bool:
@@ -160,6 +162,8 @@ class Vocabulary:
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
+        if name == "threshold" and isinstance(value, float):
+            continue
         texts = value if name == "phrases" and isinstance(value, list) else [value]
         if not all(isinstance(text, str) for text in texts) or (name == "phrases" and texts is not value):
             raise TypeError(f"'{name}' has the value {json.dumps(value)}")

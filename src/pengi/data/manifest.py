@@ -56,6 +56,7 @@ class Clip(BaseModel):
     duration_s: float | None = Field(None, gt=0)
     domain: str = ""
     events: tuple[str, ...] = ()
+    absent: tuple[str, ...] = Field((), description="events that are surely not there; of others nothing is known")
     attributes: dict[str, str | int | float | bool] = Field(default_factory=dict)
     qa: tuple[QuestionAnswer, ...] = ()
     times: tuple[EventTime, ...] = Field((), description="every occurrence of every event, if all are known")

@@ -29,7 +29,11 @@ _COLUMNS = {
     "title": "title", "tags": "tags", "description": "description", "license": "license",
 }  # fmt: skip
 ATTRIBUTES = (*ATTRIBUTE_TASKS, "pitch")
-_SEPARATOR = ";"
+_SEPARATOR, _FOLDER_SEPARATOR = ";", ","
+NO_EVENT = ("background", "noise", "silence")
+"""Folders of recordings in which there is none of the labels."""
+_NEGATIVE = "-"
+"""In front of a label: a recording in which that label is not, and of others nothing is known."""
 _LIKE_A_COLUMN = 0.75
 
 
@@ -45,10 +49,12 @@ def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share
     """Clips of whatever is given:
 
     * a manifest (``.jsonl``), or a folder that holds a ``manifest.jsonl``;
-    * a CSV file with a header: ``path``, and any of ``text`` (a caption), ``label`` (several parted by ``;``),
-      ``question`` and ``answer``, attributes such as ``emotion``; ``split``, ``id``, ``group``. Rows of the same path
-      are one clip;
-    * a folder of ``label/*.wav`` (or any audio, at any depth), or of ``train/label/*.wav`` and ``val/label/*.wav``;
+    * a CSV file with a header: ``path``, and any of ``text`` (a caption), ``label`` (several separated by ``;``, with
+      ``-`` in front of what is not there), ``question`` and ``answer``, attributes such as ``emotion``; ``split``,
+      ``id``, ``group``. Rows of the same path are one clip;
+    * a folder of ``label/*.wav`` (or any audio, at any depth), or of ``train/label/*.wav`` and ``val/label/*.wav``.
+      Labels of one folder are separated by commas; ``background``, ``noise`` and ``silence`` are no labels, and
+      ``-label`` means recordings without that label;
     * tar shards, local or a URL, see :mod:`pengi.data.shards`.
 
     Args:
@@ -118,9 +124,24 @@ def _folder_rows(root: Path) -> list[dict[str, Any]]:
         folders = path.parts[1:-1] if by_split else path.parts[:-1]
         if not folders:
             raise ManifestError(f"'{root / path}' has no label: put it into a folder that is named by it")
-        row = {"id": path.as_posix(), "audio": path.as_posix(), "events": [folders[0].replace("_", " ")]}
+        row = {"id": path.as_posix(), "audio": path.as_posix(), **_labels_of_folder(folders[0])}
         rows.append(row | {"split": path.parts[0]} if by_split else row)
     return rows
+
+
+def _labels_of_folder(name: str) -> dict[str, list[str]]:
+    """What is, and what is not, in the recordings of a folder."""
+    if name.lower() in NO_EVENT:
+        return {"events": []}
+    return _labels(name.replace("_", " ").split(_FOLDER_SEPARATOR))
+
+
+def _labels(parts: Sequence[str]) -> dict[str, list[str]]:
+    """Events, and behind :data:`_NEGATIVE` those that are absent."""
+    names = [part.strip() for part in parts if part.strip(f"{_NEGATIVE} ")]
+    absent = [name.removeprefix(_NEGATIVE).strip() for name in names if name.startswith(_NEGATIVE)]
+    found = {"events": [name for name in names if not name.startswith(_NEGATIVE)]}
+    return found | {"absent": absent} if absent else found
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
@@ -194,9 +215,10 @@ def _csv_row(values: Mapping[str, str], origin: str) -> dict[str, Any]:
         name: values[name] for name in ("id", "audio", "group", "domain", "title", "description", "license", "split")
         if name in values
     }  # fmt: skip
-    for name in ("events", "tags"):
-        if name in values:
-            row[name] = [part.strip() for part in values[name].split(_SEPARATOR) if part.strip()]
+    if "events" in values:
+        row |= _labels(values["events"].split(_SEPARATOR))
+    if "tags" in values:
+        row["tags"] = [part.strip() for part in values["tags"].split(_SEPARATOR) if part.strip()]
     if "captions" in values:
         row["captions"] = [values["captions"]]
     if attributes := {name: values[name] for name in ATTRIBUTES if name in values}:
@@ -222,7 +244,7 @@ def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]
     by_label: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     for row in rows:
         if "split" not in row:
-            by_label[tuple(row.get("events", ()))].add(_unit(row))
+            by_label[(*row.get("events", ()), *(_NEGATIVE + name for name in row.get("absent", ())))].add(_unit(row))
     val = {
         unit
         for units in by_label.values()

@@ -21,9 +21,8 @@ from pengi.data.arrow import arrow
 from pengi.data.recordings import is_url
 from pengi.errors import InputError
 from pengi.jobs import tables
-from pengi.jobs.tasks import printable
 from pengi.json_lines import JsonLines, Row
-from pengi.writing import locked, replacing, writing
+from pengi.writing import locked, printable, replacing, writing
 
 SUFFIXES = (".jsonl", ".parquet")
 _CACHE_KB = 32_000

@@ -20,8 +20,9 @@ from pengi.jobs.cluster import Actors
 from pengi.jobs.inputs import JobInput, Listing
 from pengi.jobs.ledger import Ledger
 from pengi.jobs.pipeline import Pipeline
-from pengi.jobs.tasks import Job, printable
+from pengi.jobs.tasks import Job
 from pengi.json_lines import Row
+from pengi.writing import printable
 
 BATCH_SIZE = 16
 MAX_WORKERS = 8

@@ -7,7 +7,7 @@ cannot be used, ``error`` is a sentence, and the columns of the task are empty.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from pengi.decoding import DecodeOptions
 from pengi.engine import Pengi
 from pengi.errors import InputError, PengiError, no_such
 from pengi.json_lines import Row
-from pengi.labelling import METHODS
+from pengi.labelling import METHODS, Threshold
+from pengi.writing import printable
 
 Answers = list[Any]
 """For each recording an answer or a :class:`PengiError`."""
@@ -40,8 +41,14 @@ class Job:
     labels: tuple[str, ...] | None = None
     method: str | None = None
     top: int | None = None
-    threshold: float | None = None
-    """Lowest probability of a tag."""
+    prompt: str | None = None
+    """What labels answer."""
+    none: float | None = None
+    """Lowest probability of a label that is there."""
+    threshold: Threshold | None = None
+    """Lowest probability of a tag or label."""
+    min_duration_s: float | None = None
+    merge_gap_s: float | None = None
     window_s: float | None = None
     hop_s: float | None = None
     beams: int | None = None
@@ -67,8 +74,10 @@ class Job:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"'{name}' must be more than 0 seconds, not {value:g}")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise InputError(f"'threshold' must be a probability from 0 to 1, not {self.threshold:g}")
+        thresholds = self.threshold.values() if isinstance(self.threshold, Mapping) else [self.threshold]
+        for value in thresholds:
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"'threshold' must be a probability from 0 to 1, not {value:g}")
         assert self.search  # DecodeOptions checks its values
 
     def settings(self) -> dict[str, Any]:
@@ -136,11 +145,6 @@ class TaskSpec:
     columns: tuple[str, ...] = ()
     """Columns of this task alone."""
     options: tuple[str, ...] = ()
-
-
-def printable(text: str) -> str:
-    """A text that UTF-8 can hold: file names may be any bytes, and those that are no UTF-8 are written as ``\\xff``."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _description_row(answer: Any) -> Row:
@@ -224,13 +228,14 @@ def _rounded(value: float) -> float:
 
 
 def _classification_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
-    method = job.method or METHODS[0]
-    found: Answers = engine.classify(sources, job.labels or (), method=method, top=job.top, on_error="return")
+    names = ("method", "top", "prompt", "none")
+    given = {name: value for name in names if (value := getattr(job, name)) is not None}
+    found: Answers = engine.classify(sources, job.labels or (), **given, on_error="return")
     return found
 
 
 def _timeline_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
-    names = ("window_s", "hop_s", "threshold", "labels")
+    names = ("window_s", "hop_s", "threshold", "labels", "min_duration_s", "merge_gap_s")
     given = {name: value for name in names if (value := getattr(job, name)) is not None}
     # Decoded samples are of the chosen track already.
     decoded = any(isinstance(source, tuple) for source in sources)
@@ -258,7 +263,10 @@ JOB_TASKS: dict[str, TaskSpec] = {
         options=("question", *_SEARCH),
     ),
     "classify": TaskSpec(
-        _classification_of, _classification_row, columns=("generated",), options=("labels", "method", "top")
+        _classification_of,
+        _classification_row,
+        columns=("generated",),
+        options=("labels", "method", "top", "prompt", "none"),
     ),
     "tags": TaskSpec(
         lambda engine, sources, job: engine.tags(
@@ -275,6 +283,6 @@ JOB_TASKS: dict[str, TaskSpec] = {
         _timeline_of,
         _timeline_row,
         columns=("duration_s", "segments"),
-        options=("threshold", "labels", "window_s", "hop_s"),
+        options=("threshold", "labels", "min_duration_s", "merge_gap_s", "window_s", "hop_s"),
     ),
 }

@@ -15,13 +15,13 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
+from pengi.audio.pictures import draw
 from pengi.audio.sources import ReadingOptions
 from pengi.calls import ClassifyOptions, DescribeOptions, WritingOptions
 from pengi.errors import InputError, PengiError
 from pengi.results import Answer, Classification, Description, Timeline
 from pengi.retrieval import Collection, Hit
 from pengi.serving import page_views as views
-from pengi.serving.page_drawing import draw
 from pengi.serving.page_views import Turn
 from pengi.serving.upload_store import StoredRecording, UploadStore, public
 from pengi.timelines import TimelineOptions
@@ -170,13 +170,14 @@ class Actions:
 
     def _stretches(self, token: str | None, window_s: float) -> str:
         if self.model.has_tagger:
-            return views.stretches(self._run(self.store.get(token), self.model.timeline))
+            recording = self.store.get(token)
+            return views.stretches(self._run(recording, self.model.timeline), recording.name)
         if window_s not in WINDOWS_S:
             raise InputError(f"stretches can be {', '.join(f'{window:g}' for window in WINDOWS_S)} s long")
         length_s = float(window_s)
         recording = self.store.get(token)
         timeline = self._run(recording, lambda path: self.model.timeline(path, window_s=length_s, hop_s=length_s))
-        return views.stretches(timeline)
+        return views.stretches(timeline, recording.name)
 
     def classify(self, token: str | None, text: str) -> Updates:
         """Labels of one's own, separated by commas or lines."""

@@ -5,15 +5,18 @@ Times are given to the script of the page in ``data-`` attributes, in seconds: `
 
 from __future__ import annotations
 
+import io
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import PurePath
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Explanation, Segment, Timeline
-from pengi.serving.page_drawing import (
+from pengi.audio.formats import without_audio_suffix
+from pengi.audio.pictures import (
     IMAGE_COLUMNS,
     Picture,
     frequency_ticks,
@@ -21,6 +24,8 @@ from pengi.serving.page_drawing import (
     time_ticks,
     waveform_path,
 )
+from pengi.exports import FORMATS, Target, opened, rows_of
+from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Explanation, Segment, Timeline
 from pengi.serving.upload_store import StoredRecording
 
 if TYPE_CHECKING:
@@ -35,6 +40,10 @@ MAX_LANES = 12
 """Rows of bars of a timeline; what would need more of them is listed only."""
 MAX_ROWS = 400
 """Stretches that are listed one by one; the bars show all."""
+DOWNLOADS = {"csv": "CSV", "audacity": "Audacity labels", "raven": "Raven selections", "srt": "subtitles"}
+"""Formats in which a timeline can be saved, and what they are called."""
+MAX_UNFILTERED = 0.95
+"""If all events are of one label and at least so confident, nothing is there to be filtered."""
 WAITING_HTML = '<p class="pg-wait" role="status">Working<span aria-hidden="true">…</span></p>'
 
 
@@ -162,7 +171,7 @@ def talk(turns: Sequence[Turn]) -> str:
     return f'<ol class="pg-talk" aria-live="polite">{"".join(rows)}</ol>'
 
 
-def stretches(timeline: Timeline) -> str:
+def stretches(timeline: Timeline, name: str = "timeline") -> str:
     """The timeline: bars over the time axis of the recording, and the same as a list."""
     duration_s = max(timeline.duration_s, 1e-6)
     if not timeline.segments:
@@ -174,7 +183,40 @@ def stretches(timeline: Timeline) -> str:
     rows = "".join(_row(segment) for segment in timeline.segments[:MAX_ROWS])
     rest = len(timeline.segments) - MAX_ROWS
     more = f'<p class="pg-hint">{rest} more stretches are shown as bars only.</p>' if rest > 0 else ""
-    return f'{rows_of_bars}<ol class="pg-rows" aria-label="What happens when">{rows}</ol>{more}'
+    listed = f'<ol class="pg-rows" aria-label="What happens when">{rows}</ol>{more}'
+    return f"{rows_of_bars}{_filter(timeline.segments)}{listed}{_downloads(name, timeline)}"
+
+
+def _filter(segments: Sequence[Segment]) -> str:
+    """Controls that show only one label, or only what is confident enough."""
+    labels = sorted({segment.text for segment in segments})
+    lowest = math.floor(20 * min(segment.confidence for segment in segments)) / 20
+    if len(labels) < 2 and lowest >= MAX_UNFILTERED:
+        return ""
+    options = "".join(f"<option>{escape(label)}</option>" for label in labels)
+    return (
+        '<div class="pg-filter" data-filter><label>Show <select data-filter-label>'
+        f'<option value="">all labels</option>{options}</select></label>'
+        f'<label>from <input type="range" data-filter-confidence min="{lowest:g}" max="1" step="0.05"'
+        f' value="{lowest:g}" aria-label="Lowest confidence" aria-valuetext="{percent(lowest)}">'
+        f"<output data-filter-shown>{percent(lowest)}</output></label></div>"
+    )
+
+
+def _downloads(name: str, timeline: Timeline) -> str:
+    """Links that save the timeline as a file for another program."""
+    stem = without_audio_suffix(PurePath(name).name) or "timeline"
+    links = []
+    for format, title in DOWNLOADS.items():
+        target, text = Target(FORMATS[format]), io.StringIO()
+        with opened(target, [name], text) as export:
+            export.add(name, rows_of(name, timeline))
+        content = quote(text.getvalue(), safe="")
+        links.append(
+            f'<a download="{escape(stem)}{target.format.suffix}" href="data:text/plain;charset=utf-8,{content}">'
+            f"{title}</a>"
+        )
+    return f'<p class="pg-downloads">Save as {" · ".join(links)}</p>'
 
 
 def lanes(segments: Sequence[Segment]) -> list[list[Segment]]:
@@ -265,7 +307,8 @@ def _hue(label: str) -> str:
 
 
 def _times_of(segment: Segment) -> str:
-    return f'data-seek="{segment.start_s:.3f}" data-until="{segment.end_s:.3f}"'
+    shown = f'data-label="{escape(segment.text)}" data-confidence="{segment.confidence:.3f}"'
+    return f'data-seek="{segment.start_s:.3f}" data-until="{segment.end_s:.3f}" {shown}'
 
 
 def _bar(segment: Segment, duration_s: float) -> str:

@@ -144,13 +144,26 @@ async def timeline(
     worker: Worker,
     file: AudioFile,
     threshold: ThresholdField = None,
-    labels: LabelsField = None,
+    labels: Annotated[
+        list[str] | None, Form(description="Only these: tags, or up to 16 other words; as those of /v1/classify.")
+    ] = None,
+    min_duration_s: Annotated[float | None, Form(ge=0, description="Leave out shorter events.")] = None,
+    merge_gap_s: Annotated[
+        float | None, Form(ge=0, description="Join events of one label with a shorter pause between them.")
+    ] = None,
     window_s: Annotated[float | None, Form(gt=0, description="Name windows of so many seconds.")] = None,
     hop_s: Annotated[float | None, Form(ge=SHORTEST_HOP_S, description="Seconds from one to the next.")] = None,
 ) -> Timeline:
     """What happens when; the events of detected tags may overlap."""
     only = None if labels is None else _labels(labels)
-    query = queries.timeline(threshold=threshold, labels=only, window_s=window_s, hop_s=hop_s)
+    query = queries.timeline(
+        threshold=threshold,
+        labels=only,
+        min_duration_s=min_duration_s,
+        merge_gap_s=merge_gap_s,
+        window_s=window_s,
+        hop_s=hop_s,
+    )
     return await _answer(worker, file, query)
 
 

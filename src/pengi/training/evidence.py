@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -51,6 +52,9 @@ from pengi.training.tagger import (
 )
 from pengi.writing import replacing, writing
 
+if TYPE_CHECKING:
+    from pengi.training.own_tags import OwnTags
+
 log = logging.getLogger(__name__)
 
 _FIT_VERSION = 4
@@ -70,11 +74,16 @@ class TrainingClips:
 
 
 def clip_evidence(
-    model: PengiModel, data: TrainingData, train: TrainingClips, held_out: TrainingClips, recipe: Recipe
+    model: PengiModel,
+    data: TrainingData,
+    train: TrainingClips,
+    held_out: TrainingClips,
+    recipe: Recipe,
+    own: OwnTags | None = None,
 ) -> tuple[ClipEvidence | None, TagNoise | None]:
     """Evidence about the clips that are asked about, and how the tagger errs if it is fitted here.
 
-    None for a model without evidence.
+    None for a model without evidence. ``own`` are tags that were added to the model.
     """
     config = model.config.evidence
     if config is None:
@@ -84,6 +93,8 @@ def clip_evidence(
     noise = None
     if model.config.tagger is not None and model.tagger is None:
         found, noise = fit_evidence(model, train, held_out, measured, data.labels, recipe.tagger)
+    elif own is not None:
+        found = own.evidence(model, train, held_out, measured)
     else:
         found = collect_evidence(model, [train, held_out], measured)
     return ClipEvidence(found, model.tagger.vocabulary if model.tagger else Vocabulary(()), config), noise

@@ -43,6 +43,7 @@ from pengi.training.optim import ParameterKind, build_optimizer, scheduled_rate,
 from pengi.training.recipe import Recipe, read_recipe
 from pengi.training.report import write_report
 from pengi.training.setup import Setup, prepare
+from pengi.training.tags_only import train_tags
 from pengi.writing import replacing
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def train(
     out = out or Path("runs") / recipe.name
     if not resume and (out / STATE_FILE).exists():
         raise ConfigError(f"'{out}' holds a run already; go on with --resume or choose another folder with --out")
+    if recipe.training.max_steps == 0:
+        return train_tags(recipe, out)
     accelerator = build_accelerator()
     if not accelerator.is_main_process:
         logging.getLogger("pengi").setLevel(logging.WARNING)  # one process says what is done
@@ -212,7 +215,10 @@ class Run:
             "processes": str(self.processes),
             "hours": f"{self.seconds / 3600:.2f}",
         }
-        write_report(self.out, self.setup.recipe.name, rows, self.journal.history, self.journal.samples, self.best)
+        labels = self.setup.label_report.lines() if self.setup.label_report is not None else []
+        write_report(
+            self.out, self.setup.recipe.name, rows, self.journal.history, self.journal.samples, self.best, labels
+        )
 
     def _steps(self) -> Iterator[dict[str, float]]:
         """Make the steps that are left; yields what was measured in each."""

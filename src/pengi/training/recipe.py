@@ -84,6 +84,7 @@ class FinetuneConfig(Frozen):
 
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
+    tags: bool = Field(True, description="labels of the clips that are no tags become tags, if the model has a tagger")
 
 
 class AugmentConfig(Frozen):
@@ -110,7 +111,7 @@ class TrainingConfig(Frozen):
     ``batch_size`` and ``questions_per_clip`` make the batch of a step, whatever number of processes share it.
     """
 
-    max_steps: int = Field(ge=1)
+    max_steps: int = Field(ge=0, description="0 for a model to finetune: only tags are added")
     batch_size: int = Field(16, ge=1, description="clips in a batch")
     questions_per_clip: int = Field(3, ge=1, description="prompts and targets about each clip of a batch")
     mapper_learning_rate: float = Field(gt=0)
@@ -190,6 +191,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = Recipe.parse(values, str(path))
     if (recipe.model is None) == (recipe.finetune is None):
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
+    if recipe.model is not None and not recipe.training.max_steps:
+        raise ConfigError(f"'{path}': training.max_steps must be 1 or more for a new model")
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):
         raise ConfigError(f"'{path}' must have either data.manifest or data.mixture")
     return recipe

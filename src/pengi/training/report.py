@@ -47,6 +47,7 @@ def write_report(
     history: History,
     samples: Sequence[Sample],
     best: Mapping[str, float] | None,
+    more: Sequence[str] = (),
 ) -> None:
     """Write both files.
 
@@ -57,6 +58,7 @@ def write_report(
         history: all that was logged.
         samples: answers, of which those of the last validation are shown.
         best: step and validation loss of the best checkpoint, if there was any.
+        more: further lines.
     """
     draw_curves(history, folder / CURVES_FILE)
     steps, losses = curve(history, "loss")
@@ -80,6 +82,7 @@ def write_report(
         ]
         cells = [(sample.clip, sample.prompt, sample.target, sample.answer) for sample in last]
         lines += ["| " + " | ".join(_cell(text) for text in row) + " |" for row in cells]
+    lines += ["", *more] if more else []
     with replacing(folder / REPORT_FILE) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -38,6 +38,8 @@ from pengi.model import PengiModel
 from pengi.training.data import TrainingData, read_data
 from pengi.training.evidence import TrainingClips, clip_evidence, fit_options
 from pengi.training.optim import working_dtype
+from pengi.training.own_report import LabelReport
+from pengi.training.own_tags import add_own_tags
 from pengi.training.recipe import Recipe
 from pengi.training.waveforms import LiveFeatures
 
@@ -57,6 +59,8 @@ class Setup:
     """Of the frozen language model."""
     live: LiveFeatures | None = None
     """Makes the features of a batch where waveforms change from step to step; the loader then brings none."""
+    label_report: LabelReport | None = None
+    """How often tags are right that were added to the model."""
 
 
 def prepare(recipe: Recipe) -> Setup:
@@ -70,7 +74,8 @@ def prepare(recipe: Recipe) -> Setup:
     dtype = working_dtype(recipe.training.language_model_dtype)
     model = build_model(recipe, dtype)
     train, held_out = with_features(data, model, recipe)
-    evidence, noise = clip_evidence(model, data, train, held_out, recipe)
+    own = add_own_tags(model, train, held_out) if _adds_tags(recipe, model) else None
+    evidence, noise = clip_evidence(model, data, train, held_out, recipe, own)
     vocabulary = model.tagger.vocabulary if model.tagger else None
     questions = QuestionMaker(Phrases(data.labels, vocabulary), model.config.evidence, recipe.data.tasks)
     loader = Loader(
@@ -84,7 +89,12 @@ def prepare(recipe: Recipe) -> Setup:
         train_clips=data.train,
         dtype=dtype,
         live=_live_features(data, model, recipe),
+        label_report=own.report if own is not None else None,
     )
+
+
+def _adds_tags(recipe: Recipe, model: PengiModel) -> bool:
+    return recipe.finetune is not None and recipe.finetune.tags and model.tagger is not None
 
 
 def build_model(recipe: Recipe, dtype: torch.dtype = torch.float32) -> PengiModel:

@@ -70,8 +70,23 @@
     }
   });
 
+  // Only events of the chosen label, and at least so confident, are shown.
+  const filter = (controls) => {
+    const label = controls.querySelector("[data-filter-label]").value;
+    const range = controls.querySelector("[data-filter-confidence]");
+    const shown = `${Math.round(100 * range.value)} %`;
+    controls.querySelector("[data-filter-shown]").textContent = shown;
+    range.setAttribute("aria-valuetext", shown);
+    for (const part of controls.parentElement.querySelectorAll("[data-confidence]")) {
+      const kept = (!label || part.dataset.label === label) && Number(part.dataset.confidence) >= Number(range.value);
+      (part.closest("li") ?? part).hidden = !kept;
+    }
+  };
+
   document.addEventListener("input", (event) => {
     if (event.target.matches?.("[data-range]")) seek(Number(event.target.value), false);
+    const controls = event.target.closest?.("[data-filter]");
+    if (controls) filter(controls);
   });
 
   // Media events do not bubble; they can be caught on their way down.

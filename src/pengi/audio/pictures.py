@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from pengi.audio.decode import AudioSource, stream
@@ -85,6 +84,8 @@ def draw(source: AudioSource, duration_s: float) -> Picture:
 
 def spectrogram_png(picture: Picture) -> str:
     """The spectrogram as a data URI: one pixel a column and band, low bands at the bottom."""
+    from PIL import Image  # which comes with Gradio
+
     index_MC = np.round((picture.level_MC[::-1] / RANGE_DB + 1) * 255).astype(np.uint8)
     image = Image.fromarray(index_MC)
     image.putpalette(_palette())

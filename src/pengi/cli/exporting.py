@@ -1,0 +1,135 @@
+"""``--format`` and ``--out``: results as files that other programs open."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pengi.cli.console import print_note, stop_if_lost
+from pengi.cli.files import check_target
+from pengi.errors import InputError, PengiError
+
+if TYPE_CHECKING:
+    from pengi.exports import Export, Row, Target
+
+_OUTPUT = "Output"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where rows go, and in which format."""
+
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="Write rows in this format: csv, jsonl, parquet, audacity, raven, vtt, srt or rttm.",
+            show_default="by the suffix of --out",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="File for the rows of all recordings, or folder for one file each. Settings are written beside them.",
+            show_default="stdout",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None
+
+    def target(self, *, as_json: bool) -> Target | None:
+        """Where rows go; None if they are printed for people or as one JSON document.
+
+        Raises:
+            InputError: as :meth:`pengi.exports.Target.of`, or with ``--json``.
+        """
+        from pengi.exports import Target
+
+        target = Target.of(self.format, self.out)
+        if target is not None and as_json:
+            raise InputError("--json prints one document, and --format and --out write rows; leave one of them out")
+        if target is not None and target.path is not None and not target.is_folder:
+            check_target(target.path)
+        return target
+
+
+@dataclass
+class Output:
+    """The rows of a command's recordings, and what is noted about each recording."""
+
+    export: Export
+    is_printed: bool = False
+    """Whether rows go to standard output."""
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, name: str, rows: Iterable[Row], duration_s: Callable[[], float]) -> None:
+        """Write the rows of a recording; a note says where there are none."""
+        written = self.export.add(name, rows, duration_s)
+        self.records.append({"path": name, "duration_s": round(duration_s(), 3), "rows": written})
+        if not written:
+            print_note(f"{name}: nothing was found")
+
+    def add_result(self, name: str, result: Any) -> None:
+        """Write the rows of a result."""
+        from pengi.exports import rows_of
+
+        self.add(name, rows_of(name, result), lambda: result.duration_s)
+
+    def error(self, name: str, error: PengiError) -> None:
+        """Note that a recording could not be read."""
+        self.records.append({"path": name, "error": str(error)})
+
+
+@contextmanager
+def opened_output(
+    target: Target | None, names: Sequence[str], settings: Mapping[str, Any], model: str | None = None
+) -> Iterator[Output | None]:
+    """What writes the rows of recordings, and at the end the settings; None without a target.
+
+    Args:
+        target: where rows go.
+        names: of the recordings.
+        settings: what the results depend on beside the model.
+        model: its name or folder.
+
+    Raises:
+        InputError: as :func:`pengi.exports.opened`.
+    """
+    if target is None:
+        yield None
+        return
+    from pengi import __version__
+    from pengi.checkpoint import model_hash
+    from pengi.exports import opened, write_settings
+
+    with opened(target, names, _Stdout()) as export:
+        output = Output(export, target.path is None)
+        failed: typer.Exit | None = None
+        try:
+            yield output
+        except typer.Exit as error:  # of the recordings that could not be read; the rows of the others are written
+            failed = error
+    about = {} if model is None else {"model": model, "model_sha256": model_hash(model)}
+    plain = {name: value for name, value in settings.items() if value is not None}
+    write_settings(target, {"pengi": __version__, **about, "settings": plain, "recordings": output.records})
+    if failed is not None:
+        raise failed
+
+
+class _Stdout:
+    """Standard output, which ends the command once nobody reads it any more."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        stop_if_lost()

@@ -1,0 +1,228 @@
+"""New tags for a trained model: the labels of one's own recordings that its tagger does not know.
+
+The scores of new tags are fitted on the mean tokens of the recordings, as those of a new model are
+(:mod:`pengi.training.tagger`), beside "none of them". Scores of other tags stay as they are, and so do their
+probabilities: the model goes on doing what it did before.
+
+Shape suffixes: N clips, K new tags, D features of a frame, I features of the first encoder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pengi.conditioning.evidence import Evidence
+from pengi.conditioning.tagger import Tagger
+from pengi.conditioning.vocabulary import Tag, Vocabulary
+from pengi.data.manifest import Clip
+from pengi.data.measured import Measured
+from pengi.data.tagging import TagTargets, folds_of, group_of
+from pengi.model import PengiModel
+from pengi.training.evidence import TrainingClips, collect_evidence, frames_of
+from pengi.training.own_report import LabelReport
+from pengi.training.tagger import DEFAULT_PENALTY, NO_CLASS, FitOptions, FittedTagger, Frames, Scores, fit_tagger
+
+log = logging.getLogger(__name__)
+
+GROUP = "sound"
+MIN_CLIPS = 2
+"""A label of fewer clips becomes no tag."""
+MAX_SCALE = 3.0
+"""Bound of the calibration, which a few clips that are all scored rightly would leave without one."""
+THRESHOLD_RANGE = (0.1, 0.9)
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class OwnTags:
+    """New tags of a model, and what they were fitted on.
+
+    Attributes:
+        fitted: scores of the new tags alone, of all clips and of every fold.
+        report: how often they are right.
+    """
+
+    fitted: FittedTagger
+    report: LabelReport
+
+    def evidence(
+        self, model: PengiModel, train: TrainingClips, held_out: TrainingClips, measured: Mapping[str, Measured]
+    ) -> dict[str, Evidence]:
+        """Evidence about clips; that of a training clip is from scores that did not see it."""
+        assert model.tagger is not None, "the model has new tags"
+        found: dict[str, Evidence] = {}
+        fold_N = folds_of([group_of(clip) for clip in train.clips])
+        for fold, scores in enumerate(self.fitted.folds):
+            load_last(model.tagger, scores, self.fitted)
+            clips = [train.clips[row] for row in np.flatnonzero(fold_N == fold).tolist()]
+            found |= collect_evidence(model, [TrainingClips(clips, train.caches)], measured)
+        load_last(model.tagger, self.fitted.scores, self.fitted)
+        return found | collect_evidence(model, [held_out], measured)
+
+
+def add_own_tags(
+    model: PengiModel, train: TrainingClips, held_out: TrainingClips, penalty: float = DEFAULT_PENALTY
+) -> OwnTags | None:
+    """Give a model's tagger a tag for each label of the training clips that it does not know.
+
+    Clips without any label count as recordings of none of them, unless texts describe them.
+
+    Args:
+        model: with a fitted tagger, which is replaced.
+        train: what to fit on.
+        held_out: what thresholds are chosen and reported on; without a clip of a label, the training clips, each scored
+            by tags that did not see it, are.
+        penalty: weight of ``|w|^2`` beside the mean loss of a clip.
+
+    Returns:
+        None if no label is new.
+    """
+    assert model.tagger is not None, "new tags are added to a tagger"
+    clips = train.with_features()
+    labels = new_labels(model.tagger.vocabulary, clips)
+    if not labels:
+        return None
+    log.info("fitting %d new tags: %s", len(labels), ", ".join(labels))
+    frames = frames_of(model, TrainingClips(clips, train.caches))
+    targets, fold_N = own_targets(clips, labels), folds_of([group_of(clip) for clip in clips])
+    own = Vocabulary(tuple(Tag(label, GROUP) for label in labels))
+    stock = _no_stock(model.tagger, len(labels))
+    fitted = fit_tagger(frames, stock, targets, own, fold_N, FitOptions(penalty={GROUP: penalty}))
+    softened_K = fitted.scale_K.clamp(max=MAX_SCALE) / fitted.scale_K  # the score of probability 0.5 stays the same
+    fitted = replace(fitted, scale_K=softened_K * fitted.scale_K, shift_K=softened_K * fitted.shift_K)
+    _extend(model, own)
+    load_last(model.tagger, fitted.scores, fitted)
+    trained_NK = _out_of_fold(frames, fitted, fold_N)
+    report = _report(model, held_out, labels, fitted, (clips, trained_NK))
+    _set_thresholds(model.tagger, report.thresholds)
+    return OwnTags(fitted, report)
+
+
+def new_labels(vocabulary: Vocabulary, clips: Sequence[Clip]) -> list[str]:
+    """The labels of clips that no tag but a spoken word has as its name, those of too few clips left out."""
+    counts = Counter(label for clip in clips for label in dict.fromkeys(clip.events))
+    texts = {tag.text for tag in vocabulary.tags}
+    found = []
+    for label in sorted(counts):
+        index = vocabulary.index(label)
+        if label in texts or (index is not None and vocabulary.tags[index].group != "keyword"):
+            log.info("'%s' is a tag already and stays as it is", label)
+        elif counts[label] < MIN_CLIPS:
+            log.warning("'%s' has %d clip to train on and becomes no tag; give it more", label, counts[label])
+        else:
+            found.append(label)
+    return found
+
+
+def own_targets(clips: Sequence[Clip], labels: Sequence[str]) -> TagTargets:
+    """Which of the labels clips have; a label that a clip is a negative of is known of it alone."""
+    present_NK = np.array([[label in clip.events for label in labels] for clip in clips], dtype=np.bool_)
+    known_NK = np.ones_like(present_NK)
+    for row, clip in enumerate(clips):
+        if not clip.events:
+            is_described = bool(clip.captions or clip.qa or clip.title or clip.tags or clip.description)
+            if clip.absent or is_described:
+                known_NK[row] = [label in clip.absent for label in labels]
+    return TagTargets(present_NK, known_NK)
+
+
+def _no_stock(tagger: Tagger, count: int) -> Scores:
+    """Scores of a stock tagger that knows none of the new tags."""
+    dim, first = tagger.head.in_features, tagger.stock.in_features
+    return Scores(torch.zeros(count, dim), torch.full((count,), NO_CLASS), torch.zeros(count, first))
+
+
+def _extend(model: PengiModel, own: Vocabulary) -> None:
+    """Give a model a tagger with further tags behind those it has, whose scores stay as they are."""
+    before = model.tagger
+    assert before is not None, "the model has a tagger"
+    model.set_vocabulary(Vocabulary((*before.vocabulary.tags, *own.tags)))
+    after, count = model.tagger, len(before.vocabulary)
+    assert after is not None, "set_vocabulary makes one"
+    with torch.no_grad():
+        for name in ("head.weight", "head.bias", "stock.weight", "scale_K", "shift_K"):
+            after.state_dict()[name][:count] = before.state_dict()[name]
+
+
+def load_last(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
+    """Give the last tags of a tagger scores and their calibration."""
+    first = len(tagger.vocabulary) - len(scores.bias_K)
+    with torch.no_grad():
+        tagger.head.weight[first:] = scores.head_KD
+        tagger.head.bias[first:] = scores.bias_K
+        tagger.stock.weight[first:] = scores.stock_KI
+        tagger.scale_K[first:] = fitted.scale_K
+        tagger.shift_K[first:] = fitted.shift_K
+
+
+def _probabilities(frames: Frames, scores: Scores, fitted: FittedTagger, clips: NDArray[np.int64]) -> Tensor:
+    return (scores.of_clips(frames, clips) * fitted.scale_K + fitted.shift_K).sigmoid()
+
+
+def _out_of_fold(frames: Frames, fitted: FittedTagger, fold_N: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Probabilities of the new tags in the training clips, each by scores that did not see it."""
+    found_NK = np.zeros((len(fold_N), len(fitted.scale_K)), np.float32)
+    for fold, scores in enumerate(fitted.folds):
+        inside = np.flatnonzero(fold_N == fold)
+        if len(inside):
+            found_NK[inside] = _probabilities(frames, scores, fitted, inside).numpy()
+    return found_NK
+
+
+def _report(
+    model: PengiModel,
+    held_out: TrainingClips,
+    labels: Sequence[str],
+    fitted: FittedTagger,
+    trained: tuple[Sequence[Clip], NDArray[np.float32]],
+) -> LabelReport:
+    """Thresholds, and what is right, on held-out clips; on training clips where those have none of a label."""
+    clips = held_out.with_features()
+    if all(any(label in clip.events for clip in clips) for label in labels):
+        frames = frames_of(model, TrainingClips(clips, held_out.caches))
+        probability_NK = _probabilities(frames, fitted.scores, fitted, np.arange(len(clips))).numpy()
+        where = "held-out clips"
+    else:
+        clips, probability_NK = list(trained[0]), trained[1]
+        where = "training clips, each scored by tags that did not see it, for too few are held out"
+    targets = own_targets(clips, labels)
+    thresholds = {
+        label: best_threshold(probability_NK[:, column], targets.present_NK[:, column], targets.known_NK[:, column])
+        for column, label in enumerate(labels)
+    }
+    return LabelReport(tuple(labels), clips, probability_NK, targets, thresholds, where)
+
+
+def best_threshold(
+    probability_N: NDArray[np.float32], present_N: NDArray[np.bool_], known_N: NDArray[np.bool_]
+) -> float:
+    """The probability from which on a label is detected, with the best F1; of several the one nearest to 0.5.
+
+    Thresholds are in the middle between two probabilities.
+    """
+    values_M, present_M = probability_N[known_N], present_N[known_N]
+    edges = np.unique(np.concatenate([values_M, [0.0, 1.0]]))
+    candidates = np.clip(np.append((edges[:-1] + edges[1:]) / 2, DEFAULT_THRESHOLD), *THRESHOLD_RANGE)
+
+    def quality(threshold: float) -> tuple[float, float]:
+        found_M = values_M >= threshold
+        f1 = 2 * float((found_M & present_M).sum()) / max(float(found_M.sum() + present_M.sum()), 1.0)
+        return round(f1, 9), -abs(threshold - DEFAULT_THRESHOLD)
+
+    return round(float(max(candidates.tolist(), key=quality)), 3)
+
+
+def _set_thresholds(tagger: Tagger, thresholds: Mapping[str, float]) -> None:
+    """Note in the vocabulary from which probability on new tags are events of a timeline."""
+    tags = tagger.vocabulary.tags
+    tagger.vocabulary = Vocabulary(
+        tuple(replace(tag, threshold=thresholds.get(tag.text, tag.threshold)) for tag in tags)
+    )

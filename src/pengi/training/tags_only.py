@@ -1,0 +1,43 @@
+"""A run that gives a trained model new tags, and trains nothing else."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from pengi import checkpoint
+from pengi.errors import ConfigError
+from pengi.training.card import model_card
+from pengi.training.data import read_data
+from pengi.training.own_report import write_label_report
+from pengi.training.own_tags import MIN_CLIPS, add_own_tags
+from pengi.training.recipe import Recipe
+from pengi.training.setup import build_model, with_features
+from pengi.writing import check_new_folder, new_folder
+
+log = logging.getLogger(__name__)
+
+
+def train_tags(recipe: Recipe, out: Path) -> Path:
+    """Add the labels of a recipe's clips to a model's tags, and write the checkpoint and a report.
+
+    Raises:
+        ConfigError, ManifestError, CheckpointError, WeightsError: for what does not fit or is not there.
+        InputError: if ``out`` exists already.
+    """
+    check_new_folder(out)
+    torch.manual_seed(recipe.training.seed)
+    data = read_data(recipe.data)
+    model = build_model(recipe)
+    if model.tagger is None:
+        raise ConfigError("training.max_steps: 0 adds tags only, and the model has no tagger; give it some steps")
+    own = add_own_tags(model, *with_features(data, model, recipe))
+    if own is None:
+        raise ConfigError(f"no label of the clips is new to the tagger and has {MIN_CLIPS} clips to train on")
+    with new_folder(out) as folder:
+        card = model_card(recipe, model.config, data.train, 0, [])
+        checkpoint.save(model, folder, card=card, dtype=torch.float16)
+        write_label_report(folder, recipe.name, own.report)
+    return out
