@@ -162,11 +162,11 @@ class Classification(RecordingResult):
     explanation: Explanation | None = None
     notes: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """See :class:`RecordingResult`; ``prompt`` and ``independent`` are left out where there are none."""
-        found = super().to_dict()
-        scores = [{name: value for name, value in score.items() if value is not None} for score in found["scores"]]
-        return {name: value for name, value in found.items() if name != "prompt" or value} | {"scores": scores}
+        scores = [{name: value for name, value in asdict(score).items() if value is not None} for score in self.scores]
+        found = super().to_dict() | {"scores": scores}
+        return {name: value for name, value in found.items() if name != "prompt" or value}
 
     @property
     def label(self) -> str:
