@@ -22,6 +22,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,29 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     found: Row = {"events": len(events), "labels": len(labels), "minutes": args.minutes, "seed": args.seed}
     plot_timeline((samples_S, RATE), Timeline(tuple(events), len(samples_S) / RATE), args.out / "true.png", "true")
-    for name, options in (("with --labels", {"labels": labels}), ("without", {})):
-        started = time.monotonic()
-        timeline = model.timeline((samples_S, RATE), **options)  # type: ignore[arg-type]
-        found[name] = {"seconds": round(time.monotonic() - started, 1), **measured(events, timeline.segments, labels)}
-        picture = args.out / f"{'labels' if options else 'all'}.png"
+    started = time.monotonic()
+    every = model.timeline((samples_S, RATE))
+    found["seconds"] = round(time.monotonic() - started, 1)
+    for name, timeline in (("without", every), ("with --labels", of_labels(model, every, labels, samples_S))):
+        found[name] = measured(events, timeline.segments, labels)
+        picture = args.out / f"{'all' if timeline is every else 'labels'}.png"
         plot_timeline((samples_S, RATE), timeline, picture, f"{args.model} {name}")
         print(name, json.dumps(found[name], indent=1), flush=True)
     (args.out / "timeline.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def of_labels(model: Pengi, every: Timeline, labels: Sequence[str], samples_S: NDArray[np.float32]) -> Timeline:
+    """The timeline of some labels. Where all of them are tags, it is those events of the timeline of all tags."""
+    assert model.model.tagger is not None
+    vocabulary = model.model.tagger.vocabulary
+    indices = vocabulary.label_indices(labels)
+    if None in indices:
+        return model.timeline((samples_S, RATE), labels=labels)
+    names = {
+        vocabulary.tags[index].text: label for index, label in zip(indices, labels, strict=True) if index is not None
+    }
+    kept = [replace(event, text=names[event.text]) for event in every.segments if event.text in names]
+    return replace(every, segments=tuple(kept))
 
 
 def composed(data: Path, seconds: float, rng: random.Random) -> tuple[NDArray[np.float32], list[Segment]]:
