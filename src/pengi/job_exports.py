@@ -53,7 +53,7 @@ def export_job(out: Path, task: str, target: Target) -> None:
 
     def rows() -> Iterator[dict[str, Any]]:
         if out.suffix == ".parquet":
-            yield from tables.rows(out)
+            yield from tables.read_rows(out)
         else:
             yield from (row for row in JsonLines(out) if row is not None)
 

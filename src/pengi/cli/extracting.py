@@ -69,7 +69,6 @@ def extract(
     `data.manifest=FOLDER/review.csv`.
 
     Examples:
-        pengi timeline night.ogg --out events.csv
         pengi extract events.csv --labels siren --padding 1 --out review
         pengi extract events.csv --max-confidence 0.8 --limit 50 --out unsure
     """

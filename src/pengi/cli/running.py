@@ -361,7 +361,7 @@ def run(
     Examples:
         pengi run recordings/ --task describe --out captions.jsonl
         pengi run "tapes/**/*.flac" --task tags --threshold 0.3 --out tags.parquet
-        pengi run tapes/ --task timeline --out a.jsonl --export labels --format raven
+        pengi run tapes/ --task tags --out tags.jsonl --export tags.csv
         find . -name "*.wav" | pengi run - --task embed --out vectors.jsonl
     """
     check_target(out)
