@@ -233,6 +233,8 @@ def parsed_threshold(text: str | None) -> float | dict[str, float] | None:
             found[label.strip() if equals else "*"] = float(number)
         except ValueError as error:
             raise InputError(f"--threshold is a number or LABEL=number, such as 'siren=0.7', not '{part}'") from error
+    if not all(0 <= value <= 1 for value in found.values()):
+        raise InputError(f"--threshold is a probability from 0 to 1, not {text}")
     return found["*"] if set(found) == {"*"} else found
 
 
