@@ -54,3 +54,10 @@ def test_scripts_that_the_docs_name_are_there() -> None:
     for page in PAGES:
         for script in re.findall(r"\bbenchmarks/\w+\.py|\brecipes/[\w-]+\.yaml", page.read_text(encoding="utf-8")):
             assert (ROOT / script).is_file() or page.name == "CHANGELOG.md", (page, script)
+
+
+def test_the_reference_of_the_command_line_is_that_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    make_cli = import_module("make_cli")
+    page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    assert page == make_cli.reference(), "run: python docs/make_cli.py"

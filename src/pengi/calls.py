@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from itertools import repeat
-from typing import Generic, Literal, TypeVar, Unpack
+from typing import Any, Generic, Literal, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -55,6 +55,8 @@ from pengi.results import (
     Tags,
     TagScore,
 )
+from pengi.structured import Form
+from pengi.tag_space import of_length_one, tag_probabilities
 
 DESCRIBE = DecodeOptions(beams=1, max_tokens=40)
 ANSWER = DecodeOptions(beams=1, max_tokens=30)
@@ -70,6 +72,8 @@ LABEL_MARK = "{}"
 Style = Literal["caption", "paper"]
 STYLES: dict[Style, tuple[str, ...]] = {"caption": ("caption", "events"), "paper": ("caption", "metadata", "events")}
 """The prompts of each style of description; the last asks for events."""
+Space = Literal["audio", "tags"]
+SPACES: tuple[Space, ...] = ("audio", "tags")
 Vector = NDArray[np.float32]
 R = TypeVar("R")
 E = TypeVar("E", Description, Answer, Generation, Classification)
@@ -92,6 +96,12 @@ class DescribeOptions(WritingOptions, total=False):
     """See :class:`Describe`."""
 
     style: Style
+
+
+class AskOptions(WritingOptions, total=False):
+    """See :class:`Ask`."""
+
+    schema: str | Mapping[str, Any] | None
 
 
 class EventsOptions(ReadingOptions, total=False):
@@ -122,6 +132,12 @@ class TagsOptions(ReadingOptions, total=False):
     threshold: Threshold | None
     top: int | None
     labels: Sequence[str] | None
+
+
+class EmbedOptions(ReadingOptions, total=False):
+    """See :class:`Embed`."""
+
+    space: Space
 
 
 class EncodeOptions(ReadingOptions, total=False):
@@ -332,11 +348,13 @@ class Ask(Call[Answer]):
         count: number of recordings.
         question: one for all recordings, or one for each.
         options: how to search.
+        schema: a JSON schema, as JSON or as its values, that the text of the answer follows; see
+            :class:`pengi.structured.Form`. Silence is asked about, too.
         others: see :class:`Call`.
 
     Raises:
-        InputError: for an empty question, one longer than the model can read, one that is no valid text, or not as many
-            as recordings.
+        InputError: for an empty question, one longer than the model can read, one that is no valid text, not as many as
+            recordings, a schema that cannot be followed, or a schema together with ``explain``.
     """
 
     def __init__(
@@ -346,6 +364,7 @@ class Ask(Call[Answer]):
         question: str | Sequence[str],
         *,
         options: DecodeOptions | None = None,
+        schema: str | Mapping[str, Any] | None = None,
         **others: Unpack[ExplainOptions],
     ) -> None:
         super().__init__(parts, **others)
@@ -356,8 +375,15 @@ class Ask(Call[Answer]):
         for prompt in dict.fromkeys(self._prompts):
             parts.check_length(prompt, "question")
         self._options = options or ANSWER
+        if schema is not None and self.explain:
+            raise InputError("an answer that follows a JSON schema has no explanation; leave one of the two out")
+        self._form = None if schema is None else Form(parts.generator, schema)
 
     def answer(self, encoded: Sequence[Encoded]) -> Sequence[Answer]:
+        if self._form is not None:
+            questions = [self._questions[recording.index] for recording in encoded]
+            filled = self._form.fill(encoded, questions, self._options)
+            return [Answer(question, *astuple(text)) for question, text in zip(questions, filled, strict=True)]
         prompts = [self._prompts[recording.index] for recording in encoded]
         found = self.parts.generator.generate(encoded, prompts, self._options)
         answers = [
@@ -366,7 +392,9 @@ class Ask(Call[Answer]):
         ]
         return self._explained(answers, encoded, prompts)
 
-    def silent(self, recording: Encoded) -> Answer:
+    def silent(self, recording: Encoded) -> Answer | None:
+        if self._form is not None:
+            return None
         return Answer(self._questions[recording.index], SILENT_ANSWER, 1.0, self._unasked)
 
 
@@ -534,18 +562,48 @@ class DetectTags(Call[Tags]):
 
 
 class Embed(Call[Vector]):
-    """One vector ``float32[D]`` of length 1: the mean audio token of every branch, each of length 1, one behind the
-    other."""
+    """One vector ``float32[D]`` of length 1 for a recording.
+
+    Args:
+        parts: see :class:`Call`.
+        space: what the vector is compared with. "audio", other recordings: the mean audio token of every branch, each
+            of length 1, one behind the other. "tags", texts of :meth:`pengi.engine.Pengi.embed_text` and other
+            recordings: the probabilities of the model's tags.
+        reading: see :class:`Call`.
+
+    Raises:
+        InputError: for an unknown space, or "tags" of a model without a tagger.
+    """
 
     for_text = False
 
+    def __init__(self, parts: Parts, *, space: Space = "audio", **reading: Unpack[ReadingOptions]) -> None:
+        super().__init__(parts, **reading)
+        if space not in SPACES:
+            raise InputError(f"there is no space '{space}'; choose one of {', '.join(SPACES)}")
+        self._tags = None if space == "audio" else tag_names(parts)
+
     def answer(self, encoded: Sequence[Encoded]) -> list[Vector]:
+        if self._tags is not None:
+            return [of_length_one(tag_probabilities(recording, self._tags)) for recording in encoded]
         return [self._vector(recording) for recording in encoded]
 
     def _vector(self, recording: Encoded) -> Vector:
         parts = [torch.nn.functional.normalize(tokens_TD.mean(0), dim=0) for tokens_TD in recording.tokens]
         vector_D: Vector = (torch.cat(parts) / math.sqrt(len(parts))).cpu().numpy()
         return vector_D
+
+
+def tag_names(parts: Parts) -> tuple[str, ...]:
+    """The tags of a model, which texts and recordings are compared by.
+
+    Raises:
+        InputError: if it has no tagger.
+    """
+    tagger = parts.model.tagger
+    if tagger is None:
+        raise InputError(f"'{parts.name}' has no tagger, so that there is no space of tags to embed in")
+    return tuple(tag.text for tag in tagger.vocabulary.tags)
 
 
 def for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:

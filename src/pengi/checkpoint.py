@@ -31,6 +31,7 @@ from pengi.language_model import ADAPTER_MARK, LanguageModel
 from pengi.model import PengiModel
 from pengi.runtime import OnnxLanguageModel, Runtime, unsupported
 from pengi.text_encoder import SentenceEncoder, TextEncoder, text_encoder_from_folder
+from pengi.weights import hub
 from pengi.writing import replacing, writing
 
 log = logging.getLogger(__name__)
@@ -204,14 +205,24 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
             partial.write_text(text, encoding="utf-8")
 
 
-def model_folder(name_or_path: str | Path) -> Path:
-    """The folder of a model: a path to a checkpoint, or a name that `pengi models` lists.
+def model_folder(name_or_path: str | Path, *, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """The folder of a model: a path to a checkpoint, a name that `pengi models` lists, or "user/model" of the hub.
+
+    Args:
+        name_or_path: see above.
+        revision: see :func:`pengi.weights.hub.fetch`.
+        local_files_only: see there, too.
 
     Raises:
-        CheckpointError: if there is no folder at a path, or the name is that of a part that models are built from.
-        WeightsError: for an unknown name, and a published model that is not on this machine.
+        CheckpointError: if there is no folder at a path, the name is that of a part that models are built from, or a
+            revision is given for what is not of the hub.
+        WeightsError: for an unknown name, a published model that is not on this machine, and what cannot be fetched.
     """
     folder = Path(name_or_path)
+    if not folder.is_dir() and hub.is_repository(str(name_or_path)):
+        return hub.fetch(str(name_or_path), revision=revision, local_files_only=local_files_only)
+    if revision is not None:
+        raise CheckpointError(f"'{name_or_path}' is no repository of the Hugging Face hub, so it has no revision")
     if folder.is_dir():
         return folder
     if len(folder.parts) > 1:
@@ -222,6 +233,24 @@ def model_folder(name_or_path: str | Path) -> Path:
             f"'{name}' is a part that models are built from, not a model; models are {', '.join(weights.model_names())}"
         )
     return weights.resolve(name)
+
+
+def push(
+    folder: Path, repo: str, *, private: bool = False, revision: str | None = None, message: str | None = None
+) -> str:
+    """Upload a checkpoint to the Hugging Face hub; see :func:`pengi.weights.hub.push`.
+
+    Raises:
+        CheckpointError, ConfigError: if it is no checkpoint, or names a part by a folder of this machine.
+        WeightsError: if the hub refuses, or cannot be reached.
+    """
+    config = read_json(ModelConfig, folder / CONFIG_FILE)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise CheckpointError(f"the checkpoint '{folder}' has no {WEIGHTS_FILE}")
+    for name in (config.language_model.name, config.text.encoder):
+        if name is not None and Path(name).is_absolute():
+            raise CheckpointError(f"the checkpoint needs '{name}', a folder of this machine that others do not have")
+    return hub.push(folder, repo, private=private, revision=revision, message=message)
 
 
 def load(

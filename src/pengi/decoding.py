@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -107,7 +109,7 @@ class DecodeOptions:
         logits_NV: Tensor,
         log_probs_NV: Tensor,
         histories: Sequence[tuple[int, ...]],
-        constraint: LabelTrie | None,
+        constraint: Constraint | None,
     ) -> Tensor:
         """The log-probabilities ``float32[N, V]`` by which tokens are chosen.
 
@@ -115,10 +117,10 @@ class DecodeOptions:
             logits_NV: the model's logits.
             log_probs_NV: their log-softmax.
             histories: the tokens that the text of each row already has.
-            constraint: the labels that may be written, if it is given.
+            constraint: the texts that may be written, if it is given.
         """
         if constraint is not None:
-            return _allow_only(log_probs_NV, [constraint.allowed(history) for history in histories])
+            return torch.stack([constraint.steered(*row) for row in zip(log_probs_NV, histories, strict=True)])
         return log_probs_NV
 
 
@@ -155,7 +157,30 @@ class LabelScores:
         return self.total_BL / self.tokens_L
 
 
-class LabelTrie:
+class Constraint:
+    """The texts that may be written.
+
+    Attributes:
+        end_id: the token that ends a text.
+        longest: tokens of the longest text; None if only the options of a search bound it.
+    """
+
+    end_id: int
+    longest: int | None = None
+
+    def allowed(self, tokens: tuple[int, ...]) -> Sequence[int] | NDArray[np.int64]:
+        """Tokens that may follow this beginning of a text; the end token where it is a whole text."""
+        raise NotImplementedError(f"{type(self).__name__} allows nothing")
+
+    def steered(self, log_probs_V: Tensor, tokens: tuple[int, ...]) -> Tensor:
+        """The log-probabilities of the next token, with everything that may not follow made impossible."""
+        allowed = torch.as_tensor(self.allowed(tokens), dtype=torch.long, device=log_probs_V.device)
+        steered_V = torch.full_like(log_probs_V, -math.inf)
+        steered_V[allowed] = log_probs_V[allowed]
+        return steered_V
+
+
+class LabelTrie(Constraint):
     """A tree of labels over token ids: what may follow a beginning, and which label a whole sequence is."""
 
     def __init__(self, labels: Sequence[Sequence[int]], end_id: int) -> None:
@@ -291,7 +316,7 @@ def generate(
     options: DecodeOptions,
     *,
     stop_ids: Sequence[int] | None = None,
-    constraint: LabelTrie | None = None,
+    constraint: Constraint | None = None,
 ) -> list[list[Hypothesis]]:
     """Continue each prefix; see :func:`continue_from`.
 
@@ -301,7 +326,7 @@ def generate(
         mask_BP: [B, P], zero at padding.
         options: how to search.
         stop_ids: tokens that end a text.
-        constraint: only these labels may be written.
+        constraint: only these texts may be written.
     """
     logits_BV, state = lm.prefill(prefix_BPD, mask_BP)
     return continue_from(lm, logits_BV, state, options, stop_ids=stop_ids, constraint=constraint)
@@ -315,7 +340,7 @@ def continue_from(
     options: DecodeOptions,
     *,
     stop_ids: Sequence[int] | None = None,
-    constraint: LabelTrie | None = None,
+    constraint: Constraint | None = None,
 ) -> list[list[Hypothesis]]:
     """Continue what the language model has read: ``options.beams`` hypotheses per clip, best first.
 
@@ -327,14 +352,15 @@ def continue_from(
         state: after which they come.
         options: how to search.
         stop_ids: tokens that end a text; none means the model's end token.
-        constraint: only these labels may be written, each ended by the trie's end token, so that every hypothesis is a
-            whole label and there may be fewer than ``options.beams``. ``stop_ids`` and ``max_tokens`` do not
-            apply.
+        constraint: only these texts may be written, each ended by the constraint's end token, so there may be fewer
+            than ``options.beams``. ``stop_ids`` does not apply. Neither does ``max_tokens`` to a constraint that has a
+            longest text: its hypotheses are whole texts.
     """
     stops = frozenset(stop_ids if stop_ids is not None else [lm.end_id])
     limit = options.max_tokens
     if constraint is not None:
-        stops, limit = frozenset([constraint.end_id]), constraint.longest + 1
+        stops = frozenset([constraint.end_id])
+        limit = limit if constraint.longest is None else constraint.longest + 1
     texts = [options.searches(stops) for _ in range(len(logits_BV))]
     active = list(itertools.chain.from_iterable(texts))
 
@@ -368,7 +394,7 @@ def _moved(lm: StepModel[State], state: State, rows: list[int], logits_NV: Tenso
     return lm.select(state, torch.tensor(rows, device=logits_NV.device))
 
 
-def _extend(active: Sequence[Search], logits_NV: Tensor, options: DecodeOptions, constraint: LabelTrie | None) -> None:
+def _extend(active: Sequence[Search], logits_NV: Tensor, options: DecodeOptions, constraint: Constraint | None) -> None:
     """Advance every search by one token; row n of the logits belongs to the n-th running beam of all searches."""
     histories = [beam.tokens for search in active for beam in search.running]
     log_probs_NV = logits_NV.log_softmax(dim=-1)
@@ -387,14 +413,6 @@ def _extend(active: Sequence[Search], logits_NV: Tensor, options: DecodeOptions,
     )
     for search in active:
         search.advance(list(itertools.islice(candidates, len(search.running))))
-
-
-def _allow_only(log_probs_NV: Tensor, allowed_N: Sequence[tuple[int, ...]]) -> Tensor:
-    """Log-probabilities with everything but the allowed tokens of each row made impossible."""
-    allowed_NV = torch.zeros_like(log_probs_NV, dtype=torch.bool)
-    for row, allowed in enumerate(allowed_N):
-        allowed_NV[row, list(allowed)] = True
-    return log_probs_NV.masked_fill(~allowed_NV, -math.inf)
 
 
 def _draw(steered_NV: Tensor, draws: Sequence[random.Random], options: DecodeOptions) -> Tensor:

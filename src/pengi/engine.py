@@ -11,7 +11,7 @@ Shape suffixes: S samples, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Self, TypeAlias, TypeVar, Unpack, overload
@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pengi import checkpoint
-from pengi.audio.sources import AudioSource, Many, ReadingOptions, recordings_of
+from pengi import checkpoint, weights
+from pengi.audio.sources import AudioSource, Many, ReadingOptions, listed, recordings_of
 from pengi.caching import RecentCache
 from pengi.calls import (
     Ask,
+    AskOptions,
     Call,
     Classify,
     ClassifyOptions,
@@ -32,6 +33,7 @@ from pengi.calls import (
     DescribeOptions,
     DetectTags,
     Embed,
+    EmbedOptions,
     EncodeOptions,
     Events,
     EventsOptions,
@@ -40,11 +42,11 @@ from pengi.calls import (
     Parts,
     TagsOptions,
     Vector,
-    WritingOptions,
+    tag_names,
 )
 from pengi.conditioning.transcript import Transcriber
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings, batched
-from pengi.errors import ConfigError, InputError, PengiError
+from pengi.errors import CheckpointError, ConfigError, InputError, PengiError, checked_text
 from pengi.generation import TextGenerator
 from pengi.labelling import LabelChooser
 from pengi.model import PengiModel
@@ -62,7 +64,10 @@ from pengi.results import (
     with_notes,
 )
 from pengi.runtime import Runtime, chosen_runtime
+from pengi.tag_space import SENTENCE_ENCODER, TagSpace, of_length_one
+from pengi.text_encoder import SentenceEncoder
 from pengi.timelines import TimelineOptions, timeline_reader
+from pengi.watching import Moment, Watcher, WatchOptions
 
 DEFAULT_MODEL = "pengi-mini"
 ROWS = 16  # prefixes in one call of the language model
@@ -91,6 +96,8 @@ class Pengi:
         self.model = model.to(device).eval()
         self.name = name
         self.device = device
+        self.folder: Path | None = None
+        """Of the checkpoint, if it was loaded from one."""
         self._generator = self._build_generator()
         self._parts = Parts(name, self._generator, LabelChooser(self._generator))
         self._encoder = self._build_encoder()
@@ -103,23 +110,53 @@ class Pengi:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto", runtime: Runtime | None = None
+        cls,
+        name_or_path: str | Path = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        runtime: Runtime | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
     ) -> Self:
-        """Load a model by name or a checkpoint folder.
+        """Load a model by name, from a checkpoint folder or from the Hugging Face hub.
 
         Args:
-            name_or_path: e.g. "pengi-mini", or the folder that a training run or an import wrote.
+            name_or_path: e.g. "pengi-mini", the folder that a training run or an import wrote, or "user/model", also
+                "user/model@revision", of the hub.
             device: "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
             runtime: what runs the language model: "torch", "onnx" (onnxruntime, on the CPU) or "auto" (onnxruntime
                 where it can run it, else torch). By default what the environment variable ``PENGI_RUNTIME`` says, else
                 :data:`pengi.runtime.DEFAULT_RUNTIME`.
+            revision: of the hub's repository: a branch, a tag or a commit.
+            local_files_only: of the hub, use what was fetched before, without a network.
 
         Raises:
             CheckpointError, ConfigError, WeightsError: if the model cannot be loaded; one sentence says why.
         """
         chosen = device_of(device)
-        model = checkpoint.load(checkpoint.model_folder(name_or_path), runtime=chosen_runtime(runtime, chosen))
-        return cls(model, str(name_or_path), chosen)
+        folder = checkpoint.model_folder(name_or_path, revision=revision, local_files_only=local_files_only)
+        engine = cls(checkpoint.load(folder, runtime=chosen_runtime(runtime, chosen)), str(name_or_path), chosen)
+        engine.folder = folder
+        return engine
+
+    def push_to_hub(
+        self, repo: str, *, private: bool = False, revision: str | None = None, message: str | None = None
+    ) -> str:
+        """Upload the checkpoint that the model was loaded from to the Hugging Face hub, and give the commit's address.
+
+        Args:
+            repo: "user/model", which is made if need be.
+            private: whether a new repository is private.
+            revision: branch to commit to; the main one if not given.
+            message: of the commit.
+
+        Raises:
+            CheckpointError: if the model was not loaded from a checkpoint, or needs folders of this machine.
+            WeightsError: if the hub refuses, or cannot be reached.
+        """
+        if self.folder is None:
+            raise CheckpointError("the model was not loaded from a checkpoint; save it and load it from there")
+        return checkpoint.push(self.folder, repo, private=private, revision=revision, message=message)
 
     @overload
     def describe(self, audio: Recording, **options: Unpack[DescribeOptions]) -> Description: ...
@@ -184,19 +221,19 @@ class Pengi:
         return self._answer(Generate(self._parts, _count(audio), prompts, **options), audio, on_error)
 
     @overload
-    def ask(self, audio: Recording, question: Texts, **options: Unpack[WritingOptions]) -> Answer: ...
+    def ask(self, audio: Recording, question: Texts, **options: Unpack[AskOptions]) -> Answer: ...
     @overload
-    def ask(self, audio: Recordings, question: Texts, **options: Unpack[WritingOptions]) -> list[Answer]: ...
+    def ask(self, audio: Recordings, question: Texts, **options: Unpack[AskOptions]) -> list[Answer]: ...
     @overload
     def ask(
-        self, audio: Recording, question: Texts, *, on_error: OnError, **options: Unpack[WritingOptions]
+        self, audio: Recording, question: Texts, *, on_error: OnError, **options: Unpack[AskOptions]
     ) -> Answer | PengiError: ...
     @overload
     def ask(
-        self, audio: Recordings, question: Texts, *, on_error: OnError, **options: Unpack[WritingOptions]
+        self, audio: Recordings, question: Texts, *, on_error: OnError, **options: Unpack[AskOptions]
     ) -> list[Answer | PengiError]: ...
     def ask(
-        self, audio: Audio, question: Texts, *, on_error: OnError = "raise", **options: Unpack[WritingOptions]
+        self, audio: Audio, question: Texts, *, on_error: OnError = "raise", **options: Unpack[AskOptions]
     ) -> Outcome[Answer]:
         """Answer a question in free text.
 
@@ -253,21 +290,67 @@ class Pengi:
         return self._answer(DetectTags(self._parts, **options), audio, on_error)
 
     @overload
-    def embed(self, audio: Recording, **options: Unpack[ReadingOptions]) -> Vector: ...
+    def embed(self, audio: Recording, **options: Unpack[EmbedOptions]) -> Vector: ...
     @overload
-    def embed(self, audio: Recordings, **options: Unpack[ReadingOptions]) -> list[Vector]: ...
+    def embed(self, audio: Recordings, **options: Unpack[EmbedOptions]) -> list[Vector]: ...
     @overload
-    def embed(
-        self, audio: Recording, *, on_error: OnError, **options: Unpack[ReadingOptions]
-    ) -> Vector | PengiError: ...
+    def embed(self, audio: Recording, *, on_error: OnError, **options: Unpack[EmbedOptions]) -> Vector | PengiError: ...
     @overload
     def embed(
-        self, audio: Recordings, *, on_error: OnError, **options: Unpack[ReadingOptions]
+        self, audio: Recordings, *, on_error: OnError, **options: Unpack[EmbedOptions]
     ) -> list[Vector | PengiError]: ...
-    def embed(self, audio: Audio, *, on_error: OnError = "raise", **options: Unpack[ReadingOptions]) -> Outcome[Vector]:
-        """One vector for a recording, ``float32[D]`` of length 1: the mean audio token of every branch, each of
-        length 1, one behind the other."""
+    def embed(self, audio: Audio, *, on_error: OnError = "raise", **options: Unpack[EmbedOptions]) -> Outcome[Vector]:
+        """One vector for a recording, ``float32[D]`` of length 1, to compare with those of other recordings or, in the
+        space "tags", with texts; options: :class:`pengi.calls.Embed`."""
         return self._answer(Embed(self._parts, **options), audio, on_error)
+
+    @overload
+    def embed_text(self, texts: str) -> Vector: ...
+    @overload
+    def embed_text(self, texts: Sequence[str]) -> list[Vector]: ...
+    def embed_text(self, texts: str | Sequence[str]) -> Vector | list[Vector]:
+        """One vector for a text, ``float32[D]`` of length 1, to compare with :meth:`embed` in the space "tags".
+
+        No text encoder was trained together with audio: the vector says how near the text is in meaning to each tag
+        that the model detects. So it stands for sounds that tags describe, and hardly for anything else.
+
+        Args:
+            texts: one, or a list.
+
+        Raises:
+            InputError: for a text that is empty or no valid text, or a model without a tagger.
+            WeightsError: if the sentence encoder cannot be fetched.
+        """
+        given = listed(texts)
+        words = [checked_text(text, "each text").strip() for text in ([texts] if given is None else given)]
+        if not words or not all(words):
+            raise InputError("give at least one text, and no empty ones")
+        vectors = list(self._tag_space.texts(words))
+        return vectors if given is not None else vectors[0]
+
+    @staticmethod
+    def similarity(first: Vector | Sequence[Vector], second: Vector | Sequence[Vector]) -> NDArray[np.float32]:
+        """The cosine of every vector of the first with every one of the second, ``float32[N, M]``.
+
+        Args:
+            first: a vector of :meth:`embed` or :meth:`embed_text`, or several.
+            second: as ``first``.
+
+        Raises:
+            InputError: if the vectors are of different spaces.
+        """
+        first_ND, second_MD = (np.atleast_2d(np.asarray(vectors, dtype=np.float32)) for vectors in (first, second))
+        if first_ND.shape[1] != second_MD.shape[1]:
+            raise InputError(
+                f"vectors of {first_ND.shape[1]} and {second_MD.shape[1]} features cannot be compared; texts are "
+                "compared with embed(audio, space='tags')"
+            )
+        cosine_NM: NDArray[np.float32] = of_length_one(first_ND) @ of_length_one(second_MD).T
+        return cosine_NM
+
+    @cached_property
+    def _tag_space(self) -> TagSpace:
+        return TagSpace(tag_names(self._parts), SentenceEncoder.from_folder(weights.resolve(SENTENCE_ENCODER)))
 
     @overload
     def encode(self, audio: Recording, **options: Unpack[EncodeOptions]) -> Encoded: ...
@@ -388,6 +471,21 @@ class Pengi:
         branches = self.model.branches.values()
         stock = {branch.config.encoder: branch.encoder for branch in branches if not branch.config.trained}
         return Transcriber.from_pretrained(self.device, stock)
+
+    def watch(self, blocks: Iterable[NDArray[np.float32]], options: WatchOptions | None = None) -> Iterator[Moment]:
+        """What is detected in a stream without end, window by window, as it happens.
+
+        Args:
+            blocks: the stream as it comes, ``float32[S]`` at :attr:`sample_rate`.
+            options: what counts as detected.
+
+        Raises:
+            InputError: for a model without a tagger, or a label that is none of its tags.
+        """
+        tagger = self.model.tagger
+        if tagger is None:
+            raise InputError(f"'{self.name}' has no tagger, which detects what happens in a stream")
+        return Watcher(self._encoder, tagger, options or WatchOptions()).watch(blocks)
 
     @property
     def has_tagger(self) -> bool:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pengi.caching import RecentCache
-from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, continue_from
+from pengi.decoding import Constraint, DecodeOptions, Hypothesis, continue_from
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded
+from pengi.grammar import JsonSchemas
 from pengi.language_model import DecoderState
 from pengi.model import PengiModel
 from pengi.prompting import Prompting
@@ -109,7 +111,7 @@ class TextGenerator:
         encoded: Sequence[Encoded],
         prompts: Sequence[str],
         options: DecodeOptions,
-        constraint: LabelTrie | None = None,
+        constraint: Constraint | None = None,
         extra: Sequence[str] = (),
     ) -> list[list[Hypothesis]]:
         """The best texts of each recording and its prompt, the best first.
@@ -125,6 +127,12 @@ class TextGenerator:
         logits_BV, state = self.read(encoded, own, extra)
         lm = self.model.language_model
         return continue_from(lm, logits_BV, state, options, stop_ids=self.stop_ids, constraint=constraint)
+
+    @cached_property
+    def json_schemas(self) -> JsonSchemas:
+        """JSON schemas as constraints of what is written."""
+        lm = self.model.language_model
+        return JsonSchemas(lm.tokenizer, lm.end_id)
 
     def extra_texts(self, texts: Sequence[str]) -> Sequence[str]:
         """What is read of the extra texts of a call, one for each of its recordings."""

@@ -72,3 +72,16 @@ def test_pulling_a_part_fetches_that_part(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(weights, "pull", lambda name: tmp_path / name)
     result = CliRunner().invoke(app, ["pull", "yamnet"])
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'yamnet'}\n")
+
+
+def test_licences_of_all_weights_and_of_what_they_were_trained_on() -> None:
+    result = CliRunner().invoke(app, ["models", "--licenses", "--json"])
+    assert result.exit_code == 0, result.stderr
+    entries = {entry["name"]: entry for entry in json.loads(result.stdout)}
+    assert {"pengi-mini", "yamnet", "whisper-tiny.en", "smollm2-135m-instruct", "all-minilm-l6-v2"} <= set(entries)
+    assert entries["yamnet"]["licence"] == "Apache-2.0"
+    assert entries["yamnet"]["origin"].startswith("https://github.com/tensorflow/models")
+    assert entries["whisper-tiny.en"]["licence"] == "MIT"
+    assert {"CC0-1.0", "CC-BY-4.0", "CC-BY-SA-3.0"} <= set(entries["pengi-mini"]["training_data"])
+    table = CliRunner().invoke(app, ["models", "--licenses"]).stdout
+    assert "pengi-mini was trained on recordings under " in table

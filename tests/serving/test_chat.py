@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pengi.decoding import DecodeOptions
 from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, ChatRequest, Completion, decoded, last_question
@@ -142,11 +143,23 @@ def test_options_the_model_does_not_have() -> None:
         "n": 2,
         "tools": [{"type": "function"}],
         "stop": "x",
-        "response_format": {"type": "json"},
     }.items():
         with pytest.raises(RefusalError, match=f"'{name}' is not supported") as caught:
             request(**{name: value}).search(DEFAULT)
         assert caught.value.param == name
+
+
+def test_the_format_of_the_answer_is_a_schema() -> None:
+    assert request(response_format={"type": "text"}).schema_text is None
+    assert request(response_format={"type": "json_object"}).schema_text == '{"type": "object"}'
+    schema = {"type": "array"}
+    asked = request(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}})
+    assert asked.schema_text == '{"type": "array"}'
+    options = asked.search(DEFAULT)
+    assert options is not None
+    assert options.max_tokens == 200
+    with pytest.raises(ValidationError):
+        request(response_format={"type": "json"})
 
 
 @given(st.text(max_size=80))

@@ -6,12 +6,13 @@ import asyncio
 import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal, cast
 
 import httpx
 import numpy as np
 import openai
 import pytest
+from pydantic import BaseModel
 
 from helpers import RATE, noise
 from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, clip, encoded, running, serving, wait_for
@@ -208,3 +209,25 @@ def test_the_shipped_model_answers_as_it_does_alone(pengi_mini: Pengi) -> None:
     assert answer == pengi_mini.ask(EXAMPLES / "woman.opus", "is someone speaking?").text
     assert answer is not None
     assert "yes" in answer.lower()
+
+
+def test_an_answer_follows_a_json_schema(chat: openai.OpenAI) -> None:
+    class Scene(BaseModel):
+        is_loud: bool
+        place: Literal["indoors", "outdoors"]
+
+    parsed = chat.chat.completions.parse(
+        model="tiny", messages=question(clip(1), QUESTION), response_format=Scene
+    ).choices[0]
+    assert isinstance(parsed.message.parsed, Scene)
+    assert parsed.finish_reason == "stop"
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["a", "b"]}}}
+    text = chat.chat.completions.create(
+        model="tiny", messages=question(clip(1)), response_format=cast("Any", schema)
+    ).choices[0].message.content  # fmt: skip
+    assert text in ('"a"', '"b"')
+    wrong = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "sound"}}}
+    with pytest.raises(openai.BadRequestError, match="the JSON schema cannot be followed"):
+        chat.chat.completions.create(
+            model="tiny", messages=question(clip(1), QUESTION), response_format=cast("Any", wrong)
+        )

@@ -7,8 +7,10 @@ from typing import Annotated, get_type_hints
 import typer
 from typer.models import ParameterInfo
 
+from pengi.cli.agents import mcp
 from pengi.cli.answering import ask, classify, describe
 from pengi.cli.benchmarking import bench
+from pengi.cli.comparing import compare, duplicates
 from pengi.cli.console import run_app
 from pengi.cli.data import data
 from pengi.cli.embedding import embed
@@ -16,15 +18,16 @@ from pengi.cli.evaluating import evaluation
 from pengi.cli.extracting import extract
 from pengi.cli.help import Group, in_words
 from pengi.cli.importing import import_official
-from pengi.cli.models import models, pull
+from pengi.cli.models import models, pull, push
 from pengi.cli.probing import probe
 from pengi.cli.running import run
-from pengi.cli.searching import index, search
+from pengi.cli.searching import export_index, index, search
 from pengi.cli.serving import serve
 from pengi.cli.tagging import tags
 from pengi.cli.timelines import timeline
 from pengi.cli.training import train
 from pengi.cli.transcribing import transcribe
+from pengi.cli.watching import watch
 
 __all__ = ["app", "main"]
 
@@ -32,7 +35,6 @@ app = typer.Typer(
     name="pengi",
     cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -74,10 +76,15 @@ app.command(rich_help_panel=_RECORDINGS)(timeline)
 app.command(rich_help_panel=_RECORDINGS)(extract)
 app.command(rich_help_panel=_RECORDINGS)(transcribe)
 app.command(rich_help_panel=_RECORDINGS)(embed)
+app.command(rich_help_panel=_RECORDINGS)(compare)
+app.command(rich_help_panel=_RECORDINGS)(watch)
 app.command(rich_help_panel=_COLLECTIONS)(run)
 app.command(rich_help_panel=_COLLECTIONS)(index)
 app.command(rich_help_panel=_COLLECTIONS)(search)
+app.command(rich_help_panel=_COLLECTIONS)(duplicates)
+app.command("export-index", rich_help_panel=_COLLECTIONS)(export_index)
 app.command(rich_help_panel=_COLLECTIONS)(serve)
+app.command(rich_help_panel=_COLLECTIONS)(mcp)
 app.add_typer(evaluation, name="eval", rich_help_panel=_MODELS)
 app.command(rich_help_panel=_MODELS)(probe)
 app.command(rich_help_panel=_MODELS)(bench)
@@ -85,6 +92,7 @@ app.command(rich_help_panel=_MODELS)(train)
 app.add_typer(data, name="data", rich_help_panel=_MODELS)
 app.command(rich_help_panel=_MODELS)(models)
 app.command(rich_help_panel=_MODELS)(pull)
+app.command(rich_help_panel=_MODELS)(push)
 app.command("import-official", rich_help_panel=_MODELS)(import_official)
 
 

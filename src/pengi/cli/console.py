@@ -116,6 +116,14 @@ def print_json(value: object) -> None:
     stop_if_lost()
 
 
+def print_json_line(value: object) -> None:
+    """Print one JSON object as a line on stdout at once, for whoever reads results as they come."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write((text if can_encode(text, sys.stdout) else json.dumps(value, allow_nan=False)) + "\n")
+    sys.stdout.flush()
+    _stop_if_lost()
+
+
 def print_error(sentence: str) -> None:
     """Print one sentence on stderr."""
     stderr().print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)

@@ -25,6 +25,10 @@ def models(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every file in the cache with its SHA-256 instead.")
     ] = False,
+    licenses: Annotated[
+        bool,
+        typer.Option("--licenses", help="Show the licences instead: of all weights, and of what they were trained on."),
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -33,8 +37,13 @@ def models(
     Examples:
         pengi models
         pengi models --verify
+        pengi models --licenses
     """
     from pengi import weights
+
+    if licenses:
+        _show_licenses(json)
+        return
 
     if verify:
         with announced("Reading the cache"):
@@ -67,6 +76,29 @@ def models(
     print_text(table)
 
 
+def _show_licenses(json: bool) -> None:
+    from pengi import weights
+
+    entries = [(entry, weights.training_data_licences(entry.path)) for entry in weights.entries()]
+    if json:
+        print_json(
+            [
+                {"name": entry.name, "licence": entry.licence, "origin": entry.origin, "training_data": trained_on}
+                for entry, trained_on in entries
+            ]
+        )
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "licence", "text and origin"):
+        table.add_column(heading, no_wrap=heading != "licence")
+    for entry, _ in entries:
+        table.add_row(Text(entry.name, style="bold"), entry.licence, Text(entry.origin))
+    print_text(table)
+    for entry, trained_on in entries:
+        if trained_on:
+            print_text(Text(f"\n{entry.name} was trained on recordings under {', '.join(trained_on)}."))
+
+
 def _show_checked(checked: Sequence[CheckedFile], json: bool) -> None:
     damaged = [file for file in checked if file.problem is not None]
     if json:
@@ -87,7 +119,12 @@ def _show_checked(checked: Sequence[CheckedFile], json: bool) -> None:
 @guarded
 def pull(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Model or part, as `pengi models` lists it.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Model or part that `pengi models` lists, or user/model of the Hugging Face hub.",
+            show_default=False,
+        ),
     ],
     tokenizers: Annotated[
         Path | None,
@@ -107,17 +144,19 @@ def pull(
 
     Examples:
         pengi pull pengi-mini
+        pengi pull user/model@v1
     """
     with announced(f"Fetching {name}"):
         from pengi import weights
+        from pengi.weights import hub
 
         if weights.is_published(name):
             folder = _pull_published(name, tokenizers)
         elif tokenizers is not None:
             raise InputError(f"'{name}' is no published model, so --tokenizers has no meaning for it")
         else:
-            folder = weights.pull(name)
-        parts = {part: weights.pull(part) for part in _frozen_parts(folder)}
+            folder = hub.fetch(name) if hub.is_repository(name) else weights.pull(name)
+        parts = {part: weights.pull(part) for part in _frozen_parts(name, folder)}
     if parts:
         with announced(f"Preparing {name}"):
             _prepare(folder)
@@ -149,16 +188,47 @@ def _prepare(folder: Path) -> None:
         checkpoint.load(folder, runtime=runtime)
 
 
-def _frozen_parts(folder: Path) -> list[str]:
-    """The frozen parts of a model of the package; none for a frozen part itself."""
+def _frozen_parts(name: str, folder: Path) -> list[str]:
+    """What a model needs beside its own files; nothing for a frozen part itself, or a published model."""
     from pengi import weights
 
-    if not folder.is_relative_to(weights.ASSETS):
+    if name in weights.part_names() or weights.is_published(name):
         return []
     from pengi.config import CONFIG_FILE, ModelConfig, read_json
     from pengi.encoders import encoder_spec
 
     config = read_json(ModelConfig, folder / CONFIG_FILE)
     encoders = [encoder_spec(branch.encoder).weights for branch in config.audio.values() if not branch.trained]
-    names = [config.language_model.name, config.text.encoder, *encoders]
-    return [name for name in dict.fromkeys(names) if name is not None]
+    names = dict.fromkeys([config.language_model.name, config.text.encoder, *encoders])
+    return [part for part in names if part in weights.part_names()]
+
+
+@guarded
+def push(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder of a checkpoint, or a name.", show_default=False)
+    ],
+    repo: Annotated[
+        str, typer.Argument(metavar="USER/MODEL", help="Repository of the Hugging Face hub.", show_default=False)
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[
+        str | None, typer.Option(metavar="BRANCH", help="Branch to commit to.", show_default="the main one")
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Upload a model to the Hugging Face hub, with a model card. The access token comes from HF_TOKEN or
+    `hf auth login`.
+
+    Examples:
+        pengi push runs/mine/checkpoint user/model
+    """
+    with announced(f"Uploading {model}"):
+        from pengi import checkpoint
+
+        url = checkpoint.push(checkpoint.model_folder(model), repo, private=private, revision=revision)
+    if json:
+        print_json({"repo": repo, "commit": url})
+    else:
+        print_text(Text(url))

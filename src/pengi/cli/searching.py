@@ -179,3 +179,34 @@ def _table(hits: Sequence[Hit]) -> Table:
         time = f"{clock(hit.start_s, tenths=not whole)} - {clock(hit.end_s, tenths=not whole)}"
         table.add_row(f"{hit.score:.2f}", time, Text(hit.path), Text(hit.text))
     return table
+
+
+@guarded
+def export_index(
+    path: Annotated[
+        str, typer.Argument(metavar="INDEX", help=f"Index that `pengi index` made: {_URL}.", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="File to write, ending in .parquet or .npz.", show_default=False),
+    ],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the windows of an index to a file: paths, times, texts, tags and vectors, for NumPy, pandas and others.
+
+    Examples:
+        pengi export-index sounds.index --out sounds.parquet
+        pengi export-index sounds.index --out sounds.npz
+    """
+    from pengi.cli.files import check_target
+    from pengi.retrieval import Collection
+
+    check_target(out)
+    collection = Collection.open(path)
+    with announced("Exporting"):
+        count = collection.export(out)
+    if json:
+        print_json({"out": str(out), "windows": count})
+    else:
+        print_text(Text(f"{out}: {count} windows"))

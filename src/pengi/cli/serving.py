@@ -140,7 +140,7 @@ def serve(
     settings = ServingSettings.parse(given, "pengi serve")
     if settings.index is not None and not settings.page:
         raise InputError("--index is searched on the page; leave --no-page out")
-    with closing(_bound_socket(settings)) as bound:
+    with closing(bound_socket(settings)) as bound:
         app = _application(settings, model, device)
         url = _url(settings.host, bound.getsockname()[1]) + settings.root_path
         from pengi.serving.server import Server
@@ -159,7 +159,7 @@ def _require_extra(page: bool) -> None:
             raise InputError(f"the server needs {name}, which is not installed; {how_to_install('serve')}")
 
 
-def _bound_socket(settings: ServingSettings) -> socket.socket:
+def bound_socket(settings: ServingSettings) -> socket.socket:
     """A socket that is bound to the address and does not accept connections yet.
 
     Raises:

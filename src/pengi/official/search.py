@@ -11,7 +11,7 @@ from typing import Self
 
 from torch import Tensor
 
-from pengi.decoding import Beam, Candidate, DecodeOptions, Hypothesis, LabelTrie, Search
+from pengi.decoding import Beam, Candidate, Constraint, DecodeOptions, Hypothesis, Search
 from pengi.errors import InputError
 
 
@@ -45,7 +45,7 @@ class ReferenceOptions(DecodeOptions):
         logits_NV: Tensor,
         log_probs_NV: Tensor,
         histories: Sequence[tuple[int, ...]],
-        constraint: LabelTrie | None,
+        constraint: Constraint | None,
     ) -> Tensor:
         """The log-probabilities after the temperature; see :class:`pengi.decoding.DecodeOptions`.
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pengi.audio.sources import AudioSource, ReadingOptions, listed
 from pengi.calls import Call, Parts, for_each
 from pengi.conditioning.transcript import Transcriber
-from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie
+from pengi.decoding import Constraint, DecodeOptions, Hypothesis
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings
 from pengi.engine import Audio, Outcome, Pengi
@@ -55,6 +55,8 @@ class OfficialPengi(Pengi):
         *,
         device: str = "auto",
         runtime: Runtime | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
         quirks: ReferenceQuirks = ALL_QUIRKS,
     ) -> Self:
         """Load a model; see :meth:`pengi.engine.Pengi.from_pretrained`.
@@ -63,10 +65,16 @@ class OfficialPengi(Pengi):
             name_or_path: see there.
             device: see there.
             runtime: see there.
+            revision: see there.
+            local_files_only: see there.
             quirks: in which of its ways to follow the official wrapper.
         """
-        plain = Pengi.from_pretrained(name_or_path, device=device, runtime=runtime)
-        return cls(plain.model, plain.name, plain.device, quirks)
+        plain = Pengi.from_pretrained(
+            name_or_path, device=device, runtime=runtime, revision=revision, local_files_only=local_files_only
+        )
+        engine = cls(plain.model, plain.name, plain.device, quirks)
+        engine.folder = plain.folder
+        return engine
 
     @overload
     def audio_embeddings(
@@ -240,7 +248,7 @@ class OfficialGenerator(TextGenerator):
         encoded: Sequence[Encoded],
         prompts: Sequence[str],
         options: DecodeOptions,
-        constraint: LabelTrie | None = None,
+        constraint: Constraint | None = None,
         extra: Sequence[str] = (),
     ) -> list[list[Hypothesis]]:
         """The best texts of each recording and its prompt; labels constrain the default search only."""

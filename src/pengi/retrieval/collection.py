@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 
 from pengi.audio.formats import no_recordings
 from pengi.audio.sources import AudioSource
+from pengi.calls import SILENT_CAPTION
 from pengi.data.recordings import is_url
 from pengi.errors import InputError
 from pengi.retrieval.ranking import reciprocal_rank_fusion
 from pengi.retrieval.table import AUDIO, TAGS, TEXT, IndexInfo, RankedWindow, RecordingsTable
+from pengi.tag_space import SENTENCE_ENCODER, of_length_one
 from pengi.writing import writing
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 
 SearchMode = Literal["hybrid", "text", "vector"]
 SEARCH_MODES: tuple[SearchMode, ...] = ("hybrid", "text", "vector")
-SENTENCE_ENCODER = "all-minilm-l6-v2"
+WINDOWS_AT_ONCE = 1_000
+"""Windows that are compared with all others at once."""
 CANDIDATES = 100
 """Rows that each ranking contributes, unless more are asked for."""
 
@@ -161,6 +164,48 @@ class Collection:
             [[row.key for row in ranking] for _, ranking in rankings], [weight for weight, _ in rankings]
         )
         return [Hit(**vars(rows[key]), score=score) for key, score in list(scores.items())[:limit]]
+
+    def similar_pairs(self, threshold: float) -> list[tuple[str, str]]:
+        """Pairs of recordings that have a window each whose audio embeddings have at least this cosine.
+
+        They sound alike, and may be copies; :func:`pengi.comparing.verified` finds out. Silent windows do not count.
+        Memory holds the audio embeddings of all windows.
+
+        Returns:
+            Pairs of paths, each pair and the list in order.
+        """
+        table = self._table
+        if table is None:
+            return []
+        from pengi.retrieval.exporting import vectors_of
+
+        paths: list[str] = []
+        parts = [np.zeros((0, table.info.audio_dim), np.float32)]
+        for batch in table.batches(["path", "text", AUDIO]):
+            sounding = [not text.startswith(SILENT_CAPTION) for text in batch["text"].to_pylist()]
+            paths += [path for path, sounds in zip(batch["path"].to_pylist(), sounding, strict=True) if sounds]
+            parts.append(vectors_of(batch[AUDIO], table.info.audio_dim)[sounding])
+        vectors_ND = of_length_one(np.concatenate(parts))
+        found: set[tuple[str, str]] = set()
+        for start in range(0, len(paths), WINDOWS_AT_ONCE):
+            cosine = vectors_ND[start : start + WINDOWS_AT_ONCE] @ vectors_ND.T
+            for row, other in zip(*np.nonzero(cosine >= threshold), strict=True):
+                if paths[start + row] < paths[other]:
+                    found.add((paths[start + row], paths[other]))
+        return sorted(found)
+
+    def export(self, out: str | os.PathLike[str]) -> int:
+        """Write all windows with their vectors to a ``.parquet`` or ``.npz`` file, and give their number; see
+        :func:`pengi.retrieval.exporting.export`.
+
+        Raises:
+            InputError: for an index that is empty, another suffix, or a file that cannot be written.
+        """
+        if self._table is None:
+            raise InputError(f"there is nothing in the index '{self.location}' to export")
+        from pengi.retrieval.exporting import export
+
+        return export(self._table, Path(out))
 
     def update(self, folder: str | os.PathLike[str], engine: Pengi, progress: UpdateProgress | None = None) -> Changes:
         """Make the index agree with a folder: encode what is new or changed, remove what is gone.

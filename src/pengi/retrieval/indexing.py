@@ -26,6 +26,7 @@ from pengi.encoding import Encoded
 from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.retrieval.table import AUDIO, TAGS, TEXT, IndexInfo, Window
+from pengi.tag_space import over_tags, tag_probabilities
 from pengi.text_encoder import TextEncoder, sentence_vectors
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 WINDOWS_PER_CALL = 16
 MAX_DOCUMENT_TAGS = 8
 MIN_WINDOW_TAG_PROBABILITY = 0.05
-SHARPNESS = 20.0
-"""Of a query over the tags: their weights are exp(20 * cosine)."""
 MAX_TAGS_WEIGHT = 2.0
 """Weight of the ranking by tags if the query is a tag; a text ranking has weight 1."""
 
@@ -125,10 +124,8 @@ class Indexer:
         ]
         tags: list[dict[str, float]] = [{} for _ in samples]
         for index, clip in enumerate(encoded if self._tags else []):
-            probability_V, tags[index] = self._detected(clip)
-            # Silence has no tag: equal probabilities are near to no query.
-            silent = not tags[index]
-            vectors[index][TAGS] = np.full_like(probability_V, 1 / len(probability_V)) if silent else probability_V
+            vectors[index][TAGS] = tag_probabilities(clip, self._tags)
+            tags[index] = _likeliest(clip)
         windows = []
         for index, (_, start_s, window_S) in enumerate(samples):
             end_s = start_s + len(window_S) / rate
@@ -143,12 +140,11 @@ class Indexer:
         tagger = self._engine.model.tagger
         return () if tagger is None else tuple(tag.text for tag in tagger.vocabulary.tags)
 
-    def _detected(self, clip: Encoded) -> tuple[NDArray[np.float32], dict[str, float]]:
-        """The probability of every tag in a window, ``float32[V]``, and the likeliest tags, the likeliest first."""
-        detected = clip.evidence.tags if clip.evidence and not clip.is_silent else ()
-        found = {tag.text: tag.probability for tag in detected}
-        probability_V = np.array([found.get(tag, 0.0) for tag in self._tags], dtype=np.float32)
-        return probability_V, dict(list(found.items())[:MAX_DOCUMENT_TAGS])
+
+def _likeliest(clip: Encoded) -> dict[str, float]:
+    """The likeliest tags of a window with their probabilities, the likeliest first; none of silence."""
+    detected = clip.evidence.tags if clip.evidence and not clip.is_silent else ()
+    return {tag.text: tag.probability for tag in detected[:MAX_DOCUMENT_TAGS]}
 
 
 def query_over_tags(query_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
@@ -156,9 +152,7 @@ def query_over_tags(query_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) 
 
     The weight of the ranking is 2 cos^4 of the nearest tag: a query may be a name that no tag is near to.
     """
-    cosine_V = tags_VD @ query_D
-    nearest = float(cosine_V.max())
-    weights_V: NDArray[np.float32] = np.exp(SHARPNESS * (cosine_V - nearest))
+    weights_V, nearest = over_tags(query_D, tags_VD)
     return weights_V, MAX_TAGS_WEIGHT * max(0.0, nearest) ** 4
 
 

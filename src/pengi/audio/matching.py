@@ -1,0 +1,150 @@
+"""Whether two waveforms are one recording: copies that were re-encoded, made louder, filtered or cut are found.
+
+Both become the log-energies of bands over time. The mean of each band is taken away, so that neither gain nor a filter
+matters, and then the mean of each frame, so that two sounds that only begin and end together do not look alike. The
+normalised cross-correlation says at which offset the two fit best. There each second is compared by itself: in copies
+nearly all fit, in other recordings of the same kind of sound hardly any, as their details differ.
+
+Shape suffixes: S samples, T frames, B bands, L offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME_S, WINDOW_FRAMES = 0.02, 4
+"""Time from one frame to the next, and length of its window, which is long so that copies may begin between frames."""
+LOW_HZ, HIGH_HZ, BANDS = 150.0, 4_000.0, 24
+"""Lossy formats change what is above."""
+DYNAMIC_RANGE_DB = 50.0
+"""What is softer, below the loudest frame of a band, counts as equally soft: lossy formats change that, too."""
+MIN_OVERLAP_S = 2.0
+MIN_OVERLAP = 0.5
+"""Of the shorter recording."""
+PART_S = 1.0
+"""Length of the parts that are compared by themselves, in seconds."""
+MIN_PART_CORRELATION = 0.5
+"""Lowest correlation of a part that fits."""
+MIN_SHARED, MIN_CORRELATION = 0.5, 0.5
+"""Of two copies at least this share of the parts fits, and the whole fits at least so well."""
+ACTIVE_DB = 30.0
+"""Parts that are softer, compared with the loudest one, are not compared: there is too little in them."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """How well two waveforms fit at the best offset.
+
+    Attributes:
+        correlation: from -1 to 1; 0 where there is nothing to compare.
+        offset_s: where the second one begins in the first, in seconds; negative if it begins earlier.
+        overlap_s: how much of both there is at that offset, in seconds.
+        shared: share of the parts of the overlap that fit, from 0 to 1.
+    """
+
+    correlation: float
+    offset_s: float
+    overlap_s: float
+    shared: float
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the two are one recording, at least in parts."""
+        return self.shared >= MIN_SHARED and self.correlation >= MIN_CORRELATION
+
+
+NOTHING = Match(0.0, 0.0, 0.0, 0.0)
+
+
+def band_energies(blocks: Iterable[NDArray[np.float32]], rate: int) -> NDArray[np.float32]:
+    """Energy of the bands over time, ``float32[T, B]``, in dB.
+
+    Args:
+        blocks: a waveform in blocks ``float32[S]``.
+        rate: in Hz.
+    """
+    hop = round(FRAME_S * rate)
+    window = WINDOW_FRAMES * hop
+    edges = np.geomspace(LOW_HZ, min(HIGH_HZ, rate / 2), BANDS + 1) * window / rate
+    bins = np.unique(edges.round().astype(int))
+    weights_W = np.hanning(window).astype(np.float32)
+    rest = np.zeros(0, np.float32)
+    found = [np.zeros((0, len(bins) - 1), np.float32)]
+    for block in blocks:
+        samples = np.concatenate([rest, block])
+        frames = max(0, len(samples) // hop - WINDOW_FRAMES + 1)
+        if frames:
+            framed = np.lib.stride_tricks.sliding_window_view(samples, window)[: frames * hop : hop]
+            power = np.abs(np.fft.rfft(framed * weights_W)) ** 2
+            energy = np.add.reduceat(power[:, : bins[-1]], bins[:-1], axis=1)
+            found.append((10 * np.log10(energy + 1e-12)).astype(np.float32))
+        rest = samples[frames * hop :]
+    return np.concatenate(found)
+
+
+def match(first_TB: NDArray[np.float32], second_TB: NDArray[np.float32]) -> Match:
+    """The best fit of two waveforms, given as :func:`band_energies`."""
+    first, second = _centred(first_TB), _centred(second_TB)
+    shorter = min(len(first), len(second))
+    needed = max(MIN_OVERLAP * shorter, min(MIN_OVERLAP_S / FRAME_S, shorter), 1)
+    if not shorter:
+        return NOTHING
+    size = 1 << (len(first) + len(second) - 2).bit_length()
+    product = sum(_correlated(first[:, band], second[:, band], size) for band in range(first.shape[1]))
+    offsets = np.arange(-len(second) + 1, len(first))
+    starts, ends = np.maximum(offsets, 0), np.minimum(offsets + len(second), len(first))
+    power = _energy(first, starts, ends) * _energy(second, starts - offsets, ends - offsets)
+    usable = (ends - starts >= needed) & (power > 1e-6 * (power.max() or 1.0))
+    if not usable.any():
+        return NOTHING
+    correlation = np.where(usable, np.asarray(product)[offsets] / np.sqrt(np.maximum(power, 1e-12)), -1.0)
+    best = int(correlation.argmax())
+    start, end, offset = int(starts[best]), int(ends[best]), int(offsets[best])
+    levels = np.minimum(first_TB[start:end].max(1), second_TB[start - offset : end - offset].max(1))
+    shared = _shared(first[start:end], second[start - offset : end - offset], levels)
+    return Match(float(correlation[best].clip(-1, 1)), offset * FRAME_S, (end - start) * FRAME_S, shared)
+
+
+def _shared(first_TB: NDArray[np.float64], second_TB: NDArray[np.float64], level_T: NDArray[np.float32]) -> float:
+    """The share of parts that fit."""
+    length = round(PART_S / FRAME_S)
+    count = max(1, len(first_TB) // length)
+    parts = list(zip(*(np.array_split(rows, count) for rows in (first_TB, second_TB, level_T)), strict=True))
+    loudest = max(float(level.max()) for _, _, level in parts)
+    active = [(one, other) for one, other, level in parts if level.max() >= loudest - ACTIVE_DB]
+    fits = [_correlation(one, other) >= MIN_PART_CORRELATION for one, other in active]
+    return sum(fits) / len(fits)
+
+
+def _correlation(first_TB: NDArray[np.float64], second_TB: NDArray[np.float64]) -> float:
+    power = float((first_TB**2).sum() * (second_TB**2).sum())
+    return float((first_TB * second_TB).sum()) / power**0.5 if power > 0 else 0.0
+
+
+def _centred(energy_TB: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Band energies within the dynamic range, each band and then each frame with mean 0."""
+    if not len(energy_TB):
+        return energy_TB.astype(np.float64)
+    kept_TB = np.maximum(energy_TB.astype(np.float64), energy_TB.max(0) - DYNAMIC_RANGE_DB)
+    kept_TB -= kept_TB.mean(0)
+    centred: NDArray[np.float64] = kept_TB - kept_TB.mean(1, keepdims=True)
+    return centred
+
+
+def _correlated(first_T: NDArray[np.float64], second_T: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Sum over time of the product at every offset of the second in the first, negative ones from the end."""
+    spectrum = np.fft.rfft(first_T, size) * np.conj(np.fft.rfft(second_T, size))
+    return np.fft.irfft(spectrum, size)
+
+
+def _energy(
+    centred_TB: NDArray[np.float64], starts_L: NDArray[np.int64], ends_L: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Energy between two frames, at every offset."""
+    sums = np.concatenate([[0.0], np.cumsum((centred_TB**2).sum(1))])
+    energy: NDArray[np.float64] = sums[ends_L] - sums[starts_L]
+    return energy

@@ -1,0 +1,69 @@
+"""Raw PCM from a pipe: samples without a file around them, as ``arecord -t raw`` or ``ffmpeg -f s16le`` write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from pengi.errors import InputError
+
+ENCODINGS = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
+BLOCK_S = 0.25
+"""Samples are read in blocks of so many seconds."""
+
+
+@dataclass(frozen=True)
+class PcmFormat:
+    """How samples are written.
+
+    Attributes:
+        rate: in Hz.
+        channels: interleaved; they are averaged.
+        encoding: one of :data:`ENCODINGS`.
+
+    Raises:
+        InputError: if a value makes no sense.
+    """
+
+    rate: int = 16_000
+    channels: int = 1
+    encoding: str = "s16le"
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise InputError(f"there is no encoding '{self.encoding}'; choose one of {', '.join(ENCODINGS)}")
+        if not 1_000 <= self.rate <= 768_000:
+            raise InputError(f"the rate must be from 1000 to 768000 Hz, not {self.rate}")
+        if not 1 <= self.channels <= 64:
+            raise InputError(f"there can be 1 to 64 channels, not {self.channels}")
+
+
+def pcm_blocks(file: IO[bytes], given: PcmFormat, rate: int) -> Iterator[NDArray[np.float32]]:
+    """The samples of a pipe, as they come, as blocks ``float32[S]`` of a mono waveform.
+
+    A frame that the end of the pipe cuts is dropped. Samples that are not finite count as 0.
+
+    Args:
+        file: open for reading, in binary mode.
+        given: how the samples are written.
+        rate: of the blocks, in Hz.
+    """
+    kind = np.dtype(ENCODINGS[given.encoding])
+    frame = kind.itemsize * given.channels
+    full_scale = 1.0 if kind.kind == "f" else float(-np.iinfo(kind).min)
+    resampler = soxr.ResampleStream(given.rate, rate, 1, dtype="float32") if given.rate != rate else None
+    rest = b""
+    while data := file.read(round(BLOCK_S * given.rate) * frame):
+        data = rest + data
+        whole = len(data) - len(data) % frame
+        data, rest = data[:whole], data[whole:]
+        frames = np.frombuffer(data, kind).reshape(-1, given.channels).astype(np.float64).mean(1) / full_scale
+        block = np.nan_to_num(frames, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+        yield block if resampler is None else resampler.resample_chunk(block)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

@@ -1,0 +1,218 @@
+"""``watch``: tags of a stream or of new files as they happen."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pengi.audio.formats import FolderWalk
+from pengi.audio.pcm import PcmFormat, pcm_blocks
+from pengi.cli.console import guarded, print_error, print_json_line, print_note, stderr
+from pengi.cli.inputs import STDIN
+from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Labels, LabelsFile, Model, chosen_labels
+from pengi.cli.session import load_model, percent
+from pengi.errors import InputError, PengiError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pengi.engine import Pengi
+    from pengi.watching import Moment, WatchOptions
+
+_METER_DB, _METER_COLUMNS = 60.0, 30
+_SHOWN_TAGS = 4
+_LOOK_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """What counts as detected."""
+
+    labels: Labels = None
+    labels_file: LabelsFile = None
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="P|LABEL=P",
+            help="Lowest probability of a tag; repeat it for single labels, such as siren=0.3.",
+            show_default="0.5",
+        ),
+    ] = None
+    hits: Annotated[int, typer.Option(metavar="N", help="Number of windows in a row that make an event.")] = 2
+    window: Annotated[float, typer.Option(metavar="SECONDS", help="Length of a window.")] = 2.0
+    hop: Annotated[float, typer.Option(metavar="SECONDS", help="Time from one window to the next.")] = 1.0
+
+    def options(self) -> WatchOptions:
+        """The options as the engine takes them.
+
+        Raises:
+            InputError: if a value makes no sense.
+        """
+        from pengi.watching import THRESHOLD, WatchOptions
+
+        has_labels = self.labels is not None or self.labels_file is not None
+        single: dict[str, float] = {}
+        general = THRESHOLD
+        for text in self.threshold or ():
+            label, equals, value = text.rpartition("=")
+            try:
+                number = float(value)
+            except ValueError as error:
+                raise InputError(f"--threshold is a probability or LABEL=P, such as siren=0.3, not '{text}'") from error
+            if equals:
+                single[label.strip()] = number
+            else:
+                general = number
+        return WatchOptions(
+            labels=chosen_labels(self.labels, self.labels_file) if has_labels else None,
+            threshold=general,
+            thresholds=single,
+            min_hits=self.hits,
+            window_s=self.window,
+            hop_s=self.hop,
+        )
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How samples on standard input are written."""
+
+    rate: Annotated[int, typer.Option(metavar="HZ", help="Of standard input: sample rate.")] = 16_000
+    channels: Annotated[int, typer.Option(metavar="N", help="Of standard input: number of channels.")] = 1
+    encoding: Annotated[str, typer.Option(metavar="ENCODING", help="Of standard input: s16le, s32le or f32le.")] = (
+        "s16le"
+    )
+
+
+@guarded
+def watch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER|-",
+            help="Folder whose new recordings are watched, or - for raw PCM samples on standard input.",
+            show_default=False,
+        ),
+    ],
+    *,
+    detection: DetectionOptions,
+    stream: StreamOptions,
+    model: Model = DEFAULT_MODEL,
+    device: Device = AUTO,
+    debug: Debug = False,
+) -> None:
+    """Print tags as they begin and end, one JSON object a line, for days if need be. A terminal also shows the level.
+
+    Examples:
+        arecord -q -t raw -f S16_LE -r 16000 | pengi watch - --labels "siren, glass breaking"
+        pengi watch incoming/ --threshold 0.6 --threshold "gunshot=0.3" --hits 1
+    """
+    options = detection.options()
+    given = PcmFormat(stream.rate, stream.channels, stream.encoding)
+    if source == STDIN:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError(
+                "- reads raw samples from standard input; pipe them in, such as: arecord -t raw | pengi ..."
+            )
+    elif not os.path.isdir(source):  # noqa: PTH112 - as elsewhere: a name may be too long for pathlib
+        raise InputError(f"there is no folder '{source}'; - stands for standard input")
+    engine = load_model(model, device)
+    with Meter() as meter:
+        if source == STDIN:
+            blocks = pcm_blocks(sys.stdin.buffer, given, engine.sample_rate)
+            _print_detections(engine.watch(blocks, options), {}, meter)
+        else:
+            _watch_folder(engine, source, options, meter)
+
+
+def _watch_folder(engine: Pengi, folder: str, options: WatchOptions, meter: Meter) -> None:
+    """Watch the recordings that come into a folder, one after the other, without end."""
+    from pengi.audio.decode import stream
+    from pengi.watching import file_arrivals
+
+    print_note(f"waiting for new recordings in '{folder}' (Ctrl-C stops)")
+    for arrived in file_arrivals(listings(folder), _listing(folder)):
+        for path in arrived:
+            notes: list[str] = []
+            try:
+                blocks: Iterable[NDArray[np.float32]] = stream(path, engine.sample_rate, notes=notes)
+                _print_detections(engine.watch(blocks, options), {"input": path}, meter)
+            except PengiError as error:
+                print_error(str(error) if path in str(error) else f"{path}: {error}")
+                print_json_line({"time": _now(), "input": path, "error": str(error)})
+            for note in notes:
+                print_note(note)
+
+
+def listings(folder: str) -> Iterator[dict[str, tuple[int, int]]]:
+    """What is in a folder, every second, without end."""
+    while True:
+        time.sleep(_LOOK_EVERY_S)
+        yield _listing(folder)
+
+
+def _listing(folder: str) -> dict[str, tuple[int, int]]:
+    """Size in bytes and time of change of the recordings of a folder, by path."""
+    found: dict[str, tuple[int, int]] = {}
+    for item in FolderWalk(folder):
+        try:
+            status = Path(item.path).stat()
+        except OSError:  # it is gone again
+            continue
+        if item.error is None:
+            found[item.path] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def _print_detections(moments: Iterable[Moment], about: dict[str, Any], meter: Meter) -> None:
+    for moment in moments:
+        meter.clear()
+        for detection in moment.detections:
+            print_json_line({"time": _now(), **about, **detection.to_dict()})
+        meter.show(moment)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass
+class Meter:
+    """A line on a terminal's stderr with the level and the tags that go on; nothing where stderr is no terminal."""
+
+    _is_shown: bool = field(default_factory=lambda: sys.stderr.isatty())
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def show(self, moment: Moment) -> None:
+        """Draw the line."""
+        if self._is_shown:
+            sys.stderr.write(meter_line(moment)[: stderr().width - 1] + "\r")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the line away, so that a result can be printed in its place."""
+        if self._is_shown:
+            sys.stderr.write("\x1b[2K")
+            sys.stderr.flush()
+
+
+def meter_line(moment: Moment) -> str:
+    """Level and tags as one line of text."""
+    share = min(1.0, max(0.0, 1 + moment.level_db / _METER_DB))
+    bar = "█" * round(share * _METER_COLUMNS)
+    tags = ", ".join(f"{label} {percent(probability)}" for label, probability in moment.present[:_SHOWN_TAGS])
+    return f"{moment.level_db:6.1f} dBFS {bar:<{_METER_COLUMNS}} {tags}"

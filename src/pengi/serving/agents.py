@@ -1,0 +1,218 @@
+"""The Model Context Protocol: the calls of the engine as tools of an agent.
+
+An agent names recordings by their paths. Only files below the folders that the server was started with are read; a link
+that leads out of them is not followed. Results are structured: the schema of each tool says what it returns.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, TypeVar
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import ToolAnnotations
+from pydantic import Field
+
+from pengi import __version__
+from pengi.audio.formats import FolderWalk
+from pengi.errors import InputError, PengiError
+from pengi.results import Answer, Classification, Description, Tags, Timeline, Transcript
+from pengi.retrieval import Collection, Hit
+
+if TYPE_CHECKING:
+    from pengi.engine import Pengi
+
+INSTRUCTIONS = """
+Pengi answers questions about audio recordings: what is in them, what is said, and when. `list_recordings` gives the
+recordings that can be read; the other tools take the path of one. `tags` and `timeline` give calibrated probabilities.
+The texts of `describe` and `ask` are written by a small language model: check what matters with `tags`.
+Times are in seconds, probabilities between 0 and 1.
+"""
+READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RecordingPath = Annotated[str, Field(description="A path that list_recordings gave, or one relative to its folder.")]
+Threshold = Annotated[float | None, Field(ge=0, le=1, description="Lowest probability; the model's own if absent.")]
+OnlyLabels = Annotated[list[str] | None, Field(description="Only these tags; all if absent.")]
+Explain = Annotated[bool, Field(description="Add what the answer is based on: tags, transcript, the prompt.")]
+Limit = Annotated[int, Field(ge=1, le=1000)]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Paths of recordings, in order, and how many there are in all."""
+
+    recordings: tuple[str, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found, the best first."""
+
+    hits: tuple[Hit, ...]
+
+
+class Folders:
+    """The folders whose recordings may be read.
+
+    Raises:
+        InputError: if one is no folder.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            if not folder.is_dir():
+                raise InputError(f"there is no folder '{folder}'")
+        self._roots = tuple(folder.resolve() for folder in folders)
+
+    def file(self, name: str) -> Path:
+        """The file of that name, absolute or relative to one of the folders.
+
+        Raises:
+            InputError: if there is no such file, or it is elsewhere. The sentence is the same for both, so that nobody
+                can find out which files exist elsewhere.
+        """
+        for root in self._roots:
+            try:
+                path = (root / name).resolve()
+                if self._holds(path) and path.is_file():
+                    return path
+            except (OSError, ValueError):  # a name that is too long, or has a null character
+                break
+        raise InputError(f"there is no recording '{name[:200]}' here; list_recordings gives those that there are")
+
+    def listing(self, pattern: str, limit: int) -> Listing:
+        """The recordings whose path or file name matches a pattern such as ``*.wav``; the first ``limit`` of them."""
+        total = 0
+
+        def matching() -> Iterator[str]:
+            nonlocal total
+            for root in self._roots:
+                for item in FolderWalk(root):
+                    path = Path(item.path)
+                    if item.error is None and (fnmatchcase(item.path, pattern) or path.match(pattern)):
+                        if path.is_symlink() and not self._holds(path.resolve()):
+                            continue
+                        total += 1
+                        yield item.path
+
+        return Listing(tuple(heapq.nsmallest(limit, matching())), total)
+
+    def _holds(self, path: Path) -> bool:
+        return any(path.is_relative_to(root) for root in self._roots)
+
+
+def _answering(method: Callable[Concatenate[Tools, P], R]) -> Callable[Concatenate[Tools, P], R]:
+    """A tool that runs while no other one does; a user's mistake is an answer that the agent can read."""
+
+    @functools.wraps(method)
+    def run(self: Tools, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with self.lock:
+                return method(self, *args, **kwargs)
+        except PengiError as error:
+            raise ToolError(str(error)) from error
+
+    return run
+
+
+class Tools:
+    """The tools of an agent; their docstrings are what it reads about them.
+
+    Args:
+        engine: gives the loaded model, and may wait until it is; one call of the model runs at a time.
+        folders: whose recordings may be read.
+        collection: what ``search`` searches; without it there is no such tool.
+    """
+
+    def __init__(self, engine: Callable[[], Pengi], folders: Folders, collection: Collection | None = None) -> None:
+        self.lock = threading.Lock()
+        self._engine, self._folders, self._collection = engine, folders, collection
+
+    @_answering
+    def list_recordings(
+        self,
+        pattern: Annotated[str, Field(description="Of the path or the file name, such as *.wav or */night/*.")] = "*",
+        limit: Limit = 100,
+    ) -> Listing:
+        """List the recordings that can be read."""
+        return self._folders.listing(pattern, limit)
+
+    @_answering
+    def describe(self, path: RecordingPath, explain: Explain = False) -> Description:
+        """Describe a recording in a sentence, and name its sound events."""
+        return self._engine().describe(self._folders.file(path), explain=explain)
+
+    @_answering
+    def ask(self, path: RecordingPath, question: str, explain: Explain = False) -> Answer:
+        """Answer a question about the sound of a recording, such as "what instrument is playing?"."""
+        return self._engine().ask(self._folders.file(path), question, explain=explain)
+
+    @_answering
+    def tags(
+        self,
+        path: RecordingPath,
+        threshold: Threshold = None,
+        labels: OnlyLabels = None,
+        top: Limit | None = None,
+    ) -> Tags:
+        """Detect what is in a recording: sounds, instruments, genres, languages, speakers, with calibrated
+        probabilities and times."""
+        return self._engine().tags(self._folders.file(path), threshold=threshold, labels=labels, top=top)
+
+    @_answering
+    def timeline(self, path: RecordingPath, threshold: Threshold = None, labels: OnlyLabels = None) -> Timeline:
+        """List what happens when in a recording of any length; events may overlap. For a long recording, name the
+        labels that matter."""
+        return self._engine().timeline(self._folders.file(path), threshold=threshold, labels=labels)
+
+    @_answering
+    def transcribe(self, path: RecordingPath) -> Transcript:
+        """Transcribe English speech, with times; nothing where nobody speaks."""
+        return self._engine().transcribe(self._folders.file(path))
+
+    @_answering
+    def classify(
+        self,
+        path: RecordingPath,
+        labels: Annotated[list[str], Field(min_length=1, description="Any words, such as 'dog barking' and 'rain'.")],
+    ) -> Classification:
+        """Choose among labels of your own; each gets its share of the probability, the best first."""
+        return self._engine().classify(self._folders.file(path), labels)
+
+    @_answering
+    def search(
+        self,
+        query: Annotated[str | None, Field(description="What to find, in plain words.")] = None,
+        like: Annotated[str | None, Field(description="Path of a recording that the hits should sound like.")] = None,
+        where: Annotated[str | None, Field(description="SQL condition, such as duration_s > 5.")] = None,
+        limit: Limit = 10,
+    ) -> SearchResult:
+        """Find recordings in the index by words, by a recording that sounds alike, or by both."""
+        assert self._collection is not None
+        recording = None if like is None else self._engine().embed(self._folders.file(like))
+        return SearchResult(tuple(self._collection.search(query, recording, where, limit)))
+
+
+def create_server(engine: Callable[[], Pengi], folders: Folders, collection: Collection | None = None) -> MCPServer:
+    """The server of :class:`Tools`, which get the same arguments."""
+    server = MCPServer("pengi", instructions=INSTRUCTIONS.strip(), version=__version__, log_level="WARNING")
+    tools = Tools(engine, folders, collection)
+    offered: list[Callable[..., object]] = [tools.list_recordings, tools.describe, tools.ask, tools.tags]
+    offered += [tools.timeline, tools.transcribe, tools.classify]
+    if collection is not None:
+        offered.append(tools.search)
+    for tool in offered:
+        description = " ".join((tool.__doc__ or "").split())
+        server.add_tool(tool, description=description, annotations=READ_ONLY, structured_output=True)
+    return server

@@ -1,0 +1,71 @@
+"""Texts and recordings as vectors over the tags that a model detects, so that they can be compared.
+
+A recording is the probability of every tag in it. A text is how near it is in meaning to every tag, by a sentence
+encoder. So a text is near to the recordings in which the tags are detected that mean the same.
+
+Shape suffixes: V tags, D features, N texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pengi.encoding import Encoded
+from pengi.text_encoder import TextEncoder, sentence_vectors
+
+SENTENCE_ENCODER = "all-minilm-l6-v2"
+SHARPNESS = 20.0
+"""Of a text over the tags: their weights are exp(20 * cosine)."""
+
+
+class TagSpace:
+    """The space of a model's tags.
+
+    Args:
+        tags: their names.
+        sentences: embeds names and texts.
+    """
+
+    def __init__(self, tags: Sequence[str], sentences: TextEncoder) -> None:
+        self.tags, self._sentences = tuple(tags), sentences
+
+    @cached_property
+    def tags_VD(self) -> NDArray[np.float32]:
+        """Sentence embeddings ``float32[V, D]`` of the tags."""
+        return sentence_vectors(self._sentences, self.tags)
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Texts as vectors of length one, ``float32[N, V]``."""
+        found = [over_tags(text_D, self.tags_VD)[0] for text_D in sentence_vectors(self._sentences, texts)]
+        return of_length_one(np.stack(found))
+
+    def recording(self, recording: Encoded) -> NDArray[np.float32]:
+        """A recording as a vector of length one, ``float32[V]``."""
+        return of_length_one(tag_probabilities(recording, self.tags))
+
+
+def tag_probabilities(recording: Encoded, tags: Sequence[str]) -> NDArray[np.float32]:
+    """The probability of every tag in a recording, ``float32[V]``. Those of silence are equal: near to no text."""
+    detected = recording.evidence.tags if recording.evidence and not recording.is_silent else ()
+    found = {tag.text: tag.probability for tag in detected}
+    if not found:
+        return np.full(len(tags), 1 / len(tags), dtype=np.float32)
+    return np.array([found.get(tag, 0.0) for tag in tags], dtype=np.float32)
+
+
+def over_tags(text_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """How much a text means each tag, ``float32[V]``: exp(20 * cosine), the nearest tag 1; and that tag's cosine."""
+    cosine_V = tags_VD @ text_D
+    nearest = float(cosine_V.max())
+    weights_V: NDArray[np.float32] = np.exp(SHARPNESS * (cosine_V - nearest))
+    return weights_V, nearest
+
+
+def of_length_one(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors ``float32[..., D]`` scaled to length one."""
+    scaled: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
+    return scaled

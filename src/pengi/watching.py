@@ -1,0 +1,204 @@
+"""What is detected in a stream, as it happens, in memory that does not grow.
+
+The stream is cut into overlapping windows. A tag has begun once it is detected in several windows that follow each
+other, which keeps single errors out, and has ended with the first window in which it is not detected.
+
+Shape suffixes: S samples, K tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pengi.audio.level import SILENCE_DB, sound_level_db
+from pengi.audio.windows import sliding
+from pengi.errors import InputError
+from pengi.labelling import checked_threshold, named_tags
+from pengi.results import Result
+
+if TYPE_CHECKING:
+    from pengi.conditioning.tagger import Tagger
+    from pengi.encoding import RecordingEncoder
+
+WINDOW_S, HOP_S = 2.0, 1.0
+THRESHOLD = 0.5
+MIN_HITS = 2
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """What counts as detected.
+
+    Attributes:
+        labels: only these tags, called so; all if None.
+        threshold: lowest probability of a tag in a window.
+        thresholds: those of single labels.
+        min_hits: so many windows in a row make an event.
+        window_s: length of a window, in seconds.
+        hop_s: time from one window to the next, in seconds; at most ``window_s``.
+
+    Raises:
+        InputError: if a value makes no sense.
+    """
+
+    labels: Sequence[str] | None = None
+    threshold: float = THRESHOLD
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    min_hits: int = MIN_HITS
+    window_s: float = WINDOW_S
+    hop_s: float = HOP_S
+
+    def __post_init__(self) -> None:
+        for value in (self.threshold, *self.thresholds.values()):
+            checked_threshold(value, THRESHOLD)
+        if self.min_hits < 1:
+            raise InputError(f"min_hits must be at least 1, not {self.min_hits}")
+        if not 0 < self.hop_s <= self.window_s:
+            raise InputError(f"hop ({self.hop_s} s) must be positive and no longer than window ({self.window_s} s)")
+
+
+@dataclass(frozen=True)
+class Detection(Result):
+    """A tag that begins or ends.
+
+    Attributes:
+        state: "start" as soon as it is sure, "end" once it is over.
+        label: of the tag.
+        start_s: where the first window with the tag begins, in seconds from the start of the stream.
+        end_s: where the last window with the tag so far ends.
+        probability: the highest so far.
+    """
+
+    state: Literal["start", "end"]
+    label: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One window of a stream.
+
+    Attributes:
+        end_s: where the window ends, in seconds from the start of the stream.
+        level_db: of the window, in dBFS.
+        present: the tags that go on, the likeliest first, with their probability in this window.
+        detections: what begins and ends with this window.
+    """
+
+    end_s: float
+    level_db: float
+    present: tuple[tuple[str, float], ...]
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Windows in a row in which a tag is detected."""
+
+    start_s: float
+    end_s: float
+    hits: int
+    probability: float
+
+    def detection(self, state: Literal["start", "end"], label: str) -> Detection:
+        return Detection(state, label, round(self.start_s, 2), round(self.end_s, 2), round(self.probability, 4))
+
+
+class Watcher:
+    """Detects tags in a stream.
+
+    Args:
+        encoder: encodes windows.
+        tagger: detects tags.
+        options: what counts as detected.
+
+    Raises:
+        InputError: for a label that is none of the tags.
+    """
+
+    def __init__(self, encoder: RecordingEncoder, tagger: Tagger, options: WatchOptions) -> None:
+        self._encoder, self._tagger, self._options = encoder, tagger, options
+        self._labels = named_tags(tagger, options.labels)
+        self._threshold_K = torch.full((len(tagger.vocabulary),), torch.inf)
+        self._threshold_K[list(self._labels)] = options.threshold
+        if options.thresholds:
+            for index, label in named_tags(tagger, list(options.thresholds)).items():
+                if index not in self._labels:
+                    raise InputError(f"there is a threshold for '{label}', which is none of the labels")
+                self._threshold_K[index] = options.thresholds[label]
+        self._runs: dict[int, _Run] = {}
+
+    def watch(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[Moment]:
+        """The windows of a stream, each as soon as it has ended; the last moment ends what still goes on.
+
+        Args:
+            blocks: the stream, ``float32[S]`` at the rate of the encoder.
+        """
+        rate = self._encoder.sample_rate
+        window, hop = (round(length_s * rate) for length_s in (self._options.window_s, self._options.hop_s))
+        end_s = 0.0
+        for start, window_S in sliding(blocks, window, hop):
+            start_s, end_s = start / rate, (start + len(window_S)) / rate
+            level_db = sound_level_db(window_S)
+            found = self._detected(window_S) if level_db >= SILENCE_DB else {}
+            detections = self._advance(found, start_s, end_s)
+            present = [(self._labels[index], value) for index, value in found.items() if self._has_begun(index)]
+            present.sort(key=lambda tag: -tag[1])
+            yield Moment(end_s, level_db, tuple(present), detections)
+        if ended := self._advance({}, end_s, end_s):
+            yield Moment(end_s, SILENCE_DB, (), ended)
+
+    def _detected(self, window_S: NDArray[np.float32]) -> dict[int, float]:
+        """The tags in a window, by index, with their probability."""
+        (scores_TK,) = self._encoder.tag_scores(self._encoder.tokens([window_S]))
+        mask_1T = torch.ones(1, len(scores_TK), dtype=torch.bool, device=scores_TK.device)
+        probability_K = self._tagger.probabilities(scores_TK[None], mask_1T)[0].float().cpu()
+        indices = (probability_K >= self._threshold_K).nonzero().flatten().tolist()
+        return {index: float(probability_K[index]) for index in indices}
+
+    def _advance(self, found: Mapping[int, float], start_s: float, end_s: float) -> tuple[Detection, ...]:
+        """Go on by one window: what ends and what begins with it."""
+        over = [index for index in self._runs if index not in found]
+        ended = [self._runs[index].detection("end", self._labels[index]) for index in over if self._has_begun(index)]
+        for index in over:
+            del self._runs[index]
+        begun = []
+        for index, probability in found.items():
+            before = self._runs.get(index, _Run(start_s, end_s, 0, 0.0))
+            run = _Run(before.start_s, end_s, before.hits + 1, max(before.probability, probability))
+            self._runs[index] = run
+            if run.hits == self._options.min_hits:
+                begun.append(run.detection("start", self._labels[index]))
+        return (*ended, *sorted(begun, key=lambda detection: -detection.probability))
+
+    def _has_begun(self, index: int) -> bool:
+        return self._runs[index].hits >= self._options.min_hits
+
+
+def file_arrivals(
+    listing: Iterable[Mapping[str, tuple[int, int]]], known: Mapping[str, tuple[int, int]]
+) -> Iterator[list[str]]:
+    """The files that are new in each listing of a folder and do not grow any more.
+
+    A file has arrived once two listings that follow each other give it the same size and time of change. Memory holds
+    the two newest listings.
+
+    Args:
+        listing: path -> size in bytes and time of change, once for every look into the folder.
+        known: the files that are old.
+    """
+    done, before = dict(known), dict(known)
+    for now in listing:
+        done = {path: done[path] for path in now if path in done}
+        arrived = sorted(path for path, state in now.items() if before.get(path) == state and done.get(path) != state)
+        done.update((path, now[path]) for path in arrived)
+        before = dict(now)
+        yield arrived
