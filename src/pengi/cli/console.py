@@ -121,7 +121,7 @@ def print_json_line(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     sys.stdout.write((text if can_encode(text, sys.stdout) else json.dumps(value, allow_nan=False)) + "\n")
     sys.stdout.flush()
-    _stop_if_lost()
+    stop_if_lost()
 
 
 def print_error(sentence: str) -> None:
