@@ -64,11 +64,16 @@ class Text(Protocol):
 class FoundStretch(Protocol):
     """A hit of a search, :class:`pengi.retrieval.Hit`."""
 
-    path: str
-    start_s: float
-    end_s: float
-    text: str
-    score: float
+    @property
+    def path(self) -> str: ...
+    @property
+    def start_s(self) -> float: ...
+    @property
+    def end_s(self) -> float: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def score(self) -> float: ...
 
 
 def rows_of(path: str, result: Timeline | Tags | Transcript) -> list[Row]:

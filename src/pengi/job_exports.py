@@ -29,7 +29,7 @@ def rows_of_job(task: str, row: Mapping[str, Any]) -> list[Row]:
     if task == "tags":
         whole = [[0.0, duration_s]]
         spans = [(tag, span) for tag in row["tags"] for span in tag["spans"] or whole]
-        return in_order([Row(path, *span, tag["label"], tag["probability"]) for tag, span in spans])
+        return in_order([Row(path, span[0], span[1], tag["label"], tag["probability"]) for tag, span in spans])
     start_s = None if duration_s is None else 0.0
     if task == "describe":
         return [Row(path, start_s, duration_s, row["text"])]

@@ -108,7 +108,7 @@ def _draw_sound(wave: Any, spectrogram: Any, picture: Picture) -> None:
 def _draw_lanes(axes: Any, lanes: dict[str, list[Segment]]) -> None:
     from matplotlib import colormaps
 
-    colours = colormaps["tab10"].colors
+    colours = colormaps["tab10"](range(10))
     for row, (label, parts) in enumerate(lanes.items()):
         colour = "#9a9a9a" if label == SILENCE else colours[row % len(colours)]
         for part in parts:
@@ -138,9 +138,7 @@ def terminal_spectrogram(source: AudioSource, columns: int, rows: int = 7) -> li
     columns = min(columns, level_MC.shape[1])
     bands = np.array_split(np.arange(len(level_MC)), 2 * rows)
     edges = [math.floor(index * level_MC.shape[1] / columns) for index in range(columns + 1)]
-    pooled_BC = np.array(
-        [[level_MC[np.ix_(band, range(*edges[c : c + 2]))].max() for c in range(columns)] for band in bands]
-    )
+    pooled_BC = np.array([[level_MC[band, edges[c] : edges[c + 1]].max() for c in range(columns)] for band in bands])
     inks = [_ink(value) for value in range(_INKS)]
     index_BC = np.clip(np.round((pooled_BC / RANGE_DB + 1) * (_INKS - 1)), 0, _INKS - 1).astype(int)[::-1]
     return [

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pengi.audio.level import SILENCE_DB, sound_level_db
 from pengi.audio.windows import sliding
 from pengi.errors import InputError
-from pengi.labelling import checked_threshold, named_tags
+from pengi.labelling import checked_thresholds, named_tags
 from pengi.results import Result
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class WatchOptions:
 
     def __post_init__(self) -> None:
         for value in (self.threshold, *self.thresholds.values()):
-            checked_threshold(value, THRESHOLD)
+            checked_thresholds(value, THRESHOLD, ())
         if self.min_hits < 1:
             raise InputError(f"min_hits must be at least 1, not {self.min_hits}")
         if not 0 < self.hop_s <= self.window_s:

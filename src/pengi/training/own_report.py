@@ -101,7 +101,8 @@ class LabelReport:
     def worst(self) -> list[int]:
         """Indices of the clips with the largest error of any known label, the largest first."""
         error_NK = np.abs(self.probability_NK - self.targets.present_NK) * self.targets.known_NK
-        return np.argsort(-error_NK.max(1), kind="stable")[:MAX_WORST].tolist()
+        worst: list[int] = np.argsort(-error_NK.max(1), kind="stable")[:MAX_WORST].tolist()
+        return worst
 
     def _worst(self) -> list[tuple[object, ...]]:
         rows: list[tuple[object, ...]] = []
