@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,11 @@ def bad_files(tmp_path: Path, tone: Path) -> dict[str, Path]:
     paths["truncated"].write_bytes(tone.read_bytes()[:1000])
     paths["text"].write_text("This is a shopping list: milk, bread, eggs.\n" * 20, encoding="utf-8")
     return paths
+
+
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C, and so would the processes that the tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -148,6 +148,7 @@ def train_until(recipe: Path, out: Path, step: int, *, signals: int, overrides: 
             train(recipe, overrides, out=out)
 
 
+@pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.parametrize(
     ("step", "overrides", "saved"),
     [(3, [], "step 4 of 6"), (3, ["training.num_workers=1"], "step 4 of 6")],
@@ -178,6 +179,7 @@ def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
     assert all(torch.equal(value, tensors[key]) for key, value in load_file(parts / "model.safetensors").items())
 
 
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_a_second_ctrl_c_stops_at_once_and_names_no_checkpoint_that_is_not_there(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
