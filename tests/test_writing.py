@@ -58,7 +58,6 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "safetensors": lambda path: save_file({"weight": torch.rand(100_000)}, path),
     "numpy": lambda path: np.save(path, np.zeros(100_000)),
     "numpy zip": lambda path: np.savez(path.with_suffix(".npz"), vectors=np.zeros(100_000)),
-    "parquet": parquet,
 }
 
 
@@ -68,6 +67,12 @@ def test_a_full_disk_is_named_and_nothing_is_left_behind(small_disk: Path, kind:
     with pytest.raises(InputError) as caught, replacing(out) as partial:
         WRITERS[kind](partial)
     assert str(caught.value) == f"'{out}' could not be written: no space left on the disk that holds '{small_disk}'"
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_table_on_a_full_disk(small_disk: Path) -> None:
+    with pytest.raises(InputError, match=rf"'{small_disk}/out\.parquet' could not be written: no space left on"):
+        parquet(small_disk / "out.parquet")
     assert list(small_disk.iterdir()) == []
 
 

@@ -67,7 +67,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        debug = bool(options["debug"])
+        debug = bool(options.get("debug"))
         _log_to_stderr(debug)
         try:
             command(**options)
