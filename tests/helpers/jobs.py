@@ -51,7 +51,9 @@ class FakeEngine:
     def ask(self, audio: Sequence[Any], question: str, **options: Any) -> list[Any]:
         return self._each(audio, lambda s: Answer(question, f"{s:.3f}", 0.5))
 
-    def classify(self, audio: Sequence[Any], labels: Sequence[str], *, method: str, top: int | None, **_: Any) -> Any:
+    def classify(
+        self, audio: Sequence[Any], labels: Sequence[str], *, method: str, top: int | None = None, **_: Any
+    ) -> Any:
         scores = tuple(LabelScore(label, 1 / len(labels)) for label in labels[:top])
         return self._each(audio, lambda s: Classification(method, scores, "a tone" if method == "match" else None))
 

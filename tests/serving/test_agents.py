@@ -117,7 +117,7 @@ def test_results_are_structured(call: Callable[..., CallToolResult]) -> None:
     }  # fmt: skip
     chosen = call("classify", path="day.wav", labels=["rain", "wind"]).structured_content
     assert chosen is not None
-    assert chosen["scores"][0] == {"label": "rain", "probability": 0.5}
+    assert chosen["scores"][0] == {"label": "rain", "probability": 0.5, "independent": None}
 
 
 def test_the_recordings_of_the_folder_are_listed_by_pattern(

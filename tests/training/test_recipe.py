@@ -38,7 +38,8 @@ def test_every_recipe_is_right(path: Path) -> None:
         if branch.mapper is not None:
             with torch.device("meta"):
                 build_mapper(branch.mapper, 16, 576)
-    assert recipe.training.warmup_steps < recipe.training.max_steps
+    # Without steps only tags are fitted.
+    assert recipe.training.max_steps == 0 or recipe.training.warmup_steps < recipe.training.max_steps
 
 
 def test_what_ships_is_trained_on_what_may_be_shipped() -> None:
@@ -49,7 +50,8 @@ def test_what_ships_is_trained_on_what_may_be_shipped() -> None:
 
 
 def test_there_are_recipes() -> None:
-    assert {"tiny", "pengi-mini", "pengi-mini-paper", "pengi-base", "finetune"} == {path.stem for path in RECIPES}
+    expected = {"tiny", "pengi-mini", "pengi-mini-paper", "pengi-base", "finetune", "own-sounds"}
+    assert {path.stem for path in RECIPES} == expected
 
 
 def test_pengi_base_is_the_papers_model() -> None:
@@ -171,7 +173,7 @@ def test_an_override_leaves_other_places_of_a_yaml_alias_alone(tmp_path: Path) -
         ("data.mixture.a.manifest=x", "must have either data.manifest or data.mixture"),
         ("training.max_steps=many", "'training.max_steps': input should be a valid integer"),
         ("training.max_steps=", "'training.max_steps': input should be a valid integer"),
-        ("training.max_steps=0", "'training.max_steps': input should be greater than or equal to 1"),
+        ("training.max_steps=0", "training.max_steps must be 1 or more for a new model"),
         ("training.max_steps", "--set takes key=value, not 'training.max_steps'"),
         ("=3", "--set takes key=value, not '=3'"),
         ("training.max_steps=[1", "--set training.max_steps: '[1' is not a YAML value"),

@@ -24,8 +24,8 @@ _VERDICTS = {
 
 @guarded
 def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A recording.", show_default=False)],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another recording.", show_default=False)],
+    first: Annotated[str, typer.Argument(metavar="A", help="The first of the two recordings.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help="The second of the two recordings.", show_default=False)],
     *,
     common: CommonOptions,
 ) -> None:

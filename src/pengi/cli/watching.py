@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pengi.audio.formats import FolderWalk
-from pengi.audio.pcm import PcmFormat, pcm_blocks
 from pengi.cli.console import guarded, print_error, print_json_line, print_note, stderr
 from pengi.cli.inputs import STDIN
 from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Labels, LabelsFile, Model, chosen_labels
@@ -113,9 +112,11 @@ def watch(
     """Print tags as they begin and end, one JSON object a line, for days if need be. A terminal also shows the level.
 
     Examples:
-        arecord -q -t raw -f S16_LE -r 16000 | pengi watch - --labels "siren, glass breaking"
+        arecord -q -t raw -f S16_LE -r 16000 | pengi watch - --labels siren
         pengi watch incoming/ --threshold 0.6 --threshold "gunshot=0.3" --hits 1
     """
+    from pengi.audio.pcm import PcmFormat, pcm_blocks
+
     options = detection.options()
     given = PcmFormat(stream.rate, stream.channels, stream.encoding)
     if source == STDIN:
