@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pengi import __version__
 from pengi.calls import ANSWER, DESCRIBE
-from pengi.serving import queries, replies, uploads
+from pengi.serving import queries, replies, transcriptions, uploads
 from pengi.serving.chat import ChatRequest, Completion, decoded, last_question
 from pengi.serving.inference_worker import Engine, InferenceWorker
 from pengi.serving.limits import RequestLimits, is_json, media_type
@@ -96,6 +96,7 @@ def create_app(engine: Engine, settings: ServingSettings, *, collection: Collect
     keyed = [Security(HTTPBearer(auto_error=False))] if settings.api_key else []
     app.include_router(_protocol(worker), dependencies=keyed)
     app.include_router(uploads.router, dependencies=keyed)
+    app.include_router(transcriptions.router, dependencies=keyed)
     if settings.page:
         from pengi.serving import page
         from pengi.serving.upload_store import StoreLimits
