@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Model
 from pengi.cli.serving import bound_socket
 from pengi.cli.session import load_model
 from pengi.errors import InputError, how_to_install
+
+if TYPE_CHECKING:
+    from mcp.server.mcpserver import MCPServer
 
 
 @guarded
@@ -67,9 +70,13 @@ def mcp(
     # The package's log has a handler already; mcp gives the root logger another one.
     logging.getLogger("pengi").propagate = False
     server = create_server(engine, readable, collection)
-    if not http:
+    if http:
+        _serve_http(server, model, port, debug)
+    else:
         server.run()
-        return
+
+
+def _serve_http(server: MCPServer, model: str, port: int, debug: bool) -> None:
     import uvicorn
 
     from pengi.serving.settings import ServingSettings

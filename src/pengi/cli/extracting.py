@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from pengi.cli.console import EXIT_USER, guarded, print_error, print_json, print_text
 from pengi.cli.options import Debug, Json, chosen_labels
+
+if TYPE_CHECKING:
+    from pengi.clips import Choice
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,12 @@ def extract(
         pengi extract events.csv --labels siren --padding 1 --out review
         pengi extract events.csv --max-confidence 0.8 --limit 50 --out unsure
     """
-    from pengi.clips import REVIEW_FILE, Choice
+    from pengi.clips import REVIEW_FILE
     from pengi.clips import extract as cut_out
     from pengi.job_exports import read_rows
 
-    chosen = Choice(
-        labels=None if choice.labels is None else tuple(chosen_labels(choice.labels, None)),
-        min_confidence=-math.inf if choice.min_confidence is None else choice.min_confidence,
-        max_confidence=math.inf if choice.max_confidence is None else choice.max_confidence,
-        padding_s=choice.padding,
-        limit=choice.limit,
-    )
     folders = [table.parent] if root is None else [root, table.parent]
-    found = cut_out(read_rows(table), out, chosen, folders)
+    found = cut_out(read_rows(table), out, _choice_of(choice), folders)
     for error in found.errors.values():
         print_error(str(error))
     review = out / REVIEW_FILE
@@ -95,3 +91,15 @@ def extract(
         print_text(Text(f"{review}: {len(found.clips)} clips"))
     if found.errors:
         raise typer.Exit(EXIT_USER)
+
+
+def _choice_of(options: ChoiceOptions) -> Choice:
+    from pengi.clips import Choice
+
+    return Choice(
+        labels=None if options.labels is None else tuple(chosen_labels(options.labels, None)),
+        min_confidence=-math.inf if options.min_confidence is None else options.min_confidence,
+        max_confidence=math.inf if options.max_confidence is None else options.max_confidence,
+        padding_s=options.padding,
+        limit=options.limit,
+    )

@@ -44,12 +44,17 @@ def models(
     if licenses:
         _show_licenses(json)
         return
-
     if verify:
         with announced("Reading the cache"):
             checked = weights.verify()
         _show_checked(checked, json)
         return
+    _show_entries(json)
+
+
+def _show_entries(json: bool) -> None:
+    from pengi import weights
+
     entries = weights.entries()
     if json:
         print_json(
