@@ -17,7 +17,7 @@ from pengi.serving.settings import ServingSettings
 
 ADDRESSES = {
     "/healthz", "/metrics", "/v1/models", "/v1/models/{model}", "/v1/chat/completions", "/v1/describe", "/v1/ask",
-    "/v1/classify", "/v1/tags", "/v1/embed", "/v1/timeline",
+    "/v1/classify", "/v1/tags", "/v1/embed", "/v1/timeline", "/v1/audio/transcriptions",
 }  # fmt: skip
 
 
