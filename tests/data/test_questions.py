@@ -475,6 +475,13 @@ def test_a_tagger_is_simulated_with_its_own_confusions() -> None:
         assert "siren" not in tags
 
 
+@pytest.mark.parametrize(("played", "measured"), [("Gb4", "F#4"), ("Bb2", "A#2"), ("C5", "C5")])
+def test_flats_are_measured_as_sharps(played: str, measured: str) -> None:
+    simulator, tone = Simulator(vocabulary(), noise()), scene("piano", attributes={"pitch": played})
+    found = [" ".join(simulator.evidence(tone, random.Random(seed)).descriptors) for seed in range(60)]
+    assert sum(f"Note {measured} (" in text for text in found) > 40
+
+
 def test_noise_is_the_same_after_it_was_written() -> None:
     assert TagNoise.from_json(noise().to_json()) == noise()
 

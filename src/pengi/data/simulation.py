@@ -355,7 +355,12 @@ def _notes(scene: Scene, rng: random.Random) -> list[str]:
     notes = scene.attributes.get("notes", scene.attributes.get("pitch", ""))
     if not notes:
         return [f"{rng.choice(_NAMES)}{rng.randint(3, 6)}"] if scene.events and rng.random() < _FALSE_NOTES else []
-    return [] if rng.random() < _MISSED_NOTES else [_measured(note, rng) for note in notes.split(", ")]
+    return [] if rng.random() < _MISSED_NOTES else [_measured(_sharp(note), rng) for note in notes.split(", ")]
+
+
+def _sharp(note: str) -> str:
+    """A note as measurements name it: "F#4" for "Gb4"."""
+    return f"{_NAMES[_NAMES.index(note[0]) - 1]}{note[2:]}" if note[1] == "b" else note
 
 
 def _measured(note: str, rng: random.Random) -> str:
