@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from helpers import tiny_model
 from helpers.chat import HUM, RAIN, SPEECH, WHISTLE, Recogniser, chat_pengi, joined
 from pengi import Pengi, calls, labelling, timelines
-from pengi.errors import InputError
+from pengi.errors import AudioError, InputError
 from pengi.labelling import fused
 from pengi.results import Event, Segment, TagScore
+from pengi.timelines import EventJoiner, Joining
 
 PENGI = chat_pengi()
 SILENCE = joined(np.zeros(5 * 16_000, np.float32))
@@ -130,9 +132,30 @@ class TestTimeline:
         assert events[0] == ("rain", 0)
         assert read[-1] == 200.0
         assert len(read) > 1
-        assert [segment.start_s for segment in PENGI.timeline(audio).segments] == sorted(
-            segment.start_s for segment in PENGI.timeline(audio).segments
-        )
+
+    def test_segments_wait_for_those_that_began_before_them(self) -> None:
+        joiner = EventJoiner(Joining(merge_gap_s=0.5))
+        first = [Segment(0.0, 10.0, "rain", 0.6), Segment(2.0, 3.0, "dog", 0.9), Segment(9.0, 10.0, "wind", 0.7)]
+        assert joiner.add(first, 10.0) == []
+        assert joiner.add([Segment(10.0, 14.0, "rain", 0.8), Segment(15.0, 16.0, "dog", 0.5)], 20.0) == [
+            Segment(0.0, 14.0, "rain", 0.8),
+            Segment(2.0, 3.0, "dog", 0.9),
+            Segment(9.0, 10.0, "wind", 0.7),
+            Segment(15.0, 16.0, "dog", 0.5),
+        ]
+        assert joiner.add([Segment(20.0, 30.0, "rain", 0.6), Segment(22.0, 23.0, "dog", 0.9)], 30.0) == []
+        assert [segment.text for segment in joiner.finish()] == ["rain", "dog"]
+
+    def test_the_segments_before_damage_come_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def damaged(*_: Any, **__: Any) -> Iterator[tuple[float, Any]]:
+            yield 0.0, HUM
+            raise AudioError("the rest is damaged")
+
+        monkeypatch.setattr(PENGI._encoder, "windows", damaged)
+        segments = PENGI.segments(HUM)
+        assert next(segments).text == "hum"
+        with pytest.raises(AudioError, match="the rest is damaged"):
+            next(segments)
 
     def test_options_of_windows_do_not_go_with_those_of_tags(self) -> None:
         for option in ({"threshold": 0.5}, {"labels": ["rain"]}, {"min_duration_s": 1.0}, {"merge_gap_s": 1.0}):

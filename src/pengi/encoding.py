@@ -16,7 +16,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import Literal, TypeAlias, TypeVar, Unpack, overload
 
 import numpy as np
@@ -453,7 +452,17 @@ def shortened(transcript: str) -> str:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of ``size``; the last one may be shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
+    """Items in lists of ``size``; the last one may be shorter, also before an error of ``items``."""
+    batch: list[T] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except PengiError:
+        if batch:
+            yield batch
+        raise
+    if batch:
         yield batch

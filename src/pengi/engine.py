@@ -432,7 +432,7 @@ class Pengi:
     def segments(
         self, audio: AudioSource, *, notes: list[str] | None = None, **options: Unpack[TimelineOptions]
     ) -> Iterator[Segment]:
-        """The segments of :meth:`timeline` of one recording, each as soon as it has ended.
+        """The segments of :meth:`timeline` of one recording, each once it and all that began before it have ended.
 
         Args:
             audio: one recording.

@@ -25,7 +25,7 @@ from pengi.conditioning.evidence import MIN_PAUSE_S
 from pengi.conditioning.tagger import Tagger
 from pengi.decoding import DecodeOptions
 from pengi.encoding import MIN_SEGMENT_S, WINDOWS, RecordingEncoder, batched
-from pengi.errors import InputError
+from pengi.errors import AudioError, InputError
 from pengi.generation import TextGenerator, probability_of
 from pengi.labelling import LabelChooser, Threshold, checked_thresholds, named_tags, no_tag, tags_and_others
 from pengi.results import SILENCE, Segment, Timeline
@@ -76,15 +76,16 @@ class TimelineReader:
     progress: Progress
 
     def segments(self, source: AudioSource, notes: list[str] | None = None) -> Iterator[Segment]:
-        """The segments of one recording, each as soon as it has ended; ``notes`` gets sentences about the reading."""
+        """The segments of one recording in order of their starts, each once it and all before it have ended; ``notes``
+        gets sentences about the reading."""
         raise NotImplementedError(f"{type(self).__name__} reads no segments")
 
     def read(self, source: AudioSource) -> Timeline:
         """The timeline of one recording."""
         notes: list[str] = []
         position = _Position(self.progress)
-        segments = in_order(replace(self, progress=position.reach).segments(source, notes))
-        return Timeline(tuple(segments), position.seconds, notes=tuple(notes))
+        segments = tuple(replace(self, progress=position.reach).segments(source, notes))
+        return Timeline(segments, position.seconds, notes=tuple(notes))
 
 
 class _Position:
@@ -201,34 +202,43 @@ class Joining:
 
 
 class EventJoiner:
-    """Joins events of one label that touch across windows, or have a short pause between them."""
+    """Joins events of one label that touch across windows, or have a short pause between them.
+
+    Events come in order of their starts: one that has ended waits for those that began before it and go on.
+    """
 
     def __init__(self, joining: Joining) -> None:
         self._joining = joining
         self._open: dict[str, Segment] = {}
+        self._ended: list[Segment] = []
 
     def add(self, events: Iterable[Segment], end_s: float) -> list[Segment]:
-        """Add the events of the next window, which ends at ``end_s``: the events that have ended, in order of time."""
-        ended, gap_s = [], self._joining.merge_gap_s
+        """Add the events of the next window, which ends at ``end_s``: the next events that have ended."""
+        gap_s = self._joining.merge_gap_s
         for event in events:
             last = self._open.get(event.text)
             if last is not None and event.start_s <= last.end_s + gap_s:
                 confidence = max(last.confidence, event.confidence)
                 event = replace(event, start_s=last.start_s, confidence=confidence)
             elif last is not None:
-                ended.append(last)
+                self._ended.append(last)
             self._open[event.text] = event
         for label, last in list(self._open.items()):
             if last.end_s < end_s - gap_s:
-                ended.append(self._open.pop(label))
-        return self._kept(ended)
+                self._ended.append(self._open.pop(label))
+        return self._before(min((event.start_s for event in self._open.values()), default=math.inf))
 
     def finish(self) -> list[Segment]:
-        """The events that last to the end."""
-        return self._kept(self._open.values())
+        """The events that are left, once no window follows."""
+        self._ended += self._open.values()
+        self._open.clear()
+        return self._before(math.inf)
 
-    def _kept(self, events: Iterable[Segment]) -> list[Segment]:
-        rounded = map(_rounded, events)
+    def _before(self, start_s: float) -> list[Segment]:
+        """The ended events that begin before ``start_s``, which wait no longer."""
+        come = [event for event in self._ended if event.start_s < start_s]
+        self._ended = [event for event in self._ended if event.start_s >= start_s]
+        rounded = map(_rounded, come)
         return in_order(event for event in rounded if event.end_s - event.start_s >= self._joining.min_duration_s)
 
 
@@ -261,14 +271,20 @@ class EventTimelines(TimelineReader):
         rate = self.encoder.sample_rate
         is_asked = any(isinstance(detector, LabelDetector) for detector in self.detectors)
         count = ASKED_WINDOWS if is_asked else WINDOWS
-        for batch in batched(self.encoder.windows(source, notes=notes, **self.reading), count):
-            end_s = 0.0
-            found = self._events([window_S for _, window_S in batch])
-            for (start_s, window_S), events in zip(batch, found, strict=True):
-                end_s = start_s + len(window_S) / rate
-                moved = [replace(each, start_s=start_s + each.start_s, end_s=start_s + each.end_s) for each in events]
-                yield from joiner.add(moved, end_s)
-            self.progress(end_s)
+        try:
+            for batch in batched(self.encoder.windows(source, notes=notes, **self.reading), count):
+                end_s = 0.0
+                found = self._events([window_S for _, window_S in batch])
+                for (start_s, window_S), events in zip(batch, found, strict=True):
+                    end_s = start_s + len(window_S) / rate
+                    moved = [
+                        replace(each, start_s=start_s + each.start_s, end_s=start_s + each.end_s) for each in events
+                    ]
+                    yield from joiner.add(moved, end_s)
+                self.progress(end_s)
+        except AudioError:
+            yield from joiner.finish()
+            raise
         yield from joiner.finish()
 
     def _events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:

@@ -130,8 +130,8 @@ def timeline(
     reading: TrackOptions,
     common: CommonOptions,
 ) -> None:
-    """List what happens when, in recordings of any length: events, which may overlap. An event appears once it has
-    ended.
+    """List what happens when, in recordings of any length: events, which may overlap. An event appears once it, and
+    all that began before it, have ended.
 
     Examples:
         pengi timeline night.ogg
@@ -222,8 +222,7 @@ def _read_timeline(
                 yield segment
 
         show(events(), position)
-    ordered = sorted(segments, key=lambda segment: (segment.start_s, -segment.confidence))
-    return Timeline(tuple(ordered), position.seconds, notes=tuple(notes))
+    return Timeline(tuple(segments), position.seconds, notes=tuple(notes))
 
 
 def _pass_over(events: Iterator[Segment], position: _Position) -> None:
