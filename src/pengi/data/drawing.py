@@ -164,9 +164,9 @@ class SceneDrawer:
         self._pitched = [tag for tag in self._by_category.get("instrument", ()) if tag in sources.pitched]
         self._speakers = [tag for tag in SPEAKING if vocabulary.index(tag) is not None]
         kinds: dict[Callable[[random.Random], Scene | None], float] = {
-            self._captioned: 0.28 if sources.captions else 0.0,
-            self._sounds: 0.32,
-            self._speech: 0.2 if self._speakers else 0.0,
+            self._captioned: 0.2 if sources.captions else 0.0,
+            self._sounds: 0.34,
+            self._speech: 0.26 if self._speakers else 0.0,
             self._music: 0.06 if "music" in self._by_category else 0.0,
             self._notes: 0.07 if "instrument" in self._by_category else 0.0,
             self._word: 0.04,
@@ -258,7 +258,8 @@ class SceneDrawer:
         speakers = rng.sample(self._speakers, min(len(self._speakers), 2 if rng.random() < 0.25 else 1))
         foreign = len(speakers) == 1 and rng.random() < 0.15
         sentences = rng.choices((1, 2, 3, 5), (0.6, 0.25, 0.1, 0.05))[0]
-        said = [draw_spoken(rng, self.sources.transcripts, sentences) for _ in speakers]
+        whole = draw_spoken(rng, self.sources.transcripts, sentences * len(speakers))
+        said = [whole[sentences * index :][:sentences] for index in range(len(speakers))]
         layout = _Layout()
         before = self._draw(rng, _FOREGROUND - {"human"}, speakers) if rng.random() < 0.2 else None
         tags = [*speakers]
@@ -278,8 +279,8 @@ class SceneDrawer:
         attributes["language"] = rng.choice(self.sources.languages) if foreign else "English"
         if foreign:
             return replace(scene, transcript=None, attributes=attributes)
-        whole = together([sentence for spoken in said for sentence in spoken])
-        return replace(scene, transcript=whole.text, attributes=attributes, qa=whole.qa)
+        told = together(whole)
+        return replace(scene, transcript=told.text, attributes=attributes, qa=told.qa)
 
     def _word(self, rng: random.Random) -> Scene | None:
         """A single word."""

@@ -15,7 +15,7 @@ from pengi.data import wordings
 from pengi.data.phrases import NEVER_ASKED, is_plural
 from pengi.data.question_context import Answered, Family, QuestionContext
 from pengi.data.scenes import LOUDER_DB, SceneEvent
-from pengi.data.spoken import draw_spoken, words_of
+from pengi.data.spoken import as_read, draw_spoken, words_of
 from pengi.data.tasks import ATTRIBUTE_TASKS
 from pengi.data.wordings import CANT_TELL, NOTHING_CLEAR, NOTHING_SAID
 from pengi.templates import NO, NUMBERS, YES
@@ -291,15 +291,13 @@ def _speakers(context: QuestionContext) -> Answered | None:
 
 @_family("qa", 20.0)
 def _qa(context: QuestionContext) -> Answered | None:
-    """Questions that come with a recording; of what is said only what the transcript shows."""
+    """Questions that come with a recording; of drawn ones, answered with the words of the transcript."""
     if not context.scene.qa:
         return None
     question, answer = context.rng.choice(context.scene.qa)
-    if context.evidence is not None and context.speech and context.evidence.transcript is not None:
-        shown = set(words_of(context.evidence.transcript))
-        missing = [word for word in words_of(answer) if word not in shown]
-        if missing and not context.scene.is_recorded:
-            return None
+    read = context.evidence.transcript if context.evidence else None
+    if read is not None and context.scene.transcript and not context.scene.is_recorded and answer != CANT_TELL:
+        answer = as_read(answer, context.scene.transcript, read) or CANT_TELL
     return Answered(question, answer)
 
 

@@ -42,7 +42,7 @@ MIN_LIKE_PRESENT = 0.4
 POOLED = 400
 FRAME_S = 0.48
 JITTER_S = 0.25
-WORD_ERRORS = 0.03
+WORD_ERRORS = (0.02, 0.05, 0.12)
 _MISSED_NOTES, _WRONG_NOTES, _FALSE_NOTES = 0.1, 0.06, 0.04
 _MIN_TEMPO_S = 6.0
 _MIN_GAP_S = 0.12
@@ -278,7 +278,7 @@ def _recognised(scene: Scene, rng: random.Random) -> str | None:
         word = f"{scene.transcript[:1].upper()}{scene.transcript[1:]}."
         draw = rng.random()
         return "" if draw < 0.3 else word if draw < 0.65 else misheard(word, 1.0, rng)
-    return misheard(scene.transcript, WORD_ERRORS, rng) if rng.random() < 0.6 else scene.transcript
+    return misheard(scene.transcript, rng.choice(WORD_ERRORS), rng) if rng.random() < 0.6 else scene.transcript
 
 
 def _described(scene: Scene, rng: random.Random) -> tuple[str, ...]:
