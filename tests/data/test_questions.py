@@ -198,7 +198,28 @@ def test_order_follows_the_times() -> None:
 
 def test_an_order_is_not_asked_where_one_of_the_sounds_was_missed() -> None:
     one = Evidence(6.0, (DetectedTag("dog barking", "sound", 0.8, ((0.5, 2.0),)),), "")
-    assert pairs_about(ORDERED, "sequence", "order", "together", "throughout", evidence=one) == []
+    assert pairs_about(ORDERED, "order", "together", "throughout", evidence=one) == []
+    assert {pair.target for pair in pairs_about(ORDERED, "sequence", evidence=one)} == {"a dog barking"}
+
+
+def test_times_that_the_evidence_does_not_show_are_not_asked_about() -> None:
+    def read(dog: tuple[float, float], siren: tuple[float, float]) -> Evidence:
+        spans = {"dog barking": dog, "siren": siren}
+        return Evidence(6.0, tuple(DetectedTag(tag, "sound", 0.8, (span,)) for tag, span in spans.items()), "")
+
+    right, tied = read((0.48, 1.92), (2.88, 5.5)), read((0.96, 1.92), (1.2, 5.5))
+    lasting = read((0.48, 1.92), (0.0, 6.0))
+    assert pairs_about(ORDERED, "sequence", "order", evidence=right)
+    assert pairs_about(ORDERED, "sequence", "order", evidence=tied) == []
+    assert pairs_about(ORDERED, "together", evidence=right)
+    assert pairs_about(ORDERED, "together", "throughout", evidence=lasting) == []
+
+
+def test_of_sounds_over_one_another_only_the_first_and_the_last_are_asked_for() -> None:
+    events = (SceneEvent("dog barking", 0.5, 4.0), SceneEvent("siren", 3.0, 5.5))
+    pairs = pairs_about(scene("dog barking", "siren", events=events, is_timed=True), "sequence")
+    assert {pair.target for pair in pairs} == {"a dog barking", "a siren"}
+    assert not [pair for pair in pairs if "dog" in pair.prompt.casefold() or "siren" in pair.prompt.casefold()]
 
 
 def test_captions_say_what_happens_in_order() -> None:

@@ -13,7 +13,7 @@ from pengi import templates
 from pengi.conditioning.evidence import MAYBE, seconds, separate_spans, spans_text
 from pengi.data import wordings
 from pengi.data.phrases import NEVER_ASKED, is_plural
-from pengi.data.question_context import Answered, Family, QuestionContext
+from pengi.data.question_context import AGAIN, Answered, Family, QuestionContext
 from pengi.data.scenes import LOUDER_DB, SceneEvent
 from pengi.data.spoken import as_read, draw_spoken, words_of
 from pengi.data.tasks import ATTRIBUTE_TASKS
@@ -24,6 +24,8 @@ CLEARLY_S = 0.3
 """Of two sounds the one that starts so much earlier is the first."""
 UNCLEAR, THROUGHOUT = 0.6, 0.9
 """Shares of a recording: from the second on a sound is there throughout, below the first it surely is not."""
+OFTEN = 0.7
+"""By this the weight of a family falls that asks many different things about one scene."""
 MAX_SAID_WORDS = 40
 MAX_QUOTED_WORDS = 14
 FAMILIES: dict[str, Family] = {}
@@ -48,9 +50,9 @@ _ANYWHERE = frozenset({"speech", "music", "instrument", "impact", "human"})
 _TIMES = ("never", "once", "twice")
 
 
-def _family(name: str, weight: float, *, is_task: bool = False) -> Callable[[_Ask], _Ask]:
+def _family(name: str, weight: float, *, is_task: bool = False, again: float = AGAIN) -> Callable[[_Ask], _Ask]:
     def added(ask: _Ask) -> _Ask:
-        FAMILIES[name] = Family(name, weight, ask, is_task)
+        FAMILIES[name] = Family(name, weight, ask, is_task, again)
         return ask
 
     return added
@@ -289,7 +291,7 @@ def _speakers(context: QuestionContext) -> Answered | None:
     return None if context.is_unclear(question) else Answered(question, context.speaker_count)
 
 
-@_family("qa", 20.0)
+@_family("qa", 24.0, again=OFTEN)
 def _qa(context: QuestionContext) -> Answered | None:
     """Questions that come with a recording; of drawn ones, answered with the words of the transcript."""
     if not context.scene.qa:
@@ -326,7 +328,7 @@ def _kinds(context: QuestionContext) -> dict[str, int]:
     scene = context.scene
     kinds = context.phrases.kinds(scene.tags)
     single = scene.is_recorded and len(scene.tags) == 1
-    if kinds is None or not (scene.is_complete or single) or not context.is_seen(*scene.tags):
+    if kinds is None or not (scene.is_complete or single) or not all(map(context.is_shown, scene.tags)):
         return {}
     counts = {"kinds of sound": kinds, "different sounds": kinds}
     if not scene.is_recorded and len(scene.events) == kinds:
@@ -334,7 +336,7 @@ def _kinds(context: QuestionContext) -> dict[str, int]:
     return counts
 
 
-@_family("how_many", 3.5)
+@_family("how_many", 6.0)
 def _how_many(context: QuestionContext) -> Answered | None:
     counts = _counts(context)
     if counts.get("words") == 0 and context.rng.random() < 0.6:
@@ -384,7 +386,7 @@ def _exactly(context: QuestionContext) -> Answered | None:
     return Answered(question, _yes(number == right))
 
 
-@_family("how_often", 1.5)
+@_family("how_often", 3.0)
 def _how_often(context: QuestionContext) -> Answered | None:
     """Of drawn scenes alone: a recording of a sound may hold it several times."""
     scene = context.scene
@@ -441,46 +443,52 @@ def _extents(context: QuestionContext) -> list[SceneEvent]:
     return sorted(extents, key=lambda event: event.start_s)
 
 
-def _in_order(context: QuestionContext) -> list[SceneEvent] | None:
-    """Two or more sounds one after another, each by itself; none where they are not that."""
+def _comes_after(later: SceneEvent, earlier: SceneEvent, context: QuestionContext) -> bool:
+    """Whether a sound starts once another is over, in the evidence, too."""
+    return later.start_s >= earlier.end_s - CLEARLY_S / 2 and context.starts_before(earlier.tag, later.tag)
+
+
+@_family("sequence", 14.0, again=OFTEN)
+def _sequence(context: QuestionContext) -> Answered | None:
+    """What is first or last, where one clearly is, and what comes next, where sounds come one after another."""
     if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
     extents = _extents(context)
-    apart = all(later.start_s >= earlier.end_s - CLEARLY_S / 2 for earlier, later in pairwise(extents))
-    return extents if apart and context.has_times(*context.scene.tags) else None
-
-
-@_family("sequence", 5.0)
-def _sequence(context: QuestionContext) -> Answered | None:
-    extents = _in_order(context)
-    if extents is None:
+    options: list[tuple[Sequence[str], str, str]] = []
+    first, last = extents[0], extents[-1]
+    if all(_starts_first(first, other, context) for other in extents[1:]):
+        options.append((wordings.FIRST, "", first.tag))
+    if all(_starts_first(other, last, context) and last.end_s >= other.end_s + CLEARLY_S for other in extents[:-1]):
+        options.append((wordings.LAST, "", last.tag))
+    if all(later.start_s >= earlier.end_s - CLEARLY_S / 2 for earlier, later in pairwise(extents)):
+        for earlier, later in pairwise(extents):
+            if context.starts_before(earlier.tag, later.tag):
+                options += [(wordings.AFTER, earlier.tag, later.tag), (wordings.PRECEDING, later.tag, earlier.tag)]
+    options = [option for option in options if context.is_shown(option[-1])]
+    if not options:
         return None
-    index = context.rng.randrange(len(extents) - 1)
-    earlier, later = extents[index].tag, extents[index + 1].tag
-    wording, named, answer = context.rng.choice(
-        (
-            (wordings.FIRST, "", extents[0].tag),
-            (wordings.LAST, "", extents[-1].tag),
-            (wordings.AFTER, earlier, later),
-            (wordings.PRECEDING, later, earlier),
-        )
-    )
-    if not context.is_shown(answer):
-        return None
-    question = (
-        _about(context.rng.choice(wording), context.phrases.phrase(named)) if named else context.rng.choice(wording)
-    )
+    asking, named, answer = context.rng.choice(options)
+    wording = context.rng.choice(asking)
+    question = _about(wording, context.phrases.phrase(named)) if named else wording
     return Answered(question, context.phrases.phrase(answer))
 
 
-@_family("order", 7.0)
+def _starts_first(earlier: SceneEvent, later: SceneEvent, context: QuestionContext) -> bool:
+    """Whether one sound clearly starts before another, in the evidence, too, where that has both."""
+    is_read = context.has_times(earlier.tag, later.tag)
+    return later.start_s >= earlier.start_s + CLEARLY_S and (
+        not is_read or context.starts_before(earlier.tag, later.tag)
+    )
+
+
+@_family("order", 14.0, again=OFTEN)
 def _order(context: QuestionContext) -> Answered | None:
     if not context.scene.is_timed:
         return None
     pairs = [
         (earlier, later)
         for earlier, later in combinations(_extents(context), 2)
-        if later.start_s >= earlier.end_s - CLEARLY_S / 2 and context.has_times(earlier.tag, later.tag)
+        if _comes_after(later, earlier, context)
     ]
     if not pairs:
         return None
@@ -499,7 +507,7 @@ def _order(context: QuestionContext) -> Answered | None:
     return Answered(_about(wording, *((earlier,) if right else (later,)), y=later if right else earlier), _yes(right))
 
 
-@_family("together", 3.5)
+@_family("together", 10.0, again=OFTEN)
 def _together(context: QuestionContext) -> Answered | None:
     if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
@@ -511,11 +519,14 @@ def _together(context: QuestionContext) -> Answered | None:
     ]
     if not context.has_times(one, other) or -CLEARLY_S < max(overlaps) < 2 * CLEARLY_S:
         return None
+    detected_s = context.overlap_s(one, other)
+    if detected_s is not None and (detected_s > CLEARLY_S) != (max(overlaps) > 0):
+        return None
     x, y = context.phrases.phrase(one), context.phrases.phrase(other)
     return Answered(_about(context.rng.choice(wordings.TOGETHER), x, y=y), _yes(max(overlaps) > 0))
 
 
-@_family("throughout", 3.0)
+@_family("throughout", 8.0)
 def _throughout(context: QuestionContext) -> Answered | None:
     scene = context.scene
     if not (scene.is_timed and scene.is_complete) or scene.duration_s < 3.0 or not scene.tags:
@@ -526,6 +537,10 @@ def _throughout(context: QuestionContext) -> Answered | None:
     if any(UNCLEAR <= share < THROUGHOUT for share in shares.values()):
         return None
     lasting = [tag for tag, share in shares.items() if share >= THROUGHOUT]
+    if context.evidence is not None and any(
+        context.is_written_throughout(tag) != (tag in lasting) for tag in scene.tags
+    ):
+        return None
     if context.rng.random() < 0.5:
         tag = context.rng.choice(lasting if lasting and context.rng.random() < 0.5 else scene.tags)
         wording = context.rng.choice(wordings.IS_THROUGHOUT)
@@ -557,14 +572,20 @@ def _when(context: QuestionContext) -> Answered | None:
     return Answered(_about(context.rng.choice(wordings.BEGINS), phrase), answer) if when else None
 
 
-@_family("louder", 4.0)
+@_family("louder", 8.0)
 def _louder(context: QuestionContext) -> Answered | None:
     """Of two sounds, if they differ enough."""
     if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
-    softer, louder = sorted(context.rng.sample(_extents(context), 2), key=lambda event: event.level_db)
-    if louder.level_db - softer.level_db < LOUDER_DB or not context.has_times(softer.tag, louder.tag):
+    by_level = sorted(_extents(context), key=lambda event: event.level_db)
+    pairs = [
+        (softer, louder)
+        for softer, louder in combinations(by_level, 2)
+        if louder.level_db - softer.level_db >= LOUDER_DB and context.has_times(softer.tag, louder.tag)
+    ]
+    if not pairs:
         return None
+    softer, louder = context.rng.choice(pairs)
     x, y = context.phrases.phrase(louder.tag), context.phrases.phrase(softer.tag)
     if context.rng.random() < 0.5:
         first, second = context.rng.sample([x, y], 2)
@@ -883,7 +904,7 @@ def _note(context: QuestionContext) -> Answered | None:
 # --- what no sound can tell ----------------------------------------------------------------------------------------
 
 
-@_family("unanswerable", 27.0)
+@_family("unanswerable", 37.0)
 def _unanswerable(context: QuestionContext) -> Answered | None:
     """What no recording can tell; not asked where it may be said in words, or where a caption is all that is known."""
     scene = context.scene

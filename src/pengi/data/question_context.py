@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pengi import templates
-from pengi.conditioning.evidence import MAYBE, DetectedTag, Evidence
+from pengi.conditioning.evidence import DECIMALS_BELOW_S, MAYBE, MIN_TIMED_S, DetectedTag, Evidence, spans_text
 from pengi.config import EvidenceConfig
 from pengi.data.phrases import SPEAKING, Phrases
 from pengi.data.scenes import Scene
@@ -19,6 +19,8 @@ from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
 SEEN = 0.002
 """Lowest probability of a tag that is there, for a question to build on it: below, the evidence says that it is not."""
 SPEECH = "speech"
+AGAIN = 0.3
+"""By this the weight of most families falls once they were drawn for a scene."""
 _VOICE = re.compile(
     r"groan|scream|shout|\bcry|laugh|\bsing|humm|yell|sigh|whoop|giggl|chuckl|snicker|gasp|cheer|whisper|chant|choir"
     "|beatbox|wail|moan|whimper|yawn|children|crowd|vocal|rapping|yodel|opera"
@@ -78,6 +80,36 @@ class QuestionContext:
         return self.evidence is None or all(
             (found := self.detected(tag)) is not None and found.spans and found.probability >= SEEN for tag in tags
         )
+
+    def starts_before(self, earlier: str, later: str) -> bool:
+        """Whether the evidence, in seconds as they are written, shows that one tag starts before another."""
+        if self.evidence is None:
+            return True
+        if not self.has_times(earlier, later) or self.evidence.duration_s <= MIN_TIMED_S:
+            return False
+        step_s = 0.1 if self.evidence.duration_s < DECIMALS_BELOW_S else 1.0
+        starts = [
+            int(found.spans[0][0] / step_s + 0.5)
+            for tag in (earlier, later)
+            if (found := self.detected(tag)) is not None
+        ]
+        return starts[0] < starts[1]
+
+    def overlap_s(self, one: str, other: str) -> float | None:
+        """By how much two tags overlap as they are detected, or minus the pause; none where no times are known."""
+        if self.evidence is None or not self.has_times(one, other):
+            return None
+        found, others = self.detected(one), self.detected(other)
+        return max(
+            min(end_s, other_end_s) - max(start_s, other_start_s)
+            for start_s, end_s in (found.spans if found else ())
+            for other_start_s, other_end_s in (others.spans if others else ())
+        )
+
+    def is_written_throughout(self, tag: str) -> bool:
+        """Whether the evidence says that a tag is there throughout."""
+        found = self.detected(tag)
+        return bool(self.evidence and found and spans_text(found.spans, self.evidence.duration_s) == "throughout")
 
     @cached_property
     def shown(self) -> tuple[str, ...]:
@@ -208,10 +240,12 @@ class Answered:
 class Family:
     """One kind of question. ``ask`` gives none where the scene does not say the answer.
 
-    ``is_task``: it is a task of its own, with a prompt in the paper's manner, and no free question.
+    ``is_task``: it is a task of its own, with a prompt in the paper's manner, and no free question. ``again``: by this
+    the weight falls once the family was drawn for a scene.
     """
 
     name: str
     weight: float
     ask: Callable[[QuestionContext], Answered | None]
     is_task: bool = False
+    again: float = AGAIN

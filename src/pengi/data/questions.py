@@ -34,8 +34,6 @@ QUESTION = "question"
 """Stands for all families of free questions where weights are given."""
 UNANSWERABLE = "unanswerable"
 """The family whose share does not grow where a scene answers few of the others."""
-AGAIN = 0.3
-"""By this the weight of a family falls once it was drawn for a scene."""
 _TRIES = 6
 
 
@@ -102,7 +100,7 @@ def _answered(context: QuestionContext, families: dict[str, float]) -> tuple[str
     while families:
         name = context.rng.choices(list(families), list(families.values()))[0]
         answered = FAMILIES[name].ask(context)
-        families[name] *= AGAIN
+        families[name] *= FAMILIES[name].again
         if answered is None or answered.is_prompt:  # another wording of a task would be nothing new
             del families[name]
         if answered is not None:
