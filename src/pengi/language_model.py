@@ -228,13 +228,20 @@ class LanguageModel(nn.Module):
 
         Args:
             embeds_BTD: float[B, T, D]; cast to the model's dtype.
-            mask_BT: [B, T], zero at padding; none means no padding.
+            mask_BT: [B, T], zero at padding; or ``bool[B, T, T]``, which tokens each token sees, at least one, and its
+                position is the number of those before it. None means no padding.
         """
         if mask_BT is None:
             return self._decoder_output(embeds_BTD, use_cache=False)
         mask_BT = mask_BT.bool()
+        if mask_BT.ndim == 3:
+            positions_BT = mask_BT.sum(2) - 1
+            seen_BTT = torch.zeros(mask_BT.shape, dtype=self.model.dtype, device=mask_BT.device)
+            attention_mask = seen_BTT.masked_fill(~mask_BT, torch.finfo(seen_BTT.dtype).min)[:, None]
+        else:
+            positions_BT, attention_mask = _positions(mask_BT), mask_BT
         return self._decoder_output(
-            embeds_BTD, attention_mask=mask_BT, position_ids=_positions(mask_BT), use_cache=False
+            embeds_BTD, attention_mask=attention_mask, position_ids=positions_BT, use_cache=False
         )
 
     def logits(self, hidden_D: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ An audio branch is one encoder with its mapper; the prefixes of several branches
 with a chat template reads evidence about the clip as text behind them (:mod:`pengi.conditioning.prefix`).
 
 Shape suffixes: A clips, E examples (several may ask about one clip), B rows, S samples, T tokens, P prefix embeddings,
-X text and target embeddings, N target tokens of all examples, D language-model embedding width.
+N target tokens of all examples, D language-model embedding width.
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ from torch.nn import functional
 
 from pengi.conditioning.mapper import Mapper, build_mapper
 from pengi.conditioning.pooling import masked_mean
-from pengi.conditioning.prefix import CHAT_END, embed_rows, embed_texts, join, own_text, shared_text
+from pengi.conditioning.prefix import CHAT_END, embed_rows, embed_texts, join, own_text, pack, shared_text
 from pengi.conditioning.tagger import Tagger
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import AudioBranchConfig, ModelConfig, TransformerMapperConfig
 from pengi.encoders import AudioEncoder
 from pengi.encoders.base import Augment, Masked
 from pengi.errors import ConfigError
-from pengi.language_model import DecoderState, LanguageModel
+from pengi.language_model import LanguageModel
 from pengi.projection import Projection
 from pengi.text_encoder import TextEncoder
-
-EXAMPLES_READ_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -281,43 +279,32 @@ class PengiModel(nn.Module):
     def forward(self, batch: Batch, augment: Augment | None = None) -> Loss:
         """The paper's loss. Gradients pass through the frozen language model into mappers and audio encoders.
 
-        The language model reads the shared part of the prefix once for all examples about a clip, and the examples in
-        groups of like length, which saves padding.
+        All examples about a clip stand in one row behind their shared prefix, and none sees another: the language model
+        reads the shared part once, and nearly without padding.
         """
         tokens = self.audio_tokens(batch.features, augment)
-        _, state = self.language_model.prefill_hidden(*self.shared_prefix(tokens, batch.evidence))
         ids = [self.target_ids(target) for target in batch.targets]
-        order = sorted(range(len(ids)), key=lambda example: len(batch.prompts[example]) + len(batch.targets[example]))
-        hidden, expected, examples = [], [], []
-        for start in range(0, len(order), EXAMPLES_READ_TOGETHER):
-            group = order[start : start + EXAMPLES_READ_TOGETHER]
-            rows = [ids[example] for example in group]
-            clips_G = batch.clip_E[torch.tensor(group)]
-            prompts = [batch.prompts[example] for example in group]
-            text = self.text_prefix(prompts)
-            hidden.append(self._target_hidden(text, rows, self.language_model.select(state, clips_G)))
-            expected += [token for row in rows for token in row]
-            examples += [example for example, row in zip(group, rows, strict=True) for _ in row]
-        logits_NV = self.language_model.logits(torch.cat(hidden))
-        token_losses_N = functional.cross_entropy(
-            logits_NV, torch.tensor(expected, device=logits_NV.device), reduction="none"
-        )
-        example_N = torch.tensor(examples, device=token_losses_N.device)
+        text = self.text_prefix(batch.prompts)
+        own = join([text, embed_rows(self.language_model, [row[:-1] for row in ids])], padding="right")
+        packed = pack(self.shared_prefix(tokens, batch.evidence), own, batch.clip_E)
+        hidden_ATD = self.language_model.hidden(packed.values_ATD, packed.sees_ATT)
+        example_N, position_N = self._target_positions((packed.start_E + text[1].sum(1)).tolist(), ids)
+        logits_NV = self.language_model.logits(hidden_ATD[batch.clip_E[example_N], position_N])
+        expected_N = torch.tensor([token for row in ids for token in row], device=logits_NV.device)
+        token_losses_N = functional.cross_entropy(logits_NV, expected_N, reduction="none")
         per_token_N = example_N.bincount()[example_N].reciprocal() / len(ids)
         return Loss(token_losses_N @ per_token_N, token_losses_N.detach(), example_N)
 
-    def _target_hidden(self, text: Masked, ids: Sequence[Sequence[int]], state: DecoderState) -> Tensor:
-        """Hidden states ``[N, D]`` that predict the target tokens of one group of examples, row after row."""
-        embeds_EXD, mask_EX = join([text, embed_rows(self.language_model, [row[:-1] for row in ids])], padding="right")
-        hidden_EXD, _ = self.language_model.extend(embeds_EXD, mask_EX, state)
-        example_N, position_N = self._target_positions(text[1].sum(1).tolist(), ids)
-        return hidden_EXD[example_N, position_N]
+    def _target_positions(self, begins: Sequence[int], ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Example of every target token, and the position in its row of the hidden state that predicts the token.
 
-    def _target_positions(self, text_lengths: Sequence[int], ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Example and position of every hidden state that predicts a target token: from the last text embedding on."""
+        Args:
+            begins: where in its row the target of each example begins.
+            ids: target tokens of each example.
+        """
         pairs = [
-            (example, length - 1 + step)
-            for example, (length, row) in enumerate(zip(text_lengths, ids, strict=True))
+            (example, begin - 1 + step)
+            for example, (begin, row) in enumerate(zip(begins, ids, strict=True))
             for step in range(len(row))
         ]
         example_N, position_N = torch.tensor(pairs, device=self.device).unbind(1)

@@ -1,14 +1,16 @@
 """Evidence: what is measured in a recording, and the text that gives it to the language model and to people.
 
-    Heard in 5 s: dog barking (sure, 0-1 and 3-4 s), wind (maybe). Instrument: clarinet (likely). Said: "Come here.".
-    Level -23 dBFS, louder at the start. Note C4 (262 Hz).
-    Asked about: siren (no), dog barking (sure, 0-1 and 3-4 s).
+    Heard in 5 s: wind (maybe, throughout), dog barking (sure, 1-2 and 3-4 s). Instrument: clarinet (likely).
+    Said: "Come here.". Level -23 dBFS, louder at the start. Note C4 (262 Hz).
+    Asked about: dog barking (sure, 1-2 and 3-4 s), siren (no).
 
-The first text belongs to a recording, whatever is asked about it; the second to one question.
+The first text belongs to a recording, whatever is asked about it; the second to one question. Both name tags in the
+order in which they begin, so that a language model reads what came first and need not compare times.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -114,7 +116,7 @@ def strength(probability: float) -> str:
 def evidence_text(evidence: Evidence, config: EvidenceConfig) -> str:
     """The text that the language model reads about a recording."""
     groups: dict[str, list[str]] = {group: [] for group in GROUPS}
-    for tag in evidence.written(config):
+    for tag in sorted(evidence.written(config), key=lambda tag: _onset(tag, evidence.duration_s)):
         groups.setdefault(tag.group, []).append(_detected(tag, evidence.duration_s))
     sounds = ", ".join(groups.pop(SOUND))
     others = [_listed(group, tags) for group, tags in groups.items() if tags]
@@ -136,13 +138,15 @@ def _listed(group: str, tags: Sequence[str]) -> str:
 def queried_tags(
     evidence: Evidence, vocabulary: Vocabulary, prompt: str, labels: Sequence[str] = ()
 ) -> tuple[DetectedTag, ...]:
-    """The tags that a prompt and then labels name, in their order, each once; improbable ones have probability 0.
+    """The tags that a prompt and then labels name, each once; improbable ones have probability 0.
 
-    Words that may be said, such as "no" and "on", are only meant where the text asks about words.
+    They come in the order in which they begin, those that are not detected last, in the order of the names. Words that
+    may be said, such as "no" and "on", are only meant where the text asks about words.
     """
     detected = {tag.text: tag for tag in evidence.tags}
     named = [tag for text in (prompt, *labels) for tag in _named(vocabulary, text)]
-    return tuple(dict.fromkeys(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named))
+    found = dict.fromkeys(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named)
+    return tuple(sorted(found, key=lambda tag: _onset(tag, evidence.duration_s)))
 
 
 def _named(vocabulary: Vocabulary, text: str) -> list[Tag]:
@@ -165,6 +169,14 @@ def queried_text(tags: Sequence[DetectedTag], duration_s: float) -> str:
         duration_s: length of the recording in seconds.
     """
     return f"Asked about: {', '.join(_detected(tag, duration_s, 0.0) for tag in tags)}.\n" if tags else ""
+
+
+def _onset(tag: DetectedTag, duration_s: float) -> float:
+    """When a tag begins, in seconds and as coarsely as it is written: of tags that begin together, the likeliest may
+    stay first. A tag that is nowhere detected begins last."""
+    if not tag.spans:
+        return math.inf
+    return round(tag.spans[0][0], 1 if duration_s < DECIMALS_BELOW_S else None)
 
 
 def seconds(duration_s: float) -> str:

@@ -7,14 +7,18 @@ Without a chat template it is the paper's, m1 of the audio and m2 of the prompt.
 
 The language model reads the shared part once for several questions.
 
-Shape suffixes: B rows, T tokens of a row, D language-model embedding width.
+Shape suffixes: A clips, E examples, B rows, P and X tokens of the shared and the own part, T tokens of a row, D
+language-model embedding width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pengi.encoders.base import Masked
 from pengi.language_model import LanguageModel
@@ -68,3 +72,44 @@ def join(parts: Sequence[Masked], *, padding: str) -> Masked:
     order_BT = order_BT[:, :width] if padding == "right" else order_BT[:, mask_BT.shape[1] - width :]
     joined_BTD = values_BTD.gather(1, order_BT[..., None].expand(-1, -1, values_BTD.shape[-1]))
     return joined_BTD, mask_BT.gather(1, order_BT)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Examples behind the prefix that they share, one row for each clip.
+
+    Attributes:
+        values_ATD: embeddings; padding is on the right.
+        sees_ATT: ``bool``: which tokens each token sees: the shared ones, and earlier ones of its own example.
+        start_E: ``int64``: position in its row of each example's first embedding.
+    """
+
+    values_ATD: Tensor
+    sees_ATT: Tensor
+    start_E: Tensor
+
+
+def pack(shared: Masked, own: Masked, clip_E: Tensor) -> Packed:
+    """Put what belongs to each example behind the shared prefix of its clip.
+
+    Args:
+        shared: ``[A, P, D]`` with a mask, at least one real token in each row.
+        own: ``[E, X, D]`` with a mask.
+        clip_E: the clip of each example.
+    """
+    rows = [[values_PD[mask_P]] for values_PD, mask_P in zip(*shared, strict=True)]
+    parts = [[torch.zeros_like(mask_P[mask_P], dtype=torch.int64)] for mask_P in shared[1]]
+    length_A = shared[1].sum(1).tolist()
+    starts = []
+    for clip, values_XD, mask_X in zip(clip_E.tolist(), *own, strict=True):
+        starts.append(length_A[clip])
+        rows[clip].append(values_XD[mask_X])
+        parts[clip].append(torch.full_like(parts[clip][0][:1], len(parts[clip])).expand(len(rows[clip][-1])))
+        length_A[clip] += len(rows[clip][-1])
+    part_AT = pad_sequence([torch.cat(row) for row in parts], batch_first=True, padding_value=-1)
+    is_visible_ATT = (part_AT[:, None] == 0) | (part_AT[:, :, None] == part_AT[:, None])
+    return Packed(
+        pad_sequence([torch.cat(row) for row in rows], batch_first=True),
+        is_visible_ATT.tril(),
+        torch.tensor(starts, device=clip_E.device),
+    )
