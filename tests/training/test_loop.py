@@ -125,6 +125,19 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
         assert all(torch.equal(value, tensors[key]) for key, value in load_file(parts / name).items())
 
 
+def test_a_run_may_be_made_shorter_until_its_rate_falls(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+    planned, cut = tmp_path / "planned", tmp_path / "cut"
+    settings = ["training.decay_steps=2", "training.warmup_steps=1"]
+    train(recipe, [*settings, "training.max_steps=4"], out=planned)
+    long = [*settings, "training.max_steps=9"]
+    interrupted(recipe, cut, 2, long)
+    train(recipe, [*settings, "training.max_steps=4"], resume=True, out=cut)
+    for key in ("loss", "lr"):
+        assert log_of(cut, key) == log_of(planned, key) != {}
+    with pytest.raises(ConfigError, match="belongs to a run with other settings"):
+        train(recipe, long, resume=True, out=cut)
+
+
 def test_resuming_without_a_checkpoint_starts(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     train(recipe, ["training.max_steps=1"], resume=True, out=out)

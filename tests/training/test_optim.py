@@ -24,6 +24,11 @@ def test_rates_warm_up_and_fall_to_zero(schedule: str, halfway: float) -> None:
     assert rates[4:] == sorted(rates[4:], reverse=True)
 
 
+def test_the_rate_may_stay_until_the_last_steps() -> None:
+    rates = [scheduled_rate("linear", step, 2, 10, decay=4) for step in range(11)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0])
+
+
 def test_the_two_schedules_differ_where_they_should() -> None:
     cosine, linear = ([scheduled_rate(kind, step, 0, 8) for step in range(8)] for kind in ("cosine", "linear"))
     assert linear == pytest.approx([1 - step / 8 for step in range(8)])

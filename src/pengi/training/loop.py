@@ -256,9 +256,10 @@ class Run:
             TrainingError: if that is no number.
         """
         settings = self.settings
-        set_rate(
-            self.optimizer, scheduled_rate(settings.schedule, self.step, settings.warmup_steps, settings.max_steps)
+        rate = scheduled_rate(
+            settings.schedule, self.step, settings.warmup_steps, settings.max_steps, settings.decay_steps
         )
+        set_rate(self.optimizer, rate)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         rows = self.own_rows(drawn)
@@ -429,7 +430,7 @@ class Run:
             self.journal.print(f"there is no checkpoint in '{self.out}' yet; training starts from the beginning")
             return
         state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        if not _same_run(state["recipe"], self.setup.recipe):
+        if not _same_run(state["recipe"], self.setup.recipe, state["step"]):
             raise ConfigError(f"'{path}' belongs to a run with other settings; choose another folder with --out")
         tagger = self.setup.model.tagger
         if tagger is not None and Vocabulary.read(self.out) != tagger.vocabulary:
@@ -460,11 +461,23 @@ def _with_next(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch
         current = following
 
 
-def _same_run(recipe_json: str, recipe: Recipe) -> bool:
-    """Whether a kept recipe and this one make the same steps."""
+def _same_run(recipe_json: str, recipe: Recipe, step: int) -> bool:
+    """Whether a kept recipe makes the same steps up to ``step`` as this one, and nothing but the length differs after.
+
+    The length may be changed as long as the rate does not fall in either of them.
+    """
     try:
         kept = Recipe.model_validate_json(recipe_json)
     except ValidationError:
         return False
-    free = {name: getattr(recipe.training, name) for name in _FREE_SETTINGS}
+    names = _FREE_SETTINGS
+    if step <= min(_decay_begins(kept), _decay_begins(recipe)):
+        names = (*names, "max_steps")
+    free = {name: getattr(recipe.training, name) for name in names}
     return kept.model_copy(update={"training": kept.training.model_copy(update=free)}) == recipe
+
+
+def _decay_begins(recipe: Recipe) -> int:
+    """The step from which on the rate depends on the length of the run."""
+    training = recipe.training
+    return 0 if training.decay_steps is None else training.max_steps - training.decay_steps

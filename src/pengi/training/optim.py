@@ -66,9 +66,21 @@ def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
         group["lr"] = group["highest_lr"] * share
 
 
-def scheduled_rate(schedule: Literal["cosine", "linear"], step: int, warmup: int, steps: int) -> float:
-    """Share of the highest rate: a linear warm-up to 1, then a cosine or a line to zero after the last step."""
+def scheduled_rate(
+    schedule: Literal["cosine", "linear"], step: int, warmup: int, steps: int, decay: int | None = None
+) -> float:
+    """Share of the highest rate: a linear warm-up to 1, then a cosine or a line to zero after the last step.
+
+    Args:
+        schedule: how it falls.
+        step: the step that is made next.
+        warmup: steps of the warm-up.
+        steps: of the whole run.
+        decay: the rate falls over the last so many steps, and is the highest before; over all after the warm-up if
+            not given.
+    """
     if step < warmup:
         return (step + 1) / warmup
-    share = min(1.0, (step - warmup) / max(1, steps - warmup))
+    start = warmup if decay is None else max(warmup, steps - decay)
+    share = min(1.0, max(0, step - start) / max(1, steps - start))
     return 0.5 * (1.0 + math.cos(math.pi * share)) if schedule == "cosine" else 1.0 - share

@@ -120,6 +120,9 @@ class TrainingConfig(Frozen):
         None, gt=0, description="of LoRA's adapters; the mappers' if not given"
     )
     schedule: Literal["cosine", "linear"] = "cosine"
+    decay_steps: int | None = Field(
+        None, ge=1, description="the rate falls over the last so many steps; over all after the warm-up if not given"
+    )
     weight_decay: float = Field(0.05, ge=0)
     warmup_steps: int = Field(200, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
