@@ -279,6 +279,9 @@ def test_a_scene_of_a_composed_clip_has_its_times() -> None:
     found = scene_of(clip, phrases())
     assert found.is_timed
     assert found.events == (SceneEvent("dog barking", 0.0, 2.0), SceneEvent("siren", 3.0, 5.0))
+    asking = clip.model_copy(update={"qa": (QuestionAnswer(question="is there a dog?", answer="yes"),)})
+    assert scene_of(asking, phrases()).qa
+    assert scene_of(asking.model_copy(update={"domain": "composed"}), phrases()).qa == ()
     assert "toilet flushing" in found.absent
     assert "dog barking" not in found.absent
 

@@ -904,7 +904,7 @@ def _note(context: QuestionContext) -> Answered | None:
 # --- what no sound can tell ----------------------------------------------------------------------------------------
 
 
-@_family("unanswerable", 37.0)
+@_family("unanswerable", 32.0)
 def _unanswerable(context: QuestionContext) -> Answered | None:
     """What no recording can tell; not asked where it may be said in words, or where a caption is all that is known."""
     scene = context.scene

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pengi import templates
 from pengi.data.manifest import Clip
 from pengi.data.phrases import Phrases
+from pengi.data.tasks import COMPOSED_DOMAIN
 
 DEFAULT_LENGTH_S = 5.0
 LOUDER_DB = 6.0
@@ -72,7 +73,8 @@ class Scene:
 def scene_of(clip: Clip, phrases: Phrases) -> Scene:
     """What a manifest says about a clip.
 
-    Composed clips have the times of each event (``Clip.times``); events of other clips last throughout.
+    Composed clips have the times of each event (``Clip.times``); events of other clips last throughout. What their own
+    questions ask follows from these times, too, and is asked in more words, and where the evidence shows it.
     """
     length_s = clip.duration_s or DEFAULT_LENGTH_S
     events = tuple(SceneEvent(time.event, time.start_s, time.end_s, time.level_db) for time in clip.times)
@@ -84,7 +86,7 @@ def scene_of(clip: Clip, phrases: Phrases) -> Scene:
         attributes=attributes,
         absent=phrases.absent(clip.events, recorded=True) if clip.events else (),
         captions=clip.captions,
-        qa=tuple((asked.question, asked.answer) for asked in clip.qa),
+        qa=() if clip.domain == COMPOSED_DOMAIN else tuple((asked.question, asked.answer) for asked in clip.qa),
         metadata=templates.metadata_target(clip.tags, clip.title, clip.description),
         domain=clip.domain,
         is_timed=bool(events),
