@@ -470,9 +470,8 @@ def _same_run(recipe_json: str, recipe: Recipe, step: int) -> bool:
         kept = Recipe.model_validate_json(recipe_json)
     except ValidationError:
         return False
-    names = _FREE_SETTINGS
-    if step <= min(_decay_begins(kept), _decay_begins(recipe)):
-        names = (*names, "max_steps")
+    may_end_elsewhere = step <= min(_decay_begins(kept), _decay_begins(recipe))
+    names = (*_FREE_SETTINGS, "max_steps") if may_end_elsewhere else _FREE_SETTINGS
     free = {name: getattr(recipe.training, name) for name in names}
     return kept.model_copy(update={"training": kept.training.model_copy(update=free)}) == recipe
 
