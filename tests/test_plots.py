@@ -27,10 +27,19 @@ def test_a_timeline_becomes_a_picture_in_the_format_of_its_suffix(tmp_path: Path
 
 
 def test_every_label_has_a_lane_and_of_too_many_the_longest_have() -> None:
-    events = [Segment(float(number), number + 0.5 + number / 100, f"label {number}", 0.5) for number in range(40)]
-    lanes = lanes_of([*events, Segment(50.0, 60.0, "label 39", 0.5)])
-    assert list(lanes) == [f"label {number}" for number in range(40 - MAX_LANES, 40)]
-    assert len(lanes["label 39"]) == 2
+    events = [Segment(float(number), number + 0.5 + number / 100, f"label {number}", 0.5) for number in range(60)]
+    lanes = lanes_of([*events, Segment(70.0, 80.0, "label 59", 0.5)])
+    assert list(lanes) == [f"label {number}" for number in range(60 - MAX_LANES, 60)]
+    assert len(lanes["label 59"]) == 2
+
+
+def test_a_picture_says_what_it_leaves_out_and_has_round_times(tmp_path: Path) -> None:
+    events = [Segment(float(number), number + 1.0, f"label {number}", 0.5) for number in range(60)]
+    plot_timeline((noise(241.0, level=0.01), 16_000), Timeline(tuple(events), 241.0), tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert f"{MAX_LANES} of 60 labels, those with the longest events" in text
+    assert "<!-- 1:00 -->" in text
+    assert "<!-- time (min:s) -->" in text
 
 
 def test_a_terminal_shows_where_it_is_loud() -> None:

@@ -107,6 +107,11 @@ class TestTimeline:
     def test_a_silent_recording_is_silent(self) -> None:
         assert PENGI.timeline(SILENCE).segments == (Segment(0.0, 5.0, "silence", 1.0),)
 
+    def test_of_some_labels_silence_is_one_only_if_it_is_named(self) -> None:
+        assert PENGI.timeline(SILENCE, labels=["rain"]).segments == ()
+        timeline = PENGI.timeline(SILENCE, labels=["rain", "Silence"], threshold={"Silence": 0.9})
+        assert (timeline.segments, timeline.notes) == ((Segment(0.0, 5.0, "Silence", 1.0),), ())
+
     def test_events_may_overlap_and_labels_choose_them(self) -> None:
         tagger = PENGI.model.tagger
         assert tagger is not None
@@ -208,7 +213,7 @@ class TestTimelineOfAnyLabel:
         assert [(segment.confidence, segment.start_s, segment.end_s) for segment in unicorn] == [
             (0.875, pytest.approx(5.0, abs=2.5), pytest.approx(10.0, abs=2.5))
         ]
-        assert {segment.text for segment in found.segments} == {"rain", "unicorn", "silence"}
+        assert {segment.text for segment in found.segments} == {"rain", "unicorn"}
         assert found.notes == (
             "there is no tag 'unicorn'; it is detected by the language model, in parts of about 2.5 s",
         )

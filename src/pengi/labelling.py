@@ -128,11 +128,16 @@ def no_tag(tagger: Tagger, label: str) -> str:
     return f"there is no tag '{label}'" + (f"; the nearest are {', '.join(map(repr, near))}" if near else "")
 
 
+def silent_label(labels: Iterable[str]) -> str | None:
+    """The first label that means silence; None if there is none."""
+    return next((label for label in labels if label.casefold().strip(" .") in SILENT_LABELS), None)
+
+
 def silent_classification(
     method: str, labels: Sequence[str], top: int | None, *, multi_label: bool = False
 ) -> Classification:
     """Probability 1 for the label that means silence, or for none of them; without such a label none is detected."""
-    right = next((label for label in labels if label.casefold().strip(" .") in SILENT_LABELS), None)
+    right = silent_label(labels)
     if right is None and NONE_OF_THESE in labels:
         right = NONE_OF_THESE
     ordered = sorted(labels, key=lambda label: label != right)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from pengi.audio.decode import AudioSource, probe
-from pengi.audio.pictures import INK, RANGE_DB, Picture, draw, frequency_ticks
+from pengi.audio.pictures import INK, RANGE_DB, Picture, draw, frequency_ticks, time_label, time_ticks, time_unit
 from pengi.errors import InputError, how_to_install
 from pengi.results import SILENCE, Segment, Timeline
 from pengi.writing import replacing
 
-MAX_LANES = 24
+MAX_LANES = 40
 """Labels that are drawn; of more, those with the longest events."""
 WIDTH_IN, WAVE_IN, SPECTROGRAM_IN, LANE_IN = 12.0, 0.9, 2.4, 0.26
 DPI = 120
@@ -61,12 +61,11 @@ def plot_timeline(source: AudioSource, timeline: Timeline, path: Path, title: st
     wave, spectrogram, rows = figure.subplots(3, 1, sharex=True, height_ratios=heights)
     _draw_sound(wave, spectrogram, picture)
     _draw_lanes(rows, lanes)
-    unit = "s" if picture.duration_s < 120 else "min:s"
-    rows.set_xlim(0, picture.duration_s)
-    rows.set_xlabel(f"time ({unit})")
-    if unit == "min:s":
-        rows.xaxis.set_major_formatter(lambda value, _: f"{int(value // 60)}:{int(value % 60):02d}")
+    _draw_times(rows, picture.duration_s)
     wave.set_title(title, loc="left", fontsize=10)
+    labels = len({segment.text for segment in timeline.segments})
+    if labels > len(lanes):
+        wave.set_title(f"{len(lanes)} of {labels} labels, those with the longest events", loc="right", fontsize=8)
     with replacing(path) as partial:
         figure.savefig(partial, dpi=DPI)
 
@@ -103,6 +102,14 @@ def _draw_sound(wave: Any, spectrogram: Any, picture: Picture) -> None:
     spectrogram.set_yticks([height for _, height in ticks])
     spectrogram.set_yticklabels([f"{hertz / 1000:g} kHz" if hertz >= 1000 else f"{hertz} Hz" for hertz, _ in ticks])
     spectrogram.tick_params(axis="y", labelsize=7)
+
+
+def _draw_times(axes: Any, duration_s: float) -> None:
+    ticks = time_ticks(duration_s)
+    axes.set_xlim(0, duration_s)
+    axes.set_xticks(ticks)
+    axes.set_xticklabels([time_label(tick, duration_s) for tick in ticks])
+    axes.set_xlabel({"s": "time (s)", "min": "time (min:s)", "h": "time (h:min)"}[time_unit(duration_s)])
 
 
 def _draw_lanes(axes: Any, lanes: dict[str, list[Segment]]) -> None:

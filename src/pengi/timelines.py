@@ -27,7 +27,15 @@ from pengi.decoding import DecodeOptions
 from pengi.encoding import MIN_SEGMENT_S, WINDOWS, RecordingEncoder, batched
 from pengi.errors import AudioError, InputError
 from pengi.generation import TextGenerator, probability_of
-from pengi.labelling import LabelChooser, Threshold, checked_thresholds, named_tags, no_tag, tags_and_others
+from pengi.labelling import (
+    LabelChooser,
+    Threshold,
+    checked_thresholds,
+    named_tags,
+    no_tag,
+    silent_label,
+    tags_and_others,
+)
 from pengi.results import SILENCE, Segment, Timeline
 from pengi.templates import PROMPTS
 
@@ -54,8 +62,8 @@ class TimelineOptions(ReadingOptions, total=False):
     """Lowest probability in an event, of all labels or of each; if not given 0.5, or what was chosen for a tag of a
     fine-tuned model."""
     labels: Sequence[str] | None
-    """Only these, called so; all tags if not given. A label that no tag knows is looked for by its likelihood, in
-    parts of about 2.5 s."""
+    """Only these, called so; all tags, and silence, if not given. A label that no tag knows is looked for by its
+    likelihood, in parts of about 2.5 s."""
     min_duration_s: float | None
     """Shorter events are left out; none are if not given."""
     merge_gap_s: float | None
@@ -131,8 +139,8 @@ def timeline_reader(
         joining = Joining(
             MIN_PAUSE_S if merge_gap_s is None else merge_gap_s, 0.0 if min_duration_s is None else min_duration_s
         )
-        detectors, notes = _detectors(encoder, chooser, labels, threshold)
-        return EventTimelines(encoder, reading, progress, detectors, joining, notes)
+        detectors, silence, notes = _detectors(encoder, chooser, labels, threshold)
+        return EventTimelines(encoder, reading, progress, detectors, joining, silence, notes)
     if not all(option is None for option in (threshold, labels, min_duration_s, merge_gap_s)):
         raise InputError(
             f"a threshold, labels, a shortest duration and a gap are for events; {_why_no_events(name, tagger)}"
@@ -153,20 +161,26 @@ def _why_no_events(name: str, tagger: Tagger | None) -> str:
 
 def _detectors(
     encoder: RecordingEncoder, chooser: LabelChooser, labels: Sequence[str] | None, threshold: Threshold | None
-) -> tuple[tuple[Detector, ...], tuple[str, ...]]:
-    """What detects the labels, and sentences about labels that no tag knows."""
+) -> tuple[tuple[Detector, ...], str | None, tuple[str, ...]]:
+    """What detects the labels, what silence is called, if anything, and sentences about labels that no tag knows."""
     tagger = chooser.generator.model.tagger
     others: list[str] = []
     named: dict[int, str] = {}
+    silence: str | None = SILENCE
     if labels is not None:
         named, others = tags_and_others(tagger, labels)
+        # Silence is measured, and no model is asked about it.
+        silence = silent_label(others)
+        others = [label for label in others if label != silence]
     elif tagger is not None:
         named = named_tags(tagger, None)
     tags = tagger.vocabulary.tags if tagger is not None else ()
     own = {name: value for index, name in named.items() if (value := tags[index].threshold) is not None}
     if len(others) > MAX_OTHER_LABELS:
         raise InputError(f"{len(others)} labels are no tags; the language model looks for at most {MAX_OTHER_LABELS}")
-    thresholds = checked_thresholds(threshold, MIN_FRAME_PROBABILITY, [*named.values(), *others], own)
+    thresholds = checked_thresholds(
+        threshold, MIN_FRAME_PROBABILITY, [*named.values(), *others, *filter(None, [silence])], own
+    )
     found: list[Detector] = []
     if tagger is not None and named:
         found.append(TagDetector(encoder, tagger, named, thresholds))
@@ -174,7 +188,7 @@ def _detectors(
         found.append(LabelDetector(encoder, chooser, others, thresholds))
     how = f"it is detected by the language model, in parts of about {PART_S:g} s"
     notes = tuple(f"{no_tag(tagger, label)}; {how}" for label in others) if tagger is not None else ()
-    return tuple(found), notes
+    return tuple(found), silence, notes
 
 
 def _ignore(_: float) -> None: ...
@@ -260,6 +274,8 @@ class EventTimelines(TimelineReader):
 
     detectors: tuple[Detector, ...]
     joining: Joining
+    silence: str | None = SILENCE
+    """What silent windows are called; None if they are no events."""
     remarks: tuple[str, ...] = ()
     """Sentences about how labels are detected."""
 
@@ -290,7 +306,9 @@ class EventTimelines(TimelineReader):
     def _events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
         """What is detected in each window; a silent window is not looked into."""
         rate = self.encoder.sample_rate
-        found = [[Segment(0.0, len(window_S) / rate, SILENCE, 1.0)] for window_S in windows]
+        found: list[list[Segment]] = [[] for _ in windows]
+        if self.silence is not None:
+            found = [[Segment(0.0, len(window_S) / rate, self.silence, 1.0)] for window_S in windows]
         loud = [index for index, window_S in enumerate(windows) if sound_level_db(window_S) >= SILENCE_DB]
         for index in loud:
             found[index] = []

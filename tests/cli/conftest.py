@@ -101,6 +101,12 @@ class FakeEngine:
         kept = EXPLANATION.tags if threshold is None else ()
         return self._each(audio, lambda s: Tags(kept, s), reading)
 
+    def timeline(self, audio: Sequence[Any], *, merge_gap_s: float | None = None, **options: Any) -> list[Timeline]:
+        assert not audio, "the command shows segments as they come"
+        if merge_gap_s is not None and merge_gap_s < 0:
+            raise InputError(f"the gap must be 0 seconds or more, not {merge_gap_s:g}")
+        return []
+
     def segments(
         self,
         audio: Any,

@@ -217,6 +217,15 @@ def test_tags_of_a_timeline_can_be_chosen(pengi: Callable[..., Any], engine: Any
     assert pengi("timeline", tone, "--threshold", 2).exit_code == 2
 
 
+def test_a_mistake_in_the_options_of_a_timeline_is_one_error(
+    pengi: Callable[..., Any], engine: Any, tone: Path
+) -> None:
+    result = pengi("timeline", tone, tone, "--merge-gap", -1)
+    assert result.exit_code == 2
+    assert result.stderr.strip() == "error: the gap must be 0 seconds or more, not -1"
+    assert engine.calls == []
+
+
 def test_an_answer_is_explained_if_asked_for(pengi: Callable[..., Any], tone: Path) -> None:
     shown = pengi("ask", tone, "is there a siren?", "--explain").stdout
     rows = [row.split() for row in shown.splitlines()]

@@ -112,6 +112,20 @@ def time_ticks(duration_s: float) -> list[float]:
     return [round(index * step, 3) for index in range(int(duration_s / step + 1e-6) + 1)]
 
 
+def time_unit(duration_s: float) -> str:
+    """What the times of :func:`time_label` are in: seconds, minutes and seconds, or hours and minutes."""
+    return "s" if duration_s < 60 else "min" if duration_s < 3_600 else "h"
+
+
+def time_label(time_s: float, duration_s: float) -> str:
+    """A time on the axis of a recording of some length, such as ``2.5``, ``1:30`` or, in hours, ``2:15``."""
+    unit = time_unit(duration_s)
+    if unit == "s":
+        return f"{time_s:g}"
+    whole = int(time_s if unit == "min" else time_s // 60)
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
 def frequency_ticks() -> list[tuple[int, float]]:
     """Frequencies in Hz and how high up the mel axis they stand, from 0 to 1."""
     edges = hz_to_mel_htk(torch.tensor([LOW_HZ, HIGH_HZ], dtype=torch.float64))

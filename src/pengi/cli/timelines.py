@@ -146,6 +146,7 @@ def timeline(
     recordings = read_arguments(files)
     pictures = _pictures(recordings, plot)
     engine = load_model(common.model, common.device)
+    engine.timeline([], **options, **vars(reading))  # a mistake in the options is one error, not one for each recording
     settings = {"command": "timeline", **options, **asdict(reading)}
     with opened_output(target, recordings.names, settings, common.model) as rows:
         report = Report(recordings, as_json=common.json, output=rows)

@@ -21,7 +21,9 @@ from pengi.audio.pictures import (
     Picture,
     frequency_ticks,
     spectrogram_png,
+    time_label,
     time_ticks,
+    time_unit,
     waveform_path,
 )
 from pengi.exports import FORMATS, Target, opened, rows_of
@@ -281,17 +283,8 @@ def _times(duration_s: float) -> str:
         share = tick / duration_s
         # The outermost labels stay within the picture.
         place = "pg-first" if share == 0 else "pg-last" if share > 0.97 else ""
-        marks.append(f'<span class="{place}" style="left:{100 * share:.3f}%">{_tick(tick, duration_s)}</span>')
-    unit = "s" if duration_s < 60 else "min" if duration_s < 3_600 else "h"
-    return "".join(marks) + f'<span class="pg-unit">{unit}</span>'
-
-
-def _tick(time_s: float, duration_s: float) -> str:
-    if duration_s < 60:
-        return f"{time_s:g}"
-    if duration_s < 3_600:
-        return f"{int(time_s // 60)}:{int(time_s % 60):02d}"
-    return f"{int(time_s // 3_600)}:{int(time_s % 3_600 // 60):02d}"
+        marks.append(f'<span class="{place}" style="left:{100 * share:.3f}%">{time_label(tick, duration_s)}</span>')
+    return "".join(marks) + f'<span class="pg-unit">{time_unit(duration_s)}</span>'
 
 
 def _hertz() -> str:
