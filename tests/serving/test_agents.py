@@ -44,14 +44,20 @@ class AgentsEngine:
     def tags(self, audio: Path, *, threshold: float | None, labels: list[str] | None, top: int | None) -> Tags:
         raise InputError("there is no tag 'zzz'; classify takes any label")
 
-    def timeline(self, audio: Path, *, threshold: float | None, labels: list[str] | None) -> Timeline:
-        return Timeline((Segment(0.0, 1.5, "rain", threshold or 0.5),), 2.0, notes=("Half of it is missing.",))
+    def timeline(
+        self, audio: Path, *, threshold: Any, labels: Any, min_duration_s: float | None, merge_gap_s: float | None
+    ) -> Timeline:
+        asked = f"{threshold} {labels} {min_duration_s} {merge_gap_s}"
+        return Timeline((Segment(0.0, 1.5, asked, 0.5),), 2.0, notes=("Half of it is missing.",))
 
     def transcribe(self, audio: Path) -> Transcript:
         return Transcript("", (), 2.0)
 
-    def classify(self, audio: Path, labels: list[str]) -> Classification:
-        return Classification("likelihood", tuple(LabelScore(label, 1 / len(labels)) for label in labels))
+    def classify(
+        self, audio: Path, labels: list[str], *, none: bool | float, multi_label: bool, top: int | None
+    ) -> Classification:
+        scores = tuple(LabelScore(label, 1 / len(labels), float(none) if multi_label else None) for label in labels)
+        return Classification("likelihood", scores[:top])
 
     def embed(self, audio: Path) -> Any:
         return np.ones(2, np.float32)
@@ -107,7 +113,7 @@ def test_results_are_structured(call: Callable[..., CallToolResult]) -> None:
     assert json.loads(described.content[0].text)["text"] == "day.wav"  # type: ignore[union-attr]
     timeline = call("timeline", path="night/owl.flac", threshold=0.25).structured_content
     assert timeline is not None
-    assert timeline["segments"] == [{"start_s": 0.0, "end_s": 1.5, "text": "rain", "confidence": 0.25}]
+    assert timeline["segments"] == [{"start_s": 0.0, "end_s": 1.5, "text": "0.25 None None None", "confidence": 0.5}]
     assert timeline["notes"] == ["Half of it is missing."]
     answer = call("ask", path="day.wav", question="what?").structured_content
     assert answer is not None
@@ -118,6 +124,19 @@ def test_results_are_structured(call: Callable[..., CallToolResult]) -> None:
     chosen = call("classify", path="day.wav", labels=["rain", "wind"]).structured_content
     assert chosen is not None
     assert chosen["scores"][0] == {"label": "rain", "probability": 0.5, "independent": None}
+
+
+def test_timelines_and_labels_have_the_options_of_the_command_line(call: Callable[..., CallToolResult]) -> None:
+    options = {"threshold": {"*": 0.5, "rain": 0.75}, "labels": ["rain", "a kettle"], "min_duration_s": 1}
+    timeline = call("timeline", path="day.wav", **options, merge_gap_s=2.5).structured_content
+    assert timeline is not None
+    assert timeline["segments"][0]["text"] == "{'*': 0.5, 'rain': 0.75} ['rain', 'a kettle'] 1.0 2.5"
+    assert "less than or equal to 1" in sentence(call("timeline", path="day.wav", threshold={"rain": 2}))
+    labels = {"path": "day.wav", "labels": ["rain", "wind"], "multi_label": True, "top": 1}
+    for given, expected in (({}, 0.0), ({"none": True}, 1.0), ({"none": True, "none_threshold": 0.25}, 0.25)):
+        chosen = call("classify", **labels, **given).structured_content
+        assert chosen is not None
+        assert chosen["scores"] == [{"label": "rain", "probability": 0.5, "independent": expected}]
 
 
 def test_the_recordings_of_the_folder_are_listed_by_pattern(

@@ -101,7 +101,13 @@ def _show_licenses(json: bool) -> None:
     print_text(table)
     for entry, trained_on in entries:
         if trained_on:
-            print_text(Text(f"\n{entry.name} was trained on recordings under {', '.join(trained_on)}."))
+            print_text(
+                Text(
+                    f"\n{entry.name}: the code is MIT. The weights were trained on recordings under "
+                    f"{', '.join(trained_on)}. Some of these are share-alike or GPL; whoever redistributes the weights "
+                    "decides what follows from that. The model card says which recordings have which licence."
+                )
+            )
 
 
 def _show_checked(checked: Sequence[CheckedFile], json: bool) -> None:

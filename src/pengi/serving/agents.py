@@ -41,8 +41,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 RecordingPath = Annotated[str, Field(description="A path that list_recordings gave, or one relative to its folder.")]
-Threshold = Annotated[float | None, Field(ge=0, le=1, description="Lowest probability; the model's own if absent.")]
-OnlyLabels = Annotated[list[str] | None, Field(description="Only these tags; all if absent.")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Threshold = Annotated[
+    Probability | dict[str, Probability] | None,
+    Field(description="Lowest probability, or one for each label ('*' for the others); the model's own if absent."),
+]
+OnlyTags = Annotated[list[str] | None, Field(description="Only these tags; all if absent.")]
+OnlyLabels = Annotated[
+    list[str] | None, Field(description="Only these: tags, or up to 16 other words; all tags if absent.")
+]
+Labels = Annotated[list[str], Field(min_length=1, description="Any words, such as 'dog barking' and 'rain'.")]
+Seconds = Annotated[float | None, Field(ge=0)]
 Explain = Annotated[bool, Field(description="Add what the answer is based on: tags, transcript, the prompt.")]
 Limit = Annotated[int, Field(ge=1, le=1000)]
 
@@ -163,7 +172,7 @@ class Tools:
         self,
         path: RecordingPath,
         threshold: Threshold = None,
-        labels: OnlyLabels = None,
+        labels: OnlyTags = None,
         top: Limit | None = None,
     ) -> Tags:
         """Detect what is in a recording: sounds, instruments, genres, languages, speakers, with calibrated
@@ -171,10 +180,25 @@ class Tools:
         return self._engine().tags(self._folders.file(path), threshold=threshold, labels=labels, top=top)
 
     @_answering
-    def timeline(self, path: RecordingPath, threshold: Threshold = None, labels: OnlyLabels = None) -> Timeline:
+    def timeline(
+        self,
+        path: RecordingPath,
+        threshold: Threshold = None,
+        labels: OnlyLabels = None,
+        min_duration_s: Annotated[Seconds, Field(description="Leave out shorter events.")] = None,
+        merge_gap_s: Annotated[
+            Seconds, Field(description="Join events of one label with a shorter pause between them; 0.5 if absent.")
+        ] = None,
+    ) -> Timeline:
         """List what happens when in a recording of any length; events may overlap. For a long recording, name the
         labels that matter."""
-        return self._engine().timeline(self._folders.file(path), threshold=threshold, labels=labels)
+        return self._engine().timeline(
+            self._folders.file(path),
+            threshold=threshold,
+            labels=labels,
+            min_duration_s=min_duration_s,
+            merge_gap_s=merge_gap_s,
+        )
 
     @_answering
     def transcribe(self, path: RecordingPath) -> Transcript:
@@ -185,10 +209,25 @@ class Tools:
     def classify(
         self,
         path: RecordingPath,
-        labels: Annotated[list[str], Field(min_length=1, description="Any words, such as 'dog barking' and 'rain'.")],
+        labels: Labels,
+        none: Annotated[bool, Field(description="The recording may be none of the labels.")] = False,
+        none_threshold: Annotated[
+            float | None,
+            Field(gt=0, lt=1, description="The same where no label is as probable by itself; 0.5 with none."),
+        ] = None,
+        multi_label: Annotated[
+            bool, Field(description="Add the probability of each label by itself; several may be right.")
+        ] = False,
+        top: Limit | None = None,
     ) -> Classification:
         """Choose among labels of your own; each gets its share of the probability, the best first."""
-        return self._engine().classify(self._folders.file(path), labels)
+        return self._engine().classify(
+            self._folders.file(path),
+            labels,
+            none=none if none_threshold is None else none_threshold,
+            multi_label=multi_label,
+            top=top,
+        )
 
     @_answering
     def search(

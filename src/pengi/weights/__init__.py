@@ -413,7 +413,15 @@ def derived(name: str, make: Callable[[Path], None]) -> Path:
 def entries() -> list[Entry]:
     """What can be named: models in the package, published models, and the frozen parts that are fetched when needed."""
     rows = [
-        Entry(name, "a trained Pengi", "MIT, as the package", 0, "package", path, str(path / "README.md"))
+        Entry(
+            name,
+            "a trained Pengi",
+            "code: MIT; weights: see the model card",
+            0,
+            "package",
+            path,
+            str(path / "README.md"),
+        )
         for name, path in _packaged().items()
     ]
     for model in _PUBLISHED:
