@@ -23,7 +23,7 @@ from pengi.data.loader import (
     clip_weights,
     collate,
 )
-from pengi.data.manifest import Clip
+from pengi.data.manifest import Clip, QuestionAnswer
 from pengi.data.phrases import Phrases
 from pengi.data.questions import QuestionMaker
 from pengi.data.tasks import Pair, labels_of
@@ -140,6 +140,10 @@ def test_rare_labels_come_more_often_than_by_their_number() -> None:
     words = [Clip(id=str(n), audio="x", split="train", domain="keyword", events=("speech",),
                   attributes={"keyword": "yes" if n < 9 else "no"}) for n in range(10)]  # fmt: skip
     assert clip_weights(words)[9] == pytest.approx(3 * clip_weights(words)[0])
+    orders = [Clip(id=str(n), audio="x", split="train", domain="speech", events=("order",),
+                   qa=(QuestionAnswer(question="what is ordered?", answer="tea" if n < 9 else "milk"),))
+              for n in range(10)]  # fmt: skip
+    assert clip_weights(orders)[9] == pytest.approx(3 * clip_weights(orders)[0])
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class ClipEvidence:
 
 
 def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = None) -> list[float]:
-    """Chance of each clip: its corpus' share, and within it 1/sqrt(clips of the same answer).
+    """Chance of each clip: its corpus' share, and within it 1/sqrt(clips with the same answers).
 
     Raises:
         ConfigError: for a corpus that no clip is of, or a negative share, or if all shares are zero.
@@ -88,7 +88,7 @@ def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = No
         special = [
             str(attributes[name]) for name in ("keyword", "digit", "language", "instrument") if name in attributes
         ]
-        return (clip.domain, *clip.events, *special)
+        return (clip.domain, *clip.events, *special, *(pair.answer for pair in clip.qa))
 
     counts = Counter(kind(clip) for clip in clips)
     weights = [1.0 / math.sqrt(counts[kind(clip)]) for clip in clips]
