@@ -14,7 +14,9 @@ import torch
 from pydantic import BaseModel, Field
 
 from helpers import RATE, tiny_model, tone
+from helpers.chat import HUM, RAIN, chat_pengi, joined
 from pengi import DecodeOptions, Pengi
+from pengi.decoding import Hypothesis
 from pengi.errors import InputError
 from pengi.generation import TextGenerator
 from pengi.grammar import JsonSchemas
@@ -46,13 +48,13 @@ def engine() -> Pengi:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts that the language model gets, as they come."""
     prompts: list[str] = []
-    generate = TextGenerator.generate
+    read = TextGenerator.read
 
     def recording(self: TextGenerator, encoded: Any, given: Sequence[str], *rest: Any) -> Any:
         prompts.extend(given)
-        return generate(self, encoded, given, *rest)
+        return read(self, encoded, given, *rest)
 
-    monkeypatch.setattr(TextGenerator, "generate", recording)
+    monkeypatch.setattr(TextGenerator, "read", recording)
     return prompts
 
 
@@ -61,7 +63,7 @@ def test_every_property_is_asked_for_and_follows_the_schema(engine: Pengi, asked
     jsonschema.validate(json.loads(answer.text), SCENE)
     assert list(json.loads(answer.text)) == list(SCENE["properties"])
     assert 0 <= answer.confidence <= 1
-    assert [prompt.removeprefix("question: ").removesuffix(" answer:") for prompt in asked] == [
+    assert [prompt.removeprefix("question: ").removesuffix(" answer:") for prompt in dict.fromkeys(asked)] == [
         "is there siren?",
         "what is the setting?",
         "what is the main sound?",
@@ -96,7 +98,7 @@ def test_a_schema_of_pydantic_gives_its_model(engine: Pengi) -> None:
 def test_a_schema_that_refers_to_itself_has_an_end(engine: Pengi) -> None:
     node = {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]}}}
     schema = {"$ref": "#/$defs/Node", "$defs": {"Node": node}}
-    (field,) = Form(engine._generator, schema)._fields
+    (field,) = Form(engine._parts.chooser, schema)._fields
     assert field.path == ("next",) * 5
 
 
@@ -104,6 +106,68 @@ def test_what_is_no_plain_object_is_written_as_one_text(engine: Pengi) -> None:
     schema = {"type": "array", "items": {"type": "string", "maxLength": 5}, "minItems": 2, "maxItems": 2}
     answer = engine.ask((tone(1.0), RATE), "what is it?", schema=schema, options=SHORT)
     jsonschema.validate(json.loads(answer.text), schema)
+
+
+def test_what_names_tags_is_decided_by_them() -> None:
+    kind = {"enum": ["hum", "rain"]}
+    schema = {
+        "type": "object",
+        "properties": {
+            "kind": kind,
+            "is_rain": {"type": "boolean"},
+            "has_hum": {"type": "boolean"},
+            "sounds": {"type": "array", "items": {"enum": ["hum", "whistle", "rain"]}},
+        },
+    }
+    engine = chat_pengi()
+    recordings = [joined(RAIN), joined(HUM), joined(np.zeros(16_000, np.float32))]
+    rain, hum, silence = (json.loads(each.text) for each in engine.ask(recordings, "what is it?", schema=schema))
+    assert rain == {"kind": "rain", "is_rain": True, "has_hum": False, "sounds": ["rain"]}
+    assert hum == {"kind": "hum", "is_rain": False, "has_hum": True, "sounds": ["hum"]}
+    assert silence == {"kind": silence["kind"], "is_rain": False, "has_hum": False, "sounds": []}
+    assert silence["kind"] in ("hum", "rain")
+
+
+def test_choices_of_yes_and_no_answer_the_question(engine: Pengi, asked: list[str]) -> None:
+    schema = {"enum": ["Yes", "no", "unsure"], "description": "is it raining?"}
+    assert json.loads(engine.ask((tone(1.0), RATE), "what is it?", schema=schema).text) in schema["enum"]
+    assert asked == ["question: is it raining? answer:"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rules", "number"),
+    [
+        ("moderately loud, about -24 dBFS", {}, -24),
+        ("two dogs", {}, 2),
+        ("none", {}, 0),
+        ("about 2.5 s", {"type": "number"}, 2.5),
+        ("about 2.5 s, or 3", {}, 3),
+        ("in 12 of 30", {"minimum": 20}, 30),
+        ("I can't tell from the sound.", {}, None),
+        ("40", {"maximum": 9}, None),
+    ],
+)
+def test_numbers_are_read_out_of_answers(
+    engine: Pengi, monkeypatch: pytest.MonkeyPatch, text: str, rules: dict[str, Any], number: float | None
+) -> None:
+    monkeypatch.setattr(TextGenerator, "text", lambda self, hypothesis: text if not hypothesis.tokens else "7")
+    monkeypatch.setattr(TextGenerator, "generate", answers_without_tokens)
+    found = json.loads(engine.ask((tone(1.0), RATE), "how many?", schema={"type": "integer", **rules}).text)
+    assert found == (7 if number is None else number)
+
+
+def answers_without_tokens(
+    self: TextGenerator, encoded: Any, prompts: Any, options: Any, constraint: Any = None
+) -> list[list[Hypothesis]]:
+    """An answer of no tokens where any may be written, and of one where a grammar decides."""
+    return [[Hypothesis((1,) if constraint else (), (), True)] for _ in encoded]
+
+
+def test_a_list_of_strings_holds_the_parts_of_the_answer(engine: Pengi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TextGenerator, "text", lambda *_: "a dog barking, rain, and a dog barking.")
+    schema = {"type": "object", "properties": {"sounds": {"type": "array", "items": {"type": "string"}}}}
+    answer = engine.ask((tone(1.0), RATE), "what is it?", schema=schema)
+    assert json.loads(answer.text) == {"sounds": ["a dog barking", "rain"]}
 
 
 def test_silence_is_answered_in_json_too(engine: Pengi) -> None:

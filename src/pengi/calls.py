@@ -377,7 +377,7 @@ class Ask(Call[Answer]):
         self._options = options or ANSWER
         if schema is not None and self.explain:
             raise InputError("an answer that follows a JSON schema has no explanation; leave one of the two out")
-        self._form = None if schema is None else Form(parts.generator, schema)
+        self._form = None if schema is None else Form(parts.chooser, schema)
 
     def answer(self, encoded: Sequence[Encoded]) -> Sequence[Answer]:
         if self._form is not None:

@@ -2,28 +2,42 @@
 
 A small language model that was not trained on JSON chooses badly among ``true`` and ``false`` in the middle of an
 object. So an object is filled as a form: each property is a question of its own, asked in the words that the model
-knows. What is no object, or has rules beyond its properties, is written as one text that a grammar keeps to the schema.
+knows, or a choice among labels. What is no object, or has rules beyond its properties, is written as one text that a
+grammar keeps to the schema.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Any
 
-from pengi.decoding import Constraint, DecodeOptions, Hypothesis, LabelTrie
+import torch
+
+from pengi.decoding import Constraint, DecodeOptions, LabelTrie
 from pengi.encoding import Encoded
 from pengi.errors import InputError
-from pengi.generation import TextGenerator, Written, probability_of
+from pengi.generation import Written, probability_of
+from pengi.labelling import MIN_PRESENCE, LabelChooser
+from pengi.templates import NO, NUMBERS, YES, is_there
 
 MAX_FIELDS = 50
 MAX_DEPTH = 5
 """Of objects in objects; what is deeper is written as one text."""
+MAX_NUMBER = 1_000_000
 _ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "$id", "$defs", "definitions"}
 _OF_FORMS = _ANNOTATIONS | {"type", "properties", "required", "additionalProperties"}
 _NULL = {"type": "null"}
-_YES_NO, _BOOLEANS = ("yes", "no"), (True, False)
+_NUMBERS = {"none": 0, "nothing": 0, "nobody": 0, "no": 0} | {word: value for value, word in enumerate(NUMBERS)}
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?|[a-z]+")
+
+Value = tuple[Any, float]
+"""A value, and its probability."""
+Reader = Callable[[Sequence[Encoded], Sequence[str], DecodeOptions], list[Value]]
+"""Gives a value of each recording, by a question to each."""
 
 
 @dataclass(frozen=True)
@@ -32,63 +46,47 @@ class Field:
 
     Attributes:
         path: names of the properties that lead to it; none for the whole.
-        description: of the property, which is its question; empty if it has none.
-        constraint: what may be written; None for any text, which is the value.
-        values: the value of each label of a :class:`LabelTrie`; None where what is written is JSON.
+        question: what is asked; None where it is what is asked about the recording.
+        read: gives the values.
     """
 
     path: tuple[str, ...]
-    description: str
-    constraint: Constraint | None
-    values: tuple[Any, ...] | None = None
-
-    @property
-    def question(self) -> str:
-        """What is asked where there are several properties."""
-        name = " ".join(self.path).replace("_", " ")
-        return self.description or (f"is there {name}?" if self.values == _BOOLEANS else f"what is the {name}?")
-
-    def value(self, hypothesis: Hypothesis, text: str) -> Any:
-        """What a text that was written means.
-
-        Raises:
-            InputError: if it is JSON that was cut.
-        """
-        if self.constraint is None:
-            return text
-        if self.values is not None:
-            assert isinstance(self.constraint, LabelTrie)
-            return self.values[self.constraint.index(hypothesis.tokens)]
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise InputError("the answer is longer than max_tokens, so that its JSON has no end; allow more") from error
+    question: str | None
+    read: Reader
 
 
 class Form:
     """A JSON schema as questions.
 
     The question about a property is its ``description``. Without one it is "is there <name>?" of a boolean and "what is
-    the <name>?" of anything else; the only property of a form gets the question that is asked about the recording. Of a
-    boolean the model chooses "yes" or "no", of an ``enum`` of strings one of these; a string without rules is written
-    freely. Every property gets a value, also one that is not required.
+    the <name>?" of anything else; the only property of a form gets the question that is asked about the recording.
+
+    - Of a boolean the model chooses "yes" or "no"; where its name is that of a tag, the tag decides.
+    - One of the strings of an ``enum`` is chosen as :class:`pengi.calls.Classify` does, by tags where they name tags. A
+      list of them holds all that are there by themselves. Among "yes", "no" and others the question decides.
+    - A string without rules is the answer, a list of strings its parts, and a number the first one in the answer that
+      follows the rules.
+    - All else, and a number without one in the answer, is written under a grammar.
+
+    Every property gets a value, also one that is not required.
 
     Args:
-        generator: writes the values.
+        chooser: chooses among labels; its generator writes the other values.
         schema: as JSON, or its values.
 
     Raises:
         InputError: if it is no JSON schema, cannot be followed, or has too many properties.
     """
 
-    def __init__(self, generator: TextGenerator, schema: str | Mapping[str, Any]) -> None:
-        self._generator = generator
+    def __init__(self, chooser: LabelChooser, schema: str | Mapping[str, Any]) -> None:
+        self._chooser, self._generator = chooser, chooser.generator
         text = schema if isinstance(schema, str) else json.dumps(schema)
-        generator.json_schemas.constraint(text)  # finds mistakes
+        self._generator.json_schemas.constraint(text)  # finds mistakes
         self._root: dict[str, Any] = json.loads(text)
-        self._fields = list(self._fields_of((), self._root))
-        if len(self._fields) > MAX_FIELDS:
-            raise InputError(f"the JSON schema has {len(self._fields)} properties; at most {MAX_FIELDS} are filled")
+        parts = list(self._parts((), self._root))
+        if len(parts) > MAX_FIELDS:
+            raise InputError(f"the JSON schema has {len(parts)} properties; at most {MAX_FIELDS} are filled")
+        self._fields = [self._field(path, part, is_only=len(parts) == 1) for path, part in parts]
 
     def fill(self, encoded: Sequence[Encoded], questions: Sequence[str], options: DecodeOptions) -> list[Written]:
         """JSON about each recording; its probability is that of all values together.
@@ -101,33 +99,137 @@ class Form:
         forms: list[dict[str, Any]] = [{} for _ in encoded]
         probabilities = [1.0] * len(encoded)
         for field in self._fields:
-            is_only = len(self._fields) == 1 and not field.description
-            asked = questions if is_only else [field.question] * len(encoded)
+            asked = questions if field.question is None else [field.question] * len(encoded)
             prompts = [self._generator.prompting.question(question) for question in asked]
-            found = self._generator.generate(encoded, prompts, options, field.constraint)
-            for index, (best, *_) in enumerate(found):
-                _put(forms[index], ("", *field.path), field.value(best, self._generator.text(best)))
-                probabilities[index] *= probability_of(best)
+            for index, (value, probability) in enumerate(field.read(encoded, prompts, options)):
+                _put(forms[index], ("", *field.path), value)
+                probabilities[index] *= probability
         texts = [json.dumps(form[""], ensure_ascii=False) for form in forms]
         return [Written(*pair) for pair in zip(texts, probabilities, strict=True)]
 
-    def _fields_of(self, path: tuple[str, ...], schema: Any) -> Iterator[Field]:
-        """The values of a schema, in order."""
+    def _parts(self, path: tuple[str, ...], schema: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+        """Path and schema of every value, in order."""
         schema = self._resolved(schema)
         if _is_form(schema) and len(path) < MAX_DEPTH:
             for name, property in schema["properties"].items():
-                yield from self._fields_of((*path, name), property)
-            return
-        description = schema.get("description") or ""
-        if schema.get("type") == "boolean":
-            yield Field(path, description, self._labels(_YES_NO), _BOOLEANS)
-        elif choices := _choices(schema):
-            yield Field(path, description, self._labels(choices), choices)
-        elif schema.get("type") == "string" and schema.keys() <= _ANNOTATIONS | {"type"}:
-            yield Field(path, description, None)
+                yield from self._parts((*path, name), property)
         else:
-            shared = {name: self._root[name] for name in ("$defs", "definitions") if name in self._root}
-            yield Field(path, description, self._generator.json_schemas.constraint(json.dumps({**shared, **schema})))
+            yield path, schema
+
+    def _field(self, path: tuple[str, ...], schema: Mapping[str, Any], *, is_only: bool) -> Field:
+        name = " ".join(path).replace("_", " ")
+        question: str | None = schema.get("description")
+        if schema.get("type") != "boolean":
+            return Field(path, question or (None if is_only else f"what is the {name}?"), self._reader(schema))
+        noun = _noun(name)
+        if question or is_only:
+            return Field(path, question or None, self._yes_or_no)
+        is_tag = not self._chooser.needs_likelihood([noun])
+        return Field(path, is_there(noun), partial(self._is_there, noun) if is_tag else self._yes_or_no)
+
+    def _reader(self, schema: Mapping[str, Any]) -> Reader:
+        """What gives the values of a schema that is neither a form nor a boolean."""
+        rules = schema.keys() - _ANNOTATIONS - {"type"}
+        if choices := _choices(schema):
+            return partial(self._one_of, choices)
+        if schema.get("type") == "string" and not rules:
+            return self._text
+        if schema.get("type") == "array" and rules == {"items"}:
+            items = self._resolved(schema["items"])
+            if choices := _choices(items):
+                return partial(self._some_of, choices)
+            if items.get("type") == "string" and not items.keys() - _ANNOTATIONS - {"type"}:
+                return self._list
+        is_number = schema.get("type") in ("integer", "number") and not rules - {"minimum", "maximum"}
+        # Without bounds the model may write digits without end.
+        bounds = {"minimum": -MAX_NUMBER, "maximum": MAX_NUMBER} if is_number and not rules else {}
+        shared = {name: self._root[name] for name in ("$defs", "definitions") if name in self._root}
+        constraint = self._generator.json_schemas.constraint(json.dumps({**shared, **bounds, **schema}))
+        if is_number:
+            return partial(self._number, schema, constraint)
+        return partial(self._json, constraint)
+
+    def _written(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Written]:
+        found = self._generator.generate(encoded, prompts, options)
+        return [Written(self._generator.text(best), probability_of(best)) for best, *_ in found]
+
+    def _text(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Value]:
+        return [astuple(written) for written in self._written(encoded, prompts, options)]
+
+    def _list(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Value]:
+        return [(_parts_of(each.text), each.probability) for each in self._written(encoded, prompts, options)]
+
+    def _number(
+        self, schema: Mapping[str, Any], constraint: Constraint, encoded: Sequence[Encoded], prompts: Sequence[str],
+        options: DecodeOptions,
+    ) -> list[Value]:  # fmt: skip
+        found = []
+        for recording, prompt, written in zip(encoded, prompts, self._written(encoded, prompts, options), strict=True):
+            number = _number_in(written.text, schema)
+            if number is None:
+                found += self._json(constraint, [recording], [prompt], options)
+            else:
+                found.append((number, written.probability))
+        return found
+
+    def _json(
+        self, constraint: Constraint, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
+    ) -> list[Value]:
+        """JSON that is written under a grammar.
+
+        Raises:
+            InputError: if it is cut.
+        """
+        found = self._generator.generate(encoded, prompts, options, constraint)
+        try:
+            return [(json.loads(self._generator.text(best)), probability_of(best)) for best, *_ in found]
+        except ValueError as error:
+            raise InputError("the answer is longer than max_tokens, so that its JSON has no end; allow more") from error
+
+    def _yes_or_no(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Value]:
+        chosen = self._answered((YES, NO), encoded, prompts, options)
+        return [(label == YES, probability) for label, probability in chosen]
+
+    def _is_there(
+        self, label: str, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
+    ) -> list[Value]:
+        probabilities = self._chooser.presence(encoded, [label])[:, 0].tolist()
+        return [(value >= MIN_PRESENCE, max(value, 1 - value)) for value in probabilities]
+
+    def _one_of(
+        self, choices: Sequence[str], encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
+    ) -> list[Value]:
+        # As labels, "yes" and "no" would be the spoken words.
+        if {choice.casefold() for choice in choices} & {YES, NO}:
+            return self._answered(choices, encoded, prompts, options)
+        found: list[Value] = []
+        for recording, prompt in zip(encoded, prompts, strict=True):
+            if recording.is_silent:  # it has no tags
+                found += self._answered(choices, [recording], [prompt], options)
+            else:
+                (chosen,) = self._chooser.choose("likelihood", [recording], list(choices), prompt)
+                found.append((chosen.label, chosen.scores[0].probability))
+        return found
+
+    def _answered(
+        self, choices: Sequence[str], encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
+    ) -> list[tuple[str, float]]:
+        """The one of some texts that the language model writes."""
+        model = self._generator.model
+        trie = LabelTrie([model.target_ids(choice)[:-1] for choice in choices], model.language_model.end_id)
+        found = self._generator.generate(encoded, prompts, options, trie)
+        return [(choices[trie.index(best.tokens)], probability_of(best)) for best, *_ in found]
+
+    def _some_of(
+        self, choices: Sequence[str], encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
+    ) -> list[Value]:
+        found: list[Value] = []
+        for presence_L in self._chooser.presence(encoded, choices):
+            there = [
+                choice for choice, probability in zip(choices, presence_L, strict=True) if probability >= MIN_PRESENCE
+            ]
+            found.append((there, float(torch.maximum(presence_L, 1 - presence_L).prod())))
+        return found
 
     def _resolved(self, schema: Any) -> dict[str, Any]:
         """A schema behind its references, and without the null of a value that may be absent."""
@@ -154,10 +256,6 @@ class Form:
             raise InputError(f"the JSON schema cannot be followed: it has no '{reference[:80]}'") from error
         return target
 
-    def _labels(self, labels: Sequence[str]) -> LabelTrie:
-        model = self._generator.model
-        return LabelTrie([model.target_ids(label)[:-1] for label in labels], model.language_model.end_id)
-
 
 def _is_form(schema: Mapping[str, Any]) -> bool:
     """Whether a schema is an object without rules beyond its properties."""
@@ -168,6 +266,29 @@ def _choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
     """The strings of an ``enum``, each once; none of anything else."""
     given = schema.get("enum") or []
     return tuple(dict.fromkeys(given)) if all(isinstance(choice, str) and choice.strip() for choice in given) else ()
+
+
+def _noun(name: str) -> str:
+    """What the name of a boolean asks for: "speech" of "is speech" and "has speech"."""
+    return re.sub(r"^(is|has|contains) (?=.)", "", name)
+
+
+def _parts_of(text: str) -> list[str]:
+    """The parts of an answer that lists several, each once."""
+    parts = re.split(r",\s*(?:and\s+)?|;\s*|\s+and\s+", text.strip().rstrip("."))
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _number_in(text: str, schema: Mapping[str, Any]) -> float | None:
+    """The first number of a text that follows a schema; None if there is none."""
+    is_whole = schema["type"] == "integer"
+    for word in _NUMBER.findall(text.casefold()):
+        number = _NUMBERS.get(word, None if word[-1].isalpha() else float(word))
+        if number is None or (is_whole and number != int(number)):
+            continue
+        if schema.get("minimum", number) <= number <= schema.get("maximum", number):
+            return int(number) if is_whole or number == int(number) else number
+    return None
 
 
 def _put(form: dict[str, Any], path: Sequence[str], value: Any) -> None:
