@@ -16,7 +16,7 @@ from pyannote.database.util import load_rttm
 from pengi import exports
 from pengi.errors import InputError
 from pengi.exports import COLUMNS, FORMATS, Row, Target, file_names, opened, rows_of
-from pengi.job_exports import read_rows, rows_of_job
+from pengi.job_exports import export_job, read_rows, rows_of_job
 from pengi.results import Segment, Tags, TagScore, Timeline, Transcript, TranscriptSegment
 
 NIGHT = "tapes/night, at sea.wav"
@@ -196,6 +196,11 @@ def test_rows_of_a_job_become_rows_and_so_does_its_file(tmp_path: Path) -> None:
     assert rows_of_job("describe", {**shared, "duration_s": 5.0}) == [Row("a.wav", 0.0, 5.0, "x")]
     assert rows_of_job("classify", shared) == [Row("a.wav", None, None, "rain", 0.5)]
     assert rows_of_job("timeline", {**timeline, "error": "it is damaged"}) == []
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({**timeline, "input": f"{name}.wav", "error": error, "segments": []}) + "\n"
+                            for name, error in (("a", None), ("b", "it is damaged"))))  # fmt: skip
+    export_job(path, "timeline", Target(FORMATS["raven"], tmp_path / "labels", is_folder=True))
+    assert [file.name for file in (tmp_path / "labels").iterdir()] == ["a.selections.txt"]
     path = tmp_path / "job.jsonl"
     path.write_text(json.dumps(timeline) + "\n")
     assert read_rows(path) == [Row("a.wav", 0.0, 1.0, "rain", 0.5)]

@@ -151,7 +151,9 @@ def test_a_file_has_arrived_when_it_does_not_grow_any_more() -> None:
 def test_the_command_prints_lines_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "load_model", lambda name, device: PENGI)
     samples = (np.concatenate([SILENCE, WHISTLE]) * 2**15).astype("<i2").tobytes()
-    result = CliRunner().invoke(app, ["watch", "-", "--threshold", "0.6", "--threshold", "whistle=0.3"], input=samples)
+    result = CliRunner().invoke(
+        app, ["watch", "-", "--threshold", "0.5, whistle=0.3", "--threshold", "0.6"], input=samples
+    )
     assert result.exit_code == 0, result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(line["state"], line["label"], line["start_s"]) for line in lines] == [
@@ -187,7 +189,7 @@ def test_the_command_watches_a_folder_and_goes_on_after_a_bad_file(
     ("arguments", "said"),
     [
         (["no-such-folder"], "there is no folder 'no-such-folder'"),
-        (["-", "--threshold", "rain"], "--threshold is a probability or LABEL=P"),
+        (["-", "--threshold", "0.5, rain=loud"], "--threshold is a number or LABEL=number"),
         (["-", "--encoding", "mp3"], "there is no encoding 'mp3'"),
     ],
 )

@@ -58,7 +58,8 @@ class Comparison(Result):
         offset_s: where the second begins in the first, in seconds; negative if it begins earlier. Means nothing where
             the verdict is "different".
         overlap_s: how much of both there is at that offset, in seconds.
-        similarity: cosine of the embeddings: of recordings that sound alike it is high, also if they are different.
+        similarity: cosine of the embeddings: of recordings that sound alike it is high, also if they are different. 0
+            where one is silent.
         first: the first recording.
         second: the second recording.
         shared_tags: tags that both have, the likeliest first.
@@ -93,7 +94,9 @@ def compare(engine: Pengi, first: AudioSource, second: AudioSource) -> Compariso
         AudioError, InputError: if one cannot be read.
     """
     encoded = engine.encode([first, second])
-    similarity = float(np.dot(*engine.embed(encoded)))
+    # The embedding of silence is like that of any quiet recording.
+    is_silent = any(item.is_silent for item in encoded)
+    similarity = 0.0 if is_silent else float(np.dot(*engine.embed(encoded)))
     found = match(*(fingerprint(source) for source in (first, second)))
     shared, differing = _tags(encoded)
     return Comparison(

@@ -52,10 +52,9 @@ def export_job(out: Path, task: str, target: Target) -> None:
     from pengi.json_lines import JsonLines
 
     def rows() -> Iterator[dict[str, Any]]:
-        if out.suffix == ".parquet":
-            yield from tables.read_rows(out)
-        else:
-            yield from (row for row in JsonLines(out) if row is not None)
+        written = tables.read_rows(out) if out.suffix == ".parquet" else JsonLines(out)
+        # A file without rows says that nothing was found; of a recording with an error there is none.
+        yield from (row for row in written if row is not None and not row["error"])
 
     check_task(task, target)
     names = [row["input"] for row in rows()] if target.is_folder or not target.format.holds_many else []
@@ -88,6 +87,8 @@ def read_rows(path: Path) -> list[Row]:
     """
     try:
         found = list(_records(path))
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file '{path}'") from error
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"'{path}' cannot be read as a table of events") from error
     rows: list[Row] = []

@@ -108,7 +108,7 @@ def test_a_transcript_becomes_subtitles(
         (["run", "x", "--task", "ask", "--question", "a?", "--out", "a.jsonl", "--export", "a.srt"], "needs times"),
         (["run", "x", "--task", "embed", "--out", "a.jsonl", "--export", "a.csv"], "vectors are no rows"),
         (["run", "x", "--task", "tags", "--out", "a.jsonl", "--format", "csv"], "--format is the format of --export"),
-        (["extract", "none.csv", "--out", "review"], "'none.csv' cannot be read as a table of events"),
+        (["extract", "none.csv", "--out", "review"], "there is no file 'none.csv'"),
     ],
 )
 def test_mistakes_are_said_before_any_work(pengi: Command, engine: Any, arguments: list[str], sentence: str) -> None:

@@ -16,7 +16,17 @@ import typer
 from pengi.audio.formats import FolderWalk
 from pengi.cli.console import guarded, print_error, print_json_line, print_note, stderr
 from pengi.cli.inputs import STDIN
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Labels, LabelsFile, Model, chosen_labels
+from pengi.cli.options import (
+    AUTO,
+    DEFAULT_MODEL,
+    Debug,
+    Device,
+    Labels,
+    LabelsFile,
+    Model,
+    chosen_labels,
+    parsed_threshold,
+)
 from pengi.cli.session import load_model, percent
 from pengi.errors import InputError, PengiError
 
@@ -42,7 +52,7 @@ class DetectionOptions:
         list[str] | None,
         typer.Option(
             metavar="P|LABEL=P",
-            help="Lowest probability of a tag; repeat it for single labels, such as siren=0.3.",
+            help='Lowest probability of a tag, or of single labels, such as "0.5, siren=0.3"; it may be repeated.',
             show_default="0.5",
         ),
     ] = None
@@ -62,15 +72,10 @@ class DetectionOptions:
         single: dict[str, float] = {}
         general = THRESHOLD
         for text in self.threshold or ():
-            label, equals, value = text.rpartition("=")
-            try:
-                number = float(value)
-            except ValueError as error:
-                raise InputError(f"--threshold is a probability or LABEL=P, such as siren=0.3, not '{text}'") from error
-            if equals:
-                single[label.strip()] = number
-            else:
-                general = number
+            given = parsed_threshold(text)
+            named = given if isinstance(given, dict) else {} if given is None else {"*": given}
+            general = named.pop("*", general)
+            single |= named
         return WatchOptions(
             labels=chosen_labels(self.labels, self.labels_file) if has_labels else None,
             threshold=general,
