@@ -71,7 +71,9 @@ def test_a_type_checker_sees_a_misspelled_field_and_option(tmp_path: Path) -> No
         assert message in found[line]
 
 
-@pytest.mark.parametrize("file", ["engine.py", "results.py", "serving/queries.py", "serving/inference_worker.py"])
+@pytest.mark.parametrize(
+    "file", ["engine.py", "streaming.py", "results.py", "serving/queries.py", "serving/inference_worker.py"]
+)
 def test_public_signatures_have_exact_types(file: str) -> None:
     source = Path(pengi.__file__).parent / file
     for function in _public_functions(ast.parse(source.read_text(encoding="utf-8"))):

@@ -130,10 +130,10 @@ def extract(rows: Sequence[Row], out: Path, choice: Choice, folders: Sequence[Pa
 
 
 def _existing(recording: str, folders: Sequence[Path]) -> Path:
-    places = [Path(recording), *(folder / recording for folder in folders)]
-    for place in places:
-        if os.path.exists(place):  # noqa: PTH110 - False where it may not be looked at
-            return place
+    candidates = [Path(recording), *(folder / recording for folder in folders)]
+    for path in candidates:
+        if os.path.exists(path):  # noqa: PTH110 - False where it may not be looked at
+            return path
     raise AudioError(f"no recording at '{recording}'; run the command where the table was made, or give --root")
 
 

@@ -11,8 +11,8 @@ Shape suffixes: S samples, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeAlias, TypeVar, Unpack, overload
 
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from pengi import checkpoint, weights
-from pengi.audio.sources import AudioSource, Many, ReadingOptions, listed, recordings_of
+from pengi.audio.sources import listed, recordings_of
 from pengi.caching import RecentCache
 from pengi.calls import (
     Ask,
@@ -44,30 +44,17 @@ from pengi.calls import (
     Vector,
     tag_names,
 )
-from pengi.conditioning.transcript import Transcriber
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings, batched
 from pengi.errors import CheckpointError, ConfigError, InputError, PengiError, checked_text
 from pengi.generation import TextGenerator
 from pengi.labelling import LabelChooser
 from pengi.model import PengiModel
 from pengi.prompting import Prompting
-from pengi.results import (
-    Answer,
-    Classification,
-    Description,
-    Event,
-    Generation,
-    Segment,
-    Tags,
-    Timeline,
-    Transcript,
-    with_notes,
-)
+from pengi.results import Answer, Classification, Description, Event, Generation, Tags, with_notes
 from pengi.runtime import Runtime, chosen_runtime
+from pengi.streaming import Outcome, StreamingMixin, check_on_error
 from pengi.tag_space import SENTENCE_ENCODER, TagSpace, of_length_one
 from pengi.text_encoder import SentenceEncoder
-from pengi.timelines import TimelineOptions, timeline_reader
-from pengi.watching import Moment, Watcher, WatchOptions
 
 DEFAULT_MODEL = "pengi-mini"
 ROWS = 16  # prefixes in one call of the language model
@@ -75,11 +62,9 @@ ROWS = 16  # prefixes in one call of the language model
 Audio: TypeAlias = Recording | Recordings
 Texts: TypeAlias = str | Sequence[str]
 R = TypeVar("R")
-Outcome: TypeAlias = R | PengiError | list[R] | list[R | PengiError]
-"""What a method gives: its overloads say what for which arguments."""
 
 
-class Pengi:
+class Pengi(StreamingMixin):
     """A loaded model that answers about recordings.
 
     Every method takes one recording (a path, bytes, a binary file object, ``(samples, rate)``, or what else
@@ -370,7 +355,7 @@ class Pengi:
         """What is kept of a recording; every method but ``timeline`` and ``transcribe`` takes it in place of the
         recording, so that what is asked about several times is decoded and encoded once.
         """
-        _check_on_error(on_error)
+        check_on_error(on_error)
         sources, are_many = recordings_of(audio)
         found = self._encoder.encode(sources, on_error, **options)
         return found if are_many else found[0]
@@ -386,116 +371,10 @@ class Pengi:
         self._encoder.recent = RecentCache(share) if max_bytes else None
         self._generator.recent = RecentCache(max_bytes - share) if max_bytes else None
 
-    def windows(
-        self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
-    ) -> Iterator[tuple[float, NDArray[np.float32]]]:
-        """A recording of any length cut as the model encodes it, in bounded memory: start in seconds, and
-        ``float32[S]`` at :attr:`sample_rate`. ``notes`` gets the sentences about the reading added.
-
-        Raises:
-            AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
-        """
-        return self._encoder.windows(source, notes=notes, **reading)
-
-    @overload
-    def timeline(self, audio: AudioSource, **options: Unpack[TimelineOptions]) -> Timeline: ...
-    @overload
-    def timeline(self, audio: Many[AudioSource], **options: Unpack[TimelineOptions]) -> list[Timeline]: ...
-    @overload
-    def timeline(
-        self, audio: AudioSource, *, on_error: OnError, **options: Unpack[TimelineOptions]
-    ) -> Timeline | PengiError: ...
-    @overload
-    def timeline(
-        self, audio: Many[AudioSource], *, on_error: OnError, **options: Unpack[TimelineOptions]
-    ) -> list[Timeline | PengiError]: ...
-    def timeline(
-        self, audio: AudioSource | Many[AudioSource], *, on_error: OnError = "raise", **options: Unpack[TimelineOptions]
-    ) -> Outcome[Timeline]:
-        """What happens when, for audio of any length in bounded memory.
-
-        A model with a tagger gives the stretches in which tags, or labels of one's own, are detected; they may overlap.
-        With ``window_s`` or ``hop_s``, or without a tagger and labels, the language model names one window after the
-        other.
-
-        Args:
-            audio: one recording or a list.
-            on_error: see the class.
-            options: see :class:`pengi.timelines.TimelineOptions`.
-
-        Raises:
-            InputError: as :func:`pengi.timelines.timeline_reader`.
-        """
-        reader = timeline_reader(self.name, self._encoder, self._parts.chooser, **options)
-        return _one_by_one(audio, reader.read, on_error)
-
-    def segments(
-        self, audio: AudioSource, *, notes: list[str] | None = None, **options: Unpack[TimelineOptions]
-    ) -> Iterator[Segment]:
-        """The segments of :meth:`timeline` of one recording, each once it and all that began before it have ended.
-
-        Args:
-            audio: one recording.
-            notes: gets the sentences about the reading added.
-            options: as for :meth:`timeline`; the last call of ``progress`` is with the length of the recording.
-
-        Raises:
-            InputError: as :meth:`timeline`.
-            AudioError: if the recording cannot be read, while iterating: the segments before the damage come first.
-        """
-        return timeline_reader(self.name, self._encoder, self._parts.chooser, **options).segments(audio, notes)
-
-    @overload
-    def transcribe(self, audio: AudioSource, **options: Unpack[ReadingOptions]) -> Transcript: ...
-    @overload
-    def transcribe(self, audio: Many[AudioSource], **options: Unpack[ReadingOptions]) -> list[Transcript]: ...
-    @overload
-    def transcribe(
-        self, audio: AudioSource, *, on_error: OnError, **options: Unpack[ReadingOptions]
-    ) -> Transcript | PengiError: ...
-    @overload
-    def transcribe(
-        self, audio: Many[AudioSource], *, on_error: OnError, **options: Unpack[ReadingOptions]
-    ) -> list[Transcript | PengiError]: ...
-    def transcribe(
-        self, audio: AudioSource | Many[AudioSource], *, on_error: OnError = "raise", **options: Unpack[ReadingOptions]
-    ) -> Outcome[Transcript]:
-        """What is said in English, for audio of any length in bounded memory; nothing where nobody speaks."""
-        return _one_by_one(audio, partial(self._transcribe, options), on_error)
-
-    def _transcribe(self, reading: ReadingOptions, source: AudioSource) -> Transcript:
-        return self._transcriber.transcribe(source, **reading)
-
-    @cached_property
-    def _transcriber(self) -> Transcriber:
-        branches = self.model.branches.values()
-        stock = {branch.config.encoder: branch.encoder for branch in branches if not branch.config.trained}
-        return Transcriber.from_pretrained(self.device, stock)
-
-    def watch(self, blocks: Iterable[NDArray[np.float32]], options: WatchOptions | None = None) -> Iterator[Moment]:
-        """What is detected in a stream without end, window by window, as it happens.
-
-        Args:
-            blocks: the stream as it comes, ``float32[S]`` at :attr:`sample_rate`.
-            options: what counts as detected.
-
-        Raises:
-            InputError: for a model without a tagger, or a label that is none of its tags.
-        """
-        tagger = self.model.tagger
-        if tagger is None:
-            raise InputError(f"'{self.name}' has no tagger, which detects what happens in a stream")
-        return Watcher(self._encoder, tagger, options or WatchOptions()).watch(blocks)
-
     @property
     def has_tagger(self) -> bool:
         """Whether it detects tags, so that :meth:`tags` works and a timeline needs no windows."""
         return self.model.tagger is not None
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz, what every recording is resampled to."""
-        return self._encoder.sample_rate
 
     def question_prompt(self, question: str) -> str:
         """The prompt by which :meth:`ask` asks a question."""
@@ -507,7 +386,7 @@ class Pengi:
 
     def _answer(self, call: Call[R], audio: Audio, on_error: OnError) -> Outcome[R]:
         """Encode all recordings, answer those that could be read in batches, put errors where the others would be."""
-        _check_on_error(on_error)
+        check_on_error(on_error)
         sources, are_many = recordings_of(audio)
         encoded = self._encoder.encode(sources, on_error, for_text=call.for_text, **call.reading)
         results: dict[int, R | PengiError] = {}
@@ -550,27 +429,3 @@ def device_of(name: str) -> torch.device:
 
 def _count(audio: Audio) -> int:
     return len(recordings_of(audio)[0])
-
-
-def _check_on_error(on_error: str) -> None:
-    if on_error not in ("raise", "return"):
-        raise InputError(f"on_error must be 'raise' or 'return', not {on_error!r}")
-
-
-def _one_by_one(
-    audio: AudioSource | Many[AudioSource], read: Callable[[AudioSource], R], on_error: OnError
-) -> Outcome[R]:
-    """What ``read`` gives for each recording, or its error."""
-    _check_on_error(on_error)
-    sources, are_many = recordings_of(audio)
-    results = [_attempt(read, source, on_error) for source in sources]
-    return results if are_many else results[0]
-
-
-def _attempt(read: Callable[[AudioSource], R], source: AudioSource, on_error: OnError) -> R | PengiError:
-    try:
-        return read(source)
-    except PengiError as error:
-        if on_error == "raise":
-            raise
-        return error

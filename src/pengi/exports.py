@@ -16,20 +16,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pengi.audio.formats import without_audio_suffix
+from pengi.audio.formats import STDIN, without_audio_suffix
 from pengi.data.arrow import arrow
 from pengi.errors import InputError, no_such
 from pengi.results import Tags, Timeline, Transcript
 from pengi.writing import printable, replacing, writing
 
-ROWS_AT_ONCE = 2_000
-"""Rows of a Parquet file that are held in memory."""
+if TYPE_CHECKING:
+    from pengi.jobs.tables import ParquetRows
+
 HIGHEST_HZ = 8_000
 """What the models read of a recording ends here."""
 SETTINGS_FILE = "pengi-settings.json"
-STDIN = "-"
 
 
 @dataclass(frozen=True)
@@ -374,18 +374,11 @@ class _TextFile:
 
 
 class _ParquetFile:
-    def __init__(self, writer: Any, schema: Any) -> None:
-        self._writer, self._schema = writer, schema
-        self._waiting: list[dict[str, Any]] = []
+    def __init__(self, rows: ParquetRows) -> None:
+        self._rows = rows
 
     def write(self, row: Row, offset_s: float) -> None:
-        self._waiting.append(asdict(row))
-        if len(self._waiting) == ROWS_AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        self._writer.write_table(arrow().Table.from_pylist(self._waiting, schema=self._schema))
-        self._waiting.clear()
+        self._rows.write(asdict(row))
 
 
 @contextmanager
@@ -393,12 +386,14 @@ def _parquet_file(path: Path) -> Iterator[_ParquetFile]:
     pa = arrow()
     import pyarrow.parquet as pq
 
+    from pengi.jobs.tables import ParquetRows
+
     types = {"path": pa.string(), "label": pa.string()}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in COLUMNS])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        file = _ParquetFile(writer, schema)
-        yield file
-        file.flush()
+        rows = ParquetRows(writer, schema)
+        yield _ParquetFile(rows)
+        rows.flush()
 
 
 def _written(file: _TextFile | _ParquetFile, rows: Iterable[Row], offset_s: float) -> int:

@@ -160,7 +160,7 @@ _INKS = 32
 def _ink(number: int) -> str:
     """One of the colours of a spectrogram on a dark screen, from nothing to loud."""
     stops = [tuple(int(ink[start : start + 2], 16) for start in (1, 3, 5)) for ink in reversed(INK)]
-    place = number / (_INKS - 1) * (len(stops) - 1)
-    low = min(int(place), len(stops) - 2)
-    mixed = [round(a + (place - low) * (b - a)) for a, b in zip(stops[low], stops[low + 1], strict=True)]
+    position = number / (_INKS - 1) * (len(stops) - 1)
+    low = min(int(position), len(stops) - 2)
+    mixed = [round(a + (position - low) * (b - a)) for a, b in zip(stops[low], stops[low + 1], strict=True)]
     return "#" + "".join(f"{value:02x}" for value in mixed)

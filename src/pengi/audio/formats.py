@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from pengi.errors import reason
 
+STDIN = "-"
+"""The file name that stands for standard input."""
+
 _SOUND = """
     wav wave bwf rf64 w64 aif aiff aifc au snd caf voc sph nist iff svx sf ircam pvf paf avr
     flac wv ape tta tak shn dsf mlp thd

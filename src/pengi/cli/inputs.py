@@ -8,11 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from pengi.audio.formats import FolderWalk, no_recordings, passed_over_note
+from pengi.audio.formats import STDIN, FolderWalk, no_recordings, passed_over_note
 from pengi.cli.console import print_note
 from pengi.errors import AudioError, InputError, PengiError
-
-STDIN = "-"
 
 InputSource = str | IO[bytes]
 """What the engine reads: a path or an open file."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 from rich.text import Text
 
+from pengi.audio.formats import STDIN
 from pengi.cli.console import EXIT_USER, announced, print_error, print_json, print_note, print_text, progress
-from pengi.cli.inputs import STDIN, InputFile, InputFiles, InputSource
+from pengi.cli.inputs import InputFile, InputFiles, InputSource
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:

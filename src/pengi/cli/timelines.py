@@ -175,7 +175,8 @@ def _pictures(recordings: InputFiles, plot: Path | None) -> dict[str, Path]:
     """
     if plot is None:
         return {}
-    from pengi.exports import STDIN, file_names
+    from pengi.audio.formats import STDIN
+    from pengi.exports import file_names
     from pengi.plots import check_plotting
 
     check_plotting()

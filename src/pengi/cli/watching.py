@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pengi.audio.formats import FolderWalk
+from pengi.audio.formats import STDIN, FolderWalk
 from pengi.cli.console import guarded, print_error, print_json_line, print_note, stderr
-from pengi.cli.inputs import STDIN
 from pengi.cli.options import (
     AUTO,
     DEFAULT_MODEL,

@@ -4,7 +4,7 @@ Plain torch: importing ``transformers``' model takes longer than transcribing a 
 in its ``WhisperDecoder``.
 
 Shape suffixes: B chunks, T tokens of one call, K tokens read so far, P encoder positions of 20 ms, D width,
-V vocabulary, N rows, M hidden states, H heads, S features of a head.
+V vocabulary, N rows, M hidden states.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-KeysValues = tuple[Tensor, Tensor]
-"""Of one layer, ``float32[N, H, K, S]`` each."""
+from pengi.encoders.whisper import Attention, KeysValues
 
 
 @dataclass(frozen=True)
@@ -181,9 +180,9 @@ class _Layer(nn.Module):
 
     def __init__(self, shape: DecoderShape) -> None:
         super().__init__()
-        self.self_attn = _Attention(shape)
+        self.self_attn = Attention(shape.width, shape.heads)
         self.self_attn_layer_norm = nn.LayerNorm(shape.width)
-        self.encoder_attn = _Attention(shape)
+        self.encoder_attn = Attention(shape.width, shape.heads)
         self.encoder_attn_layer_norm = nn.LayerNorm(shape.width)
         self.fc1 = nn.Linear(shape.width, shape.hidden)
         self.fc2 = nn.Linear(shape.hidden, shape.width)
@@ -199,27 +198,3 @@ class _Layer(nn.Module):
         x_NTD = x_NTD + self.self_attn(normed_NTD, read, sees_TK)
         x_NTD = x_NTD + self.encoder_attn(self.encoder_attn_layer_norm(x_NTD), audio)
         return x_NTD + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x_NTD)))), read
-
-
-class _Attention(nn.Module):
-    def __init__(self, shape: DecoderShape) -> None:
-        super().__init__()
-        self.heads = shape.heads
-        self.q_proj = nn.Linear(shape.width, shape.width)
-        self.k_proj = nn.Linear(shape.width, shape.width, bias=False)
-        self.v_proj = nn.Linear(shape.width, shape.width)
-        self.out_proj = nn.Linear(shape.width, shape.width)
-
-    def keys_values(self, x_NKD: Tensor) -> KeysValues:
-        """What is attended to of hidden states."""
-        return self._split(self.k_proj(x_NKD)), self._split(self.v_proj(x_NKD))
-
-    def forward(self, x_NTD: Tensor, keys_values: KeysValues, sees_TK: Tensor | None = None) -> Tensor:
-        mixed_NHTS = functional.scaled_dot_product_attention(
-            self._split(self.q_proj(x_NTD)), *keys_values, attn_mask=sees_TK
-        )
-        out_NTD: Tensor = self.out_proj(mixed_NHTS.transpose(1, 2).flatten(2))
-        return out_NTD
-
-    def _split(self, x_NKD: Tensor) -> Tensor:
-        return x_NKD.view(*x_NKD.shape[:2], self.heads, -1).transpose(1, 2)

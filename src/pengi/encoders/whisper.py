@@ -9,7 +9,7 @@ hidden from attention, so a clip's tokens are the same alone and beside longer c
     tokens are real            1 1 1 1 1 1 1 1   0 0 0 0 0 0   0 0 0 0
 
 Shape suffixes: B clips, S samples, F log-mel frames, M mel bands, K frequency bins, P encoder positions (two frames
-each), T audio tokens, D features.
+each), T audio tokens, D features, H heads, E features of a head.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ POSITION_HOP = 2 * FRAME_HOP  # samples: the second convolution halves the rate,
 POWER_FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0  # decades: 80 dB below the loudest point of a clip
 SILENCE_AFTER = SAMPLE_RATE // 2  # samples of silence a clip ends with, as nearly every clip of the training did
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of one layer, ``float32[B, H, P, E]`` each."""
 
 
 @dataclass(frozen=True)
@@ -177,32 +180,44 @@ class _Layer(nn.Module):
 
     def __init__(self, shape: WhisperShape) -> None:
         super().__init__()
-        self.self_attn = _SelfAttention(shape)
+        self.self_attn = Attention(shape.width, shape.heads)
         self.self_attn_layer_norm = nn.LayerNorm(shape.width)
         self.fc1 = nn.Linear(shape.width, shape.hidden)
         self.fc2 = nn.Linear(shape.hidden, shape.width)
         self.final_layer_norm = nn.LayerNorm(shape.width)
 
     def forward(self, x_BPD: Tensor, attends_B11P: Tensor | None) -> Tensor:
-        x_BPD = x_BPD + self.self_attn(self.self_attn_layer_norm(x_BPD), attends_B11P)
+        normed_BPD = self.self_attn_layer_norm(x_BPD)
+        x_BPD = x_BPD + self.self_attn(normed_BPD, self.self_attn.keys_values(normed_BPD), attends_B11P)
         out_BPD: Tensor = x_BPD + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x_BPD))))
         return out_BPD
 
 
-class _SelfAttention(nn.Module):
-    def __init__(self, shape: WhisperShape) -> None:
-        super().__init__()
-        self.heads = shape.heads
-        self.q_proj = nn.Linear(shape.width, shape.width)
-        self.k_proj = nn.Linear(shape.width, shape.width, bias=False)
-        self.v_proj = nn.Linear(shape.width, shape.width)
-        self.out_proj = nn.Linear(shape.width, shape.width)
+class Attention(nn.Module):
+    """Attention as Whisper's encoder and decoder have it; parameters are named as in the transformers library.
 
-    def forward(self, x_BPD: Tensor, attends_B11P: Tensor | None) -> Tensor:
-        query, key, value = (
-            projection(x_BPD).view(*x_BPD.shape[:2], self.heads, -1).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attends_B11P)
+    Args:
+        width: features of a position.
+        heads: number of heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def keys_values(self, x_BPD: Tensor) -> KeysValues:
+        """What is attended to of hidden states."""
+        return self._split(self.k_proj(x_BPD)), self._split(self.v_proj(x_BPD))
+
+    def forward(self, x_BPD: Tensor, keys_values: KeysValues, mask: Tensor | None = None) -> Tensor:
+        """Hidden states ``float32[B, P, D]`` of what is attended to; ``mask`` is True where it may be."""
+        mixed = functional.scaled_dot_product_attention(self._split(self.q_proj(x_BPD)), *keys_values, attn_mask=mask)
         out_BPD: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out_BPD
+
+    def _split(self, x_BPD: Tensor) -> Tensor:
+        return x_BPD.view(*x_BPD.shape[:2], self.heads, -1).transpose(1, 2)

@@ -96,7 +96,7 @@ def write_report(out: Path, found: Json, report_audio: str = "free") -> tuple[Pa
         tables=tables,
         details=details,
         modes=_modes_used(found),
-        facts=_run_rows(found),
+        run_rows=_run_rows(found),
         matcher=MATCHER,
     )
     with replacing(page) as partial:

@@ -17,12 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from pengi.audio.formats import FolderWalk, address_error, is_regular
+from pengi.audio.formats import STDIN, FolderWalk, address_error, is_regular
 from pengi.data.manifest import Clip, json_row, numbered_lines, validated
 from pengi.data.recordings import is_url
 from pengi.errors import InputError, ManifestError
-
-STDIN = "-"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pengi.conditioning.transcript import Transcriber
 from pengi.decoding import Constraint, DecodeOptions, Hypothesis
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings
-from pengi.engine import Audio, Outcome, Pengi
+from pengi.engine import Audio, Pengi
 from pengi.errors import InputError, PengiError, no_such
 from pengi.generation import TextGenerator, padded
 from pengi.model import PengiModel
@@ -32,6 +32,7 @@ from pengi.official.search import ReferenceOptions
 from pengi.prompting import Prompting
 from pengi.results import ScoredText
 from pengi.runtime import Runtime
+from pengi.streaming import Outcome
 
 DEFAULT_MODEL = "pengi-base"
 Vectors = NDArray[np.float32]

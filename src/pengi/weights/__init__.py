@@ -508,7 +508,7 @@ def _fetch_and_convert(weights: Weights, source: Path, finished: Path) -> None:
     log.info("converting %s", weights.name)
     convert(source, finished)
     sha256 = {file.name: integrity.file_sha256(file) for file in sorted(source.iterdir())}
-    facts = {
+    provenance = {
         "name": weights.name,
         "source": fetched,
         "weights_sha256": sha256[weights_file],
@@ -518,7 +518,7 @@ def _fetch_and_convert(weights: Weights, source: Path, finished: Path) -> None:
         "caveat": caveat,
         "converter_version": weights.version,
     }
-    (finished / SOURCE_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (finished / SOURCE_FILE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
 
 
 def _fetch_from_hub(weights: Weights, hub: HubSource, folder: Path, why_not_wheel: str) -> None:

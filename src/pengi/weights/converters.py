@@ -80,16 +80,16 @@ def llama_from_gguf(source: Path, target: Path) -> None:
     import gguf
 
     reader = gguf.GGUFReader(_only(source.glob("*.gguf")))
-    facts: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
-    _write(target, dict(_llama_tensors(reader, facts)), _llama_config(reader, facts))
-    _llama_tokenizer(facts).save(str(target / TOKENIZER_FILE))
-    _write_json(target / "tokenizer_config.json", _llama_tokenizer_config(facts))
+    metadata: dict[str, Any] = {key: field.contents() for key, field in reader.fields.items()}
+    _write(target, dict(_llama_tensors(reader, metadata)), _llama_config(reader, metadata))
+    _llama_tokenizer(metadata).save(str(target / TOKENIZER_FILE))
+    _write_json(target / "tokenizer_config.json", _llama_tokenizer_config(metadata))
 
 
-def _llama_tensors(reader: gguf.GGUFReader, facts: dict[str, Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _llama_tensors(reader: gguf.GGUFReader, metadata: dict[str, Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     import gguf
 
-    heads = {"attn_q": facts["llama.attention.head_count"], "attn_k": facts["llama.attention.head_count_kv"]}
+    heads = {"attn_q": metadata["llama.attention.head_count"], "attn_k": metadata["llama.attention.head_count_kv"]}
     for tensor in reader.tensors:
         weight = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
         if tensor.name in _LLAMA_OUTSIDE:
@@ -112,59 +112,59 @@ def _halves_from_pairs(weight: NDArray[np.float32], heads: int) -> NDArray[np.fl
     return pairs.swapaxes(1, 2).reshape(rows, columns)
 
 
-def _llama_config(reader: gguf.GGUFReader, facts: dict[str, Any]) -> dict[str, Any]:
+def _llama_config(reader: gguf.GGUFReader, metadata: dict[str, Any]) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
-        "hidden_size": facts["llama.embedding_length"],
-        "intermediate_size": facts["llama.feed_forward_length"],
-        "num_hidden_layers": facts["llama.block_count"],
-        "num_attention_heads": facts["llama.attention.head_count"],
-        "num_key_value_heads": facts["llama.attention.head_count_kv"],
-        "max_position_embeddings": facts["llama.context_length"],
-        "rope_parameters": {"rope_type": "default", "rope_theta": facts["llama.rope.freq_base"]},
+        "hidden_size": metadata["llama.embedding_length"],
+        "intermediate_size": metadata["llama.feed_forward_length"],
+        "num_hidden_layers": metadata["llama.block_count"],
+        "num_attention_heads": metadata["llama.attention.head_count"],
+        "num_key_value_heads": metadata["llama.attention.head_count_kv"],
+        "max_position_embeddings": metadata["llama.context_length"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": metadata["llama.rope.freq_base"]},
         # GGUF keeps a float32; its shortest decimal is the number that was meant.
-        "rms_norm_eps": float(str(np.float32(facts["llama.attention.layer_norm_rms_epsilon"]))),
-        "vocab_size": len(facts["tokenizer.ggml.tokens"]),
+        "rms_norm_eps": float(str(np.float32(metadata["llama.attention.layer_norm_rms_epsilon"]))),
+        "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
         "tie_word_embeddings": all(tensor.name != "output.weight" for tensor in reader.tensors),
-        "bos_token_id": facts["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": facts["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": facts["tokenizer.ggml.padding_token_id"],
+        "bos_token_id": metadata["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": metadata["tokenizer.ggml.padding_token_id"],
         "dtype": "float32",
     }
 
 
-def _llama_tokenizer(facts: dict[str, Any]) -> Any:
+def _llama_tokenizer(metadata: dict[str, Any]) -> Any:
     """Byte-level BPE in the ``smollm`` flavour: every digit stands alone, then GPT-2's byte-level splitting."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    flavour = facts["tokenizer.ggml.pre"]
+    flavour = metadata["tokenizer.ggml.pre"]
     assert flavour == "smollm", f"no pre-tokenizer is known for '{flavour}'"
-    tokens = facts["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in facts["tokenizer.ggml.merges"]]
+    tokens = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    kinds = facts["tokenizer.ggml.token_type"]
+    kinds = metadata["tokenizer.ggml.token_type"]
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _GGUF_CONTROL_TOKEN]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     return tokenizer
 
 
-def _llama_tokenizer_config(facts: dict[str, Any]) -> dict[str, Any]:
-    tokens = facts["tokenizer.ggml.tokens"]
+def _llama_tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:
+    tokens = metadata["tokenizer.ggml.tokens"]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": tokens[facts["tokenizer.ggml.bos_token_id"]],
-        "eos_token": tokens[facts["tokenizer.ggml.eos_token_id"]],
-        "unk_token": tokens[facts["tokenizer.ggml.unknown_token_id"]],
-        "pad_token": tokens[facts["tokenizer.ggml.padding_token_id"]],
-        "model_max_length": facts["llama.context_length"],
+        "bos_token": tokens[metadata["tokenizer.ggml.bos_token_id"]],
+        "eos_token": tokens[metadata["tokenizer.ggml.eos_token_id"]],
+        "unk_token": tokens[metadata["tokenizer.ggml.unknown_token_id"]],
+        "pad_token": tokens[metadata["tokenizer.ggml.padding_token_id"]],
+        "model_max_length": metadata["llama.context_length"],
         "clean_up_tokenization_spaces": False,
-        "chat_template": facts["tokenizer.chat_template"],
+        "chat_template": metadata["tokenizer.chat_template"],
     }
 
 

@@ -102,9 +102,9 @@ def look_up(source: RecordSource) -> RecordFile:
         content = b"".join(_received(answer))
     try:
         listed: dict[str, Any] = {file["key"]: file for file in json.loads(content)["files"]}
-        facts = listed.get(source.key)
-        file = facts and RecordFile(
-            facts["links"]["self"], int(facts["size"]), facts["checksum"].removeprefix("md5:").lower()
+        entry = listed.get(source.key)
+        file = entry and RecordFile(
+            entry["links"]["self"], int(entry["size"]), entry["checksum"].removeprefix("md5:").lower()
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordUnavailableError(f"{source.api} answers in a form that is not understood") from error

@@ -1,0 +1,175 @@
+# A string is a sequence of strings: to the checker a path could be a list of paths.
+# mypy: disable-error-code="overload-overlap"
+"""The methods of the engine that need no more memory for a longer recording: for hours of audio, and for streams.
+
+Shape suffixes: S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
+from typing import TypeAlias, TypeVar, Unpack, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pengi.audio.sources import AudioSource, Many, ReadingOptions, recordings_of
+from pengi.calls import Parts
+from pengi.conditioning.transcript import Transcriber
+from pengi.encoding import OnError, RecordingEncoder
+from pengi.errors import InputError, PengiError
+from pengi.model import PengiModel
+from pengi.results import Segment, Timeline, Transcript
+from pengi.timelines import TimelineOptions, timeline_reader
+from pengi.watching import Moment, Watcher, WatchOptions
+
+R = TypeVar("R")
+Outcome: TypeAlias = R | PengiError | list[R] | list[R | PengiError]
+"""What a method gives: its overloads say what for which arguments."""
+
+
+class StreamingMixin:
+    """Methods of :class:`pengi.engine.Pengi` that read a recording window by window and keep none of it."""
+
+    model: PengiModel
+    name: str
+    device: torch.device
+    _parts: Parts
+    _encoder: RecordingEncoder
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz, what every recording is resampled to."""
+        return self._encoder.sample_rate
+
+    def windows(
+        self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
+    ) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """A recording of any length cut as the model encodes it, in bounded memory: start in seconds, and
+        ``float32[S]`` at :attr:`sample_rate`. ``notes`` gets the sentences about the reading added.
+
+        Raises:
+            AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
+        """
+        return self._encoder.windows(source, notes=notes, **reading)
+
+    @overload
+    def timeline(self, audio: AudioSource, **options: Unpack[TimelineOptions]) -> Timeline: ...
+    @overload
+    def timeline(self, audio: Many[AudioSource], **options: Unpack[TimelineOptions]) -> list[Timeline]: ...
+    @overload
+    def timeline(
+        self, audio: AudioSource, *, on_error: OnError, **options: Unpack[TimelineOptions]
+    ) -> Timeline | PengiError: ...
+    @overload
+    def timeline(
+        self, audio: Many[AudioSource], *, on_error: OnError, **options: Unpack[TimelineOptions]
+    ) -> list[Timeline | PengiError]: ...
+    def timeline(
+        self, audio: AudioSource | Many[AudioSource], *, on_error: OnError = "raise", **options: Unpack[TimelineOptions]
+    ) -> Outcome[Timeline]:
+        """What happens when, for audio of any length in bounded memory.
+
+        A model with a tagger gives the stretches in which tags, or labels of one's own, are detected; they may overlap.
+        With ``window_s`` or ``hop_s``, or without a tagger and labels, the language model names one window after the
+        other.
+
+        Args:
+            audio: one recording or a list.
+            on_error: see :class:`pengi.engine.Pengi`.
+            options: see :class:`pengi.timelines.TimelineOptions`.
+
+        Raises:
+            InputError: as :func:`pengi.timelines.timeline_reader`.
+        """
+        reader = timeline_reader(self.name, self._encoder, self._parts.chooser, **options)
+        return _one_by_one(audio, reader.read, on_error)
+
+    def segments(
+        self, audio: AudioSource, *, notes: list[str] | None = None, **options: Unpack[TimelineOptions]
+    ) -> Iterator[Segment]:
+        """The segments of :meth:`timeline` of one recording, each once it and all that began before it have ended.
+
+        Args:
+            audio: one recording.
+            notes: gets the sentences about the reading added.
+            options: as for :meth:`timeline`; the last call of ``progress`` is with the length of the recording.
+
+        Raises:
+            InputError: as :meth:`timeline`.
+            AudioError: if the recording cannot be read, while iterating: the segments before the damage come first.
+        """
+        return timeline_reader(self.name, self._encoder, self._parts.chooser, **options).segments(audio, notes)
+
+    @overload
+    def transcribe(self, audio: AudioSource, **options: Unpack[ReadingOptions]) -> Transcript: ...
+    @overload
+    def transcribe(self, audio: Many[AudioSource], **options: Unpack[ReadingOptions]) -> list[Transcript]: ...
+    @overload
+    def transcribe(
+        self, audio: AudioSource, *, on_error: OnError, **options: Unpack[ReadingOptions]
+    ) -> Transcript | PengiError: ...
+    @overload
+    def transcribe(
+        self, audio: Many[AudioSource], *, on_error: OnError, **options: Unpack[ReadingOptions]
+    ) -> list[Transcript | PengiError]: ...
+    def transcribe(
+        self, audio: AudioSource | Many[AudioSource], *, on_error: OnError = "raise", **options: Unpack[ReadingOptions]
+    ) -> Outcome[Transcript]:
+        """What is said in English, for audio of any length in bounded memory; nothing where nobody speaks."""
+        return _one_by_one(audio, partial(self._transcribe, options), on_error)
+
+    def _transcribe(self, reading: ReadingOptions, source: AudioSource) -> Transcript:
+        return self._transcriber.transcribe(source, **reading)
+
+    @cached_property
+    def _transcriber(self) -> Transcriber:
+        branches = self.model.branches.values()
+        stock = {branch.config.encoder: branch.encoder for branch in branches if not branch.config.trained}
+        return Transcriber.from_pretrained(self.device, stock)
+
+    def watch(self, blocks: Iterable[NDArray[np.float32]], options: WatchOptions | None = None) -> Iterator[Moment]:
+        """What is detected in a stream without end, window by window, as it happens.
+
+        Args:
+            blocks: the stream as it comes, ``float32[S]`` at :attr:`sample_rate`.
+            options: what counts as detected.
+
+        Raises:
+            InputError: for a model without a tagger, or a label that is none of its tags.
+        """
+        tagger = self.model.tagger
+        if tagger is None:
+            raise InputError(f"'{self.name}' has no tagger, which detects what happens in a stream")
+        return Watcher(self._encoder, tagger, options or WatchOptions()).watch(blocks)
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse an unknown way.
+
+    Raises:
+        InputError: if it is neither "raise" nor "return".
+    """
+    if on_error not in ("raise", "return"):
+        raise InputError(f"on_error must be 'raise' or 'return', not {on_error!r}")
+
+
+def _one_by_one(
+    audio: AudioSource | Many[AudioSource], read: Callable[[AudioSource], R], on_error: OnError
+) -> Outcome[R]:
+    """What ``read`` gives for each recording, or its error."""
+    check_on_error(on_error)
+    sources, are_many = recordings_of(audio)
+    results = [_attempt(read, source, on_error) for source in sources]
+    return results if are_many else results[0]
+
+
+def _attempt(read: Callable[[AudioSource], R], source: AudioSource, on_error: OnError) -> R | PengiError:
+    try:
+        return read(source)
+    except PengiError as error:
+        if on_error == "raise":
+            raise
+        return error
