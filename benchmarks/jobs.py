@@ -188,7 +188,7 @@ def names_child(count: int, out: Path) -> None:
             return [Description("Nothing.", (), 0.1)] * len(audio)
 
     def listed() -> Iterator[bytes]:
-        return (b"archive/%05d/recording-%09d.wav\n" % (place // 1000, place) for place in range(count))
+        return (b"archive/%05d/recording-%09d.wav\n" % (index // 1000, index) for index in range(count))
 
     pipeline.stream = lambda *_, **__: iter([np.zeros(1600, np.float32)])  # type: ignore[attr-defined]
     runner.model_hash = lambda name: "0" * 64  # type: ignore[attr-defined]
@@ -212,7 +212,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     clips, audio_s = chosen(options.manifest, options.count, folder)
     arguments = [str(clips), "--task", options.task, "--model", options.model, "--batch-size", str(options.batch)]
     local = folder / "local.jsonl"
-    kills = [options.count * (place + 1) // (KILLS + 1) for place in range(KILLS)]
+    kills = [options.count * (index + 1) // (KILLS + 1) for index in range(KILLS)]
     passes = [run(arguments, local, kill_at) for kill_at in [*kills, None]]
     rows = rows_of(local)
     found = {"local": {**counted(rows), **speed(passes, audio_s), "kills": KILLS, "passes": passes}}

@@ -84,9 +84,9 @@ def pictures(browser: Browser, screen: str, address: str, recording: Path, walk:
     page.wait_for_selector("#pg-upload button")
     give(page, recording)
     save(page, out / f"page-describe-{screen}.png")
-    for place, question in enumerate(QUESTIONS):
+    for index, question in enumerate(QUESTIONS):
         page.click(f'button:has-text("{question}")')
-        page.wait_for_selector(f".pg-talk li:nth-child({place + 1}) .pg-answer .pg-share")
+        page.wait_for_selector(f".pg-talk li:nth-child({index + 1}) .pg-answer .pg-share")
     page.locator("#pg-ask").scroll_into_view_if_needed()
     save(page, out / f"page-ask-{screen}.png")
     give(page, walk)

@@ -48,25 +48,25 @@ def label_queries(clips: Sequence[Any]) -> dict[str, tuple[str, set[int]]]:
     """Query -> its kind and the places of the relevant clips."""
     kinds: dict[str, str] = {}
     relevant: dict[str, set[int]] = defaultdict(set)
-    for place, clip in enumerate(clips):
+    for index, clip in enumerate(clips):
         said = [(event, "sound labels") for event in clip.events]
         for names, kind in ((SOUND, "sound labels"), (SPEECH, "speech labels")):
             said += [(str(clip.attributes[name]), kind) for name in names if name in clip.attributes]
         for query, kind in said:
             kinds.setdefault(query, kind)
-            relevant[query].add(place)
-    return {query: (kinds[query], places) for query, places in relevant.items()}
+            relevant[query].add(index)
+    return {query: (kinds[query], positions) for query, positions in relevant.items()}
 
 
 def caption_queries(clips: Sequence[Any], labels: dict[str, Any]) -> dict[str, tuple[str, set[int]]]:
     """Captions of the manifest and sentences of its labels, as :func:`label_queries`."""
     queries: dict[str, tuple[str, set[int]]] = {}
-    for place, clip in enumerate(clips):
+    for index, clip in enumerate(clips):
         for caption in clip.captions:
-            queries.setdefault(caption, ("captions", set()))[1].add(place)
+            queries.setdefault(caption, ("captions", set()))[1].add(index)
         for event in clip.events:
             if event in labels:
-                queries.setdefault(labels[event].sentence, ("label sentences", set()))[1].add(place)
+                queries.setdefault(labels[event].sentence, ("label sentences", set()))[1].add(index)
     return queries
 
 
@@ -76,11 +76,11 @@ def recall_table(
     """R@1, 5 and 10 for each kind of query."""
     hits: dict[str, list[list[bool]]] = defaultdict(list)
     for query, (kind, relevant) in queries.items():
-        found = [place in relevant for place in search(query)]
+        found = [index in relevant for index in search(query)]
         hits[kind].append([any(found[:cut]) for cut in CUTS])
     return {
-        kind: {"queries": len(rows)} | {f"R@{cut}": round(float(np.mean([row[place] for row in rows])), 4)
-        for place, cut in enumerate(CUTS)}
+        kind: {"queries": len(rows)} | {f"R@{cut}": round(float(np.mean([row[index] for row in rows])), 4)
+        for index, cut in enumerate(CUTS)}
         for kind, rows in hits.items()
     }  # fmt: skip
 
@@ -88,12 +88,12 @@ def recall_table(
 def like_recall(clips: Sequence[Any], search: Callable[[int], list[int]]) -> dict[str, float]:
     """R@1, 5 and 10 of recordings as queries, about those that have a relevant clip in another group."""
     rows = []
-    for place, clip in enumerate(clips):
+    for index, clip in enumerate(clips):
         others = [other for other in clips if other.group != clip.group and other.events[:1] == clip.events[:1]]
         if clip.events and others:
-            found = [found for found in search(place) if clips[found].group != clip.group]
+            found = [found for found in search(index) if clips[found].group != clip.group]
             rows.append([any(clips[other].events[:1] == clip.events[:1] for other in found[:cut]) for cut in CUTS])
-    shares = {f"R@{cut}": [row[place] for row in rows] for place, cut in enumerate(CUTS)}
+    shares = {f"R@{cut}": [row[index] for row in rows] for index, cut in enumerate(CUTS)}
     return {"queries": len(rows)} | {name: round(float(np.mean(hits)), 4) for name, hits in shares.items() if hits}
 
 
@@ -105,23 +105,23 @@ def measure_recall(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     clips = [clip for clip in read_manifest(options.manifest) if clip.split == options.split]
     if options.limit:
-        clips = [clips[int(place)] for place in np.random.default_rng(0).permutation(len(clips))[: options.limit]]
+        clips = [clips[int(index)] for index in np.random.default_rng(0).permutation(len(clips))[: options.limit]]
     root = options.manifest.parent
-    place_of = {str((root / clip.audio).resolve()): place for place, clip in enumerate(clips)}
+    index_of = {str((root / clip.audio).resolve()): index for index, clip in enumerate(clips)}
     engine = Pengi.from_pretrained(options.model)
     collection = Collection.open(folder / "index", engine=engine, create=True)
     started = time.monotonic()
-    changes = collection.add(list(place_of), engine)
+    changes = collection.add(list(index_of), engine)
     seconds = time.monotonic() - started
     labels = root / "labels.jsonl"
     queries = label_queries(clips) | caption_queries(clips, read_labels(labels) if labels.is_file() else {})
 
     def search(mode: str) -> Callable[[str], list[int]]:
-        return lambda query: [place_of[hit.path] for hit in collection.search(query, mode=mode, limit=max(CUTS))]
+        return lambda query: [index_of[hit.path] for hit in collection.search(query, mode=mode, limit=max(CUTS))]
 
-    def like(place: int) -> list[int]:
-        recording = root / clips[place].audio
-        return [place_of[hit.path] for hit in collection.search(like=recording, limit=max(CUTS) + 40)]
+    def like(index: int) -> list[int]:
+        recording = root / clips[index].audio
+        return [index_of[hit.path] for hit in collection.search(like=recording, limit=max(CUTS) + 40)]
 
     return {
         "model": options.model,
@@ -183,7 +183,7 @@ def measure_scale(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     table.tidy(finished=True)
     indexed_s = time.monotonic() - started - written_s
     print(f"indexed in {indexed_s:.0f} s", flush=True)
-    texts = [" ".join(WORDS[(place * step) % len(WORDS)] for step in (1, 3, 7)) for place in range(TIMED)]
+    texts = [" ".join(WORDS[(index * step) % len(WORDS)] for step in (1, 3, 7)) for index in range(TIMED)]
     searches: dict[str, list[Callable[[], Any]]] = {"bm25": [_asking(table.by_words, text) for text in texts]}
     searches |= {name: [_asking(table.by_vector, name, vector) for vector in found] for name, found in probes.items()}
     searches["bm25, filtered"] = [_asking(table.by_words, text, where="duration_s > 5") for text in texts]

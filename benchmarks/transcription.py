@@ -117,8 +117,8 @@ def distance(said: Sequence[str], found: Sequence[str]) -> int:
     previous = list(range(len(found) + 1))
     for count, word in enumerate(said, start=1):
         current = [count]
-        for place, other in enumerate(found, start=1):
-            current.append(min(previous[place] + 1, current[-1] + 1, previous[place - 1] + (word != other)))
+        for index, other in enumerate(found, start=1):
+            current.append(min(previous[index] + 1, current[-1] + 1, previous[index - 1] + (word != other)))
         previous = current
     return previous[-1]
 

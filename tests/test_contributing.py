@@ -80,10 +80,10 @@ def test_a_task_needs_prompts_and_a_name(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(benchmarks, "CLOSED_TASKS", (*CLOSED_TASKS, "weather"))
     ask = families._attribute("weather")
     monkeypatch.setitem(families.FAMILIES, "weather", families.Family("weather", 3.0, ask, is_task=True))
-    weather = {place: ("sunny", "rainy")[place % 2] for place in range(4)}
+    weather = {index: ("sunny", "rainy")[index % 2] for index in range(4)}
     clips = {
-        f"clip-{place}": (noise(0.2, place), {"split": "val", "attributes": {"weather": weather[place]}})
-        for place in weather
+        f"clip-{index}": (noise(0.2, index), {"split": "val", "attributes": {"weather": weather[index]}})
+        for index in weather
     }
     manifest = write_clips(tmp_path, clips)
 

@@ -82,7 +82,7 @@ def test_the_loss_is_that_of_single_examples(form: str) -> None:
 def test_questions_that_share_a_clip_train_as_if_each_had_its_own() -> None:
     """The shared prefix gathers the gradient of every question about it."""
     shared, apart = tiny_model(), tiny_model()
-    own = [(place, prompt, target) for place, (_, prompt, target) in enumerate(EXAMPLES)]
+    own = [(position, prompt, target) for position, (_, prompt, target) in enumerate(EXAMPLES)]
     shared(training_batch(shared, WAVEFORMS, EXAMPLES)).mean.backward()
     apart(training_batch(apart, [WAVEFORMS[clip] for clip, _, _ in EXAMPLES], own)).mean.backward()
     others = dict(apart.named_parameters())
@@ -192,19 +192,22 @@ def test_join_keeps_real_tokens_in_order_and_padding_at_one_side(parts: list[lis
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.booleans(), min_size=9, max_size=9), min_size=1, max_size=3), st.integers(1, 10))
-def test_limited_tokens_are_means_over_equal_shares_of_the_real_ones(rows: list[list[bool]], most: int) -> None:
+def test_limited_tokens_are_means_over_equal_shares_of_the_real_ones(rows: list[list[bool]], max_tokens: int) -> None:
     mask = torch.tensor(rows)
     tokens = torch.randn(*mask.shape, 2)
-    limited, kept = limit_tokens(tokens, mask, most)
-    assert limited.shape[1] == min(9, most)
+    limited, kept = limit_tokens(tokens, mask, max_tokens)
+    assert limited.shape[1] == min(9, max_tokens)
     for row in range(len(rows)):
         real = tokens[row][mask[row]]
         found = limited[row][kept[row]]
-        assert len(found) == min(len(real), most)
-        if len(real) <= most:
+        assert len(found) == min(len(real), max_tokens)
+        if len(real) <= max_tokens:
             assert torch.equal(found, real)
         else:
-            edges = [(place * len(real) // most, -(-(place + 1) * len(real) // most)) for place in range(most)]
+            edges = [
+                (position * len(real) // max_tokens, -(-(position + 1) * len(real) // max_tokens))
+                for position in range(max_tokens)
+            ]
             torch.testing.assert_close(found, torch.stack([real[start:end].mean(0) for start, end in edges]))
 
 

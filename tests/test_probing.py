@@ -31,10 +31,10 @@ class Telling:
     def __init__(self, noise: bool = False) -> None:
         self.fingerprint = f"telling-{noise}".ljust(64)
         self._noise = noise
-        self.heard: list[str] = []
+        self.encoded: list[str] = []
 
     def embed(self, recordings: Sequence[Path]) -> list[Any]:
-        self.heard += [recording.name for recording in recordings]
+        self.encoded += [recording.name for recording in recordings]
         return [self._embed(recording) for recording in recordings]
 
     def _embed(self, recording: Path) -> Any:
@@ -71,13 +71,13 @@ def test_a_recording_is_heard_once(tmp_path: Path) -> None:
     data = probe_data(clips(tmp_path, rows(10)), "events", split="val")
     encoder = Telling()
     first = probe(encoder, data, tmp_path / "cache")
-    assert len(encoder.heard) == 30
+    assert len(encoder.encoded) == 30
     assert probe(encoder, data, tmp_path / "cache") == first
-    assert encoder.heard[30:] == ["dog-0.wav"]  # only the one that cannot be used is tried again
+    assert encoder.encoded[30:] == ["dog-0.wav"]  # only the one that cannot be used is tried again
 
 
 def test_groups_are_never_on_both_sides(tmp_path: Path) -> None:
-    written = [{**row, "group": f"g{place % 12}"} for place, row in enumerate(rows(12))]
+    written = [{**row, "group": f"g{position % 12}"} for position, row in enumerate(rows(12))]
     data = probe_data(clips(tmp_path, written), "events", split="val", folds=4)
     groups = np.array(data.groups)
     for learn, test in data.parts:
@@ -86,10 +86,10 @@ def test_groups_are_never_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_own_folds_come_first_and_then_the_training_split(tmp_path: Path) -> None:
-    with_folds = [{**row, "attributes": {"fold": place % 3 + 1}} for place, row in enumerate(rows(9))]
+    with_folds = [{**row, "attributes": {"fold": position % 3 + 1}} for position, row in enumerate(rows(9))]
     data = probe_data(clips(tmp_path, with_folds), "events", split="val")
     assert (data.scheme, len(data.parts)) == ("3 own folds", 3)
-    trained = [{**row, "split": "train" if place % 2 else "val"} for place, row in enumerate(rows(10))]
+    trained = [{**row, "split": "train" if position % 2 else "val"} for position, row in enumerate(rows(10))]
     data = probe_data(clips(tmp_path, trained), "events", split="val")
     [(learn, test)] = data.parts
     assert (data.scheme, len(learn), len(test)) == ("training split against test split", 15, 15)

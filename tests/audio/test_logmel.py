@@ -29,7 +29,7 @@ def mel(hertz: float) -> float:
 def tensorflow_weight(k: int, band: int) -> float:
     """One entry of ``tf.signal.linear_to_mel_weight_matrix`` with YAMNet's settings, step by step."""
     low, high, bands = mel(125.0), mel(7500.0), 64
-    edges = [low + (high - low) * place / (bands + 1) for place in range(bands + 2)]
+    edges = [low + (high - low) * index / (bands + 1) for index in range(bands + 2)]
     bin_mel = mel(k * 16_000 / 512)
     lower_slope = (bin_mel - edges[band]) / (edges[band + 1] - edges[band])
     upper_slope = (edges[band + 2] - bin_mel) / (edges[band + 2] - edges[band + 1])

@@ -32,11 +32,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_the_figures_as_json(model: Path, run: list[list[str]]) -> None:
     result = CliRunner().invoke(app, ["bench", "--model", str(model), "--quick", "--json"])
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    figures = {figure["name"]: figure for figure in told["figures"]}
+    report = json.loads(result.stdout)
+    figures = {figure["name"]: figure for figure in report["figures"]}
     assert set(figures) >= {"start", "load", "describe", "ask", "describe batch", "timeline"}
     assert all(figure["value"] > 0 for figure in figures.values())
-    assert told["machine"]["runtime"] == "torch"
+    assert report["machine"]["runtime"] == "torch"
     assert run[0][1:4] == ["-m", "pengi", "describe"]
 
 

@@ -141,8 +141,8 @@ def test_a_job_is_exported_at_its_end(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(runner, "model_hash", lambda name: f"hash of {name}")
     monkeypatch.setattr("pengi.cli.running.load_model", lambda name, device: JobEngine())
     (tmp_path / "sounds").mkdir()
-    for place in range(2):
-        write_tone(tmp_path / f"sounds/{place}.wav", 0.5)
+    for index in range(2):
+        write_tone(tmp_path / f"sounds/{index}.wav", 0.5)
     common = ["run", str(tmp_path / "sounds"), "--task", "timeline"]
     for out, export, format in (("a.jsonl", "a.selections.txt", []), ("b.parquet", "labels", ["--format", "srt"])):
         more = ["--out", str(tmp_path / out), "--export", str(tmp_path / export), *format]

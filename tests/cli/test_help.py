@@ -43,7 +43,7 @@ def parsed(line: str) -> None:
     """
     words = shlex.split(re.sub(SUBSTITUTION, "FILE", line), comments=True)
     words = words[words.index("pengi") + 1 :]
-    end = next((place for place, word in enumerate(words) if word in ("|", "||", "&&", ">", ";")), len(words))
+    end = next((position for position, word in enumerate(words) if word in ("|", "||", "&&", ">", ";")), len(words))
     words, command = words[:end], TOP
     while isinstance(command, TyperGroup) and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]

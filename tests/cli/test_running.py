@@ -30,8 +30,8 @@ Command = Callable[..., Any]
 def sounds(tmp_path: Path) -> Path:
     folder = tmp_path / "sounds"
     folder.mkdir()
-    for place in range(5):
-        write_tone(folder / f"{place}.wav", 0.1 + place / 10)
+    for index in range(5):
+        write_tone(folder / f"{index}.wav", 0.1 + index / 10)
     return folder
 
 
@@ -157,7 +157,7 @@ def test_the_real_command_killed_and_interrupted(model: Path, sounds: Path, tmp_
     out = tmp_path / "rows.jsonl"
     command = [sys.executable, "-m", "pengi", "run", "-", "--task", "events", "--beams", "1", "--max-tokens", "4",
                "--model", str(model), "--device", "cpu", "--batch-size", "1", "--out", str(out)]  # fmt: skip
-    names = [f"{sounds}/{place}.wav\n".encode() for place in range(5)]
+    names = [f"{sounds}/{index}.wav\n".encode() for index in range(5)]
 
     def stopped(listed: int, signal_: signal.Signals) -> subprocess.CompletedProcess[bytes]:
         """End the command as soon as it has written a row of its own."""

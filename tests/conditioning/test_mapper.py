@@ -73,11 +73,11 @@ def test_real_tokens_matter_and_hidden_ones_do_not(form: str) -> None:
     tokens = torch.randn(1, 4, INPUT)
     mask = torch.tensor([[True, True, False, True]])
     before = prefix_rows(built, tokens, mask)[0]
-    for place in range(4):
+    for index in range(4):
         changed = tokens.clone()
-        changed[0, place] += torch.randn(INPUT)
+        changed[0, index] += torch.randn(INPUT)
         same = torch.allclose(prefix_rows(built, changed, mask)[0], before, atol=1e-6)
-        assert same == (place == 2)
+        assert same == (index == 2)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -126,9 +126,9 @@ def test_sinusoids(width: int) -> None:
     positions = sinusoids(5, width)
     assert positions.shape == (5, width)
     assert positions[0].tolist() == [0.0, 1.0] * (width // 2) + [0.0] * (width % 2)
-    place, pair = 3, 2
-    angle = torch.tensor(place / 10_000 ** (2 * pair / width))
-    torch.testing.assert_close(positions[place, 4:6], torch.stack([angle.sin(), angle.cos()]))
+    index, pair = 3, 2
+    angle = torch.tensor(index / 10_000 ** (2 * pair / width))
+    torch.testing.assert_close(positions[index, 4:6], torch.stack([angle.sin(), angle.cos()]))
 
 
 @pytest.mark.parametrize(

@@ -315,12 +315,12 @@ def test_parts_are_heard_in_order_at_their_levels(clips: list[Clip]) -> None:
     assert mixing.loudness_db(siren, RATE) - mixing.loudness_db(bells, RATE) == pytest.approx(8.0, abs=1.0)
     assert not samples[: round(0.29 * RATE)].any()
     assert not samples[round(1.85 * RATE) : round(2.25 * RATE)].any()
-    for heard, name in ((siren, "siren"), (bells, "church-bells")):
+    for samples, name in ((siren, "siren"), (bells, "church-bells")):
         source = load(EXAMPLES / f"{name}.opus", RATE)
-        stretch = heard[np.flatnonzero(heard)[0] :][RATE // 4 : RATE]
+        stretch = samples[np.flatnonzero(samples)[0] :][RATE // 4 : RATE]
         matches = np.correlate(source, stretch, "valid")
-        place = int(np.argmax(matches))
-        alike = matches[place] / np.linalg.norm(source[place : place + len(stretch)]) / np.linalg.norm(stretch)
+        position = int(np.argmax(matches))
+        alike = matches[position] / np.linalg.norm(source[position : position + len(stretch)]) / np.linalg.norm(stretch)
         assert alike > 0.999
 
 
@@ -376,8 +376,8 @@ def test_a_written_corpus_is_a_corpus(clips: list[Clip], tmp_path: Path) -> None
             "FLAC",
             pytest.approx(clip.duration_s, abs=1e-3),
         )
-        heard = load(manifest.parent / clip.audio, 16_000)
-        assert np.abs(heard - render(example, EXAMPLES, 16_000).samples).max() < 1e-4
+        samples = load(manifest.parent / clip.audio, 16_000)
+        assert np.abs(samples - render(example, EXAMPLES, 16_000).samples).max() < 1e-4
     with pytest.raises(InputError, match="exists already"):
         write_composed(clips, LABELS, EXAMPLES, manifest.parent, count=6, seed=2)
 

@@ -160,7 +160,7 @@ def many(tmp_path: Path, good: int, bad: int) -> list[Clip]:
     write_clips(tmp_path, {"good": (noise(0.1), {"split": "train"})})
     (tmp_path / "bad.wav").write_text("no audio", encoding="utf-8")
     names = ["good"] * good + ["bad"] * bad
-    return [Clip(id=f"{name}-{place}", audio=f"{name}.wav", split="train") for place, name in enumerate(names)]
+    return [Clip(id=f"{name}-{index}", audio=f"{name}.wav", split="train") for index, name in enumerate(names)]
 
 
 def test_up_to_one_percent_may_be_bad(tmp_path: Path, caplog: pytest.LogCaptureFixture, decoded: list[str]) -> None:

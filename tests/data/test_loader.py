@@ -34,10 +34,10 @@ DOMAINS = {"animal": ["dog", "cat"], "environment": ["rain", "siren", "wind"], "
 
 def clips_of(**counts: int) -> list[Clip]:
     return [
-        Clip(id=f"{domain}-{place}", audio="x.wav", split="train", domain=domain,
-             events=(DOMAINS[domain][place % len(DOMAINS[domain])],))
+        Clip(id=f"{domain}-{index}", audio="x.wav", split="train", domain=domain,
+             events=(DOMAINS[domain][index % len(DOMAINS[domain])],))
         for domain, count in counts.items()
-        for place in range(count)
+        for index in range(count)
     ]  # fmt: skip
 
 
@@ -46,7 +46,7 @@ CLIPS = clips_of(animal=30, environment=10, digit=60)
 
 def cache_of(clips: list[Clip], dim: int = 3) -> FeatureCache:
     """1 to 6 tokens for a clip, each holding the clip's place in the list."""
-    lengths = [1 + place % 6 for place in range(len(clips))]
+    lengths = [1 + index % 6 for index in range(len(clips))]
     values = np.repeat(np.arange(len(clips), dtype=np.float16), lengths)[:, None].repeat(dim, 1)
     ends = np.cumsum(lengths).tolist()
     spans = zip([0, *ends], ends, strict=False)
@@ -74,7 +74,7 @@ def test_a_batch_repeats_for_its_seed_and_step() -> None:
 
 def test_rows_examples_and_features_belong_together() -> None:
     batches = loader()
-    place_of = {clip.id: place for place, clip in enumerate(CLIPS)}
+    index_of = {clip.id: index for index, clip in enumerate(CLIPS)}
     cache = batches.caches[0]
     for step in range(10):
         drawn = batches.batch(step)
@@ -82,7 +82,7 @@ def test_rows_examples_and_features_belong_together() -> None:
         assert len(drawn.clips) == len(values) == 8
         for row, clip in enumerate(drawn.clips):
             assert mask[row].sum() == cache.tokens(clip.id)
-            assert (values[row][mask[row]] == place_of[clip.id]).all()
+            assert (values[row][mask[row]] == index_of[clip.id]).all()
         assert drawn.batch.prompts == tuple(pair.prompt for pair in drawn.pairs)
         assert drawn.batch.targets == tuple(pair.target for pair in drawn.pairs)
         assert Counter(drawn.batch.clip_E.tolist()) == dict.fromkeys(range(8), 2)
@@ -103,7 +103,7 @@ def test_batches_hold_clips_of_similar_length() -> None:
 
 
 CORPORA = ("big", "small", "other")
-IN_CORPORA = [clip.model_copy(update={"corpus": CORPORA[place % 3]}) for place, clip in enumerate(CLIPS)]
+IN_CORPORA = [clip.model_copy(update={"corpus": CORPORA[index % 3]}) for index, clip in enumerate(CLIPS)]
 
 
 def test_corpora_come_as_often_as_they_shall() -> None:

@@ -66,13 +66,13 @@ def test_pauses_are_cut_down_to_a_tenth_of_a_second() -> None:
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=4), st.data())
 def test_joined_parts_lie_behind_their_gaps(lengths: list[int], data: st.DataObject) -> None:
     gaps = data.draw(st.lists(st.integers(0, 20), min_size=len(lengths) + 1, max_size=len(lengths) + 1))
-    parts = [np.full(length, place + 1.0, dtype=np.float32) for place, length in enumerate(lengths)]
+    parts = [np.full(length, index + 1.0, dtype=np.float32) for index, length in enumerate(lengths)]
     samples = mixing.joined(parts, tuple(gap / 1000 for gap in gaps), 1000)
     assert len(samples) == sum(lengths) + sum(gaps)
     start = 0
-    for place, (gap, length) in enumerate(zip(gaps, lengths, strict=False)):
+    for index, (gap, length) in enumerate(zip(gaps, lengths, strict=False)):
         assert not samples[start : start + gap].any()
-        assert (samples[start + gap : start + gap + length] == place + 1).all()
+        assert (samples[start + gap : start + gap + length] == index + 1).all()
         start += gap + length
 
 

@@ -167,9 +167,9 @@ def test_every_sample_is_heard() -> None:
     lengths = torch.tensor([2 * SAMPLE_RATE])
     with torch.no_grad():
         quiet, _ = TINY(silence, lengths)
-        for place in (1, 15_599, 15_601, 23_300, 2 * SAMPLE_RATE - 1):
+        for position in (1, 15_599, 15_601, 23_300, 2 * SAMPLE_RATE - 1):
             click = silence.clone()
-            click[0, place] = 1.0
+            click[0, position] = 1.0
             assert not torch.allclose(TINY(click, lengths)[0], quiet, atol=1e-5)
 
 

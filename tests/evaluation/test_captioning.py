@@ -38,8 +38,8 @@ def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def packages_own(tokens: Callable[[dict[str, list[str]]], dict[str, list[str]]]) -> dict[str, float]:
-    found = tokens({str(place): [text] for place, text in enumerate(TEXTS)})
-    wanted = tokens({str(place): texts for place, texts in enumerate(REFERENCES)})
+    found = tokens({str(index): [text] for index, text in enumerate(TEXTS)})
+    wanted = tokens({str(index): texts for index, texts in enumerate(REFERENCES)})
     bleu, _ = Bleu(4).compute_score(wanted, found, verbose=0)
     own = {f"bleu_{n}": value for n, value in enumerate(bleu, start=1)}
     own["rouge_l"], _ = Rouge().compute_score(wanted, found)
@@ -66,8 +66,8 @@ def test_with_java_the_numbers_are_the_packages_on_treebank_tokens() -> None:
     assert tokens == PTB
     for name, value in packages_own(captioning.ptb_tokens).items():
         assert scores[name].value == pytest.approx(value, abs=1e-6)
-    found = captioning.ptb_tokens({str(place): [text] for place, text in enumerate(TEXTS)})
-    wanted = captioning.ptb_tokens({str(place): texts for place, texts in enumerate(REFERENCES)})
+    found = captioning.ptb_tokens({str(index): [text] for index, text in enumerate(TEXTS)})
+    wanted = captioning.ptb_tokens({str(index): texts for index, texts in enumerate(REFERENCES)})
     assert found["0"] == ["a dog barks twice"]
     meteor, each = Meteor().compute_score(wanted, found)
     assert scores["meteor"].value == pytest.approx(meteor, abs=1e-6)

@@ -113,11 +113,11 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(questions, "COMPOSED", 3)
     labels = ("dog barking", "rain", "clock ticking", "glass breaking", "cat meowing")
     rows: list[dict[str, object]] = []
-    for place, label in enumerate(labels):
-        noise = np.random.default_rng(place).standard_normal(32_000)
-        soundfile.write(tmp_path / f"{place}.wav", 0.1 * noise, 16_000)
+    for index, label in enumerate(labels):
+        noise = np.random.default_rng(index).standard_normal(32_000)
+        soundfile.write(tmp_path / f"{index}.wav", 0.1 * noise, 16_000)
         kind = {"source": "esc50-fold4", "domain": "environment", "duration_s": 2.0, "origin": f"by {label}"}
-        rows.append({"id": f"{place}", "audio": f"{place}.wav", "events": [label], **kind})
+        rows.append({"id": f"{index}", "audio": f"{index}.wav", "events": [label], **kind})
     return write_manifest(tmp_path / "m.jsonl", rows)
 
 

@@ -126,8 +126,10 @@ def test_a_dataset_in_its_published_layout_is_imported(manifest: Path, tmp_path:
         lines.append(f"{name}-{number}.wav,{number},0,{name},False,1,A")
     (root / "meta" / "esc50.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     found = run(manifest, tmp_path / "run", data_root=tmp_path / "data", baselines=False)
-    heard = [row["audio"] for row in map(json.loads, (tmp_path / "run/items/esc50@1.jsonl").read_text().splitlines())]
-    assert heard == ["../../data/esc50/audio/dog-1.wav", "../../data/esc50/audio/rain-2.wav"]
+    recordings = [
+        row["audio"] for row in map(json.loads, (tmp_path / "run/items/esc50@1.jsonl").read_text().splitlines())
+    ]
+    assert recordings == ["../../data/esc50/audio/dog-1.wav", "../../data/esc50/audio/rain-2.wav"]
     assert {result["n"] for result in found["results"] if result["benchmark"] == "esc50"} == {2}
 
 

@@ -64,10 +64,10 @@ def best(reply: Reply | PengiError, asked: Item) -> str:
 def test_label_scores_are_the_engines(engine: Pengi, folder: Path, mode: str) -> None:
     replies = ModelSystem(engine, "f").answer(ITEMS, folder, mode)
     assert isinstance(replies[2], PengiError)
-    for place in (0, 1, 3):
-        asked = ITEMS[place]
+    for index in (0, 1, 3):
+        asked = ITEMS[index]
         own = engine.classify(folder / asked.audio, asked.labels, method=mode, prompt=asked.prompt)
-        assert best(replies[place], asked) == own.label
+        assert best(replies[index], asked) == own.label
 
 
 def test_what_is_written_is_told_beside_the_scores(engine: Pengi, folder: Path) -> None:
@@ -86,7 +86,7 @@ def test_what_is_written_is_told_beside_the_scores(engine: Pengi, folder: Path) 
 
 def test_silence_is_all_that_the_blind_hear(engine: Pengi, folder: Path) -> None:
     blind, seeing = BlindSystem(engine, "f"), ModelSystem(engine, "f")
-    first, second = (blind.answer([ITEMS[place]], folder, "likelihood")[0] for place in (0, 3))
+    first, second = (blind.answer([ITEMS[index]], folder, "likelihood")[0] for index in (0, 3))
     assert first == second
     assert first != seeing.answer([ITEMS[0]], folder, "likelihood")[0]
     assert blind.input_of(ITEMS[0], folder) == blind.input_of(ITEMS[3], folder)

@@ -33,11 +33,11 @@ class Parrot:
     def _reply(self, item: Item, mode: str) -> Reply | PengiError:
         if item.audio.startswith("broken") and not self.deaf:
             return AudioError(f"'{item.audio}' is not audio")
-        heard = "silence" if self.deaf else item.audio.split("-")[0]
+        detected = "silence" if self.deaf else item.audio.split("-")[0]
         if mode == "write":
-            return Reply(f"{heard}.")
-        scores = tuple(-float(label != heard) - place / 100 for place, label in enumerate(item.labels))
-        return Reply(f"A {heard}!" if mode == "match" else None, scores)
+            return Reply(f"{detected}.")
+        scores = tuple(-float(label != detected) - index / 100 for index, label in enumerate(item.labels))
+        return Reply(f"A {detected}!" if mode == "match" else None, scores)
 
 
 def item(name: str, *answers: str, labels: Sequence[str] = ("dog", "rain", "wind"), group: str = "") -> Item:

@@ -146,8 +146,8 @@ def stft_kernel(n_fft: int, *, imaginary: bool) -> NDArray[np.float32]:
 
 def relative_position_index(window: int) -> NDArray[np.int64]:
     """Row of the bias table for each pair of places in a window, ``int64[T, T]`` (Swin transformer)."""
-    places = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij"), -1).reshape(-1, 2)
-    offset = places[:, None] - places[None] + window - 1
+    positions = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij"), -1).reshape(-1, 2)
+    offset = positions[:, None] - positions[None] + window - 1
     return np.asarray(offset[..., 0] * (2 * window - 1) + offset[..., 1], dtype=np.int64)
 
 

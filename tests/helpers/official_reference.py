@@ -65,9 +65,9 @@ def _swin_block(w: StateDict, name: str, x: Tensor, heads: int, window: int, shi
 
 def _window_bias(w: StateDict, name: str, side: int, window: int, shift: int) -> Tensor:
     """Position bias ``float[H, T, T]`` over the whole map, minus infinity where two places do not see each other."""
-    place = (torch.arange(side) - shift) % side
-    wrapped = place >= side - shift
-    row, column = (grid.flatten() for grid in torch.meshgrid(place, place, indexing="ij"))
+    position = (torch.arange(side) - shift) % side
+    wrapped = position >= side - shift
+    row, column = (grid.flatten() for grid in torch.meshgrid(position, position, indexing="ij"))
     row_wrapped, column_wrapped = (grid.flatten() for grid in torch.meshgrid(wrapped, wrapped, indexing="ij"))
     group = torch.stack([row // window, column // window, row_wrapped, column_wrapped], -1)
     together = (group[:, None] == group[None]).all(-1)

@@ -61,24 +61,24 @@ class HeldEngine:
         return len(text.split())
 
     def describe(self, audio: Any, *, on_error: str, **_options: Any) -> list[Any]:
-        return self._each("describe", audio, lambda place, s: Description(f"{s:.2f} s", (), s))
+        return self._each("describe", audio, lambda index, s: Description(f"{s:.2f} s", (), s))
 
     def ask(self, audio: Any, question: Sequence[str], *, on_error: str, **_options: Any) -> list[Any]:
         if "break" in question:
             raise RuntimeError("broken by a question")
         return self._each(
-            "ask", audio, lambda place, s: Answer(question[place], f"{question[place]} of {s:.2f} s", 1.0)
+            "ask", audio, lambda index, s: Answer(question[index], f"{question[index]} of {s:.2f} s", 1.0)
         )
 
     def classify(self, audio: Any, labels: Sequence[str], *, on_error: str, **_options: Any) -> list[Any]:
         scores = tuple(LabelScore(label, 1 / len(labels)) for label in labels)
-        return self._each("classify", audio, lambda place, s: Classification("likelihood", scores))
+        return self._each("classify", audio, lambda index, s: Classification("likelihood", scores))
 
     def tags(self, audio: Any, *, on_error: str) -> list[Any]:
-        return self._each("tags", audio, lambda place, s: Tags((), s))
+        return self._each("tags", audio, lambda index, s: Tags((), s))
 
     def embed(self, audio: Any, *, on_error: str) -> list[Any]:
-        return self._each("embed", audio, lambda place, s: np.full(2, s, np.float32))
+        return self._each("embed", audio, lambda index, s: np.full(2, s, np.float32))
 
     def timeline(self, audio: Any, *, progress: Callable[[float], None], on_error: str) -> list[Any]:
         """Reads a window at a time until it is set free."""
@@ -94,7 +94,7 @@ class HeldEngine:
         self.calls.append((task, [len(samples) / rate for samples, rate in audio]))
         self.started.set()
         assert self.free.wait(PATIENCE_S)
-        return [answer(place, seconds) for place, (_, seconds) in enumerate(zip(audio, self.calls[-1][1], strict=True))]
+        return [answer(index, seconds) for index, (_, seconds) in enumerate(zip(audio, self.calls[-1][1], strict=True))]
 
 
 @contextmanager

@@ -27,9 +27,9 @@ def sounds(tmp_path: Path) -> Path:
     """A folder of eight short recordings at two depths, and two files that are none."""
     folder = tmp_path / "sounds"
     (folder / "deep" / "deeper").mkdir(parents=True)
-    for place in range(8):
-        inside = folder if place % 2 else folder / "deep" / "deeper"
-        write_tone(inside / f"{place}.wav", 0.1 + place / 100)
+    for index in range(8):
+        inside = folder if index % 2 else folder / "deep" / "deeper"
+        write_tone(inside / f"{index}.wav", 0.1 + index / 100)
     (folder / "notes.txt").write_text("no recording", encoding="utf-8")
     (folder / "deep" / "broken.flac").write_text("This is not audio at all.", encoding="utf-8")
     (folder / "deep" / "._0.wav").write_bytes(b"\x00\x05\x16\x07")

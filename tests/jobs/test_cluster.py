@@ -86,7 +86,7 @@ def test_actors_that_make_no_sense(options: dict[str, Any]) -> None:
 
 
 def names(count: int) -> Iterator[JobInput]:
-    return (JobInput(str(place), f"{place}.wav") for place in range(count))
+    return (JobInput(str(index), f"{index}.wav") for index in range(count))
 
 
 def test_blocks_share_a_short_list_and_grow_with_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_stdin_is_read_line_by_line(sounds: Path) -> None:
 
 def test_lists_are_not_read_ahead() -> None:
     """The list is endless: only what is asked for is read."""
-    endless = (b"clip-%d.wav\n" % place for place in itertools.count())
+    endless = (b"clip-%d.wav\n" % index for index in itertools.count())
     first = itertools.islice(Listing("-", stdin=endless), 3)  # type: ignore[arg-type]
     assert [item.location for item in first] == ["clip-0.wav", "clip-1.wav", "clip-2.wav"]
     assert next(endless) == b"clip-3.wav\n"

@@ -170,8 +170,8 @@ def test_memory_does_not_grow_with_the_list(tmp_path: Path, run: Run, monkeypatc
     write_tone(tmp_path / "1.wav", 0.1)
 
     def lines() -> Iterator[bytes]:
-        for place in range(8_000):
-            yield f"{tmp_path}/{place:0100d}.wav\n".encode()
+        for index in range(8_000):
+            yield f"{tmp_path}/{index:0100d}.wav\n".encode()
 
     held: list[int] = []
 

@@ -175,7 +175,7 @@ def test_many_names_take_little_memory() -> None:
 
     names = NameSet()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert all(names.add(f"{place:0100d}.wav") for place in range(200_000))
-    assert not any(names.add(f"{place:0100d}.wav") for place in range(0, 200_000, 999))
+    assert all(names.add(f"{index:0100d}.wav") for index in range(200_000))
+    assert not any(names.add(f"{index:0100d}.wav") for index in range(0, 200_000, 999))
     names.close()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 25_000  # kB

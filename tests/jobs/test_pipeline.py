@@ -64,7 +64,7 @@ def test_the_room_is_given_back(sounds: Path, engine: FakeEngine, monkeypatch: p
     """Room for three recordings serves any number of them, one batch after the other."""
     write_tone(sounds / "long.wav", 2.0)
     monkeypatch.setattr(pipeline, "MAX_SAMPLES", 12_000)
-    found = [JobInput(f"{place}", str(sounds / name)) for place in range(30) for name in ("1.wav", "deep/broken.flac")]
+    found = [JobInput(f"{index}", str(sounds / name)) for index in range(30) for name in ("1.wav", "deep/broken.flac")]
     line = Pipeline(engine, Job("describe"), batch_size=2, workers=1)
     list(line.rows([*found, JobInput("long", str(sounds / "long.wav"))]))
     assert line._room.take(12_000)

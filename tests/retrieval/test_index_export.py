@@ -43,9 +43,9 @@ def test_an_npz_file_has_an_array_for_each_column(location: Path, tmp_path: Path
     Collection.open(location).export(tmp_path / "out.npz")
     arrays = np.load(tmp_path / "out.npz")
     assert arrays[AUDIO].shape == arrays[TEXT].shape == (5, DIM)
-    place = arrays["text"].tolist().index("a dog barks")
-    assert arrays["tags"][place] == "a"
-    assert np.allclose(arrays[AUDIO][place], vector_of("sound of a dog barks"), atol=2e-3)
+    position = arrays["text"].tolist().index("a dog barks")
+    assert arrays["tags"][position] == "a"
+    assert np.allclose(arrays[AUDIO][position], vector_of("sound of a dog barks"), atol=2e-3)
 
 
 def test_the_command_exports_and_names_mistakes(location: Path, tmp_path: Path) -> None:

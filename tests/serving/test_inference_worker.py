@@ -136,7 +136,7 @@ class TestMistakes:
             requests = [worker.submit(clip(0), queries.ask(text)) for text in ("one", "break", "two")]
             waiting(worker, 3)
             held.free.set()
-            assert [requests[place].future.result(PATIENCE_S).question for place in (0, 2)] == ["one", "two"]
+            assert [requests[index].future.result(PATIENCE_S).question for index in (0, 2)] == ["one", "two"]
             with pytest.raises(RuntimeError, match="broken by a question"):
                 requests[1].future.result(PATIENCE_S)
             assert worker.alive

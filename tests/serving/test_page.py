@@ -339,11 +339,11 @@ def test_the_store_refuses_what_is_too_long_and_what_is_not_audio(tmp_path: Path
 
 
 def test_room_is_made_by_the_oldest_files(tmp_path: Path) -> None:
-    for place in range(4):
-        file = tmp_path / f"folder{place}" / "file"
+    for index in range(4):
+        file = tmp_path / f"folder{index}" / "file"
         file.parent.mkdir()
         file.write_bytes(bytes(100))
-        os.utime(file, (place, place))
+        os.utime(file, (index, index))
     assert make_room(tmp_path, 150, 400)
     assert sorted(file.parent.name for file in tmp_path.rglob("file")) == ["folder2", "folder3"]
     assert not make_room(tmp_path, 500, 400)

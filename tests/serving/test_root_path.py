@@ -48,7 +48,7 @@ def settings_of(page: httpx.Response) -> dict[str, Any]:
 
 
 def action_named(settings: dict[str, Any], name: str) -> int:
-    return next(place for place, action in enumerate(settings["dependencies"]) if action["api_name"] == name)
+    return next(index for index, action in enumerate(settings["dependencies"]) if action["api_name"] == name)
 
 
 def results(client: httpx.Client, session: str) -> Iterator[dict[str, Any]]:

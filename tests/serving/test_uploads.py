@@ -136,7 +136,7 @@ def test_timeline(client: httpx.Client, tiny: Pengi) -> None:
         ("ask", {"question": "x" * 3000}, "at most 2000 characters"),
         ("classify", {}, "'labels' is missing"),
         ("classify", {"labels": " , "}, "no empty ones"),
-        ("classify", {"labels": [f"label {place}" for place in range(300)]}, "at most 256 labels"),
+        ("classify", {"labels": [f"label {index}" for index in range(300)]}, "at most 256 labels"),
         ("classify", {"labels": "[]"}, "at least one label"),
         ("classify", {"labels": "[1, 2]"}, "'labels' must be a JSON list of texts"),
         ("classify", {"labels": '["dog", "rain"'}, "'labels' is not a valid JSON list"),

@@ -33,13 +33,13 @@ def pengi_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def toy(tmp_path: Path) -> Path:
     """The folder of a manifest and labels: 16 clips to train on (two of them not to be shipped), 8 of val."""
     clips: dict[str, Any] = {}
-    for place in range(24):
-        event = ("hum", "hiss")[place % 2]
-        clips[f"{event}-{place}"] = (
-            tone(0.5, 150.0 + 10 * place, 0.5) if event == "hum" else noise(0.5, place, 0.3),
+    for index in range(24):
+        event = ("hum", "hiss")[index % 2]
+        clips[f"{event}-{index}"] = (
+            tone(0.5, 150.0 + 10 * index, 0.5) if event == "hum" else noise(0.5, index, 0.3),
             {
-                "split": "train" if place < 16 else "val", "domain": "environment", "events": [event],
-                "source": f"field-{place % 3}", "license": ("CC0-1.0", "CC-BY-4.0")[place % 2], "ship": place > 1,
+                "split": "train" if index < 16 else "val", "domain": "environment", "events": [event],
+                "source": f"field-{index % 3}", "license": ("CC0-1.0", "CC-BY-4.0")[index % 2], "ship": index > 1,
             },
         )  # fmt: skip
     folder = tmp_path / "toy"

@@ -34,7 +34,7 @@ def ramps(tmp_path: Path) -> list[Clip]:
     """Clips of 2 s whose slope says where a stretch of them is, with or without its mean."""
     ramp = curve(2 * RATE).astype(np.float32)
     fields = {"split": "train", "domain": "environment", "events": ["ramp"]}
-    return read_manifest(write_clips(tmp_path / "ramps", {f"ramp-{place}": (ramp, fields) for place in range(4)}))
+    return read_manifest(write_clips(tmp_path / "ramps", {f"ramp-{index}": (ramp, fields) for index in range(4)}))
 
 
 def live(tmp_path: Path, max_bad_share: float = 0.0, total: int = 4) -> LiveFeatures:
@@ -71,8 +71,8 @@ def test_features_of_some_clips_are_those_within_the_whole_batch(tmp_path: Path,
 
 
 def test_clips_that_cannot_be_read_are_skipped_up_to_a_share(tmp_path: Path, ramps: list[Clip]) -> None:
-    for place in (1, 2, 3):
-        (tmp_path / "ramps" / f"ramp-{place}.wav").write_bytes(b"RIFF, once upon a time")
+    for index in (1, 2, 3):
+        (tmp_path / "ramps" / f"ramp-{index}.wav").write_bytes(b"RIFF, once upon a time")
     forgiving = live(tmp_path, max_bad_share=0.25)
     for _ in range(2):  # the same clip counts once
         readable, ((values, _),) = forgiving.features(0, ramps[:2], range(2))

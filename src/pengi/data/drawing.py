@@ -279,8 +279,8 @@ class SceneDrawer:
         attributes["language"] = rng.choice(self.sources.languages) if foreign else "English"
         if foreign:
             return replace(scene, transcript=None, attributes=attributes)
-        told = together(whole)
-        return replace(scene, transcript=told.text, attributes=attributes, qa=told.qa)
+        story = together(whole)
+        return replace(scene, transcript=story.text, attributes=attributes, qa=story.qa)
 
     def _word(self, rng: random.Random) -> Scene | None:
         """A single word."""

@@ -26,7 +26,7 @@ OCCURS_WITH = {
     "human": frozenset({"impact"}),
 }
 # AudioSet classes of which one may be part of another, be caused with it or be its more general name.
-_KIN = (
+_RELATED = (
     {"Animal", "Wild animals"},
     {"Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet", "Caw", "Coo", "Hoot", "Squawk", "Gull, seagull"}
     | {"Honk", "Quack", "Cluck", "Crowing, cock-a-doodle-doo", "Gobble"},
@@ -45,7 +45,7 @@ _KIN = (
 )
 # The same, wider: sounds that may occur with one of a set, or be confused with it, although no label says so. Also with
 # classes that only the tagger knows, and with labels whose class says too little, by their own names.
-_WIDER_KIN = (
+_WIDELY_RELATED = (
     {"Dog", "Bark", "Bow-wow", "Yip", "Howl", "Growling", "Whimper (dog)", "Whimper", "Pant"},
     {"Cat", "Meow", "Purr", "Caterwaul", "Hiss", "Roaring cats (lions, tigers)"},
     {"Horse", "Clip-clop", "Neigh, whinny", "Snort", "donkey braying", "zebra calling"},
@@ -197,19 +197,19 @@ def same_kind(one: Label, other: Label) -> bool:
     classes = {one.audioset, other.audioset} - {None}
     if one.audioset is not None and one.audioset == other.audioset:
         return True
-    if len(classes) == 2 and any(classes <= kin for kin in _KIN):
+    if len(classes) == 2 and any(classes <= related for related in _RELATED):
         return True
     named = [_content(label.label) | _content(label.audioset or "") for label in (one, other)]
     return bool(named[0] & named[1])
 
 
-def are_kin(one: Label, other: Label) -> bool:
+def are_related(one: Label, other: Label) -> bool:
     """Whether one of two labels may occur with the other, or be confused with it.
 
     This is wider than :func:`same_kind`, by which examples are composed: other rules there make other examples.
     """
     names = [{label.label, label.audioset or label.label} for label in (one, other)]
-    return any(names[0] & kin and names[1] & kin for kin in _WIDER_KIN)
+    return any(names[0] & related and names[1] & related for related in _WIDELY_RELATED)
 
 
 def holds_voices(label: Label) -> bool:

@@ -17,7 +17,7 @@ REFERENCE_DB = -26.0
 PEAK = 0.95
 _FRAME_S = 0.02
 _AUDIBLE_DB = 45.0  # below the loudest frame: what is softer, before and after it, is trimmed
-_GATE_DB = 20.0  # below the loudest frame: what is softer does not count in the loudness
+_LOUDNESS_RANGE_DB = 20.0  # below the loudest frame: what is softer does not count in the loudness
 _FADE_S = 0.01
 _LONGEST_PAUSE_S = 0.1
 
@@ -35,7 +35,7 @@ def loudness_db(samples: Samples, rate: int) -> float:
     loudest = float(power_F.max())
     if loudest < 1e-12:
         raise AudioError("the recording is silent")
-    return 10.0 * float(np.log10(power_F[power_F >= loudest * 10 ** (-_GATE_DB / 10)].mean()))
+    return 10.0 * float(np.log10(power_F[power_F >= loudest * 10 ** (-_LOUDNESS_RANGE_DB / 10)].mean()))
 
 
 def trimmed(samples: Samples, rate: int) -> Samples:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from pengi import templates
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.label_overlap import are_kin, holds_one_kind, holds_voices, may_hold
+from pengi.data.label_overlap import are_related, holds_one_kind, holds_voices, may_hold
 from pengi.data.manifest import Label
 
 SPEAKING = {"man speaking": "a man", "woman speaking": "a woman", "child speaking": "a child"}
@@ -180,7 +180,7 @@ class Phrases:
 
     def _may_hold(self, tag: str, other: str) -> bool:
         one, two = self.label(tag), self.label(other)
-        return tag == other or may_hold(one, two) or are_kin(one, two)
+        return tag == other or may_hold(one, two) or are_related(one, two)
 
     def absent(self, tags: Iterable[str], *, recorded: bool = False) -> tuple[str, ...]:
         """All tags that a scene of some tags surely does not hold.
