@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from pengi import Pengi, weights
+from helpers import tiny_model
+from pengi import Pengi, checkpoint, weights
+from pengi.language_model import LanguageModel
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
 SHARED_CASES = SHARED_DATA.parent / "cases"
@@ -40,6 +42,23 @@ def pengi_mini() -> Pengi:
     if missing:
         pytest.skip(f"frozen parts are not on this machine (pengi pull pengi-mini): {', '.join(missing)}")
     return Pengi.from_pretrained("pengi-mini", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LanguageModel:
+    """The language model of ``pengi-mini`` in torch; as :func:`pengi_mini`."""
+    folder = weights.cached("smollm2-135m-instruct")
+    if folder is None:
+        pytest.skip("the weights of smollm2-135m-instruct are not in the cache; 'pengi pull' fetches them")
+    return LanguageModel.from_folder(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the tiny model."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    checkpoint.save(tiny_model(), folder, card="# tiny\n")
+    return folder
 
 
 @pytest.fixture

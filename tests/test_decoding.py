@@ -13,7 +13,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pengi import weights
 from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
 from pengi.errors import InputError
 from pengi.language_model import LanguageModel
@@ -434,14 +433,6 @@ def test_scores_of_no_labels_or_in_no_rows_are_refused() -> None:
 def test_an_option_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(InputError, match=name):
         DecodeOptions(**{name: value})
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> LanguageModel:
-    folder = weights.cached("smollm2-135m-instruct")
-    if folder is None:
-        pytest.skip("the weights of smollm2-135m-instruct are not in the cache; 'pengi pull' fetches them")
-    return LanguageModel.from_folder(folder)
 
 
 def embedded(lm: LanguageModel, texts_: list[str]) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import CohereConfig, CohereForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from pengi import weights
 from pengi.config import LoraConfig
 from pengi.errors import ConfigError, WeightsError
 from pengi.language_model import LanguageModel
@@ -237,14 +236,6 @@ def test_any_text_survives_encoding(text: str) -> None:
     if "<|endoftext|>" not in text:
         assert TINY.decode([*TINY.encode(text), TINY.end_id]) == text
         assert TINY.end_id not in TINY.encode(text)
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> LanguageModel:
-    folder = weights.cached("smollm2-135m-instruct")
-    if folder is None:
-        pytest.skip("the weights of smollm2-135m-instruct are not in the cache; 'pengi pull' fetches them")
-    return LanguageModel.from_folder(folder)
 
 
 def test_smollm2_knows_english_from_embeddings_alone(smollm2: LanguageModel) -> None:

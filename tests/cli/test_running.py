@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from helpers import tiny_model
 from helpers.jobs import FakeEngine, rows_of, write_tone
-from pengi import checkpoint
 from pengi.cli import app
 from pengi.cli.running import Pace
 from pengi.jobs import runner
@@ -144,19 +142,12 @@ def test_pace_is_that_of_the_last_batches() -> None:
     assert pace.text(counts) == "2.0/s, 00:22 left, 3 not usable"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    checkpoint.save(tiny_model(), folder, card="# tiny\n")
-    return folder
-
-
 @pytest.mark.usefixtures("heeding_ctrl_c")
-def test_the_real_command_killed_and_interrupted(model: Path, sounds: Path, tmp_path: Path) -> None:
+def test_the_real_command_killed_and_interrupted(tiny_folder: Path, sounds: Path, tmp_path: Path) -> None:
     """The list on stdin is kept open, so that neither run can end before it is stopped."""
     out = tmp_path / "rows.jsonl"
     command = [sys.executable, "-m", "pengi", "run", "-", "--task", "events", "--beams", "1", "--max-tokens", "4",
-               "--model", str(model), "--device", "cpu", "--batch-size", "1", "--out", str(out)]  # fmt: skip
+               "--model", str(tiny_folder), "--device", "cpu", "--batch-size", "1", "--out", str(out)]  # fmt: skip
     names = [f"{sounds}/{index}.wav\n".encode() for index in range(5)]
 
     def stopped(listed: int, signal_: signal.Signals) -> subprocess.CompletedProcess[bytes]:

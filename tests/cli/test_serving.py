@@ -17,18 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from helpers import tiny_model
-from pengi import checkpoint
-
 PATIENCE_S = 120.0
-
-
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the tiny model."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    checkpoint.save(tiny_model(), folder, card="# tiny\n")
-    return folder
 
 
 @contextmanager

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers import tiny_model
 from helpers.jobs import rows_of, timeless
-from pengi import checkpoint
 from pengi.errors import InputError, PengiError
 from pengi.jobs import cluster, runner
 from pengi.jobs.cluster import Actors
@@ -30,13 +28,6 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", lambda **options: begin(num_cpus=2, object_store_memory=100_000_000, **options))
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    checkpoint.save(tiny_model(), folder, card="# tiny\n")
-    return folder
-
-
 def close(rows: list[dict[str, Any]]) -> list[Any]:
     """Rows to compare: the last digits of a score depend on the batch."""
     return [
@@ -45,12 +36,12 @@ def close(rows: list[dict[str, Any]]) -> list[Any]:
 
 
 def test_rows_are_those_of_this_process(
-    model: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (sounds / b"caf\xe9.wav".decode("utf-8", "surrogateescape")).write_bytes((sounds / "1.wav").read_bytes())
     job = Job("classify", labels=("dog", "rain", "siren"))
-    local = Execution(str(model), device="cpu", batch_size=2, workers=2)
+    local = Execution(str(tiny_folder), device="cpu", batch_size=2, workers=2)
     runner.run(Listing("sounds"), job, tmp_path / "local.jsonl", local)
     out = tmp_path / "ray.jsonl"
     runner.run(Listing("sounds", limit=2), job, out, local)
@@ -64,16 +55,16 @@ def test_rows_are_those_of_this_process(
     assert found == expected
 
 
-def test_more_actors_than_fit_are_refused(model: Path) -> None:
-    work = cluster.ActorSettings(Job("embed"), str(model), "", "cpu", "/", 2, 1)
+def test_more_actors_than_fit_are_refused(tiny_folder: Path) -> None:
+    work = cluster.ActorSettings(Job("embed"), str(tiny_folder), "", "cpu", "/", 2, 1)
     with pytest.raises(InputError, match="9 actors with 1 CPUs and 0 GPUs each are more than this machine's 2 CPUs"):
         next(cluster.cluster_rows([JobInput("a", "a.wav")], work, Actors(count=9, cpus=1)))
 
 
-def test_an_actor_says_what_it_lacks_instead_of_dying(model: Path) -> None:
+def test_an_actor_says_what_it_lacks_instead_of_dying(tiny_folder: Path) -> None:
     """An actor that fails as it starts would be started again without end."""
     table = next(cluster._blocks([JobInput("a", "a.wav")], 2, 1))
-    for name, message in ((str(model), "has another model"), ("nonsense", "nonsense")):
+    for name, message in ((str(tiny_folder), "has another model"), ("nonsense", "nonsense")):
         work = cluster.ActorSettings(Job("embed"), name, "a hash", "cpu", "/", 2, 1)
         (answer,) = cluster.Actor(work)(table)
         assert message in answer["error"].to_pylist()[0]

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_json, print_text
-from pengi.cli.options import Debug, Json
+from pengi.cli.options import Debug, Json, Tokenizers
 
 
 @guarded
@@ -33,14 +33,7 @@ def import_official(
             help="Which of the paper's models it is: base or base-no-text-enc; auto reads that from the file.",
         ),
     ] = "auto",
-    tokenizers: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder with gpt2/tokenizer.json and clip-vit-base-patch16/tokenizer.json.",
-            show_default="fetched from the Hugging Face hub",
-        ),
-    ] = None,
+    tokenizers: Tokenizers = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_text
-from pengi.cli.options import AUTO, Debug, Json
+from pengi.cli.options import AUTO, Debug, Json, Tokenizers
 from pengi.errors import InputError
 
 if TYPE_CHECKING:
@@ -137,14 +137,7 @@ def pull(
             show_default=False,
         ),
     ],
-    tokenizers: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="For a published model: folder with gpt2/tokenizer.json and clip-vit-base-patch16/tokenizer.json.",
-            show_default="fetched from the Hugging Face hub",
-        ),
-    ] = None,
+    tokenizers: Tokenizers = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

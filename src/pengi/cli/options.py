@@ -65,6 +65,14 @@ Debug = Annotated[
     typer.Option("--debug", help="Show the log, and the traceback of an error.", rich_help_panel=_COMMON),
 ]
 
+Tokenizers = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="For a published model: folder with gpt2/tokenizer.json and clip-vit-base-patch16/tokenizer.json.",
+        show_default="fetched from the Hugging Face hub",
+    ),
+]
 Track = Annotated[
     int | None,
     typer.Option(
