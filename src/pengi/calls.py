@@ -404,9 +404,9 @@ class Classify(Call[Classification]):
     Args:
         parts: see :class:`Call`.
         labels: any words; repeated ones count once.
-        method: "likelihood" (mean log-probability of the label's tokens; of a model with a tagger fused with the
-            probabilities of the tags that labels name), "generate" (the model may write nothing but labels), "match"
-            (the model writes freely, the nearest label in the sentence encoder's space wins, as in the paper).
+        method: how labels are scored. "likelihood": by the mean log-probability of their tokens, which a model with a
+            tagger fuses with the probabilities of the tags that labels name. "generate": the model may write only
+            labels. "match": the model writes freely, and the label nearest in meaning wins, as in the paper.
         prompt: what the labels answer; "this is a sound of" if not given. It may end in ``{}``, where the label stands.
             Labels that name tags are scored by their tags, whatever the prompt is.
         top: keep only so many labels.

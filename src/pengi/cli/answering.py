@@ -48,13 +48,14 @@ class NoneOptions:
     """How labels are scored by themselves."""
 
     none: Annotated[
-        bool, typer.Option("--none", help="The recording may be none of the labels; 'none of these' is one more.")
+        bool,
+        typer.Option("--none", help="Add the label 'none of these', for recordings that match none of the others."),
     ] = False
     none_threshold: Annotated[
         float | None,
         typer.Option(
             metavar="P",
-            help="The same where no label is as probable by itself as P.",
+            help="As --none, and it wins if no label has the probability P by itself.",
             show_default="0.5 with --none",
         ),
     ] = None
@@ -66,7 +67,7 @@ class NoneOptions:
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="What the labels answer, as 'this is a sound of {}'; for labels that are no tags.",
+            help="Prompt for labels that are no tags, such as 'this is a sound of {}'.",
             show_default="this is a sound of {}",
         ),
     ] = None

@@ -29,8 +29,8 @@ def compare(
     *,
     common: CommonOptions,
 ) -> None:
-    """Say whether two recordings are the same one, also re-encoded, louder or cut, and what differs: tags, levels,
-    speech.
+    """Compare two recordings: whether they are the same one, even if re-encoded, louder or cut, and which tags, levels
+    and words differ.
 
     Examples:
         pengi compare take1.wav take2.mp3
@@ -74,13 +74,16 @@ def duplicates(
     threshold: Annotated[
         float,
         typer.Option(
-            min=0.0, max=1.0, metavar="COSINE", help="Compare recordings whose embeddings are at least so similar."
+            min=0.0,
+            max=1.0,
+            metavar="COSINE",
+            help="Compare recordings whose embeddings have at least this cosine similarity.",
         ),
     ] = 0.9,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Find recordings of an index that are copies of each other, also re-encoded, louder or cut. Candidates are read
+    """Find recordings of an index that are copies of each other, even if re-encoded, louder or cut. Candidates are read
     again to make sure.
 
     Examples:

@@ -30,10 +30,12 @@ class ChoiceOptions:
         ),
     ] = None
     min_confidence: Annotated[
-        float | None, typer.Option(metavar="P", help="Cut out only what is at least so certain.", show_default="any")
+        float | None,
+        typer.Option(metavar="P", help="Cut out only events with at least this confidence.", show_default="any"),
     ] = None
     max_confidence: Annotated[
-        float | None, typer.Option(metavar="P", help="Cut out only what is at most so certain.", show_default="any")
+        float | None,
+        typer.Option(metavar="P", help="Cut out only events with at most this confidence.", show_default="any"),
     ] = None
     padding: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds before and after each event.")] = 0.0
     limit: Annotated[

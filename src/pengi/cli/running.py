@@ -62,7 +62,9 @@ class JobOptions:
     ] = None
     labels_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The same from a text file, one a line.", rich_help_panel=_TASK),
+        typer.Option(
+            metavar="FILE", help="As --labels, from a text file with one label a line.", rich_help_panel=_TASK
+        ),
     ] = None
     method: Annotated[
         str | None,
@@ -86,7 +88,7 @@ class JobOptions:
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="Task classify: what the labels answer, as 'this is a sound of {}'.",
+            help="Task classify: prompt that the labels answer, such as 'this is a sound of {}'.",
             show_default="this is a sound of {}",
             rich_help_panel=_TASK,
         ),
@@ -238,7 +240,7 @@ class WorkOptions:
     ] = "1/1"
     retry_errors: Annotated[
         bool,
-        typer.Option("--retry-errors", help="Read recordings again whose row is an error.", rich_help_panel=_WORK),
+        typer.Option("--retry-errors", help="Try recordings again whose row has an error.", rich_help_panel=_WORK),
     ] = False
 
 

@@ -1,8 +1,8 @@
 """Predictions first: every answer is written down, one line each, before anything is scored.
 
-A run may be killed at any moment: an item whose line is there is not asked again. Each line carries a key made of the
-system, its input, the question and the mode, so lines of another model or another question are never taken for an
-answer, and a cache that all runs share can give an answer that was computed before.
+A run may be killed at any moment: an item whose line is there is not asked again. Each line has a key made of the
+system, its input, the question and the mode. So lines of another model or question are never used, and all runs can
+share a cache of answers.
 """
 
 from __future__ import annotations

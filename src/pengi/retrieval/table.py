@@ -1,7 +1,7 @@
 """The LanceDB table behind a collection: a row for every window of every recording.
 
-All rows of a recording are written in one transaction, and so is a replacement of them, so a reader sees a recording
-whole, in its old or in its new state, and a writer that is killed leaves nothing half done.
+All rows of a recording are written, or replaced, in one transaction. So a reader sees a recording whole, in its old
+or in its new state, and a writer that is killed leaves nothing half done.
 
 Shape suffixes: N rows, V tags, D features.
 """
