@@ -20,16 +20,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from helpers import MAPPER, RATE, SENTENCE_TEXT, model_values, noise, tiny_model, tone
+from helpers import MAPPER, RATE, SENTENCE_TEXT, noise, tiny_model, tone
 from helpers.failing import FailingFile
 from pengi import Pengi, calls, checkpoint, labelling, timelines
-from pengi.config import ModelConfig
 from pengi.decoding import DecodeOptions, Hypothesis
 from pengi.encoding import RecordingEncoder
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
 from pengi.generation import TextGenerator
 from pengi.labelling import METHODS
-from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Timeline
+from pengi.results import Answer, Description, Event, LabelScore, Segment, Timeline
 from pengi.timelines import NamedTimelines
 
 LABELS = ["dog", "rain on a roof", "siren", "church bells", "wind"]
@@ -128,10 +127,10 @@ def test_questions_stay_with_their_recordings_when_others_fail() -> None:
     assert last.text == PENGI.ask(SIXTEEN[5], "three?").text
 
 
-def test_a_timeline_tells_how_far_it_is_and_can_be_ended() -> None:
-    told: list[float] = []
-    timeline = PENGI.timeline(recording(tone(40.0)), window_s=1.0, hop_s=1.0, progress=told.append)
-    assert told == [16.0, 32.0, 40.0]
+def test_a_timeline_reports_its_progress_and_can_be_ended() -> None:
+    reached: list[float] = []
+    timeline = PENGI.timeline(recording(tone(40.0)), window_s=1.0, hop_s=1.0, progress=reached.append)
+    assert reached == [16.0, 32.0, 40.0]
     assert timeline.duration_s == 40.0
 
     def enough(_: float) -> None:
@@ -368,15 +367,6 @@ def test_what_is_no_audio_at_all() -> None:
             PENGI.describe(nonsense)
 
 
-@pytest.mark.parametrize("level", [0.0, 1e-5])
-def test_silence_is_said_to_be_silence(level: float) -> None:
-    for seconds in (0.02, 3.0, 12.0):
-        description = PENGI.describe(recording(noise(seconds, level=level)))
-        assert description == Description("Silence.", (Event("silence", 1.0),), pytest.approx(seconds))
-    assert PENGI.timeline(recording(noise(12.0, level=level))) == Timeline((Segment(0.0, 12.0, "silence", 1.0),), 12.0)
-    assert np.isfinite(PENGI.embed(recording(noise(1.0, level=level)))).all()
-
-
 SILENT = {
     "digital zeros": (np.zeros(3 * RATE, np.float32), RATE),
     "noise at -80 dBFS": (noise(3.0, level=1e-4), RATE),
@@ -395,11 +385,12 @@ def test_every_task_says_that_a_silent_recording_is_silent(kind: str) -> None:
     assert (described.text, described.events) == ("Silence.", (Event("silence", 1.0),))
     assert sound.text != "Silence."
     assert PENGI.events(audio) == (Event("silence", 1.0),)
-    assert [segment.text for segment in PENGI.timeline(audio).segments] == ["silence"]
+    assert PENGI.timeline(audio).segments == (Segment(0.0, described.duration_s, "silence", 1.0),)
     answers = PENGI.ask([sounding, audio], ["what is it?", "is there a dog?"])
     assert answers[1] == Answer("is there a dog?", "The recording is silent.", 1.0)
     assert answers[0].text != answers[1].text
     assert PENGI.generate(audio, "generate audio caption").text == "The recording is silent."
+    assert np.isfinite(PENGI.embed(audio)).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -497,38 +488,13 @@ def test_a_recording_of_unknown_scale_among_others_is_its_own_error() -> None:
     assert "int16" in str(bad)
 
 
-def test_a_sound_after_long_silence_is_heard() -> None:
+def test_a_sound_after_long_silence_is_detected() -> None:
     samples = np.concatenate([np.zeros(15 * RATE, np.float32), tone(5.0)])
     assert PENGI.describe(recording(samples)).text != "Silence."
     segments = PENGI.timeline(recording(samples)).segments
     assert segments[0] == Segment(0.0, 15.0, "silence", 1.0)
     assert (segments[-1].start_s, segments[-1].end_s) == (15.0, 20.0)
     assert segments[-1].text != "silence"
-
-
-def test_a_clip_of_20_ms() -> None:
-    audio = mixed(0.02, 1)
-    assert PENGI.describe(audio).duration_s == pytest.approx(0.02)
-    assert PENGI.ask(audio, "what?").confidence > 0
-    assert len(PENGI.classify(audio, LABELS).scores) == len(LABELS)
-    assert PENGI.timeline(audio).segments[0].end_s == pytest.approx(0.02)
-
-
-@pytest.mark.parametrize("channels", [2, 8])
-def test_channels_are_mixed(channels: int, tmp_path: Path) -> None:
-    mono = mixed(1.0, 4)[0]
-    scale = np.linspace(0.5, 1.5, channels, dtype=np.float32)  # mean 1
-    path = tmp_path / "many.wav"
-    soundfile.write(path, mono[:, None] * scale, RATE, subtype="FLOAT")
-    assert_same(PENGI.describe(path).to_dict(), PENGI.describe(recording(mono)).to_dict())
-
-
-def test_other_rates_are_resampled(tmp_path: Path) -> None:
-    path = tmp_path / "tone.flac"
-    time_s = np.arange(2 * 44_100) / 44_100
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time_s), 44_100)
-    expected = PENGI.embed(recording(tone(2.0, 440.0)))
-    np.testing.assert_allclose(PENGI.embed(path), expected, atol=0.02)
 
 
 def test_embeddings_have_length_one_and_tell_sounds_apart() -> None:
@@ -538,7 +504,7 @@ def test_embeddings_have_length_one_and_tell_sounds_apart() -> None:
     assert one @ same > one @ other
 
 
-class Listened:
+class Watched:
     """What went through the encoder and the language model, and how far the recording had been read by then."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,20 +532,20 @@ class Listened:
         monkeypatch.setattr(type(PENGI.model.language_model), "prefill", prefilled)
 
 
-def test_two_minutes_are_heard_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_two_minutes_are_encoded_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     soundfile.write(path, np.concatenate([tone(60.0), noise(60.0)]), RATE)
-    heard = Listened(monkeypatch)
+    watched = Watched(monkeypatch)
     timeline = PENGI.timeline(path, window_s=2.0, hop_s=2.0)
     assert timeline.duration_s == pytest.approx(120.0)
-    assert [windows for windows, _ in heard.encoded] == [16, 16, 16, 12]
-    # The first batch of 32 s was heard before more than a block or two beyond it was read.
-    assert heard.encoded[0][1] <= 32 + 2 * 10
-    heard.prefixes.clear()
+    assert [windows for windows, _ in watched.encoded] == [16, 16, 16, 12]
+    # The first batch of 32 s was encoded before more than a block or two beyond it was read.
+    assert watched.encoded[0][1] <= 32 + 2 * 10
+    watched.prefixes.clear()
     description = PENGI.describe(path)
     assert description.duration_s == pytest.approx(120.0)
     prompt = len(PENGI.model.language_model.encode("generate audio caption"))
-    assert max(heard.prefixes) <= MAPPER["constants"] + 1 + prompt
+    assert max(watched.prefixes) <= MAPPER["constants"] + 1 + prompt
 
 
 @pytest.mark.parametrize(("window_s", "hop_s"), [(5.0, 5.0), (10.0, 2.5), (1.0, 0.3), (2.0, 2.0)])
@@ -606,7 +572,7 @@ def assert_tiled(timeline: Timeline, duration_s: float) -> None:
     st.integers(1, 20 * RATE), st.floats(0.2, 10.0), st.floats(0.05, 1.0), st.lists(st.sampled_from("abb"), min_size=1)
 )
 @example(samples=44_096, window_s=0.33203125, share=1.0, texts=["a", "b"])  # where sums of seconds were rounded
-def test_segments_tile_whatever_is_heard(samples: int, window_s: float, share: float, texts: list[str]) -> None:
+def test_segments_tile_whatever_is_named(samples: int, window_s: float, share: float, texts: list[str]) -> None:
     pengi = build_once()
     windows: list[tuple[str, float]] = []
 
@@ -679,11 +645,6 @@ def test_from_pretrained_reads_a_folder_and_names_its_errors(tmp_path: Path) -> 
     for device in ("gpu", "cuda:99"):
         with pytest.raises(ConfigError, match=f"device '{device}' is not available here"):
             Pengi.from_pretrained(tmp_path / "saved", device=device)
-
-
-def test_one_result_types() -> None:
-    assert isinstance(PENGI.classify(mixed(0.5, 0), LABELS), Classification)
-    assert ModelConfig.parse(model_values(), "test") == PENGI.model.config
 
 
 def test_a_tail_too_short_to_be_understood_joins_the_window_before_it() -> None:

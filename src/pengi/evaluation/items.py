@@ -54,10 +54,7 @@ class Item:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Item:
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-        if "listen" in values:  # the name in runs of earlier versions
-            values["redistribute"] = values.pop("listen")
-        return cls(**values)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
 
 
 def items_of(benchmark: Benchmark, manifest: Path, limit: int | None = None) -> list[Item]:
