@@ -333,7 +333,7 @@ def test_it_is_known_when_each_sound_is_heard(clips: list[Clip]) -> None:
     assert (bells.event, bells.start_s) == ("church bells", pytest.approx(2.3, abs=0.01))
 
 
-def test_a_bed_goes_on_from_beginning_to_end(clips: list[Clip]) -> None:
+def test_a_background_goes_on_from_beginning_to_end(clips: list[Clip]) -> None:
     samples = render(by_hand(clips, "glass breaking", "siren", background="dog barking"), EXAMPLES, RATE).samples
     tenths = samples[: len(samples) // 1600 * 1600].reshape(-1, 1600)
     assert (np.abs(tenths).max(1) > 1e-3).all()

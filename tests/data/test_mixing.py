@@ -76,7 +76,7 @@ def test_joined_parts_lie_behind_their_gaps(lengths: list[int], data: st.DataObj
         start += gap + length
 
 
-def test_a_bed_is_repeated_or_cut_to_the_foreground() -> None:
+def test_a_background_is_repeated_or_cut_to_the_foreground() -> None:
     foreground = np.zeros(5, dtype=np.float32)
     assert mixing.laid_over(foreground, np.array([1, 2], dtype=np.float32)).tolist() == [1, 2, 1, 2, 1]
     assert mixing.laid_over(foreground, np.arange(9, dtype=np.float32)).tolist() == [0, 1, 2, 3, 4]

@@ -515,5 +515,5 @@ def composition_row(composition: Composition) -> dict[str, Any]:
         "kind": composition.kind,
         "parts": [row(part) for part in composition.parts],
         "gaps_s": [round(gap_s, 3) for gap_s in composition.gaps_s],
-        "bed": row(composition.background) if composition.background else None,
+        "background": row(composition.background) if composition.background else None,
     }
