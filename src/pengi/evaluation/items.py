@@ -54,7 +54,8 @@ class Item:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Item:
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        return cls(**values)
 
 
 def items_of(benchmark: Benchmark, manifest: Path, limit: int | None = None) -> list[Item]:
