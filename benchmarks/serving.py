@@ -196,8 +196,12 @@ def loaded(
         memory.append(resident_mb(pid))
     spent_s = time.monotonic() - begun
     metrics = dict(line.rsplit(" ", 1) for line in httpx.get(f"{url}/metrics").text.splitlines() if line[0] != "#")
-    calls = sum(float(value) for name, value in metrics.items() if name.startswith("pengi_batch_size_count"))
-    rows = sum(float(value) for name, value in metrics.items() if name.startswith("pengi_batch_size_sum"))
+    sizes = [(name, float(value)) for name, value in metrics.items() if name.startswith("pengi_batch_size")]
+    # Texts are encoded together, as the task "encode", and then written together, step by step.
+    sizes = [(name, value) for name, value in sizes if 'task="ask"' not in name and 'task="describe"' not in name]
+    calls = sum(value for name, value in sizes if name.startswith("pengi_batch_size_count"))
+    recordings = sum(value for name, value in sizes if name.startswith("pengi_batch_size_sum"))
+    steps, rows = (float(metrics[f"pengi_step_rows_{kind}"]) for kind in ("count", "sum"))
     return {
         "seconds": spent_s,
         "requests": sum(tally.statuses.values()),
@@ -210,7 +214,8 @@ def loaded(
         "answers_per_s": len(tally.good_s) / spent_s,
         "good_latency_s": quantiles(tally.good_s),
         "refusal_latency_s": quantiles(tally.bad_s),
-        "mean_batch": rows / calls if calls else None,
+        "mean_batch": recordings / calls if calls else None,
+        "mean_rows_of_a_step": rows / steps if steps else None,
         "left_in_flight": float(metrics["pengi_requests_in_flight"]),
         "left_jobs": float(metrics["pengi_jobs"]),
         "rss_mb": {"start": memory[0], "peak": max(memory), "end": memory[-1]},

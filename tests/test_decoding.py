@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +15,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pengi.decoding import DecodeOptions, Hypothesis, LabelTrie, generate, score_labels
+from helpers.decoding import together
+from pengi.decoding import (
+    Constraint,
+    ContinuousBatch,
+    DecodeOptions,
+    Hypothesis,
+    LabelTrie,
+    SearchGroup,
+    finish,
+    generate,
+    run,
+    score_labels,
+)
 from pengi.errors import InputError
 from pengi.language_model import LanguageModel
 
@@ -47,6 +61,9 @@ class Markov:
 
     def select(self, clip_N: Tensor, index_N: Tensor) -> Tensor:
         return clip_N[index_N]
+
+    def concat(self, states: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(states))
 
 
 def markov(clips: int, vocabulary: int, seed: int) -> tuple[Markov, Tensor, Tensor]:
@@ -467,3 +484,124 @@ def test_smollm2_scores_the_true_answer_highest(smollm2: LanguageModel) -> None:
     trie = LabelTrie(ids, smollm2.end_id)
     found = generate(smollm2, *prefix, DecodeOptions(beams=len(labels)), constraint=trie)
     assert {trie.index(hypothesis.tokens) for hypothesis in found[0]} == set(range(len(labels)))
+
+
+def test_searches_that_join_a_batch_give_what_they_give_alone() -> None:
+    """Prefixes of other lengths, joined at other steps, searched in other ways."""
+    trie = LabelTrie([LM.encode(label) for label in ("dog", "dog barking", "rain", "a church bell")], LM.end_id)
+    searches: list[tuple[int, tuple[int, ...], DecodeOptions, Constraint | None]] = [
+        (0, (6, 3), DecodeOptions(beams=1, max_tokens=20), None),
+        (2, (9,), DecodeOptions(beams=4, max_tokens=15), None),
+        (3, (1,), DecodeOptions(beams=1, max_tokens=12), None),
+        (3, (4, 12), DecodeOptions(beams=3, max_tokens=12, temperature=1.2, seed=3), None),
+        (5, (7,), DecodeOptions(beams=3), trie),
+        (30, (5,), DecodeOptions(beams=2, max_tokens=9), None),
+    ]
+
+    def group(lengths: tuple[int, ...], options: DecodeOptions, constraint: Constraint | None) -> SearchGroup[Any]:
+        read = LM.prefill(*prefixes(lengths, seed=len(lengths)))
+        return SearchGroup(LM, *read, options, stop_ids=STOPS, constraint=constraint)
+
+    with torch.no_grad():
+        alone = [finish(group(*search)) for _, *search in searches]
+        found = together(LM, [(at, partial(group, *search)) for at, *search in searches])
+    assert [[texts(clip) for clip in clips] for clips in found] == [[texts(clip) for clip in clips] for clips in alone]
+    assert len({len(clip[0].tokens) for clips in alone for clip in clips}) > 3
+
+
+def begun(lm: Markov, clip: int, first_B1V: Tensor, max_tokens: int, **more: Any) -> SearchGroup[Tensor]:
+    """A greedy search that no stop token ends."""
+    options = DecodeOptions(beams=1, max_tokens=max_tokens)
+    return SearchGroup(lm, first_B1V[clip], torch.tensor([clip]), options, stop_ids=[], **more)
+
+
+def test_a_late_search_shares_the_steps_that_are_left_and_a_finished_one_leaves() -> None:
+    lm, first_B1V, _ = markov(2, 5, 0)
+    found = together(lm, [(0, lambda: begun(lm, 0, first_B1V, 7)), (3, lambda: begun(lm, 1, first_B1V, 3))])
+    assert lm.rows == [1, 1, 1, 2, 2, 1]
+    assert [len(texts(clip)[0]) for [clip] in found] == [7, 3]
+
+
+def test_a_search_that_is_given_up_leaves_the_others_as_they_are() -> None:
+    lm, first_B1V, _ = markov(3, 5, 0)
+    alone = [finish(begun(lm, clip, first_B1V, 6)) for clip in range(3)]
+    lm.rows.clear()
+    groups = [begun(lm, clip, first_B1V, 6) for clip in range(3)]
+    batch = ContinuousBatch(lm)
+    for group in groups:
+        batch.add(group)
+    for step in range(5):
+        if step == 2:
+            batch.remove(groups[0])
+        batch.step()
+    assert lm.rows == [3, 3, 2, 2, 2]
+    assert [group.hypotheses() for group in groups[1:]] == alone[1:]
+    assert not len(batch)
+
+
+class Refusing(Constraint):
+    """Everything may follow, until it breaks."""
+
+    end_id = 0
+
+    def allowed(self, tokens: tuple[int, ...]) -> Sequence[int]:
+        if len(tokens) == 2:
+            raise RuntimeError("broken by a text")
+        return [1, 2, 3]
+
+
+def test_a_constraint_that_fails_ends_its_own_search_alone() -> None:
+    lm, first_B1V, _ = markov(2, 5, 0)
+    alone = finish(begun(lm, 1, first_B1V, 6))
+    lm.rows.clear()
+    good, bad = begun(lm, 1, first_B1V, 6), begun(lm, 0, first_B1V, 6, constraint=Refusing())
+    batch = ContinuousBatch(lm)
+    for group in (bad, good):
+        batch.add(group)
+    while len(batch):
+        batch.step()
+    assert good.hypotheses() == alone
+    assert lm.rows == [2, 2, 1, 1, 1]
+    with pytest.raises(RuntimeError, match="broken by a text"):
+        bad.hypotheses()
+
+
+class Broken(Markov):
+    """Cannot read a row of the first clip after the third step."""
+
+    def step(self, ids_NT: Tensor, clip_N: Tensor) -> tuple[Tensor, Tensor]:
+        if 0 in clip_N and len(self.rows) > 2:
+            raise RuntimeError("broken by a row")
+        return self.advance(ids_NT, clip_N)
+
+
+def test_a_step_that_fails_is_made_by_each_search_alone_and_ends_those_that_cause_it() -> None:
+    working, first_B1V, _ = markov(3, 5, 0)
+    lm = Broken(working.table_BVV)
+    alone = [finish(begun(working, clip, first_B1V, 7)) for clip in (1, 2)]
+    groups = [begun(lm, clip, first_B1V, 7) for clip in range(3)]
+    batch = ContinuousBatch(lm)
+    for group in groups:
+        batch.add(group)
+    while len(batch):
+        batch.step()
+    assert lm.rows == [3, 3, 3, 1, 1, 2, 2]
+    assert [group.hypotheses() for group in groups[1:]] == alone
+    with pytest.raises(RuntimeError, match="broken by a row"):
+        groups[0].hypotheses()
+
+
+def test_a_coroutine_gets_the_hypotheses_of_each_group_that_it_awaits() -> None:
+    lm, first_B1V, _ = markov(2, 5, 0)
+
+    async def both() -> list[Any]:
+        return [await begun(lm, clip, first_B1V, 4) for clip in range(2)]
+
+    assert run(both()) == [finish(begun(lm, clip, first_B1V, 4)) for clip in range(2)]
+
+
+def test_the_tokens_of_a_search_are_given_one_by_one() -> None:
+    lm, first_B1V, _ = markov(1, 5, 0)
+    given: list[tuple[int, ...]] = []
+    [[found]] = finish(begun(lm, 0, first_B1V, 4, on_tokens=given.append))
+    assert given == [found.tokens[:length] for length in (1, 2, 3, 4)]

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from helpers import MAPPER, RATE, SENTENCE_TEXT, noise, tiny_model, tone
 from helpers.failing import FailingFile
 from pengi import Pengi, calls, checkpoint, labelling, timelines
-from pengi.decoding import DecodeOptions, Hypothesis
+from pengi.decoding import DecodeOptions, Hypothesis, run
 from pengi.encoding import RecordingEncoder
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
-from pengi.generation import TextGenerator
+from pengi.generation import TextGenerator, _Pieces
 from pengi.labelling import METHODS
 from pengi.results import Answer, Description, Event, LabelScore, Segment, Timeline
 from pengi.timelines import NamedTimelines
@@ -230,7 +230,9 @@ def test_a_description_is_a_caption_and_the_events(monkeypatch: pytest.MonkeyPat
     lm = PENGI.model.language_model
     said = {"generate audio caption": " Rain falls.", "this is a sound of": " rain, wind"}
 
-    def generated(generator: TextGenerator, encoded: Any, prompts: list[str], *options: Any) -> list[list[Hypothesis]]:
+    async def generated(
+        generator: TextGenerator, encoded: Any, prompts: list[str], *_: Any, **__: Any
+    ) -> list[list[Hypothesis]]:
         assert len(encoded) == len(prompts)
         return [[Hypothesis(tuple(lm.encode(said[prompt])), (math.log(0.5),), True)] for prompt in prompts]
 
@@ -610,7 +612,11 @@ def finding(monkeypatch: pytest.MonkeyPatch, *texts: tuple[str, float], cut: str
     """Let every search find these texts of these probabilities, all of them whole but one."""
     encode = PENGI.model.language_model.encode
     beams = [Hypothesis(tuple(encode(text)), (math.log(share),), text != cut) for text, share in texts]
-    monkeypatch.setattr(TextGenerator, "generate", lambda generator, encoded, *rest: [beams] * len(encoded))
+
+    async def generated(generator: TextGenerator, encoded: Any, *_: Any, **__: Any) -> list[list[Hypothesis]]:
+        return [beams] * len(encoded)
+
+    monkeypatch.setattr(TextGenerator, "generate", generated)
 
 
 def test_events_are_as_probable_as_the_texts_that_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -687,6 +693,45 @@ def test_a_track_and_a_damaged_recording_can_be_asked_for(shared_cases: Path, tm
     assert 0.5 < described.duration_s < 2.5
     assert f"only the first {described.duration_s:.2f} s of '{cut}' were read" in described.notes[0]
     assert PENGI.timeline(cut, partial=True).notes == described.notes
+
+
+def test_a_text_is_given_while_it_is_written() -> None:
+    audio = mixed(1.0, 2)
+    for ask in (PENGI.describe, lambda audio, **options: PENGI.ask(audio, "what is it?", **options)):
+        pieces: list[str] = []
+        text = ask(audio, on_text=pieces.append).text
+        assert len(pieces) > 1
+        assert text.startswith("".join(pieces))
+    unseen: list[str] = []
+    assert PENGI.generate(audio, "this is", options=DecodeOptions(beams=2, max_tokens=4), on_text=unseen.append).texts
+    assert not unseen
+    with pytest.raises(InputError, match="on_text follows the text about one recording, not about 2"):
+        PENGI.describe([audio, audio], on_text=print)
+
+
+def test_a_character_of_several_tokens_is_given_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = PENGI.model.language_model.encode
+    tokens = encode(" a café €")
+    assert len(encode("€")) == 3
+    pieces: list[str] = []
+    follow = _Pieces(PENGI._generator, pieces.append)
+    for length in range(1, len(tokens) + 1):
+        follow.add(tuple(tokens[:length]))
+    assert pieces[-1] == " €"
+    assert "".join(pieces) == "a café €"
+
+
+def test_several_calls_that_run_at_a_time_give_the_results_of_the_methods() -> None:
+    audio = [mixed(1.0, 0), b"<html>", mixed(2.7, 1)]
+    for method, options in (
+        ("ask", {"question": ["what?", "who?", "where?"]}),
+        ("describe", {}),
+        ("classify", {"labels": LABELS, "method": "generate"}),
+        ("timeline", {}),
+    ):
+        found = run(PENGI.answering(method, audio, **options))
+        expected = getattr(PENGI, method)(audio, **options, on_error="return")
+        assert [str(result) for result in found] == [str(result) for result in expected]
 
 
 @pytest.mark.parametrize("method", ["describe", "timeline"])

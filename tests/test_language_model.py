@@ -98,6 +98,30 @@ def test_selecting_repeats_and_moves_rows_and_leaves_the_state_usable(lm: Langua
     torch.testing.assert_close(again_BTV, before_BTV, rtol=0, atol=0)
 
 
+def test_states_of_other_lengths_are_put_together_and_stay_usable(lm: LanguageModel) -> None:
+    _, long = lm.prefill(*padded(lm, TEXTS, "left"))
+    _, short = lm.prefill(*padded(lm, TEXTS[:1], "left"))
+    ids_BT = torch.tensor([[40], [41], [42], [43]])
+    expected_BTV = torch.cat([lm.step(ids_BT[:1], short)[0], lm.step(ids_BT[1:], long)[0]])
+    for _ in range(2):
+        both_BTV, following = lm.step(ids_BT, lm.concat([short, long]))
+        torch.testing.assert_close(both_BTV, expected_BTV, rtol=1e-4, atol=1e-4)
+    again_BTV, _ = lm.step(ids_BT, following)
+    one_BTV, _ = lm.step(ids_BT[:1], lm.step(ids_BT[:1], short)[1])
+    torch.testing.assert_close(again_BTV[:1], one_BTV, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_come_and_go_leave_no_padding_behind(lm: LanguageModel) -> None:
+    _, joined = lm.prefill(*padded(lm, TEXTS, "left"))
+    longest = joined.mask_BK.shape[1]
+    for _ in range(8):
+        _, joined = lm.step(torch.tensor([[40]] * len(joined.next_B)), joined)
+        _, new = lm.prefill(*padded(lm, TEXTS, "left"))
+        joined = lm.concat([lm.select(joined, torch.arange(1, len(joined.next_B))), new])
+        joined = lm.select(joined, torch.arange(len(joined.next_B))[-4:])
+        assert joined.mask_BK.shape[1] <= longest + 3
+
+
 def test_gradients_reach_embeddings_and_no_parameter_nor_padding(lm: LanguageModel) -> None:
     embeds_BTD, mask_BT = padded(lm, TEXTS, "left")
     embeds_BTD.requires_grad_()

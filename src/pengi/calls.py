@@ -25,7 +25,7 @@ from pengi.conditioning.evidence import strength
 from pengi.decoding import DecodeOptions
 from pengi.encoding import Encoded
 from pengi.errors import InputError, checked_text
-from pengi.generation import TextGenerator, Written, probability_of
+from pengi.generation import OnText, TextGenerator, Written, probability_of
 from pengi.labelling import (
     METHODS,
     MIN_PRESENCE,
@@ -90,6 +90,8 @@ class WritingOptions(ExplainOptions, total=False):
 
     options: DecodeOptions | None
     """How to search."""
+    on_text: OnText | None
+    """Gets the text piece by piece while it is written: about one recording, of one beam, and not JSON."""
 
 
 class DescribeOptions(WritingOptions, total=False):
@@ -183,12 +185,14 @@ class Call(Generic[R]):
 
     for_text: bool = True
     """Whether recordings are transcribed and described as they are encoded."""
+    on_text: OnText | None = None
+    """See :class:`WritingOptions`."""
 
     def __init__(self, parts: Parts, *, explain: bool = False, **reading: Unpack[ReadingOptions]) -> None:
         self.parts, self.explain, self.reading = parts, explain, reading
 
-    def answer(self, encoded: Sequence[Encoded]) -> Sequence[R]:
-        """One result for each recording."""
+    async def answer(self, encoded: Sequence[Encoded]) -> Sequence[R]:
+        """One result for each recording; awaits searches only, see :func:`pengi.decoding.run`."""
         raise NotImplementedError(f"{type(self).__name__} answers nothing")
 
     def silent(self, recording: Encoded) -> R | None:
@@ -229,6 +233,7 @@ class Describe(Call[Description]):
         style: of the text. "caption" is one caption; "paper" joins caption, metadata and events as the paper's authors
             do, and asks the model about silence, too.
         options: how to search.
+        on_text: see :class:`WritingOptions`.
         others: see :class:`Call`.
 
     Raises:
@@ -241,20 +246,22 @@ class Describe(Call[Description]):
         *,
         style: Style = "caption",
         options: DecodeOptions | None = None,
+        on_text: OnText | None = None,
         **others: Unpack[ExplainOptions],
     ) -> None:
         super().__init__(parts, **others)
         if style not in STYLES:
             raise InputError(f"there is no style '{style}'; choose one of {', '.join(STYLES)}")
         self._style, self._options = style, options or DESCRIBE
+        self.on_text = on_text if style == "caption" else None
         self._by_tags = style == "caption" and parts.model.tagger is not None
         prompts = [templates.PROMPTS[task][0] for task in STYLES[style]]
         self._prompts = prompts[:1] if self._by_tags else prompts
 
-    def answer(self, encoded: Sequence[Encoded]) -> Sequence[Description]:
+    async def answer(self, encoded: Sequence[Encoded]) -> Sequence[Description]:
         count = len(self._prompts)
         rows = [recording for recording in encoded for _ in self._prompts]
-        texts = self.parts.generator.write(rows, self._prompts * len(encoded), self._options)
+        texts = await self.parts.generator.write(rows, self._prompts * len(encoded), self._options, self.on_text)
         answers = [texts[start : start + count] for start in range(0, len(texts), count)]
         found = [self._description(*pair) for pair in zip(encoded, answers, strict=True)]
         return self._explained(found, encoded, self._prompts[:1] * len(encoded))
@@ -287,11 +294,11 @@ class Events(Call[tuple[Event, ...]]):
         self._options = options or DESCRIBE
         self.for_text = parts.model.tagger is None
 
-    def answer(self, encoded: Sequence[Encoded]) -> list[tuple[Event, ...]]:
+    async def answer(self, encoded: Sequence[Encoded]) -> list[tuple[Event, ...]]:
         if not self.for_text:
             return [tagged_events(recording) for recording in encoded]
         prompts = [templates.PROMPTS["events"][0]] * len(encoded)
-        return [written_events(texts) for texts in self.parts.generator.write(encoded, prompts, self._options)]
+        return [written_events(texts) for texts in await self.parts.generator.write(encoded, prompts, self._options)]
 
     def silent(self, recording: Encoded) -> tuple[Event, ...]:
         return (Event(SILENCE, 1.0),)
@@ -307,6 +314,7 @@ class Generate(Call[Generation]):
         extra_text: read by the language model behind the prompt, so that the answer goes on from it; one for all or one
             for each, empty for none.
         options: how to search.
+        on_text: see :class:`WritingOptions`.
         others: see :class:`Call`.
 
     Raises:
@@ -321,18 +329,19 @@ class Generate(Call[Generation]):
         *,
         extra_text: str | Sequence[str] = "",
         options: DecodeOptions | None = None,
+        on_text: OnText | None = None,
         **others: Unpack[ExplainOptions],
     ) -> None:
         super().__init__(parts, **others)
         self._prompts = for_each("prompts", prompts, count)
         self._extra = parts.generator.extra_texts(for_each("extra texts", extra_text, count))
-        self._options = options or GENERATE
+        self._options, self.on_text = options or GENERATE, on_text
 
-    def answer(self, encoded: Sequence[Encoded]) -> Sequence[Generation]:
+    async def answer(self, encoded: Sequence[Encoded]) -> Sequence[Generation]:
         prompts = [self._prompts[recording.index] for recording in encoded]
         extra = [self._extra[recording.index] for recording in encoded]
         generator = self.parts.generator
-        found = generator.generate(encoded, prompts, self._options, extra=extra)
+        found = await generator.generate(encoded, prompts, self._options, extra=extra, on_text=self.on_text)
         written = [Generation(prompt, generator.scored(beams)) for prompt, beams in zip(prompts, found, strict=True)]
         return self._explained(written, encoded, prompts, extra=extra)
 
@@ -348,6 +357,7 @@ class Ask(Call[Answer]):
         count: number of recordings.
         question: one for all recordings, or one for each.
         options: how to search.
+        on_text: see :class:`WritingOptions`.
         schema: a JSON schema, as JSON or as its values, that the text of the answer follows; see
             :class:`pengi.structured.Form`. Silence is asked about, too.
         others: see :class:`Call`.
@@ -364,6 +374,7 @@ class Ask(Call[Answer]):
         question: str | Sequence[str],
         *,
         options: DecodeOptions | None = None,
+        on_text: OnText | None = None,
         schema: str | Mapping[str, Any] | None = None,
         **others: Unpack[ExplainOptions],
     ) -> None:
@@ -374,18 +385,18 @@ class Ask(Call[Answer]):
         self._prompts = [parts.generator.prompting.question(asked) for asked in self._questions]
         for prompt in dict.fromkeys(self._prompts):
             parts.check_length(prompt, "question")
-        self._options = options or ANSWER
+        self._options, self.on_text = options or ANSWER, on_text
         if schema is not None and self.explain:
             raise InputError("an answer that follows a JSON schema has no explanation; leave one of the two out")
         self._form = None if schema is None else Form(parts.chooser, schema)
 
-    def answer(self, encoded: Sequence[Encoded]) -> Sequence[Answer]:
+    async def answer(self, encoded: Sequence[Encoded]) -> Sequence[Answer]:
         if self._form is not None:
             questions = [self._questions[recording.index] for recording in encoded]
-            filled = self._form.fill(encoded, questions, self._options)
+            filled = await self._form.fill(encoded, questions, self._options)
             return [Answer(question, *astuple(text)) for question, text in zip(questions, filled, strict=True)]
         prompts = [self._prompts[recording.index] for recording in encoded]
-        found = self.parts.generator.generate(encoded, prompts, self._options)
+        found = await self.parts.generator.generate(encoded, prompts, self._options, on_text=self.on_text)
         answers = [
             Answer(self._questions[recording.index], self.parts.generator.text(best), probability_of(best))
             for recording, (best, *_) in zip(encoded, found, strict=True)
@@ -449,20 +460,20 @@ class Classify(Call[Classification]):
         self._is_asked = method != "likelihood" or parts.chooser.needs_likelihood(self._labels)
         self.for_text = self._is_asked or self.explain
 
-    def answer(self, encoded: Sequence[Encoded]) -> Sequence[Classification]:
+    async def answer(self, encoded: Sequence[Encoded]) -> Sequence[Classification]:
         prompt = self._prompt if self._is_asked else None
-        chosen = self._chosen(encoded)
+        chosen = await self._chosen(encoded)
         found = [replace(item, scores=item.scores[: self._top], prompt=prompt) for item in chosen]
         named = shown(self._labels) if self._method == "likelihood" else ()
         return self._explained(found, encoded, [prompt] * len(encoded), labels=named)
 
-    def _chosen(self, encoded: Sequence[Encoded]) -> list[Classification]:
+    async def _chosen(self, encoded: Sequence[Encoded]) -> list[Classification]:
         chooser = self.parts.chooser
         if self._none is None and not self._multi_label:
-            return chooser.choose(self._method, encoded, self._labels, self._prompt)
+            return await chooser.choose(self._method, encoded, self._labels, self._prompt)
         presence_BL = chooser.presence(encoded, self._labels)
         if self._none is None:
-            found = chooser.choose(self._method, encoded, self._labels, self._prompt)
+            found = await chooser.choose(self._method, encoded, self._labels, self._prompt)
         else:
             found = [with_none(self._labels, presence_L, self._none) for presence_L in presence_BL]
         if not self._multi_label:
@@ -537,7 +548,7 @@ class DetectTags(Call[Tags]):
         check_top(top)
         self._top = top
 
-    def answer(self, encoded: Sequence[Encoded]) -> list[Tags]:
+    async def answer(self, encoded: Sequence[Encoded]) -> list[Tags]:
         return [self._tags(recording) for recording in encoded]
 
     def _tags(self, recording: Encoded) -> Tags:
@@ -583,7 +594,7 @@ class Embed(Call[Vector]):
             raise InputError(f"there is no space '{space}'; choose one of {', '.join(SPACES)}")
         self._tags = None if space == "audio" else tag_names(parts)
 
-    def answer(self, encoded: Sequence[Encoded]) -> list[Vector]:
+    async def answer(self, encoded: Sequence[Encoded]) -> list[Vector]:
         if self._tags is not None:
             return [of_length_one(tag_probabilities(recording, self._tags)) for recording in encoded]
         return [self._vector(recording) for recording in encoded]

@@ -2,7 +2,8 @@
 
 Everything here works on token ids over :class:`StepModel`; what the prefix means and how the model computes is not its
 business. Clips of a batch are searched independently: each keeps its own beams, its own random numbers and its own end,
-and leaves the computation when it is done, so a clip gives the same text alone and in a batch.
+and leaves the computation when it is done, so a clip gives the same text alone and in a batch. The searches of several
+calls share the steps of the language model in a :class:`ContinuousBatch`, which a call may join at any step.
 
 Beam search ranks running beams by their sum of log-probabilities and sets finished ones aside, where they compete by
 their mean. A subclass of :class:`DecodeOptions` may bring another search.
@@ -16,9 +17,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ HEAD_ROWS = 256
 """Positions whose logits exist at once while labels are scored: 50 MB for a vocabulary of 49,152."""
 
 State = TypeVar("State")
+Result = TypeVar("Result")
 
 
 class StepModel(Protocol[State]):
@@ -58,6 +60,13 @@ class StepModel(Protocol[State]):
 
     def select(self, state: State, index_N: Tensor, /) -> State:
         """The state of the given rows, which may repeat."""
+
+
+class BatchModel(StepModel[State], Protocol[State]):
+    """A language model whose states can be put together, however many tokens each has read."""
+
+    def concat(self, states: Sequence[State], /) -> State:
+        """The state of the rows of several states, one state after the other."""
 
 
 @dataclass(frozen=True)
@@ -356,28 +365,226 @@ def continue_from(
             than ``options.beams``. ``stop_ids`` does not apply. Neither does ``max_tokens`` to a constraint that has a
             longest text: its hypotheses are whole texts.
     """
-    stops = frozenset(stop_ids if stop_ids is not None else [lm.end_id])
-    limit = options.max_tokens
-    if constraint is not None:
-        stops = frozenset([constraint.end_id])
-        limit = limit if constraint.longest is None else constraint.longest + 1
-    texts = [options.searches(stops) for _ in range(len(logits_BV))]
-    active = list(itertools.chain.from_iterable(texts))
+    return finish(SearchGroup(lm, logits_BV, state, options, stop_ids=stop_ids, constraint=constraint))
 
-    rows = [clip for clip, searches in enumerate(texts) for _ in searches]
-    state = _moved(lm, state, rows, logits_BV)
-    logits_NV = logits_BV[rows]
-    for length in range(1, limit + 1):
-        _extend(active, logits_NV, options, constraint)
-        active = [search for search in active if not search.done]
-        if not active or length == limit:
-            break
-        beams = [beam for search in active for beam in search.running]
-        state = _moved(lm, state, [beam.row for beam in beams], logits_NV)
-        ids_NT = torch.tensor([[beam.tokens[-1]] for beam in beams], device=logits_NV.device)
-        logits_NTV, state = lm.step(ids_NT, state)
-        logits_NV = logits_NTV[:, -1]
-    return [_best_first(searches) for searches in texts]
+
+@dataclass(frozen=True)
+class _Rows(Generic[State]):
+    """Rows of a state, in any order and perhaps repeated; they are selected when they are needed."""
+
+    state: State
+    index: list[int]
+    count: int
+    """Rows that the state has."""
+    device: torch.device
+
+    def selected(self, lm: StepModel[State]) -> State:
+        """Their state."""
+        if self.index == list(range(self.count)):
+            return self.state
+        return lm.select(self.state, torch.tensor(self.index, device=self.device))
+
+
+class SearchGroup(Generic[State]):
+    """The searches of one call.
+
+    A coroutine that awaits a group gets its hypotheses. What runs the coroutine gets the group, and resumes the
+    coroutine when the group is done: :func:`run`, or the owner of a :class:`ContinuousBatch`.
+
+    Args:
+        lm: the language model.
+        logits_BV: float32[B, V] of the next token of each clip, B at least 1.
+        state: after which they come.
+        options: how to search.
+        stop_ids: see :func:`continue_from`.
+        constraint: see :func:`continue_from`.
+        on_tokens: gets the tokens of the first text whenever there is one more; for greedy search or a sample.
+
+    Attributes:
+        rows: what the running beams go on from; None once the group is done, or in a batch.
+    """
+
+    def __init__(
+        self,
+        lm: StepModel[State],
+        logits_BV: Tensor,
+        state: State,
+        options: DecodeOptions,
+        *,
+        stop_ids: Sequence[int] | None = None,
+        constraint: Constraint | None = None,
+        on_tokens: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> None:
+        self.lm = lm
+        self._options, self._constraint, self._on_tokens = options, constraint, on_tokens
+        stops = frozenset(stop_ids if stop_ids is not None else [lm.end_id])
+        self._left = options.max_tokens
+        if constraint is not None:
+            stops = frozenset([constraint.end_id])
+            self._left = self._left if constraint.longest is None else constraint.longest + 1
+        self._texts = [options.searches(stops) for _ in range(len(logits_BV))]
+        self._active = list(itertools.chain.from_iterable(self._texts))
+        self._error: Exception | None = None
+        clips = [clip for clip, searches in enumerate(self._texts) for _ in searches]
+        index = [clips[row] for row in self._extended(logits_BV[clips])]
+        self.rows = _Rows(state, index, len(logits_BV), logits_BV.device) if index else None
+
+    def __await__(self) -> Generator[SearchGroup[State], None, list[list[Hypothesis]]]:
+        yield self
+        return self.hypotheses()
+
+    @property
+    def beams(self) -> list[Beam]:
+        """The running beams of all searches; each is a row of a step."""
+        return [beam for search in self._active for beam in search.running]
+
+    @property
+    def done(self) -> bool:
+        """Whether all searches have ended."""
+        return not self._active
+
+    def advance(self, logits_NV: Tensor) -> list[int]:
+        """Add a token to every running beam, given the logits of each: the rows of those that run on.
+
+        An error ends this group, and nothing else.
+        """
+        try:
+            return self._extended(logits_NV)
+        except Exception as error:  # noqa: BLE001 - `hypotheses` raises it
+            self.fail(error)
+            return []
+
+    def fail(self, error: Exception) -> None:
+        """End all searches by an error."""
+        self._error, self._active = error, []
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """The texts of each clip, the best first; of a group that is done.
+
+        Raises:
+            Exception: the error that ended the group, if one did.
+        """
+        assert self.done, "the searches go on"
+        if self._error is not None:
+            raise self._error
+        return [_best_first(searches) for searches in self._texts]
+
+    def _extended(self, logits_NV: Tensor) -> list[int]:
+        _extend(self._active, logits_NV, self._options, self._constraint)
+        self._left -= 1
+        if self._on_tokens is not None:
+            self._on_tokens(self._texts[0][0].hypotheses()[0].tokens)
+        self._active = [search for search in self._active if self._left and not search.done]
+        return [beam.row for beam in self.beams]
+
+
+class ContinuousBatch(Generic[State]):
+    """Groups of searches that advance together: a step of the language model reads one token of every running beam.
+
+    A group may join or leave between any two steps. Its hypotheses are those that it has alone.
+    """
+
+    def __init__(self, lm: BatchModel[State]) -> None:
+        self._lm = lm
+        self._groups: list[SearchGroup[State]] = []
+        self._rows: _Rows[State] | None = None
+        """What the running beams go on from, group by group."""
+
+    def __len__(self) -> int:
+        """Rows of the next step."""
+        return sum(len(group.beams) for group in self._groups)
+
+    @torch.no_grad()
+    def add(self, group: SearchGroup[State]) -> None:
+        """Let a group take part from the next step on; an error leaves the others as they are."""
+        assert group.rows is not None, "the group is done, or in a batch already"
+        rows = group.rows
+        if self._rows is not None:
+            states = [self._rows.selected(self._lm), rows.selected(self._lm)]
+            count = len(self) + len(group.beams)
+            rows = _Rows(self._lm.concat(states), list(range(count)), count, rows.device)
+        self._groups.append(group)
+        self._rows, group.rows = rows, None
+
+    def remove(self, group: SearchGroup[State]) -> None:
+        """Give a group up that is not done."""
+        parts = self._parts()
+        self._groups = [other for other in self._groups if other is not group]
+        index = [row for other, rows in parts if other is not group for row in rows.index]
+        self._rows = replace(parts[0][1], index=index) if index else None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Add a token to every running beam; groups that are done leave.
+
+        An error ends the groups that cause it: after one, every group makes its step by itself.
+        """
+        if self._rows is None:
+            return
+        try:
+            self._rows = _stepped(self._lm, self._groups, self._rows)
+        except Exception as error:  # noqa: BLE001 - `hypotheses` of the group raises it
+            if len(self._groups) == 1:
+                self._groups[0].fail(error)
+                self._rows = None
+            else:
+                self._step_apart()
+        self._groups = [group for group in self._groups if not group.done]
+
+    def _step_apart(self) -> None:
+        parts = self._parts()
+        self._groups, self._rows = [], None
+        for group, group.rows in parts:
+            alone = ContinuousBatch(self._lm)
+            alone.add(group)
+            alone.step()
+            group.rows = alone._rows
+            if group.rows is not None:
+                self.add(group)
+
+    def _parts(self) -> list[tuple[SearchGroup[State], _Rows[State]]]:
+        """Each group and its rows."""
+        if self._rows is None:
+            return []
+        index = iter(self._rows.index)
+        return [
+            (group, replace(self._rows, index=list(itertools.islice(index, len(group.beams)))))
+            for group in self._groups
+        ]
+
+
+@torch.no_grad()
+def finish(group: SearchGroup[State]) -> list[list[Hypothesis]]:
+    """The hypotheses of a group that is alone."""
+    while group.rows is not None:
+        group.rows = _stepped(group.lm, [group], group.rows)
+    return group.hypotheses()
+
+
+def run(work: Coroutine[SearchGroup[Any], None, Result]) -> Result:
+    """What a coroutine returns that awaits groups of searches; each of them is alone."""
+    with torch.inference_mode():
+        try:
+            while True:
+                finish(work.send(None))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        finally:
+            work.close()
+
+
+def _stepped(lm: StepModel[State], groups: Sequence[SearchGroup[State]], rows: _Rows[State]) -> _Rows[State] | None:
+    """What the beams go on from that run on after one more token; None if none does."""
+    counts = [len(group.beams) for group in groups]
+    ids_NT = torch.tensor([[beam.tokens[-1]] for group in groups for beam in group.beams], device=rows.device)
+    logits_NTV, state = lm.step(ids_NT, rows.selected(lm))
+    index: list[int] = []
+    first = 0
+    for group, logits_MV in zip(groups, logits_NTV[:, -1].split(counts), strict=True):
+        index += [first + row for row in group.advance(logits_MV)]
+        first += len(logits_MV)
+    return _Rows(state, index, first, rows.device) if index else None
 
 
 def _best_first(searches: list[Search]) -> list[Hypothesis]:
@@ -385,13 +592,6 @@ def _best_first(searches: list[Search]) -> list[Hypothesis]:
         return searches[0].hypotheses()
     samples = [hypothesis for search in searches for hypothesis in search.hypotheses()]
     return sorted(samples, key=lambda sample: (sample.finished, sample.score), reverse=True)
-
-
-def _moved(lm: StepModel[State], state: State, rows: list[int], logits_NV: Tensor) -> State:
-    """The state of ``rows`` of the last step, whose logits are given; the state itself if those are all, in order."""
-    if rows == list(range(len(logits_NV))):
-        return state
-    return lm.select(state, torch.tensor(rows, device=logits_NV.device))
 
 
 def _extend(active: Sequence[Search], logits_NV: Tensor, options: DecodeOptions, constraint: Constraint | None) -> None:

@@ -11,10 +11,10 @@ Shape suffixes: S samples, D features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Self, TypeAlias, TypeVar, Unpack, overload
+from typing import Any, Self, TypeAlias, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from pengi.calls import (
     Vector,
     tag_names,
 )
+from pengi.decoding import run
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings, batched
 from pengi.errors import CheckpointError, ConfigError, InputError, PengiError, checked_text
 from pengi.generation import TextGenerator
@@ -384,10 +385,41 @@ class Pengi(StreamingMixin):
         """How many tokens of the language model a text is."""
         return len(self.model.language_model.encode(text))
 
+    async def answering(self, method: str, audio: Recordings, /, **options: Any) -> list[Any]:
+        """A method as a coroutine, with ``on_error="return"``, for those who run several at a time.
+
+        It awaits nothing but groups of searches: what runs it gets them, and can advance those of several coroutines
+        together in a :class:`pengi.decoding.ContinuousBatch`. Nothing awaits while a timeline or a transcript is made.
+
+        Args:
+            method: name of a method for recordings, such as "ask".
+            audio: a list of recordings.
+            options: the other arguments of the method.
+        """
+        count = _count(audio)
+        calls: dict[str, Callable[..., Call[Any]]] = {
+            "describe": Describe,
+            "ask": partial(Ask, count=count),
+            "classify": Classify,
+            "tags": DetectTags,
+            "embed": Embed,
+        }
+        if method not in calls:
+            return list(getattr(self, method)(audio, **options, on_error="return"))
+        return await self._answers(calls[method](self._parts, **options), recordings_of(audio)[0], "return")
+
     def _answer(self, call: Call[R], audio: Audio, on_error: OnError) -> Outcome[R]:
-        """Encode all recordings, answer those that could be read in batches, put errors where the others would be."""
         check_on_error(on_error)
         sources, are_many = recordings_of(audio)
+        results = run(self._answers(call, sources, on_error))
+        return results if are_many else results[0]
+
+    async def _answers(
+        self, call: Call[R], sources: Sequence[Recording], on_error: OnError
+    ) -> list[R] | list[R | PengiError]:
+        """Encode all recordings, answer those that could be read in batches, put errors where the others would be."""
+        if call.on_text is not None and len(sources) != 1:
+            raise InputError(f"on_text follows the text about one recording, not about {len(sources)}")
         encoded = self._encoder.encode(sources, on_error, for_text=call.for_text, **call.reading)
         results: dict[int, R | PengiError] = {}
         asked: list[Encoded] = []
@@ -399,10 +431,9 @@ class Pengi(StreamingMixin):
             else:
                 asked.append(item)
         for batch in batched(asked, ROWS):
-            with torch.inference_mode():
-                answers = call.answer(batch)
+            answers = await call.answer(batch)
             results |= {item.index: with_notes(answer, item.notes) for item, answer in zip(batch, answers, strict=True)}
-        return [results[index] for index in range(len(sources))] if are_many else results[0]
+        return [results[index] for index in range(len(sources))]
 
     def _is_silent(self, recording: Encoded) -> bool:
         """Whether a recording is answered about without the model."""

@@ -6,7 +6,7 @@ Shape suffixes: B rows, T audio or prompt tokens, P prefix embeddings, D feature
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pengi.caching import RecentCache
-from pengi.decoding import Constraint, DecodeOptions, Hypothesis, continue_from
+from pengi.decoding import Constraint, DecodeOptions, Hypothesis, SearchGroup
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded
 from pengi.grammar import JsonSchemas
@@ -23,6 +23,9 @@ from pengi.language_model import DecoderState
 from pengi.model import PengiModel
 from pengi.prompting import Prompting
 from pengi.results import ScoredText
+
+OnText = Callable[[str], None]
+"""Gets a text piece by piece while it is written."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,14 @@ class TextGenerator:
             self.recent.put(encoded[0].key, state, lm.state_bytes(state))
         return state
 
-    def generate(
+    async def generate(
         self,
         encoded: Sequence[Encoded],
         prompts: Sequence[str],
         options: DecodeOptions,
         constraint: Constraint | None = None,
         extra: Sequence[str] = (),
+        on_text: OnText | None = None,
     ) -> list[list[Hypothesis]]:
         """The best texts of each recording and its prompt, the best first.
 
@@ -122,11 +126,18 @@ class TextGenerator:
             options: how to search.
             constraint: the only texts that may be written; any if not given.
             extra: one text for each that the answer goes on from, or none.
+            on_text: gets the first text while it is written, if there is one beam and so no other text to choose.
         """
         own = [self.prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
-        logits_BV, state = self.read(encoded, own, extra)
-        lm = self.model.language_model
-        return continue_from(lm, logits_BV, state, options, stop_ids=self.stop_ids, constraint=constraint)
+        on_tokens = None if on_text is None or options.beams > 1 else _Pieces(self, on_text).add
+        return await SearchGroup(
+            self.model.language_model,
+            *self.read(encoded, own, extra),
+            options,
+            stop_ids=self.stop_ids,
+            constraint=constraint,
+            on_tokens=on_tokens,
+        )
 
     @cached_property
     def json_schemas(self) -> JsonSchemas:
@@ -140,18 +151,44 @@ class TextGenerator:
 
     def text(self, hypothesis: Hypothesis) -> str:
         """What was written."""
-        return self.model.language_model.decode(hypothesis.tokens).strip()
+        return self.text_of(hypothesis.tokens)
+
+    def text_of(self, tokens: tuple[int, ...]) -> str:
+        """The text of token ids."""
+        return self.model.language_model.decode(tokens).strip()
 
     def scored(self, beams: Sequence[Hypothesis]) -> tuple[ScoredText, ...]:
         """The texts of a search with their scores."""
         return tuple(ScoredText(self.text(beam), beam.score) for beam in beams)
 
-    def write(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[list[Written]]:
-        """Texts about recordings, best first, each once."""
-        found = self.generate(encoded, prompts, options)
+    async def write(
+        self,
+        encoded: Sequence[Encoded],
+        prompts: Sequence[str],
+        options: DecodeOptions,
+        on_text: OnText | None = None,
+    ) -> list[list[Written]]:
+        """Texts about recordings, best first, each once; arguments as for :meth:`generate`."""
+        found = await self.generate(encoded, prompts, options, on_text=on_text)
         # Samples may come up with one text several times.
         rows = [{beam.tokens: beam for beam in beams}.values() for beams in found]
         return [[Written(self.text(beam), probability_of(beam)) for beam in row] for row in rows]
+
+
+class _Pieces:
+    """Cuts a growing text into pieces."""
+
+    def __init__(self, generator: TextGenerator, on_text: OnText) -> None:
+        self._generator, self._on_text = generator, on_text
+        self._given = ""
+
+    def add(self, tokens: tuple[int, ...]) -> None:
+        """Give what the text has more than before."""
+        text = self._generator.text_of(tokens)
+        # A character of several tokens is a replacement character until the last of them is there.
+        if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(self._given):
+            self._on_text(text[len(self._given) :])
+            self._given = text
 
 
 def padded(rows: Sequence[Tensor]) -> Masked:

@@ -6,7 +6,7 @@ Shape suffixes: B recordings, P prefix embeddings, D features, L labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -208,14 +208,15 @@ class LabelChooser:
     def __init__(self, generator: TextGenerator) -> None:
         self.generator, self._model = generator, generator.model
 
-    def choose(self, method: str, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+    async def choose(
+        self, method: str, encoded: Sequence[Encoded], labels: list[str], prompt: str
+    ) -> list[Classification]:
         """The labels of each recording, the best first."""
-        by: dict[str, Callable[[Sequence[Encoded], list[str], str], list[Classification]]] = {
-            "likelihood": self._by_likelihood,
-            "generate": self._by_trie,
-            "match": self._by_match,
-        }
-        return by[method](encoded, labels, prompt)
+        if method == "generate":
+            return await self._by_trie(encoded, labels, prompt)
+        if method == "match":
+            return await self._by_match(encoded, labels, prompt)
+        return self._by_likelihood(encoded, labels, prompt)
 
     def presence(self, encoded: Sequence[Encoded], labels: Sequence[str]) -> Tensor:
         """Probability of each label by itself, whatever the others are, ``float32[B, L]`` on the CPU.
@@ -280,19 +281,19 @@ class LabelChooser:
         lm = self._model.language_model
         return score_labels_from(lm, logits_BV, state, self._label_ids(labels), end_id=lm.end_id).mean_BL
 
-    def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+    async def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         trie = LabelTrie(self._label_ids(labels), self._model.language_model.end_id)
         options = replace(CONSTRAINED, beams=min(CONSTRAINED.beams, len(labels)))
         found = []
-        for hypotheses in self.generator.generate(encoded, [prompt] * len(encoded), options, trie):
+        for hypotheses in await self.generator.generate(encoded, [prompt] * len(encoded), options, trie):
             total_L = torch.full((len(labels),), -math.inf)
             for hypothesis in hypotheses:
                 total_L[trie.index(hypothesis.tokens)] = sum(hypothesis.log_probs)
             found.append(ranked("generate", labels, total_L))
         return found
 
-    def _by_match(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
-        texts = [best[0].text for best in self.generator.write(encoded, [prompt] * len(encoded), MATCH)]
+    async def _by_match(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
+        texts = [best[0].text for best in await self.generator.write(encoded, [prompt] * len(encoded), MATCH)]
         text_BD, label_LD = (normalize(self._matcher.embed(words)) for words in (texts, labels))
         cosine_BL = text_BD @ label_LD.T
         return [

@@ -10,7 +10,7 @@ V vocabulary.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from typing import Any, Self
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pengi.config import LoraConfig
 from pengi.errors import ConfigError, WeightsError, how_to_install
@@ -317,6 +318,24 @@ class LanguageModel(nn.Module):
         cache = _copy_cache(state.cache)
         cache.reorder_cache(index_N)
         return DecoderState(cache, state.mask_BK[index_N], state.next_B[index_N])
+
+    def concat(self, states: Sequence[DecoderState]) -> DecoderState:
+        """The state of the rows of several states, one state after the other; it has no more padding than it needs."""
+        from transformers import DynamicCache
+
+        # Columns that are padding in all rows go, or the rows of a long-lived batch would become longer and longer.
+        masks = [state.mask_BK[:, int(state.mask_BK.any(0).int().argmax()) :] for state in states]
+        width = max(mask_BK.shape[1] for mask_BK in masks)
+
+        def joined(tensors: Sequence[Tensor]) -> Tensor:
+            kept = [tensor[..., -mask_BK.shape[1] :, :] for tensor, mask_BK in zip(tensors, masks, strict=True)]
+            return torch.cat([functional.pad(tensor, (0, 0, width - tensor.shape[-2], 0)) for tensor in kept])
+
+        cache = DynamicCache(config=self.model.config)
+        for index, layers in enumerate(zip(*(state.cache.layers for state in states), strict=True)):
+            cache.update(joined([layer.keys for layer in layers]), joined([layer.values for layer in layers]), index)
+        mask_BK = torch.cat([functional.pad(mask_BK, (width - mask_BK.shape[1], 0)) for mask_BK in masks])
+        return DecoderState(cache, mask_BK, torch.cat([state.next_B for state in states]))
 
     def _decoder_output(self, embeds_BTD: Tensor, **options: Any) -> Tensor:
         embeds_BTD = embeds_BTD.to(self.model.dtype)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?|[a-z]+")
 
 Value = tuple[Any, float]
 """A value, and its probability."""
-Reader = Callable[[Sequence[Encoded], Sequence[str], DecodeOptions], list[Value]]
+Reader = Callable[[Sequence[Encoded], Sequence[str], DecodeOptions], Coroutine[Any, Any, list[Value]]]
 """Gives a value of each recording, by a question to each."""
 
 
@@ -88,7 +88,7 @@ class Form:
             raise InputError(f"the JSON schema has {len(parts)} properties; at most {MAX_FIELDS} are filled")
         self._fields = [self._field(path, part, is_only=len(parts) == 1) for path, part in parts]
 
-    def fill(self, encoded: Sequence[Encoded], questions: Sequence[str], options: DecodeOptions) -> list[Written]:
+    async def fill(self, encoded: Sequence[Encoded], questions: Sequence[str], options: DecodeOptions) -> list[Written]:
         """JSON about each recording; its probability is that of all values together.
 
         Args:
@@ -101,7 +101,7 @@ class Form:
         for field in self._fields:
             asked = questions if field.question is None else [field.question] * len(encoded)
             prompts = [self._generator.prompting.question(question) for question in asked]
-            for index, (value, probability) in enumerate(field.read(encoded, prompts, options)):
+            for index, (value, probability) in enumerate(await field.read(encoded, prompts, options)):
                 _put(forms[index], ("", *field.path), value)
                 probabilities[index] *= probability
         texts = [json.dumps(form[""], ensure_ascii=False) for form in forms]
@@ -149,30 +149,33 @@ class Form:
             return partial(self._number, schema, constraint)
         return partial(self._json, constraint)
 
-    def _written(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Written]:
-        found = self._generator.generate(encoded, prompts, options)
+    async def _written(
+        self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
+    ) -> list[Written]:
+        found = await self._generator.generate(encoded, prompts, options)
         return [Written(self._generator.text(best), probability_of(best)) for best, *_ in found]
 
-    def _text(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Value]:
-        return [astuple(written) for written in self._written(encoded, prompts, options)]
+    async def _text(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Value]:
+        return [astuple(written) for written in await self._written(encoded, prompts, options)]
 
-    def _list(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Value]:
-        return [(_parts_of(each.text), each.probability) for each in self._written(encoded, prompts, options)]
+    async def _list(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Value]:
+        return [(_parts_of(each.text), each.probability) for each in await self._written(encoded, prompts, options)]
 
-    def _number(
+    async def _number(
         self, schema: Mapping[str, Any], constraint: Constraint, encoded: Sequence[Encoded], prompts: Sequence[str],
         options: DecodeOptions,
     ) -> list[Value]:  # fmt: skip
         found = []
-        for recording, prompt, written in zip(encoded, prompts, self._written(encoded, prompts, options), strict=True):
+        texts = await self._written(encoded, prompts, options)
+        for recording, prompt, written in zip(encoded, prompts, texts, strict=True):
             number = _number_in(written.text, schema)
             if number is None:
-                found += self._json(constraint, [recording], [prompt], options)
+                found += await self._json(constraint, [recording], [prompt], options)
             else:
                 found.append((number, written.probability))
         return found
 
-    def _json(
+    async def _json(
         self, constraint: Constraint, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[Value]:
         """JSON that is written under a grammar.
@@ -180,47 +183,49 @@ class Form:
         Raises:
             InputError: if it is cut.
         """
-        found = self._generator.generate(encoded, prompts, options, constraint)
+        found = await self._generator.generate(encoded, prompts, options, constraint)
         try:
             return [(json.loads(self._generator.text(best)), probability_of(best)) for best, *_ in found]
         except ValueError as error:
             raise InputError("the answer is longer than max_tokens, so that its JSON has no end; allow more") from error
 
-    def _yes_or_no(self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions) -> list[Value]:
-        chosen = self._answered((YES, NO), encoded, prompts, options)
+    async def _yes_or_no(
+        self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
+    ) -> list[Value]:
+        chosen = await self._answered((YES, NO), encoded, prompts, options)
         return [(label == YES, probability) for label, probability in chosen]
 
-    def _is_there(
+    async def _is_there(
         self, label: str, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[Value]:
         probabilities = self._chooser.presence(encoded, [label])[:, 0].tolist()
         return [(value >= MIN_PRESENCE, max(value, 1 - value)) for value in probabilities]
 
-    def _one_of(
+    async def _one_of(
         self, choices: Sequence[str], encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[Value]:
         # As labels, "yes" and "no" would be the spoken words.
         if {choice.casefold() for choice in choices} & {YES, NO}:
-            return self._answered(choices, encoded, prompts, options)
+            return await self._answered(choices, encoded, prompts, options)
         found: list[Value] = []
         for recording, prompt in zip(encoded, prompts, strict=True):
             if recording.is_silent:  # it has no tags
-                found += self._answered(choices, [recording], [prompt], options)
+                found += await self._answered(choices, [recording], [prompt], options)
             else:
-                (chosen,) = self._chooser.choose("likelihood", [recording], list(choices), prompt)
+                (chosen,) = await self._chooser.choose("likelihood", [recording], list(choices), prompt)
                 found.append((chosen.label, chosen.scores[0].probability))
         return found
 
-    def _answered(
+    async def _answered(
         self, choices: Sequence[str], encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[tuple[str, float]]:
         """The one of some texts that the language model writes."""
         model = self._generator.model
         trie = LabelTrie([model.target_ids(choice)[:-1] for choice in choices], model.language_model.end_id)
-        found = self._generator.generate(encoded, prompts, options, trie)
+        found = await self._generator.generate(encoded, prompts, options, trie)
         return [(choices[trie.index(best.tokens)], probability_of(best)) for best, *_ in found]
 
-    def _some_of(
+    async def _some_of(
         self, choices: Sequence[str], encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[Value]:
         found: list[Value] = []

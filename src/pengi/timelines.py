@@ -23,7 +23,7 @@ from pengi.audio.windows import sliding
 from pengi.conditioning.collect import frame_events
 from pengi.conditioning.evidence import MIN_PAUSE_S
 from pengi.conditioning.tagger import Tagger
-from pengi.decoding import DecodeOptions
+from pengi.decoding import DecodeOptions, run
 from pengi.encoding import MIN_SEGMENT_S, WINDOWS, RecordingEncoder, batched
 from pengi.errors import AudioError, InputError
 from pengi.generation import TextGenerator, probability_of
@@ -421,7 +421,8 @@ class NamedTimelines(TimelineReader):
         rate = self.encoder.sample_rate
         encoded = self.encoder.encode([Waveform(windows[index], rate) for index in loud])
         prompts = [PROMPTS["events"][0]] * len(loud)
-        for index, beams in zip(loud, self.generator.generate(encoded, prompts, TIMELINE), strict=True):
+        found = run(self.generator.generate(encoded, prompts, TIMELINE))
+        for index, beams in zip(loud, found, strict=True):
             named[index] = (self.generator.text(beams[0]), probability_of(beams[0]))
         return named
 

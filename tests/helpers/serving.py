@@ -14,13 +14,16 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 import soundfile
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+from torch import Tensor
 
 from helpers import RATE, noise, tone
+from pengi import Pengi
 from pengi.results import Answer, Classification, Description, LabelScore, Tags, Timeline
 from pengi.serving.app import create_app
 from pengi.serving.server import Server
@@ -44,7 +47,12 @@ def clip(seed: int, seconds: float = 1.0) -> bytes:
 
 
 class HeldEngine:
-    """Answers with what it was given, but only while ``free`` is set; ``calls`` are the batches that it got."""
+    """Answers with what it was given, but only while ``free`` is set.
+
+    Attributes:
+        calls: the batches that it got.
+        encoded: numbers of recordings that were encoded together.
+    """
 
     name = "held"
     sample_rate = RATE
@@ -52,6 +60,7 @@ class HeldEngine:
     def __init__(self) -> None:
         self.free = threading.Event()
         self.calls: list[tuple[str, list[float]]] = []
+        self.encoded: list[int] = []
         self.started = threading.Event()
         self.windows = 0
 
@@ -60,10 +69,18 @@ class HeldEngine:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
+    def encode(self, audio: Any, *, on_error: str) -> list[Any]:
+        self.encoded.append(len(audio))
+        return list(audio)
+
+    async def answering(self, method: str, audio: Any, /, **options: Any) -> list[Any]:
+        answers: list[Any] = getattr(self, method)(audio, **options, on_error="return")
+        return answers
+
     def describe(self, audio: Any, *, on_error: str, **_options: Any) -> list[Any]:
         return self._each("describe", audio, lambda index, s: Description(f"{s:.2f} s", (), s))
 
-    def ask(self, audio: Any, question: Sequence[str], *, on_error: str, **_options: Any) -> list[Any]:
+    def ask(self, audio: Any, *, question: Sequence[str], on_error: str, **_options: Any) -> list[Any]:
         if "break" in question:
             raise RuntimeError("broken by a question")
         return self._each(
@@ -95,6 +112,24 @@ class HeldEngine:
         self.started.set()
         assert self.free.wait(PATIENCE_S)
         return [answer(index, seconds) for index, (_, seconds) in enumerate(zip(audio, self.calls[-1][1], strict=True))]
+
+
+class StepSpy:
+    """Stands in for the step of an engine's language model: counts its rows, and does something before a step."""
+
+    def __init__(self, engine: Pengi, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[int] = []
+        self.before: dict[int, Callable[[], object]] = {}
+        """What to do before a step, by the number of steps made."""
+        self._step = engine.model.language_model.step
+        monkeypatch.setattr(engine.model.language_model, "step", self)
+
+    def __call__(self, ids_BT: Tensor, state: Any) -> Any:
+        before = self.before.pop(len(self.rows), None)
+        self.rows.append(len(ids_BT))
+        if before is not None:
+            before()
+        return self._step(ids_BT, state)
 
 
 @contextmanager

@@ -273,7 +273,11 @@ def test_of_extra_text_one_character_is_read() -> None:
 def test_scores_out_of_order_are_those_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = MODEL.language_model
     beams = [Hypothesis(tuple(lm.encode(text)), (score,), True) for text, score in (("a", -2.0), ("b", -1.0))]
-    monkeypatch.setattr(TextGenerator, "generate", lambda *_, **__: [beams])
+
+    async def found(*_: Any, **__: Any) -> list[list[Hypothesis]]:
+        return [beams]
+
+    monkeypatch.setattr(TextGenerator, "generate", found)
     assert PENGI.generate(CLIPS[0], "what?").texts == (ScoredText("a", -2.0), ScoredText("b", -1.0))
     quirky = with_quirks(scores_out_of_order=True)
     assert quirky.generate(CLIPS[0], "what?").texts == (ScoredText("b", -2.0), ScoredText("a", -1.0))

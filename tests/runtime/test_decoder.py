@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from helpers.decoding import together
 from pengi import weights
 from pengi.config import LoraConfig
-from pengi.decoding import DecodeOptions, generate, score_labels
+from pengi.decoding import DecodeOptions, SearchGroup, finish, generate, score_labels
 from pengi.errors import ConfigError
-from pengi.language_model import LanguageModel
+from pengi.language_model import DecoderState, LanguageModel
 from pengi.runtime import DEFAULT_RUNTIME, OnnxLanguageModel, chosen_runtime
 from pengi.runtime.llama import HEAD_FILE
 
@@ -142,6 +144,22 @@ def test_rows_are_dropped_moved_and_repeated(onnx_model: OnnxLanguageModel) -> N
         index_N = torch.tensor(rows)
         logits_NTV, _ = onnx_model.step(ids_B1[index_N], onnx_model.select(state, index_N))
         assert torch.equal(logits_NTV, all_BTV[index_N])
+
+
+def test_searches_that_join_a_batch_give_the_bits_that_they_give_alone(onnx_model: OnnxLanguageModel) -> None:
+    searches = [
+        (0, (4, 7), DecodeOptions(beams=1, max_tokens=40)),
+        (1, (30,), DecodeOptions(beams=3, max_tokens=12)),
+        (3, (1,), DecodeOptions(beams=1, max_tokens=9)),
+        (3, (5, 2), DecodeOptions(beams=2, max_tokens=9, temperature=1.0, seed=1)),
+        (45, (9,), DecodeOptions(beams=1, max_tokens=5)),
+    ]
+
+    def group(lengths: tuple[int, ...], options: DecodeOptions) -> SearchGroup[DecoderState]:
+        return SearchGroup(onnx_model, *onnx_model.prefill(*prefix(*lengths)), options, stop_ids=[])
+
+    alone = [finish(group(*search)) for _, *search in searches]
+    assert together(onnx_model, [(at, partial(group, *search)) for at, *search in searches]) == alone
 
 
 def test_searches_and_label_scores_are_those_of_torch(

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from helpers import tiny_model
-from helpers.serving import HeldEngine, running, serving
+from helpers.serving import HeldEngine, StepSpy, running, serving
 from pengi import Pengi, calls, timelines
+from pengi.generation import TextGenerator
 from pengi.serving import app as serving_app
 from pengi.serving.settings import ServingSettings
 
@@ -49,3 +50,10 @@ def with_page() -> Iterator[httpx.Client]:
     held.free.set()
     with running(serving_app.create_app(held, ServingSettings())) as (url, _), httpx.Client(base_url=url) as client:
         yield client
+
+
+@pytest.fixture
+def steps(tiny: Pengi, monkeypatch: pytest.MonkeyPatch) -> StepSpy:
+    """The steps of the tiny engine, whose texts do not end before their last token."""
+    monkeypatch.setattr(TextGenerator, "stop_ids", [])
+    return StepSpy(tiny, monkeypatch)

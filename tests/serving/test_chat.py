@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pengi.decoding import DecodeOptions
-from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, ChatRequest, Completion, decoded, last_question
+from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, ChatRequest, Chunks, Completion, decoded, last_question
 from pengi.serving.replies import RefusalError
 
 DEFAULT = DecodeOptions(beams=5, max_tokens=30)
@@ -165,7 +165,9 @@ def test_the_format_of_the_answer_is_a_schema() -> None:
 @given(st.text(max_size=80))
 def test_a_stream_says_what_the_whole_says(words: str) -> None:
     completion = Completion("tiny", words, "stop", prompt_tokens=3, completion_tokens=4)
-    events = list(completion.events(include_usage=True))
+    chunks_of = Chunks("tiny")
+    pieces = [words[start : start + 7] for start in range(0, len(words), 7)]
+    events = [chunks_of.start(), *map(chunks_of.piece, pieces), *chunks_of.end(completion, include_usage=True)]
     assert all(event.startswith("data: ") and event.endswith("\n\n") and event.count("\n") == 2 for event in events)
     assert events[-1] == "data: [DONE]\n\n"
     chunks = [json.loads(event[6:]) for event in events[:-1]]

@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 
 from helpers import RATE, noise
-from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, clip, encoded, wait_for
+from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, StepSpy, clip, encoded, wait_for
 from pengi import Pengi
+from pengi.decoding import DecodeOptions
 from pengi.errors import AudioError, InputError
+from pengi.results import Answer
 from pengi.serving import inference_worker, queries
-from pengi.serving.inference_worker import BusyError, ClosingError, InferenceWorker, LateError, QueuedRequest
+from pengi.serving.inference_worker import BusyError, ClosingError, InferenceWorker, LateError
+from pengi.serving.queries import Query
+from pengi.serving.running_calls import QueuedRequest
 from pengi.serving.settings import ServingSettings
 
 
@@ -53,7 +57,19 @@ class TestBatches:
             held.free.set()
             texts = [request.future.result(PATIENCE_S).text for request in requests]
         assert texts == [f"question {seed} of {1 + seed / 4:.2f} s" for seed in range(6)]
-        assert [(task, len(rows)) for task, rows in held.calls] == [("embed", 1), ("ask", 6)]
+        assert held.encoded == [6]
+        assert [(task, len(rows)) for task, rows in held.calls] == [("embed", 1), *[("ask", 1)] * 6]
+
+    def test_texts_of_any_kind_are_encoded_together(self, held: HeldEngine) -> None:
+        with running_worker(held) as worker:
+            occupied(worker, held)
+            asked = [queries.ask("what?"), queries.describe(), queries.ask("who?", explain=True)]
+            requests = [worker.submit(clip(0), query) for query in asked]
+            waiting(worker, 3)
+            held.free.set()
+            for request in requests:
+                request.future.result(PATIENCE_S)
+        assert held.encoded == [3]
 
     def test_only_equal_options_share_a_call(self, held: HeldEngine) -> None:
         with running_worker(held) as worker:
@@ -78,7 +94,7 @@ class TestBatches:
             held.free.set()
             for request in requests:
                 request.future.result(PATIENCE_S)
-        assert [len(rows) for task, rows in held.calls if task == "describe"] == [3, 2]
+        assert held.encoded == [3, 2]
         assert [len(rows) for task, rows in held.calls[1:] if task == "embed"] == [2, 1]
 
     def test_a_recording_longer_than_a_batch_has_its_own_call(
@@ -113,6 +129,102 @@ class TestBatches:
             assert worker.name == "tiny"
 
 
+def long_question(number: int, beams: int = 1) -> Query[Answer]:
+    """A question whose answer is 12 tokens long."""
+    return queries.ask(f"question {number}", options=DecodeOptions(beams=beams, max_tokens=12))
+
+
+@contextmanager
+def together(worker: InferenceWorker, count: int) -> Iterator[None]:
+    """The model begins with so many requests that are submitted here at once."""
+    alike = worker._alike
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "_alike", lambda but=None: [])
+        yield
+        waiting(worker, count)
+        patch.setattr(worker, "_alike", alike)
+        with worker._changed:
+            worker._changed.notify_all()
+
+
+class TestContinuousBatching:
+    def test_a_late_request_joins_at_the_next_step(self, tiny: Pengi, steps: StepSpy) -> None:
+        late: list[QueuedRequest[Answer]] = []
+        with running_worker(tiny) as worker:
+
+            def come() -> None:
+                late.append(worker.submit(clip(2, 3.0), long_question(2)))
+                waiting(worker, 1)
+
+            steps.before[3] = come
+            early = worker.submit(clip(1), long_question(1))
+            texts = [early.future.result(PATIENCE_S).text, late[0].future.result(PATIENCE_S).text]
+        assert steps.rows == [1] * 4 + [2] * 7 + [1] * 4
+        assert texts == [
+            tiny.ask(clip(seed, seconds), f"question {seed}", options=DecodeOptions(beams=1, max_tokens=12)).text
+            for seed, seconds in ((1, 1.0), (2, 3.0))
+        ]
+
+    def test_rows_are_bounded_and_all_kinds_of_searches_share_steps(self, tiny: Pengi, steps: StepSpy) -> None:
+        with running_worker(tiny, batch_size=3, gather_s=1) as worker:
+            requests = [
+                worker.submit(clip(seed), long_question(seed, beams)) for seed, beams in enumerate((1, 4, 1, 2))
+            ]
+            answers = [request.future.result(PATIENCE_S) for request in requests]
+        assert max(steps.rows) == 6
+        for seed, (answer, beams) in enumerate(zip(answers, (1, 4, 1, 2), strict=True)):
+            options = DecodeOptions(beams=beams, max_tokens=12)
+            assert answer.text == tiny.ask(clip(seed), f"question {seed}", options=options).text
+
+    def test_a_cancelled_request_leaves_at_the_next_step(self, tiny: Pengi, steps: StepSpy) -> None:
+        with running_worker(tiny) as worker:
+            with together(worker, 2):
+                given_up, kept = (worker.submit(clip(seed), long_question(seed)) for seed in (1, 2))
+                steps.before[4] = given_up.future.cancel
+            text = kept.future.result(PATIENCE_S).text
+            wait_for(lambda: not worker._inside)
+        assert steps.rows == [2] * 5 + [1] * 6
+        assert text == tiny.ask(clip(2), "question 2", options=DecodeOptions(beams=1, max_tokens=12)).text
+
+    def test_a_step_that_fails_for_all_is_made_for_each(self, tiny: Pengi, steps: StepSpy) -> None:
+        def fail() -> None:
+            raise MemoryError("too many rows")
+
+        with running_worker(tiny) as worker:
+            with together(worker, 2):
+                requests = [worker.submit(clip(seed), long_question(seed)) for seed in (1, 2)]
+                steps.before[2] = fail
+            texts = [request.future.result(PATIENCE_S).text for request in requests]
+        assert steps.rows == [2, 2, 2, 1, 1, *[2] * 8]
+        for seed, text in zip((1, 2), texts, strict=True):
+            options = DecodeOptions(beams=1, max_tokens=12)
+            assert text == tiny.ask(clip(seed), f"question {seed}", options=options).text
+
+    def test_a_search_that_fails_ends_its_request_and_no_other(self, tiny: Pengi, steps: StepSpy) -> None:
+        def fail(_: str) -> None:
+            if len(steps.rows) > 3:
+                raise RuntimeError("nobody reads on")
+
+        with running_worker(tiny) as worker:
+            with together(worker, 2):
+                bad = worker.submit(clip(1), long_question(1), fail)
+                good = worker.submit(clip(2), long_question(2))
+            text = good.future.result(PATIENCE_S).text
+            with pytest.raises(RuntimeError, match="nobody reads on"):
+                bad.future.result(PATIENCE_S)
+        assert sorted(set(steps.rows), reverse=True) == [2, 1]
+        assert text == tiny.ask(clip(2), "question 2", options=DecodeOptions(beams=1, max_tokens=12)).text
+
+    def test_a_text_is_given_while_it_is_written(self, tiny: Pengi, steps: StepSpy) -> None:
+        pieces: list[str] = []
+        with running_worker(tiny) as worker:
+            seen: list[str] = []
+            steps.before[8] = lambda: seen.extend(pieces)
+            text = worker.submit(clip(1), long_question(1), pieces.append).future.result(PATIENCE_S).text
+        assert text.startswith("".join(pieces))
+        assert 0 < len(seen) < len(pieces)
+
+
 class TestMistakes:
     def test_a_bad_recording_leaves_the_others_alone(self, tiny: Pengi) -> None:
         with running_worker(tiny) as worker, ThreadPoolExecutor(3) as pool:
@@ -140,6 +252,23 @@ class TestMistakes:
             with pytest.raises(RuntimeError, match="broken by a question"):
                 requests[1].future.result(PATIENCE_S)
             assert worker.alive
+
+    def test_an_encoder_that_fails_fails_alone(self) -> None:
+        class Fragile(HeldEngine):
+            def encode(self, audio: Any, *, on_error: str) -> list[Any]:
+                if any(len(samples) == 2 * rate for samples, rate in audio):
+                    raise RuntimeError("broken by a recording")
+                return super().encode(audio, on_error=on_error)
+
+        engine = Fragile()
+        with running_worker(engine) as worker:
+            occupied(worker, engine)
+            requests = [worker.submit(clip(0, seconds), queries.describe()) for seconds in (1.0, 2.0, 3.0)]
+            waiting(worker, 3)
+            engine.free.set()
+            assert [requests[place].future.result(PATIENCE_S).duration_s for place in (0, 2)] == [1.0, 3.0]
+            with pytest.raises(RuntimeError, match="broken by a recording"):
+                requests[1].future.result(PATIENCE_S)
 
     def test_too_long_is_refused_and_the_limit_itself_is_not(self, tiny: Pengi) -> None:
         with running_worker(tiny, max_seconds=2) as worker:

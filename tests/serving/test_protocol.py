@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, cast
@@ -12,10 +13,11 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
 from helpers import RATE, noise
-from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, clip, encoded, running, serving, wait_for
+from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, StepSpy, clip, encoded, running, serving, wait_for
 from pengi import Pengi
 from pengi.decoding import DecodeOptions
 from pengi.serving.app import create_app
@@ -73,6 +75,55 @@ def test_a_stream_is_the_same_answer(chat: openai.OpenAI, tiny: Pengi) -> None:
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.prompt_tokens == tiny.count_tokens(QUESTION)
     assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+def streamed(chat: openai.OpenAI) -> openai.Stream[ChatCompletionChunk]:
+    """An answer of 12 tokens."""
+    return chat.chat.completions.create(model="tiny", messages=question(clip(1), QUESTION), stream=True, max_tokens=12)
+
+
+def pieces(stream: openai.Stream[ChatCompletionChunk]) -> Iterator[str]:
+    return (chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].delta.content)
+
+
+def test_a_stream_is_sent_while_the_answer_is_written(chat: openai.OpenAI, tiny: Pengi, steps: StepSpy) -> None:
+    received = threading.Event()
+    seen: list[bool] = []
+    steps.before[10] = lambda: seen.append(received.wait(PATIENCE_S))
+    found = []
+    for piece in pieces(streamed(chat)):
+        received.set()
+        found.append(piece)
+    assert seen == [True]
+    options = DecodeOptions(beams=1, max_tokens=12)
+    assert "".join(found) == tiny.ask(clip(1), QUESTION, options=options).text
+
+
+def test_an_error_in_the_middle_of_a_stream_is_the_clients_own_error(chat: openai.OpenAI, steps: StepSpy) -> None:
+    def fail() -> None:
+        raise RuntimeError("broken in the middle")
+
+    steps.before[10] = fail
+    with pytest.raises(openai.APIError, match="internal error"):
+        list(pieces(streamed(chat)))
+
+
+def test_a_client_that_hangs_up_ends_the_search(tiny: Pengi, steps: StepSpy) -> None:
+    app = create_app(tiny, ServingSettings(page=False))
+    with running(app) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as chat:
+        inside = app.state.worker._inside
+        steps.before[9] = lambda: wait_for(lambda: all(request.future.cancelled() for request in inside))
+        stream = streamed(chat)
+        assert next(pieces(stream))
+        stream.close()
+        wait_for(lambda: not inside)
+    assert len(steps.rows) <= 10
+
+
+def test_a_stream_of_what_is_not_written_token_by_token_is_whole(chat: openai.OpenAI) -> None:
+    silent = encoded(np.full(RATE, 0.1, np.float32))
+    stream = chat.chat.completions.create(model="tiny", messages=question(silent, QUESTION), stream=True)
+    assert list(pieces(stream)) == ["The recording is silent."]
 
 
 def test_audio_alone_is_described(chat: openai.OpenAI, tiny: Pengi) -> None:
@@ -198,7 +249,8 @@ def test_many_at_once_share_calls(held: HeldEngine) -> None:
     with running(app) as (url, _):
         texts = asyncio.run(ask(f"{url}/v1", 12))
     assert texts == [f"question {number} of 1.00 s" for number in range(12)]
-    assert len(held.calls) <= 4
+    assert sum(held.encoded) == 12
+    assert len(held.encoded) <= 4
 
 
 def test_the_shipped_model_answers_as_it_does_alone(pengi_mini: Pengi) -> None:

@@ -108,9 +108,7 @@ class LimitOptions:
     ] = 64
     batch_size: Annotated[
         int,
-        typer.Option(
-            metavar="N", help="Maximum number of recordings in one call of the model.", rich_help_panel=_LIMITS
-        ),
+        typer.Option(metavar="N", help="Maximum number of recordings in the model at a time.", rich_help_panel=_LIMITS),
     ] = 8
 
 

@@ -24,7 +24,7 @@ from pengi.encoders.base import Masked
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings
 from pengi.engine import Audio, Pengi
 from pengi.errors import InputError, PengiError, no_such
-from pengi.generation import TextGenerator, padded
+from pengi.generation import OnText, TextGenerator, padded
 from pengi.model import PengiModel
 from pengi.official import quirks as reference
 from pengi.official.quirks import ReferenceQuirks
@@ -171,7 +171,7 @@ class AudioEmbeddings(Call[Vectors]):
             raise InputError(no_such("audio branch", name, names))
         self._index, self._branch = names.index(name), parts.model.branches[name]
 
-    def answer(self, encoded: Sequence[Encoded]) -> list[Vectors]:
+    async def answer(self, encoded: Sequence[Encoded]) -> list[Vectors]:
         tokens = padded([recording.tokens[self._index] for recording in encoded])
         return _rows(self._branch.embeddings(self._branch.limited(tokens)))
 
@@ -181,7 +181,7 @@ class AudioPrefix(Call[Vectors]):
 
     for_text = False
 
-    def answer(self, encoded: Sequence[Encoded]) -> list[Vectors]:
+    async def answer(self, encoded: Sequence[Encoded]) -> list[Vectors]:
         return _rows(self.parts.generator.audio_prefix(encoded))
 
 
@@ -244,18 +244,19 @@ class OfficialGenerator(TextGenerator):
         raw_BTD = model.text_projection.project(model.text_encoder.embed(prompts).to(model.device)[:, None])
         return raw_BTD, torch.ones(raw_BTD.shape[:2], dtype=torch.bool, device=model.device)
 
-    def generate(
+    async def generate(
         self,
         encoded: Sequence[Encoded],
         prompts: Sequence[str],
         options: DecodeOptions,
         constraint: Constraint | None = None,
         extra: Sequence[str] = (),
+        on_text: OnText | None = None,
     ) -> list[list[Hypothesis]]:
         """The best texts of each recording and its prompt; labels constrain the default search only."""
         if self._quirks.reference_search and constraint is None:
             options = ReferenceOptions.like(options)
-        return super().generate(encoded, prompts, options, constraint, extra)
+        return await super().generate(encoded, prompts, options, constraint, extra, on_text)
 
     def extra_texts(self, texts: Sequence[str]) -> Sequence[str]:
         """The extra texts whole, or one character of each."""

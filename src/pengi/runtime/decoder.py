@@ -10,7 +10,7 @@ Shape suffixes as in :mod:`pengi.language_model`; L layers, C capacity of the ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -222,6 +222,18 @@ class OnnxLanguageModel(LanguageModel):
         """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
         rows_N = index_N if len(index_N) > 1 else index_N.repeat(2)
         return _state(_Cache(state.cache.cache.values_LBHCS.index_select(1, rows_N)), state.next_B[index_N])
+
+    @torch.inference_mode()
+    def concat(self, states: Sequence[DecoderState]) -> DecoderState:
+        """The state of the rows of several states, one state after the other."""
+        lengths_B = torch.cat([state.next_B for state in states])
+        cache = self._cache(len(lengths_B), int(lengths_B.max()) + _ROOM_BEHIND_PREFIX)
+        first = 0
+        for state in states:
+            rows, used = len(state.next_B), int(state.next_B.max())
+            cache.values_LBHCS[:, first : first + rows, :, :used] = state.cache.cache.values_LBHCS[:, :rows, :, :used]
+            first += rows
+        return _state(cache, lengths_B)
 
     def add_lora(self, config: LoraConfig) -> None:
         """There is no training in onnxruntime.

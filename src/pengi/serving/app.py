@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response, Security
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -18,13 +19,15 @@ from starlette.concurrency import run_in_threadpool
 from pengi import __version__
 from pengi.calls import ANSWER, DESCRIBE
 from pengi.serving import queries, replies, transcriptions, uploads
-from pengi.serving.chat import ChatRequest, Completion, decoded, last_question
+from pengi.serving.chat import ChatRequest, Chunks, Completion, decoded, last_question
 from pengi.serving.inference_worker import Engine, InferenceWorker
 from pengi.serving.limits import RequestLimits, is_json, media_type
 from pengi.serving.metrics import CONTENT_TYPE, Metrics
+from pengi.serving.queries import Query
 from pengi.serving.replies import RefusalError
 from pengi.serving.root_path import RootPath
 from pengi.serving.settings import ServingSettings
+from pengi.serving.streaming import stream
 
 if TYPE_CHECKING:
     from pengi.retrieval import Collection
@@ -161,25 +164,22 @@ def _protocol(worker: InferenceWorker) -> APIRouter:
         uploads.check_size(len(content), worker.settings)
         recording = uploads.Upload(content)
         schema = request.schema_text
+        query: Query[Any] = queries.describe(options=request.search(DESCRIBE))
         if found.question or schema is not None:
             query = queries.ask(found.question or UNASKED, options=options, schema=schema)
-            text = (await worker.answer(recording, query)).text
-        else:
-            text = (await worker.answer(recording, queries.describe(options=request.search(DESCRIBE)))).text
         default = ANSWER if found.question else DESCRIBE
         # JSON is whole, or an error.
         max_tokens = (options or default).max_tokens if schema is None else None
-        completion = _completion(worker.engine, found.question, text, max_tokens)
+        complete = partial(_completion, worker.engine, found.question, max_tokens)
         if not request.stream:
-            return JSONResponse(completion.whole())
-        include_usage = request.stream_options is not None and request.stream_options.include_usage
-        events = completion.events(include_usage=bool(include_usage))
-        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+            return JSONResponse(complete((await worker.answer(recording, query)).text).whole())
+        include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
+        return await stream(worker, recording, query, Chunks(name), complete, include_usage=include_usage)
 
     return router
 
 
-def _completion(engine: Engine, question: str, text: str, max_tokens: int | None) -> Completion:
+def _completion(engine: Engine, question: str, max_tokens: int | None, text: str) -> Completion:
     tokens = engine.count_tokens(text)
     return Completion(
         model=public_name(engine),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -294,32 +293,48 @@ class Completion:
         """As one object."""
         message = {"role": "assistant", "content": self.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
-        return {**self._head("chat.completion"), "choices": [choice], "usage": self.usage}
+        return {**_head("chat.completion", self.model), "choices": [choice], "usage": self.usage}
 
-    def events(self, *, include_usage: bool) -> Iterator[str]:
-        """As server-sent events, word by word.
 
-        Beam search compares whole texts, so the stream begins when the answer is complete.
-        """
-        head = self._head("chat.completion.chunk")
-        deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}]
-        deltas += [{"content": word} for word in re.findall(r"\s*\S+|\s+$", self.text)]
-        for delta in deltas:
-            yield _event({**head, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}]})
-        last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": self.finish_reason}
-        yield _event({**head, "choices": [last]})
+class Chunks:
+    """An answer as server-sent events, one for every piece of its text."""
+
+    def __init__(self, model: str) -> None:
+        self._head = _head("chat.completion.chunk", model)
+
+    def start(self) -> str:
+        """The first event."""
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def piece(self, text: str) -> str:
+        """A piece of the text."""
+        return self._chunk({"content": text})
+
+    def end(self, completion: Completion, *, include_usage: bool) -> Iterator[str]:
+        """The last events of an answer that is complete."""
+        yield self._chunk({}, completion.finish_reason)
         if include_usage:
-            yield _event({**head, "choices": [], "usage": self.usage})
+            yield _event({**self._head, "choices": [], "usage": completion.usage})
         yield "data: [DONE]\n\n"
 
-    def _head(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "object": kind,
-            "created": int(time.time()),
-            "model": self.model,
-            "system_fingerprint": None,
-        }
+    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return _event({**self._head, "choices": [choice]})
+
+
+def error_event(error: dict[str, Any]) -> str:
+    """An error after the first event, in the form that OpenAI's clients raise."""
+    return _event(error)
+
+
+def _head(kind: str, model: str) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": None,
+    }
 
 
 def _event(value: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
-"""Many requests in few calls of the engine: decoders, a queue, and one thread that runs the model on batches.
+"""Many requests and one model: decoders, a queue, and one thread that runs the model on batches.
 
 A request is decoded by a pool of threads, waits in the queue, and is answered by the model thread. That thread takes
-the oldest request and all others that can share its call. A request whose caller has gone is dropped at each of these
-steps. A timeline of a long recording lets other requests in between its windows.
+the oldest request and all others that can share its work, between any two steps of the texts that it is writing: the
+recordings of new texts are encoded together, and their searches join the others (continuous batching). A request whose
+caller has gone is dropped at each of these steps. A timeline of a long recording lets other requests in between its
+windows.
 """
 
 from __future__ import annotations
@@ -11,23 +13,26 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, Unpack
+from typing import Any, Protocol, TypeVar, Unpack
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pengi.audio.decode import stream
 from pengi.audio.sources import AudioSource, ReadingOptions, Waveform
 from pengi.calls import AskOptions, ClassifyOptions, DescribeOptions, TagsOptions
-from pengi.encoding import OnError
+from pengi.decoding import SearchGroup
+from pengi.encoding import Encoded, OnError
 from pengi.errors import PengiError
-from pengi.results import Answer, Classification, Description, Tags, Timeline, Transcript, with_notes
+from pengi.generation import OnText
+from pengi.results import Answer, Classification, Description, Tags, Timeline, with_notes
 from pengi.serving import queries
 from pengi.serving.metrics import Metrics
-from pengi.serving.queries import EngineMethod, Query
+from pengi.serving.queries import TEXT_METHODS, EngineMethod, Query
+from pengi.serving.running_calls import GoneError, QueuedRequest, RunningCall, RunningCalls
 from pengi.serving.settings import ServingSettings
 from pengi.timelines import TimelineOptions
 
@@ -35,7 +40,7 @@ log = logging.getLogger(__name__)
 
 DECODERS = 2
 BATCH_SECONDS = 160.0
-"""Maximum of audio in one call of the engine, in seconds, unless a single recording is longer."""
+"""Maximum of audio that is encoded together, in seconds, unless a single recording is longer."""
 FIRST_GUESS_S = 0.5
 """Seconds of the model for a request, before any has been timed."""
 
@@ -56,36 +61,11 @@ class Engine(Protocol):
 
     def count_tokens(self, text: str) -> int: ...
 
-    def describe(
-        self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[DescribeOptions]
-    ) -> list[Description | PengiError]: ...
+    def encode(self, audio: Sequence[Waveform], *, on_error: OnError) -> list[Encoded | PengiError]: ...
 
-    def ask(
-        self,
-        audio: Sequence[Waveform],
-        question: Sequence[str],
-        *,
-        on_error: OnError,
-        **options: Unpack[AskOptions],
-    ) -> list[Answer | PengiError]: ...
-
-    def classify(
-        self, audio: Sequence[Waveform], labels: Sequence[str], *, on_error: OnError, **options: Unpack[ClassifyOptions]
-    ) -> list[Classification | PengiError]: ...
-
-    def tags(
-        self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[TagsOptions]
-    ) -> list[Tags | PengiError]: ...
-
-    def embed(
-        self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[ReadingOptions]
-    ) -> list[Vector | PengiError]: ...
-
-    def timeline(
-        self, audio: Sequence[Waveform], *, on_error: OnError, **options: Unpack[TimelineOptions]
-    ) -> list[Timeline | PengiError]: ...
-
-    def transcribe(self, audio: Sequence[Waveform], *, on_error: OnError) -> list[Transcript | PengiError]: ...
+    def answering(
+        self, method: str, audio: Sequence[Waveform | Encoded], /, **options: Any
+    ) -> Coroutine[SearchGroup[Any], None, list[Any]]: ...
 
 
 class BusyError(PengiError):
@@ -104,26 +84,6 @@ class LateError(PengiError):
     """The model had begun, but did not answer within the time limit."""
 
 
-class _GoneError(Exception):
-    """The caller of this request is gone."""
-
-
-@dataclass(eq=False)
-class QueuedRequest(Generic[R]):
-    """A query about one recording; a caller that needs no answer any more cancels the future."""
-
-    query: Query[R]
-    source: AudioSource | None
-    future: Future[R] = field(default_factory=Future)
-    waveform: Waveform | None = None
-    seconds: float = 0.0
-    queued_at: float = 0.0
-    begun: bool = False
-    """Whether the model has begun with it."""
-    notes: list[str] = field(default_factory=list)
-    """Sentences about the reading of its recording."""
-
-
 class InferenceWorker:
     """The engine for many callers: it has the engine's methods, each for one recording, and blocks until the answer.
 
@@ -140,8 +100,11 @@ class InferenceWorker:
         self._changed = threading.Condition()
         self._inside: set[QueuedRequest[Any]] = set()
         self._waiting: list[QueuedRequest[Any]] = []
+        self._calls = RunningCalls(self._ended, self.metrics.step_rows.observe)
         self._closing = False
         self._request_s = FIRST_GUESS_S
+        self._spent_s, self._answered = 0.0, 0
+        """What the model has worked since it last answered a request, and the requests that it answers now."""
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pengi-decoder")
         self._model = threading.Thread(target=self._run, name="pengi-model", daemon=True)
         self._model.start()
@@ -204,26 +167,28 @@ class InferenceWorker:
             request.future.cancel()
             raise self._out_of_time(request) from error
 
-    async def answer(self, audio: AudioSource, query: Query[R]) -> R:
+    async def answer(self, audio: AudioSource, query: Query[R], on_text: OnText | None = None) -> R:
         """The answer to a query, for an event loop; once cancelled, the work ends soon after.
+
+        ``on_text`` is called on another thread; see :class:`pengi.calls.WritingOptions`.
 
         Raises:
             AudioError, InputError, BusyError, ClosingError, LateError: as :meth:`wait`.
         """
-        request = self.submit(audio, query)
+        request = self.submit(audio, query, on_text)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return await asyncio.wrap_future(request.future)
         except TimeoutError as error:
             raise self._out_of_time(request) from error
 
-    def submit(self, audio: AudioSource, query: Query[R]) -> QueuedRequest[R]:
-        """Queue a request.
+    def submit(self, audio: AudioSource, query: Query[R], on_text: OnText | None = None) -> QueuedRequest[R]:
+        """Queue a request; arguments as for :meth:`answer`.
 
         Raises:
             BusyError, ClosingError: as :meth:`wait`.
         """
-        request = QueuedRequest(query, audio)
+        request = QueuedRequest(query, audio, on_text)
         with self._changed:
             if not self.alive:
                 raise ClosingError("the server is shutting down")
@@ -268,7 +233,7 @@ class InferenceWorker:
             self._check(request)
             assert request.source is not None
             samples = self._samples(request)
-            request.waveform, request.source = Waveform(samples, self.engine.sample_rate), None
+            request.audio, request.source = Waveform(samples, self.engine.sample_rate), None
             request.seconds = len(samples) / self.engine.sample_rate
             if self._held_seconds() > self.settings.held_seconds:
                 raise BusyError(self.retry_after_s())
@@ -291,26 +256,38 @@ class InferenceWorker:
 
     def _check(self, request: QueuedRequest[Any]) -> None:
         if request.future.cancelled():
-            raise _GoneError
+            raise GoneError
 
+    @torch.inference_mode()
     def _run(self) -> None:
-        while batch := self._next():
+        while (batch := self._next()) is not None:
+            begun = time.monotonic()
             self._serve(batch)
+            self._calls.step()
+            self._spent_s += time.monotonic() - begun
+            if self._answered:
+                self._request_s += 0.2 * (self._spent_s / self._answered - self._request_s)
+                self._spent_s, self._answered = 0.0, 0
 
-    def _next(self) -> list[QueuedRequest[Any]]:
-        """The oldest request and those that share its call, once the batch is full or ``gather_s`` has passed; empty
-        when the server closes and all requests are answered."""
+    def _next(self) -> list[QueuedRequest[Any]] | None:
+        """The oldest request and those that share its call, once the batch is full or ``gather_s`` has passed.
+
+        None of them, without waiting, while texts are being written; None when the server closes and all requests are
+        answered.
+        """
         with self._changed:
             while True:
                 self._drop_gone()
                 batch = self._alike()
+                if self._calls:
+                    return self._take(batch)
                 if batch:
                     left_s = batch[0].queued_at + self.settings.gather_s - time.monotonic()
                     if left_s <= 0 or self._closing or len(batch) == self._max_batch(batch[0]):
                         return self._take(batch)
                     self._changed.wait(left_s)
                 elif self._closing and not self._inside:
-                    return []
+                    return None
                 else:
                     self._changed.wait()
 
@@ -319,35 +296,37 @@ class InferenceWorker:
         with self._changed:
             self._drop_gone()
             batch = self._take(self._alike(but="timeline"))
-        if batch:
-            self._serve(batch)
+        self._serve(batch)
+        while self._calls:
+            self._calls.step()
 
     def _drop_gone(self) -> None:
         for request in [request for request in self._waiting if request.future.cancelled()]:
             self._waiting.remove(request)
-            self._finish(request, error=_GoneError())
+            self._finish(request, error=GoneError())
 
     def _alike(self, but: EngineMethod | None = None) -> list[QueuedRequest[Any]]:
-        """The oldest waiting request and those that can share its call, within the limits of a batch."""
+        """The oldest waiting request and those that can share its work, as many as there is room for."""
         batch: list[QueuedRequest[Any]] = []
         seconds = 0.0
         for request in self._waiting:
             if request.query.method == but:
                 continue
             first = batch[0] if batch else request
-            if (request.query.method, request.query.options) != (first.query.method, first.query.options):
+            if len(batch) >= self._max_batch(first):
+                break
+            if not _share_work(request.query, first.query):
                 continue
             if batch and seconds + request.seconds > BATCH_SECONDS:
                 break
             batch.append(request)
             seconds += request.seconds
-            if len(batch) == self._max_batch(first):
-                break
         return batch
 
     def _max_batch(self, first: QueuedRequest[Any]) -> int:
+        room = self.settings.batch_size - len(self._calls)
         # The engine handles timelines and transcripts one after the other, so a batch of them saves nothing.
-        return 1 if first.query.method in ("timeline", "transcribe") else self.settings.batch_size
+        return min(1, room) if first.query.method in ("timeline", "transcribe") else room
 
     def _take(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
         for request in batch:
@@ -355,42 +334,77 @@ class InferenceWorker:
         return batch
 
     def _serve(self, batch: Sequence[QueuedRequest[Any]]) -> None:
-        """Answer a batch; if it fails, each request has its own call, so that only the bad one fails."""
-        task = batch[0].query.method
+        """Begin with a batch."""
         begun = time.monotonic()
         for request in batch:
             request.begun = True
-            self.metrics.waited_seconds.labels(task).observe(begun - request.queued_at)
-        try:
-            answers = self._call(batch)
-        except Exception as error:  # noqa: BLE001 - every error is the callers'
-            if len(batch) > 1:
-                for request in batch:
-                    self._serve([request])
-            else:
-                self._finish(batch[0], error=error)
-            return
-        spent_s = time.monotonic() - begun
-        self._request_s += 0.2 * (spent_s / len(batch) - self._request_s)
-        self.metrics.batch_size.labels(task).observe(len(batch))
-        self.metrics.engine_seconds.labels(task).observe(spent_s)
-        self.metrics.audio_seconds.labels(task).inc(sum(request.seconds for request in batch))
-        for request, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, PengiError):
-                self._finish(request, error=answer)
-            else:
-                self._finish(request, with_notes(answer, request.notes))
+            self.metrics.waited_seconds.labels(request.query.method).observe(begun - request.queued_at)
+        if batch and batch[0].query.method in TEXT_METHODS:
+            self._encode(batch)
+        elif batch:
+            self._begin(batch)
 
-    def _call(self, batch: Sequence[QueuedRequest[Any]]) -> list[Any]:
+    def _encode(self, batch: Sequence[QueuedRequest[Any]]) -> None:
+        """Encode recordings together, and begin with the text about each."""
+        begun = time.monotonic()
+        try:
+            audio: list[Any] = [request.audio for request in batch]
+            encoded = self.engine.encode(audio, on_error="return")
+        except Exception as error:  # noqa: BLE001 - every error is the callers'
+            self._fail(batch, error, self._encode)
+            return
+        self._observe("encode", len(batch), begun)
+        for request, outcome in zip(batch, encoded, strict=True):
+            if isinstance(outcome, PengiError):
+                self._finish(request, error=outcome)
+            else:
+                request.audio = outcome
+                self._begin([request])
+
+    def _begin(self, batch: Sequence[QueuedRequest[Any]]) -> None:
+        """Begin with a call of the engine."""
         query = batch[0].query
-        audio = [request.waveform for request in batch]
         options = dict(query.options)
         if query.method == "ask":
             options["question"] = [request.query.question for request in batch]
         if query.method == "timeline":
             options["progress"] = lambda _: self._pause(batch[0])
-        method: Callable[..., list[Any]] = getattr(self.engine, query.method)
-        return method(audio, **options, on_error="return")
+        if batch[0].on_text is not None:
+            options["on_text"] = batch[0].on_text
+        audio: list[Any] = [request.audio for request in batch]
+        work = self.engine.answering(query.method, audio, **options)
+        self._calls.resume(RunningCall(batch, work))
+
+    def _ended(self, call: RunningCall, outcome: list[Any] | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self._fail(call.batch, outcome, self._begin)
+        else:
+            self._deliver(call, outcome)
+
+    def _deliver(self, call: RunningCall, answers: Sequence[Any]) -> None:
+        task = call.batch[0].query.method
+        self._observe(task, len(call.batch), call.begun)
+        self._answered += len(call.batch)
+        self.metrics.audio_seconds.labels(task).inc(sum(request.seconds for request in call.batch))
+        for request, answer in zip(call.batch, answers, strict=True):
+            if isinstance(answer, PengiError):
+                self._finish(request, error=answer)
+            else:
+                self._finish(request, with_notes(answer, request.notes))
+
+    def _fail(
+        self, batch: Sequence[QueuedRequest[Any]], error: Exception, again: Callable[[list[QueuedRequest[Any]]], None]
+    ) -> None:
+        """End a request by an error; those of a batch are tried again alone, so that only the bad one fails."""
+        for request in batch:
+            if len(batch) == 1 or isinstance(error, GoneError):
+                self._finish(request, error=error)
+            else:
+                again([request])
+
+    def _observe(self, task: str, recordings: int, begun: float) -> None:
+        self.metrics.batch_size.labels(task).observe(recordings)
+        self.metrics.engine_seconds.labels(task).observe(time.monotonic() - begun)
 
     def _pause(self, request: QueuedRequest[Any]) -> None:
         self._check(request)
@@ -398,7 +412,7 @@ class InferenceWorker:
 
     def _finish(self, request: QueuedRequest[Any], answer: Any = None, *, error: Exception | None = None) -> None:
         """End a request, with its answer or an error."""
-        request.waveform = request.source = None
+        request.audio = request.source = None
         with self._changed:
             self._inside.discard(request)
             self._changed.notify_all()
@@ -410,3 +424,10 @@ class InferenceWorker:
             if not isinstance(error, PengiError):
                 log.error("A %s failed", request.query.method, exc_info=error)
             request.future.set_exception(error)
+
+
+def _share_work(one: Query[Any], other: Query[Any]) -> bool:
+    """Whether two queries can be in a batch: texts, or equal calls."""
+    if one.method in TEXT_METHODS:
+        return other.method in TEXT_METHODS
+    return (one.method, one.options) == (other.method, other.options)

@@ -24,6 +24,9 @@ class Metrics:
         self.batch_size = Histogram(
             "pengi_batch_size", "Recordings in one call of the engine.", ("task",), buckets=_ROWS, registry=registry
         )
+        self.step_rows = Histogram(
+            "pengi_step_rows", "Rows of a step of the language model.", buckets=_ROWS, registry=registry
+        )
         self.engine_seconds = Histogram(
             "pengi_engine_seconds", "One call of the engine.", ("task",), buckets=_SECONDS, registry=registry
         )

@@ -16,6 +16,8 @@ from pengi.results import Answer, Classification, Description, Tags, Timeline, T
 from pengi.timelines import TimelineOptions
 
 EngineMethod = Literal["describe", "ask", "classify", "tags", "embed", "timeline", "transcribe"]
+TEXT_METHODS: tuple[EngineMethod, ...] = ("describe", "ask")
+"""Methods that write about one recording, whatever the others of a batch are asked."""
 R = TypeVar("R")
 
 

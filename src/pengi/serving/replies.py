@@ -42,11 +42,15 @@ class RefusalError(HTTPException):
         self.code = code
         self.param = param
 
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body of the response."""
+        kind = _TYPES.get(self.status_code, INVALID if self.status_code < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
     def reply(self) -> JSONResponse:
         """The response to send."""
-        kind = _TYPES.get(self.status_code, INVALID if self.status_code < 500 else "server_error")
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return JSONResponse({"error": error}, self.status_code, self.headers)
+        return JSONResponse(self.body, self.status_code, self.headers)
 
 
 def busy(retry_after_s: int, message: str = "the server is busy") -> RefusalError:
@@ -63,6 +67,14 @@ def closing() -> RefusalError:
     """The refusal of a server that is shutting down."""
     headers = {"Retry-After": str(RETRY_LATER_S)}
     return RefusalError(503, "the server is shutting down", code="shutting_down", headers=headers)
+
+
+def broken() -> RefusalError:
+    """What a client is told of a mistake of the server."""
+    # The traceback goes to the log: the server raises the error again after this reply and closes the connection, which
+    # the client must know before its next request.
+    message, headers = "internal error; the server's log says more", {"Connection": "close"}
+    return RefusalError(500, message, code="internal_error", headers=headers)
 
 
 def not_found(method: str) -> RefusalError:
@@ -120,10 +132,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _broken(_request: Request, _error: Exception) -> JSONResponse:
-        # The traceback goes to the log: the server raises the error again after this reply and closes the connection,
-        # which the client must know before its next request.
-        message, headers = "internal error; the server's log says more", {"Connection": "close"}
-        return RefusalError(500, message, code="internal_error", headers=headers).reply()
+        return broken().reply()
 
 
 _NOT_AN_OBJECT = ("model_attributes_type", "model_type", "dict_type")

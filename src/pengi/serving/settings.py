@@ -31,7 +31,7 @@ class ServingSettings(Frozen):
     max_upload_mb: float = Field(25.0, gt=0, le=1000, description="largest upload, in millions of bytes")
     max_seconds: float = Field(600.0, gt=0, le=36_000, description="longest recording, in seconds")
     max_requests: int = Field(64, ge=1, le=10_000, description="maximum number of requests at a time")
-    batch_size: int = Field(8, ge=1, le=64, description="maximum number of recordings in one call of the engine")
+    batch_size: int = Field(8, ge=1, le=64, description="maximum number of recordings in the model at a time")
     gather_s: float = Field(0.005, ge=0, le=1, description="how long a request waits for others to share a call with")
     timeout_s: float = Field(120.0, gt=0, le=3600, description="longest time from first byte to answer, in seconds")
     page: bool = Field(True, description="show the page for people at /")

@@ -1,0 +1,119 @@
+"""Calls of the engine that run at a time, on one thread: their searches share the steps of the language model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pengi.audio.sources import AudioSource, Waveform
+from pengi.decoding import ContinuousBatch, SearchGroup
+from pengi.encoding import Encoded
+from pengi.generation import OnText
+from pengi.serving.queries import Query
+
+R = TypeVar("R")
+
+
+class GoneError(Exception):
+    """The caller of this request is gone."""
+
+
+@dataclass(eq=False)
+class QueuedRequest(Generic[R]):
+    """A query about one recording; a caller that needs no answer any more cancels the future."""
+
+    query: Query[R]
+    source: AudioSource | None
+    on_text: OnText | None = None
+    """Gets the text piece by piece, on the model thread."""
+    future: Future[R] = field(default_factory=Future)
+    audio: Waveform | Encoded | None = None
+    """What it is about, once it is decoded."""
+    seconds: float = 0.0
+    queued_at: float = 0.0
+    begun: bool = False
+    """Whether the model has begun with it."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about the reading of its recording."""
+
+
+@dataclass(eq=False)
+class RunningCall:
+    """A call of the engine for a batch of requests."""
+
+    batch: Sequence[QueuedRequest[Any]]
+    work: Coroutine[SearchGroup[Any], None, list[Any]]
+    """See :meth:`pengi.engine.Pengi.answering`."""
+    begun: float = field(default_factory=time.monotonic)
+    searches: SearchGroup[Any] | None = None
+    """What it waits for."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for any of its answers."""
+        return all(request.future.cancelled() for request in self.batch)
+
+
+class RunningCalls:
+    """The calls that wait for searches.
+
+    Args:
+        ended: gets each call once it has ended, with its answers or its error.
+        stepped: gets the rows of each step of the language model before it is made.
+    """
+
+    def __init__(
+        self, ended: Callable[[RunningCall, list[Any] | Exception], None], stepped: Callable[[int], object]
+    ) -> None:
+        self._ended, self._stepped = ended, stepped
+        self._calls: list[RunningCall] = []
+        self._searches: ContinuousBatch[Any] | None = None
+        """Of all calls; made with the first one."""
+
+    def __len__(self) -> int:
+        """Requests that the calls are for."""
+        return sum(len(call.batch) for call in self._calls)
+
+    def resume(self, call: RunningCall) -> None:
+        """Let a call run until it waits for searches, which take part from the next step on, or ends."""
+        try:
+            searches = call.work.send(None)
+            while searches.done:
+                searches = call.work.send(None)
+            if self._searches is None:
+                self._searches = ContinuousBatch(searches.lm)
+            self._searches.add(searches)
+        except StopIteration as end:
+            self._ended(call, end.value)
+        except Exception as error:  # noqa: BLE001 - every error is the callers'
+            call.work.close()
+            self._ended(call, error)
+        else:
+            call.searches = searches
+            self._calls.append(call)
+
+    def step(self) -> None:
+        """Make a step of all searches, and let the calls go on whose searches are done; abandoned calls end before."""
+        for call in [call for call in self._calls if call.is_abandoned]:
+            self._drop(call)
+        if self._searches is None or not self._calls:
+            return
+        self._stepped(len(self._searches))
+        self._searches.step()
+        calls, self._calls = self._calls, []
+        for call in calls:
+            if call.searches is not None and call.searches.done:
+                self.resume(call)
+            else:
+                self._calls.append(call)
+
+    def _drop(self, call: RunningCall) -> None:
+        assert self._searches is not None
+        assert call.searches is not None
+        self._calls.remove(call)
+        self._searches.remove(call.searches)
+        call.work.close()
+        self._ended(call, GoneError())

@@ -1,0 +1,102 @@
+"""Answers of the OpenAI protocol while they are written, as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+
+from pengi.audio.sources import AudioSource
+from pengi.errors import PengiError
+from pengi.serving.chat import Chunks, Completion, error_event
+from pengi.serving.inference_worker import InferenceWorker
+from pengi.serving.queries import Query
+from pengi.serving.replies import broken, refusal
+
+log = logging.getLogger(__name__)
+
+
+async def stream(
+    worker: InferenceWorker,
+    audio: AudioSource,
+    query: Query[Any],
+    chunks: Chunks,
+    complete: Callable[[str], Completion],
+    *,
+    include_usage: bool,
+) -> StreamingResponse:
+    """The response to a query for a text. It begins with the first piece of the text: an error before that is an error
+    of the request.
+
+    Args:
+        worker: answers the query.
+        audio: the recording.
+        query: about it.
+        chunks: words the events.
+        complete: makes the completion of the whole text.
+        include_usage: whether the stream ends with the numbers of tokens.
+
+    Raises:
+        PengiError: as :meth:`InferenceWorker.answer`.
+    """
+    pieces = text_pieces(worker, audio, query)
+    first = await anext(pieces, "")
+    events = _events(first, pieces, chunks, complete, include_usage=include_usage)
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def text_pieces(worker: InferenceWorker, audio: AudioSource, query: Query[Any]) -> AsyncIterator[str]:
+    """The text of an answer, piece by piece while it is written; in one piece where it is not written token by token.
+
+    Raises:
+        PengiError: as :meth:`InferenceWorker.answer`.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def on_text(piece: str) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, piece)
+
+    answer = asyncio.ensure_future(worker.answer(audio, query, on_text))
+    # The answer comes through the event loop, too, and so behind all of its pieces.
+    answer.add_done_callback(lambda _: queue.put_nowait(None))
+    given = 0
+    try:
+        while (piece := await queue.get()) is not None:
+            given += len(piece)
+            yield piece
+        text: str = (await answer).text
+        if len(text) > given:
+            yield text[given:]
+    finally:
+        answer.cancel()
+
+
+async def _events(
+    first: str,
+    pieces: AsyncIterator[str],
+    chunks: Chunks,
+    complete: Callable[[str], Completion],
+    *,
+    include_usage: bool,
+) -> AsyncIterator[str]:
+    yield chunks.start()
+    text = first
+    if first:
+        yield chunks.piece(first)
+    try:
+        async for piece in pieces:
+            text += piece
+            yield chunks.piece(piece)
+    except PengiError as error:
+        yield error_event(refusal(error).body)
+        return
+    except Exception:
+        log.exception("An answer failed while it was sent")
+        yield error_event(broken().body)
+        return
+    for event in chunks.end(complete(text), include_usage=include_usage):
+        yield event
