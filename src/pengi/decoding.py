@@ -534,13 +534,17 @@ class ContinuousBatch(Generic[State]):
     def _step_apart(self) -> None:
         parts = self._parts()
         self._groups, self._rows = [], None
-        for group, group.rows in parts:
+        for group, rows in parts:
+            group.rows = rows
             alone = ContinuousBatch(self._lm)
             alone.add(group)
             alone.step()
             group.rows = alone._rows
-            if group.rows is not None:
-                self.add(group)
+            try:
+                if group.rows is not None:
+                    self.add(group)
+            except Exception as error:  # noqa: BLE001 - `hypotheses` of the group raises it
+                group.fail(error)
 
     def _parts(self) -> list[tuple[SearchGroup[State], _Rows[State]]]:
         """Each group and its rows."""
@@ -581,7 +585,7 @@ def _stepped(lm: StepModel[State], groups: Sequence[SearchGroup[State]], rows: _
     logits_NTV, state = lm.step(ids_NT, rows.selected(lm))
     index: list[int] = []
     first = 0
-    for group, logits_MV in zip(groups, logits_NTV[:, -1].split(counts), strict=True):
+    for group, logits_MV in zip(groups, torch.split(logits_NTV[:, -1], counts), strict=True):
         index += [first + row for row in group.advance(logits_MV)]
         first += len(logits_MV)
     return _Rows(state, index, first, rows.device) if index else None

@@ -240,7 +240,7 @@ def test_many_at_once_share_calls(held: HeldEngine) -> None:
                 for number in range(count)
             ]
             worker = app.state.worker
-            while len(worker._waiting) + sum(len(batch) for _, batch in held.calls) < count:  # decoded, all of them
+            while len(worker._waiting) + sum(held.encoded) < count:  # decoded, all of them
                 await asyncio.sleep(0.005)
             held.free.set()
             return [completion.choices[0].message.content for completion in await asyncio.gather(*tasks)]
