@@ -156,7 +156,7 @@ def test_numbers_are_read_out_of_answers(
     assert found == (7 if number is None else number)
 
 
-def answers_without_tokens(
+async def answers_without_tokens(
     self: TextGenerator, encoded: Any, prompts: Any, options: Any, constraint: Any = None
 ) -> list[list[Hypothesis]]:
     """An answer of no tokens where any may be written, and of one where a grammar decides."""
