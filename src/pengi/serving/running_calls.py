@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from pengi.audio.sources import AudioSource, Waveform
-from pengi.decoding import ContinuousBatch, SearchGroup
+from pengi.decoding import BatchModel, ContinuousBatch, SearchGroup
 from pengi.encoding import Encoded
 from pengi.generation import OnText
 from pengi.serving.queries import Query
@@ -84,7 +84,8 @@ class RunningCalls:
             while searches.done:
                 searches = call.work.send(None)
             if self._searches is None:
-                self._searches = ContinuousBatch(searches.lm)
+                # The transcriber's language model, which cannot, is in no call of these.
+                self._searches = ContinuousBatch(cast("BatchModel[Any]", searches.lm))
             self._searches.add(searches)
         except StopIteration as end:
             self._ended(call, end.value)
