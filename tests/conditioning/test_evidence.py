@@ -53,13 +53,6 @@ def test_only_the_likeliest_tags_above_the_limit_are_written() -> None:
     assert text == "Heard in 5 s: dog barking (sure, 0-1 s). Instrument: clarinet (likely)."
 
 
-def test_tags_are_written_in_the_order_in_which_they_begin() -> None:
-    late = DetectedTag("siren", "sound", 0.99, ((3.2, 5.0),))
-    lasting = DetectedTag("rain", "sound", 0.5, ((0.0, 5.0),))
-    text = evidence_text(Evidence(5.0, (late, DOG, lasting)), EvidenceConfig())
-    assert text == "Heard in 5 s: dog barking (sure, 0-1 s), rain (likely, throughout), siren (sure, 3-5 s)."
-
-
 def test_many_names_of_one_sound_do_not_crowd_out_another() -> None:
     names = [DetectedTag(f"name {number}", "sound", 0.9 - number / 100, ((0.0, 1.0),)) for number in range(9)]
     bell = DetectedTag("bell", "sound", 0.3, ((3.0, 4.0),))
@@ -124,6 +117,12 @@ VOCABULARY = Vocabulary(
 def test_tags_that_a_prompt_names_are_written_however_improbable() -> None:
     tags = queried_tags(Evidence(5.0, (DOG,)), VOCABULARY, "Is there a siren, or a dog barking?")
     assert queried_text(tags, 5.0) == "Asked about: dog barking (sure, 0-1 s), siren (no).\n"
+
+
+def test_tags_that_a_prompt_names_are_written_in_the_order_in_which_they_begin() -> None:
+    siren = DetectedTag("siren", "sound", 0.99, ((3.2, 5.0),))
+    tags = queried_tags(Evidence(5.0, (siren, DOG)), VOCABULARY, "Is there a siren before a dog barking?")
+    assert queried_text(tags, 5.0) == "Asked about: dog barking (sure, 0-1 s), siren (sure, 3-5 s).\n"
 
 
 def test_a_prompt_that_names_no_tag_gets_no_line() -> None:

@@ -1,11 +1,12 @@
 """Evidence: what is measured in a recording, and the text that gives it to the language model and to people.
 
-    Heard in 5 s: wind (maybe, throughout), dog barking (sure, 1-2 and 3-4 s). Instrument: clarinet (likely).
+    Heard in 5 s: dog barking (sure, 1-2 and 3-4 s), wind (maybe, throughout). Instrument: clarinet (likely).
     Said: "Come here.". Level -23 dBFS, louder at the start. Note C4 (262 Hz).
     Asked about: dog barking (sure, 1-2 and 3-4 s), siren (no).
 
-The first text belongs to a recording, whatever is asked about it; the second to one question. Both name tags in the
-order in which they begin, so that a language model reads what came first and need not compare times.
+The first text belongs to a recording, whatever is asked about it, and names the likeliest tags first. The second
+belongs to one question. It names tags in the order in which they begin, so that a language model reads which came first
+and need not compare times.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def strength(probability: float) -> str:
 def evidence_text(evidence: Evidence, config: EvidenceConfig) -> str:
     """The text that the language model reads about a recording."""
     groups: dict[str, list[str]] = {group: [] for group in GROUPS}
-    for tag in sorted(evidence.written(config), key=lambda tag: _onset(tag, evidence.duration_s)):
+    for tag in evidence.written(config):
         groups.setdefault(tag.group, []).append(_detected(tag, evidence.duration_s))
     sounds = ", ".join(groups.pop(SOUND))
     others = [_listed(group, tags) for group, tags in groups.items() if tags]
