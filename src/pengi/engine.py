@@ -385,7 +385,7 @@ class Pengi(StreamingMixin):
         """How many tokens of the language model a text is."""
         return len(self.model.language_model.encode(text))
 
-    async def answering(self, method: str, audio: Recordings, /, **options: Any) -> list[Any]:
+    async def answering(self, method: str, audio: Recordings, /, **options: object) -> list[object]:
         """A method as a coroutine, with ``on_error="return"``, for those who run several at a time.
 
         It awaits nothing but groups of searches: what runs it gets them, and can advance those of several coroutines

@@ -64,8 +64,8 @@ class Engine(Protocol):
     def encode(self, audio: Sequence[Waveform], *, on_error: OnError) -> list[Encoded | PengiError]: ...
 
     def answering(
-        self, method: str, audio: Sequence[Waveform | Encoded], /, **options: Any
-    ) -> Coroutine[SearchGroup[Any], None, list[Any]]: ...
+        self, method: str, audio: Sequence[Waveform | Encoded], /, **options: object
+    ) -> Coroutine[SearchGroup[object], None, list[object]]: ...
 
 
 class BusyError(PengiError):
