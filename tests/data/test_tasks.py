@@ -140,7 +140,7 @@ def test_weights_say_which_families_are_drawn() -> None:
         pair for seed in range(300) for pair in maker(caption=1.0, question=3.0).about(FLUTE, random.Random(seed), 1)
     ]
     captions = sum(pair.task == "caption" for pair in pairs) / len(pairs)
-    assert 0.2 < captions < 0.5  # of the questions many do not fit a flute
+    assert 0.2 < captions < 0.6  # of the questions many do not fit a flute
     assert not {pair.task for pair in pairs} & {"events", "instrument", "note"}
     assert not maker(digit=1.0).fits(FLUTE)
 

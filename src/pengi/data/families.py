@@ -24,6 +24,9 @@ CLEARLY_S = 0.3
 """Of two sounds the one that starts so much earlier is the first."""
 UNCLEAR, THROUGHOUT = 0.6, 0.9
 """Shares of a recording: from the second on a sound is there throughout, below the first it surely is not."""
+IN_VAIN = 0.08
+"""Share of the questions about who speaks, what is said or which animal it is that are kept where there is none.
+Of anything that can be asked about, most recordings have none."""
 OFTEN = 0.7
 """By this the weight of a family falls that asks many different things about one scene."""
 MAX_SAID_WORDS = 40
@@ -60,6 +63,11 @@ def _family(name: str, weight: float, *, is_task: bool = False, again: float = A
 
 def _yes(is_so: bool) -> str:
     return YES if is_so else NO
+
+
+def _in_vain(context: QuestionContext) -> bool:
+    """Whether to ask about what is not there at all."""
+    return context.rng.random() < IN_VAIN
 
 
 def _and(phrases: Sequence[str]) -> str:
@@ -191,7 +199,7 @@ def _surroundings(context: QuestionContext) -> Answered | None:
     if indoors and not outdoors:
         return Answered(question, "indoors") if any(map(context.is_shown, indoors)) else None
     neutral = tags and all(context.phrases.category(tag) in _ANYWHERE for tag in tags)
-    return Answered(question, CANT_TELL) if neutral and context.rng.random() < 0.5 else None
+    return Answered(question, CANT_TELL) if neutral and _in_vain(context) else None
 
 
 # --- what is said, and by whom -------------------------------------------------------------------------------------
@@ -206,7 +214,7 @@ def _quoted(text: str) -> str:
 @_family("said", 5.0)
 def _said(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.SAID)
-    if context.speech is False and context.rng.random() < 0.4:
+    if context.speech is False and not _in_vain(context):
         return None
     word = _word(context)
     if word is not None:
@@ -249,7 +257,7 @@ def _says(context: QuestionContext) -> Answered | None:
     return None
 
 
-@_family("who", 4.0)
+@_family("who", 12.0)
 def _who(context: QuestionContext) -> Answered | None:
     if context.speakers is None or not _are_distinguishable(context):
         return None
@@ -260,9 +268,9 @@ def _who(context: QuestionContext) -> Answered | None:
 
 
 def _are_distinguishable(context: QuestionContext) -> bool:
-    """Whether the evidence shows who speaks; where nobody does, this is asked half as often."""
+    """Whether the evidence shows who speaks; where nobody does, this is seldom asked."""
     if not context.speakers:
-        return context.rng.random() < 0.5
+        return _in_vain(context)
     return all(context.probability(_speaker_tag(who)) >= MAYBE for who in context.speakers)
 
 
@@ -270,12 +278,12 @@ def _speaker_tag(who: str) -> str:
     return f"{who.removeprefix('a ')} speaking"
 
 
-@_family("is_speaker", 2.0)
+@_family("is_speaker", 6.0)
 def _is_speaker(context: QuestionContext) -> Answered | None:
     if context.speakers is None or not _are_distinguishable(context):
         return None
     # "is it a man?" and "does this sound like a man?" are not only about speech.
-    if not context.speakers and (context.has_voice or context.rng.random() < 0.85):
+    if not context.speakers and context.has_voice:
         return None
     others = context.rng.choice(("a man", "a woman", "a child"))
     who = context.rng.choice(context.speakers) if context.speakers and context.rng.random() < 0.4 else others
@@ -339,7 +347,7 @@ def _kinds(context: QuestionContext) -> dict[str, int]:
 @_family("how_many", 6.0)
 def _how_many(context: QuestionContext) -> Answered | None:
     counts = _counts(context)
-    if counts.get("words") == 0 and context.rng.random() < 0.6:
+    if counts.get("words") == 0 and not _in_vain(context):
         del counts["words"]
     if counts and context.rng.random() < 0.6:
         things = context.rng.choice(list(counts))
@@ -653,7 +661,7 @@ def _pitch(context: QuestionContext) -> Answered | None:
     measured = _notes(context)
     if truth is not None:
         return Answered(question, truth) if measured == truth else None
-    if measured is None and context.evidence is not None and context.rng.random() < 0.15:
+    if measured is None and context.evidence is not None and _in_vain(context):
         return Answered(question, CANT_TELL)
     return None
 
@@ -668,7 +676,7 @@ def _instrument(context: QuestionContext) -> Answered | None:
     if instrument is not None:
         tag = next((tag for tag in context.scene.tags if tag == instrument), instrument)
         return Answered(question, context.phrases.phrase(tag)) if _may_be_named(context, tag) else None
-    return Answered(question, "no instrument") if context.music is False and context.rng.random() < 0.2 else None
+    return Answered(question, "no instrument") if context.music is False and _in_vain(context) else None
 
 
 def _may_be_named(context: QuestionContext, tag: str) -> bool:
@@ -676,21 +684,21 @@ def _may_be_named(context: QuestionContext, tag: str) -> bool:
     return context.is_shown(tag) or (context.scene.is_recorded and context.is_seen(tag))
 
 
-@_family("genre_name", 2.0)
+@_family("genre_name", 5.0)
 def _genre(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.GENRE)
     genre = context.scene.attributes.get("genre")
     if genre is not None:
         tag = next((tag for tag in context.scene.tags if tag.startswith(genre)), f"{genre} music")
         return Answered(question, context.phrases.phrase(tag)) if _may_be_named(context, tag) else None
-    return Answered(question, "There is no music.") if context.music is False and context.rng.random() < 0.2 else None
+    return Answered(question, "There is no music.") if context.music is False and _in_vain(context) else None
 
 
 @_family("language_name", 2.0)
 def _language(context: QuestionContext) -> Answered | None:
     language = context.scene.attributes.get("language")
     if context.speech is False:
-        return Answered(context.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if context.rng.random() < 0.4 else None
+        return Answered(context.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if _in_vain(context) else None
     if language is None or not _may_be_named(context, language):
         return None
     if context.rng.random() < 0.75:
@@ -709,7 +717,7 @@ def _word_name(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.DIGIT if is_digit and context.rng.random() < 0.7 else wordings.KEYWORD)
     if context.speech is False:
         question = context.rng.choice(wordings.DIGIT + wordings.KEYWORD)
-        return Answered(question, NOTHING_SAID) if context.rng.random() < 0.3 else None
+        return Answered(question, NOTHING_SAID) if _in_vain(context) else None
     word = _word(context)
     return Answered(question, word) if word else None
 
@@ -720,12 +728,12 @@ def _feeling(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(wordings.FEELING), emotion) if emotion else None
 
 
-@_family("animal_name", 3.0)
+@_family("animal_name", 6.0)
 def _animal(context: QuestionContext) -> Answered | None:
     return _named_thing(context, "animal", wordings.ANIMAL, ("dog barking", "birds chirping", "cat meowing"))
 
 
-@_family("vehicle_name", 0.8)
+@_family("vehicle_name", 2.0)
 def _vehicle(context: QuestionContext) -> Answered | None:
     return _named_thing(context, "vehicle", wordings.VEHICLE, ("car passing by", "train", "airplane"))
 
@@ -739,7 +747,7 @@ def _named_thing(
     if named:
         return Answered(context.rng.choice(asking), _and(named))
     there = any(context.phrases.category(tag) in (category, "") for tag in context.scene.tags)
-    if there or not set(usual) <= set(context.scene.absent) or context.rng.random() > 0.3:
+    if there or not set(usual) <= set(context.scene.absent) or not _in_vain(context):
         return None
     return Answered(context.rng.choice(asking), f"no {category}")
 
@@ -904,7 +912,7 @@ def _note(context: QuestionContext) -> Answered | None:
 # --- what no sound can tell ----------------------------------------------------------------------------------------
 
 
-@_family("unanswerable", 32.0)
+@_family("unanswerable", 38.0)
 def _unanswerable(context: QuestionContext) -> Answered | None:
     """What no recording can tell; not asked where it may be said in words, or where a caption is all that is known."""
     scene = context.scene

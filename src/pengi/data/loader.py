@@ -86,7 +86,9 @@ def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = No
     def kind(clip: Clip) -> tuple[str, ...]:
         attributes = clip.attributes
         special = [
-            str(attributes[name]) for name in ("keyword", "digit", "language", "instrument") if name in attributes
+            str(attributes[name])
+            for name in ("keyword", "digit", "language", "instrument", "gender")
+            if name in attributes
         ]
         return (clip.domain, *clip.events, *special, *(pair.answer for pair in clip.qa))
 
