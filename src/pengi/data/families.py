@@ -27,6 +27,8 @@ UNCLEAR, THROUGHOUT = 0.6, 0.9
 IN_VAIN = 0.08
 """Share of the questions about who speaks, what is said or which animal it is that are kept where there is none.
 Of anything that can be asked about, most recordings have none."""
+OF_ONE = 0.25
+"""Share of the questions of how many words, notes or kinds of sound there are that are kept where there is one."""
 OFTEN = 0.7
 """By this the weight of a family falls that asks many different things about one scene."""
 MAX_SAID_WORDS = 40
@@ -328,7 +330,7 @@ def _counts(context: QuestionContext) -> dict[str, int]:
         counts["notes"] = len(notes.split(", "))
     elif "count" in scene.attributes and truth is None:
         counts["notes"] = NUMBERS.index(scene.attributes["count"])
-    return counts
+    return {things: count for things, count in counts.items() if count != 1 or context.rng.random() < OF_ONE}
 
 
 def _kinds(context: QuestionContext) -> dict[str, int]:
@@ -336,7 +338,7 @@ def _kinds(context: QuestionContext) -> dict[str, int]:
     scene = context.scene
     kinds = context.phrases.kinds(scene.tags)
     single = scene.is_recorded and len(scene.tags) == 1
-    if kinds is None or not (scene.is_complete or single) or not all(map(context.is_shown, scene.tags)):
+    if kinds is None or not (scene.is_complete or single) or not context.is_seen(*scene.tags):
         return {}
     counts = {"kinds of sound": kinds, "different sounds": kinds}
     if not scene.is_recorded and len(scene.events) == kinds:
@@ -344,7 +346,7 @@ def _kinds(context: QuestionContext) -> dict[str, int]:
     return counts
 
 
-@_family("how_many", 6.0)
+@_family("how_many", 9.0)
 def _how_many(context: QuestionContext) -> Answered | None:
     counts = _counts(context)
     if counts.get("words") == 0 and not _in_vain(context):
@@ -912,7 +914,7 @@ def _note(context: QuestionContext) -> Answered | None:
 # --- what no sound can tell ----------------------------------------------------------------------------------------
 
 
-@_family("unanswerable", 38.0)
+@_family("unanswerable", 39.0)
 def _unanswerable(context: QuestionContext) -> Answered | None:
     """What no recording can tell; not asked where it may be said in words, or where a caption is all that is known."""
     scene = context.scene
