@@ -220,7 +220,7 @@ class Call(Generic[R]):
         ]
 
     @property
-    def _unasked(self) -> Explanation | None:
+    def _no_prompt(self) -> Explanation | None:
         """The explanation of an answer about silence."""
         return Explanation() if self.explain else None
 
@@ -275,7 +275,7 @@ class Describe(Call[Description]):
     def silent(self, recording: Encoded) -> Description | None:
         if self._style == "paper":
             return None
-        return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s, self._unasked)
+        return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s, self._no_prompt)
 
 
 class Events(Call[tuple[Event, ...]]):
@@ -346,7 +346,7 @@ class Generate(Call[Generation]):
         return self._explained(written, encoded, prompts, extra=extra)
 
     def silent(self, recording: Encoded) -> Generation:
-        return Generation(self._prompts[recording.index], (ScoredText(SILENT_ANSWER, 0.0),), self._unasked)
+        return Generation(self._prompts[recording.index], (ScoredText(SILENT_ANSWER, 0.0),), self._no_prompt)
 
 
 class Ask(Call[Answer]):
@@ -406,7 +406,7 @@ class Ask(Call[Answer]):
     def silent(self, recording: Encoded) -> Answer | None:
         if self._form is not None:
             return None
-        return Answer(self._questions[recording.index], SILENT_ANSWER, 1.0, self._unasked)
+        return Answer(self._questions[recording.index], SILENT_ANSWER, 1.0, self._no_prompt)
 
 
 class Classify(Call[Classification]):
@@ -483,7 +483,7 @@ class Classify(Call[Classification]):
     def silent(self, recording: Encoded) -> Classification:
         labels = self._labels if self._none is None else [*self._labels, NONE_OF_THESE]
         found = silent_classification(self._method, labels, self._top, multi_label=self._multi_label)
-        return replace(found, explanation=self._unasked)
+        return replace(found, explanation=self._no_prompt)
 
 
 def none_threshold(none: bool | float) -> float | None:

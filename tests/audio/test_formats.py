@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pengi.audio.formats import FolderWalk, has_audio_suffix, passed_over_note
+from pengi.audio.formats import FolderWalk, has_audio_suffix, ignored_files_note
 
 
 def names(walk: FolderWalk, root: Path) -> list[str]:
@@ -75,5 +75,5 @@ def test_a_folder_that_cannot_be_listed_says_so(tmp_path: Path) -> None:
 
 
 def test_the_note_counts() -> None:
-    assert passed_over_note(1, "in").startswith("1 file in 'in' passed over")
-    assert passed_over_note(12, Path("in")).startswith("12 files in 'in' passed over")
+    assert ignored_files_note(1, "in").startswith("1 file in 'in' passed over")
+    assert ignored_files_note(12, Path("in")).startswith("12 files in 'in' passed over")

@@ -88,7 +88,7 @@ def test_graphs_that_are_cut_off_while_they_are_built_are_not_used(
 
 
 def test_graphs_that_were_not_used_for_longest_are_deleted(four_bits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "KEPT", 2)
+    monkeypatch.setattr(store, "MAX_GRAPHS", 2)
     others = [{"model.layers.0.self_attn.q_proj": (np.full((2, 32), n, "f4"), np.ones((32, 2), "f4"))} for n in (1, 2)]
     first, second = (store.built(four_bits, adapters) for adapters in ({}, others[0]))
     os.utime(second, (0, 0))

@@ -175,5 +175,5 @@ def test_a_stream_says_what_the_whole_says(words: str) -> None:
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:-1]]
     assert deltas[0]["role"] == "assistant"
     assert "".join(delta.get("content", "") for delta in deltas) == words
-    assert chunks[-1]["usage"] == completion.whole()["usage"] == completion.usage
+    assert chunks[-1]["usage"] == completion.to_dict()["usage"] == completion.usage
     assert completion.usage["total_tokens"] == 7

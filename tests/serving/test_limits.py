@@ -175,7 +175,7 @@ class TestEnd:
         app = create_app(held, ServingSettings(page=False))
         with running(app) as (url, server), ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(httpx.post, f"{url}/v1/embed", files={"file": clip(0)}, timeout=99) for _ in range(3)]
-            wait_for(lambda: len(app.state.worker._inside) == 3)
+            wait_for(lambda: len(app.state.worker._accepted) == 3)
             server.should_exit = True
             wait_for(lambda: not server.servers[0].is_serving())
             with pytest.raises(httpx.ConnectError):
@@ -198,7 +198,7 @@ class TestEnd:
 def test_an_error_of_the_server_is_json_without_a_traceback(held: HeldEngine) -> None:
     with serving(held) as client:
         response = client.post("/v1/ask", files={"file": clip(0)}, data={"question": "break"})
-        assert complaint(response, 500) == "internal error; the server's log says more"
+        assert complaint(response, 500) == "internal error; see the server's log"
         held.free.set()
         assert client.post("/v1/embed", files={"file": clip(0)}).status_code == 200
 

@@ -50,7 +50,7 @@ from pengi.serving import page_views as views
 from pengi.serving.inference_worker import BusyError, InferenceWorker
 from pengi.serving.page import build, mount
 from pengi.serving.page_actions import Actions, Components
-from pengi.serving.page_guard import EVENT_BYTES, JOIN, UPLOAD, UPLOADS_AT_ONCE
+from pengi.serving.page_guard import EVENT_BYTES, JOIN, MAX_UPLOADS, UPLOAD
 from pengi.serving.settings import ServingSettings
 from pengi.serving.upload_store import StoreLimits, UploadStore, make_room
 
@@ -276,7 +276,7 @@ def test_a_hit_does_not_show_the_folder_of_the_collection() -> None:
 
 
 def test_the_store_keeps_uploads(store: UploadStore, wav: Path) -> None:
-    recording = store.take(wav)
+    recording = store.add(wav)
     wav.unlink()
     assert store.get(recording.token) == recording
     assert recording.playable.read_bytes()[:4] == b"RIFF"
@@ -290,7 +290,7 @@ def test_the_store_keeps_uploads(store: UploadStore, wav: Path) -> None:
 def test_the_store_makes_a_copy_of_what_browsers_do_not_play(store: UploadStore, tmp_path: Path) -> None:
     path = tmp_path / "tone.aiff"
     soundfile.write(path, tone(1.0), RATE)
-    recording = store.take(path)
+    recording = store.add(path)
     assert recording.media_type == "audio/mpeg"
     assert soundfile.info(recording.playable).duration == pytest.approx(1.0, abs=0.1)
     store.discard(recording.token)
@@ -298,7 +298,7 @@ def test_the_store_makes_a_copy_of_what_browsers_do_not_play(store: UploadStore,
 
 
 def test_the_store_leaves_files_of_others_alone(store: UploadStore, wav: Path) -> None:
-    recording = store.refer(wav)
+    recording = store.add_in_place(wav)
     assert recording.size() == 0
     store.discard(recording.token)
     assert wav.exists()
@@ -306,8 +306,8 @@ def test_the_store_leaves_files_of_others_alone(store: UploadStore, wav: Path) -
 
 def test_the_store_removes_what_is_not_used(wav: Path) -> None:
     now = [0.0]
-    store = UploadStore(StoreLimits(keep_s=60.0), clock=lambda: now[0])
-    first, second = store.take(wav), store.take(wav)
+    store = UploadStore(StoreLimits(max_idle_s=60.0), clock=lambda: now[0])
+    first, second = store.add(wav), store.add(wav)
     now[0] = 50.0
     store.get(second.token)
     now[0] = 70.0
@@ -320,7 +320,7 @@ def test_the_store_removes_what_is_not_used(wav: Path) -> None:
 def test_the_store_is_bounded(wav: Path) -> None:
     size = wav.stat().st_size
     store = UploadStore(StoreLimits(store_bytes=2 * size + 10))
-    tokens = [store.take(wav).token for _ in range(5)]
+    tokens = [store.add(wav).token for _ in range(5)]
     assert sum(path.stat().st_size for path in store.folder.iterdir() if path.is_file()) == 2 * size
     assert store.get(tokens[-1])
     store.close()
@@ -329,11 +329,11 @@ def test_the_store_is_bounded(wav: Path) -> None:
 def test_the_store_refuses_what_is_too_long_and_what_is_not_audio(tmp_path: Path, wav: Path) -> None:
     store = UploadStore(StoreLimits(duration_s=1.0))
     with pytest.raises(AudioError, match=r"^'yard <1>.wav' lasts"):
-        store.take(wav)
+        store.add(wav)
     page = tmp_path / "page.wav"
     page.write_text("<html><script>alert(1)</script></html>" * 20)
     with pytest.raises(AudioError, match=r"^'page.wav' is not audio"):
-        store.take(page)
+        store.add(page)
     assert [path.name for path in store.folder.iterdir()] == ["uploads"]
     store.close()
 
@@ -550,11 +550,9 @@ def test_events_are_short_json(client: TestClient) -> None:
 def test_uploads_are_bounded_one_by_one_and_together(client: TestClient) -> None:
     assert client.post(UPLOAD, files={"files": ("a.wav", bytes(300_000))}).status_code == 413
     folder = Path(uploads(client))
-    for seed in range(2 * UPLOADS_AT_ONCE):
+    for seed in range(2 * MAX_UPLOADS):
         assert client.post(UPLOAD, files={"files": ("a.wav", bytes([seed]) * 190_000)}).status_code == 200
-    assert (
-        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= UPLOADS_AT_ONCE * 200_000 + 65_536
-    )
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= MAX_UPLOADS * 200_000 + 65_536
 
 
 def test_upload_names_are_no_paths(client: TestClient) -> None:
@@ -568,7 +566,7 @@ def test_recordings_are_served_in_ranges(tmp_path: Path, wav: Path, monkeypatch:
     kept: list[UploadStore] = []
     monkeypatch.setattr("pengi.serving.page.UploadStore", lambda limits: kept.append(UploadStore(limits)) or kept[0])
     app = mount(FastAPI(), Stub())
-    recording = kept[0].take(wav)
+    recording = kept[0].add(wav)
     with TestClient(app) as client:
         reply = client.get(f"/page/recordings/{recording.token}", headers={"Range": "bytes=4-7"})
     assert reply.status_code == 206

@@ -111,7 +111,7 @@ def test_an_error_in_the_middle_of_a_stream_is_the_clients_own_error(chat: opena
 def test_a_client_that_hangs_up_ends_the_search(tiny: Pengi, steps: StepSpy) -> None:
     app = create_app(tiny, ServingSettings(page=False))
     with running(app) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as chat:
-        inside = app.state.worker._inside
+        inside = app.state.worker._accepted
         steps.before[9] = lambda: wait_for(lambda: all(request.future.cancelled() for request in inside))
         stream = streamed(chat)
         assert next(pieces(stream))

@@ -82,7 +82,7 @@ def without_audio_suffix(name: str) -> str:
     return stem if stem and has_audio_suffix(name) else name
 
 
-def passed_over_note(count: int, folder: str | os.PathLike[str]) -> str:
+def ignored_files_note(count: int, folder: str | os.PathLike[str]) -> str:
     """The sentence that says how many files of a folder were not read."""
     files = "1 file" if count == 1 else f"{count} files"
     return f"{files} in '{os.fspath(folder)}' passed over: not named as audio or video (.wav, .mp3, .mp4, ...)"
@@ -90,7 +90,7 @@ def passed_over_note(count: int, folder: str | os.PathLike[str]) -> str:
 
 def no_recordings(folder: str | os.PathLike[str], passed_over: int) -> str:
     """The sentence for a folder without recordings; ``passed_over`` is how many other files it has."""
-    others = f": {passed_over_note(passed_over, folder)}" if passed_over else ""
+    others = f": {ignored_files_note(passed_over, folder)}" if passed_over else ""
     return f"there are no recordings in '{os.fspath(folder)}'{others}"
 
 

@@ -16,7 +16,7 @@ from pengi.cli.data import data
 from pengi.cli.embedding import embed
 from pengi.cli.evaluating import evaluation
 from pengi.cli.extracting import extract
-from pengi.cli.help import Group, in_words
+from pengi.cli.help import Group, apply_help
 from pengi.cli.importing import import_official
 from pengi.cli.models import models, pull, push
 from pengi.cli.probing import probe
@@ -107,7 +107,7 @@ def _leave_permissions_to_commands(group: typer.Typer) -> None:
 
 for _commands in (app, evaluation, data):
     _leave_permissions_to_commands(_commands)
-    in_words(_commands)
+    apply_help(_commands)
 
 
 def main() -> None:

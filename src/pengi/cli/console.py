@@ -52,7 +52,7 @@ def run_app(app: Callable[[], None]) -> NoReturn:
     sys.exit(code)
 
 
-def stop_if_lost() -> None:
+def exit_if_output_failed() -> None:
     """End a command whose results cannot be written."""
     if output_failure() is not None:
         raise typer.Exit(EXIT_USER)
@@ -104,7 +104,7 @@ def print_text(*renderables: RenderableType) -> None:
         console.width = _UNLIMITED_COLUMNS
     for renderable in renderables:
         console.print(renderable)
-    stop_if_lost()
+    exit_if_output_failed()
 
 
 def print_json(value: object) -> None:
@@ -113,7 +113,7 @@ def print_json(value: object) -> None:
     if not can_encode(text, sys.stdout):  # escapes lose nothing
         text = json.dumps(value, allow_nan=False, indent=2)
     sys.stdout.write(text + "\n")
-    stop_if_lost()
+    exit_if_output_failed()
 
 
 def print_json_line(value: object) -> None:
@@ -121,7 +121,7 @@ def print_json_line(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     sys.stdout.write((text if can_encode(text, sys.stdout) else json.dumps(value, allow_nan=False)) + "\n")
     sys.stdout.flush()
-    stop_if_lost()
+    exit_if_output_failed()
 
 
 def print_error(sentence: str) -> None:

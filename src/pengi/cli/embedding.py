@@ -16,10 +16,10 @@ from pengi.cli.options import CommonOptions, Files, TrackOptions
 from pengi.cli.session import (
     FILES_PER_CALL,
     chunks,
+    error_message,
     finish,
     load_model,
     outcomes_of,
-    sentence_about,
 )
 from pengi.errors import PengiError
 from pengi.writing import replacing
@@ -55,7 +55,7 @@ def embed(
     recordings = read_arguments(files).items
     vectors, kept, errors = _embed_all(load_model(common.model, common.device), recordings, reading)
     for name, error in errors:
-        print_error(sentence_about(name, error))
+        print_error(error_message(name, error))
     if kept:
         _write(out, vectors, kept)
     if common.json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pengi.cli.console import print_note, stop_if_lost
+from pengi.cli.console import exit_if_output_failed, print_note
 from pengi.cli.files import check_target
 from pengi.errors import InputError, PengiError
 
@@ -132,4 +132,4 @@ class _Stdout:
         return sys.stdout.write(text)
 
     def flush(self) -> None:
-        stop_if_lost()
+        exit_if_output_failed()

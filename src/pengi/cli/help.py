@@ -17,37 +17,30 @@ from pengi.cli.options import RENAMED
 _EXAMPLES = "\n\nExamples:\n"
 
 
-class Command(TyperCommand):
+class _Help:
+    """What :class:`Command` and :class:`Group` share; stands in front of typer's class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _split_help(self)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))  # type: ignore[misc]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        _refuse_old_names(self.params, args)  # type: ignore[attr-defined]
+        return super().parse_args(ctx, args)  # type: ignore[misc]
+
+
+class Command(_Help, TyperCommand):
     """A command with this help, which refuses renamed options."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _split_help(self)
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types(super().get_params(ctx))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        _refuse_old_names(self.params, args)
-        return super().parse_args(ctx, args)
-
-
-class Group(TyperGroup):
+class Group(_Help, TyperGroup):
     """A command with sub-commands and this help, which refuses renamed options."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _split_help(self)
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types(super().get_params(ctx))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        _refuse_old_names(self.params, args)
-        return super().parse_args(ctx, args)
-
-
-def in_words(group: typer.Typer) -> None:
+def apply_help(group: typer.Typer) -> None:
     """Give every command of a group this help."""
     for command in group.registered_commands:
         command.cls = Command

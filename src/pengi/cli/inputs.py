@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from pengi.audio.formats import STDIN, FolderWalk, no_recordings, passed_over_note
+from pengi.audio.formats import STDIN, FolderWalk, ignored_files_note, no_recordings
 from pengi.cli.console import print_note
 from pengi.errors import AudioError, InputError, PengiError
 
@@ -80,6 +80,6 @@ def _of_folder(folder: str) -> Iterator[InputFile]:
         yield InputFile(folder, folder, InputError(no_recordings(folder, walk.passed_over)))
         return
     if walk.passed_over:
-        print_note(passed_over_note(walk.passed_over, folder))
+        print_note(ignored_files_note(walk.passed_over, folder))
     for item in found:
         yield InputFile(item.path, item.path, AudioError(item.error) if item.error is not None else None)

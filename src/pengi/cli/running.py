@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from pengi.audio.formats import passed_over_note
+from pengi.audio.formats import ignored_files_note
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, stderr
 from pengi.cli.files import check_target
 from pengi.cli.options import (
@@ -403,7 +403,7 @@ def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool
     else:
         print_text(Text(f"{out}: {counts.rows} rows, {counts.written} of them new"))
     if counts.passed_over:
-        print_note(passed_over_note(counts.passed_over, listing.given))
+        print_note(ignored_files_note(counts.passed_over, listing.given))
     if counts.failed:
         print_error(f"{counts.failed} of {counts.rows} recordings could not be used; the column 'error' says why")
         raise typer.Exit(EXIT_USER)

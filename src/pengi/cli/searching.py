@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.audio.formats import passed_over_note
+from pengi.audio.formats import ignored_files_note
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, progress
 from pengi.cli.exporting import OutputOptions, opened_output
 from pengi.cli.inputs import source_of
@@ -61,7 +61,7 @@ def index(
     else:
         print_text(Text(_summary(changes, len(collection))))
     if changes.passed_over:
-        print_note(passed_over_note(changes.passed_over, folder))
+        print_note(ignored_files_note(changes.passed_over, folder))
     if changes.failed:
         raise typer.Exit(EXIT_USER)
 

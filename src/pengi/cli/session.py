@@ -75,7 +75,7 @@ class Report:
     def error(self, name: str, error: PengiError) -> None:
         """Print an error, and keep it for JSON."""
         self._failed += 1
-        print_error(sentence_about(name, error))
+        print_error(error_message(name, error))
         if self._output is not None:
             self._output.error(name, error)
         if self._as_json:
@@ -135,7 +135,7 @@ def outcomes_of(part: Sequence[InputFile], work: Callable[[list[InputSource]], S
     return [next(results) if recording.error is None else recording.error for recording in part]
 
 
-def sentence_about(name: str, error: PengiError) -> str:
+def error_message(name: str, error: PengiError) -> str:
     """The message of an error, with the file's name if it does not say it itself."""
     message = str(error)
     return message if name in message or name == STDIN else f"{name}: {message}"

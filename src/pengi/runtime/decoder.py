@@ -39,9 +39,9 @@ from pengi.runtime.store import built
 if TYPE_CHECKING:
     import onnxruntime
 
-ROOM = 32
-"""A cache has room for a multiple of so many tokens."""
-_ROOM_BEHIND_PREFIX = 24
+CAPACITY_STEP = 32
+"""The capacity of a cache is a multiple of this number of tokens."""
+_FREE_BEHIND_PREFIX = 24
 _MASKED = -1e9
 
 
@@ -55,7 +55,7 @@ class _Cache:
     """Number of the state that was made last; only it may be extended in place."""
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         return self.values_LBHCS.shape[3]
 
 
@@ -155,7 +155,7 @@ class OnnxLanguageModel(LanguageModel):
         order_BT = mask_BT.int().argsort(dim=1, descending=True, stable=True)
         longest = int(lengths_B.max())
         compact_BTD = _gathered(embeds_BTD, order_BT[:, :longest])
-        cache = self._cache(rows, longest + _ROOM_BEHIND_PREFIX)
+        cache = self._cache(rows, longest + _FREE_BEHIND_PREFIX)
         compact_BTD = self._read(self._prefill, compact_BTD, lengths_B, cache)
         if rows == 1:
             cache.values_LBHCS[:, 1] = cache.values_LBHCS[:, 0]
@@ -177,7 +177,7 @@ class OnnxLanguageModel(LanguageModel):
         inputs = {
             "embeds": embeds_BTD.float().contiguous(),
             "positions": at_BT,
-            "bias": _bias(mask_BT, state.next_B, cache.room),
+            "bias": _bias(mask_BT, state.next_B, cache.capacity),
         }
         hidden_BTD = torch.empty_like(inputs["embeds"])
         rows, tokens = at_BT.shape
@@ -227,7 +227,7 @@ class OnnxLanguageModel(LanguageModel):
     def concat(self, states: Sequence[DecoderState]) -> DecoderState:
         """The state of the rows of several states, one state after the other."""
         lengths_B = torch.cat([state.next_B for state in states])
-        cache = self._cache(len(lengths_B), int(lengths_B.max()) + _ROOM_BEHIND_PREFIX)
+        cache = self._cache(len(lengths_B), int(lengths_B.max()) + _FREE_BEHIND_PREFIX)
         first = 0
         for state in states:
             rows, used = len(state.next_B), int(state.next_B.max())
@@ -244,18 +244,18 @@ class OnnxLanguageModel(LanguageModel):
         raise ConfigError("a language model in onnxruntime cannot be trained; load it with to_train=True")
 
     def _cache(self, rows: int, tokens: int) -> _Cache:
-        room = -(-tokens // ROOM) * ROOM
+        capacity = -(-tokens // CAPACITY_STEP) * CAPACITY_STEP
         shape = self._shape
         # Zeros, because what is masked is multiplied by zero, and memory may hold anything.
-        return _Cache(torch.zeros(2 * shape.layers, max(rows, 2), shape.key_heads, room, shape.head_size))
+        return _Cache(torch.zeros(2 * shape.layers, max(rows, 2), shape.key_heads, capacity, shape.head_size))
 
     def _extensible(self, state: DecoderState, tokens: int) -> _Cache:
         """A cache with the state's keys and values and room for so many tokens in a row."""
         cache: _Cache = state.cache.cache
-        if state.cache.number == cache.newest and tokens <= cache.room:
+        if state.cache.number == cache.newest and tokens <= cache.capacity:
             return cache
         grown = self._cache(len(state.next_B), tokens)
-        used = min(cache.room, int(state.next_B.max()))
+        used = min(cache.capacity, int(state.next_B.max()))
         grown.values_LBHCS[..., :used, :] = cache.values_LBHCS[..., :used, :]
         return grown
 
@@ -327,13 +327,13 @@ def _state(cache: _Cache, lengths_B: Tensor) -> DecoderState:
     return DecoderState(_Version(cache, cache.newest), mask_BK, lengths_B)
 
 
-def _bias(mask_BT: Tensor, used_B: Tensor, room: int) -> Tensor:
+def _bias(mask_BT: Tensor, used_B: Tensor, capacity: int) -> Tensor:
     """What is added to attention scores, float32[B, 1, T, C + T]: zero for what a token may attend to."""
     rows, tokens = mask_BT.shape
-    past_BTC = (torch.arange(room) < used_B[:, None])[:, None].expand(-1, tokens, -1)
+    past_BTC = (torch.arange(capacity) < used_B[:, None])[:, None].expand(-1, tokens, -1)
     new_BTT = mask_BT[:, None] & torch.ones(tokens, tokens, dtype=torch.bool).tril()
     seen_BTK = torch.cat([past_BTC, new_BTT], dim=2)
-    return torch.zeros(rows, 1, tokens, room + tokens).masked_fill_(~seen_BTK[:, None], _MASKED)
+    return torch.zeros(rows, 1, tokens, capacity + tokens).masked_fill_(~seen_BTK[:, None], _MASKED)
 
 
 def _gathered(embeds_BTD: Tensor, index_BK: Tensor) -> Tensor:

@@ -283,11 +283,11 @@ def _masked_attention(graph: _Graph, layer: int, projected: str, shape: LlamaSha
     new_values = by_head(parts[2], f"new_value_{layer}")
     all_keys = graph.node("Concat", [f"key_{layer}", new_keys], f"{layer}.all_keys", axis=2)
     all_values = graph.node("Concat", [f"value_{layer}", new_values], f"{layer}.all_values", axis=2)
-    asked = shaped(f"{parts[0]}.turned", f"{layer}.asked", 0, 0, shape.key_heads, group, size)
-    asked = graph.node("Transpose", [asked], f"{layer}.asked_by_head", perm=[0, 2, 3, 1, 4])
-    asked = shaped(asked, f"{layer}.asked_rows", 0, shape.key_heads, -1, size)
+    query = shaped(f"{parts[0]}.turned", f"{layer}.queries", 0, 0, shape.key_heads, group, size)
+    query = graph.node("Transpose", [query], f"{layer}.queries_by_head", perm=[0, 2, 3, 1, 4])
+    query = shaped(query, f"{layer}.queries_rows", 0, shape.key_heads, -1, size)
     keys_across = graph.node("Transpose", [all_keys], f"{layer}.keys_across", perm=[0, 1, 3, 2])
-    scores = graph.node("MatMul", [asked, keys_across], f"{layer}.scores")
+    scores = graph.node("MatMul", [query, keys_across], f"{layer}.scores")
     scores = graph.node(
         "Mul", [scores, graph.constant("score_scale", np.array(size**-0.5, np.float32))], f"{layer}.scaled"
     )
@@ -300,8 +300,8 @@ def _masked_attention(graph: _Graph, layer: int, projected: str, shape: LlamaSha
     rows_of_shares = graph.node("Shape", [f"{layer}.scaled"], f"{layer}.share_rows_shape")
     shares = graph.node("Reshape", [shares, rows_of_shares], f"{layer}.share_rows")
     found = graph.node("MatMul", [shares, all_values], f"{layer}.found")
-    like_asked = graph.node("Shape", [f"{layer}.asked_by_head"], f"{layer}.asked_shape")
-    found = graph.node("Reshape", [found, like_asked], f"{layer}.found_by_head")
+    query_shape = graph.node("Shape", [f"{layer}.queries_by_head"], f"{layer}.queries_shape")
+    found = graph.node("Reshape", [found, query_shape], f"{layer}.found_by_head")
     found = graph.node("Transpose", [found], f"{layer}.found_by_token", perm=[0, 3, 1, 2, 4])
     return shaped(found, f"{layer}.attended", 0, 0, queries)
 

@@ -13,7 +13,7 @@ from pengi import weights
 from pengi.runtime.llama import FORMAT, Adapter
 
 PREFIX = "decoder-"
-KEPT = 4
+MAX_GRAPHS = 4
 """Models whose graphs are kept."""
 
 
@@ -38,7 +38,7 @@ def _keep_recent(used: Path) -> None:
     """Delete graphs that were not used for longest; a training would leave some for each of its checkpoints."""
     os.utime(used)
     folders = sorted(used.parent.glob(f"{PREFIX}*"), key=lambda folder: folder.stat().st_mtime)
-    for folder in folders[:-KEPT]:
+    for folder in folders[:-MAX_GRAPHS]:
         shutil.rmtree(folder, ignore_errors=True)  # another process may have it open, or delete it, too
 
 
@@ -46,8 +46,8 @@ def _key(folder: Path, adapters: Mapping[str, Adapter]) -> str:
     """A hash of all that the graphs are made of."""
     digest = hashlib.sha256()
     config = (folder / "config.json").read_bytes()
-    facts = [FORMAT, hashlib.sha256(config).hexdigest(), weights.known_sha256(folder / "model.safetensors")]
-    digest.update(json.dumps(facts).encode())
+    parts = [FORMAT, hashlib.sha256(config).hexdigest(), weights.known_sha256(folder / "model.safetensors")]
+    digest.update(json.dumps(parts).encode())
     for name, tensors in sorted(adapters.items()):
         digest.update(name.encode())
         for tensor in tensors:

@@ -32,9 +32,9 @@ from pengi.serving.streaming import stream
 if TYPE_CHECKING:
     from pengi.retrieval import Collection
 
-UNASKED = "what is it?"
+DEFAULT_QUESTION = "what is it?"
 """The question of a JSON schema without a text."""
-ABOUT = """
+API_DESCRIPTION = """
 Send a recording and get a description, an answer, the best of your labels, tags, a vector or a timeline.
 Formats are recognized by content: wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm.
 Errors are JSON: `{"error": {"message", "type", "param", "code"}}`.
@@ -80,7 +80,9 @@ def create_app(engine: Engine, settings: ServingSettings, *, collection: Collect
         yield
         await run_in_threadpool(worker.close)
 
-    app = FastAPI(title="pengi", version=__version__, description=ABOUT, lifespan=lifespan, redirect_slashes=False)
+    app = FastAPI(
+        title="pengi", version=__version__, description=API_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+    )
     app.state.worker = worker
     replies.install(app)
     app.add_middleware(RequestLimits, worker=worker, settings=settings, metrics=metrics)
@@ -95,9 +97,9 @@ def create_app(engine: Engine, settings: ServingSettings, *, collection: Collect
         )
     if settings.root_path:
         app.add_middleware(RootPath, root_path=settings.root_path)
-    app.include_router(_upkeep(worker, metrics))
+    app.include_router(_monitoring_routes(worker, metrics))
     keyed = [Security(HTTPBearer(auto_error=False))] if settings.api_key else []
-    app.include_router(_protocol(worker), dependencies=keyed)
+    app.include_router(_openai_routes(worker), dependencies=keyed)
     app.include_router(uploads.router, dependencies=keyed)
     app.include_router(transcriptions.router, dependencies=keyed)
     if settings.page:
@@ -114,8 +116,8 @@ def public_name(engine: Engine) -> str:
     return PurePath(engine.name).name or engine.name
 
 
-def _upkeep(worker: InferenceWorker, metrics: Metrics) -> APIRouter:
-    router = APIRouter(tags=["upkeep"])
+def _monitoring_routes(worker: InferenceWorker, metrics: Metrics) -> APIRouter:
+    router = APIRouter(tags=["monitoring"])
 
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", response_model=Health, responses={503: {"model": Health}})
@@ -134,7 +136,7 @@ def _upkeep(worker: InferenceWorker, metrics: Metrics) -> APIRouter:
     return router
 
 
-def _protocol(worker: InferenceWorker) -> APIRouter:
+def _openai_routes(worker: InferenceWorker) -> APIRouter:
     """The routes of OpenAI's clients."""
     router = APIRouter(tags=["OpenAI protocol"])
     name = public_name(worker.engine)
@@ -148,7 +150,7 @@ def _protocol(worker: InferenceWorker) -> APIRouter:
 
     @router.get("/v1/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
-        """The model, if it is called so."""
+        """The model, if the name is its own."""
         _check_model(model, name)
         return card
 
@@ -166,13 +168,13 @@ def _protocol(worker: InferenceWorker) -> APIRouter:
         schema = request.schema_text
         query: Query[Any] = queries.describe(options=request.search(DESCRIBE))
         if found.question or schema is not None:
-            query = queries.ask(found.question or UNASKED, options=options, schema=schema)
+            query = queries.ask(found.question or DEFAULT_QUESTION, options=options, schema=schema)
         default = ANSWER if found.question else DESCRIBE
-        # JSON is whole, or an error.
+        # A grammar ends JSON, not the number of tokens: a cut-off answer would be no JSON.
         max_tokens = (options or default).max_tokens if schema is None else None
         complete = partial(_completion, worker.engine, found.question, max_tokens)
         if not request.stream:
-            return JSONResponse(complete((await worker.answer(recording, query)).text).whole())
+            return JSONResponse(complete((await worker.answer(recording, query)).text).to_dict())
         include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         return await stream(worker, recording, query, Chunks(name), complete, include_usage=include_usage)
 

@@ -274,7 +274,7 @@ def _content_of_data_url(url: str) -> str:
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer, as the protocol gives it."""
+    """An answer in the form of OpenAI's protocol."""
 
     model: str
     text: str
@@ -289,8 +289,8 @@ class Completion:
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         return {**counts, "total_tokens": total}
 
-    def whole(self) -> dict[str, Any]:
-        """As one object."""
+    def to_dict(self) -> dict[str, Any]:
+        """The body of the response."""
         message = {"role": "assistant", "content": self.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
         return {**_head("chat.completion", self.model), "choices": [choice], "usage": self.usage}

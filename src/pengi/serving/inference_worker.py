@@ -32,7 +32,7 @@ from pengi.results import Answer, Classification, Description, Tags, Timeline, w
 from pengi.serving import queries
 from pengi.serving.metrics import Metrics
 from pengi.serving.queries import TEXT_METHODS, EngineMethod, Query
-from pengi.serving.running_calls import GoneError, QueuedRequest, RunningCall, RunningCalls
+from pengi.serving.running_calls import AbandonedError, QueuedRequest, RunningCall, RunningCalls
 from pengi.serving.settings import ServingSettings
 from pengi.timelines import TimelineOptions
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 DECODERS = 2
 BATCH_SECONDS = 160.0
 """Maximum of audio that is encoded together, in seconds, unless a single recording is longer."""
-FIRST_GUESS_S = 0.5
+INITIAL_REQUEST_S = 0.5
 """Seconds of the model for a request, before any has been timed."""
 
 R = TypeVar("R")
@@ -80,7 +80,7 @@ class ClosingError(PengiError):
     """The server is shutting down."""
 
 
-class LateError(PengiError):
+class DeadlineError(PengiError):
     """The model had begun, but did not answer within the time limit."""
 
 
@@ -98,17 +98,17 @@ class InferenceWorker:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self._changed = threading.Condition()
-        self._inside: set[QueuedRequest[Any]] = set()
+        self._accepted: set[QueuedRequest[Any]] = set()
         self._waiting: list[QueuedRequest[Any]] = []
-        self._calls = RunningCalls(self._ended, self.metrics.step_rows.observe)
+        self._calls = RunningCalls(self._on_end, self.metrics.step_rows.observe)
         self._closing = False
-        self._request_s = FIRST_GUESS_S
+        self._request_s = INITIAL_REQUEST_S
         self._spent_s, self._answered = 0.0, 0
         """What the model has worked since it last answered a request, and the requests that it answers now."""
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pengi-decoder")
         self._model = threading.Thread(target=self._run, name="pengi-model", daemon=True)
         self._model.start()
-        self.metrics.watch("pengi_jobs", "Requests that are not answered yet.", lambda: len(self._inside))
+        self.metrics.watch("pengi_jobs", "Requests that are not answered yet.", lambda: len(self._accepted))
         self.metrics.watch("pengi_queue", "Decoded requests that wait for the model.", lambda: len(self._waiting))
         self.metrics.watch("pengi_queue_audio_seconds", "Decoded audio that is held.", self._held_seconds)
 
@@ -158,7 +158,7 @@ class InferenceWorker:
             AudioError, InputError: as the engine does, and for a recording longer than ``max_seconds``.
             BusyError: if there is no room, or the model did not begin within ``timeout_s``.
             ClosingError: if the server is shutting down.
-            LateError: if the model did not finish within ``timeout_s``; the work ends soon after.
+            DeadlineError: if the model did not finish within ``timeout_s``; the work ends soon after.
         """
         request = self.submit(audio, query)
         try:
@@ -173,7 +173,7 @@ class InferenceWorker:
         ``on_text`` is called on another thread; see :class:`pengi.calls.WritingOptions`.
 
         Raises:
-            AudioError, InputError, BusyError, ClosingError, LateError: as :meth:`wait`.
+            AudioError, InputError, BusyError, ClosingError, DeadlineError: as :meth:`wait`.
         """
         request = self.submit(audio, query, on_text)
         try:
@@ -192,17 +192,17 @@ class InferenceWorker:
         with self._changed:
             if not self.alive:
                 raise ClosingError("the server is shutting down")
-            expected_s = len(self._inside) * self._request_s
-            if len(self._inside) >= self.settings.max_requests or expected_s > self.settings.timeout_s:
+            expected_s = len(self._accepted) * self._request_s
+            if len(self._accepted) >= self.settings.max_requests or expected_s > self.settings.timeout_s:
                 raise BusyError(self.retry_after_s())
-            self._inside.add(request)
-        request.future.add_done_callback(self._drop_cancelled)
+            self._accepted.add(request)
+        request.future.add_done_callback(self._on_done)
         self._decoders.submit(self._decode, request)
         return request
 
     def retry_after_s(self) -> int:
         """Seconds until about half of the accepted requests are answered, from 1 to 60."""
-        return min(60, max(1, round(len(self._inside) * self._request_s / 2)))
+        return min(60, max(1, round(len(self._accepted) * self._request_s / 2)))
 
     def close(self) -> None:
         """Accept no more requests, answer the accepted ones, and end."""
@@ -216,17 +216,17 @@ class InferenceWorker:
 
     def _out_of_time(self, request: QueuedRequest[Any]) -> PengiError:
         if request.begun:
-            return LateError(f"there was no answer within {self.settings.timeout_s:g} seconds")
+            return DeadlineError(f"there was no answer within {self.settings.timeout_s:g} seconds")
         return BusyError(self.retry_after_s())
 
-    def _drop_cancelled(self, future: Future[Any]) -> None:
+    def _on_done(self, future: Future[Any]) -> None:
         """Make room at once if a caller is gone."""
         if future.cancelled():
             with self._changed:
-                self._drop_gone()
+                self._remove_abandoned()
 
     def _held_seconds(self) -> float:
-        return sum(request.seconds for request in list(self._inside))
+        return sum(request.seconds for request in list(self._accepted))
 
     def _decode(self, request: QueuedRequest[Any]) -> None:
         try:
@@ -256,11 +256,11 @@ class InferenceWorker:
 
     def _check(self, request: QueuedRequest[Any]) -> None:
         if request.future.cancelled():
-            raise GoneError
+            raise AbandonedError
 
     @torch.inference_mode()
     def _run(self) -> None:
-        while (batch := self._next()) is not None:
+        while (batch := self._next_batch()) is not None:
             begun = time.monotonic()
             self._serve(batch)
             self._calls.step()
@@ -269,7 +269,7 @@ class InferenceWorker:
                 self._request_s += 0.2 * (self._spent_s / self._answered - self._request_s)
                 self._spent_s, self._answered = 0.0, 0
 
-    def _next(self) -> list[QueuedRequest[Any]] | None:
+    def _next_batch(self) -> list[QueuedRequest[Any]] | None:
         """The oldest request and those that share its call, once the batch is full or ``gather_s`` has passed.
 
         None of them, without waiting, while texts are being written; None when the server closes and all requests are
@@ -277,16 +277,16 @@ class InferenceWorker:
         """
         with self._changed:
             while True:
-                self._drop_gone()
-                batch = self._alike()
+                self._remove_abandoned()
+                batch = self._compatible()
                 if self._calls:
-                    return self._take(batch)
+                    return self._dequeue(batch)
                 if batch:
                     left_s = batch[0].queued_at + self.settings.gather_s - time.monotonic()
                     if left_s <= 0 or self._closing or len(batch) == self._max_batch(batch[0]):
-                        return self._take(batch)
+                        return self._dequeue(batch)
                     self._changed.wait(left_s)
-                elif self._closing and not self._inside:
+                elif self._closing and not self._accepted:
                     return None
                 else:
                     self._changed.wait()
@@ -294,23 +294,23 @@ class InferenceWorker:
     def _serve_one_batch(self) -> None:
         """Serve one batch of other queries in the middle of a timeline."""
         with self._changed:
-            self._drop_gone()
-            batch = self._take(self._alike(but="timeline"))
+            self._remove_abandoned()
+            batch = self._dequeue(self._compatible(excluded="timeline"))
         self._serve(batch)
         while self._calls:
             self._calls.step()
 
-    def _drop_gone(self) -> None:
+    def _remove_abandoned(self) -> None:
         for request in [request for request in self._waiting if request.future.cancelled()]:
             self._waiting.remove(request)
-            self._finish(request, error=GoneError())
+            self._finish(request, error=AbandonedError())
 
-    def _alike(self, but: EngineMethod | None = None) -> list[QueuedRequest[Any]]:
+    def _compatible(self, excluded: EngineMethod | None = None) -> list[QueuedRequest[Any]]:
         """The oldest waiting request and those that can share its work, as many as there is room for."""
         batch: list[QueuedRequest[Any]] = []
         seconds = 0.0
         for request in self._waiting:
-            if request.query.method == but:
+            if request.query.method == excluded:
                 continue
             first = batch[0] if batch else request
             if len(batch) >= self._max_batch(first):
@@ -328,7 +328,7 @@ class InferenceWorker:
         # The engine handles timelines and transcripts one after the other, so a batch of them saves nothing.
         return min(1, room) if first.query.method in ("timeline", "transcribe") else room
 
-    def _take(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
+    def _dequeue(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
         for request in batch:
             self._waiting.remove(request)
         return batch
@@ -342,7 +342,7 @@ class InferenceWorker:
         if batch and batch[0].query.method in TEXT_METHODS:
             self._encode(batch)
         elif batch:
-            self._begin(batch)
+            self._start(batch)
 
     def _encode(self, batch: Sequence[QueuedRequest[Any]]) -> None:
         """Encode recordings together, and begin with the text about each."""
@@ -359,9 +359,9 @@ class InferenceWorker:
                 self._finish(request, error=outcome)
             else:
                 request.audio = outcome
-                self._begin([request])
+                self._start([request])
 
-    def _begin(self, batch: Sequence[QueuedRequest[Any]]) -> None:
+    def _start(self, batch: Sequence[QueuedRequest[Any]]) -> None:
         """Begin with a call of the engine."""
         query = batch[0].query
         options = dict(query.options)
@@ -375,9 +375,9 @@ class InferenceWorker:
         work = self.engine.answering(query.method, audio, **options)
         self._calls.resume(RunningCall(batch, work))
 
-    def _ended(self, call: RunningCall, outcome: list[Any] | Exception) -> None:
+    def _on_end(self, call: RunningCall, outcome: list[Any] | Exception) -> None:
         if isinstance(outcome, Exception):
-            self._fail(call.batch, outcome, self._begin)
+            self._fail(call.batch, outcome, self._start)
         else:
             self._deliver(call, outcome)
 
@@ -397,7 +397,7 @@ class InferenceWorker:
     ) -> None:
         """End a request by an error; those of a batch are tried again alone, so that only the bad one fails."""
         for request in batch:
-            if len(batch) == 1 or isinstance(error, GoneError):
+            if len(batch) == 1 or isinstance(error, AbandonedError):
                 self._finish(request, error=error)
             else:
                 again([request])
@@ -414,7 +414,7 @@ class InferenceWorker:
         """End a request, with its answer or an error."""
         request.audio = request.source = None
         with self._changed:
-            self._inside.discard(request)
+            self._accepted.discard(request)
             self._changed.notify_all()
         if not request.future.set_running_or_notify_cancel():
             self.metrics.dropped.inc()

@@ -23,12 +23,12 @@ from pengi.serving.replies import RefusalError, busy, closing
 from pengi.serving.root_path import route_path
 from pengi.serving.settings import ServingSettings
 
-API = "/v1/"
-FREE = "/healthz"
+API_PREFIX = "/v1/"
+HEALTH_PATH = "/healthz"
 """Needs no key: monitoring asks here."""
-HUNG_UP = 499
+CLIENT_CLOSED = 499
 """nginx's status for a client that closed the connection before the answer; it is only counted."""
-LINGER = 4
+DRAIN_FACTOR = 4
 """A refused body is still read up to so many times the limit."""
 MAX_JSON_PARTS = 20_000
 """Maximum of brackets, braces and commas in a JSON body. Base64 has none, so recordings do not count, whereas a few
@@ -43,9 +43,11 @@ class RequestLimits:
         self._worker = worker
         self.settings = settings
         self._metrics = metrics
-        self._inside = 0
+        self._in_flight = 0
         self._held_bytes = 0
-        metrics.watch("pengi_requests_in_flight", "Requests at /v1/ that are not answered yet.", lambda: self._inside)
+        metrics.watch(
+            "pengi_requests_in_flight", "Requests at /v1/ that are not answered yet.", lambda: self._in_flight
+        )
         metrics.watch("pengi_held_bytes", "Bytes of request bodies that are held.", lambda: self._held_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,38 +73,38 @@ class RequestLimits:
 
     async def _admit(self, scope: Scope, body: _Body, reply: _Reply) -> None:
         path = route_path(scope)
-        if path != FREE:
+        if path != HEALTH_PATH:
             self._check_key(Headers(scope=scope), path)
         body.check_head()
-        if not path.startswith(API):
+        if not path.startswith(API_PREFIX):
             await self._app(scope, body.receive, reply.send)
             return
         if not self._worker.alive:
             raise closing()
-        if scope["method"] == "POST" and self._inside >= self.settings.max_requests:
+        if scope["method"] == "POST" and self._in_flight >= self.settings.max_requests:
             raise busy(self._worker.retry_after_s())
-        self._inside += 1
+        self._in_flight += 1
         try:
             await self._watched(scope, body, reply)
         finally:
-            self._inside -= 1
+            self._in_flight -= 1
 
     async def _watched(self, scope: Scope, body: _Body, reply: _Reply) -> None:
         """Serve a request until it is answered or its client is gone."""
         work = asyncio.ensure_future(self._app(scope, body.receive, reply.send))
-        hung_up = asyncio.ensure_future(body.hung_up())
+        disconnected = asyncio.ensure_future(body.disconnected())
         try:
-            await asyncio.wait((work, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((work, disconnected), return_when=asyncio.FIRST_COMPLETED)
             if reply.complete or work.done():
                 await work
                 return
         finally:
-            hung_up.cancel()
+            disconnected.cancel()
             if not work.done():
                 work.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await work
-        reply.status = HUNG_UP
+        reply.status = CLIENT_CLOSED
 
     def _check_key(self, headers: Headers, path: str) -> None:
         """Check the key: a bearer token or, for browsers, the password of basic authentication with any user name. The
@@ -120,12 +122,12 @@ class RequestLimits:
         elif scheme.lower() != "bearer":
             given = b""
         if not hmac.compare_digest(given, self.settings.api_key.get_secret_value().encode()):
-            challenge = "Bearer" if path.startswith(API) else 'Basic realm="pengi"'
+            challenge = "Bearer" if path.startswith(API_PREFIX) else 'Basic realm="pengi"'
             wrong = "this server needs its API key" if header is None else "this is not the API key of this server"
             how = "send the header 'Authorization: Bearer KEY', or give the key as the password in a browser"
             raise RefusalError(401, f"{wrong}; {how}", code="invalid_api_key", headers={"WWW-Authenticate": challenge})
 
-    def hold(self, count: int) -> None:
+    def reserve_bytes(self, count: int) -> None:
         """Count bytes of a body that are now in memory.
 
         Raises:
@@ -135,7 +137,7 @@ class RequestLimits:
             raise busy(self._worker.retry_after_s(), "too much is being uploaded at once")
         self._held_bytes += count
 
-    def let_go(self, count: int) -> None:
+    def release_bytes(self, count: int) -> None:
         """Subtract bytes that are no longer in memory."""
         self._held_bytes -= count
 
@@ -170,7 +172,7 @@ class _Reply:
         """Pass a message on."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self._body.drags_on:
+            if self._body.must_close:
                 message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
@@ -183,7 +185,7 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive, limits: RequestLimits) -> None:
         self._receive = receive
         self._limits = limits
-        self._watched = route_path(scope).startswith(API)
+        self._watched = route_path(scope).startswith(API_PREFIX)
         self._headers = Headers(scope=scope)
         self._is_json = is_json(media_type(self._headers))
         self._limit = limits.settings.json_bytes if self._is_json else limits.settings.form_bytes
@@ -193,15 +195,15 @@ class _Body:
         self._bytes = 0
         self._parts = 0
         self._read = asyncio.Event()
-        self._gone = asyncio.Event()
+        self._disconnected = asyncio.Event()
 
     @property
-    def drags_on(self) -> bool:
+    def must_close(self) -> bool:
         """Whether so much may still arrive that the connection ends with the reply. The rest of a smaller body is read
         and dropped, so that the client reads the reply."""
         if self._read.is_set():
             return False
-        return "transfer-encoding" in self._headers or self._stated_bytes > LINGER * self._limit
+        return "transfer-encoding" in self._headers or self._stated_bytes > DRAIN_FACTOR * self._limit
 
     def check_head(self) -> None:
         """Refuse a body by its headers.
@@ -226,7 +228,7 @@ class _Body:
         if self._read.is_set():
             if not self._watched:
                 return await self._receive()
-            await self._gone.wait()
+            await self._disconnected.wait()
             return {"type": "http.disconnect"}
         try:
             async with asyncio.timeout_at(self._until):
@@ -244,23 +246,23 @@ class _Body:
                 self._read.set()
         return message
 
-    async def hung_up(self) -> None:
+    async def disconnected(self) -> None:
         """Return when the client has closed the connection after a whole body; only for requests at /v1/, where nothing
         else waits after the body."""
         await self._read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._gone.set()
+        self._disconnected.set()
 
     def release(self) -> None:
         """Subtract the bytes of the body."""
-        self._limits.let_go(self._bytes)
+        self._limits.release_bytes(self._bytes)
         self._bytes = 0
 
     def _count(self, part: bytes) -> None:
         if self._bytes + len(part) > self._limit:
             raise self._too_large()
-        self._limits.hold(len(part))
+        self._limits.reserve_bytes(len(part))
         self._bytes += len(part)
         if self._is_json:
             self._parts += part.count(b"{") + part.count(b"[") + part.count(b",")

@@ -38,10 +38,10 @@ PAGE_ASSETS = Path(str(resources.files("pengi"))) / "assets/page"
 ICON = '<link rel="icon" href="favicon.ico">'
 """Named, and relative, since browsers look for it at the root of the host otherwise, where the page may not be."""
 SUGGESTIONS = ("What do you hear?", "Is someone speaking?", "What animal is it?", "What instrument is playing?")
-AT_ONCE = 8
+MAX_CONCURRENT = 8
 """Actions that run at a time; the inference worker has its own queue."""
-WAITING = 64
-CLEANING_S = (300, 600)
+MAX_QUEUED = 64
+CACHE_CLEANUP_S = (300, 600)
 """How often Gradio looks for old uploads, and how old they are; by then the store has what is used of them."""
 FONTS = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "Liberation Sans", "sans-serif"]
 _html = partial(gr.HTML, apply_default_css=False)
@@ -121,7 +121,7 @@ def build(
     """The page as a Gradio app, without its style and the route that plays recordings; see :func:`mount`."""
     store = store or UploadStore()
     blocks: gr.Blocks
-    with gr.Blocks(title="Pengi", analytics_enabled=False, delete_cache=CLEANING_S) as blocks:
+    with gr.Blocks(title="Pengi", analytics_enabled=False, delete_cache=CACHE_CLEANUP_S) as blocks:
         _html(views.header(name))
         pieces: dict[str, Any] = {"turns": gr.State([]), "found": gr.State([])}
         pieces["token"] = gr.State(None, delete_callback=store.discard)
@@ -133,7 +133,7 @@ def build(
         pieces["notice"] = _html("", elem_id="pg-notice")
         parts = Components(**pieces)
         _wire(Actions(model, collection, store, parts), parts)
-    blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    blocks.queue(max_size=MAX_QUEUED, default_concurrency_limit=MAX_CONCURRENT, api_open=False)
     return blocks
 
 

@@ -117,13 +117,13 @@ class Actions:
     def load(self, upload: str | None, old: str | None) -> Updates:
         """An uploaded or recorded file."""
         if upload is not None:
-            yield from self._open(lambda: self.store.take(Path(upload)), old)
+            yield from self._open(lambda: self.store.add(Path(upload)), old)
 
     def example(self, path: Path) -> Callable[[str | None], Updates]:
         """The action that opens a recording of the package."""
 
         def action(old: str | None) -> Updates:
-            yield from self._open(lambda: self.store.refer(path), old)
+            yield from self._open(lambda: self.store.add_in_place(path), old)
 
         return action
 
@@ -133,7 +133,7 @@ class Actions:
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if type(index) is int and 0 <= index < len(found):
             hit = found[index]
-            yield from self._open(lambda: self.store.refer(Path(hit.path)), old, hit.start_s)
+            yield from self._open(lambda: self.store.add_in_place(Path(hit.path)), old, hit.start_s)
 
     def ask(self, token: str | None, turns: list[Turn], question: str) -> Updates:
         """A question: it is shown at once, and the answer follows."""
@@ -259,7 +259,7 @@ class Actions:
             update = {parts.description: views.description(description)}
         except PengiError as error:
             update = {parts.description: "", parts.notice: self._notice(str(error))}
-        if self.store.holds(recording.token):  # the visitor has not opened another one meanwhile
+        if recording.token in self.store:  # the visitor has not opened another one meanwhile
             yield update
 
     def _notice(self, message: str) -> str:

@@ -42,7 +42,7 @@ FORM_BYTES = 2**16
 """Bytes that a multipart form may add to its file."""
 MAX_NAME_CHARACTERS = 255
 """Longest file name that file systems allow."""
-UPLOADS_AT_ONCE = 4
+MAX_UPLOADS = 4
 """The uploads folder holds this many files of the largest size before they are in the store."""
 
 
@@ -93,7 +93,7 @@ class PageGuard:
             if size > limits.upload_bytes + FORM_BYTES:
                 limit = f"{limits.upload_bytes / 1e6:g} MB"
                 return _refused(413, "too_large", f"files of at most {limit} can be uploaded"), receive
-            if not make_room(self.store.uploads, size, UPLOADS_AT_ONCE * limits.upload_bytes + FORM_BYTES):
+            if not make_room(self.store.uploads, size, MAX_UPLOADS * limits.upload_bytes + FORM_BYTES):
                 return _refused(507, "busy", "there is no room for this file at the moment"), receive
             return None, receive
         if size > EVENT_BYTES:

@@ -45,7 +45,7 @@ MAX_ROWS = 400
 DOWNLOADS = {"csv": "CSV", "audacity": "Audacity labels", "raven": "Raven selections", "srt": "subtitles"}
 """Formats in which a timeline can be saved, and what they are called."""
 MAX_UNFILTERED = 0.95
-"""If all events are of one label and at least so confident, nothing is there to be filtered."""
+"""Without several labels, or an event below this confidence, there is nothing to filter."""
 WAITING_HTML = '<p class="pg-wait" role="status">Working<span aria-hidden="true">…</span></p>'
 
 
@@ -282,8 +282,8 @@ def _times(duration_s: float) -> str:
     for tick in time_ticks(duration_s):
         share = tick / duration_s
         # The outermost labels stay within the picture.
-        place = "pg-first" if share == 0 else "pg-last" if share > 0.97 else ""
-        marks.append(f'<span class="{place}" style="left:{100 * share:.3f}%">{time_label(tick, duration_s)}</span>')
+        css_class = "pg-first" if share == 0 else "pg-last" if share > 0.97 else ""
+        marks.append(f'<span class="{css_class}" style="left:{100 * share:.3f}%">{time_label(tick, duration_s)}</span>')
     return "".join(marks) + f'<span class="pg-unit">{time_unit(duration_s)}</span>'
 
 
@@ -305,13 +305,13 @@ def _times_of(segment: Segment) -> str:
 
 
 def _bar(segment: Segment, duration_s: float) -> str:
-    said = f"{clock(segment.start_s)} – {clock(segment.end_s)}: {segment.text}, {percent(segment.confidence)}"
+    text = f"{clock(segment.start_s)} – {clock(segment.end_s)}: {segment.text}, {percent(segment.confidence)}"
     left, width = 100 * segment.start_s / duration_s, 100 * (segment.end_s - segment.start_s) / duration_s
     # A single letter is of no use; the list below names every stretch.
     size = "" if width >= WIDE_PERCENT else "pg-thin" if width >= THIN_PERCENT else "pg-thinnest"
     return (
-        f'<button type="button" class="{_hue(segment.text)} {size}" {_times_of(segment)} title="{escape(said)}"'
-        f' aria-label="Play {escape(said)}" style="left:{left:.3f}%;width:{width:.3f}%">'
+        f'<button type="button" class="{_hue(segment.text)} {size}" {_times_of(segment)} title="{escape(text)}"'
+        f' aria-label="Play {escape(text)}" style="left:{left:.3f}%;width:{width:.3f}%">'
         f"<span>{escape(segment.text)}</span></button>"
     )
 

@@ -14,14 +14,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pengi.errors import AudioError, InputError, PengiError
-from pengi.serving.inference_worker import BusyError, ClosingError, LateError
+from pengi.serving.inference_worker import BusyError, ClosingError, DeadlineError
 
 INVALID = "invalid_request_error"
 RETRY_LATER_S = 5
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _CODES = {400: "bad_request", 405: "method_not_allowed"}
 _UNPARSED = "There was an error parsing the body"
-"""FastAPI's message for every body that it cannot parse for another reason than the syntax of JSON."""
+"""FastAPI's message for a body that it cannot parse, where the syntax of JSON is not the reason."""
 
 
 class RefusalError(HTTPException):
@@ -69,11 +69,11 @@ def closing() -> RefusalError:
     return RefusalError(503, "the server is shutting down", code="shutting_down", headers=headers)
 
 
-def broken() -> RefusalError:
-    """What a client is told of a mistake of the server."""
+def internal_error() -> RefusalError:
+    """The reply to an error of this program."""
     # The traceback goes to the log: the server raises the error again after this reply and closes the connection, which
     # the client must know before its next request.
-    message, headers = "internal error; the server's log says more", {"Connection": "close"}
+    message, headers = "internal error; see the server's log", {"Connection": "close"}
     return RefusalError(500, message, code="internal_error", headers=headers)
 
 
@@ -89,7 +89,7 @@ def refusal(error: PengiError) -> RefusalError:
             return busy(error.retry_after_s)
         case ClosingError():
             return closing()
-        case LateError():
+        case DeadlineError():
             return RefusalError(504, str(error), code="timeout")
         case AudioError():
             return RefusalError(422, str(error), code="unreadable_audio")
@@ -107,15 +107,15 @@ def install(app: FastAPI) -> None:
         return error.reply()
 
     @app.exception_handler(PengiError)
-    async def _mistaken(_request: Request, error: PengiError) -> JSONResponse:
+    async def _user_error(_request: Request, error: PengiError) -> JSONResponse:
         return refusal(error).reply()
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return _first_complaint(error).reply()
+        return _first_invalid_field(error).reply()
 
     @app.exception_handler(HTTPException)
-    async def _plain(request: Request, error: HTTPException) -> JSONResponse:
+    async def _http_error(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 404:
             return not_found(request.method).reply()
         if error.status_code == 405:
@@ -131,14 +131,14 @@ def install(app: FastAPI) -> None:
         return RefusalError(error.status_code, message, code=code, headers=dict(error.headers or {})).reply()
 
     @app.exception_handler(Exception)
-    async def _broken(_request: Request, _error: Exception) -> JSONResponse:
-        return broken().reply()
+    async def _unexpected(_request: Request, _error: Exception) -> JSONResponse:
+        return internal_error().reply()
 
 
 _NOT_AN_OBJECT = ("model_attributes_type", "model_type", "dict_type")
 
 
-def _first_complaint(error: RequestValidationError) -> RefusalError:
+def _first_invalid_field(error: RequestValidationError) -> RefusalError:
     found: dict[str, Any] = error.errors()[0]
     path = _path(found["loc"])
     message = "must be a JSON object" if found["type"] in _NOT_AN_OBJECT else found["msg"].removeprefix("Value error, ")

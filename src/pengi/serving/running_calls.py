@@ -17,7 +17,7 @@ from pengi.serving.queries import Query
 R = TypeVar("R")
 
 
-class GoneError(Exception):
+class AbandonedError(Exception):
     """The caller of this request is gone."""
 
 
@@ -61,14 +61,14 @@ class RunningCalls:
     """The calls that wait for searches.
 
     Args:
-        ended: gets each call once it has ended, with its answers or its error.
-        stepped: gets the rows of each step of the language model before it is made.
+        on_end: gets each call once it has ended, with its answers or its error.
+        on_step: gets the rows of each step of the language model before it is made.
     """
 
     def __init__(
-        self, ended: Callable[[RunningCall, list[Any] | Exception], None], stepped: Callable[[int], object]
+        self, on_end: Callable[[RunningCall, list[Any] | Exception], None], on_step: Callable[[int], object]
     ) -> None:
-        self._ended, self._stepped = ended, stepped
+        self._on_end, self._on_step = on_end, on_step
         self._calls: list[RunningCall] = []
         self._searches: ContinuousBatch[Any] | None = None
         """Of all calls; made with the first one."""
@@ -88,10 +88,10 @@ class RunningCalls:
                 self._searches = ContinuousBatch(cast("BatchModel[Any]", searches.lm))
             self._searches.add(searches)
         except StopIteration as end:
-            self._ended(call, end.value)
+            self._on_end(call, end.value)
         except Exception as error:  # noqa: BLE001 - every error is the callers'
             call.work.close()
-            self._ended(call, error)
+            self._on_end(call, error)
         else:
             call.searches = searches
             self._calls.append(call)
@@ -102,7 +102,7 @@ class RunningCalls:
             self._drop(call)
         if self._searches is None or not self._calls:
             return
-        self._stepped(len(self._searches))
+        self._on_step(len(self._searches))
         self._searches.step()
         calls, self._calls = self._calls, []
         for call in calls:
@@ -117,4 +117,4 @@ class RunningCalls:
         self._calls.remove(call)
         self._searches.remove(call.searches)
         call.work.close()
-        self._ended(call, GoneError())
+        self._on_end(call, AbandonedError())

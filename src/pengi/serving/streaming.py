@@ -14,7 +14,7 @@ from pengi.errors import PengiError
 from pengi.serving.chat import Chunks, Completion, error_event
 from pengi.serving.inference_worker import InferenceWorker
 from pengi.serving.queries import Query
-from pengi.serving.replies import broken, refusal
+from pengi.serving.replies import internal_error, refusal
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ async def _events(
         return
     except Exception:
         log.exception("An answer failed while it was sent")
-        yield error_event(broken().body)
+        yield error_event(internal_error().body)
         return
     for event in chunks.end(complete(text), include_usage=include_usage):
         yield event

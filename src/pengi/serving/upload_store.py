@@ -48,7 +48,7 @@ class StoreLimits:
     """Longest recording that is accepted, in seconds."""
     store_bytes: int = 2 * 2**30
     """Space for the recordings of all visitors; beyond it the longest unused ones are removed."""
-    keep_s: float = 3_600.0
+    max_idle_s: float = 3_600.0
     """How long an unused recording is kept, in seconds."""
 
 
@@ -97,7 +97,7 @@ class UploadStore:
         self._stored: dict[str, _Stored] = {}
         self._lock = threading.Lock()
 
-    def take(self, upload: Path) -> StoredRecording:
+    def add(self, upload: Path) -> StoredRecording:
         """Put an uploaded file in the store; the upload itself can then be deleted.
 
         Raises:
@@ -112,7 +112,7 @@ class UploadStore:
             shutil.copyfile(upload, kept)
         return self._put(token, upload.name, kept, info, (kept,))
 
-    def refer(self, path: Path) -> StoredRecording:
+    def add_in_place(self, path: Path) -> StoredRecording:
         """Add a file that stays where it is, such as one of the operator's collection.
 
         Raises:
@@ -127,14 +127,14 @@ class UploadStore:
             InputError: if there is none, or none any more.
         """
         with self._lock:
-            self._tidy()
+            self._evict()
             stored = self._stored.get(token or "")
             if stored is None:
                 raise InputError("this recording is no longer kept here; please load it again")
             stored.used = self._clock()
             return stored.recording
 
-    def holds(self, token: str) -> bool:
+    def __contains__(self, token: str) -> bool:
         """Whether a recording is still there."""
         with self._lock:
             return token in self._stored
@@ -176,19 +176,19 @@ class UploadStore:
         recording = StoredRecording(token, name, path, playable, media_type, info, own)
         with self._lock:
             self._stored[token] = _Stored(recording, recording.size(), self._clock())
-            self._tidy(but=token)
+            self._evict(keep=token)
         return recording
 
-    def _tidy(self, but: str = "") -> None:
+    def _evict(self, keep: str = "") -> None:
         """Remove recordings that were unused for too long, then the longest unused ones until the rest fits."""
         now = self._clock()
-        for token in [token for token, stored in self._stored.items() if now - stored.used > self.limits.keep_s]:
+        for token in [token for token, stored in self._stored.items() if now - stored.used > self.limits.max_idle_s]:
             self._drop(token)
         taken = sum(stored.size for stored in self._stored.values())
         for token in sorted(self._stored, key=lambda token: self._stored[token].used):
             if taken <= self.limits.store_bytes:
                 return
-            if token != but and self._stored[token].size:
+            if token != keep and self._stored[token].size:
                 taken -= self._stored[token].size
                 self._drop(token)
 
