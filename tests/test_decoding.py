@@ -250,7 +250,7 @@ def test_log_probabilities_are_the_models_own() -> None:
         DecodeOptions(beams=2, max_tokens=8, temperature=2.0, top_p=0.7, seed=1),
     ):
         for found in generate(LM, embeds_BPD, mask_BP, options, stop_ids=[])[0]:
-            scores = score_labels(LM, embeds_BPD, mask_BP, [found.tokens])
+            scores = score_labels(LM, *LM.prefill(embeds_BPD, mask_BP), [found.tokens])
             assert sum(found.log_probs) == pytest.approx(float(scores.total_BL), abs=1e-3)
             assert found.score == pytest.approx(float(scores.mean_BL), abs=1e-4)
 
@@ -311,7 +311,7 @@ def test_label_scores_are_those_of_a_full_pass_for_each(
     labels: list[list[int]], end_id: int | None, max_rows: int
 ) -> None:
     embeds_BPD, mask_BP = prefixes((6, 3, 1))
-    scores = score_labels(LM, embeds_BPD, mask_BP, labels, end_id=end_id, max_rows=max_rows)
+    scores = score_labels(LM, *LM.prefill(embeds_BPD, mask_BP), labels, end_id=end_id, max_rows=max_rows)
     for (clip, label), total in zip(
         itertools.product(range(3), range(len(labels))), scores.total_BL.flatten().tolist(), strict=True
     ):
@@ -328,7 +328,7 @@ def test_labels_of_many_clips_are_read_in_bounded_rows_and_few_steps() -> None:
     """Seven clips and ten labels: the shared beginning is one step of seven rows, the rest comes in full chunks."""
     lm, first_B1V, mask_BP = markov(clips=7, vocabulary=20, seed=0)
     labels = [[1, 2, token, token] for token in range(3, 13)]
-    score_labels(lm, first_B1V, mask_BP, labels, max_rows=32)
+    score_labels(lm, *lm.prefill(first_B1V, mask_BP), labels, max_rows=32)
     assert lm.rows == [7, 32, 32, 6]
 
 
@@ -340,8 +340,8 @@ def test_the_end_token_keeps_a_label_from_winning_as_the_beginning_of_another() 
     lm = Markov(table_VV[None])
     first = torch.tensor([[[-5.0, 0, -5]]]), torch.ones(1, 1)
     labels = [[1], [1, 2]]
-    open_ended = score_labels(lm, *first, labels)
-    ended = score_labels(lm, *first, labels, end_id=0)
+    open_ended = score_labels(lm, *lm.prefill(*first), labels)
+    ended = score_labels(lm, *lm.prefill(*first), labels, end_id=0)
     assert open_ended.total_BL.argmax() == 0
     assert ended.total_BL.argmax() == 1
     assert ended.mean_BL.argmax() == 1
@@ -388,7 +388,7 @@ def test_constrained_search_with_a_beam_per_label_ranks_as_label_scores_do(label
     lm, first_B1V, mask_BP = markov(clips=2, vocabulary=6, seed=seed)
     trie = LabelTrie(labels, end_id=0)
     found = generate(lm, first_B1V, mask_BP, DecodeOptions(beams=len(labels)), constraint=trie)
-    scores = score_labels(lm, first_B1V, mask_BP, labels, end_id=0)
+    scores = score_labels(lm, *lm.prefill(first_B1V, mask_BP), labels, end_id=0)
     ranking_BL = scores.mean_BL
     ordered_BL = ranking_BL.sort(descending=True).values
     assume(len(labels) == 1 or float((ordered_BL[:, :-1] - ordered_BL[:, 1:]).min()) > 1e-4)
@@ -429,11 +429,11 @@ def test_a_beginning_of_a_label_has_no_index() -> None:
 
 def test_scores_of_no_labels_or_in_no_rows_are_refused() -> None:
     with pytest.raises(InputError, match="empty"):
-        score_labels(LM, *prefixes(), [])
+        score_labels(LM, *LM.prefill(*prefixes()), [])
     with pytest.raises(InputError, match="label 0 has no tokens"):
-        score_labels(LM, *prefixes(), [[]])
+        score_labels(LM, *LM.prefill(*prefixes()), [[]])
     with pytest.raises(InputError, match="max_rows"):
-        score_labels(LM, *prefixes(), [[1]], max_rows=0)
+        score_labels(LM, *LM.prefill(*prefixes()), [[1]], max_rows=0)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_smollm2_scores_the_true_answer_highest(smollm2: LanguageModel) -> None:
     labels = [" Berlin", " Paris", " a church bell", " cold", " very hot"]
     prefix = embedded(smollm2, ["The capital of France is", "The opposite of hot is"])
     ids = [smollm2.encode(label) for label in labels]
-    scores = score_labels(smollm2, *prefix, ids, max_rows=4)
+    scores = score_labels(smollm2, *smollm2.prefill(*prefix), ids, max_rows=4)
     assert [labels[int(best)] for best in scores.mean_BL.argmax(dim=1)] == [" Paris", " cold"]
     trie = LabelTrie(ids, smollm2.end_id)
     found = generate(smollm2, *prefix, DecodeOptions(beams=len(labels)), constraint=trie)

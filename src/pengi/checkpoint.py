@@ -121,7 +121,7 @@ def _naming_damage(*folders: Path | None) -> Iterator[None]:
         yield
     except PengiError:
         raise
-    except Exception as error:
+    except Exception as error:  # of any library that reads a part; raised again if no file is damaged
         for folder in filter(None, folders):
             for file in sorted(folder.iterdir()):
                 if problem := weights.unreadable(file):

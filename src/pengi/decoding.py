@@ -640,30 +640,6 @@ def _draw(steered_NV: Tensor, draws: Sequence[random.Random], options: DecodeOpt
 @torch.no_grad()
 def score_labels(
     lm: StepModel[State],
-    prefix_BPD: Tensor,
-    mask_BP: Tensor,
-    labels: Sequence[Sequence[int]],
-    *,
-    end_id: int | None = None,
-    max_rows: int = 64,
-) -> LabelScores:
-    """Log-likelihood of every label after every prefix; see :func:`score_labels_from`.
-
-    Args:
-        lm: the language model.
-        prefix_BPD: float[B, P, D] embeddings.
-        mask_BP: [B, P], zero at padding.
-        labels: token ids of each label.
-        end_id: scored behind each label if given.
-        max_rows: most rows in one step.
-    """
-    logits_BV, state = lm.prefill(prefix_BPD, mask_BP)
-    return score_labels_from(lm, logits_BV, state, labels, end_id=end_id, max_rows=max_rows)
-
-
-@torch.no_grad()
-def score_labels_from(
-    lm: StepModel[State],
     logits_BV: Tensor,
     state: State,
     labels: Sequence[Sequence[int]],

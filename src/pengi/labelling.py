@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from pengi import weights
 from pengi.conditioning.tagger import Tagger
-from pengi.decoding import DecodeOptions, LabelTrie, score_labels_from
+from pengi.decoding import DecodeOptions, LabelTrie, score_labels
 from pengi.encoding import Encoded
 from pengi.errors import InputError, checked_text, no_such
 from pengi.generation import TextGenerator
@@ -246,7 +246,7 @@ class LabelChooser:
         questions = [prompting.question(is_there(label)) for label in labels]
         own = [prompting.own(*pair) for pair in zip(encoded, questions, strict=True)]
         logits_BV, state = self.generator.read(encoded, own)
-        total_BL = score_labels_from(lm, logits_BV, state, self._label_ids((YES, NO))).total_BL
+        total_BL = score_labels(lm, logits_BV, state, self._label_ids((YES, NO))).total_BL
         return total_BL.float().softmax(1)[:, 0].cpu()
 
     def _label_ids(self, labels: Sequence[str]) -> list[list[int]]:
@@ -279,7 +279,7 @@ class LabelChooser:
         own = [self.generator.prompting.own(recording, prompt, shown(labels)) for recording in encoded]
         logits_BV, state = self.generator.read(encoded, own)
         lm = self._model.language_model
-        return score_labels_from(lm, logits_BV, state, self._label_ids(labels), end_id=lm.end_id).mean_BL
+        return score_labels(lm, logits_BV, state, self._label_ids(labels), end_id=lm.end_id).mean_BL
 
     async def _by_trie(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:
         trie = LabelTrie(self._label_ids(labels), self._model.language_model.end_id)

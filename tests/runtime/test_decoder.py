@@ -171,8 +171,8 @@ def test_searches_and_label_scores_are_those_of_torch(
     found = generate(onnx_model, embeds_BTD, mask_BT, options)
     assert [text[0].tokens for text in found] == [text[0].tokens for text in expected]
     labels = [torch_model.encode(text) for text in ("a dog", "a bell", "rain on a roof")]
-    scores_BL = score_labels(onnx_model, embeds_BTD, mask_BT, labels).total_BL
-    expected_BL = score_labels(torch_model, embeds_BTD, mask_BT, labels).total_BL
+    scores_BL = score_labels(onnx_model, *onnx_model.prefill(embeds_BTD, mask_BT), labels).total_BL
+    expected_BL = score_labels(torch_model, *torch_model.prefill(embeds_BTD, mask_BT), labels).total_BL
     torch.testing.assert_close(scores_BL, expected_BL, rtol=0, atol=0.5)
 
 

@@ -302,6 +302,7 @@ def _opened(
         try:
             yield cast("IO[bytes]", watched) if file.seekable() else stack.enter_context(_spooled(watched, name))
         except Exception as error:
+            # Decoding libraries and file objects have errors of their own.
             if watched.failure is None and isinstance(error, PengiError):
                 raise
             raise _unread(name, watched.failure or error) from error

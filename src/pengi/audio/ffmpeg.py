@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
@@ -169,12 +170,11 @@ class AvReader:
             self._container = av.open(file, "r", options=_AV_OPTIONS, metadata_errors="replace")
         except av.FFmpegError as error:
             raise UnreadableError from error
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._container.close)
             self._open_track(track)
             self._open_decoder()
-        except BaseException:
-            self._container.close()
-            raise
+            on_failure.pop_all()
 
     def _open_track(self, track: int | None) -> None:
         tracks = self._container.streams.audio

@@ -80,7 +80,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 traceback.print_exc()
             print_error(str(error))
             raise typer.Exit(EXIT_USER) from error
-        except Exception as error:
+        except Exception as error:  # the end of every command: an exit code and one sentence for any error
             if debug:
                 traceback.print_exc()
             if is_disk_full(error):

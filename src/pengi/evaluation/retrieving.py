@@ -50,13 +50,13 @@ def recall_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp], k: int) -> N
     return np.array([float(np.min(rank) <= k) for rank in ranks])
 
 
-def average_precision_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp], cut: int = CUT) -> NDArray[np.float64]:
-    """For each query the average precision over the first ``cut`` (mean of precision at each right one found there)."""
+def average_precision_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp]) -> NDArray[np.float64]:
+    """For each query the average precision over the first ``CUT`` (mean of precision at each right one found there)."""
     values = []
     for rank in ranks:
         ranked = np.sort(np.atleast_1d(rank))
-        precisions = [number / position for number, position in enumerate(ranked, start=1) if position <= cut]
-        values.append(sum(precisions) / min(cut, len(ranked)))
+        precisions = [number / position for number, position in enumerate(ranked, start=1) if position <= CUT]
+        values.append(sum(precisions) / min(CUT, len(ranked)))
     return np.array(values)
 
 

@@ -70,9 +70,9 @@ def share_right(credit: Sequence[float] | NDArray[Any], groups: Sequence[str]) -
     return Interval(found.value, *wilson_interval(round(found.value) * independent, independent))
 
 
-def wilson_interval(correct: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Confidence interval of a proportion (Wilson, 1927); unlike resampling it does not collapse at 0 and 1."""
-    share = correct / n
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a proportion (Wilson, 1927); unlike resampling it does not collapse at 0 and 1."""
+    share, z = correct / n, Z_95
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, centre - half), min(1.0, centre + half)

@@ -179,6 +179,7 @@ class Pipeline:
         except PengiError:  # about the options, not about a recording
             raise
         except Exception as error:
+            # One recording must not end a job; `_checked` counts these errors and ends it if the program keeps failing.
             log.debug("the model failed at %d recordings", len(group), exc_info=True)
             if len(group) == 1:
                 return [error]

@@ -126,7 +126,7 @@ def _naming_damage(
             return method(self, *args, **kwargs)
         except PengiError:
             raise
-        except Exception as error:
+        except Exception as error:  # LanceDB has no class for its errors; `_is_failure` recognises them
             if is_disk_full(error) or not _is_failure(error):
                 raise
             raise _unusable(self.location, error) from error
@@ -155,7 +155,7 @@ class RecordingsTable:
         database = _connect(location)
         try:
             table = database.open_table(NAME)
-        except Exception as error:
+        except Exception as error:  # LanceDB has no class for its errors; `_is_failure` recognises them
             if not _is_failure(error):
                 raise
             if "not found" in str(error).lower():  # also where creating it was cut short
@@ -235,7 +235,7 @@ class RecordingsTable:
         """
         try:
             yield from self._table.search().select(list(columns)).to_batches(8192)
-        except Exception as error:
+        except Exception as error:  # LanceDB has no class for its errors; `_is_failure` recognises them
             if is_disk_full(error) or not _is_failure(error):
                 raise
             raise _unusable(self.location, error) from error

@@ -94,7 +94,7 @@ async def _events(
     except PengiError as error:
         yield error_event(refusal(error).body)
         return
-    except Exception:
+    except Exception:  # the response has begun, so its status cannot say that it failed
         log.exception("An answer failed while it was sent")
         yield error_event(internal_error().body)
         return

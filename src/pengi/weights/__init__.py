@@ -569,7 +569,7 @@ def _work_folder() -> Iterator[Path]:
             yield Path(work)
     except PengiError:
         raise
-    except Exception as error:
+    except Exception as error:  # libraries report a full disk with errors of their own; all others are raised again
         if isinstance(error, OSError) or is_disk_full(error):
             raise WeightsError(f"{unwritten(root, error)}; set {HOME_ENV} to another folder.") from error
         raise

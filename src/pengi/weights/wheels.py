@@ -16,6 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -103,11 +104,10 @@ def _pip_download(source: WheelSource, folder: Path) -> Path:
         ) as pip,
     ):
         assert pip.stdout is not None
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(pip.kill)
             _show_progress(pip.stdout, f"{source.distribution} {source.version}")
-        except BaseException:
-            pip.kill()
-            raise
+            on_failure.pop_all()
         if pip.wait() != 0:
             complaints.seek(0)
             why = _reason(complaints.read())
