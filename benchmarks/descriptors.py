@@ -16,10 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -28,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from run_record import run_record
 
 from pengi.audio.decode import load
 from pengi.conditioning.descriptors import describe_waveform, detect_bursts, detect_tempo
@@ -52,8 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     clips = read_manifest(args.data / "manifest.jsonl", check_audio=False)
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    found: Row = {"command": " ".join(sys.argv), "machine": machine}
+    found: Row = run_record()
     for split in args.split or ("train", "val"):
         of_split = [clip for clip in clips if clip.split == split]
         found[split] = {"notes": notes_right(of_split, args.data), "false_notes": false_notes(of_split, args.data)}

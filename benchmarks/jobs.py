@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import signal
@@ -24,6 +23,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from run_record import run_record, write_results
 
 SEED = 6
 KILLS = 3
@@ -248,12 +249,7 @@ def main() -> None:
         parser.error("--manifest is needed")
     with tempfile.TemporaryDirectory() as folder:
         found = measured(options, Path(folder))
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    text = json.dumps({"command": " ".join(sys.argv), "machine": machine, **found}, indent=2, ensure_ascii=False)
-    print(text)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n", encoding="utf-8")
+    write_results({**run_record(), **found}, options.out)
 
 
 if __name__ == "__main__":

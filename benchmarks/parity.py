@@ -10,7 +10,6 @@ the default on a CPU only while the mean is below 0.01 nats a token and at least
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import circumstances
+from run_record import run_record, write_results
 from torch import Tensor
 
 from pengi import Pengi
@@ -103,16 +102,7 @@ def main() -> None:
             print(f"{clip.id}: {max(rows[-2]['divergences'] + rows[-1]['divergences']):.4f} nats", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; this is about the recordings so far", file=sys.stderr)
-    results = {
-        "command": " ".join(["python", "benchmarks/parity.py", *sys.argv[1:]]),
-        **circumstances(),
-        "model": options.model,
-        **summary(rows),
-    }
-    text = json.dumps(results, indent=2) + "\n"
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    write_results({**run_record(), "model": options.model, **summary(rows)}, options.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import base64
 import contextlib
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from run_record import run_record, write_results
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.opus"))[::2]
 QUESTIONS = ("what is heard?", "is someone speaking?")
@@ -239,8 +239,7 @@ def main() -> None:
     options = parser.parse_args()
     good, bad = good_requests(options.model), bad_requests(options.model)
     results: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/serving.py", *sys.argv[1:]]),
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
+        **run_record(),
         "clients": options.clients,
         "share_of_bad_requests": SHARE_OF_BAD,
     }
@@ -251,10 +250,7 @@ def main() -> None:
                 client(url, until, seed, good, bad, tally)
 
             results[name] = {"batch": batch, **loaded(url, pid, run, options.clients, options.seconds)}
-    text = json.dumps(results, indent=2) + "\n"
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text)
+    write_results(results, options.out)
 
 
 if __name__ == "__main__":

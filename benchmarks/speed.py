@@ -13,9 +13,7 @@ likely. ``benchmarks/parity.py`` compares answers about recordings.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,9 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import torch
-import transformers
+from run_record import run_record, write_results
 from torch import Tensor
 
 from pengi import Pengi, weights
@@ -179,24 +176,6 @@ def starts(model: str) -> dict[str, dict[str, float]]:
     return {name: {"ms": round(statistics.median(times[name])), "peak_mb": round(peaks[name])} for name in times}
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor()
-
-
-def circumstances() -> dict[str, Any]:
-    """The commit, the processor, threads and versions that a measurement was made with."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "commit": commit,
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        "versions": {module.__name__: module.__version__ for module in (torch, transformers, onnxruntime)},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pengi-mini", help="name of a model, or its folder")
@@ -223,17 +202,7 @@ def main() -> None:
         }
     if not options.steps_only:
         measured |= {"answers": answers(options.model), "start": starts(options.model)}
-    results = {
-        "command": " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
-        **circumstances(),
-        "model": options.model,
-        "unit": "ms, median of 5",
-        **measured,
-    }
-    text = json.dumps(results, indent=2) + "\n"
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    write_results({**run_record(), "model": options.model, "unit": "ms, median of 5", **measured}, options.out)
 
 
 if __name__ == "__main__":

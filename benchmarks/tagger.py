@@ -23,16 +23,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from run_record import run_record
 
 from pengi import checkpoint
 from pengi.conditioning.vocabulary import Vocabulary
@@ -68,8 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train, val = read(args.recipe)
-    machine = {"processor": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
-    found: Row = {"command": " ".join(sys.argv), "machine": machine, "groups": compared(train, val)}
+    found: Row = {**run_record(), "groups": compared(train, val)}
     print(table(found["groups"]), flush=True)
     if args.penalties:
         found["settings"] = settings(train, args.penalties, args.stock_weights)

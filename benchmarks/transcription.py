@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from run_record import run_record
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from pengi.audio.decode import load
@@ -43,15 +41,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of manifest.jsonl")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limit", type=int, help="only so many clips of each kind")
+    parser.add_argument("--limit", type=int, help="number of clips of each kind")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [json.loads(line) for line in (args.data / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     transcriber = Transcriber.from_pretrained()
     spoken = [row for row in rows if row["source"] in SPOKEN and row["attributes"].get("transcript")]
     english = [row for row in spoken if row["attributes"].get("language", "English") == "English"][: args.limit]
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    found: dict[str, Any] = {"command": " ".join(sys.argv), "machine": machine, "clips": len(english)}
+    found = {**run_record(), "clips": len(english)}
     found |= {"windows": {}, "invented": {}}
     for window_s in WINDOWS_S:
         transcript.WINDOW_S = window_s

@@ -410,7 +410,7 @@ class Ask(Call[Answer]):
 
 
 class Classify(Call[Classification]):
-    """The best of one's own labels. Their order changes nothing.
+    """The best of custom labels. Their order changes nothing.
 
     Args:
         parts: see :class:`Call`.
@@ -420,7 +420,7 @@ class Classify(Call[Classification]):
             labels. "match": the model writes freely, and the label nearest in meaning wins, as in the paper.
         prompt: what the labels answer; "this is a sound of" if not given. It may end in ``{}``, where the label stands.
             Labels that name tags are scored by their tags, whatever the prompt is.
-        top: keep only so many labels.
+        top: maximum number of labels.
         none: whether the recording may be none of the labels: :data:`pengi.results.NONE_OF_THESE` is then a further
             label, and the best one where no label is as probable by itself as this threshold (0.5 for True). Shares are
             then in proportion to the odds of the labels by themselves.
@@ -518,7 +518,7 @@ class DetectTags(Call[Tags]):
     Args:
         parts: see :class:`Call`.
         threshold: lowest probability, of all tags or of each label; 0.1 if not given, or 0 where labels are given.
-        top: keep only so many of the likeliest.
+        top: maximum number of tags, the likeliest ones.
         labels: only these tags, called so.
         reading: see :class:`Call`.
 
@@ -568,8 +568,8 @@ class DetectTags(Call[Tags]):
     def silent(self, recording: Encoded) -> Tags | None:
         if not self._every:
             return None
-        whole = ((0.0, recording.duration_s),)
-        return Tags((TagScore(SILENCE, "sound", 1.0, strength(1.0), whole),), recording.duration_s)
+        full_span = ((0.0, recording.duration_s),)
+        return Tags((TagScore(SILENCE, "sound", 1.0, strength(1.0), full_span),), recording.duration_s)
 
 
 class Embed(Call[Vector]):

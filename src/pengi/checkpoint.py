@@ -2,7 +2,7 @@
 for a model with a tagger, ``vocabulary.json``.
 
 Frozen parts are not stored: the configuration names them and records the hash of the file they were made from. An
-audio encoder of which any layer is trained is stored whole, so that it needs no other file. An imported checkpoint
+audio encoder of which any layer is trained is stored completely, so that it needs no other file. An imported checkpoint
 brings its language model and text encoder in folders of its own, named relative to it (``./language_model``); a model
 that is trained on from it and saved elsewhere names the same folders by their full path.
 """
@@ -174,7 +174,7 @@ def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
 
 
 def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = torch.float32) -> None:
-    """Write a checkpoint; each file appears whole or not at all.
+    """Write a checkpoint; each file appears complete or not at all.
 
     Args:
         model: what to store.

@@ -28,7 +28,7 @@ from pengi.writing import new_folder, writing
 REVIEW_FILE = "review.csv"
 REVIEW_COLUMNS = ("path", "label", "confidence", "recording", "start_s", "end_s")
 MIN_RECORDINGS = 5
-"""From so many recordings on the clips of each stay in one split of a training, which holds out a fifth."""
+"""Minimum number of recordings for the column ``group``, which keeps the clips of one in one split of a training."""
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
@@ -41,7 +41,7 @@ class Choice:
         min_confidence: lowest confidence; events without one are always chosen.
         max_confidence: highest confidence.
         padding_s: seconds before and after the event.
-        limit: at most so many clips of each label, the surest first.
+        limit: maximum number of clips of each label, the surest first.
 
     Raises:
         InputError: for a padding that is negative or not finite, a limit below 1, or confidences of which none is left.

@@ -113,7 +113,7 @@ class ProjectionConfig(Frozen):
     """A trained layer between an encoder and its mapper: ``LN(W1 x + Dropout(W2 gelu(W1 x)))``, scaled to length one.
 
     The paper has one behind each encoder. Where the mapper takes one pooled vector, the projection takes it, too.
-    ``inner`` puts a linear layer of so many features in front (CLIP's own text projection, trained further).
+    ``inner`` puts a linear layer of that many features in front (CLIP's own text projection, trained further).
     """
 
     width: int = Field(1024, ge=1)
@@ -129,8 +129,10 @@ class AudioBranchConfig(Frozen):
 
     encoder: str
     trained: bool = True
-    frozen_layers: int = Field(0, ge=0, description="of a trained encoder, so many of the first layers stay frozen")
-    pool: int = Field(1, ge=1, description="so many neighbouring encoder outputs are averaged to one audio token")
+    frozen_layers: int = Field(0, ge=0, description="number of first layers of a trained encoder that stay frozen")
+    pool: int = Field(
+        1, ge=1, description="number of neighbouring encoder outputs that are averaged to one audio token"
+    )
     window_s: float = Field(10.0, gt=0, description="longest audio one forward pass of the encoder sees, in seconds")
     max_tokens: int = Field(20, ge=1, description="longer token sequences are averaged in time to this many")
     projection: ProjectionConfig | None = None
@@ -182,7 +184,7 @@ class LoraConfig(Frozen):
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1, description="an adapter's output is scaled by alpha / rank")
     top_layers: int | None = Field(
-        None, ge=1, description="adapters in so many of the last decoder layers only; in all if not given"
+        None, ge=1, description="number of last decoder layers with adapters; all if not given"
     )
 
 
@@ -201,7 +203,7 @@ class LanguageModelConfig(Frozen):
 
 
 class ModelConfig(Frozen):
-    """Everything that determines a Pengi's architecture; the audio branches have names of one's own."""
+    """Everything that determines a Pengi's architecture; the audio branches have names of the user's choice."""
 
     name: str
     audio: dict[str, AudioBranchConfig] = Field(min_length=1)

@@ -178,7 +178,7 @@ class Constraint:
     longest: int | None = None
 
     def allowed(self, tokens: tuple[int, ...]) -> Sequence[int] | NDArray[np.int64]:
-        """Tokens that may follow this beginning of a text; the end token where it is a whole text."""
+        """Tokens that may follow this beginning of a text; the end token where it is a complete text."""
         raise NotImplementedError(f"{type(self).__name__} allows nothing")
 
     def steered(self, log_probs_V: Tensor, tokens: tuple[int, ...]) -> Tensor:
@@ -190,7 +190,7 @@ class Constraint:
 
 
 class LabelTrie(Constraint):
-    """A tree of labels over token ids: what may follow a beginning, and which label a whole sequence is."""
+    """A tree of labels over token ids: what may follow a beginning, and which label a complete sequence is."""
 
     def __init__(self, labels: Sequence[Sequence[int]], end_id: int) -> None:
         """Build the tree.
@@ -214,14 +214,14 @@ class LabelTrie(Constraint):
         self._following = {beginning: tuple(sorted(tokens)) for beginning, tokens in following.items()}
 
     def allowed(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """Tokens that may follow this beginning of a label, the end token where it is a whole label."""
+        """Tokens that may follow this beginning of a label, the end token where it is a complete label."""
         return self._following.get(tokens, ())
 
     def index(self, tokens: tuple[int, ...]) -> int:
         """Position of a label in the list the tree was built from.
 
         Raises:
-            InputError: if the tokens are no whole label.
+            InputError: if the tokens are no complete label.
         """
         if tokens not in self._index:
             raise InputError(f"the tokens {list(tokens)} are none of the labels")
@@ -363,7 +363,7 @@ def continue_from(
         stop_ids: tokens that end a text; none means the model's end token.
         constraint: only these texts may be written, each ended by the constraint's end token, so there may be fewer
             than ``options.beams``. ``stop_ids`` does not apply. Neither does ``max_tokens`` to a constraint that has a
-            longest text: its hypotheses are whole texts.
+            longest text: its hypotheses are complete texts.
     """
     return finish(SearchGroup(lm, logits_BV, state, options, stop_ids=stop_ids, constraint=constraint))
 

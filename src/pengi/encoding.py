@@ -444,7 +444,7 @@ def _envelope(window_S: NDArray[np.float32], block: int) -> NDArray[np.float32]:
 
 
 def shortened(transcript: str) -> str:
-    """The start and the end of a transcript that is too long to be read whole."""
+    """The start and the end of a transcript that is too long to be read completely."""
     words = transcript.split()
     if len(words) <= MAX_FIRST_WORDS + MAX_LAST_WORDS:
         return transcript

@@ -12,16 +12,14 @@ Shape suffixes: S samples, D features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar, Unpack, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from pengi import checkpoint, weights
-from pengi.audio.sources import listed, recordings_of
+from pengi import checkpoint
+from pengi.audio.sources import recordings_of
 from pengi.caching import RecentCache
 from pengi.calls import (
     Ask,
@@ -42,20 +40,18 @@ from pengi.calls import (
     Parts,
     TagsOptions,
     Vector,
-    tag_names,
 )
 from pengi.decoding import run
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings, batched
-from pengi.errors import CheckpointError, ConfigError, InputError, PengiError, checked_text
+from pengi.errors import CheckpointError, ConfigError, InputError, PengiError
 from pengi.generation import TextGenerator
 from pengi.labelling import LabelChooser
 from pengi.model import PengiModel
 from pengi.prompting import Prompting
 from pengi.results import Answer, Classification, Description, Event, Generation, Tags, with_notes
 from pengi.runtime import Runtime, chosen_runtime
+from pengi.similarity import SimilarityMixin
 from pengi.streaming import Outcome, StreamingMixin, check_on_error
-from pengi.tag_space import SENTENCE_ENCODER, TagSpace, of_length_one
-from pengi.text_encoder import SentenceEncoder
 
 DEFAULT_MODEL = "pengi-mini"
 ROWS = 16  # prefixes in one call of the language model
@@ -65,7 +61,7 @@ Texts: TypeAlias = str | Sequence[str]
 R = TypeVar("R")
 
 
-class Pengi(StreamingMixin):
+class Pengi(SimilarityMixin, StreamingMixin):
     """A loaded model that answers about recordings.
 
     Every method takes one recording (a path, bytes, a binary file object, ``(samples, rate)``, or what else
@@ -250,7 +246,7 @@ class Pengi(StreamingMixin):
     def classify(
         self, audio: Audio, labels: Sequence[str], *, on_error: OnError = "raise", **options: Unpack[ClassifyOptions]
     ) -> Outcome[Classification]:
-        """Choose among labels of one's own.
+        """Choose among custom labels.
 
         Args:
             audio: one recording or a list.
@@ -289,54 +285,6 @@ class Pengi(StreamingMixin):
         """One vector for a recording, ``float32[D]`` of length 1, to compare with those of other recordings or, in the
         space "tags", with texts; options: :class:`pengi.calls.Embed`."""
         return self._answer(Embed(self._parts, **options), audio, on_error)
-
-    @overload
-    def embed_text(self, texts: str) -> Vector: ...
-    @overload
-    def embed_text(self, texts: Sequence[str]) -> list[Vector]: ...
-    def embed_text(self, texts: str | Sequence[str]) -> Vector | list[Vector]:
-        """One vector for a text, ``float32[D]`` of length 1, to compare with :meth:`embed` in the space "tags".
-
-        No text encoder was trained together with audio: the vector says how near the text is in meaning to each tag
-        that the model detects. So it stands for sounds that tags describe, and hardly for anything else.
-
-        Args:
-            texts: one, or a list.
-
-        Raises:
-            InputError: for a text that is empty or no valid text, or a model without a tagger.
-            WeightsError: if the sentence encoder cannot be fetched.
-        """
-        given = listed(texts)
-        words = [checked_text(text, "each text").strip() for text in ([texts] if given is None else given)]
-        if not words or not all(words):
-            raise InputError("give at least one text, and no empty ones")
-        vectors = list(self._tag_space.texts(words))
-        return vectors if given is not None else vectors[0]
-
-    @staticmethod
-    def similarity(first: Vector | Sequence[Vector], second: Vector | Sequence[Vector]) -> NDArray[np.float32]:
-        """The cosine of every vector of the first with every one of the second, ``float32[N, M]``.
-
-        Args:
-            first: a vector of :meth:`embed` or :meth:`embed_text`, or several.
-            second: as ``first``.
-
-        Raises:
-            InputError: if the vectors are of different spaces.
-        """
-        first_ND, second_MD = (np.atleast_2d(np.asarray(vectors, dtype=np.float32)) for vectors in (first, second))
-        if first_ND.shape[1] != second_MD.shape[1]:
-            raise InputError(
-                f"vectors of {first_ND.shape[1]} and {second_MD.shape[1]} features cannot be compared; texts are "
-                "compared with embed(audio, space='tags')"
-            )
-        cosine_NM: NDArray[np.float32] = of_length_one(first_ND) @ of_length_one(second_MD).T
-        return cosine_NM
-
-    @cached_property
-    def _tag_space(self) -> TagSpace:
-        return TagSpace(tag_names(self._parts), SentenceEncoder.from_folder(weights.resolve(SENTENCE_ENCODER)))
 
     @overload
     def encode(self, audio: Recording, **options: Unpack[EncodeOptions]) -> Encoded: ...

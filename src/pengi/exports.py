@@ -81,8 +81,8 @@ def rows_of(path: str, result: Timeline | Tags | Transcript) -> list[Row]:
     if isinstance(result, Timeline):
         found = [Row(path, part.start_s, part.end_s, part.text, part.confidence) for part in result.segments]
     elif isinstance(result, Tags):
-        whole = ((0.0, result.duration_s),)
-        found = [Row(path, *span, tag.label, tag.probability) for tag in result.tags for span in tag.spans or whole]
+        full_span = ((0.0, result.duration_s),)
+        found = [Row(path, *span, tag.label, tag.probability) for tag in result.tags for span in tag.spans or full_span]
     else:
         found = [Row(path, part.start_s, part.end_s, part.text) for part in result.segments]
     return in_order(found)

@@ -27,8 +27,8 @@ def rows_of_job(task: str, row: Mapping[str, Any]) -> list[Row]:
     if task == "timeline":
         return [Row(path, part["start_s"], part["end_s"], part["text"], part["confidence"]) for part in row["segments"]]
     if task == "tags":
-        whole = [[0.0, duration_s]]
-        spans = [(tag, span) for tag in row["tags"] for span in tag["spans"] or whole]
+        full_span = [[0.0, duration_s]]
+        spans = [(tag, span) for tag in row["tags"] for span in tag["spans"] or full_span]
         return in_order([Row(path, span[0], span[1], tag["label"], tag["probability"]) for tag, span in spans])
     start_s = None if duration_s is None else 0.0
     if task == "describe":

@@ -41,9 +41,9 @@ class JsonLines:
         if not self.path.is_file():
             return
         with writing(self.path), self.path.open("r+b") as file:
-            whole = _whole_bytes(file)
-            if whole < file.seek(0, os.SEEK_END):
-                file.truncate(whole)
+            complete_bytes = _complete_bytes(file)
+            if complete_bytes < file.seek(0, os.SEEK_END):
+                file.truncate(complete_bytes)
 
     def append(self, rows: Iterable[Row]) -> None:
         """Add rows; they are on the disk when this returns.
@@ -78,7 +78,7 @@ def _parsed(line: bytes) -> Row | None:
     return row if isinstance(row, dict) else None
 
 
-def _whole_bytes(file: BinaryIO) -> int:
+def _complete_bytes(file: BinaryIO) -> int:
     """Length of a file up to its last line end, read backwards from its end."""
     end = file.seek(0, os.SEEK_END)
     while end > 0:

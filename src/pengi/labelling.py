@@ -31,17 +31,17 @@ MATCH = DecodeOptions(beams=4, max_tokens=40)
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 _CERTAIN = 0.95
-"""Bound of the tagger's say in whether any label that names a tag is right."""
+"""Maximum weight of the tagger in whether any label that names a tag is right."""
 _SMALLEST = 1e-6
-"""Probabilities are at least so far from 0 and 1 where their odds are compared."""
+"""Minimum distance of a probability from 0 and 1 where odds are compared."""
 MIN_PRESENCE = 0.5
-"""A label is there if it is at least so probable by itself."""
+"""Minimum probability of a label that counts as present."""
 _ROWS = 16
 """Questions that the language model reads at once."""
 OTHERS = "*"
-"""The key of the threshold of all labels that have none of their own."""
+"""The key of the threshold for all labels that are not named."""
 Threshold = float | Mapping[str, float]
-"""One lowest probability for all labels, or one for each; that of :data:`OTHERS` is for labels that are not named."""
+"""A minimum probability for all labels, or one for each; that of :data:`OTHERS` is for labels that are not named."""
 
 
 def checked_labels(labels: Sequence[str]) -> list[str]:

@@ -71,7 +71,7 @@ class Loss:
 
 
 def limit_tokens(tokens_BTD: Tensor, mask_BT: Tensor, max_tokens: int) -> Masked:
-    """Average rows of more than ``max_tokens`` tokens in time to so many, each over an equal share of the row."""
+    """Average longer rows in time to ``max_tokens`` tokens, each over an equal share of the row."""
     if tokens_BTD.shape[1] <= max_tokens:
         return tokens_BTD, mask_BT
     rows, masks = [], []

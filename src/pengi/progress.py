@@ -1,14 +1,23 @@
-"""Progress on stderr, shown only for what takes longer than a second and only to a person at a terminal."""
+"""Progress bars on stderr, shown only at a terminal."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 SHOW_AFTER_S = 1.0
 
@@ -34,3 +43,13 @@ def track(items: Sequence[T], what: str) -> Iterator[T]:
     finally:
         if shown:
             bar.stop()
+
+
+@contextmanager
+def download_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes; the function takes the number of bytes so far, and that of all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -21,7 +21,7 @@ from pengi.model import PengiModel
 from pengi.results import Explanation, TagScore
 
 MAX_SHOWN_LABELS = 5
-"""Of so many labels the language model reads whether the tags that they name are detected."""
+"""Maximum number of labels for which the language model reads whether the tags that they name are detected."""
 
 
 class Prompting:

@@ -72,7 +72,7 @@ class StreamingMixin:
     ) -> Outcome[Timeline]:
         """What happens when, for audio of any length in bounded memory.
 
-        A model with a tagger gives the stretches in which tags, or labels of one's own, are detected; they may overlap.
+        A model with a tagger gives the stretches in which tags, or custom labels, are detected; they may overlap.
         With ``window_s`` or ``hop_s``, or without a tagger and labels, the language model names one window after the
         other.
 

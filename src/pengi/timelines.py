@@ -1,4 +1,4 @@
-"""What happens when: events of tags and of labels of one's own, or windows that a language model names.
+"""What happens when: events of tags and of custom labels, or windows that a language model names.
 
 Shape suffixes: S samples, T frames, K tags.
 """
@@ -43,11 +43,11 @@ TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 WINDOW_S, HOP_S = 5.0, 5.0
 MIN_FRAME_PROBABILITY = 0.5  # of a tag in a stretch
 PART_S = 2.5
-"""About so long are the parts of a recording in which labels are looked for that no tag knows, in seconds."""
+"""Length of the parts of a recording in which the language model looks for labels that are no tags, in seconds."""
 MAX_OTHER_LABELS = 16
 """The language model is asked about each of them in every part."""
 ASKED_WINDOWS = 2
-"""Windows that are read at once where it is asked, so that events appear, and other work gets its turn, soon enough."""
+"""Windows in a batch for the language model; few, so that events appear soon and other requests get their turn."""
 
 Progress = Callable[[float], None]
 """Called every few windows with the seconds that are read; what it raises ends the work."""

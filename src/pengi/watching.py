@@ -39,7 +39,7 @@ class WatchOptions:
         labels: only these tags, called so; all if None.
         threshold: lowest probability of a tag in a window.
         thresholds: those of single labels.
-        min_hits: so many windows in a row make an event.
+        min_hits: number of windows in a row that make an event.
         window_s: length of a window, in seconds.
         hop_s: time from one window to the next, in seconds; at most ``window_s``.
 

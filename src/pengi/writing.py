@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and one sentence where they cannot be written."""
+"""Files and folders that appear complete or not at all, and one sentence where they cannot be written."""
 
 from __future__ import annotations
 

@@ -129,7 +129,8 @@ class TestForms:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.half])
     def test_tensors_of_half_precision(self, dtype: torch.dtype) -> None:
-        np.testing.assert_allclose(load((torch.from_numpy(WAVE).to(dtype)[None], RATE), RATE), WAVE, atol=4e-3)
+        tensor = torch.from_numpy(WAVE).to(dtype)[None].requires_grad_()
+        np.testing.assert_allclose(load((tensor, RATE), RATE), WAVE, atol=4e-3)
 
     def test_two_channels_of_a_data_set(self) -> None:
         stereo_CS = np.stack([WAVE, np.zeros_like(WAVE)])
@@ -162,6 +163,9 @@ class TestWhatIsRefused:
             (WAVE, "(samples, rate)"),
             (torch.from_numpy(WAVE), "(samples, rate)"),
             ([0.1, 0.2], "(samples, rate)"),
+            ((WAVE,), "tuple"),
+            ((np.zeros((2, 3, 4)), RATE), "one or two axes"),
+            ((np.zeros(10, complex), RATE), "real numbers"),
             ((WAVE, None), "number of Hz"),
             ((WAVE, "16000"), "number of Hz"),
             ((WAVE, True), "number of Hz"),

@@ -223,28 +223,10 @@ class TestArrays:
         assert decoded[0] == -1
         assert decoded[1] == 0
 
-    def test_half_precision_tensor_with_gradient(self) -> None:
-        samples = torch.full((400,), 0.5, dtype=torch.bfloat16, requires_grad=True)
-        np.testing.assert_array_equal(load((samples, 16_000), 16_000), np.full(400, 0.5, np.float32))
-
     def test_the_callers_array_is_not_shared(self) -> None:
         samples = chirp(0.1)
         next(iter(stream((samples, RATE), RATE)))[:] = 0
         np.testing.assert_array_equal(samples, chirp(0.1))
-
-    @pytest.mark.parametrize(
-        ("source", "complaint"),
-        [
-            ((np.zeros(10),), "tuple"),
-            ((16_000, np.zeros(10)), "tuple"),
-            ((np.zeros((2, 3, 4)), 16_000), "one or two axes"),
-            ((np.zeros(10, complex), 16_000), "real numbers"),
-            ((np.array(["a"]), 16_000), "real numbers"),
-        ],
-    )
-    def test_what_is_no_waveform(self, source: tuple[object, ...], complaint: str) -> None:
-        with pytest.raises(InputError, match=complaint):
-            load(source, 16_000)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("rate", [0, -16_000, 999, 10**9, float("nan"), 16_000.5])
     def test_absurd_rate(self, rate: float) -> None:

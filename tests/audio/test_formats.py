@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pengi.audio.formats import FolderWalk, has_audio_suffix, ignored_files_note
+from pengi.audio.formats import FolderWalk, has_audio_suffix, skipped_files_note
 
 
 def names(walk: FolderWalk, root: Path) -> list[str]:
@@ -39,10 +39,10 @@ def test_a_folder_is_searched_at_any_depth_and_other_files_are_counted(tmp_path:
     walk = FolderWalk(tmp_path)
     for _ in range(2):
         assert names(walk, tmp_path) == ["a.wav", "b.MKV", "deep/c.w64", "deep/er/d.m4b"]
-        assert walk.passed_over == 2
+        assert walk.skipped == 2
 
 
-def test_pipes_sockets_and_devices_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_sockets_and_devices_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.wav").touch()
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "device.wav").symlink_to("/dev/null")
@@ -51,7 +51,7 @@ def test_pipes_sockets_and_devices_are_passed_over(tmp_path: Path, monkeypatch: 
         bound.bind("socket.wav")
         walk = FolderWalk(tmp_path)
         assert names(walk, tmp_path) == ["a.wav"]
-    assert walk.passed_over == 3
+    assert walk.skipped == 3
 
 
 def test_links_to_files_are_recordings_even_if_the_file_is_gone(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_link_that_cannot_be_followed_hides_no_other_file(tmp_path: Path) -> N
         (tmp_path / name).symlink_to(name) if "loop" in name else (tmp_path / name).touch()
     walk = FolderWalk(tmp_path)
     assert names(walk, tmp_path) == ["1.wav", "loop.wav", "z.wav"]
-    assert walk.passed_over == 1
+    assert walk.skipped == 1
 
 
 def test_a_folder_that_cannot_be_listed_says_so(tmp_path: Path) -> None:
@@ -75,5 +75,5 @@ def test_a_folder_that_cannot_be_listed_says_so(tmp_path: Path) -> None:
 
 
 def test_the_note_counts() -> None:
-    assert ignored_files_note(1, "in").startswith("1 file in 'in' passed over")
-    assert ignored_files_note(12, Path("in")).startswith("12 files in 'in' passed over")
+    assert skipped_files_note(1, "in").startswith("1 file in 'in' skipped")
+    assert skipped_files_note(12, Path("in")).startswith("12 files in 'in' skipped")

@@ -117,7 +117,7 @@ def test_a_folder_is_all_its_recordings_in_the_order_of_their_paths(
     names = found["files"] if command == "embed" else [entry["input"] for entry in found]
     assert names == [str(folder / name) for name in ("a/2.WAV", "b.wav", "c/d/1.flac")]
     assert result.exit_code == 0
-    assert result.stderr.startswith(f"2 files in '{folder}' passed over")
+    assert result.stderr.startswith(f"2 files in '{folder}' skipped")
 
 
 def test_a_folder_gives_a_list_even_of_one(pengi: Callable[..., Any], folder: Path, tone: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_folder_without_recordings_is_one_sentence(
     (empty / "notes.txt").write_text("milk, bread")
     result = pengi(command, empty, *more(command))
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"error: there are no recordings in '{empty}': 1 file in '{empty}' passed over")
+    assert result.stderr.startswith(f"error: there are no recordings in '{empty}': 1 file in '{empty}' skipped")
     assert engine.calls == []
 
 

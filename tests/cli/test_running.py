@@ -48,7 +48,7 @@ def test_summary_and_resumption(run: Command, sounds: Path, tmp_path: Path) -> N
     result = run(sounds, "--task", "describe", "--out", out, "--json")
     said = json.loads(result.stdout)
     assert said.pop("seconds") >= 0
-    assert said == {"out": str(out), "listed": 5, "known": 2, "written": 3, "rows": 5, "failed": 0, "passed_over": 0}
+    assert said == {"out": str(out), "listed": 5, "known": 2, "written": 3, "rows": 5, "failed": 0, "skipped": 0}
     result = run(sounds, "--task", "describe", "--out", out)
     assert (result.exit_code, result.stdout) == (0, f"{out}: 5 rows, 0 of them new\n")
 

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.evaluating import write_manifest
 from pengi.errors import InputError
-from pengi.evaluation.benchmarks import BENCHMARKS, SUITES, Benchmark, benchmark
+from pengi.evaluation.benchmarks import BENCHMARKS, SUITES, Benchmark, benchmark_named
 from pengi.evaluation.items import Item, agreed, items_of, shard_of
 
 EVENTS = replace(BENCHMARKS["val-esc50"], source="field")
@@ -119,6 +119,6 @@ def test_numbers_of_the_paper_are_marked() -> None:
 
 def test_suites_name_benchmarks_that_exist() -> None:
     for suite in SUITES.values():
-        assert all(benchmark(asked.name) == asked for asked in suite.benchmarks)
+        assert all(benchmark_named(asked.name) == asked for asked in suite.benchmarks)
     with pytest.raises(InputError, match="did you mean 'esc50'"):
-        benchmark("esc-50")
+        benchmark_named("esc-50")

@@ -165,7 +165,7 @@ def test_rows_say_how_recordings_were_read_and_other_files_are_counted(
 ) -> None:
     out = tmp_path / "rows.jsonl"
     counts = run(shared_cases, out)
-    assert (counts.written, counts.failed, counts.passed_over) == (12, 0, 1)
+    assert (counts.written, counts.failed, counts.skipped) == (12, 0, 1)
     notes = {Path(row["input"]).name: row["notes"] for row in rows_of(out)}
     assert notes["piped.w64"] == []
     assert "cancel each other out" in notes["opposite-phase.flac"][0]

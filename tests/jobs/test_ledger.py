@@ -26,7 +26,7 @@ def row(name: str, error: str | None = None) -> dict[str, Any]:
 
 def write(out: Path, *names: str, finish: bool = True, error: str | None = None) -> None:
     with Ledger.opened(out, SETTINGS, {}) as ledger:
-        new = [name for name in names if ledger.take(name)]
+        new = [name for name in names if ledger.claim(name)]
         ledger.append([row(name, error) for name in new])
         if finish:
             ledger.finish()
@@ -74,7 +74,7 @@ def test_a_kill_between_the_parquet_file_and_its_journal(tmp_path: Path) -> None
     journal.write_bytes(lines)
     with Ledger.opened(out, SETTINGS, {}) as ledger:
         assert ledger.rows == 2
-        assert [ledger.take(name) for name in ("a.wav", "b.wav", "c.wav")] == [False, False, True]
+        assert [ledger.claim(name) for name in ("a.wav", "b.wav", "c.wav")] == [False, False, True]
         ledger.append([row("c.wav")])
         ledger.finish()
     assert inputs(out) == ["a.wav", "b.wav", "c.wav"]
@@ -87,7 +87,7 @@ def test_errors_are_dropped_before_they_are_tried_again(tmp_path: Path, suffix: 
     write(out, "good.wav")
     with Ledger.opened(out, SETTINGS, {}, retry_errors=True) as ledger:
         assert (ledger.rows, ledger.failed) == (1, 0)
-        assert [ledger.take(name) for name in ("bad.wav", "good.wav")] == [True, False]
+        assert [ledger.claim(name) for name in ("bad.wav", "good.wav")] == [True, False]
         ledger.append([row("bad.wav")])
         ledger.finish()
     assert sorted(inputs(out)) == ["bad.wav", "good.wav"]
@@ -99,14 +99,14 @@ def test_one_recording_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with Ledger.opened(out, SETTINGS, {}) as ledger:
         names = [ledger.name_of(name) for name in ("./deep/a.wav", "deep//a.wav", "x/../deep/a.wav")]
         assert names == ["deep/a.wav"] * 3
-        assert ledger.take(names[0])
-        assert not ledger.take(ledger.name_of(str(tmp_path / "deep/a.wav")))
-        assert ledger.take(ledger.name_of("s3://bucket//a.wav"))
+        assert ledger.claim(names[0])
+        assert not ledger.claim(ledger.name_of(str(tmp_path / "deep/a.wav")))
+        assert ledger.claim(ledger.name_of("s3://bucket//a.wav"))
         ledger.append([row("deep/a.wav")])
     monkeypatch.chdir(tmp_path / "deep")
     with Ledger.opened(out, SETTINGS, {}) as ledger:
         assert ledger.name_of("a.wav") == "deep/a.wav"
-        assert not ledger.take(ledger.name_of("a.wav"))
+        assert not ledger.claim(ledger.name_of("a.wav"))
 
 
 @pytest.mark.parametrize(

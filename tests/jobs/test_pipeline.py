@@ -67,8 +67,8 @@ def test_the_room_is_given_back(sounds: Path, engine: FakeEngine, monkeypatch: p
     found = [JobInput(f"{index}", str(sounds / name)) for index in range(30) for name in ("1.wav", "deep/broken.flac")]
     line = Pipeline(engine, Job("describe"), batch_size=2, workers=1)
     list(line.rows([*found, JobInput("long", str(sounds / "long.wav"))]))
-    assert line._room.take(12_000)
-    assert not line._room.take(1)
+    assert line._budget.reserve(12_000)
+    assert not line._budget.reserve(1)
 
 
 class Unsound(FakeEngine):

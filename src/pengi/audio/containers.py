@@ -64,7 +64,7 @@ def is_mpeg(file: IO[bytes]) -> bool:
 
 
 def missing_bytes(file: IO[bytes]) -> int:
-    """Number of bytes that the header of ``file`` promises beyond its end; 0 if it is whole or promises nothing."""
+    """Number of bytes that the header of ``file`` promises beyond its end; 0 if it is complete or promises nothing."""
     promised_end = _recognise(read_at(file, 0, _HEAD_BYTES))[1]
     size = file.seek(0, os.SEEK_END)
     return max(0, promised_end(file, size) - size)
@@ -297,7 +297,7 @@ def _chunks(
 
 
 def _data_end(chunks: Iterator[_Chunk], data_kind: bytes, size: int) -> int:
-    """Where the data chunk, or a chunk before it that leaves the file, ends; 0 if it is whole or its size is open."""
+    """Where the data chunk, or an earlier one that leaves the file, ends; 0 if it is complete or its size is open."""
     for chunk in chunks:
         is_data = chunk.kind == data_kind
         if chunk.length < 0 or (is_data and _is_placeholder(chunk.length)):

@@ -66,7 +66,7 @@ class _Demuxer:
     stream_length: bool = False
     """It states the length of the stream."""
     container_length: bool = False
-    """It states the length of the whole, counted from 0."""
+    """It states the total length, counted from 0."""
     resumes: bool = False
     """Decoding goes on behind damage."""
     counted: bool = False

@@ -47,11 +47,11 @@ class FolderWalk:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = os.fspath(folder)
-        self.passed_over = 0
+        self.skipped = 0
         """Files that are not hidden and not recordings, as far as the walk has come."""
 
     def __iter__(self) -> Iterator[Found]:
-        self.passed_over = 0
+        self.skipped = 0
         waiting = [self._folder]
         while waiting:
             folder = waiting.pop()
@@ -66,7 +66,7 @@ class FolderWalk:
                         elif has_audio_suffix(entry.name) and (is_file or is_regular(entry.path)):
                             yield Found(entry.path)
                         elif is_file or not os.path.isdir(entry.path):  # noqa: PTH112 - as below
-                            self.passed_over += 1
+                            self.skipped += 1
             except OSError as error:
                 yield Found(folder, f"the folder '{folder}' cannot be listed: {reason(error)}")
 
@@ -82,15 +82,15 @@ def without_audio_suffix(name: str) -> str:
     return stem if stem and has_audio_suffix(name) else name
 
 
-def ignored_files_note(count: int, folder: str | os.PathLike[str]) -> str:
+def skipped_files_note(count: int, folder: str | os.PathLike[str]) -> str:
     """The sentence that says how many files of a folder were not read."""
     files = "1 file" if count == 1 else f"{count} files"
-    return f"{files} in '{os.fspath(folder)}' passed over: not named as audio or video (.wav, .mp3, .mp4, ...)"
+    return f"{files} in '{os.fspath(folder)}' skipped: not named as audio or video (.wav, .mp3, .mp4, ...)"
 
 
-def no_recordings(folder: str | os.PathLike[str], passed_over: int) -> str:
-    """The sentence for a folder without recordings; ``passed_over`` is how many other files it has."""
-    others = f": {ignored_files_note(passed_over, folder)}" if passed_over else ""
+def no_recordings(folder: str | os.PathLike[str], skipped: int) -> str:
+    """The sentence for a folder without recordings; ``skipped`` is how many other files it has."""
+    others = f": {skipped_files_note(skipped, folder)}" if skipped else ""
     return f"there are no recordings in '{os.fspath(folder)}'{others}"
 
 

@@ -30,7 +30,7 @@ PART_S = 1.0
 MIN_PART_CORRELATION = 0.5
 """Lowest correlation of a part that fits."""
 MIN_SHARED, MIN_CORRELATION = 0.5, 0.5
-"""Of two copies at least this share of the parts fits, and the whole fits at least so well."""
+"""Of two copies: minimum share of the parts that fit, and minimum correlation of the complete overlap."""
 ACTIVE_DB = 30.0
 """Parts that are softer, compared with the loudest one, are not compared: there is too little in them."""
 

@@ -14,7 +14,7 @@ from pengi.errors import InputError
 
 ENCODINGS = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
 BLOCK_S = 0.25
-"""Samples are read in blocks of so many seconds."""
+"""Length of the blocks that are read, in seconds."""
 
 
 @dataclass(frozen=True)

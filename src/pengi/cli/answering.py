@@ -72,7 +72,7 @@ class NoneOptions:
         ),
     ] = None
 
-    def given(self) -> dict[str, Any]:
+    def engine_options(self) -> dict[str, Any]:
         """Keywords of :meth:`pengi.engine.Pengi.classify`."""
         none = self.none if self.none_threshold is None else self.none_threshold
         found = {"none": none, "multi_label": self.multi_label, "prompt": self.prompt}
@@ -175,7 +175,13 @@ def classify(
     choices = chosen_labels(labels, labels_file)
     recordings = read_arguments(files)
     engine = load_model(common.model, common.device)
-    options: dict[str, Any] = {**vars(reading), "method": method, "top": top, "explain": explain, **none.given()}
+    options: dict[str, Any] = {
+        **vars(reading),
+        "method": method,
+        "top": top,
+        "explain": explain,
+        **none.engine_options(),
+    }
     over_files(
         recordings,
         lambda part: engine.classify(part, choices, on_error="return", **options),

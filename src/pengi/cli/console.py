@@ -135,13 +135,13 @@ def print_note(sentence: str) -> None:
 
 
 @contextmanager
-def announced(doing: str) -> Iterator[None]:
-    """Show ``doing`` on a terminal's stderr meanwhile.
+def announced(label: str) -> Iterator[None]:
+    """Show ``label`` on a terminal's stderr meanwhile.
 
     The line is not redrawn: other output, such as the bar of a download, replaces it.
     """
     if sys.stderr.isatty():
-        sys.stderr.write(f"{doing} …\r")
+        sys.stderr.write(f"{label} …\r")
         sys.stderr.flush()
     try:
         yield
@@ -176,27 +176,27 @@ class Waiting:
 
 
 @contextmanager
-def progress(doing: str, total: int | None = None) -> Iterator[Waiting]:
+def progress(label: str, total: int | None = None) -> Iterator[Waiting]:
     """A bar (a spinner without ``total``) on stderr, if that is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TimeElapsedColumn
 
     columns = [BarColumn(), MofNCompleteColumn()] if total is not None else [SpinnerColumn()]
-    with _bar(doing, total, [*columns, TimeElapsedColumn()]) as waiting:
+    with _bar(label, total, [*columns, TimeElapsedColumn()]) as waiting:
         yield waiting
 
 
 @contextmanager
-def percentage(doing: str) -> Iterator[Waiting]:
+def percentage(label: str) -> Iterator[Waiting]:
     """A bar with a percentage and the text of :meth:`Waiting.reach`; without a total the text alone."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
     columns = [BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}", markup=False)]
-    with _bar(doing, None, columns) as waiting:
+    with _bar(label, None, columns) as waiting:
         yield waiting
 
 
 @contextmanager
-def _bar(doing: str, total: int | None, columns: Sequence[ProgressColumn]) -> Iterator[Waiting]:
+def _bar(label: str, total: int | None, columns: Sequence[ProgressColumn]) -> Iterator[Waiting]:
     from rich.progress import Progress, TextColumn
 
     # Redirecting stdout would send results to the bar's stream, stderr.
@@ -209,7 +209,7 @@ def _bar(doing: str, total: int | None, columns: Sequence[ProgressColumn]) -> It
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        yield Waiting(bar, bar.add_task(doing, total=total, text=""))
+        yield Waiting(bar, bar.add_task(label, total=total, text=""))
 
 
 def stderr() -> Console:

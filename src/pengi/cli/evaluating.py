@@ -117,11 +117,11 @@ def _named_suite(options: SuiteOptions, task: str | None) -> Suite:
     if task is not None:
         raise InputError("--task and --suite do not go together; a suite has its own tasks")
     with announced("Starting"):
-        from pengi.evaluation.benchmarks import SUITES, Suite, benchmark
+        from pengi.evaluation.benchmarks import SUITES, Suite, benchmark_named
     if options.suite is not None and options.suite not in SUITES:
         raise InputError(no_such("suite", options.suite, SUITES))
     chosen = SUITES[options.suite] if options.suite is not None else Suite(())
-    return replace(chosen, benchmarks=tuple(map(benchmark, options.benchmarks))) if options.benchmarks else chosen
+    return replace(chosen, benchmarks=tuple(map(benchmark_named, options.benchmarks))) if options.benchmarks else chosen
 
 
 def _plan(chosen: Suite, manifest: Path | None, suite: SuiteOptions, run: RunOptions, *, baselines: bool) -> SuiteRun:

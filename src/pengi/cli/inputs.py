@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from pengi.audio.formats import STDIN, FolderWalk, ignored_files_note, no_recordings
+from pengi.audio.formats import STDIN, FolderWalk, no_recordings, skipped_files_note
 from pengi.cli.console import print_note
 from pengi.errors import AudioError, InputError, PengiError
 
@@ -44,7 +44,7 @@ class InputFiles:
 def read_arguments(given: Sequence[str]) -> InputFiles:
     """The recordings behind the arguments of a command, those of a folder in the order of their paths.
 
-    A note on stderr says how many other files of a folder are passed over.
+    A note on stderr says how many other files of a folder are skipped.
 
     Raises:
         InputError: ``-`` is given twice or nothing is piped in, or all that is given is a folder without recordings.
@@ -77,9 +77,9 @@ def _of_folder(folder: str) -> Iterator[InputFile]:
     walk = FolderWalk(folder)
     found = sorted(walk, key=lambda item: item.path)
     if not found:
-        yield InputFile(folder, folder, InputError(no_recordings(folder, walk.passed_over)))
+        yield InputFile(folder, folder, InputError(no_recordings(folder, walk.skipped)))
         return
-    if walk.passed_over:
-        print_note(ignored_files_note(walk.passed_over, folder))
+    if walk.skipped:
+        print_note(skipped_files_note(walk.skipped, folder))
     for item in found:
         yield InputFile(item.path, item.path, AudioError(item.error) if item.error is not None else None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from pengi.audio.formats import ignored_files_note
+from pengi.audio.formats import skipped_files_note
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, stderr
 from pengi.cli.files import check_target
 from pengi.cli.options import (
@@ -137,7 +137,7 @@ class JobOptions:
         typer.Option(
             "--window",
             metavar="SECONDS",
-            help="Task timeline: let the language model name windows of so many seconds, instead of detecting tags.",
+            help="Task timeline: instead of detecting tags, let the language model name windows of this length.",
             show_default="5 without a tagger",
             rich_help_panel=_TASK,
         ),
@@ -402,8 +402,8 @@ def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool
         print_json({"out": str(out), **asdict(counts), "seconds": seconds})
     else:
         print_text(Text(f"{out}: {counts.rows} rows, {counts.written} of them new"))
-    if counts.passed_over:
-        print_note(ignored_files_note(counts.passed_over, listing.given))
+    if counts.skipped:
+        print_note(skipped_files_note(counts.skipped, listing.given))
     if counts.failed:
         print_error(f"{counts.failed} of {counts.rows} recordings could not be used; the column 'error' says why")
         raise typer.Exit(EXIT_USER)

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.audio.formats import ignored_files_note
+from pengi.audio.formats import skipped_files_note
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, progress
 from pengi.cli.exporting import OutputOptions, opened_output
 from pengi.cli.inputs import source_of
@@ -60,8 +60,8 @@ def index(
         print_json({"db": db, "windows_in_all": len(collection), **changes.to_dict()})
     else:
         print_text(Text(_summary(changes, len(collection))))
-    if changes.passed_over:
-        print_note(ignored_files_note(changes.passed_over, folder))
+    if changes.skipped:
+        print_note(skipped_files_note(changes.skipped, folder))
     if changes.failed:
         raise typer.Exit(EXIT_USER)
 
@@ -175,8 +175,8 @@ def _table(hits: Sequence[Hit]) -> Table:
     table.add_column("file", style="bold", overflow="fold")
     table.add_column("text")
     for hit in hits:
-        whole = float(hit.start_s).is_integer() and float(hit.end_s).is_integer()
-        time = f"{clock(hit.start_s, tenths=not whole)} - {clock(hit.end_s, tenths=not whole)}"
+        in_seconds = float(hit.start_s).is_integer() and float(hit.end_s).is_integer()
+        time = f"{clock(hit.start_s, tenths=not in_seconds)} - {clock(hit.end_s, tenths=not in_seconds)}"
         table.add_row(f"{hit.score:.2f}", time, Text(hit.path), Text(hit.text))
     return table
 

@@ -48,7 +48,7 @@ class TagOptions:
         None
     )
 
-    def given(self) -> dict[str, Any]:
+    def engine_options(self) -> dict[str, Any]:
         """Keywords of :meth:`pengi.engine.Pengi.tags`.
 
         Raises:
@@ -73,7 +73,7 @@ def tags(
         pengi tags recordings/ --labels "siren, dog barking" --threshold 0.3
         pengi tags recordings/ --out tags.csv
     """
-    options = chosen.given()
+    options = chosen.engine_options()
     target = output.target(as_json=common.json)
     recordings = read_arguments(files)
     engine = load_model(common.model, common.device)

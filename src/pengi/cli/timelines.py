@@ -86,7 +86,7 @@ class EventOptions:
         ),
     ] = None
 
-    def given(self) -> dict[str, Any]:
+    def engine_options(self) -> dict[str, Any]:
         """Keywords of :meth:`pengi.engine.Pengi.segments`.
 
         Raises:
@@ -140,7 +140,7 @@ def timeline(
         pengi timeline night.ogg --plot night.png
         pengi timeline night.ogg --window 2 --hop 1 --json
     """
-    options = events.given()
+    options = events.engine_options()
     tenths = any(seconds is not None and not seconds.is_integer() for seconds in (events.window, events.hop))
     target = output.target(as_json=common.json)
     recordings = read_arguments(files)
@@ -155,7 +155,7 @@ def timeline(
                 if rows is not None:
                     show: _Show = partial(_write, recording.name, rows)
                 elif common.json:
-                    show = _pass_over
+                    show = _consume
                 else:
                     show = partial(_print, recording.name, report, tenths)
                 found = _read_timeline(engine, recording, options, reading, show)
@@ -227,7 +227,7 @@ def _read_timeline(
     return Timeline(tuple(segments), position.seconds, notes=tuple(notes))
 
 
-def _pass_over(events: Iterator[Segment], position: _Position) -> None:
+def _consume(events: Iterator[Segment], position: _Position) -> None:
     for _ in events:
         pass
 

@@ -479,7 +479,7 @@ def write_composed(
     Args:
         clips, labels, seed: as for :class:`Composer`.
         audio_root: the folder of the clips' manifest.
-        out: a new folder; it appears whole or not at all.
+        out: a new folder; it appears complete or not at all.
         count: how many examples.
         rate: of the files, in Hz.
         workers: processes that mix; their number changes nothing.

@@ -57,7 +57,7 @@ def write_examples(
         examples: in the order of the manifest.
         render: makes the waveform of an example, or raises :class:`AudioError`; has to be picklable.
         labels: what is written to ``labels.jsonl``.
-        out: a new folder; it appears whole or not at all.
+        out: a new folder; it appears complete or not at all.
         rate: of the waveforms, in Hz.
         workers: processes that render; their number changes nothing.
         max_bad_share: share of the examples that may fail; they are logged and left out.

@@ -102,7 +102,7 @@ class StagedBatches(BatchSource):
     Args:
         scenes: batches of drawn scenes.
         clips: batches of recordings.
-        steps: so many of the first steps are about scenes.
+        steps: number of first steps that are about scenes.
         share: of the later steps.
         seed: of which of the later steps these are.
     """

@@ -56,7 +56,7 @@ def write_shards(
     Args:
         clips: any number; they keep their order.
         audio_root: their manifest's folder.
-        out: the new folder; it appears whole or not at all.
+        out: the new folder; it appears complete or not at all.
         max_bytes: a shard is closed before it grows beyond that, unless one recording alone does.
         max_bad_share: share of the recordings that may be unreadable; they are logged and left out.
 
@@ -132,7 +132,7 @@ class _ShardWriter:
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """A tar file of members with short names, for :func:`stretches`; it appears whole or not at all.
+    """A tar file of members with short names, for :func:`stretches`; it appears complete or not at all.
 
     Raises:
         InputError: if it cannot be written.

@@ -85,7 +85,7 @@ def read_mixture(paths: Mapping[str, Path | str], *, max_bad_share: float = 0.0)
 
     Args:
         paths: name -> whatever :func:`manifest_of` reads.
-        max_bad_share: as there.
+        max_bad_share: as for :func:`manifest_of`.
 
     Returns:
         Clips whose ``audio`` is absolute, whose ``corpus`` is the name of their source (as

@@ -18,7 +18,7 @@ from pengi.templates import NUMBERS
 _TRANSCRIPTS, _PLAIN = 0.15, 0.3
 """Below the first a drawn sentence is one of a recording, below the second one about which nothing is asked."""
 _WORDINGS = 2
-"""Of each slot that is said, so many questions."""
+"""Number of questions about each slot that is said."""
 _REFUSED = 0.3
 """Questions about what is not said, for each one about what is."""
 _OF_ORDERS = 1.5
@@ -191,7 +191,7 @@ def as_read(answer: str, truth: str, transcript: str) -> str:
 
 
 def misheard(text: str, rate: float, rng: random.Random) -> str:
-    """A text with so large a share of its words dropped or changed, as a recogniser does."""
+    """A text with a share of its words dropped or changed, as a recogniser does."""
     words = []
     for word in text.split():
         draw = rng.random()

@@ -242,7 +242,7 @@ def write_synthesized(
     """Write examples as a corpus of its own: ``manifest.jsonl``, ``labels.jsonl`` and FLAC files in ``audio``.
 
     Args:
-        out: a new folder; it appears whole or not at all.
+        out: a new folder; it appears complete or not at all.
         count: how many examples; every voice has as many, but for the last round.
         seed: another seed gives other examples.
         soundfont: an SF2 or SF3 file; None: the one that is installed.

@@ -69,7 +69,7 @@ class YamnetEncoder(AudioEncoder):
     def __init__(
         self, frozen_convs: int = 0, first_channels: int = 32, blocks: tuple[tuple[int, int], ...] = BLOCKS
     ) -> None:
-        """``frozen_convs``: so many of the first convolutions are never trained and belong to ``features``."""
+        """``frozen_convs``: number of first convolutions, which are never trained and belong to ``features``."""
         super().__init__()
         self.dim = blocks[-1][0]
         self.conv = _convolutions(first_channels, blocks)

@@ -56,7 +56,7 @@ class Benchmark:
     """One line of a results table.
 
     Attributes:
-        dataset: an adapter's name, or "manifest" for clips of a manifest of one's own.
+        dataset: an adapter's name, or "manifest" for clips of a manifest of the user.
         kind: "open" asks in free text and takes every answer that matches a pattern; the questions are made from the
             clips by :mod:`pengi.evaluation.building`.
         field: where the right answers are: "events", "captions", "qa", or an attribute (``"a*"``: it lists several).
@@ -391,7 +391,7 @@ SUITES: dict[str, Suite] = {
 }
 
 
-def benchmark(name: str) -> Benchmark:
+def benchmark_named(name: str) -> Benchmark:
     """A benchmark by its name.
 
     Raises:
@@ -405,7 +405,7 @@ def benchmark(name: str) -> Benchmark:
 def task_benchmark(
     task: str, *, split: str, source: str | None = None, labels: Sequence[str] | None = None
 ) -> Benchmark:
-    """One task on clips of one's own. It is published nowhere, so its version is 0.
+    """One task on clips of the user. It is published nowhere, so its version is 0.
 
     Args:
         task: one of :data:`pengi.data.tasks.CLOSED_TASKS`.

@@ -24,15 +24,15 @@ def compare(first: Path, second: Path) -> list[Json]:
     Raises:
         InputError: a folder is no run, or they have nothing in common.
     """
-    answers = {(asked.id, system, mode): scored for asked, system, mode, scored in scored_answers(first)}
+    answers = {(benchmark.id, system, mode): scored for benchmark, system, mode, scored in scored_answers(first)}
     rows = []
-    for asked, system, mode, scored in scored_answers(second):
-        before = answers.get((asked.id, system, mode))
+    for benchmark, system, mode, scored in scored_answers(second):
+        before = answers.get((benchmark.id, system, mode))
         if before is None:
             continue
         pair = _same_items(before, scored)
         if pair:
-            rows.append({"benchmark": asked.name, "system": system, "mode": mode, **_difference(asked, *pair)})
+            rows.append({"benchmark": benchmark.name, "system": system, "mode": mode, **_difference(benchmark, *pair)})
     if not rows:
         raise InputError(f"'{first}' and '{second}' have no benchmark, system and mode in common")
     return rows
@@ -57,18 +57,18 @@ def _only(scored: Scored, ids: set[str]) -> Scored:
     )
 
 
-def _difference(asked: Benchmark, first: Scored, second: Scored) -> Json:
-    metrics = headline_metric(asked, first), headline_metric(asked, second)
-    resamples = _SLOW_RESAMPLES if asked.kind == "tag" else _RESAMPLES
+def _difference(benchmark: Benchmark, first: Scored, second: Scored) -> Json:
+    metrics = headline_metric(benchmark, first), headline_metric(benchmark, second)
+    resamples = _SLOW_RESAMPLES if benchmark.kind == "tag" else _RESAMPLES
     found = paired_bootstrap(*metrics, first.groups, resamples=resamples)
     row: Json = {
-        "metric": {"tag": "map", "caption": "similarity"}.get(asked.kind, "accuracy"),
+        "metric": {"tag": "map", "caption": "similarity"}.get(benchmark.kind, "accuracy"),
         "n": len(first.items),
         "difference": found.value,
         "ci95": [found.low, found.high],
         "p_bootstrap": found.p,
     }
-    if asked.kind in ("classify", "choice") and first.credit_N is not None and second.credit_N is not None:
+    if benchmark.kind in ("classify", "choice") and first.credit_N is not None and second.credit_N is not None:
         row["p_mcnemar"] = mcnemar((first.credit_N == 1).tolist(), (second.credit_N == 1).tolist())
         row["gained"] = [item.id for item, *pair in _pairs(first, second) if pair == [0.0, 1.0]]
         row["lost"] = [item.id for item, *pair in _pairs(first, second) if pair == [1.0, 0.0]]

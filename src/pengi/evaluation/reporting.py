@@ -115,45 +115,47 @@ def report_tables(found: Json) -> Iterator[ReportTable]:
 def _main_table(found: Json) -> ReportTable:
     rows, notes = [], []
     missing = {row["benchmark"]: row["missing"] for row in found["run"]["data"]}
-    for asked, mine in _by_benchmark(found):
-        if asked.kind == "caption":
+    for benchmark, results in _by_benchmark(found):
+        if benchmark.kind == "caption":
             continue
-        metric = asked.metrics[0]
-        ours = _headline(asked, mine)
-        baseline = {name: _value(_of(mine, name, ours["mode"] if ours else ""), metric) for name in BASELINES}
+        metric = benchmark.metrics[0]
+        headline = _headline(benchmark, results)
+        baseline = {
+            name: _value(_of(results, name, headline["mode"] if headline else ""), metric) for name in BASELINES
+        }
         rows.append(
             (
-                f"{asked.title} ({asked.id})",
+                f"{benchmark.title} ({benchmark.id})",
                 NAMES[metric],
-                _answered(ours),
-                ours["mode"] if ours else _DASH,
-                _with_interval(ours, metric),
+                _answered(headline),
+                headline["mode"] if headline else _DASH,
+                _with_interval(headline, metric),
                 *baseline.values(),
-                _reported(asked, metric, "paper"),
-                _reported(asked, metric, "others"),
+                _reported(benchmark, metric, "paper"),
+                _reported(benchmark, metric, "others"),
             )
         )
-        notes += [f"{asked.title}: {note}" for note in _notes(asked)]
-        if missing.get(asked.id):
-            notes.append(f"{asked.title}: {missing[asked.id]} recordings of the dataset are not here")
+        notes += [f"{benchmark.title}: {note}" for note in _notes(benchmark)]
+        if missing.get(benchmark.id):
+            notes.append(f"{benchmark.title}: {missing[benchmark.id]} recordings of the dataset are not here")
     columns = ("benchmark", "metric", "n", "mode", "ours (95 %)", *BASELINES, "paper", "others")
     return ReportTable("Results", columns, tuple(rows), tuple(notes))
 
 
 def _modes_table(found: Json) -> ReportTable:
     rows = []
-    for asked, mine in _by_benchmark(found):
-        models = [result for result in mine if result["system"] == "model"]
+    for benchmark, results in _by_benchmark(found):
+        models = [result for result in results if result["system"] == "model"]
         if len(models) < 2:
             continue
         for result in sorted(models, key=lambda result: list(ANSWER_MODES).index(result["mode"])):
-            metrics = [_with_interval(result, metric) for metric in asked.metrics]
-            blind = _value(_of(mine, "blind", result["mode"]), asked.metrics[0])
+            metrics = [_with_interval(result, metric) for metric in benchmark.metrics]
+            blind = _value(_of(results, "blind", result["mode"]), benchmark.metrics[0])
             ece = result.get("reliability", {}).get("ece")
             calibration = _DASH if ece is None else f"{ece:.3f}"
             second = metrics[1] if len(metrics) > 1 else _DASH
             rows.append(
-                (asked.title, result["mode"], metrics[0], second, blind, calibration, f"{result['seconds']:.0f}")
+                (benchmark.title, result["mode"], metrics[0], second, blind, calibration, f"{result['seconds']:.0f}")
             )
     columns = ("benchmark", "mode", "accuracy or mAP (95 %)", "macro F1 (95 %)", "blind", "ECE", "seconds")
     return ReportTable("Answer modes", columns, tuple(rows))
@@ -162,55 +164,64 @@ def _modes_table(found: Json) -> ReportTable:
 def _family_table(found: Json) -> ReportTable:
     """Open questions by what they ask for, and how often they are refused."""
     rows = []
-    for asked, mine in _by_benchmark(found):
-        ours = _headline(asked, mine)
-        if asked.kind != "open" or ours is None:
+    for benchmark, results in _by_benchmark(found):
+        headline = _headline(benchmark, results)
+        if benchmark.kind != "open" or headline is None:
             continue
-        blind = _of(mine, "blind", ours["mode"]) or {"families": {}}
-        for family, found in ours["families"].items():
+        blind = _of(results, "blind", headline["mode"]) or {"families": {}}
+        for family, found in headline["families"].items():
             shares = (
-                _with_interval({"metrics": ours["families"]}, family),
+                _with_interval({"metrics": headline["families"]}, family),
                 _value({"metrics": blind["families"]}, family),
             )
-            rows.append((asked.title, family, str(found["n"]), *shares))
+            rows.append((benchmark.title, family, str(found["n"]), *shares))
         rows += [
-            (asked.title, NAMES[name], "", _with_interval(ours, name), _value(blind, name))
+            (benchmark.title, NAMES[name], "", _with_interval(headline, name), _value(blind, name))
             for name in ("refused_off_topic", "refused_answerable")
-            if name in ours["metrics"]
+            if name in headline["metrics"]
         ]
     return ReportTable("Open questions", ("benchmark", "family", "n", "ours (95 %)", "blind"), tuple(rows))
 
 
 def _caption_table(found: Json) -> ReportTable:
     rows, notes = [], []
-    for asked, mine in _by_benchmark(found):
-        if asked.kind != "caption":
+    for benchmark, results in _by_benchmark(found):
+        if benchmark.kind != "caption":
             continue
-        for result in mine:
+        for result in results:
             cells = [_value(result, metric) for metric in CAPTION_COLUMNS]
-            rows.append((asked.title, result["system"], _answered(result), *cells))
+            rows.append((benchmark.title, result["system"], _answered(result), *cells))
             notes += _reasons(result)
-            notes.append(f"{asked.title}: tokens: {result['tokens']}")
+            notes.append(f"{benchmark.title}: tokens: {result['tokens']}")
         for by in ("paper", "others"):
-            if any(number.by == by for number in asked.reported):
-                rows.append((asked.title, by, "", *(_reported(asked, metric, by) for metric in CAPTION_COLUMNS)))
+            if any(number.by == by for number in benchmark.reported):
+                rows.append(
+                    (benchmark.title, by, "", *(_reported(benchmark, metric, by) for metric in CAPTION_COLUMNS))
+                )
     columns = ("benchmark", "system", "n", *(NAMES[metric] for metric in CAPTION_COLUMNS))
     return ReportTable("Captions", columns, tuple(rows), tuple(dict.fromkeys(notes)))
 
 
 def _retrieval_table(found: Json) -> ReportTable:
     rows = []
-    for asked, mine in _by_benchmark(found):
-        if asked.kind != "caption":
+    for benchmark, results in _by_benchmark(found):
+        if benchmark.kind != "caption":
             continue
-        for way in ("t2a", "a2t"):
-            names = [f"{way}_{column}" for column in RETRIEVAL_COLUMNS]
+        for direction in ("t2a", "a2t"):
+            names = [f"{direction}_{column}" for column in RETRIEVAL_COLUMNS]
             rows += [
-                (asked.title, NAMES[way], result["system"], *(_value(result, name) for name in names))
-                for result in mine
+                (benchmark.title, NAMES[direction], result["system"], *(_value(result, name) for name in names))
+                for result in results
             ]
-            if any(asked.numbers(name, "paper") for name in names):
-                rows.append((asked.title, NAMES[way], "paper", *(_reported(asked, name, "paper") for name in names)))
+            if any(benchmark.numbers(name, "paper") for name in names):
+                rows.append(
+                    (
+                        benchmark.title,
+                        NAMES[direction],
+                        "paper",
+                        *(_reported(benchmark, name, "paper") for name in names),
+                    )
+                )
     columns = ("benchmark", "direction", "system", *(NAMES[column] for column in RETRIEVAL_COLUMNS))
     notes = (
         "Recordings are indexed by the text that the model writes about them; ties count against.",
@@ -222,27 +233,29 @@ def _retrieval_table(found: Json) -> ReportTable:
 def _not_run_table(found: Json) -> ReportTable:
     rows = []
     for skipped in found["run"]["not_run"]:
-        asked = benchmark_of(found["run"], skipped["benchmark"])
-        rows.append((asked.title, skipped.get("system", "all"), skipped["reason"], asked.how_to_get, asked.license))
+        benchmark = benchmark_of(found["run"], skipped["benchmark"])
+        rows.append(
+            (benchmark.title, skipped.get("system", "all"), skipped["reason"], benchmark.how_to_get, benchmark.license)
+        )
     return ReportTable("Not run", ("benchmark", "system", "reason", "data", "licence"), tuple(rows))
 
 
 def _by_benchmark(found: Json) -> Iterator[tuple[Benchmark, list[Json]]]:
-    results: dict[tuple[str, int], list[Json]] = {}
+    by_id: dict[tuple[str, int], list[Json]] = {}
     for result in found["results"]:
-        results.setdefault((result["benchmark"], result["version"]), []).append(result)
-    for (name, version), mine in results.items():
-        yield benchmark_of(found["run"], f"{name}@{version}"), mine
+        by_id.setdefault((result["benchmark"], result["version"]), []).append(result)
+    for (name, version), results in by_id.items():
+        yield benchmark_of(found["run"], f"{name}@{version}"), results
 
 
-def _headline(asked: Benchmark, results: Sequence[Json]) -> Json | None:
+def _headline(benchmark: Benchmark, results: Sequence[Json]) -> Json | None:
     """The model's result in the benchmark's own first mode, or in the first that was run.
 
     Where no model was measured, that of the baseline that was.
     """
     models = {result["mode"]: result for result in results if result["system"] == "model"}
     models = models or {result["mode"]: result for result in results if result["system"] != CHANCE}
-    return next((models[mode] for mode in (*asked.modes, *models) if mode in models), None)
+    return next((models[mode] for mode in (*benchmark.modes, *models) if mode in models), None)
 
 
 def _of(results: Sequence[Json], system: str, mode: str) -> Json | None:
@@ -274,19 +287,21 @@ def _answered(result: Json | None) -> str:
     return str(result["n"]) if result["n"] == result["of"] else f"{result['n']} of {result['of']}"
 
 
-def _reported(asked: Benchmark, metric: str, by: str) -> str:
+def _reported(benchmark: Benchmark, metric: str, by: str) -> str:
     """Numbers that were seen at their source; of the others, that they were not."""
-    numbers = asked.numbers(metric, by)
+    numbers = benchmark.numbers(metric, by)
     if not numbers:
         return _DASH
     return ", ".join(f"{number.value:.4g}" if number.verified else "not verified" for number in numbers)
 
 
-def _notes(asked: Benchmark) -> list[str]:
-    return ([asked.note] if asked.note else []) + [_said(number) for number in asked.reported if number.note]
+def _notes(benchmark: Benchmark) -> list[str]:
+    return ([benchmark.note] if benchmark.note else []) + [
+        _source_note(number) for number in benchmark.reported if number.note
+    ]
 
 
-def _said(number: Reported) -> str:
+def _source_note(number: Reported) -> str:
     value = f"{number.value:.4g}" if number.verified else "a number that is not verified"
     return f"{number.by}: {value}, {number.note}"
 
@@ -336,22 +351,22 @@ def _markdown(found: Json, tables: Sequence[ReportTable]) -> str:
 
 def _details(out: Path, found: Json, report_audio: str) -> Iterator[Detail]:
     """Figures and wrong answers of the model's headline mode of each benchmark."""
-    answers = {(asked.id, system, mode): scored for asked, system, mode, scored in scored_answers(out)}
+    answers = {(benchmark.id, system, mode): scored for benchmark, system, mode, scored in scored_answers(out)}
     folders = {row["benchmark"]: Path(row["manifest"]).parent for row in found["run"]["data"]}
-    for asked, mine in _by_benchmark(found):
-        headline = _headline(asked, mine)
-        if headline is None or asked.kind == "caption":
+    for benchmark, results in _by_benchmark(found):
+        headline = _headline(benchmark, results)
+        if headline is None or benchmark.kind == "caption":
             continue
         mode = headline["mode"]
-        scored = answers[asked.id, headline["system"], mode]
+        scored = answers[benchmark.id, headline["system"], mode]
         confusion, calibration = headline.get("confusion"), headline.get("reliability")
         yield Detail(
-            title=asked.title,
-            subtitle=f"{asked.id}, {mode}, {_with_interval(headline, asked.metrics[0])}",
+            title=benchmark.title,
+            subtitle=f"{benchmark.id}, {mode}, {_with_interval(headline, benchmark.metrics[0])}",
             confusion=confusion_svg(confusion["labels"], confusion["counts"]) if confusion else None,
             reliability=reliability_svg(calibration["bins"]) if calibration else None,
             ece=calibration["ece"] if calibration else None,
-            examples=tuple(_examples(scored, folders[asked.id], report_audio)) if asked.kind != "tag" else (),
+            examples=tuple(_examples(scored, folders[benchmark.id], report_audio)) if benchmark.kind != "tag" else (),
         )
 
 

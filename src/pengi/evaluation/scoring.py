@@ -59,29 +59,30 @@ def read_answers(benchmark: Benchmark, items: Sequence[Item], rows: Mapping[str,
     Raises:
         InputError: if there are no lines at all.
     """
-    asked = [item for item in items if item.id in rows]
-    if not asked:
+    answered = [item for item in items if item.id in rows]
+    if not answered:
         raise InputError(f"there are no predictions of {benchmark.name} in mode {mode}")
-    lines = [rows[item.id] for item in asked]
+    lines = [rows[item.id] for item in answered]
     if benchmark.kind == "open":
         texts = tuple(line.get("text") for line in lines)
-        right = [patterns.is_accepted(text, item.accepted) for text, item in zip(texts, asked, strict=True)]
-        return Scored(tuple(asked), tuple(lines), texts, np.array(right, dtype=np.float64), None)
+        right = [patterns.is_accepted(text, item.accepted) for text, item in zip(texts, answered, strict=True)]
+        return Scored(tuple(answered), tuple(lines), texts, np.array(right, dtype=np.float64), None)
     if benchmark.kind == "caption" or mode == "write":
         texts = tuple(line.get("text") for line in lines)
         normal = [_normal(text) for text in texts]
-        credit = None if benchmark.kind == "caption" else _credits(benchmark, asked, normal, _normal)
-        return Scored(tuple(asked), tuple(lines), texts, credit, None)
+        credit = None if benchmark.kind == "caption" else _credits(benchmark, answered, normal, _normal)
+        return Scored(tuple(answered), tuple(lines), texts, credit, None)
     if mode == "exact":
-        said = tuple(_exact(line.get("text"), item.labels) for item, line in zip(asked, lines, strict=True))
-        return Scored(tuple(asked), tuple(lines), said, _credits(benchmark, asked, said), None)
+        said = tuple(_exact(line.get("text"), item.labels) for item, line in zip(answered, lines, strict=True))
+        return Scored(tuple(answered), tuple(lines), said, _credits(benchmark, answered, said), None)
     scores = [np.array(line["scores"], dtype=np.float64) if "scores" in line else None for line in lines]
     chosen = tuple(
-        None if found is None else item.labels[int(np.argmax(found))] for item, found in zip(asked, scores, strict=True)
+        None if found is None else item.labels[int(np.argmax(found))]
+        for item, found in zip(answered, scores, strict=True)
     )
-    alike = len({item.labels for item in asked}) == 1
-    scores_NL = _matrix(scores, len(asked[0].labels)) if alike else None
-    return Scored(tuple(asked), tuple(lines), chosen, _credits(benchmark, asked, chosen), scores_NL)
+    alike = len({item.labels for item in answered}) == 1
+    scores_NL = _matrix(scores, len(answered[0].labels)) if alike else None
+    return Scored(tuple(answered), tuple(lines), chosen, _credits(benchmark, answered, chosen), scores_NL)
 
 
 def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:

@@ -36,7 +36,7 @@ from pengi.evaluation.benchmarks import (
     TAGGER_MODE,
     Benchmark,
     Suite,
-    benchmark,
+    benchmark_named,
     task_benchmark,
 )
 from pengi.evaluation.building import write_questions
@@ -57,7 +57,7 @@ class SuiteRun:
     """What to run.
 
     Attributes:
-        manifest: labelled clips for the benchmarks of one's own data.
+        manifest: labelled clips for the benchmarks of the user's own data.
         data_root: holds a folder for each dataset, named like its adapter.
         modes: instead of those of the benchmarks.
         shard: part i of n, counted from 1.
@@ -80,17 +80,17 @@ class SuiteRun:
         if not 1 <= part <= parts:
             raise InputError(f"there is no shard {part} of {parts}; shards are counted from 1, as in 1/{parts}")
 
-    def modes_of(self, asked: Benchmark) -> tuple[str, ...]:
+    def modes_of(self, benchmark: Benchmark) -> tuple[str, ...]:
         """The modes that a benchmark is run in: those that are wanted as far as they make sense for it."""
-        wanted = self.modes or self.suite.modes or asked.modes
-        if asked.kind == "caption" or not _has_labels(asked):
+        wanted = self.modes or self.suite.modes or benchmark.modes
+        if benchmark.kind == "caption" or not _has_labels(benchmark):
             return ("write",)
-        sensible = [mode for mode in wanted if mode in LABEL_MODES and (asked.kind != "tag" or mode != "exact")]
-        return tuple(sensible) or asked.modes
+        sensible = [mode for mode in wanted if mode in LABEL_MODES and (benchmark.kind != "tag" or mode != "exact")]
+        return tuple(sensible) or benchmark.modes
 
     @property
     def max_items(self) -> int | None:
-        """How many items of a benchmark are asked."""
+        """Largest number of items of a benchmark."""
         return self.limit if self.limit is not None else self.suite.limit
 
 
@@ -152,7 +152,7 @@ def run_suite(
     start = time.perf_counter()
     record = RunRecord(
         model={},
-        suite=[asked.name for asked in plan.suite.benchmarks],
+        suite=[benchmark.name for benchmark in plan.suite.benchmarks],
         options={
             "limit": plan.max_items,
             "shard": list(plan.shard),
@@ -160,7 +160,7 @@ def run_suite(
             "baselines": plan.baselines,
         },
         software=_software(),
-        tasks={asked.id: _as_task(asked) for asked in plan.suite.benchmarks if not asked.version},
+        tasks={benchmark.id: _as_task(benchmark) for benchmark in plan.suite.benchmarks if not benchmark.version},
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
@@ -172,7 +172,7 @@ def run_suite(
     systems = load()
     record.model = dict(systems.about)
     for prepared in ready:
-        for system, mode in _asked(plan, prepared.benchmark, systems):
+        for system, mode in _systems_and_modes(plan, prepared.benchmark, systems):
             _predict(plan, prepared, system, mode, out, cache, record, progress)
             record.seconds = round(time.perf_counter() - start, 1)
             _write_json(path, asdict(record))
@@ -195,13 +195,13 @@ def score_run(out: Path) -> Json:
 
 
 def benchmark_of(run: Json, benchmark_id: str) -> Benchmark:
-    """The definition of a benchmark that a run has asked.
+    """The definition of a benchmark that a run has measured.
 
     Raises:
         InputError: for an unknown benchmark; the nearest one is named.
     """
     made = run.get("tasks", {}).get(benchmark_id)
-    return task_benchmark(**made) if made else benchmark(benchmark_id.rpartition("@")[0])
+    return task_benchmark(**made) if made else benchmark_named(benchmark_id.rpartition("@")[0])
 
 
 def scored_answers(out: Path) -> Iterator[tuple[Benchmark, str, str, Scored]]:
@@ -212,56 +212,58 @@ def scored_answers(out: Path) -> Iterator[tuple[Benchmark, str, str, Scored]]:
     """
     records = _records(out)
     for name in _benchmarks(records):
-        asked, items = _read_items(out, records[0], name)
-        for system, mode, rows in _predicted(out, asked, records):
-            yield asked, system, mode, read_answers(asked, items, rows, mode)
+        benchmark, items = _read_items(out, records[0], name)
+        for system, mode, rows in _predicted(out, benchmark, records):
+            yield benchmark, system, mode, read_answers(benchmark, items, rows, mode)
 
 
-def _has_labels(asked: Benchmark) -> bool:
-    return asked.kind in ("classify", "tag", "choice") or asked.labels is not None
+def _has_labels(benchmark: Benchmark) -> bool:
+    return benchmark.kind in ("classify", "tag", "choice") or benchmark.labels is not None
 
 
-def _asked(plan: SuiteRun, asked: Benchmark, systems: Systems) -> Iterator[tuple[System, str]]:
+def _systems_and_modes(plan: SuiteRun, benchmark: Benchmark, systems: Systems) -> Iterator[tuple[System, str]]:
     """Which system answers in which mode: the model in every one, silence in the same, the tagger in its only one."""
-    wanted = plan.modes_of(asked)
+    wanted = plan.modes_of(benchmark)
     for mode in dict.fromkeys(DERIVED.get(mode, mode) for mode in wanted):
         yield systems.model, mode
         if systems.blind is not None and plan.baselines:
             yield systems.blind, mode
-    if systems.tagger is not None and plan.baselines and asked.tagger:
+    if systems.tagger is not None and plan.baselines and benchmark.tagger:
         yield systems.tagger(), TAGGER_MODE
 
 
 def _prepared(plan: SuiteRun, out: Path, record: RunRecord, progress: RunProgress) -> Iterator[Prepared]:
-    for asked in plan.suite.benchmarks:
+    for benchmark in plan.suite.benchmarks:
         try:
-            manifest, missing = _manifest(plan, asked, out)
-            items = items_of(asked, manifest, plan.max_items)
+            manifest, missing = _manifest(plan, benchmark, out)
+            items = items_of(benchmark, manifest, plan.max_items)
         except PengiError as error:
             if len(plan.suite.benchmarks) == 1:
                 raise
-            record.not_run.append({"benchmark": asked.id, "reason": str(error)})
-            progress.skipped(f"{asked.name} is not run: {error}")
+            record.not_run.append({"benchmark": benchmark.id, "reason": str(error)})
+            progress.skipped(f"{benchmark.name} is not run: {error}")
             continue
-        _write_items(out, asked, items)
+        _write_items(out, benchmark, items)
         about = {"manifest": str(manifest), "sha256": file_hash(manifest), "n": len(items), "missing": missing}
-        record.data.append({"benchmark": asked.id, **about})
-        yield Prepared(asked, tuple(shard_of(items, plan.shard)), manifest.parent)
+        record.data.append({"benchmark": benchmark.id, **about})
+        yield Prepared(benchmark, tuple(shard_of(items, plan.shard)), manifest.parent)
 
 
-def _manifest(plan: SuiteRun, asked: Benchmark, out: Path) -> tuple[Path, int]:
+def _manifest(plan: SuiteRun, benchmark: Benchmark, out: Path) -> tuple[Path, int]:
     """The manifest of a benchmark's data, and how many of its recordings are missing: made from the published layout of
     a dataset, or of questions about the clips at hand."""
-    if asked.dataset == "manifest":
+    if benchmark.dataset == "manifest":
         manifest = plan.manifest or (plan.data_root / "manifest.jsonl" if plan.data_root else None)
         if manifest is None:
             raise InputError("name the labelled clips with --manifest")
-        return (write_questions(asked.name, manifest, asked.split, out) if asked.kind == "open" else manifest), 0
+        return (
+            write_questions(benchmark.name, manifest, benchmark.split, out) if benchmark.kind == "open" else manifest
+        ), 0
     if plan.data_root is None:
-        raise InputError(f"name the folder that holds '{asked.dataset}' with --data-root")
-    made = out / "manifests" / f"{asked.dataset}.jsonl"
+        raise InputError(f"name the folder that holds '{benchmark.dataset}' with --data-root")
+    made = out / "manifests" / f"{benchmark.dataset}.jsonl"
     made.parent.mkdir(parents=True, exist_ok=True)
-    return made, import_dataset(asked.dataset, plan.data_root / asked.dataset, made).missing
+    return made, import_dataset(benchmark.dataset, plan.data_root / benchmark.dataset, made).missing
 
 
 def _predict(
@@ -274,10 +276,10 @@ def _predict(
     record: RunRecord,
     progress: RunProgress,
 ) -> None:
-    asked, items = prepared.benchmark, prepared.items
+    benchmark, items = prepared.benchmark, prepared.items
     shard = "" if plan.shard[1] == 1 else f".shard-{plan.shard[0]}-of-{plan.shard[1]}"
-    path = out / "predictions" / asked.id / f"{system.name}.{mode}{shard}.jsonl"
-    doing = f"{asked.name}, {system.name}, {mode}"
+    path = out / "predictions" / benchmark.id / f"{system.name}.{mode}{shard}.jsonl"
+    doing = f"{benchmark.name}, {system.name}, {mode}"
     try:
         with PredictionFile.opened(path) as file, progress.step(doing, len(items)) as done:
             counts = predict(system, items, prepared.folder, mode, file, cache, done)
@@ -285,43 +287,43 @@ def _predict(
         if not system.together:
             raise
         # The tagger compares recordings with each other and cannot answer about one alone.
-        record.not_run.append({"benchmark": asked.id, "system": system.name, "reason": str(error)})
+        record.not_run.append({"benchmark": benchmark.id, "system": system.name, "reason": str(error)})
         return
-    record.answers.append({"benchmark": asked.id, "system": system.name, "mode": mode, **asdict(counts)})
+    record.answers.append({"benchmark": benchmark.id, "system": system.name, "mode": mode, **asdict(counts)})
 
 
-def _write_items(out: Path, asked: Benchmark, items: Sequence[Item]) -> None:
+def _write_items(out: Path, benchmark: Benchmark, items: Sequence[Item]) -> None:
     folder = out / "items"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    JsonLines(folder / f"{asked.id}.jsonl").rewrite(item.to_dict() for item in items)
+    JsonLines(folder / f"{benchmark.id}.jsonl").rewrite(item.to_dict() for item in items)
 
 
-def _as_task(asked: Benchmark) -> Json:
-    labels = None if asked.labels is None else list(asked.labels)
-    return {"task": asked.field, "split": asked.split, "source": asked.source, "labels": labels}
+def _as_task(benchmark: Benchmark) -> Json:
+    labels = None if benchmark.labels is None else list(benchmark.labels)
+    return {"task": benchmark.field, "split": benchmark.split, "source": benchmark.source, "labels": labels}
 
 
 def _benchmarks(records: Sequence[Json]) -> list[str]:
-    """Benchmarks (with their versions) that a run has asked, in the suite's order."""
+    """Benchmarks (with their versions) that a run has measured, in the suite's order."""
     return list(dict.fromkeys(answer["benchmark"] for record in records for answer in record["answers"]))
 
 
 def _read_items(out: Path, run: Json, benchmark_id: str) -> tuple[Benchmark, list[Item]]:
-    asked = benchmark_of(run, benchmark_id)
-    if asked.id != benchmark_id:
-        raise InputError(f"'{out}' has {benchmark_id}, and this program has {asked.id}; run it again")
+    benchmark = benchmark_of(run, benchmark_id)
+    if benchmark.id != benchmark_id:
+        raise InputError(f"'{out}' has {benchmark_id}, and this program has {benchmark.id}; run it again")
     lines = JsonLines(out / "items" / f"{benchmark_id}.jsonl")
-    return asked, [Item.from_dict(row) for row in lines if row is not None]
+    return benchmark, [Item.from_dict(row) for row in lines if row is not None]
 
 
-def _predicted(out: Path, asked: Benchmark, records: Sequence[Json]) -> Iterator[tuple[str, str, dict[str, Row]]]:
+def _predicted(out: Path, benchmark: Benchmark, records: Sequence[Json]) -> Iterator[tuple[str, str, dict[str, Row]]]:
     """System, mode and lines, derived modes included.
 
-    Only what the run itself has asked: lines of an earlier run in the same folder may be of another model.
+    Only what the run itself has predicted: lines of an earlier run in the same folder may be of another model.
     """
-    folder = out / "predictions" / asked.id
-    answers = [answer for record in records for answer in record["answers"] if answer["benchmark"] == asked.id]
+    folder = out / "predictions" / benchmark.id
+    answers = [answer for record in records for answer in record["answers"] if answer["benchmark"] == benchmark.id]
     pairs = dict.fromkeys((answer["system"], answer["mode"]) for answer in answers)
     lines = {pair: read_predictions(folder, ".".join(pair)) for pair in pairs}
     for (system, mode), rows in lines.items():
@@ -329,26 +331,28 @@ def _predicted(out: Path, asked: Benchmark, records: Sequence[Json]) -> Iterator
             continue
         yield system, mode, rows
         for derived in (name for name, base in DERIVED.items() if base == mode and system == "model"):
-            if asked.kind != "tag":
+            if benchmark.kind != "tag":
                 yield system, derived, rows
 
 
 def _score_benchmark(out: Path, benchmark_id: str, records: Sequence[Json]) -> list[Json]:
-    asked, items = _read_items(out, records[0], benchmark_id)
+    benchmark, items = _read_items(out, records[0], benchmark_id)
     results = []
-    for system, mode, rows in _predicted(out, asked, records):
-        scored = read_answers(asked, items, rows, mode)
-        results.append({**_head(asked), "system": system, "mode": mode, "of": len(items), **score(asked, scored, mode)})
-    by_luck = chance(asked, items)
-    if by_luck and results:
+    for system, mode, rows in _predicted(out, benchmark, records):
+        scored = read_answers(benchmark, items, rows, mode)
         results.append(
-            {**_head(asked), "system": CHANCE, "mode": "", "of": len(items), "n": len(items), "metrics": by_luck}
+            {**_head(benchmark), "system": system, "mode": mode, "of": len(items), **score(benchmark, scored, mode)}
+        )
+    by_chance = chance(benchmark, items)
+    if by_chance and results:
+        results.append(
+            {**_head(benchmark), "system": CHANCE, "mode": "", "of": len(items), "n": len(items), "metrics": by_chance}
         )
     return results
 
 
-def _head(asked: Benchmark) -> Json:
-    return {"benchmark": asked.name, "version": asked.version, "title": asked.title, "kind": asked.kind}
+def _head(benchmark: Benchmark) -> Json:
+    return {"benchmark": benchmark.name, "version": benchmark.version, "title": benchmark.title, "kind": benchmark.kind}
 
 
 def _records(out: Path) -> list[Json]:

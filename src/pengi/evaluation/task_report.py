@@ -26,17 +26,17 @@ def task_report(out: Path, found: Json, method: str) -> Json:
     """
     system, mode = ("model", method) if method in ANSWER_MODES else (method, TAGGER_MODE)
     [result] = [result for result in found["results"] if (result["system"], result["mode"]) == (system, mode)]
-    [(asked, scored)] = [(row[0], row[3]) for row in scored_answers(out) if row[1:3] == (system, mode)]
+    [(benchmark, scored)] = [(row[0], row[3]) for row in scored_answers(out) if row[1:3] == (system, mode)]
     assert scored.credit_N is not None
     [data] = found["run"]["data"]
     accuracy = result["metrics"]["accuracy"]
     return {
-        "task": asked.field,
-        "source": asked.source,
-        "split": asked.split,
+        "task": benchmark.field,
+        "source": benchmark.source,
+        "split": benchmark.split,
         "method": method,
         "model": found["run"]["model"]["name"],
-        "prompt": asked.prompt if system == "model" else None,
+        "prompt": benchmark.prompt if system == "model" else None,
         "labels": list(scored.items[0].labels),
         "n": result["n"],
         "correct": int(scored.credit_N.sum()),
@@ -48,7 +48,7 @@ def task_report(out: Path, found: Json, method: str) -> Json:
         "errors": [
             {"id": row["id"], "audio": row["audio"], "error": row["error"]} for row in scored.rows if "error" in row
         ],
-        "left_out": left_out(asked, Path(data["manifest"])),
+        "left_out": left_out(benchmark, Path(data["manifest"])),
         "seconds": result["seconds"],
         "protocol": PROTOCOL | {"manifest_sha256": data["sha256"]},
     }

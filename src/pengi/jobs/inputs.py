@@ -43,7 +43,7 @@ class Listing:
             (``.jsonl``); a file; a pattern as of :mod:`glob`, ``**`` for any depth; ``-`` for paths on stdin, one a
             line.
         shard: part i of n, counted from 1. A recording's part depends on its path inside the folder alone.
-        limit: only the first so many recordings of the shard.
+        limit: maximum number of recordings of the shard, the first ones.
         stdin: where paths are read, if they are.
 
     Raises:
@@ -68,7 +68,7 @@ class Listing:
         if address is not None:
             raise InputError(address)
         self.given = given
-        self.passed_over = 0
+        self.skipped = 0
         """Files of a folder that are no recordings, once it was searched to its end."""
         self._shard = shard
         self._limit = limit
@@ -116,7 +116,7 @@ class Listing:
         walk = FolderWalk(self.given)
         for found in walk:
             yield JobInput(os.path.relpath(found.path, self.given), found.path, found.error)
-        self.passed_over = walk.passed_over
+        self.skipped = walk.skipped
 
 
 def _digest(text: str) -> int:

@@ -102,8 +102,8 @@ class Ledger:
         # The links "." and ".." of a path are resolved as text: what is a link on the disk keeps its name.
         return printable(os.path.relpath(os.path.abspath(location), self._folder))  # noqa: PTH100
 
-    def take(self, name: str) -> bool:
-        """Whether a recording is to be processed: it has no row, and was not taken before."""
+    def claim(self, name: str) -> bool:
+        """Whether a recording is to be processed: it has no row, and was not claimed before."""
         return self._names.add(self._key(name))
 
     def append(self, rows: Sequence[Row]) -> None:

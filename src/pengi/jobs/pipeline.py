@@ -57,7 +57,7 @@ class _SampleBudget:
         self._left = samples
         self._lock = threading.Lock()
 
-    def take(self, samples: int) -> bool:
+    def reserve(self, samples: int) -> bool:
         """Reserve samples if there is room; returns whether there was. Nobody waits: decoding ends in any order."""
         with self._lock:
             if samples > self._left:
@@ -65,7 +65,7 @@ class _SampleBudget:
             self._left -= samples
             return True
 
-    def give(self, samples: int) -> None:
+    def release(self, samples: int) -> None:
         with self._lock:
             self._left += samples
 
@@ -85,7 +85,7 @@ class Pipeline:
         self._job = job
         self._batch_size = batch_size
         self._workers = workers
-        self._room = _SampleBudget(MAX_SAMPLES)
+        self._budget = _SampleBudget(MAX_SAMPLES)
         self._internal_errors = 0
 
     def rows(self, items: Iterable[JobInput]) -> Iterator[list[Row]]:
@@ -124,19 +124,19 @@ class Pipeline:
             content = recording(Path(), item.location)
             is_pipe = isinstance(content, Path) and not is_regular(str(content))
             for block in stream(content, self._engine.sample_rate, **self._job.reading, notes=notes):
-                if taken + len(block) <= MAX_SAMPLES_EACH and self._room.take(len(block)):
+                if taken + len(block) <= MAX_SAMPLES_EACH and self._budget.reserve(len(block)):
                     taken += len(block)
                 elif not is_pipe:  # which cannot be read again
-                    self._room.give(taken)
+                    self._budget.release(taken)
                     return _Decoded(item, None, time.perf_counter() - started)
                 blocks.append(block)
             source = Waveform(np.concatenate(blocks), self._engine.sample_rate)
         except PengiError as error:
-            self._room.give(taken)
+            self._budget.release(taken)
             # The sentence alone: a traceback would keep the decoded blocks in memory.
             source, taken = PengiError(str(error)), 0
         except Exception as error:  # noqa: BLE001 - counted by the thread that writes the rows
-            self._room.give(taken)
+            self._budget.release(taken)
             source, taken = error, 0
         return _Decoded(item, source, time.perf_counter() - started, taken, notes)
 
@@ -155,7 +155,7 @@ class Pipeline:
             answer, seconds = answers.get(index, (decoded.source, 0.0))
             checked = self._checked(decoded, answer)
             rows.append(self._job.row(decoded.item.name, checked, decoded.seconds + seconds, decoded.notes))
-        self._room.give(sum(decoded.samples for decoded in group))
+        self._budget.release(sum(decoded.samples for decoded in group))
         return rows
 
     def _ask(self, group: Sequence[_Decoded]) -> list[Any]:

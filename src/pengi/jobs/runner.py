@@ -58,7 +58,7 @@ class JobCounts:
     """Rows of the file, those of earlier runs included."""
     failed: int = 0
     """Rows with an error."""
-    passed_over: int = 0
+    skipped: int = 0
     """Files of the folder that are no recordings."""
 
 
@@ -109,9 +109,9 @@ def run(
                     counts.written += len(rows)
                     counts.rows, counts.failed = ledger.rows, ledger.failed
                     report(counts)
-        counts.passed_over = listing.passed_over
+        counts.skipped = listing.skipped
         if not counts.listed and not listing.is_shard:
-            raise InputError(no_recordings(printable(listing.given), counts.passed_over))
+            raise InputError(no_recordings(printable(listing.given), counts.skipped))
         ledger.finish()
         return counts
 
@@ -120,7 +120,7 @@ def _new_items(listing: Listing, ledger: Ledger, counts: JobCounts, report: JobP
     for found in listing:
         counts.listed += 1
         name = ledger.name_of(found.location)
-        if ledger.take(name):
+        if ledger.claim(name):
             yield replace(found, name=name)
         else:
             counts.known += 1

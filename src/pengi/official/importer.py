@@ -1,4 +1,4 @@
-"""From a published checkpoint to one of ours: every entry explained and checked, then written whole or not at all.
+"""From a published checkpoint to one of ours: every entry explained and checked, then written complete or not at all.
 
 Shape suffixes: K frequency bins, W samples of a window.
 """
@@ -73,7 +73,7 @@ def import_official(
         ``out``.
 
     Raises:
-        CheckpointError: if the file is not a whole checkpoint of that architecture.
+        CheckpointError: if the file is not a complete checkpoint of that architecture.
         WeightsError: if the tokenizers cannot be had or are others than the models'.
         InputError: for an unknown ``config``, or if ``out`` is there already.
     """

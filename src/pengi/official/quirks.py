@@ -54,7 +54,7 @@ class ReferenceQuirks:
 
     @classmethod
     def all(cls, crop_seed: int | None = None) -> Self:
-        """The official wrapper's behaviour whole."""
+        """The official wrapper's behaviour, with all quirks."""
         switches = {field.name: True for field in dataclasses.fields(cls) if field.name != "crop_seed"}
         return replace(cls(crop_seed=crop_seed), **switches)
 
@@ -74,7 +74,7 @@ def read(
     Args:
         source: the recording.
         rate: in Hz.
-        window: samples that the model encodes at once; ``random_crop`` keeps so many.
+        window: number of samples that the model encodes at once, and that ``random_crop`` keeps.
         quirks: ``flat_channels`` and ``random_crop`` matter here.
         track: as for :func:`pengi.audio.decode.load`.
         partial: as for :func:`pengi.audio.decode.load`.

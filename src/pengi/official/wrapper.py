@@ -259,7 +259,7 @@ class OfficialGenerator(TextGenerator):
         return await super().generate(encoded, prompts, options, constraint, extra, on_text)
 
     def extra_texts(self, texts: Sequence[str]) -> Sequence[str]:
-        """The extra texts whole, or one character of each."""
+        """The complete extra texts, or one character of each."""
         return reference.by_character(texts) if self._quirks.extra_text_by_character else texts
 
     def scored(self, beams: Sequence[Hypothesis]) -> tuple[ScoredText, ...]:

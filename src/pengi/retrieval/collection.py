@@ -138,7 +138,7 @@ class Collection:
                 the same model gave for it. Text and recording may be combined.
             where: an SQL expression over path, start_s, end_s, duration_s, text and tags that hits must meet, such as
                 ``duration_s > 5 AND array_has(tags, 'rain')``.
-            limit: at most so many hits.
+            limit: maximum number of hits.
             mode: "text" by full text alone, "vector" by embeddings alone, "hybrid" by both.
 
         Raises:
@@ -227,12 +227,12 @@ class Collection:
         contents = recordings_below(Path(folder))
         if not contents.recordings:
             raise InputError(
-                f"{no_recordings(folder, contents.passed_over)}; the index keeps what it has of this folder, in case a "
+                f"{no_recordings(folder, contents.skipped)}; the index keeps what it has of this folder, in case a "
                 "disk is not mounted"
             )
         changes = self._update(contents.recordings, engine, contents.covers, progress)
         changes.failed += contents.unreadable
-        changes.passed_over = contents.passed_over
+        changes.skipped = contents.skipped
         return changes
 
     def add(
@@ -247,7 +247,7 @@ class Collection:
         return self._update(paths, engine, lambda path: False, progress)
 
     def _update(
-        self, paths: Sequence[str], engine: Pengi, gone: Callable[[str], bool], progress: UpdateProgress | None
+        self, paths: Sequence[str], engine: Pengi, is_removed: Callable[[str], bool], progress: UpdateProgress | None
     ) -> Changes:
         from pengi.retrieval.indexing import Indexer
         from pengi.retrieval.updating import Update, only_writer
@@ -259,7 +259,7 @@ class Collection:
                 table = RecordingsTable.create(self.location, indexer.info, indexer.tag_vectors())
             _check_model(self.location, table.info, engine)
             self._table = table
-            return Update(table, indexer, progress).run(paths, gone)
+            return Update(table, indexer, progress).run(paths, is_removed)
 
     def _by_meaning(
         self, table: RecordingsTable, text: str, where: str | None, depth: int

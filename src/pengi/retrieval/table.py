@@ -1,7 +1,7 @@
 """The LanceDB table behind a collection: a row for every window of every recording.
 
-All rows of a recording are written, or replaced, in one transaction. So a reader sees a recording whole, in its old
-or in its new state, and a writer that is killed leaves nothing half done.
+All rows of a recording are written, or replaced, in one transaction. So a reader sees a recording completely, in its
+old or in its new state, and a writer that is killed leaves nothing half done.
 
 Shape suffixes: N rows, V tags, D features.
 """
@@ -135,7 +135,7 @@ def _naming_damage(
 
 
 class RecordingsTable:
-    """One index: searching it, and writing whole recordings. Any number may read while one writes."""
+    """One index: searching it, and writing complete recordings. Any number may read while one writes."""
 
     def __init__(self, database: Any, table: Any, info: IndexInfo) -> None:
         self.location = str(database.uri)

@@ -48,7 +48,7 @@ class Changes:
     removed: int = 0
     windows: int = 0
     """Windows that were encoded."""
-    passed_over: int = 0
+    skipped: int = 0
     """Files of the folder that are no recordings."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """Paths that could not be used, each with a sentence that says why."""
@@ -66,7 +66,7 @@ class FolderContents:
     folder: str
     recordings: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
-    passed_over: int = 0
+    skipped: int = 0
     """Files that are no recordings."""
 
     def covers(self, path: str) -> bool:
@@ -88,7 +88,7 @@ def recordings_below(folder: Path) -> FolderContents:
     found = list(walk)
     recordings = sorted(item.path for item in found if item.error is None)
     unreadable = tuple((item.path, item.error) for item in found if item.error is not None)
-    return FolderContents(root, tuple(recordings), unreadable, walk.passed_over)
+    return FolderContents(root, tuple(recordings), unreadable, walk.skipped)
 
 
 @contextmanager
@@ -126,14 +126,14 @@ class Update:
         self._progress = progress or (lambda done, total: None)
         self.changes = Changes()
 
-    def run(self, paths: Sequence[str], gone: Callable[[str], bool]) -> Changes:
-        """Index ``paths``, and remove other recordings of the index if ``gone`` is true for their path."""
+    def run(self, paths: Sequence[str], is_removed: Callable[[str], bool]) -> Changes:
+        """Index ``paths``, and remove other recordings of the index if ``is_removed`` is true for their path."""
         self._table.prepare()
         known = self._table.stamps()
         wanted = set(paths)
         # Rows of moved recordings are copied from the old paths before those are removed.
         to_index = self._without_encoding(paths, known)
-        removed = [path for path in known if path not in wanted and gone(path)]
+        removed = [path for path in known if path not in wanted and is_removed(path)]
         self._table.delete(removed)
         self.changes.removed = len(removed)
         self._encode(to_index, known)

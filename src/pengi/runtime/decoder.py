@@ -250,7 +250,7 @@ class OnnxLanguageModel(LanguageModel):
         return _Cache(torch.zeros(2 * shape.layers, max(rows, 2), shape.key_heads, capacity, shape.head_size))
 
     def _extensible(self, state: DecoderState, tokens: int) -> _Cache:
-        """A cache with the state's keys and values and room for so many tokens in a row."""
+        """A cache with the state's keys and values and room for ``tokens`` tokens in each row."""
         cache: _Cache = state.cache.cache
         if state.cache.number == cache.newest and tokens <= cache.capacity:
             return cache

@@ -94,7 +94,7 @@ class Folders:
         for root in self._roots:
             try:
                 path = (root / name).resolve()
-                if self._holds(path) and path.is_file():
+                if self._contains(path) and path.is_file():
                     return path
             except (OSError, ValueError):  # a name that is too long, or has a null character
                 break
@@ -110,14 +110,14 @@ class Folders:
                 for item in FolderWalk(root):
                     path = Path(item.path)
                     if item.error is None and (fnmatchcase(item.path, pattern) or path.match(pattern)):
-                        if path.is_symlink() and not self._holds(path.resolve()):
+                        if path.is_symlink() and not self._contains(path.resolve()):
                             continue
                         total += 1
                         yield item.path
 
         return Listing(tuple(heapq.nsmallest(limit, matching())), total)
 
-    def _holds(self, path: Path) -> bool:
+    def _contains(self, path: Path) -> bool:
         return any(path.is_relative_to(root) for root in self._roots)
 
 

@@ -29,7 +29,7 @@ HEALTH_PATH = "/healthz"
 CLIENT_CLOSED = 499
 """nginx's status for a client that closed the connection before the answer; it is only counted."""
 DRAIN_FACTOR = 4
-"""A refused body is still read up to so many times the limit."""
+"""A refused body is still read up to this multiple of the limit."""
 MAX_JSON_PARTS = 20_000
 """Maximum of brackets, braces and commas in a JSON body. Base64 has none, so recordings do not count, whereas a few
 megabytes of "[]," would become gigabytes of objects."""
@@ -199,8 +199,8 @@ class _Body:
 
     @property
     def must_close(self) -> bool:
-        """Whether so much may still arrive that the connection ends with the reply. The rest of a smaller body is read
-        and dropped, so that the client reads the reply."""
+        """Whether the connection ends with the reply, since much more may still arrive. The rest of a smaller body is
+        read and dropped, so that the client reads the reply."""
         if self._read.is_set():
             return False
         return "transfer-encoding" in self._headers or self._stated_bytes > DRAIN_FACTOR * self._limit
@@ -247,8 +247,8 @@ class _Body:
         return message
 
     async def disconnected(self) -> None:
-        """Return when the client has closed the connection after a whole body; only for requests at /v1/, where nothing
-        else waits after the body."""
+        """Return when the client has closed the connection after a complete body; only for requests at /v1/, where
+        nothing else waits after the body."""
         await self._read.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass

@@ -1,4 +1,4 @@
-"""The page: play a recording, ask about it, see what happens when, try labels of one's own, search a collection.
+"""The page: play a recording, ask about it, see what happens when, try custom labels, search a collection.
 
 It is a Gradio app mounted into the server's FastAPI app. It calls a :class:`PageModel`, such as a loaded ``Pengi`` or
 the server's inference worker, and a collection's ``search``. Nothing it shows comes from another host. Recordings of

@@ -114,26 +114,26 @@ class Actions:
         self.parts = parts
         self._notices = itertools.count(1)
 
-    def load(self, upload: str | None, old: str | None) -> Updates:
+    def load(self, upload: str | None, previous: str | None) -> Updates:
         """An uploaded or recorded file."""
         if upload is not None:
-            yield from self._open(lambda: self.store.add(Path(upload)), old)
+            yield from self._open(lambda: self.store.add(Path(upload)), previous)
 
     def example(self, path: Path) -> Callable[[str | None], Updates]:
         """The action that opens a recording of the package."""
 
-        def action(old: str | None) -> Updates:
-            yield from self._open(lambda: self.store.add_in_place(path), old)
+        def action(previous: str | None) -> Updates:
+            yield from self._open(lambda: self.store.add_in_place(path), previous)
 
         return action
 
-    def open_hit(self, found: list[Hit], old: str | None, event: gr.EventData) -> Updates:
+    def open_hit(self, found: list[Hit], previous: str | None, event: gr.EventData) -> Updates:
         """A search result, played from where it was found. Only its index among what was found for this visitor comes
         from the network, never a path."""
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if type(index) is int and 0 <= index < len(found):
             hit = found[index]
-            yield from self._open(lambda: self.store.add_in_place(Path(hit.path)), old, hit.start_s)
+            yield from self._open(lambda: self.store.add_in_place(Path(hit.path)), previous, hit.start_s)
 
     def ask(self, token: str | None, turns: list[Turn], question: str) -> Updates:
         """A question: it is shown at once, and the answer follows."""
@@ -180,7 +180,7 @@ class Actions:
         return views.stretches(timeline, recording.name)
 
     def classify(self, token: str | None, text: str) -> Updates:
-        """Labels of one's own, separated by commas or lines."""
+        """Custom labels, separated by commas or lines."""
 
         yield from self._shown(self.parts.ranking, lambda: self._ranking(token, text))
 
@@ -229,16 +229,18 @@ class Actions:
         except PengiError as error:
             yield {part: "", self.parts.notice: self._notice(str(error))}
 
-    def _open(self, take: Callable[[], StoredRecording], old: str | None, start_s: float | None = None) -> Updates:
+    def _open(
+        self, opened: Callable[[], StoredRecording], previous: str | None, start_s: float | None = None
+    ) -> Updates:
         """First the picture of a recording, then its description; answers about the last one are removed."""
         parts = self.parts
         try:
-            recording = take()
+            recording = opened()
             picture = self._run(recording, lambda path: draw(path, recording.info.duration_s))
         except PengiError as error:
             yield {parts.upload: None, parts.notice: self._notice(str(error))}
             return
-        self.store.discard(old)
+        self.store.discard(previous)
         yield {
             parts.upload: None,
             parts.notice: "",

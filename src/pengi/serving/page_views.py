@@ -37,7 +37,7 @@ WAVE_HEIGHT = 64
 HUES = 8
 """Colours of timeline bars in the style sheet."""
 WIDE_PERCENT, THIN_PERCENT = 14, 6
-"""Bars of a timeline that are wide enough for a name on a phone, and on a desktop, in percent of the whole."""
+"""Bars of a timeline that are wide enough for a name on a phone, and on a desktop, in percent of the timeline."""
 MAX_LANES = 12
 """Rows of bars of a timeline; what would need more of them is listed only."""
 MAX_ROWS = 400
@@ -148,7 +148,7 @@ def _when(spans: Sequence[tuple[float, float]]) -> str:
 
 
 def ranking(found: Classification) -> str:
-    """Labels of one's own, the best first."""
+    """Custom labels, the best first."""
     shares = bars(((score.label, score.probability) for score in found.scores), "Labels and their shares")
     none = f'<p class="pg-hint">{NONE_DETECTED}</p>'
     return shares if found.detected else none + shares

@@ -34,7 +34,7 @@ class Query(Generic[R]):
 
 def describe(**options: Unpack[DescribeOptions]) -> Query[Description]:
     """A text about a recording, and its sound events."""
-    return Query("describe", _given(options))
+    return Query("describe", _call_options(options))
 
 
 def ask(question: str, **options: Unpack[AskOptions]) -> Query[Answer]:
@@ -43,7 +43,7 @@ def ask(question: str, **options: Unpack[AskOptions]) -> Query[Answer]:
     Raises:
         InputError: if the question is no valid text.
     """
-    return Query("ask", _given(options), checked_text(question, "the question"))
+    return Query("ask", _call_options(options), checked_text(question, "the question"))
 
 
 def classify(labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Query[Classification]:
@@ -52,7 +52,7 @@ def classify(labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Query
     Raises:
         InputError: if a label is no valid text.
     """
-    return Query("classify", _given({**options, "labels": labels}))
+    return Query("classify", _call_options({**options, "labels": labels}))
 
 
 def tags(**options: Unpack[TagsOptions]) -> Query[Tags]:
@@ -61,12 +61,12 @@ def tags(**options: Unpack[TagsOptions]) -> Query[Tags]:
     Raises:
         InputError: if a label is no valid text.
     """
-    return Query("tags", _given(options))
+    return Query("tags", _call_options(options))
 
 
 def embed(**options: Unpack[ReadingOptions]) -> Query[NDArray[np.float32]]:
     """A recording as a vector ``float32[D]``."""
-    return Query("embed", _given(options))
+    return Query("embed", _call_options(options))
 
 
 def timeline(**options: Unpack[TimelineOptions]) -> Query[Timeline]:
@@ -75,7 +75,7 @@ def timeline(**options: Unpack[TimelineOptions]) -> Query[Timeline]:
     Raises:
         InputError: if a label is no valid text.
     """
-    return Query("timeline", _given(options))
+    return Query("timeline", _call_options(options))
 
 
 def transcribe() -> Query[Transcript]:
@@ -83,7 +83,7 @@ def transcribe() -> Query[Transcript]:
     return Query("transcribe")
 
 
-def _given(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
+def _call_options(options: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
     chosen = {name: value for name, value in options.items() if value is not None and value is not False}
     labels = chosen.get("labels")
     if isinstance(labels, Sequence):

@@ -36,7 +36,7 @@ async def stream(
         audio: the recording.
         query: about it.
         chunks: words the events.
-        complete: makes the completion of the whole text.
+        complete: makes the completion of the text.
         include_usage: whether the stream ends with the numbers of tokens.
 
     Raises:

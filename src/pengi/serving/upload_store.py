@@ -110,7 +110,7 @@ class UploadStore:
             os.link(upload, kept)
         except OSError:  # another file system, or one without links
             shutil.copyfile(upload, kept)
-        return self._put(token, upload.name, kept, info, (kept,))
+        return self._store(token, upload.name, kept, info, (kept,))
 
     def add_in_place(self, path: Path) -> StoredRecording:
         """Add a file that stays where it is, such as one of the operator's collection.
@@ -118,7 +118,7 @@ class UploadStore:
         Raises:
             AudioError: if it is gone, not audio or longer than the limit.
         """
-        return self._put(secrets.token_urlsafe(24), path.name, path, self._checked(path, path.name), ())
+        return self._store(secrets.token_urlsafe(24), path.name, path, self._checked(path, path.name), ())
 
     def get(self, token: str | None) -> StoredRecording:
         """The recording of a token.
@@ -162,7 +162,7 @@ class UploadStore:
             )
         return info
 
-    def _put(self, token: str, name: str, path: Path, info: AudioInfo, own: tuple[Path, ...]) -> StoredRecording:
+    def _store(self, token: str, name: str, path: Path, info: AudioInfo, own: tuple[Path, ...]) -> StoredRecording:
         playable, media_type = path, PLAYABLE.get(info.format)
         if media_type is None:
             playable, media_type = self.folder / f"{token}.mp3", "audio/mpeg"
@@ -203,8 +203,8 @@ def public(message: str, path: Path, name: str) -> str:
     return message.replace(str(path), name)
 
 
-def make_room(folder: Path, wanted: int, limit: int) -> bool:
-    """Delete the oldest files below ``folder`` until ``wanted`` more bytes stay within ``limit``; whether they do."""
+def make_room(folder: Path, needed: int, limit: int) -> bool:
+    """Delete the oldest files below ``folder`` until ``needed`` more bytes stay within ``limit``; whether they do."""
     files = []
     for path in folder.rglob("*"):
         try:
@@ -215,11 +215,11 @@ def make_room(folder: Path, wanted: int, limit: int) -> bool:
             files.append((status.st_mtime, status.st_size, path))
     taken = sum(size for _, size, _ in files)
     for _, size, path in sorted(files, key=lambda file: file[0]):
-        if taken + wanted <= limit:
+        if taken + needed <= limit:
             break
         path.unlink(missing_ok=True)
         taken -= size
-    return taken + wanted <= limit
+    return taken + needed <= limit
 
 
 def _write_copy(path: Path, copy: Path) -> None:

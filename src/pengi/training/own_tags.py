@@ -1,4 +1,4 @@
-"""New tags for a trained model: the labels of one's own recordings that its tagger does not know.
+"""New tags for a trained model: the custom labels recordings that its tagger does not know.
 
 The scores of new tags are fitted on the mean tokens of the recordings, as those of a new model are
 (:mod:`pengi.training.tagger`), beside "none of them". Scores of other tags stay as they are, and so do their

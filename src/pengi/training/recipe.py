@@ -42,7 +42,7 @@ class ScenesConfig(Frozen):
     """Scenes that are drawn without audio (pengi.data.drawing), for a model that reads evidence as text."""
 
     captions: Path | None = Field(None, description="JSON lines with a field 'text': descriptions by people")
-    steps: int = Field(0, ge=0, description="so many of the first steps are about scenes alone")
+    steps: int = Field(0, ge=0, description="number of first steps that are about scenes alone")
     share: float = Field(0.0, ge=0, lt=1, description="of the steps after them")
 
 
@@ -50,7 +50,7 @@ class DataConfig(Frozen):
     """Which clips, and how often they are drawn. Paths are relative to the current folder.
 
     A ``manifest`` is whatever :func:`pengi.data.sources.manifest_of` reads: JSON lines, a CSV file, a folder of
-    ``label/*.wav``, tar shards. A ``mixture`` has several of them, by names of one's own.
+    ``label/*.wav``, tar shards. A ``mixture`` has several of them, by names of the user's choice.
     """
 
     manifest: str | None = Field(None, min_length=1)
@@ -67,7 +67,9 @@ class DataConfig(Frozen):
     )
     scenes: ScenesConfig | None = None
     max_per_source: int | None = Field(
-        None, ge=1, description="questions are drawn about so many clips of one source; the tagger is fitted on all"
+        None,
+        ge=1,
+        description="maximum number of clips of one source that questions are drawn about; the tagger is fitted on all",
     )
     attributes: dict[str, dict[str, str]] = Field(
         default_factory=dict, description="source -> attributes that all of its clips have, where rows do not say so"
@@ -121,7 +123,7 @@ class TrainingConfig(Frozen):
     )
     schedule: Literal["cosine", "linear"] = "cosine"
     decay_steps: int | None = Field(
-        None, ge=1, description="the rate falls over the last so many steps; over all after the warm-up if not given"
+        None, ge=1, description="number of last steps over which the rate falls; all after the warm-up if not given"
     )
     weight_decay: float = Field(0.05, ge=0)
     warmup_steps: int = Field(200, ge=0)

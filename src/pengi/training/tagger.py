@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 MIN_DEVIATION = 1e-3  # of a feature; one that hardly changes is not blown up
 NO_CLASS = -6.0  # the stock logit of a tag without an AudioSet class: what classes have that are not there
-MAX_CLIPS = 400  # of those whose only tag of a group is the same, so many are enough
+MAX_CLIPS = 400  # maximum number of clips whose only tag of a group is the same
 MAX_NONE_CLIPS = 1500  # of those with no tag of a group
 BATCH_CLIPS = 256  # that are scored at once
 UNKNOWN = -1e4  # the score of a tag in clips of which it is not known whether they have it

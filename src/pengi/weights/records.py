@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from pengi.errors import WeightsError, unwritten
+from pengi.progress import download_bar
 
 TIMEOUT_S = 60.0
 """Longest silence of a server, in seconds."""
@@ -118,14 +117,14 @@ def look_up(source: RecordSource) -> RecordFile:
 
 def _fetch(source: RecordSource, file: RecordFile, partial: Path) -> None:
     """Bring ``partial`` to the file's full length, connection by connection."""
-    with _bar(source.key, file.size) as progressed:
+    with download_bar(source.key) as progressed:
         while (held := _size(partial)) != file.size:
             if held > file.size:
                 partial.unlink()
                 raise WeightsError(
                     f"'{source.key}' at {source.page} is longer than the {file.size} bytes that its record says."
                 )
-            _go_on(source, file, partial, held, progressed)
+            _append(source, file, partial, held, progressed)
             if _size(partial) <= held:
                 raise RecordUnavailableError(
                     f"'{source.key}' from {source.page} breaks off at {held} of {file.size} bytes, which are kept and "
@@ -133,7 +132,9 @@ def _fetch(source: RecordSource, file: RecordFile, partial: Path) -> None:
                 )
 
 
-def _go_on(source: RecordSource, file: RecordFile, partial: Path, held: int, progressed: Callable[[int], None]) -> None:
+def _append(
+    source: RecordSource, file: RecordFile, partial: Path, held: int, progressed: Callable[[int, int], None]
+) -> None:
     """Append what one connection brings behind the ``held`` bytes."""
     with _opened(file.url, {"Range": f"bytes={held}-"} if held else {}) as answer:
         # A server that knows no ranges sends the file from its start again.
@@ -142,7 +143,7 @@ def _go_on(source: RecordSource, file: RecordFile, partial: Path, held: int, pro
             for chunk in _received(answer):
                 out.write(chunk)
                 arrived += len(chunk)
-                progressed(arrived)
+                progressed(arrived, file.size)
                 if arrived > file.size:
                     return
 
@@ -186,16 +187,6 @@ def _opened(url: str, headers: dict[str, str] | None = None) -> Iterator[http.cl
         raise RecordUnavailableError(f"{url} cannot be reached ({reason})") from error
     with answer:
         yield answer
-
-
-@contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's stderr; the function takes the number of bytes that have arrived."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda arrived: progress.update(task, completed=arrived)
 
 
 def _size(file: Path) -> int:

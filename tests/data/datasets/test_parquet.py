@@ -237,7 +237,7 @@ def test_a_pointer_of_git_lfs_says_how_to_get_the_file(tmp_path: Path) -> None:
         imported(tmp_path)
 
 
-def test_hidden_files_and_tables_without_recordings_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_tables_without_recordings_are_skipped(tmp_path: Path) -> None:
     write(tmp_path / "copy/train.parquet", ESC50)
     pq.write_table(pa.table({"feature": [[0.5, 0.25]]}), tmp_path / "copy/features.parquet")
     (tmp_path / "copy/._train.parquet").write_bytes(b"junk")

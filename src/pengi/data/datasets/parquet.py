@@ -3,7 +3,7 @@
 A recording in a Parquet file is a compressed value among many, so it cannot be read by itself. The recordings of each
 Parquet file are therefore copied, as they are, into one tar file beside the manifest, whose rows point into it as into
 any shard (:mod:`pengi.data.shards`). That takes the same space once more, memory for one row group, and few files. Each
-tar file appears whole or not at all, and one that is there is used again, so that an import that was stopped goes on.
+tar file appears complete or not at all, and one that is there is used again. So an import that was stopped goes on.
 """
 
 from __future__ import annotations
