@@ -105,7 +105,9 @@ def test_what_was_fetched_is_found_without_a_network(hub: Hub, folder: Path, mon
 
 
 def test_what_is_missing_is_said(hub: Hub, folder: Path) -> None:
-    with pytest.raises(WeightsError, match=r"there is no folder 'no/body', and .*: it has no such repository"):
+    with pytest.raises(
+        WeightsError, match=r"there is no folder 'no/body', and .*: the Hugging Face hub has no such repository"
+    ):
         checkpoint.model_folder("no/body")
     hub.repositories["someone/empty"] = Repository()
     hub.repositories["someone/empty"].commit("main", {"pytorch_model.bin": b"\x80", "config.json": b"{}"})
@@ -151,8 +153,18 @@ def test_a_refused_token_is_a_sentence(hub: Hub, folder: Path, monkeypatch: pyte
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     result = CliRunner().invoke(app, ["push", str(folder), "me/tiny"])
     assert result.exit_code == 2
-    assert "'me/tiny' cannot be uploaded" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    said = "error: 'me/tiny' cannot be uploaded: the Hugging Face hub asks for a token that may write; set HF_TOKEN\n"
+    assert result.stderr == said
+
+
+def test_no_network_is_a_sentence(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{bound.getsockname()[1]}")
+    with pytest.raises(WeightsError, match="'me/tiny' cannot be uploaded: the Hugging Face hub cannot be reached"):
+        hub_weights.push(folder, "me/tiny")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE is set"):
+        hub_weights.push(folder, "me/tiny")
 
 
 def test_what_cannot_be_uploaded_is_refused_before(hub: Hub, tmp_path: Path) -> None:

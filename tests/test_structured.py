@@ -170,6 +170,15 @@ def test_a_list_of_strings_holds_the_parts_of_the_answer(engine: Pengi, monkeypa
     assert json.loads(answer.text) == {"sounds": ["a dog barking", "rain"]}
 
 
+@pytest.mark.parametrize("text", ["I can't tell from the sound.", "Nothing is said.", "None.", "no", "nobody"])
+def test_an_answer_that_nothing_is_there_gives_an_empty_list(
+    engine: Pengi, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(TextGenerator, "text", lambda *_: text)
+    schema = {"type": "object", "properties": {"words": {"type": "array", "items": {"type": "string"}}}}
+    assert json.loads(engine.ask((tone(1.0), RATE), "what is said?", schema=schema).text) == {"words": []}
+
+
 def test_silence_is_answered_in_json_too(engine: Pengi) -> None:
     schema = {"type": "object", "properties": {"siren": {"type": "boolean"}}}
     answer = engine.ask((np.zeros(RATE, np.float32), RATE), "what is it?", schema=schema)

@@ -123,6 +123,14 @@ def test_raw_samples_of_another_rate_are_resampled() -> None:
     assert int(np.abs(np.fft.rfft(found[:RATE])).argmax()) == pytest.approx(440, abs=1)
 
 
+@pytest.mark.parametrize(("head", "name"), [(b"RIFF\0\0\0\0WAVEfmt ", "WAV"), (b"ID3\4" + bytes(12), "MP3")])
+def test_a_file_is_not_taken_for_raw_samples(head: bytes, name: str) -> None:
+    with pytest.raises(InputError, match=f"the input is {name}, not raw samples"):
+        list(pcm_blocks(io.BytesIO(head + bytes(1000)), PcmFormat(), RATE))
+    loud = np.full(1000, -5, "<i2")  # begins as a bare MPEG frame does
+    assert len(np.concatenate(list(pcm_blocks(io.BytesIO(loud.tobytes()), PcmFormat(), RATE)))) == 1000
+
+
 def test_samples_that_are_not_finite_count_as_nothing() -> None:
     data = np.array([np.nan, np.inf, 0.5], "<f4").tobytes()
     assert np.concatenate(list(pcm_blocks(io.BytesIO(data), PcmFormat(RATE, 1, "f32le"), RATE))).tolist() == [0, 0, 0.5]
@@ -161,6 +169,9 @@ def test_the_command_prints_lines_of_a_stream(monkeypatch: pytest.MonkeyPatch) -
         ("end", "whistle", 4.0),
     ]
     assert all(line["time"].endswith("+00:00") for line in lines)
+    empty = CliRunner().invoke(app, ["watch", "-"], input=b"\0\0")
+    assert (empty.exit_code, empty.stdout) == (0, "")
+    assert "ended before there was anything to detect" in empty.stderr
 
 
 def test_the_command_watches_a_folder_and_goes_on_after_a_bad_file(

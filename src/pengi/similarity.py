@@ -61,9 +61,12 @@ class SimilarityMixin:
             second: as ``first``.
 
         Raises:
-            InputError: if the vectors are of different spaces.
+            InputError: if the vectors are of different spaces, or not vectors.
         """
-        first_ND, second_MD = (np.atleast_2d(np.asarray(vectors, dtype=np.float32)) for vectors in (first, second))
+        try:
+            first_ND, second_MD = (np.atleast_2d(np.asarray(vectors, dtype=np.float32)) for vectors in (first, second))
+        except (TypeError, ValueError) as error:
+            raise InputError("similarity compares vectors of one length, as embed and embed_text give them") from error
         if first_ND.shape[1] != second_MD.shape[1]:
             raise InputError(
                 f"vectors of {first_ND.shape[1]} and {second_MD.shape[1]} features cannot be compared; texts are "

@@ -87,6 +87,14 @@ class StreamingMixin:
         reader = timeline_reader(self.name, self._encoder, self._parts.chooser, **options)
         return _one_by_one(audio, reader.read, on_error)
 
+    def timeline_remarks(self, **options: Unpack[TimelineOptions]) -> tuple[str, ...]:
+        """Sentences about how the labels of a timeline are detected, as in the notes of :meth:`timeline`.
+
+        Raises:
+            InputError: as :meth:`timeline`.
+        """
+        return timeline_reader(self.name, self._encoder, self._parts.chooser, **options).remarks
+
     def segments(
         self, audio: AudioSource, *, notes: list[str] | None = None, **options: Unpack[TimelineOptions]
     ) -> Iterator[Segment]:

@@ -22,7 +22,7 @@ from pengi.encoding import Encoded
 from pengi.errors import InputError
 from pengi.generation import Written, probability_of
 from pengi.labelling import MIN_PRESENCE, LabelChooser
-from pengi.templates import NO, NUMBERS, YES, is_there
+from pengi.templates import CANT_TELL, NO, NOTHING_CLEAR, NOTHING_SAID, NUMBERS, YES, is_there
 
 MAX_FIELDS = 50
 MAX_DEPTH = 5
@@ -32,6 +32,9 @@ _ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "$id",
 _OF_FORMS = _ANNOTATIONS | {"type", "properties", "required", "additionalProperties"}
 _NULL = {"type": "null"}
 _NUMBERS = {"none": 0, "nothing": 0, "nobody": 0, "no": 0} | {word: value for value, word in enumerate(NUMBERS)}
+_NO_PARTS = {"none of these", "neither"} | {word for word, value in _NUMBERS.items() if value == 0}
+_NO_PARTS |= {answer.casefold().rstrip(".") for answer in (CANT_TELL, NOTHING_SAID, NOTHING_CLEAR)}
+"""Answers that list nothing."""
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?|[a-z]+")
 
 Value = tuple[Any, float]
@@ -64,8 +67,8 @@ class Form:
     - Of a boolean the model chooses "yes" or "no"; where its name is that of a tag, the tag decides.
     - One of the strings of an ``enum`` is chosen as :class:`pengi.calls.Classify` does, by tags where they name tags. A
       list of them holds all that are there by themselves. Among "yes", "no" and others the question decides.
-    - A string without rules is the answer, a list of strings its parts, and a number the first one in the answer that
-      follows the rules.
+    - A string without rules is the answer, a list of strings its parts (none if nothing is there), and a number the
+      first one in the answer that follows the rules.
     - All else, and a number without one in the answer, is written under a grammar.
 
     Every property gets a value, also one that is not required.
@@ -279,8 +282,11 @@ def _noun(name: str) -> str:
 
 
 def _parts_of(text: str) -> list[str]:
-    """The parts of an answer that lists several, each once."""
-    parts = re.split(r",\s*(?:and\s+)?|;\s*|\s+and\s+", text.strip().rstrip("."))
+    """The parts of an answer that lists several, each once; none of one that nothing is there, or can be told."""
+    text = text.strip().rstrip(".")
+    if text.casefold() in _NO_PARTS:
+        return []
+    parts = re.split(r",\s*(?:and\s+)?|;\s*|\s+and\s+", text)
     return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 

@@ -32,6 +32,10 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 QUESTIONS = ("question: {question} answer:", "question: {question}")
 """Ours, which also says where the answer begins, and the paper's."""
 YES, NO = "yes", "no"
+CANT_TELL, NOTHING_SAID, NOTHING_CLEAR = (
+    "I can't tell from the sound.", "Nothing is said.", "Nothing clear can be heard.",
+)  # fmt: skip
+"""Answers to questions about what the sound does not say, about speech, and about sounds where there are none."""
 
 _PRESENCE = (
     "is there {phrase}?",

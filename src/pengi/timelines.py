@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol, Unpack
 
@@ -82,6 +82,8 @@ class TimelineReader:
     encoder: RecordingEncoder
     reading: ReadingOptions
     progress: Progress
+    remarks: tuple[str, ...] = field(default=(), kw_only=True)
+    """Sentences about how labels are detected."""
 
     def segments(self, source: AudioSource, notes: list[str] | None = None) -> Iterator[Segment]:
         """The segments of one recording in order of their starts, each once it and all before it have ended; ``notes``
@@ -139,8 +141,8 @@ def timeline_reader(
         joining = Joining(
             MIN_PAUSE_S if merge_gap_s is None else merge_gap_s, 0.0 if min_duration_s is None else min_duration_s
         )
-        detectors, silence, notes = _detectors(encoder, chooser, labels, threshold)
-        return EventTimelines(encoder, reading, progress, detectors, joining, silence, notes)
+        detectors, silence, remarks = _detectors(encoder, chooser, labels, threshold)
+        return EventTimelines(encoder, reading, progress, detectors, joining, silence, remarks=remarks)
     if not all(option is None for option in (threshold, labels, min_duration_s, merge_gap_s)):
         raise InputError(
             f"a threshold, labels, a shortest duration and a gap are for events; {_why_no_events(name, tagger)}"
@@ -187,8 +189,8 @@ def _detectors(
     if others:
         found.append(LabelDetector(encoder, chooser, others, thresholds))
     how = f"it is detected by the language model, in parts of about {PART_S:g} s"
-    notes = tuple(f"{no_tag(tagger, label)}; {how}" for label in others) if tagger is not None else ()
-    return tuple(found), silence, notes
+    remarks = tuple(f"{no_tag(tagger, label)}; {how}" for label in others) if tagger is not None else ()
+    return tuple(found), silence, remarks
 
 
 def _ignore(_: float) -> None: ...
@@ -276,8 +278,6 @@ class EventTimelines(TimelineReader):
     joining: Joining
     silence: str | None = SILENCE
     """What silent windows are called; None if they are no events."""
-    remarks: tuple[str, ...] = ()
-    """Sentences about how labels are detected."""
 
     def segments(self, source: AudioSource, notes: list[str] | None = None) -> Iterator[Segment]:
         """See :class:`TimelineReader`."""

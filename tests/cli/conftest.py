@@ -101,11 +101,13 @@ class FakeEngine:
         kept = EXPLANATION.tags if threshold is None else ()
         return self._each(audio, lambda s: Tags(kept, s), reading)
 
-    def timeline(self, audio: Sequence[Any], *, merge_gap_s: float | None = None, **options: Any) -> list[Timeline]:
-        assert not audio, "the command shows segments as they come"
+    @staticmethod
+    def timeline_remarks(
+        *, labels: Sequence[str] | None = None, merge_gap_s: float | None = None, **_options: Any
+    ) -> tuple[str, ...]:
         if merge_gap_s is not None and merge_gap_s < 0:
             raise InputError(f"the gap must be 0 seconds or more, not {merge_gap_s:g}")
-        return []
+        return tuple(f"there is no tag '{label}'" for label in labels or () if label == "whisle")
 
     def segments(
         self,
@@ -124,6 +126,8 @@ class FakeEngine:
         named = {"window_s": window_s, "hop_s": hop_s, "threshold": threshold, "labels": labels}
         self.calls.append({"audio": audio, "min_duration_s": min_duration_s, "merge_gap_s": merge_gap_s, **named})
         load(audio, 16_000, **reading, notes=notes)
+        if notes is not None:
+            notes += self.timeline_remarks(labels=labels)
         progress(65.0)
         yield Segment(0.0, 65.0, "A tone rings.", 0.5)
         self.calls.append({"shown": cast("Any", sys.stdout).buffer.getvalue().decode()})

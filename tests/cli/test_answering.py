@@ -226,6 +226,15 @@ def test_a_mistake_in_the_options_of_a_timeline_is_one_error(
     assert engine.calls == []
 
 
+def test_a_note_about_a_label_is_printed_once_and_in_the_json_of_each_recording(
+    pengi: Callable[..., Any], engine: Any, tone: Path
+) -> None:
+    command = ("timeline", tone, tone, "--labels", "whisle, rain")
+    assert pengi(*command).stderr == "there is no tag 'whisle'\n"
+    rows = json.loads(pengi(*command, "--json").stdout)
+    assert [row["notes"] for row in rows] == 2 * [["there is no tag 'whisle'"]]
+
+
 def test_an_answer_is_explained_if_asked_for(pengi: Callable[..., Any], tone: Path) -> None:
     shown = pengi("ask", tone, "is there a siren?", "--explain").stdout
     rows = [row.split() for row in shown.splitlines()]

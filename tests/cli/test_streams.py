@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pengi.cli import main
+from pengi.cli.streams import watch_output
 from pengi.results import Description, Event
 
 Run = Callable[..., tuple[int, bytes, str]]
@@ -94,6 +95,15 @@ def test_a_file_name_that_is_no_text_is_printed(run: Run) -> None:
     code, out, err = run("describe", "bad\udcff.wav", "--json")
     assert (code, json.loads(out)["input"]) == (2, "bad\udcff.wav")
     assert err == "error: there is no file 'bad?.wav'\n"
+
+
+def test_messages_reach_a_pipe_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = io.BytesIO()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", io.TextIOWrapper(piped, encoding="utf-8", write_through=True))
+        watch_output()
+        sys.stderr.write("reading\n")
+        assert piped.getvalue() == b"reading\n"
 
 
 @pytest.mark.parametrize("arguments", [("models",), ("models", "--json"), ("--version",), ("data", "--help")])

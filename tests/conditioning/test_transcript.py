@@ -18,6 +18,7 @@ from pengi.audio.decode import load
 from pengi.cli import app
 from pengi.conditioning.transcript import Transcriber, without_loops
 from pengi.conditioning.whisper_decoder import DecoderShape, WhisperDecoder
+from pengi.conditioning.word_times import MAX_LINE
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 
 NEEDED = ("whisper-tiny.en", "yamnet")
@@ -54,7 +55,8 @@ def decoder(stock: WhisperForConditionalGeneration) -> WhisperDecoder:
     vocabulary = {token: i for i, token in enumerate((*SPECIAL, *"abcdefghi"))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
     shape = DecoderShape(vocabulary=12, width=16, layers=2, heads=2, hidden=24, positions=20)
-    decoder = WhisperDecoder(shape, tokenizer, suppressed=[9], suppressed_first=[0]).eval()
+    heads = ((0, 1), (1, 0))
+    decoder = WhisperDecoder(shape, tokenizer, suppressed=[9], suppressed_first=[0], alignment_heads=heads).eval()
     decoder.load_state_dict(stock.get_decoder().state_dict())
     return decoder
 
@@ -109,6 +111,19 @@ def test_a_chunk_gives_the_same_text_alone_and_in_a_batch(decoder: WhisperDecode
     assert [best.tokens for best, *_ in together] == [best.tokens for best, *_ in alone]
 
 
+@torch.inference_mode()
+def test_the_attention_to_the_audio_is_that_of_the_transformers_library(
+    stock: WhisperForConditionalGeneration, decoder: WhisperDecoder
+) -> None:
+    audio = torch.randn(1, 10, 16)
+    found = decoder.attention(audio, [4, 5, 8])
+    stock.set_attn_implementation("eager")
+    ids = torch.tensor([[1, 2, 4, 5, 8]])
+    expected = stock(encoder_outputs=(audio,), decoder_input_ids=ids, output_attentions=True).cross_attentions
+    wanted = torch.stack([expected[0][0, 1], expected[1][0, 0]])[:, 1:]
+    torch.testing.assert_close(found.softmax(2), wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
@@ -155,8 +170,21 @@ def test_a_read_sentence_is_written_down(transcriber: Transcriber, shared_data: 
     )
     assert len(said & written) > 0.9 * len(said)
     assert found.duration_s == pytest.approx(len(samples) / 16_000)
-    assert found.segments[0].start_s == 0.0
-    assert found.segments[-1].end_s == pytest.approx(found.duration_s)
+    times = [time for segment in found.segments for time in (segment.start_s, segment.end_s)]
+    assert times == sorted(times)
+    assert 0.0 <= times[0] < 0.5
+    assert found.duration_s - 0.5 < times[-1] <= found.duration_s + 0.02
+    assert all(len(segment.text) <= MAX_LINE for segment in found.segments)
+
+
+def test_pauses_are_in_no_line(transcriber: Transcriber, shared_data: Path) -> None:
+    samples, _ = clip(shared_data, "librispeech", gender="male")
+    samples, pause = samples[:48_000], np.zeros(24_000, np.float32)
+    found = transcriber.transcribe((np.concatenate([pause, samples, pause, samples, pause]), 16_000)).segments
+    said = [(1.5, 4.5), (6.0, 9.0)]
+    assert len(found) >= 2
+    for line in found:
+        assert any(start - 0.5 < line.start_s < line.end_s < end + 0.75 for start, end in said), line
 
 
 def test_where_nobody_speaks_nothing_is_written(transcriber: Transcriber, shared_data: Path) -> None:

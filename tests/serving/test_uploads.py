@@ -54,6 +54,26 @@ def test_classify(client: httpx.Client, tiny: Pengi, labels: Any, names: list[st
     assert len(post(client, "classify", clip(1), labels=labels, top=1).json()["scores"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({"none": "true"}, {"none": True}),
+        ({"none": "0.9"}, {"none": 0.9}),
+        ({"none": "false", "multi_label": "true"}, {"multi_label": True}),
+        ({"prompt": "it is {}"}, {"prompt": "it is {}"}),
+    ],
+)
+def test_classify_takes_the_options_of_the_engine(
+    client: httpx.Client, tiny: Pengi, fields: dict[str, str], options: dict[str, Any]
+) -> None:
+    found = post(client, "classify", clip(1), labels="rain, dog", **fields).json()
+    expected = tiny.classify(clip(1), ["dog", "rain"], **options)
+    assert found["prompt"] == expected.prompt
+    for score, wanted in zip(found["scores"], expected.scores, strict=True):
+        assert (score["label"], score.get("independent") is None) == (wanted.label, wanted.independent is None)
+        assert score["probability"] == pytest.approx(wanted.probability, rel=1e-3)
+
+
 @pytest.fixture(scope="module")
 def chat() -> Iterator[httpx.Client]:
     """A client of a server whose model has a tagger."""
@@ -145,6 +165,10 @@ def test_timeline(client: httpx.Client, tiny: Pengi) -> None:
         ("classify", {"labels": '["' + "[" * 100_000}, "'labels' is not a valid JSON list"),
         ("classify", {"labels": "a, b", "method": "match"}, "'method'"),
         ("classify", {"labels": "a, b", "top": "0"}, "'top'"),
+        ("classify", {"labels": "a, b", "none": "2"}, "must be between 0 and 1"),
+        ("classify", {"labels": "a, b", "none": "maybe"}, "'none': must be true, false or a number"),
+        ("classify", {"labels": "a, b", "none": "true", "method": "generate"}, "go with the method 'likelihood'"),
+        ("classify", {"labels": "a, b", "prompt": "a {} b"}, "stands at the end of the prompt"),
         ("describe", {"style": "poem"}, "'style'"),
         ("timeline", {"hop_s": "0.0001"}, "'hop_s'"),
         ("timeline", {"hop_s": "nan"}, "'hop_s'"),

@@ -99,8 +99,16 @@ def test_timelines_classify_and_texts_know_the_new_labels(recipe: Path, tmp_path
     assert [tag.threshold for tag in vocabulary.tags[:3]] == [None, None, None]
 
 
-def test_the_report_has_thresholds_confusions_and_the_worst_clips(recipe: Path, tmp_path: Path) -> None:
-    text = (train(recipe, out=tmp_path / "mine") / "report.md").read_text(encoding="utf-8")
+def test_the_report_has_thresholds_confusions_and_the_worst_clips(
+    recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pengi")
+    out = train(recipe, out=tmp_path / "mine")
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert f"the worst clips are in {out / 'report.md'}" in caplog.text
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "- training: new tags only, see report.md" in card
+    assert "| not named | 40 | not named |" in card
     assert "On 10 held-out clips" in text
     assert "| label | clips | threshold | precision | recall | F1 |" in text
     assert f"|  | hiss | low buzz | {NOTHING} |" in text

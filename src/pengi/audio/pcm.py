@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -10,6 +11,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from pengi.audio.containers import container_of
 from pengi.errors import InputError
 
 ENCODINGS = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
@@ -52,13 +54,20 @@ def pcm_blocks(file: IO[bytes], given: PcmFormat, rate: int) -> Iterator[NDArray
         file: open for reading, in binary mode.
         given: how the samples are written.
         rate: of the blocks, in Hz.
+
+    Raises:
+        InputError: if the pipe holds a file, whose header and compressed audio would be read as noise.
     """
     kind = np.dtype(ENCODINGS[given.encoding])
     frame = kind.itemsize * given.channels
     full_scale = 1.0 if kind.kind == "f" else float(-np.iinfo(kind).min)
     resampler = soxr.ResampleStream(given.rate, rate, 1, dtype="float32") if given.rate != rate else None
-    rest = b""
+    rest, is_first = b"", True
     while data := file.read(round(BLOCK_S * given.rate) * frame):
+        # Loud samples may look like a bare MPEG frame, which begins with 0xff.
+        if is_first and data[0] != 0xFF and (name := container_of(io.BytesIO(data))):
+            raise InputError(f"the input is {name}, not raw samples; arecord -t raw and ffmpeg -f s16le write those")
+        is_first = False
         data = rest + data
         whole = len(data) - len(data) % frame
         data, rest = data[:whole], data[whole:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
@@ -50,13 +50,16 @@ class Report:
 
     JSON is one object for one file and one list, in the order of the files, for many; an entry is the result with the
     file's name as ``input``, or ``{"input": ..., "error": ...}``. Every error is a sentence on stderr as well. With an
-    ``output``, rows are written there instead.
+    ``output``, rows are written there instead. Notes that are ``printed`` already are not printed again.
     """
 
-    def __init__(self, recordings: InputFiles, *, as_json: bool, output: Output | None = None) -> None:
+    def __init__(
+        self, recordings: InputFiles, *, as_json: bool, output: Output | None = None, printed: Collection[str] = ()
+    ) -> None:
         self._recordings = recordings
         self._as_json = as_json
         self._output = output
+        self._printed = printed
         self._entries: list[dict[str, object]] = []
         self._failed = 0
 
@@ -68,6 +71,8 @@ class Report:
     def result(self, name: str, result: RecordingResult) -> None:
         """Keep a result for JSON, and print its notes on stderr."""
         for note in result.notes:
+            if note in self._printed:
+                continue
             print_note(note if name in note or name == STDIN else f"{name}: {note}")
         if self._as_json:
             self._entries.append({"input": name, **result.to_dict()})

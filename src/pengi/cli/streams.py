@@ -86,7 +86,8 @@ def _watched(stream: Any) -> io.TextIOWrapper:
         io.BufferedWriter(_WatchedRaw(stream)),
         encoding=stream.encoding,
         errors=_ERRORS if stream.errors in ("strict", "backslashreplace") else stream.errors,
-        line_buffering=stream.line_buffering,
+        # stderr of a pipe is no line-buffered but a write-through stream, which ends at the buffer behind it.
+        line_buffering=stream.line_buffering or stream.write_through,
         write_through=stream.write_through,
     )
 

@@ -146,10 +146,13 @@ def timeline(
     recordings = read_arguments(files)
     pictures = _pictures(recordings, plot)
     engine = load_model(common.model, common.device)
-    engine.timeline([], **options, **vars(reading))  # a mistake in the options is one error, not one for each recording
+    # What is said about the options, mistakes as well, is said once and not for each recording.
+    remarks = engine.timeline_remarks(**options, **vars(reading))
+    for remark in remarks:
+        print_note(remark)
     settings = {"command": "timeline", **options, **asdict(reading)}
     with opened_output(target, recordings.names, settings, common.model) as rows:
-        report = Report(recordings, as_json=common.json, output=rows)
+        report = Report(recordings, as_json=common.json, output=rows, printed=remarks)
         for recording in recordings.items:
             try:
                 if rows is not None:

@@ -134,7 +134,8 @@ def watch(
     with Meter() as meter:
         if source == STDIN:
             blocks = pcm_blocks(sys.stdin.buffer, given, engine.sample_rate)
-            _print_detections(engine.watch(blocks, options), {}, meter)
+            if _print_detections(engine.watch(blocks, options), {}, meter) == 0:
+                print_note("standard input ended before there was anything to detect")
         else:
             _watch_folder(engine, source, options, meter)
 
@@ -178,12 +179,16 @@ def _listing(folder: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _print_detections(moments: Iterable[Moment], about: dict[str, Any], meter: Meter) -> None:
+def _print_detections(moments: Iterable[Moment], about: dict[str, Any], meter: Meter) -> float:
+    """Print what begins and ends; how many seconds were read."""
+    end_s = 0.0
     for moment in moments:
         meter.clear()
         for detection in moment.detections:
             print_json_line({"time": _now(), **about, **detection.to_dict()})
         meter.show(moment)
+        end_s = moment.end_s
+    return end_s
 
 
 def _now() -> str:

@@ -4,7 +4,7 @@ A recording is cut at its pauses into chunks of at most ``MAX_CHUNK_S``. A chunk
 speech is encoded and decoded greedily. Other chunks are skipped, because Whisper writes text about any sound. Text that
 nobody could say in that time, and text of which the decoder is unsure, is dropped; a loop is cut to its first round.
 
-    waveform -> chunks at pauses -> speech? -> encoder -> decoder -> guards -> segments
+    waveform -> chunks at pauses -> speech? -> encoder -> decoder -> guards -> words with times -> segments
 
 Whisper was trained on windows of 30 s. Here a chunk is followed by silence up to ``WINDOW_S`` only;
 ``benchmarks/transcription.py`` measures what that costs and saves.
@@ -14,6 +14,7 @@ Shape suffixes: B chunks, S samples, T tokens, P encoder positions of 20 ms, D w
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +24,16 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pengi import weights
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import at_pauses
 from pengi.conditioning.whisper_decoder import WhisperDecoder
+from pengi.conditioning.word_times import MAX_WORD_S, Word, first_positions, lines_of
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.encoders.base import AudioEncoder
-from pengi.encoders.whisper import SAMPLE_RATE, WhisperEncoder
+from pengi.encoders.whisper import POSITION_HOP, SAMPLE_RATE, WhisperEncoder
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 from pengi.results import Transcript, TranscriptSegment
 
@@ -61,6 +64,21 @@ class _Chunk:
     @property
     def duration_s(self) -> float:
         return len(self.samples_S) / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What the decoder wrote about a chunk.
+
+    Attributes:
+        text: what is kept of it; empty where nobody speaks.
+        tokens: all that was written.
+        audio_PD: what it was read from.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    audio_PD: Tensor
 
 
 class Transcriber:
@@ -130,37 +148,42 @@ class Transcriber:
         while batch := list(islice(chunks, BATCH_CHUNKS)):
             yield from self._segments(batch)
 
-    def _segments(self, chunks: Sequence[_Chunk]) -> list[TranscriptSegment]:
+    def _segments(self, chunks: Sequence[_Chunk]) -> Iterator[TranscriptSegment]:
         """What is said in each of the chunks in which there is speech, in their order."""
-        texts = self.texts([chunk.samples_S for chunk in chunks])
-        return [
-            TranscriptSegment(chunk.start / SAMPLE_RATE, chunk.start / SAMPLE_RATE + chunk.duration_s, text)
-            for chunk, text in zip(chunks, texts, strict=True)
-            if text
-        ]
+        for chunk, decoded in zip(chunks, self._decoded([chunk.samples_S for chunk in chunks]), strict=True):
+            if decoded is None or not decoded.text:
+                continue
+            start_s = chunk.start / SAMPLE_RATE
+            for line in lines_of(self._words(decoded, chunk.duration_s)):
+                text = " ".join(word.text for word in line)
+                yield TranscriptSegment(start_s + line[0].start_s, start_s + line[-1].end_s, text)
 
-    @torch.inference_mode()
     def texts(self, waveforms: Sequence[NDArray[np.float32]]) -> list[str]:
         """What is said in each of some waveforms ``float32[S]`` at 16 kHz, of at most ``MAX_CHUNK_S`` each; empty where
         nobody speaks."""
+        return ["" if decoded is None else decoded.text for decoded in self._decoded(waveforms)]
+
+    @torch.inference_mode()
+    def _decoded(self, waveforms: Sequence[NDArray[np.float32]]) -> list[_Decoded | None]:
+        """See :meth:`texts`; None where no speech is detected."""
         spoken = [
             index
             for index, waveform_S in enumerate(waveforms)
             if self._speech_probability(waveform_S) >= SPEECH_THRESHOLD
         ]
-        texts = [""] * len(waveforms)
+        found: list[_Decoded | None] = [None] * len(waveforms)
         for start in range(0, len(spoken), BATCH_CHUNKS):
             batch = spoken[start : start + BATCH_CHUNKS]
-            for index, text in zip(batch, self._decoded([waveforms[index] for index in batch]), strict=True):
-                texts[index] = text
-        return texts
+            for index, decoded in zip(batch, self._decode([waveforms[index] for index in batch]), strict=True):
+                found[index] = decoded
+        return found
 
     def _speech_probability(self, waveform_S: NDArray[np.float32]) -> float:
         waveform_1S = torch.from_numpy(waveform_S)[None].to(self.decoder.device)
         logits_1TC, _ = self.tagger(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
         return float(logits_1TC[0, :, self._speech].amax().sigmoid())
 
-    def _decoded(self, waveforms: Sequence[NDArray[np.float32]]) -> list[str]:
+    def _decode(self, waveforms: Sequence[NDArray[np.float32]]) -> list[_Decoded]:
         samples = round(WINDOW_S * SAMPLE_RATE)
         waveform_BS = torch.zeros(len(waveforms), samples, device=self.decoder.device)
         for row, waveform_S in enumerate(waveforms):
@@ -170,7 +193,33 @@ class Transcriber:
         options = DecodeOptions(beams=1, max_tokens=self._max_tokens(max(durations_s)))
         mask_BP = audio_BPD.new_ones(audio_BPD.shape[:2], dtype=torch.bool)
         found = generate(self.decoder, audio_BPD, mask_BP, options)
-        return [self._text(best, duration_s) for (best, *_), duration_s in zip(found, durations_s, strict=True)]
+        return [
+            _Decoded(self._text(best, duration_s), best.tokens, audio_PD)
+            for (best, *_), duration_s, audio_PD in zip(found, durations_s, audio_BPD, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _words(self, decoded: _Decoded, duration_s: float) -> list[Word]:
+        """The words of a text and when they are said, in seconds from the start of its chunk."""
+        texts, tokens = decoded.text.split(), decoded.tokens
+        positions = math.ceil(duration_s * SAMPLE_RATE / POSITION_HOP)
+        if positions <= len(tokens):  # too short to be divided
+            return [Word(decoded.text, 0.0, duration_s)]
+        logits_HTP = self.decoder.attention(decoded.audio_PD[None], tokens)[..., :positions]
+        first_T = first_positions(logits_HTP) * (POSITION_HOP / SAMPLE_RATE)
+        # The word that each token belongs to. A loop that was cut leaves more words than there are in the text.
+        decode = self.decoder.tokenizer.decode
+        words_T = [len(decode(list(tokens[: end + 1])).split()) - 1 for end in range(len(tokens))]
+        starts = np.searchsorted(words_T, range(words_T[-1] + 2))
+        is_said_T = np.array([bool(re.search(r"\w", decode([token]))) for token in tokens])
+        words = []
+        for index, text in enumerate(texts):
+            start, end = starts[index : index + 2]
+            said = np.flatnonzero(is_said_T[start:end])
+            if len(said):  # punctuation is written in the pause behind a word
+                end = start + said[-1] + 1
+            words.append(_word(text, first_T[start], first_T[end], is_first=index == 0))
+        return words
 
     def _max_tokens(self, duration_s: float) -> int:
         return round(MAX_TOKENS_PER_S * (duration_s + 1.0))
@@ -184,6 +233,13 @@ class Transcriber:
         # A text that does not end within its time is a loop; if no loop can be found to cut, the text is dropped.
         ended = hypothesis.finished and len(hypothesis.tokens) <= self._max_tokens(duration_s)
         return text if re.search(r"\w", text) and (ended or text != whole) else ""
+
+
+def _word(text: str, start_s: float, end_s: float, *, is_first: bool) -> Word:
+    """A word without the pause that is before it, if it is the first of a chunk, or behind it."""
+    if is_first:
+        start_s = max(start_s, end_s - MAX_WORD_S)
+    return Word(text, float(start_s), float(min(end_s, start_s + MAX_WORD_S)))
 
 
 def without_loops(text: str) -> str:

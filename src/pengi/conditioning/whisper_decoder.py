@@ -23,6 +23,9 @@ from torch.nn import functional
 
 from pengi.encoders.whisper import Attention, KeysValues
 
+ALIGNMENT_HEADS = ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4))
+"""Layer and number of the heads of tiny.en that attend to the time of the token they write; its authors chose them."""
+
 
 @dataclass(frozen=True)
 class DecoderShape:
@@ -72,6 +75,7 @@ class WhisperDecoder(nn.Module):
         tokenizer: its tokenizer.
         suppressed: tokens that no transcript has.
         suppressed_first: further tokens that no transcript begins with.
+        alignment_heads: see :data:`ALIGNMENT_HEADS`.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class WhisperDecoder(nn.Module):
         tokenizer: Tokenizer,
         suppressed: Sequence[int] = (),
         suppressed_first: Sequence[int] = (),
+        alignment_heads: Sequence[tuple[int, int]] = ALIGNMENT_HEADS,
     ) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
@@ -89,6 +94,7 @@ class WhisperDecoder(nn.Module):
         self.tokenizer = tokenizer
         self._suppressed = list(suppressed)
         self._suppressed_first = list(suppressed_first)
+        self._alignment_heads = tuple(alignment_heads)
         self._prompt = [self._id("<|startoftranscript|>"), self._id("<|notimestamps|>")]
         self.requires_grad_(False)
 
@@ -162,6 +168,26 @@ class WhisperDecoder(nn.Module):
         logits_MV[..., self._suppressed] = -torch.inf
         return logits_MV
 
+    def attention(self, audio_1PD: Tensor, ids: Sequence[int]) -> Tensor:
+        """What the heads of ``alignment_heads`` attend to while a text is written: logits ``float32[H, T + 1, P]``.
+
+        Args:
+            audio_1PD: the encoder's states.
+            ids: T tokens of the text. The last row is that of its end.
+        """
+        tokens = torch.tensor([[*self._prompt, *ids]], device=audio_1PD.device)
+        hidden_1TD = self.embed_tokens(tokens) + self.embed_positions.weight[: tokens.shape[1]]
+        sees_TT = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=audio_1PD.device).tril()
+        rows = []
+        for index, layer in enumerate(self._layers):
+            audio = layer.encoder_attn.keys_values(audio_1PD)
+            hidden_1TD, _ = layer.read_tokens(hidden_1TD, None, sees_TT)
+            logits_1HTP = layer.encoder_attn.logits(layer.encoder_attn_layer_norm(hidden_1TD), audio)
+            rows += [logits_1HTP[0, head] for at, head in self._alignment_heads if at == index]
+            hidden_1TD = layer.read_audio(hidden_1TD, audio)
+        # The token that is written is the one behind the token that is read.
+        return torch.stack(rows)[:, len(self._prompt) - 1 :]
+
     def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
         """The state of the given rows, which may repeat."""
 
@@ -192,9 +218,18 @@ class _Layer(nn.Module):
         self, x_NTD: Tensor, read: KeysValues | None, audio: KeysValues, sees_TK: Tensor | None
     ) -> tuple[Tensor, KeysValues]:
         """Hidden states, and keys and values of all tokens so far."""
+        x_NTD, read = self.read_tokens(x_NTD, read, sees_TK)
+        return self.read_audio(x_NTD, audio), read
+
+    def read_tokens(self, x_NTD: Tensor, read: KeysValues | None, sees_TK: Tensor | None) -> tuple[Tensor, KeysValues]:
+        """The first half of the layer: hidden states, and keys and values of all tokens so far."""
         normed_NTD = self.self_attn_layer_norm(x_NTD)
         new = self.self_attn.keys_values(normed_NTD)
         read = new if read is None else (torch.cat([read[0], new[0]], 2), torch.cat([read[1], new[1]], 2))
-        x_NTD = x_NTD + self.self_attn(normed_NTD, read, sees_TK)
+        return x_NTD + self.self_attn(normed_NTD, read, sees_TK), read
+
+    def read_audio(self, x_NTD: Tensor, audio: KeysValues) -> Tensor:
+        """The second half."""
         x_NTD = x_NTD + self.encoder_attn(self.encoder_attn_layer_norm(x_NTD), audio)
-        return x_NTD + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x_NTD)))), read
+        out_NTD: Tensor = x_NTD + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x_NTD))))
+        return out_NTD

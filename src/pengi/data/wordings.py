@@ -10,9 +10,9 @@ import random
 import re
 from collections.abc import Sequence
 
-CANT_TELL = "I can't tell from the sound."
-NOTHING_SAID = "Nothing is said."
-NOTHING_CLEAR = "Nothing clear can be heard."
+from pengi import templates
+
+CANT_TELL, NOTHING_SAID, NOTHING_CLEAR = templates.CANT_TELL, templates.NOTHING_SAID, templates.NOTHING_CLEAR
 NOBODY = "nobody"
 NONE = "none"
 NONE_OF_THESE = "none of these"

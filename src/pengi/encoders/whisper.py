@@ -15,6 +15,7 @@ each), T audio tokens, D features, H heads, E features of a head.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -218,6 +219,11 @@ class Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(self._split(self.q_proj(x_BPD)), *keys_values, attn_mask=mask)
         out_BPD: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out_BPD
+
+    def logits(self, x_BPD: Tensor, keys_values: KeysValues) -> Tensor:
+        """How much each of Q positions is attended to, before the softmax over them: ``float32[B, heads, P, Q]``."""
+        queries_BHPE, (keys_BHQE, _) = self._split(self.q_proj(x_BPD)), keys_values
+        return queries_BHPE @ keys_BHQE.transpose(2, 3) / math.sqrt(queries_BHPE.shape[-1])
 
     def _split(self, x_BPD: Tensor) -> Tensor:
         return x_BPD.view(*x_BPD.shape[:2], self.heads, -1).transpose(1, 2)

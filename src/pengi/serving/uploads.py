@@ -7,9 +7,9 @@ import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-from pengi.calls import Style
+from pengi.calls import ClassifyOptions, Style
 from pengi.errors import InputError
 from pengi.results import Answer, Classification, Description, Tags, Timeline
 from pengi.serving import queries
@@ -69,6 +69,21 @@ LabelsField = Annotated[list[str] | None, Form(description="Only these tags; as 
 router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependencies=[Depends(require_one_file)])
 
 
+def _flag_or_number(given: object) -> object:
+    """What a form's text stands for; one message for both kinds.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if not isinstance(given, str):
+        return given
+    flags = {"true": True, "false": False}
+    try:
+        return flags[given.strip().lower()] if given.strip().lower() in flags else float(given)
+    except ValueError as error:
+        raise ValueError("must be true, false or a number") from error
+
+
 class Embedding(BaseModel):
     """A recording as a vector of length 1."""
 
@@ -112,11 +127,22 @@ async def classify(
     ],
     method: Annotated[Literal["likelihood", "generate"], Form()] = "likelihood",
     top: Annotated[int | None, Form(ge=1, description="Only so many labels.")] = None,
+    none: Annotated[
+        bool | float,
+        BeforeValidator(_flag_or_number),
+        Form(description="Whether to add the label 'none of these', or the probability by itself that others need."),
+    ] = False,
+    multi_label: Annotated[bool, Form(description="Add the probability of each label by itself.")] = False,
+    prompt: Annotated[
+        str | None, Form(max_length=MAX_QUESTION, description="What labels that are no tags answer; may end in '{}'.")
+    ] = None,
     explain: ExplainField = False,
 ) -> Classification:
     """The best of your own labels."""
-    query = queries.classify(_labels(labels), method=method, top=top, explain=explain)
-    return await answer(worker, file, query)
+    options = ClassifyOptions(
+        method=method, prompt=prompt, top=top, none=none, multi_label=multi_label, explain=explain
+    )
+    return await answer(worker, file, queries.classify(_labels(labels), **options))
 
 
 @router.post("/tags")

@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from pengi.config import ModelConfig
 from pengi.data.manifest import Clip
 from pengi.training.recipe import Recipe
+from pengi.training.report import REPORT_FILE
+
+NOT_NAMED = "not named"
+"""The source or licence of clips that name none."""
 
 
 def model_card(
@@ -26,10 +30,7 @@ def model_card(
         f"- prompt: {_prompt(model)}",
         f"- language model: {model.language_model.name}, {_language_model(model)}",
         *([f"- went on from: {recipe.finetune.checkpoint}"] if recipe.finetune else []),
-        f"- training: {step} of {recipe.training.max_steps} steps, {recipe.training.batch_size} clips with up to"
-        f" {recipe.training.questions_per_clip} questions each, seed {recipe.training.seed}",
-        *_scenes(recipe),
-        f"- loss on held-out clips: {losses[-1]:.3f}" if losses else "- not validated yet",
+        *_steps(recipe, step, losses),
         "",
         "## Training data",
         "",
@@ -71,6 +72,17 @@ def _language_model(model: ModelConfig) -> str:
     return f"frozen, with adapters of rank {lora.rank} (LoRA){where}"
 
 
+def _steps(recipe: Recipe, step: int, losses: Sequence[float]) -> list[str]:
+    if not recipe.training.max_steps:
+        return [f"- training: new tags only, see {REPORT_FILE}"]
+    return [
+        f"- training: {step} of {recipe.training.max_steps} steps, {recipe.training.batch_size} clips with up to"
+        f" {recipe.training.questions_per_clip} questions each, seed {recipe.training.seed}",
+        *_scenes(recipe),
+        f"- loss on held-out clips: {losses[-1]:.3f}" if losses else "- not validated yet",
+    ]
+
+
 def _scenes(recipe: Recipe) -> list[str]:
     scenes = recipe.data.scenes
     if scenes is None:
@@ -91,6 +103,7 @@ def _source_rows(clips: Sequence[Clip]) -> list[str]:
         # A composed clip is under those of all its parts, and their combinations are too many to read.
         licences.setdefault(clip.source, Counter()).update(clip.license.split(" AND "))
     return [
-        f"| {source} | {count} | {', '.join(name for name, _ in licences[source].most_common())} |"
+        f"| {source or NOT_NAMED} | {count} | "
+        f"{', '.join(name or NOT_NAMED for name, _ in licences[source].most_common())} |"
         for source, count in sorted(counts.items())
     ]

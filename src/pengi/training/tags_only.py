@@ -14,6 +14,7 @@ from pengi.training.data import read_data
 from pengi.training.own_report import write_label_report
 from pengi.training.own_tags import MIN_CLIPS, add_own_tags
 from pengi.training.recipe import Recipe
+from pengi.training.report import REPORT_FILE
 from pengi.training.setup import build_model, with_features
 from pengi.writing import check_new_folder, new_folder
 
@@ -40,4 +41,5 @@ def train_tags(recipe: Recipe, out: Path) -> Path:
         card = model_card(recipe, model.config, data.train, 0, [])
         checkpoint.save(model, folder, card=card, dtype=torch.float16)
         write_label_report(folder, recipe.name, own.report)
+    log.info("thresholds, confusions and the worst clips are in %s", out / REPORT_FILE)
     return out

@@ -19,6 +19,9 @@ from pengi.weights.converters import WEIGHTS_FILE
 
 FILES = ("*.safetensors", "*.json", "*.md", "*.txt")
 CARD = "README.md"
+HUB = "the Hugging Face hub"
+_REFUSED = (401, 403)
+"""Statuses of requests without the right token."""
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -48,7 +51,7 @@ def fetch(name: str, *, revision: str | None = None, local_files_only: bool = Fa
             snapshot_download(repo, revision=pinned, allow_patterns=list(FILES), local_files_only=local_files_only)
         )
     except _failures() as error:
-        raise WeightsError(f"there is no folder '{name}', and the Hugging Face hub: {_reason(error)}") from error
+        raise WeightsError(f"there is no folder '{name}', and it cannot be fetched: {_reason(error)}") from error
     if not (folder / WEIGHTS_FILE).is_file():
         raise WeightsError(f"the repository '{name}' has no {WEIGHTS_FILE}, so it holds no model of pengi")
     return folder
@@ -128,11 +131,20 @@ def _reason(error: Exception) -> str:
 
     known: tuple[tuple[Any, str], ...] = (
         (errors.GatedRepoError, "the repository asks for a token that may read it; set HF_TOKEN"),
-        (errors.RepositoryNotFoundError, "it has no such repository, or a private one; HF_TOKEN gives access to it"),
+        (
+            errors.RepositoryNotFoundError,
+            f"{HUB} has no such repository, or a private one; HF_TOKEN gives access to it",
+        ),
         (errors.RevisionNotFoundError, "the repository has no such revision"),
-        (errors.LocalEntryNotFoundError, "it cannot be reached, and its cache does not hold the model"),
+        (errors.LocalEntryNotFoundError, f"{HUB} cannot be reached, and its cache does not hold the model"),
+        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, and nothing is sent; unset it"),
     )
     for kind, sentence in known:
         if isinstance(error, kind):
             return sentence
+    if isinstance(error, errors.HfHubHTTPError):
+        if error.response is not None and error.response.status_code in _REFUSED:
+            return f"{HUB} asks for a token that may write; set HF_TOKEN"
+    elif isinstance(error, (ConnectionError, errors.HfHubHTTPError.__bases__[0])):
+        return f"{HUB} cannot be reached ({' '.join(str(error).split())[:100]})"
     return " ".join(str(error).split())[:200]
