@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from pengi import checkpoint
 from pengi.errors import InputError, is_disk_full, reason, unwritten
 from pengi.jobs.tables import replacing_table
 from pengi.training.journal import _append_line
-from pengi.writing import append, new_folder, replacing, writing
+from pengi.writing import append, check_new_folder, new_folder, replacing, writing
 
 
 @pytest.fixture
@@ -97,6 +98,15 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no space left on"), replacing(out) as partial:
         write(partial)
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"out": "before"}
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not be written"):
+        check_new_folder(tmp_path / "file/run/mine")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # the tests may run as root
+    with pytest.raises(InputError, match="cannot be written"):
+        check_new_folder(tmp_path / "mine")
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:

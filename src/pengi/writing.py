@@ -100,10 +100,15 @@ def check_new_folder(out: Path) -> None:
     """Check that a folder can be made, before the work whose results go there.
 
     Raises:
-        InputError: if ``out`` exists already and is not an empty folder.
+        InputError: if ``out`` exists already and is not an empty folder, or the folder that it is to be in cannot be
+            made or written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"'{out}' exists already; name a new folder")
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"the folder '{out.parent}' cannot be written")
 
 
 @contextmanager

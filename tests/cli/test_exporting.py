@@ -118,6 +118,15 @@ def test_mistakes_are_said_before_any_work(pengi: Command, engine: Any, argument
     assert engine.calls == []
 
 
+def test_a_folder_that_cannot_be_made_is_said_before_any_work(
+    pengi: Command, engine: Any, tone: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = pengi("timeline", tone, "--format", "srt", "--out", tmp_path / "file/subtitles")
+    assert (result.exit_code, engine.calls) == (2, [])
+    assert f"'{tmp_path / 'file/subtitles'}' could not be written" in result.stderr
+
+
 def test_several_recordings_do_not_go_into_one_file_of_subtitles(pengi: Command, tone: Path, tmp_path: Path) -> None:
     result = pengi("timeline", tone, tone, "--out", tmp_path / "a.srt")
     assert result.exit_code == 2

@@ -110,7 +110,12 @@ def opened_output(
     from pengi import __version__
     from pengi.checkpoint import model_hash
     from pengi.exports import opened, write_settings
+    from pengi.writing import writing
 
+    if target.is_folder and target.path is not None:
+        # Before the work, whose results would be lost.
+        with writing(target.path):
+            target.path.mkdir(parents=True, exist_ok=True)
     with opened(target, names, _Stdout()) as export:
         output = Output(export, target.path is None)
         failed: typer.Exit | None = None

@@ -135,7 +135,7 @@ def watch(
         if source == STDIN:
             blocks = pcm_blocks(sys.stdin.buffer, given, engine.sample_rate)
             if _print_detections(engine.watch(blocks, options), {}, meter) == 0:
-                print_note("standard input ended before there was anything to detect")
+                print_note("standard input was empty")
         else:
             _watch_folder(engine, source, options, meter)
 

@@ -99,7 +99,7 @@ def _short(words: list[Word]) -> list[list[Word]]:
         if _NO_END.search(words[index - 1].text):
             return float(ends[-1])
         is_clause = _CLAUSE_END.search(words[index - 1].text)
-        return abs(ends[index - 1] - ends[-1] / 2) * (_CLAUSE_COST if is_clause else 1.0)
+        return float(abs(ends[index - 1] - ends[-1] / 2)) * (_CLAUSE_COST if is_clause else 1.0)
 
     middle = min(range(1, len(words)), key=cost)
     return _short(words[:middle]) + _short(words[middle:])
