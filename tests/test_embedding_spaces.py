@@ -56,6 +56,8 @@ def test_recordings_are_compared_by_their_sound() -> None:
 def test_vectors_of_different_spaces_are_refused() -> None:
     with pytest.raises(InputError, match=r"texts are compared with embed\(audio, space='tags'\)"):
         PENGI.similarity(PENGI.embed(joined(RAIN)), PENGI.embed_text("rain"))
+    with pytest.raises(InputError, match="compares vectors of one length"):
+        PENGI.similarity([np.zeros(2), np.zeros(3)], np.zeros(2))
 
 
 def test_what_makes_no_sense_is_said() -> None:
