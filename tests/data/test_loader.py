@@ -146,6 +146,16 @@ def test_rare_labels_come_more_often_than_by_their_number() -> None:
     assert clip_weights(orders)[9] == pytest.approx(3 * clip_weights(orders)[0])
 
 
+def test_clips_of_one_voice_come_less_often_than_those_of_many() -> None:
+    men = [
+        Clip(id=str(n), audio="x", split="train", domain="gender", group="one" if n < 100 else f"other {n}",
+             attributes={"gender": "male"})
+        for n in range(200)
+    ]  # fmt: skip
+    weights = clip_weights(men)
+    assert sum(weights[:100]) / sum(weights) == pytest.approx(10 / 110)
+
+
 @pytest.mark.parametrize(
     ("corpora", "message"),
     [

@@ -25,7 +25,7 @@ from pengi.data.scenes import Scene, SceneEvent, scene_of
 from pengi.data.simulation import Simulator, TagNoise, measure_noise
 from pengi.data.spoken import Spoken, as_read, draw_spoken, is_near, misheard, together
 from pengi.data.spoken_topics import SLOTS, TOPICS
-from pengi.data.tagging import build_vocabulary
+from pengi.data.tagging import TagTargets, build_vocabulary
 from pengi.data.tasks import Pair
 from pengi.errors import ConfigError
 
@@ -471,7 +471,7 @@ def noise() -> TagNoise:
     probabilities[present] = 0.8
     dog, cat = tags.index("dog barking"), tags.index("cat meowing")
     probabilities[dog, cat] = 0.3
-    return measure_noise(probabilities, present, np.ones_like(present), tags)
+    return measure_noise(probabilities, TagTargets(present, np.ones_like(present)), tags)
 
 
 def drawer(seed: int = 0) -> SceneDrawer:
@@ -511,10 +511,25 @@ def test_noise_is_the_same_after_it_was_written() -> None:
     assert TagNoise.from_json(noise().to_json()) == noise()
 
 
+def test_the_many_clips_of_one_voice_say_little_about_how_a_tag_is_detected() -> None:
+    tags = vocabulary()
+    man = tags.index("man")
+    assert man is not None
+    present = np.zeros((300, len(tags)), dtype=bool)
+    present[:, man] = True
+    detected = np.full(present.shape, 0.9, dtype=np.float32)
+    detected[:200] = 0.1  # the voice that has 200 clips
+    weight_N = np.array([200**-0.5] * 200 + [1.0] * 100, dtype=np.float32)
+    for weights, share in ((weight_N, 0.12), (None, 0.67)):
+        known = measure_noise(detected, TagTargets(present, np.ones_like(present), weights), tags)
+        missed = [probability < 0.5 for _, probability in known.clips[man]]
+        assert sum(missed) / len(missed) == pytest.approx(share, abs=0.13)
+
+
 def test_tags_without_clips_borrow_the_probabilities_of_others() -> None:
     tags = vocabulary()
     none = np.zeros((4, len(tags)), dtype=bool)
-    known = measure_noise(np.full(none.shape, 0.2, np.float32), none, ~none, tags)
+    known = measure_noise(np.full(none.shape, 0.2, np.float32), TagTargets(none, ~none), tags)
     found = Simulator(tags, known).evidence(replace(DOG, is_recorded=False), random.Random(0))
     assert "dog barking" in [tag.text for tag in found.tags]
 
@@ -586,7 +601,7 @@ def test_real_captions_and_labels_make_all_kinds_of_questions(shared_data: Path)
     tags = build_vocabulary(labels, WORDS, CLASSES)
     said = Phrases(labels, tags)
     flat = np.eye(len(tags), dtype=np.float32) * 0.9
-    simulator = Simulator(tags, measure_noise(flat, flat > 0, flat >= 0, tags))
+    simulator = Simulator(tags, measure_noise(flat, TagTargets(flat > 0, flat >= 0), tags))
     scenes = SceneDrawer(said, tags, Sources(pitched=("piano", "violin")))
     maker, asked = QuestionMaker(said), Counter[str]()
     for number in range(800):

@@ -9,7 +9,7 @@ import math
 import random
 import signal
 from abc import ABC, abstractmethod
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +24,7 @@ from pengi.config import EvidenceConfig, Frozen
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip
 from pengi.data.questions import QuestionMaker
+from pengi.data.tagging import group_weights
 from pengi.data.tasks import Pair
 from pengi.errors import ConfigError
 from pengi.model import Batch
@@ -79,6 +80,8 @@ class ClipEvidence:
 def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = None) -> list[float]:
     """Chance of each clip: its corpus' share, and within it 1/sqrt(clips with the same answers).
 
+    Many clips of one voice, recording or track count as fewer, see :func:`pengi.data.tagging.group_weights`.
+
     Raises:
         ConfigError: for a corpus that no clip is of, or a negative share, or if all shares are zero.
     """
@@ -92,8 +95,11 @@ def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = No
         ]
         return (clip.domain, *clip.events, *special, *(pair.answer for pair in clip.qa))
 
-    counts = Counter(kind(clip) for clip in clips)
-    weights = [1.0 / math.sqrt(counts[kind(clip)]) for clip in clips]
+    of_groups = group_weights(clips).tolist()
+    counts: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    for clip, weight in zip(clips, of_groups, strict=True):
+        counts[kind(clip)] += weight
+    weights = [weight / math.sqrt(counts[kind(clip)]) for clip, weight in zip(clips, of_groups, strict=True)]
     if corpora is None:
         return weights
     _check_shares(corpora, {clip.corpus for clip in clips})

@@ -34,7 +34,7 @@ from pengi.conditioning.evidence import DetectedTag, Evidence
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import misheard, words_of
-from pengi.data.tagging import GROUPS_OF_ATTRIBUTES
+from pengi.data.tagging import GROUPS_OF_ATTRIBUTES, TagTargets
 
 CLIPS_OF_A_TAG = 40
 MIN_LIKE_PRESENT = 0.4
@@ -103,21 +103,16 @@ class TagNoise:
         )
 
 
-def measure_noise(
-    probabilities_NK: NDArray[np.float32],
-    present_NK: NDArray[np.bool_],
-    known_NK: NDArray[np.bool_],
-    vocabulary: Vocabulary,
-) -> TagNoise:
+def measure_noise(probabilities_NK: NDArray[np.float32], targets: TagTargets, vocabulary: Vocabulary) -> TagNoise:
     """The noise of a tagger's out-of-fold scores.
 
     Args:
         probabilities_NK: ``float32[N, K]``, calibrated.
-        present_NK: ``bool[N, K]``, True where a tag is there.
-        known_NK: ``bool[N, K]``, True where that is known.
+        targets: of N clips; those of a large group, such as one voice, are taken less often.
         vocabulary: K tags.
     """
     rng = np.random.default_rng(0)
+    present_NK, known_NK, weight_N = targets.present_NK, targets.known_NK, targets.weights()
     kept: dict[int, int] = {}
     clips = []
     for tag in range(len(vocabulary)):
@@ -125,7 +120,8 @@ def measure_noise(
         if not len(rows):
             rows = np.flatnonzero((probabilities_NK[:, tag] >= MIN_LIKE_PRESENT) & ~known_NK[:, tag])
         if len(rows) > CLIPS_OF_A_TAG:
-            rows = np.sort(rng.choice(rows, CLIPS_OF_A_TAG, replace=False))
+            chances = weight_N[rows].astype(np.float64)
+            rows = np.sort(rng.choice(rows, CLIPS_OF_A_TAG, replace=False, p=chances / chances.sum()))
         clips.append(
             tuple((kept.setdefault(int(row), len(kept)), _rounded(probabilities_NK[row, tag])) for row in rows)
         )

@@ -178,7 +178,7 @@ def tag_targets(
         known_NK[row, names.alike(present)] = False
         present_NK[row, present] = True
         known_NK[row, present] = True
-    return TagTargets(present_NK, known_NK, _group_weights(clips))
+    return TagTargets(present_NK, known_NK, group_weights(clips))
 
 
 def group_of(clip: Clip) -> str:
@@ -191,7 +191,7 @@ def folds_of(groups: Sequence[str], folds: int = FOLDS) -> NDArray[np.int64]:
     return np.array([zlib.crc32(group.encode()) % folds for group in groups], dtype=np.int64)
 
 
-def _group_weights(clips: Sequence[Clip]) -> NDArray[np.float32]:
+def group_weights(clips: Sequence[Clip]) -> NDArray[np.float32]:
     """One over the square root of how many clips a clip's group has: 900 clips of one voice add little to 30."""
     counts = Counter(map(group_of, clips))
     return np.array([counts[group_of(clip)] ** -0.5 for clip in clips], dtype=np.float32)

@@ -135,7 +135,7 @@ def fit_evidence(
         clips = [train.clips[row] for row in np.flatnonzero(fold_of_all == fold).tolist()]
         evidence |= collect_evidence(model, [TrainingClips(clips, train.caches)], measured)
     probabilities_NK = out_of_fold_probabilities(data, fitted)
-    noise = measure_noise(probabilities_NK, data.targets.present_NK, data.targets.known_NK, data.tagger.vocabulary)
+    noise = measure_noise(probabilities_NK, data.targets, data.tagger.vocabulary)
     load_scores(data.tagger, fitted.scores, fitted)
     return evidence | collect_evidence(model, [held_out], measured), noise
 
