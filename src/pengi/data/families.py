@@ -846,9 +846,8 @@ def _events(context: QuestionContext) -> Answered | None:
     """ "this is a sound of": the labels."""
     if not context.scene.tags or (context.scene.captions and not context.scene.is_recorded):
         return None
-    named = [tag for tag in context.scene.tags if _may_be_named(context, tag)]
     prompt = context.rng.choice(templates.PROMPTS["events"])
-    named = context.rng.sample(named, len(named))
+    named = context.rng.sample(context.shown, len(context.shown))
     return Answered(prompt, templates.events_target(named), is_prompt=True) if named else None
 
 
@@ -881,10 +880,10 @@ def _metadata(context: QuestionContext) -> Answered | None:
 
 @_family("scene", 1.5, is_task=True)
 def _scene(context: QuestionContext) -> Answered | None:
-    named = [tag for tag in context.scene.tags if _may_be_named(context, tag)]
-    if context.scene.domain != "scene" or not named:
+    if context.scene.domain != "scene" or not context.shown:
         return None
-    return Answered(context.rng.choice(templates.PROMPTS["scene"]), templates.events_target(named), is_prompt=True)
+    target = templates.events_target(context.shown)
+    return Answered(context.rng.choice(templates.PROMPTS["scene"]), target, is_prompt=True)
 
 
 @_family("music", 0.7, is_task=True)
