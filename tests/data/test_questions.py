@@ -172,9 +172,13 @@ def test_two_people_are_counted() -> None:
     assert {pair.target for pair in pairs_about(two, "who")} == {"a man and a woman"}
 
 
-def test_a_transcript_that_is_far_from_what_was_said_cannot_be_told() -> None:
+def test_what_is_said_is_refused_where_the_transcript_is_empty_or_of_another_language() -> None:
     wrong = Evidence(6.0, (DetectedTag("woman", "speaker", 0.9),), "Thank you for watching my video.")
-    assert {pair.target for pair in pairs_about(SPOKEN, "said", evidence=wrong)} == {"I can't tell from the sound."}
+    assert pairs_about(SPOKEN, "said", evidence=wrong) == []
+    unread, refused = replace(wrong, transcript=""), {"I can't tell from the sound."}
+    assert {pair.target for pair in pairs_about(SPOKEN, "said", evidence=unread)} == refused
+    french = replace(SPOKEN, attributes={**SPOKEN.attributes, "language": "French"})
+    assert {pair.target for pair in pairs_about(french, "said", evidence=wrong)} == refused
 
 
 def test_a_transcript_with_a_small_error_is_given_as_it_is_read() -> None:

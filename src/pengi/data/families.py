@@ -223,8 +223,11 @@ def _said(context: QuestionContext) -> Answered | None:
         return Answered(question, word)
     if context.transcript is not None:
         return Answered(question, _quoted(context.transcript) or NOTHING_SAID)
-    if context.speech and context.evidence is not None and context.evidence.transcript is not None:
-        return Answered(question, CANT_TELL)  # someone speaks, but what is written is not what was said
+    # That an English transcript is wrong, the evidence does not show.
+    is_english = context.scene.attributes.get("language", "English") == "English"
+    transcript = context.evidence.transcript if context.evidence else None
+    if context.speech and transcript is not None and (not transcript or not is_english):
+        return Answered(question, CANT_TELL)
     return None
 
 

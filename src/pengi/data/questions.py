@@ -7,7 +7,8 @@ Its answer follows from the scene. Where evidence is given, too, the language mo
   was missed would teach to invent.
 - A question that names things (yes or no, which of these) keeps the true answer, whatever was detected: so the model
   learns how far a "maybe" can be trusted. Where the answer needs two things (an order), both must be detected.
-- What is said is answered with the transcript, if that is near to the truth; otherwise it is refused.
+- What is said is answered with the transcript, if that is near to the truth. It is refused where speech has no
+  transcript or is not English.
 - What is measured (level, length, note, tempo) is answered as it was measured, unless that is known to be wrong.
 """
 
