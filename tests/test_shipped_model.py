@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,17 @@ def test_a_batch_of_16_gives_the_same_texts_as_16_single_calls(pengi_mini: Pengi
     assert together == [pengi_mini.ask(file, question).text for file in batch]
     for file, result in zip(batch, pengi_mini.describe(batch), strict=True):
         assert_same_description(result, pengi_mini.describe(file))
+
+
+@pytest.mark.usefixtures("pengi_mini")  # it skips where the frozen parts are not there
+def test_a_description_needs_neither_transformers_nor_the_compiler_of_torch() -> None:
+    code = (
+        "import sys; from pengi import Pengi; "
+        f"Pengi.from_pretrained('pengi-mini').describe({str(EXAMPLES / 'dog.opus')!r}); "
+        "print([name for name in ('transformers', 'torch._dynamo', 'sympy', 'scipy') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"
 
 
 def assert_same_description(a: Any, b: Any) -> None:

@@ -87,8 +87,9 @@ class WhisperDecoder(nn.Module):
         alignment_heads: Sequence[tuple[int, int]] = ALIGNMENT_HEADS,
     ) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
-        self.embed_positions = nn.Embedding(shape.positions, shape.width)
+        # Not initialised: to draw normal numbers on the device "meta", torch imports its compiler, which takes 1.6 s.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(shape.vocabulary, shape.width))
+        self.embed_positions = nn.Embedding.from_pretrained(torch.empty(shape.positions, shape.width))
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         self.layer_norm = nn.LayerNorm(shape.width)
         self.tokenizer = tokenizer
