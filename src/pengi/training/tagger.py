@@ -310,6 +310,7 @@ def fit_tagger(
         if not len(inside):
             folds.append(whole)
             continue
+        log.info("calibration: fold %d of %d, fitted on the others", fold + 1, options.folds)
         folds.append(fit_scores(frames, stock, targets, vocabulary, outside, options))
         pooled_NK[torch.from_numpy(inside)] = folds[-1].of_clips(frames, inside)
     scale_K, shift_K = calibrate(pooled_NK, targets, vocabulary)
