@@ -67,6 +67,14 @@ class DecoderState:
         return self.read[0][0].shape[2] if self.read else 0
 
 
+def _embedding(number: int, width: int) -> nn.Embedding:
+    """Embeddings whose weights are loaded later.
+
+    To draw initial numbers on the device "meta", torch imports its compiler, which takes 1.6 s.
+    """
+    return nn.Embedding(number, width, _weight=torch.empty(number, width))
+
+
 class WhisperDecoder(nn.Module):
     """The decoder and its tokenizer.
 
@@ -87,9 +95,8 @@ class WhisperDecoder(nn.Module):
         alignment_heads: Sequence[tuple[int, int]] = ALIGNMENT_HEADS,
     ) -> None:
         super().__init__()
-        # Not initialised: to draw normal numbers on the device "meta", torch imports its compiler, which takes 1.6 s.
-        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(shape.vocabulary, shape.width))
-        self.embed_positions = nn.Embedding.from_pretrained(torch.empty(shape.positions, shape.width))
+        self.embed_tokens = _embedding(shape.vocabulary, shape.width)
+        self.embed_positions = _embedding(shape.positions, shape.width)
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         self.layer_norm = nn.LayerNorm(shape.width)
         self.tokenizer = tokenizer
