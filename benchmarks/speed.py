@@ -28,7 +28,8 @@ from torch import Tensor
 
 from pengi import Pengi, weights
 from pengi.language_model import DecoderState, LanguageModel
-from pengi.runtime import RUNTIME_ENV, OnnxLanguageModel
+from pengi.runtime import RUNTIME_ENV
+from pengi.runtime.decoder import OnnxLanguageModel
 from pengi.timing import EXAMPLES, clips
 
 REPEATS = 5

@@ -29,7 +29,8 @@ from pengi.encoders import build_encoder, encoder_spec
 from pengi.errors import CheckpointError, ConfigError, PengiError, WeightsError
 from pengi.language_model import ADAPTER_MARK, LanguageModel
 from pengi.model import PengiModel
-from pengi.runtime import OnnxLanguageModel, Runtime, unsupported
+from pengi.runtime import Runtime, unsupported
+from pengi.runtime.decoder import OnnxLanguageModel
 from pengi.text_encoder import SentenceEncoder, TextEncoder, text_encoder_from_folder
 from pengi.weights import hub
 from pengi.writing import replacing, writing

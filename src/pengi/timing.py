@@ -186,7 +186,7 @@ def _peak_of_children_mb() -> float | None:
 def _machine(engine: Pengi) -> Machine:
     import torch
 
-    from pengi.runtime import OnnxLanguageModel
+    from pengi.runtime.decoder import OnnxLanguageModel
 
     is_onnx = isinstance(engine.model.language_model, OnnxLanguageModel)
     return Machine(

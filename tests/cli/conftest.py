@@ -151,7 +151,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine that commands get instead of a trained model."""
     fake = FakeEngine()
 
-    def load_model(name: str, device: str) -> FakeEngine:
+    def load_model(name: str, device: str, *, generates: bool = False) -> FakeEngine:
         if name == "nonsense":
             raise InputError("there is no model named 'nonsense'")
         return fake

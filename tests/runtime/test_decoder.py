@@ -15,7 +15,8 @@ from pengi.config import LoraConfig
 from pengi.decoding import DecodeOptions, SearchGroup, finish, generate, score_labels
 from pengi.errors import ConfigError
 from pengi.language_model import DecoderState, LanguageModel
-from pengi.runtime import DEFAULT_RUNTIME, OnnxLanguageModel, chosen_runtime
+from pengi.runtime import DEFAULT_RUNTIME, chosen_runtime
+from pengi.runtime.decoder import OnnxLanguageModel
 from pengi.runtime.llama import HEAD_FILE
 
 FLOAT = 1e-4

@@ -13,7 +13,8 @@ from helpers import tiny_model
 from pengi import checkpoint, weights
 from pengi.errors import CheckpointError, ConfigError, WeightsError
 from pengi.language_model import LanguageModel
-from pengi.runtime import OnnxLanguageModel, store
+from pengi.runtime import store
+from pengi.runtime.decoder import OnnxLanguageModel
 from pengi.runtime.graph import build
 
 

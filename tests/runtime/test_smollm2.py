@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pengi import weights
 from pengi.language_model import LanguageModel
-from pengi.runtime import OnnxLanguageModel
+from pengi.runtime.decoder import OnnxLanguageModel
 
 TEXTS = (
     "A recording of rain falling on a tin roof while thunder rolls in the",

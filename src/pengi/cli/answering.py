@@ -98,7 +98,7 @@ def describe(
     """
     options = {**vars(reading), "options": generation.decoding(), "explain": explain}
     recordings = read_arguments(files)
-    engine = load_model(common.model, common.device)
+    engine = load_model(common.model, common.device, generates=True)
     over_files(
         recordings,
         lambda part: engine.describe(part, on_error="return", **options),
@@ -133,7 +133,7 @@ def ask(
     _check_question(files, question)
     options = {**vars(reading), "options": generation.decoding(), "explain": explain}
     recordings = read_arguments(files or [])
-    engine = load_model(common.model, common.device)
+    engine = load_model(common.model, common.device, generates=True)
     over_files(
         recordings,
         lambda part: engine.ask(part, question, on_error="return", **options),

@@ -203,10 +203,12 @@ class GenerationOptions:
         Raises:
             InputError: if a value is out of range.
         """
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        if not given:
+            return None
         from pengi.decoding import DecodeOptions
 
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        return DecodeOptions(**given) if given else None
+        return DecodeOptions(**given)
 
 
 def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:

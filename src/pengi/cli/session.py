@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import os
+import shutil
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
@@ -12,6 +17,7 @@ from rich.text import Text
 from pengi.audio.formats import STDIN
 from pengi.cli.console import EXIT_USER, announced, print_error, print_json, print_note, print_text, progress
 from pengi.cli.inputs import InputFile, InputFiles, InputSource
+from pengi.cli.options import AUTO
 from pengi.errors import PengiError
 
 if TYPE_CHECKING:
@@ -27,16 +33,45 @@ R = TypeVar("R", bound="RecordingResult")
 T = TypeVar("T")
 
 
-def load_model(name: str, device: str) -> Pengi:
+def load_model(name: str, device: str, *, generates: bool = False) -> Pengi:
     """The engine; it and torch are imported here, not with the command line.
+
+    Args:
+        name: of the model.
+        device: as ``--device`` says.
+        generates: whether a text will be written for sure, so that the language model can be loaded meanwhile.
 
     Raises:
         PengiError: unknown model, incomplete checkpoint, unknown device, weights that cannot be fetched.
     """
-    with announced(f"Loading {name}"):
+    with announced(f"Loading {name}"), _without_garbage_collection():
+        if generates and _is_cpu(device):
+            from pengi.runtime.sessions import open_ahead
+
+            open_ahead()
         from pengi.engine import Pengi
 
         return Pengi.from_pretrained(name, device=device)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Of the many objects that imports make none is garbage; to look for it takes a tenth of the time to load."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _is_cpu(device: str) -> bool:
+    """Whether the language model will run in onnxruntime, as far as one can tell without torch."""
+    from pengi.runtime import RUNTIME_ENV
+
+    if os.environ.get(RUNTIME_ENV) == "torch" or sys.platform == "darwin":
+        return False
+    return device == "cpu" or (device == AUTO and not any(map(shutil.which, ("nvidia-smi", "rocm-smi"))))
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -1,17 +1,20 @@
-"""Decoding in onnxruntime, for inference on a CPU; training, GPUs and other families of models use torch."""
+"""Decoding in onnxruntime, for inference on a CPU; training, GPUs and other families of models use torch.
+
+The language model itself is :class:`pengi.runtime.decoder.OnnxLanguageModel`; this package alone imports no torch.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
-
-import torch
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pengi.errors import ConfigError
-from pengi.runtime.decoder import OnnxLanguageModel
 from pengi.runtime.llama import unsupported
 
-__all__ = ["DEFAULT_RUNTIME", "RUNTIME_ENV", "OnnxLanguageModel", "Runtime", "chosen_runtime", "unsupported"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DEFAULT_RUNTIME", "RUNTIME_ENV", "Runtime", "chosen_runtime", "unsupported"]
 
 RUNTIME_ENV = "PENGI_RUNTIME"
 Runtime = Literal["auto", "torch", "onnx"]

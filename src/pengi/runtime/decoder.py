@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from pengi.config import LoraConfig
-from pengi.errors import ConfigError, WeightsError
+from pengi.errors import ConfigError
 from pengi.language_model import DecoderState, LanguageModel, checked_adapters
 from pengi.runtime.llama import (
     EXTEND_FILE,
@@ -34,6 +34,7 @@ from pengi.runtime.llama import (
     linear_layers,
     unsupported,
 )
+from pengi.runtime.sessions import opened
 from pengi.runtime.store import built
 
 if TYPE_CHECKING:
@@ -281,19 +282,19 @@ class OnnxLanguageModel(LanguageModel):
 
     @cached_property
     def _prefill(self) -> onnxruntime.InferenceSession:
-        return _session(self._graphs / PREFILL_FILE)
+        return opened(self._graphs / PREFILL_FILE, torch.get_num_threads())
 
     @cached_property
     def _step(self) -> onnxruntime.InferenceSession:
-        return _session(self._graphs / STEP_FILE)
+        return opened(self._graphs / STEP_FILE, torch.get_num_threads())
 
     @cached_property
     def _extend(self) -> onnxruntime.InferenceSession:
-        return _session(self._graphs / EXTEND_FILE)
+        return opened(self._graphs / EXTEND_FILE, torch.get_num_threads())
 
     @cached_property
     def _head(self) -> onnxruntime.InferenceSession:
-        return _session(self._graphs / HEAD_FILE)
+        return opened(self._graphs / HEAD_FILE, torch.get_num_threads())
 
 
 def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: LlamaShape) -> dict[str, Adapter]:
@@ -338,21 +339,6 @@ def _bias(mask_BT: Tensor, used_B: Tensor, capacity: int) -> Tensor:
 
 def _gathered(embeds_BTD: Tensor, index_BK: Tensor) -> Tensor:
     return embeds_BTD.gather(1, index_BK[..., None].expand(-1, -1, embeds_BTD.shape[-1]))
-
-
-def _session(file: Path) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    # Its threads wait actively within a run, which makes a step faster, and leave the cores to torch after it.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        # onnxruntime has an exception class of its own for each kind of failure, without a public base.
-        raise WeightsError(f"onnxruntime cannot load '{file}': {error}; set PENGI_RUNTIME=torch") from error
 
 
 _TYPES = {torch.float32: np.float32, torch.int32: np.int32, torch.int64: np.int64}

@@ -34,12 +34,22 @@ def built(folder: Path, adapters: Mapping[str, Adapter]) -> Path:
     return graphs
 
 
+def newest() -> Path | None:
+    """The folder of the graphs that were used last; None if there are none, or they are damaged."""
+    folders = _by_age(weights.cache_folder())
+    return folders[-1] if folders and weights.damage(folders[-1], by_hash=False) is None else None
+
+
 def _keep_recent(used: Path) -> None:
     """Delete graphs that were not used for longest; a training would leave some for each of its checkpoints."""
     os.utime(used)
-    folders = sorted(used.parent.glob(f"{PREFIX}*"), key=lambda folder: folder.stat().st_mtime)
-    for folder in folders[:-MAX_GRAPHS]:
+    for folder in _by_age(used.parent)[:-MAX_GRAPHS]:
         shutil.rmtree(folder, ignore_errors=True)  # another process may have it open, or delete it, too
+
+
+def _by_age(cache: Path) -> list[Path]:
+    """All folders of graphs, the one last that was used last."""
+    return sorted(cache.glob(f"{PREFIX}*"), key=lambda folder: folder.stat().st_mtime)
 
 
 def _key(folder: Path, adapters: Mapping[str, Adapter]) -> str:
