@@ -203,12 +203,22 @@ class Timeline(RecordingResult):
 
 
 @dataclass(frozen=True)
+class TranscriptWord(Result):
+    """A word and when it is said."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
 class TranscriptSegment(Result):
     """What is said in a stretch of a recording."""
 
     start_s: float
     end_s: float
     text: str
+    words: tuple[TranscriptWord, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -170,11 +170,15 @@ def test_a_read_sentence_is_written_down(transcriber: Transcriber, shared_data: 
     )
     assert len(said & written) > 0.9 * len(said)
     assert found.duration_s == pytest.approx(len(samples) / 16_000)
-    times = [time for segment in found.segments for time in (segment.start_s, segment.end_s)]
+    words = [word for segment in found.segments for word in segment.words]
+    assert " ".join(word.text for word in words) == found.text
+    times = [time for word in words for time in (word.start_s, word.end_s)]
     assert times == sorted(times)
     assert 0.0 <= times[0] < 0.5
     assert found.duration_s - 0.5 < times[-1] <= found.duration_s + 0.02
-    assert all(len(segment.text) <= MAX_LINE for segment in found.segments)
+    for segment in found.segments:
+        assert len(segment.text) <= MAX_LINE
+        assert (segment.start_s, segment.end_s) == (segment.words[0].start_s, segment.words[-1].end_s)
 
 
 def test_pauses_are_in_no_line(transcriber: Transcriber, shared_data: Path) -> None:

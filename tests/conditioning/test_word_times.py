@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pengi.conditioning.word_times import MAX_LINE, Word, first_positions, lines_of
+from pengi.conditioning.word_times import MAX_LINE, first_positions, lines_of
+from pengi.results import TranscriptWord
 
 
-def words(text: str, seconds: float = 0.4) -> list[Word]:
+def words(text: str, seconds: float = 0.4) -> list[TranscriptWord]:
     """The words of a text, one after the other."""
-    return [Word(word, index * seconds, (index + 1) * seconds) for index, word in enumerate(text.split())]
+    return [TranscriptWord(word, index * seconds, (index + 1) * seconds) for index, word in enumerate(text.split())]
 
 
 def texts(text: str, seconds: float = 0.4) -> list[str]:

@@ -9,9 +9,12 @@ import openai
 import pytest
 
 from helpers.serving import PATIENCE_S, HeldEngine, clip, serving
-from pengi.results import Transcript, TranscriptSegment
+from pengi.results import Transcript, TranscriptSegment, TranscriptWord
 
-SAID = (TranscriptSegment(0.0, 2.5, "Come here."), TranscriptSegment(3661.25, 3662.0, "At <once> & now."))
+SAID = (
+    TranscriptSegment(0.0, 2.5, "Come here.", (TranscriptWord("Come", 0.0, 1.0), TranscriptWord("here.", 1.5, 2.5))),
+    TranscriptSegment(3661.25, 3662.0, "At <once> & now.", (TranscriptWord("At", 3661.25, 3661.5),)),
+)
 
 
 class SpeakingEngine(HeldEngine):
@@ -47,6 +50,28 @@ def test_text_and_times(client: openai.OpenAI) -> None:
     ]
 
 
+def test_times_of_words(client: openai.OpenAI) -> None:
+    def found(*granularities: Any) -> Any:
+        return client.audio.transcriptions.create(
+            model="held",
+            file=("a.wav", clip(1, 2.0)),
+            response_format="verbose_json",
+            timestamp_granularities=list(granularities),
+        )
+
+    words = found("word").words
+    assert [(word.word, word.start, word.end) for word in words] == [
+        ("Come", 0.0, 1.0),
+        ("here.", 1.5, 2.5),
+        ("At", 3661.25, 3661.5),
+    ]
+    assert found("word").segments is None
+    assert found("segment").words is None
+    both = found("segment", "word")
+    assert len(both.segments) == 2
+    assert len(both.words) == 3
+
+
 def test_subtitles(client: openai.OpenAI) -> None:
     def subtitles(name: Any, seconds: float = 2.0) -> Any:
         return client.audio.transcriptions.create(model="held", file=("a.wav", clip(1, seconds)), response_format=name)
@@ -63,7 +88,6 @@ def test_subtitles(client: openai.OpenAI) -> None:
     ("options", "said"),
     [
         ({"language": "fr"}, "only English is transcribed"),
-        ({"response_format": "verbose_json", "timestamp_granularities": ["word"]}, "none of words"),
         ({"response_format": "diarized_json"}, "response_format"),
         ({"stream": True}, "is not streamed"),
     ],

@@ -30,12 +30,12 @@ from pengi import weights
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import at_pauses
 from pengi.conditioning.whisper_decoder import WhisperDecoder
-from pengi.conditioning.word_times import MAX_WORD_S, Word, first_positions, lines_of
+from pengi.conditioning.word_times import MAX_WORD_S, first_positions, lines_of
 from pengi.decoding import DecodeOptions, Hypothesis, generate
 from pengi.encoders.base import AudioEncoder
 from pengi.encoders.whisper import POSITION_HOP, SAMPLE_RATE, WhisperEncoder
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
-from pengi.results import Transcript, TranscriptSegment
+from pengi.results import Transcript, TranscriptSegment, TranscriptWord
 
 WHISPER, YAMNET = "whisper-tiny.en", "yamnet"  # names of the stock weights
 MIN_CHUNK_S, MAX_CHUNK_S = 5.0, 14.0
@@ -155,8 +155,9 @@ class Transcriber:
                 continue
             start_s = chunk.start / SAMPLE_RATE
             for line in lines_of(self._words(decoded, chunk.duration_s)):
-                text = " ".join(word.text for word in line)
-                yield TranscriptSegment(start_s + line[0].start_s, start_s + line[-1].end_s, text)
+                words = tuple(TranscriptWord(word.text, start_s + word.start_s, start_s + word.end_s) for word in line)
+                text = " ".join(word.text for word in words)
+                yield TranscriptSegment(words[0].start_s, words[-1].end_s, text, words)
 
     def texts(self, waveforms: Sequence[NDArray[np.float32]]) -> list[str]:
         """What is said in each of some waveforms ``float32[S]`` at 16 kHz, of at most ``MAX_CHUNK_S`` each; empty where
@@ -199,12 +200,12 @@ class Transcriber:
         ]
 
     @torch.inference_mode()
-    def _words(self, decoded: _Decoded, duration_s: float) -> list[Word]:
+    def _words(self, decoded: _Decoded, duration_s: float) -> list[TranscriptWord]:
         """The words of a text and when they are said, in seconds from the start of its chunk."""
         texts, tokens = decoded.text.split(), decoded.tokens
         positions = math.ceil(duration_s * SAMPLE_RATE / POSITION_HOP)
         if positions <= len(tokens):  # too short to be divided
-            return [Word(decoded.text, 0.0, duration_s)]
+            return [TranscriptWord(decoded.text, 0.0, duration_s)]
         logits_HTP = self.decoder.attention(decoded.audio_PD[None], tokens)[..., :positions]
         first_T = first_positions(logits_HTP) * (POSITION_HOP / SAMPLE_RATE)
         # The word that each token belongs to. A loop that was cut leaves more words than there are in the text.
@@ -235,11 +236,11 @@ class Transcriber:
         return text if re.search(r"\w", text) and (ended or text != whole) else ""
 
 
-def _word(text: str, start_s: float, end_s: float, *, is_first: bool) -> Word:
+def _word(text: str, start_s: float, end_s: float, *, is_first: bool) -> TranscriptWord:
     """A word without the pause that is before it, if it is the first of a chunk, or behind it."""
     if is_first:
         start_s = max(start_s, end_s - MAX_WORD_S)
-    return Word(text, float(start_s), float(min(end_s, start_s + MAX_WORD_S)))
+    return TranscriptWord(text, float(start_s), float(min(end_s, start_s + MAX_WORD_S)))
 
 
 def without_loops(text: str) -> str:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from pengi.results import TranscriptWord
 
 MAX_LINE = 84
 """Characters of a line: two rows of a subtitle."""
@@ -28,15 +29,6 @@ _FILTER = 7
 _NO_END = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|[A-Z])\.$")
 _SENTENCE_END = re.compile(r"[.?!][\"')\]]*$")
 _CLAUSE_END = re.compile(r"[,;:][\"')\]]*$")
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word and when it is said, in seconds."""
-
-    text: str
-    start_s: float
-    end_s: float
 
 
 def first_positions(logits_HTP: Tensor) -> NDArray[np.int64]:
@@ -76,10 +68,10 @@ def _best_path(score_TP: NDArray[np.float32]) -> NDArray[np.int64]:
     return starts_T
 
 
-def lines_of(words: Sequence[Word]) -> list[list[Word]]:
+def lines_of(words: Sequence[TranscriptWord]) -> list[list[TranscriptWord]]:
     """Words in lines: one for each sentence, and several for one that is longer than :data:`MAX_LINE`."""
-    lines: list[list[Word]] = []
-    sentence: list[Word] = []
+    lines: list[list[TranscriptWord]] = []
+    sentence: list[TranscriptWord] = []
     for word in words:
         sentence.append(word)
         is_end = _SENTENCE_END.search(word.text) and not _NO_END.search(word.text)
@@ -89,7 +81,7 @@ def lines_of(words: Sequence[Word]) -> list[list[Word]]:
     return lines + (_short(sentence) if sentence else [])
 
 
-def _short(words: list[Word]) -> list[list[Word]]:
+def _short(words: list[TranscriptWord]) -> list[list[TranscriptWord]]:
     """A sentence as lines of about the same length, which end behind clauses where they can."""
     ends = np.cumsum([len(word.text) + 1 for word in words])
     if ends[-1] - 1 <= MAX_LINE or len(words) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form
@@ -30,7 +31,8 @@ async def transcriptions(
     language: Annotated[str | None, Form(description="English is the only one.")] = None,
     stream: Annotated[bool, Form()] = False,
     granularities: Annotated[
-        list[Literal["segment", "word"]] | None, Form(alias="timestamp_granularities[]", description="segment")
+        list[Literal["segment", "word"]] | None,
+        Form(alias="timestamp_granularities[]", description="Whose times `verbose_json` has."),
     ] = None,
 ) -> Response:
     """What is said in the recording, with times; empty where nobody speaks. `prompt` and `temperature` are ignored."""
@@ -38,29 +40,35 @@ async def transcriptions(
         raise _unsupported("only English is transcribed; leave 'language' out", "language")
     if stream:
         raise _unsupported("a transcript is not streamed; leave 'stream' out", "stream")
-    if granularities is not None and "word" in granularities:
-        raise _unsupported("there are times of segments, and none of words", "timestamp_granularities")
     transcript = await answer(worker, file, queries.transcribe())
     if response_format == "json":
         return JSONResponse({"text": transcript.text, "usage": _usage(transcript)})
     if response_format == "verbose_json":
-        return JSONResponse(_verbose(transcript))
+        return JSONResponse(_verbose(transcript, granularities or ["segment"]))
     if response_format == "text":
         return PlainTextResponse(f"{transcript.text}\n")
     return PlainTextResponse(_subtitles(response_format, transcript))
 
 
-def _verbose(transcript: Transcript) -> dict[str, Any]:
-    segments = [
-        {"id": number, "start": part.start_s, "end": part.end_s, "text": part.text}
-        for number, part in enumerate(transcript.segments)
-    ]
+def _verbose(transcript: Transcript, granularities: Sequence[str]) -> dict[str, Any]:
+    times: dict[str, Any] = {}
+    if "segment" in granularities:
+        times["segments"] = [
+            {"id": number, "start": part.start_s, "end": part.end_s, "text": part.text}
+            for number, part in enumerate(transcript.segments)
+        ]
+    if "word" in granularities:
+        times["words"] = [
+            {"word": word.text, "start": word.start_s, "end": word.end_s}
+            for part in transcript.segments
+            for word in part.words
+        ]
     return {
         "task": "transcribe",
         "language": "english",
         "duration": transcript.duration_s,
         "text": transcript.text,
-        "segments": segments,
+        **times,
         "usage": _usage(transcript),
     }
 
