@@ -552,18 +552,17 @@ class DetectTags(Call[Tags]):
         return [self._tags(recording) for recording in encoded]
 
     def _tags(self, recording: Encoded) -> Tags:
-        scores = (self._score(recording, index) for index in self._names)
-        likely = [tag for tag in scores if tag.probability >= self._thresholds[tag.label]]
-        likely.sort(key=lambda tag: -tag.probability)
-        return Tags(tuple(likely[: self._top]), recording.duration_s)
-
-    def _score(self, recording: Encoded, index: int) -> TagScore:
         assert recording.probability_K is not None
         assert recording.evidence is not None
-        tag = self._vocabulary.tags[index]
-        probability = float(recording.probability_K[index])
-        spans = next((found.spans for found in recording.evidence.tags if found.text == tag.text), ())
-        return TagScore(self._names[index], tag.group, probability, strength(probability), spans)
+        probabilities = recording.probability_K.tolist()
+        spans = {found.text: found.spans for found in recording.evidence.tags}
+        likely = []
+        for index, label in self._names.items():
+            probability, tag = probabilities[index], self._vocabulary.tags[index]
+            if probability >= self._thresholds[label]:
+                likely.append(TagScore(label, tag.group, probability, strength(probability), spans.get(tag.text, ())))
+        likely.sort(key=lambda tag: -tag.probability)
+        return Tags(tuple(likely[: self._top]), recording.duration_s)
 
     def silent(self, recording: Encoded) -> Tags | None:
         if not self._every:

@@ -32,6 +32,7 @@ class Tolerance:
     def check(self, total: int, what: str) -> None:
         """Raise a :class:`ManifestError` if more of the ``total`` rows were skipped than may be."""
         if len(self.skipped) > self.max_share * total:
+            advice = f"; data.max_bad_share of a recipe allows {self.max_share:.1%}" if self.max_share else ""
             raise ManifestError(
-                f"{len(self.skipped)} of {total} {what} cannot be read, the first of them '{self.skipped[0]}'"
+                f"{len(self.skipped)} of {total} {what} cannot be read, the first of them '{self.skipped[0]}'{advice}"
             )
