@@ -1,1 +1,1 @@
-"""What the language model is given about a recording, beside the audio prefix."""
+"""What the language model reads about a recording: mappers to prefix embeddings, and evidence as text."""

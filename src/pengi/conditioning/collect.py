@@ -17,13 +17,13 @@ from pengi.conditioning.evidence import DetectedTag, separate_spans
 from pengi.conditioning.tagger import Tagger, runs_above, seconds_of
 
 MIN_KEPT = 0.002
-"""Tags that are less probable in every window of a recording are not kept as evidence."""
+"""Tags whose probability stays below this in every window of a recording are not kept as evidence."""
 SHARE_OF_HIGHEST = 0.5
-"""A tag is detected in the frames whose probability is at least this share of its most probable frame's."""
+"""A tag is detected in the frames of a window in which its probability is at least this share of its highest one."""
 
 
 def detected_tags(scores_TK: Tensor, tagger: Tagger, frame_s: float, duration_s: float) -> tuple[DetectedTag, ...]:
-    """The tags of a recording of one window, the likeliest first, and when each is detected.
+    """The tags of a recording that fits into one window, and their times; the most probable tag first.
 
     Args:
         scores_TK: the tagger's scores of every frame of the recording, ``float32[T, K]``.
@@ -47,11 +47,11 @@ class TagEvent:
 
 
 def frame_events(probability_TK: Tensor, threshold_K: Tensor, frame_s: float, duration_s: float) -> Iterator[TagEvent]:
-    """Stretches of frames whose probability reaches the tag's threshold, tag after tag, each in order of time.
+    """Runs of frames in which a tag's probability reaches its threshold, tag by tag, each in order of time.
 
     Args:
-        probability_TK: calibrated, of every frame of one window.
-        threshold_K: lowest probability of a frame of an event.
+        probability_TK: calibrated probabilities of every frame of one window.
+        threshold_K: lowest probability at which a frame belongs to an event of the tag.
         frame_s: time from one frame to the next, in seconds.
         duration_s: length of the window, in seconds.
     """
@@ -67,8 +67,9 @@ class TagCollector:
     """Collects the tags of one recording of any length.
 
     A tag's probability is that of its most probable window; tags below :data:`MIN_KEPT` in every window are left out.
-    A tag has spans in the windows in which it is at least half as probable, however improbable it is: where a sound
-    would be, if it is there, helps to answer a question about it. Spans with hardly a pause between them are one.
+    Times come from the windows in which the tag is at least half as probable as in that one. Improbable tags also have
+    times, because they help to answer a question about such a sound. Spans with a very short pause between them are
+    merged.
 
     Args:
         tagger: it knows the tags and calibrates the scores.

@@ -1,7 +1,7 @@
 """What is measured in a recording, as finished sentences: level, separate bursts of sound, notes, tempo.
 
-The sentence functions are the only place where the wording is, so that training text can be drawn with them too.
-What is not clear is left out: a count of bursts that depends on the threshold, the pitch of speech or of a chord.
+Only the functions ``*_sentence`` contain the wording; simulated training text is written with them, too.
+Uncertain measurements are left out: a number of bursts that depends on the threshold, notes of speech or of a chord.
 ``benchmarks/descriptors.py`` measures how often the sentences are right.
 
 Shape suffixes: S samples, T frames of 10 ms, F frequencies.
@@ -24,7 +24,7 @@ Course = Literal["steady", "swelling", "fading", "louder at the start", "louder 
 VERSION = 2
 """Raise it with every change of a sentence or of the transcriber: training clips are then measured again."""
 MAX_LISTED = 6
-"""Of more notes or bursts the others are counted, not listed."""
+"""Maximum number of notes or bursts that a sentence lists one by one."""
 _HOP_S = 0.01
 _WINDOW_S = 0.032
 _MIN_TEMPO_S = 6.0
@@ -32,7 +32,7 @@ _MIN_REGULARITY = 0.3
 
 
 def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, ...]:
-    """What :data:`DESCRIBERS` measure in a recording of some seconds, one sentence each; none about silence.
+    """The sentences of all :data:`DESCRIBERS` about a recording of some seconds; none about a silent one.
 
     Args:
         samples_S: ``float32[S]``, mono, finite.
@@ -66,7 +66,8 @@ def _tempo(samples_S: NDArray[np.float32], rate: int) -> Iterator[str]:
 
 
 Describer = Callable[[NDArray[np.float32], int], Iterable[str]]
-"""Sentences about a recording ``float32[S]`` without a constant offset at a rate in Hz; none where nothing is clear."""
+"""Takes a recording ``float32[S]`` without a constant offset, and its rate in Hz; gives sentences, none if nothing is
+clear."""
 DESCRIBERS: list[Describer] = [_level, _bursts_and_pitch, _tempo]
 """All conditioners that measure the waveform, in the order of their sentences."""
 
@@ -90,13 +91,13 @@ def note_sentence(names: Sequence[str], hz: float | None = None) -> str:
 
 
 def pitch_sentence(hz: float) -> str:
-    """``Pitch about 120 Hz, moving.``: the median of a pitch that is no note, such as a voice's, to tens of hertz."""
+    """``Pitch about 120 Hz, moving.``: the median of an unsteady pitch, such as a voice's, rounded to 10 Hz."""
     return f"Pitch about {10 * round(hz / 10)} Hz, moving."
 
 
 def bursts_sentence(spans: Sequence[tuple[float, float]]) -> str:
-    """``3 separate bursts: 0.2-0.6, 1.1-1.5 and 2.0-2.4 s.``, ``1 burst: 0.3-0.8 s.``, or with the times of the whole
-    only: ``9 separate bursts between 0.2 and 8.1 s.``
+    """``3 separate bursts: 0.2-0.6, 1.1-1.5 and 2.0-2.4 s.``, ``1 burst: 0.3-0.8 s.``, or, for more than
+    :data:`MAX_LISTED`, ``9 separate bursts between 0.2 and 8.1 s.``
 
     Args:
         spans: one or more, start and end in seconds, in order.
@@ -135,7 +136,7 @@ def level_course(samples_S: NDArray[np.float32], rate: int) -> Course | None:
 def detect_bursts(samples_S: NDArray[np.float32], rate: int) -> tuple[tuple[float, float], ...]:
     """Stretches of sound with clear dips between, in seconds, in order.
 
-    None if nothing stands out from the background, or if a stricter bound would count otherwise.
+    Empty if nothing stands out from the background, or if a stricter threshold would give another number of bursts.
     """
     level_T = _envelope_db(samples_S, rate)
     top = float(level_T.max())
@@ -154,7 +155,8 @@ def detect_bursts(samples_S: NDArray[np.float32], rate: int) -> tuple[tuple[floa
 
 
 def _envelope_db(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
-    """The level every 10 ms above 90 Hz, since rumble hides dips; in dB of any reference."""
+    """Level every 10 ms, in dB relative to an arbitrary reference. Only frequencies above 90 Hz count, because rumble
+    would hide the dips."""
     power_TF = _spectrogram(samples_S, rate) ** 2
     power_T = power_TF[:, round(90.0 * _WINDOW_S) :].sum(axis=1, dtype=np.float64)
     return 10.0 * np.log10(np.convolve(power_T, np.ones(3) / 3, "same") + 1e-9)
@@ -169,7 +171,8 @@ def _spectrogram(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float3
 
 
 def _runs(on_T: NDArray[np.bool_], *, shortest_s: float, shortest_gap_s: float) -> list[tuple[int, int]]:
-    """First frame and end of each stretch of ``True``; over shorter gaps they are joined, and then short ones go."""
+    """First frame and end of each run of ``True``. Runs with a gap below ``shortest_gap_s`` are joined; then those
+    shorter than ``shortest_s`` are dropped."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], on_T.astype(np.int8), [0]])))
     runs: list[tuple[int, int]] = []
     for start, end in edges.reshape(-1, 2).tolist():
@@ -181,7 +184,7 @@ def _runs(on_T: NDArray[np.bool_], *, shortest_s: float, shortest_gap_s: float) 
 
 
 def _played(notes: Sequence[Note]) -> tuple[list[str], float | None]:
-    """The names to list, and the pitch if there is one name only."""
+    """The names to list, and the pitch if all notes have the same name."""
     names = [note.name for note in notes]
     if len(set(names)) > 1:
         return names, None
@@ -189,8 +192,8 @@ def _played(notes: Sequence[Note]) -> tuple[list[str], float | None]:
 
 
 def detect_tempo(samples_S: NDArray[np.float32], rate: int) -> float | None:
-    """Beats a minute of a recording with a clear and steady beat, 60 to 180; half or double of what a person taps is
-    possible. ``None`` if onsets do not repeat, or not at the same pace in both halves."""
+    """Tempo of a recording with a clear and steady beat, 60 to 180 beats a minute. It may be half or double of what a
+    person taps. ``None`` if onsets do not repeat, or repeat at different rates in the two halves."""
     if len(samples_S) < _MIN_TEMPO_S * rate:
         return None
     onset_T = _onsets(samples_S, rate)
@@ -202,7 +205,8 @@ def detect_tempo(samples_S: NDArray[np.float32], rate: int) -> float | None:
 
 
 def _onsets(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
-    """How much louder each frame is than the one before, over 24 bands and above the mean of half a second."""
+    """Onset strength of each frame: the mean increase of 24 bands since the frame before, above its mean over half a
+    second."""
     magnitude_TF = _spectrogram(samples_S, rate)
     edges = np.unique(np.round(np.geomspace(2, magnitude_TF.shape[1] - 1, 25)).astype(int))
     band_TF = np.log1p(100.0 * np.add.reduceat(magnitude_TF, edges[:-1], axis=1))
@@ -211,7 +215,8 @@ def _onsets(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
 
 
 def _pace(onset_T: NDArray[np.float64]) -> tuple[float, float]:
-    """The most regular pace of onsets in beats a minute, near 120 if several are, and the autocorrelation there."""
+    """Tempo in beats a minute at which the onsets' autocorrelation is highest, and that autocorrelation; of several,
+    a tempo near 120 is preferred."""
     centred_T = onset_T - onset_T.mean()
     correlation_T = np.fft.irfft(np.abs(np.fft.rfft(centred_T, 2 * len(onset_T))) ** 2)[: len(onset_T)]
     correlation_T /= max(correlation_T[0], 1e-12) * (1.0 - np.arange(len(onset_T)) / len(onset_T))
@@ -219,7 +224,7 @@ def _pace(onset_T: NDArray[np.float64]) -> tuple[float, float]:
     preference = np.exp(-0.5 * (np.log2(60.0 / (lags * _HOP_S) / 120.0) / 0.8) ** 2)
     lag = int(lags[np.argmax(correlation_T[lags] * preference)])
     precise = float(lag)
-    for count in (2, 4):  # some beats later the pace can be read more finely
+    for count in (2, 4):  # over several beats the lag gives a more precise tempo
         near = np.arange(round(count * (precise - 1)), round(count * (precise + 1)) + 1)
         if near[-1] < len(onset_T) // 2:
             precise = int(near[np.argmax(correlation_T[near])]) / count

@@ -1,12 +1,12 @@
-"""Evidence: what is measured in a recording, and the text that gives it to the language model and to people.
+"""Evidence: what is measured in a recording, and the text in which the language model and people read it.
 
     Heard in 5 s: dog barking (sure, 1-2 and 3-4 s), wind (maybe, throughout). Instrument: clarinet (likely).
     Said: "Come here.". Level -23 dBFS, louder at the start. Note C4 (262 Hz).
     Asked about: dog barking (sure, 1-2 and 3-4 s), siren (no).
 
-The first text belongs to a recording, whatever is asked about it, and names the likeliest tags first. The second
-belongs to one question. It names tags in the order in which they begin, so that a language model reads which came first
-and need not compare times.
+The first two lines are about a recording, whatever is asked about it; the most probable tags come first. The last line
+belongs to one question. It lists the tags that the question names in the order in which they begin, so that the
+language model need not compare times.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.config import EvidenceConfig
 
 MAYBE = 0.1
-"""Lowest probability of a tag that may be named where nobody asks about it."""
+"""Lowest probability at which an answer may name a tag that the question does not name."""
 STRENGTHS = (
     (0.7, "sure"),
     (0.4, "likely"),
@@ -30,8 +30,8 @@ STRENGTHS = (
     (0.008, "doubtful"),
     (0.002, "hardly"),
 )
-"""Lowest calibrated probability of each strength word. Few tags are in a recording, so a sound that a question names
-may be there even with a probability of 0.01; such differences are included, too."""
+"""Lowest calibrated probability of each strength word. A recording has few of all tags, so a sound that a question
+names may be there even with a probability of 0.01; that is why the words distinguish such low values, too."""
 SOUND = "sound"
 GROUPS = {
     SOUND: "Heard",
@@ -43,15 +43,15 @@ GROUPS = {
 }
 """Groups of tags in the order in which they are written, and what each is called. Others follow by their own name."""
 THROUGHOUT = 0.85
-"""Share of a recording from which on a tag is there throughout."""
+"""A tag that covers at least this share of a recording is written as ``throughout``."""
 MIN_TIMED_S = 2.0
-"""Times are only written of longer recordings."""
+"""Times are written only for longer recordings."""
 DECIMALS_BELOW_S = 3.0
 MAX_SPANS = 3
 MAX_ALIKE = 3
-"""Of tags of one group and the same times, as long as there are others."""
+"""Maximum number of tags of one group with the same times; more are written only if there is room left."""
 MIN_PAUSE_S = 0.5
-"""Of a tag, between two spans; about one frame of the tagger."""
+"""Spans of a tag with a shorter pause between them are merged; about one frame of the tagger."""
 # Tags whose names mean something else in most questions: "in this file", "when does it run".
 _OTHER_MEANINGS = frozenset(
     {"filing", "run", "tap", "roll", "hands", "inside", "outside", "scratch", "noise", "pulse", "echo"}
@@ -78,7 +78,7 @@ class Evidence:
 
     Attributes:
         duration_s: its length in seconds.
-        tags: the likeliest first, of any group; what is not among them is improbable.
+        tags: of all groups, the most probable first; a tag that is missing is improbable.
         transcript: what is said; empty if nothing is, None if no transcriber ran.
         descriptors: finished sentences about level, pitch and tempo.
         is_tagged: whether a tagger ran; False for a model without one.
@@ -91,10 +91,10 @@ class Evidence:
     is_tagged: bool = True
 
     def written(self, config: EvidenceConfig) -> tuple[DetectedTag, ...]:
-        """The tags that :func:`evidence_text` writes, the likeliest first.
+        """The tags that :func:`evidence_text` writes, the most probable first.
 
-        Many names may fit one sound. So that they do not crowd out the other sounds of a recording, tags of the same
-        time beyond the first :data:`MAX_ALIKE` come last.
+        Several tags may name one sound. Tags of the same group and times beyond the first :data:`MAX_ALIKE` are chosen
+        last, so that they do not crowd out other sounds.
         """
         likely = sorted(
             (tag for tag in self.tags if tag.probability >= config.min_probability), key=lambda tag: -tag.probability
@@ -139,10 +139,10 @@ def _listed(group: str, tags: Sequence[str]) -> str:
 def queried_tags(
     evidence: Evidence, vocabulary: Vocabulary, prompt: str, labels: Sequence[str] = ()
 ) -> tuple[DetectedTag, ...]:
-    """The tags that a prompt and then labels name, each once; improbable ones have probability 0.
+    """The tags that a prompt and labels name, each once; a tag that is not in the evidence has probability 0.
 
-    They come in the order in which they begin, those that are not detected last, in the order of the names. Words that
-    may be said, such as "no" and "on", are only meant where the text asks about words.
+    Tags are in the order in which they begin. Those without times come last, in the order in which they are named.
+    Keywords such as "no" and "on" count only if the text asks about words.
     """
     detected = {tag.text: tag for tag in evidence.tags}
     named = [tag for text in (prompt, *labels) for tag in _named(vocabulary, text)]
@@ -158,7 +158,7 @@ def _named(vocabulary: Vocabulary, text: str) -> list[Tag]:
 
 
 def queried_prompt(evidence: Evidence, vocabulary: Vocabulary, prompt: str, labels: Sequence[str] = ()) -> str:
-    """A prompt as the language model reads it: behind what is known of the tags that it, or a label, names."""
+    """A prompt as the language model reads it: after the line about the tags that the prompt or a label names."""
     return queried_text(queried_tags(evidence, vocabulary, prompt, labels), evidence.duration_s) + prompt
 
 
@@ -173,26 +173,26 @@ def queried_text(tags: Sequence[DetectedTag], duration_s: float) -> str:
 
 
 def _onset(tag: DetectedTag, duration_s: float) -> float:
-    """When a tag begins, in seconds and as coarsely as it is written: of tags that begin together, the likeliest may
-    stay first. A tag that is nowhere detected begins last."""
+    """When a tag begins, in seconds, rounded as it is written, so that tags whose written times are equal keep their
+    order; infinity for a tag without times."""
     if not tag.spans:
         return math.inf
     return round(tag.spans[0][0], 1 if duration_s < DECIMALS_BELOW_S else None)
 
 
 def seconds(duration_s: float) -> str:
-    """A length as it is written: whole seconds, one decimal of short ones."""
+    """A length as it is written: whole seconds, or one decimal below :data:`DECIMALS_BELOW_S`."""
     return f"{duration_s:.1f}" if duration_s < DECIMALS_BELOW_S else f"{duration_s:.0f}"
 
 
 def _detected(tag: DetectedTag, duration_s: float, min_timed: float = MAYBE) -> str:
-    """``dog barking (sure, 0-1 and 3-4 s)``; with times from a probability of ``min_timed`` on."""
+    """``dog barking (sure, 0-1 and 3-4 s)``; times are written if the probability is at least ``min_timed``."""
     when = spans_text(tag.spans, duration_s) if tag.probability >= min_timed else ""
     return f"{tag.text} ({strength(tag.probability)}{', ' + when if when else ''})"
 
 
 def spans_text(spans: Sequence[tuple[float, float]], duration_s: float) -> str:
-    """``0-1 and 3-4 s``, ``throughout``, or nothing where the recording is too short to say when.
+    """``0-1 and 3-4 s``, ``throughout``, or empty if there are no spans or the recording is too short for times.
 
     Args:
         spans: start and end in seconds, in order, without overlap.
@@ -211,7 +211,7 @@ def spans_text(spans: Sequence[tuple[float, float]], duration_s: float) -> str:
 
 
 def separate_spans(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Spans in order of time; those with hardly a pause between them are one."""
+    """Merge spans with a pause of at most :data:`MIN_PAUSE_S` between them; they must be in order of time."""
     separate: list[tuple[float, float]] = []
     for start_s, end_s in spans:
         if separate and start_s <= separate[-1][1] + MIN_PAUSE_S:

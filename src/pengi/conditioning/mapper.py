@@ -20,7 +20,7 @@ from pengi.config import IdentityMapperConfig, MapperConfig, TransformerMapperCo
 from pengi.encoders.base import Masked
 from pengi.errors import ConfigError
 
-# About the spread of a language model's input embeddings, so that training starts within reach of them.
+# About the standard deviation of a language model's input embeddings, so that training starts near them.
 CONSTANT_STD = 0.1
 
 
@@ -46,14 +46,14 @@ def build_mapper(config: MapperConfig, input_dim: int, output_dim: int) -> Mappe
 
 
 class _Constants(nn.Module):
-    """Learned embeddings in front of a sequence, from which a frozen language model learns the form of the answer."""
+    """Learned embeddings in front of a sequence, which tell a frozen language model the form of the answer."""
 
     def __init__(self, count: int, dim: int) -> None:
         super().__init__()
         self.value_CD = nn.Parameter(torch.randn(count, dim) * CONSTANT_STD, requires_grad=count > 0)
 
     def forward(self, tokens_BTD: Tensor, mask_BT: Tensor) -> Masked:
-        if not len(self.value_CD):  # joined, none of them would still ask for a gradient of what follows
+        if not len(self.value_CD):  # an empty parameter must not make the result require gradients
             return tokens_BTD, mask_BT
         constants_BCD = self.value_CD.expand(len(tokens_BTD), -1, -1)
         ones_BC = mask_BT.new_ones(len(mask_BT), len(self.value_CD))
@@ -61,7 +61,7 @@ class _Constants(nn.Module):
 
 
 class IdentityMapper(Mapper):
-    """Language-model embeddings as they are, behind learned constants."""
+    """Passes language-model embeddings on unchanged, after learned constants."""
 
     def __init__(self, config: IdentityMapperConfig, dim: int) -> None:
         super().__init__()
@@ -74,11 +74,10 @@ class IdentityMapper(Mapper):
 
 
 class TransformerMapper(Mapper):
-    """The paper's mapper: tokens and learned constants through a transformer, whose outputs at the constants
-    are the prefix.
+    """The paper's mapper: a transformer over tokens and learned constants. Its outputs at the constants are the prefix.
 
-    A pooled vector is expanded to ``tokens`` embeddings by one linear layer; a sequence of that width enters as it is
-    (the "no text encoder" form), one of another width through a linear layer for each token.
+    One linear layer expands a pooled vector to ``tokens`` embeddings. A sequence enters unchanged if it has the
+    transformer's width (the "no text encoder" form); otherwise each token goes through a linear layer.
     """
 
     def __init__(self, config: TransformerMapperConfig, input_dim: int, output_dim: int) -> None:
@@ -119,7 +118,7 @@ class TransformerMapper(Mapper):
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Sine and cosine positions ``float32[T, W]`` (Vaswani et al. 2017, section 3.5)."""
+    """Sine and cosine position embeddings ``float32[T, W]`` (Vaswani et al. 2017, section 3.5)."""
     rates_W = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     angles_TW = torch.arange(length)[:, None] * rates_W
     return torch.stack([angles_TW.sin(), angles_TW.cos()], -1).flatten(1)[:, :width]

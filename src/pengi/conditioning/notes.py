@@ -1,8 +1,8 @@
-"""Notes of steady pitch in a recording, by SwiftF0, and none where no single pitch prevails.
+"""Notes of steady pitch in a recording, found with SwiftF0; none if no single pitch prevails.
 
-SwiftF0 is a small network that gives a pitch and a confidence every 16 ms, between 47 and 2094 Hz. Played at twice the
-speed, a recording's pitch is an octave higher, so that the range becomes 23 to 1047 Hz at half the cost; played at half
-the speed it is 94 to 4188 Hz. The recording's spectrum says which speed is worth a try.
+SwiftF0 is a small network that gives a pitch and a confidence every 16 ms, between 47 and 2094 Hz. Playing a recording
+at twice the speed raises its pitch by an octave, so that the range becomes 23 to 1047 Hz at half the cost; at half the
+speed the range is 94 to 4188 Hz. The recording's spectrum decides which speeds are tried.
 
     waveform -> pitch and confidence -> notes (swift_f0.segment_notes) -> steady, harmonic, prevailing notes
 
@@ -31,12 +31,13 @@ SAMPLE_RATE = 16_000
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _FRAME_S = 256 / SAMPLE_RATE
 _HOLD_MS = 80.0
-"""Pitch has to stay this long to be a note of its own; the library's default."""
+"""A pitch must last this long to be a separate note; the library's default."""
 _MAX_STRETCHES = 12
 _MARGIN_S = 0.05
 _SHORT_S = 0.6
 _TONAL_SHARE = 0.8
-"""Of the energy, in the strongest tenth of the frequencies; noise has less. The slower speeds cost more."""
+"""Lowest share of the energy in the strongest tenth of the frequencies for a sound to count as tonal. Other sounds,
+such as noise, are not tried at the slower speeds, which cost more."""
 MIN_DURATION_S = 0.09
 LONG_S = 0.5
 MAX_DEVIATION = 0.13
@@ -46,16 +47,17 @@ MAX_DEVIATION_LONG = 0.3
 MIN_HARMONIC = 0.65
 """Lowest share of the energy, while the note lasts, that is at multiples of its pitch."""
 MIN_COVERAGE = 0.5
-"""Lowest share of the recording's energy that falls in notes, if all have one name; a plucked string's attack does
-not."""
+"""Lowest share of the recording's energy in notes, if all have the same name. It is low because the attack of a
+plucked string belongs to no note."""
 MIN_COVERAGE_MELODY = 0.8
-"""The same if they have several."""
+"""The same for notes with different names."""
 MIN_ENERGY = 0.03
-"""Energy of the weakest note, as a share of the strongest note's; of frames of a moving pitch likewise."""
+"""Lowest energy of a note relative to the strongest note, and of a frame of a moving pitch relative to the strongest
+frame."""
 MIN_CONFIDENCE = 0.8
-"""Of the detector, in frames of a moving pitch."""
+"""Lowest confidence of SwiftF0 in frames of a moving pitch."""
 MIN_VOICED_S = 0.15
-"""Shortest sum of such frames."""
+"""Lowest total length of such frames."""
 
 
 def note_name(midi: int) -> str:
@@ -66,13 +68,13 @@ def note_name(midi: int) -> str:
 
 @dataclass(frozen=True)
 class Note:
-    """One note, in seconds; its pitch as a MIDI number that need not be whole (A4, 440 Hz, is 69)."""
+    """One note: start and end in seconds, and its pitch as a fractional MIDI number (A4, 440 Hz, is 69)."""
 
     start_s: float
     end_s: float
     pitch: float
     energy: float
-    """Share of the recording's."""
+    """Share of the recording's energy."""
 
     @property
     def duration_s(self) -> float:
@@ -94,12 +96,13 @@ def detect_notes(
     rate: int,
     stretches: Sequence[tuple[float, float]] = (),
 ) -> tuple[Note, ...]:
-    """The notes of a recording with one steady pitch at a time, in order; none of any other recording.
+    """The notes of a recording that has one steady pitch at a time, in order; empty for any other recording.
 
     Args:
         samples_S: ``float32[S]``, mono.
         rate: in Hz.
-        stretches: sounds with silence between, in seconds, in order; each is looked at by itself. None: the whole.
+        stretches: start and end of sounds with silence between them, in seconds, in order. Each is analysed by itself;
+            fewer than two or more than ``_MAX_STRETCHES`` mean the recording as a whole.
     """
     samples_S = samples_S if rate == SAMPLE_RATE else soxr.resample(samples_S, rate, SAMPLE_RATE)
     notes: list[Note] = []
@@ -132,7 +135,7 @@ def moving_pitch(samples_S: NDArray[np.float32], rate: int) -> float | None:
 
 
 def _cuts(stretches: Sequence[tuple[float, float]], samples: int) -> list[tuple[int, int]]:
-    """Stretches in samples, wider by ``_MARGIN_S``, or the whole."""
+    """Start and end of each stretch in samples, with a margin of ``_MARGIN_S``; or those of the whole recording."""
     if not 1 < len(stretches) <= _MAX_STRETCHES:
         return [(0, samples)]
     return [
@@ -150,7 +153,8 @@ def _notes_of(samples_S: NDArray[np.float32]) -> list[Note]:
 
 
 def _speeds(samples_S: NDArray[np.float32]) -> tuple[float, ...]:
-    """At which speeds a pitch may be found: a note has no energy below its pitch, and a short one needs fine frames."""
+    """Speeds at which a pitch may be found. A note has no energy below its pitch, so energy at low frequencies rules
+    out high pitches; a short note needs finer frames."""
     power_F = np.abs(np.fft.rfft(samples_S)) ** 2
     hz_F = np.fft.rfftfreq(len(samples_S), 1 / SAMPLE_RATE)
     power_F[hz_F < 20.0] = 0.0
@@ -217,7 +221,7 @@ def _harmonic_share(samples_S: NDArray[np.float32], note: Note) -> float:
 
 
 def _prevailing(notes: Sequence[Note]) -> list[Note]:
-    """The notes that make up the sound, or none if something else does."""
+    """The notes if they make up the sound, none if something else does."""
     strongest = max((note.energy for note in notes), default=0.0)
     kept = _joined([note for note in notes if note.energy >= MIN_ENERGY * strongest])
     one_name = len({note.name for note in kept}) == 1
@@ -226,7 +230,7 @@ def _prevailing(notes: Sequence[Note]) -> list[Note]:
 
 
 def _joined(notes: Sequence[Note]) -> list[Note]:
-    """Notes without those that are part of their neighbour: the same note, a slide into it, or an overtone of it."""
+    """Merge notes that belong to the note before: the same note again, a slide into it, or an overtone of it."""
     kept: list[Note] = []
     for note in notes:
         if kept and note.start_s - kept[-1].end_s < 0.06 and (whole := _one_note(kept[-1], note)):
@@ -237,7 +241,7 @@ def _joined(notes: Sequence[Note]) -> list[Note]:
 
 
 def _one_note(first: Note, second: Note) -> Note | None:
-    """Two adjoining notes as the one that they are, or ``None`` if they are two."""
+    """Two adjoining notes merged into one, or ``None`` if they are different notes."""
     long, short = sorted((first, second), key=lambda note: -note.duration_s)
     strong, weak = sorted((first, second), key=lambda note: -note.energy)
     slide = abs(long.pitch - short.pitch) < 1.3 and short.duration_s < long.duration_s / 3

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def masked_mean(tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean of each row's real tokens, ``float[B, D]``; zeros of a row without any."""
+    """Mean of each row's real tokens, ``float[B, D]``; zeros for a row without any."""
     weights_BT1 = mask_BT[..., None].to(tokens_BTD.dtype)
     mean_BD: Tensor = (tokens_BTD * weights_BT1).sum(1) / weights_BT1.sum(1).clamp(min=1.0)
     return mean_BD
@@ -22,7 +22,7 @@ def log_mean_exp(logits_BTK: Tensor, mask_BT: Tensor) -> Tensor:
     """Pool logits over time to ``float32[B, K]``: the logarithm of the mean of e to the logit over real tokens.
 
     The result is near the maximum, but does not depend on the length. A mean of the logits would hide a sound that
-    fills one second of five in the silence around it. A row without tokens has zeros.
+    fills one second of five in the silence around it. A row without tokens gives zeros.
     """
     counts_B1 = mask_BT.sum(1, keepdim=True)
     # A row without tokens is not masked: a row of minus infinity alone has no gradient.

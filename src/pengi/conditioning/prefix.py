@@ -1,6 +1,6 @@
 """The prefix: what the language model reads before it answers. Inference, training and validation build it here.
 
-Without a chat template it is the paper's, m1 of the audio and m2 of the prompt. With one it is
+Without a chat template it is that of the paper: m1 of the audio, then m2 of the prompt. With one it is
 
     [m1 | <|im_start|>user\\n{evidence}\\n]  +  [{queried}{prompt}<|im_end|>\\n<|im_start|>assistant\\n]
       shared by all questions about a clip       of one question
@@ -34,12 +34,12 @@ def shared_text(evidence: str = "") -> str:
 
 
 def own_text(prompt: str) -> str:
-    """A prompt, with the text about the tags that it names in front, up to where the answer begins."""
+    """The rest of a chat up to where the answer begins; ``prompt`` starts with the line about the tags it names."""
     return f"{_plain(prompt)}{CHAT_ANSWER}"
 
 
 def _plain(text: str) -> str:
-    """Text that holds no special token of a chat: a user or a transcript must not end the turn."""
+    """Text without special tokens of a chat, so that neither a user nor a transcript can end the turn."""
     return text.replace("<|", "< |")
 
 
@@ -59,7 +59,7 @@ def embed_rows(language_model: LanguageModel, rows: Sequence[Sequence[int]]) -> 
 
 
 def join(parts: Sequence[Masked], *, padding: str) -> Masked:
-    """Put sequences one behind the other, each row's real tokens together and its padding at one side.
+    """Concatenate sequences; each row's real tokens stay together, with all padding on one side.
 
     Args:
         parts: ``[B, T_i, D]`` with masks.
@@ -76,11 +76,11 @@ def join(parts: Sequence[Masked], *, padding: str) -> Masked:
 
 @dataclass(frozen=True)
 class Packed:
-    """Examples behind the prefix that they share, one row for each clip.
+    """Examples after the prefix that they share; one row holds a clip's prefix and all examples about it.
 
     Attributes:
         values_ATD: embeddings; padding is on the right.
-        sees_ATT: ``bool``: which tokens each token sees: the shared ones, and earlier ones of its own example.
+        sees_ATT: ``bool``: which tokens each token attends to: shared ones, and earlier ones of its own example.
         start_E: ``int64``: position in its row of each example's first embedding.
     """
 
@@ -90,12 +90,12 @@ class Packed:
 
 
 def pack(shared: Masked, own: Masked, clip_E: Tensor) -> Packed:
-    """Put what belongs to each example behind the shared prefix of its clip.
+    """Append the tokens of each example to the shared prefix of its clip.
 
     Args:
         shared: ``[A, P, D]`` with a mask, at least one real token in each row.
         own: ``[E, X, D]`` with a mask.
-        clip_E: the clip of each example.
+        clip_E: index of each example's clip.
     """
     rows = [[values_PD[mask_P]] for values_PD, mask_P in zip(*shared, strict=True)]
     parts = [[torch.zeros_like(mask_P[mask_P], dtype=torch.int64)] for mask_P in shared[1]]

@@ -1,14 +1,14 @@
 """Which tags are in a recording, and when.
 
-A frame is one token of the first encoder (YAMNet: every 0.48 s). Beside it stand the tokens of the other encoders that
-fall into it. The score of tag k in frame t is the sum of two linear scores,
+A frame is one token of the first encoder (YAMNet: every 0.48 s), concatenated with the mean of the other encoders'
+tokens at that time. The score of tag k in frame t is the sum of two linear scores,
 
     z_k(t) = head_k . mean(x around t) + stock_k . y(t) + b_k
 
 of the tokens ``x`` of all encoders, averaged over :data:`CONTEXT_FRAMES` frames, and of the first encoder's token
-``y``. The first is fitted on labelled recordings, the second is the stock tagger's. Over time the scores are pooled to
-near their maximum, so that a short sound in a long recording counts. A scale and a bias for each tag make them
-calibrated probabilities.
+``y``. ``head`` is fitted on labelled recordings; ``stock`` comes from the stock tagger. Pooling over time gives nearly
+the maximum, so that a short sound in a long recording counts. A scale and a shift for each tag turn scores into
+calibrated log-odds.
 
 How the scores are fitted is in :mod:`pengi.training.tagger`.
 
@@ -29,8 +29,8 @@ from pengi.conditioning.vocabulary import Vocabulary
 from pengi.encoders.base import Masked
 
 CONTEXT_FRAMES = 3
-"""So many frames are averaged around each. Scores are fitted on the mean of a recording's tokens; with more frames
-recordings of one sound are named no better, and in mixtures fewer sounds are found."""
+"""Number of frames that are averaged around each one. Scores are fitted on the mean of a whole recording's tokens, but
+averaging more frames did not improve recordings of one sound, and found fewer sounds in mixtures."""
 
 
 class Tagger(nn.Module):
@@ -38,7 +38,7 @@ class Tagger(nn.Module):
 
     Args:
         vocabulary: K tags.
-        dims: features of one token of each encoder, the one that gives the frames first.
+        dims: number of features of one token, for each encoder; the first encoder gives the frames.
     """
 
     scale_K: Tensor
@@ -71,8 +71,8 @@ class Tagger(nn.Module):
     def probability(self, scores_xK: Tensor) -> Tensor:
         """Probability ``float32[..., K]`` of each tag by the scores ``float32[..., K]`` of frames or of recordings.
 
-        Tags that are kinds of one AudioSet class share its probability by the softmax of their scores: what sounds like
-        an animal is no camel, hyena and dolphin at once.
+        Tags that are kinds of one AudioSet class share its probability by the softmax of their scores: one animal sound
+        is not a camel, a hyena and a dolphin at once.
         """
         return self.log_odds(scores_xK).sigmoid() * class_shares(scores_xK, self.shared_class_K)
 
@@ -91,7 +91,7 @@ def class_shares(scores_xK: Tensor, shared_class_K: Tensor) -> Tensor:
         return shares_xK
     scores_xM, class_M = scores_xK[..., index_M], shared_class_K[index_M]
     shape = (*scores_xM.shape[:-1], int(class_M.max()) + 1)
-    # The highest score of each class: next to that of another class, all scores of a class may vanish.
+    # Each class has its own maximum: relative to that of another class, all its exponentials could be zero.
     highest_xJ = scores_xM.new_full(shape, -torch.inf).scatter_reduce(
         -1, class_M.expand_as(scores_xM), scores_xM, "amax"
     )
@@ -115,8 +115,8 @@ def shared_classes(vocabulary: Vocabulary) -> Tensor:
 
 
 def frame_scores(frames_BTD: Tensor, mask_BT: Tensor, head_KD: Tensor, bias_K: Tensor, stock_KI: Tensor) -> Tensor:
-    """Scores of every frame, ``float32[B, T, K]``: the head averages the frames around it, the stock tagger
-    reads the frame alone."""
+    """Scores of every frame, ``float32[B, T, K]``: ``head_KD`` reads the mean of the frames around it, ``stock_KI``
+    the frame alone."""
     stock_BTI = frames_BTD[..., : stock_KI.shape[1]]
     own_BTK = running_mean(functional.linear(frames_BTD, head_KD, bias_K), mask_BT, CONTEXT_FRAMES)
     return own_BTK + functional.linear(stock_BTI, stock_KI)
@@ -143,7 +143,7 @@ def frames(tokens: Sequence[Masked]) -> Masked:
 
 
 def _aligned(tokens_BUI: Tensor, tokens_BU: Tensor, frames_BT: Tensor) -> Tensor:
-    """Means of the tokens that fall into each frame and the half of its neighbours, ``float32[B, T, I]``."""
+    """Means of the tokens in each frame, ``float32[B, T, I]``; neighbouring frames overlap by half."""
     rows = []
     for row_UI, row_U, row_T in zip(tokens_BUI, tokens_BU, frames_BT, strict=True):
         count = int(row_T.sum())
@@ -151,7 +151,7 @@ def _aligned(tokens_BUI: Tensor, tokens_BU: Tensor, frames_BT: Tensor) -> Tensor
         if not count or not len(known_UI):
             rows.append(row_UI.new_zeros(len(row_T), row_UI.shape[1]))
             continue
-        # Halves of frames, so that two neighbours share what is between their middles, as YAMNet's patches do.
+        # A frame is the mean of two halves and shares one with each neighbour, as YAMNet's patches overlap by half.
         halves_HI = functional.adaptive_avg_pool1d(known_UI.T[None], count + 1)[0].T
         both_TI = (halves_HI[:-1] + halves_HI[1:]) / 2
         rows.append(functional.pad(both_TI, (0, 0, 0, len(row_T) - count)))
@@ -161,7 +161,7 @@ def _aligned(tokens_BUI: Tensor, tokens_BU: Tensor, frames_BT: Tensor) -> Tensor
 def runs_above(probability_T: Tensor, threshold: float) -> list[tuple[int, int]]:
     """Runs of frames whose probability is at least ``threshold``: first and last index.
 
-    One frame below it does not end a run: frames overlap by half, so that no gap can be seen in between.
+    A single frame below it does not end a run: frames overlap by half, so that it does not show a gap.
     """
     runs: list[tuple[int, int]] = []
     for index in (probability_T >= threshold).nonzero().flatten().tolist():
@@ -175,13 +175,14 @@ def runs_above(probability_T: Tensor, threshold: float) -> list[tuple[int, int]]
 def seconds_of(run: tuple[int, int], frames: int, frame_s: float, duration_s: float) -> tuple[float, float]:
     """Start and end of a run of frames, in seconds.
 
-    A frame stands for the time around its middle, the first one from the start and the last one to the end.
+    A frame stands for ``frame_s`` seconds around its middle. The first one also covers the time before, and the last
+    one the time after.
 
     Args:
         run: first and last index.
-        frames: so many there are.
-        frame_s: time from one frame to the next.
-        duration_s: length of what the frames are of.
+        frames: number of frames.
+        frame_s: time from one frame to the next, in seconds.
+        duration_s: length of the audio that the frames cover, in seconds.
     """
     first, last = run
     starts_s = 0.0 if first == 0 else min((first + 0.5) * frame_s, duration_s)

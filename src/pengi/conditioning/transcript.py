@@ -1,12 +1,12 @@
-"""What is said in a recording: Whisper's decoder behind its frozen encoder, with guards against invented text.
+"""Transcribes the speech of a recording with Whisper, and guards against invented text.
 
 A recording is cut at its pauses into chunks of at most ``MAX_CHUNK_S``. A chunk in which the audio tagger detects
-speech is encoded and decoded greedily. Other chunks are skipped, because Whisper writes text about any sound. Text that
-nobody could say in that time, and text of which the decoder is unsure, is dropped; a loop is cut to its first round.
+speech is encoded and decoded greedily. Other chunks are skipped, because Whisper writes text about any sound. Text is
+dropped if it is too long for its chunk or its mean log-probability is low. A loop is cut to its first round.
 
     waveform -> chunks at pauses -> speech? -> encoder -> decoder -> guards -> words with times -> segments
 
-Whisper was trained on windows of 30 s. Here a chunk is followed by silence up to ``WINDOW_S`` only;
+Whisper was trained on windows of 30 s. Here a chunk is padded with silence to ``WINDOW_S`` only;
 ``benchmarks/transcription.py`` measures what that costs and saves.
 
 Shape suffixes: B chunks, S samples, T tokens, P encoder positions of 20 ms, D width.
@@ -45,13 +45,13 @@ BATCH_CHUNKS = 8
 SPEECH_CLASSES = ("Speech", "Child speech, kid speaking", "Conversation", "Narration, monologue", "Whispering", "Shout")
 
 
-# Text beyond these bounds is dropped. They are rough, not tuned, and measured by benchmarks/transcription.py.
+# Text outside these bounds is dropped. They are rough and were not tuned; benchmarks/transcription.py measures them.
 SPEECH_THRESHOLD = 0.2
 """Lowest probability of speech, by the stock tagger, in the best frame of a chunk."""
 MIN_LOG_PROBABILITY = -1.0
 """Lowest mean natural log-probability of a token; Whisper's own default."""
 MAX_TOKENS_PER_S = 10.0
-"""Nobody speaks faster; a second is granted on top."""
+"""Highest rate of speech; text with more tokens is dropped. One second is added to the length of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Decoded:
     Attributes:
         text: what is kept of it; empty where nobody speaks.
         tokens: all that was written.
-        audio_PD: what it was read from.
+        audio_PD: the encoder's states that it was decoded from.
     """
 
     text: str
@@ -82,7 +82,7 @@ class _Decoded:
 
 
 class Transcriber:
-    """Turns speech into text; English only, as the recogniser is.
+    """Turns English speech into text; the model, Whisper tiny.en, knows no other language.
 
     Args:
         encoder: Whisper's.
@@ -103,8 +103,8 @@ class Transcriber:
         """Stock weights by name, fetched if they are not on this machine.
 
         Args:
-            device: where to.
-            encoders: stock encoders by name that are on this device already, so that they are not loaded again.
+            device: where the weights are loaded to.
+            encoders: stock encoders by name that are already on this device, so that they are not loaded again.
 
         Raises:
             WeightsError: if they cannot be fetched or verified.
@@ -208,7 +208,7 @@ class Transcriber:
             return [TranscriptWord(decoded.text, 0.0, duration_s)]
         logits_HTP = self.decoder.attention(decoded.audio_PD[None], tokens)[..., :positions]
         first_T = first_positions(logits_HTP) * (POSITION_HOP / SAMPLE_RATE)
-        # The word that each token belongs to. A loop that was cut leaves more words than there are in the text.
+        # Index of the word that each token belongs to. If a loop was cut, there are more words here than in the text.
         decode = self.decoder.tokenizer.decode
         words_T = [len(decode(list(tokens[: end + 1])).split()) - 1 for end in range(len(tokens))]
         starts = np.searchsorted(words_T, range(words_T[-1] + 2))
@@ -217,7 +217,7 @@ class Transcriber:
         for index, text in enumerate(texts):
             start, end = starts[index : index + 2]
             said = np.flatnonzero(is_said_T[start:end])
-            if len(said):  # punctuation is written in the pause behind a word
+            if len(said):  # punctuation is written in the pause after a word
                 end = start + said[-1] + 1
             words.append(_word(text, first_T[start], first_T[end], is_first=index == 0))
         return words
@@ -237,7 +237,7 @@ class Transcriber:
 
 
 def _word(text: str, start_s: float, end_s: float, *, is_first: bool) -> TranscriptWord:
-    """A word without the pause that is before it, if it is the first of a chunk, or behind it."""
+    """A word without the pause after it and, if it is the first of a chunk, without the pause before it."""
     if is_first:
         start_s = max(start_s, end_s - MAX_WORD_S)
     return TranscriptWord(text, float(start_s), float(min(end_s, start_s + MAX_WORD_S)))
@@ -246,7 +246,7 @@ def _word(text: str, start_s: float, end_s: float, *, is_first: bool) -> Transcr
 def without_loops(text: str) -> str:
     """A text that ends in a loop, cut after the loop's first round: "Third. Third. Third." becomes "Third."
 
-    Two rounds may be meant; with the beginning of a third one they are a loop.
+    Two rounds may be intended; with the beginning of a third one they are a loop.
     """
     words = text.split()
     for start in range(len(words)):

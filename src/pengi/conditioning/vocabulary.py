@@ -1,7 +1,7 @@
 """The tags that a model detects: their names, and how prompts and label lists may name them.
 
-A tag is a tag, whether it is an AudioSet class, an instrument, a genre, a keyword or a speaker's gender. A checkpoint
-keeps its tags in ``vocabulary.json``.
+AudioSet classes, instruments, genres, keywords and speakers' genders are all tags. A checkpoint stores its tags in
+``vocabulary.json``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Tag:
         text: its name, such as "dog barking", unique in its vocabulary.
         group: what kind of thing it is, such as "sound", "instrument" or "language".
         phrases: other texts that mean it, such as "a dog barking".
-        audioset: display name of the AudioSet class that the stock tagger scores for it; none if there is none.
-        threshold: probability from which on it is an event of a timeline, where one was chosen on held-out clips.
+        audioset: display name of the AudioSet class that the stock tagger scores for it; None if there is none.
+        threshold: lowest probability of an event of a timeline; None if none was chosen for the tag.
     """
 
     text: str
@@ -73,7 +73,7 @@ class Vocabulary:
 
     @cached_property
     def _named(self) -> dict[tuple[str, ...], list[int]]:
-        """Word stems of every name -> indices of its tags, those whose text it is before those whose phrase it is."""
+        """Word stems of every name -> indices of its tags: those with this ``text``, then those with it as a phrase."""
         found: dict[tuple[str, ...], list[int]] = {}
         for names in ([(tag.text,) for tag in self.tags], [tag.phrases for tag in self.tags]):
             for index, texts in enumerate(names):
@@ -92,27 +92,28 @@ class Vocabulary:
         return max(map(len, self._indices), default=0)
 
     def index(self, text: str) -> int | None:
-        """Index of the tag that a whole text names; none if it names none."""
+        """Index of the tag that a text as a whole names; None if it names none."""
         return self._indices.get(word_stems(text))
 
     def label_indices(self, labels: Sequence[str]) -> list[int | None]:
-        """Index of the tag that each label of one list names; none of labels that name none.
+        """Index of the tag that each label of one list names; None for a label that names none.
 
-        Of tags of one name, such as a dog and the word "dog", that one is meant whose group most of the labels have.
+        If several tags have the same name, such as a dog and the word "dog", the one whose group fits the most labels
+        is taken.
         """
         candidates = [self._named.get(word_stems(label), []) for label in labels]
         groups = Counter(group for tags in candidates for group in {self.tags[index].group for index in tags})
         return [max(tags, key=lambda index: groups[self.tags[index].group], default=None) for tags in candidates]
 
     def nearest(self, text: str) -> list[str]:
-        """Texts of up to three tags whose names are spelled most alike, whatever the order of words, nearest first."""
+        """Texts of up to three tags with similarly spelled names, the nearest first, whatever the order of words."""
         texts = {_in_order(name): tag.text for tag in reversed(self.tags) for name in (*tag.phrases, tag.text)}
         near = difflib.get_close_matches(_in_order(text), list(texts), n=6, cutoff=0.5)
         return list(dict.fromkeys(texts[name] for name in near))[:3]
 
     def find(self, text: str) -> list[int]:
-        """Indices of the tags that a text names, each once, in the text's order; of names within names the longest
-        counts."""
+        """Indices of the tags that a text names, each once, in the order of the text; the longest name is taken if it
+        contains others."""
         words = word_stems(text)
         found: dict[int, None] = {}
         start = 0
@@ -134,7 +135,7 @@ class Vocabulary:
         """The vocabulary of :meth:`to_json`.
 
         Raises:
-            ConfigError: if a row is no tag.
+            ConfigError: if a row is not a valid tag.
         """
         try:
             return cls(tuple(Tag(**{**row, "phrases": tuple(row.get("phrases", ()))}) for row in map(_checked, rows)))
@@ -181,7 +182,7 @@ def _in_order(text: str) -> str:
 
 
 def _stem(word: str) -> str:
-    """A word without the endings of a plural or a verb; rough, since both sides of a comparison are cut alike."""
+    """A word without the endings of a plural or a verb. It may be rough: both sides of a comparison are cut alike."""
     if len(word) > 5 and word.endswith("ing"):
         word = word[:-3]
     elif len(word) > 3 and word.endswith("s") and not word.endswith("ss"):

@@ -1,7 +1,8 @@
-"""Whisper's text decoder (Radford et al. 2022) as a :class:`pengi.decoding.StepModel`; its prefix are encoder states.
+"""Whisper's text decoder (Radford et al. 2022) as a :class:`pengi.decoding.StepModel`; the encoder's states are its
+prefix.
 
-Plain torch: importing ``transformers``' model takes longer than transcribing a short recording. Parameters are named as
-in its ``WhisperDecoder``.
+It is plain torch, because importing the model of ``transformers`` takes longer than transcribing a short recording.
+Parameters have the names of its ``WhisperDecoder``.
 
 Shape suffixes: B chunks, T tokens of one call, K tokens read so far, P encoder positions of 20 ms, D width,
 V vocabulary, N rows, M hidden states.
@@ -24,7 +25,8 @@ from torch.nn import functional
 from pengi.encoders.whisper import Attention, KeysValues
 
 ALIGNMENT_HEADS = ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4))
-"""Layer and number of the heads of tiny.en that attend to the time of the token they write; its authors chose them."""
+"""Layer and index of the heads of tiny.en that attend to the time of the token being written; Whisper's authors chose
+them."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class DecoderState:
 def _embedding(number: int, width: int) -> nn.Embedding:
     """Embeddings whose weights are loaded later.
 
-    To draw initial numbers on the device "meta", torch imports its compiler, which takes 1.6 s.
+    Initialising weights on the device "meta" would make torch import its compiler, which takes 1.6 s.
     """
     return nn.Embedding(number, width, _weight=torch.empty(number, width))
 
@@ -81,8 +83,8 @@ class WhisperDecoder(nn.Module):
     Args:
         shape: its sizes.
         tokenizer: its tokenizer.
-        suppressed: tokens that no transcript has.
-        suppressed_first: further tokens that no transcript begins with.
+        suppressed: tokens that are never written.
+        suppressed_first: further tokens that are not written at the beginning.
         alignment_heads: see :data:`ALIGNMENT_HEADS`.
     """
 
@@ -139,7 +141,7 @@ class WhisperDecoder(nn.Module):
         return number
 
     def prefill(self, audio_BPD: Tensor, mask_BP: Tensor) -> tuple[Tensor, DecoderState]:
-        """Read the encoder's states and the start of a transcript; logits float32[B, V] of its first token.
+        """Read the encoder's states and the start of a transcript: logits float32[B, V] of the next token, and a state.
 
         ``mask_BP`` must be True everywhere: the decoder reads all positions.
         """
@@ -171,17 +173,17 @@ class WhisperDecoder(nn.Module):
         return hidden_NTD, DecoderState(tuple(read), state.audio)
 
     def logits(self, hidden_MD: Tensor) -> Tensor:
-        """Logits float32[..., V] of hidden states; suppressed tokens have none."""
+        """Logits float32[..., V] of hidden states; minus infinity for suppressed tokens."""
         logits_MV = functional.linear(hidden_MD, self.embed_tokens.weight).float()
         logits_MV[..., self._suppressed] = -torch.inf
         return logits_MV
 
     def attention(self, audio_1PD: Tensor, ids: Sequence[int]) -> Tensor:
-        """What the heads of ``alignment_heads`` attend to while a text is written: logits ``float32[H, T + 1, P]``.
+        """Logits ``float32[H, T + 1, P]`` of the cross-attention in ``alignment_heads`` while a text is written.
 
         Args:
             audio_1PD: the encoder's states.
-            ids: T tokens of the text. The last row is that of its end.
+            ids: T tokens of the text. Each has one row of the result; the last row belongs to the end of the text.
         """
         tokens = torch.tensor([[*self._prompt, *ids]], device=audio_1PD.device)
         hidden_1TD = self.embed_tokens(tokens) + self.embed_positions.weight[: tokens.shape[1]]
@@ -193,7 +195,7 @@ class WhisperDecoder(nn.Module):
             logits_1HTP = layer.encoder_attn.logits(layer.encoder_attn_layer_norm(hidden_1TD), audio)
             rows += [logits_1HTP[0, head] for at, head in self._alignment_heads if at == index]
             hidden_1TD = layer.read_audio(hidden_1TD, audio)
-        # The token that is written is the one behind the token that is read.
+        # A position reads one token and writes the next.
         return torch.stack(rows)[:, len(self._prompt) - 1 :]
 
     def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
@@ -237,7 +239,7 @@ class _Layer(nn.Module):
         return x_NTD + self.self_attn(normed_NTD, read, sees_TK), read
 
     def read_audio(self, x_NTD: Tensor, audio: KeysValues) -> Tensor:
-        """The second half."""
+        """The second half of the layer: attention to the encoder's states, and the feed-forward part."""
         x_NTD = x_NTD + self.encoder_attn(self.encoder_attn_layer_norm(x_NTD), audio)
         out_NTD: Tensor = x_NTD + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x_NTD))))
         return out_NTD

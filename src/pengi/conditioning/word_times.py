@@ -1,4 +1,4 @@
-"""When words are said: what Whisper's decoder attends to while it writes them, and lines of a readable length.
+"""Times of words, from what Whisper's decoder attends to while it writes them, and lines of a readable length.
 
 Shape suffixes: H heads, T tokens, P encoder positions of 20 ms.
 """
@@ -21,21 +21,21 @@ MAX_LINE = 84
 MIN_LINE_S = 1.0
 """A sentence that is shorter stays on one line with the next one."""
 MAX_WORD_S = 1.0
-"""What is longer is a pause before or behind the word."""
+"""Time beyond this is a pause before or after the word."""
 _CLAUSE_COST = 0.25
-"""Of a cut behind a clause, beside one between any two words as far from the middle."""
+"""Cost of a cut after a clause, relative to a cut between other words at the same distance from the middle."""
 _FILTER = 7
-"""Positions of the median filter, as in Whisper's own word times."""
+"""Width of the median filter in positions, as in Whisper's own word times."""
 _NO_END = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|[A-Z])\.$")
 _SENTENCE_END = re.compile(r"[.?!][\"')\]]*$")
 _CLAUSE_END = re.compile(r"[,;:][\"')\]]*$")
 
 
 def first_positions(logits_HTP: Tensor) -> NDArray[np.int64]:
-    """The position at which each token begins, ``int64[T]``, in order; there are at least as many positions as tokens.
+    """The position at which each token begins, ``int64[T]``, ascending; there must be at least one for each token.
 
-    Each position is given to one token, so that the sum of the normalised attention is as high as possible. Silence
-    before the first token belongs to it.
+    Each position is assigned to one token so that the sum of the normalised attention is as high as possible. Silence
+    before the first token is assigned to it.
 
     Args:
         logits_HTP: attention to the positions of the recording, before the softmax.
@@ -49,8 +49,8 @@ def first_positions(logits_HTP: Tensor) -> NDArray[np.int64]:
 
 
 def _best_path(score_TP: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Where each row begins on the path from the first row and position to the last that has the highest sum; from one
-    position to the next it stays in a row or goes on to the next one."""
+    """First position of each row on the path with the highest sum. The path leads from the first row and position to
+    the last ones; from one position to the next it stays in its row or moves to the next row."""
     tokens, positions = score_TP.shape
     best_T = np.full(tokens, -np.inf)
     best_T[0] = score_TP[0, 0]
@@ -82,7 +82,7 @@ def lines_of(words: Sequence[TranscriptWord]) -> list[list[TranscriptWord]]:
 
 
 def _short(words: list[TranscriptWord]) -> list[list[TranscriptWord]]:
-    """A sentence as lines of about the same length, which end behind clauses where they can."""
+    """A sentence as lines of about the same length, which end after clauses where possible."""
     ends = np.cumsum([len(word.text) + 1 for word in words])
     if ends[-1] - 1 <= MAX_LINE or len(words) == 1:
         return [words]
