@@ -40,8 +40,8 @@ class AudioEncoder(nn.Module):
             lengths_B: ``int64[B]``, true number of samples of each row, at least 1.
 
         Returns:
-            features ``float32[B, T, ...]`` and the mask ``bool[B, T]``, True where a token is real. What a row gives
-            does not depend on the rows beside it.
+            features ``float32[B, T, ...]`` and the mask ``bool[B, T]``, True where a token is real. The result of a
+            row does not depend on the other rows.
         """
         raise NotImplementedError(f"{type(self).__name__} computes no features")
 

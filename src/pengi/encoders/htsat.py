@@ -7,13 +7,13 @@ piece with its bands as rows (Chen et al. 2022, figure 2), so time runs along th
     64 bands                      ->       piece 1: 64 bands x frames 256..511
                                            piece 2, piece 3 likewise: 256 x 256
 
-Of the final 8 x 8 map every piece is 2 rows (frequencies) of 8 columns (times). Tokens leave in the order of time, the
-two frequencies of one time side by side; their mean is the paper's pooled vector.
+In the final 8 x 8 map every piece has 2 rows (frequencies) and 8 columns (times). Tokens are in the order of time, with
+the two frequencies of one time next to each other. Their mean is the paper's pooled vector.
 
 The Swin layers are those of the CLAP model in the transformers library.
 
-Shape suffixes: B clips, S samples, F frames, K frequency bins, M mel bands, T audio tokens, G frames that stand in the
-features of one token, D features.
+Shape suffixes: B clips, S samples, F frames, K frequency bins, M mel bands, T audio tokens, G frames in the features of
+one token, D features.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch.nn import functional
 from pengi.audio.logmel import mel_filterbank_slaney
 from pengi.encoders.base import AudioEncoder, Augment, Masked
 
-# CLAP is imported where an encoder is built: a start without it should be quick.
+# CLAP is imported only where an encoder is built, so that starting without it is quick.
 if TYPE_CHECKING:
     from transformers import ClapAudioConfig
 
@@ -45,7 +45,7 @@ class HtsatShape:
 
     sample_rate: int = 44_100  # Hz
     clip_samples: int = 308_700  # 7 s
-    n_fft: int = 1024  # samples, the window too
+    n_fft: int = 1024  # samples; also the length of the window
     hop: int = 320  # samples
     mel_bands: int = 64
     mel_rate: int = 32_000  # Hz
@@ -147,7 +147,7 @@ class HtsatEncoder(AudioEncoder):
 
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
-        """See :class:`AudioEncoder`: the spectrogram ``[B, T, G, M]``, zeros behind its last frame."""
+        """See :class:`AudioEncoder`: the spectrogram ``[B, T, G, M]``, zeros after its last frame."""
         log_mel_BFM = self.log_mel(self._clips(waveform_BS, lengths_B))
         frames = self.shape.side * self.shape.pieces
         padded_BFM = functional.pad(log_mel_BFM, (0, 0, 0, frames - self.shape.frames))
@@ -189,7 +189,7 @@ def mel_filterbank(shape: HtsatShape) -> Tensor:
 
 
 def _bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
-    # Apple's MPS has no such kernel.
+    # Apple's MPS has no kernel for it.
     device = x.device
     if device.type == "mps":
         x = x.cpu()

@@ -1,8 +1,8 @@
-"""The audio encoder of Whisper (Radford et al. 2022), frozen: what is said, beside what it sounds like.
+"""The frozen audio encoder of Whisper (Radford et al. 2022). Its tokens tell mainly what is said.
 
-The original always sees 30 s, mostly silence for a short clip, and its cost follows. Here every clip sees its own
-length and a little silence, and nothing of its batch: what lies beyond is blanked before the first convolution and
-hidden from attention, so a clip's tokens are the same alone and beside longer clips.
+The original always encodes 30 s, which for a short clip are mostly silence. Here a clip is encoded with its own length
+and a little silence. What lies beyond is set to zero before the first convolution and masked in attention, so that a
+clip's tokens are the same alone and in a batch with longer clips.
 
     a clip and a longer one   |<- clip ------->|<- silence ->| blanked |
     attention sees             1 1 1 1 1 1 1 1   1 1 1 1 1 1   0 0 0 0
@@ -34,7 +34,7 @@ FRAME_HOP = 160  # samples: 10 ms
 POSITION_HOP = 2 * FRAME_HOP  # samples: the second convolution halves the rate, 20 ms
 POWER_FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0  # decades: 80 dB below the loudest point of a clip
-SILENCE_AFTER = SAMPLE_RATE // 2  # samples of silence a clip ends with, as nearly every clip of the training did
+SILENCE_AFTER = SAMPLE_RATE // 2  # samples of silence after a clip; in Whisper's training nearly every clip had some
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, ``float32[B, H, P, E]`` each."""
@@ -113,7 +113,7 @@ class WhisperEncoder(AudioEncoder):
         return cls(WhisperShape(mel_bands=16, width=16, layers=2, heads=2, hidden=32, positions=600), stride)
 
     def log_mel(self, waveform_BS: Tensor) -> Tensor:
-        """``float32[B, M, S / 160]``: decades of mel power within 80 dB of a clip's maximum, scaled to about -1..1.5.
+        """``float32[B, M, S / 160]``: log10 of mel power, within 80 dB of a clip's maximum, scaled to about -1..1.5.
 
         S is a multiple of 160. Frames are centred; silence follows the last sample.
         """
@@ -138,7 +138,7 @@ class WhisperEncoder(AudioEncoder):
     def positions(self, waveform_BS: Tensor) -> Tensor:
         """What Whisper's decoder reads: ``float32[B, S / 320, D]``, a position for each 20 ms; S is a multiple of 320.
 
-        Every sample of a row is real; silence behind the speech is part of the waveform.
+        Every sample of a row is real; silence after the speech is part of the waveform.
         """
         seen_B = torch.full((len(waveform_BS),), waveform_BS.shape[1] // POSITION_HOP, device=waveform_BS.device)
         return self._encode(self.log_mel(waveform_BS), seen_B)
@@ -147,7 +147,7 @@ class WhisperEncoder(AudioEncoder):
         """Tokens of encoder positions, and which of them are real."""
         token_samples = self.stride * POSITION_HOP
         counts_B = lengths_B.clamp(min=1).add(token_samples - 1) // token_samples
-        # With ceil_mode the positions that a last, shorter group lacks are not counted.
+        # With ceil_mode a shorter last group is averaged over the positions that it has.
         tokens_BTD = functional.avg_pool1d(positions_BPD.transpose(1, 2), self.stride, ceil_mode=True).transpose(1, 2)
         mask_BT = torch.arange(int(counts_B.max()), device=positions_BPD.device) < counts_B[:, None]
         return tokens_BTD[:, : mask_BT.shape[1]] * mask_BT[..., None], mask_BT
@@ -162,7 +162,7 @@ class WhisperEncoder(AudioEncoder):
         return (samples_B + POSITION_HOP - 1) // POSITION_HOP
 
     def _encode(self, log_mel_BMF: Tensor, seen_B: Tensor) -> Tensor:
-        """Encoder positions ``float32[B, P, D]`` behind the last layer and its norm."""
+        """Encoder positions ``float32[B, P, D]`` after the last layer and its norm."""
         seen_BP = torch.arange(log_mel_BMF.shape[2] // 2, device=log_mel_BMF.device) < seen_B[:, None]
         seen_B1F = seen_BP.repeat_interleave(2, dim=1)[:, None]
         x_BDF = functional.gelu(self.conv1(log_mel_BMF * seen_B1F))
@@ -211,17 +211,17 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def keys_values(self, x_BPD: Tensor) -> KeysValues:
-        """What is attended to of hidden states."""
+        """Keys and values of hidden states ``float32[B, P, D]``."""
         return self._split(self.k_proj(x_BPD)), self._split(self.v_proj(x_BPD))
 
     def forward(self, x_BPD: Tensor, keys_values: KeysValues, mask: Tensor | None = None) -> Tensor:
-        """Hidden states ``float32[B, P, D]`` of what is attended to; ``mask`` is True where it may be."""
+        """Attend from ``x_BPD`` to keys and values: ``float32[B, P, D]``. ``mask`` is True where that is allowed."""
         mixed = functional.scaled_dot_product_attention(self._split(self.q_proj(x_BPD)), *keys_values, attn_mask=mask)
         out_BPD: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out_BPD
 
     def logits(self, x_BPD: Tensor, keys_values: KeysValues) -> Tensor:
-        """How much each of Q positions is attended to, before the softmax over them: ``float32[B, heads, P, Q]``."""
+        """Attention scores before the softmax over the Q positions of the keys: ``float32[B, heads, P, Q]``."""
         queries_BHPE, (keys_BHQE, _) = self._split(self.q_proj(x_BPD)), keys_values
         return queries_BHPE @ keys_BHQE.transpose(2, 3) / math.sqrt(queries_BHPE.shape[-1])
 

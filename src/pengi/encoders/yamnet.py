@@ -1,7 +1,7 @@
 """YAMNet (MobileNet v1 trained on AudioSet) in PyTorch, its log-mel front end included.
 
-Facts of the model (window, hop, bands, offset, patch, layers) are those of the original TensorFlow release; batch
-normalisation is folded into the convolutions, as in the ONNX file the weights come from.
+The constants (window, hop, bands, offset, patch, layers) are those of the original TensorFlow release. Batch
+normalisation is folded into the convolutions, as in the ONNX file that the weights come from.
 
 Shape suffixes: B clips, S samples, F frames, M mel bands, T patches (audio tokens), D features, N patches of all clips,
 C channels, H height (time) and W width (frequency) of a feature map.
@@ -33,7 +33,8 @@ PATCH_HOP_FRAMES = 48  # 0.48 s
 PATCH_SAMPLES = FRAME + (PATCH_FRAMES - 1) * FRAME_HOP
 PATCH_HOP_SAMPLES = PATCH_HOP_FRAMES * FRAME_HOP
 PATCHES_AT_ONCE = 24
-"""Their maps stay in the processor's cache; all patches of a batch at once take three times as long."""
+"""The feature maps of so many patches fit into the processor's cache. All patches of a batch at once would take three
+times as long."""
 
 # (output channels, stride) of the 13 depthwise-separable blocks after the first convolution.
 BLOCKS = (
@@ -104,8 +105,8 @@ class YamnetEncoder(AudioEncoder):
 
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
-        """Log-mel patches ``[B, T, 96, 64]``, or the map behind the frozen convolutions ``[B, T, C, H, W]``, or the
-        finished tokens ``[B, T, 1024]`` where all convolutions are frozen."""
+        """Log-mel patches ``[B, T, 96, 64]`` without frozen convolutions, the maps after the frozen ones
+        ``[B, T, C, H, W]``, or the finished tokens ``[B, T, 1024]`` if all are frozen."""
         patches_BTFM, mask_BT = self._patches(waveform_BS, lengths_B)
         if not self.frozen_convs:
             return patches_BTFM, mask_BT
@@ -124,7 +125,7 @@ class YamnetEncoder(AudioEncoder):
         return patches_BTFM, torch.arange(count, device=waveform_BS.device) < counts_B[:, None]
 
     def _pooled(self, maps_NCHW: Tensor) -> Tensor:
-        """Tokens ``float32[N, D]`` of what the last convolution gives."""
+        """Tokens ``float32[N, D]`` of the last convolution's maps."""
         return maps_NCHW.mean(dim=(2, 3))
 
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
@@ -142,13 +143,14 @@ class YamnetEncoder(AudioEncoder):
 
     @staticmethod
     def _convolve(x: Tensor, convolutions: nn.ModuleList) -> Tensor:
-        # In parts of about the same size: a patch alone goes through other kernels, which round otherwise.
+        # In parts of about the same size: torch has other kernels for a single patch, with other rounding.
         parts = x.tensor_split(max(-(-len(x) // PATCHES_AT_ONCE), 1))
         return torch.cat([_in_turn(part, convolutions) for part in parts])
 
 
 def _in_turn(x: Tensor, convolutions: nn.ModuleList) -> Tensor:
-    """Maps behind convolutions, in the memory format that each leaves them in: in another, sums round otherwise."""
+    """Maps after convolutions. Each map keeps the memory format that its convolution gives: another one would change
+    the rounding of sums."""
     x = x.contiguous(memory_format=torch.channels_last)
     for convolution in convolutions:
         x = _convolved(x, convolution).relu_()
@@ -156,7 +158,7 @@ def _in_turn(x: Tensor, convolutions: nn.ModuleList) -> Tensor:
 
 
 def _convolved(x: Tensor, convolution: nn.Module) -> Tensor:
-    """A convolution with TensorFlow's "same" padding: of an odd total the larger part goes to the bottom and the
+    """A convolution with TensorFlow's "same" padding: the larger part of an odd padding is at the bottom and the
     right."""
     assert isinstance(convolution, nn.Conv2d)
     kernel, stride = convolution.kernel_size[0], convolution.stride[0]
@@ -165,7 +167,7 @@ def _convolved(x: Tensor, convolution: nn.Module) -> Tensor:
         height, width = pads
         x = functional.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
         pads = [0, 0]
-    # A convolution that pads by itself spares a copy of the map.
+    # Padding within the convolution saves a copy of the map.
     both_sides = [pad // 2 for pad in pads]
     return functional.conv2d(x, convolution.weight, convolution.bias, stride, both_sides, 1, convolution.groups)
 
@@ -188,7 +190,7 @@ class YamnetTagger(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: Path, encoder: YamnetEncoder | None = None) -> YamnetTagger:
-        """Encoder, unless a stock one is given, head and class names from a folder of :func:`pengi.weights.resolve`."""
+        """Load head, class names and, if none is given, the encoder from a folder of :func:`pengi.weights.resolve`."""
         classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
         tagger = cls(encoder or YamnetEncoder.from_folder(folder), classes)
         tensors = load_file(folder / "model.safetensors")

@@ -1,6 +1,7 @@
 """Decoding in onnxruntime, for inference on a CPU; training, GPUs and other families of models use torch.
 
-The language model itself is :class:`pengi.runtime.decoder.OnnxLanguageModel`; this package alone imports no torch.
+The language model is :class:`pengi.runtime.decoder.OnnxLanguageModel`. Importing only this package does not import
+torch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ DEFAULT_RUNTIME: Runtime = "auto"
 
 
 def chosen_runtime(name: str | None, device: torch.device) -> Runtime:
-    """What runs the language model: the given name, else ``PENGI_RUNTIME``, else the default; off the CPU torch.
+    """The runtime of the language model: the given name, else ``PENGI_RUNTIME``, else the default; torch on any device
+    but the CPU.
 
     Raises:
         ConfigError: for an unknown name, and for "onnx" on another device than the CPU.

@@ -1,12 +1,12 @@
 """Matrices in blocks of small integers, as ``MatMulNBits`` of onnxruntime reads them.
 
 A block is 32 neighbouring values of a row. Matrices that come out of a GGUF file in 4-bit (``Q4_1``: ``w = d q + m``)
-or 8-bit (``Q8_0``: ``w = d q``) blocks are recognised by their values, and the same integers and scales are used again,
-so nothing is lost. All others are rounded to 8 bits.
+or 8-bit (``Q8_0``: ``w = d q``) blocks are recognised by their values. The same integers and scales are used again, so
+nothing is lost. All other matrices are rounded to 8 bits.
 
-``MatMulNBits`` multiplies by ``scale * (code - zero)``. Its fast kernels take an integer zero point only, and
-``-m / d`` is none. So the zero point is the middle of the range, and the rest of the block, ``offset = m + zero * d``,
-is a constant that is multiplied by the sum of the block's inputs: a product of low rank (:mod:`pengi.runtime.graph`).
+``MatMulNBits`` multiplies by ``scale * (code - zero)``. Its fast kernels need an integer zero point, which ``-m / d``
+is not. So the zero point is the middle of the range, and the rest of the block, ``offset = m + zero * d``, is a
+constant that is multiplied by the sum of the block's inputs: a product of low rank (:mod:`pengi.runtime.graph`).
 
 Shape suffixes: N output and K input features, G = K / 32 blocks of a row.
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 BLOCK = 32
 _ZERO = {4: 8, 8: 128}
-_ROWS_AT_ONCE = 4096  # of the matrix, which bounds the memory for the search
+_ROWS_AT_ONCE = 4096  # rows of the matrix that are searched at once, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Blocks:
 
     bits: int
     codes: NDArray[np.uint8]
-    """uint8[N, G, 32 * bits / 8]; of two 4-bit codes in a byte the first is the lower one."""
+    """uint8[N, G, 32 * bits / 8]; a byte with two 4-bit codes has the first one in its lower half."""
     scales_NG: NDArray[np.float32]
     offsets_NG: NDArray[np.float32] | None
     exact: bool
-    """Whether the values are those of the matrix, but for rounding in float32."""
+    """Whether the values equal those of the matrix, up to rounding in float32."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -70,7 +70,7 @@ def quantise(weight_NK: NDArray[np.float32]) -> Blocks:
 def _four_bits(
     blocks_NG32: NDArray[np.float32],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]] | None:
-    """Codes, scales and offsets of ``Q4_1`` blocks, whose range is 15 steps; None if they are others."""
+    """Codes, scales and offsets of ``Q4_1`` blocks, whose range is 15 steps; None if the values have other blocks."""
     low_NG = blocks_NG32.min(axis=-1)
     step_NG = _half((blocks_NG32.max(axis=-1) - low_NG) / 15)
     codes_NG32 = np.rint((blocks_NG32 - low_NG[..., None]) / np.where(step_NG > 0, step_NG, 1)[..., None])
@@ -83,7 +83,7 @@ def _four_bits(
 
 
 def _eight_bits(parts: list[NDArray[np.float32]]) -> Blocks:
-    """The matrix in blocks of ``Q8_0``, or as near to it as that format comes."""
+    """The matrix in ``Q8_0`` blocks; rounded if its values have other blocks."""
     codes, scales, exact = [], [], True
     for blocks_NG32 in parts:
         scale_NG = np.abs(blocks_NG32).max(axis=-1) / 127

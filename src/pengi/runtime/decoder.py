@@ -1,9 +1,8 @@
-"""A Llama that decodes in onnxruntime: for inference on a CPU, behind the interface of :class:`LanguageModel`.
+"""A Llama that decodes in onnxruntime, for inference on a CPU, with the interface of :class:`LanguageModel`.
 
-The cache of keys and values is compact: a row's real tokens stand at its beginning whatever its padding, so that a row
-is computed in the same way alone and in a batch. It has room for more tokens, and the newest state of a cache is
-extended in place: what an earlier state has read stays where it is, and going on from an earlier state copies the cache
-first.
+The cache of keys and values is compact: a row's real tokens are at its beginning whatever its padding, so that a row is
+computed in the same way alone and in a batch. The cache has room for more tokens, and its newest state is extended in
+place. Earlier states stay valid; continuing from one of them copies the cache first.
 
 Shape suffixes as in :mod:`pengi.language_model`; L layers, C capacity of the cache.
 """
@@ -48,10 +47,10 @@ _MASKED = -1e9
 
 @dataclass
 class _Cache:
-    """Keys and values of all layers, with room behind each row's tokens. A single row is there twice."""
+    """Keys and values of all layers, with room after each row's tokens. A single row is stored twice."""
 
     values_LBHCS: Tensor
-    """float32[2 L, B, H, C, S]: keys and values by turns."""
+    """float32[2 L, B, H, C, S]: keys and values of each layer alternate."""
     newest: int = 0
     """Number of the state that was made last; only it may be extended in place."""
 
@@ -69,7 +68,7 @@ class _Version:
 
 
 class OnnxLanguageModel(LanguageModel):
-    """A frozen Llama in onnxruntime, with its adapters. There are no gradients, and no parameters."""
+    """A frozen Llama in onnxruntime, with its adapters. It has neither gradients nor parameters."""
 
     def __init__(self, graphs: Path, shape: LlamaShape, embeddings_VD: Tensor, tokenizer: Tokenizer) -> None:
         nn.Module.__init__(self)
@@ -79,7 +78,7 @@ class OnnxLanguageModel(LanguageModel):
         self.merged = False
         self._shape = shape
         self._graphs = graphs
-        # Not a buffer, so that it is no part of a checkpoint and no move copies it: it is a view of the file.
+        # A view of the file. It is not a buffer, so that no checkpoint stores it and moving the model does not copy it.
         self._embeddings_VD = embeddings_VD
 
     @classmethod
@@ -94,8 +93,8 @@ class OnnxLanguageModel(LanguageModel):
 
         Args:
             path: of the folder.
-            dtype: float32; onnxruntime computes in no other.
-            lora: of the adapters, if there are any.
+            dtype: must be float32, the only one that onnxruntime computes in.
+            lora: configuration of the adapters, if there are any.
             adapters: tensors by their names in a torch language model's state.
 
         Raises:
@@ -145,7 +144,7 @@ class OnnxLanguageModel(LanguageModel):
 
     @torch.inference_mode()
     def prefill_hidden(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
-        """Read a prefix: hidden states [B, T, D], zero at padding, and the state to go on from.
+        """Read a prefix: hidden states [B, T, D], zero at padding, and the state after it.
 
         Arguments as for :meth:`LanguageModel.prefill_hidden`.
         """
@@ -201,7 +200,7 @@ class OnnxLanguageModel(LanguageModel):
     def step(self, ids_BT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read further tokens int64[B, T]: logits float32[B, T, V] after each, and the state that follows.
 
-        One token a row is what a search reads; it takes the fast way, which rounds the inputs of products to 8 bits.
+        A search reads one token for each row. That takes the fast graph, which rounds the inputs of products to 8 bits.
         """
         rows, tokens = ids_BT.shape
         if tokens > 1:
@@ -209,7 +208,7 @@ class OnnxLanguageModel(LanguageModel):
         cache = self._extensible(state, int(state.next_B.max()) + 1)
         embeds_B1D, total_B = self.embed(ids_BT), state.next_B + 1
         if rows == 1:
-            # A single row goes through other kernels than several, which round otherwise: it is read twice.
+            # onnxruntime has other kernels for a single row, with other rounding, so it is computed as two equal rows.
             embeds_B1D, total_B = embeds_B1D.repeat(2, 1, 1), total_B.repeat(2)
         hidden_B1D = self._read(self._step, embeds_B1D, total_B, cache)[:rows]
         return self.logits(hidden_B1D), _state(cache, total_B[:rows])
@@ -247,7 +246,7 @@ class OnnxLanguageModel(LanguageModel):
     def _cache(self, rows: int, tokens: int) -> _Cache:
         capacity = -(-tokens // CAPACITY_STEP) * CAPACITY_STEP
         shape = self._shape
-        # Zeros, because what is masked is multiplied by zero, and memory may hold anything.
+        # Zeros, because masked values are multiplied by zero, and uninitialised memory may hold NaN.
         return _Cache(torch.zeros(2 * shape.layers, max(rows, 2), shape.key_heads, capacity, shape.head_size))
 
     def _extensible(self, state: DecoderState, tokens: int) -> _Cache:
@@ -263,7 +262,8 @@ class OnnxLanguageModel(LanguageModel):
     def _read(
         self, session: onnxruntime.InferenceSession, embeds_BTD: Tensor, total_B: Tensor, cache: _Cache
     ) -> Tensor:
-        """Hidden states [B, T, D] of embeddings after which the rows have ``total_B`` tokens; the cache is extended."""
+        """Read embeddings after which the rows have ``total_B`` tokens, extend the cache, and give hidden states
+        [B, T, D]."""
         embeds_BTD = embeds_BTD.float().contiguous()
         inputs = {"embeds": embeds_BTD, "lengths": (total_B - 1).int(), "total": total_B.max().int()}
         hidden_BTD = torch.empty_like(embeds_BTD)
@@ -313,7 +313,7 @@ def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: LlamaShap
 
 
 def _embeddings(path: Path) -> Tensor:
-    """The table of input embeddings, float32[V, D], of which only what is used is read from the file."""
+    """The table of input embeddings, float32[V, D]; only rows that are used are read from the file."""
     from safetensors import safe_open
 
     with safe_open(path / "model.safetensors", "pt") as tensors:

@@ -1,25 +1,25 @@
 """A Llama model as ONNX graphs for onnxruntime, made from a model folder in Hugging Face layout.
 
 Four graphs share one file of weights. Three turn embeddings and cached keys and values into hidden states:
-``prefill.onnx`` of whole prefixes, ``step.onnx`` of one token a row, ``extend.onnx`` of any number of tokens behind a
-cache, which onnxruntime's attention operator does for a single row only. ``head.onnx`` turns the hidden states that are
-wanted into logits. ``step.onnx`` and ``head.onnx`` round the inputs of their products to 8 bits, block by block, which
-is what makes a step fast; the others do not.
+``prefill.onnx`` for whole prefixes, ``step.onnx`` for one token a row, and ``extend.onnx`` for any number of tokens
+after a cache, which onnxruntime's attention operator supports for a single row only. ``head.onnx`` turns selected
+hidden states into logits. ``step.onnx`` and ``head.onnx`` round the inputs of matrix products to 8 bits, block by
+block, which makes a step fast; the others do not.
 
-A product is that of 4-bit or 8-bit blocks (:mod:`pengi.runtime.blocks`) plus one of low rank beside it, in float32::
+A matrix product is one with 4-bit or 8-bit blocks (:mod:`pengi.runtime.blocks`) plus one of low rank in float32::
 
     y = x W' + (x [S | A]) [C | B]
 
-S sums the inputs of each block and C holds the blocks' offsets; A and B are adapters (LoRA), which so stay as they were
-trained. Queries, keys and values are one product, and so are the two branches of the feed-forward layer.
+S sums the inputs of each block and C holds the blocks' offsets. A and B are adapters (LoRA), which are not rounded.
+Queries, keys and values are computed in one product, and so are the two branches of the feed-forward layer.
 
-Inputs of ``prefill`` and ``step``: ``embeds`` float32[B, T, D]; ``lengths`` int32[B], the tokens of each row after this
-call, less one; ``total`` int32[], the longest row's tokens after this call; ``key_{i}`` and ``value_{i}`` float32[B,
-heads, capacity, size]. Outputs: ``hidden`` float32[B, T, D]; ``new_key_{i}`` and ``new_value_{i}``, of the shape of the
-inputs, which they may share the memory of.
+Inputs of ``prefill`` and ``step``: ``embeds`` float32[B, T, D]; ``lengths`` int32[B], the number of tokens of each row
+after this call, minus one; ``total`` int32[], the number of tokens of the longest row after this call; ``key_{i}`` and
+``value_{i}`` float32[B, heads, capacity, size]. Outputs: ``hidden`` float32[B, T, D]; ``new_key_{i}`` and
+``new_value_{i}``, with the shape of the inputs, whose memory they may share.
 
-``extend`` has ``positions`` int64[B, T] and ``bias`` float32[B, 1, T, capacity + T], which is added to the attention
-scores, instead of ``lengths`` and ``total``; its ``new_key_{i}`` and ``new_value_{i}`` are those of the T tokens alone.
+Instead of ``lengths`` and ``total``, ``extend`` has ``positions`` int64[B, T] and ``bias`` float32[B, 1, T, capacity +
+T], which is added to the attention scores. Its ``new_key_{i}`` and ``new_value_{i}`` are those of the T tokens alone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _MASKED_INPUTS: list[_Input] = [
 ]
 _FLOAT_INPUTS, _INT8_INPUTS = 0, 4  # accuracy levels of MatMulNBits
 _ALIGNMENT = 64  # bytes
-_INSIDE = 64  # bytes of a constant that is kept in the graph's own file
+_INSIDE = 64  # size in bytes up to which a constant is stored in the graph's own file
 
 
 def build(folder: Path, target: Path, adapters: Mapping[str, Adapter]) -> None:
@@ -105,7 +105,7 @@ class _Source:
         return np.asarray(self._tensors.get_tensor(f"{name}.weight"), dtype=np.float32)
 
     def matrix(self, *names: str) -> tuple[Blocks, Adapter | None]:
-        """Linear layers that read the same input as one, with their adapters as one; each is made once."""
+        """Linear layers with the same input as one matrix, and their adapters as one adapter; computed once."""
         if names not in self._matrices:
             self._matrices[names] = self._joined(names)
         return self._matrices[names]
@@ -125,7 +125,7 @@ class _Source:
 
 
 class _Weights:
-    """The file that constants of all graphs lie in."""
+    """The file with the constants of all graphs."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -170,7 +170,7 @@ class _Graph:
         return names[0]
 
     def product(self, name: str, read: str, blocks: Blocks, adapter: Adapter | None = None) -> str:
-        """The product of the blocks, and of low rank beside it."""
+        """A matrix product with the blocks, plus the one of low rank if there is an offset or an adapter."""
         rows, columns = blocks.shape
         constants = [self.constant(f"{name}.codes", blocks.codes), self.constant(f"{name}.scales", blocks.scales_NG)]
         main = self.node(
@@ -229,7 +229,7 @@ def _decoder(
 
 
 def _interface(shape: LlamaShape, own_inputs: Sequence[_Input], new: str) -> tuple[list[Any], list[Any]]:
-    """Inputs and outputs of a decoder; ``new`` names the length of the keys and values that it puts out."""
+    """Inputs and outputs of a decoder; ``new`` names the length dimension of its output keys and values."""
 
     def cache(length: str) -> Dims:
         return ["rows", shape.key_heads, length, shape.head_size]

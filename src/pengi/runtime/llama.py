@@ -1,4 +1,4 @@
-"""Which models onnxruntime can run, and what is known of them before their graphs are built; imports no onnx."""
+"""Which models onnxruntime can run, and the sizes that are known before their graphs are built. Imports no onnx."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pengi.runtime.blocks import BLOCK
 
 PREFILL_FILE, EXTEND_FILE, STEP_FILE, HEAD_FILE = "prefill.onnx", "extend.onnx", "step.onnx", "head.onnx"
 FORMAT = 1
-"""Part of what a folder of graphs is named by; raised whenever :mod:`pengi.runtime.graph` writes others."""
+"""Part of the key that names a folder of graphs. Raise it whenever :mod:`pengi.runtime.graph` writes other graphs."""
 
 Adapter = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Of one linear layer: down float32[R, K] and up float32[N, R], the scale included."""
+"""Adapter of one linear layer: down float32[R, K], and up float32[N, R] with the scale alpha / rank in it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LlamaShape:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Of a model folder for which :func:`unsupported` finds nothing."""
+        """Read the ``config.json`` of a Llama's folder."""
         config = _config(folder)
         heads = config["num_attention_heads"]
         return cls(

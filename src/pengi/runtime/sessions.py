@@ -1,7 +1,7 @@
 """Sessions of onnxruntime.
 
-To open those of a language model takes a second, during which Python is free: the command line has them opened while it
-imports torch, which takes two. So this module imports no torch.
+Opening those of a language model takes a second, during which Python is free. The command line opens them while it
+imports torch, which takes two seconds. So this module must not import torch.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _ahead: dict[Path, Future[InferenceSession]] = {}
 
 
 def open_ahead() -> None:
-    """Open, in the background, the sessions that a search needs of the model whose graphs were used last.
+    """Open, in the background, the sessions that a search needs, for the model whose graphs were used last.
 
-    :func:`opened` takes them. If another model is asked for they are dropped.
+    :func:`opened` returns them. If another model is asked for, they are dropped.
     """
     import onnxruntime  # noqa: F401 - not in the other thread: two threads should not import the same modules at once
 
@@ -44,7 +44,7 @@ def opened(file: Path, threads: int) -> InferenceSession:
 
     Args:
         file: with the graph.
-        threads: that a session which is opened now computes with.
+        threads: number of threads of a session that is opened now.
 
     Raises:
         WeightsError: if onnxruntime cannot load the file.
@@ -75,7 +75,7 @@ def _open(file: Path, threads: int) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Its threads wait actively within a run, which makes a step faster, and leave the cores to torch after it.
+    # Threads spin during a run, which makes a step faster, but not after it, when torch needs the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -14,7 +14,7 @@ from pengi.runtime.llama import FORMAT, Adapter
 
 PREFIX = "decoder-"
 MAX_GRAPHS = 4
-"""Models whose graphs are kept."""
+"""Number of models whose graphs are kept."""
 
 
 def built(folder: Path, adapters: Mapping[str, Adapter]) -> Path:
@@ -41,14 +41,14 @@ def newest() -> Path | None:
 
 
 def _keep_recent(used: Path) -> None:
-    """Delete graphs that were not used for longest; a training would leave some for each of its checkpoints."""
+    """Delete the least recently used graphs; otherwise a training run would leave some for each checkpoint."""
     os.utime(used)
     for folder in _by_age(used.parent)[:-MAX_GRAPHS]:
         shutil.rmtree(folder, ignore_errors=True)  # another process may have it open, or delete it, too
 
 
 def _by_age(cache: Path) -> list[Path]:
-    """All folders of graphs, the one last that was used last."""
+    """All folders of graphs, the most recently used one last."""
     return sorted(cache.glob(f"{PREFIX}*"), key=lambda folder: folder.stat().st_mtime)
 
 
