@@ -1,6 +1,6 @@
-"""The calls of the engine: their options, and what each of them does with recordings that are encoded.
+"""The calls of the engine: their options, and what each of them does with encoded recordings.
 
-A call is made before a recording is read, so that options that make no sense are refused first. Its arguments are the
+A call object is created before a recording is read, so that invalid options are refused first. Its arguments are the
 options of the engine's method of that name; the typed dictionaries are the same options for type checkers.
 
 Shape suffixes: T audio tokens, D features.
@@ -91,7 +91,7 @@ class WritingOptions(ExplainOptions, total=False):
     options: DecodeOptions | None
     """How to search."""
     on_text: OnText | None
-    """Gets the text piece by piece while it is written: about one recording, of one beam, and not JSON."""
+    """Called with each new piece of the text while it is written; not for several recordings, several beams or JSON."""
 
 
 class DescribeOptions(WritingOptions, total=False):
@@ -143,19 +143,19 @@ class EmbedOptions(ReadingOptions, total=False):
 
 
 class EncodeOptions(ReadingOptions, total=False):
-    """Options of what is kept of a recording."""
+    """Options of encoding a recording."""
 
     for_text: bool
-    """Whether it is transcribed and its sound is measured, for methods that write text or choose labels; it is if not
-    said otherwise."""
+    """Whether the recording is also transcribed and measured, for methods that write text or choose labels; True if not
+    given."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What calls are answered with."""
+    """The parts of an engine that calls use."""
 
     name: str
-    """Of the model, for errors."""
+    """Name of the model, for error messages."""
     generator: TextGenerator
     chooser: LabelChooser
 
@@ -164,7 +164,7 @@ class Parts:
         return self.generator.model
 
     def check_length(self, prompt: str, what: str) -> None:
-        """Refuse what would be cut: an answer to half a question is worse than none.
+        """Refuse a prompt that would be cut: an answer to half a question is worse than none.
 
         Raises:
             InputError: if the prompt is longer than the model can read.
@@ -178,8 +178,8 @@ class Call(Generic[R]):
     """Base of the calls.
 
     Args:
-        parts: what the call is answered with.
-        explain: whether the result says what it was given from (:class:`pengi.results.Explanation`).
+        parts: the parts of the engine.
+        explain: whether the result says what it is based on (:class:`pengi.results.Explanation`).
         reading: how recordings are read.
     """
 
@@ -196,7 +196,7 @@ class Call(Generic[R]):
         raise NotImplementedError(f"{type(self).__name__} answers nothing")
 
     def silent(self, recording: Encoded) -> R | None:
-        """The result for a silent recording; None where it is like any other."""
+        """The result for a silent recording; None if it is answered like any other."""
         return None
 
     def _explained(
@@ -208,7 +208,7 @@ class Call(Generic[R]):
         extra: Sequence[str] = (),
         labels: Sequence[str] = (),
     ) -> Sequence[E]:
-        """Results with what they were given from, if asked for; see :meth:`pengi.prompting.Prompting.explanation`."""
+        """Results with explanations if they are asked for; see :meth:`pengi.prompting.Prompting.explanation`."""
         if not self.explain:
             return results
         explanation = self.parts.generator.prompting.explanation
@@ -305,14 +305,14 @@ class Events(Call[tuple[Event, ...]]):
 
 
 class Generate(Call[Generation]):
-    """What the model writes behind any prompt.
+    """What the model writes after any prompt.
 
     Args:
         parts: see :class:`Call`.
         count: number of recordings.
         prompts: one for all recordings, or one for each.
-        extra_text: read by the language model behind the prompt, so that the answer goes on from it; one for all or one
-            for each, empty for none.
+        extra_text: text after the prompt, which the answer continues; one for all recordings or one for each, empty for
+            none.
         options: how to search.
         on_text: see :class:`WritingOptions`.
         others: see :class:`Call`.
@@ -359,12 +359,12 @@ class Ask(Call[Answer]):
         options: how to search.
         on_text: see :class:`WritingOptions`.
         schema: a JSON schema, as JSON or as its values, that the text of the answer follows; see
-            :class:`pengi.structured.Form`. Silence is asked about, too.
+            :class:`pengi.structured.Form`. With a schema the model is also asked about silent recordings.
         others: see :class:`Call`.
 
     Raises:
-        InputError: for an empty question, one longer than the model can read, one that is no valid text, not as many as
-            recordings, a schema that cannot be followed, or a schema together with ``explain``.
+        InputError: for a question that is empty, longer than the model can read or not a valid text, another number of
+            questions than of recordings, a schema that cannot be followed, or a schema together with ``explain``.
     """
 
     def __init__(
@@ -410,7 +410,7 @@ class Ask(Call[Answer]):
 
 
 class Classify(Call[Classification]):
-    """The best of custom labels. Their order changes nothing.
+    """The best of custom labels. The order in which they are given does not matter.
 
     Args:
         parts: see :class:`Call`.
@@ -418,19 +418,19 @@ class Classify(Call[Classification]):
         method: how labels are scored. "likelihood": by the mean log-probability of their tokens, which a model with a
             tagger fuses with the probabilities of the tags that labels name. "generate": the model may write only
             labels. "match": the model writes freely, and the label nearest in meaning wins, as in the paper.
-        prompt: what the labels answer; "this is a sound of" if not given. It may end in ``{}``, where the label stands.
-            Labels that name tags are scored by their tags, whatever the prompt is.
+        prompt: text that the labels complete; "this is a sound of" if not given. It may end in ``{}``, which stands for
+            the label. Labels that name tags are scored by their tags, whatever the prompt is.
         top: maximum number of labels.
-        none: whether the recording may be none of the labels: :data:`pengi.results.NONE_OF_THESE` is then a further
-            label, and the best one where no label is as probable by itself as this threshold (0.5 for True). Shares are
-            then in proportion to the odds of the labels by themselves.
-        multi_label: whether each score has an ``independent`` probability, too, and labels are in its order.
+        none: whether the recording may have none of the labels. True or a threshold adds the label
+            :data:`pengi.results.NONE_OF_THESE`, which is the best one if no label by itself is as probable as the
+            threshold (0.5 for True). Shares are then in proportion to the odds of each label by itself.
+        multi_label: whether each score also has an ``independent`` probability, by which labels are then sorted.
         others: see :class:`Call`.
 
     Raises:
-        InputError: no labels, one that is empty or no valid text, an unknown method, ``top`` below 1, a threshold that
-            is no probability, a prompt too long to be read, ``none`` or ``multi_label`` with another method than
-            "likelihood".
+        InputError: for no labels, one that is empty or not a valid text, an unknown method, ``top`` below 1, a
+            threshold that is no probability, a prompt too long to be read, and ``none`` or ``multi_label`` with another
+            method than "likelihood".
     """
 
     def __init__(
@@ -487,7 +487,7 @@ class Classify(Call[Classification]):
 
 
 def none_threshold(none: bool | float) -> float | None:
-    """The lowest probability of a label that is there, None if every recording is one of the labels.
+    """The lowest probability at which a label counts as present; None if a recording always has one of the labels.
 
     Raises:
         InputError: if it is no probability between 0 and 1.
@@ -500,7 +500,7 @@ def none_threshold(none: bool | float) -> float | None:
 
 
 def label_prompt(prompt: str | None) -> str:
-    """What labels answer, without the mark at its end of where they stand.
+    """The text that labels complete, without the mark for the label at its end.
 
     Raises:
         InputError: if it is no valid text, or the mark is elsewhere.
@@ -519,7 +519,7 @@ class DetectTags(Call[Tags]):
         parts: see :class:`Call`.
         threshold: lowest probability, of all tags or of each label; 0.1 if not given, or 0 where labels are given.
         top: maximum number of tags, the likeliest ones.
-        labels: only these tags, called so.
+        labels: detect only these tags, and call them so.
         reading: see :class:`Call`.
 
     Raises:
@@ -576,9 +576,9 @@ class Embed(Call[Vector]):
 
     Args:
         parts: see :class:`Call`.
-        space: what the vector is compared with. "audio", other recordings: the mean audio token of every branch, each
-            of length 1, one behind the other. "tags", texts of :meth:`pengi.engine.Pengi.embed_text` and other
-            recordings: the probabilities of the model's tags.
+        space: "audio" for comparing recordings: the mean audio token of every branch, each of length 1, concatenated.
+            "tags" for comparing recordings and texts of :meth:`pengi.engine.Pengi.embed_text`: the probabilities of the
+            model's tags.
         reading: see :class:`Call`.
 
     Raises:
@@ -638,9 +638,9 @@ def tagged_events(recording: Encoded) -> tuple[Event, ...]:
 
 
 def written_events(texts: Sequence[Written]) -> tuple[Event, ...]:
-    """Events of all texts: an event is as probable as the texts that name it together.
+    """Events that texts name. The probability of an event is the sum over the texts that name it.
 
-    One that is written "french horn" and "French horn" is one event, in its likelier spelling.
+    "french horn" and "French horn" are one event, in the more probable spelling.
     """
     spellings: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for written in texts:

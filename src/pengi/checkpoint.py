@@ -2,9 +2,9 @@
 for a model with a tagger, ``vocabulary.json``.
 
 Frozen parts are not stored: the configuration names them and records the hash of the file they were made from. An
-audio encoder of which any layer is trained is stored completely, so that it needs no other file. An imported checkpoint
-brings its language model and text encoder in folders of its own, named relative to it (``./language_model``); a model
-that is trained on from it and saved elsewhere names the same folders by their full path.
+audio encoder with any trained layer is stored completely, so that it needs no other file. An imported checkpoint has
+its language model and text encoder in subfolders, which it names relative to itself (``./language_model``). A model
+that is fine-tuned from it and saved elsewhere names the same folders by their full path.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pengi.writing import replacing, writing
 log = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
-OWN_PART = "./"  # stands before the name of a frozen part that lies in the checkpoint's own folder
+OWN_PART = "./"  # prefix of the name of a frozen part that is in the checkpoint's own folder
 TINY_LANGUAGE_MODEL = "tiny-random"
 TINY_TEXT_ENCODER = "tiny-random"
 _STORED = ("audio.", "tagger.", "text_mapper.", "text_projection.")
@@ -53,7 +53,7 @@ def _folder(name: str, tiny: str) -> Path | None:
 
 @dataclass(frozen=True)
 class _Decoder:
-    """How to load the language model: what runs it, and adapters that become a part of it."""
+    """How to load the language model: its runtime, and adapters that are merged into it."""
 
     dtype: torch.dtype
     runtime: Runtime = "torch"
@@ -85,7 +85,7 @@ class _Decoder:
         return model
 
     def _in_onnxruntime(self, folder: Path) -> LanguageModel | None:
-        """None where "auto" has to fall back on torch."""
+        """The language model in onnxruntime; None if "auto" has to fall back to torch."""
         if self.runtime == "auto" and (self.dtype != torch.float32 or unsupported(folder) is not None):
             return None
         try:
@@ -98,7 +98,7 @@ class _Decoder:
 
 
 def _build(config: ModelConfig, decoder: _Decoder, *, stock: bool) -> PengiModel:
-    """Resolve every path first, then build: a missing download is met before any work is done."""
+    """Resolve every path first, then build, so that a missing download fails before any work is done."""
     language_model = _folder(config.language_model.name, TINY_LANGUAGE_MODEL)
     text_encoder = _folder(config.text.encoder, TINY_TEXT_ENCODER) if config.text.encoder else None
     branches = list(config.audio.values())
@@ -110,14 +110,14 @@ def _build(config: ModelConfig, decoder: _Decoder, *, stock: bool) -> PengiModel
             _text_encoder(config, text_encoder),
             decoder.load(language_model),
         )
-    if config.language_model.lora is not None:  # last, so that all else starts from the same random weights as without
+    if config.language_model.lora is not None:  # last, so that all else gets the same random weights as without
         model.language_model.add_lora(config.language_model.lora)
     return model
 
 
 @contextmanager
 def _naming_damage(*folders: Path | None) -> Iterator[None]:
-    """If parts cannot be loaded, and a file of theirs is damaged, the error names that file."""
+    """If parts cannot be loaded because one of their files is damaged, raise an error that names the file."""
     try:
         yield
     except PengiError:
@@ -131,7 +131,7 @@ def _naming_damage(*folders: Path | None) -> Iterator[None]:
 
 
 def _stock_folders(audio: Sequence[AudioBranchConfig], *, stock: bool) -> list[Path | None]:
-    """Where the stock weights of each branch's encoder are, of trained ones if ``stock`` says so."""
+    """Folder of the stock weights of each branch's encoder; None for a trained encoder unless ``stock`` is set."""
     names = [encoder_spec(branch.encoder).weights if stock or not branch.trained else None for branch in audio]
     return [None if name is None else weights.resolve(name) for name in names]
 
@@ -157,7 +157,7 @@ def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiM
     """A model to train: stock encoders, fresh mappers.
 
     Raises:
-        ConfigError, WeightsError: for unknown names and weights that cannot be had.
+        ConfigError, WeightsError: for unknown names and weights that cannot be fetched.
     """
     return _build(config, _Decoder(lm_dtype), stock=True)
 
@@ -179,7 +179,7 @@ def save(model: PengiModel, folder: Path, *, card: str, dtype: torch.dtype = tor
 
     Args:
         model: what to store.
-        folder: made if need be.
+        folder: created if it does not exist.
         card: text of the model card (Markdown).
         dtype: of the stored floating-point tensors.
 
@@ -212,11 +212,11 @@ def model_folder(name_or_path: str | Path, *, revision: str | None = None, local
     Args:
         name_or_path: see above.
         revision: see :func:`pengi.weights.hub.fetch`.
-        local_files_only: see there, too.
+        local_files_only: see :func:`pengi.weights.hub.fetch`.
 
     Raises:
         CheckpointError: if there is no folder at a path, the name is that of a part that models are built from, or a
-            revision is given for what is not of the hub.
+            revision is given for a model that is not from the hub.
         WeightsError: for an unknown name, a published model that is not on this machine, and what cannot be fetched.
     """
     folder = Path(name_or_path)
@@ -262,7 +262,7 @@ def load(
     Args:
         folder: of the checkpoint.
         lm_dtype: of the language model.
-        to_train: keep LoRA's adapters apart, which needs peft; else they are added to the language model's weights.
+        to_train: keep LoRA's adapters separate, which needs peft; else they are merged into the language model.
         runtime: "torch", "onnx" (onnxruntime: on the CPU, in float32, not to train), or "auto": onnxruntime where it
             can run the language model.
 
@@ -296,7 +296,7 @@ def load(
 
 
 def model_hash(name_or_path: str | Path) -> str:
-    """SHA-256 of a model's own files, configuration and trained weights, which identifies a model.
+    """SHA-256 of a model's configuration, trained weights and vocabulary, which identifies the model.
 
     Raises:
         WeightsError: for a name that cannot be found.
@@ -322,7 +322,7 @@ def _with_vocabulary(model: PengiModel, folder: Path) -> PengiModel:
 
 
 def _with_own_parts(config: ModelConfig, folder: Path) -> ModelConfig:
-    """The configuration with the full path of each frozen part that lies in the checkpoint's own folder."""
+    """The configuration with the full path of each frozen part that is in the checkpoint's own folder."""
 
     def own(name: str) -> str:
         if not name.startswith(OWN_PART):

@@ -37,7 +37,7 @@ class Frozen(BaseModel):
 
 
 def _explain(model: type[BaseModel], values: dict[str, Any], error: ValidationError) -> str:
-    # A misspelt key of a required field is reported as missing, too; the unknown key is what helps.
+    # For a misspelt required field pydantic also reports that it is missing; the unknown key helps more.
     errors = error.errors()
     first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     path = ".".join(_keys_on_the_way(values, first["loc"]))
@@ -82,10 +82,10 @@ def _known_keys(model: type[BaseModel]) -> set[str]:
 class TransformerMapperConfig(Frozen):
     """The paper's mapping network (m1 and m2 of its equation 1).
 
-    A vector is expanded by a linear layer to ``tokens`` embeddings, which are joined with ``constants`` learned ones
-    (as many as ``tokens`` if 0) and go through pre-norm transformer layers; the outputs at the constants' positions are
-    the prefix. A sequence enters as it is, or through a linear layer for each token if its width differs. ``width``
-    makes the layers narrower than the language model, ``positions`` adds the order of a sequence.
+    A linear layer expands a vector to ``tokens`` embeddings. These are concatenated with ``constants`` learned ones (as
+    many as ``tokens`` if 0) and go through pre-norm transformer layers; the outputs at the constants are the prefix. A
+    sequence enters unchanged, or through a linear layer for each token if its width differs. ``width`` is the width of
+    the layers, the language model's if not given; ``positions`` adds position embeddings.
     """
 
     kind: Literal["transformer"]
@@ -100,7 +100,7 @@ class TransformerMapperConfig(Frozen):
 
 
 class IdentityMapperConfig(Frozen):
-    """Language-model embeddings are passed on unchanged, behind learned ``constants``."""
+    """Language-model embeddings are passed on unchanged, after learned ``constants``."""
 
     kind: Literal["identity"]
     constants: int = Field(0, ge=0)
@@ -112,8 +112,8 @@ MapperConfig = Annotated[TransformerMapperConfig | IdentityMapperConfig, Field(d
 class ProjectionConfig(Frozen):
     """A trained layer between an encoder and its mapper: ``LN(W1 x + Dropout(W2 gelu(W1 x)))``, scaled to length one.
 
-    The paper has one behind each encoder. Where the mapper takes one pooled vector, the projection takes it, too.
-    ``inner`` puts a linear layer of that many features in front (CLIP's own text projection, trained further).
+    The paper has one after each encoder. If the mapper takes one pooled vector, so does the projection. ``inner`` adds
+    a linear layer with that many features in front (CLIP's own text projection, trained further).
     """
 
     width: int = Field(1024, ge=1)
@@ -122,7 +122,7 @@ class ProjectionConfig(Frozen):
 
 
 class AudioBranchConfig(Frozen):
-    """One audio encoder and the mapper behind it. The paper has one branch; a second may serve speech.
+    """One audio encoder and its mapper. The paper has one branch; a second one may encode speech.
 
     Without a mapper the branch gives no prefix embeddings; the tagger reads its tokens.
     """
@@ -149,8 +149,8 @@ class TextBranchConfig(Frozen):
     """How the prompt reaches the language model.
 
     With an ``encoder`` the prompt becomes one sentence embedding (paper, figure 2). Without one its language-model
-    token embeddings go through the mapper, the paper's "no text encoder" form; ``suffix`` then stands behind every
-    prompt, and ``pad_token`` fills it up to ``max_tokens`` with a token that is read like any other.
+    token embeddings go through the mapper, the paper's "no text encoder" form. ``suffix`` is then appended to every
+    prompt, which ``pad_token`` pads to ``max_tokens`` with a token that is read like any other.
     """
 
     encoder: str | None = None
@@ -179,7 +179,7 @@ class EvidenceConfig(Frozen):
 
 
 class LoraConfig(Frozen):
-    """Low-rank adapters (Hu et al. 2021) beside the language model's linear layers, whose own weights stay frozen."""
+    """Low-rank adapters (Hu et al. 2021) of the language model's linear layers, whose own weights stay frozen."""
 
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1, description="an adapter's output is scaled by alpha / rank")
@@ -191,8 +191,8 @@ class LoraConfig(Frozen):
 class LanguageModelConfig(Frozen):
     """A frozen causal language model: a name known to ``pengi.weights`` or a folder in Hugging Face layout.
 
-    A folder inside the checkpoint itself is named with ``./`` in front; so is a text encoder's.
-    With ``chat`` prompts stand in the chat template of SmolLM2 (ChatML), and answers end with ``<|im_end|>``.
+    The name of a folder inside the checkpoint itself begins with ``./``; the same holds for a text encoder.
+    With ``chat``, prompts are put into the chat template of SmolLM2 (ChatML), and answers end with ``<|im_end|>``.
     """
 
     name: str

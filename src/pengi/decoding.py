@@ -1,12 +1,12 @@
 """From a prefix of embeddings to text: greedy and beam search, sampling, label scoring and label-constrained search.
 
-Everything here works on token ids over :class:`StepModel`; what the prefix means and how the model computes is not its
-business. Clips of a batch are searched independently: each keeps its own beams, its own random numbers and its own end,
-and leaves the computation when it is done, so a clip gives the same text alone and in a batch. The searches of several
-calls share the steps of the language model in a :class:`ContinuousBatch`, which a call may join at any step.
+Everything here works on token ids and a :class:`StepModel`, whatever the prefix means and however the model computes.
+Clips of a batch are searched independently: each has its own beams, random numbers and end, and leaves the computation
+when it is done. So a clip gives the same text alone and in a batch. The searches of several calls share the steps of
+the language model in a :class:`ContinuousBatch`, which a call may join at any step.
 
-Beam search ranks running beams by their sum of log-probabilities and sets finished ones aside, where they compete by
-their mean. A subclass of :class:`DecodeOptions` may bring another search.
+Beam search ranks running beams by the sum of their log-probabilities. Finished beams are kept apart and ranked by their
+mean. A subclass of :class:`DecodeOptions` may define another search.
 
 Shape suffixes: B clips, P prefix positions, D embedding width, V vocabulary, L labels, N rows of a step (one per
 running beam), T tokens of one call, R rows of a chunk of labels, S tokens shared by all labels, M tokens to score.
@@ -30,14 +30,14 @@ from torch.nn.utils.rnn import pad_sequence
 from pengi.errors import InputError
 
 HEAD_ROWS = 256
-"""Positions whose logits exist at once while labels are scored: 50 MB for a vocabulary of 49,152."""
+"""Number of positions whose logits are in memory at once while labels are scored: 50 MB for a vocabulary of 49,152."""
 
 State = TypeVar("State")
 Result = TypeVar("Result")
 
 
 class StepModel(Protocol[State]):
-    """A causal language model that reads embeddings once and then goes on token by token.
+    """A causal language model that reads embeddings once and then continues token by token.
 
     A state is never changed by a call: it can be stepped from, or selected from, any number of times.
     """
@@ -53,7 +53,7 @@ class StepModel(Protocol[State]):
         """Read further tokens; logits float32[N, T, V] after each."""
 
     def advance(self, ids_NT: Tensor, state: State, /) -> tuple[Tensor, State]:
-        """As :meth:`step`, but hidden states [N, T, D]; :meth:`logits` turns those into logits that are needed."""
+        """As :meth:`step`, but hidden states [N, T, D]; :meth:`logits` gives the logits of those that are needed."""
 
     def logits(self, hidden_MD: Tensor, /) -> Tensor:
         """Logits float32[M, V] of hidden states."""
@@ -86,7 +86,7 @@ class DecodeOptions:
     top_p: float = 1.0
     """Samples come from the smallest set of tokens that has at least this probability."""
     seed: int | None = None
-    """Same seed, same samples; none draws from the operating system."""
+    """The same seed gives the same samples; None takes a random one."""
 
     def __post_init__(self) -> None:
         for name in ("beams", "max_tokens"):
@@ -135,7 +135,7 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One text a search has come up with."""
+    """A text that a search has found."""
 
     tokens: tuple[int, ...]
     """Token ids without the stop token."""
@@ -143,7 +143,7 @@ class Hypothesis:
     """The model's own natural log-probability of each token and, if finished, of the stop token: temperature
     does not change it, and a label constraint does not renormalise it."""
     finished: bool
-    """Whether the text came to a stop token; otherwise it was cut at ``max_tokens``."""
+    """Whether the text ends with a stop token; otherwise it was cut at ``max_tokens``."""
 
     @property
     def score(self) -> float:
@@ -242,7 +242,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Beam:
-    """A text in the making."""
+    """A text that is being written."""
 
     tokens: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
@@ -262,7 +262,7 @@ class Beam:
 
 @dataclass
 class Search:
-    """The beams of one text: those that run on, and the best that have met a stop token."""
+    """The beams of one text: the running ones, and the best of those that ended with a stop token."""
 
     beams: int
     stop_ids: frozenset[int]
@@ -271,7 +271,7 @@ class Search:
     finished: list[Beam] = field(default_factory=list)
 
     def rank(self, beam: Beam) -> float:
-        """What finished beams compete by."""
+        """The score by which finished beams are ranked."""
         return beam.total / len(beam.tokens)
 
     def has_stopped(self, beam: Beam) -> bool:
@@ -279,7 +279,7 @@ class Search:
         return beam.tokens[-1] in self.stop_ids
 
     def extensions(self, candidates: Sequence[Sequence[Candidate]]) -> list[Beam]:
-        """Every running beam by each of its candidates."""
+        """Every running beam, extended by each of its candidates."""
         return [
             beam.extended(candidate)
             for beam, row_candidates in zip(self.running, candidates, strict=True)
@@ -287,9 +287,10 @@ class Search:
         ]
 
     def advance(self, candidates: Sequence[Sequence[Candidate]]) -> None:
-        """Take the best extensions, given the likeliest few of each running beam.
+        """Keep the best extensions, given the most probable candidates of each running beam.
 
-        A stop token counts only among the ``beams`` best extensions; the others are there to keep ``beams`` running.
+        A stop token counts only among the ``beams`` best extensions. Extensions beyond them are there so that ``beams``
+        beams stay running.
         """
         extended = sorted(self.extensions(candidates), key=lambda beam: beam.total, reverse=True)
         ended = [beam for beam in extended[: self.beams] if self.has_stopped(beam)]
@@ -353,17 +354,17 @@ def continue_from(
 ) -> list[list[Hypothesis]]:
     """Continue what the language model has read: ``options.beams`` hypotheses per clip, best first.
 
-    Finished texts stand before unfinished ones, and rank by their mean log-probability.
+    Finished texts come before unfinished ones, and are ranked by their mean log-probability.
 
     Args:
         lm: the language model.
         logits_BV: float32[B, V] of the next token of each clip.
-        state: after which they come.
+        state: the model's state that gave the logits.
         options: how to search.
-        stop_ids: tokens that end a text; none means the model's end token.
+        stop_ids: tokens that end a text; None means the model's end token.
         constraint: only these texts may be written, each ended by the constraint's end token, so there may be fewer
-            than ``options.beams``. ``stop_ids`` does not apply. Neither does ``max_tokens`` to a constraint that has a
-            longest text: its hypotheses are complete texts.
+            than ``options.beams``. ``stop_ids`` is ignored. If the constraint has a longest text, ``max_tokens`` is
+            ignored, too, and all hypotheses are complete texts.
     """
     return finish(SearchGroup(lm, logits_BV, state, options, stop_ids=stop_ids, constraint=constraint))
 
@@ -388,20 +389,20 @@ class _Rows(Generic[State]):
 class SearchGroup(Generic[State]):
     """The searches of one call.
 
-    A coroutine that awaits a group gets its hypotheses. What runs the coroutine gets the group, and resumes the
-    coroutine when the group is done: :func:`run`, or the owner of a :class:`ContinuousBatch`.
+    A coroutine that awaits a group gets its hypotheses. The runner of the coroutine (:func:`run`, or the owner of a
+    :class:`ContinuousBatch`) receives the group, and resumes the coroutine when the group is done.
 
     Args:
         lm: the language model.
         logits_BV: float32[B, V] of the next token of each clip, B at least 1.
-        state: after which they come.
+        state: the model's state that gave the logits.
         options: how to search.
         stop_ids: see :func:`continue_from`.
         constraint: see :func:`continue_from`.
-        on_tokens: gets the tokens of the first text whenever there is one more; for greedy search or a sample.
+        on_tokens: called with all tokens of the first text after each new one; for greedy search or a sample.
 
     Attributes:
-        rows: what the running beams go on from; None once the group is done, or in a batch.
+        rows: the state of each running beam; None once the group is done, or while it is in a batch.
     """
 
     def __init__(
@@ -444,9 +445,9 @@ class SearchGroup(Generic[State]):
         return not self._active
 
     def advance(self, logits_NV: Tensor) -> list[int]:
-        """Add a token to every running beam, given the logits of each: the rows of those that run on.
+        """Add a token to every running beam, given the logits of each; returns the rows of the beams that stay running.
 
-        An error ends this group, and nothing else.
+        An error ends only this group.
         """
         try:
             return self._extended(logits_NV)
@@ -455,11 +456,11 @@ class SearchGroup(Generic[State]):
             return []
 
     def fail(self, error: Exception) -> None:
-        """End all searches by an error."""
+        """End all searches with an error."""
         self._error, self._active = error, []
 
     def hypotheses(self) -> list[list[Hypothesis]]:
-        """The texts of each clip, the best first; of a group that is done.
+        """The texts of each clip, the best first; the group must be done.
 
         Raises:
             Exception: the error that ended the group, if one did.
@@ -481,14 +482,14 @@ class SearchGroup(Generic[State]):
 class ContinuousBatch(Generic[State]):
     """Groups of searches that advance together: a step of the language model reads one token of every running beam.
 
-    A group may join or leave between any two steps. Its hypotheses are those that it has alone.
+    A group may join or leave between any two steps. It has the same hypotheses as alone.
     """
 
     def __init__(self, lm: BatchModel[State]) -> None:
         self._lm = lm
         self._groups: list[SearchGroup[State]] = []
         self._rows: _Rows[State] | None = None
-        """What the running beams go on from, group by group."""
+        """The states of the running beams, group by group."""
 
     def __len__(self) -> int:
         """Rows of the next step."""
@@ -496,7 +497,7 @@ class ContinuousBatch(Generic[State]):
 
     @torch.no_grad()
     def add(self, group: SearchGroup[State]) -> None:
-        """Let a group take part from the next step on; an error leaves the others as they are."""
+        """Let a group take part from the next step on; an error does not affect the other groups."""
         assert group.rows is not None, "the group is done, or in a batch already"
         rows = group.rows
         if self._rows is not None:
@@ -507,7 +508,7 @@ class ContinuousBatch(Generic[State]):
         self._rows, group.rows = rows, None
 
     def remove(self, group: SearchGroup[State]) -> None:
-        """Give a group up that is not done."""
+        """Remove a group that is not done."""
         parts = self._parts()
         self._groups = [other for other in self._groups if other is not group]
         index = [row for other, rows in parts if other is not group for row in rows.index]
@@ -517,7 +518,7 @@ class ContinuousBatch(Generic[State]):
     def step(self) -> None:
         """Add a token to every running beam; groups that are done leave.
 
-        An error ends the groups that cause it: after one, every group makes its step by itself.
+        If the common step fails, every group makes it by itself, so that an error ends only the groups that cause it.
         """
         if self._rows is None:
             return
@@ -559,14 +560,14 @@ class ContinuousBatch(Generic[State]):
 
 @torch.no_grad()
 def finish(group: SearchGroup[State]) -> list[list[Hypothesis]]:
-    """The hypotheses of a group that is alone."""
+    """Run a group by itself to its end, and return its hypotheses."""
     while group.rows is not None:
         group.rows = _stepped(group.lm, [group], group.rows)
     return group.hypotheses()
 
 
 def run(work: Coroutine[SearchGroup[Any], None, Result]) -> Result:
-    """What a coroutine returns that awaits groups of searches; each of them is alone."""
+    """Run a coroutine that awaits groups of searches, each group by itself, and return its result."""
     with torch.inference_mode():
         try:
             while True:
@@ -579,7 +580,7 @@ def run(work: Coroutine[SearchGroup[Any], None, Result]) -> Result:
 
 
 def _stepped(lm: StepModel[State], groups: Sequence[SearchGroup[State]], rows: _Rows[State]) -> _Rows[State] | None:
-    """What the beams go on from that run on after one more token; None if none does."""
+    """Make a step of all groups; returns the states of the beams that stay running, or None if none does."""
     counts = [len(group.beams) for group in groups]
     ids_NT = torch.tensor([[beam.tokens[-1]] for group in groups for beam in group.beams], device=rows.device)
     logits_NTV, state = lm.step(ids_NT, rows.selected(lm))
@@ -626,7 +627,7 @@ def _draw(steered_NV: Tensor, draws: Sequence[random.Random], options: DecodeOpt
     boundaries between tokens by far less than any token's share.
     """
     steered_NV = steered_NV.double()
-    # The highest is 0, so that no temperature, however low, divides it to infinity.
+    # The highest becomes 0, so that dividing by a very low temperature keeps it finite.
     below_NV = steered_NV - steered_NV.amax(dim=-1, keepdim=True)
     probs_NV = (below_NV.cpu() / options.temperature).softmax(dim=-1)
     probs_NV, tokens_NV = probs_NV.sort(dim=-1, descending=True, stable=True)
@@ -649,15 +650,15 @@ def score_labels(
 ) -> LabelScores:
     """Log-likelihood of every label after what the language model has read of each clip.
 
-    The tokens with which all labels begin are read once; the rest of the labels is read in rows that share them.
+    Tokens that all labels begin with are read once for each clip; the rest of each label is read from there.
 
     Args:
         lm: the language model.
         logits_BV: float32[B, V] of the next token of each clip.
-        state: after which they come.
+        state: the model's state that gave the logits.
         labels: token ids of each label.
-        end_id: scored behind each label if given, so that a label does not gain by being the beginning of another.
-        max_rows: most rows (a clip and a label each) in one step; memory grows with it.
+        end_id: scored after each label if given, so that a label has no advantage if another one begins with it.
+        max_rows: maximum number of rows (a clip and a label each) in one step; memory grows with it.
 
     Raises:
         InputError: if there are no labels, one is empty, or ``max_rows`` is not positive.

@@ -1,10 +1,10 @@
-"""Recordings to what is kept of them: audio tokens and evidence, window by window, in bounded memory.
+"""Encodes recordings to audio tokens and evidence, window by window, in bounded memory.
 
     recording -> blocks -> windows -> encoders -> audio tokens -> tagger -> tags, and when
                                    -> speech? -> transcriber -> what is said
                                    -> descriptors
 
-Where the model reads transcripts, windows are cut at pauses, so that they are the transcriber's chunks, too.
+If the model reads transcripts, windows are cut at pauses, so that they also serve as the transcriber's chunks.
 
 Shape suffixes: B windows, S samples, T audio tokens, D features, K tags.
 """
@@ -40,17 +40,17 @@ from pengi.errors import PengiError
 from pengi.model import PengiModel
 
 WINDOWS = 16  # windows in one call of an audio encoder
-MIN_SEGMENT_S = 0.1  # what is left behind the last window, if shorter, belongs to that window
+MIN_SEGMENT_S = 0.1  # a shorter rest after the last window is added to that window
 MAX_TOKENS = 2**14
-"""Audio tokens of a branch that are kept of a recording; of a longer one neighbours are averaged."""
+"""Maximum number of audio tokens of a branch that are kept of a recording; neighbours in a longer one are averaged."""
 MAX_DESCRIBED_S = 30.0
-"""Longest recording that is described as a waveform; of a longer one the level is."""
+"""Longest recording that all descriptors describe; of a longer one only the level is described."""
 ENVELOPE_S = 0.5
 MIN_SPEECH_PROBABILITY = 0.05
-"""Lowest probability of speech, by the tagger, in the best frame of a window that the transcriber gets; it then decides
-by itself."""
+"""Lowest probability of speech, by the tagger, in the best frame of a window that the transcriber gets. The transcriber
+then applies a threshold of its own."""
 MAX_FIRST_WORDS, MAX_LAST_WORDS = 80, 40
-"""Words of the start and the end of a longer transcript that the language model reads."""
+"""Number of words from the start and from the end of a longer transcript that the language model reads."""
 
 OnError = Literal["raise", "return"]
 T = TypeVar("T")
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Encoded:
-    """What is kept of a recording: for every audio branch its tokens ``float32[T, D]``, and what was detected."""
+    """An encoded recording: the tokens ``float32[T, D]`` of every audio branch, and what was detected."""
 
     tokens: tuple[Tensor, ...]
     duration_s: float
@@ -67,15 +67,15 @@ class Encoded:
     evidence: Evidence | None = None
     """What is measured in it; None for a model without a tagger and without evidence."""
     probability_K: Tensor | None = None
-    """Probability of every tag in its best window; None for a model without a tagger."""
+    """Highest probability of every tag in any window; None for a model without a tagger."""
     log_odds_K: Tensor | None = None
     """Log-odds of every tag in the recording as a whole."""
     index: int = 0
     """Its index among the recordings of the call."""
     notes: tuple[str, ...] = ()
-    """Sentences about the reading."""
+    """Sentences about how it was read."""
     key: str | None = None
-    """Identifies the content, where further questions about it are expected."""
+    """Identifies the content in the caches; None if it is not cached."""
 
     @property
     def is_silent(self) -> bool:
@@ -90,7 +90,7 @@ class Encoded:
 
 
 Recording: TypeAlias = AudioSource | Encoded
-"""One recording, or what is kept of it."""
+"""A recording, encoded already or not."""
 Recordings: TypeAlias = Many[Recording]
 
 
@@ -106,11 +106,11 @@ class RecordingEncoder:
     def __init__(self, model: PengiModel, device: torch.device, transcriber: Callable[[], Transcriber]) -> None:
         self._model, self._device, self._transcriber = model, device, transcriber
         self.recent: RecentCache[Encoded] | None = None
-        """What is kept of waveforms, so that further questions about one do not encode it again; None keeps nothing."""
+        """Cache of encoded waveforms, so that further questions about one do not encode it again; None for no cache."""
 
     @property
     def sample_rate(self) -> int:
-        """In Hz, what every recording is brought to before it is encoded."""
+        """Rate in Hz that every recording is resampled to before it is encoded."""
         rates = {branch.encoder.sample_rate for branch in self._model.branches.values()}
         assert len(rates) == 1, "audio branches of different rates"
         return rates.pop()
@@ -146,7 +146,7 @@ class RecordingEncoder:
             cut = at_pauses(blocks, rate, longest_s / 2, longest_s)
         else:
             window = round(self.window_s * rate)
-            # A tail too short to be understood belongs to the window before it, as in a timeline.
+            # A very short rest is added to the window before it, as in a timeline.
             cut = sliding(blocks, window, window, min_tail=round(MIN_SEGMENT_S * rate))
         for start, window_S in cut:
             yield start / rate, window_S
@@ -196,7 +196,7 @@ class RecordingEncoder:
         Args:
             sources: recordings; what is encoded already is returned as it is.
             on_error: "raise", or "return" to give an error instead of a recording that cannot be read.
-            for_text: whether the language model is to read about them: then they are transcribed and described.
+            for_text: whether the language model will read about them; only then are they transcribed and described.
             reading: how they are read.
         """
         keys = [self._key(source, for_text) for source in sources]
@@ -216,7 +216,7 @@ class RecordingEncoder:
         return [self._kept(outcomes[index], key) for index, key in enumerate(keys)]
 
     def _key(self, source: Recording, for_text: bool) -> str | None:
-        """What a waveform's encoding is kept by: its content, and what is kept of it."""
+        """The key by which a waveform's encoding is cached: its content, and whether it is encoded for text."""
         if self.recent is None or not isinstance(source, Waveform):
             return None
         samples = np.ascontiguousarray(source.samples)
@@ -241,7 +241,7 @@ class RecordingEncoder:
         on_error: OnError,
         options: ReadingOptions,
     ) -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
-        """The windows of recordings one after the other; ``started`` gets the reading of each one that is begun."""
+        """The windows of recordings one after the other; the reading of each is added to ``started`` when it begins."""
         for index, source in sources:
             reading = _Reading(self, index, for_text)
             started.append(reading)
@@ -268,7 +268,7 @@ class RecordingEncoder:
 
     @torch.inference_mode()
     def _read(self, batch: Sequence[tuple[_Reading, NDArray[np.float32]]], for_text: bool) -> None:
-        """Encode windows and add them to what is kept of their recordings."""
+        """Encode windows and add them to the readings of their recordings."""
         windows = [window_S for _, window_S in batch]
         tokens = self.tokens(windows)
         scores = self.tag_scores(tokens) if self._model.tagger is not None else [None] * len(batch)
@@ -324,7 +324,7 @@ class RecordingEncoder:
 
 
 class _Reading:
-    """What is kept of one recording while its windows are encoded."""
+    """The state of one recording while its windows are encoded."""
 
     def __init__(self, encoder: RecordingEncoder, index: int, for_text: bool) -> None:
         self._encoder = encoder
@@ -360,7 +360,7 @@ class _Reading:
                 self._whole = None
 
     def outcome(self) -> Encoded | PengiError:
-        """What is kept, or why the recording cannot be read."""
+        """The encoded recording, or the error for which it cannot be read."""
         if self.error is not None:
             return self.error
         return Encoded(
@@ -380,7 +380,7 @@ class _Reading:
             return ()
         if self._whole is not None:
             return describe_waveform(np.concatenate(self._whole), rate)
-        # An envelope has the level of its waveform, with two values a second.
+        # The envelope has the same level as the waveform, with two values a second.
         envelope = np.concatenate(self._envelope)
         return (level_sentence(rms_db(envelope), level_course(envelope, round(1 / ENVELOPE_S))),)
 
@@ -393,13 +393,13 @@ def _finished(started: list[_Reading]) -> dict[int, Encoded | PengiError]:
 
 
 class TokenStore:
-    """The audio tokens of one branch and recording, at most ``MAX_TOKENS``: of longer recordings runs are averaged."""
+    """The audio tokens of one branch and recording, at most ``MAX_TOKENS``: in longer recordings runs are averaged."""
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
         self._count = 0
         self._run = 1
-        """So many tokens of the encoder are one of the store."""
+        """Number of the encoder's tokens that are averaged to one."""
         self._rest: Tensor | None = None
 
     def add(self, tokens_TD: Tensor) -> None:
@@ -452,7 +452,8 @@ def shortened(transcript: str) -> str:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of ``size``; the last one may be shorter, also before an error of ``items``."""
+    """Items in lists of ``size``; the last one may be shorter. If ``items`` raises a :class:`PengiError`, the items
+    before it are yielded first."""
     batch: list[T] = []
     try:
         for item in items:

@@ -1,10 +1,10 @@
-# A string is a sequence of strings: to the checker a path could be a list of paths.
+# A string is also a sequence of strings, so mypy finds that overloads for a path and for a list of paths overlap.
 # mypy: disable-error-code="overload-overlap"
 """The engine: recordings and questions in, text out. Training, evaluation, commands and servers all call this.
 
-A recording of any length is read window by window. Each window goes through the audio encoders; its audio tokens are
-kept, and what is detected, said and measured in it. The evidence of all windows is put together. m1 reads the tokens of
-a longer recording averaged in time to as many as the model was trained on.
+A recording of any length is read window by window. The audio encoders encode each window; its audio tokens are kept,
+and so is what is detected, said and measured in it. The evidence of all windows is combined. For m1 the tokens of a
+longer recording are averaged in time to as many as the model was trained on.
 
 Shape suffixes: S samples, D features.
 """
@@ -64,12 +64,12 @@ R = TypeVar("R")
 class Pengi(SimilarityMixin, StreamingMixin):
     """A loaded model that answers about recordings.
 
-    Every method takes one recording (a path, bytes, a binary file object, ``(samples, rate)``, or what else
-    :data:`pengi.audio.sources.AudioSource` lists) and gives one result, or a list of recordings and gives a list. With
+    Every method takes one recording (a path, bytes, a binary file object, ``(samples, rate)``, or another
+    :data:`pengi.audio.sources.AudioSource`) and gives one result, or a list of recordings and gives a list. With
     ``on_error="return"`` a recording that cannot be read gives its :class:`PengiError` in its place; by default the
     error is raised. For a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent.
     ``track`` chooses one of several sound tracks, counted from 1. With ``partial`` a damaged recording is read up to
-    the damage. With ``explain`` a result says what it was given from (:class:`pengi.results.Explanation`). A result's
+    the damage. With ``explain`` a result says what it is based on (:class:`pengi.results.Explanation`). A result's
     ``notes`` are sentences about how its recording was read. The other options of a method are those of its class in
     :mod:`pengi.calls`, which also says what is refused with an :class:`InputError`.
     """
@@ -79,7 +79,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
         self.name = name
         self.device = device
         self.folder: Path | None = None
-        """Of the checkpoint, if it was loaded from one."""
+        """Folder of the checkpoint, if the model was loaded from one."""
         self._generator = self._build_generator()
         self._parts = Parts(name, self._generator, LabelChooser(self._generator))
         self._encoder = self._build_encoder()
@@ -103,14 +103,14 @@ class Pengi(SimilarityMixin, StreamingMixin):
         """Load a model by name, from a checkpoint folder or from the Hugging Face hub.
 
         Args:
-            name_or_path: e.g. "pengi-mini", the folder that a training run or an import wrote, or "user/model", also
-                "user/model@revision", of the hub.
+            name_or_path: e.g. "pengi-mini", the folder that a training run or an import wrote, or a repository of the
+                hub, "user/model" or "user/model@revision".
             device: "auto" (CUDA, then Apple's MPS, then CPU), "cpu", "cuda", "cuda:1", "mps".
             runtime: what runs the language model: "torch", "onnx" (onnxruntime, on the CPU) or "auto" (onnxruntime
-                where it can run it, else torch). By default what the environment variable ``PENGI_RUNTIME`` says, else
-                :data:`pengi.runtime.DEFAULT_RUNTIME`.
+                where it can run it, else torch). If not given, the environment variable ``PENGI_RUNTIME`` decides,
+                else :data:`pengi.runtime.DEFAULT_RUNTIME`.
             revision: of the hub's repository: a branch, a tag or a commit.
-            local_files_only: of the hub, use what was fetched before, without a network.
+            local_files_only: use only what was fetched from the hub before, without a network.
 
         Raises:
             CheckpointError, ConfigError, WeightsError: if the model cannot be loaded; one sentence says why.
@@ -127,7 +127,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
         """Upload the checkpoint that the model was loaded from to the Hugging Face hub, and give the commit's address.
 
         Args:
-            repo: "user/model", which is made if need be.
+            repo: "user/model", which is created if it does not exist.
             private: whether a new repository is private.
             revision: branch to commit to; the main one if not given.
             message: of the commit.
@@ -173,8 +173,8 @@ class Pengi(SimilarityMixin, StreamingMixin):
     def events(
         self, audio: Audio, *, on_error: OnError = "raise", **options: Unpack[EventsOptions]
     ) -> Outcome[tuple[Event, ...]]:
-        """The sound events of :meth:`describe` alone, at half its cost or, by the tags of a tagger, without the
-        language model; options: :class:`pengi.calls.Events`."""
+        """The sound events of :meth:`describe` alone: without the language model if the model has a tagger, else at
+        half the cost; options: :class:`pengi.calls.Events`."""
         return self._answer(Events(self._parts, **options), audio, on_error)
 
     @overload
@@ -192,7 +192,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
     def generate(
         self, audio: Audio, prompts: Texts, *, on_error: OnError = "raise", **options: Unpack[GenerateOptions]
     ) -> Outcome[Generation]:
-        """Let the model write behind any prompt: the paper's one call for every task.
+        """Let the model continue any prompt: the paper's one call for every task.
 
         Args:
             audio: one recording or a list.
@@ -301,8 +301,8 @@ class Pengi(SimilarityMixin, StreamingMixin):
     def encode(
         self, audio: Audio, *, on_error: OnError = "raise", **options: Unpack[EncodeOptions]
     ) -> Outcome[Encoded]:
-        """What is kept of a recording; every method but ``timeline`` and ``transcribe`` takes it in place of the
-        recording, so that what is asked about several times is decoded and encoded once.
+        """Encode a recording. Every method but ``timeline`` and ``transcribe`` takes the result in place of the
+        recording, so that a recording is decoded and encoded only once for several questions.
         """
         check_on_error(on_error)
         sources, are_many = recordings_of(audio)
@@ -310,11 +310,11 @@ class Pengi(SimilarityMixin, StreamingMixin):
         return found if are_many else found[0]
 
     def keep_recent(self, max_bytes: int) -> None:
-        """Keep what is computed of recordings that are given as :class:`pengi.audio.sources.Waveform`, so that further
-        questions about one neither encode it again nor let the language model read its evidence again.
+        """Cache what is computed about recordings that are given as :class:`pengi.audio.sources.Waveform`. Further
+        questions about one neither encode it again nor make the language model read its evidence again.
 
         Args:
-            max_bytes: of all that is kept; those not asked about for longest go first. 0 keeps nothing.
+            max_bytes: size of the cache; the least recently used recordings are dropped first. 0 turns it off.
         """
         share = max_bytes // 4  # a state of the language model is larger than audio tokens
         self._encoder.recent = RecentCache(share) if max_bytes else None
@@ -326,7 +326,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
         return self.model.tagger is not None
 
     def question_prompt(self, question: str) -> str:
-        """The prompt by which :meth:`ask` asks a question."""
+        """The prompt that :meth:`ask` makes of a question."""
         return self._generator.prompting.question(question)
 
     def count_tokens(self, text: str) -> int:
@@ -334,10 +334,11 @@ class Pengi(SimilarityMixin, StreamingMixin):
         return len(self.model.language_model.encode(text))
 
     async def answering(self, method: str, audio: Recordings, /, **options: object) -> list[object]:
-        """A method as a coroutine, with ``on_error="return"``, for those who run several at a time.
+        """A method as a coroutine, with ``on_error="return"``, for callers that run several at a time.
 
-        It awaits nothing but groups of searches: what runs it gets them, and can advance those of several coroutines
-        together in a :class:`pengi.decoding.ContinuousBatch`. Nothing awaits while a timeline or a transcript is made.
+        The coroutine awaits only :class:`pengi.decoding.SearchGroup` objects. Its runner receives them, and can advance
+        those of several coroutines together in a :class:`pengi.decoding.ContinuousBatch`. A timeline or a transcript is
+        made without awaiting anything.
 
         Args:
             method: name of a method for recordings, such as "ask".
@@ -365,7 +366,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
     async def _answers(
         self, call: Call[R], sources: Sequence[Recording], on_error: OnError
     ) -> list[R] | list[R | PengiError]:
-        """Encode all recordings, answer those that could be read in batches, put errors where the others would be."""
+        """Encode all recordings, and answer those that could be read, in batches; the others have errors as results."""
         if call.on_text is not None and len(sources) != 1:
             raise InputError(f"on_text follows the text about one recording, not about {len(sources)}")
         encoded = self._encoder.encode(sources, on_error, for_text=call.for_text, **call.reading)

@@ -1,4 +1,4 @@
-"""Texts about recordings: the prefix that the language model reads, and the search behind it.
+"""Texts about recordings: the prefix that the language model reads, and the search that continues it.
 
 Shape suffixes: B rows, T audio or prompt tokens, P prefix embeddings, D features.
 """
@@ -25,7 +25,7 @@ from pengi.prompting import Prompting
 from pengi.results import ScoredText
 
 OnText = Callable[[str], None]
-"""Gets a text piece by piece while it is written."""
+"""Called with each new piece of a text while it is written."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class TextGenerator:
 
     Args:
         model: its mappers and its language model are run.
-        prompting: words prompts and evidence.
+        prompting: puts prompts and evidence into words.
     """
 
     def __init__(self, model: PengiModel, prompting: Prompting) -> None:
         self.model, self.prompting = model, prompting
         self.recent: RecentCache[DecoderState] | None = None
-        """What the language model has read of recordings, so that a further question about one goes on from it; None
-        keeps nothing."""
+        """Cache of the language model's states after the shared prefixes of recordings, so that a further question
+        about one continues from there; None for no cache."""
 
     @property
     def stop_ids(self) -> list[int]:
@@ -64,7 +64,7 @@ class TextGenerator:
         return self.model.audio_prefix(self.tokens(encoded))
 
     def prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
-        """What m2 reads of prompts, ``float[B, T, D]``."""
+        """Input of m2 for prompts, ``float[B, T, D]``."""
         return self.model.prompt_embeddings(prompts)
 
     def prompt_prefix(self, prompts: Sequence[str]) -> Masked:
@@ -73,7 +73,7 @@ class TextGenerator:
         return prefix
 
     def prefix(self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()) -> Masked:
-        """The prefix of each recording and its prompt, and behind it the language model's embeddings of extra text.
+        """The prefix of each recording and its prompt, followed by the language model's embeddings of extra text.
 
         Args:
             encoded: the recordings.
@@ -88,7 +88,7 @@ class TextGenerator:
     ) -> tuple[Tensor, DecoderState]:
         """Let the language model read :meth:`prefix`: logits ``float32[B, V]`` of the next token, and its state.
 
-        What all questions about a recording share is read once, if the recording is alone and such states are kept.
+        For a single recording that may be cached, the part that all questions about it share is read once.
         """
         lm = self.model.language_model
         known = self._known(encoded)
@@ -98,7 +98,8 @@ class TextGenerator:
         return lm.logits(hidden_1TD[:, -1]), state
 
     def _known(self, encoded: Sequence[Encoded]) -> DecoderState | None:
-        """The state behind what all questions about a recording share, which is read now if it is not kept yet."""
+        """The state after the part that all questions about a recording share, from the cache or computed now; None if
+        it cannot be cached."""
         if self.recent is None or len(encoded) != 1 or encoded[0].key is None:
             return None
         state = self.recent.get(encoded[0].key)
@@ -125,8 +126,8 @@ class TextGenerator:
             prompts: one for each.
             options: how to search.
             constraint: the only texts that may be written; any if not given.
-            extra: one text for each that the answer goes on from, or none.
-            on_text: gets the first text while it is written, if there is one beam and so no other text to choose.
+            extra: one text for each, which the answer continues, or none.
+            on_text: called with the first text while it is written, if there is only one beam.
         """
         own = [self.prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
         on_tokens = None if on_text is None or options.beams > 1 else _Pieces(self, on_text).add
@@ -146,7 +147,7 @@ class TextGenerator:
         return JsonSchemas(lm.tokenizer, lm.end_id)
 
     def extra_texts(self, texts: Sequence[str]) -> Sequence[str]:
-        """What is read of the extra texts of a call, one for each of its recordings."""
+        """The extra texts of a call as the language model reads them, one for each recording."""
         return texts
 
     def text(self, hypothesis: Hypothesis) -> str:
@@ -170,7 +171,7 @@ class TextGenerator:
     ) -> list[list[Written]]:
         """Texts about recordings, best first, each once; arguments as for :meth:`generate`."""
         found = await self.generate(encoded, prompts, options, on_text=on_text)
-        # Samples may come up with one text several times.
+        # Several samples may be the same text.
         rows = [{beam.tokens: beam for beam in beams}.values() for beams in found]
         return [[Written(self.text(beam), probability_of(beam)) for beam in row] for row in rows]
 
@@ -183,9 +184,9 @@ class _Pieces:
         self._given = ""
 
     def add(self, tokens: tuple[int, ...]) -> None:
-        """Give what the text has more than before."""
+        """Pass on what was added to the text."""
         text = self._generator.text_of(tokens)
-        # A character of several tokens is a replacement character until the last of them is there.
+        # A character of several tokens decodes to a replacement character until its last token is there.
         if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(self._given):
             self._on_text(text[len(self._given) :])
             self._given = text

@@ -31,7 +31,7 @@ MATCH = DecodeOptions(beams=4, max_tokens=40)
 MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 _CERTAIN = 0.95
-"""Maximum weight of the tagger in whether any label that names a tag is right."""
+"""Maximum probability, by the tagger, that one of the labels that name tags is right."""
 _SMALLEST = 1e-6
 """Minimum distance of a probability from 0 and 1 where odds are compared."""
 MIN_PRESENCE = 0.5
@@ -75,7 +75,7 @@ def check_top(top: int | None) -> None:
 def checked_thresholds(
     threshold: Threshold | None, default: float, labels: Iterable[str], own: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """The lowest probability of each label; where none is given its ``own`` default or that of all.
+    """The threshold of each label: the one that is given for it, else its default in ``own``, else ``default``.
 
     Raises:
         InputError: if one is no probability, or is given for something that is none of the labels.
@@ -94,7 +94,7 @@ def checked_thresholds(
 
 
 def tags_and_others(tagger: Tagger | None, labels: Sequence[str]) -> tuple[dict[int, str], list[str]]:
-    """Index of each tag that labels name -> what it is called, and the labels that name none.
+    """Index of each tag that a label names -> that label; and the labels that name no tag.
 
     Raises:
         InputError: as :func:`checked_labels`.
@@ -109,7 +109,7 @@ def tags_and_others(tagger: Tagger | None, labels: Sequence[str]) -> tuple[dict[
 
 
 def named_tags(tagger: Tagger, labels: Sequence[str] | None) -> dict[int, str]:
-    """Index of each tag that labels name, or of every tag -> what it is called.
+    """Index of each tag that a label names -> that label; without labels, index of every tag -> its text.
 
     Raises:
         InputError: for a label that is none of the tags, and as :func:`checked_labels`.
@@ -123,7 +123,7 @@ def named_tags(tagger: Tagger, labels: Sequence[str] | None) -> dict[int, str]:
 
 
 def no_tag(tagger: Tagger, label: str) -> str:
-    """The sentence for a label that is none of the tags: it gives the nearest of them."""
+    """The error message for a label that is none of the tags, with the nearest tags."""
     near = tagger.vocabulary.nearest(label)
     return f"there is no tag '{label}'" + (f"; the nearest are {', '.join(map(repr, near))}" if near else "")
 
@@ -136,7 +136,7 @@ def silent_label(labels: Iterable[str]) -> str | None:
 def silent_classification(
     method: str, labels: Sequence[str], top: int | None, *, multi_label: bool = False
 ) -> Classification:
-    """Probability 1 for the label that means silence, or for none of them; without such a label none is detected."""
+    """Probability 1 for the label that means silence, else for "none of these"; without either, nothing is detected."""
     right = silent_label(labels)
     if right is None and NONE_OF_THESE in labels:
         right = NONE_OF_THESE
@@ -148,17 +148,17 @@ def silent_classification(
 
 
 def ranked(method: str, labels: Sequence[str], scores_L: Tensor) -> Classification:
-    """Labels by score, the best first; equal ones stay in the order in which they were given."""
+    """Labels by score, the best first; labels with equal scores keep their order."""
     share_L = scores_L.float().softmax(0)
     order = scores_L.argsort(descending=True, stable=True).tolist()
     return Classification(method, tuple(LabelScore(labels[index], float(share_L[index])) for index in order))
 
 
 def with_none(labels: Sequence[str], presence_L: Tensor, threshold: float) -> Classification:
-    """Shares of labels and of none of them.
+    """Shares of labels and of "none of these".
 
-    Shares are in proportion to the odds that a label is there, and those of none are the odds of the threshold: none is
-    the best where no label is as probable as the threshold.
+    The share of a label is in proportion to the odds that it is present; that of "none of these" is in proportion to
+    the odds of the threshold. So "none of these" is the best if no label is as probable as the threshold.
     """
     probability_L = torch.cat([presence_L, torch.tensor([threshold])])
     return ranked("likelihood", [*labels, NONE_OF_THESE], probability_L.double().logit(_SMALLEST))
@@ -176,12 +176,12 @@ def with_independent(found: Classification, labels: Sequence[str], presence_L: T
 def fused(log_odds_L: Tensor, likelihood_L: Tensor) -> Tensor:
     """Scores of labels by tags and by the language model, ``float32[L]``; their softmax are shares.
 
-    Labels that name tags are compared by the log-odds of their tags, the others by likelihood. Where there are both,
-    the others together get the share that the language model gives them, the more the less sure the tagger is of any of
-    its tags.
+    Labels that name tags are compared by the log-odds of their tags, the others by likelihood. If there are both, the
+    others together get the share that the language model gives them. This share is larger if the tagger is unsure of
+    all its tags.
 
     Args:
-        log_odds_L: of each label's tag, NaN of a label that names none.
+        log_odds_L: of each label's tag; NaN for a label that names none.
         likelihood_L: mean log-likelihood of each label.
     """
     known_L = ~log_odds_L.isnan()
@@ -253,12 +253,12 @@ class LabelChooser:
         return [self._model.target_ids(label)[:-1] for label in labels]
 
     def _label_tags(self, labels: Sequence[str]) -> list[int | None]:
-        """Index of the tag that each label names; None of those that name none."""
+        """Index of the tag that each label names; None for a label that names none."""
         tagger = self._model.tagger
         return [None] * len(labels) if tagger is None else tagger.vocabulary.label_indices(labels)
 
     def needs_likelihood(self, labels: Sequence[str]) -> bool:
-        """Whether the language model has a say in the choice among labels."""
+        """Whether the language model is needed to choose among labels."""
         return None in self._label_tags(labels)
 
     def _by_likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> list[Classification]:

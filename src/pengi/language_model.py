@@ -1,7 +1,7 @@
-"""A frozen causal language model that reads embeddings: trained through, never trained, and decoding with a cache.
+"""A frozen causal language model that reads embeddings. Gradients pass through it, and it decodes with a cache.
 
-Any Hugging Face causal language model works. Padding may stand on either side of a row: positions count real tokens
-only and padding is never attended to, so a row gives the same numbers alone and in a batch.
+Any Hugging Face causal language model works. Padding may be on either side of a row: positions count real tokens only
+and padding is never attended to, so a row gives the same numbers alone and in a batch.
 
 Shape suffixes: B rows, T tokens of one call, K tokens seen so far (the cache), N selected rows, D embedding width,
 V vocabulary.
@@ -38,7 +38,7 @@ TINY_CORPUS = (
 
 @dataclass(frozen=True)
 class DecoderState:
-    """The language model's state behind the tokens it has read; no call changes a state it was given."""
+    """The language model's state after the tokens it has read; no call changes a state that it is given."""
 
     cache: Any
     """Keys and values per layer: a ``transformers`` cache."""
@@ -51,7 +51,7 @@ class DecoderState:
 class LanguageModel(nn.Module):
     """A frozen causal language model and its tokenizer; always in evaluation mode.
 
-    No parameter takes a gradient but those of adapters (:meth:`add_lora`).
+    Only the parameters of adapters (:meth:`add_lora`) get gradients.
     """
 
     def __init__(self, model: Any, tokenizer: Tokenizer, end_id: int) -> None:
@@ -60,11 +60,11 @@ class LanguageModel(nn.Module):
         self.tokenizer = tokenizer
         self.end_id = end_id
         self.merged = False
-        """Whether adapters are part of the weights, so that they cannot be stored apart any more."""
+        """Whether adapters were merged into the weights, so that they can no longer be stored separately."""
 
     @classmethod
     def from_folder(cls, path: Path, dtype: torch.dtype = torch.float32) -> Self:
-        """Load a folder in Hugging Face layout; the network is never asked.
+        """Load a folder in Hugging Face layout, without access to the network.
 
         Raises:
             WeightsError: if a file is missing, no end token is named, or the logits are not a plain product of the last
@@ -97,7 +97,7 @@ class LanguageModel(nn.Module):
             num_hidden_layers=2,
             num_attention_heads=2,
             num_key_value_heads=1,
-            # Wide enough that the most likely token leads clearly and rounding cannot change it.
+            # Large enough that the most likely token leads clearly and rounding cannot change it.
             initializer_range=0.3,
             eos_token_id=end_id,
         )
@@ -108,9 +108,9 @@ class LanguageModel(nn.Module):
         return cls(model, tokenizer, end_id)
 
     def add_lora(self, config: LoraConfig) -> None:
-        """Put trainable low-rank adapters beside linear layers; until they are trained they change nothing.
+        """Add trainable low-rank adapters to linear layers; until they are trained they change nothing.
 
-        They are float32 whatever the model's own weights are, since small steps are lost in bfloat16.
+        Adapters are float32 whatever the model's own weights are, since bfloat16 loses small updates.
 
         Raises:
             ConfigError: if there are fewer decoder layers than ``top_layers``, or peft is not installed.
@@ -123,7 +123,7 @@ class LanguageModel(nn.Module):
             r=config.rank,
             lora_alpha=config.alpha,
             target_modules=self._adapted(config),
-            # GPT-2 keeps its matrices transposed, of which peft would warn.
+            # GPT-2 stores its matrices transposed; peft warns if this is not set.
             fan_in_fan_out=self.model.config.model_type == "gpt2",
         )
         peft.inject_adapter_in_model(settings, self.model)
@@ -157,7 +157,7 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def merge_lora(self, config: LoraConfig, adapters: Mapping[str, Tensor]) -> None:
-        """Add trained adapters to the weights they stand beside, for use without training and without peft.
+        """Merge trained adapters into the weights of their layers, for use without training and without peft.
 
         ``W + alpha / rank * B A`` (Hu et al. 2021, section 4.1: no latency is added).
 
@@ -182,10 +182,10 @@ class LanguageModel(nn.Module):
         self.merged = True
 
     def attend_unfused(self) -> None:
-        """Attention as plain products and a softmax: faster to train through on a CPU, slower elsewhere.
+        """Compute attention as plain products and a softmax: faster to train with on a CPU, slower on other devices.
 
         For SmolLM2-135M in bfloat16 on 2 cores torch's fused attention took a quarter of a training step, nearly all of
-        it on the way back. The results differ by rounding.
+        it in the backward pass. The results differ by rounding.
         """
         self.model.set_attn_implementation("eager")
 
@@ -229,8 +229,8 @@ class LanguageModel(nn.Module):
 
         Args:
             embeds_BTD: float[B, T, D]; cast to the model's dtype.
-            mask_BT: [B, T], zero at padding; or ``bool[B, T, T]``, which tokens each token sees, at least one, and its
-                position is the number of those before it. None means no padding.
+            mask_BT: [B, T], zero at padding; or ``bool[B, T, T]``: which tokens each token attends to, at least one. In
+                this case a token's position is their number minus one. None means no padding.
         """
         if mask_BT is None:
             return self._decoder_output(embeds_BTD, use_cache=False)
@@ -253,11 +253,11 @@ class LanguageModel(nn.Module):
         return logits_NV.reshape(*hidden_D.shape[:-1], logits_NV.shape[-1])
 
     def prefill_hidden(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
-        """Read a prefix: hidden states [B, T, D] and the state to go on from, both differentiable.
+        """Read a prefix: hidden states [B, T, D] and the state after it, both differentiable.
 
         Args:
             embeds_BTD: float[B, T, D]; cast to the model's dtype.
-            mask_BT: [B, T], zero at padding, at least one real token in each row; none means no padding.
+            mask_BT: [B, T], zero at padding, at least one real token in each row; None means no padding.
         """
         from transformers import DynamicCache
 
@@ -270,7 +270,7 @@ class LanguageModel(nn.Module):
         return hidden_BTD, DecoderState(cache, mask_BT, mask_BT.sum(dim=1))
 
     def prefill(self, embeds_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[Tensor, DecoderState]:
-        """Read a prefix: logits float32[B, V] after each row's last real token, and the state to go on from.
+        """Read a prefix: logits float32[B, V] after each row's last real token, and the state after it.
 
         Arguments as for :meth:`prefill_hidden`.
         """
@@ -323,7 +323,7 @@ class LanguageModel(nn.Module):
         """The state of the rows of several states, one state after the other; it has no more padding than it needs."""
         from transformers import DynamicCache
 
-        # Columns that are padding in all rows go, or the rows of a long-lived batch would become longer and longer.
+        # Drop columns that are padding in all rows; otherwise the rows of a long-lived batch would keep growing.
         masks = [state.mask_BK[:, int(state.mask_BK.any(0).int().argmax()) :] for state in states]
         width = max(mask_BK.shape[1] for mask_BK in masks)
 
@@ -351,7 +351,7 @@ class LanguageModel(nn.Module):
 
 
 def checked_adapters(config: LoraConfig, adapters: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """The two matrices of each adapter, down [R, I] and up [O, R], by the path of the layer they stand beside.
+    """The two matrices of each adapter, down [R, I] and up [O, R], by the path of the adapter's layer.
 
     Raises:
         ConfigError: if there are none, or they are not of the configured rank or not finite.
@@ -400,7 +400,7 @@ def _positions(mask_BT: Tensor) -> Tensor:
 
 
 def _copy_cache(cache: Any) -> Any:
-    """A cache whose growth or reordering leaves the given one as it was; tensors are shared until replaced."""
+    """A copy of a cache whose growth or reordering does not change the original; tensors are shared until replaced."""
     copied = copy.copy(cache)
     copied.layers = [copy.copy(layer) for layer in cache.layers]
     return copied

@@ -1,12 +1,12 @@
-"""Pengi: audio and a prompt become a prefix, and a frozen language model goes on from it. No I/O.
+"""Pengi: audio and a prompt become a prefix, which a frozen language model continues. No I/O.
 
     a = audio_encoder(x)            -> m1(a)   audio prefix
     g = text_encoder(prompt)        -> m2(g)   text prefix
     p = concat(m1(a), m2(g))
     loss = - mean_j log P(c_j | p, c_<j)       over the tokens of a target only (paper, equation 2), then over targets
 
-An audio branch is one encoder with its mapper; the prefixes of several branches stand one behind the other. A model
-with a chat template reads evidence about the clip as text behind them (:mod:`pengi.conditioning.prefix`).
+An audio branch is one encoder with its mapper; the prefixes of several branches are concatenated. A model with a chat
+template reads evidence about the clip as text after them (:mod:`pengi.conditioning.prefix`).
 
 Shape suffixes: A clips, E examples (several may ask about one clip), B rows, S samples, T tokens, P prefix embeddings,
 N target tokens of all examples, D language-model embedding width.
@@ -43,7 +43,7 @@ class Batch:
     Attributes:
         features: for each branch the frozen features of the clips; empty where only the evidence is read.
         clip_E: ``int64[E]``, the clip that each example is about.
-        prompts: E of them; in a chat each has the text about the tags that it names in front.
+        prompts: E of them; in a chat each starts with the line about the tags that it names.
         targets: E of them.
         evidence: for each clip the evidence as text; None for a model without evidence.
     """
@@ -60,8 +60,9 @@ class Loss:
     """Negative log-likelihood of targets.
 
     Attributes:
-        mean: over the examples, of the mean over each one's target tokens, so that a "yes" counts as much as a caption.
-        token_losses_N: of each target token.
+        mean: mean over the examples of each one's mean over its target tokens, so that a "yes" counts as much as a
+            caption.
+        token_losses_N: ``float32[N]``: loss of each target token.
         example_N: ``int64[N]``: the example that each target token belongs to.
     """
 
@@ -85,8 +86,7 @@ def limit_tokens(tokens_BTD: Tensor, mask_BT: Tensor, max_tokens: int) -> Masked
 
 
 class AudioBranch(nn.Module):
-    """An audio encoder and, if it gives prefix embeddings, the mapper behind it, in the paper with a projection
-    between them."""
+    """An audio encoder and, if it gives prefix embeddings, its mapper; the paper has a projection between them."""
 
     def __init__(self, config: AudioBranchConfig, encoder: AudioEncoder, lm: LanguageModel) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class AudioBranch(nn.Module):
     def embeddings(self, tokens: Masked) -> Masked:
         """What the mapper reads: audio tokens, projected if there is a projection.
 
-        In front of a mapper that takes one vector the tokens are pooled before the projection: ``float[B, 1, I]``.
+        If the mapper takes one vector, tokens are pooled before the projection: ``float[B, 1, I]``.
         """
         values, mask = tokens
         mapper = self.config.mapper
@@ -120,7 +120,7 @@ class AudioBranch(nn.Module):
         return (values if self.projection is None else self.projection(values)), mask
 
     def prefix(self, tokens: Masked) -> Masked:
-        """m1: ``float[B, P, D]`` of audio tokens; of longer audio than the branch was made for, of their averages."""
+        """m1: ``float[B, P, D]`` of audio tokens, which are averaged in time if there are more than ``max_tokens``."""
         assert self.mapper is not None, "a branch without a mapper gives no prefix"
         mapped: Masked = self.mapper(*self.embeddings(self.limited(tokens)))
         return mapped
@@ -168,7 +168,7 @@ class PengiModel(nn.Module):
         return self.language_model.device
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Detect the tags of a vocabulary, with a tagger that is still to be fitted or loaded.
+        """Add a tagger for the tags of a vocabulary. The tagger is still to be fitted or loaded.
 
         Raises:
             ConfigError: if the configuration has no tagger.
@@ -214,7 +214,8 @@ class PengiModel(nn.Module):
         return join(mapped, padding="left")
 
     def shared_prefix(self, tokens: Sequence[Masked], evidence: Sequence[str] | None = None) -> Masked:
-        """What all questions about a clip share, padded on the left: m1, and in a chat its start with the evidence.
+        """The part of the prefix that all questions about a clip share, padded on the left: m1 and, in a chat, its
+        start with the evidence.
 
         Args:
             tokens: audio tokens of every branch; none where only the evidence is read.
@@ -228,7 +229,7 @@ class PengiModel(nn.Module):
         return join([*mapped, embed_texts(self.language_model, texts)], padding="left")
 
     def prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
-        """What m2 reads of prompts: a sentence embedding, projected if there is a projection, or token embeddings."""
+        """Input of m2 for prompts: a sentence embedding, projected if there is a projection, or token embeddings."""
         if self.text_encoder is None:
             return embed_rows(self.language_model, [self.prompt_ids(prompt) for prompt in prompts])
         sentence_BTI = self.text_encoder.embed(prompts).to(self.device)[:, None]
@@ -237,7 +238,7 @@ class PengiModel(nn.Module):
         return sentence_BTI, torch.ones(sentence_BTI.shape[:2], dtype=torch.bool, device=self.device)
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Token ids of a prompt for the form without a text encoder; in a chat up to where the answer begins."""
+        """Token ids of a prompt for a model without a text encoder; in a chat up to where the answer begins."""
         if self.config.language_model.chat:
             return self.language_model.encode(own_text(prompt))
         config = self.config.text
@@ -262,12 +263,12 @@ class PengiModel(nn.Module):
             tokens: audio tokens of every branch.
             text: see :meth:`text_prefix`.
             evidence: see :meth:`shared_prefix`.
-            extra: one text for each of B prompts that the answer goes on from, or none.
+            extra: one text for each of B prompts, which the answer continues, or none.
         """
         return join([self.shared_prefix(tokens, evidence), self.own_prefix(text, extra)], padding="left")
 
     def own_prefix(self, text: Masked, extra: Sequence[str] = ()) -> Masked:
-        """What stands behind :meth:`shared_prefix`; arguments as for :meth:`prefix`."""
+        """The part of the prefix after :meth:`shared_prefix`; arguments as for :meth:`prefix`."""
         return join([text, embed_texts(self.language_model, extra)], padding="left") if any(extra) else text
 
     def target_ids(self, target: str) -> list[int]:
@@ -279,8 +280,8 @@ class PengiModel(nn.Module):
     def forward(self, batch: Batch, augment: Augment | None = None) -> Loss:
         """The paper's loss. Gradients pass through the frozen language model into mappers and audio encoders.
 
-        All examples about a clip stand in one row behind their shared prefix, and none sees another: the language model
-        reads the shared part once, and nearly without padding.
+        All examples about a clip are in one row after their shared prefix, and none attends to another. So the language
+        model reads the shared part once, and there is little padding.
         """
         tokens = self.audio_tokens(batch.features, augment)
         ids = [self.target_ids(target) for target in batch.targets]

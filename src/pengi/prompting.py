@@ -1,4 +1,4 @@
-"""What the language model reads of a recording and a prompt, as text, and what an answer is explained with."""
+"""The text that the language model reads about a recording, and explanations of answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_SHOWN_LABELS = 5
 
 
 class Prompting:
-    """Words prompts and evidence for a model."""
+    """Puts prompts and evidence into the words that a model was trained to read."""
 
     def __init__(self, model: PengiModel) -> None:
         self._model = model
@@ -50,13 +50,13 @@ class Prompting:
     def explanation(
         self, recording: Encoded, prompt: str | None, *, extra: str = "", labels: Sequence[str] = ()
     ) -> Explanation:
-        """What an answer is given from.
+        """What an answer is based on.
 
         Args:
             recording: what is asked about.
-            prompt: None where the language model is not asked.
-            extra: text that the answer goes on from.
-            labels: labels whose tags the language model reads of.
+            prompt: None if the language model is not asked.
+            extra: text that the answer continues.
+            labels: labels whose tags the language model reads about.
         """
         evidence = recording.evidence or Evidence(recording.duration_s)
         config = self._model.config.evidence or EvidenceConfig()
@@ -88,7 +88,7 @@ class Prompting:
 
 
 def shown(labels: Sequence[str]) -> Sequence[str]:
-    """Labels whose tags the language model reads of: those of a short list."""
+    """Labels whose tags the language model reads about: all of a short list, none of a longer one."""
     return labels if len(labels) <= MAX_SHOWN_LABELS else ()
 
 

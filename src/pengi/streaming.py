@@ -1,4 +1,4 @@
-# A string is a sequence of strings: to the checker a path could be a list of paths.
+# A string is also a sequence of strings, so mypy finds that overloads for a path and for a list of paths overlap.
 # mypy: disable-error-code="overload-overlap"
 """The methods of the engine that need no more memory for a longer recording: for hours of audio, and for streams.
 
@@ -27,7 +27,7 @@ from pengi.watching import Moment, Watcher, WatchOptions
 
 R = TypeVar("R")
 Outcome: TypeAlias = R | PengiError | list[R] | list[R | PengiError]
-"""What a method gives: its overloads say what for which arguments."""
+"""The result of a method; its overloads say which of these it is for which arguments."""
 
 
 class StreamingMixin:
@@ -41,14 +41,14 @@ class StreamingMixin:
 
     @property
     def sample_rate(self) -> int:
-        """In Hz, what every recording is resampled to."""
+        """Rate in Hz that every recording is resampled to."""
         return self._encoder.sample_rate
 
     def windows(
         self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
     ) -> Iterator[tuple[float, NDArray[np.float32]]]:
         """A recording of any length cut as the model encodes it, in bounded memory: start in seconds, and
-        ``float32[S]`` at :attr:`sample_rate`. ``notes`` gets the sentences about the reading added.
+        ``float32[S]`` at :attr:`sample_rate`. Sentences about the reading are added to ``notes``.
 
         Raises:
             AudioError, InputError: as :func:`pengi.audio.decode.stream`, while iterating.
@@ -73,8 +73,8 @@ class StreamingMixin:
         """What happens when, for audio of any length in bounded memory.
 
         A model with a tagger gives the stretches in which tags, or custom labels, are detected; they may overlap.
-        With ``window_s`` or ``hop_s``, or without a tagger and labels, the language model names one window after the
-        other.
+        With ``window_s`` or ``hop_s``, or without a tagger and labels, the language model describes one window after
+        the other.
 
         Args:
             audio: one recording or a list.
@@ -98,12 +98,13 @@ class StreamingMixin:
     def segments(
         self, audio: AudioSource, *, notes: list[str] | None = None, **options: Unpack[TimelineOptions]
     ) -> Iterator[Segment]:
-        """The segments of :meth:`timeline` of one recording, each once it and all that began before it have ended.
+        """The segments of :meth:`timeline` of one recording. A segment is yielded once it and all that began before it
+        have ended.
 
         Args:
             audio: one recording.
-            notes: gets the sentences about the reading added.
-            options: as for :meth:`timeline`; the last call of ``progress`` is with the length of the recording.
+            notes: sentences about the reading are added to it.
+            options: as for :meth:`timeline`; the last call of ``progress`` gets the length of the recording.
 
         Raises:
             InputError: as :meth:`timeline`.
@@ -126,7 +127,7 @@ class StreamingMixin:
     def transcribe(
         self, audio: AudioSource | Many[AudioSource], *, on_error: OnError = "raise", **options: Unpack[ReadingOptions]
     ) -> Outcome[Transcript]:
-        """What is said in English, for audio of any length in bounded memory; nothing where nobody speaks."""
+        """Transcribe English speech, for audio of any length in bounded memory; empty if nobody speaks."""
         return _one_by_one(audio, partial(self._transcribe, options), on_error)
 
     def _transcribe(self, reading: ReadingOptions, source: AudioSource) -> Transcript:
@@ -155,7 +156,7 @@ class StreamingMixin:
 
 
 def check_on_error(on_error: str) -> None:
-    """Refuse an unknown way.
+    """Check the option ``on_error``.
 
     Raises:
         InputError: if it is neither "raise" nor "return".
