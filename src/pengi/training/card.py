@@ -100,7 +100,7 @@ def _source_rows(clips: Sequence[Clip]) -> list[str]:
     counts = Counter(clip.source for clip in clips)
     licences: dict[str, Counter[str]] = {}
     for clip in clips:
-        # A composed clip is under those of all its parts, and their combinations are too many to read.
+        # A composed clip has the licences of all its parts. They are counted one by one, not by combination.
         licences.setdefault(clip.source, Counter()).update(clip.license.split(" AND "))
     return [
         f"| {source or NOT_NAMED} | {count} | "

@@ -27,7 +27,7 @@ class TrainingData:
     Attributes:
         root: what the clips' ``audio`` is relative to.
         train: clips to train on, of every corpus with a share; the tagger is fitted on all of them.
-        asked: those of them that questions are drawn about.
+        asked: the clips of ``train`` that questions are drawn about.
         held_out: clips of the validation split.
         labels: wording of every event label.
         captions: descriptions that scenes without audio are drawn from.
@@ -46,7 +46,7 @@ def read_data(config: DataConfig) -> TrainingData:
 
     Raises:
         ManifestError: for a mistake in a file, too many bad rows, or if there is no clip to train on.
-        ConfigError: for a corpus or source that no clip is of.
+        ConfigError: for a corpus or source that has no clip.
     """
     log.info("reading the data")
     source = _read_clips(config)
@@ -101,7 +101,7 @@ def _with_attributes(clips: Sequence[Clip], config: DataConfig) -> list[Clip]:
 
 
 def _with_a_share(clips: Sequence[Clip], config: DataConfig) -> list[Clip]:
-    """The clips whose corpus has a share; nothing needs to be computed of the others."""
+    """The clips whose corpus has a share above 0; nothing needs to be computed for the others."""
     return [clip for clip, weight in zip(clips, clip_weights(clips, config.shares), strict=True) if weight]
 
 

@@ -18,7 +18,7 @@ from pengi.model import Batch
 
 
 def share_of(clips: int, process: int, processes: int) -> range:
-    """The indices in a batch of the clips of one process; the shares are as equal as can be.
+    """The indices in a batch of the clips of one process; the shares are as equal as possible.
 
     Raises:
         ConfigError: if a share would be empty.
@@ -29,7 +29,7 @@ def share_of(clips: int, process: int, processes: int) -> range:
 
 
 def choose_rows(drawn: TrainingBatch, rows: Sequence[int]) -> TrainingBatch:
-    """Some clips of a batch, with what is asked about them; features stay padded as they are."""
+    """Some clips of a batch, with their examples; the padding of features stays as it is."""
     if list(rows) == list(range(len(drawn.clips))):
         return drawn
     index_of = {row: index for index, row in enumerate(rows)}

@@ -1,5 +1,5 @@
-"""Evidence about training clips: the tagger is fitted, and its out-of-fold detections, transcripts and descriptors are
-what the language model is trained behind.
+"""Evidence about training clips: fits the tagger and collects its out-of-fold detections, transcripts and descriptors,
+from which the language model learns to answer.
 
 Shape suffixes: N clips, F frames, K tags, D features.
 """
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIT_VERSION = 4
-BATCH_CLIPS = 64  # that are scored at once
+BATCH_CLIPS = 64  # clips that are scored at once
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ def clip_evidence(
     recipe: Recipe,
     own: OwnTags | None = None,
 ) -> tuple[ClipEvidence | None, TagNoise | None]:
-    """Evidence about the clips that are asked about, and how the tagger errs if it is fitted here.
+    """Evidence about the clips that questions are drawn about, and the errors of the tagger if it is fitted here.
 
-    None for a model without evidence. ``own`` are tags that were added to the model.
+    Both are None for a model without evidence. ``own`` are tags that were added to the model.
     """
     config = model.config.evidence
     if config is None:
@@ -110,21 +110,21 @@ def fit_evidence(
 ) -> tuple[dict[str, Evidence], TagNoise]:
     """Fit the model's tagger, and collect the evidence about training clips (out of fold) and held-out ones.
 
-    It is fitted on recordings alone. A composed clip is mixed from recordings of one fold, and scored with them.
+    The tagger is fitted on recordings only. A composed clip is mixed from recordings of one fold and scored with it.
 
     Args:
         model: with frozen audio branches; gets a vocabulary and a tagger.
         train: what to fit on.
-        held_out: what else evidence is collected about.
+        held_out: further clips that evidence is collected about.
         measured: transcripts and descriptors by clip id; clips without any have no evidence.
         labels: wordings of the clips' events.
         settings: how to fit.
 
     Returns:
-        Evidence by clip id, and how the tagger errs out of fold.
+        Evidence by clip id, and the errors of the tagger's out-of-fold scores.
 
     Raises:
-        ConfigError: if the settings name a group or branch that there is not, or no clip has features.
+        ConfigError: if the settings name an unknown group or branch, or no clip has features.
     """
     data = tagger_data(model, train, labels, settings)
     fitted = cached_fit(data)
@@ -174,7 +174,7 @@ def tagger_data(
     """Frames, targets and folds of the recordings among clips; the model gets the clips' vocabulary.
 
     Raises:
-        ConfigError: if the settings name a group or branch that there is not, or no recording has features.
+        ConfigError: if the settings name an unknown group or branch, or no recording has features.
     """
     stock_yamnet = stock_tagger()
     vocabulary = build_vocabulary(labels, train.clips, stock_yamnet.classes)
@@ -195,7 +195,7 @@ def tagger_data(
 
 
 def out_of_fold_probabilities(data: TaggerData, fitted: FittedTagger) -> NDArray[np.float32]:
-    """Calibrated probabilities of clips' tags, each clip's by the scores of its fold: ``float32[N, K]``.
+    """Calibrated probabilities of clips' tags, ``float32[N, K]``: each clip is scored by the tagger of its fold.
 
     The tagger is left with the scores of the last fold.
     """
@@ -211,7 +211,7 @@ def out_of_fold_probabilities(data: TaggerData, fitted: FittedTagger) -> NDArray
 def collect_evidence(
     model: PengiModel, parts: Sequence[TrainingClips], measured: Mapping[str, Measured]
 ) -> dict[str, Evidence]:
-    """Evidence about the measured ones among clips, by clip id; with tags if the model has a tagger."""
+    """Evidence about those clips that were measured, by clip id; with tags if the model has a tagger."""
     window_s = min(branch.window_s for branch in model.config.audio.values())
     evidence: dict[str, Evidence] = {}
     for part in parts:
@@ -266,11 +266,11 @@ def frames_of(model: PengiModel, part: TrainingClips) -> Frames:
 
 
 def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
-    """How to fit a model's tagger; of the branches that the settings name, each group reads the features.
+    """How to fit a model's tagger. If the settings name a branch for a group, the group reads only its features.
 
     Raises:
-        ConfigError: for a group that there is not, a branch that the tagger does not read, or a first branch other than
-            yamnet, whose tokens the stock scores are of.
+        ConfigError: for an unknown group, a branch that the tagger does not read, or a first branch other than yamnet,
+            whose tokens the stock tagger reads.
     """
     branches = _branches(model)
     if not isinstance(model.branches[branches[0]].encoder, YamnetEncoder):
@@ -297,7 +297,7 @@ def load_scores(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
 
 
 def _key(data: TaggerData) -> str:
-    """Names a fit by everything that it depends on."""
+    """A hash of everything that a fit depends on."""
     settings = [_FIT_VERSION, data.tagger.vocabulary.to_json(), asdict(data.options)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for values in (data.frames.values_FD, data.frames.starts_N, data.stock.stock_KI, data.stock.bias_K):
@@ -308,7 +308,7 @@ def _key(data: TaggerData) -> str:
 
 
 def cached_fit(data: TaggerData) -> FittedTagger:
-    """A fitted tagger from the cache, or fitted now: a run that goes on needs the one that it began with."""
+    """A fitted tagger from the cache, or fitted now. A resumed run needs the same tagger as before."""
     path = weights.cache_folder().parent / "features" / f"tagger-{_key(data)}.safetensors"
     if path.is_file():
         try:

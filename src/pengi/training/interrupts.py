@@ -37,4 +37,4 @@ class StopRequest:
         self.asked = True
         self.__exit__()
         if sys.stderr is not None:
-            os.write(2, _NOTE)  # print may be in the middle of a line, and must not be entered twice
+            os.write(2, _NOTE)  # the signal may interrupt print, which is not reentrant

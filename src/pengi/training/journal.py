@@ -1,4 +1,4 @@
-"""The log of a run: one JSON line for each measurement, TensorBoard, and a live line for a person.
+"""The log of a run: one JSON line for each measurement, TensorBoard, and a progress bar.
 
     log.jsonl       {"step": 25, "loss": 2.91, "lr": 0.0005, ...}, {"step": 500, "val_loss": 2.4}, ...
     samples.jsonl   answers to fixed held-out questions, at every validation
@@ -39,8 +39,8 @@ class Journal:
 
     Args:
         folder: of the run; None keeps no journal.
-        history: what was logged before, if a run goes on; it replaces what stands in the files, where a killed process
-            may have left entries of lost steps, or half a line.
+        history: what was logged before, if a run is resumed. It replaces the content of the file, in which a killed
+            process may have left entries of lost steps, or half a line.
         samples: likewise.
     """
 
@@ -74,7 +74,7 @@ class Journal:
             self._board.close()
 
     def start_bar(self, what: str, done: int, total: int) -> None:
-        """Say that a phase of the run begins, and show how far it has come if a person is there to see it."""
+        """Print that a phase of the run begins, and show a progress bar on a terminal."""
         self.stop_bar()
         self.print(f"{what}: {total - done} steps")
         if self.folder is None or not self.console.is_terminal:
@@ -93,18 +93,18 @@ class Journal:
         self._bar.start()
 
     def advance(self, done: int, loss: float, rate: float) -> None:
-        """Move the live line to ``done`` steps; ``rate`` is in examples per second."""
+        """Move the progress bar to ``done`` steps; ``rate`` is in examples per second."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, loss=loss, rate=rate)
 
     def stop_bar(self) -> None:
-        """Take the live line away."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def log(self, values: Mapping[str, float]) -> None:
-        """Write measurements of one step down."""
+        """Log the measurements of one step."""
         self.history.append(dict(values))
         if self.folder is None:
             return
@@ -117,7 +117,7 @@ class Journal:
                            for name, value in values.items()))  # fmt: skip
 
     def keep_sample(self, sample: Sample) -> None:
-        """Write an answer down."""
+        """Log an answer."""
         self.samples.append(sample)
         if self.folder is not None:
             _append_line(self.folder / SAMPLES_FILE, asdict(sample))
@@ -125,7 +125,7 @@ class Journal:
             self._board.add_text(f"samples/{sample.clip}", text, sample.step)
 
     def print(self, line: str) -> None:
-        """One line for a person, above the live line if there is one."""
+        """Print a line, above the progress bar if there is one."""
         if self.folder is not None:
             self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 

@@ -1,12 +1,12 @@
-"""The training loop: a recipe in, a checkpoint out; stops at any moment and goes on where it was.
+"""The training loop: a recipe in, a checkpoint out. It can be stopped at any moment and resumed.
 
-Every random draw is seeded by the step, so a resumed run repeats the losses of an uninterrupted one. Started by
-``accelerate launch`` or ``torchrun`` the same recipe runs in several processes, which share each batch
+Every random draw is seeded by the step, so a resumed run repeats the losses of an uninterrupted one. With
+``accelerate launch`` or ``torchrun`` a recipe runs in several processes, which share each batch
 (:mod:`pengi.training.distributed`).
 
     out/        config.json, model.safetensors, README.md: the last checkpoint
     out/best/   the same of the checkpoint with the lowest loss on held-out clips
-    out/        state.pt: all that is needed to go on; log.jsonl, samples.jsonl, tensorboard/, report.md, curves.png
+    out/        state.pt: all that is needed to resume; log.jsonl, samples.jsonl, tensorboard/, report.md, curves.png
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ log = logging.getLogger(__name__)
 STATE_FILE = "state.pt"
 BEST_FOLDER = "best"
 SAMPLE_OPTIONS = DecodeOptions(beams=1, max_tokens=30)
-_SEED_STRIDE = 1_000_003  # from one recipe's seed to the next, in steps
-_SHARE_STRIDE = 2**40  # from the seeds of one process's share of a batch to those of the next
-# What may differ when a run is resumed, for it changes no step.
+_SEED_STRIDE = 1_000_003  # distance between the first steps' seeds for two successive seeds of a recipe
+_SHARE_STRIDE = 2**40  # distance between the seeds of two successive shares of a batch
+# Settings that may differ when a run is resumed, because they change no step.
 _FREE_SETTINGS = ("num_workers", "save_every", "eval_samples", "log_every")
 
 
@@ -69,17 +69,17 @@ def train(
 ) -> Path:
     """Train a recipe and return the folder of the finished checkpoint.
 
-    Ctrl-C ends the run after the step it is at: a checkpoint is written, from which ``resume`` goes on.
+    Ctrl-C ends the run after the current step and writes a checkpoint, from which ``resume`` continues.
 
     Args:
         recipe_path: YAML file.
         overrides: ``key.path=value``.
-        resume: go on from the last checkpoint in ``out``; without one, start.
+        resume: continue from the last checkpoint in ``out``; if there is none, start from the beginning.
         out: folder for checkpoints and log; ``runs/<model name>`` if not given.
 
     Raises:
         ConfigError, ManifestError, CheckpointError, WeightsError: before any step is made.
-        TrainingError: if the loss is no number any more; the last checkpoint stays as it is.
+        TrainingError: if the loss is not finite; the last checkpoint stays as it is.
         KeyboardInterrupt: after Ctrl-C; a line on stderr says what is saved.
     """
     recipe = read_recipe(recipe_path, overrides)
@@ -90,7 +90,7 @@ def train(
         return train_tags(recipe, out)
     accelerator = build_accelerator()
     if not accelerator.is_main_process:
-        logging.getLogger("pengi").setLevel(logging.WARNING)  # one process says what is done
+        logging.getLogger("pengi").setLevel(logging.WARNING)  # only one process logs what is done
     try:
         with accelerator.local_main_process_first():  # the others then find its features in the cache
             setup = prepare(recipe)
@@ -123,7 +123,7 @@ def build_accelerator() -> Accelerator:
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs
 
-    # A batch may leave whole branches without a gradient, and buffers (frozen embeddings) are alike everywhere.
+    # A batch may leave whole branches without a gradient. Buffers (frozen embeddings) are equal in all processes.
     joined = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
     # Without a GPU accelerate joins processes only with cpu=True.
     on_cpu = not torch.accelerator.is_available()
@@ -171,7 +171,7 @@ class Run:
             "language_model": settings.language_model_learning_rate or rate,
         }
         self.optimizer = build_optimizer(self.trained, rates, settings.weight_decay)
-        # A batch that cannot be shared is an error before the first step.
+        # This raises before the first step if a batch cannot be shared.
         share_of(settings.batch_size, self.process, self.processes)
         self.joined: Any = self.accelerator.prepare(self.model)
 
@@ -250,10 +250,10 @@ class Run:
         self.journal.stop_bar()
 
     def update(self, drawn: TrainingBatch) -> float:
-        """One optimiser step on the batch of this step; returns its mean loss before it.
+        """One optimiser step on the batch of this step; returns the batch's mean loss before it.
 
         Raises:
-            TrainingError: if that is no number.
+            TrainingError: if the loss is not finite.
         """
         settings = self.settings
         rate = scheduled_rate(
@@ -269,9 +269,9 @@ class Run:
         torch.manual_seed(self._share_seed(self.process))
         with self.precision():
             loss = count / total * self.joined(batch, self._augment(rows[0])).mean
-        # Joining gradients takes their mean over the processes; wanted is their sum.
+        # Accelerate averages gradients over the processes, but their sum is needed.
         self.accelerator.backward(loss * self.processes)
-        # All processes stop at the same step, whichever of them the signal has reached by now.
+        # All processes stop at the same step, even if the signal has reached only some of them by now.
         asked = loss.new_tensor(float(self.stop.asked))
         mean, stops = map(float, self._summed(torch.stack([loss.detach(), asked])))
         self.stopping = stops > 0
@@ -289,7 +289,7 @@ class Run:
         return share_of(len(drawn.clips), self.process, self.processes)
 
     def _share_seed(self, index: int) -> int:
-        """Of what is drawn at this step for one share of the batch, or one that starts at this row."""
+        """Seed of what is drawn at this step for one share of the batch; ``index`` is its process or its first row."""
         return self.settings.seed * _SEED_STRIDE + self.step + index * _SHARE_STRIDE
 
     def share(self, drawn: TrainingBatch, rows: Sequence[int]) -> Batch:
@@ -314,11 +314,11 @@ class Run:
 
     @property
     def _workers(self) -> int:
-        """Processes that draw batches; where waveforms change, what takes time is not drawing but decoding."""
+        """Number of processes that draw batches; 0 if waveforms change, because then decoding takes the time."""
         return 0 if self.setup.live is not None else self.settings.num_workers
 
     def precision(self) -> AbstractContextManager[object]:
-        """Matrix products in bfloat16 where the language model is; weights and losses stay in float32."""
+        """Matrix products in bfloat16 if the language model is in it; weights and losses stay in float32."""
         reduced = self.setup.dtype is torch.bfloat16
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=reduced)
 
@@ -328,7 +328,7 @@ class Run:
         return summed.cpu()
 
     def validate(self) -> None:
-        """Measure on held-out clips, write samples down, and keep the weights if they are the best so far."""
+        """Measure on held-out clips, log samples, and save the weights if they are the best so far."""
         self.journal.print(f"validating: {sum(len(drawn.clips) for drawn in self.setup.validation)} clips")
         loss = self.validation_loss()
         if self.is_main:
@@ -343,7 +343,7 @@ class Run:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean loss over the held-out pairs, of which there must be some."""
+        """Mean loss over the held-out pairs; there must be at least one."""
         model = self.model.eval()
         own = self.setup.validation[self.process :: self.processes]
         summed = torch.zeros(2, device=self.accelerator.device)
@@ -382,7 +382,7 @@ class Run:
         checkpoint.save(self.setup.model, folder, card=card, dtype=torch.float16)
 
     def save(self) -> None:
-        """Write the checkpoint and, in one file, all that is needed to go on from it."""
+        """Write the checkpoint and, in one file, all that is needed to resume from it."""
         made = self._step_in_words
         if not self.is_main or made == self.saved:
             return
@@ -409,18 +409,18 @@ class Run:
         return f"step {self.step} of {self.settings.max_steps}"
 
     def saved_where(self) -> str:
-        """What is saved of the run and how to go on from it."""
+        """What is saved of the run and how to resume from it."""
         if self.saved is None:
             return "there is no checkpoint yet"
         return f"{self.saved} is saved in '{self.out}'; the same command with --resume goes on from there"
 
     def _buffers(self) -> dict[str, Tensor]:
-        """What a checkpoint stores beside the trained weights: the fitted tagger, running statistics of norms."""
+        """What a checkpoint stores besides the trained weights: the fitted tagger, running statistics of norms."""
         stored = checkpoint.stored_tensors(self.setup.model)
         return {name: value for name, value in stored.items() if name not in self.trained}
 
     def restore(self) -> None:
-        """Go on from the last checkpoint, if there is one.
+        """Resume from the last checkpoint, if there is one.
 
         Raises:
             ConfigError: if it belongs to another recipe, or to data with other tags.
@@ -462,9 +462,9 @@ def _with_next(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch
 
 
 def _same_run(recipe_json: str, recipe: Recipe, step: int) -> bool:
-    """Whether a kept recipe makes the same steps up to ``step`` as this one, and nothing but the length differs after.
+    """Whether a stored recipe makes the same steps up to ``step`` as this one, and differs after it at most in length.
 
-    The length may be changed as long as the rate does not fall in either of them.
+    The length may differ only if the learning rate has not begun to fall at ``step`` in either of them.
     """
     try:
         kept = Recipe.model_validate_json(recipe_json)
@@ -477,6 +477,6 @@ def _same_run(recipe_json: str, recipe: Recipe, step: int) -> bool:
 
 
 def _decay_begins(recipe: Recipe) -> int:
-    """The step from which on the rate depends on the length of the run."""
+    """The first step whose learning rate depends on the length of the run."""
     training = recipe.training
     return 0 if training.decay_steps is None else training.max_steps - training.decay_steps

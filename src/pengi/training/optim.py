@@ -1,4 +1,4 @@
-"""What moves the weights: AdamW with a rate for each kind of part, schedules, precision."""
+"""The optimiser: AdamW with a learning rate for each kind of parameter, schedules, precision."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ log = logging.getLogger(__name__)
 
 ADAM_BETAS = (0.9, 0.98)
 NO_BFLOAT16 = ("DEFAULT", "AVX2")
-"""CPUs without instructions for bfloat16: matrix products in it were seen to take 50 times as long as in float32."""
+"""CPU capabilities, as torch names them, without instructions for bfloat16. Matrix products in it took 50 times as long
+as in float32 there."""
 
 ParameterKind = Literal["encoder", "mapper", "language_model"]
 
 
 def kind_of_parameter(name: str) -> ParameterKind:
-    """Which rate a parameter of the model learns at; projections learn at the mappers'."""
+    """Which kind a parameter is, and so its learning rate; projections have that of the mappers."""
     if name.startswith("language_model."):
         return "language_model"
     return "encoder" if ".encoder." in name else "mapper"
@@ -29,9 +30,9 @@ def kind_of_parameter(name: str) -> ParameterKind:
 def build_optimizer(
     trained: Mapping[str, Tensor], rates: Mapping[ParameterKind, float], weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW with a rate for each kind of part; no decay for vectors (biases, norms).
+    """AdamW with a learning rate for each kind of parameter; no weight decay for vectors (biases, norms).
 
-    Each group keeps its own rate as ``highest_lr``, of which :func:`set_rate` takes a share.
+    Each group stores its own rate as ``highest_lr``, which :func:`set_rate` multiplies.
     """
     groups: dict[tuple[ParameterKind, bool], list[Tensor]] = {}
     for name, value in trained.items():
@@ -51,7 +52,7 @@ def build_optimizer(
 
 
 def working_dtype(name: Literal["float32", "bfloat16"]) -> torch.dtype:
-    """What a recipe's ``language_model_dtype`` comes to on this machine: float32 where bfloat16 would be far slower."""
+    """The dtype for a recipe's ``language_model_dtype`` on this machine: float32 if bfloat16 would be far slower."""
     if name == "bfloat16" and not torch.accelerator.is_available():
         capability = torch.backends.cpu.get_cpu_capability()
         if capability in NO_BFLOAT16:
@@ -76,7 +77,7 @@ def scheduled_rate(
         step: the step that is made next.
         warmup: steps of the warm-up.
         steps: of the whole run.
-        decay: the rate falls over the last so many steps, and is the highest before; over all after the warm-up if
+        decay: number of last steps over which the rate falls, after a constant phase; all steps after the warm-up if
             not given.
     """
     if step < warmup:

@@ -19,7 +19,7 @@ from pengi.training.report import REPORT_FILE
 from pengi.writing import replacing
 
 NOTHING = "(none)"
-"""The row and column of clips in which none of the labels is, or is detected."""
+"""Name of the row of clips that have none of the labels, and of the column of clips in which none is detected."""
 MAX_WORST = 10
 
 
@@ -32,7 +32,7 @@ class LabelReport:
         clips: N of them.
         probability_NK: of each label in each clip.
         targets: what is in the clips.
-        thresholds: label -> probability from which on it counts as detected.
+        thresholds: label -> lowest probability at which it counts as detected.
         where: which clips they are, in words.
     """
 

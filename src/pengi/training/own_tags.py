@@ -1,8 +1,8 @@
-"""New tags for a trained model: the custom labels recordings that its tagger does not know.
+"""New tags for a trained model: labels of recordings that its tagger does not know.
 
-The scores of new tags are fitted on the mean tokens of the recordings, as those of a new model are
-(:mod:`pengi.training.tagger`), beside "none of them". Scores of other tags stay as they are, and so do their
-probabilities: the model goes on doing what it did before.
+The scores of new tags are fitted as those of a new model (:mod:`pengi.training.tagger`): on the mean tokens of the
+recordings, by a softmax over the new tags and "none of them". Scores and probabilities of the other tags do not change,
+so the model still does what it did before.
 
 Shape suffixes: N clips, K new tags, D features of a frame, I features of the first encoder.
 """
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 GROUP = "sound"
 MIN_CLIPS = 2
-"""A label of fewer clips becomes no tag."""
+"""A label with fewer clips does not become a tag."""
 MAX_SCALE = 3.0
-"""Bound of the calibration, which a few clips that are all scored rightly would leave without one."""
+"""Maximum scale of the calibration. A few clips that are all scored correctly would let it grow without limit."""
 THRESHOLD_RANGE = (0.1, 0.9)
 DEFAULT_THRESHOLD = 0.5
 
@@ -56,7 +56,7 @@ class OwnTags:
     def evidence(
         self, model: PengiModel, train: TrainingClips, held_out: TrainingClips, measured: Mapping[str, Measured]
     ) -> dict[str, Evidence]:
-        """Evidence about clips; that of a training clip is from scores that did not see it."""
+        """Evidence about clips; that about a training clip comes from scores that were fitted without it."""
         assert model.tagger is not None, "the model has new tags"
         found: dict[str, Evidence] = {}
         fold_N = folds_of([group_of(clip) for clip in train.clips])
@@ -73,14 +73,14 @@ def add_own_tags(
 ) -> OwnTags | None:
     """Give a model's tagger a tag for each label of the training clips that it does not know.
 
-    Clips without any label count as recordings of none of them, unless texts describe them.
+    Clips without labels count as examples of "none of them", unless texts describe them.
 
     Args:
         model: with a fitted tagger, which is replaced.
         train: what to fit on.
-        held_out: what thresholds are chosen and reported on; without a clip of a label, the training clips, each scored
-            by tags that did not see it, are.
-        penalty: weight of ``|w|^2`` beside the mean loss of a clip.
+        held_out: clips on which thresholds are chosen and results are reported. If they lack one of the labels, the
+            training clips are used instead, each scored by tags that were fitted without it.
+        penalty: weight of ``|w|^2``, which is added to the mean loss of a clip.
 
     Returns:
         None if no label is new.
@@ -107,7 +107,7 @@ def add_own_tags(
 
 
 def new_labels(vocabulary: Vocabulary, clips: Sequence[Clip]) -> list[str]:
-    """The labels of clips that no tag but a spoken word has as its name, those of too few clips left out."""
+    """The labels of clips that name no tag yet (or only a keyword, the spoken word) and have enough clips."""
     counts = Counter(label for clip in clips for label in dict.fromkeys(clip.events))
     texts = {tag.text for tag in vocabulary.tags}
     found = []
@@ -123,7 +123,8 @@ def new_labels(vocabulary: Vocabulary, clips: Sequence[Clip]) -> list[str]:
 
 
 def own_targets(clips: Sequence[Clip], labels: Sequence[str]) -> TagTargets:
-    """Which of the labels clips have; a label that a clip is a negative of is known of it alone."""
+    """Which of the labels clips have. For a clip without labels, if some are named as absent or texts describe it, only
+    the absent ones are known."""
     present_NK = np.array([[label in clip.events for label in labels] for clip in clips], dtype=np.bool_)
     known_NK = np.ones_like(present_NK)
     for row, clip in enumerate(clips):
@@ -141,7 +142,7 @@ def _no_stock(tagger: Tagger, count: int) -> Scores:
 
 
 def _extend(model: PengiModel, own: Vocabulary) -> None:
-    """Give a model a tagger with further tags behind those it has, whose scores stay as they are."""
+    """Give a model a tagger with further tags after those it has, whose scores stay the same."""
     before = model.tagger
     assert before is not None, "the model has a tagger"
     model.set_vocabulary(Vocabulary((*before.vocabulary.tags, *own.tags)))
@@ -153,7 +154,7 @@ def _extend(model: PengiModel, own: Vocabulary) -> None:
 
 
 def load_last(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
-    """Give the last tags of a tagger scores and their calibration."""
+    """Set scores and calibration of the last tags of a tagger."""
     first = len(tagger.vocabulary) - len(scores.bias_K)
     with torch.no_grad():
         tagger.head.weight[first:] = scores.head_KD
@@ -168,7 +169,7 @@ def _probabilities(frames: Frames, scores: Scores, fitted: FittedTagger, clips: 
 
 
 def _out_of_fold(frames: Frames, fitted: FittedTagger, fold_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Probabilities of the new tags in the training clips, each by scores that did not see it."""
+    """Probabilities of the new tags in the training clips, each by scores that were fitted without it."""
     found_NK = np.zeros((len(fold_N), len(fitted.scale_K)), np.float32)
     for fold, scores in enumerate(fitted.folds):
         inside = np.flatnonzero(fold_N == fold)
@@ -184,7 +185,7 @@ def _report(
     fitted: FittedTagger,
     trained: tuple[Sequence[Clip], NDArray[np.float32]],
 ) -> LabelReport:
-    """Thresholds, and what is right, on held-out clips; on training clips where those have none of a label."""
+    """Thresholds and results on held-out clips, or on training clips if a label has no held-out clip."""
     clips = held_out.with_features()
     if all(any(label in clip.events for clip in clips) for label in labels):
         frames = frames_of(model, TrainingClips(clips, held_out.caches))
@@ -204,9 +205,9 @@ def _report(
 def best_threshold(
     probability_N: NDArray[np.float32], present_N: NDArray[np.bool_], known_N: NDArray[np.bool_]
 ) -> float:
-    """The probability from which on a label is detected, with the best F1; of several the one nearest to 0.5.
+    """The threshold with the best F1; of several the one nearest to 0.5.
 
-    Thresholds are in the middle between two probabilities.
+    Candidates are halfway between two successive probabilities.
     """
     values_M, present_M = probability_N[known_N], present_N[known_N]
     edges = np.unique(np.concatenate([values_M, [0.0, 1.0]]))
@@ -221,7 +222,7 @@ def best_threshold(
 
 
 def _set_thresholds(tagger: Tagger, thresholds: Mapping[str, float]) -> None:
-    """Note in the vocabulary from which probability on new tags are events of a timeline."""
+    """Store in the vocabulary the lowest probabilities at which new tags are events of a timeline."""
     tags = tagger.vocabulary.tags
     tagger.vocabulary = Vocabulary(
         tuple(replace(tag, threshold=thresholds.get(tag.text, tag.threshold)) for tag in tags)

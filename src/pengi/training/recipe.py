@@ -82,7 +82,7 @@ class DataConfig(Frozen):
 
 
 class FinetuneConfig(Frozen):
-    """A trained model to go on from, instead of a new one: its architecture, its weights and its adapters."""
+    """A trained model to fine-tune, instead of a new one: its architecture, its weights and its adapters."""
 
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
@@ -92,7 +92,7 @@ class FinetuneConfig(Frozen):
 class AugmentConfig(Frozen):
     """Variation of the training audio.
 
-    With ``crop: random`` recordings are decoded and features computed at every step instead of once for all.
+    With ``crop: random`` recordings are decoded and features computed at every step instead of only once.
     ``spec_augment`` needs an audio encoder that is trained from its spectrogram on.
     """
 
@@ -108,9 +108,9 @@ class AugmentConfig(Frozen):
 
 
 class TrainingConfig(Frozen):
-    """The optimisation: AdamW, linear warm-up, then a fall to zero.
+    """The optimisation: AdamW, linear warm-up, then a decay to zero.
 
-    ``batch_size`` and ``questions_per_clip`` make the batch of a step, whatever number of processes share it.
+    ``batch_size`` and ``questions_per_clip`` define the batch of a step, however many processes share it.
     """
 
     max_steps: int = Field(ge=0, description="0 for a model to finetune: only tags are added")
@@ -164,7 +164,7 @@ class Recipe(Frozen):
 
     @property
     def name(self) -> str:
-        """Of the model that comes out."""
+        """Name of the trained model."""
         if self.finetune is not None:
             return self.finetune.name
         assert self.model is not None, "read_recipe lets no recipe pass that has neither"
@@ -175,8 +175,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply ``key.path=value`` overrides, whose values are YAML.
 
     Raises:
-        ConfigError: missing file, bad YAML, unknown key, wrong value, malformed override; model beside finetune or
-            data.manifest beside data.mixture, or neither of them.
+        ConfigError: for a missing file, bad YAML, an unknown key, a wrong value or a malformed override; for both or
+            neither of model and finetune, or of data.manifest and data.mixture.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

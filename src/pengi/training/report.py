@@ -56,7 +56,7 @@ def write_report(
         name: of the model.
         rows: further rows of the table.
         history: all that was logged.
-        samples: answers, of which those of the last validation are shown.
+        samples: answers; those of the last validation are shown.
         best: step and validation loss of the best checkpoint, if there was any.
         more: further lines.
     """

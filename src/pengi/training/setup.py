@@ -56,11 +56,11 @@ class Setup:
     validation: list[TrainingBatch]
     train_clips: list[Clip]
     dtype: torch.dtype = torch.float32
-    """Of the frozen language model."""
+    """Dtype of the frozen language model."""
     live: LiveFeatures | None = None
-    """Makes the features of a batch where waveforms change from step to step; the loader then brings none."""
+    """Computes the features of a batch if waveforms change from step to step; the loader then gives none."""
     label_report: LabelReport | None = None
-    """How often tags are right that were added to the model."""
+    """How often the tags that were added to the model are right."""
 
 
 def prepare(recipe: Recipe) -> Setup:
@@ -98,7 +98,7 @@ def _adds_tags(recipe: Recipe, model: PengiModel) -> bool:
 
 
 def build_model(recipe: Recipe, dtype: torch.dtype = torch.float32) -> PengiModel:
-    """The new model of a recipe, or the trained one that it goes on from.
+    """The new model of a recipe, or the trained one that it fine-tunes.
 
     Raises:
         CheckpointError, WeightsError: if a part or the trained model is not there.
@@ -138,9 +138,9 @@ def _check(recipe: Recipe, model: PengiModel) -> None:
 
 
 def with_features(data: TrainingData, model: PengiModel, recipe: Recipe) -> tuple[TrainingClips, TrainingClips]:
-    """Clips to train on and held-out ones with their frozen features, from the cache as far as they are there.
+    """Clips to train on and held-out ones with their frozen features, from the cache or computed now.
 
-    Where waveforms change from step to step, the clips to train on have no features.
+    If waveforms change from step to step, the clips to train on have no features.
     """
     log.info("computing features of clips that are not in the cache")
     encoders = [(branch.encoder.eval(), branch.config) for branch in model.branches.values()]
@@ -164,7 +164,7 @@ def _mixture(recipe: Recipe) -> Mixture:
 
 
 def _with_scenes(loader: Loader, noise: TagNoise | None, data: TrainingData, recipe: Recipe) -> BatchSource:
-    """Batches of clips, and those of drawn scenes that the recipe asks for."""
+    """Batches of clips, with the batches of drawn scenes that the recipe asks for."""
     scenes, training = recipe.data.scenes, recipe.training
     if scenes is None:
         return loader
@@ -186,7 +186,7 @@ def _with_scenes(loader: Loader, noise: TagNoise | None, data: TrainingData, rec
 def _validation(
     held_out: TrainingClips, questions: QuestionMaker, evidence: ClipEvidence | None, recipe: Recipe
 ) -> list[TrainingBatch]:
-    """Fixed batches of held-out clips, evenly over the split, one pair each."""
+    """Fixed batches of randomly chosen held-out clips, with one pair for each clip."""
     rng, size = random.Random(recipe.training.seed), recipe.training.batch_size
     caches = list(held_out.caches.values())
     known = usable_clips(held_out.clips, caches, questions, evidence)

@@ -1,12 +1,12 @@
-"""Fits the tagger: a head on the mean of a recording's tokens beside the stock tagger, out-of-fold scores, calibration.
+"""Fits the tagger: a head on the mean of a recording's tokens, out-of-fold scores, and calibration.
 
-Every group of tags has a head of its own, fitted without the stock tagger, by cross-entropy of the softmax over its
-tags and "none of them". The stock tagger's scores are added afterwards with a weight for each group: two opinions that
-do not know of each other. A head that is fitted on top of the stock scores learns to explain them away and carries over
-worse to recordings of other sources. A tag that no clip has gets the score of an average tag that is absent.
+Every group of tags has a head of its own. It is fitted without the stock tagger, by the cross-entropy of a softmax over
+the group's tags and "none of them". The stock tagger's scores are added afterwards with a weight for each group, so
+that the two scores are independent. A head that is fitted on top of the stock scores learns to compensate them and
+generalises worse to recordings of other sources. A tag that no clip has gets the score of an average absent tag.
 
-A clip's out-of-fold scores come from a tagger that saw no clip of its group (recording, speaker, track). The language
-model is trained behind these, so that it meets the mistakes that it will meet in use; calibration is fitted on them.
+A clip's out-of-fold scores come from a tagger that was fitted without clips of its group (recording, speaker, track).
+The language model is trained with them, so that it sees the same mistakes as in use. Calibration is fitted on them.
 
 Shape suffixes: N clips, F frames of all clips, D features, I features of the first encoder, K tags of the vocabulary,
 J trained tags of one group.
@@ -32,12 +32,12 @@ from pengi.encoders.base import Masked
 
 log = logging.getLogger(__name__)
 
-MIN_DEVIATION = 1e-3  # of a feature; one that hardly changes is not blown up
-NO_CLASS = -6.0  # the stock logit of a tag without an AudioSet class: what classes have that are not there
+MIN_DEVIATION = 1e-3  # of a feature, so that one that hardly changes is not scaled up
+NO_CLASS = -6.0  # the stock logit of a tag without an AudioSet class: the usual logit of an absent class
 MAX_CLIPS = 400  # maximum number of clips whose only tag of a group is the same
-MAX_NONE_CLIPS = 1500  # of those with no tag of a group
-BATCH_CLIPS = 256  # that are scored at once
-UNKNOWN = -1e4  # the score of a tag in clips of which it is not known whether they have it
+MAX_NONE_CLIPS = 1500  # maximum number of clips with no tag of a group
+BATCH_CLIPS = 256  # clips that are scored at once
+UNKNOWN = -1e4  # the score of a tag in a clip if it is not known whether the clip has it
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class FitOptions:
     """How scores are fitted.
 
     Attributes:
-        penalty: group -> weight of ``|w|^2`` beside the mean loss of a clip.
+        penalty: group -> weight of ``|w|^2``, which is added to the mean loss of a clip.
         stock: group -> weight of the stock tagger's scores; 1 if it is not named.
         columns: group -> the features that its scores read, as (start, end); all if it is not named.
         iterations: of L-BFGS.
         folds: of the out-of-fold scores.
-        seed: of the choice among clips with none of a group's tags.
+        seed: for the choice among clips with none of a group's tags.
     """
 
     penalty: Mapping[str, float] = field(default_factory=dict)
@@ -66,11 +66,11 @@ DEFAULT_PENALTY = 0.01
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of N clips, one clip behind the other.
+    """Frames of N clips, one clip after the other.
 
     Attributes:
         values_FD: tokens of all encoders side by side.
-        starts_N: index of each clip's first frame, and in the end F: ``int64[N + 1]``.
+        starts_N: index of each clip's first frame, and F as the last value: ``int64[N + 1]``.
     """
 
     values_FD: Tensor
@@ -95,11 +95,11 @@ def _parts(clips: NDArray[np.int64]) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class Scores:
-    """What :func:`pengi.conditioning.tagger.frame_scores` scores frames by.
+    """The weights that :func:`pengi.conditioning.tagger.frame_scores` scores frames with.
 
     Attributes:
         head_KD: weights of the averaged frames.
-        bias_K: of the scores.
+        bias_K: bias of the scores.
         stock_KI: weights of the first encoder's tokens.
     """
 
@@ -123,9 +123,9 @@ def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CI: Tens
     Args:
         vocabulary: K tags.
         classes: display names of the stock tagger's C classes.
-        weight_CI: its head, on the tokens of the first encoder.
-        bias_C: its head.
-        dim: features of a frame; those behind the first encoder's are not read.
+        weight_CI: weights of its head, which reads the tokens of the first encoder.
+        bias_C: bias of its head.
+        dim: number of features of a frame; those after the first encoder's are not read.
     """
     stock_KI = torch.zeros(len(vocabulary), weight_CI.shape[1])
     bias_K = torch.full((len(vocabulary),), NO_CLASS)
@@ -178,8 +178,8 @@ class _Examples:
         unknown_NJ: True where it is not known whether a tag is there.
         target_NL: shares of the tags and of "none of them".
         weight_N: of each clip in the loss.
-        mean_C: of the features before.
-        deviation_C: of the features before.
+        mean_C: mean of the features before standardisation.
+        deviation_C: standard deviation of the features before standardisation.
     """
 
     x_NC: Tensor
@@ -203,7 +203,7 @@ def _examples_of(x_NC: Tensor, targets: TagTargets, tags: NDArray[np.int64], cli
 
 @dataclass(frozen=True)
 class _Parameters:
-    """What is fitted of one group: the tags' scores, and the constant score of "none of them"."""
+    """The fitted parameters of one group: those of the tags' scores, and the constant score of "none of them"."""
 
     weight_JC: Tensor
     bias_J: Tensor
@@ -256,7 +256,7 @@ def _clips_of_group(
 def _softmax_targets(present_NJ: Tensor) -> tuple[Tensor, Tensor]:
     """Shares of a clip's tags and of "none", ``float32[N, J + 1]``, and the weight of each clip.
 
-    Tags of few clips count more than by their number: by the square root of it.
+    A tag counts by the square root of its number of clips, so that rare tags count more than by their number.
     """
     none_N1 = ~present_NJ.any(1, keepdim=True)
     target_NL = torch.cat([present_NJ, none_N1], 1).float()
@@ -321,7 +321,7 @@ def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) ->
     """Scale and shift of each tag's score, ``float32[K]`` each, by Platt scaling.
 
     They minimise the cross-entropy of the probabilities, as :meth:`Tagger.probability` gives them, where it is known
-    whether a tag is there. All tags of a group have the same, so that calibration changes no order within a group.
+    whether a tag is there. All tags of a group share them, so that calibration changes no order within a group.
     """
     scale_K, shift_K = torch.ones(len(vocabulary)), torch.zeros(len(vocabulary))
     groups_K = np.array([tag.group for tag in vocabulary.tags])
@@ -341,7 +341,7 @@ def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) ->
 
 
 def _platt(scores_M: Tensor, shares_M: Tensor, present_M: Tensor, weight_M: Tensor) -> tuple[float, float]:
-    """Scale, which is positive, and shift, for probabilities of which tags have these shares."""
+    """Scale, which is positive, and shift. The probability of a tag is its share of its class's probability."""
     both = torch.zeros(2, requires_grad=True)
     optimiser = torch.optim.LBFGS([both], max_iter=50, line_search_fn="strong_wolfe")
     share_M, others_M = shares_M.clamp(min=1e-6).log(), (1.0 - shares_M).clamp(min=1e-12).log()
@@ -350,7 +350,7 @@ def _platt(scores_M: Tensor, shares_M: Tensor, present_M: Tensor, weight_M: Tens
         optimiser.zero_grad()
         odds_M = both[0].exp() * scores_M + both[1]
         there_M = share_M + functional.logsigmoid(odds_M)
-        # It is another tag of the class, or none.
+        # If the tag is absent, there is another tag of its class, or none.
         absent_M = torch.logaddexp(others_M, share_M + functional.logsigmoid(-odds_M))
         loss = -(weight_M * torch.where(present_M > 0, there_M, absent_M)).mean()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Features of clips that are cut anew at every step, decoded ahead of the step that needs them.
+"""Features of clips that are cut at another place in every step, and decoded ahead of the step that needs them.
 
 What is drawn for a clip depends on the seed, the step and its index in the batch alone: a resumed run, and any number
 of processes, get the same waveforms.
@@ -28,7 +28,7 @@ from pengi.model import PengiModel
 from pengi.training.recipe import TrainingConfig
 
 Waveforms = dict[int, NDArray[np.float32]]
-"""One stretch of one clip, at each sample rate (Hz) that an encoder of the model wants."""
+"""One stretch of one clip, at each sample rate (Hz) that an encoder of the model needs."""
 
 
 class LiveFeatures:
@@ -39,7 +39,7 @@ class LiveFeatures:
         model: the sample rates and windows of its encoders are used.
         settings: of the training: seed, augmentation, threads.
         bad: counts clips that cannot be read; they are skipped.
-        total: number of training clips, of which some share may be bad.
+        total: number of training clips; a share of them may be bad.
     """
 
     def __init__(self, root: Path, model: PengiModel, settings: TrainingConfig, bad: Tolerance, total: int) -> None:
@@ -72,7 +72,7 @@ class LiveFeatures:
             the indices, among the given clips, of those that could be read, and for each branch features and mask.
 
         Raises:
-            ManifestError: if too many clips cannot be read, or none of these.
+            ManifestError: if too many clips cannot be read, or none of the given ones can.
         """
         self.decode_ahead(step, clips, rows)
         readable, decoded = [], []
@@ -100,7 +100,7 @@ class LiveFeatures:
         }
 
     def close(self) -> None:
-        """Give up what was to be decoded."""
+        """Cancel what is still to be decoded."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._ahead.clear()
 
