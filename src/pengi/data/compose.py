@@ -1,14 +1,14 @@
 """New training examples from labelled recordings, with captions and answers that are true by construction.
 
-Recordings are put one after another, repeated, laid over a longer one, each at a drawn loudness. What is then asked
-follows from how the example was made: what is in it and what is not, in which order, how often, how many kinds, which
-is louder. What the labels leave open is not asked: see :mod:`pengi.data.label_overlap`.
+Recordings are put one after another, repeated, or laid over a longer one, each at a random loudness. The questions
+follow from how the example was made: what is in it and what is not, in which order, how often, how many kinds, which
+is louder. What the labels leave open is not asked, see :mod:`pengi.data.label_overlap`.
 
-An example is a function of the clips, the labels, the seed and its number, and its id holds the last two and a
+An example is a function of the clips, the labels, the seed and its number. Its id contains the last two and a
 fingerprint of the first two: ``composed-train-1f0c9a3e-0-000017``.
 
-Training examples are each composed of recordings of one fold (:func:`pengi.data.tagging.folds_of`), and belong to it
-by their group: so there is a tagger that saw none of their recordings.
+A training example is composed of recordings of one fold (:func:`pengi.data.tagging.folds_of`), and its group puts it
+into the same fold. So there is a tagger that was fitted without any of its recordings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from pengi.data.tolerance import MAX_BAD_SHARE
 from pengi.errors import AudioError, InputError
 
 RULES = 2
-"""Version of the rules below; another one makes other examples of the same ids."""
+"""Version of the rules below, part of the fingerprint. Raise it if they change, or old ids would give new examples."""
 MAX_S = 10.0
 _MAX_PART_S, _MIN_PART_S = 4.0, 0.8
 _MIN_BACKGROUND_S = 4.0
@@ -50,7 +50,7 @@ _REPEATABLE_S = 1.5
 _MAX_COUNTED = 5
 _COUNTED_PART_S = 1.2
 _TRIES = 40
-# Other sounds in recordings of these categories would be counted with the words or notes over them.
+# Categories that cannot be the background of words or notes, because their sounds would be counted, too.
 _NO_BACKGROUND = {
     "words": frozenset({"speech", "scene", "music"}),
     "notes": frozenset({"music", "instrument", "alarm"}),
@@ -95,7 +95,7 @@ class Composed:
 
     @property
     def id(self) -> str:
-        """Names clips, labels, seed and number."""
+        """Identifies clips, labels, seed and number."""
         return self.clip.id
 
 
@@ -110,7 +110,7 @@ class Composer:
 
     Args:
         clips: labelled clips of one split; those with exactly one event are used.
-        labels: how their events are said.
+        labels: wordings of their events.
         seed: another seed gives other examples.
 
     Raises:
@@ -215,7 +215,7 @@ class _Questions:
         self.background = wording.phrase(composition.background.clip.events[0]) if composition.background else None
 
     def about(self, clip: Clip) -> tuple[QuestionAnswer, ...]:
-        """All questions, each once; among those for yes or no every kind has as many of each answer."""
+        """All questions, each once; every kind of yes/no question has as many answers yes as no."""
         asked = {"presence": self._presence(clip), "loudness": self._loudness(), "number": self._kinds()}
         if self.background is not None:
             asked["background"] = [templates.throughout_question(self.rng, self.background)]
@@ -257,7 +257,7 @@ class _Questions:
         ]
 
     def _loudness(self) -> list[tuple[str, str]]:
-        """About the softest and the loudest sound, if they differ enough; counted ones are no one sound to compare."""
+        """About the softest and the loudest sound, if they differ enough. Words and notes are not compared."""
         if self.composition.kind != "sounds":
             return []
         parts = sorted(self.composition.all_parts, key=lambda part: part.level_db)
@@ -276,7 +276,7 @@ class _Questions:
 
 
 def _kinds(labels: Sequence[Label]) -> int | None:
-    """How many kinds of sound recordings with these labels are; none if one of them may hold several."""
+    """Number of kinds of sound in recordings with these labels; None if one of them may contain several."""
     return len({label.label for label in labels}) if all(map(holds_one_kind, labels)) else None
 
 
@@ -338,7 +338,7 @@ class _Material:
         return Excerpt(clip, MAX_S, round(softest_db + relative_db, 1))
 
     def _fitting(self, pool: _Pool, chosen: Sequence[Clip], rng: random.Random) -> Clip | None:
-        """A clip that surely holds none of the chosen sounds, nor any of their recordings its sound."""
+        """A clip that certainly contains none of the chosen sounds, and whose sound no chosen clip contains."""
         for _ in range(_TRIES):
             clip = pool.draw(rng)
             pairs = [(self._labels[clip.events[0]], self._labels[other.events[0]]) for other in chosen]
@@ -358,7 +358,7 @@ class _Pool:
         self._chances = [len(self.by_category[category]) ** 0.5 for category in self._categories]
 
     def draw(self, rng: random.Random) -> Clip:
-        """A category, by the root of how many labels it has; one of its labels; one of its clips."""
+        """Draw a category, weighted by the square root of its number of labels, then one of its labels and a clip."""
         category = rng.choices(self._categories, self._chances)[0]
         return rng.choice(self._clips[rng.choice(self.by_category[category])])
 
@@ -371,7 +371,7 @@ def _groups(items: Sequence[K], key: Callable[[K], str]) -> dict[str, list[K]]:
 
 
 def _usable(clip: Clip, labels: Mapping[str, Label]) -> bool:
-    """Whether a part of the clip is still what its one label says; what is ordered in speech takes the whole of it."""
+    """Whether the clip has one label, which also fits a part of it; questions about speech need the whole clip."""
     return len(clip.events) == 1 and clip.events[0] in labels and clip.domain not in (COMPOSED_DOMAIN, "speech_qa")
 
 
@@ -398,7 +398,7 @@ def _folded(clips: Sequence[Clip]) -> list[list[Clip]]:
 
 
 def _fingerprint(clips: Sequence[Clip], labels: Mapping[str, Label], folds: int) -> str:
-    """Names everything that the examples depend on beside the seed."""
+    """A hash of everything but the seed that the examples depend on."""
     parts: list[Any] = [RULES] if folds == 1 else [RULES, folds, [group_of(clip) for clip in clips]]
     for clip in clips:
         parts.append([clip.id, clip.domain, clip.events, clip.duration_s, sorted(map(str, clip.attributes.items()))])
@@ -449,12 +449,12 @@ def _time(part: Excerpt, start_s: float, end_s: float) -> EventTime:
 
 
 def _rendered(part: Excerpt, audio_root: Path, rate: int, background_of: int | None = None) -> NDArray[np.float32]:
-    """A part at its length and loudness, or without its pauses as a background of ``background_of`` samples or less."""
+    """A part at its length and loudness; with ``background_of``, without pauses and with at most so many samples."""
     whole = mixing.trimmed(load(recording(audio_root, part.clip.audio), rate), rate)
     if background_of is None:
         cut = mixing.loudest(whole, round(part.length_s * rate), rate)
     else:
-        # A sound in a pause would not be "at the same time".
+        # A sound in a pause of the background would not be "at the same time".
         cut = mixing.loudest(mixing.without_pauses(whole, rate), background_of, rate)
     try:
         return mixing.brought_to(cut, rate, part.level_db)
@@ -505,7 +505,7 @@ def write_composed(
 
 
 def composition_row(composition: Composition) -> dict[str, Any]:
-    """A composition as a manifest shows it, beside the example's own fields."""
+    """A composition as a manifest shows it, next to the example's own fields."""
 
     def row(part: Excerpt) -> dict[str, Any]:
         values = {"id": part.clip.id, "length_s": part.length_s, "level_db": part.level_db}

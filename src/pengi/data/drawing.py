@@ -1,4 +1,4 @@
-"""Scenes that are drawn without audio: from captions that people wrote, and freely from the tags of a vocabulary.
+"""Random scenes without audio: from captions that people wrote, or made up of the tags of a vocabulary.
 
 A scene is a function of the seed and its number.
 """
@@ -37,7 +37,7 @@ _SPEAKS = re.compile(r"\b(?:speak|talk|speech|convers|narrat|sa(?:ys|id))", re.I
 _HUMAN = re.compile(
     r"\b(?:people|person|someone|voice|crowd|men|women|kids|children|boys?|girls?|adults?|sing|vocal)", re.IGNORECASE
 )
-# What captions add and evidence does not show.
+# Words of captions for what evidence does not show.
 _UNSHOWN = frozenset(
     word_stems(
         "loudly loud softly quietly quiet faintly faint distant distance far nearby near close away "
@@ -148,8 +148,8 @@ class SceneDrawer:
     """Draws scenes by number.
 
     Args:
-        phrases: how tags are said.
-        vocabulary: the tags; sounds that no tag stands for are not drawn.
+        phrases: wordings of tags.
+        vocabulary: the tags; only sounds with a tag are drawn.
         sources: captions, transcripts and words.
         seed: another one gives other scenes.
     """
@@ -183,7 +183,8 @@ class SceneDrawer:
                 return scene
 
     def _draw(self, rng: random.Random, categories: frozenset[str], beside: Sequence[str]) -> str | None:
-        """A tag of some categories that surely is no part of the others, nor they of it."""
+        """A tag of the given categories that is certainly no part of those in ``beside``, nor they of it; None if a few
+        tries find none."""
         names = [name for name in self._by_category if name in categories]
         weights = [len(self._by_category[name]) ** 0.5 for name in names]
         for _ in range(_TRIES if names else 0):
@@ -329,7 +330,7 @@ class SceneDrawer:
         return replace(scene, attributes={"instrument": instrument} | pitched)
 
     def _empty(self, rng: random.Random) -> Scene | None:
-        """Near-silence, or a hiss in which nothing is to be heard."""
+        """Near-silence, or a hiss without other sounds."""
         return Scene(
             duration_s=round(rng.uniform(1.0, 20.0), 2),
             transcript="",
@@ -343,7 +344,7 @@ class SceneDrawer:
         return [text for text in self.sources.captions if self._says_only_tags(text)]
 
     def _captioned(self, rng: random.Random) -> Scene | None:
-        """What a person wrote about a recording, where the tags that it names say all of it."""
+        """The scene of a caption that says nothing but the tags that it names."""
         return self.captioned(rng.choice(self._usable_captions), rng) if self._usable_captions else None
 
     def _says_only_tags(self, text: str) -> bool:
@@ -373,7 +374,7 @@ class SceneDrawer:
         return tag.group not in ("keyword", "language") and tag.text not in VAGUE
 
     def captioned(self, text: str, rng: random.Random) -> Scene | None:
-        """The scene of a caption; none where a part of it names no tag."""
+        """The scene of a caption; None if a part of the caption names no tag."""
         parts = [self._tags_of(part) for part in _THEN.split(text)]
         if not all(parts):
             return None
@@ -410,12 +411,12 @@ class SceneDrawer:
             elif self._is_sound(tag):
                 tags.append(tag.text)
         if _SPEAKS.search(text) and not any(tag == "speech" or tag.endswith(" speaking") for tag in tags):
-            tags.append("speech")  # of whom is not known
+            tags.append("speech")  # it is not known who speaks
         return tags
 
 
 def _moved(event: SceneEvent, rng: random.Random, length_s: float) -> SceneEvent:
-    """An event somewhere else in the recording."""
+    """An event at another, random time of the recording."""
     start_s = rng.uniform(0.0, max(0.0, length_s - (event.end_s - event.start_s)))
     return replace(
         event, start_s=round(start_s, 2), end_s=round(min(length_s, start_s + event.end_s - event.start_s), 2)

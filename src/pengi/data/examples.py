@@ -1,4 +1,4 @@
-"""Examples that are made, not recorded, written as a corpus of their own."""
+"""Writes examples that are generated, not recorded, as a corpus of their own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Example(Protocol):
 
 @dataclass(frozen=True)
 class Rendered:
-    """A waveform ``float32[S]``, and what of a row is only known once it is there."""
+    """A waveform ``float32[S]``, and the fields of its row that are known only after rendering."""
 
     samples: NDArray[np.float32]
     fields: Mapping[str, Any] = field(default_factory=dict)

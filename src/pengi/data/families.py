@@ -1,6 +1,6 @@
-"""The families of questions. Each gives a question with its answer, or none where the scene does not say it.
+"""The families of questions. Each gives a question with its answer, or None if the scene does not tell the answer.
 
-See :mod:`pengi.data.questions` for what holds for all of them.
+:mod:`pengi.data.questions` describes the rules for all of them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from pengi.data.wordings import CANT_TELL, NOTHING_CLEAR, NOTHING_SAID
 from pengi.templates import NO, NUMBERS, YES
 
 CLEARLY_S = 0.3
-"""Of two sounds the one that starts so much earlier is the first."""
+"""A sound that starts at least this much earlier than another is clearly the first."""
 UNCLEAR, THROUGHOUT = 0.6, 0.9
-"""Shares of a recording: from the second on a sound is there throughout, below the first it surely is not."""
+"""Shares of a recording. A sound that covers at least the second is there throughout; one below the first is certainly
+not."""
 IN_VAIN = 0.08
-"""Share of the questions about who speaks, what is said or which animal it is that are kept where there is none.
-Of anything that can be asked about, most recordings have none."""
+"""Share of the questions about who speaks, what is said, which animal it is and the like that are kept if there is
+none. It is low because most recordings have none of a given thing."""
 OF_ONE = 0.25
-"""Share of the questions of how many words, notes or kinds of sound there are that are kept where there is one."""
+"""Share of the questions about the number of words, notes or kinds of sound that are kept if the answer is one."""
 OFTEN = 0.7
-"""By this the weight of a family falls that asks many different things about one scene."""
+"""Factor on a family's weight after each of its questions about a scene, if it can ask many different ones."""
 MAX_SAID_WORDS = 40
 MAX_QUOTED_WORDS = 14
 FAMILIES: dict[str, Family] = {}
@@ -39,7 +40,7 @@ _LEVEL = re.compile(r"Level (-?\d+) dBFS(?:, ([a-z ]+))?\.")
 _NOTES = re.compile(r"Notes? ([A-G][^.(]*?)(?: \(\d+ Hz\))?\.")
 _TEMPO = re.compile(r"Tempo about (\d+) beats")
 _LOUDNESS = ((-18.0, "loud"), (-30.0, "moderately loud"), (-45.0, "quiet"))
-# How each course of the level is said, and which part is the loudest.
+# Wording of each course of the level, and the loudest part.
 _COURSES = {
     "steady": ("It stays about the same.", "It is equally loud throughout."),
     "swelling": ("It gets louder.", "the end"),
@@ -68,7 +69,7 @@ def _yes(is_so: bool) -> str:
 
 
 def _in_vain(context: QuestionContext) -> bool:
-    """Whether to ask about what is not there at all."""
+    """Whether to keep a question about something that is not there at all, see :data:`IN_VAIN`."""
     return context.rng.random() < IN_VAIN
 
 
@@ -135,7 +136,7 @@ def _is_music(context: QuestionContext) -> Answered | None:
 
 @_family("choice", 6.0)
 def _choice(context: QuestionContext) -> Answered | None:
-    """Which of these? With the right one among them, or without."""
+    """Which of several sounds it is; the right one may not be among them."""
     others = context.absent(context.rng.choices((2, 3, 4, 5), (0.4, 0.3, 0.2, 0.1))[0])
     if not others:
         return None
@@ -208,7 +209,7 @@ def _surroundings(context: QuestionContext) -> Answered | None:
 
 
 def _quoted(text: str) -> str:
-    """A text, cut after so many words."""
+    """A text, cut after :data:`MAX_SAID_WORDS` words."""
     words = text.split()
     return text if len(words) <= MAX_SAID_WORDS else " ".join(words[:MAX_SAID_WORDS]) + " ..."
 
@@ -223,7 +224,7 @@ def _said(context: QuestionContext) -> Answered | None:
         return Answered(question, word)
     if context.transcript is not None:
         return Answered(question, _quoted(context.transcript) or NOTHING_SAID)
-    # That an English transcript is wrong, the evidence does not show.
+    # The answer is a refusal only if the evidence shows why: it does not show that an English transcript is wrong.
     is_english = context.scene.attributes.get("language", "English") == "English"
     transcript = context.evidence.transcript if context.evidence else None
     if context.speech and transcript is not None and (not transcript or not is_english):
@@ -232,7 +233,7 @@ def _said(context: QuestionContext) -> Answered | None:
 
 
 def _word(context: QuestionContext) -> str | None:
-    """The single word that is said, where it is detected."""
+    """The word of a recording of a single word, if it is detected."""
     word = context.scene.attributes.get("keyword", context.scene.attributes.get("digit"))
     if word is None or context.evidence is None:
         return word
@@ -273,7 +274,7 @@ def _who(context: QuestionContext) -> Answered | None:
 
 
 def _are_distinguishable(context: QuestionContext) -> bool:
-    """Whether the evidence shows who speaks; where nobody does, this is seldom asked."""
+    """Whether the evidence shows who speaks; if nobody does, most questions are left out."""
     if not context.speakers:
         return _in_vain(context)
     return all(context.probability(_speaker_tag(who)) >= MAYBE for who in context.speakers)
@@ -306,7 +307,7 @@ def _speakers(context: QuestionContext) -> Answered | None:
 
 @_family("qa", 24.0, again=OFTEN)
 def _qa(context: QuestionContext) -> Answered | None:
-    """Questions that come with a recording; of drawn ones, answered with the words of the transcript."""
+    """Questions that come with a scene; for a drawn one the answer is written as in the simulated transcript."""
     if not context.scene.qa:
         return None
     question, answer = context.rng.choice(context.scene.qa)
@@ -320,7 +321,7 @@ def _qa(context: QuestionContext) -> Answered | None:
 
 
 def _counts(context: QuestionContext) -> dict[str, int]:
-    """What can be counted, by its plural."""
+    """What can be counted: its plural -> the number."""
     scene, counts = context.scene, _kinds(context)
     said = None if context.transcript is None else len(words_of(context.transcript))
     truth = None if context.truth is None else len(words_of(context.truth))
@@ -337,7 +338,7 @@ def _counts(context: QuestionContext) -> dict[str, int]:
 
 
 def _kinds(context: QuestionContext) -> dict[str, int]:
-    """How many sounds there are: kinds of them, and single ones where these are surely counted right."""
+    """Number of kinds of sound, and of single sounds if it is certain."""
     scene = context.scene
     kinds = context.phrases.kinds(scene.tags)
     single = scene.is_recorded and len(scene.tags) == 1
@@ -401,7 +402,7 @@ def _exactly(context: QuestionContext) -> Answered | None:
 
 @_family("how_often", 3.0)
 def _how_often(context: QuestionContext) -> Answered | None:
-    """Of drawn scenes alone: a recording of a sound may hold it several times."""
+    """Only for drawn scenes: a recording of a sound may contain it several times."""
     scene = context.scene
     if scene.is_recorded:
         return None
@@ -428,7 +429,7 @@ def _times(count: int) -> str:
 
 
 def _merged(events: Sequence[SceneEvent]) -> list[SceneEvent]:
-    """Events without those that go on from the one before."""
+    """Events without those that continue the one before."""
     return [
         event for index, event in enumerate(events) if not index or event.start_s > events[index - 1].end_s + CLEARLY_S
     ]
@@ -438,7 +439,7 @@ def _merged(events: Sequence[SceneEvent]) -> list[SceneEvent]:
 
 
 def _share(tag: str, context: QuestionContext) -> float:
-    """Of the recording, that has a tag."""
+    """Share of the recording that the events of a tag cover."""
     return sum(event.end_s - event.start_s for event in context.scene.of(tag)) / context.scene.duration_s
 
 
@@ -447,7 +448,7 @@ def _is_throughout(event: SceneEvent, context: QuestionContext) -> bool:
 
 
 def _extents(context: QuestionContext) -> list[SceneEvent]:
-    """For each tag one event from its first start to its last end, in order; of those whose times are detected."""
+    """For each tag one event from its first start to its last end, in order of their starts."""
     extents = []
     for tag in context.scene.tags:
         events = context.scene.of(tag)
@@ -457,13 +458,13 @@ def _extents(context: QuestionContext) -> list[SceneEvent]:
 
 
 def _comes_after(later: SceneEvent, earlier: SceneEvent, context: QuestionContext) -> bool:
-    """Whether a sound starts once another is over, in the evidence, too."""
+    """Whether a sound starts after another has ended, and in the evidence after the other's start."""
     return later.start_s >= earlier.end_s - CLEARLY_S / 2 and context.starts_before(earlier.tag, later.tag)
 
 
 @_family("sequence", 14.0, again=OFTEN)
 def _sequence(context: QuestionContext) -> Answered | None:
-    """What is first or last, where one clearly is, and what comes next, where sounds come one after another."""
+    """Which sound is first or last, if one clearly is, and which comes next, if sounds follow one another."""
     if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
     extents = _extents(context)
@@ -487,7 +488,7 @@ def _sequence(context: QuestionContext) -> Answered | None:
 
 
 def _starts_first(earlier: SceneEvent, later: SceneEvent, context: QuestionContext) -> bool:
-    """Whether one sound clearly starts before another, in the evidence, too, where that has both."""
+    """Whether one sound clearly starts before another, and also in the evidence if that has the times of both."""
     is_read = context.has_times(earlier.tag, later.tag)
     return later.start_s >= earlier.start_s + CLEARLY_S and (
         not is_read or context.starts_before(earlier.tag, later.tag)
@@ -587,7 +588,7 @@ def _when(context: QuestionContext) -> Answered | None:
 
 @_family("louder", 8.0)
 def _louder(context: QuestionContext) -> Answered | None:
-    """Of two sounds, if they differ enough."""
+    """Which of two sounds is louder, if they differ enough."""
     if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
     by_level = sorted(_extents(context), key=lambda event: event.level_db)
@@ -612,13 +613,13 @@ def _louder(context: QuestionContext) -> Answered | None:
 
 
 def _measured(context: QuestionContext, pattern: re.Pattern[str]) -> re.Match[str] | None:
-    """What the first descriptor of a kind says."""
+    """The match of the first descriptor that fits a pattern."""
     descriptors = context.evidence.descriptors if context.evidence else ()
     return next((found for text in descriptors if (found := pattern.match(text))), None)
 
 
 def _notes(context: QuestionContext) -> str | None:
-    """The notes that are measured, or those of the scene where nothing is."""
+    """The measured notes, or those of the scene if there is no evidence."""
     if context.evidence is None:
         return context.scene.attributes.get("notes", context.scene.attributes.get("pitch"))
     found = _measured(context, _NOTES)
@@ -685,7 +686,7 @@ def _instrument(context: QuestionContext) -> Answered | None:
 
 
 def _may_be_named(context: QuestionContext, tag: str) -> bool:
-    """Whether a name is shown, or at least detected where there is audio that may tell more."""
+    """Whether a tag is shown, or at least detected if there is audio, which may tell more."""
     return context.is_shown(tag) or (context.scene.is_recorded and context.is_seen(tag))
 
 
@@ -746,7 +747,7 @@ def _vehicle(context: QuestionContext) -> Answered | None:
 def _named_thing(
     context: QuestionContext, category: str, asking: Sequence[str], usual: Sequence[str]
 ) -> Answered | None:
-    """Which animal, or which vehicle; none if the usual ones are surely absent."""
+    """Which animal, or which vehicle; the answer is "no animal" if the usual ones are certainly absent."""
     things = [context.phrases.thing(tag) for tag in context.shown if context.phrases.category(tag) == category]
     named = [thing for thing in dict.fromkeys(things) if thing and " horn" not in thing and "alarm" not in thing]
     if named:
@@ -773,7 +774,8 @@ def _caption(context: QuestionContext) -> Answered | None:
 
 
 def describe(context: QuestionContext) -> str | None:
-    """A caption by a person if the evidence shows all that it names, otherwise one of what is shown."""
+    """A caption by a person if the scene has any, but only if the evidence shows all tags; else one that is made of the
+    shown tags. None if there is no such caption."""
     scene = context.scene
     if scene.captions:
         return context.rng.choice(scene.captions) if len(context.shown) == len(scene.tags) else None
@@ -864,7 +866,7 @@ def _attribute(name: str) -> _Ask:
     return ask
 
 
-# Attributes that tags stand for, and by which name.
+# Attributes that have tags -> the name of the tag for a value.
 _DETECTED: dict[str, Callable[[str], str]] = {
     "instrument": str,
     "genre": lambda value: f"{value} music",
@@ -918,7 +920,7 @@ def _note(context: QuestionContext) -> Answered | None:
 
 @_family("unanswerable", 39.0)
 def _unanswerable(context: QuestionContext) -> Answered | None:
-    """What no recording can tell; not asked where it may be said in words, or where a caption is all that is known."""
+    """What no recording can tell; not asked if speech or a sound may tell it, or if only a caption is known."""
     scene = context.scene
     if not (scene.tags or scene.attributes or scene.qa or scene.is_complete):
         return None
@@ -934,7 +936,7 @@ def _unanswerable(context: QuestionContext) -> Answered | None:
 
 
 def _may_be_known(context: QuestionContext, name: str, question: str) -> bool:
-    """Whether what is usually no matter of sound may be said here, or follow from the sounds."""
+    """Whether a question that recordings usually cannot answer may be answered here by speech or by a sound."""
     texts = (context.truth, context.evidence.transcript if context.evidence else None)
     if context.scene.qa or any(wordings.SAID_ANSWERS[name].search(text) for text in texts if text):
         return True

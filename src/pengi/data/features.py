@@ -1,8 +1,8 @@
 """Frozen features of clips, computed once and kept on disk.
 
 What comes before the first trained layer of an encoder never changes in training, so it is computed once per clip and
-read back from memory-mapped files: float16, the clips of a block one behind the other. A run that is killed loses the
-block that it was working on, and no other.
+read back from memory-mapped files: in float16, one file for each block of clips. A run that is killed loses only the
+block that it was working on.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ Branch = tuple[AudioEncoder, AudioBranchConfig]
 def cached_branches(
     clips: Sequence[Clip], audio_root: Path, branches: Sequence[Branch], *, max_bad_share: float = MAX_BAD_SHARE
 ) -> list[FeatureCache]:
-    """Features of all clips that can be read, for each branch, from the cache if these clips were computed before.
+    """Features of all clips that can be read, for each branch, from the cache if they were computed before.
 
-    What is not there is computed in one pass, in which a recording is decoded once for all of it.
+    Missing features are computed in one pass, in which a recording is decoded once for several branches.
 
     Args:
         clips: their ``audio`` is relative to ``audio_root``.
@@ -113,7 +113,7 @@ def cached_branches(
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a cache is there; one that is damaged is computed again."""
+    """Whether the features of a block are in the cache; damaged ones are deleted."""
     if not folder.is_dir():
         return False
     try:
@@ -144,7 +144,7 @@ def _kept(folder: Path) -> tuple[Values, dict[str, tuple[int, int]]]:
 
 
 def _key(fingerprints: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> str:
-    """Names the cache by everything the features depend on; ``fingerprints`` are ids and fingerprints of the clips."""
+    """A hash of everything the features depend on; ``fingerprints`` are ids and fingerprints of the clips."""
     spec = encoder_spec(branch.encoder)
     source = weights.provenance(spec.weights)["weights_sha256"] if spec.weights else branch.encoder
     parts: list[Any] = [FORMAT, branch.encoder, source]
@@ -166,7 +166,7 @@ def _build(
             try:
                 partial.replace(folder)
             except OSError:
-                if not (folder / META_FILE).is_file():  # else another run was first, and its features serve as well
+                if not (folder / META_FILE).is_file():  # otherwise another run was first, and its features are the same
                     raise
 
 

@@ -1,8 +1,8 @@
 """Sounds that may be in a recording although its labels do not name them.
 
 A label names what was recorded, not every sound: a thunderstorm brings rain, a café brings voices, and a doorbell is a
-bell. A question that calls a sound absent, or an order of sounds, is only true where none of
-this applies; the rules here leave out too much rather than too little.
+bell. That a sound is absent, or comes before another, is certain only if none of this applies. The rules here exclude
+too much rather than too little.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OCCURS_WITH = {
     "impact": frozenset({"impact", "household", "tools", "weapon"}),
     "human": frozenset({"impact"}),
 }
-# AudioSet classes of which one may be part of another, be caused with it or be its more general name.
+# Sets of AudioSet classes. One may be part of another in its set, occur with it, or be its more general name.
 _RELATED = (
     {"Animal", "Wild animals"},
     {"Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet", "Caw", "Coo", "Hoot", "Squawk", "Gull, seagull"}
@@ -43,8 +43,8 @@ _RELATED = (
     {"Cheering", "Applause", "Clapping", "Children playing", "Hubbub, speech noise, speech babble"},
     {"White noise", "Pink noise", "Rain", "Waves, surf", "Wind"},
 )
-# The same, wider: sounds that may occur with one of a set, or be confused with it, although no label says so. Also with
-# classes that only the tagger knows, and with labels whose class says too little, by their own names.
+# Wider sets of sounds that may occur together or be confused although no label says so. They also contain classes that
+# only the tagger knows, and, by their own names, labels whose class is too general.
 _WIDELY_RELATED = (
     {"Dog", "Bark", "Bow-wow", "Yip", "Howl", "Growling", "Whimper (dog)", "Whimper", "Pant"},
     {"Cat", "Meow", "Purr", "Caterwaul", "Hiss", "Roaring cats (lions, tigers)"},
@@ -172,12 +172,12 @@ _WIDELY_RELATED = (
 )
 # One label for several instruments at once.
 _ENSEMBLES = frozenset({"Drum kit", "Drum machine", "String section", "Orchestra", "Choir", "Percussion"})
-# Voices that are no plain speech but may hold some, or pass for it.
+# Voices other than plain speech that may contain speech or sound like it.
 _VOICES = frozenset(
     {"Radio", "Television", "Hubbub, speech noise, speech babble", "Children playing", "Cheering", "Crowd"}
     | {"Singing", "Choir", "Beatboxing", "Child speech, kid speaking", "Conversation", "Whispering", "Applause"}
 )
-# What is recorded close by or indoors; in other places, and in music, the number of sounds is not known.
+# Categories of sounds recorded close by or indoors. Elsewhere, and in music, the number of sounds is not known.
 _ONE_KIND = frozenset({"animal", "alarm", "household", "human", "impact", "instrument", "speech", "tools", "weapon"})
 _NO_CONTENT = frozenset(
     {"a", "an", "and", "at", "being", "by", "for", "from", "in", "is", "of", "on", "one", "or", "over", "the", "to"}
@@ -206,19 +206,19 @@ def same_kind(one: Label, other: Label) -> bool:
 def are_related(one: Label, other: Label) -> bool:
     """Whether one of two labels may occur with the other, or be confused with it.
 
-    This is wider than :func:`same_kind`, by which examples are composed: other rules there make other examples.
+    This is wider than :func:`same_kind`, which must not change, because examples are composed by its rules.
     """
     names = [{label.label, label.audioset or label.label} for label in (one, other)]
     return any(names[0] & related and names[1] & related for related in _WIDELY_RELATED)
 
 
 def holds_voices(label: Label) -> bool:
-    """Whether a recording with this label may have words."""
+    """Whether a recording with this label may contain words."""
     return label.category in ("speech", "scene") or label.audioset in _VOICES
 
 
 def may_hold(recorded: Label, other: Label) -> bool:
-    """Whether a recording labelled ``recorded`` may well hold ``other`` too.
+    """Whether a recording labelled ``recorded`` may also contain ``other``.
 
     Without AudioSet classes and categories only the words of the labels are compared.
     """

@@ -29,13 +29,13 @@ from pengi.data.tasks import Pair
 from pengi.errors import ConfigError
 from pengi.model import Batch
 
-# So many batches are drawn together and sorted by length, which saves padding.
+# Number of batches that are drawn together and sorted by length, which saves padding.
 BATCHES_DRAWN_TOGETHER = 8
 PREFETCHED = 4  # batches that each worker process draws ahead
 
 
 class Mixture(Frozen):
-    """How often clips are drawn, and how many, with how many questions each, make a batch.
+    """How often clips are drawn, and the size of a batch: its clips, and the questions about each.
 
     ``corpora`` are the shares of the manifests of a mixture (see :func:`pengi.data.sources.read_mixture`).
     """
@@ -47,7 +47,7 @@ class Mixture(Frozen):
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """A batch for the model, and the clip behind each of its rows."""
+    """A batch for the model, the clip of each of its rows, and the pair of each of its examples."""
 
     batch: Batch
     clips: tuple[Clip, ...]
@@ -61,7 +61,7 @@ class ClipEvidence:
     Attributes:
         of: clip id -> what is measured in the clip.
         vocabulary: the tags that prompts may name.
-        config: what of the evidence is written.
+        config: which parts of the evidence are written.
     """
 
     of: Mapping[str, Evidence]
@@ -83,7 +83,7 @@ def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = No
     Many clips of one voice, recording or track count as fewer, see :func:`pengi.data.tagging.group_weights`.
 
     Raises:
-        ConfigError: for a corpus that no clip is of, or a negative share, or if all shares are zero.
+        ConfigError: for a corpus without clips, a negative share, or if all shares are zero.
     """
 
     def kind(clip: Clip) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ class BatchSource(ABC):
         """The batch of a step; the same for the same seed and step."""
 
     def batches(self, start: int, stop: int, workers: int = 0) -> Iterator[TrainingBatch]:
-        """The batches of steps ``start`` to ``stop - 1``, drawn ahead by so many worker processes.
+        """The batches of steps ``start`` to ``stop - 1``, drawn ahead by ``workers`` processes.
 
         The number of workers changes nothing about the batches.
         """
@@ -147,10 +147,10 @@ class Loader(BatchSource):
     """Draws training batches.
 
     Args:
-        clips: labelled clips; those without features, evidence or anything to be asked are left out.
+        clips: labelled clips; those without features, evidence or a question are left out.
         caches: frozen features, one cache for each audio branch.
         questions: draws prompts and targets.
-        mixture: how often what is drawn.
+        mixture: how often clips are drawn, and the size of a batch.
         seed: of everything random in the batches.
         evidence: about each clip; None for a model without evidence.
 
@@ -189,7 +189,7 @@ class Loader(BatchSource):
         return self._draw_pairs(drawn[start : start + size], random.Random(f"{self.seed}:{step}:pairs"))
 
     def _length(self, clip: Clip) -> int:
-        """Of what the model reads of a clip, in audio tokens and words."""
+        """Length of what the model reads about a clip, in audio tokens and words."""
         words = self.evidence.text(clip.id).count(" ") if self.evidence else 0
         return words + sum(cache.tokens(clip.id) for cache in self.caches)
 
@@ -239,7 +239,7 @@ def _ignore_interrupts(_: int) -> None:
 
 
 def _as_it_is(batch: Any) -> Any:
-    """In the place of a function that makes batches of samples: a step is a batch already."""
+    """Replaces the function that collates samples to batches, because a step is a batch already."""
     return batch
 
 

@@ -102,7 +102,7 @@ def json_row(line: bytes, origin: str) -> dict[str, Any]:
     """The JSON object of a line.
 
     Raises:
-        ManifestError: if it is none; the message begins with ``origin``.
+        ManifestError: if it is not a JSON object; the message begins with ``origin``.
     """
     try:
         row = json.loads(line)
@@ -168,7 +168,11 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def validated(model: type[M], row: Mapping[str, Any], origin: str) -> M:
-    """A row as a model's instance; a :class:`ManifestError` that begins with ``origin`` if it is none."""
+    """A row as an instance of a model.
+
+    Raises:
+        ManifestError: if the row is not valid; the message begins with ``origin``.
+    """
     try:
         return model.model_validate(row)
     except ValidationError as error:

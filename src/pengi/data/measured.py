@@ -1,6 +1,6 @@
 """Transcripts and descriptors of training clips, measured once per recording and kept on disk.
 
-A run that is killed goes on where it was, and of two runs at once one measures and the other waits for it.
+A run that was killed continues where it stopped. If there are two runs at once, one measures and the other waits.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def cached_measurements(
         clips: their ``audio`` is relative to ``audio_root``.
         audio_root: the manifest's folder.
         measure: called with a few recordings at a time.
-        version: names everything that the measurements depend on besides the recording.
+        version: identifies everything that the measurements depend on besides the recording.
         rate: of the recordings, in Hz.
-        window_s: of longer recordings the beginning is measured.
+        window_s: length that is measured, from the beginning of a recording, in seconds.
         max_bad_share: share of the clips that may be unreadable; they are logged and left out.
 
     Raises:

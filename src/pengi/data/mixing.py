@@ -78,7 +78,7 @@ def brought_to(samples: Samples, rate: int, level_db: float) -> Samples:
 
 
 def joined(parts: list[Samples], gaps_s: tuple[float, ...], rate: int) -> Samples:
-    """Silence and parts in turn; ``gaps_s`` is what lies before each part and behind the last."""
+    """Silence and parts in turn; ``gaps_s`` are the lengths of the silence before each part and after the last."""
     assert len(gaps_s) == len(parts) + 1
     gaps = [np.zeros(round(gap_s * rate), dtype=np.float32) for gap_s in gaps_s]
     pieces = [gaps[0]]
@@ -93,7 +93,7 @@ def laid_over(foreground: Samples, background: Samples) -> Samples:
 
 
 def within_full_scale(samples: Samples) -> Samples:
-    """The waveform made softer, if need be, so that its peak is ``PEAK``."""
+    """The waveform, scaled so that its peak is ``PEAK`` if it is higher."""
     peak = float(np.abs(samples).max())
     return samples if peak <= PEAK else samples * np.float32(PEAK / peak)
 

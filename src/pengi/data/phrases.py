@@ -1,4 +1,4 @@
-"""How tags are said in questions and answers, and which of them a recording surely does not hold."""
+"""Wordings of tags in questions and answers, and which tags a recording certainly does not contain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPEAKING = {"man speaking": "a man", "woman speaking": "a woman", "child speakin
 _MUSICAL = frozenset({"music", "instrument"})
 _PLURALS = frozenset({"people", "children", "dishes", "bees", "strings", "drums", "men", "women"})
 _NOT_PLURAL = frozenset({"bus", "glass", "brass", "hiss", "gas", "bass", "steel"})
-# Phrase and sentence of stock classes that no collection words, with the category of the nearest label.
+# Phrase and sentence of AudioSet classes for which no collection has a wording, and the category of the nearest label.
 _STOCK: dict[str, tuple[str, str, str]] = {
     "child speaking": ("a child speaking", "A child is speaking.", "speech"),
     "dog": ("a dog", "A dog makes a sound.", "animal"),
@@ -108,13 +108,13 @@ TEXTURES = frozenset(
         "patter", "flap", "splinter", "wail", "static", "mains hum",
     }
 )  # fmt: skip
-"""Tags that say how something sounds and not what it is: a recording of anything may hold them."""
+"""Tags that say how something sounds and not what it is; a recording of anything may contain them."""
 NEVER_ASKED = frozenset({"coffee order", "music"})
 """Labels that are too special, or too general, to ask whether they are there."""
 
 
 class Phrases:
-    """Wordings of labels, and of tags that are no labels.
+    """Wordings of labels, and of tags that are not labels.
 
     Args:
         labels: wordings of the events of manifests.
@@ -134,7 +134,7 @@ class Phrases:
         self._absent: dict[tuple[frozenset[str], bool], tuple[str, ...]] = {}
 
     def label(self, tag: str) -> Label:
-        """The wording of a tag; a plain one where nobody has worded it."""
+        """The wording of a tag; if it has none, a plain one is made."""
         if tag in self.worded:
             return self.worded[tag]
         if tag not in self._plain:
@@ -147,7 +147,7 @@ class Phrases:
         return self.label(tag).phrase
 
     def thing(self, tag: str) -> str | None:
-        """What makes the sound of an animal or a vehicle; see :func:`thing_of`."""
+        """The animal or vehicle that makes a sound; see :func:`thing_of`."""
         return thing_of(self.label(tag))
 
     def clause(self, tag: str) -> str:
@@ -156,7 +156,7 @@ class Phrases:
         return templates.clause(re.sub(r" repeatedly\b", "", label.sentence), label.phrase)
 
     def category(self, tag: str) -> str:
-        """Of its label, such as "animal"; empty where none is known."""
+        """The category of a tag's label, such as "animal"; empty if none is known."""
         return self.label(tag).category
 
     def is_musical(self, tag: str) -> bool:
@@ -164,16 +164,16 @@ class Phrases:
         return self.category(tag) in _MUSICAL
 
     def holds_voices(self, tag: str) -> bool:
-        """Whether words may be heard where a tag is: spoken, or sung in music."""
+        """Whether a recording of a tag may contain words: spoken, or sung in music."""
         return holds_voices(self.label(tag)) or self.category(tag) == "music"
 
     def kinds(self, tags: Iterable[str]) -> int | None:
-        """How many kinds of sound recordings of these tags hold; none if one of them may hold several."""
+        """Number of kinds of sound in recordings of these tags; None if one of them may contain several."""
         labels = [self.label(tag) for tag in dict.fromkeys(tags)]
         return len(labels) if all(map(holds_one_kind, labels)) else None
 
     def may_hold(self, tag: str, other: str) -> bool:
-        """Whether a recording of a tag may well hold another."""
+        """Whether a recording of a tag may also contain another."""
         if tag not in self._held:
             self._held[tag] = frozenset(name for name in self.askable if self._may_hold(tag, name))
         return other in self._held[tag] or self._may_hold(tag, other)
@@ -183,11 +183,11 @@ class Phrases:
         return tag == other or may_hold(one, two) or are_related(one, two)
 
     def absent(self, tags: Iterable[str], *, recorded: bool = False) -> tuple[str, ...]:
-        """All tags that a scene of some tags surely does not hold.
+        """All tags that a scene of some tags certainly does not contain.
 
         Args:
             tags: what is known to be there.
-            recorded: whether there is a recording, which may hold more than anybody said of it.
+            recorded: whether there is a recording, which may contain more than its labels name.
         """
         key = frozenset(tags), recorded
         if key not in self._absent:
@@ -202,7 +202,7 @@ class Phrases:
 
 
 def _stock_labels(vocabulary: Vocabulary, labels: Mapping[str, Label]) -> dict[str, Label]:
-    """Wordings of the tags that no label words, with their AudioSet classes."""
+    """Wordings of the tags that are not among the labels, with their AudioSet classes."""
     found = {}
     for text, (phrase, sentence, category) in _STOCK.items():
         index = vocabulary.index(text)
@@ -213,7 +213,7 @@ def _stock_labels(vocabulary: Vocabulary, labels: Mapping[str, Label]) -> dict[s
 
 
 def thing_of(label: Label) -> str | None:
-    """What makes the sound of an animal or a vehicle: "a dog"; none of other sounds."""
+    """The animal or vehicle that makes a sound, such as "a dog"; None for other sounds."""
     if label.category not in ("animal", "vehicle"):
         return None
     phrase = re.sub(r" (passing by|shutting off|driving off|climbing its lift hill|singing)$", "", label.phrase)
@@ -236,7 +236,7 @@ def is_plural(phrase: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def plain_phrase(tag: str) -> str:
-    """A tag that nobody has worded, with an article where it takes one: "siren" -> "a siren", "wind noise"."""
+    """A phrase for a tag without a wording, with an article where it takes one: "siren" -> "a siren", "wind noise"."""
     words = tag.split()
     uncounted = (
         "noise",

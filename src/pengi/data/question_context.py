@@ -17,16 +17,16 @@ from pengi.data.spoken import is_near
 from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
 
 SEEN = 0.002
-"""Lowest probability of a tag that is there, for a question to build on it: below, the evidence says that it is not."""
+"""Lowest probability at which a question may build on a tag of the scene; below it the evidence says "no"."""
 SPEECH = "speech"
 AGAIN = 0.3
-"""By this the weight of most families falls once they were drawn for a scene."""
+"""Factor on the weight of most families after they were drawn for a scene."""
 _VOICE = re.compile(
     r"groan|scream|shout|\bcry|laugh|\bsing|humm|yell|sigh|whoop|giggl|chuckl|snicker|gasp|cheer|whisper|chant|choir"
     "|beatbox|wail|moan|whimper|yawn|children|crowd|vocal|rapping|yodel|opera"
 )
 SUNG = ("singing", "vocal music", "a capella", "rapping", "choir", "chant", "opera", "hip hop music")
-"""Tags without which, and without any transcript, music surely has no words."""
+"""Music without these tags and without a transcript certainly has no words."""
 _CROWDS = frozenset({"crowd talking", "coffee shop chatter", "crowd"})
 
 
@@ -60,7 +60,7 @@ class QuestionContext:
         return None if vocabulary is None or index is None else self._detected.get(vocabulary.tags[index].text)
 
     def probability(self, tag: str) -> float:
-        """Of a tag; 1 where there is no evidence at all."""
+        """Probability of a tag; 1 if there is no evidence at all."""
         if self.evidence is None:
             return 1.0
         found = self.detected(tag)
@@ -71,7 +71,7 @@ class QuestionContext:
         return all(self.probability(tag) >= SEEN for tag in tags)
 
     def is_shown(self, tag: str) -> bool:
-        """Whether the evidence shows a tag so that it may be named unasked."""
+        """Whether the evidence shows a tag clearly enough for an answer to name it unasked."""
         found = self.detected(tag)
         return self.evidence is None or (found is not None and found.text in self._written)
 
@@ -96,7 +96,7 @@ class QuestionContext:
         return starts[0] < starts[1]
 
     def overlap_s(self, one: str, other: str) -> float | None:
-        """By how much two tags overlap as they are detected, or minus the pause; none where no times are known."""
+        """By how many seconds two tags overlap in the evidence, or minus the pause; None if their times are unknown."""
         if self.evidence is None or not self.has_times(one, other):
             return None
         found, others = self.detected(one), self.detected(other)
@@ -118,7 +118,7 @@ class QuestionContext:
 
     @cached_property
     def speech(self) -> bool | None:
-        """Whether someone speaks; none if that is not known."""
+        """Whether someone speaks; None if that is not known."""
         tags, domain = self.scene.tags, self.scene.domain
         if domain in SPEECH_DOMAINS or any(self.phrases.category(tag) == "speech" for tag in tags):
             return True
@@ -129,20 +129,20 @@ class QuestionContext:
         if domain == "music" or any(self.phrases.category(tag) == "music" for tag in tags):
             return None if self.may_be_sung else False
         if self.scene.is_recorded and self.probability(SPEECH) >= MAYBE and self.evidence and self.evidence.transcript:
-            return None  # labels say what was recorded, not that nobody speaks beside it
+            return None  # labels name what was recorded; somebody may speak as well
         known = domain in SOUND_DOMAINS | MUSIC_DOMAINS or all(self.phrases.category(tag) for tag in tags)
         return False if tags and known and not any(self.phrases.holds_voices(tag) for tag in tags) else None
 
     @property
     def may_be_sung(self) -> bool:
-        """Whether music may have words: nobody says of a genre whether there are any."""
+        """Whether music may have words: a genre does not tell."""
         if self.evidence is None or self.evidence.transcript != "":
             return True
         return any(self.probability(tag) >= SEEN for tag in (SPEECH, *SUNG))
 
     @cached_property
     def music(self) -> bool | None:
-        """Whether there is music; none if that is not known."""
+        """Whether there is music; None if that is not known."""
         categories = [self.phrases.category(tag) for tag in self.scene.tags]
         if self.scene.domain in MUSIC_DOMAINS or any(self.phrases.is_musical(tag) for tag in self.scene.tags):
             return True
@@ -157,7 +157,7 @@ class QuestionContext:
         return any(_VOICE.search(tag) for tag in self.scene.tags)
 
     def is_unclear(self, question: str) -> bool:
-        """Whether a question is about a voice in a recording that has a voice and no speech."""
+        """Whether a question about a voice is ambiguous, because the recording has a voice but no speech."""
         return "voice" in question and self.has_voice and not self.speech
 
     @property
@@ -167,7 +167,7 @@ class QuestionContext:
 
     @cached_property
     def speakers(self) -> tuple[str, ...] | None:
-        """Who speaks, such as "a man", each once; none if that is not known."""
+        """Who speaks, such as "a man", each once; None if that is not known."""
         if self.speech is False:
             return ()
         found = [SPEAKING[tag] for tag in self.scene.tags if tag in SPEAKING]
@@ -178,7 +178,7 @@ class QuestionContext:
 
     @cached_property
     def speaker_count(self) -> str | None:
-        """How many people speak, in words; none if that is not known."""
+        """How many people speak, in words; None if that is not known."""
         if self.speech is False:
             return "none"
         if _CROWDS & set(self.scene.tags):
@@ -194,7 +194,7 @@ class QuestionContext:
 
     @cached_property
     def transcript(self) -> str | None:
-        """What is known to be said and shown by the evidence; empty if nothing is, None if unknown or not shown."""
+        """The evidence's transcript if it is known to be right; empty if nothing is said, None if that is not known."""
         if self.speech is False:
             return ""
         truth = self.truth
@@ -208,7 +208,7 @@ class QuestionContext:
         return text if is_near(truth, text) else None
 
     def absent(self, count: int = 1) -> list[str]:
-        """Some tags that are surely not there; a quarter of the time those that are detected all the same."""
+        """Some tags that are certainly absent; a quarter of the time some that are detected nevertheless."""
         absent = self.scene.absent
         if len(absent) < count:
             return []
@@ -229,7 +229,7 @@ class QuestionContext:
 
 @dataclass(frozen=True)
 class Answered:
-    """A question and its answer. ``is_prompt``: it is a prompt of its own, which nothing is put around."""
+    """A question and its answer. ``is_prompt``: whether the question is a complete prompt, which is asked as it is."""
 
     question: str
     answer: str
@@ -238,10 +238,10 @@ class Answered:
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of question. ``ask`` gives none where the scene does not say the answer.
+    """One kind of question. ``ask`` gives None if the scene does not tell the answer.
 
-    ``is_task``: it is a task of its own, with a prompt in the paper's manner, and no free question. ``again``: by this
-    the weight falls once the family was drawn for a scene.
+    ``is_task``: whether it is a task with a fixed prompt, as in the paper, and not a free question. ``again``: factor
+    on the weight after the family was drawn for a scene.
     """
 
     name: str

@@ -1,15 +1,16 @@
-"""Training questions about scenes, with true answers: the one place that makes training pairs.
+"""Training questions about scenes, with true answers. All training pairs are made here.
 
 A family asks one kind of thing (:mod:`pengi.data.families`): whether a sound is there, what is said, what came first.
-Its answer follows from the scene. Where evidence is given, too, the language model is to answer from that evidence:
+Its answer follows from the scene. If there is evidence, the language model must be able to answer from it:
 
-- An open answer (a caption, "what is this sound?") names only what the evidence shows as ``maybe`` or more. Naming what
-  was missed would teach to invent.
-- A question that names things (yes or no, which of these) keeps the true answer, whatever was detected: so the model
-  learns how far a "maybe" can be trusted. Where the answer needs two things (an order), both must be detected.
-- What is said is answered with the transcript, if that is near to the truth. It is refused where speech has no
-  transcript or is not English.
-- What is measured (level, length, note, tempo) is answered as it was measured, unless that is known to be wrong.
+- An open answer (a caption, "what is this sound?") names only what the evidence shows as ``maybe`` or more. Naming a
+  missed sound would teach the model to invent.
+- A question that names things (yes or no, which of these) keeps the true answer, whatever was detected. So the model
+  learns how far a "maybe" can be trusted. If the answer needs two things (an order), both must be detected.
+- A question about what is said is answered with the transcript if that is close to the truth. It is refused if speech
+  has no transcript or is not English.
+- A question about what is measured (level, length, note, tempo) is answered with the measurement, unless that is known
+  to be wrong.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from pengi.errors import ConfigError, no_such
 OTHER_FORMS = 0.1
 """Share of questions that are not worded as the engine words them, see :func:`prompt_of`."""
 QUESTION = "question"
-"""Stands for all families of free questions where weights are given."""
+"""Name that stands for all families of free questions in given weights."""
 UNANSWERABLE = "unanswerable"
-"""The family whose share does not grow where a scene answers few of the others."""
+"""The family whose share does not grow if a scene answers few of the others."""
 _TRIES = 6
 
 
@@ -42,10 +43,10 @@ class QuestionMaker:
     """Draws training pairs about scenes.
 
     Args:
-        phrases: how tags are said.
-        config: what of the evidence the model reads.
-        weights: of families by name, "question" for all that ask free questions; those that are not named are not
-            context. All by their own weights if not given.
+        phrases: wordings of tags.
+        config: which parts of the evidence the model reads.
+        weights: family -> weight; "question" stands for all families of free questions. Families that are not named
+            are not asked. If not given, every family has its own weight.
 
     Raises:
         ConfigError: for weights of unknown families, negative ones, or none above zero.
@@ -97,7 +98,7 @@ class QuestionMaker:
 
 
 def _answered(context: QuestionContext, families: dict[str, float]) -> tuple[str, Answered | None]:
-    """A question of one of some families; those that the scene does not answer are taken out of them."""
+    """A question of one of the given families; those that the scene does not answer are removed from them."""
     while families:
         name = context.rng.choices(list(families), list(families.values()))[0]
         answered = FAMILIES[name].ask(context)
@@ -116,7 +117,7 @@ def _is_known(scene: Scene) -> bool:
 
 
 def _weighted(weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Weight of each family that is asked; that of "question" is shared out among the free questions."""
+    """Weight of each family that is asked; that of "question" is divided among the free questions."""
     if weights is None:
         return {name: family.weight for name, family in FAMILIES.items()}
     free = {name: family.weight for name, family in FAMILIES.items() if not family.is_task}
@@ -126,12 +127,12 @@ def _weighted(weights: Mapping[str, float] | None) -> dict[str, float]:
 
 
 def prompt_of(answered: Answered, rng: random.Random, *, bare: bool) -> str:
-    """A question as the engine asks it, and now and then in another form.
+    """A question as the engine words it, and sometimes in another form.
 
     Args:
         answered: the question.
         rng: what is drawn with.
-        bare: whether the engine asks it without words around it, as of a model that reads evidence.
+        bare: whether the engine adds no words to it, as for a model that reads evidence.
     """
     if answered.is_prompt:
         return answered.question

@@ -44,7 +44,7 @@ def opened(location: str) -> AbstractContextManager[IO[bytes]]:
         raise InputError(f"'{location}' needs fsspec; install it with: pip install fsspec") from error
     try:
         return cast("AbstractContextManager[IO[bytes]]", fsspec.open(location, "rb"))
-    except (ImportError, ValueError) as error:  # the file system's own package is missing, or it is none
+    except (ImportError, ValueError) as error:  # the file system's package is missing, or the file system is unknown
         raise InputError(f"'{location}' cannot be opened: {error}") from error
 
 
@@ -74,17 +74,17 @@ def recording(root: Path, audio: str) -> Path | bytes:
 
 
 def is_there(root: Path, audio: str) -> bool:
-    """Whether the file of a row exists; of URLs it is taken for granted."""
+    """Whether the file of a row exists; a URL is assumed to exist."""
     found = _MEMBER.fullmatch(audio)
     location = found["tar"] if found else audio
     return is_url(location) or os.path.isfile(root / location)  # noqa: PTH113 - False where it may not be looked at
 
 
 def fingerprint(root: Path, audio: str) -> list[Any]:
-    """Identifies a recording: by the content of its file, whatever its folder and time.
+    """Identifies a recording by the content of its file, whatever its folder and modification time.
 
-    Of a member of a tar file it is the file's name, size and time of change and the stretch, since the file may be
-    large; of a URL the URL alone. A file that is not there or cannot be read has no content.
+    A member of a tar file, which may be large, is identified by the file's name, size and modification time, and by the
+    member's offset and size. A URL is identified by itself, a missing or unreadable file by its path.
     """
     found = _MEMBER.fullmatch(audio)
     location = found["tar"] if found else audio
@@ -99,5 +99,5 @@ def fingerprint(root: Path, audio: str) -> list[Any]:
     try:
         with path.open("rb") as file:
             return [hashlib.file_digest(file, "sha256").hexdigest()]
-    except OSError:  # it is counted where it is decoded
+    except OSError:  # it is counted as unreadable when it is decoded
         return [str(path)]

@@ -33,11 +33,11 @@ class SceneLoader(BatchSource):
 
     Args:
         drawer: gives the scenes by number.
-        simulator: what would be detected of them.
+        simulator: gives what would be detected in them.
         questions: what is asked about them.
         batch_size: scenes of a batch.
         questions_per_clip: questions about a scene.
-        seed: of everything random beside the scenes themselves.
+        seed: of everything random except the scenes themselves.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SceneLoader(BatchSource):
         return evidence, self.questions.draw(scene, rng, self.questions_per_clip, evidence)
 
     def batch(self, step: int) -> TrainingBatch:
-        """The batch of a step; scenes of like length are put together."""
+        """The batch of a step; scenes of similar length are put together."""
         block, index = divmod(step, BATCHES_DRAWN_TOGETHER)
         if block != self._drawn[0]:
             self._drawn = block, self._draw_block(block)
@@ -103,8 +103,8 @@ class StagedBatches(BatchSource):
         scenes: batches of drawn scenes.
         clips: batches of recordings.
         steps: number of first steps that are about scenes.
-        share: of the later steps.
-        seed: of which of the later steps these are.
+        share: share of the later steps that are about scenes.
+        seed: for the choice of these later steps.
     """
 
     def __init__(self, scenes: BatchSource, clips: BatchSource, steps: int, share: float, seed: int) -> None:

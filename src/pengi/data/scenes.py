@@ -15,12 +15,12 @@ from pengi.data.tasks import COMPOSED_DOMAIN
 
 DEFAULT_LENGTH_S = 5.0
 LOUDER_DB = 6.0
-"""From this difference on one of two sounds is called louder."""
+"""Lowest difference at which one of two sounds is called louder."""
 
 
 @dataclass(frozen=True)
 class SceneEvent:
-    """A sound, from when to when in seconds, and its loudness in dB beside the other sounds."""
+    """A sound: its start and end in seconds, and its loudness in dB relative to the other sounds."""
 
     tag: str
     start_s: float
@@ -37,7 +37,7 @@ class Scene:
         events: all sounds that are known, in order of their starts; a tag may come several times.
         transcript: what is said; empty if nothing is, None if that is not known.
         attributes: such as instrument, pitch, genre, language, gender, keyword or digit.
-        absent: tags that are surely not there.
+        absent: tags that are certainly not there.
         captions: descriptions by people.
         qa: questions that come with the recording, or follow from what is said, with their answers.
         metadata: title, tags and description.
@@ -73,8 +73,9 @@ class Scene:
 def scene_of(clip: Clip, phrases: Phrases) -> Scene:
     """What a manifest says about a clip.
 
-    Composed clips have the times of each event (``Clip.times``); events of other clips last throughout. What their own
-    questions ask follows from these times, too, and is asked in more words, and where the evidence shows it.
+    Composed clips have the times of each event (``Clip.times``); events of other clips last throughout. The composed
+    clips' own questions are left out: the families ask the same from these times, in more wordings, and only if the
+    evidence shows the answer.
     """
     length_s = clip.duration_s or DEFAULT_LENGTH_S
     events = tuple(SceneEvent(time.event, time.start_s, time.end_s, time.level_db) for time in clip.times)

@@ -1,9 +1,10 @@
-"""Tar shards in the WebDataset layout: files of one sample lie together and share their name up to the first dot.
+"""Tar shards in the WebDataset layout: the files of one sample follow each other and share their name up to the first
+dot.
 
-Here a sample is a recording and ``.json``, the row of its manifest; foreign shards may have ``.txt`` (a caption)
-instead, or a JSON object with ``text`` or ``caption``, as collections in this layout have. Since a tar file is not
-compressed, every recording is a stretch of bytes in it: an index makes shards a manifest like any other, with random
-access, exact resumption and the same cache of features, and a corpus on object storage needs no copy on disk.
+Here a sample is a recording and ``.json``, the row of its manifest. Shards from elsewhere may instead have ``.txt`` (a
+caption), or a JSON object with ``text`` or ``caption``. A tar file is not compressed, so every recording is a range of
+bytes in it. With an index, shards are a manifest like any other, with random access, exact resumption and the same
+cache of features; a corpus in object storage needs no copy on disk.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _MANIFEST = "manifest.jsonl"
 
 @dataclass
 class _Sample:
-    """Members of one sample: where its recording lies, and what its other files say."""
+    """Members of one sample: where its recording is, and the content of its other files."""
 
     key: str
     audio: str | None = None
@@ -174,7 +175,7 @@ def read_shards(
 
     Args:
         locations: paths and URLs of tar files; ``{000..009}`` stands for a range.
-        split: of rows that name none, as in foreign shards; they are bad rows without it.
+        split: for rows that name none, as in shards from elsewhere; without it, such rows are bad.
         max_bad_share: share of the samples that may be bad; they are logged and left out.
 
     Raises:
@@ -213,7 +214,7 @@ def _clip(sample: _Sample, shard: str, split: str | None, origin: str) -> Clip:
 
 
 def _understood(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a manifest as it is; of another collection's, what its texts and tags say."""
+    """A row of a manifest as it is; of another collection's row, its texts and tags."""
     if "id" in row and "split" in row:
         return dict(row)
     texts = [text for name in ("text", "caption", "captions") for text in _texts(row.get(name))]
@@ -251,7 +252,7 @@ def _samples(shard: str) -> Iterator[_Sample]:
 
 
 def _take(sample: _Sample, tar: tarfile.TarFile, info: tarfile.TarInfo, suffix: str, path: str) -> None:
-    """Note a member of a sample."""
+    """Add a member to a sample."""
     if suffix in AUDIO_SUFFIXES or suffix == "bin":
         sample.audio = member(path, info.offset_data, info.size)
         return

@@ -1,11 +1,11 @@
-"""What a tagger, a recogniser and measurements would say about a scene, with the mistakes that they really make.
+"""Simulates what the tagger, the transcriber and the descriptors would give for a scene, with realistic mistakes.
 
-The tagger's mistakes are those of real clips: of each tag :class:`TagNoise` keeps what was detected, out of fold, in
-clips that have it, and a scene's event draws one of them. So an event is missed, confused with others and joined by
-false alarms as often, and together with what, as in recordings.
+The tagger's mistakes are those on real clips: for each tag :class:`TagNoise` keeps what was detected, out of fold, in
+clips that have it. An event of a scene draws one of these clips. So events are missed, confused and accompanied by
+false alarms as often as in recordings, and in the same combinations.
 
-The target of a question stays what is true of the scene. What the evidence does not show must not be learned as an
-invention, so :mod:`pengi.data.questions` names only what is shown where nobody asked about it.
+The answer to a question is still what is true of the scene. So that the model does not learn to invent,
+:mod:`pengi.data.questions` names only what the evidence shows, unless the question itself names it.
 
 Shape suffixes: N clips, K tags.
 """
@@ -38,7 +38,7 @@ from pengi.data.tagging import GROUPS_OF_ATTRIBUTES, TagTargets
 
 CLIPS_OF_A_TAG = 40
 MIN_LIKE_PRESENT = 0.4
-"""Without clips that have a tag, those serve in which it is this probable and not known to be absent."""
+"""If no clip has a tag, those are used in which it has at least this probability and is not known to be absent."""
 POOLED = 400
 FRAME_S = 0.48
 JITTER_S = 0.25
@@ -51,7 +51,8 @@ _LOUDER_DB = 4.0
 _LOUDER: tuple[Course, ...] = ("louder at the start", "louder in the middle", "louder at the end")
 _INVENTED = ("you", "Thank you.", "Oh.", "Thanks for watching!", "Hmm.")
 _INVENTS = 0.015
-# Detections of these groups in a clip say something about the clip where its labels do not.
+# Detections of these groups tell about the clip that they come from. They are not added to a scene that has its own tag
+# of the group; keywords are never added.
 _EXCLUSIVE = frozenset({"speaker", "language", "instrument", "genre", "keyword"})
 _SPEECH = "speech"
 _SPEAKERS = {
@@ -75,10 +76,10 @@ class TagNoise:
 
     Attributes:
         tags: the tags' texts, K of them.
-        confused: of each clip the tags that are known to be absent, and yet are detected.
-        joined: of each clip the tags of which it is not known whether they are there.
-        clips: of each tag, for clips that have it: the clip's index and the tag's probability.
-        pooled: probabilities of tags that are there, of all tags, for those that no clip has.
+        confused: for each clip, detected tags that are known to be absent.
+        joined: for each clip, detected tags of which it is not known whether they are there.
+        clips: for each tag, index and probability of the tag for each clip that has it.
+        pooled: probabilities of present tags, of all tags together; used for tags that no clip has.
     """
 
     tags: tuple[str, ...]
@@ -231,7 +232,7 @@ def _shifted(probability: float, log_odds: float) -> float:
 
 
 def _masked_db(events: Sequence[SceneEvent], scene: Scene) -> float:
-    """By how much, in log-odds, a tag is harder to detect beneath louder events; at most 0."""
+    """Change of a tag's log-odds because louder events mask it or it is very short; at most 0."""
     loudest = max(events, key=lambda event: event.level_db)
     over = [
         other.level_db
@@ -262,7 +263,7 @@ def _on_grid(time_s: float) -> float:
 
 
 def _recognised(scene: Scene, rng: random.Random) -> str | None:
-    """What a recogniser of English would write; of other languages it writes something else."""
+    """What an English transcriber would write; for other languages it writes something wrong, or nothing."""
     speaks = any(event.tag == _SPEECH or event.tag.endswith(" speaking") for event in scene.events)
     if not speaks:
         return rng.choice(_INVENTED) if rng.random() < _INVENTS else ""
@@ -292,7 +293,7 @@ def _described(scene: Scene, rng: random.Random) -> tuple[str, ...]:
 
 
 def _moving_pitch(scene: Scene, rng: random.Random) -> float | None:
-    """The pitch of a voice, by who speaks; now and then that of something else."""
+    """The pitch of a voice, by who speaks; sometimes that of something else."""
     speakers = {_SPEAKERS[event.tag] for event in scene.events if event.tag in _SPEAKERS}
     speakers |= {_SPEAKERS[name] for name in (scene.attributes.get("gender", ""),) if name in _SPEAKERS}
     if len(speakers) == 1 and rng.random() < 0.9:
@@ -328,7 +329,7 @@ def _course(scene: Scene, rng: random.Random) -> Course | None:
 
 
 def _bursts(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
-    """Separate bursts: those of short sounds are counted right where nothing goes on beneath them."""
+    """Separate bursts; those of short sounds are correct if no sound lasts through them."""
     lasting = [event for event in scene.events if event.end_s - event.start_s > 0.8 * scene.duration_s]
     if not scene.is_timed or not scene.events or (lasting and len(scene.events) > 1) or rng.random() < 0.3:
         return []
@@ -347,7 +348,7 @@ def _bursts(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
 
 
 def _notes(scene: Scene, rng: random.Random) -> list[str]:
-    """The notes as they are measured; now and then one is missed, wrong, or found where none is played."""
+    """The notes as they are measured; sometimes one is missed, wrong, or found where none is played."""
     notes = scene.attributes.get("notes", scene.attributes.get("pitch", ""))
     if not notes:
         return [f"{rng.choice(_NAMES)}{rng.randint(3, 6)}"] if scene.events and rng.random() < _FALSE_NOTES else []
@@ -360,7 +361,7 @@ def _sharp(note: str) -> str:
 
 
 def _measured(note: str, rng: random.Random) -> str:
-    """A note as it is measured, now and then an octave or a semitone off."""
+    """A note as it is measured, sometimes an octave or a semitone off."""
     if rng.random() >= _WRONG_NOTES:
         return note
     name, octave = note[:-1], int(note[-1])

@@ -1,4 +1,4 @@
-"""Whatever holds recordings, as labelled clips: manifests, CSV files, folders of ``label/*.wav``, shards, mixtures."""
+"""Reads labelled clips from manifests, CSV files, folders of ``label/*.wav``, shards and mixtures of these."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _COLUMNS = {
 ATTRIBUTES = (*ATTRIBUTE_TASKS, "pitch")
 _SEPARATOR, _FOLDER_SEPARATOR = ";", ","
 NO_EVENT = ("background", "noise", "silence")
-"""Folders of recordings in which there is none of the labels."""
+"""Names of folders of recordings that have none of the labels."""
 _NEGATIVE = "-"
-"""In front of a label: a recording in which that label is not, and of others nothing is known."""
+"""Prefix of a label that a recording does not have; whether it has others is not known."""
 _LIKE_A_COLUMN = 0.75
 
 
@@ -46,7 +46,7 @@ class Manifest:
 
 
 def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share: float = 0.0) -> Manifest:
-    """Clips of whatever is given:
+    """Read the clips of one of these:
 
     * a manifest (``.jsonl``), or a folder that holds a ``manifest.jsonl``;
     * a CSV file with a header: ``path``, and any of ``text`` (a caption), ``label`` (several separated by ``;``, with
@@ -66,7 +66,7 @@ def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share
     Raises:
         ManifestError: nothing there, or a mistake in it; with the line number where there are lines.
     """
-    # A path swallows one of the slashes of a URL.
+    # pathlib removes one of the two slashes of a URL.
     location = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(path))
     if location.endswith(".tar"):
         root = Path() if is_url(location) else Path(location).parent
@@ -130,14 +130,14 @@ def _folder_rows(root: Path) -> list[dict[str, Any]]:
 
 
 def _labels_of_folder(name: str) -> dict[str, list[str]]:
-    """What is, and what is not, in the recordings of a folder."""
+    """Events that are present and absent in the recordings of a folder."""
     if name.lower() in NO_EVENT:
         return {"events": []}
     return _labels(name.replace("_", " ").split(_FOLDER_SEPARATOR))
 
 
 def _labels(parts: Sequence[str]) -> dict[str, list[str]]:
-    """Events, and behind :data:`_NEGATIVE` those that are absent."""
+    """Events, and absent ones, which begin with :data:`_NEGATIVE`."""
     names = [part.strip() for part in parts if part.strip(f"{_NEGATIVE} ")]
     absent = [name.removeprefix(_NEGATIVE).strip() for name in names if name.startswith(_NEGATIVE)]
     found = {"events": [name for name in names if not name.startswith(_NEGATIVE)]}
@@ -190,7 +190,7 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _csv_fields(header: Sequence[str], path: Path) -> dict[str, str]:
-    """Column -> field. Columns that mean nothing here are left out, unless they look like a slip of the pen."""
+    """Column -> field. Unknown columns are left out; one that looks like a misspelt name is an error."""
     known = {**_COLUMNS, **{name: name for name in ATTRIBUTES}}
     fields: dict[str, str] = {}
     for column in header:
@@ -240,7 +240,7 @@ def _join(row: dict[str, Any], more: Mapping[str, Any], origin: str) -> None:
 
 
 def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]:
-    """Clips of rows; those that name no split are shared out between train and val, each label by itself."""
+    """Clips of rows; those that name no split are divided between train and val, label by label."""
     by_label: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     for row in rows:
         if "split" not in row:
@@ -258,7 +258,7 @@ def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]
 
 
 def _unit(row: Mapping[str, Any]) -> str:
-    """What must not be in two splits."""
+    """What must not be divided between two splits: the group of a row, or its id."""
     return str(row.get("group") or row["id"])
 
 

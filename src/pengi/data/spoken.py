@@ -1,6 +1,6 @@
 """What people say in drawn scenes, and what may be asked about what was said.
 
-A question such as "what is the speaker's name?" is answered where the name is said, and refused where it is not.
+A question such as "what is the speaker's name?" is answered if the name is said, and refused if it is not.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pengi.data.wordings import CANT_TELL
 from pengi.templates import NUMBERS
 
 _TRANSCRIPTS, _PLAIN = 0.15, 0.3
-"""Below the first a drawn sentence is one of a recording, below the second one about which nothing is asked."""
+"""A random number below the first gives a recording's sentence, one below the second a sentence without questions."""
 _WORDINGS = 2
 """Number of questions about each slot that is said."""
 _REFUSED = 0.3
-"""Questions about what is not said, for each one about what is."""
+"""Number of questions about what is not said for each question about what is said."""
 _OF_ORDERS = 1.5
 _TRIES = 6
 _CHOICE = re.compile(r"\[[^][()<>]*\]|\([^][()<>]*\)|<[^][()<>]*>")
@@ -39,9 +39,9 @@ class Spoken:
 
 
 def draw_spoken(rng: random.Random, transcripts: Sequence[str], sentences: int = 1) -> list[Spoken]:
-    """Some sentences in a row: of real recordings, drawn ones, and drawn ones that answer questions.
+    """Some sentences in a row: from real recordings, or made up, with or without questions that they answer.
 
-    No two of them speak of the same kind of thing, so that it is clear what a question is about.
+    No two made-up ones with questions are about the same kind of thing, so that it is clear what a question is about.
 
     Args:
         rng: what is drawn with.
@@ -53,10 +53,10 @@ def draw_spoken(rng: random.Random, transcripts: Sequence[str], sentences: int =
 
 
 def together(spoken: Sequence[Spoken]) -> Spoken:
-    """What is said one after another.
+    """Several sentences, said one after another, as one.
 
-    A question that two sentences answer differently is answered by neither. Where two answer questions, none is
-    refused.
+    A question that two sentences answer differently is left out. If several sentences answer questions, unanswerable
+    ones are left out.
     """
     several = sum(bool(one.qa) for one in spoken) > 1
     asked: dict[str, str | None] = {}
@@ -68,7 +68,7 @@ def together(spoken: Sequence[Spoken]) -> Spoken:
 
 
 def _sentence(rng: random.Random, transcripts: Sequence[str], used: set[str]) -> Spoken:
-    """A sentence with none of the slots that are used; its own are added to them."""
+    """A sentence without slots of the kinds in ``used``; the kinds that it is asked about are added."""
     draw = rng.random()
     if transcripts and draw < _TRANSCRIPTS:
         text = rng.choice(transcripts)
@@ -121,7 +121,7 @@ def _about(topic: Topic, rng: random.Random) -> Spoken:
 
 
 def _answer(names: Sequence[str], slots: Mapping[str, str], text: str) -> str | None:
-    """What fills the last of some slots, with what fills the others where that stands right before it."""
+    """The value of the last of some slots, together with the values of the others if they are right before it."""
     if names[-1] not in slots:
         return None
     answer = slots[names[-1]]
@@ -132,14 +132,14 @@ def _answer(names: Sequence[str], slots: Mapping[str, str], text: str) -> str | 
 
 
 def _worded(wording: str, topic: Topic, rng: random.Random, slots: dict[str, str]) -> str:
-    """A question, or one about a noun."""
+    """A question with its slots filled; a noun is put into one of the topic's questions about nouns."""
     if not wording.endswith("?"):
         wording = rng.choice(topic.about).replace("{n}", wording)
     return _filled(wording, rng, slots, capital=False)
 
 
 def _expanded(text: str, rng: random.Random) -> str:
-    """A text without ``[...]``, ``(...)`` and ``<...>``, see :mod:`pengi.data.spoken_topics`."""
+    """A text with random choices for ``[...]``, ``(...)`` and ``<...>``, see :mod:`pengi.data.spoken_topics`."""
     while found := _CHOICE.search(text):
         options = found[0][1:-1].split("|")
         if found[0][0] == "<":
@@ -152,7 +152,7 @@ def _expanded(text: str, rng: random.Random) -> str:
 
 
 def _filled(text: str, rng: random.Random, slots: dict[str, str], *, capital: bool = True) -> str:
-    """A text with its slots filled; ``slots`` keeps what they are filled with."""
+    """A text with its slots filled; their values are added to ``slots``."""
     for name in _SLOT.findall(text):
         if name not in slots:
             values = (_filled(rng.choice(SLOTS[name]), rng, {}, capital=False) for _ in range(_TRIES))
@@ -167,7 +167,7 @@ def words_of(text: str) -> list[str]:
 
 
 def as_read(answer: str, truth: str, transcript: str) -> str:
-    """How a transcript writes the words of an answer that are among those that were said; empty if it leaves them out.
+    """How a transcript writes the words of an answer; empty if it leaves them out.
 
     Args:
         answer: some of the words of ``truth``, in their order.

@@ -1,7 +1,7 @@
 """What people talk about in drawn scenes: sentences with slots, and what may be asked about each slot.
 
-In a sentence ``{slot}`` is filled, ``[this|that]`` is there or not, ``(this|that)`` is one of them, and ``<this|that>``
-is some of them in any order. A slot's own values may hold all of these.
+In a sentence ``{slot}`` stands for a value, ``[this|that]`` for one of these or nothing, ``(this|that)`` for one of
+these, and ``<this|that>`` for some of these in any order. A slot's values may contain slots.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ class Topic:
 
     Attributes:
         sentences: in the notation of this module.
-        asked: of each slot questions, or nouns for the ``about``. A slot before it, "made cup", belongs to the answer
-            where it stands right before it.
+        asked: slot -> questions about it, or nouns for ``about``. A key of two slots, such as "made cup", asks about
+            the second one; the first one belongs to the answer if it is right before it.
         about: questions with a noun for ``{n}``.
         is_order: whether somebody orders something.
     """

@@ -1,7 +1,7 @@
 """Training data of instruments: notes, melodies, chords and strokes rendered from a General MIDI soundfont.
 
 FluidSynth (a program, not a Python package) plays a MIDI file of each example. What is played is a function of the
-soundfont's name, the seed and the example's number, which its id holds: ``synthesized-fluidr3_gm-0-000017``.
+soundfont's name, the seed and the example's number, which its id contains: ``synthesized-fluidr3_gm-0-000017``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ INSTRUMENTS = Path(__file__).resolve().parents[1] / "assets" / "general-midi.jso
 SOUNDFONTS = ("/usr/share/sounds/sf2/FluidR3_GM.sf2", "/usr/share/soundfonts/FluidR3_GM.sf2")
 """Where Linux distributions install the default soundfont."""
 LICENSES = {"FluidR3_GM": "MIT", "FluidR3_GS": "MIT", "MuseScore_General": "MIT", "TimGM6mb": "GPL-2.0-only"}
-"""By the beginning of the soundfont's file name."""
+"""Beginning of the soundfont's file name -> its licence."""
 MAY_SHIP = ("MIT", "CC0-1.0")
 SOURCE = "general-midi"
 _RENDER_RATE = 48_000
@@ -243,7 +243,7 @@ def write_synthesized(
 
     Args:
         out: a new folder; it appears complete or not at all.
-        count: how many examples; every voice has as many, but for the last round.
+        count: how many examples; the voices take turns.
         seed: another seed gives other examples.
         soundfont: an SF2 or SF3 file; None: the one that is installed.
         license_name: SPDX name of the soundfont's licence; None: that of a known soundfont. Clips may ship only with
@@ -330,7 +330,7 @@ def _played(score: Score, soundfont: Path) -> NDArray[np.float32]:
             room_size, level = score.reverb
             command += ["-o", f"synth.reverb.room-size={room_size}", "-o", f"synth.reverb.level={level}"]
         done = subprocess.run([*command, str(soundfont), str(midi)], capture_output=True, text=True, check=False)
-        # Only its messages say that FluidSynth played another instrument, or another soundfont, in place of one.
+        # Only FluidSynth's messages tell that it played another instrument or soundfont instead.
         replaced = "substituted" in done.stderr or "Failed to load" in done.stderr
         if done.returncode or not audio.is_file() or replaced:
             raise AudioError(f"FluidSynth cannot play it with '{soundfont.name}': {' '.join(done.stderr.split())}")

@@ -1,7 +1,7 @@
 """What training clips say about tags: the vocabulary of a collection, and which tags each clip has.
 
-A label of a clip is a tag that is there. That another tag is not there is known only within limits: a clip of rain may
-hold wind that nobody labelled. So a clip's targets are yes, no or unknown.
+A clip's labels are tags that are present. Other tags are not always absent: a clip of rain may contain wind that nobody
+labelled. So the target of a clip and a tag is yes, no or unknown.
 
 Shape suffixes: N clips, K tags.
 """
@@ -21,15 +21,17 @@ from pengi.data.manifest import Clip, Label
 from pengi.data.phrases import thing_of
 
 FOLDS = 5
-"""Of training clips: each is scored by a tagger that saw the others. Composed ones are mixed within one of them."""
+"""Number of folds of training clips. Each fold is scored by a tagger that was fitted on the others. A composed clip is
+mixed from recordings of one fold."""
 MAX_UNLABELLED_PROBABILITY = 0.1
-"""Of a stock class in a clip that is not labelled with it; above, whether it is there is unknown."""
+"""If the stock tagger gives a higher probability to the class of a tag that a clip is not labelled with, it is unknown
+whether the tag is there."""
 SPEAKERS = (
     Tag("man", "speaker", ("men", "man speaking", "male voice", "male speech", "male")),
     Tag("woman", "speaker", ("women", "woman speaking", "female voice", "female speech", "female")),
     Tag("child", "speaker", ("children", "child speaking", "kid", "kid speaking"), "Child speech, kid speaking"),
 )
-"""Who speaks, behind the labels and attributes of several names."""
+"""Tags of who speaks, with the names that labels and attributes use for them."""
 GROUPS_OF_ATTRIBUTES = {
     "instrument": "instrument",
     "genre": "genre",
@@ -39,13 +41,13 @@ GROUPS_OF_ATTRIBUTES = {
     "gender": "speaker",
 }
 _GROUPS_OF_CATEGORIES = {"instrument": "instrument", "music": "genre"}
-_SPEECH = "speech"  # category of labels that say no more than that somebody speaks, and name of their tag
+_SPEECH = "speech"  # category of labels that tell only that somebody speaks, and text of their tag
 # First and last of AudioSet's instruments and genres in the order of the stock tagger's classes.
 _AUDIOSET_GROUPS = {
     "instrument": ("Musical instrument", "Scratching (performance technique)"),
     "genre": ("Pop music", "Scary music"),
 }
-_NOT_DETECTED = frozenset({"Silence"})  # it is measured
+_NOT_DETECTED = frozenset({"Silence"})  # it is measured instead
 
 
 def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes: Sequence[str]) -> Vocabulary:
@@ -72,8 +74,8 @@ def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes
 def _add_classes(tags: dict[str, Tag], classes: Sequence[str]) -> None:
     """Add the stock tagger's classes that no tag means.
 
-    Where one tag's name has the class's name in it, such as "wind blowing", the class is another name of that tag.
-    Where several have, such as "door creaking" and "door slamming", the class has a tag of its own.
+    If the name of one tag contains the class's name, such as "wind blowing", the class becomes another name of that
+    tag. If several do, such as "door creaking" and "door slamming", the class gets a tag of its own.
     """
     means = {tag.audioset for tag in tags.values() if tag.is_class}
     for index, name in enumerate(classes):
@@ -89,7 +91,7 @@ def _add_classes(tags: dict[str, Tag], classes: Sequence[str]) -> None:
 
 
 def _names(tag: Tag, class_name: str) -> bool:
-    """Whether a tag's text has all words of one of a class's names."""
+    """Whether a tag's text contains all words of one of a class's names."""
     parts = [part.split("(")[0] for part in class_name.split(",")]
     return any(set(word_stems(part)) <= set(word_stems(tag.text)) for part in parts)
 
@@ -110,7 +112,7 @@ def _tag_of(label: Label, classes: Sequence[str]) -> Tag:
 
 
 def _value_tag(value: str, group: str, tags: Mapping[str, Tag]) -> Tag:
-    """An attribute's value; a word in quotes where a sound has its name: the word "dog" is not a dog."""
+    """The tag of an attribute's value. A keyword is quoted if a sound has its name: the word "dog" is not a dog."""
     is_other = group == "keyword" and value in tags
     return Tag(f'"{value}"', group, (value,)) if is_other else Tag(value, group)
 
@@ -146,7 +148,7 @@ class TagTargets:
     Attributes:
         present_NK: ``bool[N, K]``, True where a tag is there.
         known_NK: ``bool[N, K]``, True where ``present_NK`` is known.
-        weight_N: ``float32[N]``: how much each clip counts; all alike if not given.
+        weight_N: ``float32[N]``: how much each clip counts; all count the same if not given.
     """
 
     present_NK: NDArray[np.bool_]
@@ -192,7 +194,7 @@ def folds_of(groups: Sequence[str], folds: int = FOLDS) -> NDArray[np.int64]:
 
 
 def group_weights(clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """One over the square root of how many clips a clip's group has: 900 clips of one voice add little to 30."""
+    """One over the square root of the size of a clip's group: 900 clips of one voice tell little more than 30."""
     counts = Counter(map(group_of, clips))
     return np.array([counts[group_of(clip)] ** -0.5 for clip in clips], dtype=np.float32)
 
@@ -239,8 +241,8 @@ class _Names:
         return any(self.labels[event].category == _SPEECH for event in clip.events if event in self.labels)
 
     def alike(self, present: Sequence[int]) -> list[int]:
-        """Tags that may be there because one that is there is a kind of them, or they of it: "footsteps" and "footsteps
-        on gravel", "drum" where there is a djembe."""
+        """Tags that may be present because a present tag is a kind of them, or they are kinds of it: "footsteps" and
+        "footsteps on gravel", or "drum" for a djembe."""
         found = [other for index in present for other in self._wider[index]]
         for index in present:
             name = self.vocabulary.tags[index].audioset
@@ -249,7 +251,7 @@ class _Names:
         return found
 
     def unknown(self, clip: Clip) -> NDArray[np.bool_]:
-        """``bool[K]``: tags of groups of which the clip's labels say nothing."""
+        """``bool[K]``: tags of groups about which the clip's labels tell nothing."""
         has = {group for name, group in GROUPS_OF_ATTRIBUTES.items() if name in clip.attributes}
         has |= {self.vocabulary.tags[index].group for index in self.present(clip)}
         unknown = set()

@@ -1,6 +1,6 @@
-"""Closed tasks: what is asked about a clip with the prompt of that name in :data:`pengi.templates.PROMPTS`.
+"""Closed tasks: each asks about a clip with the prompt of its name in :data:`pengi.templates.PROMPTS`.
 
-The right answers are labels of the clip (:func:`answers_of`). Pairs are what is trained.
+The right answers are labels of the clip (:func:`answers_of`). A :class:`Pair` is one training example.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SPEECH_DOMAINS = frozenset({"keyword", "digit", "language", "gender", "emotion",
 MUSIC_DOMAINS = frozenset({"music", "instrument"})
 SOUND_DOMAINS = frozenset({"environment", "animal", "human", "sfx", "scene"})
 COMPOSED_DOMAIN = "composed"
-"""Of clips that are several recordings in one, see :mod:`pengi.data.compose`."""
+"""Domain of clips that are composed of several recordings, see :mod:`pengi.data.compose`."""
 ATTRIBUTE_TASKS = (
     "digit",
     "keyword",
@@ -59,7 +59,7 @@ class Wording:
         return self.labels[label].sentence
 
     def absent(self, clip: Clip, rng: random.Random) -> str | None:
-        """A label that the clip surely does not have; none if a few tries find none."""
+        """A label that the clip certainly does not have; None if a few tries find none."""
         own = [self.labels[event] for event in clip.events]
         for _ in range(_TRIES if self.others else 0):
             other = self.labels[rng.choice(self.others)]
@@ -81,7 +81,7 @@ def answers_of(clip: Clip, field: str) -> tuple[str, ...]:
 
 
 def labels_of(clips: Iterable[Clip], known: Mapping[str, Label]) -> dict[str, Label]:
-    """The wording of every event label of the clips; a label that nobody has worded is its own phrase."""
+    """The wording of every event label of the clips; a label without a wording is its own phrase."""
     events = sorted({event for clip in clips for event in clip.events} - known.keys())
     plain = {name: Label(label=name, phrase=name, sentence=f"The sound of {name}.") for name in events}
     return {**known, **plain}

@@ -9,7 +9,7 @@ from pengi.errors import ManifestError
 log = logging.getLogger(__name__)
 
 MAX_BAD_SHARE = 0.01
-"""Share of a corpus that may be unusable; more of it is no accident but a mistake."""
+"""Share of a corpus that may be unusable; a larger share suggests a mistake in the data."""
 
 
 class Tolerance:

@@ -723,9 +723,9 @@ UNANSWERABLE: dict[str, tuple[str, ...]] = {
     "reasons": REASONS,
     "prices": PRICES, "knowledge": KNOWLEDGE, "maths": MATHS, "requests": REQUESTS, "languages": OTHER_LANGUAGES,
 }  # fmt: skip
-"""What no recording can tell, unless it is said in it, or follows from a sound: see below."""
+"""Questions that no recording can answer, except as :data:`SAID_ANSWERS` and :data:`SOUND_ANSWERS` say."""
 NEVER_SAID = frozenset({"knowledge", "maths", "requests", "languages"})
-"""Of these, what is not about the recording."""
+"""Those of them that are not about the recording, so that speech in it cannot answer them."""
 _NAME = r"(?<=[a-z,] )[A-Z][a-z]"
 SAID_ANSWERS: dict[str, re.Pattern[str]] = {
     "place": re.compile(
@@ -758,7 +758,7 @@ SAID_ANSWERS: dict[str, re.Pattern[str]] = {
         r"|money|expensive|cheap|free|ticket)\b)"
     ),
 }
-"""What is unanswerable -> words in which its answer may be said."""
+"""Kind of unanswerable question -> words in speech that may tell its answer."""
 SOUND_ANSWERS = (
     (
         "time|night|morning|hour|season|month|january|february|march|april|may|june|july|august|september|october"
@@ -777,7 +777,7 @@ SOUND_ANSWERS = (
         "|cry|snor|applau|clap|flush",
     ),
 )
-"""Wordings of what is unanswerable, and the sounds from which their answer may follow."""
+"""Patterns of unanswerable questions, and of the sounds from which their answer may follow."""
 
 CITIES = (
     "Paris", "London", "Berlin", "New York", "Tokyo", "Madrid", "Rome", "Vienna", "Chicago", "Boston", "Oslo",
@@ -807,7 +807,7 @@ LANGUAGES = (
     "Arabic", "Mandarin Chinese", "Japanese", "Hindi", "Turkish", "Swedish",
 )  # fmt: skip
 THINGS = ("it", "this", "the car", "the dog", "the machine", "the door", "the house")
-"""Stand for whatever is asked about where a recording names nothing."""
+"""Things to ask about if a recording has none with a name."""
 
 CONTINUOUS = frozenset(
     {
@@ -851,7 +851,7 @@ INDOORS = frozenset(
 
 
 def as_typed(question: str, rng: random.Random) -> str:
-    """A question as somebody types it: with a capital or not, with its question mark or not."""
+    """A question as people type it: with or without a capital and a question mark."""
     draw = rng.random()
     if draw < 0.45:
         return question
