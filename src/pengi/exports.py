@@ -1,7 +1,7 @@
 """Results as rows, and rows as files that other programs open: tables, label tracks, subtitles.
 
-A result of any kind becomes rows with the same columns (:data:`COLUMNS`). :data:`FORMATS` is every format: what stands
-above the rows, and how a row is written.
+Results of every kind become rows with the same columns (:data:`COLUMNS`). :data:`FORMATS` lists the formats: the header
+of a file, and how a row is written.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from pengi.jobs.tables import ParquetRows
 
 HIGHEST_HZ = 8_000
-"""What the models read of a recording ends here."""
+"""Highest frequency that the models read."""
 SETTINGS_FILE = "pengi-settings.json"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was found in a stretch of a recording.
+    """Something that was found in a stretch of a recording.
 
     Attributes:
         path: of the recording, as it was given.
-        start_s: in seconds; None where the whole recording is meant and its length is not known.
+        start_s: in seconds; None if the row is about the whole recording and its length is not known.
         end_s: in seconds, or None.
-        label: an event, a tag, a sentence, or what else the command finds.
-        confidence: in [0, 1], or a score; None where there is none.
+        label: an event, a tag, a sentence, or another text that the command finds.
+        confidence: in [0, 1], or a score; None if there is none.
     """
 
     path: str
@@ -55,7 +55,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 
 class Text(Protocol):
-    """What text is written to."""
+    """A file, or another object, that text is written to."""
 
     def write(self, text: str, /) -> int: ...
     def flush(self) -> None: ...
@@ -94,7 +94,7 @@ def rows_of_hits(hits: Iterable[FoundStretch]) -> list[Row]:
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
-    """Rows by their start; of those that start together the surest first."""
+    """Rows sorted by start; rows that start together are sorted by confidence, the highest first."""
     return sorted(rows, key=lambda row: (row.start_s or 0.0, -(row.confidence or 0.0)))
 
 
@@ -104,13 +104,14 @@ class Format:
 
     Attributes:
         name: as on the command line.
-        suffix: of its files.
-        header: what stands above the rows. A file of a format without a header that holds no rows is empty, and many
-            programs take an empty file for a broken one; so it is not written.
-        line: text of a row; its other arguments are its number, from 1, and the seconds of the recordings before it.
+        suffix: extension of its files.
+        header: text above the rows. Without a header, a file without rows would be empty, and many programs take an
+            empty file for a broken one; so it is not written.
+        line: gives the text of a row; its other arguments are the row's number, from 1, and the total length in seconds
+            of the recordings before it.
         holds_many: whether one file can hold the rows of several recordings.
         is_timed: whether a row needs times.
-        is_ordered: whether rows must be in order of time, so that none can be written before all are known.
+        is_ordered: whether rows must be in order of time, so that no row can be written before all are known.
         is_text: whether it can be printed; rows of Parquet are written as columns, and not by ``line``.
     """
 
@@ -125,7 +126,7 @@ class Format:
 
     @property
     def keeps_empty(self) -> bool:
-        """Whether a file without rows is one that programs can read."""
+        """Whether programs can read a file without rows."""
         return bool(self.header) or not self.is_text
 
 
@@ -234,10 +235,11 @@ class Target:
     def of(cls, format: str | None, out: Path | None) -> Target | None:
         """The target that a user names; None if neither a format nor a file is given.
 
-        A path that is a folder, or has no suffix, is a folder; a file's suffix names the format if nothing else does.
+        A path that is an existing folder, or has no suffix, stands for a folder. If no format is given, the suffix of a
+        file names it.
 
         Raises:
-            InputError: an unknown format, a suffix that names none, a binary format without a file.
+            InputError: for an unknown format, a suffix of no format, or a binary format without a file.
         """
         if format is not None and format not in FORMATS:
             raise InputError(no_such("format", format, FORMATS))
@@ -263,12 +265,12 @@ class Target:
 
 
 class Export:
-    """Writes the rows of recordings, one recording after the other; made by :func:`opened`.
+    """Writes the rows of recordings, one recording after the other; :func:`opened` makes it.
 
     Args:
         target: where they go.
-        paths: the recordings, so that each gets a file name of its own in a folder.
-        stdout: where they go without a file.
+        paths: all recordings, so that each gets a file name of its own in a folder.
+        stdout: where rows go if there is no file.
         stack: closes what is opened.
     """
 
@@ -279,7 +281,7 @@ class Export:
         self._offset_s = 0.0
 
     def add(self, path: str, rows: Iterable[Row], duration_s: Callable[[], float] = lambda: 0.0) -> int:
-        """Write the rows of a recording, each as soon as it is known where the format allows it.
+        """Write the rows of a recording, each as soon as it is known if the format allows it.
 
         Args:
             path: of the recording.
@@ -287,7 +289,7 @@ class Export:
             duration_s: its length in seconds, called after the last row.
 
         Returns:
-            How many rows there were.
+            The number of rows.
         """
         format = self._target.format
         found = iter(in_order(rows) if format.is_ordered else rows)
@@ -312,7 +314,7 @@ class Export:
         return _written(self._file, rows, self._offset_s)
 
     def finish(self) -> None:
-        """Write what is expected of a target without any row: a header alone, or nothing."""
+        """If no row was written, write a file with the header alone, or nothing if the format has no header."""
         if self._file is None and not self._target.is_folder:
             self._write_empty(self._target.path)
 
@@ -331,7 +333,7 @@ class Export:
         return _TextFile(self._target.format, file)
 
     def _write_empty(self, path: Path | None) -> None:
-        """A file without rows; of a format without a header there is none, nor one of an earlier run."""
+        """Write a file without rows; for a format without a header, remove the file of an earlier run instead."""
         if self._target.format.keeps_empty:
             if path is not None:
                 with writing(path):
@@ -345,11 +347,11 @@ class Export:
 
 @contextmanager
 def opened(target: Target, paths: Sequence[str] = (), stdout: Text | None = None) -> Iterator[Export]:
-    """An export to add recordings to; files appear when it ends without an error.
+    """An export to add recordings to; the files appear when the context ends without an error.
 
     Raises:
-        InputError: several recordings for a file that can hold one, a package that is not installed, or a file that
-            cannot be written.
+        InputError: for several recordings and a file that can hold only one, a package that is not installed, or a file
+            that cannot be written.
     """
     if len(paths) > 1 and not (target.format.holds_many or target.is_folder):
         raise InputError(f"a file of the format '{target.format.name}' holds one recording; give a folder with --out")
@@ -405,7 +407,7 @@ def _written(file: _TextFile | _ParquetFile, rows: Iterable[Row], offset_s: floa
 
 
 def _plain(row: Row) -> Row:
-    """A row of texts that UTF-8 can hold and numbers without meaningless digits."""
+    """The row with texts that UTF-8 can encode, and numbers without meaningless digits."""
     rounded = {name: None if value is None else round(value, 4) for name, value in _numbers(row).items()}
     return replace(row, path=printable(row.path), label=printable(row.label), **rounded)
 
@@ -415,9 +417,9 @@ def _numbers(row: Row) -> dict[str, float | None]:
 
 
 def file_names(paths: Sequence[str], suffix: str) -> dict[str, str]:
-    """A file name for each recording below a folder, as the recordings are below the folder that they share.
+    """A file name for each recording, with its subfolders below the folder that all recordings share.
 
-    The recording's own extension is replaced; it stays where two recordings differ in nothing else.
+    The suffix replaces the recording's extension, unless two recordings differ only in their extension.
     """
     absolute = {path: os.path.abspath("stdin" if path == STDIN else path) for path in paths}  # noqa: PTH100
     if not absolute:
@@ -432,7 +434,7 @@ def file_names(paths: Sequence[str], suffix: str) -> dict[str, str]:
 
 
 def write_settings(target: Target, settings: Mapping[str, Any]) -> None:
-    """Write what the rows were made with into a file of its own, beside them; nothing for standard output.
+    """Write the settings of the rows to a separate file beside them; nothing for standard output.
 
     Raises:
         InputError: if it cannot be written.

@@ -1,4 +1,4 @@
-"""What happens when: events of tags and of custom labels, or windows that a language model names.
+"""Timelines: events of tags and of custom labels with their times, or windows that the language model names.
 
 Shape suffixes: S samples, T frames, K tags.
 """
@@ -41,16 +41,16 @@ from pengi.templates import PROMPTS
 
 TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 WINDOW_S, HOP_S = 5.0, 5.0
-MIN_FRAME_PROBABILITY = 0.5  # of a tag in a stretch
+MIN_FRAME_PROBABILITY = 0.5  # of a tag during an event
 PART_S = 2.5
-"""Length of the parts of a recording in which the language model looks for labels that are no tags, in seconds."""
+"""Length in seconds of the parts of a recording in which the language model looks for labels that are not tags."""
 MAX_OTHER_LABELS = 16
-"""The language model is asked about each of them in every part."""
+"""Limited, because the language model is asked about each of them in every part."""
 ASKED_WINDOWS = 2
-"""Windows in a batch for the language model; few, so that events appear soon and other requests get their turn."""
+"""Windows in a batch for the language model; few, so that events appear early and other requests get their turn."""
 
 Progress = Callable[[float], None]
-"""Called every few windows with the seconds that are read; what it raises ends the work."""
+"""Called every few windows with the number of seconds that are read; an exception that it raises ends the work."""
 Named = tuple[str, float]
 """A text about a window, and its confidence."""
 
@@ -59,25 +59,25 @@ class TimelineOptions(ReadingOptions, total=False):
     """Options of a timeline."""
 
     threshold: Threshold | None
-    """Lowest probability in an event, of all labels or of each; if not given 0.5, or what was chosen for a tag of a
-    fine-tuned model."""
+    """Lowest probability in an event, for all labels or for each; by default 0.5, or the threshold that fine-tuning
+    chose for a tag."""
     labels: Sequence[str] | None
-    """Only these, called so; all tags, and silence, if not given. A label that no tag knows is looked for by its
-    likelihood, in parts of about 2.5 s."""
+    """Detect only these labels, under the given names; by default all tags, and silence. A label that is not a tag is
+    detected by the language model, in parts of about 2.5 s."""
     min_duration_s: float | None
-    """Shorter events are left out; none are if not given."""
+    """Shorter events are left out; by default none."""
     merge_gap_s: float | None
-    """Events of one label with a shorter pause between them are one; 0.5 if not given."""
+    """Events of one label with a shorter pause between them are joined; 0.5 by default."""
     window_s: float | None
-    """Length of the windows that are named on their own, in seconds; 5 if not given."""
+    """Length in seconds of the windows that the language model names one by one; 5 by default."""
     hop_s: float | None
-    """Time from the start of one to the start of the next, at most ``window_s``; 5 if not given."""
+    """Time from the start of one window to the start of the next, at most ``window_s``; 5 by default."""
     progress: Progress | None
 
 
 @dataclass(frozen=True)
 class TimelineReader:
-    """Reads what happens when in recordings of any length, in bounded memory."""
+    """Makes timelines of recordings of any length, in bounded memory."""
 
     encoder: RecordingEncoder
     reading: ReadingOptions
@@ -86,8 +86,8 @@ class TimelineReader:
     """Sentences about how labels are detected."""
 
     def segments(self, source: AudioSource, notes: list[str] | None = None) -> Iterator[Segment]:
-        """The segments of one recording in order of their starts, each once it and all before it have ended; ``notes``
-        gets sentences about the reading."""
+        """The segments of one recording in order of their starts. A segment is yielded once it and all before it have
+        ended. Sentences about the reading are added to ``notes``."""
         raise NotImplementedError(f"{type(self).__name__} reads no segments")
 
     def read(self, source: AudioSource) -> Timeline:
@@ -99,7 +99,7 @@ class TimelineReader:
 
 
 class _Position:
-    """How far a recording is read."""
+    """The position up to which a recording is read."""
 
     def __init__(self, progress: Progress) -> None:
         self.seconds, self._progress = 0.0, progress
@@ -123,13 +123,14 @@ def timeline_reader(
     progress: Progress | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> TimelineReader:
-    """What reads timelines: by events of tags and labels, or, with windows or without either, by naming windows.
+    """The reader for these options. It detects events of tags and labels. If windows are given, or nothing can be
+    detected, it lets the language model name windows.
 
     Args:
         name: of the model, for errors.
         encoder: encodes windows.
-        chooser: scores labels that no tag knows; its generator names windows.
-        threshold: this and the others are :class:`TimelineOptions`.
+        chooser: scores labels that are not tags; its generator names windows.
+        threshold: see :class:`TimelineOptions`, also for the other options.
 
     Raises:
         InputError: for a window or hop that is not positive or leaves gaps; for options of events where windows are
@@ -164,14 +165,15 @@ def _why_no_events(name: str, tagger: Tagger | None) -> str:
 def _detectors(
     encoder: RecordingEncoder, chooser: LabelChooser, labels: Sequence[str] | None, threshold: Threshold | None
 ) -> tuple[tuple[Detector, ...], str | None, tuple[str, ...]]:
-    """What detects the labels, what silence is called, if anything, and sentences about labels that no tag knows."""
+    """The detectors of the labels, the name of silence (None if it is not a label), and sentences about labels that are
+    not tags."""
     tagger = chooser.generator.model.tagger
     others: list[str] = []
     named: dict[int, str] = {}
     silence: str | None = SILENCE
     if labels is not None:
         named, others = tags_and_others(tagger, labels)
-        # Silence is measured, and no model is asked about it.
+        # Silence is measured by the level, without a model.
         silence = silent_label(others)
         others = [label for label in others if label != silence]
     elif tagger is not None:
@@ -198,7 +200,7 @@ def _ignore(_: float) -> None: ...
 
 @dataclass(frozen=True)
 class Joining:
-    """Which events of one label are one, and which are left out.
+    """Which events of one label are joined, and which are left out.
 
     Attributes:
         merge_gap_s: longest pause within an event, in seconds.
@@ -220,7 +222,8 @@ class Joining:
 class EventJoiner:
     """Joins events of one label that touch across windows, or have a short pause between them.
 
-    Events come in order of their starts: one that has ended waits for those that began before it and go on.
+    Events are given in order of their starts: an event that has ended is held back until all that began before it have
+    ended.
     """
 
     def __init__(self, joining: Joining) -> None:
@@ -229,7 +232,7 @@ class EventJoiner:
         self._ended: list[Segment] = []
 
     def add(self, events: Iterable[Segment], end_s: float) -> list[Segment]:
-        """Add the events of the next window, which ends at ``end_s``: the next events that have ended."""
+        """Add the events of the next window, which ends at ``end_s``, and return the events that are complete now."""
         gap_s = self._joining.merge_gap_s
         for event in events:
             last = self._open.get(event.text)
@@ -245,13 +248,13 @@ class EventJoiner:
         return self._before(min((event.start_s for event in self._open.values()), default=math.inf))
 
     def finish(self) -> list[Segment]:
-        """The events that are left, once no window follows."""
+        """The remaining events, after the last window."""
         self._ended += self._open.values()
         self._open.clear()
         return self._before(math.inf)
 
     def _before(self, start_s: float) -> list[Segment]:
-        """The ended events that begin before ``start_s``, which wait no longer."""
+        """Remove and return the ended events that begin before ``start_s``."""
         come = [event for event in self._ended if event.start_s < start_s]
         self._ended = [event for event in self._ended if event.start_s >= start_s]
         rounded = map(_rounded, come)
@@ -259,7 +262,7 @@ class EventJoiner:
 
 
 def in_order(segments: Iterable[Segment]) -> list[Segment]:
-    """Segments by their start; of those that start together the surest first."""
+    """Segments sorted by start; segments that start together are sorted by confidence, the highest first."""
     return sorted(segments, key=lambda segment: (segment.start_s, -segment.confidence))
 
 
@@ -267,17 +270,17 @@ class Detector(Protocol):
     """Detects events in windows."""
 
     def events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
-        """The events of each window, those of each label in order of time; seconds from the start of the window."""
+        """The events of each window, in seconds from its start; the events of one label are in order of time."""
 
 
 @dataclass(frozen=True)
 class EventTimelines(TimelineReader):
-    """Stretches in which something is detected; they may overlap."""
+    """Timelines of detected events, which may overlap."""
 
     detectors: tuple[Detector, ...]
     joining: Joining
     silence: str | None = SILENCE
-    """What silent windows are called; None if they are no events."""
+    """The label of silent windows; None if silence is not an event."""
 
     def segments(self, source: AudioSource, notes: list[str] | None = None) -> Iterator[Segment]:
         """See :class:`TimelineReader`."""
@@ -304,7 +307,7 @@ class EventTimelines(TimelineReader):
         yield from joiner.finish()
 
     def _events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
-        """What is detected in each window; a silent window is not looked into."""
+        """The events of each window; nothing is detected in silent windows."""
         rate = self.encoder.sample_rate
         found: list[list[Segment]] = [[] for _ in windows]
         if self.silence is not None:
@@ -325,9 +328,9 @@ class TagDetector:
     encoder: RecordingEncoder
     tagger: Tagger
     labels: Mapping[int, str]
-    """Index of each tag that is looked for -> what it is called."""
+    """Index of each tag that is looked for -> the name of its events."""
     thresholds: Mapping[str, float]
-    """Lowest probability of a frame, of each label."""
+    """Label -> lowest probability of a frame."""
 
     def events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
         """See :class:`Detector`."""
@@ -348,13 +351,13 @@ class TagDetector:
 
 @dataclass(frozen=True)
 class LabelDetector:
-    """Detects labels that no tag knows, by their likelihood in parts of about :data:`PART_S` seconds."""
+    """Detects labels that are not tags, by their likelihood in parts of about :data:`PART_S` seconds."""
 
     encoder: RecordingEncoder
     chooser: LabelChooser
     labels: Sequence[str]
     thresholds: Mapping[str, float]
-    """Lowest probability in a part, of each label."""
+    """Label -> lowest probability in a part."""
 
     def events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
         """See :class:`Detector`."""
@@ -370,7 +373,8 @@ class LabelDetector:
         return found
 
     def _parts(self, window_S: NDArray[np.float32]) -> list[tuple[float, NDArray[np.float32]]]:
-        """Start in seconds and samples of the parts of a window that are not silent, all of about one length."""
+        """Start in seconds and samples of the parts of a window that are not silent; all parts have about the same
+        length."""
         rate = self.encoder.sample_rate
         count = max(1, round(len(window_S) / (PART_S * rate)))
         edges = [round(len(window_S) * edge / count) for edge in range(count + 1)]
@@ -384,14 +388,15 @@ def _rounded(segment: Segment) -> Segment:
 
 @dataclass(frozen=True)
 class NamedTimelines(TimelineReader):
-    """Windows that the language model names one by one; of those that follow each other with one name, one stretch."""
+    """Timelines of windows that the language model names one by one; consecutive windows with the same name are
+    joined."""
 
     generator: TextGenerator
     window_s: float
     hop_s: float
 
     def segments(self, source: AudioSource, notes: list[str] | None = None) -> Iterator[Segment]:
-        """See :class:`TimelineReader`; a segment has ended as soon as the next one begins."""
+        """See :class:`TimelineReader`; a segment ends where the next one begins."""
         rate = self.encoder.sample_rate
         blocks = stream(source, rate, notes=notes, **self.reading)
         windows = sliding(blocks, round(self.window_s * rate), round(self.hop_s * rate))
@@ -399,7 +404,7 @@ class NamedTimelines(TimelineReader):
         for batch in batched(windows, WINDOWS):
             named = self.name([window_S for _, window_S in batch])
             for (start, window_S), (text, confidence) in zip(batch, named, strict=True):
-                # Samples are added, not seconds: the end of one window is then the start of the next to the last digit.
+                # Computed from samples, so that the end of one window is exactly the start of the next.
                 start_s, end_s = start / rate, (start + len(window_S)) / rate
                 if last is not None and len(window_S) < MIN_SEGMENT_S * rate:
                     last = replace(last, end_s=end_s)
@@ -428,9 +433,9 @@ class NamedTimelines(TimelineReader):
 
 
 def _joined(last: Segment | None, new: Segment) -> tuple[Segment | None, Segment]:
-    """The segment that ends where the next one begins, if the two differ, and the one that may still become longer.
+    """The segment that has ended, if the new one differs from it, and the segment that may still become longer.
 
-    Where windows overlap the later one wins.
+    If windows overlap, the later one wins.
     """
     if last is None:
         return None, new

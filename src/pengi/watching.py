@@ -1,7 +1,7 @@
-"""What is detected in a stream, as it happens, in memory that does not grow.
+"""Detects tags in a stream as they happen, in memory that does not grow.
 
-The stream is cut into overlapping windows. A tag has begun once it is detected in several windows that follow each
-other, which keeps single errors out, and has ended with the first window in which it is not detected.
+The stream is cut into overlapping windows. A tag begins once it is detected in several consecutive windows, so that
+single errors do not count. It ends with the first window in which it is not detected.
 
 Shape suffixes: S samples, K tags.
 """
@@ -36,10 +36,10 @@ class WatchOptions:
     """What counts as detected.
 
     Attributes:
-        labels: only these tags, called so; all if None.
+        labels: detect only these tags, under the given names; all if None.
         threshold: lowest probability of a tag in a window.
-        thresholds: those of single labels.
-        min_hits: number of windows in a row that make an event.
+        thresholds: thresholds of single labels.
+        min_hits: number of consecutive windows in which a tag has to be detected.
         window_s: length of a window, in seconds.
         hop_s: time from one window to the next, in seconds; at most ``window_s``.
 
@@ -68,11 +68,11 @@ class Detection(Result):
     """A tag that begins or ends.
 
     Attributes:
-        state: "start" as soon as it is sure, "end" once it is over.
+        state: "start" when it counts as detected, "end" when it is over.
         label: of the tag.
         start_s: where the first window with the tag begins, in seconds from the start of the stream.
         end_s: where the last window with the tag so far ends.
-        probability: the highest so far.
+        probability: the highest probability so far.
     """
 
     state: Literal["start", "end"]
@@ -89,8 +89,8 @@ class Moment:
     Attributes:
         end_s: where the window ends, in seconds from the start of the stream.
         level_db: of the window, in dBFS.
-        present: the tags that go on, the likeliest first, with their probability in this window.
-        detections: what begins and ends with this window.
+        present: the current tags with their probability in this window, the likeliest first.
+        detections: tags that begin or end with this window.
     """
 
     end_s: float
@@ -101,7 +101,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class _Run:
-    """Windows in a row in which a tag is detected."""
+    """Consecutive windows in which a tag is detected."""
 
     start_s: float
     end_s: float
@@ -137,7 +137,7 @@ class Watcher:
         self._runs: dict[int, _Run] = {}
 
     def watch(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[Moment]:
-        """The windows of a stream, each as soon as it has ended; the last moment ends what still goes on.
+        """The windows of a stream, each as soon as it has ended; the last moment ends the tags that are still present.
 
         Args:
             blocks: the stream, ``float32[S]`` at the rate of the encoder.
@@ -165,7 +165,7 @@ class Watcher:
         return {index: float(probability_K[index]) for index in indices}
 
     def _advance(self, found: Mapping[int, float], start_s: float, end_s: float) -> tuple[Detection, ...]:
-        """Go on by one window: what ends and what begins with it."""
+        """Process one window, and return the tags that end or begin with it."""
         over = [index for index in self._runs if index not in found]
         ended = [self._runs[index].detection("end", self._labels[index]) for index in over if self._has_begun(index)]
         for index in over:
@@ -186,14 +186,14 @@ class Watcher:
 def file_arrivals(
     listing: Iterable[Mapping[str, tuple[int, int]]], known: Mapping[str, tuple[int, int]]
 ) -> Iterator[list[str]]:
-    """The files that are new in each listing of a folder and do not grow any more.
+    """The files of each listing of a folder that are new and no longer growing.
 
-    A file has arrived once two listings that follow each other give it the same size and time of change. Memory holds
-    the two newest listings.
+    A file is complete once its size and modification time are the same in two consecutive listings. Memory holds the
+    two newest listings.
 
     Args:
-        listing: path -> size in bytes and time of change, once for every look into the folder.
-        known: the files that are old.
+        listing: path -> size in bytes and modification time, one mapping for each time that the folder is listed.
+        known: files that are not new.
     """
     done, before = dict(known), dict(known)
     for now in listing:

@@ -1,3 +1,3 @@
-"""Measuring: clips and a task in, one report out, with its protocol and a confidence interval."""
+"""Evaluation: benchmarks, metrics with confidence intervals, and reports."""
 
 from __future__ import annotations

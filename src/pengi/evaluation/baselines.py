@@ -1,4 +1,4 @@
-"""What stock YAMNet can do without a language model: the number a trained Pengi has to beat.
+"""Baselines from stock YAMNet without a language model: the numbers that a trained Pengi has to beat.
 
 Shape suffixes: N recordings, T patches, C AudioSet classes, L labels, D features of an embedding.
 """
@@ -21,27 +21,29 @@ from pengi.text_encoder import SentenceEncoder
 
 
 def mean_logit(logits_TC: Tensor) -> Tensor:
-    """Mean over patches: a sound that fills one second of five is drowned by the silence around it."""
+    """Mean over patches; the silence around a short sound lowers it."""
     return logits_TC.mean(0)
 
 
 def mean_odds(logits_TC: Tensor) -> Tensor:
-    """The strongest moments, see :func:`pengi.conditioning.pooling.log_mean_exp`."""
+    """Log of the mean odds, which the strongest patches dominate; see
+    :func:`pengi.conditioning.pooling.log_mean_exp`."""
     return log_mean_exp(logits_TC[None], torch.ones(1, len(logits_TC), dtype=torch.bool))[0]
 
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {"yamnet-match": mean_odds, "yamnet-match-mean": mean_logit}
-"""Methods of this module and how each brings the patches of a recording together."""
+"""Methods of this module, and how each pools the patches of a recording."""
 _MIN_DEVIATION = 1e-6
 
 
 class YamnetMatch:
-    """Each label takes the AudioSet class whose name is nearest to it in MiniLM, and the standardised logits compete.
+    """Represents each label by the AudioSet class with the most similar name (MiniLM); the highest standardised logit
+    wins.
 
-    Classes differ in how high their logits usually are, so each is standardised by its mean and deviation over the very
-    recordings that are classified. That uses no label, but it is transductive: a recording's answer depends on the
-    others, and at least two are needed. (With the statistics of training clips instead, the numbers are 1 to 2 points
-    lower for :func:`mean_odds`.)
+    Classes differ in how high their logits usually are. So each class is standardised by its mean and standard
+    deviation over the recordings that are classified. That uses no labels, but it is transductive: the answer about a
+    recording depends on the other recordings, and at least two are needed. (With the statistics of training clips
+    instead, the numbers are 1 to 2 points lower for :func:`mean_odds`.)
     """
 
     def __init__(
@@ -62,16 +64,17 @@ class YamnetMatch:
         return cls(tagger, SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2")), POOLS[method])
 
     def nearest_classes(self, labels: Sequence[str]) -> list[int]:
-        """For each label the index of the AudioSet class whose display name is most like it (cosine)."""
+        """For each label the index of the AudioSet class with the most similar display name (cosine)."""
         labels_LD = self._sentences.embed(labels)
         classes_CD = self._sentences.embed(self._tagger.classes)
         nearest: list[int] = (labels_LD @ classes_CD.T).argmax(1).tolist()
         return nearest
 
     def __call__(self, recordings: Sequence[Path], labels: Sequence[str]) -> list[tuple[float, ...] | PengiError]:
-        """Scores of the labels for each recording: standard deviations of their classes above the mean.
+        """Scores of the labels for each recording: by how many standard deviations their classes are above the mean.
 
-        A class whose logit is the same for all recordings scores 0. A recording that cannot be read gives its error.
+        A class whose logit is the same for all recordings scores 0. For a recording that cannot be read, its error is
+        returned.
 
         Raises:
             InputError: if fewer than two recordings can be read.

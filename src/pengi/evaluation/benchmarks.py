@@ -1,10 +1,10 @@
-"""Benchmarks: what is asked of which recordings, how an answer is scored, and what others reported.
+"""Benchmarks: the questions, the recordings, the metrics, and the numbers that others reported.
 
-A benchmark has a version. Whatever could change a number (prompt, labels, split, metric, matcher) is part of the
-definition, and a change of it is a new version; results of different versions are not compared.
+A benchmark has a version. All that could change a number (prompt, labels, split, metric, matcher) is part of the
+definition, and any change gives a new version. Results of different versions are not compared.
 
-Numbers of the paper and of others carry whether they were seen at a source. The ones that were not are kept, marked,
-and never shown as a result.
+Each reported number says whether it was verified at its source. Numbers that were not verified are kept, marked, and
+never shown as a result.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ ANSWER_MODES: dict[str, str] = {
     "exact": "beam search writes freely, the text must be a label",
     "write": "beam search writes freely; the text is compared with the reference texts",
 }
-"""Ways to get an answer out of one and the same model."""
+"""Ways to get an answer from the same model."""
 DERIVED = {"exact": "match"}
-"""Modes that are only another reading of a mode's predictions."""
+"""Modes that score the predictions of another mode in a different way."""
 LABEL_MODES = tuple(mode for mode in ANSWER_MODES if mode != "write")
 DEFAULT_MODE = "likelihood"
 TAGGER_MODE = "match"
-"""The only one of the stock tagger."""
+"""The only mode of the stock tagger."""
 YES_NO = (templates.YES, templates.NO)
 MATCHER = "cosine in the model's own text encoder, or all-MiniLM-L6-v2 where it has none"
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A number that somebody reported, as a share where it is one; ``verified`` if it was seen at its source."""
+    """A reported number, a share if the metric is one; ``verified`` says whether it was seen at its source."""
 
     metric: str
     value: float
@@ -56,15 +56,15 @@ class Benchmark:
     """One line of a results table.
 
     Attributes:
-        dataset: an adapter's name, or "manifest" for clips of a manifest of the user.
-        kind: "open" asks in free text and takes every answer that matches a pattern; the questions are made from the
-            clips by :mod:`pengi.evaluation.building`.
-        field: where the right answers are: "events", "captions", "qa", or an attribute (``"a*"``: it lists several).
+        dataset: an adapter's name, or "manifest" for the clips of a user's manifest.
+        kind: with "open" the model answers in free text, and every answer that matches a pattern is right;
+            :mod:`pengi.evaluation.building` makes these questions from the clips.
+        field: where the right answers are: "events", "captions", "qa", or an attribute (``"a*"`` if it lists several).
         metrics: the first is the headline.
-        labels: the choices; none means those that the split's recordings have.
+        labels: the choices; if empty, the labels that the split's recordings have.
         agreement: for questions that several people answered, which answers count.
-        modes: the ways to answer that are run unless others are asked for; the first is the headline's.
-        tagger: whether the stock tagger's 521 classes say something about these labels.
+        modes: the answer modes that are run by default; the first one gives the headline.
+        tagger: whether the stock tagger's 521 classes cover these labels.
     """
 
     name: str
@@ -86,21 +86,21 @@ class Benchmark:
 
     @property
     def id(self) -> str:
-        """Name and version, which together fix what was measured."""
+        """Name and version, which together define what was measured."""
         return f"{self.name}@{self.version}"
 
     @property
     def license(self) -> str:
-        """Of the recordings."""
+        """The licence of the recordings."""
         return "per clip, see the manifest" if self.dataset == "manifest" else DATASETS[self.dataset].license
 
     @property
     def how_to_get(self) -> str:
-        """Where the data come from."""
+        """Where to get the data."""
         return "--manifest" if self.dataset == "manifest" else DATASETS[self.dataset].home
 
     def numbers(self, metric: str, by: str) -> tuple[Reported, ...]:
-        """What was reported for a metric."""
+        """The reported numbers of a metric."""
         return tuple(number for number in self.reported if (number.metric, number.by) == (metric, by))
 
 
@@ -135,7 +135,7 @@ def _classify(
     tagger: bool = False,
     note: str = "",
 ) -> Benchmark:
-    """A closed label set; with ``several`` a recording may have more than one, and the metric is mAP."""
+    """A closed label set; with ``several`` a recording may have several labels, and the metric is mAP."""
     adapter = DATASETS[dataset or name]
     return Benchmark(
         name=name,
@@ -307,7 +307,7 @@ def _language() -> Iterator[Benchmark]:
 
 
 def _own(name: str, task: str, title: str, source: str | None, *modes: str, tagger: bool = False) -> Benchmark:
-    """A closed-set task on the validation split of the manifest at hand."""
+    """A closed-set task on the validation split of the user's manifest."""
     return Benchmark(
         name=name,
         version=1,
@@ -325,7 +325,7 @@ def _own(name: str, task: str, title: str, source: str | None, *modes: str, tagg
 
 
 def _open(name: str, title: str, note: str = "") -> Benchmark:
-    """Questions that are made from the manifest at hand, answered freely."""
+    """Questions that are made from the user's manifest and answered in free text."""
     return Benchmark(
         name=name,
         version=1,
@@ -342,7 +342,7 @@ def _open(name: str, title: str, note: str = "") -> Benchmark:
 
 
 def _local() -> Iterator[Benchmark]:
-    """What can be measured with the labelled recordings that come with the project."""
+    """Benchmarks on the labelled recordings that come with the project."""
     yield _own("val-esc50", "events", "ESC-50 fold 4, free clips", "esc50-fold4", *LABEL_MODES, tagger=True)
     yield _own("val-digits", "digit", "Spoken digits, unheard speaker", "fsdd")
     yield _own("val-keywords", "keyword", "Speech Commands words, unheard speakers", "speech-commands")
@@ -376,7 +376,7 @@ BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (
 
 @dataclass(frozen=True)
 class Suite:
-    """Benchmarks that are run together; ``limit`` and ``modes`` where not those of the benchmarks."""
+    """Benchmarks that are run together; ``limit`` and ``modes`` override those of the benchmarks."""
 
     benchmarks: tuple[Benchmark, ...]
     limit: int | None = None
@@ -405,13 +405,13 @@ def benchmark_named(name: str) -> Benchmark:
 def task_benchmark(
     task: str, *, split: str, source: str | None = None, labels: Sequence[str] | None = None
 ) -> Benchmark:
-    """One task on clips of the user. It is published nowhere, so its version is 0.
+    """One task on a user's clips. It is not published, so its version is 0.
 
     Args:
         task: one of :data:`pengi.data.tasks.CLOSED_TASKS`.
         split: whose clips are asked about.
         source: only clips of this source.
-        labels: the choices; none means those that the clips have.
+        labels: the choices; if None, the labels that the clips have.
 
     Raises:
         InputError: for an unknown task or split; the nearest one is named.

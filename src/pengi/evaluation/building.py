@@ -1,6 +1,6 @@
 """The manifests of benchmarks of open questions, written into the folder of a run.
 
-The same clips and the same program make the same questions. Wordings, and what is right to answer, are in
+The same clips and the same code give the same questions. The wordings and the right answers are in
 ``assets/open_questions.yaml``.
 """
 
@@ -31,7 +31,7 @@ RATE, MADE_S = 16_000, 5.0
 
 
 def write_questions(name: str, manifest: Path, split: str, out: Path) -> Path:
-    """Write the manifest of a benchmark of open questions, and the recordings that it needs made.
+    """Write the manifest of a benchmark of open questions, and the recordings that have to be made for it.
 
     Args:
         name: a key of :data:`BUILDERS`.
@@ -48,7 +48,7 @@ def write_questions(name: str, manifest: Path, split: str, out: Path) -> Path:
         raise InputError(f"'{manifest}' has nothing for {name} in its split '{split}'")
     recordings = out / "recordings"
     recordings.mkdir(parents=True, exist_ok=True)
-    with FileLock(recordings / ".lock"):  # shards of a run may begin together
+    with FileLock(recordings / ".lock"):  # shards of a run may start at the same time
         paths = _recordings(source, {asked.clip.id for asked in questions}, recordings)
     origins = {name: row["origin"] for name, row in extras_of(manifest).items() if "origin" in row}
     path = out / "manifests" / f"{name}.jsonl"
@@ -73,7 +73,7 @@ def _rows(questions: Iterable[Question], path_of: Callable[[Clip], Path], folder
 
 
 def _recordings(source: LabelledClips, needed: set[str], folder: Path) -> dict[str, Path]:
-    """Where the recordings are that were made for the questions; made now unless they are there."""
+    """The files of the recordings that the questions need; those that are missing are made."""
     paths: dict[str, Path] = {}
     composed = source.composed()
     if any(example.id in needed for example in composed):
@@ -107,7 +107,7 @@ MADE: dict[str, Callable[[], NDArray[np.float64]]] = {
     "white noise": lambda: _white() * 10 ** (-25 / 20),
     "pink noise": lambda: _pink() * 10 ** (-25 / 20),
 }
-"""Recordings without any label, by their names in the file of wordings."""
+"""Generated recordings without any label, by their names in ``assets/open_questions.yaml``."""
 
 
 def note_questions(source: LabelledClips) -> list[Question]:
@@ -121,4 +121,4 @@ BUILDERS: dict[str, Callable[[LabelledClips], list[Question]]] = {
     "val-composed": composed_questions,
     "val-notes": note_questions,
 }
-"""What makes the questions of each benchmark."""
+"""The function that makes the questions of each benchmark."""

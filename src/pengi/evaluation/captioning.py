@@ -1,8 +1,8 @@
-"""Caption metrics by pycocoevalcap, and how near a text is to its references in a sentence encoder's space.
+"""Caption metrics by pycocoevalcap, and the similarity of a text to its references by a sentence encoder.
 
-The scores are those of that package on Penn Treebank tokens, as in the captioning literature. Tokens, METEOR and SPICE
-need Java, SPICE also the CoreNLP models, which the package fetches from the network when it is first used; here nothing
-is fetched, and what cannot run says why.
+The scores are computed on Penn Treebank tokens, as in the captioning literature. The tokenizer, METEOR and SPICE need
+Java. SPICE also needs the CoreNLP models, which pycocoevalcap would download when it is first used. This module
+downloads nothing; a metric that cannot run says why.
 
 Shape suffixes: N items, R references, D features.
 """
@@ -29,7 +29,7 @@ Captions = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class CaptionScore:
-    """A metric over all items and for each, or why it was not run."""
+    """A metric over all items and for each item, or the reason why it was not run."""
 
     value: float | None
     per_item: tuple[float, ...] = ()
@@ -37,10 +37,10 @@ class CaptionScore:
 
 
 def caption_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[dict[str, CaptionScore], str]:
-    """BLEU-1 to 4, METEOR, ROUGE-L, CIDEr-D, SPICE, SPIDEr and similarity, and the name of the tokens.
+    """BLEU-1 to 4, METEOR, ROUGE-L, CIDEr-D, SPICE, SPIDEr and similarity, and the name of the tokenization.
 
-    SPIDEr is the mean of CIDEr-D and SPICE (Liu et al. 2017). Similarity is the mean over a text's references of the
-    cosine in all-MiniLM-L6-v2's space.
+    SPIDEr is the mean of CIDEr-D and SPICE (Liu et al. 2017). Similarity is the cosine in the space of
+    all-MiniLM-L6-v2, averaged over a text's references.
     """
     package = _package_folder()
     scores = {"similarity": similarity(texts, references)}
@@ -79,7 +79,7 @@ def ptb_tokens(texts: Mapping[str, Sequence[str]]) -> Captions:
 
 
 def plain_tokens(texts: Mapping[str, Sequence[str]]) -> Captions:
-    """Words in lower case: near what Penn Treebank gives, but not the same."""
+    """Words in lower case: similar to Penn Treebank tokens, but not the same."""
     return {key: [" ".join(re.findall(r"[\w']+", text.lower())) for text in many] for key, many in texts.items()}
 
 
@@ -119,7 +119,7 @@ def _spice(wanted: Captions, found: Captions, package: Path, java: bool) -> Capt
     from pycocoevalcap.spice.spice import Spice
 
     value, each = Spice().compute_score(wanted, found)
-    # Its items come back in the order of their names as strings.
+    # SPICE returns the items sorted by their ids as strings.
     of_item = dict(zip(sorted(wanted), (item["All"]["f"] for item in each), strict=True))
     return _score(value, [of_item[key] for key in wanted])
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: the same items, answered by both, and whether the difference can be chance."""
+"""Compares two runs on the items that both answered, and tests whether the difference is significant."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SLOW_RESAMPLES = 200
 
 
 def compare(first: Path, second: Path) -> list[Json]:
-    """Differences of the headline metrics, the second run less the first, over the items that both answered.
+    """Differences of the headline metrics, second run minus first run, over the items that both answered.
 
-    Captions are compared by their similarity to the references, which each item has on its own.
+    Captions are compared by their similarity to the references, which is a metric of single items.
 
     Raises:
-        InputError: a folder is no run, or they have nothing in common.
+        InputError: if a folder is not a run, or the runs have nothing in common.
     """
     answers = {(benchmark.id, system, mode): scored for benchmark, system, mode, scored in scored_answers(first)}
     rows = []

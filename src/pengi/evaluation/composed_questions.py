@@ -25,9 +25,9 @@ _YES_NO_FORMS = {
 
 
 def composed_questions(source: LabelledClips) -> list[Question]:
-    """Of every composition a question for yes or no and another one, in the words of :mod:`pengi.templates`.
+    """For each composition a yes/no question and one of another kind, in the words of :mod:`pengi.templates`.
 
-    What is asked for is drawn before how, since there are many questions about order.
+    First a kind of question is drawn and then a question of that kind; otherwise most questions would be about order.
     """
     rng, names = random.Random(SEED), LabelNames(source.labels)
     chosen = []
@@ -51,7 +51,7 @@ def _kind(question: str, answer: str) -> str:
 
 
 def _form(question: str, answer: str) -> str:
-    """What a question asks for: of yes-or-no questions their subject, of others whether they name a choice."""
+    """What a question asks for: the subject of a yes/no question; for other questions, whether they offer a choice."""
     kind = _kind(question, answer)
     if kind == "yes or no":
         found = (form for form, words in _YES_NO_FORMS.items() if re.search(words, question))

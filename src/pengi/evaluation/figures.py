@@ -1,4 +1,4 @@
-"""Figures of a report as SVG text that stands alone inside an HTML page."""
+"""Figures of a report as self-contained SVG text for an HTML page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PLOT, MARGIN = 220, 36
 
 
 def confusion_svg(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """A confusion matrix: a row for each true label, a column for each chosen one, dark where many clips are."""
+    """A confusion matrix: a row for each true label, a column for each chosen label; dark cells have many clips."""
     gutter = int(max(len(label) for label in labels) * LABEL_WIDTH_PER_LETTER) + 12
     size = len(labels) * CELL
     parts = [_open(gutter + size + 8, gutter + size + 8, "confusion matrix, true labels down, chosen labels across")]
@@ -37,7 +37,7 @@ def confusion_svg(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str
 
 
 def reliability_svg(bins: Sequence[Mapping[str, Any]]) -> str:
-    """How often answers are right (up) by the confidence in them (across); on the diagonal both agree."""
+    """A reliability diagram: accuracy (vertical) by confidence (horizontal); on the diagonal they agree."""
     total = sum(part["n"] for part in bins)
     parts = [_open(PLOT + 2 * MARGIN, PLOT + 2 * MARGIN, "reliability: accuracy by confidence")]
     parts.append(f'<rect class="frame" x="{MARGIN}" y="{MARGIN}" width="{PLOT}" height="{PLOT}"/>')

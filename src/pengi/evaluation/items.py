@@ -1,4 +1,4 @@
-"""From a manifest to the questions of a benchmark."""
+"""Makes the questions of a benchmark from a manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pengi.data.tasks import CLOSED_TASKS, answers_of
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import YES_NO, Benchmark
 
-# Which items a limited run keeps is drawn once and for all: the first rows of a manifest are often of one source.
+# A limited run takes a fixed random sample: the first rows of a manifest are often from a single source.
 _LIMIT_SEED = 0
 _SOME_LABELS = 8
 
@@ -25,16 +25,17 @@ class Item:
     """One question about one recording.
 
     Attributes:
-        id: the clip's, with the number of the question where a clip has several.
+        id: the clip's id, followed by the number of the question if the clip has several.
         audio: path relative to the manifest's folder.
-        answers: what counts as right; for questions that several people answered, every answer.
-        labels: the choices, empty where the answer is free text.
-        group: items of one recording, speaker or track; they are resampled together.
+        answers: the right answers; for questions that several people answered, all of their answers.
+        labels: the choices; empty if the answer is free text.
+        group: the same for items of one recording, speaker or track, which are resampled together.
         credit: licence and origin of the recording.
         redistribute: whether the recording may be included in a report.
-        accepted: patterns of right answers, see :mod:`pengi.evaluation.patterns`; ``answers`` are then examples.
-        family: what is asked for; families are reported one by one.
-        is_question: whether the prompt is a question as a person asks it, which every model words in its own way.
+        accepted: patterns of right answers, see :mod:`pengi.evaluation.patterns`; if there are any, ``answers`` are
+            examples.
+        family: what is asked for; each family is reported separately.
+        is_question: whether the prompt is a person's plain question, which each model puts into its own prompt format.
     """
 
     id: str
@@ -59,10 +60,10 @@ class Item:
 
 
 def items_of(benchmark: Benchmark, manifest: Path, limit: int | None = None) -> list[Item]:
-    """Every item of a benchmark, in the manifest's order, or a fixed random part of them.
+    """All items of a benchmark, in the manifest's order, or a fixed random sample of them.
 
-    Labels are those of the benchmark, or all that its recordings have, before ``limit``: a limited run has the choices
-    of the full one. Clips that have none of the benchmark's labels are left out.
+    Labels are those of the benchmark, or all that its recordings have. They are collected before ``limit`` is applied,
+    so a limited run has the same choices as the full one. Clips that have none of the benchmark's labels are left out.
 
     Raises:
         InputError: if the manifest has nothing for the benchmark; the message says what it has.
@@ -82,7 +83,7 @@ def items_of(benchmark: Benchmark, manifest: Path, limit: int | None = None) -> 
 
 
 def left_out(benchmark: Benchmark, manifest: Path) -> int:
-    """How many clips have an answer, but none among the labels of the benchmark."""
+    """Number of clips whose answers are not among the labels of the benchmark."""
     answers = [
         answers_of(clip, benchmark.field) for clip in _clips_of(benchmark, read_manifest(manifest, check_audio=False))
     ]
@@ -90,13 +91,13 @@ def left_out(benchmark: Benchmark, manifest: Path) -> int:
 
 
 def shard_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
-    """Part ``i`` of ``n`` (counted from 1): every n-th item, so that all parts take about as long."""
+    """Part ``i`` of ``n`` (counted from 1): every n-th item, so that all parts take about the same time."""
     part, parts = shard
     return list(items[part - 1 :: parts])
 
 
 def extras_of(manifest: Path) -> dict[str, Mapping[str, Any]]:
-    """The fields of each row that a :class:`Clip` leaves out, by the clip's id."""
+    """The fields of each row that are not part of a :class:`Clip`, by the clip's id."""
     lines = [line for line in manifest.read_text(encoding="utf-8").split("\n") if line.strip()]
     return {row["id"]: row for row in map(json.loads, lines)}
 
@@ -110,7 +111,7 @@ def _labels_of(benchmark: Benchmark, clips: Sequence[Clip]) -> tuple[str, ...]:
 
 
 def _nothing_found(benchmark: Benchmark, clips: Sequence[Clip]) -> str:
-    """What was looked for, and the nearest thing that the manifest has."""
+    """The error message: what was looked for, and the most similar thing that the manifest has."""
     field = benchmark.field.rstrip("*")
     source = f" of source '{benchmark.source}'" if benchmark.source else ""
     missing = f"no clip of split '{benchmark.split}'{source}"
@@ -195,7 +196,8 @@ def _choices(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, M
 
 
 def agreed(answers: Sequence[str], agreement: str) -> tuple[str, ...]:
-    """The answers that count: every one, the most frequent (the first of several), or none unless all are the same."""
+    """The answers that count: all of them, the most frequent one (the first if there are several), or only a unanimous
+    one."""
     if agreement == "unanimous":
         return (answers[0],) if len(set(answers)) == 1 else ()
     if agreement == "majority":

@@ -1,6 +1,6 @@
 """The benchmark ``val-open``: questions of a person who does not know the program, in families.
 
-Answers follow from labels or from how a recording was made, so that they are certain.
+Answers follow from labels or from how a recording was made, so they are certain.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def open_questions(source: LabelledClips) -> list[Question]:
 
 
 class _Asker:
-    """Asks; each method adds the questions of related families."""
+    """Collects questions; each method adds the questions of related families."""
 
     def __init__(self, source: LabelledClips) -> None:
         self.questions: list[Question] = []
@@ -65,14 +65,14 @@ class _Asker:
         self._wordings = {family: cycle(texts) for family, texts in self.spec["wordings"].items()}
 
     def ask(self, family: str, clip: Clip, answer: str, *accepted: str, wording: str = "", **words: str) -> None:
-        """A question in the next wording of its family, or of another one."""
+        """Add a question in the next wording of its family, or of the family ``wording``."""
         text = next(self._wordings[wording or family]).format(**words)
         self.questions.append(
             Question(clip, family, text[:1].upper() + text[1:] if "?" in text else text, answer, accepted)
         )
 
     def presence(self) -> None:
-        """Sounds that are there, and sounds that are not but are easily taken for those that are."""
+        """Sounds that are there, and absent sounds that are easily confused with them."""
         for clip in _spread("present", self.sounds + self.notes, 32):
             label = clip.events[0]
             self.ask("present", clip, "yes", YES, self.names.one(label, ()), phrase=self.names.phrase(label))
@@ -87,7 +87,7 @@ class _Asker:
             self.ask("speech absent", clip, "no", NO, wording="speech present")
 
     def words(self) -> None:
-        """What is said, that nothing is said, and whether a word is."""
+        """What is said, that nothing is said, and whether a certain word is said."""
         said = [
             clip for clip in self.spoken if _word(clip) or clip.attributes.get("transcript") in self.spec["sentences"]
         ]
@@ -103,7 +103,7 @@ class _Asker:
             own = self.spec["said_words"].get(clip.attributes.get("transcript"), [_word(clip)])
             others = [word for word in words if not re.search(self.spec["heard_as"].get(word, word), " ".join(own))]
             word = self._rng(clip).choice(others if index % 2 else own)
-            # The word itself may be "yes" or "no", so that an answer begins with what is meant.
+            # The word itself may be "yes" or "no", so the answer has to begin with the meant one.
             right: tuple[str, ...] = ("no", NO, r"no\b(?!,? (?:yes|or|idea|way|telling)\b)")
             if not index % 2:
                 right = ("yes", YES, naming(re.escape(word)), rf"yes\b(?! (?:and|or) no\b).*\b{re.escape(word)}\b")
@@ -139,7 +139,7 @@ class _Asker:
             self.ask("how many speak", clip, "none", number(0))
 
     def counts(self) -> None:
-        """How many words or notes there are, and of what is not there none."""
+        """How many words or notes there are, also zero of things that are not there."""
         for example in self.counted:
             clip, composition = example.clip, example.composition
             count = len(composition.parts)
@@ -153,7 +153,7 @@ class _Asker:
                 self.ask("how many, none", clip, "none", number(0), plural=things)
 
     def choices(self) -> None:
-        """Which of several sounds it is, and that it is none of them."""
+        """Which of several sounds it is, or that it is none of them."""
         for count, family in ((20, "which of these"), (16, "none of these")):
             for clip in _spread(family, self.sounds, count):
                 rng, label, others = self._rng(clip), clip.events[0], self._others(clip)
@@ -169,7 +169,7 @@ class _Asker:
                     self.ask(family, clip, "none of them", NONE, right, options=options)
 
     def kinds(self) -> None:
-        """Which animal, which instrument; that there is none; and speech, music or something else."""
+        """Which animal or instrument, or that there is none; and whether it is speech, music or something else."""
         spec = self.spec
         for clip in _spread("animal", [clip for clip in self.sounds if clip.events[0] in spec["animals"]], 20):
             self.ask("animal", clip, spec["animal_names"][clip.events[0]], self.names.one(clip.events[0], ()))
@@ -217,7 +217,7 @@ class _Asker:
             self.questions.append(note_question(clip, next(self._wordings["note"]), "note"))
 
     def time(self) -> None:
-        """Before, first, last, at the same time, throughout, louder: of recordings made so."""
+        """Before, first, last, at the same time, throughout, louder: about composed recordings."""
         plain = [
             example
             for example in self.composed
@@ -282,7 +282,7 @@ class _Asker:
             self.ask("negated", clip, "no", FALSE, naming("speak\\w*|talk\\w*|says?|voice"), wording="nobody speaks")
 
     def unanswerable(self) -> None:
-        """What the sound cannot tell."""
+        """Questions that the sound cannot answer."""
         kinds = {
             "any": [*self.sounds, *self.notes, *self.spoken, *self.music], "sound": self.sounds, "note": self.notes,
             "speech": self.spoken, "music": self.music,
@@ -301,7 +301,7 @@ class _Asker:
                 self.questions.append(Question(made_clip(name), family, text, answer, tuple(accepted)))
 
     def _saying(self, clip: Clip) -> str:
-        """The pattern of what is said in a clip."""
+        """The pattern of an answer that says what is said in a clip."""
         word = _word(clip)
         if not word:
             sentence: str = self.spec["sentences"][clip.attributes["transcript"]]
@@ -313,7 +313,7 @@ class _Asker:
         return found
 
     def _others(self, clip: Clip) -> list[str]:
-        """Labels that are surely not in a clip, and that have no name in common with it or with one another."""
+        """Labels that are certainly not in a clip and share no name with its labels or with each other."""
         own = self.labels[clip.events[0]]
         found = []
         for label in sorted({other.events[0] for other in self.sounds}):
@@ -328,7 +328,7 @@ class _Asker:
         return any(re.search(rf"\b(?:{self.names.of(a)})\b", self.names.phrase(b).lower()) for a, b in pairs)
 
     def _phrases(self, example: Composed) -> list[str]:
-        """Of the parts in order; of the background last."""
+        """The phrases of the parts in order; that of the background last."""
         return [self.names.phrase(part.clip.events[0]) for part in example.composition.all_parts]
 
     @staticmethod
@@ -357,12 +357,12 @@ def _language(clip: Clip) -> str:
 
 
 def _word(clip: Clip) -> str:
-    """The only word, or short name, that is said in a clip; empty if there is more."""
+    """The only word, or short name, that is said in a clip; empty if more is said."""
     return str(clip.attributes.get("keyword", clip.attributes.get("digit", "")))
 
 
 def _spread(seed: str, clips: Sequence[Clip], count: int, key: Callable[[Clip], Any] = _label) -> list[Clip]:
-    """So many clips, drawn from all groups of a key alike; without a seed in the order given."""
+    """``count`` clips, taken in turn from the groups of a key; shuffled if there is a seed."""
     drawn = list(clips)
     if seed:
         drawn = sorted(drawn, key=lambda clip: clip.id)

@@ -1,4 +1,4 @@
-"""Patterns of right answers to open questions: what counts as yes, no, none, a number, a name, a refusal.
+"""Patterns of right answers to open questions: what counts as yes, no, none, a number, a name or a refusal.
 
 A pattern is a regular expression that matches from the beginning of an answer in lower case. The common ones have names
 in angle brackets, so that a file of items stays readable: ``<yes>``, ``<no>``, ``<true>``, ``<false>``,
@@ -15,9 +15,10 @@ from functools import cache
 REFUSAL = "<refusal>"
 YES, NO, NONE, SILENT = "<yes>", "<no>", "<none>", "<silent>"
 UNSAID = "<unsaid>"
-"""That nothing is said. A negation alone does not say so: "No, I can't come" is a transcript."""
+"""Says that nothing is said. A negation alone is not enough: "No, I can't come" is a transcript."""
 TRUE, FALSE = "<true>", "<false>"
-"""Of a statement that something is not there: that it is right, with or without another negation, or that it is not."""
+"""Answers to a statement that something is not there: that the statement is right, with or without a negation, or
+wrong."""
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _TIMES = {1: "once|a single|only an?|just an?", 2: "twice|a couple|a pair", 3: "thrice"}
@@ -30,7 +31,7 @@ _NEGATION = (
     r"|(?:ca|do|does|did|is|are|was|were|would|could|has|have|wo)n't)\b"
 )
 _CONSENT = r"\b(?:yes|yeah|yea|yep|yup)\b"
-# "It does." agrees; "it's a dog" names a sound, perhaps another one than was asked about.
+# "It does." agrees; "it's a dog" names a sound, which may differ from the one that was asked about.
 _BARE = r"(?=\W*$|[,;.!]|\s+(?:true|right|correct|so|it|that|them|one)\b)"
 _AFFIRMATION = (
     rf"(?:{_CONSENT}|(?:indeed|correct|right|true|exactly|definitely|certainly|absolutely|sure|of course|probably)\b"
@@ -111,29 +112,31 @@ MACROS = {
 
 
 def normal(text: str) -> str:
-    """An answer as patterns see it: lower case, plain quotes, single spaces; "no one" is "nobody"."""
+    """An answer in the form that patterns match: lower case, plain quotes, single spaces; "no one" becomes "nobody"."""
     plain = unicodedata.normalize("NFKC", text).translate({0x2018: "'", 0x2019: "'", 0x266F: "#", 0x266D: "b"})
     return re.sub(r"\bno[- ]?one\b", "nobody", " ".join(plain.lower().split()))
 
 
 def is_accepted(text: str | None, accepted: Iterable[str]) -> bool:
-    """Whether an answer matches one of the patterns; no answer matches none."""
+    """Whether an answer matches one of the patterns; a missing answer matches none."""
     return text is not None and any(_compiled(pattern).match(normal(text)) for pattern in accepted)
 
 
 def is_refusal(text: str | None) -> bool:
-    """Whether an answer says that the sound does not tell, without a guess."""
+    """Whether an answer says that the sound cannot tell, without a guess."""
     return is_accepted(text, (REFUSAL,))
 
 
 def naming(right: str, *wrong: str) -> str:
-    """The answer names something and none of the wrong things; each is an expression such as ``dogs?|barking``."""
+    """The pattern of answers that name the right thing and none of the wrong ones; each is a regular expression such as
+    ``dogs?|barking``."""
     others = "|".join(wrong)
     return "(?!.*<negation>)" + (rf"(?!.*\b(?:{others})\b)" if others else "") + rf"(?=.*\b(?:{right})\b)"
 
 
 def number(count: int) -> str:
-    """The answer gives this number, in digits or in a word, and no other; of none also "nobody", "no dogs"."""
+    """The pattern of answers with this number and no other, in digits or as a word; for 0 also "nobody" or "no
+    dogs"."""
     others = [(value, word) for value, word in enumerate(NUMBER_WORDS) if value != count]
     different = "|".join(f"{value}|{word}" for value, word in others)
     if count == 0:
@@ -143,7 +146,7 @@ def number(count: int) -> str:
 
 
 def note(midi: int) -> str:
-    """The answer gives one note with its octave; 60 is C4. Sharps may be called flats."""
+    """The pattern of answers with this note and its octave only; 60 is C4. Sharps may be called flats."""
     octave, pitch_class = midi // 12 - 1, midi % 12
     if pitch_class in _NATURALS:
         named = rf"{_NATURALS[pitch_class]}(?:[ -]?natural)? ?{octave}"

@@ -1,8 +1,8 @@
-"""Predictions first: every answer is written down, one line each, before anything is scored.
+"""Writes predictions: one line for each answer, before anything is scored.
 
-A run may be killed at any moment: an item whose line is there is not asked again. Each line has a key made of the
-system, its input, the question and the mode. So lines of another model or question are never used, and all runs can
-share a cache of answers.
+A run may be killed at any moment; items that have a line already are not predicted again. Each line has a key, a hash
+of the system, its input, the question and the mode. So lines of another model or question are never used, and all runs
+can share a cache of answers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ITEMS_PER_CALL = 16
 
 @dataclass(frozen=True)
 class AnswerCounts:
-    """Where the answers of a run came from: lines that were there, the cache, or computed now."""
+    """Number of answers of a run by their origin: existing lines, the cache, or computed now."""
 
     kept: int
     cached: int
@@ -37,7 +37,7 @@ class AnswerCounts:
 
 
 class Cache:
-    """Answers of all runs by their key, in one SQLite file that several processes may use at once."""
+    """The answers of all runs by key, in one SQLite file that several processes may use at once."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,12 +45,12 @@ class Cache:
         self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
 
     def get(self, key: str) -> Row | None:
-        """The answer to a key, if it was computed before."""
+        """The answer of a key; None if there is none."""
         found = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         return None if found is None else json.loads(found[0])
 
     def put(self, answers: Mapping[str, Row]) -> None:
-        """Keep answers."""
+        """Store answers."""
         with self._database:
             rows = [(key, json.dumps(answer)) for key, answer in answers.items()]
             self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
@@ -63,12 +63,12 @@ class PredictionFile:
         self._lines = JsonLines(path)
         self._lines.mend()
         self.rows = _by_item(self._lines)
-        """By item id, in the order in which they were written."""
+        """Lines by item id, in the order in which they were written."""
 
     @classmethod
     @contextmanager
     def opened(cls, path: Path) -> Iterator[Self]:
-        """The file, which is made if needed and which no other process writes meanwhile.
+        """Open or create the file, and lock it against other writers.
 
         Raises:
             InputError: if another process is writing it.
@@ -78,14 +78,14 @@ class PredictionFile:
             yield cls(path)
 
     def keep(self, keys: Mapping[str, str]) -> None:
-        """Remove lines whose key is no longer that of their item: the model or the question has changed."""
+        """Remove lines whose key differs from that of their item, because the model or the question has changed."""
         kept = {name: row for name, row in self.rows.items() if keys.get(name) == row["key"]}
         if len(kept) < len(self.rows):
             self._lines.rewrite(kept.values())
             self.rows = kept
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Write lines so that they are on the disk when this returns."""
+        """Write lines and flush them to the disk."""
         self._lines.append(rows)
         self.rows.update((row["id"], row) for row in rows)
 
@@ -99,7 +99,7 @@ def predict(
     cache: Cache | None = None,
     done: Advance = lambda count: None,
 ) -> AnswerCounts:
-    """Write one line for each item that has none yet; ``folder`` is where the items' recordings are."""
+    """Write one line for each item that has none yet; ``folder`` holds the items' recordings."""
     keys = {item.id: key_of(system, item, folder, mode) for item in items}
     if system.together:
         everyone = hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()
@@ -112,7 +112,7 @@ def predict(
     file.append([_row(item, keys[item.id], answer) for item, answer in ready])
     done(len(ready))
     waiting = [item for item in waiting if item.id not in file.rows]
-    # Where answers depend on each other all are asked again, and only those that are missing are written.
+    # If answers depend on each other, all items are predicted again, and only the missing lines are written.
     asked = list(items) if system.together and waiting else waiting
     size = max(1, len(asked)) if system.together else ITEMS_PER_CALL
     for start in range(0, len(asked), size):
@@ -127,13 +127,13 @@ def predict(
 
 
 def key_of(system: System, item: Item, folder: Path, mode: str) -> str:
-    """What an answer depends on: system, recording, prompt, labels, mode and the search's options."""
+    """The key of an answer: a hash of system, recording, prompt, labels, mode and search options."""
     parts = [system.fingerprint, system.name, system.input_of(item, folder), item.prompt, list(item.labels), mode]
     return hashlib.sha256(json.dumps([*parts, asdict(search_of(item))]).encode()).hexdigest()
 
 
 def read_predictions(folder: Path, stem: str) -> dict[str, Row]:
-    """The lines of a system and mode by item id, from all shards that are there; a cut-off line is left out."""
+    """The lines of a system and mode by item id, from all existing shards; an incomplete line is left out."""
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob(f"{stem}.jsonl")) + sorted(folder.glob(f"{stem}.shard-*.jsonl")):
         rows |= _by_item(JsonLines(path))
@@ -145,7 +145,7 @@ def _by_item(lines: JsonLines) -> dict[str, Row]:
 
 
 def _ask(system: System, items: Sequence[Item], folder: Path, mode: str, keys: Mapping[str, str]) -> dict[str, Row]:
-    """Answers by key; items that are the same to the system (all, on silence) are asked once."""
+    """Answers by key; items with the same key are predicted once (with silence as input, many have the same key)."""
     different = list({keys[item.id]: item for item in items}.values())
     start = time.perf_counter()
     replies = system.answer(different, folder, mode)

@@ -1,4 +1,4 @@
-"""What questions are made of: recordings, wordings, and what labels may be called in an answer."""
+"""The parts of open questions: recordings, wordings, and the names that labels may have in an answer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pengi.evaluation.patterns import naming
 SPEC = Path(__file__).resolve().parents[1] / "assets" / "open_questions.yaml"
 SEED = 0
 COMPOSED = 300
-"""Recordings that are composed of the clips, for questions about order, number and loudness."""
+"""Number of recordings that are composed of the clips, for questions about order, number and loudness."""
 _ROLLING = frozenset({"minor trill", "major trill", "glissando", "tongued slur", "nonlegato"})
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a recording, an answer that is right, and the patterns of all right answers."""
+    """A question about a recording, one right answer, and the patterns of all right answers."""
 
     clip: Clip
     family: str
@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True)
 class LabelledClips:
-    """The recordings that questions are asked about."""
+    """The labelled clips that questions are made from."""
 
     clips: tuple[Clip, ...]
     labels: dict[str, Label]
@@ -61,24 +61,24 @@ class LabelledClips:
 
 @cache
 def spec() -> dict[str, Any]:
-    """The file of wordings, and of what is right to answer."""
+    """The content of ``assets/open_questions.yaml``: wordings and right answers."""
     found: dict[str, Any] = yaml.safe_load(SPEC.read_text(encoding="utf-8"))
     return found
 
 
 class LabelNames:
-    """What labels may be called in an answer."""
+    """The names that labels may have in an answer."""
 
     def __init__(self, labels: Mapping[str, Label]) -> None:
         self.labels = labels
         self._known: dict[str, str] = spec()["names"]
 
     def phrase(self, label: str) -> str:
-        """Completes "the sound of ..."."""
+        """The label as a phrase that completes "the sound of ..."."""
         return self.labels[label].phrase
 
     def of(self, label: str) -> str:
-        """An expression."""
+        """A regular expression that matches the names of a label."""
         return self._known.get(label) or re.escape(self.phrase(label).lower())
 
     def one(self, right: str, others: Iterable[str]) -> str:
@@ -95,7 +95,7 @@ class LabelNames:
 
 
 def made_clip(name: str) -> Clip:
-    """The row of a recording that is made, see :data:`pengi.evaluation.building.MADE`."""
+    """The row of a generated recording, see :data:`pengi.evaluation.building.MADE`."""
     slug = f"made-{name.replace(' ', '-')}"
     return Clip(id=slug, audio=f"{slug}.flac", split="val", group=slug, license="CC0-1.0", ship=True)
 
@@ -108,6 +108,6 @@ def is_steady(clip: Clip, sources: Sequence[str]) -> bool:
 
 
 def note_question(clip: Clip, wording: str, family: str) -> Question:
-    """The name and octave of the note in a clip."""
+    """A question about the name and octave of the note in a clip."""
     midi = int(clip.attributes["midi"])
     return Question(clip, family, wording, str(clip.attributes["pitch"]), (patterns.note(midi),))

@@ -1,4 +1,4 @@
-"""The report of a run: Markdown for a repository, one HTML page that needs nothing else, both from ``results.json``."""
+"""The report of a run, made from ``results.json``: Markdown for a repository, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _WILSON = "Wilson's where all answers are right or all wrong"
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table of text cells with a title and, below it, notes."""
+    """A table of text cells, with a title above and notes below."""
 
     title: str
     columns: tuple[str, ...]
@@ -50,7 +50,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """One wrong answer; ``audio`` is a data URI, none where the recording is not here or may not be passed on."""
+    """One wrong answer; ``audio`` is a data URI, or None if the recording is missing or may not be redistributed."""
 
     id: str
     question: str
@@ -62,7 +62,7 @@ class WrongAnswer:
 
 @dataclass(frozen=True)
 class Detail:
-    """What is shown of one benchmark, mode and system."""
+    """The details of one benchmark, mode and system."""
 
     title: str
     subtitle: str
@@ -77,9 +77,9 @@ def write_report(out: Path, found: Json, report_audio: str = "free") -> tuple[Pa
 
     Args:
         out: folder of the run.
-        found: what :func:`pengi.evaluation.suites.score_run` gave.
-        report_audio: recordings of wrong answers that are in the page: "free" (those that may be redistributed), "all"
-            or "none".
+        found: the results of :func:`pengi.evaluation.suites.score_run`.
+        report_audio: which recordings of wrong answers the page includes: "free" (those that may be redistributed),
+            "all" or "none".
     """
     from jinja2 import Environment
 
@@ -105,7 +105,7 @@ def write_report(out: Path, found: Json, report_audio: str = "free") -> tuple[Pa
 
 
 def report_tables(found: Json) -> Iterator[ReportTable]:
-    """The tables of a report, those that have rows."""
+    """The tables of a report that have rows."""
     for make in (_main_table, _modes_table, _family_table, _caption_table, _retrieval_table, _not_run_table):
         table = make(found)
         if table.rows:
@@ -162,7 +162,7 @@ def _modes_table(found: Json) -> ReportTable:
 
 
 def _family_table(found: Json) -> ReportTable:
-    """Open questions by what they ask for, and how often they are refused."""
+    """Accuracy of open questions by family, and how often they are refused."""
     rows = []
     for benchmark, results in _by_benchmark(found):
         headline = _headline(benchmark, results)
@@ -249,9 +249,9 @@ def _by_benchmark(found: Json) -> Iterator[tuple[Benchmark, list[Json]]]:
 
 
 def _headline(benchmark: Benchmark, results: Sequence[Json]) -> Json | None:
-    """The model's result in the benchmark's own first mode, or in the first that was run.
+    """The model's result in the benchmark's first mode, or else in the first mode that was run.
 
-    Where no model was measured, that of the baseline that was.
+    If no model was measured, the result of the baseline that was.
     """
     models = {result["mode"]: result for result in results if result["system"] == "model"}
     models = models or {result["mode"]: result for result in results if result["system"] != CHANCE}
@@ -259,7 +259,7 @@ def _headline(benchmark: Benchmark, results: Sequence[Json]) -> Json | None:
 
 
 def _of(results: Sequence[Json], system: str, mode: str) -> Json | None:
-    """A system's result in a mode, or in the only one that it has."""
+    """A system's result in a mode; if it has only one mode, the result in that one."""
     found = [result for result in results if result["system"] == system]
     return next((result for result in found if result["mode"] == mode), found[0] if len(found) == 1 else None)
 
@@ -288,7 +288,7 @@ def _answered(result: Json | None) -> str:
 
 
 def _reported(benchmark: Benchmark, metric: str, by: str) -> str:
-    """Numbers that were seen at their source; of the others, that they were not."""
+    """Reported numbers that were verified at their source; a remark in place of the others."""
     numbers = benchmark.numbers(metric, by)
     if not numbers:
         return _DASH
@@ -371,7 +371,7 @@ def _details(out: Path, found: Json, report_audio: str) -> Iterator[Detail]:
 
 
 def _examples(scored: Scored, folder: Path, report_audio: str) -> Iterator[WrongAnswer]:
-    """Wrong answers, the surest first, each true answer once."""
+    """Wrong answers, the most confident first, at most one for each true answer."""
     assert scored.credit_N is not None
     wrong = [index for index in np.flatnonzero(scored.credit_N == 0) if scored.predictions[index] is not None]
     if scored.scores_NL is not None:
@@ -397,7 +397,7 @@ def _examples(scored: Scored, folder: Path, report_audio: str) -> Iterator[Wrong
 
 
 def _data_uri(path: Path) -> str | None:
-    """The first seconds of a recording as Ogg Vorbis inside a URI; none if it is not here any more."""
+    """The first seconds of a recording as Ogg Vorbis in a data URI; None if the recording no longer exists."""
     try:
         waveform_S = load(path, EXAMPLE_RATE, duration_s=EXAMPLE_S)
     except PengiError:

@@ -1,7 +1,7 @@
-"""Retrieval as the paper does it: every recording is indexed by the text that the model writes about it.
+"""Retrieval as in the paper: every recording is indexed by the text that the model writes about it.
 
-A query (a caption) is compared with those texts in a sentence encoder's space. The same comparison, read the other way,
-ranks the captions for a recording.
+A query (a caption) is compared with those texts in a sentence encoder's space. The same similarities also rank the
+captions for a recording.
 
 Shape suffixes: N recordings, M captions, D features.
 """
@@ -19,16 +19,16 @@ CUT = 10
 def retrieval_ranks(
     texts_ND: NDArray[np.float32], captions_MD: NDArray[np.float32], owner_M: Sequence[int]
 ) -> tuple[NDArray[np.intp], list[NDArray[np.intp]]]:
-    """Ranks, from 1, of what is right.
+    """Ranks, from 1, of the right results.
 
     Args:
         texts_ND: embeddings of the recordings' texts, of length one.
         captions_MD: embeddings of the captions, of length one.
-        owner_M: which recording each caption is of.
+        owner_M: the index of each caption's recording.
 
     Returns:
         for each caption the rank of its recording, and for each recording the ranks of its captions, the best first.
-        What is as near as the right one is ranked before it, so equal texts gain nothing.
+        Ties are ranked before the right result, so equal texts gain nothing.
     """
     similarity_MN = captions_MD @ texts_ND.T
     owner = np.asarray(owner_M)
@@ -46,12 +46,12 @@ def retrieval_ranks(
 
 
 def recall_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp], k: int) -> NDArray[np.float64]:
-    """For each query, whether something right is among the first ``k``."""
+    """For each query, whether a right result is among the first ``k``."""
     return np.array([float(np.min(rank) <= k) for rank in ranks])
 
 
 def average_precision_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp]) -> NDArray[np.float64]:
-    """For each query the average precision over the first ``CUT`` (mean of precision at each right one found there)."""
+    """For each query the average precision over the first ``CUT`` results (mean of the precision at each right one)."""
     values = []
     for rank in ranks:
         ranked = np.sort(np.atleast_1d(rank))
@@ -61,5 +61,5 @@ def average_precision_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp]) -
 
 
 def best_ranks(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp]) -> NDArray[np.float64]:
-    """For each query the rank of the first right one."""
+    """For each query the rank of the first right result."""
     return np.array([float(np.min(rank)) for rank in ranks])

@@ -1,4 +1,4 @@
-"""What written predictions are worth: from items and lines to metrics with intervals. Needs no model and no audio.
+"""Scores written predictions: metrics with intervals from items and lines. Needs no model and no audio.
 
 Shape suffixes: N items, L labels, M captions.
 """
@@ -23,7 +23,7 @@ from pengi.evaluation.systems import embed_texts
 from pengi.json_lines import Row
 
 SLOW_RESAMPLES = 200
-"""For metrics that look at all items at once, where a resample costs much."""
+"""Number of resamples for metrics over all items at once, which are slow to compute."""
 BINS = 10
 MAX_CONFUSION_LABELS = 60
 _WORST = -1e9  # the score of every label of a recording that could not be used
@@ -34,11 +34,11 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a system answered, item by item, as far as the kind of benchmark has it.
+    """The answers of a system, item by item; which fields are filled depends on the kind of benchmark.
 
     Attributes:
-        credit_N: how right each answer is, 0 to 1; none for what is only scored as a whole.
-        predictions: the chosen label or written text; none where there is no answer.
+        credit_N: the score of each answer, 0 to 1; None for benchmarks that are only scored as a whole.
+        predictions: the chosen label or written text; None if there is no answer.
         scores_NL: label scores.
     """
 
@@ -54,7 +54,7 @@ class Scored:
 
 
 def read_answers(benchmark: Benchmark, items: Sequence[Item], rows: Mapping[str, Row], mode: str) -> Scored:
-    """Bring lines and items together; items without a line are left out, those with an error count as wrong.
+    """Match lines to items; items without a line are left out, and those with an error count as wrong.
 
     Raises:
         InputError: if there are no lines at all.
@@ -86,7 +86,7 @@ def read_answers(benchmark: Benchmark, items: Sequence[Item], rows: Mapping[str,
 
 
 def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:
-    """Every metric of a benchmark with its interval, and what a report shows beside it."""
+    """Every metric of a benchmark with its interval, and the further details of a report."""
     errors = sum("error" in row for row in scored.rows)
     result: Json = {"n": len(scored.items), "errors": errors}
     result["seconds"] = round(sum(row.get("seconds", 0.0) for row in scored.rows), 2)
@@ -122,7 +122,7 @@ def headline_metric(benchmark: Benchmark, scored: Scored) -> Metric:
 
 
 def chance(benchmark: Benchmark, items: Sequence[Item]) -> Json:
-    """What answers drawn at random among the labels are worth on average."""
+    """The expected score of answers drawn at random from the labels."""
     if not items or not all(item.labels for item in items):
         return {}
     if benchmark.kind == "tag":
@@ -135,7 +135,7 @@ def chance(benchmark: Benchmark, items: Sequence[Item]) -> Json:
 
 
 def map_metric(scored: Scored) -> Metric:
-    """Mean average precision over the labels that any of the items has (scikit-learn's average precision)."""
+    """Mean average precision (scikit-learn's) over the labels that at least one item has."""
     from sklearn.metrics import average_precision_score
 
     assert scored.scores_NL is not None
@@ -153,10 +153,11 @@ def map_metric(scored: Scored) -> Metric:
 
 
 def f1_metric(scored: Scored) -> Metric:
-    """Macro F1 over the labels that any item has; a clip with several labels counts under the one that was found.
+    """Macro F1 over the labels that at least one item has; a clip with several labels counts under the one that was
+    found.
 
-    The same number as scikit-learn's, from counts, because thousands of resamples are scored; in a resample, over the
-    labels that it has.
+    The value is the same as scikit-learn's. It is computed from counts, because thousands of resamples are scored. In a
+    resample only the labels that occur in it count.
     """
     truth, chosen = _single(scored)
     present = {label: code for code, label in enumerate(sorted(set(truth)))}
@@ -175,10 +176,10 @@ def f1_metric(scored: Scored) -> Metric:
 
 
 def reliability(scores_NL: NDArray[np.float64], credit_N: NDArray[np.float64]) -> Json:
-    """How often the chosen label is right, by how sure the model is of it, and the expected calibration error.
+    """How often the chosen label is right, by the model's confidence, and the expected calibration error.
 
-    The confidence is the chosen label's share among the labels; the error is the mean distance of confidence and
-    accuracy over ten bins of equal width, weighted by what is in them (Guo et al. 2017).
+    The confidence is the chosen label's share among the labels; the error is the mean distance between confidence and
+    accuracy over ten bins of equal width, weighted by their number of items (Guo et al. 2017).
     """
     shares_NL = np.exp(scores_NL - scores_NL.max(1, keepdims=True))
     confidence_N = (shares_NL / shares_NL.sum(1, keepdims=True)).max(1)
@@ -208,7 +209,7 @@ def _credits(
     said: Sequence[str | None],
     normal: Callable[[str | None], str | None] = lambda text: text,
 ) -> NDArray[np.float64]:
-    """1 for an answer that is right; where several people answered a question, the share of them who say the same."""
+    """1 for a right answer; if several people answered a question, the share of them who gave the same answer."""
     credits = []
     for item, answer in zip(items, said, strict=True):
         same = [normal(right) == answer for right in item.answers]
@@ -218,12 +219,12 @@ def _credits(
 
 
 def _normal(text: str | None) -> str | None:
-    """Words only, in lower case: "Twelve ounce." is "twelve ounce"."""
+    """Words only, in lower case: "Twelve ounce." becomes "twelve ounce"."""
     return None if text is None else " ".join(re.findall(r"[\w']+", text.lower()))
 
 
 def _exact(text: str | None, labels: Sequence[str]) -> str | None:
-    """The label that a text is; of yes and no, the one it begins with."""
+    """The label that equals a text; if the labels are yes and no, the one that the text begins with."""
     said = _normal(text)
     if said and tuple(labels) == YES_NO:
         said = said.split()[0]
@@ -231,14 +232,14 @@ def _exact(text: str | None, labels: Sequence[str]) -> str | None:
 
 
 def _single(scored: Scored) -> tuple[list[str], list[str]]:
-    """One true and one chosen label for each item; what could not be answered is "(none)"."""
+    """One true and one chosen label for each item; "(none)" if there is no answer."""
     pairs = zip(scored.items, scored.predictions, strict=True)
     truth = [said if said in item.answers else item.answers[0] for item, said in pairs]
     return [str(label) for label in truth], [said or "(none)" for said in scored.predictions]
 
 
 def _by_class(scored: Scored) -> Json:
-    """Recall of each label that an item has, their mean, and which label is taken for which.
+    """Recall of each label that an item has, the mean recall, and which labels are confused.
 
     An item with several labels counts under each, and as right under each if any of them was chosen.
     """
@@ -278,7 +279,7 @@ def _share(values: Sequence[float] | NDArray[np.float64], items: Sequence[Item])
 
 
 def _refusals(scored: Scored) -> Json:
-    """How many questions are refused of those that only a refusal answers, and of all others."""
+    """The share of refused questions, among those whose right answer is a refusal and among all others."""
     metrics: Json = {}
     for name, refusable in (("refused_off_topic", True), ("refused_answerable", False)):
         pairs = [
@@ -292,7 +293,7 @@ def _refusals(scored: Scored) -> Json:
 
 
 def _families(scored: Scored) -> Json:
-    """Accuracy by family, in the order in which the families come."""
+    """Accuracy by family, in the order of their first items."""
     assert scored.credit_N is not None
     families: Json = {}
     for family in dict.fromkeys(item.family for item in scored.items):
@@ -310,7 +311,7 @@ def _similarity(scored: Scored) -> Json:
 
 
 def _caption_metrics(scored: Scored) -> tuple[Json, str]:
-    """Caption metrics, and retrieval by the written texts. An item without a text has an empty one."""
+    """Caption metrics, and retrieval by the written texts. A missing text counts as an empty one."""
     texts = [text or "" for text in scored.predictions]
     references = [item.answers for item in scored.items]
     found, tokens = captioning.caption_scores(texts, references)
@@ -319,7 +320,7 @@ def _caption_metrics(scored: Scored) -> tuple[Json, str]:
         if value.value is None:
             metrics[name] = {"not_run": value.not_run}
             continue
-        # BLEU of all texts is no mean of the texts' own, so it has no interval here.
+        # Corpus BLEU is not a mean over texts, so it has no interval here.
         metrics[name] = {"value": value.value}
         if not name.startswith("bleu"):
             metrics[name]["ci95"] = bootstrap(mean_of(value.per_item), scored.groups).to_list()

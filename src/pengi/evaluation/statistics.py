@@ -1,6 +1,6 @@
-"""How sure a number is: bootstrap intervals, and the significance of a difference between two runs.
+"""Bootstrap confidence intervals, and the significance of a difference between two runs.
 
-Items of one recording, speaker or track are not independent, so whole groups are drawn, not items.
+Items of one recording, speaker or track are not independent, so whole groups are resampled, not items.
 
 Shape suffixes: N items, G groups.
 """
@@ -22,12 +22,12 @@ Z_95 = 1.959963984540054
 
 Indices = NDArray[np.intp]
 Metric = Callable[[Indices], float]
-"""The value of a metric over the items with these indices; an index may come several times."""
+"""Computes a metric over the items with these indices; an index may occur several times."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the middle 95 % of what resampling gives."""
+    """A value and its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -39,10 +39,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two runs over the same items, the second less the first.
+    """The difference between two runs over the same items, second minus first.
 
     Attributes:
-        p: two-sided, from the same resamples: how often the difference falls on the other side of zero.
+        p: two-sided p-value from the same resamples, by how often the difference has the other sign.
     """
 
     value: float
@@ -59,9 +59,10 @@ def bootstrap(metric: Metric, groups: Sequence[str], *, resamples: int = RESAMPL
 
 
 def share_right(credit: Sequence[float] | NDArray[Any], groups: Sequence[str]) -> Interval:
-    """The mean of what each answer counts, 0 to 1, by :func:`bootstrap`.
+    """The mean of the answers' scores, 0 to 1, with its interval by :func:`bootstrap`.
 
-    Where all answers are right, or all wrong, resampling gives no width: then Wilson's interval over groups.
+    If all answers are right, or all are wrong, the bootstrap interval would have no width, so it is Wilson's over
+    groups.
     """
     found = bootstrap(mean_of(credit), groups)
     if found.value not in (0.0, 1.0):
@@ -81,7 +82,7 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 def paired_bootstrap(
     first: Metric, second: Metric, groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Difference:
-    """The difference of two runs, both resampled alike."""
+    """The difference between two runs, with the same resamples for both."""
     differences_R = _resampled(lambda indices: second(indices) - first(indices), groups, resamples, seed)
     low, high = np.nanpercentile(differences_R, [2.5, 97.5])
     side = min((differences_R <= 0).sum(), (differences_R >= 0).sum())
@@ -91,7 +92,7 @@ def paired_bootstrap(
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Exact McNemar test (1947) of two runs' right and wrong answers: how likely so uneven a change is by chance."""
+    """The p-value of the exact McNemar test (1947) on the right and wrong answers of two runs."""
     from scipy.stats import binomtest
 
     gained = sum(now and not before for before, now in zip(first, second, strict=True))
@@ -100,7 +101,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def mean_of(values: Sequence[float] | NDArray[Any]) -> Metric:
-    """The mean of values that each item has on its own."""
+    """A metric that is the mean of the items' values."""
     values_N = np.asarray(values, dtype=np.float64)
     return lambda indices: float(values_N[indices].mean())
 

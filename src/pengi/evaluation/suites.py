@@ -1,13 +1,13 @@
-"""One command for many benchmarks: predict, score, and say what could not be run and why.
+"""Runs many benchmarks: predicts, scores, and reports what could not be run and why.
 
 A run is a folder::
 
-    run.json                                   what was run with what: model, data, code, seed, command
+    run.json                                   model, data, code version, seed and command of the run
     manifests/<dataset>.jsonl                  imported datasets, and open questions
-    recordings/                                what open questions need made: compositions, silence, noise
+    recordings/                                made for open questions: compositions, silence, noise
     items/<benchmark>@<version>.jsonl          the questions
     predictions/<benchmark>@<version>/<system>.<mode>.jsonl
-    results.json  results.md  report.html      made from the files above, any time again
+    results.json  results.md  report.html      made from the files above, at any time
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ CHANCE = "chance"
 
 @dataclass(frozen=True)
 class SuiteRun:
-    """What to run.
+    """The plan of a run.
 
     Attributes:
         manifest: labelled clips for the benchmarks of the user's own data.
-        data_root: holds a folder for each dataset, named like its adapter.
-        modes: instead of those of the benchmarks.
+        data_root: folder that holds a folder for each dataset, named like its adapter.
+        modes: override those of the benchmarks.
         shard: part i of n, counted from 1.
         baselines: whether the tagger and the model on silence run too.
     """
@@ -81,7 +81,7 @@ class SuiteRun:
             raise InputError(f"there is no shard {part} of {parts}; shards are counted from 1, as in 1/{parts}")
 
     def modes_of(self, benchmark: Benchmark) -> tuple[str, ...]:
-        """The modes that a benchmark is run in: those that are wanted as far as they make sense for it."""
+        """The modes in which a benchmark is run: the requested ones that are possible for it."""
         wanted = self.modes or self.suite.modes or benchmark.modes
         if benchmark.kind == "caption" or not _has_labels(benchmark):
             return ("write",)
@@ -96,11 +96,12 @@ class SuiteRun:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """What is called while a run goes on.
+    """Callbacks for the progress of a run.
 
     Attributes:
-        step: with the next work and its number of items; the context it gives is called with how many more are done.
-        skipped: with a sentence about what cannot be run.
+        step: called with the next piece of work and its number of items. It returns a context manager, whose value is
+            called with the number of further items that are done.
+        skipped: called with a sentence about something that cannot be run.
     """
 
     step: Callable[[str, int], AbstractContextManager[Advance]] = lambda what, count: nullcontext(lambda done: None)
@@ -109,7 +110,7 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A benchmark whose data are here."""
+    """A benchmark whose data are available."""
 
     benchmark: Benchmark
     items: tuple[Item, ...]
@@ -118,7 +119,7 @@ class Prepared:
 
 @dataclass
 class RunRecord:
-    """``run.json``: what was run with what.
+    """The content of ``run.json``: model, data, code and settings of a run.
 
     Attributes:
         tasks: arguments of :func:`~.benchmarks.task_benchmark` for each benchmark that it made, by the benchmark's id.
@@ -141,10 +142,10 @@ class RunRecord:
 def run_suite(
     plan: SuiteRun, load: Callable[[], Systems], out: Path, cache: Cache | None, progress: RunProgress
 ) -> RunRecord:
-    """Predict everything of a plan that is not predicted yet, and write ``run.json``.
+    """Make all predictions of a plan that are still missing, and write ``run.json``.
 
     Args:
-        load: called once it is known that there is something to ask.
+        load: loads the systems; it is called once it is known that there is something to predict.
 
     Raises:
         InputError: if none of the benchmarks can be run.
@@ -182,7 +183,7 @@ def run_suite(
 
 
 def score_run(out: Path) -> Json:
-    """Score what a run has written so far and write ``results.json``.
+    """Score the predictions that a run has written so far, and write ``results.json``.
 
     Raises:
         InputError: if the folder is no run.
@@ -205,7 +206,7 @@ def benchmark_of(run: Json, benchmark_id: str) -> Benchmark:
 
 
 def scored_answers(out: Path) -> Iterator[tuple[Benchmark, str, str, Scored]]:
-    """Benchmark, system, mode and answers of everything that a run has predicted.
+    """Benchmark, system, mode and answers of all predictions of a run.
 
     Raises:
         InputError: if the folder is no run.
@@ -222,7 +223,7 @@ def _has_labels(benchmark: Benchmark) -> bool:
 
 
 def _systems_and_modes(plan: SuiteRun, benchmark: Benchmark, systems: Systems) -> Iterator[tuple[System, str]]:
-    """Which system answers in which mode: the model in every one, silence in the same, the tagger in its only one."""
+    """Pairs of system and mode: the model and the model on silence in every mode, the tagger in its only one."""
     wanted = plan.modes_of(benchmark)
     for mode in dict.fromkeys(DERIVED.get(mode, mode) for mode in wanted):
         yield systems.model, mode
@@ -250,8 +251,8 @@ def _prepared(plan: SuiteRun, out: Path, record: RunRecord, progress: RunProgres
 
 
 def _manifest(plan: SuiteRun, benchmark: Benchmark, out: Path) -> tuple[Path, int]:
-    """The manifest of a benchmark's data, and how many of its recordings are missing: made from the published layout of
-    a dataset, or of questions about the clips at hand."""
+    """The manifest of a benchmark's data, and how many of its recordings are missing. It is made from the published
+    layout of a dataset, or from questions about the user's clips."""
     if benchmark.dataset == "manifest":
         manifest = plan.manifest or (plan.data_root / "manifest.jsonl" if plan.data_root else None)
         if manifest is None:
@@ -286,7 +287,7 @@ def _predict(
     except InputError as error:
         if not system.together:
             raise
-        # The tagger compares recordings with each other and cannot answer about one alone.
+        # The tagger compares recordings with each other, so it cannot answer about a single one.
         record.not_run.append({"benchmark": benchmark.id, "system": system.name, "reason": str(error)})
         return
     record.answers.append({"benchmark": benchmark.id, "system": system.name, "mode": mode, **asdict(counts)})
@@ -305,7 +306,7 @@ def _as_task(benchmark: Benchmark) -> Json:
 
 
 def _benchmarks(records: Sequence[Json]) -> list[str]:
-    """Benchmarks (with their versions) that a run has measured, in the suite's order."""
+    """The benchmarks (with their versions) that a run has measured, in the suite's order."""
     return list(dict.fromkeys(answer["benchmark"] for record in records for answer in record["answers"]))
 
 
@@ -320,7 +321,7 @@ def _read_items(out: Path, run: Json, benchmark_id: str) -> tuple[Benchmark, lis
 def _predicted(out: Path, benchmark: Benchmark, records: Sequence[Json]) -> Iterator[tuple[str, str, dict[str, Row]]]:
     """System, mode and lines, derived modes included.
 
-    Only what the run itself has predicted: lines of an earlier run in the same folder may be of another model.
+    Only predictions of the run itself are read: lines of an earlier run in the same folder may be of another model.
     """
     folder = out / "predictions" / benchmark.id
     answers = [answer for record in records for answer in record["answers"] if answer["benchmark"] == benchmark.id]
@@ -356,7 +357,7 @@ def _head(benchmark: Benchmark) -> Json:
 
 
 def _records(out: Path) -> list[Json]:
-    """What is known of a run, from each of its shards."""
+    """The records of a run, one for each of its shards."""
     paths = sorted(out.glob("run*.json"))
     if not paths:
         raise InputError(f"'{out}' is no evaluation run: it has no {RUN_FILE}")
@@ -379,7 +380,7 @@ def _software() -> Json:
 
 
 def _commit() -> str | None:
-    """The commit of a checkout, with "+" behind it if files were changed; none for an installed package."""
+    """The commit of a checkout, followed by "+" if files were changed; None for an installed package."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
-"""What is measured: a model, the same model on silence, the stock tagger. All answer the same items.
+"""The systems that are measured: a model, the same model on silence, and the stock tagger. All answer the same items.
 
-A system gets items and an answer mode and gives texts and label scores; what they are worth is decided elsewhere
-(:mod:`pengi.evaluation.scoring`), from what was written down.
+A system takes items and an answer mode and returns texts and label scores. :mod:`pengi.evaluation.scoring` scores them
+later, from the written predictions.
 
 Shape suffixes: N texts, L labels, D features of an embedding.
 """
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
     from pengi.results import Answer, Classification, Generation
 
 WRITE = DecodeOptions(beams=5, max_tokens=40)
-"""The paper's search width, for captions and metadata; questions are answered as :meth:`pengi.Pengi.ask` does it."""
+"""The paper's beam width, for captions and metadata; questions are answered as by :meth:`pengi.Pengi.ask`."""
 SILENCE_S, SILENCE_RATE = 5.0, 16_000
 CHOICES = ("likelihood", "generate", "match")
-"""Answer modes that are ways of the engine to choose among labels."""
+"""Answer modes in which the engine chooses among labels."""
 _MIN_LOG_SHARE = math.log(np.finfo(np.float32).tiny)
-# What decides an answer besides the weights; evaluation, training and the command line do not.
+# Packages whose code does not change an answer.
 _NOT_INFERENCE = ("cli", "training", "evaluation", "data", "jobs", "retrieval", "serving")
 
 
 Match = Callable[[Sequence[Path], Sequence[str]], Sequence[tuple[float, ...] | PengiError]]
-"""Scores labels for recordings, or says why a recording cannot be used."""
+"""Gives the scores of labels for each recording, or the error of a recording that cannot be used."""
 
 
 def search_of(item: Item) -> DecodeOptions:
-    """How a text about an item is searched for."""
+    """The decoding options for a text about an item."""
     return ANSWER if item.is_question else WRITE
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a system says about one item: a text, or a score for each label (higher is better), or both."""
+    """The answer of a system about one item: a text, or a score for each label (higher is better), or both."""
 
     text: str | None = None
     scores: tuple[float, ...] | None = None
@@ -66,9 +66,9 @@ class System(Protocol):
     """Answers items.
 
     Attributes:
-        name: in the results table.
-        fingerprint: SHA-256 of all that decides its answers besides the items: weights, code, device.
-        together: whether an item's answer depends on the items beside it.
+        name: shown in the results table.
+        fingerprint: SHA-256 of all that its answers depend on besides the items: weights, code, device.
+        together: whether an item's answer depends on the other items of a call.
     """
 
     name: str
@@ -79,11 +79,11 @@ class System(Protocol):
         """SHA-256 of the recording that the system gets for an item."""
 
     def answer(self, items: Sequence[Item], folder: Path, mode: str) -> Sequence[Reply | PengiError]:
-        """One reply for each item; a recording that cannot be used gives its error."""
+        """One reply for each item, or the error of a recording that cannot be used."""
 
 
 class ModelSystem:
-    """A trained model, asked through its engine."""
+    """A trained model."""
 
     name = "model"
     together = False
@@ -96,7 +96,7 @@ class ModelSystem:
         return file_hash(folder / item.audio)
 
     def recording_of(self, item: Item, folder: Path) -> Any:
-        """The recording that the engine is given for an item."""
+        """The recording that the engine gets for an item."""
         return folder / item.audio
 
     def answer(self, items: Sequence[Item], folder: Path, mode: str) -> list[Reply | PengiError]:
@@ -137,7 +137,7 @@ class ModelSystem:
 
 
 class BlindSystem(ModelSystem):
-    """The model with silence in place of every recording: what the prompt and the labels alone are worth."""
+    """The model with silence in place of every recording: what the prompt and the labels alone achieve."""
 
     name = "blind"
 
@@ -149,7 +149,7 @@ class BlindSystem(ModelSystem):
 
     @cached_property
     def _silence(self) -> Encoded:
-        """Silence with a level at which the model is asked."""
+        """Encoded silence with a level that is high enough for the engine to ask the model."""
         samples = np.zeros(round(SILENCE_S * SILENCE_RATE), dtype=np.float32)
         encoded: Encoded = self._engine.encode((samples, SILENCE_RATE))
         return replace(encoded, level_db=SILENCE_DB)
@@ -185,9 +185,9 @@ class TaggerSystem:
 
 @dataclass(frozen=True)
 class Systems:
-    """Who answers in a run: a model, the same on silence, and the tagger, which is loaded when it is first needed.
+    """The systems of a run: a model, the same on silence, and the tagger, which is loaded when it is first needed.
 
-    ``model`` is what is measured; it may be the tagger itself.
+    ``model`` is the system that is measured; it may be the tagger.
     """
 
     model: System
@@ -224,7 +224,7 @@ class Systems:
 
 @cache
 def code_hash() -> str:
-    """SHA-256 of the package's code that decides an answer."""
+    """SHA-256 of the part of the package's code that answers depend on."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
@@ -236,7 +236,7 @@ def code_hash() -> str:
 
 @cache
 def file_hash(path: Path) -> str:
-    """SHA-256 of a recording; of its name where it cannot be read, which the system then says in words."""
+    """SHA-256 of a recording; of its name if it cannot be read, in which case the system returns the error."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -246,7 +246,7 @@ def file_hash(path: Path) -> str:
 
 @cache
 def sentence_encoder() -> SentenceEncoder:
-    """The stock sentence encoder that texts are compared with.
+    """The stock sentence encoder for comparing texts.
 
     Raises:
         WeightsError: if it is not here and cannot be fetched.
@@ -260,6 +260,6 @@ def embed_texts(texts: Sequence[str], encoder: TextEncoder | None = None) -> NDA
 
 
 def _scored(found: Classification, labels: Sequence[str]) -> Reply:
-    """Log-shares in the order of ``labels``; a share too small for a float counts as the smallest there is."""
+    """Logarithms of the shares in the order of ``labels``; a share of 0 counts as the smallest positive float."""
     share = {score.label: score.probability for score in found.scores}
     return Reply(found.text, tuple(math.log(share[label]) if share[label] > 0 else _MIN_LOG_SHARE for label in labels))

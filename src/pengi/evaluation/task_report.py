@@ -1,4 +1,4 @@
-"""The run of one task as one flat report: what ``pengi eval --task`` prints."""
+"""The results of one task as one flat report, which ``pengi eval --task`` prints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def task_report(out: Path, found: Json, method: str) -> Json:
 
     Args:
         out: folder of a run of one task.
-        found: what :func:`pengi.evaluation.suites.score_run` gave.
+        found: the results of :func:`pengi.evaluation.suites.score_run`.
         method: the answer mode of the model, or the name of the baseline, that was measured.
     """
     system, mode = ("model", method) if method in ANSWER_MODES else (method, TAGGER_MODE)
