@@ -1,4 +1,4 @@
-"""A cache of what was computed recently, bounded in bytes."""
+"""A cache of recent results with a maximum size in bytes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ V = TypeVar("V")
 
 
 class RecentCache(Generic[V]):
-    """Values by key; beyond ``max_bytes`` those that were not used for longest are dropped. Threads may share it.
+    """Values by key; beyond ``max_bytes`` the least recently used ones are dropped. It is thread-safe.
 
     Args:
-        max_bytes: of all values together. A value that is larger is not kept.
+        max_bytes: maximum size of all values together. A larger value is not stored.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -32,7 +32,7 @@ class RecentCache(Generic[V]):
             return found[0]
 
     def put(self, key: str, value: V, size: int) -> None:
-        """Keep a value of ``size`` bytes."""
+        """Store a value of ``size`` bytes."""
         with self._lock:
             self._bytes -= self._values.pop(key, (None, 0))[1]
             self._values[key] = (value, size)

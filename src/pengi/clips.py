@@ -1,7 +1,7 @@
-"""Clips for review: what a timeline found, cut out of its recordings, beside a table that can be corrected.
+"""Clips for review: cuts events out of recordings and lists them in a table whose labels can be corrected.
 
-The table, ``review.csv``, is one that training reads (:func:`pengi.data.sources.manifest_of`): a corrected label is a
-label to train on, and an empty one means that nothing is to be detected in the clip.
+Training can read the table, ``review.csv`` (:func:`pengi.data.sources.manifest_of`): its labels are the labels to train
+on, and an empty label means that nothing is to be detected in the clip.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pengi.writing import new_folder, writing
 REVIEW_FILE = "review.csv"
 REVIEW_COLUMNS = ("path", "label", "confidence", "recording", "start_s", "end_s")
 MIN_RECORDINGS = 5
-"""Minimum number of recordings for the column ``group``, which keeps the clips of one in one split of a training."""
+"""Minimum number of recordings for the column ``group``, which keeps the clips of one recording in the same split."""
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
@@ -37,14 +37,14 @@ class Choice:
     """Which events are cut out, and how.
 
     Attributes:
-        labels: only these; all but silence if not given.
-        min_confidence: lowest confidence; events without one are always chosen.
+        labels: choose only these; by default all except silence.
+        min_confidence: lowest confidence; events without a confidence are always chosen.
         max_confidence: highest confidence.
         padding_s: seconds before and after the event.
-        limit: maximum number of clips of each label, the surest first.
+        limit: maximum number of clips of each label, the most confident first.
 
     Raises:
-        InputError: for a padding that is negative or not finite, a limit below 1, or confidences of which none is left.
+        InputError: for a padding that is negative or not finite, a limit below 1, or an empty range of confidences.
     """
 
     labels: tuple[str, ...] | None = None
@@ -82,10 +82,10 @@ class Choice:
 
 @dataclass
 class Extraction:
-    """What became of the rows.
+    """The clips that were cut, and the recordings that could not be read.
 
     Attributes:
-        clips: path below the folder of each clip, and its row.
+        clips: path of each clip below the folder, and its row.
         errors: recording -> why it cannot be read.
     """
 
@@ -96,14 +96,14 @@ class Extraction:
 def extract(rows: Sequence[Row], out: Path, choice: Choice, folders: Sequence[Path] = ()) -> Extraction:
     """Cut events out of their recordings into a new folder, and write the table for the review.
 
-    Clips are mono WAV files at the recording's own rate. A recording that cannot be read is one error, and the others
-    are cut. Memory holds the clips that are being read.
+    Clips are mono WAV files at the recording's own rate. A recording that cannot be read gives an error, and the other
+    recordings are processed. Memory holds the clips that are being read.
 
     Args:
         rows: events and their recordings.
         out: the folder; it must not exist, or be empty.
-        choice: which rows.
-        folders: where recordings with relative paths may be, beside the working directory.
+        choice: which rows are cut out, and how.
+        folders: further folders for relative paths of recordings, besides the working directory.
 
     Raises:
         InputError: if no row is chosen, or the folder cannot be written.
@@ -158,15 +158,15 @@ def _cut_out(
 def cut(
     blocks: Iterable[NDArray[np.float32]], spans: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Stretches of a waveform that arrives in blocks; they may overlap.
+    """Cut stretches, which may overlap, out of a waveform that arrives in blocks.
 
     Args:
         blocks: ``float32[S]`` each.
-        spans: first sample of each stretch, and the one behind its last.
+        spans: first sample of each stretch, and the sample after its last.
 
     Yields:
-        ``(index of the span, float32[S])`` once it has been read; a stretch that the waveform ends in is shorter, and
-        one behind its end is left out.
+        ``(index of the span, float32[S])`` once the stretch has been read. A stretch is shorter if the waveform ends in
+        it, and left out if it begins after the end.
     """
     waiting = sorted(range(len(spans)), key=lambda index: spans[index], reverse=True)
     being_read: dict[int, list[NDArray[np.float32]]] = {}
@@ -185,7 +185,8 @@ def cut(
 
 
 def _clip_name(row: Row, taken: set[str]) -> str:
-    """A path that no other clip has: a folder for the label, a file for the recording and the time."""
+    """A path that no other clip has: a folder named after the label, and a file named after the recording and the
+    time."""
     stem = f"{Path(row.path).stem}_{row.start_s:.2f}-{row.end_s:.2f}"
     base = f"{as_file_name(row.label)}/{as_file_name(stem)}"
     name, number = f"{base}.wav", 1
@@ -196,7 +197,7 @@ def _clip_name(row: Row, taken: set[str]) -> str:
 
 
 def as_file_name(text: str) -> str:
-    """A text as the name of a folder or file on any system."""
+    """A text as a valid name of a folder or file on any system."""
     return _UNSAFE.sub("_", text).strip(" .")[:80] or "_"
 
 

@@ -1,4 +1,4 @@
-"""Two recordings side by side: whether they are one recording, and what differs."""
+"""Compares two recordings: whether they are copies of one recording, and what differs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RATE = 16_000
 MIN_TAG_PROBABILITY = 0.1
 MIN_DIFFERENCE = 0.2
-"""Of the probability of a tag that differs."""
+"""Minimum difference in probability of a tag that counts as different."""
 MAX_TAGS = 10
 Verdict = Literal["same", "part", "different"]
 
@@ -38,7 +38,7 @@ class TagPair(Result):
 
 @dataclass(frozen=True)
 class Side(Result):
-    """One of the two recordings: length in seconds, level in dBFS, and what is said, "" if nothing is."""
+    """One of the two recordings: length in seconds, level in dBFS, and its transcript, "" if nothing is said."""
 
     duration_s: float
     level_db: float
@@ -48,22 +48,22 @@ class Side(Result):
 
 @dataclass(frozen=True)
 class Comparison(Result):
-    """Two recordings side by side.
+    """The result of comparing two recordings.
 
     Attributes:
-        verdict: "same" of two copies of one recording, also at another level, in another format, or with a little
-            missing; "part" if one is an excerpt of the other; "different".
-        correlation: of the two spectrograms at the best offset, from -1 to 1; copies have mostly more than 0.7, and
-            other recordings less than 0.4.
-        offset_s: where the second begins in the first, in seconds; negative if it begins earlier. Means nothing where
-            the verdict is "different".
-        overlap_s: how much of both there is at that offset, in seconds.
-        similarity: cosine of the embeddings: of recordings that sound alike it is high, also if they are different. 0
-            where one is silent.
+        verdict: "same" for two copies of one recording, even if the level or the format differs or a little is missing;
+            "part" if one is an excerpt of the other; otherwise "different".
+        correlation: of the two spectrograms at the best offset, from -1 to 1; mostly above 0.7 for copies, and below
+            0.4 for other recordings.
+        offset_s: where the second begins in the first, in seconds; negative if it begins earlier. Meaningless if the
+            verdict is "different".
+        overlap_s: length of the overlap at that offset, in seconds.
+        similarity: cosine of the embeddings. It is high for recordings that sound alike, even if they are different
+            recordings; 0 if one is silent.
         first: the first recording.
         second: the second recording.
         shared_tags: tags that both have, the likeliest first.
-        differing_tags: tags whose probability differs, the greatest difference first.
+        differing_tags: tags whose probabilities differ, the greatest difference first.
     """
 
     verdict: Verdict
@@ -113,7 +113,8 @@ def compare(engine: Pengi, first: AudioSource, second: AudioSource) -> Compariso
 
 
 def fingerprint(source: AudioSource) -> NDArray[np.float32]:
-    """What copies of a recording are recognised by, ``float32[T, B]``; see :mod:`pengi.audio.matching`."""
+    """The band energies by which copies of a recording are recognised, ``float32[T, B]``; see
+    :mod:`pengi.audio.matching`."""
     return band_energies(stream(source, RATE), RATE)
 
 
@@ -145,14 +146,14 @@ def _tags(encoded: Sequence[Encoded]) -> tuple[tuple[TagPair, ...], tuple[TagPai
 
 @dataclass(frozen=True)
 class Duplicate(Result):
-    """Two recordings of an index that are copies, or of which one is an excerpt of the other.
+    """Two recordings of an index that are copies of each other, or one of which is an excerpt of the other.
 
     Attributes:
         first: path of one.
         second: path of the other.
         correlation: see :class:`Comparison`.
         offset_s: where the second begins in the first, in seconds.
-        overlap_s: how much of both there is at that offset, in seconds.
+        overlap_s: length of the overlap at that offset, in seconds.
     """
 
     first: str
@@ -163,7 +164,7 @@ class Duplicate(Result):
 
 
 def verified(pairs: Sequence[tuple[str, str]]) -> Iterator[Duplicate | tuple[str, PengiError]]:
-    """Of pairs of paths those that are copies, and an error for each path that cannot be read any more.
+    """The pairs of paths that are copies, and an error for each path that can no longer be read.
 
     Args:
         pairs: sorted by their first path, whose fingerprint is computed once.

@@ -1,7 +1,7 @@
-"""What a user did wrong, in words: one small hierarchy.
+"""The errors that a user can cause.
 
 Every error a user can cause is a :class:`PengiError` whose message is one plain sentence that says what is wrong and,
-where it helps, what to do. The command line prints it and exits with code 2; a batch turns it into an error row.
+where it helps, what to do. The command line prints it and exits with code 2; a job stores it in a row.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("no space left on", "os error 28", "errno 28", "disk is full", "disk quota exceeded")
-"""How libraries that raise no OSError write that a disk is full."""
+"""Texts by which libraries that do not raise an OSError say that a disk is full."""
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-"""NumPy's way."""
+"""The form of NumPy's message."""
 
 
 class PengiError(Exception):
-    """Base of everything a user can cause; the message is one sentence fit for a terminal."""
+    """Base class of the errors that a user can cause; the message is one sentence."""
 
 
 class ConfigError(PengiError):
@@ -52,12 +52,12 @@ class TrainingError(PengiError):
 
 
 def how_to_install(extra: str) -> str:
-    """How to get an extra: from the package's own folder, for it is on no package index."""
+    """The command that installs an extra, from the package's own folder, since the package is on no package index."""
     return f"in the cloned folder of pengi, run: pip install -c constraints.txt '.[{extra}]'"
 
 
 def no_such(what: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is none of those known: it gives the nearest of them, or all."""
+    """The message for an unknown name; it lists the most similar known name, or all."""
     names = list(known)
     near = get_close_matches(name, names, 1)
     hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
@@ -82,7 +82,7 @@ def unwritten(path: Path | str, error: Exception) -> str:
 
 
 def is_disk_full(error: BaseException | str) -> bool:
-    """Whether an error, of the operating system or of a library, or its text means that a disk or a quota is full."""
+    """Whether an error of the operating system or a library, or its text, means that a disk or a quota is full."""
     if getattr(error, "errno", None) in _FULL:
         return True
     return any(text in str(error).lower() for text in _FULL_TEXTS) or bool(_SHORT_WRITE.fullmatch(str(error)))
@@ -92,7 +92,7 @@ def checked_text(text: object, what: str) -> str:
     """The text itself, if it is one that tokenizers can read.
 
     Raises:
-        InputError: if it is no string, or no valid Unicode, as text from JSON or a command line may be.
+        InputError: if it is not a string, or not valid Unicode, which can happen in text from JSON or a command line.
     """
     if not isinstance(text, str):
         raise InputError(f"{what} must be a string, not {type(text).__name__}")

@@ -1,4 +1,4 @@
-"""Pictures of results: what happens when, over the waveform and the spectrogram (extra ``plot``)."""
+"""Pictures of timelines, with the waveform and the spectrogram (extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pengi.results import SILENCE, Segment, Timeline
 from pengi.writing import replacing
 
 MAX_LANES = 40
-"""Labels that are drawn; of more, those with the longest events."""
+"""Maximum number of labels that are drawn; of more labels, those with the longest events."""
 WIDTH_IN, WAVE_IN, SPECTROGRAM_IN, LANE_IN = 12.0, 0.9, 2.4, 0.26
 DPI = 120
 
@@ -41,9 +41,9 @@ def plot_timeline(source: AudioSource, timeline: Timeline, path: Path, title: st
 
     Args:
         source: the recording.
-        timeline: of it.
+        timeline: the recording's timeline.
         path: of the picture; its suffix names the format.
-        title: above it.
+        title: text above the picture.
 
     Raises:
         InputError: if matplotlib is not installed, or the picture cannot be written.
@@ -119,7 +119,7 @@ def _draw_lanes(axes: Any, lanes: dict[str, list[Segment]]) -> None:
     for row, (label, parts) in enumerate(lanes.items()):
         colour = "#9a9a9a" if label == SILENCE else colours[row % len(colours)]
         for part in parts:
-            # Never invisible: a barely confident event is still an event.
+            # An event of low confidence stays visible.
             alpha = 0.25 + 0.75 * min(max(part.confidence, 0.0), 1.0)
             axes.broken_barh([(part.start_s, part.end_s - part.start_s)], (row - 0.36, 0.72), color=colour, alpha=alpha)
     axes.set_ylim(max(len(lanes), 1) - 0.4, -0.6)
@@ -132,10 +132,10 @@ def _draw_lanes(axes: Any, lanes: dict[str, list[Segment]]) -> None:
 
 
 def terminal_spectrogram(source: AudioSource, columns: int, rows: int = 7) -> list[list[tuple[str, str]]]:
-    """A small spectrogram for a terminal, two bands in a row of letters.
+    """A small spectrogram for a terminal; each row of characters shows two bands.
 
     Returns:
-        For each row, the top one first, the colours of the upper and the lower half of each letter.
+        For each row, from the top, the colours of the upper and the lower half of each character.
 
     Raises:
         AudioError: if the recording cannot be decoded.
@@ -158,7 +158,7 @@ _INKS = 32
 
 
 def _ink(number: int) -> str:
-    """One of the colours of a spectrogram on a dark screen, from nothing to loud."""
+    """A colour of the spectrogram for a dark screen; the numbers go from silent to loud."""
     stops = [tuple(int(ink[start : start + 2], 16) for start in (1, 3, 5)) for ink in reversed(INK)]
     position = number / (_INKS - 1) * (len(stops) - 1)
     low = min(int(position), len(stops) - 2)

@@ -1,9 +1,9 @@
-"""Linear probes: how much of an answer is in an encoder's embedding, read out by a small head.
+"""Linear probes: how well a small head predicts labels from an encoder's embeddings.
 
-Two heads, as in the paper: one layer (L1) and three layers (L3). The encoder is frozen and encodes each recording once;
-its embeddings are kept on disk, so another head or another split costs seconds. Where a dataset has folds they are
-used; otherwise a head learns on the training split and is tested on the split in question, and if there is none, on
-folds that keep recordings of one group together.
+There are two heads, as in the paper: one layer (L1) and three layers (L3). The encoder is frozen and encodes each
+recording once. Its embeddings are cached on disk, so another head or another split takes seconds. If a dataset has
+folds, they are used. Otherwise a head is trained on the training split and tested on the chosen split. If there is no
+training split, folds are made that keep the recordings of one group together.
 
 Shape suffixes: N recordings, D features.
 """
@@ -42,21 +42,21 @@ YAMNET = "yamnet"
 
 
 class Encoder(Protocol):
-    """Gives recordings one vector each.
+    """Encodes each recording as one vector.
 
     Attributes:
-        fingerprint: SHA-256 of what decides the vectors.
+        fingerprint: SHA-256 of all that the vectors depend on.
     """
 
     name: str
     fingerprint: str
 
     def embed(self, recordings: Sequence[Path]) -> Sequence[Vector | PengiError]:
-        """A vector ``float32[D]`` for each recording, or the error of one that cannot be used."""
+        """A vector ``float32[D]`` for each recording, or the error of a recording that cannot be used."""
 
 
 class EngineEncoder:
-    """The audio encoders of a model: what ``pengi embed`` writes."""
+    """The audio encoders of a model; the vectors are those of ``pengi embed``."""
 
     def __init__(self, name: str, device: str = "auto") -> None:
         from pengi.engine import Pengi
@@ -71,7 +71,7 @@ class EngineEncoder:
 
 
 class StockYamnet:
-    """YAMNet as it was published: the mean of its embeddings over a recording."""
+    """YAMNet as it was published; a vector is the mean of its embeddings over a recording."""
 
     name = YAMNET
 
@@ -92,7 +92,7 @@ class StockYamnet:
 
 @dataclass(frozen=True)
 class Head:
-    """What is trained on the embeddings."""
+    """A classifier on the embeddings."""
 
     name: str
     layers: tuple[int, ...]
@@ -103,7 +103,7 @@ HEADS = (Head("L1", ()), Head("L3", (HIDDEN, HIDDEN)))
 
 @dataclass(frozen=True)
 class Probe:
-    """One encoder and head: accuracy with its interval over groups, and of each fold."""
+    """The result of one encoder and head: accuracy with its interval over groups, and the accuracy of each fold."""
 
     encoder: str
     head: str
@@ -115,11 +115,11 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeData:
-    """Labelled recordings and how they are parted.
+    """Labelled recordings and how they are split.
 
     Attributes:
-        parts: for each fold the indices to learn from and the indices to test on.
-        scheme: how they were parted, in words.
+        parts: for each fold the indices to train on and the indices to test on.
+        scheme: how they were split, in words.
     """
 
     recordings: tuple[Path, ...]
@@ -133,7 +133,7 @@ def probe_data(manifest: Path, field: str, *, split: str, source: str | None = N
     """The recordings of a manifest that have exactly one label in ``field`` ("events" or an attribute).
 
     Raises:
-        InputError: nothing that matches, one label only, or fewer groups than folds.
+        InputError: if nothing matches, there is only one label, or there are fewer groups than folds.
         ManifestError: as :func:`pengi.data.manifest.read_manifest`.
     """
     clips = [
@@ -162,7 +162,7 @@ def probe(encoder: Encoder, data: ProbeData, cache: Path, done: Advance = lambda
     """Train and test every head on an encoder's embeddings; recordings that cannot be used are left out.
 
     Raises:
-        InputError: if nothing is left to learn from or to test on.
+        InputError: if nothing is left to train on or to test on.
     """
     vectors, usable = embeddings(encoder, data.recordings, cache, done)
     row_of = {index: row for row, index in enumerate(usable)}
@@ -190,7 +190,7 @@ def embeddings(
 ) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Embeddings ``float32[N, D]`` of the recordings that can be used, and their indices.
 
-    What is computed is kept in one file for each recording and encoder below ``cache``.
+    Embeddings are cached in one file for each recording and encoder below ``cache``.
     """
     folder = cache / encoder.fingerprint[:16]
     with writing(folder):
@@ -220,7 +220,7 @@ def encoder_by_name(name: str, device: str = "auto") -> Encoder:
 
 
 def _fit(head: Head, vectors_ND: NDArray[np.float32], labels: NDArray[Any]) -> Any:
-    """A head on standardised embeddings: logistic regression, or a perceptron with two hidden layers."""
+    """Fit a head on standardised embeddings: logistic regression, or a perceptron with two hidden layers."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
@@ -232,7 +232,7 @@ def _fit(head: Head, vectors_ND: NDArray[np.float32], labels: NDArray[Any]) -> A
         else LogisticRegression(C=0.1, max_iter=2000)
     )
     with warnings.catch_warnings():
-        # The number of iterations is part of the recipe, the same for every encoder, whether or not it was needed.
+        # All encoders get the same number of iterations, so stopping before convergence is intended.
         warnings.filterwarnings("ignore", message="Stochastic Optimizer: Maximum iterations")
         return make_pipeline(StandardScaler(), classifier).fit(vectors_ND, labels)
 
@@ -240,7 +240,7 @@ def _fit(head: Head, vectors_ND: NDArray[np.float32], labels: NDArray[Any]) -> A
 def _parts(
     clips: Sequence[Clip], field: str, learnt: int, has_folds: bool, folds: int
 ) -> tuple[tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...], str]:
-    """``learnt`` clips of the training split come first, if there are any."""
+    """The parts and their scheme; the first ``learnt`` clips are those of the training split, if there are any."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     everyone = np.arange(len(clips))
@@ -256,7 +256,7 @@ def _parts(
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=SEED)
     labels = [answers_of(clip, field)[0] for clip in clips]
     with warnings.catch_warnings():
-        # A label with fewer clips than folds is in none of some test parts, which is as good as it gets.
+        # A label with fewer clips than folds is necessarily missing in some test parts.
         warnings.filterwarnings("ignore", message="The least populated class")
         parts = tuple(splitter.split(everyone, labels, groups))
     return parts, f"{folds} folds, groups kept together"

@@ -1,4 +1,4 @@
-"""What the engine answers: plain frozen records that turn into JSON."""
+"""The results of the engine: frozen dataclasses that can be converted to JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 SILENCE = "silence"
 """The event and the label of a silent recording."""
 NONE_DETECTED = "The recording is silent: none of the labels is detected."
-"""The sentence for a :class:`Classification` of silence without a label that says so."""
+"""The text of a :class:`Classification` of silence if no label means silence."""
 NONE_OF_THESE = "none of these"
-"""The label of a recording that none of the labels given is right for."""
+"""The label of a recording for which none of the given labels is right."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Base of the answers."""
+    """Base class of the results."""
 
     def to_dict(self) -> dict[str, object]:
         """The record as JSON values; times in seconds, confidences and probabilities in [0, 1]."""
@@ -26,7 +26,8 @@ class Result:
 
 
 class RecordingResult(Result):
-    """Base of the answers about one recording. No dataclass itself, so that ``notes`` are the last field of each."""
+    """Base class of the results about one recording. It is not a dataclass, so that ``notes`` is the last field of
+    each."""
 
     notes: tuple[str, ...]
     """Sentences about how the recording was read, such as which part of it is missing."""
@@ -43,11 +44,11 @@ class TagScore(Result):
 
     Attributes:
         label: its name.
-        group: what kind of thing it is, such as "sound", "instrument" or "language".
-        probability: that it is in the recording, calibrated; of a long recording in its best part.
-        strength: the word for the probability that the language model reads: "sure", "likely", "maybe", "unlikely" or
+        group: the kind of tag, such as "sound", "instrument" or "language".
+        probability: the calibrated probability that it is in the recording; for a long recording, in its best part.
+        strength: the word that the language model reads for the probability: "sure", "likely", "maybe", "unlikely" or
             "no".
-        spans: when it is detected, start and end in seconds; none if it is not.
+        spans: when it is detected, start and end in seconds; empty if it is not detected.
     """
 
     label: str
@@ -59,14 +60,14 @@ class TagScore(Result):
 
 @dataclass(frozen=True)
 class Explanation(Result):
-    """What an answer was given from.
+    """What an answer is based on.
 
     Attributes:
-        tags: those that the language model read, the likeliest first, and then those that the prompt names.
-        transcript: what is said; empty if nothing is, None if it was not transcribed.
-        descriptors: sentences about what was measured.
-        prompt: the text that the language model read, with "[audio: 8 embeddings]" in the place of the audio prefix;
-            None if it was not asked.
+        tags: the tags that the language model read, the likeliest first, and then the tags that the prompt names.
+        transcript: what is said; empty if nothing is said, None if the recording was not transcribed.
+        descriptors: sentences about measured properties.
+        prompt: the text that the language model read, with "[audio: 8 embeddings]" in place of the audio prefix; None
+            if the language model was not asked.
     """
 
     tags: tuple[TagScore, ...] = ()
@@ -77,7 +78,7 @@ class Explanation(Result):
 
 @dataclass(frozen=True)
 class Event:
-    """A sound event and the probability that the model gives to naming it."""
+    """A sound event and its probability; without a tagger, the probability that the model names it."""
 
     label: str
     confidence: float
@@ -85,7 +86,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Description(RecordingResult):
-    """A caption and the sound events, the surest first."""
+    """A caption, and the sound events, the most probable first."""
 
     text: str
     events: tuple[Event, ...]
@@ -107,7 +108,7 @@ class Answer(RecordingResult):
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A text and its mean natural log-probability per token, the stop token included."""
+    """A text and its mean natural log-probability per token, including the stop token."""
 
     text: str
     score: float
@@ -115,7 +116,7 @@ class ScoredText:
 
 @dataclass(frozen=True)
 class Generation(RecordingResult):
-    """What the model writes behind a prompt: the texts of all beams, the best first."""
+    """The texts that the model generates after a prompt, one for each beam, the best first."""
 
     prompt: str
     texts: tuple[ScoredText, ...]
@@ -135,7 +136,7 @@ class LabelScore:
     Attributes:
         label: as it was given.
         probability: its share; those of all labels add up to 1.
-        independent: the probability that it is there whatever the other labels are, where that was asked for.
+        independent: the probability that it is there, whatever the other labels are; None if it was not requested.
     """
 
     label: str
@@ -147,8 +148,8 @@ class LabelScore:
 class Classification(RecordingResult):
     """Labels, the best first.
 
-    ``text`` is what the model wrote where the method generates, and ``prompt`` what the labels answer where the
-    language model was asked.
+    ``text`` is the generated text if the method generates one, and ``prompt`` the prompt for the labels if the language
+    model was asked.
 
     If the recording is silent, a label that means silence has the probability 1. Without such a label all
     probabilities are 0, and ``detected`` is False.
@@ -163,14 +164,14 @@ class Classification(RecordingResult):
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """See :class:`RecordingResult`; ``prompt`` and ``independent`` are left out where there are none."""
+        """See :class:`RecordingResult`; ``prompt`` and ``independent`` are left out if there are none."""
         scores = [{name: value for name, value in asdict(score).items() if value is not None} for score in self.scores]
         found = super().to_dict() | {"scores": scores}
         return {name: value for name, value in found.items() if name != "prompt" or value}
 
     @property
     def label(self) -> str:
-        """The best label, or "silence" where none is detected."""
+        """The best label, or "silence" if none is detected."""
         return self.scores[0].label if self.detected else SILENCE
 
 
@@ -185,7 +186,7 @@ class Tags(RecordingResult):
 
 @dataclass(frozen=True)
 class Segment(Result):
-    """A stretch of a recording in which the same is detected. Segments of a timeline may overlap."""
+    """A stretch of a recording in which one thing is detected. Segments of a timeline may overlap."""
 
     start_s: float
     end_s: float
@@ -195,7 +196,7 @@ class Segment(Result):
 
 @dataclass(frozen=True)
 class Timeline(RecordingResult):
-    """What happens when."""
+    """The segments of a recording, in order of time."""
 
     segments: tuple[Segment, ...]
     duration_s: float
@@ -223,7 +224,7 @@ class TranscriptSegment(Result):
 
 @dataclass(frozen=True)
 class Transcript(RecordingResult):
-    """What is said; no segments and an empty text where nobody speaks."""
+    """A transcript; without segments and with an empty text if nobody speaks."""
 
     text: str
     segments: tuple[TranscriptSegment, ...]
@@ -232,7 +233,8 @@ class Transcript(RecordingResult):
 
 
 def with_notes(result: T, notes: Iterable[str]) -> T:
-    """A result with further notes; what is no :class:`RecordingResult`, such as a vector, is returned unchanged."""
+    """A result with further notes; anything that is not a :class:`RecordingResult`, such as a vector, is returned
+    unchanged."""
     said = tuple(notes)
     if said and isinstance(result, RecordingResult):
         answer: Any = result  # a dataclass, as every subclass is

@@ -35,14 +35,14 @@ class SimilarityMixin:
         """One vector for a text, ``float32[D]`` of length 1, to compare with :meth:`pengi.engine.Pengi.embed` in the
         space "tags".
 
-        No text encoder was trained together with audio: the vector says how near the text is in meaning to each tag
-        that the model detects. So it stands for sounds that tags describe, and hardly for anything else.
+        No text encoder was trained together with audio. The vector says how similar in meaning the text is to each tag
+        that the model detects. So it represents sounds that tags describe, and hardly anything else.
 
         Args:
             texts: one, or a list.
 
         Raises:
-            InputError: for a text that is empty or no valid text, or a model without a tagger.
+            InputError: for a text that is empty or not valid, or a model without a tagger.
             WeightsError: if the sentence encoder cannot be fetched.
         """
         given = listed(texts)
@@ -54,7 +54,7 @@ class SimilarityMixin:
 
     @staticmethod
     def similarity(first: Vector | Sequence[Vector], second: Vector | Sequence[Vector]) -> NDArray[np.float32]:
-        """The cosine of every vector of the first with every one of the second, ``float32[N, M]``.
+        """The cosine of every vector in ``first`` with every vector in ``second``, ``float32[N, M]``.
 
         Args:
             first: a vector of :meth:`pengi.engine.Pengi.embed` or :meth:`embed_text`, or several.

@@ -1,9 +1,9 @@
 """Answers as JSON that follows a schema.
 
 A small language model that was not trained on JSON chooses badly among ``true`` and ``false`` in the middle of an
-object. So an object is filled as a form: each property is a question of its own, asked in the words that the model
-knows, or a choice among labels. What is no object, or has rules beyond its properties, is written as one text that a
-grammar keeps to the schema.
+object. So an object is filled like a form: each property is a question, in words that the model knows, or a choice
+among labels. A value that is not an object, or that has rules beyond its properties, is generated as one text under a
+grammar that enforces the schema.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pengi.templates import CANT_TELL, NO, NOTHING_CLEAR, NOTHING_SAID, NUMBERS,
 
 MAX_FIELDS = 50
 MAX_DEPTH = 5
-"""Of objects in objects; what is deeper is written as one text."""
+"""Maximum depth of nested objects; deeper ones are generated as one text."""
 MAX_NUMBER = 1_000_000
 _ANNOTATIONS = {"title", "description", "default", "examples", "$schema", "$id", "$defs", "definitions"}
 _OF_FORMS = _ANNOTATIONS | {"type", "properties", "required", "additionalProperties"}
@@ -34,13 +34,13 @@ _NULL = {"type": "null"}
 _NUMBERS = {"none": 0, "nothing": 0, "nobody": 0, "no": 0} | {word: value for value, word in enumerate(NUMBERS)}
 _NO_PARTS = {"none of these", "neither"} | {word for word, value in _NUMBERS.items() if value == 0}
 _NO_PARTS |= {answer.casefold().rstrip(".") for answer in (CANT_TELL, NOTHING_SAID, NOTHING_CLEAR)}
-"""Answers that list nothing."""
+"""Answers that mean an empty list."""
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?|[a-z]+")
 
 Value = tuple[Any, float]
 """A value, and its probability."""
 Reader = Callable[[Sequence[Encoded], Sequence[str], DecodeOptions], Coroutine[Any, Any, list[Value]]]
-"""Gives a value of each recording, by a question to each."""
+"""Gives the value of each recording; each has a question of its own."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Field:
     """One value of a form.
 
     Attributes:
-        path: names of the properties that lead to it; none for the whole.
-        question: what is asked; None where it is what is asked about the recording.
+        path: names of the properties that lead to the value; empty for the whole JSON.
+        question: the question for this value; None if it is the question that is asked about the recording.
         read: gives the values.
     """
 
@@ -61,30 +61,32 @@ class Field:
 class Form:
     """A JSON schema as questions.
 
-    The question about a property is its ``description``. Without one it is "is there <name>?" of a boolean and "what is
-    the <name>?" of anything else; the only property of a form gets the question that is asked about the recording.
+    The question about a property is its ``description``. Without one it is "is there <name>?" for a boolean and "what
+    is the <name>?" for anything else. If a form has a single property, it gets the question that is asked about the
+    recording.
 
-    - Of a boolean the model chooses "yes" or "no"; where its name is that of a tag, the tag decides.
-    - One of the strings of an ``enum`` is chosen as :class:`pengi.calls.Classify` does, by tags where they name tags. A
-      list of them holds all that are there by themselves. Among "yes", "no" and others the question decides.
-    - A string without rules is the answer, a list of strings its parts (none if nothing is there), and a number the
-      first one in the answer that follows the rules.
-    - All else, and a number without one in the answer, is written under a grammar.
+    - For a boolean the model chooses "yes" or "no"; if its name is that of a tag, the tag decides.
+    - A string of an ``enum`` is chosen as by :class:`pengi.calls.Classify`, by tags if the strings name tags. A list of
+      such strings has all whose independent probability is high enough. If "yes" or "no" is among the strings, the
+      question decides.
+    - A string without rules is the answer, a list of strings the parts of the answer (none if nothing is there), and a
+      number the first number in the answer that follows the rules.
+    - Everything else, and a number if the answer has none, is generated under a grammar.
 
-    Every property gets a value, also one that is not required.
+    Every property gets a value, even if it is not required.
 
     Args:
         chooser: chooses among labels; its generator writes the other values.
-        schema: as JSON, or its values.
+        schema: a JSON schema, as JSON text or as a dictionary.
 
     Raises:
-        InputError: if it is no JSON schema, cannot be followed, or has too many properties.
+        InputError: if it is not a JSON schema, cannot be followed, or has too many properties.
     """
 
     def __init__(self, chooser: LabelChooser, schema: str | Mapping[str, Any]) -> None:
         self._chooser, self._generator = chooser, chooser.generator
         text = schema if isinstance(schema, str) else json.dumps(schema)
-        self._generator.json_schemas.constraint(text)  # finds mistakes
+        self._generator.json_schemas.constraint(text)  # raises the errors of the schema
         self._root: dict[str, Any] = json.loads(text)
         parts = list(self._parts((), self._root))
         if len(parts) > MAX_FIELDS:
@@ -131,7 +133,7 @@ class Form:
         return Field(path, is_there(noun), partial(self._is_there, noun) if is_tag else self._yes_or_no)
 
     def _reader(self, schema: Mapping[str, Any]) -> Reader:
-        """What gives the values of a schema that is neither a form nor a boolean."""
+        """The reader for the values of a schema that is neither a form nor a boolean."""
         rules = schema.keys() - _ANNOTATIONS - {"type"}
         if choices := _choices(schema):
             return partial(self._one_of, choices)
@@ -181,10 +183,10 @@ class Form:
     async def _json(
         self, constraint: Constraint, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[Value]:
-        """JSON that is written under a grammar.
+        """JSON that is generated under a grammar.
 
         Raises:
-            InputError: if it is cut.
+            InputError: if it is cut off.
         """
         found = await self._generator.generate(encoded, prompts, options, constraint)
         try:
@@ -222,7 +224,7 @@ class Form:
     async def _answered(
         self, choices: Sequence[str], encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[tuple[str, float]]:
-        """The one of some texts that the language model writes."""
+        """The one of the given texts that the language model writes."""
         model = self._generator.model
         trie = LabelTrie([model.target_ids(choice)[:-1] for choice in choices], model.language_model.end_id)
         found = await self._generator.generate(encoded, prompts, options, trie)
@@ -240,7 +242,7 @@ class Form:
         return found
 
     def _resolved(self, schema: Any) -> dict[str, Any]:
-        """A schema behind its references, and without the null of a value that may be absent."""
+        """A schema with its references resolved, and without the null of a value that may be absent."""
         found: dict[str, Any] = schema if isinstance(schema, dict) else {}
         for _ in range(MAX_FIELDS):  # references may go round in circles
             reference, choices = found.get("$ref"), found.get("anyOf")
@@ -271,18 +273,19 @@ def _is_form(schema: Mapping[str, Any]) -> bool:
 
 
 def _choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
-    """The strings of an ``enum``, each once; none of anything else."""
+    """The strings of an ``enum``, each once; empty for any other schema."""
     given = schema.get("enum") or []
     return tuple(dict.fromkeys(given)) if all(isinstance(choice, str) and choice.strip() for choice in given) else ()
 
 
 def _noun(name: str) -> str:
-    """What the name of a boolean asks for: "speech" of "is speech" and "has speech"."""
+    """The thing that the name of a boolean asks for: "speech" for "is speech" and "has speech"."""
     return re.sub(r"^(is|has|contains) (?=.)", "", name)
 
 
 def _parts_of(text: str) -> list[str]:
-    """The parts of an answer that lists several, each once; none of one that nothing is there, or can be told."""
+    """The parts of an answer that lists several, each once; none if the answer is that nothing is there or can be
+    told."""
     text = text.strip().rstrip(".")
     if text.casefold() in _NO_PARTS:
         return []
@@ -303,7 +306,7 @@ def _number_in(text: str, schema: Mapping[str, Any]) -> float | None:
 
 
 def _put(form: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set a value inside nested objects, which are made where there are none."""
+    """Set a value inside nested objects; missing objects are made."""
     for name in path[:-1]:
         form = form.setdefault(name, {})
     form[path[-1]] = value

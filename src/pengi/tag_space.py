@@ -1,7 +1,7 @@
 """Texts and recordings as vectors over the tags that a model detects, so that they can be compared.
 
-A recording is the probability of every tag in it. A text is how near it is in meaning to every tag, by a sentence
-encoder. So a text is near to the recordings in which the tags are detected that mean the same.
+The vector of a recording holds the probability of every tag. The vector of a text holds its similarity in meaning to
+every tag, according to a sentence encoder. So a text is close to recordings whose detected tags have a similar meaning.
 
 Shape suffixes: V tags, D features, N texts.
 """
@@ -19,7 +19,7 @@ from pengi.text_encoder import TextEncoder, sentence_vectors
 
 SENTENCE_ENCODER = "all-minilm-l6-v2"
 SHARPNESS = 20.0
-"""Of a text over the tags: their weights are exp(20 * cosine)."""
+"""The weight of a tag for a text is exp(20 * cosine)."""
 
 
 class TagSpace:
@@ -49,7 +49,8 @@ class TagSpace:
 
 
 def tag_probabilities(recording: Encoded, tags: Sequence[str]) -> NDArray[np.float32]:
-    """The probability of every tag in a recording, ``float32[V]``. Those of silence are equal: near to no text."""
+    """The probability of every tag in a recording, ``float32[V]``. For silence all are equal, so it is close to no
+    text."""
     detected = recording.evidence.tags if recording.evidence and not recording.is_silent else ()
     found = {tag.text: tag.probability for tag in detected}
     if not found:
@@ -58,7 +59,8 @@ def tag_probabilities(recording: Encoded, tags: Sequence[str]) -> NDArray[np.flo
 
 
 def over_tags(text_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """How much a text means each tag, ``float32[V]``: exp(20 * cosine), the nearest tag 1; and that tag's cosine."""
+    """The weight of each tag for a text, ``float32[V]``: exp(20 * cosine), scaled to 1 for the nearest tag; and that
+    tag's cosine."""
     cosine_V = tags_VD @ text_D
     nearest = float(cosine_V.max())
     weights_V: NDArray[np.float32] = np.exp(SHARPNESS * (cosine_V - nearest))

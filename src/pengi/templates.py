@@ -1,4 +1,4 @@
-"""The task families as pure strings: every prompt and every form of an answer is written here, once.
+"""The prompts of the tasks and the wordings of their answers, each defined once.
 
 The first prompt of a family is the canonical one, used by the engine and in evaluation; the others are paraphrases for
 training. "generate audio caption", "this is a sound of", "generate metadata", "this acoustic scene is",
@@ -30,12 +30,12 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 }
 
 QUESTIONS = ("question: {question} answer:", "question: {question}")
-"""Ours, which also says where the answer begins, and the paper's."""
+"""Our form, which also marks where the answer begins, and the paper's form."""
 YES, NO = "yes", "no"
 CANT_TELL, NOTHING_SAID, NOTHING_CLEAR = (
     "I can't tell from the sound.", "Nothing is said.", "Nothing clear can be heard.",
 )  # fmt: skip
-"""Answers to questions about what the sound does not say, about speech, and about sounds where there are none."""
+"""The answers if the sound cannot tell, if nothing is said, and if no sound is clear."""
 
 _PRESENCE = (
     "is there {phrase}?",
@@ -61,7 +61,7 @@ def question_prompt(question: str) -> str:
 
 
 def is_there(phrase: str) -> str:
-    """The usual question whether a sound is there."""
+    """The standard question whether a sound is there."""
     return _PRESENCE[0].format(phrase=phrase)
 
 
@@ -81,19 +81,20 @@ def joined_description(caption: str, metadata: str, events: str) -> str:
 
 
 def metadata_target(tags: Sequence[str], title: str = "", description: str = "") -> str:
-    """Title, tags and description (paper, auxiliary task) as far as they are known; tags in the given order."""
+    """The known ones of title, tags and description (the paper's auxiliary task); tags in the given order."""
     parts = {"title": title, "tags": ", ".join(tags), "description": description}
     return "; ".join(f"{name}: {text}" for name, text in parts.items() if text)
 
 
 def music_target(attributes: Mapping[str, str]) -> str:
-    """Language of the singing and genre (paper, music analysis), as far as they are known."""
+    """The known ones of the language of the singing and the genre (the paper's music analysis)."""
     forms = {"language": "{}", "genre": "genre {}"}
     return ", ".join(form.format(attributes[name]) for name, form in forms.items() if name in attributes)
 
 
 def note_target(attributes: Mapping[str, str]) -> str:
-    """Instrument, then pitch, velocity (or dynamics) and qualities as far as they are known (paper, note analysis)."""
+    """Instrument, then those of pitch, velocity (or dynamics) and qualities that are known (the paper's note
+    analysis)."""
     parts = [attributes["instrument"]]
     parts += [f"{name} {attributes[name]}" for name in ("pitch", "velocity") if name in attributes]
     if "dynamics" in attributes:
@@ -130,7 +131,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def before_questions(rng: random.Random, earlier: str, later: str) -> list[tuple[str, str]]:
-    """Four yes/no questions about an order, two of each answer, and a choice."""
+    """Four yes/no questions about an order, two with each answer, and a choice."""
     first, second = rng.sample([earlier, later], 2)
     return [
         *((rng.choice(wordings).format(a=earlier, b=later), YES) for wordings in (_BEFORE, _LATER)),
@@ -140,7 +141,7 @@ def before_questions(rng: random.Random, earlier: str, later: str) -> list[tuple
 
 
 def sequence_questions(rng: random.Random, phrases: Sequence[str]) -> list[tuple[str, str]]:
-    """Open questions about two or more sounds that are heard one after another, each by itself."""
+    """Open questions about two or more sounds that follow one another without overlap."""
     index = rng.randrange(len(phrases) - 1)
     return [
         (rng.choice(_FIRST), phrases[0]),
@@ -150,18 +151,18 @@ def sequence_questions(rng: random.Random, phrases: Sequence[str]) -> list[tuple
 
 
 def together_question(rng: random.Random, one: str, other: str, together: bool) -> tuple[str, str]:
-    """Are two sounds heard at the same time?"""
+    """A yes/no question whether two sounds are heard at the same time."""
     first, second = rng.sample([one, other], 2)
     return rng.choice(_TOGETHER).format(a=first, b=second), YES if together else NO
 
 
 def throughout_question(rng: random.Random, phrase: str) -> tuple[str, str]:
-    """Which sound goes on from beginning to end?"""
+    """A question which sound goes on from beginning to end."""
     return rng.choice(_THROUGHOUT), phrase
 
 
 def louder_questions(rng: random.Random, louder: str, softer: str) -> list[tuple[str, str]]:
-    """Two yes/no questions about loudness, one of each answer, and a choice."""
+    """Two yes/no questions about loudness, one with each answer, and a choice."""
     first, second = rng.sample([louder, softer], 2)
     return [
         (rng.choice(_IS_LOUDER).format(a=louder, b=softer), YES),
@@ -171,7 +172,8 @@ def louder_questions(rng: random.Random, louder: str, softer: str) -> list[tuple
 
 
 def count_questions(rng: random.Random, things: str, count: int, wrong: int) -> list[tuple[str, str]]:
-    """How many? And two yes/no questions, one of each answer; ``things`` is a plural such as "kinds of sound"."""
+    """A question how many there are, and two yes/no questions, one with each answer; ``things`` is a plural such as
+    "kinds of sound"."""
 
     def exactly(number: int) -> str:
         question = rng.choice(_EXACTLY).format(number=NUMBERS[number], things=as_many(number, things))
@@ -181,7 +183,7 @@ def count_questions(rng: random.Random, things: str, count: int, wrong: int) -> 
 
 
 def as_many(number: int, things: str) -> str:
-    """The singular of "kinds of sound" where there is one."""
+    """The plural ``things``, such as "kinds of sound", or its singular if ``number`` is 1."""
     first, *rest = things.split(" ")
     return " ".join([first.removesuffix("s") if number == 1 else first, *rest])
 
@@ -206,7 +208,7 @@ def counted_clause(things: str, count: int, phrase: str | None = None) -> str:
 
 
 def composed_captions(clauses: Sequence[str], throughout: str | None = None) -> tuple[str, ...]:
-    """Captions of sounds one after another, with another sound throughout if there is one: two wordings.
+    """Two wordings of a caption of sounds that follow one another, with a background sound if there is one.
 
     "A dog barks, then a siren wails while rain is falling."
     """

@@ -1,7 +1,7 @@
 """How fast a model is on this machine: the figures of ``pengi bench``.
 
-All times are of wall clock, and medians where a measurement is short enough to be repeated. Recordings are the examples
-in the package.
+All times are wall-clock times, and medians if a measurement is short enough to be repeated. The recordings are the
+examples in the package.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the figures were measured on."""
+    """The machine on which the figures were measured."""
 
     processor: str
     cores: int
@@ -76,7 +76,7 @@ class Timing:
 
 
 def measure(model: str, device: str = "auto", *, quick: bool = False) -> Iterator[Figure | Timing]:
-    """Each figure as soon as it is known, and last all of them.
+    """Yield each figure as soon as it is known, and at the end all of them.
 
     Args:
         model: name of a model, or its folder.
@@ -88,7 +88,7 @@ def measure(model: str, device: str = "auto", *, quick: bool = False) -> Iterato
     """
     from pengi.checkpoint import model_folder
 
-    model_folder(model)  # a wrong name is met before any process is started
+    model_folder(model)  # a wrong name is an error before any process is started
     figures = []
     repeats = 1 if quick else REPEATS
     for figure in _of_a_start(model, device, 1 if quick else STARTS):
@@ -109,7 +109,7 @@ def measure(model: str, device: str = "auto", *, quick: bool = False) -> Iterato
 
 
 def _of_a_start(model: str, device: str, repeats: int) -> Iterator[Figure]:
-    """From the start of a process to its answer, and the most memory that it took."""
+    """The time from the start of a process to its answer, and its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.wav"
         _write(clip, clips(1)[0])
@@ -122,7 +122,7 @@ def _of_a_start(model: str, device: str, repeats: int) -> Iterator[Figure]:
 
 
 def _of_clips(engine: Pengi, repeats: int, batch: int) -> Iterator[Figure]:
-    """What is done with recordings of 10 s, one at a time and many together."""
+    """The methods of the engine on recordings of 10 s, one at a time and in batches."""
     one, many = clips(1), clips(batch)
     audio_s = CLIP_S * batch
     yield Figure("describe", _median(lambda: engine.describe(one), repeats), "s", "describing one recording of 10 s")
@@ -142,7 +142,7 @@ def _of_a_timeline(engine: Pengi, seconds: float) -> Iterator[Figure]:
 
 
 def clips(count: int) -> list[Waveform]:
-    """Different recordings of 10 s each, cut from the examples one behind the other."""
+    """Different recordings of 10 s each, cut from the concatenated examples."""
     rate = 16_000
     examples_S = np.concatenate([load(path, rate) for path in sorted(EXAMPLES.glob("*.opus"))])
     length, step = round(CLIP_S * rate), round(0.7 * rate)
@@ -169,12 +169,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _median(work: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a work; the first run is not counted."""
+    """Median time of a piece of work in seconds; the first run is not counted."""
     return statistics.median([_seconds(work) for _ in range(1 + repeats)][1:])
 
 
 def _peak_of_children_mb() -> float | None:
-    """The largest resident memory of a process that this one has started; None where the system does not say."""
+    """The peak resident memory of the processes that this one has started; None if the system does not report it."""
     try:
         import resource
     except ImportError:  # on Windows
@@ -201,7 +201,7 @@ def _machine(engine: Pengi) -> Machine:
 
 
 def _processor() -> str:
-    """The processor's own name, where the system says it."""
+    """The name of the processor, if the system reports it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

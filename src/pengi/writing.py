@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, and one sentence where they cannot be written."""
+"""Writes files and folders that appear complete or not at all; a failure is an error of one sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def writing(path: Path | str) -> Iterator[None]:
     except PengiError:
         raise
     except Exception as error:
-        # The error of torch.save has the error of the file only as its context.
+        # The error of torch.save has the file's error only as its context.
         for cause in (error, error.__context__):
             if isinstance(cause, OSError) or (isinstance(cause, Exception) and is_disk_full(cause)):
                 raise InputError(unwritten(path, cause)) from error
@@ -35,12 +35,12 @@ def writing(path: Path | str) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write, beside ``path`` and with its suffix; it becomes ``path`` if all goes well and is gone if not.
+    """A temporary file beside ``path`` with the same suffix; it replaces ``path`` on success and is deleted otherwise.
 
     Raises:
         InputError: as :func:`writing`.
     """
-    # A random name, since neither threads nor containers that share a folder differ in their process id.
+    # The name is random: threads, and containers that share a folder, may have the same process id.
     partial = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     with writing(path):
         try:
@@ -52,11 +52,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Held by the one process that writes ``path``; a kill frees it.
+    """A lock for the one process that writes ``path``; if the process is killed, the lock is released.
 
     Args:
         path: need not exist; its folder is made.
-        wait: for as long as another process writes it.
+        wait: wait while another process writes it.
 
     Raises:
         InputError: if another process writes it and ``wait`` is not set, or as :func:`writing`.
@@ -92,7 +92,8 @@ def append(path: Path, content: bytes) -> None:
 
 
 def printable(text: str) -> str:
-    """A text that UTF-8 can hold: file names may be any bytes, and those that are no UTF-8 are written as ``\\xff``."""
+    """A text that UTF-8 can encode: file names may be any bytes, and bytes that are not UTF-8 are written as
+    ``\\xff``."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -113,7 +114,7 @@ def check_new_folder(out: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes ``out`` if all goes well and is gone if not.
+    """A temporary folder, which becomes ``out`` on success and is deleted otherwise.
 
     Raises:
         InputError: if ``out`` exists already (an empty folder may), or as :func:`writing`.
