@@ -46,8 +46,8 @@ class TagScore(Result):
         label: its name.
         group: the kind of tag, such as "sound", "instrument" or "language".
         probability: the calibrated probability that it is in the recording; for a long recording, in its best part.
-        strength: the word that the language model reads for the probability: "sure", "likely", "maybe", "unlikely" or
-            "no".
+        strength: the word that the language model reads for the probability: "sure", "likely", "maybe", "unlikely",
+            "doubtful", "hardly" or "no".
         spans: when it is detected, start and end in seconds; empty if it is not detected.
     """
 

@@ -20,13 +20,13 @@ def spec_augment(
 ) -> Tensor:
     """Mask random stripes of each spectrogram of a batch (SpecAugment, Park et al. 2019, without time warping).
 
-    Each mask is 0 to ``time_width`` frames or ``frequency_width`` bands wide and lies anywhere; every example gets its
-    own. Masked cells become the mean of their spectrogram, which the paper's zero amounts to. The default widths are
-    those HTS-AT was trained with.
+    Each mask is 0 to ``time_width`` frames or ``frequency_width`` bands wide and has a random position; every example
+    gets masks of its own. Masked cells are set to the mean of their spectrogram, which is equivalent to the paper's
+    zero. The default widths are those with which HTS-AT was trained.
 
     Args:
         logmel_BTM: log-mel spectrograms ``float32[B, T, M]``, left unchanged.
-        generator: where all randomness comes from.
+        generator: source of all random numbers.
         time_masks: masks over time per example.
         time_width: widest mask over time, in frames.
         frequency_masks: masks over frequency per example.

@@ -1,4 +1,4 @@
-"""What is read of a stream before it is decoded: ID3 tags, the frame count of MP3, the links of Ogg."""
+"""Reads parts of a stream that are needed before decoding: ID3 tags, the frame count of MP3, the links of Ogg."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def id3_bytes(file: IO[bytes]) -> int:
 
 
 def mp3_stated_s(file: IO[bytes]) -> float | None:
-    """Seconds of an MP3 file by the frame count in its Xing, Info or VBRI header; None if it has no such header.
+    """Length in seconds of an MP3 file by the frame count in its Xing, Info or VBRI header; None without such a header.
 
-    The count includes what an encoder put before and behind the sound.
+    The count includes the padding that an encoder adds before and after the sound.
     """
     head = read_at(file, 0, 256)
     if len(head) < 64 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:  # layer III of any MPEG version
@@ -47,9 +47,9 @@ def mp3_stated_s(file: IO[bytes]) -> float | None:
 
 
 def ogg_links(file: IO[bytes]) -> list[int]:
-    """Offsets at which the links of an Ogg file start: streams that follow each other, as recorded from radio.
+    """Offsets at which the links of an Ogg file start. Links are streams that follow each other, as in recorded radio.
 
-    The streams that a link holds at the same time all begin at its start (RFC 3533, section 4).
+    All streams of a link begin at its start (RFC 3533, section 4).
     """
     links: list[int] = []
     offset, in_heads = 0, False
@@ -69,7 +69,7 @@ def ogg_links(file: IO[bytes]) -> list[int]:
 
 
 def _next_page(file: IO[bytes], offset: int) -> int:
-    """Where the next page of an Ogg file starts; its end if there is none."""
+    """Offset of the next page of an Ogg file; the end of the file if there is none."""
     while chunk := read_at(file, offset, _SEARCH_BYTES):
         found = chunk.find(b"OggS\0")
         if found >= 0:

@@ -1,9 +1,10 @@
-"""What the header of an audio file promises, and whether the file holds it.
+"""The length that the header of an audio file states, and whether the file is that long.
 
-Most decoders read a file that was cut off without a word: a WAV file that lost its second half is a shorter WAV file to
-them. The containers below state their length, so a cut differs from an end. FLAC and MP3 state a number of
-samples, not of bytes; for them the decoder counts (see ``readers``). Bare streams (ADTS, MPEG-TS, MP3 without a Xing
-header) promise nothing and end where they end, as does an Ogg stream cut exactly between two of its pages.
+Most decoders read a truncated file without an error: to them a WAV file that lost its second half is a shorter WAV
+file. The containers below state their length, so a truncated file can be recognised. FLAC and MP3 state a number of
+samples, not of bytes, so samples are counted while decoding (see ``readers``). Raw streams (ADTS, MPEG-TS, MP3 without
+a Xing header) state no length, so a truncation cannot be detected; the same holds for an Ogg stream that is cut exactly
+between two pages.
 
 A program that writes to a pipe cannot fill in a length afterwards. It leaves a placeholder, and the data go on to the
 end of the file; :func:`corrected_sizes` gives the fields that such a header should have had.
@@ -19,7 +20,7 @@ from typing import IO, NamedTuple
 from pengi.audio.bitstreams import OGG_HEADER_BYTES, read_at
 
 SLACK_BYTES = 128
-"""Writers of PCM files miscount by as much as a header: only when more than this is missing is it called a cut."""
+"""Writers of PCM files miscount by up to the size of a header: a file counts as cut off only if more is missing."""
 
 _HEAD_BYTES = 16
 _OGG_PAGE_BYTES = OGG_HEADER_BYTES + 255 + 255 * 255  # RFC 3533: header, segment table, segments
@@ -51,9 +52,9 @@ class _Chunk(NamedTuple):
 
 
 def container_of(file: IO[bytes]) -> str | None:
-    """Name of the container that the first bytes of ``file`` belong to, or None.
+    """Name of the container by the first bytes of ``file``, or None.
 
-    A name is no promise that the rest can be read.
+    A name does not mean that the rest can be read.
     """
     return _recognise(read_at(file, 0, _HEAD_BYTES))[0]
 
@@ -64,17 +65,17 @@ def is_mpeg(file: IO[bytes]) -> bool:
 
 
 def missing_bytes(file: IO[bytes]) -> int:
-    """Number of bytes that the header of ``file`` promises beyond its end; 0 if it is complete or promises nothing."""
+    """Number of bytes by which ``file`` is shorter than its header states; 0 if it is complete or states no length."""
     promised_end = _recognise(read_at(file, 0, _HEAD_BYTES))[1]
     size = file.seek(0, os.SEEK_END)
     return max(0, promised_end(file, size) - size)
 
 
 def corrected_sizes(file: IO[bytes]) -> dict[int, bytes]:
-    """The size fields of a header whose writer could not seek back, as they should be: bytes by their offset.
+    """Corrected size fields of a header whose writer could not seek back: offset -> bytes.
 
-    Empty if the sizes are known. The size of the whole file distinguishes a placeholder of 0 from a file without
-    sound, which accounts for all its bytes. What 32 bits cannot hold is 0.
+    Empty if the sizes are known. A size of 0 is a placeholder if the file is larger than its header accounts for;
+    otherwise the file has no sound. A size that does not fit into 32 bits is 0.
     """
     kind = container_of(file)
     if kind not in _SIZES:
@@ -96,8 +97,8 @@ def _is_open(kind: str, file: IO[bytes], data: _Chunk, size: int) -> bool:
         return False
     if data.length < 0 or (data.length and data.start + data.length > size):
         return True
-    # The placeholder is 0, or the file is longer than it.
-    if kind in ("AU", "CAF"):  # they have no size of the whole
+    # The placeholder is 0, or the file is longer than the placeholder.
+    if kind in ("AU", "CAF"):  # they do not state the size of the whole file
         return kind == "AU"
     if kind == "W64":
         whole = _integer(read_at(file, 16, 8))
@@ -239,7 +240,7 @@ def _ogg_end(file: IO[bytes], size: int) -> int:
 
 
 def _mp4_end(file: IO[bytes], size: int) -> int:
-    """Where the first box that leaves an ISO base media file (ISO/IEC 14496-12, section 4.2) ends."""
+    """Where the first box that exceeds an ISO base media file (ISO/IEC 14496-12, section 4.2) ends."""
     offset = 0
     while len(head := read_at(file, offset, 16)) >= 8:
         length, kind = _integer(head[:4], big_endian=True), head[4:8]
@@ -254,13 +255,14 @@ def _mp4_end(file: IO[bytes], size: int) -> int:
 
 
 def _asf_end(file: IO[bytes], size: int) -> int:
-    """Where the data object of an ASF file ends; a live recording states no size, or one without packets."""
+    """Where the data object of an ASF file ends; a live recording states no size, or the size of an empty data
+    object."""
     objects = _chunks(file, 0, lambda field: _integer(field) - 24, kind_bytes=16, size_bytes=8)
     return _data_end(objects, _ASF_DATA, size)
 
 
 def _ebml_end(file: IO[bytes], size: int) -> int:
-    """Where the segment of a Matroska file (RFC 8794, RFC 9559) ends; a live recording leaves that open."""
+    """Where the segment of a Matroska file (RFC 8794, RFC 9559) ends; a live recording does not state it."""
     header_bytes, width = _ebml_size(read_at(file, 4, 8))
     segment = 4 + width + (header_bytes or 0)
     if segment > size or read_at(file, segment, 4) != _SEGMENT_ID:
@@ -297,7 +299,8 @@ def _chunks(
 
 
 def _data_end(chunks: Iterator[_Chunk], data_kind: bytes, size: int) -> int:
-    """Where the data chunk, or an earlier one that leaves the file, ends; 0 if it is complete or its size is open."""
+    """Where the data chunk ends, or an earlier chunk that exceeds the file; 0 if it is complete or its size is
+    unknown."""
     for chunk in chunks:
         is_data = chunk.kind == data_kind
         if chunk.length < 0 or (is_data and _is_placeholder(chunk.length)):
@@ -309,7 +312,7 @@ def _data_end(chunks: Iterator[_Chunk], data_kind: bytes, size: int) -> int:
 
 
 def _is_placeholder(length: int) -> bool:
-    """Whether a size says "unknown" rather than a length; a negative one is CAF's."""
+    """Whether a size stands for "unknown"; CAF uses a negative one."""
     return length < 0 or any(length in placeholders for placeholders in _PLACEHOLDERS)
 
 

@@ -1,9 +1,10 @@
-"""Any recording to mono float32 at a rate: paths, bytes, file objects and arrays; formats are recognised by content.
+"""Decodes a recording to mono float32 at a sample rate: paths, bytes, file objects and arrays.
 
-libsndfile decodes what it does exactly (WAV in all its encodings, FLAC, AIFF, W64, CAF, ...), FFmpeg the rest (MP3,
-Ogg, AAC, MP4, WebM, ...). Channels are averaged, or the loudest is taken where they cancel each other out, and the mix
-is resampled. ``stream`` holds one block at a time, so that a three-hour file costs no more memory than a short one;
-``load`` is ``stream`` put together. The notes of a reading are sentences for the user, such as what was missing.
+Formats are recognised by content. libsndfile decodes the formats that it decodes exactly (WAV in all its encodings,
+FLAC, AIFF, W64, CAF, ...), FFmpeg the others (MP3, Ogg, AAC, MP4, WebM, ...). Channels are averaged, or the loudest is
+used where they cancel each other out, and the mix is resampled. ``stream`` holds one block at a time, so a three-hour
+file needs no more memory than a short one. ``load`` concatenates the blocks of ``stream``. Notes are sentences for the
+user about the reading, such as which part was missing.
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ MIN_SAMPLE_RATE = 1_000
 MAX_SAMPLE_RATE = 768_000
 MAX_CHANNELS = 128
 MAX_DURATION_S = 1_800.0
-"""Longest audio that ``load`` puts into one array, in seconds: 115 MB at 16 kHz."""
+"""Longest audio that ``load`` returns, in seconds: 115 MB at 16 kHz."""
 BLOCK_S = 10.0
 """Seconds that are decoded at a time."""
 MAX_BLOCK_VALUES = 2**24
-"""Most samples, all channels counted, that are decoded at a time, whatever ``block_s`` and the rate: 64 MB."""
+"""Maximum number of samples over all channels that are decoded at a time, whatever ``block_s`` and the rate: 64 MB."""
 _ONLY_FFMPEG = ("MP3", "AAC", "Ogg", "WebM or Matroska", "MP4")
-"""Containers that libsndfile does not know, or of which it reads too little."""
+"""Containers that libsndfile does not know, or does not read completely."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a recording is, before any conversion."""
+    """Properties of a recording, before any conversion."""
 
     duration_s: float
     sample_rate: int
@@ -71,8 +72,8 @@ class AudioInfo:
 def probe(source: AudioSource, *, track: int | None = None, partial: bool = False) -> AudioInfo:
     """Length, rate, channels and format of a recording.
 
-    Only headers are read, unless the format does not state its length or a part of a damaged recording is wanted: then
-    the whole is decoded, in bounded memory.
+    Only headers are read, unless the format does not state its length or ``partial`` is set: then the whole recording
+    is decoded, in bounded memory.
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off, is empty or is beyond the limits.
@@ -92,7 +93,7 @@ def probe(source: AudioSource, *, track: int | None = None, partial: bool = Fals
 
 
 def stated_duration(source: AudioSource, *, track: int | None = None, partial: bool = False) -> float | None:
-    """Length of a recording in seconds as its headers state it, None if only decoding can find it.
+    """Length of a recording in seconds as its headers state it; None if it has to be decoded to find out.
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off or is beyond the limits.
@@ -115,28 +116,27 @@ def load(
 ) -> NDArray[np.float32]:
     """Decode a recording, or ``duration_s`` seconds of it from ``offset_s`` on, at ``sample_rate`` Hz.
 
-    The cut is made on the recording's own samples and comes before resampling. The result ends where
-    the recording ends, so it may be shorter than ``duration_s``; it is never empty.
+    The part is cut at the recording's own rate, before resampling. The result ends where the recording ends, so it may
+    be shorter than ``duration_s``; it is never empty.
 
     Args:
         source: the recording.
         sample_rate: in Hz.
-        mono: mix the channels down; otherwise each stays on its own.
+        mono: mix the channels down; otherwise they stay separate.
         offset_s: where to begin, in seconds.
-        duration_s: how much at most; None is to the end.
+        duration_s: maximum length in seconds; None for up to the end.
         track: which of several sound tracks, counted from 1; None is the default one.
         partial: read a damaged recording up to the damage, instead of refusing it.
-        notes: gets the sentences about the reading added.
+        notes: a list to which sentences about the reading are added.
 
     Returns:
-        ``float32[S]``, or ``float32[C, S]`` where not ``mono``, at full scale in [-1, 1]; float recordings may exceed
-        it.
+        ``float32[S]``, or ``float32[C, S]`` without ``mono``. Full scale is [-1, 1]; float recordings may exceed it.
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off or damaged, is empty, has samples that
-            are not finite, is beyond the limits, ends before ``offset_s``, or is longer than ``MAX_DURATION_S``; where
-            not ``mono``, also if the number of channels changes on the way.
-        InputError: if ``source`` is of no type that could hold audio or a number makes no sense.
+            are not finite, is beyond the limits, ends before ``offset_s``, or is longer than ``MAX_DURATION_S``;
+            without ``mono`` also if the number of channels changes.
+        InputError: if ``source`` is of no type that could hold audio, or a number is out of range.
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, BLOCK_S)
@@ -161,10 +161,11 @@ def stream(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield what ``load`` would return in blocks ``float32[S]`` of about ``block_s`` seconds, none of them empty.
 
-    Memory is bounded by the block, not by the recording, and the blocks put together equal the recording resampled at
-    once. Errors are those of ``load``, but its limit on length is replaced by ``longest_s``: a recording, or the part
-    asked for, that states to be longer is refused before anything is decoded, and one that turns out to be longer as
-    soon as it does. Errors are raised while iterating, and ``notes`` are complete at the end of it.
+    Memory is bounded by the block, not by the recording, and the concatenated blocks equal the recording resampled at
+    once. Errors are those of ``load``, but ``longest_s`` replaces its limit on the length. A recording (or the
+    requested part of it) that is longer according to its headers is refused before anything is decoded; one that turns
+    out to be longer is refused as soon as this is known. Errors are raised during iteration, and ``notes`` are complete
+    at its end.
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, block_s)
@@ -183,17 +184,17 @@ class _Opened:
     name: str
     partial: bool
     missing_bytes: int
-    """By how many bytes the file is known to be cut off."""
+    """The number of bytes that are known to be missing."""
 
     def stated_s(self, offset_s: float, duration_s: float | None) -> float:
-        """Seconds that will be read according to the headers; 0 where only decoding shows it."""
+        """Seconds that will be read according to the headers; 0 if they do not state it."""
         stated_s = self.reader.stated_duration_s
         if stated_s is None or self.partial:
             return 0.0
         return min(stated_s - offset_s, math.inf if duration_s is None else duration_s)
 
     def channel_blocks(self, start: int, block_s: float, notes: list[str]) -> Iterator[NDArray[np.float32]]:
-        """Blocks ``float32[C, S]`` from sample ``start`` on; where a part is enough, up to damage."""
+        """Blocks ``float32[C, S]`` from sample ``start`` on; with ``partial`` up to any damage."""
         blocks_CS = self.reader.blocks(start, _block_samples(self.reader, block_s))
         return self._until_damage(blocks_CS, start, notes) if self.partial else blocks_CS
 
@@ -207,12 +208,13 @@ class _Opened:
         *,
         mono: bool = True,
     ) -> Iterator[NDArray[np.float32]]:
-        """Blocks ``float32[S]``, or ``float32[C, S]`` where not ``mono``, at ``sample_rate``."""
+        """Blocks ``float32[S]``, or ``float32[C, S]`` without ``mono``, at ``sample_rate``."""
         reader = self.reader
         found: list[str] = []
         start = round(offset_s * reader.sample_rate)
         mix = MixDown(max(1, min(round(CELL_S * reader.sample_rate), MAX_BLOCK_VALUES // reader.channels)))
-        # Whether channels cancel is decided on whole stretches, so that a part equals the slice of the whole.
+        # Whether channels cancel is decided for complete stretches, so that a part equals a slice of the whole
+        # recording.
         first = start if reader.channels == 1 else start - start % mix.cell
         blocks = reader.blocks(first, _block_samples(reader, block_s))
         blocks = mix.blocks(blocks, first) if mono else blocks
@@ -261,7 +263,8 @@ def _cancelled(mix: MixDown, reader: Reader, name: str) -> list[str]:
 
 @contextmanager
 def _open(source: AudioSource, name: str, track: int | None, partial: bool) -> Iterator[_Opened]:
-    """A recording from any source; what was opened here is closed at the end, a caller's own file stays open."""
+    """Open a recording from any source. Files that are opened here are closed at the end; a caller's own file stays
+    open."""
     plain = resolve(source)
     if track is not None and (isinstance(track, bool) or not isinstance(track, int)):
         raise InputError(f"track must be a whole number, counted from 1, not {track!r}")
@@ -272,7 +275,7 @@ def _open(source: AudioSource, name: str, track: int | None, partial: bool) -> I
             reader: Reader = ArrayReader(np.atleast_2d(plain.samples), plain.sample_rate)
         else:
             file = stack.enter_context(_opened(plain, name))
-            content = view(file, bitstreams.id3_bytes(file))  # tags in front hide the format from most decoders
+            content = view(file, bitstreams.id3_bytes(file))  # tags at the start hide the format from most decoders
             missing = _missing_bytes(content, name, partial)
             reader = _file_reader(content, name, track)
         stack.callback(reader.close)
@@ -290,7 +293,7 @@ def _open(source: AudioSource, name: str, track: int | None, partial: bool) -> I
 def _opened(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes], name: str
 ) -> Iterator[IO[bytes]]:
-    """A seekable binary file. Whatever goes wrong with it until it is closed is an :class:`AudioError`."""
+    """A seekable binary file. Any failure until it is closed is raised as an :class:`AudioError`."""
     with ExitStack() as stack:
         if isinstance(source, (bytes, bytearray, memoryview)):
             file: IO[bytes] = io.BytesIO(source)
@@ -312,7 +315,7 @@ def _opened(
 
 @contextmanager
 def _spooled(file: WatchedFile, name: str) -> Iterator[IO[bytes]]:
-    """A seekable copy of what cannot seek, such as a pipe."""
+    """A seekable copy of a file that cannot seek, such as a pipe."""
     try:
         with tempfile.TemporaryFile() as spool:
             shutil.copyfileobj(file, spool)
@@ -322,7 +325,7 @@ def _spooled(file: WatchedFile, name: str) -> Iterator[IO[bytes]]:
 
 
 def _unread(name: str, error: Exception) -> AudioError:
-    """The error for a file that fails while it is read, whoever is to blame: the file, its disk or its decoder."""
+    """The error for a file that fails while it is read, whether because of the file, its disk or its decoder."""
     why = reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {reason(error)}"
     return AudioError(f"'{name}' cannot be read: {why}")
 
@@ -343,7 +346,7 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
 
 
 def _missing_bytes(file: IO[bytes], name: str, partial: bool) -> int:
-    """By how many bytes a file is cut off, which is an error unless a part is enough."""
+    """The number of bytes that are missing at the end of a file, which is an error without ``partial``."""
     if file.seek(0, os.SEEK_END) == 0:
         raise AudioError(f"'{name}' is empty (0 bytes)")
     missing = containers.missing_bytes(file)
@@ -353,13 +356,13 @@ def _missing_bytes(file: IO[bytes], name: str, partial: bool) -> int:
 
 
 def _file_reader(file: IO[bytes], name: str, track: int | None) -> Reader:
-    """The first reader that knows the content of ``file``."""
+    """The first reader that can read the content of ``file``."""
     container = containers.container_of(file)
     sizes = containers.corrected_sizes(file)
     is_large = file.seek(0, os.SEEK_END) > containers.MAX_32_BIT_SIZE
     if sizes and is_large and container == "AIFF":
         raise AudioError(f"'{name}' is larger than an AIFF file can be; convert it to FLAC or W64 first")
-    # Only FFmpeg reads a WAV stream that is longer than its header can say; libsndfile leaves MPEG to libmpg123.
+    # Only FFmpeg reads a WAV stream that is longer than its header can state; libsndfile uses libmpg123 for MPEG.
     only_ffmpeg = container in _ONLY_FFMPEG or (sizes and is_large) or containers.is_mpeg(file)
     openers: tuple[Callable[[IO[bytes], str, int | None], Reader], ...] = (SoundFileReader, open_with_ffmpeg)
     for opener in openers[1:] if only_ffmpeg else openers:
@@ -388,7 +391,7 @@ def _block_samples(reader: Reader, block_s: float) -> int:
 
 
 def _same_channels(blocks_CS: Iterator[NDArray[np.float32]], name: str) -> Iterator[NDArray[np.float32]]:
-    """The blocks themselves, as long as they have as many channels as the first one."""
+    """The blocks, unchanged; it is an error if one has another number of channels than the first."""
     channels = 0
     for block_CS in blocks_CS:
         channels = channels or len(block_CS)
@@ -414,7 +417,7 @@ def _first_samples(blocks: Iterator[NDArray[np.float32]], count: int) -> Iterato
 def _checked(
     blocks: Iterator[NDArray[np.float32]], reader: Reader, name: str, start: int
 ) -> Iterator[NDArray[np.float32]]:
-    """The blocks themselves, once their samples are known to be finite and at least one is known to exist."""
+    """The blocks, unchanged; it is an error if a sample is not finite or if there is none."""
     position = start
     for block in blocks:
         finite = np.isfinite(block).reshape(-1, block.shape[-1]).all(axis=0)
@@ -436,7 +439,7 @@ def _checked(
 def _limited(
     blocks: Iterator[NDArray[np.float32]], sample_rate: int, max_s: float, too_long: AudioError
 ) -> Iterator[NDArray[np.float32]]:
-    """The blocks themselves; ``too_long`` is raised as soon as they last longer than ``max_s`` together."""
+    """The blocks, unchanged; ``too_long`` is raised as soon as they are longer than ``max_s`` together."""
     samples = 0
     for block in blocks:
         samples += block.shape[-1]

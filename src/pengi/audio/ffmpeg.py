@@ -1,8 +1,8 @@
-"""What FFmpeg reads: MP3, Ogg, AAC, MP4, Matroska and WebM, MPEG-TS, the sound of videos and more.
+"""Reads recordings with FFmpeg: MP3, Ogg, AAC, MP4, Matroska and WebM, MPEG-TS, the sound of videos and more.
 
-Frames are placed by their time stamps where the container has them: a pause between packets is silence, and sound that
-starts after the picture starts late. Bare streams have no stamps; what cannot be decoded in them becomes silence of
-about the same length, estimated from the number of its bytes.
+Frames are placed by their time stamps if the container has them: a pause between packets becomes silence, and so does
+the time before sound that starts after the picture. Raw streams have no time stamps; their undecodable parts become
+silence of about the same length, estimated from the number of bytes.
 
 Shape suffixes: C channels, S samples.
 """
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
     import av
 
 SEEK_LEAD_S = 0.5
-"""Seconds decoded and thrown away before a position that was sought: a lossy codec needs its past to settle."""
+"""Seconds that are decoded and discarded before a seek position: a lossy codec needs earlier frames to settle."""
 STAMP_SLACK_S = 0.1
-"""Time stamps that are off by less are rounded, or jitter, and are no gap."""
+"""Smaller deviations of time stamps are rounding or jitter, not a gap."""
 MAX_UNSTATED_GAP_S = 600.0
 """Silence that time stamps may add to a recording that does not state its length; a larger jump is not a pause."""
 MAX_SILENT_TAIL_S = 1.0
-"""By how much the sound may end before the length that its container states without a note."""
+"""If the sound ends earlier than the length that its container states by more than this, there is a note."""
 _MAX_BAD_PACKETS = 8
 """A recording is refused once bad packets outnumber good ones by more than this."""
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"Xing", b"Info", b"VBRI", b"LAME")  # bytes that are no lost sound
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"Xing", b"Info", b"VBRI", b"LAME")  # bytes that are not lost sound
 _CHUNK_BYTES = 4096
-_MP3_PADDING_S = 0.3  # that encoders put around the sound, at the lowest rate
-# FFmpeg must read the given bytes and nothing else: a playlist or session description could name files and hosts.
+_MP3_PADDING_S = 0.3  # padding by encoders around the sound, at the lowest rate
+# FFmpeg must read only the given bytes: a playlist or session description could name files and hosts.
 _AV_OPTIONS = {"protocol_whitelist": "none"}
 
 
 @dataclass(frozen=True)
 class _Demuxer:
-    """What is to be known of a container; by default its packets follow each other and a bad one is an error."""
+    """Properties of a container; by default its packets follow each other, and a bad packet is an error."""
 
     stamped: bool = False
     """Its packets carry time stamps."""
@@ -66,13 +66,13 @@ class _Demuxer:
     stream_length: bool = False
     """It states the length of the stream."""
     container_length: bool = False
-    """It states the total length, counted from 0."""
+    """It states the total length, counted from time 0."""
     resumes: bool = False
-    """Decoding goes on behind damage."""
+    """Decoding continues after damage."""
     counted: bool = False
-    """It states the number of samples exactly, so that fewer are a cut."""
+    """It states the exact number of samples, so a file with fewer samples is cut off."""
     max_frame_bytes: int | None = None
-    """Of a bare stream; a longer packet holds what belongs to no frame."""
+    """Longest frame of a raw stream; a longer packet holds bytes that belong to no frame."""
 
 
 _BARE = _Demuxer(resumes=True, max_frame_bytes=8192)
@@ -103,7 +103,7 @@ class _Clock:
     def __init__(self, sample_rate: int, end_s: float | None) -> None:
         self._rate = sample_rate
         self._end_s = end_s
-        self._shift_s = 0.0  # of stamps that went back or jumped too far
+        self._shift_s = 0.0  # sum of the jumps of time stamps backwards or too far ahead
         self._unstated_s = 0.0
         self.position = 0.0
         """In samples."""
@@ -117,7 +117,7 @@ class _Clock:
         return self.position / self._rate
 
     def silence_before(self, stamp_s: float | None, lost_s: float) -> int:
-        """Samples of silence before a frame."""
+        """Samples of silence to insert before a frame."""
         gap_s = lost_s if stamp_s is None else stamp_s - self._shift_s - self.position_s
         if stamp_s is not None and abs(gap_s) <= STAMP_SLACK_S:
             return 0
@@ -131,7 +131,7 @@ class _Clock:
         return round(gap_s * self._rate)
 
     def _is_credible(self, gap_s: float) -> bool:
-        """Whether a gap is one rather than a wrong or new clock."""
+        """Whether a gap is a real pause, and not a wrong or a new clock."""
         if self._end_s is not None:
             return self.position_s + gap_s <= self._end_s + STAMP_SLACK_S
         self._unstated_s += gap_s
@@ -154,7 +154,7 @@ class AvReader:
             UnreadableError: if FFmpeg does not know the content.
             AudioError: if the content has no sound, no such track, or its first samples cannot be decoded.
         """
-        import av  # a sixth of a second that the common formats need not pay
+        import av  # the import takes a sixth of a second, which common formats do not need
 
         self._file = file
         self._name = name
@@ -163,7 +163,7 @@ class AvReader:
         self._clock: _Clock | None = None
         self._about_tracks: list[str] = []
         self._about_end: list[str] = []
-        # Before FFmpeg opens the file, which is then where it left it.
+        # Before FFmpeg opens the file, since that moves its position.
         self._counted_s = bitstreams.mp3_stated_s(file)
         file.seek(0)
         try:
@@ -200,12 +200,12 @@ class AvReader:
         self.format = f"{container} {self._codec.name}"
         packets: Iterator[av.Packet[Any]] = self._container.demux(self._stream)
         if container == "aac":
-            # FFmpeg's own reader of bare AAC passes over damage without a word.
+            # FFmpeg's own reader of raw AAC skips damage without an error.
             self._codec = self._av.CodecContext.create(self._codec.name, "r")
             packets = self._parsed()
-        self._lost_s = 0.0  # by packets that could not be decoded since the last frame
+        self._lost_s = 0.0  # in packets that could not be decoded since the last frame
         self._frames = self._decode(packets)
-        # Only a decoded frame has the true rate and channels (HE-AAC states half its rate).
+        # Only a decoded frame has the true rate and channels (HE-AAC states half of its rate).
         self._first = next(self._frames, None)
         self.sample_rate = self._first.sample_rate if self._first else self._stream.sample_rate
         self.channels = self._first.layout.nb_channels if self._first else self._stream.channels
@@ -215,13 +215,13 @@ class AvReader:
 
     @property
     def drops_its_start(self) -> bool:
-        """Whether FFmpeg leaves out the first samples, as it does of Vorbis that fits one page of Ogg."""
+        """Whether FFmpeg leaves out the first samples, which it does for Vorbis that fits into one Ogg page."""
         first = self._first
         return self.format == "ogg vorbis" and first is not None and bool(first.pts) and not self._stream.start_time
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about tracks, and about what is missing so far."""
+        """Sentences about tracks, and about the parts that are missing so far."""
         notes = [*self._about_tracks, *self._about_end]
         total_s = sum(length_s for _, length_s in self._clock.missing) if self._clock is not None else 0.0
         if self._clock is not None and round(total_s, 2) > 0:
@@ -241,7 +241,7 @@ class AvReader:
         """The time stamp at which the recording begins."""
         start_s = (self._container.start_time or 0) / self._av.time_base
         if not self._demuxer.from_zero or start_s > self._length_s():
-            return start_s  # a start later than the sound is long is the clock of a broadcast
+            return start_s  # a start that is later than the length of the sound is the clock of a broadcast
         return 0.0
 
     def _length_s(self) -> float:
@@ -253,7 +253,8 @@ class AvReader:
         return 0.0
 
     def _stated(self) -> tuple[float | None, float | None]:
-        """The length that the container states, and how much must be delivered for it not to be cut off."""
+        """The length that the container states, and the minimum length that must be decoded; otherwise the file is cut
+        off."""
         length_s = self._length_s() or None
         if self.format.startswith("mp3 "):
             if self._counted_s is None or length_s is None:
@@ -272,7 +273,7 @@ class AvReader:
         return start_s - self._origin_s + length_s, length_s if self._demuxer.counted else None
 
     def _container_length_s(self) -> float | None:
-        """The length of the track in a container that states the length of all of them together."""
+        """The length of the track in a container that states a common length for all tracks."""
         if not self._container.duration:
             return None
         if len(self._container.streams) > 1:
@@ -301,8 +302,8 @@ class AvReader:
     def _frames_near(self, start: int) -> Iterator[av.AudioFrame]:
         """Frames that begin at or before sample ``start``; the clock stands at the first.
 
-        Only the time stamps of MP4 name single samples, and only then is seeking exact; elsewhere everything before
-        ``start`` is decoded.
+        Seeking is exact only in MP4, whose time stamps have the resolution of samples; in other containers everything
+        before ``start`` is decoded.
         """
         assert self._first is not None
         assert self._clock is not None
@@ -322,16 +323,16 @@ class AvReader:
         landed = next(frames, None)
         if landed is None:
             return iter(())
-        assert landed.pts is not None  # the index of an MP4 file dates every packet
+        assert landed.pts is not None  # the index of an MP4 file has a time for every packet
         self._clock.position = landed.pts - origin
         return itertools.chain([landed], frames)
 
     def _placed(self, frames: Iterator[av.AudioFrame], clock: _Clock) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Rate and samples of the frames, and silence for the gaps between them."""
+        """Rate and samples of the frames, and silence in the gaps between them."""
         for frame in frames:
             samples_CS = self._samples(frame)
             stamp_s = None
-            # FFmpeg dates the frames of a packet with the rate at the start, wrongly where the rate has changed.
+            # FFmpeg computes the times of frames with the initial rate, which is wrong after the rate has changed.
             dated = self._demuxer.stamped and frame.sample_rate == self.sample_rate
             if dated and frame.pts is not None and frame.time_base:
                 stamp_s = float(frame.pts * frame.time_base) - self._origin_s
@@ -353,10 +354,10 @@ class AvReader:
         yield self._av.Packet(0)  # empty: the end
 
     def _decode(self, packets: Iterator[av.Packet[Any]]) -> Iterator[av.AudioFrame]:
-        """Decoded frames, from where the container stands.
+        """Decoded frames, from the current position of the container.
 
-        A last packet that does not decode is how a bare stream ends that was cut inside it; one with more behind it is
-        damage, which some formats resume behind.
+        If the last packet of a raw stream cannot be decoded, the stream was cut inside that packet. If another packet
+        cannot be decoded, the file is damaged; some formats continue after the damage.
         """
         bad_packet: Exception | None = None
         good = bad = decoded_bytes = lost_bytes = 0
@@ -402,7 +403,7 @@ class AvReader:
 
 
 class ChainReader:
-    """The links of an Ogg file one after the other, at the sample rate of the first."""
+    """Reads the links of an Ogg file one after the other, at the sample rate of the first."""
 
     def __init__(self, file: IO[bytes], links: list[int], name: str, track: int | None) -> None:
         """Open the first link; errors are those of :class:`AvReader`."""
@@ -418,7 +419,7 @@ class ChainReader:
 
     @property
     def notes(self) -> list[str]:
-        """Those of all links so far."""
+        """The notes of all links so far."""
         return list(dict.fromkeys(note for reader in self._readers for note in reader.notes))
 
     def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
@@ -444,7 +445,7 @@ class ChainReader:
 
 
 def _open_part(file: IO[bytes], name: str, track: int | None, begins_s: float = 0.0) -> Reader:
-    """A reader for a file, or one link of it."""
+    """A reader for a file, or for one link of it."""
     reader = AvReader(file, name, track, begins_s)
     if not reader.drops_its_start:
         return reader
@@ -454,7 +455,7 @@ def _open_part(file: IO[bytes], name: str, track: int | None, begins_s: float = 
 
 
 def open_with_ffmpeg(file: IO[bytes], name: str, track: int | None) -> Reader:
-    """A reader for what FFmpeg knows; errors are those of :class:`AvReader`."""
+    """A reader for a file in a format of FFmpeg; errors are those of :class:`AvReader`."""
     file.seek(0)
     links = bitstreams.ogg_links(file) if file.read(4) == b"OggS" else []
     file.seek(0)
@@ -462,7 +463,7 @@ def open_with_ffmpeg(file: IO[bytes], name: str, track: int | None) -> Reader:
 
 
 def at_rate(pieces: Iterator[tuple[int, NDArray[np.float32]]], rate: int) -> Iterator[NDArray[np.float32]]:
-    """Samples ``float32[C, S]`` of changing rates, at one."""
+    """Resample pieces ``float32[C, S]`` of changing rates to one rate."""
     for (own_rate, _), run in itertools.groupby(pieces, key=lambda piece: (piece[0], len(piece[1]))):
         blocks_CS = (samples_CS for _, samples_CS in run)
         yield from blocks_CS if own_rate == rate else resampled(blocks_CS, own_rate, rate)

@@ -1,4 +1,4 @@
-"""Which files are recordings: the suffixes of everything that ``decode`` reads, and the walk through a folder.
+"""Which files are recordings: the suffixes of all formats that ``decode`` reads, and a walk through a folder.
 
 In a folder, files are chosen by their names. A file that is named explicitly is always opened, and its content decides
 what it is.
@@ -25,13 +25,13 @@ _SOUND = """
 _VIDEO = "mp4 m4v mov qt 3gp 3g2 mkv webm ogv avi wmv asf flv mpg mpeg vob ts mts m2ts"
 AUDIO_SUFFIXES = frozenset(f"{_SOUND} {_VIDEO}".split())
 """Lower case, without the dot."""
-# One slash is what pathlib leaves of two; one letter before the colon is a drive of Windows.
+# pathlib turns two slashes into one; a single letter before the colon is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}([^/].*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A recording below a folder, or a subfolder that cannot be listed."""
+    """A recording in a folder, or a subfolder that cannot be listed."""
 
     path: str
     error: str | None = None
@@ -48,7 +48,7 @@ class FolderWalk:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = os.fspath(folder)
         self.skipped = 0
-        """Files that are not hidden and not recordings, as far as the walk has come."""
+        """Number of visible files so far that are not recordings."""
 
     def __iter__(self) -> Iterator[Found]:
         self.skipped = 0
@@ -60,7 +60,7 @@ class FolderWalk:
                     for entry in entries:
                         if entry.name.startswith("."):
                             continue
-                        is_file = entry.is_file(follow_symlinks=False)  # spares a call of the system for most names
+                        is_file = entry.is_file(follow_symlinks=False)  # avoids a system call for most names
                         if entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
                         elif has_audio_suffix(entry.name) and (is_file or is_regular(entry.path)):
@@ -72,12 +72,12 @@ class FolderWalk:
 
 
 def has_audio_suffix(name: str) -> bool:
-    """Whether a file is named as a recording."""
+    """Whether a file has the extension of a recording."""
     return name.rpartition(".")[2].lower() in AUDIO_SUFFIXES
 
 
 def without_audio_suffix(name: str) -> str:
-    """A file name without the extension of a recording; other names as they are."""
+    """A file name without the extension of a recording; other names are returned unchanged."""
     stem = name.rpartition(".")[0]
     return stem if stem and has_audio_suffix(name) else name
 
@@ -95,7 +95,7 @@ def no_recordings(folder: str | os.PathLike[str], skipped: int) -> str:
 
 
 def address_error(name: str) -> str | None:
-    """The sentence for a name that is no file or folder but an address, such as one of http, ftp or s3."""
+    """The message for a name that is not a file or folder but an address, such as http, ftp or s3; None for others."""
     found = _ADDRESS.fullmatch(name)
     return f"addresses are not fetched; download '{found[1]}://{found[2]}' first" if found else None
 

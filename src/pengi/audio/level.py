@@ -1,4 +1,4 @@
-"""How loud a waveform is, and below which level it is silence."""
+"""The level of a waveform, and the level below which it is silence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SILENCE_DB = -75.0
 FLOOR_DB = -120.0
 """Lowest level that is ever reported, in dBFS."""
 EDGE_SAMPLES = 512
-"""Samples at each end that do not count: resampling makes the ends of a constant offset ring."""
+"""Samples at each end that are ignored: after resampling, a constant offset rings at the ends."""
 
 
 def rms_db(samples: NDArray[np.float32]) -> float:
@@ -21,7 +21,7 @@ def rms_db(samples: NDArray[np.float32]) -> float:
 
 
 def without_offset(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A waveform ``float32[S]`` less its mean (DC)."""
+    """A waveform ``float32[S]`` minus its mean (DC)."""
     return samples - np.float32(np.mean(samples, dtype=np.float64))
 
 

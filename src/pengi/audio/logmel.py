@@ -1,4 +1,4 @@
-"""Spectrogram front ends as differentiable torch functions, units stated.
+"""Spectrogram front ends as differentiable torch functions.
 
 Shape suffixes: B clips, S samples, F frames, W samples of a window, K frequency bins, M mel bands.
 """
@@ -20,10 +20,10 @@ def hz_to_mel_htk(frequency_hz: Tensor) -> Tensor:
 
 
 def mel_filterbank_htk(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float) -> Tensor:
-    """Triangular filters ``float32[K, M]`` whose slopes are straight on the mel axis.
+    """Triangular filters ``float32[K, M]`` whose slopes are linear on the mel scale.
 
-    This is TensorFlow's ``linear_to_mel_weight_matrix``, on which YAMNet was trained: unlike the usual filterbanks the
-    triangles are linear in mel, not in Hz. The constant (0 Hz) bin, never above the lowest edge, is in no band.
+    This is TensorFlow's ``linear_to_mel_weight_matrix``, with which YAMNet was trained. Unlike in the usual
+    filterbanks, the triangles are linear in mel, not in Hz. The bin at 0 Hz is in no band.
     """
     bins_mel = hz_to_mel_htk(torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64))[:, None]
     limits = hz_to_mel_htk(torch.tensor([low_hz, high_hz], dtype=torch.float64))
@@ -37,7 +37,7 @@ def mel_filterbank_htk(sample_rate: int, n_fft: int, bands: int, low_hz: float, 
 def mel_filterbank_slaney(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float) -> Tensor:
     """Triangular filters ``float32[K, M]`` of equal area, evenly spaced on Slaney's mel scale.
 
-    These are the filters of librosa and Whisper; their slopes are straight on the axis of frequencies.
+    These are the filters of librosa and Whisper; their slopes are linear in Hz.
     """
     bins_hz = torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
     low_mel, high_mel = hz_to_mel_slaney(torch.tensor([low_hz, high_hz], dtype=torch.float64)).tolist()

@@ -1,9 +1,10 @@
-"""Whether two waveforms are one recording: copies that were re-encoded, made louder, filtered or cut are found.
+"""Finds out whether two waveforms are copies of one recording, even if re-encoded, made louder, filtered or cut.
 
-Both become the log-energies of bands over time. The mean of each band is taken away, so that neither gain nor a filter
-matters, and then the mean of each frame, so that two sounds that only begin and end together do not look alike. The
-normalised cross-correlation says at which offset the two fit best. There each second is compared by itself: in copies
-nearly all fit, in other recordings of the same kind of sound hardly any, as their details differ.
+Both waveforms are converted to log-energies of frequency bands over time. The mean of each band is subtracted, so that
+gain and filters do not matter. Then the mean of each frame is subtracted, so that two sounds do not look alike only
+because they begin and end together. The normalised cross-correlation gives the offset at which the two match best. At
+this offset each second is compared separately: in copies nearly all seconds match, in other recordings of the same kind
+of sound hardly any, since their details differ.
 
 Shape suffixes: S samples, T frames, B bands, L offsets.
 """
@@ -17,33 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAME_S, WINDOW_FRAMES = 0.02, 4
-"""Time from one frame to the next, and length of its window, which is long so that copies may begin between frames."""
+"""Time from one frame to the next, and length of a window in frames; long windows let copies begin between frames."""
 LOW_HZ, HIGH_HZ, BANDS = 150.0, 4_000.0, 24
-"""Lossy formats change what is above."""
+"""Range of the bands; lossy formats change higher frequencies."""
 DYNAMIC_RANGE_DB = 50.0
-"""What is softer, below the loudest frame of a band, counts as equally soft: lossy formats change that, too."""
+"""Dynamic range below the loudest frame of a band. Lower levels are clipped, since lossy formats change them, too."""
 MIN_OVERLAP_S = 2.0
 MIN_OVERLAP = 0.5
-"""Of the shorter recording."""
+"""Minimum overlap, as a share of the shorter recording."""
 PART_S = 1.0
-"""Length of the parts that are compared by themselves, in seconds."""
+"""Length of the parts that are compared separately, in seconds."""
 MIN_PART_CORRELATION = 0.5
-"""Lowest correlation of a part that fits."""
+"""Minimum correlation of a part that matches."""
 MIN_SHARED, MIN_CORRELATION = 0.5, 0.5
-"""Of two copies: minimum share of the parts that fit, and minimum correlation of the complete overlap."""
+"""For two copies: minimum share of the parts that match, and minimum correlation of the complete overlap."""
 ACTIVE_DB = 30.0
-"""Parts that are softer, compared with the loudest one, are not compared: there is too little in them."""
+"""Parts that are softer than the loudest part by more than this are ignored, since they contain too little."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """How well two waveforms fit at the best offset.
+    """How well two waveforms match at the best offset.
 
     Attributes:
         correlation: from -1 to 1; 0 where there is nothing to compare.
         offset_s: where the second one begins in the first, in seconds; negative if it begins earlier.
-        overlap_s: how much of both there is at that offset, in seconds.
-        shared: share of the parts of the overlap that fit, from 0 to 1.
+        overlap_s: length of the overlap at that offset, in seconds.
+        shared: share of the parts of the overlap that match, from 0 to 1.
     """
 
     correlation: float
@@ -53,7 +54,7 @@ class Match:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the two are one recording, at least in parts."""
+        """Whether the two are copies of one recording, at least in parts."""
         return self.shared >= MIN_SHARED and self.correlation >= MIN_CORRELATION
 
 
@@ -87,7 +88,7 @@ def band_energies(blocks: Iterable[NDArray[np.float32]], rate: int) -> NDArray[n
 
 
 def match(first_TB: NDArray[np.float32], second_TB: NDArray[np.float32]) -> Match:
-    """The best fit of two waveforms, given as :func:`band_energies`."""
+    """The best match of two waveforms, given as :func:`band_energies`."""
     first, second = _centred(first_TB), _centred(second_TB)
     shorter = min(len(first), len(second))
     needed = max(MIN_OVERLAP * shorter, min(MIN_OVERLAP_S / FRAME_S, shorter), 1)
@@ -110,7 +111,7 @@ def match(first_TB: NDArray[np.float32], second_TB: NDArray[np.float32]) -> Matc
 
 
 def _shared(first_TB: NDArray[np.float64], second_TB: NDArray[np.float64], level_T: NDArray[np.float32]) -> float:
-    """The share of parts that fit."""
+    """The share of parts that match."""
     length = round(PART_S / FRAME_S)
     count = max(1, len(first_TB) // length)
     parts = list(zip(*(np.array_split(rows, count) for rows in (first_TB, second_TB, level_T)), strict=True))
@@ -126,7 +127,7 @@ def _correlation(first_TB: NDArray[np.float64], second_TB: NDArray[np.float64]) 
 
 
 def _centred(energy_TB: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Band energies within the dynamic range, each band and then each frame with mean 0."""
+    """Band energies, clipped to the dynamic range; each band, and then each frame, is shifted to mean 0."""
     if not len(energy_TB):
         return energy_TB.astype(np.float64)
     kept_TB = np.maximum(energy_TB.astype(np.float64), energy_TB.max(0) - DYNAMIC_RANGE_DB)
@@ -136,7 +137,8 @@ def _centred(energy_TB: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _correlated(first_T: NDArray[np.float64], second_T: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Sum over time of the product at every offset of the second in the first, negative ones from the end."""
+    """Sum of the products over time at every offset of the second in the first; negative offsets are indexed from the
+    end."""
     spectrum = np.fft.rfft(first_T, size) * np.conj(np.fft.rfft(second_T, size))
     return np.fft.irfft(spectrum, size)
 

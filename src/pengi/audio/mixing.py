@@ -1,7 +1,7 @@
-"""Several channels to one: their mean, or the loudest of them where they cancel each other out.
+"""Mixes channels to one: their mean, or the loudest channel where they cancel each other out.
 
-Two channels of opposite phase, as from a balanced line that is wired wrongly, have a mean of silence. The decision is
-made on a grid of the recording's own samples, so that it does not depend on how the recording is read.
+The mean of two channels of opposite phase, as from a balanced line that is wired wrongly, is silence. The decision is
+made for fixed stretches of the recording, so it does not depend on how the recording is read.
 
 Shape suffixes: C channels, S samples.
 """
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pengi.errors import AudioError
 
 CELL_S = 10.0
-"""Length of the stretches that are decided on, in seconds."""
+"""Length in seconds of the stretches for which the decision is made."""
 CANCEL_DB = 20.0
-"""The mean of the channels is not used where it is more than this quieter than the loudest channel (RMS)."""
+"""The mean of the channels is not used where it is quieter than the loudest channel (RMS) by more than this."""
 _POWER_RATIO = 10.0 ** (-CANCEL_DB / 10.0)
-_SILENT_POWER = 1e-8  # -80 dBFS: what is quieter is silent, whichever channel is used
+_SILENT_POWER = 1e-8  # -80 dBFS: below this level a stretch is silent, whichever channel is used
 
 
 @dataclass
@@ -29,7 +29,7 @@ class MixDown:
     """The mix of one recording, and where its channels cancel.
 
     Args:
-        cell: samples of a stretch; stretch ``k`` starts at sample ``k * cell`` of the recording.
+        cell: length of a stretch in samples; stretch ``k`` starts at sample ``k * cell`` of the recording.
     """
 
     cell: int
@@ -43,7 +43,7 @@ class MixDown:
         stretch is complete. If reading fails, the samples read so far are yielded before the error is raised.
         """
         held: list[NDArray[np.float32]] = []
-        position = first  # of what is not held
+        position = first  # of the first sample that is not mixed yet
 
         def mixed() -> Iterator[NDArray[np.float32]]:
             nonlocal position

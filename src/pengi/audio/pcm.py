@@ -1,4 +1,4 @@
-"""Raw PCM from a pipe: samples without a file around them, as ``arecord -t raw`` or ``ffmpeg -f s16le`` write them."""
+"""Reads raw PCM from a pipe: samples without a header, as ``arecord -t raw`` or ``ffmpeg -f s16le`` write them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class PcmFormat:
 
     Attributes:
         rate: in Hz.
-        channels: interleaved; they are averaged.
+        channels: number of interleaved channels, which are averaged.
         encoding: one of :data:`ENCODINGS`.
 
     Raises:
-        InputError: if a value makes no sense.
+        InputError: if a value is out of range.
     """
 
     rate: int = 16_000
@@ -46,9 +46,9 @@ class PcmFormat:
 
 
 def pcm_blocks(file: IO[bytes], given: PcmFormat, rate: int) -> Iterator[NDArray[np.float32]]:
-    """The samples of a pipe, as they come, as blocks ``float32[S]`` of a mono waveform.
+    """Blocks ``float32[S]`` of a mono waveform, as they arrive from a pipe.
 
-    A frame that the end of the pipe cuts is dropped. Samples that are not finite count as 0.
+    An incomplete frame at the end is dropped. Samples that are not finite count as 0.
 
     Args:
         file: open for reading, in binary mode.

@@ -1,7 +1,7 @@
-"""Pictures of recordings: the outline of the waveform and a log-mel spectrogram, of any length in bounded memory.
+"""Pictures of recordings of any length, in bounded memory: the outline of the waveform and a log-mel spectrogram.
 
-Both are drawn from the sound as the models read it, mono at 16 kHz, in as many columns as a screen is wide, so that
-columns of the one stand above columns of the other.
+Both are drawn from the sound as the models read it, mono at 16 kHz. They have the same number of columns, about the
+width of a screen, so that they line up.
 
 Shape suffixes: C columns, S samples, N windows in a column, W samples of a window, F frames, K frequency bins, M bands.
 """
@@ -23,7 +23,7 @@ from pengi.audio.decode import AudioSource, stream
 from pengi.audio.logmel import hz_to_mel_htk, magnitude_spectrogram, mel_filterbank_htk
 
 RATE = 16_000
-"""Hz; the rate of the models."""
+"""Sample rate of the models, in Hz."""
 IMAGE_COLUMNS = 900
 SHORTEST_COLUMN = 64
 """Samples; very short recordings get fewer columns instead of empty ones."""
@@ -34,14 +34,14 @@ LOW_HZ, HIGH_HZ = 50.0, 8_000.0
 RANGE_DB = 70.0
 """Range of the spectrogram below its loudest point."""
 FRAMES_IN_COLUMN = 4
-"""Maximum of windows that are read for one column of a long recording."""
+"""Maximum number of windows that are read for one column of a long recording."""
 COLUMNS_PER_BATCH = 64
 """Columns that are computed at a time."""
 FREQUENCY_TICKS_HZ = (125, 500, 1_000, 2_000, 4_000, 8_000)
 TIME_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200)
 MAX_TIME_TICKS = 8
 INK = ("#faf9f5", "#dfeae4", "#a9cfc9", "#5d9fa6", "#2a6480", "#142a4a")
-"""Colours from nothing to loud, even in lightness; inverted they serve a dark page."""
+"""Colours from silent to loud in even steps of lightness; inverted they are used on a dark page."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Picture:
     high_C: NDArray[np.float32]
     """Highest sample of each column."""
     level_MC: NDArray[np.float32]
-    """Log-mel levels in dB below the loudest, 0 to -``RANGE_DB``; low bands first."""
+    """Log-mel levels in dB relative to the loudest, 0 to -``RANGE_DB``; low bands first."""
 
 
 def draw(source: AudioSource, duration_s: float) -> Picture:
@@ -62,7 +62,7 @@ def draw(source: AudioSource, duration_s: float) -> Picture:
 
     Args:
         source: the recording.
-        duration_s: its length as ``decode.probe`` gives it; it decides how much sound is in a column.
+        duration_s: its length as ``decode.probe`` gives it; it determines how much sound is in a column.
 
     Raises:
         AudioError: if the recording cannot be decoded.
@@ -84,7 +84,7 @@ def draw(source: AudioSource, duration_s: float) -> Picture:
 
 def spectrogram_png(picture: Picture) -> str:
     """The spectrogram as a data URI: one pixel a column and band, low bands at the bottom."""
-    from PIL import Image  # which comes with Gradio
+    from PIL import Image  # installed with Gradio
 
     index_MC = np.round((picture.level_MC[::-1] / RANGE_DB + 1) * 255).astype(np.uint8)
     image = Image.fromarray(index_MC)
@@ -95,10 +95,10 @@ def spectrogram_png(picture: Picture) -> str:
 
 
 def waveform_path(picture: Picture, height: int) -> str:
-    """The waveform as the path of an SVG, ``len(low_C)`` wide and ``height`` high, which the loudest sample fills."""
+    """The waveform as an SVG path, ``len(low_C)`` wide and ``height`` high, scaled to the loudest sample."""
     peak = max(float(np.abs(picture.low_C).max()), float(np.abs(picture.high_C).max()), 1e-4)
     half = height / 2
-    # At least a hair's breadth everywhere: silence is a line, not a gap.
+    # A minimum height everywhere, so that silence is a line and not a gap.
     top_C = half - np.maximum(picture.high_C / peak * half, 0.5)
     bottom_C = half - np.minimum(picture.low_C / peak * half, -0.5)
     there = [f"{index} {y:.1f}" for index, y in enumerate(top_C)]
@@ -107,18 +107,18 @@ def waveform_path(picture: Picture, height: int) -> str:
 
 
 def time_ticks(duration_s: float) -> list[float]:
-    """Round times in seconds from 0 on, at most ``MAX_TIME_TICKS`` and one."""
+    """Round times in seconds from 0 on, at most ``MAX_TIME_TICKS`` + 1."""
     step = next((step for step in TIME_STEPS_S if duration_s / step <= MAX_TIME_TICKS), TIME_STEPS_S[-1])
     return [round(index * step, 3) for index in range(int(duration_s / step + 1e-6) + 1)]
 
 
 def time_unit(duration_s: float) -> str:
-    """What the times of :func:`time_label` are in: seconds, minutes and seconds, or hours and minutes."""
+    """The unit of :func:`time_label`: seconds, minutes and seconds, or hours and minutes."""
     return "s" if duration_s < 60 else "min" if duration_s < 3_600 else "h"
 
 
 def time_label(time_s: float, duration_s: float) -> str:
-    """A time on the axis of a recording of some length, such as ``2.5``, ``1:30`` or, in hours, ``2:15``."""
+    """The label of a time on the axis of a recording, such as ``2.5``, ``1:30`` or, in hours, ``2:15``."""
     unit = time_unit(duration_s)
     if unit == "s":
         return f"{time_s:g}"
@@ -127,7 +127,7 @@ def time_label(time_s: float, duration_s: float) -> str:
 
 
 def frequency_ticks() -> list[tuple[int, float]]:
-    """Frequencies in Hz and how high up the mel axis they stand, from 0 to 1."""
+    """Frequencies in Hz and their positions on the mel axis, from 0 to 1."""
     edges = hz_to_mel_htk(torch.tensor([LOW_HZ, HIGH_HZ], dtype=torch.float64))
     ticks = hz_to_mel_htk(torch.tensor(FREQUENCY_TICKS_HZ, dtype=torch.float64))
     heights = ((ticks - edges[0]) / (edges[1] - edges[0])).tolist()
@@ -137,7 +137,7 @@ def frequency_ticks() -> list[tuple[int, float]]:
 def _columns(source: AudioSource, hop: int) -> Iterator[tuple[NDArray[np.float32], Tensor, int]]:
     """Batches of columns: their samples ``[C, S]``, windows ``[C, N, W]``, and how many samples are new.
 
-    Where columns are shorter than a window, windows begin at the columns and reach beyond them.
+    If columns are shorter than a window, windows begin at the columns and extend beyond them.
     """
     reach = max(0, WINDOW - hop)
     buffer = np.zeros(0, np.float32)

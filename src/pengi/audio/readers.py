@@ -1,10 +1,10 @@
-"""Block-wise access to one recording: its channels as float32 at its own rate, whatever holds it.
+"""Reads one recording in blocks: its channels as float32 at its own rate.
 
 Shape suffixes: C channels, S samples (frames of one sample per channel).
 
-``SoundFileReader`` serves what libsndfile decodes, ``ArrayReader`` samples in memory; what FFmpeg decodes is in
-:mod:`pengi.audio.ffmpeg`. A reader is read once, from a sample onwards. Whether samples are finite and rates are sane
-is checked by ``decode``.
+``SoundFileReader`` reads files with libsndfile, ``ArrayReader`` samples in memory; :mod:`pengi.audio.ffmpeg` has the
+readers that use FFmpeg. A reader can be read once, from any sample on. ``decode`` checks that samples are finite and
+rates are valid.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from pengi.errors import AudioError
 
 COUNT_SLACK_S = 0.1
-"""A compressed file that delivers fewer samples than it states is cut off, unless it is short by less than this."""
+"""A compressed file is cut off if it is shorter than it states by at least this."""
 
-_PIECE_SAMPLES = 8192  # read at once: where reading fails, the samples of that piece are lost
+_PIECE_SAMPLES = 8192  # read at a time: if reading fails, the samples of that piece are lost
 _UNKNOWN_SAMPLES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a FLAC stream that does not state its length
 # libsndfile seeks to the exact sample in these. Other encodings are decoded from the start: some cannot seek at all,
 # others are off by some samples afterwards.
@@ -45,11 +45,12 @@ class Reader(Protocol):
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about the reading that a user should know; complete when ``blocks`` has ended."""
+        """Sentences for the user about the reading; complete when ``blocks`` has ended."""
         ...
 
     def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
-        """Yield ``float32[C, S]`` blocks, none empty, about ``block_samples`` long, from sample ``start`` on.
+        """Yield blocks ``float32[C, S]`` of about ``block_samples`` samples, none of them empty, from sample ``start``
+        on.
 
         Raises:
             AudioError: if the recording is damaged or ends before its stated length.
@@ -66,7 +67,7 @@ class UnreadableError(Exception):
 def as_float(samples: NDArray[Any]) -> NDArray[np.float32]:
     """Samples of any real type as float32; integers are scaled to [-1, 1), unsigned ones around their middle."""
     if samples.dtype.kind not in "iu":
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is reported as such
+        with np.errstate(over="ignore"):  # values beyond float32 become infinite, which is reported later
             return samples.astype(np.float32)
     half_range = 2.0 ** (8 * samples.dtype.itemsize - 1)
     middle = half_range if samples.dtype.kind == "u" else 0.0
@@ -83,7 +84,7 @@ def without_first(blocks_CS: Iterator[NDArray[np.float32]], count: int) -> Itera
 
 
 def gathered(pieces_CS: Iterator[NDArray[np.float32]], block_samples: int) -> Iterator[NDArray[np.float32]]:
-    """Pieces ``float32[C, S]`` joined into blocks of at least ``block_samples``.
+    """Join pieces ``float32[C, S]`` into blocks of at least ``block_samples``.
 
     Only the last block, and the last one before the number of channels changes, may be shorter. If reading fails, the
     pieces read so far are yielded before the error is raised.
@@ -109,7 +110,8 @@ def gathered(pieces_CS: Iterator[NDArray[np.float32]], block_samples: int) -> It
 
 
 def resampled(blocks: Iterator[NDArray[np.float32]], rate_in: int, rate_out: int) -> Iterator[NDArray[np.float32]]:
-    """Blocks ``float32[S]`` or ``float32[C, S]`` of one recording at another rate; together as if resampled at once."""
+    """Resample blocks ``float32[S]`` or ``float32[C, S]`` of one recording; together they equal the recording resampled
+    at once."""
     first = next(blocks, None)
     if first is None:
         return
@@ -158,7 +160,7 @@ class _ForwardSoundFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile
 
 
 class SoundFileReader:
-    """What libsndfile reads: WAV, FLAC, AIFF, W64, CAF, AU and more."""
+    """Reads files with libsndfile: WAV, FLAC, AIFF, W64, CAF, AU and more."""
 
     def __init__(self, file: IO[bytes], name: str, track: int | None) -> None:
         """Open ``file``, which has no name; ``name`` is what error messages call it.
@@ -201,7 +203,7 @@ class SoundFileReader:
                 skipped = max(0, skipped - len(block_SC))
         except soundfile.SoundFileError as error:
             raise broken(self._name, position / self.sample_rate) from error
-        # Ogg states the time at the end of each page, and encoders exist that get it wrong.
+        # Ogg states the time at the end of each page, and some encoders write a wrong one.
         stated_s = None if self._file.format == "OGG" else self.stated_duration_s
         check_count(self._name, stated_s, position / self.sample_rate)
 
@@ -210,7 +212,7 @@ class SoundFileReader:
 
 
 def check_track(name: str, track: int | None, tracks: int) -> None:
-    """Refuse a sound track that a recording does not have.
+    """Check that a recording has a sound track.
 
     Raises:
         AudioError: if there is no such track.
@@ -221,10 +223,10 @@ def check_track(name: str, track: int | None, tracks: int) -> None:
 
 
 def check_count(name: str, stated_s: float | None, end_s: float) -> None:
-    """Refuse a recording that delivered less than it states.
+    """Check that a recording is as long as it states.
 
     Raises:
-        AudioError: it is cut off.
+        AudioError: if it is cut off.
     """
     if stated_s is not None and stated_s - end_s > COUNT_SLACK_S:
         raise AudioError(f"'{name}' is cut off: it should last {stated_s:.2f} s but ends at {end_s:.2f} s")

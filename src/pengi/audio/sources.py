@@ -1,4 +1,4 @@
-"""Everything that a caller may give as a recording, brought to one of a few plain forms that ``decode`` reads.
+"""Converts all forms in which a caller may give a recording to the few forms that ``decode`` reads.
 
 Shape suffixes: C channels, S samples.
 """
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from pengi.errors import AudioError, InputError, reason
 
 MAX_FLOAT = 8.0
-"""Largest float sample of an array, 18 dB above full scale. Beyond it the samples were never scaled to [-1, 1]."""
+"""Largest float sample of an array, 18 dB above full scale. Larger samples were probably never scaled to [-1, 1]."""
 MAX_INT16, MAX_INT32 = 2**15, 2**31
 FORMS = (
     "a path, the bytes of a file, a file opened in binary mode, a tuple (samples, rate) or a dictionary"
@@ -28,7 +28,7 @@ FORMS = (
 
 
 class Waveform(NamedTuple):
-    """Samples that are known to be right, such as decoded ones; as a recording it is used without further checks."""
+    """Samples that are known to be valid, such as decoded ones; they are used without further checks."""
 
     samples: NDArray[Any]
     """``[C, S]`` or ``[S]``. Floats have full scale at 1, integers at the end of their type's range."""
@@ -37,7 +37,7 @@ class Waveform(NamedTuple):
 
 
 class DecodedAudio(Protocol):
-    """What torchcodec decodes to: samples ``[C, S]`` and their rate in Hz."""
+    """The result of torchcodec's decoders: samples ``[C, S]`` and their rate in Hz."""
 
     @property
     def data(self) -> object: ...
@@ -47,7 +47,7 @@ class DecodedAudio(Protocol):
 
 
 class AudioDecoder(Protocol):
-    """A file that torchcodec, or a data set of Hugging Face, has opened."""
+    """A file that was opened by torchcodec, or by a dataset of Hugging Face."""
 
     def get_all_samples(self) -> DecodedAudio: ...
 
@@ -68,15 +68,16 @@ AudioSource: TypeAlias = (
 
 * a path;
 * the content of a file;
-* an open binary file, which is read from its start, or from where it is if it cannot seek, and left open;
+* an open binary file, which is read from its start (from its current position if it cannot seek) and left open;
 * ``(samples, rate)``, the rate in Hz;
 * a dictionary of Hugging Face: ``{"array", "sampling_rate"}``, ``{"raw", "sampling_rate"}`` or ``{"bytes", "path"}``;
 * an ``AudioDecoder`` or ``AudioSamples`` of torchcodec.
 
-``samples`` is a NumPy array, a torch tensor or a list of numbers, ``[S]``, ``[C, S]`` or ``[S, C]``: of two axes the
-shorter one is the channels, and of two equal ones the first. Leading axes of length 1 are dropped. Full scale is 1
-for floats, 2^7 for int8, 2^15 for int16 and 2^31 for wider integers; uint8 and uint16 are centred on the middle of
-their range. Wider integers that all fit into 16 bits, and floats beyond 8, are refused, since their scale is unknown.
+``samples`` is a NumPy array, a torch tensor or a list of numbers, ``[S]``, ``[C, S]`` or ``[S, C]``: the shorter of two
+axes is that of the channels, or the first if both are equally long. Leading axes of length 1 are dropped. Full scale is
+1 for floats, 2^7 for int8, 2^15 for int16 and 2^31 for wider integers; uint8 and uint16 are centred on the middle of
+their range. Wider integers whose values all fit into 16 bits, and floats beyond 8, are refused, since their scale is
+unknown.
 """
 
 
@@ -88,11 +89,11 @@ class Series(Protocol):
 
 S = TypeVar("S")
 Many: TypeAlias = Sequence[S] | NDArray[np.object_] | NDArray[np.str_] | Series
-"""What :func:`listed` takes for a list of recordings."""
+"""The types that :func:`listed` treats as a list of recordings."""
 
 
 class ReadingOptions(TypedDict, total=False):
-    """How a recording is read."""
+    """Options for reading a recording."""
 
     track: int | None
     """Which of several sound tracks, counted from 1; None is the default one."""
@@ -105,11 +106,11 @@ _PLAIN = (str, os.PathLike, bytes, bytearray, memoryview, Waveform)
 
 
 def resolve(source: AudioSource) -> PlainSource:
-    """A recording in one of the forms that ``decode`` reads.
+    """Convert a recording to one of the forms that ``decode`` reads.
 
     Raises:
         InputError: if it is of no type that could hold audio, or its samples have an unknown scale or shape.
-        AudioError: if it has no samples, or no whole number as its sample rate.
+        AudioError: if it has no samples, or its sample rate is not an integer.
     """
     given: Any = source
     if isinstance(given, _PLAIN):
@@ -156,7 +157,7 @@ def recordings_of(audio: object) -> tuple[list[Any], bool]:
 
 
 def describe_source(source: AudioSource) -> str:
-    """Short name of a source for messages: its path as given, or what it is."""
+    """Short name of a recording for messages: its path as given, or a description of its type."""
     given: Any = source
     if isinstance(given, (str, os.PathLike)):
         return os.fspath(given)
@@ -179,7 +180,7 @@ def no_samples(name: str) -> AudioError:
 
 
 class _Unseekable:
-    """A file object that has nothing but ``read``."""
+    """A file object that has only the method ``read``."""
 
     def __init__(self, file: Any) -> None:
         self.read = file.read
@@ -190,7 +191,7 @@ class _Unseekable:
 
 def _readable(file: Any) -> IO[bytes]:
     name = describe_source(file)
-    if isinstance(getattr(file, "file", file), io.TextIOBase):  # temporary files wrap the one that they are
+    if isinstance(getattr(file, "file", file), io.TextIOBase):  # temporary files are wrappers
         raise InputError(f"'{name}' is opened in text mode; open it in binary mode ('rb') or give its path")
     if getattr(file, "closed", False) is True:
         raise InputError(f"'{name}' is a closed file; open it again or give its path")
@@ -255,7 +256,7 @@ def _waveform(samples: Any, rate: Any, name: str) -> Waveform:
 
 
 def _whole_rate(rate: Any, name: str) -> int:
-    """The rate of any type that holds one number."""
+    """The rate as an integer, from any type that holds one number."""
     if not _is_number(rate):
         raise InputError(f"the sample rate must be a number of Hz, not {_type_name(rate)}")
     value = rate.item() if hasattr(rate, "item") else rate
@@ -276,7 +277,7 @@ def _as_array(samples: Any) -> NDArray[Any]:
 
 
 def _from_tensor(tensor: Any) -> NDArray[Any]:
-    """A torch tensor, perhaps of a type that NumPy lacks, as an array; this module needs no torch."""
+    """A torch tensor as an array, even if NumPy lacks its type; this module does not import torch."""
     try:
         dense = tensor.float() if tensor.is_floating_point() else tensor
         return np.asarray(dense.detach().cpu().numpy())
@@ -287,7 +288,7 @@ def _from_tensor(tensor: Any) -> NDArray[Any]:
 
 
 def _known_scale(values_CS: NDArray[Any]) -> NDArray[Any]:
-    """The samples themselves, as int32 where they are wider integers.
+    """The samples; wider integers are converted to int32.
 
     Raises:
         InputError: if it is unknown which value is full scale.
@@ -313,7 +314,7 @@ def _known_scale(values_CS: NDArray[Any]) -> NDArray[Any]:
 
 def _check_floats(values_CS: NDArray[Any]) -> None:
     peak = max(float(np.fmax.reduce(values_CS, axis=None)), -float(np.fmin.reduce(values_CS, axis=None)))
-    # What is not finite, or is not as float32, is reported with its time as it is read.
+    # Values that are not finite, or are beyond float32, are reported with their time when they are read.
     if not MAX_FLOAT < peak < float(np.finfo(np.float32).max):
         return
     bits = next((bits for bits in (16, 24, 32) if peak <= 2 ** (bits - 1)), None)
@@ -326,7 +327,7 @@ def _is_pair(given: tuple[Any, ...]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is one real number, of Python or in an array or tensor."""
+    """Whether a value is one real number, as a Python number, an array or a tensor."""
     if hasattr(value, "item") and hasattr(value, "shape") and math.prod(value.shape) == 1:
         value = value.item()
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""A file as a decoder should see it: without its name, from some byte to another, with corrected header fields."""
+"""A view of a file for a decoder: without a name, limited to a range of bytes, with corrected header fields."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import IO
 
 
 class FileView(io.RawIOBase):
-    """A stretch of a seekable binary file, read only. Several views of one file may be read in turn.
+    """A read-only view of a range of a seekable binary file. Several views of one file may be read in turn.
 
-    A view has no name, from which decoders would guess the format before they look at the content. Closing it leaves
-    the file open.
+    A view has no name, since decoders would guess the format from it before they look at the content. Closing a view
+    leaves the file open.
     """
 
     def __init__(
         self, file: IO[bytes], start: int = 0, end: int | None = None, patches: Mapping[int, bytes] | None = None
     ) -> None:
-        """``patches`` are the bytes to be seen at offsets of the view."""
+        """``patches`` maps offsets of the view to the bytes that replace those of the file."""
         self._file = file
         self._start = start
         self._size = max(0, (file.seek(0, os.SEEK_END) if end is None else end) - start)

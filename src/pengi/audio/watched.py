@@ -1,4 +1,4 @@
-"""Files whose failures are noticed, although decoders read them from C."""
+"""Files whose read errors are stored, since decoders in C lose them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class WatchedFile:
-    """A binary file that keeps its failure instead of raising it.
+    """A binary file that stores its first error instead of raising it.
 
-    An exception in a decoder's callback is printed and lost, and the file that failed then looks like a shorter one.
-    After a failure nothing more is read; whoever opened the file looks at ``failure`` once the decoder has returned.
+    An exception in a decoder's callback is printed and lost, and then the file seems to be shorter than it is. After an
+    error nothing more is read. The code that opened the file checks ``failure`` once the decoder has returned.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

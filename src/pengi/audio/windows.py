@@ -1,4 +1,4 @@
-"""Cutting waveforms: to one length, or into sliding windows over audio of any length.
+"""Cuts waveforms to one length, or into sliding windows over audio of any length.
 
 Pure functions over mono waveforms ``float32[S]``; lengths, hops and starts are counted in samples.
 """
@@ -16,7 +16,7 @@ from pengi.errors import InputError
 def crop(samples: NDArray[np.float32], length: int, *, generator: np.random.Generator) -> NDArray[np.float32]:
     """At most ``length`` samples from a random position.
 
-    A waveform that is short enough comes back as it is, and then nothing is drawn from the generator.
+    A waveform that is short enough is returned unchanged, and then the generator is not used.
     """
     spare = len(samples) - length
     if spare <= 0:
@@ -28,15 +28,15 @@ def crop(samples: NDArray[np.float32], length: int, *, generator: np.random.Gene
 def sliding(
     blocks: Iterable[NDArray[np.float32]], window: int, hop: int, *, min_tail: int = 1
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Windows over a waveform that arrives in blocks, as from ``decode.stream``; where the blocks part is irrelevant.
+    """Windows over a waveform that arrives in blocks, as from ``decode.stream``; the sizes of the blocks do not matter.
 
-    Window ``k`` starts at ``k * hop`` and is ``window`` samples long. Every sample is in some window, also at
-    the end; only the last window may be of another length:
+    Window ``k`` starts at ``k * hop`` and is ``window`` samples long. Every sample is in some window, also at the end;
+    only the last window may have another length:
 
-    * shorter, if the waveform ends in it. It is not padded, and it holds at least ``min_tail`` samples that are in no
-      window before it (a waveform shorter than that is a window of its own).
-    * longer, if fewer than ``min_tail`` samples are left behind it: they join it, instead of making a window too short
-      to be understood. With the default of 1 this never happens.
+    * It is shorter if the waveform ends in it. It is not padded, and it has at least ``min_tail`` samples that are in
+      no window before it (a waveform that is shorter than that is a single window).
+    * It is longer if fewer than ``min_tail`` samples follow it: they are added to it, instead of making a window that
+      is too short to be useful. With the default of 1 this never happens.
 
     Memory holds one window, one block and ``min_tail`` samples.
 
@@ -67,7 +67,7 @@ def _sliding(
         if held < window + min_tail:
             continue
         buffer = np.concatenate(parts)
-        # Only min_tail samples beyond a window show that it is not the last.
+        # A window is known not to be the last once min_tail samples after it have arrived.
         while len(buffer) >= window + min_tail:
             yield start, buffer[:window].copy()
             buffer = buffer[hop:]
@@ -78,7 +78,7 @@ def _sliding(
 
 
 PAUSE_S = 0.2
-"""Length of the stretches whose level is compared where a pause is looked for, in seconds."""
+"""Length in seconds of the stretches whose levels are compared to find a pause."""
 
 
 def at_pauses(
@@ -86,7 +86,8 @@ def at_pauses(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Chunks of ``min_s`` to ``max_s`` seconds, cut where it is quietest; the last one may be shorter.
 
-    The chunks follow one another without gap or overlap, wherever the blocks part. Memory holds a chunk and a block.
+    The chunks follow one another without gaps or overlap; the sizes of the blocks do not matter. Memory holds a chunk
+    and a block.
 
     Yields:
         ``(start, float32[S])``, the start in samples; nothing for an empty waveform.

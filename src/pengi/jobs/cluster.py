@@ -1,4 +1,4 @@
-"""The same job on Ray Data (extra ``cluster``): one model for each actor, on a laptop or a cluster.
+"""Runs a job on Ray Data (extra ``cluster``): one model for each actor, on one machine or a cluster.
 
 Ray distributes the names, keeps the actors busy and restarts them when a machine is lost. Each actor runs
 :mod:`pengi.jobs.pipeline` on its share. The rows come back to this process, and only this process writes them.
@@ -29,7 +29,7 @@ from pengi.json_lines import Row
 log = logging.getLogger(__name__)
 
 BATCHES_PER_CALL = 4
-"""Batches of one call of an actor; the later ones are decoded while the model works on the first."""
+"""Batches in one call of an actor; later ones are decoded while the model works on the first."""
 BLOCKS_OF_ONE_SIZE = 1_000
 MAX_BLOCK_ROWS = 4_096
 _ROW, _ERROR = "row", "error"
@@ -40,13 +40,13 @@ class Actors:
     """Where the models run."""
 
     address: str | None = None
-    """Of a running cluster, or ``auto``; without one a cluster of this machine runs as long as the job."""
+    """Address of a running cluster, or ``auto``; by default a cluster is started on this machine for the job."""
     count: int | None = None
-    """Number of actors; all that the cluster has room for if not given."""
+    """Number of actors; by default as many as the cluster has room for."""
     cpus: float = 2.0
-    """For each actor; also the threads that a model on a CPU uses."""
+    """Processors for each actor; also the number of threads that a model on a CPU uses."""
     gpus: float = 0.0
-    """For each actor; with 0.5 two share one."""
+    """GPUs for each actor; with 0.5 two actors share a GPU."""
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
@@ -64,13 +64,13 @@ class ActorSettings:
     model_sha256: str
     device: str
     folder: str
-    """Folder of relative paths."""
+    """The folder that relative paths start from."""
     batch_size: int
     workers: int
 
 
 class Actor:
-    """Ray Data's callable: a table of names in, a table of rows out for each batch."""
+    """The callable for Ray Data: it takes a table of names and yields a table of rows for each batch."""
 
     def __init__(self, work: ActorSettings) -> None:
         self._error: str | None = None
@@ -82,7 +82,7 @@ class Actor:
             engine = Pengi.from_pretrained(work.model, device=work.device)
             self._pipeline = Pipeline(engine, work.job, batch_size=work.batch_size, workers=work.workers)
         except PengiError as error:
-            # An actor whose constructor raises is started again and again.
+            # Ray would restart an actor whose constructor raises again and again.
             self._error = str(error)
 
     def __call__(self, names: Any) -> Iterator[Any]:
@@ -100,8 +100,8 @@ def cluster_rows(items: Iterable[JobInput], work: ActorSettings, actors: Actors)
     """The rows of the recordings, in the order in which they come back.
 
     Raises:
-        InputError: no Ray, no cluster at the address, or more asked of this machine than it has.
-        PengiError: as :meth:`pengi.jobs.pipeline.Pipeline.rows`, and for a model that a machine lacks.
+        InputError: if Ray is not installed, there is no cluster at the address, or this machine has too few resources.
+        PengiError: as :meth:`pengi.jobs.pipeline.Pipeline.rows`, and if a machine does not have the model.
     """
     with _connected(actors) as ray:
         count = _count(actors, ray.cluster_resources())
@@ -126,13 +126,13 @@ def cluster_rows(items: Iterable[JobInput], work: ActorSettings, actors: Actors)
 
 
 def _blocks(items: Iterable[JobInput], batch_size: int, count: int) -> Iterator[Any]:
-    """Tables of names. One table is one task of Ray, whose rows come back at its end; a kill loses unfinished tasks.
+    """Tables of names. Each table is one Ray task, whose rows come back at its end; a kill loses unfinished tasks.
 
-    So tables are small. They grow in a long list, because Ray is slow with tens of thousands of tasks. A short list is
-    divided evenly among the actors.
+    So tables are small. In a long list they become larger, because Ray is slow with tens of thousands of tasks. A short
+    list is divided evenly among the actors.
     """
     pa = arrow()
-    # A path may be any bytes, which Arrow's strings may not.
+    # A path may be any bytes, but Arrow's strings must be UTF-8.
     schema = pa.schema([("name", pa.string()), ("location", pa.binary()), ("error", pa.string())])
     waiting = iter(items)
     size = BATCHES_PER_CALL * batch_size
@@ -157,7 +157,7 @@ def _count(actors: Actors, resources: dict[str, float]) -> int:
     room = int(resources.get("CPU", 0.0) / actors.cpus)
     if actors.gpus:
         room = min(room, int(resources.get("GPU", 0.0) / actors.gpus))
-    # A cluster at an address may grow when it is asked for more.
+    # A cluster at an address may grow on demand.
     if actors.address is None and room < (actors.count or 1):
         raise InputError(
             f"{actors.count or 1} actors with {actors.cpus:g} CPUs and {actors.gpus:g} GPUs each are more than this "
@@ -168,8 +168,8 @@ def _count(actors: Actors, resources: dict[str, float]) -> int:
 
 @contextmanager
 def _connected(actors: Actors) -> Iterator[Any]:
-    """The module ``ray``, connected; a cluster that was started here ends here."""
-    # Ray reports its use to its makers unless this is set.
+    """The connected module ``ray``; a cluster that was started here is stopped at the end."""
+    # Otherwise Ray sends usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # At lower levels its core writes internal messages to stderr.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

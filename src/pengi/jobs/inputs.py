@@ -1,7 +1,7 @@
 """The recordings of a job: a folder, a pattern, a manifest, or a list on stdin.
 
 The whole list is never in memory: a folder is walked, and a manifest and stdin are read line by line. For a pattern,
-the names in one folder are held.
+memory holds the names in one folder.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ class JobInput:
     """One recording of a job."""
 
     name: str
-    """In a list, the path inside the folder or manifest, which decides the shard; in a row, the name of the row."""
+    """In a listing, the path inside the folder or manifest, which determines the shard; in a row, the name of the
+    row."""
     location: str
-    """What :func:`pengi.data.recordings.recording` reads: a path, or a stretch of a tar file."""
+    """A location that :func:`pengi.data.recordings.recording` reads: a path, or a range of a tar file."""
     error: str | None = None
-    """Why it cannot be used, if that is known already, such as a folder that cannot be listed."""
+    """Why it cannot be used, if that is already known, for example because a folder cannot be listed."""
 
 
 class Listing:
@@ -42,13 +43,13 @@ class Listing:
         given: a folder, which is searched at any depth as :class:`pengi.audio.formats.FolderWalk` does; a manifest
             (``.jsonl``); a file; a pattern as of :mod:`glob`, ``**`` for any depth; ``-`` for paths on stdin, one a
             line.
-        shard: part i of n, counted from 1. A recording's part depends on its path inside the folder alone.
-        limit: maximum number of recordings of the shard, the first ones.
-        stdin: where paths are read, if they are.
+        shard: part i of n, counted from 1. A recording's part depends only on its path inside the folder.
+        limit: read only this number of recordings of the shard, from the start.
+        stdin: the stream for ``-``.
 
     Raises:
-        InputError: nothing is there, or the shard or limit is out of range.
-        ManifestError: a bad row, with its line number.
+        InputError: if nothing is there, or the shard or limit is out of range.
+        ManifestError: for a bad row, with its line number.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Listing:
             raise InputError(address)
         self.given = given
         self.skipped = 0
-        """Files of a folder that are no recordings, once it was searched to its end."""
+        """Files of a folder that are not recordings; known once the folder was searched to its end."""
         self._shard = shard
         self._limit = limit
         self._stdin = stdin
@@ -78,7 +79,7 @@ class Listing:
 
     @property
     def is_stdin(self) -> bool:
-        """Whether it can be read once only."""
+        """Whether it can be read only once."""
         return self.given == STDIN
 
     @property
@@ -97,7 +98,7 @@ class Listing:
         return islice(chosen, self._limit)
 
     def count(self) -> int | None:
-        """How many there are, those listed twice counted twice; ``None`` of stdin."""
+        """Number of recordings, where one that is listed twice counts twice; None for stdin."""
         return None if self.is_stdin else sum(1 for _ in self)
 
     def _all(self) -> Iterator[JobInput]:
@@ -132,7 +133,7 @@ def _from_lines(stream: IO[bytes]) -> Iterator[JobInput]:
 
 
 def _is_named(given: str) -> bool:
-    """Whether a name is that of a file, pipe or device rather than a pattern; one that may not be looked at is, too."""
+    """Whether a name is that of a file, pipe or device rather than a pattern; also true if access to it is denied."""
     try:
         os.stat(given)  # noqa: PTH116 - as above
     except (OSError, ValueError) as error:
@@ -158,7 +159,7 @@ def _from_manifest(path: Path) -> Iterator[JobInput]:
 
 
 def _check_manifest(path: Path) -> None:
-    """Find every mistake before the work begins."""
+    """Check all rows before the work begins."""
     empty = True
     for origin, row in _rows(path):
         validated(Clip, row, origin)

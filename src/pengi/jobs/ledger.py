@@ -1,9 +1,9 @@
-"""The rows of a job on the disk. A job may be killed at any moment, and every recording still has one row.
+"""Stores the rows of a job, so that every recording has exactly one row even if the job is killed at any moment.
 
-Rows are appended as lines of JSON, and are on the disk before the next ones are computed. A line that a kill cut off is
-removed when the job continues, and a recording that has a row is not processed again. For ``.parquet`` the lines are a
-journal beside the file; at the end they are added to it in one step. The task, its options and the model are stored in
-``<out>.job.json``; rows of another task or model are refused.
+Rows are appended as lines of JSON, and flushed to the disk before the next ones are computed. An incomplete last line
+is removed when the job continues, and a recording that has a row is not processed again. For ``.parquet`` the lines are
+a journal beside the file; at the end they are added to it in one step. The task, its options and the model are stored
+in ``<out>.job.json``; rows of another task or model are refused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Ledger:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.rows = 0
-        """Rows that are written, those of earlier runs included."""
+        """Number of rows, including those of earlier runs."""
         self.failed = 0
         """Rows with an error."""
         self._journal = JsonLines(out if out.suffix == SUFFIXES[0] else out.with_name(f"{out.name}.rows.jsonl"))
@@ -68,17 +68,17 @@ class Ledger:
     def opened(
         cls, out: Path, settings: Mapping[str, Any], about: Mapping[str, Any], *, retry_errors: bool = False
     ) -> Iterator[Self]:
-        """The rows so far, locked against other writers.
+        """Open the rows so far, locked against other writers.
 
         Args:
             out: ends in ``.jsonl`` or ``.parquet``.
-            settings: what decides the answers, as JSON values; rows of other settings are not added to.
-            about: further facts to store beside the rows.
+            settings: all that the answers depend on, as JSON values; a file with other settings is refused.
+            about: further information to store beside the rows.
             retry_errors: drop the rows of recordings that could not be used, so that they are tried again.
 
         Raises:
-            InputError: another suffix, a file that is not of such a job or holds other lines, a folder that cannot be
-                written, or another run that is writing.
+            InputError: for another suffix, a file of another job or with other lines, a folder that cannot be written,
+                or if another run is writing.
         """
         if out.suffix not in SUFFIXES:
             raise InputError(f"the results go to a file that ends in {' or '.join(SUFFIXES)}, and '{out}' does not")
@@ -99,7 +99,7 @@ class Ledger:
         """The name of a recording in the rows: absolute as given, or relative to the folder where the job began."""
         if is_url(location) or os.path.isabs(location):  # noqa: PTH117 - a Path for each of a million names is slow
             return printable(location)
-        # The links "." and ".." of a path are resolved as text: what is a link on the disk keeps its name.
+        # "." and ".." are resolved in the text of the path; symbolic links are not resolved.
         return printable(os.path.relpath(os.path.abspath(location), self._folder))  # noqa: PTH100
 
     def claim(self, name: str) -> bool:
@@ -107,14 +107,14 @@ class Ledger:
         return self._names.add(self._key(name))
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Write rows so that they are on the disk when this returns."""
+        """Write rows and flush them to the disk."""
         self._write_record()
         self._journal.append(rows)
         self.rows += len(rows)
         self.failed += sum(row["error"] is not None for row in rows)
 
     def finish(self) -> None:
-        """Give the rows their final form; until then those of a ``.parquet`` are in the journal."""
+        """Bring the rows into their final form; until then those of a ``.parquet`` file are in the journal."""
         self._write_record()
         if self._journal.path == self.out:
             with writing(self.out):
@@ -126,7 +126,7 @@ class Ledger:
         try:
             with tables.replacing_table(self.out, self._settings["task"]) as table:
                 for row in self._all():
-                    # After a kill between the two steps the journal holds rows that were added already.
+                    # After a kill between the two steps the journal holds rows that are already in the file.
                     if seen.add(self._key(row["input"])):
                         table.write(row)
         finally:
@@ -190,7 +190,7 @@ class Ledger:
             yield row
 
     def _key(self, name: str) -> str:
-        """One for each recording, however it was named."""
+        """A key that is the same for all ways to write the path of a recording."""
         return name if is_url(name) else os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
 
 

@@ -1,7 +1,7 @@
-"""Recordings to rows: threads decode ahead of the model, which answers batches in the order of the list.
+"""Turns recordings into rows: threads decode ahead of the model, which answers batches in the order of the list.
 
-Decoded audio is bounded by the number of recordings, and by ``MAX_SAMPLES`` of all of them together. A recording that
-does not fit (an hour, or one of many long ones) is not decoded ahead: the model reads it window by window.
+The number of decoded recordings is limited, and so is their total length (``MAX_SAMPLES``). A recording that does not
+fit (an hour, or one of many long ones) is not decoded ahead: the model reads it window by window.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from pengi.json_lines import Row
 log = logging.getLogger(__name__)
 
 MAX_SAMPLES = 2**25
-"""Samples of all recordings that wait for the model: 134 MB, or 35 minutes at 16 kHz."""
+"""Maximum number of samples of all recordings that wait for the model: 134 MB, or 35 minutes at 16 kHz."""
 MAX_SAMPLES_EACH = 2**22
-"""Samples of one of them: 17 MB, or 4 minutes at 16 kHz."""
+"""Maximum number of samples of one of them: 17 MB, or 4 minutes at 16 kHz."""
 BATCHES_AHEAD = 2
 MAX_INTERNAL_ERRORS = 8
-"""Recordings in a row at which the program itself fails; then the job stops."""
+"""Number of consecutive recordings with an internal error after which the job stops."""
 
 
 @dataclass(frozen=True)
 class _Decoded:
     item: JobInput
     source: Any
-    """``(samples, rate)``; None if it is not decoded ahead; or the error."""
+    """``(samples, rate)``, None if the recording is not decoded ahead, or the error."""
     seconds: float
     samples: int = 0
     notes: list[str] = field(default_factory=list)
@@ -58,7 +58,8 @@ class _SampleBudget:
         self._lock = threading.Lock()
 
     def reserve(self, samples: int) -> bool:
-        """Reserve samples if there is room; returns whether there was. Nobody waits: decoding ends in any order."""
+        """Reserve samples if there is room; returns whether there was. It never waits, since decoding ends in any
+        order."""
         with self._lock:
             if samples > self._left:
                 return False
@@ -71,13 +72,13 @@ class _SampleBudget:
 
 
 class Pipeline:
-    """A loaded model that does a job on recordings.
+    """Runs a job on recordings with a loaded model.
 
     Args:
         engine: the model.
         job: the task and its options.
-        batch_size: recordings in one call of the model.
-        workers: threads that decode.
+        batch_size: number of recordings in one call of the model.
+        workers: number of threads that decode.
     """
 
     def __init__(self, engine: Pengi, job: Job, *, batch_size: int, workers: int) -> None:
@@ -126,14 +127,14 @@ class Pipeline:
             for block in stream(content, self._engine.sample_rate, **self._job.reading, notes=notes):
                 if taken + len(block) <= MAX_SAMPLES_EACH and self._budget.reserve(len(block)):
                     taken += len(block)
-                elif not is_pipe:  # which cannot be read again
+                elif not is_pipe:  # a pipe cannot be read again
                     self._budget.release(taken)
                     return _Decoded(item, None, time.perf_counter() - started)
                 blocks.append(block)
             source = Waveform(np.concatenate(blocks), self._engine.sample_rate)
         except PengiError as error:
             self._budget.release(taken)
-            # The sentence alone: a traceback would keep the decoded blocks in memory.
+            # Only the message: a traceback would keep the decoded blocks in memory.
             source, taken = PengiError(str(error)), 0
         except Exception as error:  # noqa: BLE001 - counted by the thread that writes the rows
             self._budget.release(taken)
@@ -143,7 +144,7 @@ class Pipeline:
     def _answer(self, group: Sequence[_Decoded]) -> list[Row]:
         answers: dict[int, tuple[Any, float]] = {}
         together = [index for index, decoded in enumerate(group) if isinstance(decoded.source, Waveform)]
-        # A long recording has its own call, since something of each of its windows is kept.
+        # A long recording has its own call, since memory for each of its windows is needed.
         alone = [[index] for index, decoded in enumerate(group) if decoded.source is None]
         for indices in [together, *alone] if together else alone:
             started = time.perf_counter()
@@ -159,7 +160,7 @@ class Pipeline:
         return rows
 
     def _ask(self, group: Sequence[_Decoded]) -> list[Any]:
-        """Answers of the model; if it fails at a batch, each recording has its own call."""
+        """The answers of the model; if a batch fails, each recording gets a call of its own."""
         try:
             # Recordings that were not decoded ahead are opened only now.
             sources = [decoded.source or recording(Path(), decoded.item.location) for decoded in group]
@@ -173,10 +174,10 @@ class Pipeline:
                 )
                 if isinstance(encoded, PengiError):
                     return [encoded]
-                group[0].notes.extend(encoded.notes)  # a vector, or a tuple of events, cannot carry them
+                group[0].notes.extend(encoded.notes)  # a vector, or a tuple of events, has no notes
                 sources = [encoded]
             return self._job.answer(self._engine, sources)
-        except PengiError:  # about the options, not about a recording
+        except PengiError:  # the options are wrong, not a recording
             raise
         except Exception as error:
             # One recording must not end a job; `_checked` counts these errors and ends it if the program keeps failing.
@@ -186,7 +187,7 @@ class Pipeline:
             return [answer for decoded in group for answer in self._ask([decoded])]
 
     def _checked(self, decoded: _Decoded, answer: Any) -> Any:
-        """The answer or the sentence about its recording; the error itself if the program keeps failing."""
+        """The answer, or an error about its recording; the internal error is raised if the program keeps failing."""
         if not isinstance(answer, Exception) or isinstance(answer, PengiError):
             self._internal_errors = 0
             return answer

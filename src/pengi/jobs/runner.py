@@ -1,4 +1,4 @@
-"""Runs a job, from the list of recordings to the file of rows."""
+"""Runs a job: reads the list of recordings and writes the file of rows."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how a job runs. Only the model changes answers."""
+    """Where and how a job runs. Only the model affects the answers."""
 
     model: str
     device: str = "auto"
     batch_size: int = BATCH_SIZE
-    """Recordings in one call of the model."""
+    """Number of recordings in one call of the model."""
     workers: int | None = None
-    """Threads that decode; one for each processor, at most ``MAX_WORKERS``, if not given."""
+    """Number of threads that decode; by default one for each processor, at most ``MAX_WORKERS``."""
     actors: Actors | None = None
-    """Actors on Ray; None for this process."""
+    """Actors on Ray; None to work in this process."""
     retry_errors: bool = False
     """Whether recordings that could not be used before are tried again."""
 
@@ -49,17 +49,17 @@ class JobCounts:
     """Progress of a job."""
 
     listed: int = 0
-    """Recordings of the list so far."""
+    """Recordings that were listed so far."""
     known: int = 0
     """Listed recordings that have a row already, or were listed before."""
     written: int = 0
     """Rows of this run."""
     rows: int = 0
-    """Rows of the file, those of earlier runs included."""
+    """Rows of the file, including those of earlier runs."""
     failed: int = 0
     """Rows with an error."""
     skipped: int = 0
-    """Files of the folder that are no recordings."""
+    """Files of the folder that are not recordings."""
 
 
 Load = Callable[[str, str], Pengi]
@@ -79,20 +79,20 @@ def run(
     load: Load = _load,
     report: JobProgress = lambda counts: None,
 ) -> JobCounts:
-    """Do a job on every recording that has no row yet.
+    """Run a job on every recording that has no row yet.
 
     It may be stopped at any moment, and continues when it is called again. The model is loaded for the first recording.
 
     Args:
-        listing: the recordings; each gives one row, however often it is listed.
+        listing: the recordings; each gets one row, even if it is listed several times.
         job: the task and its options.
-        out: where the rows go, see :mod:`pengi.jobs.ledger`.
+        out: the file of rows, see :mod:`pengi.jobs.ledger`.
         execution: the model, and how it runs.
         load: loads the model in this process.
         report: called for every recording and every batch of rows.
 
     Raises:
-        InputError: no recordings, an ``out`` of another job, or options that the model does not have.
+        InputError: if there are no recordings, ``out`` belongs to another job, or the model does not have an option.
         ManifestError, WeightsError, CheckpointError, ConfigError: as the list and the model do.
     """
     if execution.batch_size < 1 or (execution.workers is not None and execution.workers < 1):

@@ -47,7 +47,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]
     """The rows of a file, or some of their columns.
 
     Raises:
-        InputError: if it is not such a file.
+        InputError: if it is not a Parquet file of a job.
     """
     pa = arrow()
     import pyarrow.parquet as pq
@@ -61,7 +61,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]
 
 
 class ParquetRows:
-    """A file that is being written."""
+    """A Parquet file that is being written."""
 
     def __init__(self, writer: Any, schema: Any) -> None:
         self._writer = writer
@@ -85,7 +85,7 @@ def replacing_table(path: Path, task: str) -> Iterator[ParquetRows]:
     """A new table that replaces ``path`` at the end; after an error it is deleted. ``path`` may be read meanwhile.
 
     Raises:
-        InputError: if ``pyarrow`` is not installed, or it cannot be written.
+        InputError: if ``pyarrow`` is not installed, or the file cannot be written.
     """
     schema = schema_of(task)
     import pyarrow.parquet as pq

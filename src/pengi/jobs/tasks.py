@@ -20,20 +20,20 @@ from pengi.labelling import METHODS, Threshold
 from pengi.writing import printable
 
 Answers = list[Any]
-"""For each recording an answer or a :class:`PengiError`."""
+"""An answer or a :class:`PengiError` for each recording."""
 
 ROW_COLUMNS = ("input", "text", "scores", "seconds", "error", "notes")
 DIGITS = 6
-"""Significant digits of a score; further digits depend on the batch of the recording."""
+"""Significant digits of a score; further digits depend on the other recordings of a batch."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A task and its options; those left ``None`` are the engine's own.
+    """A task and its options; for ``None`` the engine's default is used.
 
     Raises:
-        InputError: an unknown task, an option of another task, a missing question, missing labels, or a value out of
-            range.
+        InputError: for an unknown task, an option of another task, a missing question, missing labels, or a value out
+            of range.
     """
 
     task: str
@@ -42,9 +42,9 @@ class Job:
     method: str | None = None
     top: int | None = None
     prompt: str | None = None
-    """What labels answer."""
+    """The prompt that the labels complete."""
     none: float | None = None
-    """Lowest probability of a label that is there."""
+    """Lowest independent probability of a label; below it the result is 'none of these'."""
     threshold: Threshold | None = None
     """Lowest probability of a tag or label."""
     min_duration_s: float | None = None
@@ -54,7 +54,7 @@ class Job:
     beams: int | None = None
     max_tokens: int | None = None
     track: int | None = None
-    """Which sound track is read, counted from 1."""
+    """Number of the sound track that is read, from 1."""
     partial: bool = False
     """Whether damaged recordings are read up to the damage."""
 
@@ -78,10 +78,10 @@ class Job:
         for value in thresholds:
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"'threshold' must be a probability from 0 to 1, not {value:g}")
-        assert self.search  # DecodeOptions checks its values
+        assert self.search  # makes DecodeOptions, which check their values
 
     def settings(self) -> dict[str, Any]:
-        """The task and the options given, as JSON values: what decides the answers besides the model."""
+        """The task and the given options as JSON values; with the model, they determine the answers."""
         given = {name: value for name, value in asdict(self).items() if value is not None and value is not False}
         return given | ({"labels": list(self.labels)} if self.labels is not None else {})
 
@@ -108,7 +108,7 @@ class Job:
         """Ask the model about recordings; one answer or error for each.
 
         Raises:
-            InputError: if the model does not have an option or a value, whatever the recording.
+            InputError: if the model does not support an option or a value for any recording.
         """
         answers: Answers = JOB_TASKS[self.task].ask(engine, list(sources), self)
         return answers
@@ -119,7 +119,7 @@ class Job:
         Args:
             name: of the recording.
             answer: from :meth:`answer`.
-            seconds: of work on it.
+            seconds: time spent on it.
             notes: sentences about the reading; those of the answer are added.
         """
         failed = isinstance(answer, PengiError)
@@ -143,7 +143,7 @@ class TaskSpec:
     row: Callable[[Any], Row]
     """The columns of an answer."""
     columns: tuple[str, ...] = ()
-    """Columns of this task alone."""
+    """Further columns of this task."""
     options: tuple[str, ...] = ()
 
 
@@ -175,7 +175,7 @@ def _classification_row(answer: Any) -> Row:
 
 
 def _vector_row(vector: Any) -> Row:
-    # Entries of a vector of length 1: float32 holds no more than seven decimals.
+    # Entries of a vector of length 1: float32 has no more than seven decimals.
     return {"vector": [round(float(value), 7) for value in vector]}
 
 
@@ -237,7 +237,7 @@ def _classification_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
 def _timeline_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
     names = ("window_s", "hop_s", "threshold", "labels", "min_duration_s", "merge_gap_s")
     given = {name: value for name in names if (value := getattr(job, name)) is not None}
-    # Decoded samples are of the chosen track already.
+    # Decoded samples are already those of the chosen track.
     decoded = any(isinstance(source, tuple) for source in sources)
     found: Answers = engine.timeline(sources, **given, on_error="return", **({} if decoded else job.reading))
     return found

@@ -1,4 +1,4 @@
-"""A collection of recordings that can be searched by words, by meaning and by sound."""
+"""An index of recordings that can be searched by words, by meaning and by sound."""
 
 from __future__ import annotations
 

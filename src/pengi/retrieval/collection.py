@@ -7,7 +7,7 @@
 
 A text query gives up to three rankings: BM25 over the generated text, the sentence embedding of that text, and the
 probabilities of the tags that are nearest to the query. A recording as a query gives one, by audio embedding. The
-rankings are fused by reciprocal rank.
+rankings are combined by reciprocal rank fusion.
 
 Shape suffixes: D features, V tags.
 """
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 SearchMode = Literal["hybrid", "text", "vector"]
 SEARCH_MODES: tuple[SearchMode, ...] = ("hybrid", "text", "vector")
 WINDOWS_AT_ONCE = 1_000
-"""Windows that are compared with all others at once."""
+"""Number of windows that are compared with all others at a time."""
 CANDIDATES = 100
-"""Rows that each ranking contributes, unless more are asked for."""
+"""Number of rows that each ranking contributes; more if more hits are requested."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Hit:
     start_s: float
     end_s: float
     text: str
-    """What the model wrote about it: caption and events."""
+    """The generated caption and events."""
     score: float
-    """1 where every ranking puts it first; only comparable within one search."""
+    """1 if every ranking puts it first; comparable only within one search."""
     duration_s: float
-    """Of the whole recording."""
+    """Length of the whole recording, in seconds."""
     tags: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,14 +97,14 @@ class Collection:
         """An index in a folder, or in an object store (``s3://bucket/index``).
 
         Args:
-            path: where it is.
-            create: whether it may be missing; then the first update makes it.
-            engine: encodes recordings that are queries; without it, the model of the index is loaded at the first one.
+            path: its folder or address.
+            create: whether the index may be missing; then the first update makes it.
+            engine: encodes recordings that are queries; by default the model of the index is loaded for the first one.
             text_encoder: embeds queries; all-MiniLM-L6-v2 unless given.
             device: where a model that is loaded runs, as for :meth:`pengi.Pengi.from_pretrained`.
 
         Raises:
-            InputError: no index there, one of another version of this package, or LanceDB is not installed.
+            InputError: if there is no index, it is of another version of this package, or LanceDB is not installed.
         """
         given = os.fspath(path)
         location = given if is_url(given) else str(Path(given).absolute())
@@ -114,12 +114,12 @@ class Collection:
         return cls(location, table, engine, text_encoder, device)
 
     def __len__(self) -> int:
-        """Windows in the index."""
+        """Number of windows in the index."""
         return 0 if self._table is None else self._table.count()
 
     @property
     def info(self) -> IndexInfo | None:
-        """What the index was made with; None before the first update."""
+        """The model and settings of the index; None before the first update."""
         return None if self._table is None else self._table.info
 
     def search(
@@ -134,15 +134,15 @@ class Collection:
 
         Args:
             text: plain words.
-            like: a recording, as :class:`pengi.Pengi` takes it, that the hits should sound like; or what ``embed`` of
-                the same model gave for it. Text and recording may be combined.
+            like: a recording, as :class:`pengi.Pengi` takes it, that the hits should sound like; or its vector from
+                ``embed`` of the same model. Text and recording may be combined.
             where: an SQL expression over path, start_s, end_s, duration_s, text and tags that hits must meet, such as
                 ``duration_s > 5 AND array_has(tags, 'rain')``.
             limit: maximum number of hits.
             mode: "text" by full text alone, "vector" by embeddings alone, "hybrid" by both.
 
         Raises:
-            InputError: nothing to search for, an unknown mode, a bad filter or limit, or an index that was made with
+            InputError: for an empty query, an unknown mode, a bad filter or limit, or an index that was made with
                 another model.
             AudioError: if the recording cannot be read.
         """
@@ -166,13 +166,13 @@ class Collection:
         return [Hit(**vars(rows[key]), score=score) for key, score in list(scores.items())[:limit]]
 
     def similar_pairs(self, threshold: float) -> list[tuple[str, str]]:
-        """Pairs of recordings that have a window each whose audio embeddings have at least this cosine.
+        """Pairs of recordings with two windows, one of each, whose audio embeddings have at least this cosine.
 
-        They sound alike, and may be copies; :func:`pengi.comparing.verified` finds out. Silent windows do not count.
+        They sound alike and may be copies, which :func:`pengi.comparing.verified` checks. Silent windows are ignored.
         Memory holds the audio embeddings of all windows.
 
         Returns:
-            Pairs of paths, each pair and the list in order.
+            Sorted pairs of paths, in a sorted list.
         """
         table = self._table
         if table is None:
@@ -211,16 +211,16 @@ class Collection:
         """Make the index agree with a folder: encode what is new or changed, remove what is gone.
 
         Recordings of other folders stay in the index. A recording that cannot be used is counted as failed, and the
-        rest goes on. After a kill at any moment the same call continues where the last one stopped.
+        other recordings are processed. If the process is killed, the same call continues where it stopped.
 
         Args:
             folder: its recordings, at any depth.
             engine: encodes the recordings; an index keeps to one model.
-            progress: called with the number of recordings that are done and that of all new ones.
+            progress: called with the number of recordings that are done and the number of all new ones.
 
         Raises:
-            InputError: no such folder, a folder without recordings, another model than before, or
-                another process is writing.
+            InputError: for a missing folder, a folder without recordings, another model than before, or if another
+                process is writing.
         """
         from pengi.retrieval.updating import recordings_below
 
@@ -241,7 +241,7 @@ class Collection:
         """As :meth:`update`, for single recordings; nothing is removed.
 
         Raises:
-            InputError: another model than before, or another process is writing.
+            InputError: for another model than before, or if another process is writing.
         """
         paths = sorted({str(Path(recording).resolve()) for recording in recordings})
         return self._update(paths, engine, lambda path: False, progress)
@@ -288,7 +288,7 @@ class Collection:
 
     @cached_property
     def _query_engine(self) -> Pengi:
-        """Encodes recordings that are queries: the model that the index was made with."""
+        """The model that encodes recordings as queries, which is the model of the index."""
         from pengi.engine import Pengi
 
         assert self._table is not None

@@ -1,4 +1,4 @@
-"""An index as a file: its windows with their texts, tags and vectors, for NumPy, pandas and other readers of Parquet.
+"""Exports an index as a file: its windows with texts, tags and vectors, for NumPy, pandas and other readers of Parquet.
 
 Shape suffixes: N windows, D features.
 """
@@ -27,8 +27,8 @@ PLAIN = ("path", "start_s", "end_s", "duration_s", "text", "tags")
 def export(table: RecordingsTable, out: Path) -> int:
     """Write all windows of an index, and give their number.
 
-    A Parquet file has a row for each; its vectors are lists of float32. An ``.npz`` file has an array for each column,
-    whose vectors are ``float32[N, D]``, and whose tags are joined by commas; it is put together in memory.
+    A Parquet file has a row for each window; its vectors are lists of float32. An ``.npz`` file has an array for each
+    column; vectors are ``float32[N, D]``, tags are joined by commas. It is assembled in memory.
 
     Raises:
         InputError: for another suffix, a file that cannot be written, or a damaged index.
@@ -46,7 +46,7 @@ def _batches(table: RecordingsTable) -> Iterator[tuple[pa.RecordBatch, dict[str,
 
 
 def vectors_of(column: pa.Array, dim: int) -> NDArray[np.float32]:
-    """Vectors ``float32[N, D]`` of a column, without the zeros that they are filled up with."""
+    """Vectors ``float32[N, D]`` of a column, without their padding of zeros."""
     stored = column.type.list_size
     values: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, stored)[:, :dim]
     return values.astype(np.float32)

@@ -1,8 +1,8 @@
-"""From recordings to rows: the text, the tags and the vectors of every window.
+"""Turns recordings into rows: the text, the tags and the vectors of every window.
 
 A window has a text (caption and events) and, if the model has a tagger, its likeliest tags and the probabilities of all
-tags as a vector. A query is compared with that vector through the tags that are nearest in meaning, so a clip is found
-by its detected sounds even if its caption is wrong.
+tags as a vector. A query is converted to a vector over the tags by similarity in meaning. So a clip is found by its
+detected sounds even if its caption is wrong.
 
 Shape suffixes: B windows, V tags, D features.
 """
@@ -43,7 +43,7 @@ MAX_TAGS_WEIGHT = 2.0
 
 @dataclass
 class _Batch:
-    """Windows of the next call of the model, with the recordings that they are from."""
+    """Windows for the next call of the model, and their recordings."""
 
     samples: list[tuple[str, float, NDArray[np.float32]]] = field(default_factory=list)
     """Path, start in seconds and samples of each window."""
@@ -62,7 +62,7 @@ class Indexer:
 
     @cached_property
     def info(self) -> IndexInfo:
-        """What the index is made with."""
+        """The model and settings of the index."""
         return IndexInfo(
             model=self._engine.name,
             fingerprint=model_fingerprint(self._engine),
@@ -72,7 +72,7 @@ class Indexer:
         )
 
     def tag_vectors(self) -> NDArray[np.float32] | None:
-        """Sentence embeddings ``float32[V, D]`` of the tags that the model knows, if it knows any."""
+        """Sentence embeddings ``float32[V, D]`` of the model's tags; None without a tagger."""
         return sentence_vectors(self._sentences, self._tags) if self._tags else None
 
     def recordings(self, paths: Iterable[str]) -> Iterator[tuple[str, list[Window] | PengiError]]:
@@ -136,21 +136,22 @@ class Indexer:
 
     @cached_property
     def _tags(self) -> tuple[str, ...]:
-        """The tags of the model's tagger; none without one."""
+        """The tags of the model's tagger; empty without one."""
         tagger = self._engine.model.tagger
         return () if tagger is None else tuple(tag.text for tag in tagger.vocabulary.tags)
 
 
 def _likeliest(clip: Encoded) -> dict[str, float]:
-    """The likeliest tags of a window with their probabilities, the likeliest first; none of silence."""
+    """The likeliest tags of a window with their probabilities, the likeliest first; empty for silence."""
     detected = clip.evidence.tags if clip.evidence and not clip.is_silent else ()
     return {tag.text: tag.probability for tag in detected[:MAX_DOCUMENT_TAGS]}
 
 
 def query_over_tags(query_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """A query as weights of the tags, ``float32[V]``, exp(20 * cosine) with 1 for the nearest tag; and its own weight.
+    """The weights of the tags for a query, ``float32[V]``, and the weight of the ranking.
 
-    The weight of the ranking is 2 cos^4 of the nearest tag: a query may be a name that no tag is near to.
+    The weight of a tag is exp(20 * cosine), scaled to 1 for the nearest tag. The weight of the ranking is 2 cos^4 of
+    the nearest tag, because no tag may be near the query, for example if it is a name.
     """
     weights_V, nearest = over_tags(query_D, tags_VD)
     return weights_V, MAX_TAGS_WEIGHT * max(0.0, nearest) ** 4
@@ -158,7 +159,7 @@ def query_over_tags(query_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) 
 
 def model_fingerprint(engine: Pengi) -> str:
     """SHA-256 of a model's trained tensors and of what its configuration says about the frozen ones."""
-    # Without names of parts, which may be folders: an imported model is the same wherever it lies.
+    # Names of parts are left out. They may be folders, and an imported model is the same in any folder.
     paths: Any = {"name": True, "text": {"encoder"}, "language_model": {"name"}}
     digest = hashlib.sha256(engine.model.config.model_dump_json(exclude=paths).encode())
     for name, tensor in sorted(stored_tensors(engine.model).items()):

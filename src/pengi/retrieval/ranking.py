@@ -14,7 +14,7 @@ from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
 K = 10
-"""The paper has 60. With 10 a first rank counts for more, which found more recordings here (docs/search.md)."""
+"""60 in the paper. With 10 a first rank counts more, which found more recordings here (docs/search.md)."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -25,12 +25,13 @@ def reciprocal_rank_fusion(
     """Scores in (0, 1] of everything that is in any ranking, the best first.
 
     Args:
-        rankings: each the best first and without repetitions; an empty one counts, too.
-        weights: one for each ranking; all 1 if not given.
+        rankings: each with the best first and without repetitions; empty rankings count for the largest possible sum,
+            too.
+        weights: one for each ranking; all 1 by default.
         k: the constant above.
 
     Returns:
-        key -> score; equal scores are in the order of the rankings.
+        key -> score; keys with equal scores are in the order of the rankings.
     """
     shares = [1.0] * len(rankings) if weights is None else weights
     scores: dict[Key, float] = defaultdict(float)

@@ -1,7 +1,7 @@
 """The LanceDB table behind a collection: a row for every window of every recording.
 
-All rows of a recording are written, or replaced, in one transaction. So a reader sees a recording completely, in its
-old or in its new state, and a writer that is killed leaves nothing half done.
+All rows of a recording are written, or replaced, in one transaction. So a reader sees a recording either in its old or
+in its new state, and a writer that is killed leaves no partial recording.
 
 Shape suffixes: N rows, V tags, D features.
 """
@@ -32,10 +32,10 @@ INDEX_FORMAT = 2
 TEXT, TAGS, AUDIO = "text_vector", "tags_vector", "audio_vector"
 DOCUMENT = "document"
 ANN_FROM_ROWS = 50_000
-"""Below this every vector is compared with the query; from here on an approximate index is built."""
+"""From this number of rows on, an approximate index is built; below it every vector is compared with the query."""
 PROBED = 40
 REFINED = 5
-"""Of an approximate search: partitions that are read, and how many times the wanted rows are compared exactly."""
+"""Approximate search: partitions that are read, and exactly compared rows as a multiple of the requested rows."""
 FRAGMENTS_BEFORE_COMPACTION = 64
 KEPT_FOR = timedelta(hours=1)
 """How long a replaced state of the table can still be read."""
@@ -44,12 +44,12 @@ _COPIES_PER_WRITE = 50  # recordings; of hours each, their vectors fill 100 MB
 _KEY = b"pengi"
 _SHOWN = ("path", "start_s", "end_s", "duration_s", "text", "tags")
 _SOURCE_LINE = re.compile(r",? /\S+\.rs:\d+:\d+")
-_FAILURES = (OSError, RuntimeError, ValueError)  # what LanceDB raises for all that goes wrong inside it
+_FAILURES = (OSError, RuntimeError, ValueError)  # errors that LanceDB raises for internal failures
 
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index was made with; stored in the table's schema."""
+    """The model and settings of an index; stored in the table's schema."""
 
     model: str
     fingerprint: str
@@ -62,14 +62,14 @@ class IndexInfo:
 
     @property
     def dims(self) -> dict[str, int]:
-        """Features of each column of vectors."""
+        """Number of features of each column of vectors."""
         dims = {TEXT: self.text_dim, TAGS: self.tags_dim, AUDIO: self.audio_dim}
         return {column: dim for column, dim in dims.items() if dim}
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The file of a recording when it was encoded."""
+    """The state of a recording's file when it was encoded."""
 
     size: int
     mtime_ns: int
@@ -78,7 +78,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Window:
-    """What is stored of a stretch of a recording."""
+    """The stored data of a stretch of a recording."""
 
     start_s: float
     end_s: float
@@ -118,7 +118,7 @@ R = TypeVar("R")
 def _naming_damage(
     method: Callable[Concatenate[RecordingsTable, P], R],
 ) -> Callable[Concatenate[RecordingsTable, P], R]:
-    """An error of LanceDB becomes a sentence that says what to do."""
+    """Turn an error of LanceDB into a sentence that says what to do."""
 
     @functools.wraps(method)
     def run(self: RecordingsTable, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -135,7 +135,8 @@ def _naming_damage(
 
 
 class RecordingsTable:
-    """One index: searching it, and writing complete recordings. Any number may read while one writes."""
+    """One index, which can be searched, and to which complete recordings are written. Any number of processes may read
+    while one writes."""
 
     def __init__(self, database: Any, table: Any, info: IndexInfo) -> None:
         self.location = str(database.uri)
@@ -148,7 +149,7 @@ class RecordingsTable:
         """The index at a folder or an object store's URI; None if there is none.
 
         Raises:
-            InputError: LanceDB is missing, the location cannot be reached, or what is there is no index of this kind.
+            InputError: if LanceDB is missing, the location cannot be reached, or it is not an index of this kind.
         """
         if not is_url(location) and not Path(location, f"{NAME}.lance").is_dir():
             return None
@@ -158,7 +159,7 @@ class RecordingsTable:
         except Exception as error:  # LanceDB has no class for its errors; `_is_failure` recognises them
             if not _is_failure(error):
                 raise
-            if "not found" in str(error).lower():  # also where creating it was cut short
+            if "not found" in str(error).lower():  # also if its creation was interrupted
                 return None
             raise _unusable(location, error) from error
         stored = (table.schema.metadata or {}).get(_KEY)
@@ -178,7 +179,7 @@ class RecordingsTable:
 
         Args:
             location: a folder or an object store's URI.
-            info: what it is made with.
+            info: its model and settings.
             tags_VD: sentence embeddings of the tags of ``tags_vector``.
 
         Raises:
@@ -199,7 +200,7 @@ class RecordingsTable:
 
     @_naming_damage
     def prepare(self) -> None:
-        """Make sure that the generated text can be searched, also if its index is damaged; called before writing."""
+        """Build the full-text index if it is missing or damaged; called before writing."""
         from lancedb.index import FTS
 
         if not self._is_text_searchable():
@@ -228,7 +229,7 @@ class RecordingsTable:
         return known
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All windows with these columns, some thousands at a time.
+        """All windows with these columns, a few thousand at a time.
 
         Raises:
             InputError: if the index is damaged, while iterating.
@@ -248,20 +249,21 @@ class RecordingsTable:
 
     @_naming_damage
     def add_columns(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
-        """As :meth:`add`, of rows that are given column by column."""
+        """As :meth:`add`, for rows that are given column by column."""
         self._table.add(self._arrow(columns))
 
     @_naming_damage
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write recordings in place of what the index holds of them, in one transaction."""
+        """Replace the rows of recordings, in one transaction."""
         if rows:
             self._replace(self._arrow({name: [row[name] for row in rows] for name in rows[0]}))
 
     @_naming_damage
     def copy(self, copies: Sequence[tuple[str, str, Stamp]]) -> None:
-        """Give recordings the rows of others with the same content: each as path in the index, own path and stamp.
+        """Copy the rows of recordings to new paths with the same content, given as (path in the index, new path,
+        stamp).
 
-        What the index holds of them is replaced.
+        Existing rows of the new paths are replaced.
         """
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -296,7 +298,8 @@ class RecordingsTable:
 
     @_naming_damage
     def tidy(self, *, finished: bool) -> None:
-        """Merge small fragments and bring the indexes up to date; while a long run goes on, only if there are many."""
+        """Merge small fragments and update the indexes; if the run is not ``finished``, only if there are many
+        fragments."""
         fragments = self._table.stats()["fragment_stats"]["num_small_fragments"]
         if finished or fragments >= FRAGMENTS_BEFORE_COMPACTION:
             self._index_vectors()
@@ -309,7 +312,7 @@ class RecordingsTable:
         Raises:
             InputError: for a filter that is not valid.
         """
-        if not self._is_indexed(DOCUMENT):  # a first update was cut short before it wrote anything
+        if not self._is_indexed(DOCUMENT):  # a first update was interrupted before it wrote anything
             return []
         return self._run(lambda: self._text_query(text), where, limit, "_score")
 
@@ -317,7 +320,7 @@ class RecordingsTable:
     def by_vector(
         self, column: str, vector_D: NDArray[np.floating[Any]], where: str | None, limit: int, *, exact: bool = False
     ) -> list[RankedWindow]:
-        """Windows by the cosine of a vector, the nearest first; ``exact`` compares all of them, however many.
+        """Windows by the cosine of a vector, the nearest first; ``exact`` compares all of them, whatever their number.
 
         Raises:
             InputError: for a filter that is not valid.
@@ -337,12 +340,12 @@ class RecordingsTable:
         except _FAILURES as error:
             if where is None:
                 raise
-            query().select([*_SHOWN, score]).limit(limit).to_list()  # fails as well if the filter is not the cause
+            query().select([*_SHOWN, score]).limit(limit).to_list()  # also fails if the filter is not the cause
             raise InputError(f"the filter '{where}' cannot be used: {_sentence(error)}") from error
         return [RankedWindow(**{name: row[name] for name in _SHOWN} | {"tags": tuple(row["tags"])}) for row in rows]
 
     def _index_vectors(self) -> None:
-        """Approximate indexes for the vectors of a table that has become large."""
+        """Build approximate indexes for the vectors of a table that has become large."""
         from lancedb.index import IvfRq
 
         if self.count() >= ANN_FROM_ROWS:
@@ -408,7 +411,8 @@ def _schema(info: IndexInfo) -> pa.Schema:
 
 
 def _stored_dim(dim: int) -> int:
-    """Vectors are filled up with zeros to whole bytes of bits, which the approximate index asks for."""
+    """The size of a stored vector: a multiple of 8, which the approximate index requires; vectors are padded with
+    zeros."""
     return -(-dim // 8) * 8
 
 
@@ -438,7 +442,8 @@ def _is_one_of(paths: Iterable[str]) -> str:
 
 
 def _is_failure(error: Exception) -> bool:
-    """Whether LanceDB raised it. A panic inside it, as damage may cause, has a class that cannot be imported."""
+    """Whether LanceDB raised the error. A panic inside it, which damage may cause, has a class that cannot be
+    imported."""
     return isinstance(error, _FAILURES) or type(error).__name__ == "RustPanic"
 
 
@@ -454,7 +459,7 @@ def _unusable(location: str, error: Exception) -> InputError:
 
 
 def _sentence(error: Exception) -> str:
-    """The first line of LanceDB's error, without the line of its source."""
+    """The first line of LanceDB's error, without the line number of its source."""
     if is_disk_full(error):
         return reason(error)
     text = _SOURCE_LINE.sub("", str(error).strip().split("\n", 1)[0])

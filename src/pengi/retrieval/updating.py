@@ -1,10 +1,10 @@
-"""Updates of an index: what in a folder is new, changed, moved, the same or gone, and what cannot be used.
+"""Updates an index: finds new, changed, moved, unchanged and deleted recordings of a folder, and unusable ones.
 
-A recording is the same if its size and time of change are; otherwise its SHA-256 decides. So a copied or restored
-archive, whose times are new, is not encoded again. A new path takes over the rows of a recording with the same content.
+A recording is unchanged if its size and modification time are; otherwise its SHA-256 decides. So copied or restored
+recordings, whose times are new, are not encoded again. A new path gets the rows of a recording with the same content.
 
-Rows are written every few recordings. A run that is killed loses only those after the last write, and the next run
-continues from what the index holds: there is no other state.
+Rows are written every few recordings. A run that is killed loses only the rows after the last write, and the next run
+continues from the index: there is no other state.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ SECONDS_PER_WRITE = 60.0
 LOCK = "writing.lock"
 
 UpdateProgress = Callable[[int, int], None]
-"""Called with the number of recordings that are encoded and that of all new ones."""
+"""Called with the number of recordings that are encoded and the number of all new ones."""
 
 
 @dataclass
 class Changes:
-    """What an update did, in recordings."""
+    """The number of recordings by what an update did with them."""
 
     added: int = 0
     changed: int = 0
     copied: int = 0
-    """New paths whose content was in the index already: moved, renamed or copied recordings."""
+    """New paths whose content was already in the index: moved, renamed or copied recordings."""
     unchanged: int = 0
     removed: int = 0
     windows: int = 0
     """Windows that were encoded."""
     skipped: int = 0
-    """Files of the folder that are no recordings."""
+    """Files of the folder that are not recordings."""
     failed: list[tuple[str, str]] = field(default_factory=list)
     """Paths that could not be used, each with a sentence that says why."""
 
@@ -67,10 +67,10 @@ class FolderContents:
     recordings: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
     skipped: int = 0
-    """Files that are no recordings."""
+    """Files that are not recordings."""
 
     def covers(self, path: str) -> bool:
-        """Whether a path that is not listed is gone: in this folder, and not in a subfolder that cannot be read."""
+        """Whether an unlisted path is deleted: it is in this folder, and not in a subfolder that cannot be read."""
         below = os.path.join(self.folder, "")  # noqa: PTH118
         return path.startswith(below) and not any(path.startswith(folder) for folder, _ in self.unreadable)
 
@@ -93,12 +93,13 @@ def recordings_below(folder: Path) -> FolderContents:
 
 @contextmanager
 def only_writer(location: str) -> Iterator[None]:
-    """A lock while an index is written, so that two updates do not encode the same recordings; a kill frees it.
+    """A lock for writing an index, so that two updates do not encode the same recordings. If the process is killed, it
+    is released.
 
-    An object store has no lock: there the user makes sure that only one process writes.
+    An object store has no lock, so the user has to make sure that only one process writes.
 
     Raises:
-        InputError: if another process writes, or the folder cannot be made.
+        InputError: if another process is writing, or the folder cannot be made.
     """
     if is_url(location):
         yield
@@ -155,7 +156,7 @@ class Update:
                 if before is not None and (before.size, before.mtime_ns) == (size, mtime_ns):
                     self.changes.unchanged += 1
                     continue
-                # Content is only read if a recording of the same size is known.
+                # A file's content is only read if a recording of the same size is known.
                 stamp = _stamp(path) if size in sizes else None
             except PengiError as error:
                 self._count_failed(path, error)
@@ -168,7 +169,7 @@ class Update:
                 self.changes.unchanged += 1
             else:
                 copies.append((path_of[stamp.sha256], path, stamp))
-        # Rows that are replaced cannot be copied: recordings that swapped names are encoded again.
+        # Rows that will be replaced cannot be copied, so recordings that swapped names are encoded again.
         replaced = {path for _, path, _ in copies}
         to_index += [path for source, path, _ in copies if source in replaced]
         copies = [entry for entry in copies if entry[0] not in replaced]
@@ -185,7 +186,7 @@ class Update:
         for done, (path, stamp, outcome) in enumerate(self._encoded(paths), start=1):
             if isinstance(outcome, PengiError):
                 self._count_failed(path, outcome)
-                # Its rows in the index are of other content.
+                # Its rows in the index are those of other content.
                 self._table.delete([path] if path in known else [])
             else:
                 rows = [window.to_row() | _stamped(path, stamp) for window in outcome]
@@ -209,7 +210,7 @@ class Update:
         self.changes.failed.append((path.encode("utf-8", "backslashreplace").decode(), str(error)))
 
     def _encoded(self, paths: Sequence[str]) -> Iterator[tuple[str, Stamp, list[Window] | PengiError]]:
-        """Every recording with its stamp from before it was encoded: a change meanwhile is found by the next update."""
+        """Every recording with its stamp before encoding, so that the next update finds a change in the meantime."""
         stamps: dict[str, Stamp | PengiError] = {}
         for path, outcome in self._indexer.recordings(_noting_stamps(paths, stamps)):
             stamp = stamps.pop(path)
@@ -220,7 +221,7 @@ class Update:
 
 
 def _status(path: str) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds."""
+    """Size in bytes and modification time in nanoseconds."""
     try:
         path.encode()
         status = Path(path).stat()
@@ -241,7 +242,7 @@ def _stamp(path: str) -> Stamp:
 
 
 def _noting_stamps(paths: Iterable[str], stamps: dict[str, Stamp | PengiError]) -> Iterator[str]:
-    """The same paths; the stamp of each, or why it has none, is stored when it is taken."""
+    """The same paths; the stamp of each, or the error why it has none, is stored when the path is consumed."""
     for path in paths:
         try:
             stamps[path] = _stamp(path)
