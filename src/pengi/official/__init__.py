@@ -1,8 +1,8 @@
-"""The authors' published models and code: everything of theirs that this package can read or follow.
+"""The authors' published models and code: reads their checkpoints and reproduces their wrapper.
 
-``architectures`` holds the two configurations, ``files`` reads the published format, ``keys`` explains every entry of
-it, ``importer`` checks them and writes our checkpoint. ``quirks`` and ``search`` hold what their wrapper does
-differently, ``wrapper`` is the engine that follows it. Nothing else in the package knows of it.
+``architectures`` has the two configurations, ``files`` reads the published format, ``keys`` maps its entries,
+``importer`` checks them and writes our checkpoint. ``quirks`` and ``search`` have the differences of their wrapper, and
+``wrapper`` is the engine that follows it. No other part of the package depends on this one.
 """
 
 from __future__ import annotations

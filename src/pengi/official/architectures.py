@@ -26,7 +26,7 @@ START_OF_TEXT = "<|startoftext|>"
 
 @dataclass(frozen=True)
 class Architecture:
-    """A Pengi of the paper's kind, frozen parts included; ``text_encoder`` is None in the form without one."""
+    """A model of the paper's kind, including its frozen parts; ``text_encoder`` is None for the model without one."""
 
     model: ModelConfig
     language_model: GPT2Config
@@ -43,14 +43,14 @@ def architecture(
     prefix_tokens: int = 40,
     window_s: float = 7.0,
 ) -> Architecture:
-    """A model of the paper's kind with parts of these sizes: keys of ``GPT2Config`` and ``CLIPTextConfig``."""
+    """A model of the paper's kind with parts of these sizes, given as keys of ``GPT2Config`` and ``CLIPTextConfig``."""
     clip = None if text_encoder is None else CLIPTextConfig(**text_encoder)
 
     def mapper(reads: Literal["pooled", "sequence"]) -> TransformerMapperConfig:
         return TransformerMapperConfig(kind="transformer", tokens=prefix_tokens, input=reads)
 
     if clip is None:
-        # The official code ends the prompt with the end token behind a space, fills up with token 0 and reads it all.
+        # The official code ends the prompt with a space and the end token, pads with token 0, and reads all of it.
         text = TextConfig(
             max_tokens=prefix_tokens, suffix=f" {END_OF_TEXT}", pad_token=0, mapper=mapper("sequence")
         )  # fmt: skip
@@ -100,10 +100,10 @@ def empty_model(chosen: Architecture, tokenizers: dict[str, Tokenizer]) -> Pengi
 
 
 def parameter_counts(model: PengiModel) -> tuple[int, int]:
-    """Parameters in all, and those that are trained, counted as the paper counts: 323.4 M and 134.8 M.
+    """Number of all parameters and of the trained ones, counted as in the paper: 323.4 M and 134.8 M.
 
     The official code keeps the STFT kernels and the mel filterbank as parameters that are never trained (1.1 M). Here
-    an FFT takes the place of the kernels; they are counted all the same.
+    an FFT replaces the kernels; they are counted nevertheless.
     """
     parameters = list(model.parameters())
     total = sum(parameter.numel() for parameter in parameters)

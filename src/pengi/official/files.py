@@ -1,4 +1,4 @@
-"""Reading the published format: ``torch.save({"model": state_dict})``, without running anything that is in it."""
+"""Reads the published format, ``torch.save({"model": state_dict})``, without executing anything in it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from pengi.errors import CheckpointError, reason
 
 WRAPPER_PREFIX = "module."
-"""Stands before every name where a model was saved inside torch's data-parallel wrapper."""
+"""Prefix of every name if a model was saved inside torch's data-parallel wrapper."""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint by name, mapped from the file rather than read into memory.
+    """The tensors of a published checkpoint by name, memory-mapped from the file.
 
     Raises:
-        CheckpointError: for whatever is not such a file, in one sentence.
+        CheckpointError: for any other file, with one sentence that says why.
     """
     _check_archive(path)
     content = _load(path)
@@ -39,7 +39,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """The zip archive as ``torch.save`` writes it: whole, uncompressed, each byte stored once."""
+    """Check that a zip archive is as ``torch.save`` writes it: complete, uncompressed, each byte stored once."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint file at '{path}'")
     try:
@@ -64,7 +64,7 @@ def _check_archive(path: Path) -> None:
 def _load(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # A broken pickle can fail in any way at all.
+    # A broken pickle can raise any error.
     except Exception as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found:

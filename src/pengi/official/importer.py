@@ -1,4 +1,4 @@
-"""From a published checkpoint to one of ours: every entry explained and checked, then written complete or not at all.
+"""Imports a published checkpoint: every entry is mapped and checked; the result is written completely or not at all.
 
 Shape suffixes: K frequency bins, W samples of a window.
 """
@@ -40,7 +40,7 @@ from pengi.writing import check_new_folder, new_folder
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-KERNEL_TOLERANCE = 1e-5  # of the largest value: what rounding to float32 and other orders of summation can make
+KERNEL_TOLERANCE = 1e-5  # relative to the largest value: for rounding to float32 and another order of summation
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ def import_official(
     tokenizers: Path | None = None,
     architectures: Mapping[str, Architecture] = ARCHITECTURES,
 ) -> Path:
-    """Turn a published checkpoint into a folder that :func:`pengi.checkpoint.load` reads; nothing in it is executed.
+    """Convert a published checkpoint to a folder that :func:`pengi.checkpoint.load` reads; nothing in it is executed.
 
     Args:
         path: the ``.pth`` file.
         out: the folder to write; it must not exist, or be empty.
-        config: "base", "base-no-text-enc", or "auto" for the one that the entries' names belong to.
+        config: "base", "base-no-text-enc", or "auto" to recognise it by the names of the entries.
         tokenizers: folder with ``gpt2/tokenizer.json`` and, for "base", ``clip-vit-base-patch16/tokenizer.json``;
-            none fetches the two files from the Hugging Face hub.
+            with None they are fetched from the Hugging Face hub.
         architectures: the models that ``config`` chooses from, "base" and "base-no-text-enc".
 
     Returns:
@@ -74,8 +74,8 @@ def import_official(
 
     Raises:
         CheckpointError: if the file is not a complete checkpoint of that architecture.
-        WeightsError: if the tokenizers cannot be had or are others than the models'.
-        InputError: for an unknown ``config``, or if ``out`` is there already.
+        WeightsError: if the tokenizers cannot be fetched, or are not those of the models.
+        InputError: for an unknown ``config``, or if ``out`` exists already.
     """
     if config not in (AUTO, *architectures):
         raise InputError(f"unknown configuration '{config}'; choose one of {', '.join((AUTO, *architectures))}")
@@ -84,7 +84,7 @@ def import_official(
     chosen = architectures[_recognised(tensors, path) if config == AUTO else config]
     found = find_tokenizers(chosen, tokenizers)
     model = empty_model(chosen, found)
-    # A checkpoint need not say how many batches its BatchNorm has seen.
+    # A checkpoint need not have the counter of BatchNorm's batches.
     published = OfficialFiles(path, {keys.BATCH_COUNTER: torch.tensor(0), **tensors})
     plan = _plan(model)
     _check(model, published, plan)
@@ -101,7 +101,7 @@ def _recognised(tensors: Mapping[str, Tensor], path: Path) -> str:
 
 TensorPlan = dict[str, dict[str, tuple[PublishedTensor, Tensor]]]
 """For every folder that gets a weights file ("" is the checkpoint itself): each tensor's name, its source, and the
-model's own (mostly empty) tensor in whose shape and type it must come."""
+model's own (mostly empty) tensor, whose shape and type it must have."""
 
 
 def _plan(model: PengiModel) -> TensorPlan:
@@ -122,10 +122,11 @@ def _plan(model: PengiModel) -> TensorPlan:
 
 
 def _check(model: PengiModel, published: OfficialFiles, plan: TensorPlan) -> None:
-    """Every entry of the plan is there in its shape and type, finite, and nothing is left over.
+    """Check that every entry of the plan is there, has the right shape and type and is finite, and that no entry is
+    left.
 
     Raises:
-        CheckpointError: naming the first entry that is not.
+        CheckpointError: with the name of the first wrong entry.
     """
     path, tensors = published.path, published.tensors
     used: set[str] = set()
@@ -150,7 +151,7 @@ def _check(model: PengiModel, published: OfficialFiles, plan: TensorPlan) -> Non
 
 
 def _check_entry(published: OfficialFiles, name: str, own: Tensor, parts: int = 1) -> None:
-    """An entry is ``parts`` times ``own`` in shape, of the same type, and finite."""
+    """Check that an entry has the shape of ``parts`` times ``own`` and the same type, and is finite."""
     path, tensors = published.path, published.tensors
     if name not in tensors:
         raise CheckpointError(f"'{path}' lacks '{name}'")
@@ -184,7 +185,7 @@ def _computed(model: PengiModel) -> Iterator[tuple[str, Tensor]]:
     for index, stage in enumerate(stages):
         height, width = encoder.swin.input_resolutions[index]
         for position, block in enumerate(stage.blocks):
-            # A map of a single window is not shifted.
+            # A feature map of a single window is not shifted.
             if block.shift_size and min(height, width) > block.window_size:
                 mask = block.get_attn_mask(height, width, torch.float32, torch.device("cpu"))
                 yield keys.shift_mask_name(index, position), mask
@@ -193,7 +194,7 @@ def _computed(model: PengiModel) -> Iterator[tuple[str, Tensor]]:
 def _stft_kernel(n_fft: int, wave: Callable[[Tensor], Tensor]) -> Tensor:
     """``wave(2 pi k n / N)`` under a periodic Hann window, ``float32[K, 1, W]``."""
     index_W = torch.arange(n_fft)
-    # Whole turns are taken off before the product becomes an angle, which keeps it exact.
+    # Reduced to less than a full turn before it becomes an angle, which keeps it exact.
     turns_KW = torch.outer(torch.arange(n_fft // 2 + 1), index_W) % n_fft
     hann_W = torch.hann_window(n_fft, dtype=torch.float64)
     return (wave(turns_KW * (2 * math.pi / n_fft)) * hann_W)[:, None].float()
@@ -218,7 +219,7 @@ def _write(
     tokenizers: Mapping[str, Tokenizer],
     out: Path,
 ) -> None:
-    """Everything into a folder beside ``out``, which then takes its name."""
+    """Write everything to a folder beside ``out``, which is then renamed to ``out``."""
     digest = file_sha256(published.path)
     configs = {LANGUAGE_MODEL_FOLDER: chosen.language_model, TEXT_ENCODER_FOLDER: chosen.text_encoder}
     with new_folder(out) as finished:

@@ -1,4 +1,4 @@
-"""Every entry of a published state dict explained: what becomes of it here, or why it is not needed.
+"""Maps every entry of a published state dict to a tensor of ours, or says why it is not needed.
 
 official                                       here
 audio_encoder.base.htsat.*                     audio.0.encoder.*  (the Swin layers as transformers' CLAP names them)
@@ -51,13 +51,13 @@ _DROPPED_BUFFERS = re.compile(
     r"caption_decoder\.gpt\.transformer\.h\.\d+\.attn\.(bias|masked_bias)"
     r"|caption_encoder\.base\.embeddings\.position_ids"
 )
-# The form without a text encoder holds m2's linear layer, but token embeddings do not pass through it.
+# The model without a text encoder has m2's linear layer, but its token embeddings do not pass through it.
 _UNUSED_LINEAR = re.compile(r"caption_decoder\.text_project\.linear\.(weight|bias)")
 
 
 @dataclass(frozen=True)
 class PublishedTensor:
-    """Where a tensor comes from: an official entry, or the ``part``-th of its ``parts`` equal parts."""
+    """The source of a tensor: an official entry, or the ``part``-th of its ``parts`` equal parts."""
 
     name: str
     part: int = 0
@@ -65,7 +65,7 @@ class PublishedTensor:
 
 
 def source_of(name: str) -> PublishedTensor:
-    """The official entry behind a tensor of ``model.safetensors``."""
+    """The official entry for a tensor of ``model.safetensors``."""
     ours, theirs = next(pair for pair in _PREFIXES if name.startswith(pair[0]))
     rest = name.removeprefix(ours)
     if ours.endswith("swin."):
@@ -78,7 +78,7 @@ def source_of(name: str) -> PublishedTensor:
 
 
 def is_dropped(name: str, *, text_encoder: bool) -> bool:
-    """Whether an entry is known and not needed: a buffer that is computed today, or a layer nothing passes through."""
+    """Whether a known entry is not needed: a buffer that is computed here, or an unused layer."""
     return bool(_DROPPED_BUFFERS.fullmatch(name)) or (not text_encoder and bool(_UNUSED_LINEAR.fullmatch(name)))
 
 

@@ -1,8 +1,8 @@
-"""What the official wrapper does differently from this package, each as a switch.
+"""The differences between the official wrapper and this package, each as a switch.
 
-The quirks are facts about Pengi's published code (``docs/reference.md`` says what each changes). With them a published
-number can be derived again; without them whole recordings are encoded, answers do not depend on chance, and scores
-belong to the texts beside them.
+The quirks are properties of Pengi's published code; ``docs/reference.md`` explains each. With them published numbers
+can be reproduced. Without them whole recordings are encoded, answers are deterministic, and each text has its own
+score.
 
 Shape suffixes: S samples.
 """
@@ -25,29 +25,30 @@ from pengi.errors import InputError
 
 @dataclass(frozen=True)
 class ReferenceQuirks:
-    """Which of the official wrapper's ways to follow; all are off by default.
+    """Which quirks of the official wrapper to follow; all are off by default.
 
-    An engine takes them once (:class:`pengi.official.OfficialPengi`) and follows them in every call but ``timeline``.
+    They are set when an engine is made (:class:`pengi.official.OfficialPengi`) and apply to every call except
+    ``timeline``.
     """
 
     raw_prompt_embedding: bool = False
-    """The projected prompt embedding keeps its length on its way into m2, though training scaled it to length one."""
+    """m2 reads the projected prompt embedding at its own length, although training scaled it to length one."""
     random_crop: bool = False
-    """Of a clip longer than the model's window only one window is encoded, at a random position."""
+    """Only one window at a random position is encoded of a clip that is longer than the model's window."""
     flat_channels: bool = False
-    """A recording's channels are encoded one after the other, as one long channel, instead of mixed down."""
+    """The channels of a recording are concatenated to one long channel instead of mixed down."""
     extra_text_by_character: bool = False
-    """Of the extra text of the i-th recording of a call only the i-th character reaches the language model."""
+    """Only the i-th character of the extra text of the i-th recording of a call reaches the language model."""
     scores_out_of_order: bool = False
-    """Texts are sorted by score and their scores are left in the order of the search."""
+    """Texts are sorted by score, but their scores stay in the order of the search."""
     stop_at_space: bool = False
     """A text ends at the first token of `` <|endoftext|>``, which for GPT-2 is a lone space, not at the end token."""
     keep_offset: bool = False
     """A constant offset (DC) of a recording reaches the encoders."""
     ask_about_silence: bool = False
-    """The model is asked about recordings below the silence threshold, too."""
+    """The model is also asked about recordings below the silence threshold."""
     reference_search: bool = False
-    """Beams are searched as with :class:`pengi.official.ReferenceOptions`, whatever the options of a call say."""
+    """The search is that of :class:`pengi.official.ReferenceOptions`, whatever the options of a call say."""
     crop_seed: int | None = None
     """Seed of ``random_crop``: the same seed and recording give the same position, alone and in a batch. None draws
     from the operating system, as the official wrapper does."""
@@ -78,7 +79,7 @@ def read(
         quirks: ``flat_channels`` and ``random_crop`` matter here.
         track: as for :func:`pengi.audio.decode.load`.
         partial: as for :func:`pengi.audio.decode.load`.
-        notes: gets the sentences about the reading added.
+        notes: a list to which sentences about the reading are added.
 
     Raises:
         AudioError, InputError: as :func:`pengi.audio.decode.load`.
@@ -93,7 +94,7 @@ def read(
 
 
 def by_character(texts: Sequence[str]) -> list[str]:
-    """Of the i-th extra text its i-th character, both counted from 0; an empty text stays empty.
+    """The i-th character of the i-th extra text, both counted from 0; an empty text stays empty.
 
     Raises:
         InputError: if a text is too short.

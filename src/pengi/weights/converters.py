@@ -1,7 +1,7 @@
-"""Turn published model files into the layout this package loads: ``config.json`` and ``model.safetensors``.
+"""Converts published model files to the layout that this package loads: ``config.json`` and ``model.safetensors``.
 
-Each converter reads files from one folder and writes the converted ones into another; it runs once, when a model enters
-the cache, so that a start never pays for it. Tensors are float32. The files are data: nothing in them is executed.
+Each converter reads files from one folder and writes converted ones to another. It runs once, when a model is put into
+the cache. Tensors are float32. Nothing in the files is executed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Tensors = dict[str, NDArray[np.float32]]
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Take every file as it is: the publication already has the right layout."""
+    """Copy all files unchanged: the publication already has the right layout."""
     for file in source.iterdir():
         if file.is_file():
             shutil.copyfile(file, target / file.name)
@@ -41,7 +41,7 @@ def copy_files(source: Path, target: Path) -> None:
 def _write(target: Path, tensors: Tensors, config: dict[str, Any] | None = None) -> None:
     from safetensors.numpy import save_file
 
-    # Safetensors writes the buffer behind an array, whatever its strides.
+    # Safetensors writes the buffer of an array without regard to its strides.
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, target / WEIGHTS_FILE)
     if config is not None:
         _write_json(target / CONFIG_FILE, config)
@@ -73,7 +73,7 @@ _GGUF_CONTROL_TOKEN = 3
 
 
 def llama_from_gguf(source: Path, target: Path) -> None:
-    """A Llama model and its byte-level BPE tokenizer out of the one ``*.gguf`` file in ``source``.
+    """Convert a Llama model and its byte-level BPE tokenizer from the only ``*.gguf`` file in ``source``.
 
     Quantised tensors are dequantised to float32. The result is what ``transformers`` loads as ``LlamaForCausalLM``.
     """
@@ -104,8 +104,8 @@ def _llama_tensors(reader: gguf.GGUFReader, metadata: dict[str, Any]) -> Iterato
 def _halves_from_pairs(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Undo the row order in which GGUF stores query and key projections, float32[heads * size, D].
 
-    Rotary embeddings turn pairs of dimensions. GGUF keeps the two of a pair in neighbouring rows of a head (0, 1), the
-    Hugging Face layout keeps them half a head apart (0, size / 2).
+    Rotary embeddings turn pairs of dimensions. In GGUF the two dimensions of a pair are neighbouring rows of a head (0,
+    1); in the Hugging Face layout they are half a head apart (0, size / 2).
     """
     rows, columns = weight.shape
     pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
@@ -124,7 +124,7 @@ def _llama_config(reader: gguf.GGUFReader, metadata: dict[str, Any]) -> dict[str
         "num_key_value_heads": metadata["llama.attention.head_count_kv"],
         "max_position_embeddings": metadata["llama.context_length"],
         "rope_parameters": {"rope_type": "default", "rope_theta": metadata["llama.rope.freq_base"]},
-        # GGUF keeps a float32; its shortest decimal is the number that was meant.
+        # GGUF stores a float32; its shortest decimal form is the original number.
         "rms_norm_eps": float(str(np.float32(metadata["llama.attention.layer_norm_rms_epsilon"]))),
         "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
         "tie_word_embeddings": all(tensor.name != "output.weight" for tensor in reader.tensors),
@@ -136,7 +136,7 @@ def _llama_config(reader: gguf.GGUFReader, metadata: dict[str, Any]) -> dict[str
 
 
 def _llama_tokenizer(metadata: dict[str, Any]) -> Any:
-    """Byte-level BPE in the ``smollm`` flavour: every digit stands alone, then GPT-2's byte-level splitting."""
+    """Byte-level BPE as in SmolLM: every digit is split off, then GPT-2's byte-level splitting applies."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     flavour = metadata["tokenizer.ggml.pre"]
@@ -172,7 +172,7 @@ def _llama_tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def yamnet_from_onnx(source: Path, target: Path) -> None:
-    """YAMNet out of a zip with an ONNX graph and the class map beside it, ``*.onnx.zip`` and ``*.csv`` in ``source``.
+    """Convert YAMNet from a zip with an ONNX graph and its class map, ``*.onnx.zip`` and ``*.csv`` in ``source``.
 
     Keys: ``conv.{i}.weight`` and ``conv.{i}.bias`` for the convolutions in graph order, ``head.weight`` float32[521,
     1024] and ``head.bias``. ``classes.json`` is the list of the classes' display names in the order of the head.
@@ -219,7 +219,7 @@ def _onnx_layers(graph: onnx.GraphProto) -> Tensors:
 _CT2_BINARY_VERSION = 6
 _CT2_DTYPES = ("<f4", "<i1", "<i2", "<i4", "<f2")
 _CT2_PARAMETERS = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
-# Modules of a layer by their CTranslate2 name; of several names one linear map stacks those of each.
+# Modules of a layer by their CTranslate2 name; several names mean that one linear layer stacks these modules.
 _WHISPER_IN_LAYER: dict[str, tuple[str, ...]] = {
     "self_attention/layer_norm": ("self_attn_layer_norm",),
     "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -235,10 +235,10 @@ _WHISPER_IN_LAYER: dict[str, tuple[str, ...]] = {
 
 
 def whisper_from_ctranslate2(source: Path, target: Path) -> None:
-    """Whisper out of ``model.bin``, ``tokenizer.json`` and ``config.json`` of CTranslate2 in ``source``.
+    """Convert Whisper from ``model.bin``, ``tokenizer.json`` and ``config.json`` of CTranslate2 in ``source``.
 
     Tensors have the keys of ``transformers``' ``WhisperForConditionalGeneration``, and ``config.json`` is its
-    ``WhisperConfig``; ``generation_config.json`` lists the tokens that a transcript never has.
+    ``WhisperConfig``; ``generation_config.json`` lists the tokens that a transcript never contains.
     """
     with (source / "model.bin").open("rb") as file:
         variables = dict(_ct2_variables(file))
@@ -261,7 +261,8 @@ def _ct2_variables(file: BinaryIO) -> Iterator[tuple[str, NDArray[Any]]]:
 
     ``u32`` binary version, string name of the specification, ``u32`` revision, ``u32`` number of variables; then for
     each a string name, ``u8`` rank, ``u32`` for every dimension, ``u8`` data type, ``u32`` bytes, and the values. A
-    string is a ``u16`` length, the bytes and a zero that the length counts. Aliases follow; only the decoder has any.
+    string is a ``u16`` length, the bytes and a zero, which the length includes. Aliases follow; only the decoder has
+    some.
     """
 
     def read(layout: str) -> tuple[Any, ...]:
@@ -284,7 +285,7 @@ def _ct2_variables(file: BinaryIO) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _whisper_tensors(variables: dict[str, NDArray[Any]], side: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Tensors of the encoder or the decoder, named as within it."""
+    """Tensors of the encoder or the decoder, with names relative to it."""
     yield "embed_positions.weight", variables[f"{side}/position_encodings/encodings"].astype(np.float32)
     for name, value in variables.items():
         scope, _, parameter = name.removeprefix(f"{side}/").rpartition("/")
@@ -301,7 +302,7 @@ def _whisper_tensors(variables: dict[str, NDArray[Any]], side: str) -> Iterator[
 def _split_modules(
     prefix: str, modules: tuple[str, ...], key: str, stacked: NDArray[np.float32]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The parameters of each module. CTranslate2 gives keys a bias of zeros, which Whisper does not have."""
+    """The parameters of each module. CTranslate2 adds a bias of zeros to keys, which Whisper does not have."""
     for module, weight in zip(modules, np.split(stacked, len(modules)), strict=True):
         if key == "bias" and module.endswith("k_proj"):
             assert not weight.any(), f"{prefix}.{module} has a bias"

@@ -1,9 +1,9 @@
-"""Models at the Hugging Face hub: a repository holds the files of a checkpoint.
+"""Models on the Hugging Face hub: a repository holds the files of a checkpoint.
 
 A repository is named ``user/model``, and ``user/model@revision`` pins a branch, a tag or a commit. Only JSON, text and
-safetensors files are read and written; pickles are not. What is fetched stays in the hub's own cache, where it is found
-without a network. ``HF_HUB_OFFLINE=1`` asks for no network at all, ``HF_ENDPOINT`` names another hub, and ``HF_TOKEN``
-is for private repositories.
+safetensors files are read and written; pickles are not. Fetched files stay in the hub's own cache, where they are found
+without a network. ``HF_HUB_OFFLINE=1`` forbids the use of the network, ``HF_ENDPOINT`` sets another hub, and
+``HF_TOKEN`` is the token for private repositories.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILES = ("*.safetensors", "*.json", "*.md", "*.txt")
 CARD = "README.md"
 HUB = "the Hugging Face hub"
 _REFUSED = (401, 403)
-"""Statuses of requests without the right token."""
+"""HTTP statuses of requests without the right token."""
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -31,12 +31,12 @@ def is_repository(name: str) -> bool:
 
 
 def fetch(name: str, *, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """The folder of a model of the hub, fetched if it is not in the hub's cache.
+    """The folder of a model of the hub, which is fetched if it is not in the hub's cache.
 
     Args:
         name: see :func:`is_repository`.
-        revision: branch, tag or commit, where the name has none.
-        local_files_only: use what is in the cache, without a network.
+        revision: branch, tag or commit, if the name has none.
+        local_files_only: use only the cache, without a network.
 
     Raises:
         WeightsError: if there is no such repository or revision, it cannot be fetched, or it has no safetensors file.
@@ -66,7 +66,7 @@ def push(
         folder: of the checkpoint.
         repo: ``user/model``.
         private: whether a new repository is private.
-        revision: branch to commit to, made if there is none; the main one if not given.
+        revision: branch to commit to, which is made if it is missing; by default the main branch.
         message: of the commit.
 
     Returns:
@@ -102,10 +102,10 @@ def push(
 
 
 def card(text: str, repo: str) -> str:
-    """A model card as the hub reads it: what the model is made with, its text, and how to load it.
+    """A model card for the hub: metadata, the text, and how to load the model.
 
     Args:
-        text: the card of a checkpoint, which may have such a head already.
+        text: the card of a checkpoint, which may already have metadata.
         repo: ``user/model``.
     """
     from huggingface_hub import ModelCard, ModelCardData
@@ -118,7 +118,7 @@ def card(text: str, repo: str) -> str:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the hub's client raises for a missing repository, a refusal, or a network that does not answer."""
+    """The errors of the hub's client for a missing repository, a refusal, or an unreachable network."""
     from huggingface_hub import errors
 
     http_error: Any = errors.HfHubHTTPError.__bases__[0]  # of the HTTP library that the client is built on

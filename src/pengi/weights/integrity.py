@@ -1,8 +1,8 @@
-"""Checks whether files in the cache are unchanged since they were put there.
+"""Checks that files in the cache are unchanged since they were put there.
 
-``files.json`` beside them holds the size, time of change and SHA-256 of each. A start compares sizes and times, and
-hashes only what has another time; :func:`problems` hashes everything. A folder of an earlier version, which lacks the
-record, gets one when it is first used, if its files can be read.
+``files.json`` beside them holds the size, modification time and SHA-256 of each file. When a model is loaded, sizes and
+times are compared, and only files with another time are hashed; :func:`problems` can hash all files. A folder of an
+earlier version, which has no such record, gets one when it is first used, if its files can be read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _READABLE = 0o644
 
 
 def record(folder: Path) -> None:
-    """Write the record of a folder's files, and make the files readable for everybody who may read the folder."""
+    """Write the record of a folder's files, and make the files readable for all who may read the folder."""
     for name in _names(folder):
         (folder / name).chmod(_READABLE)
     found = {name: _entry(folder / name, file_sha256(folder / name)) for name in _names(folder)}
@@ -28,11 +28,11 @@ def record(folder: Path) -> None:
 
 
 def problems(folder: Path, *, by_hash: bool) -> dict[str, str | None]:
-    """Every file of a folder, by its path in it, with what is wrong with it; None if nothing is.
+    """Path in the folder -> what is wrong with the file, or None, for every file of a folder.
 
     Args:
         folder: in the cache.
-        by_hash: read all files, rather than only those whose time of change is another one.
+        by_hash: read all files, not only those whose modification time has changed.
     """
     known = _read(folder)
     if known is None:
@@ -42,19 +42,19 @@ def problems(folder: Path, *, by_hash: bool) -> dict[str, str | None]:
         return found
     found = {name: _problem(folder / name, entry, by_hash=by_hash) for name, entry in known.items()}
     moved = [name for name, entry in known.items() if not found[name] and _time(folder / name) != entry["mtime_ns"]]
-    if moved and os.access(folder, os.W_OK):  # a copied cache is hashed once
+    if moved and os.access(folder, os.W_OK):  # a copied cache is hashed only once
         _write(folder, known | {name: _entry(folder / name, known[name]["sha256"]) for name in moved})
     return found
 
 
 def damage(folder: Path, *, by_hash: bool = False) -> str | None:
-    """The sentence about the first file that is not what it was; None if all are."""
+    """A sentence about the first file that has changed; None if there is none."""
     found = ((name, problem) for name, problem in problems(folder, by_hash=by_hash).items() if problem is not None)
     return next((f"'{folder / name}' is damaged: {problem}" for name, problem in found), None)
 
 
 def known_sha256(file: Path) -> str:
-    """SHA-256 of a file; the recorded one if its size and time of change are those of the record."""
+    """SHA-256 of a file; the recorded one if its size and modification time match the record."""
     entry = (_read(file.parent) or {}).get(file.name)
     if entry is not None and (entry["size"], entry["mtime_ns"]) == (file.stat().st_size, _time(file)):
         return str(entry["sha256"])
@@ -62,7 +62,7 @@ def known_sha256(file: Path) -> str:
 
 
 def unreadable(file: Path) -> str | None:
-    """Why a file of weights, or of JSON, cannot be what its name says; None if it can."""
+    """Why a file of weights or JSON cannot be read as what its extension says; None if it can."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -93,7 +93,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """The record; None if there is none, or it is damaged itself."""
+    """The record; None if it is missing or damaged."""
     try:
         known: dict[str, dict[str, Any]] = json.loads((folder / RECORD_FILE).read_bytes())
         complete = all({"size", "mtime_ns", "sha256"} <= entry.keys() for entry in known.values())

@@ -1,8 +1,8 @@
-"""Fetch one file of a published record, with resume: the record says how long it must be and what its MD5 is.
+"""Downloads one file of a published record, with resume; the record states its length and its MD5.
 
 Zenodo's interface ``<host>/api/records/<number>`` answers with JSON whose ``files`` carry ``key`` (the file's name),
-``size`` (bytes), ``checksum`` (``md5:<hex>``) and ``links.self`` (where the content is). An MD5 detects a damaged
-file, but not a harmful one: its content is checked by the reader.
+``size`` (bytes), ``checksum`` (``md5:<hex>``) and ``links.self`` (where the content is). An MD5 detects damage, but not
+an attack: whoever reads the file checks its content.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from pengi.errors import WeightsError, unwritten
 from pengi.progress import download_bar
 
 TIMEOUT_S = 60.0
-"""Longest silence of a server, in seconds."""
+"""Maximum time without data from the server, in seconds."""
 _CHUNK_BYTES = 1 << 20
 _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
 
 
 class RecordUnavailableError(WeightsError):
-    """The record cannot be reached, refuses, or breaks off; the file may still be fetched by hand."""
+    """The record cannot be reached, refuses the request, or the download breaks off; the file may be downloaded by
+    hand."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class RecordSource:
 
 @dataclass(frozen=True)
 class RecordFile:
-    """What a record says of a file."""
+    """The entry of a file in a record."""
 
     url: str
     size: int
@@ -63,10 +64,10 @@ class RecordFile:
 
 
 def download(source: RecordSource, folder: Path) -> Path:
-    """Fetch the file into ``folder``, going on where an earlier attempt was cut off; progress is a bar on stderr.
+    """Download the file to ``folder``, or resume an earlier download, with a progress bar on stderr.
 
-    A connection that is cut is taken up again for as long as each attempt brings something; what has arrived stays in
-    ``<key>.partial`` for the next call. A file that is there already is not fetched again.
+    A lost connection is opened again as long as each attempt brings data. Received data stay in ``<key>.partial`` for
+    the next call. An existing file is not downloaded again.
 
     Raises:
         RecordUnavailableError: if the record or the file cannot be fetched, or breaks off.
@@ -91,7 +92,7 @@ def download(source: RecordSource, folder: Path) -> Path:
 
 
 def look_up(source: RecordSource) -> RecordFile:
-    """What the record says of the file.
+    """The entry of the file in the record.
 
     Raises:
         RecordUnavailableError: if the record cannot be fetched, or answers in another form than the one above.
@@ -109,14 +110,14 @@ def look_up(source: RecordSource) -> RecordFile:
         raise RecordUnavailableError(f"{source.api} answers in a form that is not understood") from error
     if file is None:
         raise WeightsError(f"{source.page} has no file '{source.key}', only {', '.join(sorted(listed)) or 'none'}.")
-    # Nothing but the network is read, whatever an answer names.
+    # Only URLs of the network are read, whatever the answer says.
     if not file.url.startswith(("https://", f"{source.host}/")):
         raise RecordUnavailableError(f"{source.api} answers in a form that is not understood")
     return file
 
 
 def _fetch(source: RecordSource, file: RecordFile, partial: Path) -> None:
-    """Bring ``partial`` to the file's full length, connection by connection."""
+    """Download to ``partial`` until it has the full length, with as many connections as needed."""
     with download_bar(source.key) as progressed:
         while (held := _size(partial)) != file.size:
             if held > file.size:
@@ -135,9 +136,9 @@ def _fetch(source: RecordSource, file: RecordFile, partial: Path) -> None:
 def _append(
     source: RecordSource, file: RecordFile, partial: Path, held: int, progressed: Callable[[int, int], None]
 ) -> None:
-    """Append what one connection brings behind the ``held`` bytes."""
+    """Append the data of one connection after the ``held`` bytes."""
     with _opened(file.url, {"Range": f"bytes={held}-"} if held else {}) as answer:
-        # A server that knows no ranges sends the file from its start again.
+        # A server without range requests sends the file from its start again.
         arrived = held if answer.status == _PARTIAL_CONTENT else 0
         with partial.open("ab" if arrived else "wb") as out:
             for chunk in _received(answer):
@@ -149,7 +150,7 @@ def _append(
 
 
 def _received(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """What arrives until the end or until the connection is cut; lengths and checksums decide which."""
+    """The data until the end, or until the connection is lost; the length and the checksum show which it was."""
     while True:
         try:
             chunk = answer.read1(_CHUNK_BYTES)
@@ -162,7 +163,7 @@ def _received(answer: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _verify(source: RecordSource, file: RecordFile, partial: Path) -> None:
     with partial.open("rb") as opened:
-        # The record's own checksum; it guards against damage, not against an attacker.
+        # The record's own checksum; it protects against damage, not against an attacker.
         digest = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if digest != file.md5:
         partial.unlink()
@@ -174,7 +175,7 @@ def _verify(source: RecordSource, file: RecordFile, partial: Path) -> None:
 
 @contextmanager
 def _opened(url: str, headers: dict[str, str] | None = None) -> Iterator[http.client.HTTPResponse]:
-    """An answer of the server; its refusal, silence or absence is an error that names it."""
+    """The response of a server; a refusal, a timeout or a failed connection is an error that names the server."""
     request = urllib.request.Request(url, headers={"User-Agent": "pengi", **(headers or {})})
     try:
         answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)

