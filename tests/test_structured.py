@@ -218,9 +218,9 @@ def test_a_text_that_would_end_inside_a_string_ends_the_string(engine: Pengi) ->
     quote, begun = lm.encode('"')[0], tuple(lm.encode('"dog'))
     log_probs_V = torch.full((lm.tokenizer.get_vocab_size(),), -10.0)
     log_probs_V[lm.end_id] = -0.1
-    steered_V = text.steered(log_probs_V, begun)
-    assert steered_V[lm.end_id] == -math.inf
-    assert int(steered_V.argmax()) == quote
-    closed_V = text.steered(log_probs_V, (*begun, quote))
+    score_V = text.process_scores(log_probs_V, begun)
+    assert score_V[lm.end_id] == -math.inf
+    assert int(score_V.argmax()) == quote
+    closed_V = text.process_scores(log_probs_V, (*begun, quote))
     assert closed_V[lm.end_id] == pytest.approx(-0.1)
     assert (closed_V > -math.inf).sum() == 1

@@ -52,7 +52,7 @@ def _folder(name: str, tiny: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Decoder:
+class _LanguageModelLoader:
     """How to load the language model: its runtime, and adapters that are merged into it."""
 
     dtype: torch.dtype
@@ -97,7 +97,7 @@ class _Decoder:
             return None
 
 
-def _build(config: ModelConfig, decoder: _Decoder, *, stock: bool) -> PengiModel:
+def _build(config: ModelConfig, loader: _LanguageModelLoader, *, stock: bool) -> PengiModel:
     """Resolve every path first, then build, so that a missing download fails before any work is done."""
     language_model = _folder(config.language_model.name, TINY_LANGUAGE_MODEL)
     text_encoder = _folder(config.text.encoder, TINY_TEXT_ENCODER) if config.text.encoder else None
@@ -108,7 +108,7 @@ def _build(config: ModelConfig, decoder: _Decoder, *, stock: bool) -> PengiModel
             config.model_copy(update={"frozen_sha256": _frozen_hashes(config)}),
             [build_encoder(branch, folder) for branch, folder in zip(branches, stock_folders, strict=True)],
             _text_encoder(config, text_encoder),
-            decoder.load(language_model),
+            loader.load(language_model),
         )
     if config.language_model.lora is not None:  # last, so that all else gets the same random weights as without
         model.language_model.add_lora(config.language_model.lora)
@@ -159,7 +159,7 @@ def create(config: ModelConfig, lm_dtype: torch.dtype = torch.float32) -> PengiM
     Raises:
         ConfigError, WeightsError: for unknown names and weights that cannot be fetched.
     """
-    return _build(config, _Decoder(lm_dtype), stock=True)
+    return _build(config, _LanguageModelLoader(lm_dtype), stock=True)
 
 
 def stored_tensors(model: PengiModel) -> dict[str, Tensor]:
@@ -280,14 +280,14 @@ def load(
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"'{path}' is not a readable safetensors file ({error})") from error
-    decoder = _Decoder(lm_dtype, "torch" if to_train else runtime)
+    loader = _LanguageModelLoader(lm_dtype, "torch" if to_train else runtime)
     if config.language_model.lora is not None and not to_train:
         adapters = {name: tensors.pop(name) for name in list(tensors) if ADAPTER_MARK in name}
         adapters = {name.removeprefix("language_model."): tensor for name, tensor in adapters.items()}
-        decoder = replace(decoder, lora=config.language_model.lora, adapters=adapters, adapters_file=path)
+        loader = replace(loader, lora=config.language_model.lora, adapters=adapters, adapters_file=path)
         alone = config.language_model.model_copy(update={"lora": None})
         config = config.model_copy(update={"language_model": alone})
-    model = _with_vocabulary(_build(config, decoder, stock=False), folder)
+    model = _with_vocabulary(_build(config, loader, stock=False), folder)
     _fill(model, tensors, path)
     for name, recorded in config.frozen_sha256.items():
         if model.config.frozen_sha256.get(name, recorded) != recorded:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pengi.audio.decode import stream
 from pengi.audio.matching import Match, band_energies, match
 from pengi.audio.sources import AudioSource
+from pengi.calls import MIN_TAG_PROBABILITY
 from pengi.encoding import Encoded
 from pengi.errors import PengiError
 from pengi.results import Result
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pengi.engine import Pengi
 
 RATE = 16_000
-MIN_TAG_PROBABILITY = 0.1
 MIN_DIFFERENCE = 0.2
 """Minimum difference in probability of a tag that counts as different."""
 MAX_TAGS = 10

@@ -107,13 +107,13 @@ class DecodeOptions:
         """
         if self.temperature == 0:
             return [Search(self.beams, stop_ids, None)]
-        draws = [
+        rngs = [
             random.Random() if self.seed is None else random.Random(f"{self.seed}:{sample}")
             for sample in range(self.beams)
         ]
-        return [Search(1, stop_ids, draw) for draw in draws]
+        return [Search(1, stop_ids, rng) for rng in rngs]
 
-    def steered(
+    def process_scores(
         self,
         logits_NV: Tensor,
         log_probs_NV: Tensor,
@@ -129,7 +129,7 @@ class DecodeOptions:
             constraint: the texts that may be written, if it is given.
         """
         if constraint is not None:
-            return torch.stack([constraint.steered(*row) for row in zip(log_probs_NV, histories, strict=True)])
+            return torch.stack([constraint.process_scores(*row) for row in zip(log_probs_NV, histories, strict=True)])
         return log_probs_NV
 
 
@@ -181,12 +181,12 @@ class Constraint:
         """Tokens that may follow this beginning of a text; the end token where it is a complete text."""
         raise NotImplementedError(f"{type(self).__name__} allows nothing")
 
-    def steered(self, log_probs_V: Tensor, tokens: tuple[int, ...]) -> Tensor:
+    def process_scores(self, log_probs_V: Tensor, tokens: tuple[int, ...]) -> Tensor:
         """The log-probabilities of the next token, with everything that may not follow made impossible."""
         allowed = torch.as_tensor(self.allowed(tokens), dtype=torch.long, device=log_probs_V.device)
-        steered_V = torch.full_like(log_probs_V, -math.inf)
-        steered_V[allowed] = log_probs_V[allowed]
-        return steered_V
+        score_V = torch.full_like(log_probs_V, -math.inf)
+        score_V[allowed] = log_probs_V[allowed]
+        return score_V
 
 
 class LabelTrie(Constraint):
@@ -234,8 +234,8 @@ class Candidate:
 
     row: int
     token: int
-    steered: float
-    """Log-probability by which beams are ranked, see :meth:`DecodeOptions.steered`."""
+    score: float
+    """Log-probability by which beams are ranked, see :meth:`DecodeOptions.process_scores`."""
     log_prob: float
     """The model's own log-probability."""
 
@@ -247,7 +247,7 @@ class Beam:
     tokens: tuple[int, ...] = ()
     log_probs: tuple[float, ...] = ()
     total: float = 0.0
-    """Sum of steered log-probabilities."""
+    """Sum of scores."""
     row: int = 0
     """Row of the last step that the beam extends."""
 
@@ -255,7 +255,7 @@ class Beam:
         return Beam(
             (*self.tokens, candidate.token),
             (*self.log_probs, candidate.log_prob),
-            self.total + candidate.steered,
+            self.total + candidate.score,
             candidate.row,
         )
 
@@ -266,7 +266,7 @@ class Search:
 
     beams: int
     stop_ids: frozenset[int]
-    draws: random.Random | None
+    rng: random.Random | None
     running: list[Beam] = field(default_factory=lambda: [Beam()])
     finished: list[Beam] = field(default_factory=list)
 
@@ -603,14 +603,14 @@ def _extend(active: Sequence[Search], logits_NV: Tensor, options: DecodeOptions,
     """Advance every search by one token; row n of the logits belongs to the n-th running beam of all searches."""
     histories = [beam.tokens for search in active for beam in search.running]
     log_probs_NV = logits_NV.log_softmax(dim=-1)
-    steered_NV = options.steered(logits_NV, log_probs_NV, histories, constraint)
-    draws = [search.draws for search in active if search.draws is not None]
-    if draws:
-        tokens_NK = _draw(steered_NV, draws, options)
+    score_NV = options.process_scores(logits_NV, log_probs_NV, histories, constraint)
+    rngs = [search.rng for search in active if search.rng is not None]
+    if rngs:
+        tokens_NK = _draw(score_NV, rngs, options)
     else:
         stops = len(active[0].stop_ids)
-        tokens_NK = steered_NV.topk(min(options.beams * (1 + stops), steered_NV.shape[1])).indices
-    columns = (tokens_NK, steered_NV.gather(1, tokens_NK), log_probs_NV.gather(1, tokens_NK))
+        tokens_NK = score_NV.topk(min(options.beams * (1 + stops), score_NV.shape[1])).indices
+    columns = (tokens_NK, score_NV.gather(1, tokens_NK), log_probs_NV.gather(1, tokens_NK))
     rows = zip(*(column.tolist() for column in columns), strict=True)
     candidates = (
         [Candidate(row, *values) for values in zip(*likeliest, strict=True) if values[1] > -math.inf]
@@ -620,22 +620,22 @@ def _extend(active: Sequence[Search], logits_NV: Tensor, options: DecodeOptions,
         search.advance(list(itertools.islice(candidates, len(search.running))))
 
 
-def _draw(steered_NV: Tensor, draws: Sequence[random.Random], options: DecodeOptions) -> Tensor:
+def _draw(score_NV: Tensor, rngs: Sequence[random.Random], options: DecodeOptions) -> Tensor:
     """One token per row, int64[N, 1], by inverting the cumulative distribution at each row's own random number.
 
     Double precision on the CPU, tokens from likely to unlikely: rounding differences between batch sizes move the
     boundaries between tokens by far less than any token's share.
     """
-    steered_NV = steered_NV.double()
+    score_NV = score_NV.double()
     # The highest becomes 0, so that dividing by a very low temperature keeps it finite.
-    below_NV = steered_NV - steered_NV.amax(dim=-1, keepdim=True)
+    below_NV = score_NV - score_NV.amax(dim=-1, keepdim=True)
     probs_NV = (below_NV.cpu() / options.temperature).softmax(dim=-1)
     probs_NV, tokens_NV = probs_NV.sort(dim=-1, descending=True, stable=True)
     reached_NV = probs_NV.cumsum(dim=-1)
     last_N1 = (reached_NV - probs_NV < options.top_p).sum(dim=-1, keepdim=True) - 1
-    chance_N1 = torch.tensor([[draw.random()] for draw in draws], dtype=torch.float64)
+    chance_N1 = torch.tensor([[rng.random()] for rng in rngs], dtype=torch.float64)
     drawn_N1 = (reached_NV <= chance_N1 * reached_NV.gather(1, last_N1)).sum(dim=-1, keepdim=True)
-    return tokens_NV.gather(1, drawn_N1.minimum(last_N1)).to(steered_NV.device)
+    return tokens_NV.gather(1, drawn_N1.minimum(last_N1)).to(score_NV.device)
 
 
 @torch.no_grad()

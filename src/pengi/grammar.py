@@ -89,14 +89,14 @@ class JsonText(Constraint):
         fill_next_token_bitmask(self._matcher(tokens), bits)
         return np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little")[: self._vocabulary])
 
-    def steered(self, log_probs_V: Tensor, tokens: tuple[int, ...]) -> Tensor:
+    def process_scores(self, log_probs_V: Tensor, tokens: tuple[int, ...]) -> Tensor:
         """See :class:`pengi.decoding.Constraint`. Where a string may end and the text may not, the probability that the
         text ends counts for the end of the string."""
-        steered_V = super().steered(log_probs_V, tokens)
+        score_V = super().process_scores(log_probs_V, tokens)
         quote_id = self._quote_id
-        if quote_id is not None and steered_V[self.end_id] == -torch.inf and steered_V[quote_id] > -torch.inf:
-            steered_V[quote_id] = torch.logaddexp(log_probs_V[quote_id], log_probs_V[self.end_id])
-        return steered_V
+        if quote_id is not None and score_V[self.end_id] == -torch.inf and score_V[quote_id] > -torch.inf:
+            score_V[quote_id] = torch.logaddexp(log_probs_V[quote_id], log_probs_V[self.end_id])
+        return score_V
 
     def _matcher(self, tokens: tuple[int, ...]) -> Any:
         """The matcher behind a beginning of a text. Those of the last two lengths are kept, for a search goes on from

@@ -511,10 +511,6 @@ def test_flats_are_measured_as_sharps(played: str, measured: str) -> None:
     assert sum(f"Note {measured} (" in text for text in found) > 40
 
 
-def test_noise_is_the_same_after_it_was_written() -> None:
-    assert TagNoise.from_json(noise().to_json()) == noise()
-
-
 def test_the_many_clips_of_one_voice_say_little_about_how_a_tag_is_detected() -> None:
     tags = vocabulary()
     man = tags.index("man")

@@ -75,7 +75,7 @@ def clips_of(setup: Setup) -> Loader:
 def evidence_of(setup: Setup) -> dict[str, Any]:
     found = clips_of(setup).evidence
     assert found is not None
-    return dict(found.of)
+    return dict(found.by_clip)
 
 
 def rewritten(toy: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -55,7 +55,7 @@ class DecoderShape:
 
 
 @dataclass(frozen=True)
-class DecoderState:
+class WhisperState:
     """What a decoder has read so far, layer by layer."""
 
     read: tuple[KeysValues, ...]
@@ -140,7 +140,7 @@ class WhisperDecoder(nn.Module):
         assert number is not None, f"Whisper's tokenizer has no {token}"
         return number
 
-    def prefill(self, audio_BPD: Tensor, mask_BP: Tensor) -> tuple[Tensor, DecoderState]:
+    def prefill(self, audio_BPD: Tensor, mask_BP: Tensor) -> tuple[Tensor, WhisperState]:
         """Read the encoder's states and the start of a transcript: logits float32[B, V] of the next token, and a state.
 
         ``mask_BP`` must be True everywhere: the decoder reads all positions.
@@ -148,17 +148,17 @@ class WhisperDecoder(nn.Module):
         assert bool(mask_BP.all()), "chunks of one batch have the same number of positions"
         ids_BT = torch.tensor([self._prompt] * len(audio_BPD), device=audio_BPD.device)
         audio = tuple(layer.encoder_attn.keys_values(audio_BPD) for layer in self._layers)
-        hidden_BTD, state = self.advance(ids_BT, DecoderState((), audio))
+        hidden_BTD, state = self.advance(ids_BT, WhisperState((), audio))
         logits_BV = self.logits(hidden_BTD[:, -1])
         logits_BV[:, self._suppressed_first] = -torch.inf
         return logits_BV, state
 
-    def step(self, ids_NT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    def step(self, ids_NT: Tensor, state: WhisperState) -> tuple[Tensor, WhisperState]:
         """Read further tokens int64[N, T]: logits float32[N, T, V] after each, and the state that follows."""
         hidden_NTD, state = self.advance(ids_NT, state)
         return self.logits(hidden_NTD), state
 
-    def advance(self, ids_NT: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    def advance(self, ids_NT: Tensor, state: WhisperState) -> tuple[Tensor, WhisperState]:
         """As :meth:`step`, but hidden states float32[N, T, D]."""
         count, tokens = state.count, ids_NT.shape[1]
         hidden_NTD = self.embed_tokens(ids_NT) + self.embed_positions.weight[count : count + tokens]
@@ -170,7 +170,7 @@ class WhisperDecoder(nn.Module):
             hidden_NTD, keys_values = layer(hidden_NTD, state.read[index] if state.read else None, audio, sees_TK)
             read.append(keys_values)
         hidden_NTD = self.layer_norm(hidden_NTD)
-        return hidden_NTD, DecoderState(tuple(read), state.audio)
+        return hidden_NTD, WhisperState(tuple(read), state.audio)
 
     def logits(self, hidden_MD: Tensor) -> Tensor:
         """Logits float32[..., V] of hidden states; minus infinity for suppressed tokens."""
@@ -198,13 +198,13 @@ class WhisperDecoder(nn.Module):
         # A position reads one token and writes the next.
         return torch.stack(rows)[:, len(self._prompt) - 1 :]
 
-    def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
+    def select(self, state: WhisperState, index_N: Tensor) -> WhisperState:
         """The state of the given rows, which may repeat."""
 
         def rows(layers: tuple[KeysValues, ...]) -> tuple[KeysValues, ...]:
             return tuple((keys[index_N], values[index_N]) for keys, values in layers)
 
-        return DecoderState(rows(state.read), rows(state.audio))
+        return WhisperState(rows(state.read), rows(state.audio))
 
     @property
     def _layers(self) -> list[_Layer]:

@@ -13,7 +13,7 @@ from pengi import templates
 from pengi.conditioning.evidence import MAYBE, seconds, separate_spans, spans_text
 from pengi.data import wordings
 from pengi.data.phrases import NEVER_ASKED, is_plural
-from pengi.data.question_context import AGAIN, Answered, Family, QuestionContext
+from pengi.data.question_context import REPEAT_FACTOR, Answered, Family, QuestionContext
 from pengi.data.scenes import LOUDER_DB, SceneEvent
 from pengi.data.spoken import as_read, draw_spoken, words_of
 from pengi.data.tasks import ATTRIBUTE_TASKS
@@ -22,15 +22,15 @@ from pengi.templates import NO, NUMBERS, YES
 
 CLEARLY_S = 0.3
 """A sound that starts at least this much earlier than another is clearly the first."""
-UNCLEAR, THROUGHOUT = 0.6, 0.9
+UNCLEAR, LASTING_SHARE = 0.6, 0.9
 """Shares of a recording. A sound that covers at least the second is there throughout; one below the first is certainly
 not."""
-IN_VAIN = 0.08
+KEPT_IF_NONE = 0.08
 """Share of the questions about who speaks, what is said, which animal it is and the like that are kept if there is
 none. It is low because most recordings have none of a given thing."""
-OF_ONE = 0.25
+KEPT_IF_ONE = 0.25
 """Share of the questions about the number of words, notes or kinds of sound that are kept if the answer is one."""
-OFTEN = 0.7
+REPEAT_FACTOR_OFTEN = 0.7
 """Factor on a family's weight after each of its questions about a scene, if it can ask many different ones."""
 MAX_SAID_WORDS = 40
 MAX_QUOTED_WORDS = 14
@@ -56,9 +56,11 @@ _ANYWHERE = frozenset({"speech", "music", "instrument", "impact", "human"})
 _TIMES = ("never", "once", "twice")
 
 
-def _family(name: str, weight: float, *, is_task: bool = False, again: float = AGAIN) -> Callable[[_Ask], _Ask]:
+def _family(
+    name: str, weight: float, *, is_task: bool = False, repeat_factor: float = REPEAT_FACTOR
+) -> Callable[[_Ask], _Ask]:
     def added(ask: _Ask) -> _Ask:
-        FAMILIES[name] = Family(name, weight, ask, is_task, again)
+        FAMILIES[name] = Family(name, weight, ask, is_task, repeat_factor)
         return ask
 
     return added
@@ -68,9 +70,9 @@ def _yes(is_so: bool) -> str:
     return YES if is_so else NO
 
 
-def _in_vain(context: QuestionContext) -> bool:
-    """Whether to keep a question about something that is not there at all, see :data:`IN_VAIN`."""
-    return context.rng.random() < IN_VAIN
+def _keeps_none(context: QuestionContext) -> bool:
+    """Whether to keep a question about something that is not there at all, see :data:`KEPT_IF_NONE`."""
+    return context.rng.random() < KEPT_IF_NONE
 
 
 def _and(phrases: Sequence[str]) -> str:
@@ -202,7 +204,7 @@ def _surroundings(context: QuestionContext) -> Answered | None:
     if indoors and not outdoors:
         return Answered(question, "indoors") if any(map(context.is_shown, indoors)) else None
     neutral = tags and all(context.phrases.category(tag) in _ANYWHERE for tag in tags)
-    return Answered(question, CANT_TELL) if neutral and _in_vain(context) else None
+    return Answered(question, CANT_TELL) if neutral and _keeps_none(context) else None
 
 
 # --- what is said, and by whom -------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def _quoted(text: str) -> str:
 @_family("said", 5.0)
 def _said(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.SAID)
-    if context.speech is False and not _in_vain(context):
+    if context.speech is False and not _keeps_none(context):
         return None
     word = _word(context)
     if word is not None:
@@ -238,7 +240,7 @@ def _word(context: QuestionContext) -> str | None:
     if word is None or context.evidence is None:
         return word
     found = [tag for tag in context.evidence.tags if tag.group == "keyword" and tag.text.strip('"') == word]
-    if found and found[0].probability >= 0.1:
+    if found and found[0].probability >= MAYBE:
         return word
     return word if context.transcript else None
 
@@ -276,7 +278,7 @@ def _who(context: QuestionContext) -> Answered | None:
 def _are_distinguishable(context: QuestionContext) -> bool:
     """Whether the evidence shows who speaks; if nobody does, most questions are left out."""
     if not context.speakers:
-        return _in_vain(context)
+        return _keeps_none(context)
     return all(context.probability(_speaker_tag(who)) >= MAYBE for who in context.speakers)
 
 
@@ -305,7 +307,7 @@ def _speakers(context: QuestionContext) -> Answered | None:
     return None if context.is_unclear(question) else Answered(question, context.speaker_count)
 
 
-@_family("qa", 24.0, again=OFTEN)
+@_family("qa", 24.0, repeat_factor=REPEAT_FACTOR_OFTEN)
 def _qa(context: QuestionContext) -> Answered | None:
     """Questions that come with a scene; for a drawn one the answer is written as in the simulated transcript."""
     if not context.scene.qa:
@@ -334,7 +336,7 @@ def _counts(context: QuestionContext) -> dict[str, int]:
         counts["notes"] = len(notes.split(", "))
     elif "count" in scene.attributes and truth is None:
         counts["notes"] = NUMBERS.index(scene.attributes["count"])
-    return {things: count for things, count in counts.items() if count != 1 or context.rng.random() < OF_ONE}
+    return {things: count for things, count in counts.items() if count != 1 or context.rng.random() < KEPT_IF_ONE}
 
 
 def _kinds(context: QuestionContext) -> dict[str, int]:
@@ -353,7 +355,7 @@ def _kinds(context: QuestionContext) -> dict[str, int]:
 @_family("how_many", 9.0)
 def _how_many(context: QuestionContext) -> Answered | None:
     counts = _counts(context)
-    if counts.get("words") == 0 and not _in_vain(context):
+    if counts.get("words") == 0 and not _keeps_none(context):
         del counts["words"]
     if counts and context.rng.random() < 0.6:
         things = context.rng.choice(list(counts))
@@ -444,7 +446,7 @@ def _share(tag: str, context: QuestionContext) -> float:
 
 
 def _is_throughout(event: SceneEvent, context: QuestionContext) -> bool:
-    return _share(event.tag, context) >= THROUGHOUT
+    return _share(event.tag, context) >= LASTING_SHARE
 
 
 def _extents(context: QuestionContext) -> list[SceneEvent]:
@@ -462,7 +464,7 @@ def _comes_after(later: SceneEvent, earlier: SceneEvent, context: QuestionContex
     return later.start_s >= earlier.end_s - CLEARLY_S / 2 and context.starts_before(earlier.tag, later.tag)
 
 
-@_family("sequence", 14.0, again=OFTEN)
+@_family("sequence", 14.0, repeat_factor=REPEAT_FACTOR_OFTEN)
 def _sequence(context: QuestionContext) -> Answered | None:
     """Which sound is first or last, if one clearly is, and which comes next, if sounds follow one another."""
     if not context.scene.is_timed or len(context.scene.tags) < 2:
@@ -495,7 +497,7 @@ def _starts_first(earlier: SceneEvent, later: SceneEvent, context: QuestionConte
     )
 
 
-@_family("order", 14.0, again=OFTEN)
+@_family("order", 14.0, repeat_factor=REPEAT_FACTOR_OFTEN)
 def _order(context: QuestionContext) -> Answered | None:
     if not context.scene.is_timed:
         return None
@@ -521,7 +523,7 @@ def _order(context: QuestionContext) -> Answered | None:
     return Answered(_about(wording, *((earlier,) if right else (later,)), y=later if right else earlier), _yes(right))
 
 
-@_family("together", 10.0, again=OFTEN)
+@_family("together", 10.0, repeat_factor=REPEAT_FACTOR_OFTEN)
 def _together(context: QuestionContext) -> Answered | None:
     if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
@@ -548,9 +550,9 @@ def _throughout(context: QuestionContext) -> Answered | None:
     if not context.has_times(*scene.tags):
         return None
     shares = {tag: _share(tag, context) for tag in scene.tags}
-    if any(UNCLEAR <= share < THROUGHOUT for share in shares.values()):
+    if any(UNCLEAR <= share < LASTING_SHARE for share in shares.values()):
         return None
-    lasting = [tag for tag, share in shares.items() if share >= THROUGHOUT]
+    lasting = [tag for tag, share in shares.items() if share >= LASTING_SHARE]
     if context.evidence is not None and any(
         context.is_written_throughout(tag) != (tag in lasting) for tag in scene.tags
     ):
@@ -667,7 +669,7 @@ def _pitch(context: QuestionContext) -> Answered | None:
     measured = _notes(context)
     if truth is not None:
         return Answered(question, truth) if measured == truth else None
-    if measured is None and context.evidence is not None and _in_vain(context):
+    if measured is None and context.evidence is not None and _keeps_none(context):
         return Answered(question, CANT_TELL)
     return None
 
@@ -682,7 +684,7 @@ def _instrument(context: QuestionContext) -> Answered | None:
     if instrument is not None:
         tag = next((tag for tag in context.scene.tags if tag == instrument), instrument)
         return Answered(question, context.phrases.phrase(tag)) if _may_be_named(context, tag) else None
-    return Answered(question, "no instrument") if context.music is False and _in_vain(context) else None
+    return Answered(question, "no instrument") if context.music is False and _keeps_none(context) else None
 
 
 def _may_be_named(context: QuestionContext, tag: str) -> bool:
@@ -697,14 +699,14 @@ def _genre(context: QuestionContext) -> Answered | None:
     if genre is not None:
         tag = next((tag for tag in context.scene.tags if tag.startswith(genre)), f"{genre} music")
         return Answered(question, context.phrases.phrase(tag)) if _may_be_named(context, tag) else None
-    return Answered(question, "There is no music.") if context.music is False and _in_vain(context) else None
+    return Answered(question, "There is no music.") if context.music is False and _keeps_none(context) else None
 
 
 @_family("language_name", 2.0)
 def _language(context: QuestionContext) -> Answered | None:
     language = context.scene.attributes.get("language")
     if context.speech is False:
-        return Answered(context.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if _in_vain(context) else None
+        return Answered(context.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if _keeps_none(context) else None
     if language is None or not _may_be_named(context, language):
         return None
     if context.rng.random() < 0.75:
@@ -723,7 +725,7 @@ def _word_name(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.DIGIT if is_digit and context.rng.random() < 0.7 else wordings.KEYWORD)
     if context.speech is False:
         question = context.rng.choice(wordings.DIGIT + wordings.KEYWORD)
-        return Answered(question, NOTHING_SAID) if _in_vain(context) else None
+        return Answered(question, NOTHING_SAID) if _keeps_none(context) else None
     word = _word(context)
     return Answered(question, word) if word else None
 
@@ -753,7 +755,7 @@ def _named_thing(
     if named:
         return Answered(context.rng.choice(asking), _and(named))
     there = any(context.phrases.category(tag) in (category, "") for tag in context.scene.tags)
-    if there or not set(usual) <= set(context.scene.absent) or not _in_vain(context):
+    if there or not set(usual) <= set(context.scene.absent) or not _keeps_none(context):
         return None
     return Answered(context.rng.choice(asking), f"no {category}")
 

@@ -59,22 +59,22 @@ class ClipEvidence:
     """Evidence about training clips, for a model that reads it.
 
     Attributes:
-        of: clip id -> what is measured in the clip.
+        by_clip: clip id -> what is measured in the clip.
         vocabulary: the tags that prompts may name.
         config: which parts of the evidence are written.
     """
 
-    of: Mapping[str, Evidence]
+    by_clip: Mapping[str, Evidence]
     vocabulary: Vocabulary
     config: EvidenceConfig
 
     def text(self, clip_id: str) -> str:
         """The evidence about a clip as text."""
-        return evidence_text(self.of[clip_id], self.config)
+        return evidence_text(self.by_clip[clip_id], self.config)
 
     def prompt(self, clip_id: str, prompt: str) -> str:
         """A prompt about a clip as the language model reads it."""
-        return queried_prompt(self.of[clip_id], self.vocabulary, prompt)
+        return queried_prompt(self.by_clip[clip_id], self.vocabulary, prompt)
 
 
 def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = None) -> list[float]:
@@ -204,7 +204,7 @@ def draw_pairs(
     clip: Clip, questions: QuestionMaker, rng: random.Random, count: int, evidence: ClipEvidence | None
 ) -> list[Pair]:
     """Up to ``count`` pairs about a clip, given the evidence if the model reads any."""
-    return questions.about(clip, rng, count, evidence.of[clip.id] if evidence else None)
+    return questions.about(clip, rng, count, evidence.by_clip[clip.id] if evidence else None)
 
 
 def usable_clips(
@@ -218,7 +218,7 @@ def usable_clips(
         clip
         for clip in clips
         if all(clip.id in cache for cache in caches)
-        and (evidence is None or clip.id in evidence.of)
+        and (evidence is None or clip.id in evidence.by_clip)
         and questions.fits(clip)
     ]
 

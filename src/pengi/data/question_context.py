@@ -19,7 +19,7 @@ from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
 SEEN = 0.002
 """Lowest probability at which a question may build on a tag of the scene; below it the evidence says "no"."""
 SPEECH = "speech"
-AGAIN = 0.3
+REPEAT_FACTOR = 0.3
 """Factor on the weight of most families after they were drawn for a scene."""
 _VOICE = re.compile(
     r"groan|scream|shout|\bcry|laugh|\bsing|humm|yell|sigh|whoop|giggl|chuckl|snicker|gasp|cheer|whisper|chant|choir"
@@ -240,12 +240,12 @@ class Answered:
 class Family:
     """One kind of question. ``ask`` gives None if the scene does not tell the answer.
 
-    ``is_task``: whether it is a task with a fixed prompt, as in the paper, and not a free question. ``again``: factor
-    on the weight after the family was drawn for a scene.
+    ``is_task``: whether it is a task with a fixed prompt, as in the paper, and not a free question. ``repeat_factor``:
+    factor on the weight after the family was drawn for a scene.
     """
 
     name: str
     weight: float
     ask: Callable[[QuestionContext], Answered | None]
     is_task: bool = False
-    again: float = AGAIN
+    repeat_factor: float = REPEAT_FACTOR

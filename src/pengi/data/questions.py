@@ -102,7 +102,7 @@ def _answered(context: QuestionContext, families: dict[str, float]) -> tuple[str
     while families:
         name = context.rng.choices(list(families), list(families.values()))[0]
         answered = FAMILIES[name].ask(context)
-        families[name] *= FAMILIES[name].again
+        families[name] *= FAMILIES[name].repeat_factor
         if answered is None or answered.is_prompt:  # another wording of a task would be nothing new
             del families[name]
         if answered is not None:

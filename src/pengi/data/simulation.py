@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,21 +87,6 @@ class TagNoise:
     clips: tuple[tuple[tuple[int, float], ...], ...]
     pooled: tuple[float, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The noise of :meth:`to_json`."""
-
-        def pairs(lists: Sequence[Sequence[Sequence[float]]]) -> tuple[Detections, ...]:
-            return tuple(tuple((int(index), float(value)) for index, value in pairs) for pairs in lists)
-
-        return cls(
-            tuple(row["tags"]), pairs(row["confused"]), pairs(row["joined"]), pairs(row["clips"]), tuple(row["pooled"])
-        )
-
 
 def measure_noise(probabilities_NK: NDArray[np.float32], targets: TagTargets, vocabulary: Vocabulary) -> TagNoise:
     """The noise of a tagger's out-of-fold scores.
@@ -169,10 +153,10 @@ class Simulator:
         spans: dict[int, list[tuple[float, float]]] = {}
         given = {GROUPS_OF_ATTRIBUTES[name] for name in scene.attributes if name in GROUPS_OF_ATTRIBUTES}
         for index, events in self._present(scene).items():
-            loudness = _masked_db(events, scene) if scene.is_timed else 0.0
+            masking = _masking(events, scene) if scene.is_timed else 0.0
             times = _jittered(events, scene.duration_s, rng)
             for tag, probability in self._detected(index, given, rng):
-                shifted = _shifted(probability, loudness if tag == index else 1.5 * loudness)
+                shifted = _shifted(probability, masking if tag == index else 1.5 * masking)
                 if shifted > found.get(tag, 0.0):
                     found[tag] = shifted
                 if tag == index:
@@ -231,7 +215,7 @@ def _shifted(probability: float, log_odds: float) -> float:
     return 1.0 / (1.0 + math.exp(-math.log(probability / (1.0 - probability)) - log_odds))
 
 
-def _masked_db(events: Sequence[SceneEvent], scene: Scene) -> float:
+def _masking(events: Sequence[SceneEvent], scene: Scene) -> float:
     """Change of a tag's log-odds because louder events mask it or it is very short; at most 0."""
     loudest = max(events, key=lambda event: event.level_db)
     over = [

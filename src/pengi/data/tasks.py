@@ -54,10 +54,6 @@ class Wording:
         """Completes "the sound of ..."."""
         return self.labels[label].phrase
 
-    def sentence(self, label: str) -> str:
-        """A plain caption."""
-        return self.labels[label].sentence
-
     def absent(self, clip: Clip, rng: random.Random) -> str | None:
         """A label that the clip certainly does not have; None if a few tries find none."""
         own = [self.labels[event] for event in clip.events]

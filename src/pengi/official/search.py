@@ -40,7 +40,7 @@ class ReferenceOptions(DecodeOptions):
         """One search for all beams."""
         return [ReferenceSearch(self.beams, stop_ids, None)]
 
-    def steered(
+    def process_scores(
         self,
         logits_NV: Tensor,
         log_probs_NV: Tensor,

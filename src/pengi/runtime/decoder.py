@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 CAPACITY_STEP = 32
 """The capacity of a cache is a multiple of this number of tokens."""
-_FREE_BEHIND_PREFIX = 24
+_SPARE_TOKENS = 24
 _MASKED = -1e9
 
 
@@ -63,7 +63,7 @@ class _Cache:
 class _Version:
     """One state of a cache."""
 
-    cache: _Cache
+    buffer: _Cache
     number: int
 
 
@@ -155,7 +155,7 @@ class OnnxLanguageModel(LanguageModel):
         order_BT = mask_BT.int().argsort(dim=1, descending=True, stable=True)
         longest = int(lengths_B.max())
         compact_BTD = _gathered(embeds_BTD, order_BT[:, :longest])
-        cache = self._cache(rows, longest + _FREE_BEHIND_PREFIX)
+        cache = self._cache(rows, longest + _SPARE_TOKENS)
         compact_BTD = self._read(self._prefill, compact_BTD, lengths_B, cache)
         if rows == 1:
             cache.values_LBHCS[:, 1] = cache.values_LBHCS[:, 0]
@@ -215,23 +215,23 @@ class OnnxLanguageModel(LanguageModel):
 
     def state_bytes(self, state: DecoderState) -> int:
         """Bytes of a state's keys and values."""
-        return int(state.cache.cache.values_LBHCS.nbytes)
+        return int(state.cache.buffer.values_LBHCS.nbytes)
 
     @torch.inference_mode()
     def select(self, state: DecoderState, index_N: Tensor) -> DecoderState:
         """The state of the rows int64[N]; a row may be dropped, moved or repeated."""
         rows_N = index_N if len(index_N) > 1 else index_N.repeat(2)
-        return _state(_Cache(state.cache.cache.values_LBHCS.index_select(1, rows_N)), state.next_B[index_N])
+        return _state(_Cache(state.cache.buffer.values_LBHCS.index_select(1, rows_N)), state.next_B[index_N])
 
     @torch.inference_mode()
     def concat(self, states: Sequence[DecoderState]) -> DecoderState:
         """The state of the rows of several states, one state after the other."""
         lengths_B = torch.cat([state.next_B for state in states])
-        cache = self._cache(len(lengths_B), int(lengths_B.max()) + _FREE_BEHIND_PREFIX)
+        cache = self._cache(len(lengths_B), int(lengths_B.max()) + _SPARE_TOKENS)
         first = 0
         for state in states:
             rows, used = len(state.next_B), int(state.next_B.max())
-            cache.values_LBHCS[:, first : first + rows, :, :used] = state.cache.cache.values_LBHCS[:, :rows, :, :used]
+            cache.values_LBHCS[:, first : first + rows, :, :used] = state.cache.buffer.values_LBHCS[:, :rows, :, :used]
             first += rows
         return _state(cache, lengths_B)
 
@@ -251,7 +251,7 @@ class OnnxLanguageModel(LanguageModel):
 
     def _extensible(self, state: DecoderState, tokens: int) -> _Cache:
         """A cache with the state's keys and values and room for ``tokens`` tokens in each row."""
-        cache: _Cache = state.cache.cache
+        cache: _Cache = state.cache.buffer
         if state.cache.number == cache.newest and tokens <= cache.capacity:
             return cache
         grown = self._cache(len(state.next_B), tokens)

@@ -64,7 +64,7 @@ _MASKED_INPUTS: list[_Input] = [
 ]
 _FLOAT_INPUTS, _INT8_INPUTS = 0, 4  # accuracy levels of MatMulNBits
 _ALIGNMENT = 64  # bytes
-_INSIDE = 64  # size in bytes up to which a constant is stored in the graph's own file
+_MAX_INLINE_BYTES = 64  # size in bytes up to which a constant is stored in the graph's own file
 
 
 def build(folder: Path, target: Path, adapters: Mapping[str, Adapter]) -> None:
@@ -136,7 +136,7 @@ class _Weights:
         if name in self._written:
             return self._written[name]
         values = np.asarray(values, order="C")
-        if values.nbytes <= _INSIDE:  # shapes, which onnxruntime reads with the graph
+        if values.nbytes <= _MAX_INLINE_BYTES:  # shapes, which onnxruntime reads with the graph
             return numpy_helper.from_array(values, name)
         self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
         tensor = TensorProto(
