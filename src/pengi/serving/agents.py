@@ -1,7 +1,7 @@
 """The Model Context Protocol: the calls of the engine as tools of an agent.
 
-An agent names recordings by their paths. Only files below the folders that the server was started with are read; a link
-that leads out of them is not followed. Results are structured: the schema of each tool says what it returns.
+An agent names recordings by their paths. Only files in the folders that were given at the start are read; a link that
+points outside of them is not followed. Results are structured: the schema of each tool says what it returns.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Folders:
     """The folders whose recordings may be read.
 
     Raises:
-        InputError: if one is no folder.
+        InputError: if one is not a folder.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -88,8 +88,8 @@ class Folders:
         """The file of that name, absolute or relative to one of the folders.
 
         Raises:
-            InputError: if there is no such file, or it is elsewhere. The sentence is the same for both, so that nobody
-                can find out which files exist elsewhere.
+            InputError: if there is no such file, or it is outside of the folders. The message is the same for both, so
+                that nobody can find out which other files exist.
         """
         for root in self._roots:
             try:
@@ -122,7 +122,7 @@ class Folders:
 
 
 def _answering(method: Callable[Concatenate[Tools, P], R]) -> Callable[Concatenate[Tools, P], R]:
-    """A tool that runs while no other one does; a user's mistake is an answer that the agent can read."""
+    """A tool that never runs together with another; a user's mistake becomes an answer that the agent can read."""
 
     @functools.wraps(method)
     def run(self: Tools, /, *args: P.args, **kwargs: P.kwargs) -> R:

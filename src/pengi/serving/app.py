@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pengi.retrieval import Collection
 
 DEFAULT_QUESTION = "what is it?"
-"""The question of a JSON schema without a text."""
+"""The question if a request has a JSON schema but no text."""
 API_DESCRIPTION = """
 Send a recording and get a description, an answer, the best of your labels, tags, a vector or a timeline.
 Formats are recognized by content: wav, flac, mp3, ogg, opus, aiff, m4a, aac, mp4, webm.
@@ -65,7 +65,7 @@ class Health(BaseModel):
 
 
 def create_app(engine: Engine, settings: ServingSettings, *, collection: Collection | None = None) -> FastAPI:
-    """The application, with its own model thread, which ends when the application's lifespan does.
+    """The application, with its own model thread, which ends with the application's lifespan.
 
     Args:
         engine: the loaded model.
@@ -87,7 +87,8 @@ def create_app(engine: Engine, settings: ServingSettings, *, collection: Collect
     replies.install(app)
     app.add_middleware(RequestLimits, worker=worker, settings=settings, metrics=metrics)
     if settings.allow_origins:
-        # In front of the limits, since a preflight request carries no key. No cookies: pages send the key as a header.
+        # Before the limits, since a preflight request has no key. Cookies are not needed: pages send the key in a
+        # header.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allow_origins,
@@ -170,7 +171,7 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
         if found.question or schema is not None:
             query = queries.ask(found.question or DEFAULT_QUESTION, options=options, schema=schema)
         default = ANSWER if found.question else DESCRIBE
-        # A grammar ends JSON, not the number of tokens: a cut-off answer would be no JSON.
+        # The grammar ends JSON, not the number of tokens, since truncated JSON would be invalid.
         max_tokens = (options or default).max_tokens if schema is None else None
         complete = partial(_completion, worker.engine, found.question, max_tokens)
         if not request.stream:

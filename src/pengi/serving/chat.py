@@ -36,8 +36,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "audio": (),
 }
-"""Options of the protocol that the model does not have, with the values that change nothing, beside null; others are
-refused."""
+"""Unsupported options of the protocol, with the values besides null that have no effect; other values are refused."""
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
@@ -173,7 +172,7 @@ class ChatRequest(BaseModel):
             if value is not None and name in NEUTRAL and value not in NEUTRAL[name]:
                 raise RefusalError(400, f"'{name}' is not supported; leave it out", code="unsupported", param=name)
         requested = self.max_completion_tokens or self.max_tokens
-        if self.schema_text is not None:  # a value of it may be an object or a list
+        if self.schema_text is not None:  # its value may be an object or a list
             requested = requested or MAX_ANSWER_TOKENS
         given: dict[str, Any] = {} if requested is None else {"max_tokens": min(requested, MAX_ANSWER_TOKENS)}
         if self.temperature:
@@ -195,7 +194,7 @@ def last_question(messages: list[Message]) -> AudioQuestion:
     """The last text of a user and the last audio of a user.
 
     Raises:
-        RefusalError: without audio, with parts that are neither text nor audio, for a question that is too long.
+        RefusalError: if there is no audio, a part is neither text nor audio, or the question is too long.
     """
     audio: str | None = None
     question = ""
@@ -235,10 +234,11 @@ def last_question(messages: list[Message]) -> AudioQuestion:
 def decoded(audio: str) -> bytes:
     """The bytes of a recording, from base64 or a data URL.
 
-    All that clients send is accepted: white space anywhere, the URL-safe alphabet, no padding, ``DATA:`` in capitals.
+    All variants that clients send are accepted: white space anywhere, the URL-safe alphabet, no padding, ``DATA:`` in
+    capitals.
 
     Raises:
-        RefusalError: if it is an address, or not base64.
+        RefusalError: if it is another URL, or not base64.
     """
     data = audio.lstrip()
     if data[:5].lower() == "data:":
@@ -252,7 +252,7 @@ def decoded(audio: str) -> bytes:
     data = "".join(data.split()).rstrip("=").translate(_STANDARD_ALPHABET)
     try:
         return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
-    except ValueError as error:  # also characters beyond ASCII
+    except ValueError as error:  # also for characters outside of ASCII
         raise RefusalError(
             400, "the recording is not valid base64; send the bytes of the file, not its name", code="invalid_base64"
         ) from error

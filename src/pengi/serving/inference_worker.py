@@ -1,10 +1,9 @@
-"""Many requests and one model: decoders, a queue, and one thread that runs the model on batches.
+"""Serves many requests with one model: decoder threads, a queue, and one thread that runs the model on batches.
 
-A request is decoded by a pool of threads, waits in the queue, and is answered by the model thread. That thread takes
-the oldest request and all others that can share its work, between any two steps of the texts that it is writing: the
-recordings of new texts are encoded together, and their searches join the others (continuous batching). A request whose
-caller has gone is dropped at each of these steps. A timeline of a long recording lets other requests in between its
-windows.
+A request is decoded by a pool of threads, waits in the queue, and is answered by the model thread. Between any two
+steps of text generation, that thread takes the oldest request and all others that can share its work: the recordings of
+new texts are encoded together, and their searches join the running ones (continuous batching). At each of these steps,
+requests whose caller is gone are dropped. A timeline of a long recording lets other requests in between its windows.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ log = logging.getLogger(__name__)
 
 DECODERS = 2
 BATCH_SECONDS = 160.0
-"""Maximum of audio that is encoded together, in seconds, unless a single recording is longer."""
+"""Maximum length of the audio that is encoded together, in seconds, unless a single recording is longer."""
 INITIAL_REQUEST_S = 0.5
-"""Seconds of the model for a request, before any has been timed."""
+"""Assumed time of the model for a request, in seconds, before any request was timed."""
 
 R = TypeVar("R")
 Vector = NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """What a server needs of :class:`pengi.engine.Pengi`."""
+    """The methods of :class:`pengi.engine.Pengi` that the server uses."""
 
     name: str
 
@@ -69,7 +68,7 @@ class Engine(Protocol):
 
 
 class BusyError(PengiError):
-    """There is no room for another request; it may be sent again after ``retry_after_s``."""
+    """The server is busy; the request may be sent again after ``retry_after_s``."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"the server is busy; try again in {retry_after_s} seconds")
@@ -81,16 +80,16 @@ class ClosingError(PengiError):
 
 
 class DeadlineError(PengiError):
-    """The model had begun, but did not answer within the time limit."""
+    """The model had started, but did not answer within the time limit."""
 
 
 class InferenceWorker:
-    """The engine for many callers: it has the engine's methods, each for one recording, and blocks until the answer.
+    """The engine for many callers. It has the engine's methods for one recording; each call blocks until the answer.
 
     Args:
         engine: the loaded model.
         settings: ``max_requests``, ``batch_size``, ``gather_s``, ``max_seconds`` and ``timeout_s`` matter here.
-        metrics: of the server; new ones if not given.
+        metrics: of the server; by default new ones.
     """
 
     def __init__(self, engine: Engine, settings: ServingSettings, metrics: Metrics | None = None) -> None:
@@ -124,7 +123,7 @@ class InferenceWorker:
 
     @property
     def alive(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are accepted."""
         return self._model.is_alive() and not self._closing
 
     def describe(self, audio: AudioSource, **options: Unpack[DescribeOptions]) -> Description:
@@ -156,7 +155,7 @@ class InferenceWorker:
 
         Raises:
             AudioError, InputError: as the engine does, and for a recording longer than ``max_seconds``.
-            BusyError: if there is no room, or the model did not begin within ``timeout_s``.
+            BusyError: if there is no room, or the model did not start within ``timeout_s``.
             ClosingError: if the server is shutting down.
             DeadlineError: if the model did not finish within ``timeout_s``; the work ends soon after.
         """
@@ -168,7 +167,7 @@ class InferenceWorker:
             raise self._out_of_time(request) from error
 
     async def answer(self, audio: AudioSource, query: Query[R], on_text: OnText | None = None) -> R:
-        """The answer to a query, for an event loop; once cancelled, the work ends soon after.
+        """The answer to a query, for an event loop; if it is cancelled, the work ends soon after.
 
         ``on_text`` is called on another thread; see :class:`pengi.calls.WritingOptions`.
 
@@ -220,7 +219,7 @@ class InferenceWorker:
         return BusyError(self.retry_after_s())
 
     def _on_done(self, future: Future[Any]) -> None:
-        """Make room at once if a caller is gone."""
+        """Make room at once if the caller has cancelled."""
         if future.cancelled():
             with self._changed:
                 self._remove_abandoned()
@@ -272,8 +271,8 @@ class InferenceWorker:
     def _next_batch(self) -> list[QueuedRequest[Any]] | None:
         """The oldest request and those that share its call, once the batch is full or ``gather_s`` has passed.
 
-        None of them, without waiting, while texts are being written; None when the server closes and all requests are
-        answered.
+        An empty list, without waiting, while texts are being generated; None when the server closes and all requests
+        are answered.
         """
         with self._changed:
             while True:
@@ -292,7 +291,7 @@ class InferenceWorker:
                     self._changed.wait()
 
     def _serve_one_batch(self) -> None:
-        """Serve one batch of other queries in the middle of a timeline."""
+        """Serve one batch of other queries during a timeline."""
         with self._changed:
             self._remove_abandoned()
             batch = self._dequeue(self._compatible(excluded="timeline"))
@@ -325,7 +324,7 @@ class InferenceWorker:
 
     def _max_batch(self, first: QueuedRequest[Any]) -> int:
         room = self.settings.batch_size - len(self._calls)
-        # The engine handles timelines and transcripts one after the other, so a batch of them saves nothing.
+        # The engine processes timelines and transcripts one after the other, so batching them saves nothing.
         return min(1, room) if first.query.method in ("timeline", "transcribe") else room
 
     def _dequeue(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
@@ -334,7 +333,7 @@ class InferenceWorker:
         return batch
 
     def _serve(self, batch: Sequence[QueuedRequest[Any]]) -> None:
-        """Begin with a batch."""
+        """Start the work on a batch."""
         begun = time.monotonic()
         for request in batch:
             request.begun = True
@@ -345,7 +344,7 @@ class InferenceWorker:
             self._start(batch)
 
     def _encode(self, batch: Sequence[QueuedRequest[Any]]) -> None:
-        """Encode recordings together, and begin with the text about each."""
+        """Encode recordings together, and start the text about each."""
         begun = time.monotonic()
         try:
             audio: list[Any] = [request.audio for request in batch]
@@ -362,7 +361,7 @@ class InferenceWorker:
                 self._start([request])
 
     def _start(self, batch: Sequence[QueuedRequest[Any]]) -> None:
-        """Begin with a call of the engine."""
+        """Start a call of the engine."""
         query = batch[0].query
         options = dict(query.options)
         if query.method == "ask":
@@ -395,7 +394,7 @@ class InferenceWorker:
     def _fail(
         self, batch: Sequence[QueuedRequest[Any]], error: Exception, again: Callable[[list[QueuedRequest[Any]]], None]
     ) -> None:
-        """End a request by an error; those of a batch are tried again alone, so that only the bad one fails."""
+        """End a request with an error. Requests of a batch are tried again alone, so that only the bad one fails."""
         for request in batch:
             if len(batch) == 1 or isinstance(error, AbandonedError):
                 self._finish(request, error=error)
@@ -427,7 +426,7 @@ class InferenceWorker:
 
 
 def _share_work(one: Query[Any], other: Query[Any]) -> bool:
-    """Whether two queries can be in a batch: texts, or equal calls."""
+    """Whether two queries can be in the same batch: both are texts, or the calls are equal."""
     if one.method in TEXT_METHODS:
         return other.method in TEXT_METHODS
     return (one.method, one.options) == (other.method, other.options)

@@ -1,8 +1,8 @@
-"""Limits on requests: the key, sizes and times. Plain ASGI, in front of everything else.
+"""Limits on requests: key, size and time. ASGI middleware in front of everything else.
 
-A request is refused before its body is read if possible: for a wrong key, a size that is too large, or too many
-requests. The body is counted while it arrives, whatever its header says. A request that takes too long, or whose
-client has closed the connection, is cancelled together with its work.
+If possible, a request is refused before its body is read: for a wrong key, a size that is too large, or too many
+requests. The bytes of the body are counted while it arrives, whatever its header says. A request that takes too long,
+or whose client has closed the connection, is cancelled together with its work.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pengi.serving.settings import ServingSettings
 
 API_PREFIX = "/v1/"
 HEALTH_PATH = "/healthz"
-"""Needs no key: monitoring asks here."""
+"""This address, for monitoring, needs no key."""
 CLIENT_CLOSED = 499
-"""nginx's status for a client that closed the connection before the answer; it is only counted."""
+"""nginx's status for a client that closed the connection before the answer; used only in the metrics."""
 DRAIN_FACTOR = 4
-"""A refused body is still read up to this multiple of the limit."""
+"""A refused body is still read, and discarded, up to this multiple of the limit."""
 MAX_JSON_PARTS = 20_000
-"""Maximum of brackets, braces and commas in a JSON body. Base64 has none, so recordings do not count, whereas a few
+"""Maximum number of brackets, braces and commas in a JSON body. Base64 has none, so recordings do not count. A few
 megabytes of "[]," would become gigabytes of objects."""
 
 
@@ -52,7 +52,7 @@ class RequestLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "websocket":  # nothing here uses it
+        if scope["type"] == "websocket":  # not used by any route
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -90,7 +90,7 @@ class RequestLimits:
             self._in_flight -= 1
 
     async def _watched(self, scope: Scope, body: _Body, reply: _Reply) -> None:
-        """Serve a request until it is answered or its client is gone."""
+        """Serve a request until it is answered or its client has disconnected."""
         work = asyncio.ensure_future(self._app(scope, body.receive, reply.send))
         disconnected = asyncio.ensure_future(body.disconnected())
         try:
@@ -108,7 +108,7 @@ class RequestLimits:
 
     def _check_key(self, headers: Headers, path: str) -> None:
         """Check the key: a bearer token or, for browsers, the password of basic authentication with any user name. The
-        comparison takes the same time for every wrong key."""
+        comparison takes constant time."""
         if self.settings.api_key is None:
             return
         header = headers.get("authorization")
@@ -143,14 +143,14 @@ class RequestLimits:
 
 
 def _endpoint(scope: Scope) -> str:
-    """The address for the metrics: only existing ones, so that unknown addresses make no new counters."""
+    """The address for the metrics; unknown addresses share one, so that they make no new counters."""
     route: str | None = getattr(scope.get("route"), "path", None)
     path = route_path(scope)
     return route or (path if path in scope["app"].openapi()["paths"] else "other")
 
 
 def media_type(headers: Headers) -> str:
-    """The media type of the header without parameters, such as "application/json"; empty if it is not stated."""
+    """The media type of the header without parameters, such as "application/json"; empty if there is none."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -160,7 +160,7 @@ def is_json(kind: str) -> bool:
 
 
 class _Reply:
-    """The response: its status, and whether all of it was sent."""
+    """Records the status of the response, and whether all of it was sent."""
 
     def __init__(self, send: Send, body: _Body) -> None:
         self._send = send
@@ -180,7 +180,7 @@ class _Reply:
 
 
 class _Body:
-    """The body of a request, counted and timed; after its end, whether the client is still connected."""
+    """Counts and times the body of a request; after the body, notices when the client disconnects."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: RequestLimits) -> None:
         self._receive = receive
@@ -199,14 +199,14 @@ class _Body:
 
     @property
     def must_close(self) -> bool:
-        """Whether the connection ends with the reply, since much more may still arrive. The rest of a smaller body is
-        read and dropped, so that the client reads the reply."""
+        """Whether the connection is closed after the reply, because too much may still arrive. The rest of a smaller
+        body is read and discarded, so that the client reads the reply."""
         if self._read.is_set():
             return False
         return "transfer-encoding" in self._headers or self._stated_bytes > DRAIN_FACTOR * self._limit
 
     def check_head(self) -> None:
-        """Refuse a body by its headers.
+        """Check a body by its headers.
 
         Raises:
             RefusalError: if the body is compressed or too large.

@@ -12,7 +12,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """The counters of one server, in a registry of their own so that several servers can live in one process."""
+    """The metrics of one server, in their own registry, so that one process can have several servers."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -37,9 +37,9 @@ class Metrics:
         self.dropped = Counter("pengi_dropped", "Requests given up before they were answered.", registry=registry)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """Add a gauge that is read when it is asked for."""
+        """Add a gauge whose value is computed when the metrics are read."""
         Gauge(name, help_text, registry=self._registry).set_function(value)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,8 +1,8 @@
-"""The page: play a recording, ask about it, see what happens when, try custom labels, search a collection.
+"""The page: play a recording, ask questions about it, see its timeline, try custom labels, search an index.
 
 It is a Gradio app mounted into the server's FastAPI app. It calls a :class:`PageModel`, such as a loaded ``Pengi`` or
-the server's inference worker, and a collection's ``search``. Nothing it shows comes from another host. Recordings of
-visitors are kept for a while in a store (``upload_store``), and only what the page needs is open to the network
+the server's inference worker, and a collection's ``search``. It loads nothing from other hosts. Recordings of visitors
+are kept for a while in a store (``upload_store``), and only the routes that the page needs are reachable
 (``page_guard``).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-# Before Gradio is imported, which would otherwise report its own use.
+# Set before Gradio is imported, which would otherwise send usage statistics.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 from collections.abc import Callable, Iterator
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 PAGE_ASSETS = Path(str(resources.files("pengi"))) / "assets/page"
 ICON = '<link rel="icon" href="favicon.ico">'
-"""Named, and relative, since browsers look for it at the root of the host otherwise, where the page may not be."""
+"""A relative link. By default browsers look at the root of the host, where the page may not be."""
 SUGGESTIONS = ("What do you hear?", "Is someone speaking?", "What animal is it?", "What instrument is playing?")
 MAX_CONCURRENT = 8
-"""Actions that run at a time; the inference worker has its own queue."""
+"""Number of actions that run at a time; the inference worker has its own queue."""
 MAX_QUEUED = 64
 CACHE_CLEANUP_S = (300, 600)
-"""How often Gradio looks for old uploads, and how old they are; by then the store has what is used of them."""
+"""How often, and from which age on, Gradio deletes uploads, in seconds; uploads in use are in the store by then."""
 FONTS = ["-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "Liberation Sans", "sans-serif"]
 _html = partial(gr.HTML, apply_default_css=False)
 OPEN_HIT_JS = """element.addEventListener("click", (event) => {
@@ -59,17 +59,17 @@ def mount(
     name: str | None = None,
     limits: StoreLimits | None = None,
 ) -> FastAPI:
-    """Put the page at ``/`` of a server, behind all routes that the app has by then.
+    """Put the page at ``/`` of a server, after all routes that the app already has.
 
-    A browser with the page open holds a connection, for which a server that shuts down would wait:
+    A browser with an open page holds a connection, and a server that shuts down would wait for it.
     ``app.state.end_page()``, called in the server's event loop, ends these connections.
 
     Args:
         app: the server.
         model: answers about recordings; ``embed`` is called only with a collection.
         collection: an opened :class:`pengi.retrieval.Collection`, or None for a page without search.
-        name: of the model, as shown; if not given, the last part of the model's own.
-        limits: what visitors may ask of the page.
+        name: the name of the model on the page; by default the last part of the model's name.
+        limits: limits for the visitors of the page.
     """
     store = UploadStore(limits)
     name = name or PurePath(model.name).name
@@ -95,7 +95,7 @@ def mount(
     gradio_app = app.router.routes.pop().app  # type: ignore[attr-defined]
     replies.install(gradio_app)
     gradio_app.add_middleware(PageGuard, store=store, actions=gradio_app.get_blocks().fns)
-    # Gradio mounts its app as a route that matches everything, so that a wrong method would be an unknown address.
+    # Gradio mounts its app as a route that matches everything; a wrong method would be reported as an unknown address.
     app.router.default = gradio_app
     app.state.end_page = gradio_app.stop_event.set
     return app
@@ -229,7 +229,7 @@ def _search_tab() -> dict[str, Any]:
 
 
 def _wire(actions: Actions, parts: Components) -> None:
-    """Connect components and actions; actions about one recording are cancelled when another is opened."""
+    """Connect components and actions; opening a recording cancels the actions about the previous one."""
     loaded, private = parts.changed_by_loading(), {"api_visibility": "private", "show_progress": "hidden"}
     asking = [parts.turns, parts.talk, parts.question, parts.notice]
     going = [
@@ -263,7 +263,7 @@ def _wire(actions: Actions, parts: Components) -> None:
 
 
 def _theme() -> gr.themes.Base:
-    """Colours and letters of what Gradio draws, as in the style sheet; all fonts are the visitor's own."""
+    """Colours and fonts of Gradio's components, as in the style sheet; only fonts of the visitor's system are used."""
     theme = gr.themes.Base(
         primary_hue="teal", neutral_hue="stone", font=FONTS, font_mono=["ui-monospace", "monospace"], radius_size="lg"
     )
@@ -288,7 +288,7 @@ def _theme() -> gr.themes.Base:
 
 @contextmanager
 def _uploads_in(folder: Path) -> Iterator[None]:
-    """Gradio takes its folder for uploads from the environment, while an app is put together."""
+    """Set Gradio's folder for uploads, which it reads from the environment when an app is built."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     try:

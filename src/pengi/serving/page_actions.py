@@ -1,4 +1,4 @@
-"""What happens on the page when something is dropped, asked or clicked.
+"""The actions of the page, when something is dropped, asked or clicked.
 
 Every action is a generator of updates ``{component: value}``: first what can be shown at once, then the answer.
 """
@@ -28,9 +28,9 @@ from pengi.timelines import TimelineOptions
 
 RECORDINGS = "/page/recordings"
 WINDOWS_S = (1.0, 2.0, 5.0)
-"""Lengths of the stretches of a timeline."""
+"""Lengths of the windows of a timeline without a tagger, in seconds."""
 LONG_S = 60.0
-"""Recordings from this length on begin with the longest stretches."""
+"""For recordings of at least this length, the longest windows are preselected."""
 MAX_PAGE_LABELS = 100
 MAX_TURNS = 50
 HITS = 12
@@ -40,7 +40,7 @@ Updates: TypeAlias = Iterator[dict[Any, Any]]
 
 
 class PageModel(Protocol):
-    """What the page needs of a model: an inference worker, or a loaded :class:`pengi.engine.Pengi`."""
+    """The methods that the page uses: those of an inference worker, or of a loaded :class:`pengi.engine.Pengi`."""
 
     @property
     def name(self) -> str: ...
@@ -98,7 +98,7 @@ class Components:
 
 
 class Actions:
-    """The actions of one page; what belongs to a visitor is in the components' state.
+    """The actions of one page; the state of a visitor is in the components.
 
     Args:
         model: answers about recordings.
@@ -128,15 +128,15 @@ class Actions:
         return action
 
     def open_hit(self, found: list[Hit], previous: str | None, event: gr.EventData) -> Updates:
-        """A search result, played from where it was found. Only its index among what was found for this visitor comes
-        from the network, never a path."""
+        """Open a search result and play it from the position of the hit. Only its index in this visitor's list of
+        results comes from the network, never a path."""
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if type(index) is int and 0 <= index < len(found):
             hit = found[index]
             yield from self._open(lambda: self.store.add_in_place(Path(hit.path)), previous, hit.start_s)
 
     def ask(self, token: str | None, turns: list[Turn], question: str) -> Updates:
-        """A question: it is shown at once, and the answer follows."""
+        """Show a question at once, and then its answer."""
         parts, question = self.parts, question.strip()
         if not question:
             yield {parts.notice: self._notice("write a question first")}
@@ -164,7 +164,7 @@ class Actions:
         return action
 
     def timeline(self, token: str | None, window_s: float) -> Updates:
-        """What happens when: the events of detected tags, or without a tagger stretches of one length."""
+        """The timeline: events of detected tags, or named windows without a tagger."""
 
         yield from self._shown(self.parts.stretches, lambda: self._stretches(token, window_s))
 
@@ -209,7 +209,7 @@ class Actions:
         return self._collection().search(like=vector_D, limit=HITS)
 
     def _collection(self) -> Collection:
-        assert self.collection is not None  # without one the page has no search
+        assert self.collection is not None  # without a collection the page has no search
         return self.collection
 
     def _search(self, search: Callable[[], list[Hit]]) -> Updates:
@@ -232,7 +232,7 @@ class Actions:
     def _open(
         self, opened: Callable[[], StoredRecording], previous: str | None, start_s: float | None = None
     ) -> Updates:
-        """First the picture of a recording, then its description; answers about the last one are removed."""
+        """Show the picture of a recording, then its description, and remove the answers about the previous one."""
         parts = self.parts
         try:
             recording = opened()
@@ -261,14 +261,14 @@ class Actions:
             update = {parts.description: views.description(description)}
         except PengiError as error:
             update = {parts.description: "", parts.notice: self._notice(str(error))}
-        if recording.token in self.store:  # the visitor has not opened another one meanwhile
+        if recording.token in self.store:  # unless the visitor has opened another one in the meantime
             yield update
 
     def _notice(self, message: str) -> str:
         return views.notice(message, next(self._notices))
 
     def _run(self, recording: StoredRecording, work: Callable[[str], T]) -> T:
-        """Process a recording; messages name it as its owner does."""
+        """Process a recording; messages contain the visitor's name of the file."""
         try:
             return work(str(recording.path))
         except PengiError as error:

@@ -1,9 +1,9 @@
 """Allows only the routes of Gradio's server that the page needs.
 
-Gradio has routes for development, for other programs, for recorded runs and for fetching addresses. The page needs few
-of them; the others are not found. Two checks come before the allowed routes: the size of a body is limited, and a file
-in an event must be one that was uploaded here. (Gradio makes that check itself only for apps that it has started, not
-for mounted ones.)
+Gradio has routes for development, for other programs, for recorded runs and for fetching URLs. The page needs few of
+them; the others return 404. Two checks come before the allowed routes: the size of a body is limited, and a file in an
+event must have been uploaded to this server. (Gradio itself checks that only for apps that it has started, not for
+mounted ones.)
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ READ_PREFIXES = ("/assets/", "/static/", f"{GRADIO_API}/heartbeat/")
 FILE, JOIN, UPLOAD = f"{GRADIO_API}/file=", f"{GRADIO_API}/queue/join", f"{GRADIO_API}/upload"
 WRITE_PATHS = {JOIN, UPLOAD, f"{GRADIO_API}/cancel", f"{GRADIO_API}/reset"}
 EVENT_BYTES = 2**18
-"""Largest body of an event; the page sends a question, labels, or the name of an upload."""
+"""Largest body of an event, in bytes; the page sends a question, labels, or the name of an upload."""
 FORM_BYTES = 2**16
-"""Bytes that a multipart form may add to its file."""
+"""Maximum size of a multipart form besides its file, in bytes."""
 MAX_NAME_CHARACTERS = 255
 """Longest file name that file systems allow."""
 MAX_UPLOADS = 4
-"""The uploads folder holds this many files of the largest size before they are in the store."""
+"""Size of the uploads folder, as a number of files of the largest size."""
 
 
 class PageGuard:
@@ -52,7 +52,7 @@ class PageGuard:
     Args:
         app: Gradio's.
         store: where uploads are.
-        actions: numbers of the actions that an event may start.
+        actions: the numbers of the actions that an event may start.
     """
 
     def __init__(self, app: ASGIApp, store: UploadStore, actions: Container[int]) -> None:
@@ -67,7 +67,7 @@ class PageGuard:
         if scope["type"] != "http" or not self._open(scope["method"], route_path(scope)):
             await not_found(scope.get("method", "websocket")).reply()(scope, receive, send)
             return
-        # On a public host Gradio would allow pages of every origin; the server's own settings decide that.
+        # On a public host Gradio would allow all origins; here the server's settings decide.
         scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"origin"]}
         refusal = None
         if scope["method"] == "POST":
@@ -101,7 +101,7 @@ class PageGuard:
         return await self._checked_event(scope, receive)
 
     async def _checked_event(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
-        """Read the event, check the files in it, and pass it on unread."""
+        """Read the event, check the files in it, and pass it on as if it had not been read."""
         try:
             body = await Request(scope, receive).body()
             event = json.loads(body)

@@ -1,6 +1,6 @@
-"""The HTML of the page: pure functions from answers to markup, with all foreign text escaped.
+"""The HTML of the page: pure functions from results to markup, in which all external text is escaped.
 
-Times are given to the script of the page in ``data-`` attributes, in seconds: ``data-seek`` plays from there.
+The script of the page reads times in seconds from ``data-`` attributes: ``data-seek`` plays from that time.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ WAVE_HEIGHT = 64
 HUES = 8
 """Colours of timeline bars in the style sheet."""
 WIDE_PERCENT, THIN_PERCENT = 14, 6
-"""Bars of a timeline that are wide enough for a name on a phone, and on a desktop, in percent of the timeline."""
+"""Minimum width of a bar for a label on a phone, and on a desktop, in percent of the timeline."""
 MAX_LANES = 12
-"""Rows of bars of a timeline; what would need more of them is listed only."""
+"""Maximum number of rows of bars in a timeline; events that would need more rows are only listed."""
 MAX_ROWS = 400
-"""Stretches that are listed one by one; the bars show all."""
+"""Maximum number of events in the list; the bars show all."""
 DOWNLOADS = {"csv": "CSV", "audacity": "Audacity labels", "raven": "Raven selections", "srt": "subtitles"}
-"""Formats in which a timeline can be saved, and what they are called."""
+"""Formats in which a timeline can be saved, and their names on the page."""
 MAX_UNFILTERED = 0.95
-"""Without several labels, or an event below this confidence, there is nothing to filter."""
+"""The filter is shown only if there are several labels, or an event below this confidence."""
 WAITING_HTML = '<p class="pg-wait" role="status">Working<span aria-hidden="true">…</span></p>'
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question about the recording and its answer; ``text`` is None until it is there."""
+    """A question about the recording and its answer; ``text`` is None until the answer is there."""
 
     question: str
     text: str | None = None
@@ -69,7 +69,7 @@ def header(model: str) -> str:
 
 
 def notice(message: str, number: int = 0) -> str:
-    """An error as one sentence; with a new number a dismissed sentence is shown again."""
+    """An error message; with a new number, a dismissed message is shown again."""
     sentence = message[:1].upper() + message[1:]
     sentence = sentence if sentence.endswith(".") else sentence + "."
     dismiss = '<button type="button" data-dismiss aria-label="Dismiss">×</button>'
@@ -77,7 +77,7 @@ def notice(message: str, number: int = 0) -> str:
 
 
 def sound(recording: StoredRecording, picture: Picture, address: str, start_s: float | None = None) -> str:
-    """The player: waveform and spectrogram over one time axis; with ``start_s`` it plays from there at once."""
+    """The player: waveform and spectrogram over one time axis; with ``start_s`` it starts to play there."""
     info, duration_s = recording.info, picture.duration_s
     channels = {1: "mono", 2: "stereo"}.get(info.channels, f"{info.channels} channels")
     details = f"{span(duration_s)} · {info.sample_rate / 1000:g} kHz · {channels} · {info.format}"
@@ -124,7 +124,7 @@ def bars(shares: Iterable[tuple[str, float]], label: str) -> str:
 
 
 def explained(explanation: Explanation | None) -> str:
-    """The explanation of an answer, folded."""
+    """The explanation of an answer, collapsed."""
     if explanation is None or explanation.prompt is None:
         return ""
     tags = "".join(
@@ -142,7 +142,7 @@ def explained(explanation: Explanation | None) -> str:
 
 
 def _when(spans: Sequence[tuple[float, float]]) -> str:
-    """Times of a tag, the first few of them."""
+    """The first few times of a tag."""
     times = ", ".join(f"{start_s:.1f}–{end_s:.1f} s" for start_s, end_s in spans[:4])
     return f": {times}{' …' if len(spans) > 4 else ''}" if times else ""
 
@@ -174,7 +174,7 @@ def talk(turns: Sequence[Turn]) -> str:
 
 
 def stretches(timeline: Timeline, name: str = "timeline") -> str:
-    """The timeline: bars over the time axis of the recording, and the same as a list."""
+    """The timeline: bars over the time axis of the recording, and a list of the same events."""
     duration_s = max(timeline.duration_s, 1e-6)
     if not timeline.segments:
         return '<p class="pg-hint" role="status">No event was detected.</p>'
@@ -190,7 +190,7 @@ def stretches(timeline: Timeline, name: str = "timeline") -> str:
 
 
 def _filter(segments: Sequence[Segment]) -> str:
-    """Controls that show only one label, or only what is confident enough."""
+    """Controls that filter events by label or confidence."""
     labels = sorted({segment.text for segment in segments})
     lowest = math.floor(20 * min(segment.confidence for segment in segments)) / 20
     if len(labels) < 2 and lowest >= MAX_UNFILTERED:
@@ -222,7 +222,7 @@ def _downloads(name: str, timeline: Timeline) -> str:
 
 
 def lanes(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Segments in rows within which none overlap; those of one label stay together where there is room."""
+    """Segments in rows without overlaps; segments of one label are in the same row if possible."""
     found: list[list[Segment]] = []
     for segment in segments:
         free = [lane for lane in found if lane[-1].end_s <= segment.start_s + 0.01]
@@ -250,7 +250,7 @@ def hits(found: Sequence[Hit]) -> str:
 
 
 def clock(time_s: float) -> str:
-    """A time as minutes, seconds and tenths, and hours where there are any."""
+    """A time as minutes, seconds and tenths, with hours if there are any."""
     tenths = round(time_s * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -259,7 +259,7 @@ def clock(time_s: float) -> str:
 
 
 def span(duration_s: float) -> str:
-    """A length in words."""
+    """A duration in words."""
     if duration_s < 60:
         return f"{duration_s:.1f} s"
     if duration_s < 3_600:
@@ -281,7 +281,7 @@ def _times(duration_s: float) -> str:
     marks = []
     for tick in time_ticks(duration_s):
         share = tick / duration_s
-        # The outermost labels stay within the picture.
+        # The first and the last label stay within the picture.
         css_class = "pg-first" if share == 0 else "pg-last" if share > 0.97 else ""
         marks.append(f'<span class="{css_class}" style="left:{100 * share:.3f}%">{time_label(tick, duration_s)}</span>')
     return "".join(marks) + f'<span class="pg-unit">{time_unit(duration_s)}</span>'
@@ -307,7 +307,7 @@ def _times_of(segment: Segment) -> str:
 def _bar(segment: Segment, duration_s: float) -> str:
     text = f"{clock(segment.start_s)} – {clock(segment.end_s)}: {segment.text}, {percent(segment.confidence)}"
     left, width = 100 * segment.start_s / duration_s, 100 * (segment.end_s - segment.start_s) / duration_s
-    # A single letter is of no use; the list below names every stretch.
+    # Very narrow bars have no label; the list below has every event.
     size = "" if width >= WIDE_PERCENT else "pg-thin" if width >= THIN_PERCENT else "pg-thinnest"
     return (
         f'<button type="button" class="{_hue(segment.text)} {size}" {_times_of(segment)} title="{escape(text)}"'

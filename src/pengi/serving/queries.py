@@ -1,4 +1,4 @@
-"""What is asked about a recording: a call of one of the engine's methods, which equal queries share."""
+"""Queries about a recording: calls of the engine's methods, which equal queries share."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pengi.timelines import TimelineOptions
 
 EngineMethod = Literal["describe", "ask", "classify", "tags", "embed", "timeline", "transcribe"]
 TEXT_METHODS: tuple[EngineMethod, ...] = ("describe", "ask")
-"""Methods that write about one recording, whatever the others of a batch are asked."""
+"""Methods that generate a text about a recording; in a batch each recording may have another query."""
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class Query(Generic[R]):
-    """A call whose result for one recording is an ``R``. Queries with equal method and options share a call."""
+    """A call whose result for one recording is an ``R``. Queries with the same method and options share a call."""
 
     method: EngineMethod
     options: tuple[tuple[str, object], ...] = ()
-    """Keyword arguments of the method, hashable; without those that are None or False, the defaults of the engine."""
+    """Hashable keyword arguments of the method, without those that are None or False, the defaults of the engine."""
     question: str = ""
-    """Of "ask"; every recording of a call has its own."""
+    """The question of "ask"; every recording of a call has its own."""
 
 
 def describe(**options: Unpack[DescribeOptions]) -> Query[Description]:
@@ -41,13 +41,13 @@ def ask(question: str, **options: Unpack[AskOptions]) -> Query[Answer]:
     """The answer to a question.
 
     Raises:
-        InputError: if the question is no valid text.
+        InputError: if the question is not a valid text.
     """
     return Query("ask", _call_options(options), checked_text(question, "the question"))
 
 
 def classify(labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Query[Classification]:
-    """The best of labels.
+    """The scores of labels.
 
     Raises:
         InputError: if a label is no valid text.
@@ -56,7 +56,7 @@ def classify(labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Query
 
 
 def tags(**options: Unpack[TagsOptions]) -> Query[Tags]:
-    """Which tags are in a recording, and when.
+    """The tags of a recording and their times.
 
     Raises:
         InputError: if a label is no valid text.
@@ -70,7 +70,7 @@ def embed(**options: Unpack[ReadingOptions]) -> Query[NDArray[np.float32]]:
 
 
 def timeline(**options: Unpack[TimelineOptions]) -> Query[Timeline]:
-    """What happens when.
+    """The timeline of a recording.
 
     Raises:
         InputError: if a label is no valid text.
@@ -79,7 +79,7 @@ def timeline(**options: Unpack[TimelineOptions]) -> Query[Timeline]:
 
 
 def transcribe() -> Query[Transcript]:
-    """What is said."""
+    """The transcript of a recording."""
     return Query("transcribe")
 
 

@@ -21,7 +21,7 @@ RETRY_LATER_S = 5
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _CODES = {400: "bad_request", 405: "method_not_allowed"}
 _UNPARSED = "There was an error parsing the body"
-"""FastAPI's message for a body that it cannot parse, where the syntax of JSON is not the reason."""
+"""FastAPI's message for a body that it cannot parse for another reason than invalid JSON."""
 
 
 class RefusalError(HTTPException):
@@ -36,7 +36,7 @@ class RefusalError(HTTPException):
         param: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
-        # A message may quote line breaks, or half a surrogate pair, which JSON can hold and UTF-8 cannot.
+        # A message may contain line breaks, or half of a surrogate pair, which UTF-8 cannot encode.
         self.message = " ".join(message.encode("utf-8", "replace").decode().split())
         super().__init__(status, self.message, headers)
         self.code = code
@@ -54,7 +54,7 @@ class RefusalError(HTTPException):
 
 
 def busy(retry_after_s: int, message: str = "the server is busy") -> RefusalError:
-    """The refusal when there is no room."""
+    """The refusal of a busy server."""
     return RefusalError(
         429,
         f"{message}; try again in {retry_after_s} seconds",
@@ -70,9 +70,9 @@ def closing() -> RefusalError:
 
 
 def internal_error() -> RefusalError:
-    """The reply to an error of this program."""
-    # The traceback goes to the log: the server raises the error again after this reply and closes the connection, which
-    # the client must know before its next request.
+    """The reply to an internal error."""
+    # The traceback goes to the log. After this reply the server raises the error again and closes the connection, which
+    # the header tells the client before its next request.
     message, headers = "internal error; see the server's log", {"Connection": "close"}
     return RefusalError(500, message, code="internal_error", headers=headers)
 
@@ -152,6 +152,6 @@ def _first_invalid_field(error: RequestValidationError) -> RefusalError:
 
 
 def _path(location: tuple[str | int, ...]) -> str:
-    """The field of a mistake in the body, without the kind of a part, which pydantic puts after its index."""
+    """The path of a wrong field in the body, without the kind of a part, which pydantic puts after the part's index."""
     inside = location[1:] if location[:1] == ("body",) else location
     return ".".join(str(key) for index, key in enumerate(inside) if index < 2 or inside[index - 2] != "content")

@@ -1,7 +1,7 @@
 """The path under which a reverse proxy shows the server, such as ``/pengi``.
 
-Some proxies strip it from a request before they pass the request on, others do not. Behind :class:`RootPath` every
-request has the form of ASGI: ``path`` begins with ``root_path``, and links of the server have the prefix.
+Some proxies remove it from the requests that they pass on, others do not. After :class:`RootPath` every request has the
+form that ASGI specifies: ``path`` begins with ``root_path``, and links of the server have the prefix.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 def route_path(scope: Scope) -> str:
-    """The path of a request without the root path, as routes have it."""
+    """The path of a request without the root path, for comparison with routes."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if path.startswith(f"{root}/") else path
@@ -30,7 +30,7 @@ class RootPath:
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, with the root path in its path."""
+        """Pass a request on, with the root path in front of its path."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return

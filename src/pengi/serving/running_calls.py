@@ -1,4 +1,4 @@
-"""Calls of the engine that run at a time, on one thread: their searches share the steps of the language model."""
+"""Runs several calls of the engine on one thread; their searches share the steps of the language model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AbandonedError(Exception):
 
 @dataclass(eq=False)
 class QueuedRequest(Generic[R]):
-    """A query about one recording; a caller that needs no answer any more cancels the future."""
+    """A query about one recording; a caller that no longer needs the answer cancels the future."""
 
     query: Query[R]
     source: AudioSource | None
@@ -31,13 +31,13 @@ class QueuedRequest(Generic[R]):
     """Gets the text piece by piece, on the model thread."""
     future: Future[R] = field(default_factory=Future)
     audio: Waveform | Encoded | None = None
-    """What it is about, once it is decoded."""
+    """The recording, once it is decoded."""
     seconds: float = 0.0
     queued_at: float = 0.0
     begun: bool = False
-    """Whether the model has begun with it."""
+    """Whether the model has started to work on it."""
     notes: list[str] = field(default_factory=list)
-    """Sentences about the reading of its recording."""
+    """Notes about the reading of its recording."""
 
 
 @dataclass(eq=False)
@@ -49,7 +49,7 @@ class RunningCall:
     """See :meth:`pengi.engine.Pengi.answering`."""
     begun: float = field(default_factory=time.monotonic)
     searches: SearchGroup[Any] | None = None
-    """What it waits for."""
+    """The searches that it waits for."""
 
     @property
     def is_abandoned(self) -> bool:
@@ -58,11 +58,11 @@ class RunningCall:
 
 
 class RunningCalls:
-    """The calls that wait for searches.
+    """The running calls, which wait for searches.
 
     Args:
-        on_end: gets each call once it has ended, with its answers or its error.
-        on_step: gets the rows of each step of the language model before it is made.
+        on_end: called for each call when it has ended, with its answers or its error.
+        on_step: called with the number of rows before each step of the language model.
     """
 
     def __init__(
@@ -71,20 +71,20 @@ class RunningCalls:
         self._on_end, self._on_step = on_end, on_step
         self._calls: list[RunningCall] = []
         self._searches: ContinuousBatch[Any] | None = None
-        """Of all calls; made with the first one."""
+        """The searches of all calls; created for the first call."""
 
     def __len__(self) -> int:
-        """Requests that the calls are for."""
+        """Number of requests of the running calls."""
         return sum(len(call.batch) for call in self._calls)
 
     def resume(self, call: RunningCall) -> None:
-        """Let a call run until it waits for searches, which take part from the next step on, or ends."""
+        """Let a call run until it ends or waits for searches, which take part from the next step on."""
         try:
             searches = call.work.send(None)
             while searches.done:
                 searches = call.work.send(None)
             if self._searches is None:
-                # The transcriber's language model, which cannot, is in no call of these.
+                # Only the transcriber's language model is not a BatchModel, and it is in none of these calls.
                 self._searches = ContinuousBatch(cast("BatchModel[Any]", searches.lm))
             self._searches.add(searches)
         except StopIteration as end:
@@ -97,7 +97,7 @@ class RunningCalls:
             self._calls.append(call)
 
     def step(self) -> None:
-        """Make a step of all searches, and let the calls go on whose searches are done; abandoned calls end before."""
+        """End abandoned calls, make a step of all searches, and resume the calls whose searches are done."""
         for call in [call for call in self._calls if call.is_abandoned]:
             self._drop(call)
         if self._searches is None or not self._calls:

@@ -15,17 +15,17 @@ from uvicorn.config import LOGGING_CONFIG
 from pengi.serving.settings import ServingSettings
 
 GRACE_S = 5
-"""Seconds that a shutdown waits beyond the longest request."""
+"""Seconds that a shutdown waits in addition to the longest request."""
 
 
 class Server(uvicorn.Server):
-    """Serves an application. When it is stopped, accepted requests are answered and no others are accepted.
+    """Serves an application. When it is stopped, it answers the accepted requests and accepts no others.
 
     Args:
         app: from :func:`pengi.serving.app.create_app`.
         settings: of the same server.
-        ready: called once requests are taken.
-        verbose: log every request, to stderr.
+        ready: called once requests are accepted.
+        verbose: log every request to stderr.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
             log_level="debug" if verbose else "warning",
             access_log=verbose,
             server_header=False,
-            # A request has this long to arrive and again to be answered.
+            # A request may take this time to arrive, and the same time to be answered.
             timeout_graceful_shutdown=math.ceil(2 * settings.timeout_s) + GRACE_S,
         )
         super().__init__(config)
@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, and report it."""
+        """Accept connections, and call ``ready``."""
         await super().startup(sockets)
         if self.started:
             self._ready()

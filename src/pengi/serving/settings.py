@@ -11,7 +11,7 @@ from pengi.config import Frozen
 
 MEGABYTE = 1_000_000
 FIELDS_BYTES = 1_000_000
-"""Bytes of a request beside its recording: questions, labels, form or JSON syntax."""
+"""Maximum size of a request besides its recording, in bytes: questions, labels, form or JSON syntax."""
 MIN_KEY_CHARACTERS = 8
 """Shortest API key."""
 OWN_PATHS = ("/v1", "/page", "/gradio_api", "/assets", "/static", "/docs")
@@ -82,15 +82,15 @@ class ServingSettings(Frozen):
 
     @property
     def json_bytes(self) -> int:
-        """Largest body of a JSON request, in bytes: base64 makes four characters of three bytes."""
+        """Largest body of a JSON request, in bytes; base64 encodes three bytes as four characters."""
         return -(-self.upload_bytes // 3) * 4 + FIELDS_BYTES
 
     @property
     def held_bytes(self) -> int:
-        """Maximum of bytes of all bodies that are held at a time; further requests get status 429."""
+        """Maximum size of all bodies in memory, in bytes; further requests get status 429."""
         return 8 * self.json_bytes
 
     @property
     def held_seconds(self) -> float:
-        """Maximum of seconds of decoded audio of all requests that are held at a time; 64 kB a second at 16 kHz."""
+        """Maximum length of the decoded audio in memory, in seconds; 64 kB a second at 16 kHz."""
         return max(3600.0, 2 * self.max_seconds)

@@ -1,4 +1,4 @@
-"""Answers of the OpenAI protocol while they are written, as server-sent events."""
+"""Streams answers of OpenAI's protocol while they are generated, as server-sent events."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ async def stream(
     *,
     include_usage: bool,
 ) -> StreamingResponse:
-    """The response to a query for a text. It begins with the first piece of the text: an error before that is an error
-    of the request.
+    """The response to a query for a text. It starts with the first piece of the text; an earlier error is an error of
+    the request.
 
     Args:
         worker: answers the query.
         audio: the recording.
-        query: about it.
-        chunks: words the events.
-        complete: makes the completion of the text.
+        query: the query about the recording.
+        chunks: formats the events.
+        complete: makes the completion for the text.
         include_usage: whether the stream ends with the numbers of tokens.
 
     Raises:
@@ -49,7 +49,7 @@ async def stream(
 
 
 async def text_pieces(worker: InferenceWorker, audio: AudioSource, query: Query[Any]) -> AsyncIterator[str]:
-    """The text of an answer, piece by piece while it is written; in one piece where it is not written token by token.
+    """The text of an answer, piece by piece while it is generated; in one piece if it is not generated token by token.
 
     Raises:
         PengiError: as :meth:`InferenceWorker.answer`.
@@ -61,7 +61,7 @@ async def text_pieces(worker: InferenceWorker, audio: AudioSource, query: Query[
         loop.call_soon_threadsafe(queue.put_nowait, piece)
 
     answer = asyncio.ensure_future(worker.answer(audio, query, on_text))
-    # The answer comes through the event loop, too, and so behind all of its pieces.
+    # The answer also comes through the event loop, and therefore after all of its pieces.
     answer.add_done_callback(lambda _: queue.put_nowait(None))
     given = 0
     try:

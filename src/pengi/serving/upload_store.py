@@ -1,4 +1,4 @@
-"""The recordings that visitors of the page have open: found by secret tokens, bounded in space and time.
+"""Stores the recordings that visitors of the page have open, by secret tokens, with limits on space and time.
 
 A file reaches the store only once it is known to be audio, so that nothing else is ever served from it.
 """
@@ -33,9 +33,9 @@ PLAYABLE = {
     "mov aac": "audio/mp4",
     "matroska opus": "audio/webm",
 }
-"""Formats that every current browser plays, with their media types; other recordings get a copy to play."""
+"""Formats that every current browser plays, with their media types; a copy is made of other recordings."""
 COPY_RATE = 44_100
-"""Hz; of copies to play."""
+"""Sample rate of copies for browsers, in Hz."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class StoreLimits:
     duration_s: float = 3_600.0
     """Longest recording that is accepted, in seconds."""
     store_bytes: int = 2 * 2**30
-    """Space for the recordings of all visitors; beyond it the longest unused ones are removed."""
+    """Maximum size of the recordings of all visitors, in bytes; beyond it the least recently used ones are removed."""
     max_idle_s: float = 3_600.0
     """How long an unused recording is kept, in seconds."""
 
@@ -59,16 +59,16 @@ class StoredRecording:
     token: str
     name: str
     path: Path
-    """What the model reads."""
+    """The file that the model reads."""
     playable: Path
-    """What browsers play: the recording itself, or a copy."""
+    """The file that browsers play: the recording itself, or a copy."""
     media_type: str
     info: AudioInfo
     own: tuple[Path, ...] = ()
     """Files that are deleted with it."""
 
     def size(self) -> int:
-        """Bytes that it takes in the store."""
+        """Its size in the store, in bytes."""
         return sum(path.stat().st_size for path in self.own)
 
 
@@ -83,8 +83,8 @@ class UploadStore:
     """Recordings by token.
 
     Args:
-        limits: on space, time and length.
-        clock: seconds that only grow.
+        limits: limits on space, time and length.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(self, limits: StoreLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -108,7 +108,7 @@ class UploadStore:
         kept = self.folder / token
         try:
             os.link(upload, kept)
-        except OSError:  # another file system, or one without links
+        except OSError:  # the folder is on another file system, or links are not supported
             shutil.copyfile(upload, kept)
         return self._store(token, upload.name, kept, info, (kept,))
 
@@ -124,7 +124,7 @@ class UploadStore:
         """The recording of a token.
 
         Raises:
-            InputError: if there is none, or none any more.
+            InputError: if there is none, or it was removed.
         """
         with self._lock:
             self._evict()
@@ -135,7 +135,7 @@ class UploadStore:
             return stored.recording
 
     def __contains__(self, token: str) -> bool:
-        """Whether a recording is still there."""
+        """Whether a recording is still in the store."""
         with self._lock:
             return token in self._stored
 
@@ -180,7 +180,7 @@ class UploadStore:
         return recording
 
     def _evict(self, keep: str = "") -> None:
-        """Remove recordings that were unused for too long, then the longest unused ones until the rest fits."""
+        """Remove recordings that were unused for too long, then the least recently used ones until the rest fits."""
         now = self._clock()
         for token in [token for token, stored in self._stored.items() if now - stored.used > self.limits.max_idle_s]:
             self._drop(token)
@@ -204,7 +204,7 @@ def public(message: str, path: Path, name: str) -> str:
 
 
 def make_room(folder: Path, needed: int, limit: int) -> bool:
-    """Delete the oldest files below ``folder`` until ``needed`` more bytes stay within ``limit``; whether they do."""
+    """Delete the oldest files in ``folder`` until ``needed`` more bytes fit into ``limit``; returns whether they do."""
     files = []
     for path in folder.rglob("*"):
         try:

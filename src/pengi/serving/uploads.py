@@ -1,4 +1,4 @@
-"""One address for each method of the engine, with the recording as a file of a form."""
+"""One address for each method of the engine; the recording is a file in a form."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def _worker_of(request: Request) -> InferenceWorker:
 
 
 async def require_one_file(request: Request) -> None:
-    """Refuse an upload that is not a form with one recording as a file; FastAPI reports a missing file."""
+    """Check that an upload is a form with one recording as a file; FastAPI reports a missing file."""
     kind = media_type(request.headers)
     if kind not in ("", "multipart/form-data"):
         raise RefusalError(
@@ -70,7 +70,7 @@ router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependen
 
 
 def _flag_or_number(given: object) -> object:
-    """What a form's text stands for; one message for both kinds.
+    """The value of a form's text, a flag or a number; there is one message for both.
 
     Raises:
         ValueError: if it is neither.
@@ -194,7 +194,7 @@ async def timeline(
 
 
 async def answer(worker: InferenceWorker, file: UploadFile, query: Query[R]) -> R:
-    """The answer about an uploaded file.
+    """The answer to a query about an uploaded file.
 
     Raises:
         RefusalError: if it is too large.
@@ -210,7 +210,7 @@ class Upload(io.BytesIO):
 
 
 def check_size(count: int, settings: ServingSettings) -> None:
-    """Refuse a recording of too many bytes.
+    """Check the size of a recording.
 
     Raises:
         RefusalError: if it is larger than the settings allow.
@@ -221,10 +221,10 @@ def check_size(count: int, settings: ServingSettings) -> None:
 
 
 def _labels(given: list[str]) -> list[str]:
-    """Labels of a form: the field repeated, or once as a JSON list or with commas between.
+    """Labels of a form: several fields, or one field with a JSON list or with commas.
 
     Raises:
-        InputError: if a list is no JSON, or there are too many or too long labels; the engine checks the rest.
+        InputError: if a list is not JSON, or there are too many or too long labels; the engine checks the rest.
     """
     labels = [label.strip() for label in (_listed(given[0]) if len(given) == 1 else given)]
     if len(labels) > MAX_LABELS or any(len(label) > MAX_LABEL for label in labels):
@@ -236,7 +236,7 @@ def _listed(text: str) -> list[str]:
     """The labels in one field.
 
     Raises:
-        InputError: if it is a JSON list of other values than texts, or a broken list of texts.
+        InputError: if it is a JSON list with other values than texts, or a malformed list of texts.
     """
     if not text.lstrip().startswith("["):
         return text.split(",")
