@@ -1,4 +1,4 @@
-"""The ``pengi`` command: one file per group of commands, thin, and no torch before a command needs it."""
+"""The ``pengi`` command: one short file per group of commands; torch is imported only when a command needs it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ app.command("import-official", rich_help_panel=_MODELS)(import_official)
 
 
 def _leave_permissions_to_commands(group: typer.Typer) -> None:
-    """Typer takes a file that may not be read for a usage error; of many files it is only that file's error."""
+    """Let commands handle unreadable files: for typer they are usage errors, but among many files only one file
+    fails."""
     for command in group.registered_commands:
         for annotation in get_type_hints(command.callback, include_extras=True).values():
             for parameter in getattr(annotation, "__metadata__", ()):

@@ -63,9 +63,9 @@ def mcp(
     collection = None if index is None else _opened(index, device)
     if not Path(model).is_dir() and not hub.is_repository(model):
         weights.cached(model)  # an unknown name is an error at once
-    # An agent waits only seconds for the server, which therefore starts before the model is loaded.
+    # An agent waits only a few seconds for the server, so the server starts before the model is loaded.
     engine = ThreadPoolExecutor(1).submit(load_model, model, device).result
-    # The package's log has a handler already; mcp gives the root logger another one.
+    # The package's logger already has a handler; mcp adds another one to the root logger.
     logging.getLogger("pengi").propagate = False
     server = create_server(engine, readable, collection)
     if http:

@@ -1,4 +1,4 @@
-"""``describe``, ``ask`` and ``classify``: recordings in, answers out."""
+"""``describe``, ``ask`` and ``classify``: answers about recordings."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 _BAR_COLUMNS = 20
 _HALF = "▀"
 MIN_COLUMNS = 80
-"""Of a terminal that shows a spectrogram."""
+"""Minimum width of a terminal that shows a spectrogram."""
 MAX_DRAWN_S = 600.0
-"""A longer recording would be decoded for too long, only to be drawn."""
+"""Decoding a longer recording only to draw it would take too long."""
 
 
 @dataclass(frozen=True)
 class NoneOptions:
-    """How labels are scored by themselves."""
+    """Options for independent scores of labels."""
 
     none: Annotated[
         bool,
@@ -104,7 +104,7 @@ def describe(
         lambda part: engine.describe(part, on_error="return", **options),
         _show_description,
         as_json=common.json,
-        # What is damaged is not read a second time.
+        # A damaged recording is not read a second time.
         introduce=None if reading.partial else _show_spectrogram,
     )
 
@@ -191,10 +191,10 @@ def classify(
 
 
 def _check_question(files: list[str] | None, question: str) -> None:
-    """Check the last argument, which is the question: it is not empty and not the name of a file.
+    """Check the last argument, which has to be a question: not empty, and not the name of a file.
 
     Raises:
-        InputError: with a sentence that says what to write.
+        InputError: with a message that says what to write.
     """
     if os.path.isfile(question):  # noqa: PTH113 - pathlib fails at names as long as questions may be
         raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
@@ -205,7 +205,7 @@ def _check_question(files: list[str] | None, question: str) -> None:
 
 
 def _show_spectrogram(recording: InputFile) -> None:
-    """A small spectrogram, where stdout is a terminal with colours that is wide enough."""
+    """Print a small spectrogram if stdout is a terminal with colours that is wide enough."""
     console, source = Console(), recording.source
     if not console.is_terminal or console.width < MIN_COLUMNS or console.color_system not in ("256", "truecolor"):
         return
@@ -259,7 +259,7 @@ def _show_explanation(explanation: Explanation | None) -> None:
 
 
 def _label_scores(scores: Sequence[LabelScore]) -> Table:
-    """Shares of labels; beside them the probability of each label by itself, where there is one."""
+    """The shares of labels, and the independent probability of each label if there is one."""
     if all(score.independent is None for score in scores):
         return _scores([(score.label, score.probability) for score in scores])
     table = Table("", box=None, padding=(0, 2), header_style="dim")

@@ -30,7 +30,7 @@ EXIT_INTERNAL = 1
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
-# A pipe or a file has no width: tables are not squeezed into 80 columns there.
+# A pipe or a file has no width, so tables are not limited to 80 columns there.
 _UNLIMITED_COLUMNS = 10_000
 
 
@@ -53,15 +53,15 @@ def run_app(app: Callable[[], None]) -> NoReturn:
 
 
 def exit_if_output_failed() -> None:
-    """End a command whose results cannot be written."""
+    """End the command if its results could not be written."""
     if output_failure() is not None:
         raise typer.Exit(EXIT_USER)
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose errors end in one sentence on stderr and an exit code; ``--debug`` shows the traceback too.
+    """A command whose errors become one sentence on stderr and an exit code; ``--debug`` also shows the traceback.
 
-    Parameters that are dataclasses become options of their own, see :mod:`pengi.cli.groups`.
+    The fields of parameters that are dataclasses become options, see :mod:`pengi.cli.groups`.
     """
     command = expanded(command)
 
@@ -98,7 +98,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_text(*renderables: RenderableType) -> None:
-    """Print results for people on stdout, without wrapping lines where stdout is not a terminal."""
+    """Print results for people on stdout; lines are wrapped only if stdout is a terminal."""
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _UNLIMITED_COLUMNS
@@ -110,14 +110,14 @@ def print_text(*renderables: RenderableType) -> None:
 def print_json(value: object) -> None:
     """Print one JSON document on stdout."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
-    if not can_encode(text, sys.stdout):  # escapes lose nothing
+    if not can_encode(text, sys.stdout):  # escapes are lossless
         text = json.dumps(value, allow_nan=False, indent=2)
     sys.stdout.write(text + "\n")
     exit_if_output_failed()
 
 
 def print_json_line(value: object) -> None:
-    """Print one JSON object as a line on stdout at once, for whoever reads results as they come."""
+    """Print one JSON object as a line on stdout and flush it, for programs that read results as they arrive."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     sys.stdout.write((text if can_encode(text, sys.stdout) else json.dumps(value, allow_nan=False)) + "\n")
     sys.stdout.flush()
@@ -136,7 +136,7 @@ def print_note(sentence: str) -> None:
 
 @contextmanager
 def announced(label: str) -> Iterator[None]:
-    """Show ``label`` on a terminal's stderr meanwhile.
+    """Show ``label`` on stderr, if it is a terminal, while the context is active.
 
     The line is not redrawn: other output, such as the bar of a download, replaces it.
     """
@@ -162,7 +162,7 @@ class Waiting:
         self._bar.advance(self._task, count)
 
     def reach(self, done: float, total: float | None, text: str = "") -> None:
-        """Set the bar if the total is known late or not at all; ``text`` is shown after it."""
+        """Set the bar to ``done``, with a total that may be unknown; ``text`` is shown after it."""
         self._bar.update(self._task, completed=done, total=total, text=text)
 
     @contextmanager
@@ -177,7 +177,7 @@ class Waiting:
 
 @contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Waiting]:
-    """A bar (a spinner without ``total``) on stderr, if that is a terminal."""
+    """A bar (without ``total`` a spinner) on stderr, if it is a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TimeElapsedColumn
 
     columns = [BarColumn(), MofNCompleteColumn()] if total is not None else [SpinnerColumn()]
@@ -187,7 +187,7 @@ def progress(label: str, total: int | None = None) -> Iterator[Waiting]:
 
 @contextmanager
 def percentage(label: str) -> Iterator[Waiting]:
-    """A bar with a percentage and the text of :meth:`Waiting.reach`; without a total the text alone."""
+    """A bar with a percentage and the text of :meth:`Waiting.reach`; without a total only the text."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
     columns = [BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}", markup=False)]
@@ -226,7 +226,7 @@ def _log_to_stderr(debug: bool) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to the current stderr; an earlier one may be closed."""
+    """Writes to the current ``sys.stderr``, since an earlier one may be closed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)  # noqa: T201

@@ -1,4 +1,4 @@
-"""``data``: training data made from recordings."""
+"""``data``: makes training data from recordings."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def _labelled_clips(options: ClipOptions) -> tuple[list[Clip], Any, Path]:
 
 
 def _show_written(manifest: Path, json: bool, **settings: Any) -> None:
-    """A manifest of new examples, with the settings that made them."""
+    """Print the manifest of new examples, and the settings that they were made with."""
     from pengi.data.manifest import read_manifest
 
     if json:

@@ -1,4 +1,4 @@
-"""``embed``: recordings in, one file of vectors out."""
+"""``embed``: writes the vectors of recordings to one file."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def embed(
 def _embed_all(
     engine: Pengi, recordings: Sequence[InputFile], reading: TrackOptions
 ) -> tuple[list[np.ndarray[Any, Any]], list[str], list[tuple[str, PengiError]]]:
-    """Vectors, the names of the recordings they are of, and the errors of the others."""
+    """Vectors, the names of their recordings, and the errors of the other recordings."""
     vectors: list[np.ndarray[Any, Any]] = []
     kept: list[str] = []
     errors: list[tuple[str, PengiError]] = []

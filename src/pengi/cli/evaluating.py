@@ -98,7 +98,7 @@ def compare(
 
 
 def _one_task(manifest: Path | None, options: TaskOptions, modes: str | None) -> Suite:
-    """The suite whose only benchmark is one task on one's own clips."""
+    """A suite with a single benchmark, a task on the user's clips."""
     if manifest is None or options.task is None:
         raise InputError("name the clips and the task with --manifest and --task, or a suite with --suite")
     if modes is not None:
@@ -140,7 +140,7 @@ def _plan(chosen: Suite, manifest: Path | None, suite: SuiteOptions, run: RunOpt
 
 @contextmanager
 def _run_folder(out: Path | None, *, needed: bool) -> Iterator[Path]:
-    """The folder of the run, which is gone afterwards if none was named."""
+    """The folder of the run; a temporary one if none is given."""
     if out is None:
         if needed:
             raise InputError("name a folder for the run with --out")
@@ -155,7 +155,7 @@ def _run_folder(out: Path | None, *, needed: bool) -> Iterator[Path]:
 
 
 def _loader(method: str | None, model: str, device: str) -> Callable[[], Systems]:
-    """Loads what is measured: the model, or the baseline that ``method`` names."""
+    """A function that loads the measured system: the model, or the baseline that ``method`` names."""
 
     def load() -> Systems:
         from pengi.evaluation.baselines import POOLS
@@ -170,7 +170,7 @@ def _loader(method: str | None, model: str, device: str) -> Callable[[], Systems
 
 
 def _run(plan: SuiteRun, load: Callable[[], Systems], folder: Path, options: RunOptions) -> dict[str, Any]:
-    """Predict, score and report; what was predicted before is not predicted again."""
+    """Predict, score and report; existing predictions are not made again."""
     from pengi import weights
     from pengi.evaluation.predicting import Cache
     from pengi.evaluation.reporting import REPORT_AUDIO, write_report

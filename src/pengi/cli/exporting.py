@@ -47,7 +47,7 @@ class OutputOptions:
     ] = None
 
     def target(self, *, as_json: bool) -> Target | None:
-        """Where rows go; None if they are printed for people or as one JSON document.
+        """The target of rows; None if results are printed for people or as one JSON document.
 
         Raises:
             InputError: as :meth:`pengi.exports.Target.of`, or with ``--json``.
@@ -64,7 +64,7 @@ class OutputOptions:
 
 @dataclass
 class Output:
-    """The rows of a command's recordings, and what is noted about each recording."""
+    """Writes the rows of a command's recordings, and collects information about each recording for the settings."""
 
     export: Export
     is_printed: bool = False
@@ -72,7 +72,7 @@ class Output:
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, name: str, rows: Iterable[Row], duration_s: Callable[[], float]) -> None:
-        """Write the rows of a recording; a note says where there are none."""
+        """Write the rows of a recording; if there are none, print a note."""
         written = self.export.add(name, rows, duration_s)
         self.records.append({"path": name, "duration_s": round(duration_s(), 3), "rows": written})
         if not written:
@@ -85,7 +85,7 @@ class Output:
         self.add(name, rows_of(name, result), lambda: result.duration_s)
 
     def error(self, name: str, error: PengiError) -> None:
-        """Note that a recording could not be read."""
+        """Store that a recording could not be read."""
         self.records.append({"path": name, "error": str(error)})
 
 
@@ -93,12 +93,12 @@ class Output:
 def opened_output(
     target: Target | None, names: Sequence[str], settings: Mapping[str, Any], model: str | None = None
 ) -> Iterator[Output | None]:
-    """What writes the rows of recordings, and at the end the settings; None without a target.
+    """Writes the rows of recordings, and at the end the settings; None without a target.
 
     Args:
         target: where rows go.
         names: of the recordings.
-        settings: what the results depend on beside the model.
+        settings: all that the results depend on besides the model.
         model: its name or folder.
 
     Raises:
@@ -113,7 +113,7 @@ def opened_output(
     from pengi.writing import writing
 
     if target.is_folder and target.path is not None:
-        # Before the work, whose results would be lost.
+        # Before the work, since its results would be lost.
         with writing(target.path):
             target.path.mkdir(parents=True, exist_ok=True)
     with opened(target, names, _Stdout()) as export:
@@ -121,7 +121,7 @@ def opened_output(
         failed: typer.Exit | None = None
         try:
             yield output
-        except typer.Exit as error:  # of the recordings that could not be read; the rows of the others are written
+        except typer.Exit as error:  # some recordings could not be read; the rows of the others are written
             failed = error
     about = {} if model is None else {"model": model, "model_sha256": model_hash(model)}
     plain = {name: value for name, value in settings.items() if value is not None}
@@ -131,7 +131,7 @@ def opened_output(
 
 
 class _Stdout:
-    """Standard output, which ends the command once nobody reads it any more."""
+    """Standard output, which ends the command once its reader has closed it."""
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)

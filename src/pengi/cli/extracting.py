@@ -1,4 +1,4 @@
-"""``extract``: what a timeline found, cut out of its recordings for a review."""
+"""``extract``: cuts the events of a timeline out of their recordings for a review."""
 
 from __future__ import annotations
 

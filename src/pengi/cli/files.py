@@ -1,4 +1,4 @@
-"""Output files that are refused before the work rather than after it."""
+"""Checks output files before the work begins."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pengi.errors import InputError
 
 
 def check_target(out: Path, suffix: str | None = None) -> None:
-    """Refuse a file that could not be written.
+    """Check that a file can be written.
 
     Raises:
-        InputError: another suffix than ``suffix``, a folder in its place, or a folder that is missing or not writable.
+        InputError: if the suffix is not ``suffix``, the path is a folder, or its folder is missing or not writable.
     """
     if suffix is not None and out.suffix != suffix:
         raise InputError(f"--out must end in {suffix}, and '{out}' does not")

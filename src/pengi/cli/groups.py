@@ -1,4 +1,4 @@
-"""Groups of options: a command's parameter that is a dataclass stands for one option for each of its fields."""
+"""Groups of options: if a parameter of a command is a dataclass, each of its fields becomes an option."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose options are all single parameters, as typer reads them."""
+    """A command whose options are all separate parameters, as typer needs them."""
     groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
     hints = get_type_hints(command, include_extras=True)

@@ -18,7 +18,7 @@ _EXAMPLES = "\n\nExamples:\n"
 
 
 class _Help:
-    """What :class:`Command` and :class:`Group` share; stands in front of typer's class."""
+    """Mixin of :class:`Command` and :class:`Group`, which comes before typer's class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,16 +47,17 @@ def apply_help(group: typer.Typer) -> None:
 
 
 def _split_help(command: Any) -> None:
-    """Join the lines of each paragraph, which typer breaks where the source does, and move the examples to the end."""
+    """Join the lines of each paragraph, since typer keeps the line breaks of the source, and move the examples to the
+    end."""
     prose, _, examples = (command.help or "").partition(_EXAMPLES)
     command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in prose.split("\n\n"))
     if examples:
-        # The line break in front keeps typer from taking away the indentation.
+        # The leading line break keeps typer from removing the indentation.
         command.epilog = f"\nExamples:\n{examples}"
 
 
 def _refuse_old_names(params: list[Any], args: list[str]) -> None:
-    """End with the new name of an option of the command that was renamed."""
+    """If an option of the command was renamed, end with an error that gives the new name."""
     names = {name for param in params for name in param.opts}
     for name in (arg.partition("=")[0] for arg in itertools.takewhile(lambda arg: arg != "--", args)):
         if RENAMED.get(name) in names:
@@ -65,7 +66,7 @@ def _refuse_old_names(params: list[Any], args: list[str]) -> None:
 
 
 def _without_types(params: list[Any]) -> list[Any]:
-    """Arguments are shown by their names alone, flags without a value, numbers as N."""
+    """Show arguments by their names alone, flags without a value, and numbers as N."""
     for param in params:
         if isinstance(param, TyperArgument):
             vars(param)["display_type_rich"] = lambda ctx: None

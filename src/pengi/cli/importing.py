@@ -1,4 +1,4 @@
-"""``import-official``: a checkpoint of the paper's authors in, one of ours out."""
+"""``import-official``: converts a checkpoint of the paper's authors to one of ours."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pengi.cli.console import print_note
 from pengi.errors import AudioError, InputError, PengiError
 
 InputSource = str | IO[bytes]
-"""What the engine reads: a path or an open file."""
+"""A recording for the engine: a path or an open file."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class InputFile:
     """One recording of a command."""
 
     name: str
-    """As given, or its path inside a given folder."""
+    """Its name as given, or its path inside a given folder."""
     source: InputSource
     error: PengiError | None = None
-    """Why it cannot be read, where that is known already: a subfolder that cannot be listed, an empty folder."""
+    """Why it cannot be read, if that is already known: a subfolder that cannot be listed, or an empty folder."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_arguments(given: Sequence[str]) -> InputFiles:
     A note on stderr says how many other files of a folder are skipped.
 
     Raises:
-        InputError: ``-`` is given twice or nothing is piped in, or all that is given is a folder without recordings.
+        InputError: if ``-`` is given twice, nothing is piped in, or the only argument is a folder without recordings.
     """
     if given.count(STDIN) > 1:
         raise InputError("- is standard input, which holds one recording; give it once")
@@ -61,7 +61,7 @@ def read_arguments(given: Sequence[str]) -> InputFiles:
 
 
 def source_of(name: str) -> InputSource:
-    """What the engine reads for a file name: the name itself, or standard input for ``-``.
+    """The recording for a file name: the name itself, or standard input for ``-``.
 
     Raises:
         InputError: if nothing is piped in.

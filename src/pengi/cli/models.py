@@ -174,7 +174,7 @@ def _pull_published(name: str, tokenizers: Path | None) -> Path:
     from pengi import weights
 
     here = weights.cached(name)
-    if here is not None and weights.damage(here) is None:  # spares the import of torch
+    if here is not None and weights.damage(here) is None:  # avoids the import of torch
         return here
     from pengi.official import import_official
 
@@ -182,7 +182,7 @@ def _pull_published(name: str, tokenizers: Path | None) -> Path:
 
 
 def _prepare(folder: Path) -> None:
-    """Build what a first start would build: the graphs of the language model, where onnxruntime runs it."""
+    """Build in advance what loading the model would build: the graphs of the language model for onnxruntime."""
     from pengi import checkpoint
     from pengi.engine import device_of
     from pengi.runtime import chosen_runtime
@@ -193,7 +193,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _frozen_parts(name: str, folder: Path) -> list[str]:
-    """What a model needs beside its own files; nothing for a frozen part itself, or a published model."""
+    """The frozen parts that a model needs besides its own files; empty for a frozen part or a published model."""
     from pengi import weights
 
     if name in weights.part_names() or weights.is_published(name):

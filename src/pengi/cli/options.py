@@ -1,4 +1,4 @@
-"""The options that several commands share, each written once, alone or in groups (see :mod:`pengi.cli.groups`)."""
+"""The options that several commands share, defined once, alone or in groups (see :mod:`pengi.cli.groups`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FILES = typer.Argument(
 )
 Files = Annotated[list[str], _FILES]
 OptionalFiles = Annotated[list[str] | None, _FILES]
-"""For a command whose own error about missing files is more helpful than typer's."""
+"""For commands whose own error about missing files is more helpful than typer's."""
 
 Model = Annotated[
     str,
@@ -189,7 +189,7 @@ class TrackOptions:
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How a text is generated; None is the default of the task."""
+    """Options for generating a text; None stands for the default of the task."""
 
     beams: Beams = None
     max_tokens: MaxTokens = None
@@ -198,7 +198,7 @@ class GenerationOptions:
     seed: Seed = None
 
     def decoding(self) -> DecodeOptions | None:
-        """The options that were given; None if none was.
+        """The given options; None if none was given.
 
         Raises:
             InputError: if a value is out of range.
@@ -215,7 +215,7 @@ def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     """The labels of either ``--labels`` or ``--labels-file``.
 
     Raises:
-        InputError: neither or both are given, or no label is in it.
+        InputError: if neither or both are given, or there is no label.
     """
     if (labels is None) == (labels_file is None):
         raise InputError('give the choices with either --labels "dog, rain, siren" or --labels-file FILE')
@@ -229,10 +229,10 @@ def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
 
 
 def parsed_threshold(text: str | None) -> float | dict[str, float] | None:
-    """``0.5`` for all labels, or ``0.5, siren=0.7`` with others for single ones; None if nothing is given.
+    """``0.5`` for all labels, or ``0.5, siren=0.7`` with other values for single labels; None if nothing is given.
 
     Raises:
-        InputError: if a part of it is neither.
+        InputError: if a part of the text is neither.
     """
     if text is None:
         return None
@@ -249,10 +249,10 @@ def parsed_threshold(text: str | None) -> float | dict[str, float] | None:
 
 
 def parsed_shard(text: str) -> tuple[int, int]:
-    """Part and number of parts of ``--shard``.
+    """The part and the number of parts of ``--shard``.
 
     Raises:
-        InputError: if it is not I/N.
+        InputError: if it does not have the form I/N.
     """
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if found is None:

@@ -1,4 +1,4 @@
-"""``probe``: labelled clips and encoders in, the accuracy of small heads on their embeddings out."""
+"""``probe``: the accuracy of small heads on the embeddings of encoders, on labelled clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``run``: one task on thousands of recordings, one row for each."""
+"""``run``: one task on thousands of recordings, with one row for each."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _TASK, _WORK, _RAY, _EXPORT = "Options of the tasks", "Execution", "On a cluster
 _REDRAW_S = 0.1
 _PACE_BATCHES = 32
 _NOTE_S = 60.0
-"""Time between lines of progress where stderr is no terminal, such as in the log of a job."""
+"""Seconds between lines of progress if stderr is not a terminal, such as in the log of a job."""
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """Options of the tasks, named as those of :class:`pengi.jobs.tasks.Job`; None is the engine's own setting."""
+    """Options of the tasks, named as those of :class:`pengi.jobs.tasks.Job`; None stands for the engine's default."""
 
     question: Annotated[
         str | None,
@@ -159,7 +159,7 @@ class JobOptions:
         """The job of ``task`` with these options.
 
         Raises:
-            InputError: options that do not go with the task, or values out of range.
+            InputError: for options of another task, or values out of range.
         """
         from pengi.jobs.tasks import Job
 
@@ -171,7 +171,7 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """In which other format the rows are written."""
+    """In which other format the rows are also written."""
 
     export: Annotated[
         Path | None,
@@ -194,10 +194,10 @@ class ExportOptions:
     ] = None
 
     def target(self, task: str) -> Target | None:
-        """Where the rows go; None without ``--export``.
+        """The target of the rows; None without ``--export``.
 
         Raises:
-            InputError: a format without a file, an unknown one, or one that rows of the task cannot have.
+            InputError: for a format without a file, an unknown format, or one that does not suit the rows of the task.
         """
         from pengi.exports import Target
         from pengi.job_exports import check_task
@@ -246,7 +246,7 @@ class WorkOptions:
 
 @dataclass(frozen=True)
 class RayOptions:
-    """Processes and machines of the models."""
+    """On which processes and machines the models run."""
 
     engine: Annotated[
         str,
@@ -291,10 +291,10 @@ class RayOptions:
     ] = None
 
     def checked(self) -> Actors | None:
-        """The actors of a cluster; None in this process.
+        """The actors of a cluster; None to work in this process.
 
         Raises:
-            InputError: an unknown engine, or options that do not go with it.
+            InputError: for an unknown engine, or options of another engine.
         """
         from pengi.jobs.cluster import Actors
 
@@ -434,12 +434,12 @@ class Pace:
         """Recordings of the list, once they are counted."""
 
     def note(self, counts: JobCounts) -> None:
-        """Store the time of a number of rows."""
+        """Store the current time and number of rows."""
         if counts.written and (not self._past or self._past[-1][1] != counts.written):
             self._past.append((self._clock(), counts.written))
 
     def text(self, counts: JobCounts) -> str:
-        """Rate and remaining time if they are known, and the number of unusable recordings."""
+        """Rate and remaining time, if they are known, and the number of unusable recordings."""
         parts = []
         if len(self._past) > 1:
             (then_s, before), (now_s, now) = self._past[0], self._past[-1]
@@ -455,7 +455,7 @@ class Pace:
 
 @contextmanager
 def _reporting(listing: Listing) -> Iterator[Callable[[JobCounts], None]]:
-    """Reports the progress of a job: a bar on a terminal's stderr, elsewhere a line every minute."""
+    """Reports the progress of a job on stderr: a bar if it is a terminal, otherwise a line every minute."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     pace = Pace()
@@ -484,11 +484,11 @@ def _reporting(listing: Listing) -> Iterator[Callable[[JobCounts], None]]:
                 print_note(", ".join(filter(None, (done, pace.text(counts)))))
         elif now - shown > _REDRAW_S:
             shown = now
-            # Started only now, after the messages of loading the model.
+            # Started after the messages about loading the model.
             bar.start()
             bar.update(task, completed=counts.known + counts.written, total=pace.total, pace=pace.text(counts))
 
-    # Counting a large folder on a slow disk takes long, and the work does not wait for it.
+    # Counting a large folder on a slow disk takes long, so the work does not wait for it.
     Thread(target=_count, args=(listing, pace), daemon=True).start()
     try:
         yield report

@@ -138,7 +138,7 @@ def search(
 
 
 def _write(target: Target, hits: Sequence[Hit], settings: dict[str, Any]) -> None:
-    """Write hits as rows, the best first where the format allows it; each recording has a file in a folder."""
+    """Write hits as rows, the best first if the format allows it; in a folder each recording has a file."""
     from pengi.exports import rows_of_hits
 
     names = list(dict.fromkeys(hit.path for hit in hits))

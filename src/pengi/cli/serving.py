@@ -1,4 +1,4 @@
-"""``serve``: the model behind HTTP, for programs and for people."""
+"""``serve``: the model over HTTP, for programs and for people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LIMITS = "Limits"
 KEPT_BYTES = 128 * 2**20
-"""What is kept of recordings asked about recently: about ten of 10 s."""
+"""Size of the cache of recent recordings, in bytes: about ten of 10 s."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ def serve(
 
 
 def _require_extra(page: bool) -> None:
-    """Say at once, before a model is loaded, that the extra is missing.
+    """Check, before a model is loaded, that the extra is installed.
 
     Raises:
-        InputError: if it is.
+        InputError: if it is not.
     """
     for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart", *(["gradio"] if page else [])):
         if find_spec(name) is None:
@@ -161,7 +161,7 @@ def bound_socket(settings: ServingSettings) -> socket.socket:
     """A socket that is bound to the address and does not accept connections yet.
 
     Raises:
-        InputError: if the address is taken or not this machine's.
+        InputError: if the address is in use, or is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     bound = socket.socket(family)

@@ -1,4 +1,4 @@
-"""What every command that reads recordings does: load the model, process the files, print results and errors."""
+"""The common work of commands that read recordings: load the model, process the files, print results and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pengi.engine import Pengi
     from pengi.results import RecordingResult
 
-# Files per call of the engine: results of a long list appear, and its progress bar moves, this often.
+# Files in one call of the engine, after which results are shown and the progress bar moves.
 FILES_PER_CALL = 16
 
 
@@ -34,15 +34,15 @@ T = TypeVar("T")
 
 
 def load_model(name: str, device: str, *, generates: bool = False) -> Pengi:
-    """The engine; it and torch are imported here, not with the command line.
+    """Load the engine. It and torch are imported here, and not with the command line.
 
     Args:
         name: of the model.
         device: as ``--device`` says.
-        generates: whether a text will be written for sure, so that the language model can be loaded meanwhile.
+        generates: whether the command certainly generates a text, so that the language model is loaded in parallel.
 
     Raises:
-        PengiError: unknown model, incomplete checkpoint, unknown device, weights that cannot be fetched.
+        PengiError: for an unknown model or device, an incomplete checkpoint, or weights that cannot be fetched.
     """
     with announced(f"Loading {name}"), _without_garbage_collection():
         if generates and _is_cpu(device):
@@ -56,7 +56,8 @@ def load_model(name: str, device: str, *, generates: bool = False) -> Pengi:
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Of the many objects that imports make none is garbage; to look for it takes a tenth of the time to load."""
+    """Turn off garbage collection: it takes a tenth of the loading time and finds nothing among the imported
+    objects."""
     gc.disable()
     try:
         yield
@@ -66,7 +67,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def _is_cpu(device: str) -> bool:
-    """Whether the language model will run in onnxruntime, as far as one can tell without torch."""
+    """Whether the language model will probably run in onnxruntime; a guess without importing torch."""
     from pengi.runtime import RUNTIME_ENV
 
     if os.environ.get(RUNTIME_ENV) == "torch" or sys.platform == "darwin":
@@ -83,9 +84,9 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 class Report:
     """The output of a command: results of each recording on stdout, errors on stderr, JSON at the end.
 
-    JSON is one object for one file and one list, in the order of the files, for many; an entry is the result with the
-    file's name as ``input``, or ``{"input": ..., "error": ...}``. Every error is a sentence on stderr as well. With an
-    ``output``, rows are written there instead. Notes that are ``printed`` already are not printed again.
+    JSON is one object for a single file, and a list in the order of the files for several. An entry is the result with
+    the file's name as ``input``, or ``{"input": ..., "error": ...}``. Every error is also printed as a sentence on
+    stderr. With an ``output``, rows are written there instead. Notes in ``printed`` are not printed again.
     """
 
     def __init__(
@@ -99,12 +100,12 @@ class Report:
         self._failed = 0
 
     def heading(self, name: str) -> None:
-        """Print the name of a recording above its results, where there are several."""
+        """Print the name of a recording above its results, if there are several recordings."""
         if self._recordings.many and not self._as_json:
             print_text(Text(name, style="bold"))
 
     def result(self, name: str, result: RecordingResult) -> None:
-        """Keep a result for JSON, and print its notes on stderr."""
+        """Store a result for JSON, and print its notes on stderr."""
         for note in result.notes:
             if note in self._printed:
                 continue
@@ -113,7 +114,7 @@ class Report:
             self._entries.append({"input": name, **result.to_dict()})
 
     def error(self, name: str, error: PengiError) -> None:
-        """Print an error, and keep it for JSON."""
+        """Print an error, and store it for JSON."""
         self._failed += 1
         print_error(error_message(name, error))
         if self._output is not None:
@@ -122,7 +123,7 @@ class Report:
             self._entries.append({"input": name, "error": str(error)})
 
     def close(self) -> None:
-        """Print JSON if asked for.
+        """Print the JSON if it was requested.
 
         Raises:
             typer.Exit: with code 2 if any recording failed.
@@ -141,8 +142,8 @@ def over_files(
     output: Output | None = None,
     introduce: Callable[[InputFile], None] | None = None,
 ) -> None:
-    """Do ``work`` on all recordings and print what it gives, or write its rows to ``output``; a bad one is an error
-    entry and the rest goes on. ``introduce`` prints what stands above the result of a recording.
+    """Apply ``work`` to all recordings, and print the results or write their rows to ``output``. A bad recording gives
+    an error entry, and the others are processed. ``introduce`` prints something above the result of a recording.
 
     Raises:
         typer.Exit: with code 2 after all recordings if any failed.
@@ -169,14 +170,14 @@ def over_files(
 
 
 def outcomes_of(part: Sequence[InputFile], work: Callable[[list[InputSource]], Sequence[T]]) -> list[T | PengiError]:
-    """The result of ``work`` for each recording, or the error that is known already."""
+    """The result of ``work`` for each recording, or its error if that is already known."""
     readable = [recording.source for recording in part if recording.error is None]
     results = iter(work(readable) if readable else ())
     return [next(results) if recording.error is None else recording.error for recording in part]
 
 
 def error_message(name: str, error: PengiError) -> str:
-    """The message of an error, with the file's name if it does not say it itself."""
+    """The message of an error, with the file's name if the message does not contain it."""
     message = str(error)
     return message if name in message or name == STDIN else f"{name}: {message}"
 
@@ -191,7 +192,7 @@ def finish(failed: int, total: int) -> None:
 
 
 def clock(seconds: float, *, tenths: bool) -> str:
-    """A time as mm:ss, with tenths of a second if asked for, and hours if there are any."""
+    """A time as mm:ss, with tenths of a second if requested, and hours if there are any."""
     total_tenths = math.floor(seconds * 10 + 0.5)
     minutes, rest = divmod(total_tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -200,6 +201,6 @@ def clock(seconds: float, *, tenths: bool) -> str:
 
 
 def percent(share: float, *, digits: int = 0) -> str:
-    """A share in [0, 1] as a percentage; what would round to 0 % is "<1%", or "<0.1%" with one digit."""
+    """A share in [0, 1] as a percentage; values that would be rounded to 0 % are "<1%", or "<0.1%" with one digit."""
     smallest = 10.0 ** -(digits + 2)
     return f"<{smallest:.{digits}%}" if 0 < share < smallest / 2 else f"{share:.{digits}%}"

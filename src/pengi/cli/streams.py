@@ -1,7 +1,7 @@
 """stdout and stderr that accept any text and store their first failure.
 
 A character that the encoding lacks is replaced by a similar one. Output that cannot be written, because a disk is full
-or a pipe is closed, is dropped; :func:`output_failure` gives the reason.
+or a pipe is closed, is discarded; :func:`output_failure` gives the reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ERRORS = "pengi"
 
 
 def _fallback(error: UnicodeError) -> tuple[str, int]:
-    """A handler of :mod:`codecs`: the nearest ASCII characters, or question marks."""
+    """An error handler for :mod:`codecs`: the most similar ASCII characters, or question marks."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end].translate(_FALLBACKS)
@@ -40,10 +40,10 @@ codecs.register_error(_ERRORS, _fallback)
 
 
 class _WatchedRaw(io.RawIOBase):
-    """Passes bytes to the stream below until it fails, then drops them."""
+    """Writes bytes to the stream below until that fails, and then discards them."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream  # which would close what is below it with its end
+        self._stream = stream  # keeps the stream alive; if it were deleted, it would close the one below
         self._below = getattr(stream.buffer, "raw", stream.buffer)
         self.failure: OSError | None = None
 
@@ -67,7 +67,7 @@ class _WatchedRaw(io.RawIOBase):
 
 
 def watch_output() -> None:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by such streams; a closed one becomes the null device."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` by such streams; a closed one is replaced by the null device."""
     sys.stdout, sys.stderr = _watched(sys.stdout), _watched(sys.stderr)
 
 
@@ -86,7 +86,7 @@ def _watched(stream: Any) -> io.TextIOWrapper:
         io.BufferedWriter(_WatchedRaw(stream)),
         encoding=stream.encoding,
         errors=_ERRORS if stream.errors in ("strict", "backslashreplace") else stream.errors,
-        # stderr of a pipe is no line-buffered but a write-through stream, which ends at the buffer behind it.
+        # With a pipe, stderr is not line-buffered but write-through, and write-through ends at the buffer below.
         line_buffering=stream.line_buffering or stream.write_through,
         write_through=stream.write_through,
     )

@@ -1,4 +1,4 @@
-"""``tags``: which tags are in recordings, without the language model."""
+"""``tags``: the tags of recordings, without the language model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAX_SPANS = 6
 
 @dataclass(frozen=True)
 class TagOptions:
-    """Which tags are kept; None is the engine's own setting."""
+    """Which tags are listed; None stands for the engine's default."""
 
     threshold: Annotated[
         str | None,
@@ -52,7 +52,7 @@ class TagOptions:
         """Keywords of :meth:`pengi.engine.Pengi.tags`.
 
         Raises:
-            InputError: a threshold that is none, or no labels.
+            InputError: for an invalid threshold, or if no label is given.
         """
         has_labels = self.labels is not None or self.labels_file is not None
         return {

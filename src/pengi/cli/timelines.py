@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EventOptions:
-    """How events are detected; None is the engine's own setting."""
+    """How events are detected; None stands for the engine's default."""
 
     threshold: Annotated[
         str | None,
@@ -90,7 +90,7 @@ class EventOptions:
         """Keywords of :meth:`pengi.engine.Pengi.segments`.
 
         Raises:
-            InputError: no seconds, no labels, or a threshold that is none.
+            InputError: for an invalid number of seconds or threshold, or if no label is given.
         """
         for name, seconds in (("--window", self.window), ("--hop", self.hop)):
             if seconds is not None and not seconds > 0:
@@ -146,7 +146,7 @@ def timeline(
     recordings = read_arguments(files)
     pictures = _pictures(recordings, plot)
     engine = load_model(common.model, common.device)
-    # What is said about the options, mistakes as well, is said once and not for each recording.
+    # Notes and errors about the options are printed once, and not for each recording.
     remarks = engine.timeline_remarks(**options, **vars(reading))
     for remark in remarks:
         print_note(remark)
@@ -174,7 +174,8 @@ def _pictures(recordings: InputFiles, plot: Path | None) -> dict[str, Path]:
     """The picture of each recording; none without ``--plot``.
 
     Raises:
-        InputError: several recordings and one picture, a recording that cannot be read twice, or no matplotlib.
+        InputError: for several recordings and one picture, a recording that cannot be read twice, or without
+            matplotlib.
     """
     if plot is None:
         return {}
@@ -205,10 +206,10 @@ def _plot(recording: InputFile, found: Timeline, path: Path) -> None:
 def _read_timeline(
     engine: Pengi, recording: InputFile, options: dict[str, Any], reading: TrackOptions, show: _Show
 ) -> Timeline:
-    """A timeline, with a percentage on stderr on the way; ``show`` gets its events as they come.
+    """Read a timeline, with a percentage on stderr; ``show`` gets the events as they are found.
 
     Raises:
-        PengiError: if the recording cannot be read; the events before the damage are shown.
+        PengiError: if the recording cannot be read; events before the damage are still shown.
     """
     from pengi.results import Timeline
 
@@ -259,13 +260,13 @@ def _write(name: str, output: Output, events: Iterator[Segment], position: _Posi
 
 
 class _Position:
-    """How far a recording is read, in seconds, on a progress bar."""
+    """The position in a recording, in seconds, on a progress bar."""
 
     def __init__(self, waiting: Waiting, source: InputSource, reading: TrackOptions) -> None:
         from pengi.audio.decode import stated_duration
 
         self.waiting = waiting
-        # A pipe can be read once only, and standard input may be one.
+        # A pipe can be read only once, and standard input may be one.
         is_file = isinstance(source, str) and is_regular(source)
         self._total_s = stated_duration(source, **vars(reading)) if is_file else None
         self.reach(0.0)
@@ -277,7 +278,7 @@ class _Position:
 
 
 def _row(segment: Segment, *, tenths: bool) -> Text:
-    """A segment as a line; times have tenths of a second where they need them."""
+    """A segment as a line; times have tenths of a second if ``tenths`` is set."""
     tenths = tenths or not (segment.start_s.is_integer() and segment.end_s.is_integer())
     time = f"{clock(segment.start_s, tenths=tenths)} - {clock(segment.end_s, tenths=tenths)}"
     return Text.assemble((f"{time:<13}", "bold"), (f"  {percent(segment.confidence):>4}", "dim"), f"  {segment.text}")

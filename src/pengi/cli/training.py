@@ -1,4 +1,4 @@
-"""``train``: a recipe in, a checkpoint folder out."""
+"""``train``: trains a model by a recipe, and writes a checkpoint folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``transcribe``: speech in, text out; no language model is loaded."""
+"""``transcribe``: transcribes speech; no language model is loaded."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class DetectionOptions:
         """The options as the engine takes them.
 
         Raises:
-            InputError: if a value makes no sense.
+            InputError: if a value is out of range.
         """
         from pengi.watching import THRESHOLD, WatchOptions
 
@@ -87,7 +87,7 @@ class DetectionOptions:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How samples on standard input are written."""
+    """The format of the samples on standard input."""
 
     rate: Annotated[int, typer.Option(metavar="HZ", help="Of standard input: sample rate.")] = 16_000
     channels: Annotated[int, typer.Option(metavar="N", help="Of standard input: number of channels.")] = 1
@@ -141,7 +141,7 @@ def watch(
 
 
 def _watch_folder(engine: Pengi, folder: str, options: WatchOptions, meter: Meter) -> None:
-    """Watch the recordings that come into a folder, one after the other, without end."""
+    """Watch the new recordings of a folder, one after the other, without end."""
     from pengi.audio.decode import stream
     from pengi.watching import file_arrivals
 
@@ -160,19 +160,19 @@ def _watch_folder(engine: Pengi, folder: str, options: WatchOptions, meter: Mete
 
 
 def listings(folder: str) -> Iterator[dict[str, tuple[int, int]]]:
-    """What is in a folder, every second, without end."""
+    """The listing of a folder, every second, without end."""
     while True:
         time.sleep(_LOOK_EVERY_S)
         yield _listing(folder)
 
 
 def _listing(folder: str) -> dict[str, tuple[int, int]]:
-    """Size in bytes and time of change of the recordings of a folder, by path."""
+    """Size in bytes and modification time of the recordings of a folder, by path."""
     found: dict[str, tuple[int, int]] = {}
     for item in FolderWalk(folder):
         try:
             status = Path(item.path).stat()
-        except OSError:  # it is gone again
+        except OSError:  # it was deleted again
             continue
         if item.error is None:
             found[item.path] = (status.st_size, status.st_mtime_ns)
@@ -180,7 +180,7 @@ def _listing(folder: str) -> dict[str, tuple[int, int]]:
 
 
 def _print_detections(moments: Iterable[Moment], about: dict[str, Any], meter: Meter) -> float:
-    """Print what begins and ends; how many seconds were read."""
+    """Print the tags that begin and end; returns the number of seconds that were read."""
     end_s = 0.0
     for moment in moments:
         meter.clear()
@@ -197,7 +197,7 @@ def _now() -> str:
 
 @dataclass
 class Meter:
-    """A line on a terminal's stderr with the level and the tags that go on; nothing where stderr is no terminal."""
+    """A line on stderr with the level and the current tags; nothing if stderr is not a terminal."""
 
     _is_shown: bool = field(default_factory=lambda: sys.stderr.isatty())
 
@@ -214,7 +214,7 @@ class Meter:
             sys.stderr.flush()
 
     def clear(self) -> None:
-        """Take the line away, so that a result can be printed in its place."""
+        """Remove the line, so that a result can be printed in its place."""
         if self._is_shown:
             sys.stderr.write("\x1b[2K")
             sys.stderr.flush()

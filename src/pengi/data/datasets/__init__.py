@@ -1,4 +1,4 @@
-"""Adapters from the layouts in which datasets are published to our manifest."""
+"""Adapters that convert datasets in their published layouts to our manifest."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ DATASETS: dict[str, Dataset] = {
 
 @dataclass(frozen=True)
 class ImportedPart:
-    """What of an annotation file, or of the recordings of a split, was imported.
+    """The result of importing an annotation file, or the recordings of a split.
 
     Attributes:
-        name: path below the dataset's folder: where it was found, or where it is published.
-        split: of its recordings; an annotation file may name another for some of them.
+        name: its path below the dataset's folder, as found or as published.
+        split: of its recordings; an annotation file may name another split for some of them.
         found: whether it is there.
-        clips: recordings in the manifest.
-        missing: recordings that are not there, or empty.
-        unused: records that say nothing that a task uses, such as clips that annotators did not agree on.
+        clips: number of recordings in the manifest.
+        missing: number of recordings that are missing or empty.
+        unused: number of records without anything that a task uses, such as clips on which annotators did not agree.
     """
 
     name: str
@@ -84,13 +84,13 @@ class ImportedPart:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import wrote and what it did not find.
+    """The result of an import.
 
     Attributes:
-        splits: clips of each split.
-        missing: how many recordings are not there, or empty.
-        parts: all that the dataset may have.
-        examples: the first of the missing recordings, at most three.
+        splits: number of clips in each split.
+        missing: number of recordings that are missing or empty.
+        parts: all parts that the dataset may have.
+        examples: the first missing recordings, at most three.
     """
 
     manifest: Path
@@ -112,21 +112,21 @@ def dataset(name: str) -> Dataset:
 
 
 def import_dataset(name: str, root: Path, out: Path) -> Imported:
-    """Write a manifest of the dataset that lies at ``root``; its recordings stay where they are.
+    """Write a manifest of the dataset in ``root``; its recordings stay where they are.
 
-    Those of a copy in Parquet are copied into tar files beside the manifest, see :mod:`pengi.data.datasets.parquet`.
+    Recordings in Parquet files are copied to tar files beside the manifest, see :mod:`pengi.data.datasets.parquet`.
 
-    What is there is imported, and the result says what is not.
+    All parts that are there are imported, and the result lists the missing ones.
 
     Args:
         name: of the dataset.
-        root: the folder in which it is unpacked, or one that holds its folder.
-        out: JSON lines.
+        root: the folder in which it is unpacked, or a folder that contains it.
+        out: the manifest, JSON lines.
 
     Raises:
-        InputError: unknown dataset, or ``root`` is no folder.
-        ManifestError: nothing of the dataset is there, or its annotation is malformed; one sentence says what is wrong
-            where.
+        InputError: for an unknown dataset, or if ``root`` is not a folder.
+        ManifestError: if nothing of the dataset is there, or its annotation is malformed; the message says what is
+            wrong and where.
     """
     adapter = dataset(name)
     if not root.is_dir():
@@ -138,7 +138,7 @@ def import_dataset(name: str, root: Path, out: Path) -> Imported:
             raise adapter.missing(source.parts[0].name, root)
         here, missing, examples = _with_audio(adapter, source, tree)
         clips = Counter(row.part for row, _ in here)
-        # Tables that were found in the folder, but are not known in advance, are parts, too.
+        # Tables that are not known in advance, but were found in the folder, are also parts.
         known = {part.name for part in source.parts}
         others = (Part("train", (name,)) for name in {**clips, **missing} if name not in known)
         parts = tuple(_part(part, tree, clips, missing) for part in (*source.parts, *others))
@@ -153,7 +153,7 @@ def import_dataset(name: str, root: Path, out: Path) -> Imported:
 def _with_audio(
     adapter: Dataset, source: Dataset | ParquetCopy, tree: Tree
 ) -> tuple[list[tuple[DatasetRow, Path | str]], Counter[str], tuple[str, ...]]:
-    """The rows whose recordings are there; how many of each part have none; and the first of these."""
+    """The rows whose recordings are there, the number of missing recordings of each part, and the first of these."""
     here: list[tuple[DatasetRow, Path | str]] = []
     missing, examples = Counter[str](), list[str]()
     for row in _rows(adapter, source.rows(tree)):
@@ -175,7 +175,7 @@ def _with_audio(
 
 
 def _rows(adapter: Dataset, rows: Iterator[DatasetRow]) -> Iterator[DatasetRow]:
-    """The rows with each id once; records about one recording are put together where the dataset has such."""
+    """The rows, each id once; if the dataset has several records about one recording, they are merged."""
     if adapter.several_records:
         merged: dict[str, DatasetRow] = {}
         for row in rows:

@@ -1,8 +1,8 @@
-"""What a published dataset says about its recordings, and how that becomes rows of a manifest.
+"""Base classes of the datasets: read a dataset's annotation, and turn it into rows of a manifest.
 
-A dataset is one small class: it names its files as they lie on disk when the published archives are unpacked, and turns
-one record of an annotation file (or one recording's path) into a :class:`DatasetRow`. Finding, reading and checking
-files, and the sentences about what is wrong, are written here once.
+A dataset is one small class. It names its files as they are when the published archives are unpacked, and turns one
+record of an annotation file (or one recording's path) into a :class:`DatasetRow`. This module finds, reads and checks
+files, and has the error messages.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ from pengi.errors import ManifestError
 
 Record = Mapping[str, Any]
 Codes = Mapping[str, str]
-"""What a dataset's codes mean, in words."""
+"""A dataset's codes and their meanings in words."""
 Patterns = Mapping[str, tuple[str, ...]]
 """Globs of each split."""
 _DEPTH = 2
-"""Levels below the given folder at which a dataset's own top folder is looked for."""
+"""Number of levels below the given folder at which a dataset's own top folder is looked for."""
 _MAX_LISTED_CODES = 20
-"""An error about an unknown code lists the known ones if there are no more than this."""
+"""An error about an unknown code lists the known codes if there are at most this many."""
 _SEGMENT = re.compile(r"Y?([\w-]{11})(?:[_-](\d+(?:\.\d+)?)(?:[_-]\d+(?:\.\d+)?)?)?", re.ASCII)
 """Name of a piece of a YouTube video: ``[Y]<id>[_<start>[_<end>]]``."""
-# Biographies in tables are longer than the 131,072 characters that Python allows a field of a CSV file.
+# Some fields of CSV files (biographies) are longer than Python's default limit of 131,072 characters.
 csv.field_size_limit(1 << 24)
 
 
 class ProblemError(ValueError):
-    """What is wrong with one record; the reader adds the file and the line."""
+    """An error in one record; the reader adds the file and the line."""
 
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """One recording and what is known about it.
+    """One recording with its labels.
 
     Attributes:
         id: unique within the dataset.
-        audio: paths below ``home``; the first that is there is used.
-        names: file names without extension; if no path of ``audio`` is there, the recording is looked for by these in
-            all folders. ``test/103549`` is looked for only below folders whose name begins with ``test``, and
-            ``103549_*`` is a file that begins with that number. For pieces of YouTube videos see :func:`segment`.
+        audio: paths below ``home``; the first that exists is used.
+        names: file names without extension; if no path of ``audio`` exists, these names are looked for in all folders.
+            ``test/103549`` is looked for only below folders whose name begins with ``test``, and ``103549_*`` matches a
+            file that begins with that number. For pieces of YouTube videos see :func:`segment`.
         choices: the options of a multiple-choice question, the right one among them.
         license: of this recording, if it is known.
-        duration_s: of the whole recording in seconds, if it is known.
-        where: file and line the row comes from, for messages.
+        duration_s: length of the whole recording in seconds, if it is known.
+        where: the file and line of the row, for messages.
         part: name of the :class:`Part` the row belongs to.
-        home: the folder that ``audio`` starts from; the folder of the dataset if not given.
+        home: the folder that ``audio`` starts from; by default the folder of the dataset.
     """
 
     id: str
@@ -82,7 +82,7 @@ class DatasetRow:
     home: Path | None = None
 
     def merged(self, other: DatasetRow) -> DatasetRow:
-        """The same recording with what a further record says about it."""
+        """This row, merged with a further record about the same recording."""
         return replace(
             self,
             audio=tuple(dict.fromkeys(self.audio + other.audio)),
@@ -102,7 +102,7 @@ class Part:
     """An annotation file, or the recordings of a split, that a dataset may have.
 
     Attributes:
-        patterns: paths or globs; the first that is there is used.
+        patterns: paths or globs; the first that matches is used.
     """
 
     split: str
@@ -115,14 +115,14 @@ class Part:
 
 
 class Tree:
-    """The folder of a dataset, and where its files are.
+    """Finds the files in the folder of a dataset.
 
     Files whose name begins with a dot (such as ``._*`` of macOS) and empty recordings are ignored.
 
     Attributes:
         name: of the dataset, for messages.
         root: the folder.
-        unused: how many records of each part have nothing that a task uses.
+        unused: number of records of each part without anything that a task uses.
     """
 
     def __init__(self, name: str, root: Path) -> None:
@@ -134,11 +134,11 @@ class Tree:
     def home(self, patterns: Sequence[str]) -> Path | None:
         """The folder that a part's patterns start from.
 
-        It is the root, or the only folder at most two levels below it that has one of them (archives unpack into a
-        folder of their own), or the folder around the root if the root is the patterns' first folder.
+        It is the root, or the only folder at most two levels below it that matches (archives unpack into a folder of
+        their own), or the parent of the root if the root is the first folder of the patterns.
 
         Raises:
-            ManifestError: several folders of one level have one.
+            ManifestError: if several folders of the same level match.
         """
         key = tuple(patterns)
         if key not in self._homes:
@@ -169,15 +169,15 @@ class Tree:
         return self._levels[depth]
 
     def file(self, patterns: Sequence[str]) -> Path | None:
-        """The first file of a part that is there."""
+        """The first file of a part that exists."""
         home = self.home(patterns)
         return None if home is None else next(file for pattern in patterns for file in matching(home, pattern))
 
     def lines(self, file: Path) -> list[str]:
-        """The lines of a plain list that are not blank.
+        """The non-blank lines of a text file.
 
         Raises:
-            ManifestError: it is no text in UTF-8.
+            ManifestError: if it is not text in UTF-8.
         """
         try:
             return [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -202,7 +202,7 @@ class Tree:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        """Files with sound by their names; of several with one name, wav and flac files first."""
+        """Audio files by their names; if several have the same name, wav and flac files come first."""
         found: dict[str, list[str]] = defaultdict(list)
         seen: set[str] = set()
         for where, folders, files in os.walk(self.root, followlinks=True):
@@ -222,12 +222,13 @@ class Dataset(ABC):
 
     Attributes:
         name: as ``pengi data import`` takes it.
-        license: of the recordings, SPDX-like where there is such a name.
-        home: where it is got.
-        labels: the complete label set where the dataset fixes it and the rows may not have all of it.
-        redistribute: whether the recordings may be passed on, e.g. inside a report.
-        several_records: whether several records of an annotation file are about one recording.
-        self_contained: whether a record says all about its recording, so that it can be read from another kind of file.
+        license: of the recordings, as an SPDX identifier if there is one.
+        home: where to get the dataset.
+        labels: the complete label set, if the dataset defines one and the rows may not contain all of it.
+        redistribute: whether the recordings may be redistributed, e.g. inside a report.
+        several_records: whether an annotation file may have several records about one recording.
+        self_contained: whether a record has all information about its recording, so that records can also be read from
+            another kind of file.
     """
 
     name: ClassVar[str]
@@ -242,37 +243,37 @@ class Dataset(ABC):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """All that the dataset may have. An import uses those that are there and names those that are not."""
+        """All parts that the dataset may have. An import uses those that exist and reports the others."""
         return ()
 
     @abstractmethod
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """Every record of the parts that are there, in the dataset's order.
+        """All records of the parts that exist, in the dataset's order.
 
         Raises:
-            ManifestError: a column is missing, or a record makes no sense.
+            ManifestError: if a column is missing or a record is malformed.
         """
 
     def recording(self, row: DatasetRow, tree: Tree) -> Path | str | None:
-        """The file of a row's recording, or where it is in a tar file, relative to the manifest; None if it is missing.
+        """The file of a row's recording, or its location in a tar file relative to the manifest; None if it is missing.
 
         Raises:
-            ManifestError: a file that holds recordings is damaged.
+            ManifestError: if a file with recordings is damaged.
         """
         return tree.recording(row)
 
     def missing(self, path: str, root: Path) -> ManifestError:
-        """The error about a file of the dataset that is not there."""
+        """The error about a missing file of the dataset."""
         return ManifestError(
             f"{self.name}: there is no '{path}' in '{root}'; unpack {self.title} there ({self.home}) with its folders "
             "as they are"
         )
 
     def needed(self, tree: Tree, *paths: str) -> Path:
-        """A file without which no recording has a label, by its path or one of several.
+        """A file that is needed for all labels, by its path or by one of several paths.
 
         Raises:
-            ManifestError: it is not there.
+            ManifestError: if it is missing.
         """
         file = tree.file(paths)
         if file is None:
@@ -290,10 +291,10 @@ class Table:
     Attributes:
         path: below the dataset's root, as published.
         split: of its recordings.
-        columns: fields that must be there; for a file without a header, all of its fields in their order.
-        folder: where its recordings are, for the row to use.
-        others: paths at which people have the file instead.
-        optional: how many of the last ``columns`` a file without a header may lack.
+        columns: required fields; for a file without a header, all of its fields in their order.
+        folder: folder of its recordings, for use by ``row``.
+        others: other paths at which the file is often stored.
+        optional: number of the last ``columns`` that a file without a header may lack.
         skip_spaces: whether spaces after a delimiter are not part of the field.
     """
 
@@ -313,10 +314,10 @@ class Table:
         return Part(self.split, (self.path, *self.others))
 
     def records(self, file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
-        """Place (file and line) and fields of every record.
+        """Location (file and line) and fields of every record.
 
         Raises:
-            ManifestError: the file cannot be read, lacks a column, or has a line with too many or too few fields.
+            ManifestError: if the file cannot be read, lacks a column, or has a line with too many or too few fields.
         """
         label = os.path.relpath(file, tree.root)
         read = self._json if file.suffix == ".json" else self._csv
@@ -344,7 +345,7 @@ class Table:
             for record in reader:
                 fields = list(record.values())
                 first = str(fields[0]).strip()
-                # Lists without a header begin with comments, or people have given them a header.
+                # Skip comments at the start, and a header that somebody has added.
                 if not self.header and (first.startswith("#") or first.lower() == self.columns[0].lower()):
                     continue
                 if None in record:
@@ -376,10 +377,10 @@ def keyed_records(content: Any) -> Iterable[tuple[str, Any]]:
 
 @contextmanager
 def problems_of(name: str, where: str) -> Iterator[None]:
-    """Inside it a record becomes a row; what is wrong with the record is an error that names the file and the line.
+    """Context in which a record is turned into a row; a problem becomes an error that names the file and the line.
 
     Raises:
-        ManifestError: the record is malformed.
+        ManifestError: if the record is malformed.
     """
     try:
         yield
@@ -401,10 +402,10 @@ class TableDataset(Dataset):
 
     @abstractmethod
     def row(self, record: Record, table: Table) -> DatasetRow | None:
-        """The row of a record; none for a record that the task does not use.
+        """The row of a record; None for a record that no task uses.
 
         Raises:
-            ProblemError: a value that the dataset cannot have.
+            ProblemError: for a value that the dataset cannot have.
         """
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
@@ -427,8 +428,8 @@ class FolderDataset(Dataset):
     """A dataset whose annotation is in the names of its folders and files.
 
     Attributes:
-        patterns: globs of each split. All that match below one folder are used; of files that differ only in their
-            extension, the one of the first glob.
+        patterns: globs of each split. All matching files below one folder are used. If files differ only in their
+            extension, the one that matches the first glob is used.
     """
 
     patterns: ClassVar[Patterns]
@@ -440,10 +441,10 @@ class FolderDataset(Dataset):
 
     @abstractmethod
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow | None:
-        """The row of a recording at ``path`` below the dataset's folder; none for one that the task does not use.
+        """The row of a recording at ``path`` below the dataset's folder; None for a recording that no task uses.
 
         Raises:
-            ProblemError: a name that the dataset cannot have.
+            ProblemError: for a name that the dataset cannot have.
         """
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
@@ -472,7 +473,7 @@ def _has(folder: Path, patterns: Sequence[str]) -> bool:
 
 
 def matching(folder: Path, pattern: str) -> Iterator[Path]:
-    """Visible files below a folder by a path or a glob, in no order."""
+    """Visible files below a folder that match a path or a glob, in any order."""
     if "*" not in pattern:
         files = (path for path in (folder / pattern,) if path.is_file())
     else:
@@ -481,18 +482,18 @@ def matching(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def segment(video: str, start: float) -> tuple[str, ...]:
-    """Names by which the piece of a YouTube video that begins at ``start`` seconds is found.
+    """Possible names of the piece of a YouTube video that begins at ``start`` seconds.
 
-    They stand for all that people's scripts write: ``Y`` in front of the video's id or not; start, or start and end,
-    in seconds or milliseconds, or neither.
+    They cover the names that download scripts use: with or without ``Y`` before the video's id; with the start, start
+    and end, or neither; in seconds or milliseconds.
     """
     return (f"{video}@{start:g}", f"{video}@{start * 1000:g}", f"{video}@")
 
 
 def _names(stem: str) -> Iterator[str]:
     """The names by which a file is found."""
-    stem = stem.rpartition("\\")[2]  # scripts for Windows, run elsewhere, write folders into the name
-    stem = unicodedata.normalize("NFC", stem)  # macOS takes accents apart
+    stem = stem.rpartition("\\")[2]  # scripts for Windows put folders into the name on other systems
+    stem = unicodedata.normalize("NFC", stem)  # macOS decomposes accents
     yield stem
     number, mark, _ = stem.partition("_")
     if mark and number.isdecimal():
@@ -507,7 +508,7 @@ def _is_visible(name: str) -> bool:
 
 
 def _has_content(path: Path) -> bool:
-    """Whether there is a file that is not empty; a name that the file system refuses is not there either."""
+    """Whether a file exists and is not empty; a name that the file system refuses does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):  # ValueError: a null byte
@@ -528,7 +529,7 @@ def known(code: str, meanings: Codes, what: str) -> str:
     """The meaning of a code.
 
     Raises:
-        ProblemError: for a code that is not among them.
+        ProblemError: for an unknown code.
     """
     if code not in meanings:
         names = f"has {', '.join(meanings)}" if len(meanings) <= _MAX_LISTED_CODES else f"has {len(meanings)} others"

@@ -1,7 +1,7 @@
 """Collections with titles, tags and descriptions: FMA, WavText5K, MACS, SoundDescs, WavCaps, FreeSound, FindSounds.
 
-Their texts train "generate metadata" (the paper's auxiliary task) and captions. What a recording holds besides its text
-is not known. So most have no domain, and no questions are made that their texts do not answer.
+Their texts train "generate metadata" (the paper's auxiliary task) and captions. Nothing else is known about the content
+of a recording. So most have no domain, and only questions that their texts answer are made.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Fma(Dataset):
     """FMA: ``fma_metadata/{tracks,genres}.csv`` and ``fma_{small,medium,large,full}/000/000002.mp3``.
 
     Layout: mdeff/fma. ``tracks.csv`` has two header lines (``track``, ``album``, ``artist`` or ``set``, and the field)
-    and a third that only names the index. The genre is the top one, or the one that all of a track's genres have above
-    them; its genres and tags are the tags. The language of a track is not used: it is "en" for instrumental music, too.
-    An artist's tracks are all in one split.
+    and a third that only names the index. The genre is the top genre, or the common top genre of all of a track's
+    genres; its genres and tags are the tags. The language of a track is not used, since it is "en" even for
+    instrumental music. All tracks of an artist are in the same split.
     """
 
     name, title = "fma", "FMA"
@@ -72,7 +72,7 @@ class Fma(Dataset):
             yield replace(row, where=where, part=self._tracks.name, home=tree.home(self._tracks.patterns))
 
     def _genre_table(self, tree: Tree) -> dict[str, tuple[str, str]]:
-        """Name of each genre, and the number of the genre at the top above it."""
+        """Name of each genre, and the number of its top genre."""
         file = tree.file(self._genres.patterns)
         if file is None:
             return {}
@@ -104,7 +104,8 @@ class Fma(Dataset):
 
 
 def _two_header_lines(file: Path, tree: Tree, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
-    """File and line, and fields, of each record of a table whose columns are named by two lines, as ``track.title``."""
+    """Location and fields of each record of a table with two header lines, whose columns are named like
+    ``track.title``."""
     label = os.path.relpath(file, tree.root)
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -159,8 +160,8 @@ class Macs(Dataset):
 
     Layout: Zenodo 5114771; the recordings are those of TAU Urban Acoustic Scenes 2019, development (Zenodo 2589280),
     and are looked for in all folders. ``MACS_competence.csv`` (annotator and a number from 0 to 1, tabs) orders the
-    sentences, the most competent annotator's first, and weights the votes for tags: a tag is used if those who set it
-    have more than half of all competence. Without that file all annotators count the same.
+    sentences, the most competent annotator's first, and weights the votes for tags: a tag is used if the annotators who
+    chose it have more than half of the total competence. Without that file all annotators have the same weight.
     """
 
     name, title = "macs", "MACS"
@@ -236,7 +237,7 @@ class SoundDescs(Dataset):
     ``<id>.wav``). Its descriptions are a pickle, which can run any code when it is loaded and so is never loaded. The
     same descriptions are in the BBC's own list ``BBCSoundEffects.csv`` (``location, description, category``), in
     WavCaps' ``bbc_final.json``, or in a ``descriptions.json`` or ``.csv`` that you made (``id``, ``description``).
-    Without the lists all is for training; with them only what they name is taken.
+    Without the lists all recordings are for training; with them only the listed ones are used.
     """
 
     name, title = "sounddescs", "SoundDescs"
@@ -293,7 +294,7 @@ class WavCaps(TableDataset):
     """WavCaps: 403,050 recordings of four sources with captions that a language model wrote.
 
     Layout: the Hugging Face copy cvssp/WavCaps: ``json_files/<source>/*_final.json``, and the unpacked archives, which
-    end in a folder ``<source>_flac``; a folder ``<source>`` is taken as well. Recordings that the published lists
+    end in a folder ``<source>_flac``; a folder ``<source>`` is also read. Recordings that the published lists
     (``json_files/blacklist``) find in the test parts of AudioCaps and Clotho, or in UrbanSound8K, ESC-50 and VGGSound,
     are heldout, so that no model trains on them.
     """
@@ -340,7 +341,7 @@ class WavCaps(TableDataset):
         """See :class:`TableDataset`."""
         stem = _stem(str(record["id"]))
         source = table.folder
-        # FreeSound and SoundBible number their recordings alike, so the folder has to say which it is.
+        # FreeSound and SoundBible use the same numbers, so only the folder distinguishes their recordings.
         plainly = (stem,) if source in ("AudioSet_SL", "BBC_Sound_Effects") else ()
         duration = record.get("duration")
         return DatasetRow(
@@ -357,13 +358,14 @@ class WavCaps(TableDataset):
 
 
 class MetadataTable(Dataset):
-    """Recordings in a folder, and a table that says what they are: CSV, TSV, JSON or JSON lines, or Parquet.
+    """Recordings in a folder, and a table that describes them: CSV, TSV, JSON, JSON lines or Parquet.
 
-    The table is in the folder itself or one below it (such as ``train/metadata.csv``); several are read one after the
-    other. One column names the recording (``file``, ``filename``, ``fname``, ``path``, ``audio``, ``id`` ...: a path,
-    or a name with or without its extension, in any folder); ``title``, ``tags``, ``description``, ``caption``,
+    The table is in the folder itself or in one below it (such as ``train/metadata.csv``); several tables are read one
+    after the other. One column names the recording (``file``, ``filename``, ``fname``, ``path``, ``audio``, ``id`` ...:
+    a path, or a name with or without its extension, in any folder); ``title``, ``tags``, ``description``, ``caption``,
     ``label``, ``license``, ``split`` and their usual other names are understood, see
-    :mod:`pengi.data.datasets.columns`. Where no split is named, about a fifth becomes ``val``, the same every time.
+    :mod:`pengi.data.datasets.columns`. If no split is named, about a fifth becomes ``val``, the same recordings every
+    time.
     """
 
     name, title = "table", "a table of recordings"
@@ -413,12 +415,12 @@ class MetadataTable(Dataset):
 
     @staticmethod
     def other_name(stem: str) -> str:
-        """A further name by which a recording may be found."""
+        """Another name by which a recording may be found."""
         return stem
 
 
 class FreeSound(MetadataTable):
-    """FreeSound: recordings and a table of them as :class:`MetadataTable` reads it, one record a sound.
+    """FreeSound: recordings and a table as :class:`MetadataTable` reads it, with one record for each sound.
 
     Columns are those of Freesound's own interface: ``id``, ``name``, ``tags`` (blanks between them, or a list),
     ``description``, ``license``. A recording is found as ``<id>.*`` or ``<id>__<user>__<name>.*``, as the site names
@@ -443,13 +445,13 @@ class FindSounds(MetadataTable):
 
 
 def _table_files(root: Path) -> list[Path]:
-    """Tables in a folder and, except JSON, in those below it."""
+    """The tables in a folder and, except for JSON, in the folders below it."""
     patterns = [f"{folders}*.{suffix}" for folders in ("", "*/", "*/*/") for suffix in ("csv", "tsv", "jsonl")]
     return sorted(file for pattern in ("*.json", *patterns) for file in matching(root, pattern))
 
 
 def _records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
-    """File and line, and fields, of each record of a table of any kind."""
+    """Location (file and line) and fields of each record of a table of any kind."""
     if file.suffix in (".json", ".jsonl"):
         yield from _json_records(file, tree)
         return
@@ -460,12 +462,13 @@ def _records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
 
 
 def _json_records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
-    """File and number, and fields, of each record of a list, an object or lines; a text is the field ``value``."""
+    """Location (file and number) and fields of each record of a list, an object or JSON lines; a plain text becomes the
+    field ``value``."""
     try:
         text = file.read_text(encoding="utf-8-sig")
         lines = [json.loads(line) for line in text.split("\n") if line.strip()] if file.suffix == ".jsonl" else None
         content = json.loads(text) if lines is None else lines
-    except ValueError as error:  # of JSON and of UTF-8
+    except ValueError as error:  # raised for invalid JSON and invalid UTF-8
         raise ManifestError(f"{tree.name}: '{file}' cannot be read: {error}") from error
     for number, (key, record) in enumerate(keyed_records(content), start=1):
         fields = record if isinstance(record, dict) else {"value": record}
@@ -473,7 +476,7 @@ def _json_records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
 
 
 def _stem(name: str) -> str:
-    """A file's name without folders and without the extension of a sound."""
+    """A file's name without folders and without an audio extension."""
     return without_audio_suffix(PureWindowsPath(PurePosixPath(name.strip()).name).name)
 
 

@@ -1,4 +1,4 @@
-"""What the columns of a table mean, by the names that collections and people give them, and cells as plain values."""
+"""Recognises the columns of a table by their usual names, and reads their cells as plain values."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _CREATIVE_COMMONS = re.compile(r"https?://(?:www\.)?creativecommons\.org/(licens
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold which field of a row.
+    """The columns of a table for each field of a row.
 
     Attributes:
-        by_field: field -> the columns that hold it, the preferred first.
+        by_field: field -> its columns, the preferred first.
     """
 
     by_field: Mapping[str, tuple[str, ...]]
@@ -56,7 +56,7 @@ class Columns:
     @classmethod
     @lru_cache(maxsize=256)
     def of(cls, names: tuple[str, ...]) -> Columns:
-        """The columns among ``names`` whose meaning is known; case, blanks and hyphens do not matter."""
+        """The columns among ``names`` whose meaning is known; case, spaces and hyphens do not matter."""
         plain = {re.sub(r"[\W_]+", "_", name.strip().lower()): name for name in names}
         known = {**_NAMES, **{name: (name,) for name in ATTRIBUTES}}
         meaning = {what: tuple(plain[name] for name in usual if name in plain) for what, usual in known.items()}
@@ -70,7 +70,7 @@ class Columns:
         return any(self.by_field[what] for what in _DESCRIPTIVE)
 
     def cells(self, what: str, record: Record) -> list[str]:
-        """The cells of a field that are not empty."""
+        """The non-empty cells of a field."""
         return [text for column in self.by_field[what] if (text := text_of(record[column]))]
 
     def row(self, record: Record, id: str, *, label: str = "events", spaced_tags: bool = False) -> DatasetRow:
@@ -83,7 +83,7 @@ class Columns:
             spaced_tags: whether the tags of a cell are separated by spaces.
 
         Raises:
-            ProblemError: a cell that makes no sense.
+            ProblemError: for a malformed cell.
         """
         events = self._items("events", record, words)
         genres = [words_of_genre(item) for column in self.by_field["tags"] if column.lower() == "genres"
@@ -112,7 +112,7 @@ class Columns:
     def _items(
         self, what: str, record: Record, wording: Callable[[str], str], *, spaced: bool = False
     ) -> tuple[str, ...]:
-        """The items of the first column of a field that holds any."""
+        """The items of a field, from its first column that has any."""
         for column in self.by_field[what]:
             commas = what == "tags" and column.lower() != "categories"
             items = [wording(item) for item in items_of(record[column], spaced=spaced, commas=commas)]
@@ -134,12 +134,12 @@ class Columns:
 
 
 def split_of(name: str) -> str:
-    """Our name of a split (``validation`` is ``val``); nothing for another word."""
+    """Our name of a split (``validation`` is ``val``); empty for other words."""
     return next((split for split, names in _SPLITS.items() if name.strip().lower() in names), "")
 
 
 def text_of(value: object) -> str:
-    """A cell as text: nothing for a missing value, whole numbers without a point."""
+    """A cell as text: empty for a missing value, integers without a decimal point."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -157,13 +157,13 @@ def texts_of(value: object) -> list[str]:
 
 
 def items_of(value: object, *, spaced: bool = False, commas: bool = False) -> list[str]:
-    """The items of a cell: a list, one written out (``['a', 'b']``), or text with ``;``, ``|`` or commas between them.
+    """The items of a cell: a list, a list as text (``['a', 'b']``), or text with ``;``, ``|`` or commas between items.
 
-    A comma parts items unless a blank follows, as in the category "domestic animals, pets"; with ``commas`` each one
-    does.
+    A comma separates items unless a space follows, as in the category "domestic animals, pets"; with ``commas`` every
+    comma does.
 
     Raises:
-        ProblemError: a list that is not written right.
+        ProblemError: for a malformed list.
     """
     if isinstance(value, list | tuple):
         return [item for each in value for item in texts_of(each)]
@@ -185,7 +185,7 @@ def items_of(value: object, *, spaced: bool = False, commas: bool = False) -> li
 
 
 def plain(text: str) -> str:
-    """A text without markup, and with single blanks between its words."""
+    """A text without markup, with single spaces between its words."""
     return " ".join(html.unescape(_MARKUP.sub(" ", text)).split())
 
 
@@ -200,7 +200,7 @@ def words_of_genre(name: str) -> str:
 
 
 def license_of(text: str) -> str:
-    """The short name of a Creative Commons address; another licence as it is written."""
+    """The short name of a Creative Commons URL; other licences are returned unchanged."""
     found = _CREATIVE_COMMONS.match(text)
     if not found:
         return plain(text)

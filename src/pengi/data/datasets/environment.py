@@ -27,8 +27,8 @@ from pengi.data.datasets.base import (
 class Esc50(TableDataset):
     """ESC-50: ``meta/esc50.csv`` and ``audio/*.wav``, 2000 clips, 50 classes, 5 folds.
 
-    Layout: the repository karolpiczak/ESC-50. A recording of Freesound (``src_file``) may have several clips, all in
-    one fold.
+    Layout: the repository karolpiczak/ESC-50. A recording of Freesound (``src_file``) may have several clips, which are
+    all in the same fold.
     """
 
     name, title = "esc50", "ESC-50"
@@ -50,8 +50,8 @@ class UrbanSound8K(TableDataset):
     """UrbanSound8K: ``metadata/UrbanSound8K.csv`` and ``audio/fold1..10/*.wav``, 8732 clips, 10 classes.
 
     Layout: the archive of urbansounddataset.weebly.com (Zenodo 1203745); the copy on Kaggle has the table beside the
-    folders ``fold1..10``. The clips of one recording (``fsID``) are all
-    in one fold, and folds must not be mixed anew.
+    folders ``fold1..10``. The clips of one recording (``fsID``) are all in the same fold, so the folds must not be
+    changed.
     """
 
     name, title = "urbansound8k", "UrbanSound8K"
@@ -77,9 +77,10 @@ class UrbanSound8K(TableDataset):
 
 
 class Fsd50k(TableDataset):
-    """FSD50K: ``FSD50K.ground_truth/{dev,eval}.csv`` and ``FSD50K.{dev,eval}_audio/*.wav``, 200 classes, many a clip.
+    """FSD50K: ``FSD50K.ground_truth/{dev,eval}.csv`` and ``FSD50K.{dev,eval}_audio/*.wav``, 200 classes, several per
+    clip.
 
-    Layout: Zenodo 4060432. In ``dev.csv`` a fourth column tells train and val apart.
+    Layout: Zenodo 4060432. In ``dev.csv`` a fourth column distinguishes train and val.
     """
 
     name, title = "fsd50k", "FSD50K"
@@ -103,7 +104,7 @@ class Fsd50k(TableDataset):
 
 
 class AudioSet(TableDataset):
-    """AudioSet: the published segment lists and ``class_labels_indices.csv``, 527 classes, many a clip.
+    """AudioSet: the published segment lists and ``class_labels_indices.csv``, 527 classes, several per clip.
 
     Layout of the lists: research.google.com/audioset. The recordings are not published; they are looked for in all
     folders under the names that the usual download scripts give, see :func:`~pengi.data.datasets.base.segment`.
@@ -140,13 +141,13 @@ class AudioSet(TableDataset):
 
 
 class Dcase2017Task4(TableDataset):
-    """DCASE 2017 task 4: 17 sounds of vehicles and warnings, many a clip, with weak labels.
+    """DCASE 2017 task 4: 17 sounds of vehicles and warnings, several per clip, with weak labels.
 
     Layout: the repository ankitshah009/Task-4-Large-scale-weakly-supervised-sound-event-detection-for-smart-cars.
-    ``groundtruth_weak_label_testing_set.csv`` has no header and tabs: ``<id>_<start>_<end>.wav``, onset, offset, label,
-    one line a label. The literature tests on it; the evaluation set is heldout. The official script writes
-    ``Y<id>_<start>_<end>.wav`` into ``testing_set_testing_set_audio_formatted_and_segmented_downloads``, and beside it
-    if it does not run on Windows; recordings are looked for by that name in all folders.
+    ``groundtruth_weak_label_testing_set.csv`` is tab-separated without a header: ``<id>_<start>_<end>.wav``, onset,
+    offset, label, one line for each label. The literature tests on it; the evaluation set is heldout. The official
+    script writes ``Y<id>_<start>_<end>.wav`` into ``testing_set_testing_set_audio_formatted_and_segmented_downloads``,
+    and beside it if it does not run on Windows; recordings are looked for by that name in all folders.
     """
 
     name, title = "dcase2017-task4", "DCASE 2017 task 4"
@@ -182,10 +183,10 @@ class Dcase2017Task4(TableDataset):
 class Tut2017(TableDataset):
     """TUT Acoustic Scenes 2017: lists of the evaluation and the development set, 15 scenes, clips of 10 s.
 
-    Layout: Zenodo 1040168 (evaluation) and 400515 (development), both unpacked side by side. ``meta.txt`` has tabs and
-    no header: file, scene, identifier of the recording. The evaluation set has ``evaluation_setup/evaluate.txt``
-    without the identifier, and ``map.txt`` with the file's name in the style of the development set, which begins with
-    the identifier (``b020_90_100.wav``).
+    Layout: Zenodo 1040168 (evaluation) and 400515 (development), both unpacked side by side. ``meta.txt`` is
+    tab-separated without a header: file, scene, identifier of the recording. The evaluation set has
+    ``evaluation_setup/evaluate.txt`` without the identifier, and ``map.txt`` with the file's name in the style of the
+    development set, which begins with the identifier (``b020_90_100.wav``).
     """
 
     name, title = "tut2017", "TUT Acoustic Scenes 2017"
@@ -240,7 +241,7 @@ class Tut2017(TableDataset):
 class CochlScene(FolderDataset):
     """CochlScene: ``{Train,Val,Test}/<Scene>/*.wav``, 76,115 clips of 10 s, 13 scenes.
 
-    Layout: the archive of Zenodo 7080122, as its readers walk it.
+    Layout: the archive of Zenodo 7080122, as in code that reads it.
     """
 
     name, title = "cochlscene", "CochlScene"
@@ -272,8 +273,8 @@ class CochlScene(FolderDataset):
 class Sesa(FolderDataset):
     """SESA, sound events for surveillance: ``{train,test}/<class>_<number>.wav``, 480 and 105 clips, 4 classes.
 
-    Layout: Zenodo 3519845; the class is in front of the first underscore. ``casual`` (what is no threat) is no word for
-    a sound, so the model is offered "everyday sound".
+    Layout: Zenodo 3519845; the class is in front of the first underscore. ``casual`` (no threat) does not describe a
+    sound, so the label is "everyday sound".
     """
 
     name, title = "sesa", "SESA"

@@ -13,7 +13,7 @@ class AudioCaps(TableDataset):
     """AudioCaps: ``dataset/{test,val,train}.csv``, one caption a line; test and val clips have five.
 
     Layout of the tables: cdjkim/audiocaps (``audiocap_id, youtube_id, start_time, caption``). Version 2.0, in
-    ``dataset2.0``, is read where ``dataset`` is not there. The recordings are not published; they are looked for in all
+    ``dataset2.0``, is read if ``dataset`` is missing. The recordings are not published; they are looked for in all
     folders under the names that the usual download scripts give: see :func:`~pengi.data.datasets.base.segment`, and
     ``{test,val,train}/<audiocap_id>``.
     """
@@ -46,7 +46,7 @@ class Clotho(TableDataset):
     """Clotho v2: ``clotho_captions_{evaluation,validation,development}.csv`` and the recordings, five captions each.
 
     Layout: Zenodo 4783391. The archives ``clotho_audio_<split>.7z`` unpack into ``<split>/``; a folder named like the
-    archive is taken as well. The literature tests on "evaluation".
+    archive is also read. The literature tests on "evaluation".
     """
 
     name, title = "clotho", "Clotho v2.1"
@@ -70,8 +70,8 @@ class Clotho(TableDataset):
 class ClothoAqa(TableDataset):
     """ClothoAQA: ``clotho_aqa_{test,val,train}.csv`` and ``audio_files/*.wav``; three people answered every question.
 
-    Layout: Zenodo 6473207 (``file_name, QuestionText, answer, confidence``), one answer a line. A question's answers
-    stand in ``qa`` one after the other: who evaluates decides what unanimous, majority or all means.
+    Layout: Zenodo 6473207 (``file_name, QuestionText, answer, confidence``), one answer a line. The answers to a
+    question are in ``qa`` one after the other; the evaluation combines them (unanimous, majority or all).
     """
 
     name, title = "clotho-aqa", "ClothoAQA"
@@ -100,7 +100,7 @@ class Mmau(TableDataset):
 
     Layout: Sakshi113/MMAU; a record has ``id, audio_id, question, choices, answer, task, category, difficulty``. The
     answers of the large test part are not published. Other sets in the same form (``id, audio_id, question, choices,
-    answer``) are read by this adapter, too.
+    answer``) are also read by this adapter.
     """
 
     name, title = "mmau", "MMAU test-mini"

@@ -115,9 +115,9 @@ class NSynth(TableDataset):
 class BeijingOpera(FolderDataset):
     """Beijing Opera percussion: 236 single strokes of four instruments, the instrument in the file's name.
 
-    The recordings are Freesound's, as CompMusic collected them (compmusic.upf.edu/bo-perc-dataset): the pinyin name
-    stands behind the last underscore and in front of a hyphen (``..._bangu-1.wav``). That was seen in code that reads
-    the files, not in the archive; a folder named after the instrument is taken as well.
+    The recordings are Freesound's, as CompMusic collected them (compmusic.upf.edu/bo-perc-dataset): the pinyin name is
+    between the last underscore and a hyphen (``..._bangu-1.wav``). This was seen in code that reads the files, not in
+    the archive; a folder named after the instrument is also read.
     """
 
     name, title = "beijing-opera", "Beijing Opera percussion"

@@ -1,9 +1,10 @@
 """Copies of a dataset in Parquet, as on the Hugging Face hub: one column holds recordings, the others describe them.
 
-A recording in a Parquet file is a compressed value among many, so it cannot be read by itself. The recordings of each
-Parquet file are therefore copied, as they are, into one tar file beside the manifest, whose rows point into it as into
-any shard (:mod:`pengi.data.shards`). That takes the same space once more, memory for one row group, and few files. Each
-tar file appears complete or not at all, and one that is there is used again. So an import that was stopped goes on.
+A recording in a Parquet file is part of a compressed column, so it cannot be read alone. Therefore the recordings of
+each Parquet file are copied, unchanged, into one tar file beside the manifest. The rows of the manifest point into it
+as into any shard (:mod:`pengi.data.shards`). That needs the same disk space again, memory for one row group, and few
+files. Each tar file appears complete or not at all, and an existing one is used again, so an interrupted import
+continues.
 """
 
 from __future__ import annotations
@@ -46,15 +47,15 @@ _RECORDS_AT_ONCE = 1_000
 _NUMBERED = re.compile(r"-\d+-of-\d+.*|(?<=/)\d+$|^\d+$")
 _AUDIO_NAMES = frozenset({"audio", "wav", "flac", "mp3", "sound", "file", "recording"})
 _LABEL_OF_DOMAIN = frozenset({"keyword", "digit", "emotion", "gender", "language", "instrument"})
-"""Domains of datasets whose label is the attribute of that name."""
+"""Domains in which the label of a dataset is the attribute of that name."""
 
 
 def copy_in_parquet(adapter: Dataset, tree: Tree, out: Path) -> ParquetCopy | None:
     """The copy of a dataset in Parquet below a folder, if there is one.
 
     Raises:
-        InputError: ``pyarrow`` is not installed.
-        ManifestError: a file is damaged.
+        InputError: if ``pyarrow`` is not installed.
+        ManifestError: if a file is damaged.
     """
     files = _below(tree.root)
     audio = {file: _audio_column(_schema(file, adapter.name)) for file in files}
@@ -66,11 +67,11 @@ class ParquetCopy:
     """A dataset whose records and recordings are in Parquet files.
 
     Args:
-        adapter: the dataset. Where the columns are those of its published tables, its own rules read them; otherwise
-            columns are understood by their usual names, see :class:`pengi.data.datasets.columns.Columns`.
+        adapter: the dataset. If the columns are those of its published tables, the adapter reads them; otherwise
+            columns are recognised by their usual names, see :class:`pengi.data.datasets.columns.Columns`.
         root: the folder of the dataset.
-        files: its files, and the column of each that holds the recordings.
-        out: the manifest to be; ``<its name>-recordings/`` beside it gets the tar files.
+        files: its files, and the column with recordings of each.
+        out: the manifest; the tar files are written to ``<its name>-recordings/`` beside it.
     """
 
     def __init__(self, adapter: Dataset, root: Path, files: Mapping[Path, str], out: Path) -> None:
@@ -80,13 +81,13 @@ class ParquetCopy:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """See :class:`pengi.data.datasets.base.Dataset`; files of a split that are numbered are one part."""
+        """See :class:`pengi.data.datasets.base.Dataset`; the numbered files of a split are one part."""
         return tuple(dict.fromkeys(self._part(file) for file in self._files))
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """See :class:`pengi.data.datasets.base.Dataset`; the first path of a row is its file and its number there.
+        """See :class:`pengi.data.datasets.base.Dataset`; the first path of a row is its file and its row number.
 
-        All records are checked before the first row, because storing recordings may take hours.
+        All records are checked before the first row is yielded, because storing recordings may take hours.
         """
         yield from list(self._rows(tree))
 
@@ -111,8 +112,8 @@ class ParquetCopy:
         """See :class:`pengi.data.datasets.base.Dataset`; a recording that is not in its Parquet file may lie beside it.
 
         Raises:
-            ManifestError: a file is damaged.
-            InputError: the recordings cannot be written.
+            ManifestError: if a file is damaged.
+            InputError: if the recordings cannot be written.
         """
         label, _, number = row.audio[0].rpartition("#")
         if not self._stored:
@@ -130,7 +131,7 @@ class ParquetCopy:
         return Part(split, (f"{_NUMBERED.sub('*', stem)}.parquet",))
 
     def _reader(self, file: Path, audio: str, split: str) -> Callable[[int, Record, str], DatasetRow | None]:
-        """How the records of a file become rows."""
+        """The function that turns a record of a file into a row."""
         adapter, names = self._adapter, self._descriptive_columns(file, audio)
         table = _table(adapter, names, split)
         if table is not None:
@@ -162,7 +163,7 @@ class ParquetCopy:
         )
 
     def _records(self, file: Path, audio: str) -> Iterator[tuple[int, Record]]:
-        """Number and fields of each record; the field ``""`` is the path that a recording had."""
+        """Number and fields of each record; the field ``""`` is the original path of the recording."""
         schema = _schema(file, self._adapter.name)
         features = _features(schema)
         wanted = self._descriptive_columns(file, audio)
@@ -178,7 +179,7 @@ class ParquetCopy:
                 number += 1
 
     def _store(self, file: Path) -> dict[int, str]:
-        """Copy the recordings of a file unless that is done; where each is, by its row number."""
+        """Copy the recordings of a file unless that is already done; returns the location of each by its row number."""
         name = self._label(file).removesuffix(".parquet").replace("/", "-")
         tar = self._folder / f"{name}.tar"
         with writing(self._folder):
@@ -191,7 +192,7 @@ class ParquetCopy:
         }
 
     def _descriptive_columns(self, file: Path, audio: str) -> list[str]:
-        """Columns of text and numbers, without class numbers that have no names."""
+        """Columns of text and numbers, except class numbers without names."""
         schema = _schema(file, self._adapter.name)
         features = _features(schema)
         return [
@@ -203,7 +204,7 @@ class ParquetCopy:
         ]
 
     def _recordings(self, file: Path) -> Iterator[tuple[str, bytes]]:
-        """Name and content of each recording that is in a file."""
+        """Name and content of each recording in a file."""
         audio, number = self._files[file], -1
         for batch in self._batches(file, _RECORDINGS_AT_ONCE, [audio]):
             for value in batch.column(0):
@@ -233,7 +234,7 @@ def _below(root: Path) -> list[Path]:
 
 @contextmanager
 def _damage(name: str, file: Path) -> Iterator[None]:
-    """Failures to read a file, as sentences."""
+    """Turn failures to read a file into one sentence."""
     try:
         yield
     except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:
@@ -252,7 +253,7 @@ def _schema(file: Path, name: str) -> Any:
 
 
 def _audio_column(schema: Any) -> str:
-    """The column that holds recordings; nothing if none does."""
+    """The column with recordings; empty if there is none."""
     features = _features(schema)
     holding = [
         field.name
@@ -266,7 +267,7 @@ def _audio_column(schema: Any) -> str:
 
 
 def _table(adapter: Dataset, names: Sequence[str], split: str) -> Table | None:
-    """The published table that has the columns, of several that of the split."""
+    """The published table with these columns; if there are several, the one of the split."""
     if not isinstance(adapter, TableDataset) or not adapter.self_contained:
         return None
     fitting = [table for table in adapter.tables if table.header and table.columns and {*table.columns} <= {*names}]
@@ -274,7 +275,7 @@ def _table(adapter: Dataset, names: Sequence[str], split: str) -> Table | None:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What the ``datasets`` library wrote about columns; nothing in files that others wrote."""
+    """The metadata about columns that the ``datasets`` library writes; empty for files of other programs."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"].items()
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -296,7 +297,7 @@ def _named(value: Any, feature: object) -> Any:
 
 
 def _as_text(record: Record) -> Record:
-    """A record as a CSV file would have it."""
+    """A record with texts as in a CSV file."""
     return {
         name: ",".join(map(text_of, value)) if isinstance(value, list) else text_of(value)
         for name, value in record.items()
@@ -304,7 +305,7 @@ def _as_text(record: Record) -> Record:
 
 
 def _content(value: Any) -> tuple[str, bytes]:
-    """Path and content of a recording; no content if there is none."""
+    """Path and content of a recording; the content is empty if there is none."""
     if not value.is_valid:
         return "", b""
     if not arrow().types.is_struct(value.type):

@@ -26,7 +26,7 @@ class VocalSound(TableDataset):
     """VocalSound: ``datafiles/{tr,val,te}.json`` and ``audio_16k/*.wav``, 21,024 recordings of 6 voice sounds.
 
     Layout: YuanGongND/vocalsound, "Dataset Details" of its README. ``labels`` is the code of an AudioSet class, and
-    ``wav`` a path on the authors' machine, of which only the name counts. The 44.1 kHz release has ``audio_44k``.
+    ``wav`` a path on the authors' machine, of which only the name is used. The 44.1 kHz release has ``audio_44k``.
     """
 
     name, title = "vocalsound", "VocalSound"
@@ -126,9 +126,9 @@ class Ravdess(FolderDataset):
 class Meld(TableDataset):
     """MELD: ``{test,dev,train}_sent_emo.csv`` and a video of every utterance, 7 emotions and 3 sentiments.
 
-    Layout: MELD.Raw of affective-meld.github.io, its inner archives unpacked where they are. Tables and folders are
-    beside each other or below ``test``, ``dev`` and ``train``, depending on how they were unpacked. A few videos are
-    known to be missing or broken. The sound track is read from the video.
+    Layout: MELD.Raw of affective-meld.github.io, its inner archives unpacked where they are. Depending on how they were
+    unpacked, tables and folders are beside each other or in ``test``, ``dev`` and ``train``. A few videos are known to
+    be missing or broken. The sound track is read from the video.
     """
 
     name, title = "meld", "MELD"
@@ -178,8 +178,8 @@ class Meld(TableDataset):
 class CmuMosi(TableDataset):
     """CMU-MOSI: ``label.csv`` and ``Raw/<video_id>/<clip_id>.mp4``, spoken opinions with their sentiment.
 
-    Layout: the copy that thuiar/MMSA gives out, which most readers use (CMU's own release has its labels in HDF5
-    sequences). ``annotation`` is Positive, Negative or Neutral.
+    Layout: the copy of thuiar/MMSA, which is the usual one (CMU's own release has its labels in HDF5 sequences).
+    ``annotation`` is Positive, Negative or Neutral.
     """
 
     name, title = "cmu-mosi", "CMU-MOSI"
@@ -212,8 +212,8 @@ class MspPodcast(TableDataset):
     """MSP-Podcast: ``Labels/labels_consensus.csv`` and ``Audios/*.wav``; clips without a consensus are left out.
 
     Layout: the releases of the MSP lab, under its licence; those before 1.11 spell the table ``labels_concensus.csv``.
-    ``Test1`` is the test split of the literature; Test2 and Test3 are heldout. A speaker who is not known is not the
-    same one in two clips.
+    ``Test1`` is the test split of the literature; Test2 and Test3 are heldout. Clips of unknown speakers are treated as
+    clips of different speakers.
     """
 
     name, title = "msp-podcast", "MSP-Podcast"
@@ -264,8 +264,8 @@ class MspPodcast(TableDataset):
 class SpeechCommands(FolderDataset):
     """Speech Commands v2: ``<word>/<speaker>_nohash_<take>.wav``, 35 words; two lists name the test and val files.
 
-    Layout: ``speech_commands_v0.02.tar.gz``; what neither ``testing_list.txt`` nor ``validation_list.txt`` names is for
-    training.
+    Layout: ``speech_commands_v0.02.tar.gz``; files that are in neither ``testing_list.txt`` nor ``validation_list.txt``
+    are for training.
     """
 
     name, title = "speech-commands", "Speech Commands v2"
@@ -296,8 +296,8 @@ class SpeechCommands(FolderDataset):
 class LibriSpeechGender(FolderDataset):
     """LibriSpeech, the reader's gender: ``SPEAKERS.TXT`` and ``<part>/<speaker>/<chapter>/*.flac``.
 
-    Layout: openslr.org/12, the folder ``LibriSpeech``. ``SPEAKERS.TXT`` has ``;`` in front of comments and the
-    fields id, sex, part, minutes, name between bars. The test parts are the benchmark.
+    Layout: openslr.org/12, the folder ``LibriSpeech``. In ``SPEAKERS.TXT`` comments begin with ``;``, and the fields
+    id, sex, part, minutes and name are separated by bars. The test parts are the benchmark.
     """
 
     name, title = "librispeech-gender", "LibriSpeech (gender)"
