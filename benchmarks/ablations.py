@@ -1,11 +1,11 @@
-"""What each part of the default model adds: its recipe is trained without the part, and measured on val.
+"""Measures what each part of the default model adds: trains its recipe without the part, and evaluates it on val.
 
     python benchmarks/ablations.py --out results/ablations.json                    # all of them, in days on two cores
     python benchmarks/ablations.py --only without-m1 --out results/ablations.json  # one, beside those that are there
 
-Every run is a folder of ``--runs``. A run that was stopped goes on; one that is finished is only measured, and what was
-measured is not measured again. The commands that were run are in the file. ``--seed`` adds runs of another seed, whose
-spread says which differences mean anything.
+Every run is a folder in ``--runs``. An interrupted run continues. A finished run is only measured, and measurements are
+not repeated. The output lists the commands of the runs. ``--seed`` adds runs with another seed; differences that are
+smaller than those between seeds mean nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BENCHMARKS = ("val-open", "val-composed", "val-notes", "val-orders", "val-esc50"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "whole": (),
     "without-m1": ("model.audio.yamnet.mapper=null", "model.audio.whisper.mapper=null"),
-    # Scenes are drawn as a tagger errs, so they go with it.
+    # The evidence of scenes has a tagger's errors, so scenes are left out, too.
     "without-tags": ("model.tagger=null", "data.scenes=null"),
     "without-transcript": ("model.evidence.transcript=false",),
     "without-descriptors": ("model.evidence.descriptors=false",),
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measured(folder: Path, changes: tuple[str, ...], manifest: Path, seed: int, limit: int | None) -> dict[str, Any]:
-    """Train a variant, as far as that is not done, and measure it."""
+    """Train a variant, unless that is already done, and measure it."""
     train = ["train", RECIPE, "--out", str(folder)]
     for change in (*changes, f"training.seed={seed}"):
         train += ["--set", change]

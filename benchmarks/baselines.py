@@ -1,15 +1,15 @@
-"""pengi-mini beside what needs no language model, on the validation clips of the local suite, in one table.
+"""Compares pengi-mini with baselines without a language model, on the validation clips of the local suite.
 
     pengi eval --suite local --manifest ../shared/data/manifest.jsonl --out runs/local
     python benchmarks/baselines.py runs/local --manifest ../shared/data/manifest.jsonl --out results/baselines
 
-For every benchmark, the share of right answers with 95 % intervals from resampling groups (Wilson's where all are
-right or all wrong) of
+For every benchmark the table has the share of right answers, with 95 % bootstrap intervals over groups (Wilson's if all
+answers are right or all are wrong), of
 
-- the model and the model on silence, as the run has them in its headline mode,
-- stock YAMNet matched to the labels by MiniLM (``yamnet-match``), also where its classes say nothing about them,
+- the model, and the model on silence, from the run, in its headline mode,
+- stock YAMNet, matched to the labels by MiniLM (``yamnet-match``), even if its classes do not cover them,
 - a logistic regression on mean, maximum and deviation over time of stock YAMNet's embeddings, fitted on the training
-  clips that have one of these labels: of all sources that may be shipped, as the model's are, or of the others where
+  clips that have one of these labels. Like the model, it uses the sources that may be shipped, or the other sources if
   there are none of those (emotion).
 
 Writes OUT.json and OUT.md.
@@ -85,7 +85,7 @@ class YamnetStatistics:
 
 
 def headlines(run: Path) -> dict[str, tuple[Benchmark, dict[str, Scored]]]:
-    """Benchmark and what each system answered in its headline mode, by the benchmark's title."""
+    """Each benchmark and the systems' answers in its headline mode, by the benchmark's title."""
     found: dict[str, tuple[Benchmark, dict[str, Scored]]] = {}
     for asked, system, mode, scored in scored_answers(run):
         if mode == asked.modes[0] and scored.credit_N is not None:
@@ -94,7 +94,7 @@ def headlines(run: Path) -> dict[str, tuple[Benchmark, dict[str, Scored]]]:
 
 
 def learned_from(clips: Sequence[Clip], asked: Benchmark, labels: Sequence[str]) -> list[tuple[Clip, str]]:
-    """Training clips and which one of the labels they have."""
+    """Training clips, and which of the labels each has."""
     pairs = []
     for clip in clips:
         known = [answer for answer in answers_of(clip, asked.field) if answer in labels]

@@ -1,15 +1,16 @@
-"""How often measured descriptors are right, and what they cost.
+"""Measures how often descriptors are right, and how long they take.
 
     python benchmarks/descriptors.py --data ../shared/data --out results/descriptors.json
 
 Notes: clips of one note of a known pitch, by source and split. A note is right if it is the only one named and its
-name, octave included, is the label's; ``within a semitone`` also accepts its neighbours, as some recordings are out of
-tune with their label; ``several`` are phrases and trills that their label calls by one note. The bounds were chosen on
-train clips. False notes: clips of other domains that get a note, among them bells, sirens and singing, which have one.
-Counts: clips composed of train clips, as by ``pengi data compose``, with 1 to 5 words or notes; ``right`` of all, and
-how many got a count. ``listed`` are composed notes without a background whose list of notes is as long as it must be.
-Tempo: clicks of a known tempo (``half_or_double`` also accepts those), and the share of recordings of 6 s or more, by
-domain, that get one. Seconds are processor time of one thread for 10 s of audio.
+name, octave included, is the label's; ``within a semitone`` also accepts its neighbours, because some recordings are
+out of tune; ``several`` are phrases and trills whose label is a single note. The thresholds were chosen on train clips.
+False notes: clips of other domains that get a note, including bells, sirens and singing, which really have one. Counts:
+clips composed of train clips, as by ``pengi data compose``, with 1 to 5 words or notes; ``right`` is the share of all
+clips, and the number of clips with a count is given, too. ``listed`` are composed notes without a background whose list
+of notes has the right length. Tempo: clicks of a known tempo (``half_or_double`` also accepts half and double), and the
+share of recordings of 6 s or more, by domain, that get a tempo. Seconds are processor time of one thread for 10 s of
+audio.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from pengi.data.tasks import labels_of
 RATE = 16_000
 CLIPS_A_DOMAIN = 200
 COMPOSED = 150
-"""Examples of each kind."""
+"""Number of examples of each kind."""
 
 Row = dict[str, Any]
 
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def notes_right(clips: Iterable[Clip], root: Path) -> Row:
-    """Share of single notes that are named rightly, by source."""
+    """Share of single notes that are named correctly, by source."""
     outcomes: defaultdict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
     for clip in clips:
         if "midi" not in clip.attributes:
@@ -83,7 +84,7 @@ def notes_right(clips: Iterable[Clip], root: Path) -> Row:
 
 
 def false_notes(clips: Iterable[Clip], root: Path) -> Row:
-    """Share of the clips of a domain without a known pitch that get a note, and which sounds they are."""
+    """Share of the clips without a known pitch that get a note, by domain, and their sounds."""
     by_domain: defaultdict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         if "midi" not in clip.attributes and clip.domain != "instrument":

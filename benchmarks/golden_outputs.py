@@ -1,13 +1,13 @@
-"""What the model answers before a change, and whether it answers the same after it, byte for byte.
+"""Stores the model's outputs before a change, and checks whether they are the same after it, byte for byte.
 
     python benchmarks/golden_outputs.py --out before          # before the change
     python benchmarks/golden_outputs.py --compare before      # after it; exit code 1 if anything differs
 
 ``describe``, ``ask``, ``classify`` and ``timeline`` are called on every recording of ``examples`` and on clips of the
 validation split, chosen evenly in the order of the manifest. Every kind of call has one JSON file. Recordings are
-answered one by one and in a fixed number of threads, so that the sums behind every number have one order: on one
+processed one by one and with a fixed number of threads, so that sums are always computed in the same order: on one
 machine, with the same libraries, unchanged code gives the same bytes. Only the public interface is used, so that the
-same script runs on both sides of a change.
+same script runs before and after a change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pengi import Pengi, PengiError
 ROOT = Path(__file__).resolve().parents[1]
 THREADS = 2
 MAX_SHOWN = 10
-"""Differences of each kind of call that are printed."""
+"""Maximum number of differences that are printed for each kind of call."""
 QUESTIONS = (
     "what can be heard?",
     "is anybody speaking?",
@@ -37,17 +37,17 @@ QUESTIONS = (
     "is there a siren?",
     "what is the mood of the recording?",
 )
-"""Each recording gets the next one."""
+"""Each recording gets the next question."""
 LABELS: tuple[tuple[str, ...], ...] = (
     ("dog barking", "siren", "church bells", "speech", "music", "rain"),
     ("a quiet room", "a busy street", "someone practising an instrument", "silence"),
     ("happy", "sad", "angry", "neutral"),
 )
-"""Lists of labels that name tags and that name none; each recording gets the next one."""
+"""Lists of labels that name tags, and lists that do not; each recording gets the next list."""
 
 CALLS = ("describe", "ask", "classify", "timeline")
 Outputs = dict[str, dict[str, Any]]
-"""Kind of call -> recording -> what the call gave."""
+"""Kind of call -> recording -> result of the call."""
 
 
 def recordings(examples: Path, data: Path, clips: int) -> dict[str, Path]:
@@ -65,7 +65,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def outputs(engine: Pengi, files: Mapping[str, Path]) -> Outputs:
-    """What every kind of call gives for every recording."""
+    """The result of every kind of call for every recording."""
     found: Outputs = {kind: {} for kind in CALLS}
     for index, (name, path) in enumerate(files.items()):
         question, labels = QUESTIONS[index % len(QUESTIONS)], LABELS[index % len(LABELS)]
@@ -90,12 +90,12 @@ def _result(call: Callable[[], Any]) -> Any:
 
 
 def text_of(answers: Mapping[str, Any]) -> str:
-    """A file's content."""
+    """The content of a file of outputs."""
     return json.dumps(answers, indent=2, ensure_ascii=False) + "\n"
 
 
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
-    """Where two JSON values differ, in the order of the first and then of what only the second has."""
+    """The differences of two JSON values, in the order of the first value and then of keys that only the second has."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys([*before, *after]):
             yield from differences(before.get(key, "(absent)"), after.get(key, "(absent)"), f"{where} {key}".strip())
@@ -109,7 +109,7 @@ def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
 
 
 def compare(folder: Path, found: Outputs) -> bool:
-    """Print the first differences to the files of a folder; whether there is none."""
+    """Print the first differences from the files of a folder; returns whether there are none."""
     same = True
     for kind, answers in found.items():
         before = (folder / f"{kind}.json").read_text(encoding="utf-8")

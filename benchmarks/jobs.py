@@ -1,9 +1,10 @@
-"""Real recordings through ``pengi run`` with three ``kill -9`` on the way, and the same on Ray: rows, speed, memory.
+"""Runs ``pengi run`` on real recordings, killed three times, and then on Ray; measures rows, speed and memory.
 
     python benchmarks/jobs.py --manifest ../shared/data/manifest.jsonl --count 2000 --out results/jobs.json
 
-The kills come when a quarter, a half and three quarters of the rows are written. ``--names 1000000`` adds a list of so
-many names with a model that answers at once: what the bookkeeping costs in memory and time.
+The process is killed by ``kill -9`` when a quarter, a half and three quarters of the rows are written. ``--names
+1000000`` adds a list of that many names with a model that answers at once, which measures the memory and time of the
+bookkeeping.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def chosen(manifest: Path, count: int, folder: Path) -> tuple[Path, float]:
 
 
 class Memory:
-    """Peak resident memory of a process and all its descendants together, looked at ten times a second."""
+    """Peak resident memory of a process and all its descendants together, sampled ten times a second."""
 
     def __init__(self, process: int) -> None:
         self.peak_mb = 0.0
@@ -73,7 +74,7 @@ class Memory:
             total = 0
             for member in family:
                 try:
-                    # Memory that is shared, such as Ray's object store, would count once for each process.
+                    # Shared memory, such as Ray's object store, would be counted once for each process.
                     seen = member.memory_info()
                     total += seen.rss - getattr(seen, "shared", 0)
                 except psutil.NoSuchProcess:
@@ -86,7 +87,7 @@ def lines(path: Path) -> int:
 
 
 def run(arguments: list[str], out: Path, kill_at: int | None) -> dict[str, Any]:
-    """One process: to its end, or until so many rows are written."""
+    """Run one process to its end, or until ``kill_at`` rows are written."""
     command = [sys.executable, "-m", "pengi", "run", *arguments, "--out", str(out), "--json"]
     begun, before = time.perf_counter(), lines(out)
     first_row_s = None
@@ -127,7 +128,7 @@ def counted(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def speed(passes: list[dict[str, Any]], audio_s: float) -> dict[str, float]:
-    """Of all passes together, with and without what each spent before its first row (start, model, first batch)."""
+    """Speed over all passes, with and without the time before the first row of each (start, model, first batch)."""
     rows = passes[-1]["lines_after"]
     whole = sum(each["seconds"] for each in passes)
     steady = [each for each in passes if each["first_row_s"] is not None]
@@ -142,7 +143,7 @@ def speed(passes: list[dict[str, Any]], audio_s: float) -> dict[str, float]:
 
 
 def compared(local: list[dict[str, Any]], ray: list[dict[str, Any]]) -> dict[str, Any]:
-    """How far the rows of two engines agree."""
+    """How well the rows of two engines agree."""
     mine, other = ({row["input"]: row for row in rows} for rows in (local, ray))
     same = [name for name in mine if name in other and mine[name]["text"] == other[name]["text"]]
     apart = [
@@ -164,7 +165,8 @@ def compared(local: list[dict[str, Any]], ray: list[dict[str, Any]]) -> dict[str
 
 
 def names_only(count: int, out: Path) -> dict[str, Any]:
-    """A list of so many names, no audio and no model: memory before the first row, at the end, and of a second run."""
+    """Run a list of ``count`` names without audio or model: memory before the first row, at the end, and of a second
+    run."""
 
     def child(*arguments: str) -> dict[str, Any]:
         command = [sys.executable, __file__, "--child", str(count), *arguments]

@@ -1,4 +1,4 @@
-"""Run a notebook and store what it shows, without warnings and times, which are of one machine only.
+"""Runs a notebook and stores its output, without warnings and times, which depend on the machine.
 
 python benchmarks/notebook.py examples/collection.ipynb
 """

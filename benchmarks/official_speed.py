@@ -1,12 +1,12 @@
-"""How much faster than the official algorithm: seconds per 7 s clip, same machine, same weights, same answers.
+"""Compares the speed with the official algorithm: seconds per 7 s clip, same machine, same weights, same answers.
 
     python benchmarks/official_speed.py --out results/official-speed.json
 
-The official way (``oracle.py``) takes one clip at a time and puts the whole sequence of every beam through the language
-model again at every step. Ours keeps keys and values, computes no finished beam, and takes clips in batches; its
-``reference`` search gives the same beams, which is checked, and its default search is timed beside it. The weights are
-random (nothing is downloaded), at the sizes of ``pengi-base``; a random model hardly ever ends a text, so that the
-searches go to their limit. ``--tiny`` runs everything in small, to see that it works.
+The official algorithm (``oracle.py``) processes one clip at a time and runs the language model on the whole sequence of
+every beam at every step. Our search caches keys and values, does not compute finished beams, and processes clips in
+batches. Its ``reference`` search gives the same beams, which is checked; the default search is timed, too. The weights
+are random (nothing is downloaded), with the sizes of ``pengi-base``. A random model hardly ever ends a text, so the
+searches reach their limit. ``--tiny`` uses small sizes, to test the script.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def official_way(model: PengiModel, clip_S: np.ndarray, options: DecodeOptions) 
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Median time of a few runs after one that warms up, and the last result."""
+    """Median time of a few runs after a warm-up run, and the last result."""
     result = work()
     times = []
     for _ in range(REPEATS):

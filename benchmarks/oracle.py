@@ -1,7 +1,7 @@
-"""The official wrapper's beam search as a slow oracle: the whole sequence again at every step, one clip at a time.
+"""The official wrapper's beam search as a slow oracle: it runs on the whole sequence at every step, one clip at a time.
 
-Written from the description in ``docs/reference.md``, not for use: tests compare our search with it, and
-``official_speed.py`` measures how much faster ours is.
+It is written from the description in ``docs/reference.md`` and only for tests, which compare our search with it, and
+for ``official_speed.py``, which measures how much faster ours is.
 
 Shape suffixes: P prefix positions, N beams, T positions of the whole sequence, D embedding width, V vocabulary.
 """
@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 HELD_TOKEN = 0
-"""What a finished beam is extended with, at no cost."""
+"""The token with which a finished beam is extended, at no cost."""
 
 
 @dataclass(frozen=True)
 class Beam:
-    """A beam with every token it was ever extended by: the stop token, if it has met one, and the held ones behind."""
+    """A beam with all of its tokens, including the stop token, if there is one, and the held tokens after it."""
 
     tokens: tuple[int, ...] = ()
     total: float = 0.0
     """Sum of natural log-probabilities."""
     length: int = 0
-    """Tokens that count: all until the stop token, that one included."""
+    """Number of tokens that count: all up to and including the stop token."""
     finished: bool = False
 
     @property
@@ -59,7 +59,7 @@ def search(
     """All beams, the best mean first.
 
     At every step all beams, finished or not, go through the model from their first position on, with logits at every
-    position; then the best means among their extensions are kept. It ends when every beam is finished or at
+    position; then the extensions with the best means are kept. It ends when every beam is finished, or at
     ``max_tokens``.
 
     Args:

@@ -1,10 +1,11 @@
-"""Whether the language model says the same in onnxruntime as in torch, about recordings of the validation split.
+"""Compares the language model's texts in onnxruntime and in torch, for recordings of the validation split.
 
     python benchmarks/parity.py --manifest ../shared/data/manifest.jsonl --clips 100 --out results/parity.json
 
-Each recording is encoded once and described, and asked a question, by both, greedily as by default. Divergence is that
-of the two distributions of every next token of the text that torch writes (Kullback-Leibler, in nats). onnxruntime is
-the default on a CPU only while the mean is below 0.01 nats a token and at least 0.97 of the texts are the same.
+Each recording is encoded once; both runtimes describe it and answer a question about it, with greedy decoding, the
+default. The divergence is the Kullback-Leibler divergence in nats between their distributions of the next token, for
+every token of the text that torch generates. onnxruntime is the default on a CPU only while the mean is below 0.01 nats
+a token and at least 0.97 of the texts are the same.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ MIN_SAME = 0.97
 
 
 def read(model: Pengi, recording: Encoded, prompt: str) -> tuple[Tensor, DecoderState]:
-    """Logits of the first token, and the state behind the prefix."""
+    """Logits of the first token, and the state after the prefix."""
     generator = model._generator
     return generator.read([recording], [generator.prompting.own(recording, prompt)])
 
 
 def along(model: Pengi, recording: Encoded, prompt: str, ids: Sequence[int] | None = None) -> tuple[list[int], Tensor]:
-    """The most likely token at every step, and log-probabilities float32[T, V], along given tokens or along these."""
+    """The most likely token at every step, and log-probabilities float32[T, V], for given tokens or for the most likely
+    ones."""
     lm = model.model.language_model
     logits_BV, state = read(model, recording, prompt)
     best: list[int] = []

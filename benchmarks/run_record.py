@@ -1,4 +1,4 @@
-"""The circumstances of a measurement, which the scripts of this folder write beside their figures."""
+"""The conditions of a measurement, which the scripts of this folder store with their figures."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python benchmarks/screenshots.py --out docs/images
 
-A server with the page is started on a free port, and Chromium visits it without a window. The timeline's recording is
-put together from the examples. The phone is in dark colours.
+A server with the page is started on a free port, and headless Chromium visits it. The timeline's recording is composed
+of the examples. The phone uses dark colours.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""Search: how often labels and captions find their clips, and how quick a million vectors are.
+"""Measures search: how often labels and captions find their clips, and how fast it is with a million vectors.
 
     python benchmarks/search.py recall --manifest ../shared/data/manifest.jsonl --out results/search-recall.json
     python benchmarks/search.py scale --rows 1000000 --out results/search-scale.json
 
 ``recall`` indexes all clips of a split. A label query is a distinct value among the clips' events and their instrument,
 genre, digit, keyword, gender, language and emotion, in the words of the manifest ("dog barking", "electric guitar");
-the clips that carry the value are relevant. A caption query is a caption of the manifest (relevant: the clips that have
-it), and, where the manifest's folder has a ``labels.jsonl``, the sentence of a label ("A dog barks.", relevant: the
-clips with the label). R@k is the share of queries with at least one relevant clip among the first k. Queries about
-sounds (events, instruments, genres) and about speech (the other attributes) are counted apart, since a description
-says "someone is speaking", not what is said. A recording as a query (``like``) is relevant to the others of its first
-event from other groups.
+the clips that have the value are relevant. A caption query is a caption of the manifest (relevant: the clips that have
+it) or, if the manifest's folder has a ``labels.jsonl``, the sentence of a label ("A dog barks.", relevant: the clips
+with the label). R@k is the share of queries with at least one relevant clip among the first k. Queries about sounds
+(events, instruments, genres) and about speech (the other attributes) are counted separately, since a description says
+"someone is speaking", not what is said. For a recording as a query (``like``), clips with the same first event from
+other groups are relevant.
 
-``scale`` writes random vectors around 4,096 centres, of the widths that pengi-mini has, and texts of random words,
-and times the searches behind a query, then all of one query, with the table on disk; it is deleted afterwards.
+``scale`` writes random vectors around 4,096 centres, with the dimensions of pengi-mini, and texts of random words. It
+times the single searches of a query, then a complete query, with the table on disk; the table is deleted afterwards.
 """
 
 from __future__ import annotations

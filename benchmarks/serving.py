@@ -1,11 +1,11 @@
-"""A server under load: many clients on loopback, valid and bad requests mixed; answers compared with the engine's own.
+"""Tests a server under load: many local clients send valid and bad requests; answers are compared with the engine's.
 
     python benchmarks/serving.py --clients 32 --seconds 60 --out results/serving.json
 
-Starts ``pengi serve`` as a process of its own, first with batches and then without (``--batch-size 1``), and lets the
-same clients ask the same things; one that gets status 429 waits for as long as the reply says. Every recording and
-question of the mix is answered by the engine itself first. Reported: statuses, requests that got no answer, wrong
-answers, latencies, throughput and the server's resident memory over time.
+Starts ``pengi serve`` in its own process, first with batches and then without (``--batch-size 1``), and lets the same
+clients send the same requests. A client that gets status 429 waits as long as the reply says. The expected answers are
+computed by the engine before. The report has statuses, unanswered requests, wrong answers, latencies, throughput and
+the server's resident memory over time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BUSY = 429
 
 @dataclass(frozen=True)
 class Request:
-    """A request, and what must come back: a status and, of a good one, the engine's own answer."""
+    """A request and its expected response: a status and, for a valid request, the engine's answer."""
 
     path: str
     arguments: dict[str, Any]
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass
 class Tally:
-    """What the clients of one run saw."""
+    """The responses that the clients of one run got."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Tally:
 
 
 def good_requests(model: str) -> list[Request]:
-    """One request of every kind for every example, with the answer that the engine gives alone."""
+    """One request of every kind for every example, with the answer of a single call of the engine."""
     from pengi import Pengi
 
     engine = Pengi.from_pretrained(model)
@@ -129,7 +129,7 @@ def resident_mb(pid: int) -> float:
 
 
 def client(url: str, until: float, seed: int, good: list[Request], bad: list[Request], tally: Tally) -> None:
-    """Ask one thing after the other until the time is over."""
+    """Send one request after the other until the time is over."""
     draw = random.Random(seed)
     with httpx.Client(base_url=url, timeout=CLIENT_TIMEOUT_S) as http:
         while time.monotonic() < until:
@@ -154,9 +154,9 @@ def client(url: str, until: float, seed: int, good: list[Request], bad: list[Req
 
 
 def judge(request: Request, response: httpx.Response, tally: Tally) -> None:
-    """Count a response, and keep it if it is not what it should be."""
+    """Count a response, and store it if it is not as expected."""
     tally.statuses[str(response.status_code)] += 1
-    if response.status_code == BUSY:  # turned away for now, as a server with more to do than it can should say
+    if response.status_code == BUSY:  # refused for now, which is right for a busy server
         return
     if response.status_code not in request.status:
         tally.unexpected.append(f"{request.path}: {response.status_code} {response.text[:200]}")
@@ -171,7 +171,7 @@ def judge(request: Request, response: httpx.Response, tally: Tally) -> None:
 
 
 def same(found: Any, expected: Any) -> bool:
-    """Equal, numbers but for the rounding that the size of a batch makes."""
+    """Whether two values are equal, up to the rounding of numbers that depends on the batch."""
     if isinstance(expected, dict):
         return found.keys() == expected.keys() and all(same(found[key], expected[key]) for key in expected)
     if isinstance(expected, (list, tuple)):
@@ -184,7 +184,7 @@ def same(found: Any, expected: Any) -> bool:
 def loaded(
     url: str, pid: int, run: Callable[[int, float, Tally], None], clients: int, seconds: float
 ) -> dict[str, Any]:
-    """Let all clients loose on a server, and report."""
+    """Run all clients against a server, and report."""
     tally = Tally()
     begun = time.monotonic()
     threads = [threading.Thread(target=run, args=(seed, begun + seconds, tally)) for seed in range(clients)]

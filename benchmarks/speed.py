@@ -1,13 +1,13 @@
-"""How fast pengi-mini is on this machine with its language model in torch (float32) and in onnxruntime.
+"""Measures the speed of pengi-mini on this machine, with its language model in torch (float32) and in onnxruntime.
 
     python benchmarks/speed.py --out results/speed.json
 
-Times are medians of 5 of wall clock, and the two take turns in one process (starts: in fresh processes), so that
-whatever else the machine does meets both. A step is one token of every row behind a prefix of 42 tokens, with logits.
-Beside the shipped way of onnxruntime, whose steps round the inputs of products to 8 bits and whose prefixes do not, the
-other way round is measured: "step, float inputs" and "prefill, 8-bit inputs". Agreement is that of real texts, token by
-token, against torch: mean and largest Kullback-Leibler divergence in nats, and how often both find the same token most
-likely. ``benchmarks/parity.py`` compares answers about recordings.
+Times are medians of 5 wall-clock times. The two take turns in one process (for starts, in new processes), so that other
+load on the machine affects both. A step is one token of every row after a prefix of 42 tokens, with logits. In the
+shipped setting of onnxruntime, steps round the inputs of products to 8 bits and prefixes do not. The opposite setting
+is also measured: "step, float inputs" and "prefill, 8-bit inputs". Agreement with torch is measured on real texts,
+token by token: mean and largest Kullback-Leibler divergence in nats, and how often both have the same most likely
+token. ``benchmarks/parity.py`` compares answers about recordings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TEXTS = (
 
 
 def ids_of(model: LanguageModel, rows: int, tokens: int) -> Tensor:
-    """Token ids int64[rows, tokens] of the texts, one behind the other."""
+    """Token ids int64[rows, tokens] of the concatenated texts."""
     stream = model.encode(" ".join(TEXTS * (1 + tokens // 60)))
     return torch.stack([torch.tensor(stream[row : row + tokens]) for row in range(rows)])
 
@@ -58,7 +58,7 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def in_turns(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median time of each way in ms; one run of each goes first, which is not counted."""
+    """Median time of each variant in ms; the first run of each is not counted."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(1 + REPEATS):
         for name, run in ways.items():
@@ -69,7 +69,7 @@ def in_turns(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def stepping(model: LanguageModel, rows: int) -> Callable[[], object]:
-    """Steps that go on from each other, as a search's do."""
+    """Steps that continue from each other, as in a search."""
     ids_BT = ids_of(model, rows, STEP_PREFIX + 1)
     state: DecoderState = model.prefill(model.embed(ids_BT[:, :-1]))[1]
 
@@ -110,7 +110,7 @@ def speeds(torch_model: LanguageModel, shipped: OnnxLanguageModel, other: OnnxLa
 
 
 def log_probs(model: LanguageModel, ids_BT: Tensor) -> Tensor:
-    """float32[B, T - 4, V]: behind a prefix of five tokens, one step for each further token."""
+    """float32[B, T - 4, V]: after a prefix of five tokens, one step for each further token."""
     logits_BV, state = model.prefill(model.embed(ids_BT[:, :5]))
     steps = [logits_BV]
     for ids_B1 in ids_BT[:, 5:].split(1, dim=1):
@@ -161,7 +161,7 @@ def _asking(recording: Any) -> Callable[[Pengi], object]:
 
 
 def starts(model: str) -> dict[str, dict[str, float]]:
-    """Processes of ``pengi describe``: ms from start to answer, and the most memory that they took, in MB."""
+    """Processes of ``pengi describe``: ms from start to answer, and their peak memory in MB."""
     clip = str(sorted(EXAMPLES.glob("*.opus"))[0])
     command = [sys.executable, "-m", "pengi", "describe", clip, "--json", "--device", "cpu", "--model", model]
     times: dict[str, list[float]] = {"torch": [], "auto": []}

@@ -1,21 +1,22 @@
-"""How often the tagger is right, and how its probabilities are calibrated: train clips out of fold beside val clips.
+"""Measures accuracy and calibration of the tagger, on train clips out of fold and on val clips.
 
     python benchmarks/tagger.py recipes/pengi-mini.yaml --out results/tags.json
     python benchmarks/tagger.py recipes/pengi-mini.yaml --out results/tags.json --penalties 0.003 0.01 0.03 \
         --stock-weights 0 0.5 1 2
 
-Features and fits come from the cache of training, as far as they are there. Composed clips are left out.
+Features and fits are taken from the cache of training if they are there. Composed clips are left out.
 
-Accuracy, by group of tags: of the clips that have a tag of the group, the share in which the highest score is that of a
-tag that is there, among the tags that any train clip has; tags of which it is not known whether they are there are left
-out. The interval is that of 95 %, by bootstrap over groups of clips. ``stock`` is the accuracy of the stock tagger
-alone, among the same tags. The expected calibration error, in 10 bins, is that of all probabilities of 0.05 or more,
-which may be written as evidence, where it is known whether the tag is there; ``ece_all`` is that of all probabilities.
+Accuracy by group of tags: the share of the clips with a tag of the group in which the tag with the highest score is
+there. Only tags that at least one train clip has are compared; tags whose presence in a clip is not known are left out.
+The 95 % interval is by bootstrap over groups of clips. ``stock`` is the accuracy of the stock tagger alone, among the
+same tags. The expected calibration error, in 10 bins, is computed over all probabilities of at least 0.05, which may be
+written as evidence, if the presence of the tag is known; ``ece_all`` is computed over all probabilities.
 
 With ``--penalties`` and ``--stock-weights`` every pair of them is compared, group by group, on train clips out of fold:
-in folds of recordings, and in folds of sources, where no clip of a tested source was trained on. ``settings`` has the
-accuracies, and the penalty and the stock weight with the best mean of both, which the recipe takes. ``nested`` is the
-accuracy on each fold of recordings with the settings that are best on the other folds. No val clip has a part in that.
+in folds of recordings, and in folds of sources, in which no clip of a tested source is used for training. ``settings``
+has the accuracies, and the penalty and stock weight with the best mean of both, which the recipe uses. ``nested`` is
+the accuracy on each fold of recordings with the settings that are best on the other folds. Val clips are not used for
+that.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def measured(data: TaggerData, probabilities_NK: NDArray[np.float32], tags: NDAr
 
 
 def is_right(targets: TagTargets, scores_NK: NDArray[np.float32], tags: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Of the clips that have one of the tags: whether the highest score is that of a tag that is there."""
+    """For each clip that has one of the tags, whether the tag with the highest score is there."""
     rows = np.flatnonzero(targets.present_NK[:, tags].any(1))
     known_NJ = targets.known_NK[np.ix_(rows, tags)]
     best_N = np.where(known_NJ, scores_NK[np.ix_(rows, tags)], -np.inf).argmax(1)
@@ -148,7 +149,7 @@ def is_right(targets: TagTargets, scores_NK: NDArray[np.float32], tags: NDArray[
 
 
 def calibration_error(probability_M: NDArray[np.float32], present_M: NDArray[np.bool_]) -> float | None:
-    """Mean distance between probability and how often it is right, over bins of equal width, by their size."""
+    """Mean distance between probability and accuracy over bins of equal width, weighted by their size."""
     if not len(probability_M):
         return None
     bin_M = np.minimum((probability_M * BINS).astype(int), BINS - 1)

@@ -1,17 +1,17 @@
-"""How well a timeline finds events: half an hour put together from val clips, whose times are known, and its F1.
+"""Measures the F1 of timelines, on half an hour that is composed of val clips, so that the times are known.
 
     pip install sed_eval
     python benchmarks/timeline.py --data ../shared/data --out results/timeline
 
-Val clips of one sound event each are laid one behind the other, with pauses of 0 to 8 s; every fourth begins before the
-one before it has ended. An event lasts from the first to the last 50 ms of its clip that are less than 35 dB below the
-loudest; two parts of a clip with a pause of more than 1 s between them are two events. Clips are brought to -25 dBFS
-plus or minus 5 dB, and a noise floor of -65 dBFS lies below all of it.
+Val clips of one sound event each are put one after the other, with pauses of 0 to 8 s; every fourth clip begins before
+the previous one has ended. An event lasts from the first to the last 50 ms of its clip that are less than 35 dB below
+the loudest; two parts of a clip with a pause of more than 1 s between them are two events. Clips are normalised to -25
+dBFS plus or minus 5 dB, and a noise floor of -65 dBFS is added.
 
 The F1 is event-based, of sed_eval, with a collar of 0.5 s: an event is found if its label is right and it begins within
 0.5 s of the true start ("onset"), and if it also ends within 0.5 s, or half of its length, of the true end ("onset and
-offset"). Labels are those of the dataset. With ``--labels`` the timeline is asked for these. Without, all tags are
-detected, and events of tags that the recording has no label for count as wrong; "known labels" leaves these out.
+offset"). Labels are those of the dataset. With ``--labels`` the timeline detects only these. Without, all tags are
+detected, and events of tags that are not labels of the recording count as wrong; "known labels" ignores them.
 ``segment`` is the F1 of one-second segments.
 """
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def of_labels(model: Pengi, every: Timeline, labels: Sequence[str], samples_S: NDArray[np.float32]) -> Timeline:
-    """The timeline of some labels. Where all of them are tags, it is those events of the timeline of all tags."""
+    """The timeline of some labels. If all of them are tags, its events are taken from the timeline of all tags."""
     assert model.model.tagger is not None
     vocabulary = model.model.tagger.vocabulary
     indices = vocabulary.label_indices(labels)
@@ -112,7 +112,7 @@ def composed(data: Path, seconds: float, rng: random.Random) -> tuple[NDArray[np
 
 
 def _spread(clips: Sequence[Clip]) -> list[Clip]:
-    """The clips so that no label has more than a few before all have had some."""
+    """The clips in an order in which the labels take turns."""
     rounds: dict[int, list[Clip]] = {}
     counts: dict[str, int] = {}
     for clip in clips:
@@ -128,7 +128,7 @@ def _levelled(samples_S: NDArray[np.float32], rng: random.Random) -> NDArray[np.
 
 
 def active(samples_S: NDArray[np.float32]) -> list[tuple[float, float]]:
-    """Start and end in seconds of the parts of a clip in which something sounds."""
+    """Start and end in seconds of the parts of a clip that are not silent."""
     frames_FS = samples_S[: len(samples_S) // FRAME * FRAME].reshape(-1, FRAME)
     energy_F = (frames_FS**2).mean(1)
     loud = np.flatnonzero(energy_F >= energy_F.max(initial=0.0) * 10 ** (-RANGE_DB / 10))

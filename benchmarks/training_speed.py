@@ -1,9 +1,9 @@
-"""Where the time of a training step goes.
+"""Measures the time of the parts of a training step.
 
     python benchmarks/training_speed.py recipes/tiny.yaml --steps 20 --out results/training-speed.json
 
-Makes steps as the training loop does, with a clock between their parts: drawing the batch, the way through the model,
-the way back, the optimiser. Of the way through the model the share of the language model is measured, too.
+Makes steps as the training loop does, and times their parts: drawing the batch, forward pass, backward pass, optimiser.
+The share of the language model in the forward pass is measured, too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Clock:
 
 
 class LanguageModelTime:
-    """Adds up the seconds of the language model's decoder on the way forward."""
+    """Adds up the time of the language model's decoder in the forward pass, in seconds."""
 
     def __init__(self, decoder: nn.Module) -> None:
         self.seconds = 0.0

@@ -1,12 +1,12 @@
-"""How often the transcript is right, what it costs, and how often it invents text, by the length of the window.
+"""Measures word error rate, time and invented text of transcripts, by the length of the window.
 
     python benchmarks/transcription.py --data ../shared/data --out results/transcription.json
 
 Word error rate: English clips with a published transcript (prompts, spoken words, sentences and read speech; the
 recogniser is frozen, so clips of the train split are fair). Words are compared after Whisper's own English normaliser,
 with ``*`` and ``#`` read as "star" and "pound", as the prompts are spoken. Invented text: clips of the other domains in
-which nobody speaks. ``gated`` is the way of the package, which asks the tagger whether there is speech; ``open`` is
-the decoder with its other guards alone. Seconds are processor time of one thread.
+which nobody speaks. ``gated`` is the default of the package, which transcribes only if the tagger detects speech;
+``open`` is the decoder with only its other checks. Seconds are processor time of one thread.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def word_errors(transcriber: Transcriber, rows: Sequence[Row], root: Path) -> Ro
 
 
 def without_speech(rows: Sequence[Row], split: str) -> list[Row]:
-    """Clips of domains in which nobody speaks, evenly taken from the manifest."""
+    """Clips of domains in which nobody speaks, taken evenly from the manifest."""
     silent = [row for row in rows if row["split"] == split and row["domain"] in SILENT_DOMAINS]
     return silent[:: max(1, len(silent) // SILENT_CLIPS)][:SILENT_CLIPS]
 
@@ -104,13 +104,13 @@ def invented(transcriber: Transcriber, rows: Sequence[Row], root: Path) -> Row:
 
 
 def ungated(transcriber: Transcriber) -> Transcriber:
-    """The same without asking the tagger."""
+    """The same transcriber without the tagger's check."""
     options = replace(transcriber.options, speech_threshold=0.0)
     return Transcriber(transcriber.encoder, transcriber.decoder, transcriber.tagger, options)
 
 
 def distance(said: Sequence[str], found: Sequence[str]) -> int:
-    """Words to insert, delete or replace."""
+    """The number of words to insert, delete or replace."""
     previous = list(range(len(found) + 1))
     for count, word in enumerate(said, start=1):
         current = [count]

@@ -1,9 +1,9 @@
-"""The answers of an evaluation run that a model was surest of and wrong in, as a Markdown table for its card.
+"""The wrong answers of an evaluation run with the highest confidence, as a Markdown table for the model card.
 
     pengi eval --suite local --manifest ../shared/data/manifest.jsonl --out runs/local
     python benchmarks/worst_answers.py runs/local --count 10
 
-Of each benchmark at most two are shown, or all would come from one.
+At most two are shown for each benchmark, since otherwise all would come from a single one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODE = "likelihood"
 
 
 def wrong_answers(run: Path) -> list[tuple[float, str, str, str, str]]:
-    """Share given to the answer, benchmark, recording, right answer, answer; the surest first."""
+    """Confidence, benchmark, recording, right answer and answer; the highest confidence first."""
     found = []
     for benchmark, system, mode, scored in scored_answers(run):
         if system != "model" or mode != MODE or scored.scores_NL is None or scored.credit_N is None:
