@@ -186,7 +186,7 @@ def score_run(out: Path) -> Json:
     """Score the predictions that a run has written so far, and write ``results.json``.
 
     Raises:
-        InputError: if the folder is no run.
+        InputError: if the folder is not a run.
     """
     records = _records(out)
     results = [result for name in _benchmarks(records) for result in _score_benchmark(out, name, records)]
@@ -209,7 +209,7 @@ def scored_answers(out: Path) -> Iterator[tuple[Benchmark, str, str, Scored]]:
     """Benchmark, system, mode and answers of all predictions of a run.
 
     Raises:
-        InputError: if the folder is no run.
+        InputError: if the folder is not a run.
     """
     records = _records(out)
     for name in _benchmarks(records):

@@ -200,7 +200,7 @@ class Systems:
         """A loaded model and the baselines that go with it.
 
         Raises:
-            WeightsError: if the model's files are gone.
+            WeightsError: if the model's files no longer exist.
         """
         model_sha256 = checkpoint.model_hash(engine.name)
         parts = f"{model_sha256} {code_hash()} {engine.device.type} {torch.__version__}"

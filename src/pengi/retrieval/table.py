@@ -86,7 +86,7 @@ class Window:
     text: str
     tags: tuple[str, ...]
     document: str
-    """What full-text search reads: the text and the likeliest tags, whatever their probability."""
+    """The text for full-text search: the generated text and the likeliest tags, even if they are improbable."""
     vectors: dict[str, NDArray[np.float32]]
 
     def to_row(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def classify(labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Query
     """The scores of labels.
 
     Raises:
-        InputError: if a label is no valid text.
+        InputError: if a label is not a valid text.
     """
     return Query("classify", _call_options({**options, "labels": labels}))
 
@@ -59,7 +59,7 @@ def tags(**options: Unpack[TagsOptions]) -> Query[Tags]:
     """The tags of a recording and their times.
 
     Raises:
-        InputError: if a label is no valid text.
+        InputError: if a label is not a valid text.
     """
     return Query("tags", _call_options(options))
 
@@ -73,7 +73,7 @@ def timeline(**options: Unpack[TimelineOptions]) -> Query[Timeline]:
     """The timeline of a recording.
 
     Raises:
-        InputError: if a label is no valid text.
+        InputError: if a label is not a valid text.
     """
     return Query("timeline", _call_options(options))
 

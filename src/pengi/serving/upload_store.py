@@ -116,7 +116,7 @@ class UploadStore:
         """Add a file that stays where it is, such as one of the operator's collection.
 
         Raises:
-            AudioError: if it is gone, not audio or longer than the limit.
+            AudioError: if it no longer exists, is not audio, or is longer than the limit.
         """
         return self._store(secrets.token_urlsafe(24), path.name, path, self._checked(path, path.name), ())
 
