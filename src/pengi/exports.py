@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pengi.jobs.tables import ParquetRows
 
 HIGHEST_HZ = 8_000
-"""Highest frequency that the models read."""
+"""Upper edge of a selection in Raven; pengi-mini reads no higher frequencies."""
 SETTINGS_FILE = "pengi-settings.json"
 
 

@@ -223,7 +223,7 @@ def test_a_missing_question_is_an_error(pengi: Callable[..., Any], engine: Any, 
         result = pengi("ask", *files)
         assert result.exit_code == 2
         assert result.stderr == (
-            f"error: '{tone}' is a file, and the question is missing; write it behind the files, in quotes\n"
+            f"error: '{tone}' is a file, and the question is missing; put it after the files, in quotes\n"
         )
     for arguments in ([], ["is it a tone?"]):
         result = pengi("ask", *arguments)

@@ -20,7 +20,7 @@ import pytest
         (["--suite", "quick", "--shard", "one", "--out", "run"], "--shard is I/N, such as 1/4"),
         (["--suite", "quick", "--shard", "5/4", "--out", "run"], "there is no shard 5 of 4"),
         (["--suite", "quick", "--modes", "guess", "--out", "run"], "there is no mode 'guess'"),
-        (["--suite", "quick", "--report-audio", "me", "--out", "run"], "--report-audio is one of free, all, none"),
+        (["--suite", "quick", "--report-audio", "me", "--out", "run"], "--report-audio must be one of free, all, none"),
         (["--benchmark", "esc-50", "--out", "run"], "there is no benchmark 'esc-50'; did you mean 'esc50'?"),
         (["compare", "a", "b"], "'a' is no evaluation run"),
     ],

@@ -86,3 +86,19 @@ def test_licences_of_all_weights_and_of_what_they_were_trained_on() -> None:
     table = CliRunner().invoke(app, ["models", "--licenses"]).stdout
     assert "pengi-mini: the code is MIT. The weights were trained on recordings under " in " ".join(table.split())
     assert "whoever redistributes the weights decides" in " ".join(table.split())
+
+
+def test_all_tags_of_a_model_are_listed_by_group() -> None:
+    listed = CliRunner().invoke(app, ["tags", "--list", "--json"])
+    tags = {tag["label"]: tag for tag in json.loads(listed.stdout)}
+    assert tags["dog barking"]["group"] == "sound"
+    shown = CliRunner().invoke(app, ["tags", "--list"])
+    assert shown.exit_code == 0, shown.stderr
+    sounds = [label for label, tag in tags.items() if tag["group"] == "sound"]
+    assert f"sound ({len(sounds)})\n" in shown.stdout
+
+
+def test_tags_need_recordings_or_the_list() -> None:
+    result = CliRunner().invoke(app, ["tags"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "give the recordings, or --list" in result.stderr

@@ -1,6 +1,6 @@
 """Pictures of recordings of any length, in bounded memory: the outline of the waveform and a log-mel spectrogram.
 
-Both are drawn from the sound as the models read it, mono at 16 kHz. They have the same number of columns, about the
+Both are drawn from the sound as pengi-mini reads it, mono at 16 kHz. They have the same number of columns, about the
 width of a screen, so that they line up.
 
 Shape suffixes: C columns, S samples, N windows in a column, W samples of a window, F frames, K frequency bins, M bands.
@@ -23,7 +23,7 @@ from pengi.audio.decode import AudioSource, stream
 from pengi.audio.logmel import hz_to_mel_htk, magnitude_spectrogram, mel_filterbank_htk
 
 RATE = 16_000
-"""Sample rate of the models, in Hz."""
+"""Sample rate of pengi-mini, in Hz."""
 IMAGE_COLUMNS = 900
 SHORTEST_COLUMN = 64
 """Samples; very short recordings get fewer columns instead of empty ones."""

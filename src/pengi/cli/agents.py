@@ -36,7 +36,10 @@ def mcp(
         ),
     ] = None,
     http: Annotated[
-        bool, typer.Option("--http", help="Serve over HTTP at this machine instead of standard input and output.")
+        bool,
+        typer.Option(
+            "--http", help="Serve over HTTP on this machine (127.0.0.1) instead of standard input and output."
+        ),
     ] = False,
     port: Annotated[int, typer.Option(metavar="PORT", help="With --http: the port; 0 takes any free one.")] = 8000,
     model: Model = DEFAULT_MODEL,
@@ -54,7 +57,7 @@ def mcp(
         pengi mcp recordings/ --http --port 8765
     """
     if find_spec("mcp") is None:
-        raise InputError(f"an agent's server needs mcp, which is not installed; {how_to_install('mcp')}")
+        raise InputError(f"`pengi mcp` needs the package mcp, which is not installed; {how_to_install('mcp')}")
     from pengi import weights
     from pengi.serving.agents import Folders, create_server
     from pengi.weights import hub

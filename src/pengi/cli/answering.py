@@ -55,7 +55,7 @@ class NoneOptions:
         float | None,
         typer.Option(
             metavar="P",
-            help="As --none, and it wins if no label has the probability P by itself.",
+            help="Like --none; 'none of these' wins if no label has an independent probability of at least P.",
             show_default="0.5 with --none",
         ),
     ] = None
@@ -67,7 +67,7 @@ class NoneOptions:
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="Prompt for labels that are no tags, such as 'this is a sound of {}'.",
+            help="Prompt for labels that are not tags; {} marks the place of the label.",
             show_default="this is a sound of {}",
         ),
     ] = None
@@ -197,7 +197,7 @@ def _check_question(files: list[str] | None, question: str) -> None:
         InputError: with a message that says what to write.
     """
     if os.path.isfile(question):  # noqa: PTH113 - pathlib fails at names as long as questions may be
-        raise InputError(f"'{question}' is a file, and the question is missing; write it behind the files, in quotes")
+        raise InputError(f"'{question}' is a file, and the question is missing; put it after the files, in quotes")
     if not files:
         raise InputError('give the recordings and then a question, such as: pengi ask FILE "is someone speaking?"')
     if not question.strip():

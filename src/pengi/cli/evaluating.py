@@ -177,7 +177,7 @@ def _run(plan: SuiteRun, load: Callable[[], Systems], folder: Path, options: Run
     from pengi.evaluation.suites import RunProgress, run_suite, score_run
 
     if options.report_audio not in REPORT_AUDIO:
-        raise InputError(f"--report-audio is one of {', '.join(REPORT_AUDIO)}, and not '{options.report_audio}'")
+        raise InputError(f"--report-audio must be one of {', '.join(REPORT_AUDIO)}, not '{options.report_audio}'")
     cache = Cache(weights.cache_folder().parent / "answers.sqlite3") if options.cached else None
     run_suite(plan, load, folder, cache, RunProgress(_step, print_note))
     found = score_run(folder)

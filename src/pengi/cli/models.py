@@ -157,7 +157,7 @@ def pull(
         if weights.is_published(name):
             folder = _pull_published(name, tokenizers)
         elif tokenizers is not None:
-            raise InputError(f"'{name}' is no published model, so --tokenizers has no meaning for it")
+            raise InputError(f"--tokenizers is only for published models such as pengi-base, not for '{name}'")
         else:
             folder = hub.fetch(name) if hub.is_repository(name) else weights.pull(name)
         parts = {part: weights.pull(part) for part in _frozen_parts(name, folder)}
@@ -226,7 +226,7 @@ def push(
     `hf auth login`.
 
     Examples:
-        pengi push runs/mine/checkpoint user/model
+        pengi push runs/mine user/model
     """
     with announced(f"Uploading {model}"):
         from pengi import checkpoint

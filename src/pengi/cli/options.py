@@ -160,8 +160,12 @@ Labels = Annotated[
     typer.Option(
         "--labels",
         metavar='"A, B, ..."',
-        help="Labels, separated by commas: those to choose from, or the only tags to detect.",
+        help="Labels to choose from, separated by commas.",
     ),
+]
+OnlyLabels = Annotated[
+    str | None,
+    typer.Option("--labels", metavar='"A, B, ..."', help="Detect only these tags, separated by commas."),
 ]
 LabelsFile = Annotated[
     Path | None,

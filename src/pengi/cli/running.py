@@ -98,8 +98,9 @@ class JobOptions:
         typer.Option(
             "--none-threshold",
             metavar="P",
-            help="Task classify: 'none of these' where no label is as probable by itself as P, such as 0.5.",
-            show_default="one of the labels in any case",
+            help="Task classify: add 'none of these', which wins if no label has an independent probability of at "
+            "least P.",
+            show_default="not added",
             rich_help_panel=_TASK,
         ),
     ] = None
@@ -222,7 +223,7 @@ class WorkOptions:
         typer.Option(
             min=1,
             help="Threads that decode recordings ahead of the model.",
-            show_default="one for each processor",
+            show_default="one for each processor, at most 8",
             rich_help_panel=_WORK,
         ),
     ] = None

@@ -10,19 +10,20 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli.console import guarded, print_note, print_text
+from pengi.cli.console import announced, guarded, print_json, print_note, print_text
 from pengi.cli.exporting import OutputOptions, opened_output
 from pengi.cli.inputs import read_arguments
 from pengi.cli.options import (
     CommonOptions,
-    Files,
-    Labels,
     LabelsFile,
+    OnlyLabels,
+    OptionalFiles,
     TrackOptions,
     chosen_labels,
     parsed_threshold,
 )
 from pengi.cli.session import load_model, over_files, percent
+from pengi.errors import InputError
 
 if TYPE_CHECKING:
     from pengi.results import Tags, TagScore
@@ -42,7 +43,7 @@ class TagOptions:
             show_default="0.1, or 0 with --labels",
         ),
     ] = None
-    labels: Labels = None
+    labels: OnlyLabels = None
     labels_file: LabelsFile = None
     top: Annotated[int | None, typer.Option(min=1, help="Print only the N most probable tags.", show_default="all")] = (
         None
@@ -64,15 +65,29 @@ class TagOptions:
 
 @guarded
 def tags(
-    files: Files, *, chosen: TagOptions, output: OutputOptions, reading: TrackOptions, common: CommonOptions
+    *,
+    files: OptionalFiles = None,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List all tags that the model can detect, and read no recordings.")
+    ] = False,
+    chosen: TagOptions,
+    output: OutputOptions,
+    reading: TrackOptions,
+    common: CommonOptions,
 ) -> None:
     """List the tags of each recording, with probabilities and times. The language model is not run.
 
     Examples:
         pengi tags street.wav
+        pengi tags --list
         pengi tags recordings/ --labels "siren, dog barking" --threshold 0.3
         pengi tags recordings/ --out tags.csv
     """
+    if list_all:
+        _show_vocabulary(common.model, as_json=common.json)
+        return
+    if not files:
+        raise InputError("give the recordings, or --list for all tags that the model can detect")
     options = chosen.engine_options()
     target = output.target(as_json=common.json)
     recordings = read_arguments(files)
@@ -86,6 +101,21 @@ def tags(
             as_json=common.json,
             output=rows,
         )
+
+
+def _show_vocabulary(model: str, *, as_json: bool) -> None:
+    """All tags of a model by group, in the order of its vocabulary."""
+    with announced(f"Loading the tags of {model}"):
+        from pengi import checkpoint
+        from pengi.conditioning.vocabulary import Vocabulary
+
+        vocabulary = Vocabulary.read(checkpoint.model_folder(model))
+    if as_json:
+        print_json([{"label": tag.text, "group": tag.group, "phrases": list(tag.phrases)} for tag in vocabulary.tags])
+        return
+    for group in vocabulary.groups:
+        labels = [tag.text for tag in vocabulary.tags if tag.group == group]
+        print_text(Text(f"{group} ({len(labels)})", style="bold"), Text(", ".join(labels)))
 
 
 def _show(found: Tags) -> None:

@@ -43,8 +43,8 @@ def train(
     """Train or fine-tune a model from a recipe. Ctrl-C saves a checkpoint and stops.
 
     Examples:
-        pengi train recipes/finetune.yaml --set data.manifest=my-sounds
-        pengi train recipes/finetune.yaml --set data.manifest=my-sounds --resume
+        pengi train recipes/own-sounds.yaml --set data.manifest=my-sounds
+        pengi train recipes/own-sounds.yaml --set data.manifest=my-sounds --resume
         accelerate launch -m pengi train recipes/pengi-base.yaml
     """
     with announced("Starting"):

@@ -20,9 +20,9 @@ from pengi.cli.options import (
     DEFAULT_MODEL,
     Debug,
     Device,
-    Labels,
     LabelsFile,
     Model,
+    OnlyLabels,
     chosen_labels,
     parsed_threshold,
 )
@@ -45,17 +45,19 @@ _LOOK_EVERY_S = 1.0
 class DetectionOptions:
     """What counts as detected."""
 
-    labels: Labels = None
+    labels: OnlyLabels = None
     labels_file: LabelsFile = None
     threshold: Annotated[
         list[str] | None,
         typer.Option(
             metavar="P|LABEL=P",
-            help='Lowest probability of a tag, or of single labels, such as "0.5, siren=0.3"; it may be repeated.',
+            help='Lowest probability of a tag, or of certain labels, such as "0.5, siren=0.3"; it may be repeated.',
             show_default="0.5",
         ),
     ] = None
-    hits: Annotated[int, typer.Option(metavar="N", help="Number of windows in a row that make an event.")] = 2
+    hits: Annotated[
+        int, typer.Option(metavar="N", help="Number of consecutive windows in which a tag must be detected.")
+    ] = 2
     window: Annotated[float, typer.Option(metavar="SECONDS", help="Length of a window.")] = 2.0
     hop: Annotated[float, typer.Option(metavar="SECONDS", help="Time from one window to the next.")] = 1.0
 
@@ -89,11 +91,11 @@ class DetectionOptions:
 class StreamOptions:
     """The format of the samples on standard input."""
 
-    rate: Annotated[int, typer.Option(metavar="HZ", help="Of standard input: sample rate.")] = 16_000
-    channels: Annotated[int, typer.Option(metavar="N", help="Of standard input: number of channels.")] = 1
-    encoding: Annotated[str, typer.Option(metavar="ENCODING", help="Of standard input: s16le, s32le or f32le.")] = (
-        "s16le"
-    )
+    rate: Annotated[int, typer.Option(metavar="HZ", help="Sample rate of standard input.")] = 16_000
+    channels: Annotated[int, typer.Option(metavar="N", help="Number of channels of standard input.")] = 1
+    encoding: Annotated[
+        str, typer.Option(metavar="ENCODING", help="Sample format of standard input: s16le, s32le or f32le.")
+    ] = "s16le"
 
 
 @guarded
@@ -113,7 +115,7 @@ def watch(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Print tags as they begin and end, one JSON object a line, for days if need be. A terminal also shows the level.
+    """Print tags as they begin and end, one JSON object a line. It can run for days. A terminal also shows the level.
 
     Examples:
         arecord -q -t raw -f S16_LE -r 16000 | pengi watch - --labels siren
