@@ -16,7 +16,7 @@ from pengi.data.arrow import arrow
 from pengi.errors import InputError
 from pengi.exports import COLUMNS, Row, Target, in_order, opened
 
-TASKS_WITH_TIMES = ("describe", "tags", "timeline")
+TASKS_WITH_TIMES = ("describe", "tags", "timeline", "transcribe")
 
 
 def rows_of_job(task: str, row: Mapping[str, Any]) -> list[Row]:
@@ -26,6 +26,8 @@ def rows_of_job(task: str, row: Mapping[str, Any]) -> list[Row]:
         return []
     if task == "timeline":
         return [Row(path, part["start_s"], part["end_s"], part["text"], part["confidence"]) for part in row["segments"]]
+    if task == "transcribe":
+        return [Row(path, part["start_s"], part["end_s"], part["text"]) for part in row["transcript"]]
     if task == "tags":
         full_span = [[0.0, duration_s]]
         spans = [(tag, span) for tag in row["tags"] for span in tag["spans"] or full_span]
@@ -119,7 +121,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _rows_of_record(record: Mapping[str, Any]) -> list[Row]:
-    for task, column in (("timeline", "segments"), ("tags", "tags")):
+    for task, column in (("timeline", "segments"), ("transcribe", "transcript"), ("tags", "tags")):
         if column in record:
             return rows_of_job(task, record)
     confidence = record.get("confidence")

@@ -165,6 +165,18 @@ def test_a_job_is_exported_at_its_end(tmp_path: Path, monkeypatch: pytest.Monkey
     assert settings["settings"] == {"command": "run", "task": "timeline"}
 
 
+def test_transcripts_of_a_job_become_subtitles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "model_hash", lambda name: f"hash of {name}")
+    monkeypatch.setattr("pengi.cli.running.load_model", lambda name, device: JobEngine())
+    write_tone(tmp_path / "a.wav", 0.5)
+    rows, subtitles = tmp_path / "rows.jsonl", tmp_path / "a.srt"
+    arguments = ["run", str(tmp_path / "*.wav"), "--task", "transcribe", "--out", str(rows), "--export", str(subtitles)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    (cue,) = webvtt.from_srt(subtitles)
+    assert (cue.start, cue.end, cue.text) == ("00:00:00.012", "00:00:00.100", "Come here.")
+
+
 def test_what_a_timeline_found_is_cut_out_for_a_review(pengi: Command, tone: Path, tmp_path: Path) -> None:
     events = tmp_path / "events.csv"
     events.write_text(f"path,start_s,end_s,label,confidence\n{tone.name},0.25,0.5,siren,0.9\n{tone},0,1,rain,0.2\n")

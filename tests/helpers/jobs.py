@@ -14,7 +14,19 @@ import soundfile
 from pengi.audio.decode import load
 from pengi.audio.sources import Waveform
 from pengi.errors import PengiError
-from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Tags, TagScore, Timeline
+from pengi.results import (
+    Answer,
+    Classification,
+    Description,
+    Event,
+    LabelScore,
+    Segment,
+    Tags,
+    TagScore,
+    Timeline,
+    Transcript,
+    TranscriptSegment,
+)
 
 RATE = 8_000
 Rows = list[dict[str, Any]]
@@ -68,6 +80,10 @@ class FakeEngine:
         segments = (Segment(0.0, window_s, "rain", 0.25), Segment(window_s, 9.0, "siren", 0.5),
                     Segment(9.0, 10.0, "rain", 0.75))  # fmt: skip
         return self._each(audio, lambda s: Timeline(segments, 10.0))
+
+    def transcribe(self, audio: Sequence[Any], **options: Any) -> list[Any]:
+        segments = (TranscriptSegment(0.01234, 0.1, "Come here."),)
+        return self._each(audio, lambda s: Transcript("Come here.", segments, s))
 
     def _each(self, audio: Sequence[Any], answer: Callable[[float], Any]) -> list[Any]:
         self.calls.append(len(audio))

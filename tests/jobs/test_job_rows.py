@@ -30,6 +30,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "tags": {"threshold": 0.05, "labels": ("rain",), "top": 3},
     "embed": {},
     "timeline": {"window_s": 4.0},
+    "transcribe": {},
 }
 EXPECTED: dict[str, dict[str, Any]] = {
     "describe": {"text": "0.110 seconds", "scores": [{"label": "tone", "score": 0.123457}], "duration_s": 0.11},
@@ -56,6 +57,12 @@ EXPECTED: dict[str, dict[str, Any]] = {
             {"start_s": 4.0, "end_s": 9.0, "text": "siren", "confidence": 0.5},
             {"start_s": 9.0, "end_s": 10.0, "text": "rain", "confidence": 0.75},
         ],
+    },
+    "transcribe": {
+        "text": "Come here.",
+        "scores": [],
+        "duration_s": 0.11,
+        "transcript": [{"start_s": 0.012, "end_s": 0.1, "text": "Come here."}],
     },
 }
 

@@ -328,7 +328,7 @@ TaskName = Annotated[
     str,
     typer.Option(
         metavar="TASK",
-        help="What to do with each recording: describe, events, ask, classify, tags, embed or timeline.",
+        help="What to do with each recording: describe, events, ask, classify, tags, embed, timeline or transcribe.",
         show_default=False,
     ),
 ]
@@ -359,7 +359,8 @@ def run(
     the job.
 
     Rows have the columns input, text, scores, seconds, error and notes, and those of the task: duration_s (describe,
-    tags, timeline), generated (classify), tags (tags), vector (embed), segments (timeline).
+    tags, timeline, transcribe), generated (classify), tags (tags), vector (embed), segments (timeline), transcript
+    (transcribe).
 
     Examples:
         pengi run recordings/ --task describe --out captions.jsonl

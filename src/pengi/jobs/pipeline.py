@@ -26,7 +26,7 @@ from pengi.data.recordings import recording
 from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.jobs.inputs import JobInput
-from pengi.jobs.tasks import Job
+from pengi.jobs.tasks import JOB_TASKS, Job
 from pengi.json_lines import Row
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class Pipeline:
             assert len(group) == 1
             return [error]
         try:
-            if group[0].source is None and self._job.task != "timeline":
+            if group[0].source is None and not JOB_TASKS[self._job.task].reads_windows:
                 encoded = self._engine.encode(
                     sources[0], for_text=self._job.task not in ("tags", "embed"), on_error="return", **self._job.reading
                 )

@@ -20,9 +20,8 @@ ROWS_AT_ONCE = 2_000
 def schema_of(task: str) -> Any:
     """The ``pyarrow.Schema`` of a task's rows."""
     pa = arrow()
-    segment = pa.struct(
-        [("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string()), ("confidence", pa.float64())]
-    )
+    line = [("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())]
+    segment = pa.struct([*line, ("confidence", pa.float64())])
     span = pa.list_(pa.float64())
     tag = pa.struct(
         [("label", pa.string()), ("group", pa.string()), ("probability", pa.float64()), ("spans", pa.list_(span))]
@@ -39,6 +38,7 @@ def schema_of(task: str) -> Any:
         "tags": pa.list_(tag),
         "vector": pa.list_(pa.float32()),
         "segments": pa.list_(segment),
+        "transcript": pa.list_(pa.struct(line)),
     }
     return pa.schema([(name, types[name]) for name in ROW_COLUMNS + JOB_TASKS[task].columns])
 

@@ -145,6 +145,8 @@ class TaskSpec:
     columns: tuple[str, ...] = ()
     """Further columns of this task."""
     options: tuple[str, ...] = ()
+    reads_windows: bool = False
+    """Whether the call itself reads a recording of any length window by window, and so need not get it encoded."""
 
 
 def _description_row(answer: Any) -> Row:
@@ -219,6 +221,13 @@ def _tags_row(found: Any) -> Row:
     }
 
 
+def _transcript_row(found: Any) -> Row:
+    segments = [
+        {"start_s": round(part.start_s, 3), "end_s": round(part.end_s, 3), "text": part.text} for part in found.segments
+    ]
+    return {"text": found.text, "duration_s": round(found.duration_s, 3), "transcript": segments}
+
+
 def _scores(scored: Any) -> list[Row]:
     return [{"label": label, "score": _rounded(score)} for label, score in scored]
 
@@ -237,10 +246,18 @@ def _classification_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
 def _timeline_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
     names = ("window_s", "hop_s", "threshold", "labels", "min_duration_s", "merge_gap_s")
     given = {name: value for name in names if (value := getattr(job, name)) is not None}
-    # Decoded samples are already those of the chosen track.
-    decoded = any(isinstance(source, tuple) for source in sources)
-    found: Answers = engine.timeline(sources, **given, on_error="return", **({} if decoded else job.reading))
+    found: Answers = engine.timeline(sources, **given, on_error="return", **_reading_of(sources, job))
     return found
+
+
+def _transcript_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
+    found: Answers = engine.transcribe(sources, on_error="return", **_reading_of(sources, job))
+    return found
+
+
+def _reading_of(sources: list[Any], job: Job) -> dict[str, Any]:
+    """How the engine reads recordings; decoded samples are already those of the chosen track."""
+    return {} if any(isinstance(source, tuple) for source in sources) else job.reading
 
 
 _SEARCH = ("beams", "max_tokens")
@@ -284,5 +301,7 @@ JOB_TASKS: dict[str, TaskSpec] = {
         _timeline_row,
         columns=("duration_s", "segments"),
         options=("threshold", "labels", "min_duration_s", "merge_gap_s", "window_s", "hop_s"),
+        reads_windows=True,
     ),
+    "transcribe": TaskSpec(_transcript_of, _transcript_row, columns=("duration_s", "transcript"), reads_windows=True),
 }
