@@ -324,7 +324,10 @@ def test_the_command_fetches_and_imports(
         assert result.exit_code == 0, result.stderr
         assert json.loads(result.stdout)["path"] == str(weights.cached("pengi-toy"))
     assert used == [Path("words")]
-    assert "--tokenizers has no meaning" in runner.invoke(app, ["pull", "yamnet", "--tokenizers", "words"]).stderr
+    assert (
+        "--tokenizers is only for published models"
+        in runner.invoke(app, ["pull", "yamnet", "--tokenizers", "words"]).stderr
+    )
     server.refuses = {f"/api/records/{RECORD}": 404}
     monkeypatch.setenv("PENGI_HOME", str(weights.cache_folder() / "elsewhere"))
     result = runner.invoke(app, ["pull", "pengi-toy"])

@@ -270,11 +270,17 @@ class RecordingEncoder:
     def _read(self, batch: Sequence[tuple[_Reading, NDArray[np.float32]]], for_text: bool) -> None:
         """Encode windows and add them to the readings of their recordings."""
         windows = [window_S for _, window_S in batch]
-        tokens = self.tokens(windows)
-        scores = self.tag_scores(tokens) if self._model.tagger is not None else [None] * len(batch)
+        # On a CPU one by one: a batch is hardly faster, and in it a window would round differently than alone.
+        parts = [[window_S] for window_S in windows] if self._device.type == "cpu" else [windows]
+        tokens: list[list[Tensor]] = []
+        scores: list[Tensor | None] = []
+        for part in parts:
+            found = self.tokens(part)
+            tokens += [[values_BTD[row][mask_BT[row]] for values_BTD, mask_BT in found] for row in range(len(part))]
+            scores += self.tag_scores(found) if self._model.tagger is not None else [None] * len(part)
         texts = self._transcribed(windows, scores) if for_text and self._transcribes else [""] * len(batch)
         for row, (reading, window_S) in enumerate(batch):
-            reading.add(window_S, [values_BTD[row][mask_BT[row]] for values_BTD, mask_BT in tokens], scores[row])
+            reading.add(window_S, tokens[row], scores[row])
             if texts[row]:
                 reading.texts.append(texts[row])
 

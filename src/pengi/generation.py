@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pengi.caching import RecentCache
+from pengi.conditioning.prefix import join
 from pengi.decoding import Constraint, DecodeOptions, Hypothesis, SearchGroup
 from pengi.encoders.base import Masked
 from pengi.encoding import Encoded
@@ -81,7 +82,17 @@ class TextGenerator:
             extra: one text for each, or none.
         """
         evidence = self.prompting.evidence(encoded)
-        return self.model.prefix(self.tokens(encoded), self.prompt_prefix(prompts), evidence, extra)
+        if self.model.device.type != "cpu":
+            return self.model.prefix(self.tokens(encoded), self.prompt_prefix(prompts), evidence, extra)
+        # One by one, so that a text does not depend on the batch: in it the rows would round differently.
+        rows = []
+        for one in (slice(row, row + 1) for row in range(len(prompts))):
+            shown = None if evidence is None else evidence[one]
+            values_1TD, mask_1T = self.model.prefix(
+                self.tokens(encoded[one]), self.prompt_prefix(prompts[one]), shown, extra[one]
+            )
+            rows.append(values_1TD[mask_1T])
+        return join([padded(rows)], padding="left")
 
     def read(
         self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()

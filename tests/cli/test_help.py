@@ -88,7 +88,7 @@ def test_every_option_explains_itself(path: tuple[str, ...]) -> None:
 
 def test_paragraphs_are_filled_and_not_broken_where_the_source_is() -> None:
     text = " ".join(shown(("run",), 80).split())
-    assert "and those of the task: duration_s (describe, tags, timeline), generated (classify)" in text
+    assert "and those of the task: duration_s (describe, tags, timeline, transcribe), generated (classify)" in text
     assert all(len(line) <= 80 for line in shown(("run",), 80).splitlines())
 
 

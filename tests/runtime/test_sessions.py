@@ -75,4 +75,4 @@ def test_they_are_opened_without_torch_with_as_many_threads_as_torch_has() -> No
         "assert 'torch' not in sys.modules; "
         "import torch; assert sessions.torch_threads() == torch.get_num_threads()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "3"})
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

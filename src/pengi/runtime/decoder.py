@@ -156,7 +156,12 @@ class OnnxLanguageModel(LanguageModel):
         longest = int(lengths_B.max())
         compact_BTD = _gathered(embeds_BTD, order_BT[:, :longest])
         cache = self._cache(rows, longest + _SPARE_TOKENS)
-        compact_BTD = self._read(self._prefill, compact_BTD, lengths_B, cache)
+        # Row by row: padding costs nothing then, and what a row gives does not depend on the others.
+        for row, length in enumerate(lengths_B.tolist()):
+            one = slice(row, row + 1)
+            compact_BTD[one, :length] = self._read(
+                self._prefill, compact_BTD[one, :length], lengths_B[one], cache.values_LBHCS[:, one]
+            )
         if rows == 1:
             cache.values_LBHCS[:, 1] = cache.values_LBHCS[:, 0]
         hidden_BTD = compact_BTD.new_zeros(rows, tokens, self.dim)
@@ -210,7 +215,7 @@ class OnnxLanguageModel(LanguageModel):
         if rows == 1:
             # onnxruntime has other kernels for a single row, with other rounding, so it is computed as two equal rows.
             embeds_B1D, total_B = embeds_B1D.repeat(2, 1, 1), total_B.repeat(2)
-        hidden_B1D = self._read(self._step, embeds_B1D, total_B, cache)[:rows]
+        hidden_B1D = self._read(self._step, embeds_B1D, total_B, cache.values_LBHCS[:, : len(embeds_B1D)])[:rows]
         return self.logits(hidden_B1D), _state(cache, total_B[:rows])
 
     def state_bytes(self, state: DecoderState) -> int:
@@ -260,14 +265,13 @@ class OnnxLanguageModel(LanguageModel):
         return grown
 
     def _read(
-        self, session: onnxruntime.InferenceSession, embeds_BTD: Tensor, total_B: Tensor, cache: _Cache
+        self, session: onnxruntime.InferenceSession, embeds_BTD: Tensor, total_B: Tensor, values_LBHCS: Tensor
     ) -> Tensor:
-        """Read embeddings after which the rows have ``total_B`` tokens, extend the cache, and give hidden states
-        [B, T, D]."""
+        """Hidden states [B, T, D] of embeddings after which the rows have ``total_B`` tokens. Their keys and values are
+        written into the rows' part of a cache."""
         embeds_BTD = embeds_BTD.float().contiguous()
         inputs = {"embeds": embeds_BTD, "lengths": (total_B - 1).int(), "total": total_B.max().int()}
         hidden_BTD = torch.empty_like(embeds_BTD)
-        values_LBHCS = cache.values_LBHCS[:, : len(embeds_BTD)]
         _run(
             session,
             inputs | self._by_layer("{}_{}", values_LBHCS),
