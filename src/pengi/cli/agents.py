@@ -36,10 +36,7 @@ def mcp(
         ),
     ] = None,
     http: Annotated[
-        bool,
-        typer.Option(
-            "--http", help="Serve over HTTP on this machine (127.0.0.1) instead of standard input and output."
-        ),
+        bool, typer.Option("--http", help="Serve over HTTP on 127.0.0.1 instead of standard input and output.")
     ] = False,
     port: Annotated[int, typer.Option(metavar="PORT", help="With --http: the port; 0 takes any free one.")] = 8000,
     model: Model = DEFAULT_MODEL,
