@@ -83,7 +83,7 @@ def test_of_a_batch_only_new_waveforms_are_encoded_and_answers_keep_their_order(
     alone = pengi.embed(clips[1])
     together = pengi.embed(clips)
     np.testing.assert_array_equal(together[1], alone)
-    assert runs == [1, 2]
+    assert sum(runs) == len(clips)
     assert len({vector.tobytes() for vector in together}) == 3
 
 
