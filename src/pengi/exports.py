@@ -78,14 +78,33 @@ class FoundStretch(Protocol):
 
 def rows_of(path: str, result: Timeline | Tags | Transcript) -> list[Row]:
     """The rows of a result, in order of time; a tag has a row for each of its spans."""
-    if isinstance(result, Timeline):
-        found = [Row(path, part.start_s, part.end_s, part.text, part.confidence) for part in result.segments]
-    elif isinstance(result, Tags):
-        full_span = ((0.0, result.duration_s),)
-        found = [Row(path, *span, tag.label, tag.probability) for tag in result.tags for span in tag.spans or full_span]
+    return rows_of_record(path, result.to_dict())
+
+
+def rows_of_record(path: str, record: Mapping[str, Any]) -> list[Row]:
+    """The rows of a result as JSON values, in order of time.
+
+    Args:
+        path: of the recording.
+        record: a dictionary with ``tags`` and ``duration_s``, or with ``segments``, or ``transcript``, as a row of a
+            job calls the segments of a transcript.
+    """
+    if "tags" in record:
+        full_span = ((0.0, record.get("duration_s")),)
+        found = [
+            Row(path, start_s, end_s, tag["label"], tag["probability"])
+            for tag in record["tags"]
+            for start_s, end_s in tag["spans"] or full_span
+        ]
     else:
-        found = [Row(path, part.start_s, part.end_s, part.text) for part in result.segments]
-    return in_order(found)
+        segments = record["segments"] if "segments" in record else record["transcript"]
+        found = [segment_row(path, segment) for segment in segments]
+    return _in_order(found)
+
+
+def segment_row(path: str, segment: Mapping[str, Any]) -> Row:
+    """The row of a segment of a timeline or transcript, given as JSON values."""
+    return Row(path, segment["start_s"], segment["end_s"], segment["text"], segment.get("confidence"))
 
 
 def rows_of_hits(hits: Iterable[FoundStretch]) -> list[Row]:
@@ -93,7 +112,7 @@ def rows_of_hits(hits: Iterable[FoundStretch]) -> list[Row]:
     return [Row(hit.path, hit.start_s, hit.end_s, hit.text, hit.score) for hit in hits]
 
 
-def in_order(rows: Iterable[Row]) -> list[Row]:
+def _in_order(rows: Iterable[Row]) -> list[Row]:
     """Rows sorted by start; rows that start together are sorted by confidence, the highest first."""
     return sorted(rows, key=lambda row: (row.start_s or 0.0, -(row.confidence or 0.0)))
 
@@ -292,7 +311,7 @@ class Export:
             The number of rows.
         """
         format = self._target.format
-        found = iter(in_order(rows) if format.is_ordered else rows)
+        found = iter(_in_order(rows) if format.is_ordered else rows)
         first = next(found, None)
         written = 0
         if first is not None:

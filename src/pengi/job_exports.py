@@ -14,7 +14,7 @@ from typing import Any
 
 from pengi.data.arrow import arrow
 from pengi.errors import InputError
-from pengi.exports import COLUMNS, Row, Target, in_order, opened
+from pengi.exports import COLUMNS, Row, Target, opened, rows_of_record
 
 TASKS_WITH_TIMES = ("describe", "tags", "timeline", "transcribe")
 
@@ -24,14 +24,8 @@ def rows_of_job(task: str, row: Mapping[str, Any]) -> list[Row]:
     path, duration_s = row["input"], row.get("duration_s")
     if row["error"] is not None:
         return []
-    if task == "timeline":
-        return [Row(path, part["start_s"], part["end_s"], part["text"], part["confidence"]) for part in row["segments"]]
-    if task == "transcribe":
-        return [Row(path, part["start_s"], part["end_s"], part["text"]) for part in row["transcript"]]
-    if task == "tags":
-        full_span = [[0.0, duration_s]]
-        spans = [(tag, span) for tag in row["tags"] for span in tag["spans"] or full_span]
-        return in_order([Row(path, span[0], span[1], tag["label"], tag["probability"]) for tag, span in spans])
+    if task in ("timeline", "transcribe", "tags"):
+        return rows_of_record(path, row)
     start_s = None if duration_s is None else 0.0
     if task == "describe":
         return [Row(path, start_s, duration_s, row["text"])]
@@ -96,7 +90,7 @@ def read_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
     for number, record in enumerate(found, start=1):
         try:
-            rows += _rows_of_record(record)
+            rows += _table_rows(record)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"'{path}', row {number}: a row needs {', '.join(COLUMNS[:-1])}") from error
     return rows
@@ -120,7 +114,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"a table of events ends in .csv, .jsonl or .parquet, and '{path}' does not")
 
 
-def _rows_of_record(record: Mapping[str, Any]) -> list[Row]:
+def _table_rows(record: Mapping[str, Any]) -> list[Row]:
     for task, column in (("timeline", "segments"), ("transcribe", "transcript"), ("tags", "tags")):
         if column in record:
             return rows_of_job(task, record)

@@ -252,9 +252,9 @@ def _print(name: str, report: Report, tenths: bool, events: Iterator[Segment], p
 
 def _write(name: str, output: Output, events: Iterator[Segment], position: _Position) -> None:
     """Write events as rows."""
-    from pengi.exports import Row
+    from pengi.exports import segment_row
 
-    rows = (Row(name, event.start_s, event.end_s, event.text, event.confidence) for event in events)
+    rows = (segment_row(name, event.to_dict()) for event in events)
     with position.waiting.hidden() if output.is_printed else nullcontext():
         output.add(name, rows, lambda: position.seconds)
 

@@ -186,15 +186,7 @@ def _timeline_row(timeline: Any) -> Row:
     for part in timeline.segments:
         best[part.text] = max(best.get(part.text, 0.0), part.confidence)
     ranked = sorted(best.items(), key=lambda item: -item[1])
-    segments = [
-        {
-            "start_s": round(part.start_s, 3),
-            "end_s": round(part.end_s, 3),
-            "text": part.text,
-            "confidence": _rounded(part.confidence),
-        }
-        for part in timeline.segments
-    ]
+    segments = [_segment_row(part) | {"confidence": _rounded(part.confidence)} for part in timeline.segments]
     return {
         "text": "; ".join(best),
         "scores": _scores(ranked),
@@ -222,10 +214,12 @@ def _tags_row(found: Any) -> Row:
 
 
 def _transcript_row(found: Any) -> Row:
-    segments = [
-        {"start_s": round(part.start_s, 3), "end_s": round(part.end_s, 3), "text": part.text} for part in found.segments
-    ]
+    segments = [_segment_row(part) for part in found.segments]
     return {"text": found.text, "duration_s": round(found.duration_s, 3), "transcript": segments}
+
+
+def _segment_row(part: Any) -> Row:
+    return {"start_s": round(part.start_s, 3), "end_s": round(part.end_s, 3), "text": part.text}
 
 
 def _scores(scored: Any) -> list[Row]:
