@@ -6,16 +6,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from pengi.conditioning.evidence import Evidence, evidence_text, queried_prompt
+from pengi.conditioning.evidence import Evidence, evidence_text
 from pengi.data.drawing import SceneDrawer
-from pengi.data.loader import BATCHES_DRAWN_TOGETHER, BatchSource, TrainingBatch
+from pengi.data.loader import BATCHES_DRAWN_TOGETHER, BatchSource, ClipEvidence, TrainingBatch, collate
 from pengi.data.manifest import Clip
 from pengi.data.questions import QuestionMaker
 from pengi.data.simulation import Simulator
 from pengi.data.tasks import Pair
-from pengi.model import Batch
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,6 @@ class _Example:
 
     number: int
     evidence: Evidence
-    text: str
     pairs: list[Pair]
 
 
@@ -73,27 +69,18 @@ class SceneLoader(BatchSource):
         size = self.batch_size * BATCHES_DRAWN_TOGETHER
         examples = []
         for number in range(block * size, (block + 1) * size):
-            evidence, pairs = self.example(number)
-            examples.append(_Example(number, evidence, evidence_text(evidence, self.questions.config), pairs))
-        examples.sort(key=lambda example: len(example.text))
+            examples.append(_Example(number, *self.example(number)))
+        examples.sort(key=lambda example: len(evidence_text(example.evidence, self.questions.config)))
         batches = [
             self._collated(examples[start : start + self.batch_size]) for start in range(0, size, self.batch_size)
         ]
         return random.Random(f"{self.seed}:{block}").sample(batches, len(batches))
 
     def _collated(self, examples: Sequence[_Example]) -> TrainingBatch:
-        asked = [(row, pair) for row, example in enumerate(examples) for pair in example.pairs]
-        vocabulary = self.simulator.vocabulary
-        prompts = [queried_prompt(examples[row].evidence, vocabulary, pair.prompt) for row, pair in asked]
-        batch = Batch(
-            features=(),
-            clip_E=torch.tensor([row for row, _ in asked]),
-            prompts=tuple(prompts),
-            targets=tuple(pair.target for _, pair in asked),
-            evidence=tuple(example.text for example in examples),
-        )
-        clips = tuple(Clip(id=f"scene-{example.number}", audio="none", split="train") for example in examples)
-        return TrainingBatch(batch, clips, tuple(pair for _, pair in asked))
+        clips = [Clip(id=f"scene-{example.number}", audio="none", split="train") for example in examples]
+        by_clip = {clip.id: example.evidence for clip, example in zip(clips, examples, strict=True)}
+        evidence = ClipEvidence(by_clip, self.simulator.vocabulary, self.questions.config)
+        return collate(clips, [example.pairs for example in examples], (), evidence)
 
 
 class StagedBatches(BatchSource):
