@@ -23,12 +23,11 @@ from pengi.generation import TextGenerator
 from pengi.prompting import shown
 from pengi.results import NONE_OF_THESE, Classification, LabelScore
 from pengi.templates import NO, YES, is_there
-from pengi.text_encoder import SentenceEncoder, TextEncoder
+from pengi.text_encoder import SHARPNESS, SentenceEncoder, TextEncoder
 
 METHODS = ("likelihood", "generate", "match")
 CONSTRAINED = DecodeOptions(beams=5, max_tokens=30)
 MATCH = DecodeOptions(beams=4, max_tokens=40)
-MATCH_SHARPNESS = 20.0  # cosine similarities to shares: exp(20 * cosine)
 SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 _CERTAIN = 0.95
 """Maximum probability, by the tagger, that one of the labels that name tags is right."""
@@ -297,7 +296,7 @@ class LabelChooser:
         text_BD, label_LD = (normalize(self._matcher.embed(words)) for words in (texts, labels))
         cosine_BL = text_BD @ label_LD.T
         return [
-            replace(ranked("match", labels, MATCH_SHARPNESS * row), text=text)
+            replace(ranked("match", labels, SHARPNESS * row), text=text)
             for text, row in zip(texts, cosine_BL, strict=True)
         ]
 

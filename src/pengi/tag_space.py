@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.encoding import Encoded
-from pengi.text_encoder import TextEncoder, sentence_vectors
+from pengi.text_encoder import SHARPNESS, TextEncoder, sentence_vectors
 
 SENTENCE_ENCODER = "all-minilm-l6-v2"
-SHARPNESS = 20.0
-"""The weight of a tag for a text is exp(20 * cosine)."""
 
 
 class TagSpace:

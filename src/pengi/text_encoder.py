@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 256  # ``max_seq_length`` of all-MiniLM-L6-v2; longer texts are cut
 BATCH = 64  # texts in one forward pass
+SHARPNESS = 20.0  # cosine similarities become weights: exp(20 * cosine)
 CLIP_MODEL_TYPE = "clip_text_model"  # in the config.json of a CLIP text tower
 MAX_CACHED = 4096  # embeddings kept, 6 MB at 384 features
 # In the published file but not in the sentence embedding: BERT's pooler, and a buffer that newer code computes.

@@ -107,8 +107,8 @@ class Vocabulary:
 
     def nearest(self, text: str) -> list[str]:
         """Texts of up to three tags with similarly spelled names, the nearest first, whatever the order of words."""
-        texts = {_in_order(name): tag.text for tag in reversed(self.tags) for name in (*tag.phrases, tag.text)}
-        near = difflib.get_close_matches(_in_order(text), list(texts), n=6, cutoff=0.5)
+        texts = {_sorted_stems(name): tag.text for tag in reversed(self.tags) for name in (*tag.phrases, tag.text)}
+        near = difflib.get_close_matches(_sorted_stems(text), list(texts), n=6, cutoff=0.5)
         return list(dict.fromkeys(texts[name] for name in near))[:3]
 
     def find(self, text: str) -> list[int]:
@@ -177,7 +177,7 @@ def word_stems(text: str) -> tuple[str, ...]:
     return tuple(_stem(word) for word in words if word not in _IGNORED)
 
 
-def _in_order(text: str) -> str:
+def _sorted_stems(text: str) -> str:
     return " ".join(sorted(word_stems(text)))
 
 
