@@ -13,6 +13,8 @@ from pengi.data.manifest import Label
 
 SPEAKING = {"man speaking": "a man", "woman speaking": "a woman", "child speaking": "a child"}
 """Events that say who speaks."""
+GENDERS = {"male": "man", "female": "woman"}
+"""The values of the attribute "gender", and who speaks."""
 _MUSICAL = frozenset({"music", "instrument"})
 _PLURALS = frozenset({"people", "children", "dishes", "bees", "strings", "drums", "men", "women"})
 _NOT_PLURAL = frozenset({"bus", "glass", "brass", "hiss", "gas", "bass", "steel"})

@@ -15,6 +15,7 @@ from typing import Any
 from pengi.data.compose import Composed
 from pengi.data.label_overlap import may_hold
 from pengi.data.manifest import Clip
+from pengi.data.phrases import GENDERS
 from pengi.evaluation import patterns
 from pengi.evaluation.patterns import FALSE, NO, NONE, REFUSAL, TRUE, UNSAID, YES, naming, number
 from pengi.evaluation.questions import (
@@ -30,9 +31,12 @@ from pengi.evaluation.questions import (
 
 _LOUDER_DB = 8.0  # a clear difference for every listener
 _FAINT_BACKGROUND_DB = -6.0  # below the softest sound over it a background may be missed
-_GENDERS = {"male": ("a man", "m[ae]n|male|guy|gentleman|he"), "female": ("a woman", "wom[ae]n|female|lady|girl|she")}
 _SEVERAL_PEOPLE = r"and (?:an?|the|one|another)|people|men|women|both|several|many|two|three|four"
-_WHO = {"man": _GENDERS["male"][1], "woman": _GENDERS["female"][1], "child": "child|children|kid|boy|girl"}
+_WHO = {
+    "man": "m[ae]n|male|guy|gentleman|he",
+    "woman": "wom[ae]n|female|lady|girl|she",
+    "child": "child|children|kid|boy|girl",
+}
 
 
 def open_questions(source: LabelledClips) -> list[Question]:
@@ -111,22 +115,22 @@ class _Asker:
 
     def speakers(self) -> None:
         """Who speaks and how many people do."""
-        voices = [clip for clip in self.spoken if clip.attributes.get("gender") in _GENDERS]
+        voices = [clip for clip in self.spoken if clip.attributes.get("gender") in GENDERS]
         for clip in _spread("who", voices, 12, _gender):
-            who = "man" if _gender(clip) == "male" else "woman"
+            who = GENDERS[_gender(clip)]
             self.ask(
                 "who speaks", clip, who, naming(_WHO[who], *(words for name, words in _WHO.items() if name != who))
             )
         for clip in _spread("nobody", self.voiceless, 10):
             self.ask("who speaks", clip, "nobody", NONE)
         for index, clip in enumerate(_spread("voice", voices, 15, _gender)):
-            others = ["a child", next(phrase for gender, (phrase, _) in _GENDERS.items() if gender != _gender(clip))]
-            phrase, right = _GENDERS[_gender(clip)]
+            who = GENDERS[_gender(clip)]
+            other = "woman" if who == "man" else "man"
             if index % 3:
-                wrong = next(words for gender, (_, words) in _GENDERS.items() if gender != _gender(clip))
-                self.ask("voice of", clip, "no", NO, naming(right, wrong, "child"), who=others[index % 3 - 1])
+                asked = ("child", other)[index % 3 - 1]
+                self.ask("voice of", clip, "no", NO, naming(_WHO[who], _WHO[other], "child"), who=f"a {asked}")
             else:
-                self.ask("voice of", clip, "yes", YES, naming(right), who=phrase)
+                self.ask("voice of", clip, "yes", YES, naming(_WHO[who]), who=f"a {who}")
         for clip in _spread("speakers", [clip for clip in self.spoken if not _word(clip)], 10, _source):
             self.ask(
                 "how many speak",
