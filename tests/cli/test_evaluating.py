@@ -75,7 +75,7 @@ def test_eval_for_people(pengi: Callable[..., Any], manifest: Path) -> None:
 def test_eval_with_labels_from_a_file_and_the_run_in_a_folder(pengi: Callable[..., Any], manifest: Path) -> None:
     labels, out = manifest.parent / "labels.txt", manifest.parent / "run"
     labels.write_text("rain\nthunder\n", encoding="utf-8")
-    arguments = ["eval", "--manifest", manifest, "--task", "events", "--labels", labels, "--out", out, "--json"]
+    arguments = ["eval", "--manifest", manifest, "--task", "events", "--labels-file", labels, "--out", out, "--json"]
     report = json.loads(pengi(*arguments).stdout)
     assert (report["n"], report["left_out"], report["labels"]) == (2, 2, ["rain", "thunder"])
     lines = (out / "predictions/events@0/model.likelihood.jsonl").read_text(encoding="utf-8").splitlines()
@@ -109,7 +109,7 @@ def test_a_mistake_in_the_manifest_is_found_before_the_model_is_loaded(
             ["--task", "events", "--method", "yamnet-match-max"],
             "there is no method 'yamnet-match-max'; did you mean 'yamnet-match-mean'?",
         ),
-        (["--task", "events", "--labels", "none.txt"], "no labels file"),
+        (["--task", "events", "--labels-file", "none.txt"], "no labels file"),
         (["--task", "events", "--out", "p.jsonl"], "name a folder, which gets the predictions and a report"),
         (["--task", "events", "--modes", "generate"], "--modes goes with a suite; with --task name one with --method"),
         (["--task", "events", "--model", "nonsense"], "there is no model named 'nonsense'"),

@@ -153,6 +153,7 @@ def test_fine_tuning_has_one_folder() -> None:
         (["run", "sounds", "--batch=2"], "--batch-size"),
         (["serve", "--queue", "9"], "--max-requests"),
         (["eval", "--listen=all"], "--report-audio"),
+        (["eval", "--labels", "labels.txt"], "--labels-file"),
     ],
 )
 def test_an_old_option_gives_an_error_that_names_the_new_one(words: list[str], new: str) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from pengi.cli.console import announced, guarded, print_json, print_note, print_text, progress
 from pengi.cli.evaluation_options import Manifest, RunOptions, SuiteOptions, TaskOptions
 from pengi.cli.help import Group
-from pengi.cli.options import AUTO, CommonOptions, Debug, Json, parsed_shard, read_label_lines
+from pengi.cli.options import CommonOptions, Debug, Json, parsed_shard, read_label_lines
 from pengi.cli.session import load_model
 from pengi.errors import InputError, no_such
 from pengi.writing import writing
@@ -108,7 +108,7 @@ def _one_task(manifest: Path | None, options: TaskOptions, modes: str | None) ->
         from pengi.evaluation.benchmarks import LABEL_MODES, TAGGER_MODE, Suite, task_benchmark
     if options.method not in (*LABEL_MODES, *POOLS):
         raise InputError(no_such("method", options.method, (*LABEL_MODES, *POOLS)))
-    labels = None if options.labels == AUTO else read_label_lines(Path(options.labels))
+    labels = None if options.labels_file is None else read_label_lines(options.labels_file)
     benchmark = task_benchmark(options.task, split=options.split, source=options.source, labels=labels)
     return Suite((benchmark,), modes=(TAGGER_MODE if options.method in POOLS else options.method,))
 

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from pengi.cli.options import AUTO
-
 _TASK, _SUITE, _RUN = "One task", "A suite", "The run"
 
 Manifest = Annotated[
@@ -66,15 +64,16 @@ class TaskOptions:
             rich_help_panel=_TASK,
         ),
     ] = "likelihood"
-    labels: Annotated[
-        str,
+    labels_file: Annotated[
+        Path | None,
         typer.Option(
-            "--labels",
+            "--labels-file",
             metavar="FILE",
-            help="Text file of labels to choose from, one a line; auto takes all labels that the clips have.",
+            help="The labels to choose from, in a text file, one a line.",
+            show_default="all labels that the clips have",
             rich_help_panel=_TASK,
         ),
-    ] = AUTO
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def _refuse_old_names(params: list[Any], args: list[str]) -> None:
     """If an option of the command was renamed, end with an error that gives the new name."""
     names = {name for param in params for name in param.opts}
     for name in (arg.partition("=")[0] for arg in itertools.takewhile(lambda arg: arg != "--", args)):
-        if RENAMED.get(name) in names:
+        if name not in names and RENAMED.get(name) in names:
             print_error(f"{name} is now {RENAMED[name]}")
             raise typer.Exit(EXIT_USER)
 

@@ -25,8 +25,9 @@ RENAMED = {
     "--batch": "--batch-size",
     "--queue": "--max-requests",
     "--listen": "--report-audio",
+    "--labels": "--labels-file",
 }
-"""Options of earlier versions; an error names the new one."""
+"""Options of earlier versions; an error names the new one, unless the command has an option of the old name."""
 
 _FILES = typer.Argument(
     metavar="FILE",
