@@ -237,8 +237,8 @@ class LanguageModel(nn.Module):
         mask_BT = mask_BT.bool()
         if mask_BT.ndim == 3:
             positions_BT = mask_BT.sum(2) - 1
-            seen_BTT = torch.zeros(mask_BT.shape, dtype=self.model.dtype, device=mask_BT.device)
-            attention_mask = seen_BTT.masked_fill(~mask_BT, torch.finfo(seen_BTT.dtype).min)[:, None]
+            zeros_BTT = torch.zeros(mask_BT.shape, dtype=self.model.dtype, device=mask_BT.device)
+            attention_mask = zeros_BTT.masked_fill(~mask_BT, torch.finfo(zeros_BTT.dtype).min)[:, None]
         else:
             positions_BT, attention_mask = _positions(mask_BT), mask_BT
         return self._decoder_output(

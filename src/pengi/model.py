@@ -288,7 +288,7 @@ class PengiModel(nn.Module):
         text = self.text_prefix(batch.prompts)
         own = join([text, embed_rows(self.language_model, [row[:-1] for row in ids])], padding="right")
         packed = pack(self.shared_prefix(tokens, batch.evidence), own, batch.clip_E)
-        hidden_ATD = self.language_model.hidden(packed.values_ATD, packed.sees_ATT)
+        hidden_ATD = self.language_model.hidden(packed.values_ATD, packed.attention_mask_ATT)
         example_N, position_N = self._target_positions((packed.start_E + text[1].sum(1)).tolist(), ids)
         logits_NV = self.language_model.logits(hidden_ATD[batch.clip_E[example_N], position_N])
         expected_N = torch.tensor([token for row in ids for token in row], device=logits_NV.device)

@@ -80,12 +80,12 @@ class Packed:
 
     Attributes:
         values_ATD: embeddings; padding is on the right.
-        sees_ATT: ``bool``: which tokens each token attends to: shared ones, and earlier ones of its own example.
+        attention_mask_ATT: ``bool``: each token attends to the shared tokens, and to earlier ones of its own example.
         start_E: ``int64``: position in its row of each example's first embedding.
     """
 
     values_ATD: Tensor
-    sees_ATT: Tensor
+    attention_mask_ATT: Tensor
     start_E: Tensor
 
 

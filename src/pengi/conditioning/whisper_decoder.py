@@ -162,12 +162,14 @@ class WhisperDecoder(nn.Module):
         """As :meth:`step`, but hidden states float32[N, T, D]."""
         count, tokens = state.count, ids_NT.shape[1]
         hidden_NTD = self.embed_tokens(ids_NT) + self.embed_positions.weight[count : count + tokens]
-        sees_TK = None
+        attention_mask_TK = None
         if tokens > 1:
-            sees_TK = torch.ones(tokens, count + tokens, dtype=torch.bool, device=ids_NT.device).tril(count)
+            attention_mask_TK = torch.ones(tokens, count + tokens, dtype=torch.bool, device=ids_NT.device).tril(count)
         read = []
         for index, (layer, audio) in enumerate(zip(self._layers, state.audio, strict=True)):
-            hidden_NTD, keys_values = layer(hidden_NTD, state.read[index] if state.read else None, audio, sees_TK)
+            hidden_NTD, keys_values = layer(
+                hidden_NTD, state.read[index] if state.read else None, audio, attention_mask_TK
+            )
             read.append(keys_values)
         hidden_NTD = self.layer_norm(hidden_NTD)
         return hidden_NTD, WhisperState(tuple(read), state.audio)
@@ -187,11 +189,13 @@ class WhisperDecoder(nn.Module):
         """
         tokens = torch.tensor([[*self._prompt, *ids]], device=audio_1PD.device)
         hidden_1TD = self.embed_tokens(tokens) + self.embed_positions.weight[: tokens.shape[1]]
-        sees_TT = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=audio_1PD.device).tril()
+        attention_mask_TT = torch.ones(
+            tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=audio_1PD.device
+        ).tril()
         rows = []
         for index, layer in enumerate(self._layers):
             audio = layer.encoder_attn.keys_values(audio_1PD)
-            hidden_1TD, _ = layer.read_tokens(hidden_1TD, None, sees_TT)
+            hidden_1TD, _ = layer.read_tokens(hidden_1TD, None, attention_mask_TT)
             logits_1HTP = layer.encoder_attn.logits(layer.encoder_attn_layer_norm(hidden_1TD), audio)
             rows += [logits_1HTP[0, head] for at, head in self._alignment_heads if at == index]
             hidden_1TD = layer.read_audio(hidden_1TD, audio)
@@ -225,18 +229,20 @@ class _Layer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(shape.width)
 
     def forward(
-        self, x_NTD: Tensor, read: KeysValues | None, audio: KeysValues, sees_TK: Tensor | None
+        self, x_NTD: Tensor, read: KeysValues | None, audio: KeysValues, attention_mask_TK: Tensor | None
     ) -> tuple[Tensor, KeysValues]:
         """Hidden states, and keys and values of all tokens so far."""
-        x_NTD, read = self.read_tokens(x_NTD, read, sees_TK)
+        x_NTD, read = self.read_tokens(x_NTD, read, attention_mask_TK)
         return self.read_audio(x_NTD, audio), read
 
-    def read_tokens(self, x_NTD: Tensor, read: KeysValues | None, sees_TK: Tensor | None) -> tuple[Tensor, KeysValues]:
+    def read_tokens(
+        self, x_NTD: Tensor, read: KeysValues | None, attention_mask_TK: Tensor | None
+    ) -> tuple[Tensor, KeysValues]:
         """The first half of the layer: hidden states, and keys and values of all tokens so far."""
         normed_NTD = self.self_attn_layer_norm(x_NTD)
         new = self.self_attn.keys_values(normed_NTD)
         read = new if read is None else (torch.cat([read[0], new[0]], 2), torch.cat([read[1], new[1]], 2))
-        return x_NTD + self.self_attn(normed_NTD, read, sees_TK), read
+        return x_NTD + self.self_attn(normed_NTD, read, attention_mask_TK), read
 
     def read_audio(self, x_NTD: Tensor, audio: KeysValues) -> Tensor:
         """The second half of the layer: attention to the encoder's states, and the feed-forward part."""

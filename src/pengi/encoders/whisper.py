@@ -5,7 +5,7 @@ and a little silence. What lies beyond is set to zero before the first convoluti
 clip's tokens are the same alone and in a batch with longer clips.
 
     a clip and a longer one   |<- clip ------->|<- silence ->| blanked |
-    attention sees             1 1 1 1 1 1 1 1   1 1 1 1 1 1   0 0 0 0
+    attention mask             1 1 1 1 1 1 1 1   1 1 1 1 1 1   0 0 0 0
     tokens are real            1 1 1 1 1 1 1 1   0 0 0 0 0 0   0 0 0 0
 
 Shape suffixes: B clips, S samples, F log-mel frames, M mel bands, K frequency bins, P encoder positions (two frames
@@ -82,7 +82,7 @@ class WhisperEncoder(AudioEncoder):
 
     def __init__(self, shape: WhisperShape = WhisperShape(), stride: int = 8) -> None:
         super().__init__()
-        assert stride * POSITION_HOP <= SILENCE_AFTER, "a clip's last token would reach beyond what the clip sees"
+        assert stride * POSITION_HOP <= SILENCE_AFTER, "a clip's last token would reach beyond its attention mask"
         self.dim = shape.width
         self.stride = stride
         self.token_s = stride * POSITION_HOP / SAMPLE_RATE
@@ -129,10 +129,10 @@ class WhisperEncoder(AudioEncoder):
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """See :class:`AudioEncoder`: the finished tokens ``[B, T, D]``."""
         assert int(lengths_B.max()) <= self.max_samples, "Whisper encodes 30 s at most"
-        seen_B = self._positions_seen(lengths_B)
-        samples = int(seen_B.max()) * POSITION_HOP
+        counts_B = self._position_counts(lengths_B)
+        samples = int(counts_B.max()) * POSITION_HOP
         waveform_BS = functional.pad(waveform_BS, (0, max(samples - waveform_BS.shape[1], 0)))[:, :samples]
-        return self._pooled(self._encode(self.log_mel(waveform_BS), seen_B), lengths_B)
+        return self._pooled(self._encode(self.log_mel(waveform_BS), counts_B), lengths_B)
 
     @torch.no_grad()
     def positions(self, waveform_BS: Tensor) -> Tensor:
@@ -140,8 +140,8 @@ class WhisperEncoder(AudioEncoder):
 
         Every sample of a row is real; silence after the speech is part of the waveform.
         """
-        seen_B = torch.full((len(waveform_BS),), waveform_BS.shape[1] // POSITION_HOP, device=waveform_BS.device)
-        return self._encode(self.log_mel(waveform_BS), seen_B)
+        counts_B = torch.full((len(waveform_BS),), waveform_BS.shape[1] // POSITION_HOP, device=waveform_BS.device)
+        return self._encode(self.log_mel(waveform_BS), counts_B)
 
     def _pooled(self, positions_BPD: Tensor, lengths_B: Tensor) -> Masked:
         """Tokens of encoder positions, and which of them are real."""
@@ -156,22 +156,23 @@ class WhisperEncoder(AudioEncoder):
         """See :class:`AudioEncoder`; there is no trained part and no spectrogram left to augment."""
         return features_BTx * mask_BT[..., None]
 
-    def _positions_seen(self, lengths_B: Tensor) -> Tensor:
+    def _position_counts(self, lengths_B: Tensor) -> Tensor:
         """Positions of the clip and the silence after it, ``int64[B]``; a clip of 30 s leaves no room for silence."""
         samples_B = (lengths_B + SILENCE_AFTER).clamp(max=self.max_samples)
         return (samples_B + POSITION_HOP - 1) // POSITION_HOP
 
-    def _encode(self, log_mel_BMF: Tensor, seen_B: Tensor) -> Tensor:
-        """Encoder positions ``float32[B, P, D]`` after the last layer and its norm."""
-        seen_BP = torch.arange(log_mel_BMF.shape[2] // 2, device=log_mel_BMF.device) < seen_B[:, None]
-        seen_B1F = seen_BP.repeat_interleave(2, dim=1)[:, None]
-        x_BDF = functional.gelu(self.conv1(log_mel_BMF * seen_B1F))
-        # Position p comes from frames 2p - 1 to 2p + 1, so the last one seen needs no frame beyond those seen.
+    def _encode(self, log_mel_BMF: Tensor, counts_B: Tensor) -> Tensor:
+        """Encoder positions ``float32[B, P, D]`` after the last layer and its norm; those after the first ``counts_B``
+        are masked."""
+        mask_BP = torch.arange(log_mel_BMF.shape[2] // 2, device=log_mel_BMF.device) < counts_B[:, None]
+        mask_B1F = mask_BP.repeat_interleave(2, dim=1)[:, None]
+        x_BDF = functional.gelu(self.conv1(log_mel_BMF * mask_B1F))
+        # Position p comes from frames 2p - 1 to 2p + 1, so the last unmasked one needs no masked frame.
         x_BDP = functional.gelu(self.conv2(x_BDF))
-        x_BPD = x_BDP.transpose(1, 2) + self.embed_positions.weight[: seen_BP.shape[1]]
-        attends_B11P = None if bool(seen_BP.all()) else seen_BP[:, None, None]
+        x_BPD = x_BDP.transpose(1, 2) + self.embed_positions.weight[: mask_BP.shape[1]]
+        attention_mask_B11P = None if bool(mask_BP.all()) else mask_BP[:, None, None]
         for layer in self.layers:
-            x_BPD = layer(x_BPD, attends_B11P)
+            x_BPD = layer(x_BPD, attention_mask_B11P)
         encoded_BPD: Tensor = self.layer_norm(x_BPD)
         return encoded_BPD
 
@@ -187,9 +188,9 @@ class _Layer(nn.Module):
         self.fc2 = nn.Linear(shape.hidden, shape.width)
         self.final_layer_norm = nn.LayerNorm(shape.width)
 
-    def forward(self, x_BPD: Tensor, attends_B11P: Tensor | None) -> Tensor:
+    def forward(self, x_BPD: Tensor, attention_mask_B11P: Tensor | None) -> Tensor:
         normed_BPD = self.self_attn_layer_norm(x_BPD)
-        x_BPD = x_BPD + self.self_attn(normed_BPD, self.self_attn.keys_values(normed_BPD), attends_B11P)
+        x_BPD = x_BPD + self.self_attn(normed_BPD, self.self_attn.keys_values(normed_BPD), attention_mask_B11P)
         out_BPD: Tensor = x_BPD + self.fc2(functional.gelu(self.fc1(self.final_layer_norm(x_BPD))))
         return out_BPD
 
@@ -214,9 +215,11 @@ class Attention(nn.Module):
         """Keys and values of hidden states ``float32[B, P, D]``."""
         return self._split(self.k_proj(x_BPD)), self._split(self.v_proj(x_BPD))
 
-    def forward(self, x_BPD: Tensor, keys_values: KeysValues, mask: Tensor | None = None) -> Tensor:
-        """Attend from ``x_BPD`` to keys and values: ``float32[B, P, D]``. ``mask`` is True where that is allowed."""
-        mixed = functional.scaled_dot_product_attention(self._split(self.q_proj(x_BPD)), *keys_values, attn_mask=mask)
+    def forward(self, x_BPD: Tensor, keys_values: KeysValues, attention_mask: Tensor | None = None) -> Tensor:
+        """Attend from ``x_BPD`` to keys and values: ``float32[B, P, D]``. ``attention_mask`` is True where that is
+        allowed."""
+        queries_BHPE = self._split(self.q_proj(x_BPD))
+        mixed = functional.scaled_dot_product_attention(queries_BHPE, *keys_values, attn_mask=attention_mask)
         out_BPD: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out_BPD
 

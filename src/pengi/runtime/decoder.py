@@ -337,8 +337,8 @@ def _bias(mask_BT: Tensor, used_B: Tensor, capacity: int) -> Tensor:
     rows, tokens = mask_BT.shape
     past_BTC = (torch.arange(capacity) < used_B[:, None])[:, None].expand(-1, tokens, -1)
     new_BTT = mask_BT[:, None] & torch.ones(tokens, tokens, dtype=torch.bool).tril()
-    seen_BTK = torch.cat([past_BTC, new_BTT], dim=2)
-    return torch.zeros(rows, 1, tokens, capacity + tokens).masked_fill_(~seen_BTK[:, None], _MASKED)
+    attention_mask_BTK = torch.cat([past_BTC, new_BTT], dim=2)
+    return torch.zeros(rows, 1, tokens, capacity + tokens).masked_fill_(~attention_mask_BTK[:, None], _MASKED)
 
 
 def _gathered(embeds_BTD: Tensor, index_BK: Tensor) -> Tensor:
