@@ -126,10 +126,11 @@ def cluster_rows(items: Iterable[JobInput], work: ActorSettings, actors: Actors)
 
 
 def _blocks(items: Iterable[JobInput], batch_size: int, count: int) -> Iterator[Any]:
-    """Tables of names. Each table is one Ray task, whose rows come back at its end; a kill loses unfinished tasks.
+    """Tables of names, one for each Ray task.
 
-    So tables are small. In a long list they become larger, because Ray is slow with tens of thousands of tasks. A short
-    list is divided evenly among the actors.
+    The rows of a task come back when it ends, and a kill loses the tasks that are running. So tables are small at
+    first. In a long list they become larger, because Ray is slow with tens of thousands of tasks. A short list is
+    divided evenly among the actors.
     """
     pa = arrow()
     # A path may be any bytes, but Arrow's strings must be UTF-8.

@@ -28,8 +28,8 @@ class JobInput:
     """One recording of a job."""
 
     name: str
-    """In a listing, the path inside the folder or manifest, which determines the shard; in a row, the name of the
-    row."""
+    """In a :class:`Listing`, the path inside the folder or manifest, which determines the shard. In the pipeline, the
+    value of the column ``input``."""
     location: str
     """A location that :func:`pengi.data.recordings.recording` reads: a path, or a range of a tar file."""
     error: str | None = None
@@ -37,7 +37,7 @@ class JobInput:
 
 
 class Listing:
-    """The recordings of a job. It can be iterated several times, except for stdin, and reads the source each time.
+    """The recordings of a job. Each iteration reads the source again, so stdin can be iterated only once.
 
     Args:
         given: a folder, which is searched at any depth as :class:`pengi.audio.formats.FolderWalk` does; a manifest
@@ -70,7 +70,7 @@ class Listing:
             raise InputError(address)
         self.given = given
         self.skipped = 0
-        """Files of a folder that are not recordings; known once the folder was searched to its end."""
+        """Files of a folder that are not recordings; complete once the whole folder has been searched."""
         self._shard = shard
         self._limit = limit
         self._stdin = stdin
@@ -79,12 +79,12 @@ class Listing:
 
     @property
     def is_stdin(self) -> bool:
-        """Whether it can be read only once."""
+        """Whether the paths come from stdin, which can be read only once."""
         return self.given == STDIN
 
     @property
     def is_shard(self) -> bool:
-        """Whether it is one part of several, which may be empty."""
+        """Whether it is one part of several. A part may have no recordings."""
         return self._shard[1] > 1
 
     @property

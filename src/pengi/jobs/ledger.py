@@ -77,8 +77,8 @@ class Ledger:
             retry_errors: drop the rows of recordings that could not be used, so that they are tried again.
 
         Raises:
-            InputError: for another suffix, a file of another job or with other lines, a folder that cannot be written,
-                or if another run is writing.
+            InputError: for another suffix, a file of another job, a file with lines that are no rows, a folder that
+                cannot be written, or if another run is writing.
         """
         if out.suffix not in SUFFIXES:
             raise InputError(f"the results go to a file that ends in {' or '.join(SUFFIXES)}, and '{out}' does not")
@@ -103,7 +103,7 @@ class Ledger:
         return printable(os.path.relpath(os.path.abspath(location), self._folder))  # noqa: PTH100
 
     def claim(self, name: str) -> bool:
-        """Whether a recording is to be processed: it has no row, and was not claimed before."""
+        """Claim a recording; returns whether it is to be processed: it has no row, and was not claimed before."""
         return self._names.add(self._key(name))
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -114,7 +114,7 @@ class Ledger:
         self.failed += sum(row["error"] is not None for row in rows)
 
     def finish(self) -> None:
-        """Bring the rows into their final form; until then those of a ``.parquet`` file are in the journal."""
+        """Complete the output file. Until then the rows for a ``.parquet`` file are in the journal."""
         self._write_record()
         if self._journal.path == self.out:
             with writing(self.out):

@@ -1,7 +1,7 @@
 """Turns recordings into rows: threads decode ahead of the model, which answers batches in the order of the list.
 
-The number of decoded recordings is limited, and so is their total length (``MAX_SAMPLES``). A recording that does not
-fit (an hour, or one of many long ones) is not decoded ahead: the model reads it window by window.
+The number of decoded recordings is limited, and so is their total length (``MAX_SAMPLES``). A recording for which there
+is no room is not decoded ahead: the model reads it window by window.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MAX_SAMPLES = 2**25
 """Maximum number of samples of all recordings that wait for the model: 134 MB, or 35 minutes at 16 kHz."""
 MAX_SAMPLES_EACH = 2**22
-"""Maximum number of samples of one of them: 17 MB, or 4 minutes at 16 kHz."""
+"""Maximum number of samples of one recording that waits for the model: 17 MB, or 4 minutes at 16 kHz."""
 BATCHES_AHEAD = 2
 MAX_INTERNAL_ERRORS = 8
 """Number of consecutive recordings with an internal error after which the job stops."""
@@ -58,8 +58,10 @@ class _SampleBudget:
         self._lock = threading.Lock()
 
     def reserve(self, samples: int) -> bool:
-        """Reserve samples if there is room; returns whether there was. It never waits, since decoding ends in any
-        order."""
+        """Reserve samples if there is room; returns whether there was.
+
+        It never waits: the model takes recordings in the order of the list, and later ones may have used up the room.
+        """
         with self._lock:
             if samples > self._left:
                 return False
@@ -93,7 +95,7 @@ class Pipeline:
         """The rows of the recordings in their order, a batch at a time.
 
         Raises:
-            InputError: if the model does not have an option of the job.
+            InputError: if the model does not support an option of the job.
         """
         waiting = iter(items)
         ahead: deque[Future[_Decoded]] = deque()

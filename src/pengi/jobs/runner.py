@@ -81,7 +81,8 @@ def run(
 ) -> JobCounts:
     """Run a job on every recording that has no row yet.
 
-    It may be stopped at any moment, and continues when it is called again. The model is loaded for the first recording.
+    It may be stopped at any moment, and continues when it is called again. The model is loaded only if there is a
+    recording without a row.
 
     Args:
         listing: the recordings; each gets one row, even if it is listed several times.
@@ -92,8 +93,9 @@ def run(
         report: called for every recording and every batch of rows.
 
     Raises:
-        InputError: if there are no recordings, ``out`` belongs to another job, or the model does not have an option.
-        ManifestError, WeightsError, CheckpointError, ConfigError: as the list and the model do.
+        InputError: if there are no recordings, ``out`` belongs to another job, or the model does not support an option.
+        ManifestError: if the list is a manifest with a bad row.
+        WeightsError, CheckpointError, ConfigError: if the model cannot be loaded.
     """
     if execution.batch_size < 1 or (execution.workers is not None and execution.workers < 1):
         raise InputError("a batch needs at least 1 recording, and decoding at least 1 worker")

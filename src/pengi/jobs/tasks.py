@@ -146,7 +146,8 @@ class TaskSpec:
     """Further columns of this task."""
     options: tuple[str, ...] = ()
     reads_windows: bool = False
-    """Whether the call itself reads a recording of any length window by window, and so need not get it encoded."""
+    """Whether the engine's method reads recordings of any length window by window, so that they are not encoded before
+    the call."""
 
 
 def _description_row(answer: Any) -> Row:

@@ -166,9 +166,10 @@ class Collection:
         return [Hit(**vars(rows[key]), score=score) for key, score in list(scores.items())[:limit]]
 
     def similar_pairs(self, threshold: float) -> list[tuple[str, str]]:
-        """Pairs of recordings with two windows, one of each, whose audio embeddings have at least this cosine.
+        """Pairs of recordings that sound alike: a window of one and a window of the other have audio embeddings with at
+        least this cosine.
 
-        They sound alike and may be copies, which :func:`pengi.comparing.verified` checks. Silent windows are ignored.
+        They may be copies, which :func:`pengi.comparing.verified` checks. Silent windows are ignored.
         Memory holds the audio embeddings of all windows.
 
         Returns:
@@ -215,8 +216,8 @@ class Collection:
 
         Args:
             folder: its recordings, at any depth.
-            engine: encodes the recordings; an index keeps to one model.
-            progress: called with the number of recordings that are done and the number of all new ones.
+            engine: encodes the recordings; all updates of an index need the same model.
+            progress: see :data:`pengi.retrieval.updating.UpdateProgress`.
 
         Raises:
             InputError: for a missing folder, a folder without recordings, another model than before, or if another

@@ -150,8 +150,9 @@ def _likeliest(clip: Encoded) -> dict[str, float]:
 def query_over_tags(query_D: NDArray[np.float32], tags_VD: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """The weights of the tags for a query, ``float32[V]``, and the weight of the ranking.
 
-    The weight of a tag is exp(20 * cosine), scaled to 1 for the nearest tag. The weight of the ranking is 2 cos^4 of
-    the nearest tag, because no tag may be near the query, for example if it is a name.
+    The weight of a tag is exp(20 * cosine), scaled to 1 for the nearest tag. The weight of the ranking is 2 cos^4,
+    where cos is the cosine of the nearest tag. So the ranking counts little for a query that is not similar to any tag,
+    such as a person's name.
     """
     weights_V, nearest = over_tags(query_D, tags_VD)
     return weights_V, MAX_TAGS_WEIGHT * max(0.0, nearest) ** 4

@@ -34,8 +34,9 @@ DOCUMENT = "document"
 ANN_FROM_ROWS = 50_000
 """From this number of rows on, an approximate index is built; below it every vector is compared with the query."""
 PROBED = 40
+"""Number of partitions that an approximate search reads."""
 REFINED = 5
-"""Approximate search: partitions that are read, and exactly compared rows as a multiple of the requested rows."""
+"""An approximate search compares this many times the requested number of rows exactly."""
 FRAGMENTS_BEFORE_COMPACTION = 64
 KEPT_FOR = timedelta(hours=1)
 """How long a replaced state of the table can still be read."""

@@ -33,7 +33,7 @@ SECONDS_PER_WRITE = 60.0
 LOCK = "writing.lock"
 
 UpdateProgress = Callable[[int, int], None]
-"""Called with the number of recordings that are encoded and the number of all new ones."""
+"""Called with the number of recordings that are finished and the number of all that have to be encoded."""
 
 
 @dataclass
@@ -70,7 +70,8 @@ class FolderContents:
     """Files that are not recordings."""
 
     def covers(self, path: str) -> bool:
-        """Whether an unlisted path is deleted: it is in this folder, and not in a subfolder that cannot be read."""
+        """Whether a path that was not found counts as deleted: it is in this folder, and not in a subfolder that cannot
+        be read."""
         below = os.path.join(self.folder, "")  # noqa: PTH118
         return path.startswith(below) and not any(path.startswith(folder) for folder, _ in self.unreadable)
 
@@ -186,7 +187,7 @@ class Update:
         for done, (path, stamp, outcome) in enumerate(self._encoded(paths), start=1):
             if isinstance(outcome, PengiError):
                 self._count_failed(path, outcome)
-                # Its rows in the index are those of other content.
+                # Its rows in the index describe its earlier content.
                 self._table.delete([path] if path in known else [])
             else:
                 rows = [window.to_row() | _stamped(path, stamp) for window in outcome]
@@ -242,7 +243,7 @@ def _stamp(path: str) -> Stamp:
 
 
 def _noting_stamps(paths: Iterable[str], stamps: dict[str, Stamp | PengiError]) -> Iterator[str]:
-    """The same paths; the stamp of each, or the error why it has none, is stored when the path is consumed."""
+    """Yield the paths. The stamp of each, or the error of reading it, is stored in ``stamps`` first."""
     for path in paths:
         try:
             stamps[path] = _stamp(path)

@@ -122,7 +122,8 @@ class Folders:
 
 
 def _answering(method: Callable[Concatenate[Tools, P], R]) -> Callable[Concatenate[Tools, P], R]:
-    """A tool that never runs together with another; a user's mistake becomes an answer that the agent can read."""
+    """Make a method a tool. Only one tool runs at a time, and a user's mistake becomes an error that the agent can
+    read."""
 
     @functools.wraps(method)
     def run(self: Tools, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -139,7 +140,7 @@ class Tools:
     """The tools of an agent; their docstrings are what it reads about them.
 
     Args:
-        engine: gives the loaded model, and may wait until it is; one call of the model runs at a time.
+        engine: returns the model, if necessary after waiting until it is loaded.
         folders: whose recordings may be read.
         collection: what ``search`` searches; without it there is no such tool.
     """
@@ -244,7 +245,7 @@ class Tools:
 
 
 def create_server(engine: Callable[[], Pengi], folders: Folders, collection: Collection | None = None) -> MCPServer:
-    """The server of :class:`Tools`, which get the same arguments."""
+    """A server that offers :class:`Tools`; see there for the arguments."""
     server = MCPServer("pengi", instructions=INSTRUCTIONS.strip(), version=__version__, log_level="WARNING")
     tools = Tools(engine, folders, collection)
     offered: list[Callable[..., object]] = [tools.list_recordings, tools.describe, tools.ask, tools.tags]

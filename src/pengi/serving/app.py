@@ -65,7 +65,7 @@ class Health(BaseModel):
 
 
 def create_app(engine: Engine, settings: ServingSettings, *, collection: Collection | None = None) -> FastAPI:
-    """The application, with its own model thread, which ends with the application's lifespan.
+    """The application. It starts a model thread, which ends when the application shuts down.
 
     Args:
         engine: the loaded model.
@@ -159,7 +159,7 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
         "/v1/chat/completions", responses=uploads.ERRORS, response_model=None, dependencies=[Depends(_require_json)]
     )
     async def chat(request: Annotated[ChatRequest, Body(openapi_examples=CHAT_EXAMPLES)]) -> Response:
-        """The last text of a user, asked about the last recording of a user; no text: a description."""
+        """Answer the user's last text about the user's last recording. Without a text, describe the recording."""
         _check_model(request.model, name)
         options = request.search(ANSWER)
         found = last_question(request.messages)
@@ -171,7 +171,7 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
         if found.question or schema is not None:
             query = queries.ask(found.question or DEFAULT_QUESTION, options=options, schema=schema)
         default = ANSWER if found.question else DESCRIBE
-        # The grammar ends JSON, not the number of tokens, since truncated JSON would be invalid.
+        # JSON ends where the grammar says, not after a number of tokens: truncated JSON would be invalid.
         max_tokens = (options or default).max_tokens if schema is None else None
         complete = partial(_completion, worker.engine, found.question, max_tokens)
         if not request.stream:
@@ -194,7 +194,7 @@ def _completion(engine: Engine, question: str, max_tokens: int | None, text: str
 
 
 def _require_json(request: Request) -> None:
-    """Refuse a chat whose header is not that of JSON, which FastAPI would not parse."""
+    """Refuse a chat whose Content-Type is not JSON; FastAPI would not parse its body."""
     kind = media_type(request.headers)
     if not is_json(kind):
         given = f"not '{kind[:80]}'" if kind else "which is missing"

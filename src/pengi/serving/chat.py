@@ -1,8 +1,8 @@
 """The OpenAI protocol: chat completions about sound.
 
-A conversation is one recording and one question: the last text of a user is asked about the last audio of a user, so a
-second question about the same recording is a second message. Earlier answers and system messages do not reach the
-model, which takes only recordings and questions. Without any text the recording is described.
+The last text of the user is a question about the last audio of the user. So a second question about the same recording
+is just another message. Earlier answers and system messages do not reach the model, which reads only a recording and a
+question. Without any text the recording is described.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class AudioUrlPart(BaseModel):
 
 
 class TextPart(BaseModel):
-    """A part of a message that is read."""
+    """A part of a message that holds text."""
 
     type: Literal["text"]
     text: str
@@ -191,7 +191,7 @@ class AudioQuestion:
 
 
 def last_question(messages: list[Message]) -> AudioQuestion:
-    """The last text of a user and the last audio of a user.
+    """The user's last text and the user's last audio.
 
     Raises:
         RefusalError: if there is no audio, a part is neither text nor audio, or the question is too long.

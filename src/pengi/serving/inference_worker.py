@@ -88,7 +88,7 @@ class InferenceWorker:
 
     Args:
         engine: the loaded model.
-        settings: ``max_requests``, ``batch_size``, ``gather_s``, ``max_seconds`` and ``timeout_s`` matter here.
+        settings: of these, ``max_requests``, ``batch_size``, ``gather_s``, ``max_seconds`` and ``timeout_s`` are used.
         metrics: of the server; by default new ones.
     """
 
@@ -103,7 +103,7 @@ class InferenceWorker:
         self._closing = False
         self._request_s = INITIAL_REQUEST_S
         self._spent_s, self._answered = 0.0, 0
-        """What the model has worked since it last answered a request, and the requests that it answers now."""
+        """Seconds that the model has worked since it last answered a request, and requests that it answered since."""
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pengi-decoder")
         self._model = threading.Thread(target=self._run, name="pengi-model", daemon=True)
         self._model.start()
@@ -127,27 +127,27 @@ class InferenceWorker:
         return self._model.is_alive() and not self._closing
 
     def describe(self, audio: AudioSource, **options: Unpack[DescribeOptions]) -> Description:
-        """As the engine's; errors: see :meth:`wait`."""
+        """See :meth:`pengi.engine.Pengi.describe`; raises the errors of :meth:`wait`."""
         return self.wait(audio, queries.describe(**options))
 
     def ask(self, audio: AudioSource, question: str, **options: Unpack[AskOptions]) -> Answer:
-        """As the engine's; errors: see :meth:`wait`."""
+        """See :meth:`pengi.engine.Pengi.ask`; raises the errors of :meth:`wait`."""
         return self.wait(audio, queries.ask(question, **options))
 
     def classify(self, audio: AudioSource, labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Classification:
-        """As the engine's; errors: see :meth:`wait`."""
+        """See :meth:`pengi.engine.Pengi.classify`; raises the errors of :meth:`wait`."""
         return self.wait(audio, queries.classify(labels, **options))
 
     def tags(self, audio: AudioSource, **options: Unpack[TagsOptions]) -> Tags:
-        """As the engine's; errors: see :meth:`wait`."""
+        """See :meth:`pengi.engine.Pengi.tags`; raises the errors of :meth:`wait`."""
         return self.wait(audio, queries.tags(**options))
 
     def embed(self, audio: AudioSource, **options: Unpack[ReadingOptions]) -> Vector:
-        """As the engine's; errors: see :meth:`wait`."""
+        """See :meth:`pengi.engine.Pengi.embed`; raises the errors of :meth:`wait`."""
         return self.wait(audio, queries.embed(**options))
 
     def timeline(self, audio: AudioSource, **options: Unpack[TimelineOptions]) -> Timeline:
-        """As the engine's; errors: see :meth:`wait`."""
+        """See :meth:`pengi.engine.Pengi.timeline`; raises the errors of :meth:`wait`."""
         return self.wait(audio, queries.timeline(**options))
 
     def wait(self, audio: AudioSource, query: Query[R]) -> R:
@@ -426,7 +426,7 @@ class InferenceWorker:
 
 
 def _share_work(one: Query[Any], other: Query[Any]) -> bool:
-    """Whether two queries can be in the same batch: both are texts, or the calls are equal."""
+    """Whether two queries can be in the same batch: both generate texts, or they have the same method and options."""
     if one.method in TEXT_METHODS:
         return other.method in TEXT_METHODS
     return (one.method, one.options) == (other.method, other.options)

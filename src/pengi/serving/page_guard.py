@@ -1,9 +1,9 @@
 """Allows only the routes of Gradio's server that the page needs.
 
 Gradio has routes for development, for other programs, for recorded runs and for fetching URLs. The page needs few of
-them; the others return 404. Two checks come before the allowed routes: the size of a body is limited, and a file in an
-event must have been uploaded to this server. (Gradio itself checks that only for apps that it has started, not for
-mounted ones.)
+them; the others return 404. Bodies have a maximum size. A request that starts an action of the page, which Gradio calls
+an event, may name only files that were uploaded to this server. (Gradio itself checks that only for apps that it has
+started, not for mounted ones.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Queries about a recording: calls of the engine's methods, which equal queries share."""
+"""Queries: calls of the engine's methods. Equal queries about several recordings become one call."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ async def stream(
     *,
     include_usage: bool,
 ) -> StreamingResponse:
-    """The response to a query for a text. It starts with the first piece of the text; an earlier error is an error of
-    the request.
+    """The response to a query for a text. It begins once the first piece of the text is there; an error before that has
+    its usual HTTP status.
 
     Args:
         worker: answers the query.

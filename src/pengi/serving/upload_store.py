@@ -1,4 +1,4 @@
-"""Stores the recordings that visitors of the page have open, by secret tokens, with limits on space and time.
+"""Stores the recordings that visitors of the page have open. A secret token names each; space and time are limited.
 
 A file reaches the store only once it is known to be audio, so that nothing else is ever served from it.
 """

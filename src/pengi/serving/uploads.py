@@ -70,7 +70,7 @@ router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependen
 
 
 def _flag_or_number(given: object) -> object:
-    """The value of a form's text, a flag or a number; there is one message for both.
+    """The flag or the number that the text of a form field stands for.
 
     Raises:
         ValueError: if it is neither.
@@ -160,7 +160,7 @@ async def tags(
 
 @router.post("/embed")
 async def embed(worker: Worker, file: AudioFile) -> Embedding:
-    """A vector: the nearer two are, the more alike the recordings."""
+    """A vector of length 1. Recordings that sound alike have vectors with a high cosine."""
     vector_D = await answer(worker, file, queries.embed())
     return Embedding(embedding=vector_D.tolist())
 
