@@ -63,6 +63,13 @@ def test_different_recordings_are_no_copies() -> None:
     assert match(energies(noise(5.0, 1)), energies(noise(5.0, 2))).correlation < 0.3
 
 
+def test_silence_after_a_sound_is_no_copy_of_the_silence_after_a_similar_one() -> None:
+    silence = np.zeros(5 * RATE, np.float32)
+    barks = [np.concatenate([silence[: 2 * RATE * index], noise(0.5, index), silence]) for index in (1, 2)]
+    assert not match(*map(energies, barks)).is_copy
+    assert match(energies(barks[0]), energies(barks[0])).is_copy
+
+
 def test_where_one_begins_in_the_other() -> None:
     sounds = np.concatenate([noise(1.0, 1, 0.01), noise(2.0, 2), noise(1.0, 3, 0.01), tone(1.0)])
     part = sounds[RATE : 3 * RATE]

@@ -33,7 +33,8 @@ MIN_PART_CORRELATION = 0.5
 MIN_SHARED, MIN_CORRELATION = 0.5, 0.5
 """For two copies: minimum share of the parts that match, and minimum correlation of the complete overlap."""
 ACTIVE_DB = 30.0
-"""Parts that are softer than the loudest part by more than this are ignored, since they contain too little."""
+"""Parts that are softer than the loudest part by more than this are ignored, since they contain too little. So are
+parts that are below the dynamic range of their recording: silence is like all other silence."""
 
 
 @dataclass(frozen=True)
@@ -105,20 +106,26 @@ def match(first_TB: NDArray[np.float32], second_TB: NDArray[np.float32]) -> Matc
     correlation = np.where(usable, np.asarray(product)[offsets] / np.sqrt(np.maximum(power, 1e-12)), -1.0)
     best = int(correlation.argmax())
     start, end, offset = int(starts[best]), int(ends[best]), int(offsets[best])
-    levels = np.minimum(first_TB[start:end].max(1), second_TB[start - offset : end - offset].max(1))
+    levels = np.minimum(_levels(first_TB)[start:end], _levels(second_TB)[start - offset : end - offset])
     shared = _shared(first[start:end], second[start - offset : end - offset], levels)
     return Match(float(correlation[best].clip(-1, 1)), offset * FRAME_S, (end - start) * FRAME_S, shared)
 
 
 def _shared(first_TB: NDArray[np.float64], second_TB: NDArray[np.float64], level_T: NDArray[np.float32]) -> float:
-    """The share of parts that match."""
+    """The share of parts that match; 0 if all of them are silent."""
     length = round(PART_S / FRAME_S)
     count = max(1, len(first_TB) // length)
     parts = list(zip(*(np.array_split(rows, count) for rows in (first_TB, second_TB, level_T)), strict=True))
-    loudest = max(float(level.max()) for _, _, level in parts)
-    active = [(one, other) for one, other, level in parts if level.max() >= loudest - ACTIVE_DB]
+    softest = max(max(float(level.max()) for _, _, level in parts) - ACTIVE_DB, -DYNAMIC_RANGE_DB)
+    active = [(one, other) for one, other, level in parts if level.max() >= softest]
     fits = [_correlation(one, other) >= MIN_PART_CORRELATION for one, other in active]
-    return sum(fits) / len(fits)
+    return sum(fits) / len(fits) if fits else 0.0
+
+
+def _levels(energy_TB: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Level of each frame, in dB relative to the loudest one."""
+    level_T: NDArray[np.float32] = energy_TB.max(1) - energy_TB.max()
+    return level_T
 
 
 def _correlation(first_TB: NDArray[np.float64], second_TB: NDArray[np.float64]) -> float:
