@@ -153,7 +153,8 @@ def test_a_file_has_arrived_when_it_does_not_grow_any_more() -> None:
         {"new": growing, "other": other},
         {"new": growing},
     ]
-    assert list(file_arrivals(listings, {"old": old})) == [[], [], [], ["new"], ["other"], [], ["new"]]
+    arrived = [{}, {}, {}, {"new": grown}, {"other": other}, {}, {"new": growing}]
+    assert list(file_arrivals(listings, {"old": old})) == arrived
 
 
 def test_the_command_prints_lines_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +195,21 @@ def test_the_command_watches_a_folder_and_goes_on_after_a_bad_file(
     assert bad["error"]
     assert (start["input"], start["label"], start["state"]) == (str(tmp_path / "whistle.wav"), "whistle", "start")
     assert (end["state"], end["end_s"]) == ("end", 5.0)
+
+
+def test_a_file_that_grows_while_another_is_read_is_read_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "whistle.wav"
+
+    def listings(folder: str) -> Iterator[dict[str, tuple[int, int]]]:
+        path.write_bytes(b"the beginning")
+        growing = watching._listing(folder)
+        soundfile.write(path, WHISTLE, RATE)
+        yield from [growing, growing, *[watching._listing(folder)] * 2]
+
+    monkeypatch.setattr(watching, "load_model", lambda name, device: PENGI)
+    monkeypatch.setattr(watching, "listings", listings)
+    result = CliRunner().invoke(app, ["watch", str(tmp_path)])
+    assert [json.loads(line)["state"] for line in result.stdout.splitlines()] == ["start", "end"]
 
 
 @pytest.mark.parametrize(

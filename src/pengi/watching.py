@@ -185,8 +185,8 @@ class Watcher:
 
 def file_arrivals(
     listing: Iterable[Mapping[str, tuple[int, int]]], known: Mapping[str, tuple[int, int]]
-) -> Iterator[list[str]]:
-    """The files of each listing of a folder that are new and no longer growing.
+) -> Iterator[dict[str, tuple[int, int]]]:
+    """The files of each listing of a folder that are new and no longer growing, with their size and time, by path.
 
     A file is complete once its size and modification time are the same in two consecutive listings. Memory holds the
     two newest listings.
@@ -198,7 +198,8 @@ def file_arrivals(
     done, before = dict(known), dict(known)
     for now in listing:
         done = {path: done[path] for path in now if path in done}
-        arrived = sorted(path for path, state in now.items() if before.get(path) == state and done.get(path) != state)
-        done.update((path, now[path]) for path in arrived)
+        stable = sorted(path for path, state in now.items() if before.get(path) == state and done.get(path) != state)
+        arrived = {path: now[path] for path in stable}
+        done |= arrived
         before = dict(now)
         yield arrived

@@ -149,7 +149,9 @@ def _watch_folder(engine: Pengi, folder: str, options: WatchOptions, meter: Mete
 
     print_note(f"waiting for new recordings in '{folder}' (Ctrl-C stops)")
     for arrived in file_arrivals(listings(folder), _listing(folder)):
-        for path in arrived:
+        for path, state in arrived.items():
+            if _state(path) != state:  # it grew while others were read; it arrives again once it is complete
+                continue
             notes: list[str] = []
             try:
                 blocks: Iterable[NDArray[np.float32]] = stream(path, engine.sample_rate, notes=notes)
@@ -170,15 +172,17 @@ def listings(folder: str) -> Iterator[dict[str, tuple[int, int]]]:
 
 def _listing(folder: str) -> dict[str, tuple[int, int]]:
     """Size in bytes and modification time of the recordings of a folder, by path."""
-    found: dict[str, tuple[int, int]] = {}
-    for item in FolderWalk(folder):
-        try:
-            status = Path(item.path).stat()
-        except OSError:  # it was deleted again
-            continue
-        if item.error is None:
-            found[item.path] = (status.st_size, status.st_mtime_ns)
-    return found
+    states = ((item.path, _state(item.path)) for item in FolderWalk(folder) if item.error is None)
+    return {path: state for path, state in states if state is not None}
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    """Size in bytes and modification time of a file; None if it was deleted again."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _print_detections(moments: Iterable[Moment], about: dict[str, Any], meter: Meter) -> float:
