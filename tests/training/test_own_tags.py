@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,7 @@ def test_the_report_has_thresholds_confusions_and_the_worst_clips(
     out = train(recipe, out=tmp_path / "mine")
     text = (out / "report.md").read_text(encoding="utf-8")
     assert f"the worst clips are in {out / 'report.md'}" in caplog.text
+    assert re.search(r"low buzz: detected from 0\.\d\d on; precision \d\.\d\d, recall", caplog.text)
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "- training: new tags only, see report.md" in card
     assert "| not named | 40 | not named |" in card
@@ -175,3 +177,10 @@ def test_confusions_count_each_true_label_and_the_worst_come_first() -> None:
     report = LabelReport(("a", "b"), clips, probability, own_targets(clips, ["a", "b"]), {"a": 0.5, "b": 0.5}, "clips")
     assert report.confusions() == {("a", "b"): 1, ("a", "a"): 1, ("b", "b"): 1, (NOTHING, "a"): 1, ("b", NOTHING): 1}
     assert report.worst() == [0, 3, 2, 1]
+
+
+def test_a_confusion_is_the_most_probable_label_also_if_the_true_one_is_detected() -> None:
+    clips = [clip(events=["a"]), clip(absent=["a"])]
+    probability = np.array([[0.6, 1.0], [0.1, 0.9]], np.float32)
+    report = LabelReport(("a", "b"), clips, probability, own_targets(clips, ["a", "b"]), {"a": 0.5, "b": 0.5}, "clips")
+    assert report.confusions() == {("a", "b"): 1, (NOTHING, NOTHING): 1}

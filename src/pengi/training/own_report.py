@@ -55,7 +55,8 @@ class LabelReport:
             "",
             "### Confusions",
             "",
-            "True labels down, the most probable detected label across.",
+            "True labels down, the most probable detected label across. A clip of several labels counts for each,",
+            "without its others.",
             "",
             *_table(("", *self.labels, NOTHING), self._confusions()),
             "",
@@ -80,19 +81,29 @@ class LabelReport:
         return rows
 
     def confusions(self) -> Counter[tuple[str, str]]:
-        """(true label, detected label) -> number of clips; a clip of several labels counts for each."""
+        """(true label, most probable detected label) -> number of clips; a clip of several labels counts for each,
+        without its others."""
         threshold_K = np.array([self.thresholds[label] for label in self.labels])
         counts: Counter[tuple[str, str]] = Counter()
         for row in range(len(self.clips)):
             present_K, known_K = self.targets.present_NK[row], self.targets.known_NK[row]
             if not known_K.any():
                 continue
-            above_K = np.where(self.probability_NK[row] >= threshold_K, self.probability_NK[row], 0.0)
-            best = self.labels[int(above_K.argmax())] if above_K.any() else NOTHING
-            true = [label for label, is_there in zip(self.labels, present_K, strict=True) if is_there]
-            for label in true or [NOTHING]:
-                counts[label, label if label != NOTHING and above_K[self.labels.index(label)] > 0 else best] += 1
+            is_above_K = known_K & (self.probability_NK[row] >= threshold_K)
+            above_K = np.where(is_above_K, self.probability_NK[row], 0.0)
+            for true in np.flatnonzero(present_K).tolist() or [-1]:
+                others_K = present_K & (np.arange(len(self.labels)) != true)
+                candidates_K = np.where(others_K, 0.0, above_K)
+                best = self.labels[int(candidates_K.argmax())] if candidates_K.any() else NOTHING
+                counts[self.labels[true] if true >= 0 else NOTHING, best] += 1
         return counts
+
+    def summary(self) -> list[str]:
+        """A sentence for each label."""
+        return [
+            f"{label}: detected from {threshold} on; precision {precision}, recall {recall} ({count} {self.where})"
+            for label, count, threshold, precision, recall, _ in self._scores()
+        ]
 
     def _confusions(self) -> list[tuple[object, ...]]:
         counts, names = self.confusions(), (*self.labels, NOTHING)

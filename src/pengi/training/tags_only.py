@@ -41,5 +41,7 @@ def train_tags(recipe: Recipe, out: Path) -> Path:
         card = model_card(recipe, model.config, data.train, 0, [])
         checkpoint.save(model, folder, card=card, dtype=torch.float16)
         write_label_report(folder, recipe.name, own.report)
+    for line in own.report.summary():
+        log.info("%s", line)
     log.info("thresholds, confusions and the worst clips are in %s", out / REPORT_FILE)
     return out
