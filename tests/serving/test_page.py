@@ -226,6 +226,13 @@ def test_overlapping_events_are_drawn_in_rows_of_their_own() -> None:
     assert "No event was detected" in views.stretches(Timeline((), 10.0))
 
 
+def test_the_label_of_a_short_event_has_room_until_the_next_one() -> None:
+    bark, horn = Segment(0.0, 1.0, "dog", 0.9), Segment(5.0, 5.1, "horn", 0.9)
+    text = views.stretches(Timeline((bark, horn, Segment(5.1, 10.0, "dog", 0.9)), 10.0))
+    assert '<span style="width:500%">dog</span>' in text
+    assert re.search(r'class="pg-hue\d pg-thinnest" data-seek="5.000"', text)
+
+
 def test_a_timeline_can_be_filtered_and_saved_as_files() -> None:
     events = (Segment(0.0, 9.0, "rain", 0.92), Segment(2.5, 4.0, 'a "horn" & <bell>', 0.57))
     text = views.stretches(Timeline(events, 10.0), "my night.tar.ogg")
@@ -266,7 +273,7 @@ def test_a_long_timeline_lists_part_and_shows_all_as_bars() -> None:
     text = views.stretches(Timeline(segments, float(len(segments))))
     assert text.count("<li>") == views.MAX_ROWS
     assert text.count("data-seek") == 2 * views.MAX_ROWS + 5
-    assert "5 more stretches" in text
+    assert "5 more events" in text
 
 
 def test_a_hit_does_not_show_the_folder_of_the_collection() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright import sync_api as playwright
 
 from helpers.serving import running
@@ -51,6 +52,19 @@ class Watched:
         self.page.set_input_files("#pg-upload input[type=file]", str(path))
         self.shown(f'#pg-sound figcaption:has-text("{path.name}")')
         self.shown(".pg-caption")
+
+    def barriers(self) -> list[str]:
+        """The serious findings of axe-core: the rule, and the elements that break it or may break it."""
+        self.page.evaluate(AXE_SCRIPT)
+        found = self.page.evaluate("axe.run({resultTypes: ['violations', 'incomplete']})")
+        # Where axe-core cannot tell the background from a picture of the page, a contrast is "incomplete".
+        unsure = [result for result in found["incomplete"] if result["id"] != "color-contrast"]
+        return [
+            f"{result['id']}: {node['target']}"
+            for result in (*found["violations"], *unsure)
+            if result["impact"] in ("serious", "critical")
+            for node in result["nodes"]
+        ]
 
     def second(self) -> float:
         return float(self.page.evaluate("document.querySelector('#pg-sound audio').currentTime"))
@@ -164,6 +178,58 @@ def test_a_phone_needs_no_sideways_scrolling_and_opens_what_was_found(visit: Any
     page.click("#pg-hits [data-hit]")
     watched.shown('#pg-sound figcaption:has-text("siren.opus")')
     page.wait_for_function("document.querySelector('#pg-sound audio').currentTime >= 2")
+
+
+@pytest.mark.parametrize("screen", [{"color_scheme": "light"}, {"width": 390, "color_scheme": "dark"}])
+def test_axe_finds_no_serious_barrier(visit: Any, screen: dict[str, Any]) -> None:
+    watched = visit(**screen)
+    page = watched.page
+    assert watched.barriers() == []
+    page.click("text=Rooster")
+    watched.shown(".pg-caption")
+    page.click('button:has-text("What do you hear?")')
+    watched.shown(".pg-answer .pg-share")
+    page.click("#pg-time")
+    watched.shown(".pg-lane button")
+    assert watched.barriers() == []
+    page.click('role=tab[name="Try labels"]')
+    page.fill("#pg-labels textarea", "dog barking, rain")
+    page.click("#pg-classify")
+    watched.shown("#pg-ranking li")
+    assert watched.barriers() == []
+    page.click('role=tab[name="Search"]')
+    page.fill("#pg-query input", "siren")
+    page.click("#pg-find")
+    watched.shown("#pg-hits [data-hit]")
+    assert watched.barriers() == []
+
+
+def test_the_keyboard_alone_opens_a_recording_and_plays_an_event(visit: Any) -> None:
+    watched = visit()
+    page = watched.page
+    _tab_to(page, "Church bells")
+    page.keyboard.press("Enter")
+    watched.shown(".pg-caption")
+    _tab_to(page, "What happens when?")
+    page.keyboard.press("Enter")
+    watched.shown(".pg-lane button")
+    _tab_to(page, "Play 0:0")
+    page.keyboard.press("Enter")
+    page.wait_for_function("!document.querySelector('#pg-sound audio').paused")
+    page.focus("#pg-question input")
+    page.keyboard.type("Is it raining?")
+    page.keyboard.press("Enter")
+    watched.shown(".pg-answer .pg-share")
+
+
+def _tab_to(page: Any, name: str) -> None:
+    """Press the Tab key until an element with such a name has the focus."""
+    named = "(e => e.getAttribute('aria-label') ?? e.textContent)(document.activeElement).trim()"
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate(named).startswith(name):
+            return
+    raise AssertionError(f"the Tab key does not reach {name!r}")
 
 
 def test_a_recording_from_the_microphone(visit: Any) -> None:

@@ -37,7 +37,7 @@ WAVE_HEIGHT = 64
 HUES = 8
 """Colours of timeline bars in the style sheet."""
 WIDE_PERCENT, THIN_PERCENT = 14, 6
-"""Minimum width of a bar for a label on a phone, and on a desktop, in percent of the timeline."""
+"""Minimum room for a label on a phone, and on a desktop, in percent of the timeline."""
 MAX_LANES = 12
 """Maximum number of rows of bars in a timeline; events that would need more rows are only listed."""
 MAX_ROWS = 400
@@ -165,7 +165,8 @@ def talk(turns: Sequence[Turn]) -> str:
             sure = f"How sure the model is of exactly this wording: {percent(turn.confidence)}"
             answer = (
                 f'<p dir="auto">{escape(turn.text or "(no answer)")}</p>'
-                f'<span class="pg-share" title="{sure}" aria-label="{sure}">{percent(turn.confidence)}</span>'
+                f'<span class="pg-share" role="img" title="{sure}" aria-label="{sure}">'
+                f"{percent(turn.confidence)}</span>"
             )
             answer += explained(turn.explanation)
         asked = f'<p class="pg-question" dir="auto">{escape(turn.question)}</p>'
@@ -178,13 +179,10 @@ def stretches(timeline: Timeline, name: str = "timeline") -> str:
     duration_s = max(timeline.duration_s, 1e-6)
     if not timeline.segments:
         return '<p class="pg-hint" role="status">No event was detected.</p>'
-    rows_of_bars = "".join(
-        f'<div class="pg-lane">{"".join(_bar(segment, duration_s) for segment in lane)}</div>'
-        for lane in lanes(timeline.segments)
-    )
+    rows_of_bars = "".join(_lane(lane, duration_s) for lane in lanes(timeline.segments))
     rows = "".join(_row(segment) for segment in timeline.segments[:MAX_ROWS])
     rest = len(timeline.segments) - MAX_ROWS
-    more = f'<p class="pg-hint">{rest} more stretches are shown as bars only.</p>' if rest > 0 else ""
+    more = f'<p class="pg-hint">{rest} more events are shown as bars only.</p>' if rest > 0 else ""
     listed = f'<ol class="pg-rows" aria-label="What happens when">{rows}</ol>{more}'
     return f"{rows_of_bars}{_filter(timeline.segments)}{listed}{_downloads(name, timeline)}"
 
@@ -304,15 +302,24 @@ def _times_of(segment: Segment) -> str:
     return f'data-seek="{segment.start_s:.3f}" data-until="{segment.end_s:.3f}" {shown}'
 
 
-def _bar(segment: Segment, duration_s: float) -> str:
+def _lane(lane: Sequence[Segment], duration_s: float) -> str:
+    """A row of bars. The label of a bar has room until the next bar begins."""
+    ends_s = [*(segment.start_s for segment in lane[1:]), duration_s]
+    bars_html = "".join(_bar(segment, end_s, duration_s) for segment, end_s in zip(lane, ends_s, strict=True))
+    return f'<div class="pg-lane">{bars_html}</div>'
+
+
+def _bar(segment: Segment, room_end_s: float, duration_s: float) -> str:
     text = f"{clock(segment.start_s)} – {clock(segment.end_s)}: {segment.text}, {percent(segment.confidence)}"
     left, width = 100 * segment.start_s / duration_s, 100 * (segment.end_s - segment.start_s) / duration_s
-    # Very narrow bars have no label; the list below has every event.
-    size = "" if width >= WIDE_PERCENT else "pg-thin" if width >= THIN_PERCENT else "pg-thinnest"
+    room = max(width, 100 * (room_end_s - segment.start_s) / duration_s)
+    # Where there is little room, there is no label; the list below has every event.
+    size = "" if room >= WIDE_PERCENT else "pg-thin" if room >= THIN_PERCENT else "pg-thinnest"
+    share = 100 * room / width if width else 100
     return (
         f'<button type="button" class="{_hue(segment.text)} {size}" {_times_of(segment)} title="{escape(text)}"'
         f' aria-label="Play {escape(text)}" style="left:{left:.3f}%;width:{width:.3f}%">'
-        f"<span>{escape(segment.text)}</span></button>"
+        f'<span style="width:{share:.0f}%">{escape(segment.text)}</span></button>'
     )
 
 
