@@ -65,7 +65,8 @@ def _show(found: Comparison) -> None:
         table.add_row(Text(pair.label), percent(pair.first), percent(pair.second))
     print_text(table)
     if found.shared_tags:
-        print_text(Text("In both: " + ", ".join(pair.label for pair in found.shared_tags)))
+        shared = (f"{pair.label} ({percent(pair.first)}, {percent(pair.second)})" for pair in found.shared_tags)
+        print_text(Text("In both: " + ", ".join(shared)))
 
 
 @guarded

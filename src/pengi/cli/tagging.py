@@ -104,7 +104,7 @@ def tags(
 
 
 def _show_vocabulary(model: str, *, as_json: bool) -> None:
-    """All tags of a model by group, in the order of its vocabulary."""
+    """All tags of a model by group: as JSON in the order of its vocabulary, otherwise in alphabetical order."""
     with announced(f"Loading the tags of {model}"):
         from pengi import checkpoint
         from pengi.conditioning.vocabulary import Vocabulary
@@ -114,7 +114,7 @@ def _show_vocabulary(model: str, *, as_json: bool) -> None:
         print_json([{"label": tag.text, "group": tag.group, "phrases": list(tag.phrases)} for tag in vocabulary.tags])
         return
     for group in vocabulary.groups:
-        labels = [tag.text for tag in vocabulary.tags if tag.group == group]
+        labels = sorted((tag.text for tag in vocabulary.tags if tag.group == group), key=str.casefold)
         print_text(Text(f"{group} ({len(labels)})", style="bold"), Text(", ".join(labels)))
 
 
