@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from pengi.conditioning.collect import MIN_KEPT
 from pengi.conditioning.evidence import DetectedTag, Evidence, evidence_text
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import EvidenceConfig
@@ -200,9 +202,12 @@ def test_order_follows_the_times() -> None:
     assert {pair.target for pair in pairs_about(ORDERED, "throughout")} == {"no", "nothing"}
 
 
-def test_an_order_is_not_asked_where_one_of_the_sounds_was_missed() -> None:
+def test_where_one_of_two_sounds_was_missed_only_a_choice_between_them_is_asked() -> None:
     one = Evidence(6.0, (DetectedTag("dog barking", "sound", 0.8, ((0.5, 2.0),)),), "")
-    assert pairs_about(ORDERED, "order", "together", "throughout", evidence=one) == []
+    assert pairs_about(ORDERED, "together", "throughout", evidence=one) == []
+    asked = pairs_about(ORDERED, "order", "louder", evidence=one)
+    assert {pair.target for pair in asked} == {"a dog barking", "a siren"}
+    assert pairs_about(ORDERED, "order", "louder", evidence=Evidence(6.0, (), "")) == []
     assert {pair.target for pair in pairs_about(ORDERED, "sequence", evidence=one)} == {"a dog barking"}
 
 
@@ -475,7 +480,24 @@ def noise() -> TagNoise:
     probabilities[present] = 0.8
     dog, cat = tags.index("dog barking"), tags.index("cat meowing")
     probabilities[dog, cat] = 0.3
-    return measure_noise(probabilities, TagTargets(present, np.ones_like(present)), tags)
+    return measured(probabilities, TagTargets(present, np.ones_like(present)))
+
+
+def measured(probabilities_NK: NDArray[np.float32], targets: TagTargets, tags: Vocabulary | None = None) -> TagNoise:
+    """The noise of a tagger that detects tags with these probabilities all through clips of 5 s."""
+    tags = tags or vocabulary()
+    found = [
+        Evidence(
+            5.0,
+            tuple(
+                DetectedTag(tag.text, tag.group, float(probability), ((0.0, 5.0),))
+                for tag, probability in zip(tags.tags, row, strict=True)
+                if probability >= MIN_KEPT
+            ),
+        )
+        for row in probabilities_NK
+    ]
+    return measure_noise(found, targets, tags)
 
 
 def drawer(seed: int = 0) -> SceneDrawer:
@@ -504,6 +526,47 @@ def test_a_tagger_is_simulated_with_its_own_confusions() -> None:
         assert "siren" not in tags
 
 
+def test_what_is_detected_by_mistake_keeps_its_time_relative_to_the_event() -> None:
+    tags = vocabulary()
+    dog, cat, siren = (tags.index(name) for name in ("dog barking", "cat meowing", "siren"))
+    present = np.zeros((1, len(tags)), dtype=bool)
+    present[0, dog] = True
+    found = Evidence(
+        5.0,
+        (
+            DetectedTag("dog barking", "sound", 0.8, ((1.0, 3.0),)),
+            DetectedTag("cat meowing", "sound", 0.3, ((2.0, 3.0),)),
+            DetectedTag("siren", "sound", 0.2, ((4.0, 5.0),)),
+        ),
+    )
+    simulator = Simulator(tags, measure_noise([found], TagTargets(present, np.ones_like(present)), tags))
+
+    def spans_of(length_s: float, *events: SceneEvent) -> dict[str, tuple[tuple[float, float], ...]]:
+        one = Scene(duration_s=length_s, events=events, transcript="", is_timed=True)
+        return {tag.text: tag.spans for tag in simulator.evidence(one, random.Random(1)).tags}
+
+    middle = spans_of(20.0, SceneEvent("dog barking", 4.0, 12.0, 0.0))
+    start_s, end_s = middle["dog barking"][0]
+    assert middle["cat meowing"][0] == pytest.approx(((start_s + end_s) / 2, end_s), abs=0.5)
+    assert middle["siren"][0] == pytest.approx((end_s + 1.0, end_s + 2.0), abs=0.5)
+    assert "siren" not in spans_of(20.0, SceneEvent("dog barking", 10.0, 20.0, 0.0))
+    whole = spans_of(10.0, SceneEvent("dog barking", 0.0, 10.0, 0.0))
+    assert whole["dog barking"][0] == pytest.approx((2.0, 6.0), abs=0.5)
+    assert whole["siren"][0] == pytest.approx((8.0, 10.0), abs=0.5)
+
+
+def test_open_answers_name_the_most_probable_tag_first() -> None:
+    both = Evidence(
+        6.0,
+        (
+            DetectedTag("siren", "sound", 0.9, ((2.5, 6.0),)),
+            DetectedTag("dog barking", "sound", 0.2, ((0.5, 2.0),)),
+        ),
+    )
+    assert {pair.target for pair in pairs_about(ORDERED, "events", evidence=both)} == {"siren, dog barking"}
+    assert {pair.target for pair in pairs_about(ORDERED, "what", evidence=both)} == {"a siren and a dog barking"}
+
+
 @pytest.mark.parametrize(("played", "measured"), [("Gb4", "F#4"), ("Bb2", "A#2"), ("C5", "C5")])
 def test_flats_are_measured_as_sharps(played: str, measured: str) -> None:
     simulator, tone = Simulator(vocabulary(), noise()), scene("piano", attributes={"pitch": played})
@@ -521,15 +584,15 @@ def test_the_many_clips_of_one_voice_say_little_about_how_a_tag_is_detected() ->
     detected[:200] = 0.1  # the voice that has 200 clips
     weight_N = np.array([200**-0.5] * 200 + [1.0] * 100, dtype=np.float32)
     for weights, share in ((weight_N, 0.12), (None, 0.67)):
-        known = measure_noise(detected, TagTargets(present, np.ones_like(present), weights), tags)
-        missed = [probability < 0.5 for _, probability in known.clips[man]]
+        known = measured(detected, TagTargets(present, np.ones_like(present), weights))
+        missed = [clip.own.probability < 0.5 for clip in known.clips[man]]
         assert sum(missed) / len(missed) == pytest.approx(share, abs=0.13)
 
 
 def test_tags_without_clips_borrow_the_probabilities_of_others() -> None:
     tags = vocabulary()
     none = np.zeros((4, len(tags)), dtype=bool)
-    known = measure_noise(np.full(none.shape, 0.2, np.float32), TagTargets(none, ~none), tags)
+    known = measured(np.full(none.shape, 0.2, np.float32), TagTargets(none, ~none))
     found = Simulator(tags, known).evidence(replace(DOG, is_recorded=False), random.Random(0))
     assert "dog barking" in [tag.text for tag in found.tags]
 
@@ -601,7 +664,7 @@ def test_real_captions_and_labels_make_all_kinds_of_questions(shared_data: Path)
     tags = build_vocabulary(labels, WORDS, CLASSES)
     said = Phrases(labels, tags)
     flat = np.eye(len(tags), dtype=np.float32) * 0.9
-    simulator = Simulator(tags, measure_noise(flat, TagTargets(flat > 0, flat >= 0), tags))
+    simulator = Simulator(tags, measured(flat, TagTargets(flat > 0, flat >= 0), tags))
     scenes = SceneDrawer(said, tags, Sources(pitched=("piano", "violin")))
     maker, asked = QuestionMaker(said), Counter[str]()
     for number in range(800):

@@ -460,8 +460,11 @@ def _extents(context: QuestionContext) -> list[SceneEvent]:
 
 
 def _comes_after(later: SceneEvent, earlier: SceneEvent, context: QuestionContext) -> bool:
-    """Whether a sound starts after another has ended, and in the evidence after the other's start."""
-    return later.start_s >= earlier.end_s - CLEARLY_S / 2 and context.starts_before(earlier.tag, later.tag)
+    """Whether a sound starts after another has ended, and also in the evidence if that has the times of both."""
+    is_read = context.has_times(earlier.tag, later.tag)
+    return later.start_s >= earlier.end_s - CLEARLY_S / 2 and (
+        context.starts_before(earlier.tag, later.tag) if is_read else context.has_some_times(earlier.tag, later.tag)
+    )
 
 
 @_family("sequence", 14.0, repeat_factor=REPEAT_FACTOR_OFTEN)
@@ -508,13 +511,15 @@ def _order(context: QuestionContext) -> Answered | None:
     ]
     if not pairs:
         return None
-    earlier, later = (context.phrases.phrase(event.tag) for event in context.rng.choice(pairs))
+    first, second = context.rng.choice(pairs)
+    earlier, later = context.phrases.phrase(first.tag), context.phrases.phrase(second.tag)
+    is_read = context.starts_before(first.tag, second.tag)
     draw = context.rng.random()
-    if draw < 0.35:
+    if draw < 0.35 or not is_read:
         x, y = context.rng.sample([earlier, later], 2)
-        first = context.rng.random() < 0.8
-        question = _about(context.rng.choice(wordings.WHICH_FIRST if first else wordings.WHICH_LAST), x, y=y)
-        return Answered(question, earlier if first else later)
+        asks_first = context.rng.random() < 0.8
+        question = _about(context.rng.choice(wordings.WHICH_FIRST if asks_first else wordings.WHICH_LAST), x, y=y)
+        return Answered(question, earlier if asks_first else later)
     wording = context.rng.choice(wordings.BEFORE)
     if draw < 0.45 and (others := context.absent()):
         x, y = context.rng.sample([earlier, context.phrases.phrase(others[0])], 2)
@@ -597,13 +602,13 @@ def _louder(context: QuestionContext) -> Answered | None:
     pairs = [
         (softer, louder)
         for softer, louder in combinations(by_level, 2)
-        if louder.level_db - softer.level_db >= LOUDER_DB and context.has_times(softer.tag, louder.tag)
+        if louder.level_db - softer.level_db >= LOUDER_DB and context.has_some_times(softer.tag, louder.tag)
     ]
     if not pairs:
         return None
     softer, louder = context.rng.choice(pairs)
     x, y = context.phrases.phrase(louder.tag), context.phrases.phrase(softer.tag)
-    if context.rng.random() < 0.5:
+    if context.rng.random() < 0.5 or not context.has_times(softer.tag, louder.tag):
         first, second = context.rng.sample([x, y], 2)
         return Answered(_about(context.rng.choice(wordings.LOUDER), first, y=second), x)
     right = context.rng.random() < 0.5
@@ -850,12 +855,11 @@ def tag_speaker(tag: str) -> str:
 
 @_family("events", 4.0, is_task=True)
 def _events(context: QuestionContext) -> Answered | None:
-    """ "this is a sound of": the labels."""
+    """ "this is a sound of": the labels, the most probable first."""
     if not context.scene.tags or (context.scene.captions and not context.scene.is_recorded):
         return None
     prompt = context.rng.choice(templates.PROMPTS["events"])
-    named = context.rng.sample(context.shown, len(context.shown))
-    return Answered(prompt, templates.events_target(named), is_prompt=True) if named else None
+    return Answered(prompt, templates.events_target(context.shown), is_prompt=True) if context.shown else None
 
 
 def _attribute(name: str) -> _Ask:

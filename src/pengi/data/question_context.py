@@ -81,6 +81,10 @@ class QuestionContext:
             (found := self.detected(tag)) is not None and found.spans and found.probability >= SEEN for tag in tags
         )
 
+    def has_some_times(self, *tags: str) -> bool:
+        """Whether the evidence says when at least one of these tags is there."""
+        return any(self.has_times(tag) for tag in tags)
+
     def starts_before(self, earlier: str, later: str) -> bool:
         """Whether the evidence, in seconds as they are written, shows that one tag starts before another."""
         if self.evidence is None:
@@ -113,8 +117,9 @@ class QuestionContext:
 
     @cached_property
     def shown(self) -> tuple[str, ...]:
-        """Tags of the scene that the evidence shows."""
-        return tuple(tag for tag in self.scene.tags if self.is_shown(tag))
+        """Tags of the scene that the evidence shows, the most probable first."""
+        shown = [tag for tag in self.scene.tags if self.is_shown(tag)]
+        return tuple(sorted(shown, key=lambda tag: -self.probability(tag)))
 
     @cached_property
     def speech(self) -> bool | None:

@@ -6,7 +6,8 @@ Its answer follows from the scene. If there is evidence, the language model must
 - An open answer (a caption, "what is this sound?") names only what the evidence shows as ``maybe`` or more. Naming a
   missed sound would teach the model to invent.
 - A question that names things (yes or no, which of these) keeps the true answer, whatever was detected. So the model
-  learns how far a "maybe" can be trusted. If the answer needs two things (an order), both must be detected.
+  learns how far a "maybe" can be trusted. If the answer needs two things (an order), both must be detected; one of
+  them is enough if the answer is one of the two.
 - A question about what is said is answered with the transcript if that is close to the truth. It is refused if speech
   has no transcript or is not English.
 - A question about what is measured (level, length, note, tempo) is answered with the measurement, unless that is known

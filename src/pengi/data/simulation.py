@@ -2,7 +2,7 @@
 
 The tagger's mistakes are those on real clips: for each tag :class:`TagNoise` keeps what was detected, out of fold, in
 clips that have it. An event of a scene draws one of these clips. So events are missed, confused and accompanied by
-false alarms as often as in recordings, and in the same combinations.
+false alarms as often as in recordings, in the same combinations and at the same times relative to the event.
 
 The answer to a question is still what is true of the scene. So that the model does not learn to invent,
 :mod:`pengi.data.questions` names only what the evidence shows, unless the question itself names it.
@@ -16,6 +16,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ from pengi.conditioning.descriptors import (
     pitch_sentence,
     tempo_sentence,
 )
-from pengi.conditioning.evidence import DetectedTag, Evidence
+from pengi.conditioning.evidence import THROUGHOUT, DetectedTag, Evidence, separate_spans
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import misheard, words_of
@@ -65,8 +66,40 @@ _VOICES = {"man": (125.0, 22.0), "woman": (205.0, 28.0), "child": (290.0, 40.0)}
 """Middle and spread of the pitch of voices in Hz (Baken and Orlikoff 2000, rough)."""
 _NAMES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 
-Detections = tuple[tuple[int, float], ...]
-"""Indices of tags and their probabilities."""
+Spans = tuple[tuple[float, float], ...]
+"""Start and end in seconds, in order of time."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What is detected of one tag in a clip."""
+
+    tag: int
+    """Index of the tag."""
+    probability: float
+    spans: Spans = ()
+    is_absent: bool = False
+    """Whether it is known that the clip does not have the tag."""
+
+    @property
+    def extent(self) -> tuple[float, float] | None:
+        """First start and last end in seconds; None if there are no times."""
+        return (self.spans[0][0], self.spans[-1][1]) if self.spans else None
+
+
+@dataclass(frozen=True)
+class NoisyClip:
+    """A clip that has a tag.
+
+    Attributes:
+        duration_s: its length in seconds.
+        own: what is detected of the tag.
+        others: detected tags that the clip is not known to have.
+    """
+
+    duration_s: float
+    own: Detection
+    others: tuple[Detection, ...]
 
 
 @dataclass(frozen=True)
@@ -75,30 +108,40 @@ class TagNoise:
 
     Attributes:
         tags: the tags' texts, K of them.
-        confused: for each clip, detected tags that are known to be absent.
-        joined: for each clip, detected tags of which it is not known whether they are there.
-        clips: for each tag, index and probability of the tag for each clip that has it.
+        clips: for each tag, clips that have it.
         pooled: probabilities of present tags, of all tags together; used for tags that no clip has.
     """
 
     tags: tuple[str, ...]
-    confused: tuple[Detections, ...]
-    joined: tuple[Detections, ...]
-    clips: tuple[tuple[tuple[int, float], ...], ...]
+    clips: tuple[tuple[NoisyClip, ...], ...]
     pooled: tuple[float, ...]
 
 
-def measure_noise(probabilities_NK: NDArray[np.float32], targets: TagTargets, vocabulary: Vocabulary) -> TagNoise:
-    """The noise of a tagger's out-of-fold scores.
+def measure_noise(found: Sequence[Evidence], targets: TagTargets, vocabulary: Vocabulary) -> TagNoise:
+    """The noise of a tagger.
 
     Args:
-        probabilities_NK: ``float32[N, K]``, calibrated.
-        targets: of N clips; those of a large group, such as one voice, are taken less often.
+        found: what it detects, out of fold, in N clips.
+        targets: of the clips; those of a large group, such as one voice, are taken less often.
         vocabulary: K tags.
     """
     rng = np.random.default_rng(0)
     present_NK, known_NK, weight_N = targets.present_NK, targets.known_NK, targets.weights()
-    kept: dict[int, int] = {}
+    index_of = {tag.text: index for index, tag in enumerate(vocabulary.tags)}
+    detected = [{index_of[tag.text]: tag for tag in evidence.tags} for evidence in found]
+    probabilities_NK = np.zeros(present_NK.shape, dtype=np.float32)
+    for row, tags in enumerate(detected):
+        probabilities_NK[row, list(tags)] = [tag.probability for tag in tags.values()]
+
+    def detection(row: int, tag: int) -> Detection:
+        spans = detected[row][tag].spans if tag in detected[row] else ()
+        is_absent = bool(known_NK[row, tag] and not present_NK[row, tag])
+        return Detection(tag, _rounded(probabilities_NK[row, tag]), spans, is_absent)
+
+    @cache
+    def others(row: int) -> tuple[Detection, ...]:
+        return tuple(detection(row, tag) for tag in detected[row] if not present_NK[row, tag])
+
     clips = []
     for tag in range(len(vocabulary)):
         rows = np.flatnonzero(present_NK[:, tag])
@@ -108,19 +151,15 @@ def measure_noise(probabilities_NK: NDArray[np.float32], targets: TagTargets, vo
             chances = weight_N[rows].astype(np.float64)
             rows = np.sort(rng.choice(rows, CLIPS_OF_A_TAG, replace=False, p=chances / chances.sum()))
         clips.append(
-            tuple((kept.setdefault(int(row), len(kept)), _rounded(probabilities_NK[row, tag])) for row in rows)
+            tuple(
+                NoisyClip(found[row].duration_s, detection(row, tag), tuple(o for o in others(row) if o.tag != tag))
+                for row in rows.tolist()
+            )
         )
-
-    def detections(row: int, of_K: NDArray[np.bool_]) -> Detections:
-        found = np.flatnonzero(of_K & (probabilities_NK[row] >= MIN_KEPT))
-        return tuple((int(tag), _rounded(probabilities_NK[row, tag])) for tag in found)
-
     present = probabilities_NK[present_NK]
     pooled = rng.choice(present, min(POOLED, len(present)), replace=False) if len(present) else np.array([0.7])
     return TagNoise(
         tags=tuple(tag.text for tag in vocabulary.tags),
-        confused=tuple(detections(row, known_NK[row] & ~present_NK[row]) for row in kept),
-        joined=tuple(detections(row, ~known_NK[row] & ~present_NK[row]) for row in kept),
         clips=tuple(clips),
         pooled=tuple(_rounded(value) for value in pooled),
     )
@@ -155,15 +194,19 @@ class Simulator:
         for index, events in self._present(scene).items():
             masking = _masking(events, scene) if scene.is_timed else 0.0
             times = _jittered(events, scene.duration_s, rng)
-            for tag, probability in self._detected(index, given, rng):
-                shifted = _shifted(probability, masking if tag == index else 1.5 * masking)
-                if shifted > found.get(tag, 0.0):
-                    found[tag] = shifted
-                if tag == index:
-                    spans[tag] = times
-                else:
-                    spans.setdefault(tag, times)
-        tags = [self._tag(index, found[index], spans[index]) for index in found if found[index] >= MIN_KEPT / 2]
+            clip = self._like(index, rng)
+            within, windows = (clip.own.extent or (0.0, clip.duration_s)), times
+            if _is_one_event(scene):  # it is like the whole clip
+                within, windows = (0.0, clip.duration_s), [(0.0, scene.duration_s)]
+                times = _moved(clip.own.spans, within, windows, scene.duration_s) or times
+            found[index], spans[index] = max(found.get(index, 0.0), _shifted(clip.own.probability, masking)), times
+            for other in clip.others:
+                shifted = _shifted(other.probability, 1.5 * masking)
+                moved = _moved(other.spans, within, windows, scene.duration_s)
+                if moved and shifted > found.get(other.tag, 0.0) and self._may_join(other, given):
+                    found[other.tag] = shifted
+                    spans.setdefault(other.tag, moved)
+        tags = [self._tag(index, found[index], spans[index]) for index in found if found[index] >= MIN_KEPT]
         return Evidence(
             duration_s=scene.duration_s,
             tags=tuple(sorted(tags, key=lambda tag: -tag.probability)),
@@ -190,24 +233,25 @@ class Simulator:
                 present[index] = spoken or list(scene.events)
         return present
 
-    def _detected(self, index: int, given: set[str], rng: random.Random) -> list[tuple[int, float]]:
-        """The tag of an event and what is detected with it, as in one real clip that has the tag."""
+    def _like(self, index: int, rng: random.Random) -> NoisyClip:
+        """A clip that has a tag; only the tag itself if there is none."""
         if not self.noise.clips[index]:
-            return [(index, rng.choice(self.noise.pooled))]
-        clip, probability = rng.choice(self.noise.clips[index])
-        joined = [
-            pair
-            for pair in self.noise.joined[clip]
-            if pair[0] != index
-            and not (
-                (group := self.vocabulary.tags[pair[0]].group) in _EXCLUSIVE and (group in given or group == "keyword")
-            )
-        ]
-        return [(index, probability), *joined, *(pair for pair in self.noise.confused[clip] if pair[0] != index)]
+            return NoisyClip(1.0, Detection(index, rng.choice(self.noise.pooled)), ())
+        return rng.choice(self.noise.clips[index])
+
+    def _may_join(self, other: Detection, given: set[str]) -> bool:
+        """Whether a tag that is detected with an event does not contradict what the scene has."""
+        group = self.vocabulary.tags[other.tag].group
+        return other.is_absent or group not in _EXCLUSIVE or not (group in given or group == "keyword")
 
     def _tag(self, index: int, probability: float, times: list[tuple[float, float]]) -> DetectedTag:
         tag = self.vocabulary.tags[index]
         return DetectedTag(tag.text, tag.group, probability, tuple(times))
+
+
+def _is_one_event(scene: Scene) -> bool:
+    """Whether a scene is one event and hardly anything else."""
+    return len(scene.events) == 1 and (scene.events[0].end_s - scene.events[0].start_s >= THROUGHOUT * scene.duration_s)
 
 
 def _shifted(probability: float, log_odds: float) -> float:
@@ -240,6 +284,40 @@ def _jittered(events: Sequence[SceneEvent], duration_s: float, rng: random.Rando
         else:
             times.append((start_s, end_s))
     return times
+
+
+def _moved(
+    spans: Spans, within: tuple[float, float], windows: Sequence[tuple[float, float]], duration_s: float
+) -> list[tuple[float, float]]:
+    """Spans of a clip, moved into a scene.
+
+    Each window of the scene stands for the stretch ``within`` of the clip. What is detected during it keeps its share
+    of it, what is detected earlier or later its distance in seconds. So tags that are detected by mistake often have
+    times of their own, as in recordings.
+
+    Args:
+        spans: start and end in the clip, in seconds.
+        within: start and end of a stretch of the clip.
+        windows: stretches of the scene.
+        duration_s: length of the scene.
+    """
+    moved = []
+    for window in windows:
+        for start_s, end_s in spans:
+            first_s, last_s = (_on_grid(_shifted_time(time_s, within, window)) for time_s in (start_s, end_s))
+            inside = max(0.0, first_s), min(duration_s, max(last_s, first_s + FRAME_S))
+            if inside[0] < inside[1]:
+                moved.append(inside)
+    return separate_spans(sorted(moved))
+
+
+def _shifted_time(time_s: float, within: tuple[float, float], window: tuple[float, float]) -> float:
+    (first_s, last_s), (start_s, end_s) = within, window
+    if time_s < first_s:
+        return start_s - (first_s - time_s)
+    if time_s > last_s:
+        return end_s + (time_s - last_s)
+    return start_s + (time_s - first_s) / (last_s - first_s) * (end_s - start_s)
 
 
 def _on_grid(time_s: float) -> float:

@@ -159,6 +159,11 @@ class TagTargets:
         """``weight_N``, ones if it was not given."""
         return np.ones(len(self.present_NK), dtype=np.float32) if self.weight_N is None else self.weight_N
 
+    def of(self, rows: Sequence[int]) -> TagTargets:
+        """The targets of some of the clips."""
+        weight_N = None if self.weight_N is None else self.weight_N[rows]
+        return TagTargets(self.present_NK[rows], self.known_NK[rows], weight_N)
+
 
 def tag_targets(
     clips: Sequence[Clip], vocabulary: Vocabulary, labels: Mapping[str, Label], stock_NK: NDArray[np.float32]

@@ -134,8 +134,9 @@ def fit_evidence(
         load_scores(data.tagger, scores, fitted)
         clips = [train.clips[row] for row in np.flatnonzero(fold_of_all == fold).tolist()]
         evidence |= collect_evidence(model, [TrainingClips(clips, train.caches)], measured)
-    probabilities_NK = out_of_fold_probabilities(data, fitted)
-    noise = measure_noise(probabilities_NK, data.targets, data.tagger.vocabulary)
+    rows = [row for row, clip in enumerate(data.clips) if clip.id in evidence]
+    found = [evidence[data.clips[row].id] for row in rows]
+    noise = measure_noise(found, data.targets.of(rows), data.tagger.vocabulary)
     load_scores(data.tagger, fitted.scores, fitted)
     return evidence | collect_evidence(model, [held_out], measured), noise
 
