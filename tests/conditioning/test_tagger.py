@@ -93,6 +93,14 @@ def test_kinds_of_one_class_share_its_probability() -> None:
     assert found_BK[1].tolist() == pytest.approx([whole, 0.0, whole], abs=1e-3)
 
 
+def test_a_class_stands_for_its_kinds_that_have_no_tag() -> None:
+    tags = [Tag("raccoon chattering", "sound", (), "Wild animals"), Tag("wild animals", "sound", (), "Wild animals")]
+    tagger = Tagger(Vocabulary(tuple(tags)), [1])
+    frog_K, raccoon_K = tagger.probability(torch.tensor([[5.0, 9.0], [9.0, 5.0]]))
+    assert frog_K.tolist() == pytest.approx([0.0, 1.0], abs=0.03)
+    assert raccoon_K.tolist() == pytest.approx([1.0, 1.0], abs=0.03)
+
+
 def test_kinds_of_an_improbable_class_stay_improbable() -> None:
     """However much higher the scores of another class are."""
     kinds = [Tag(f"{name} {number}", "sound", (), name) for name in ("Animal", "Rain") for number in (1, 2)]

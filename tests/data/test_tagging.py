@@ -128,6 +128,14 @@ def test_what_a_label_says_is_there_and_what_the_stock_tagger_suspects_is_unknow
     assert state(vocabulary, found, "stop") is False
 
 
+def test_another_animal_is_absent_although_the_stock_tagger_detects_an_animal(vocabulary: Vocabulary) -> None:
+    heard = {"hyena calling": 0.9, "animal": 0.9}
+    dog, rain = (targets(vocabulary, clip(event), heard) for event in ("dog barking", "rain"))
+    assert state(vocabulary, dog, "hyena calling") is False
+    assert state(vocabulary, dog, "animal") is None
+    assert state(vocabulary, rain, "hyena calling") is None
+
+
 def test_kinds_of_what_is_there_may_be_there_too(vocabulary: Vocabulary) -> None:
     wider = targets(vocabulary, clip("footsteps"))
     assert state(vocabulary, wider, "footsteps on gravel") is None

@@ -66,22 +66,22 @@ def test_each_kind_has_its_rate_and_vectors_do_not_decay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "accelerated", "expected"),
+    ("capabilities", "accelerated", "expected"),
     [
-        ("AVX512", False, torch.bfloat16),
-        ("AVX2", False, torch.float32),
-        ("DEFAULT", False, torch.float32),
-        ("AVX2", True, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": True}, False, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False, "avx512_vnni": True}, False, torch.float32),
+        ({"architecture": "aarch64"}, False, torch.float32),
+        ({"avx2": True}, True, torch.bfloat16),
     ],
 )
 def test_bfloat16_is_kept_where_the_machine_has_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    capability: str,
+    capabilities: dict[str, bool | str],
     accelerated: bool,
     expected: torch.dtype,
 ) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerated)
     assert working_dtype("bfloat16") is expected
     assert bool(caplog.records) == (expected is torch.float32)

@@ -13,12 +13,14 @@ calibrated log-odds.
 How the scores are fitted is in :mod:`pengi.training.tagger`.
 
 Shape suffixes: B recordings, T frames, K tags, D features of a frame, I features of one encoder,
-U tokens of another encoder, M tags that share their AudioSet class, J such classes, x any leading dimensions.
+U tokens of another encoder, M tags of AudioSet classes with kinds, J such classes, x any leading dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +45,6 @@ class Tagger(nn.Module):
 
     scale_K: Tensor
     shift_K: Tensor
-    shared_class_K: Tensor
 
     def __init__(self, vocabulary: Vocabulary, dims: Sequence[int]) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Tagger(nn.Module):
         self.stock = nn.Linear(dims[0], len(vocabulary), bias=False)
         self.register_buffer("scale_K", torch.ones(len(vocabulary)))
         self.register_buffer("shift_K", torch.zeros(len(vocabulary)))
-        self.register_buffer("shared_class_K", shared_classes(vocabulary), persistent=False)
+        self.kinds = KindsOfClasses.of(vocabulary)
         self.requires_grad_(False)
 
     def forward(self, tokens: Sequence[Masked]) -> Masked:
@@ -71,10 +72,10 @@ class Tagger(nn.Module):
     def probability(self, scores_xK: Tensor) -> Tensor:
         """Probability ``float32[..., K]`` of each tag by the scores ``float32[..., K]`` of frames or of recordings.
 
-        Tags that are kinds of one AudioSet class share its probability by the softmax of their scores: one animal sound
-        is not a camel, a hyena and a dolphin at once.
+        Tags that are kinds of one AudioSet class share its probability with one another and with its other kinds: one
+        animal sound is not a camel, a hyena and a dolphin at once, and most are none of them.
         """
-        return self.log_odds(scores_xK).sigmoid() * class_shares(scores_xK, self.shared_class_K)
+        return self.log_odds(scores_xK).sigmoid() * class_shares(scores_xK, self.kinds)
 
     def probabilities(self, scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
         """Probability that each tag is in the recording, ``float32[B, K]``, by the scores of its frames
@@ -82,14 +83,18 @@ class Tagger(nn.Module):
         return self.probability(log_mean_exp(scores_BTK, mask_BT))
 
 
-def class_shares(scores_xK: Tensor, shared_class_K: Tensor) -> Tensor:
-    """Share ``float32[..., K]`` of each tag in the probability of its AudioSet class, by the softmax of the scores of
-    the tags that are kinds of it; 1 for tags that share no class, see :func:`shared_classes`."""
+def class_shares(scores_xK: Tensor, kinds: KindsOfClasses) -> Tensor:
+    """Share ``float32[..., K]`` of each tag in the probability of its AudioSet class, 1 for tags that are not kinds of
+    a class.
+
+    The share is a softmax over the scores of the class's kinds and of the class itself, which stands for all its other
+    kinds.
+    """
     shares_xK = torch.ones_like(scores_xK)
-    index_M = (shared_class_K >= 0).nonzero().flatten()
+    index_M, class_M = kinds.index_M.to(scores_xK.device), kinds.class_M.to(scores_xK.device)
     if not len(index_M):
         return shares_xK
-    scores_xM, class_M = scores_xK[..., index_M], shared_class_K[index_M]
+    scores_xM = scores_xK[..., index_M]
     shape = (*scores_xM.shape[:-1], int(class_M.max()) + 1)
     # Each class has its own maximum: relative to that of another class, all its exponentials could be zero.
     highest_xJ = scores_xM.new_full(shape, -torch.inf).scatter_reduce(
@@ -97,21 +102,44 @@ def class_shares(scores_xK: Tensor, shared_class_K: Tensor) -> Tensor:
     )
     above_xM = scores_xM - highest_xJ[..., class_M]
     totals_xJ = scores_xM.new_zeros(shape).index_add(-1, class_M, above_xM.exp())
-    return shares_xK.index_copy(-1, index_M, above_xM.exp() / totals_xJ[..., class_M])
+    shares_xM = above_xM.exp() / totals_xJ[..., class_M]
+    is_kind_M = kinds.is_kind_M.to(scores_xK.device)
+    return shares_xK.index_copy(-1, index_M[is_kind_M], shares_xM[..., is_kind_M])
 
 
-def shared_classes(vocabulary: Vocabulary) -> Tensor:
-    """For each tag the number of the AudioSet class that it shares with other tags, ``int64[K]``; -1 for a tag that
-    shares none or means the class itself."""
-    sets: dict[str, list[int]] = {}
-    for index, tag in enumerate(vocabulary.tags):
-        if tag.audioset is not None and not tag.is_class:
-            sets.setdefault(tag.audioset, []).append(index)
-    shared = [-1] * len(vocabulary)
-    for number, indices in enumerate(indices for indices in sets.values() if len(indices) > 1):
-        for index in indices:
-            shared[index] = number
-    return torch.tensor(shared, dtype=torch.int64)
+@dataclass(frozen=True)
+class KindsOfClasses:
+    """The AudioSet classes of which a vocabulary has kinds: "raccoon chattering" of "Wild animals".
+
+    Attributes:
+        index_M: ``int64[M]``: tags that are kinds of a class, and tags that mean a class with kinds.
+        class_M: ``int64[M]``: number of the class.
+        is_kind_M: ``bool[M]``: whether the tag is a kind of the class.
+    """
+
+    index_M: Tensor
+    class_M: Tensor
+    is_kind_M: Tensor
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary) -> Self:
+        """The classes of a vocabulary. The first tag that means a class stands for it."""
+        kinds: dict[str, list[int]] = {}
+        means: dict[str, int] = {}
+        for index, tag in enumerate(vocabulary.tags):
+            if tag.audioset is not None and tag.is_class:
+                means.setdefault(tag.audioset, index)
+            elif tag.audioset is not None:
+                kinds.setdefault(tag.audioset, []).append(index)
+        rows = [
+            (index, number, is_kind)
+            for number, (name, of_class) in enumerate(kinds.items())
+            for is_kind, indices in ((True, of_class), (False, [means[name]] if name in means else []))
+            for index in indices
+        ]
+        columns = zip(*rows, strict=True) if rows else ((), (), ())
+        index, number, is_kind = (torch.tensor(column) for column in columns)
+        return cls(index.long(), number.long(), is_kind.bool())
 
 
 def frame_scores(frames_BTD: Tensor, mask_BT: Tensor, head_KD: Tensor, bias_K: Tensor, stock_KI: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
+from pengi.data.label_overlap import holds_one_kind
 from pengi.data.manifest import Clip, Label
 from pengi.data.phrases import thing_of
 
@@ -180,6 +181,7 @@ def tag_targets(
     present_NK = np.zeros((len(clips), len(vocabulary)), dtype=np.bool_)
     known_NK = stock_NK < MAX_UNLABELLED_PROBABILITY
     for row, clip in enumerate(clips):
+        known_NK[row] |= names.other_kinds(clip)
         known_NK[row] &= ~names.unknown(clip)
         present = names.present(clip)
         known_NK[row, names.alike(present)] = False
@@ -224,6 +226,12 @@ class _Names:
             if tag.audioset:
                 said.setdefault(tag.audioset, []).append(index)
         self._same_class = said
+        self._kind_of_K = np.array(
+            [
+                self.labels[tag.text].category if tag.text in self.labels and tag.audioset and not tag.is_class else ""
+                for tag in vocabulary.tags
+            ]
+        )
 
     def present(self, clip: Clip) -> list[int]:
         """Indices of the tags that a clip has."""
@@ -254,6 +262,15 @@ class _Names:
             if name is not None:
                 found += [other for other in self._same_class[name] if self.vocabulary.tags[other].is_class]
         return found
+
+    def other_kinds(self, clip: Clip) -> NDArray[np.bool_]:
+        """``bool[K]``: tags that are one kind of their AudioSet class, of the same category as the clip's sound.
+
+        Unless a label names them they are absent, even if the stock tagger detects the class: it detects a bird in a
+        recording of a crow, which is no penguin.
+        """
+        labels = [self.labels[event] for event in clip.events if event in self.labels]
+        return np.isin(self._kind_of_K, [label.category for label in labels if holds_one_kind(label)])
 
     def unknown(self, clip: Clip) -> NDArray[np.bool_]:
         """``bool[K]``: tags of groups about which the clip's labels tell nothing."""

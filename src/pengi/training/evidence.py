@@ -89,7 +89,7 @@ def clip_evidence(
     if config is None:
         return None, None
     log.info("transcribing and measuring clips that are not in the cache")
-    measured = measure_clips([*data.asked, *data.held_out], data.root, model, recipe.data.max_bad_share)
+    measured = measure_clips([*data.asked, *held_out.clips], data.root, model, recipe.data.max_bad_share)
     noise = None
     if model.config.tagger is not None and model.tagger is None:
         found, noise = fit_evidence(model, train, held_out, measured, data.labels, recipe.tagger)

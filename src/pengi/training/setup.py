@@ -40,7 +40,7 @@ from pengi.training.evidence import TrainingClips, clip_evidence, fit_options
 from pengi.training.optim import working_dtype
 from pengi.training.own_report import LabelReport
 from pengi.training.own_tags import add_own_tags
-from pengi.training.recipe import Recipe
+from pengi.training.recipe import Recipe, TrainingConfig
 from pengi.training.waveforms import LiveFeatures
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ def prepare(recipe: Recipe) -> Setup:
     model = build_model(recipe, dtype)
     train, held_out = with_features(data, model, recipe)
     own = add_own_tags(model, train, held_out) if _adds_tags(recipe, model) else None
-    evidence, noise = clip_evidence(model, data, train, held_out, recipe, own)
+    asked = _some(held_out, recipe.training)
+    evidence, noise = clip_evidence(model, data, train, asked, recipe, own)
     vocabulary = model.tagger.vocabulary if model.tagger else None
     questions = QuestionMaker(Phrases(data.labels, vocabulary), model.config.evidence, recipe.data.tasks)
     loader = Loader(
@@ -85,7 +86,7 @@ def prepare(recipe: Recipe) -> Setup:
         recipe=recipe,
         model=model,
         loader=_with_scenes(loader, noise, data, recipe),
-        validation=_validation(held_out, questions, evidence, recipe),
+        validation=_validation(asked, questions, evidence, recipe),
         train_clips=data.train,
         dtype=dtype,
         live=_live_features(data, model, recipe),
@@ -183,15 +184,21 @@ def _with_scenes(loader: Loader, noise: TagNoise | None, data: TrainingData, rec
     return StagedBatches(drawn, loader, scenes.steps, scenes.share, training.seed)
 
 
+def _some(held_out: TrainingClips, training: TrainingConfig) -> TrainingClips:
+    """Randomly chosen held-out clips, so that only they have to be transcribed."""
+    known = held_out.with_features()
+    chosen = random.Random(training.seed).sample(known, min(training.eval_clips, len(known)))
+    return TrainingClips(chosen, held_out.caches)
+
+
 def _validation(
     held_out: TrainingClips, questions: QuestionMaker, evidence: ClipEvidence | None, recipe: Recipe
 ) -> list[TrainingBatch]:
-    """Fixed batches of randomly chosen held-out clips, with one pair for each clip."""
+    """Fixed batches of held-out clips, with one pair for each clip."""
     rng, size = random.Random(recipe.training.seed), recipe.training.batch_size
     caches = list(held_out.caches.values())
     known = usable_clips(held_out.clips, caches, questions, evidence)
-    chosen = rng.sample(known, min(recipe.training.eval_clips, len(known)))
-    groups = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+    groups = [known[start : start + size] for start in range(0, len(known), size)]
     return [
         collate(group, [draw_pairs(clip, questions, rng, 1, evidence) for clip in group], caches, evidence)
         for group in groups

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pengi.conditioning.pooling import log_mean_exp, masked_mean
-from pengi.conditioning.tagger import class_shares, frame_scores, shared_classes
+from pengi.conditioning.tagger import KindsOfClasses, class_shares, frame_scores
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.tagging import FOLDS, TagTargets
 from pengi.encoders.base import Masked
@@ -326,7 +326,7 @@ def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) ->
     scale_K, shift_K = torch.ones(len(vocabulary)), torch.zeros(len(vocabulary))
     groups_K = np.array([tag.group for tag in vocabulary.tags])
     there_K = (targets.present_NK & targets.known_NK).any(0)
-    shares_NK = class_shares(pooled_NK, shared_classes(vocabulary))
+    shares_NK = class_shares(pooled_NK, KindsOfClasses.of(vocabulary))
     for group in vocabulary.groups:
         tags = np.flatnonzero((groups_K == group) & there_K)
         if len(tags):
