@@ -528,9 +528,8 @@ def test_a_tagger_is_simulated_with_its_own_confusions() -> None:
 
 def test_what_is_detected_by_mistake_keeps_its_time_relative_to_the_event() -> None:
     tags = vocabulary()
-    dog, cat, siren = (tags.index(name) for name in ("dog barking", "cat meowing", "siren"))
     present = np.zeros((1, len(tags)), dtype=bool)
-    present[0, dog] = True
+    present[0, tags.index("dog barking")] = True
     found = Evidence(
         5.0,
         (

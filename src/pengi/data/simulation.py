@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pengi.conditioning.collect import MIN_KEPT
 from pengi.conditioning.descriptors import (

@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 ADAM_BETAS = (0.9, 0.98)
 BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16")
-"""CPU capabilities, as torch names them, of which bfloat16 needs one. Matrix products in it were 4 to 9 times faster than
-in float32 with them, and up to 50 times slower without."""
+"""CPU capabilities, as torch names them, of which bfloat16 needs one. Matrix products in it were 4 to 9 times faster
+than in float32 with them, and up to 50 times slower without."""
 
 ParameterKind = Literal["encoder", "mapper", "language_model"]
 
