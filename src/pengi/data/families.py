@@ -120,7 +120,7 @@ def _absence(context: QuestionContext) -> Answered | None:
     return Answered(_about(context.rng.choice(wordings.ABSENCE), phrase, n=noun), _yes(not drawn[1]))
 
 
-@_family("speech", 4.0)
+@_family("speech", 3.0)
 def _speech(context: QuestionContext) -> Answered | None:
     if context.speech is None:
         return None
@@ -175,7 +175,7 @@ def _kind(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(wordings.KIND), _and(found)) if context.is_seen(*tags) else None
 
 
-@_family("what", 4.0)
+@_family("what", 9.0)
 def _what(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.WHAT)
     if context.scene.is_complete and not context.scene.tags:
@@ -633,7 +633,7 @@ def _notes(context: QuestionContext) -> str | None:
     return found[1] if found else None
 
 
-@_family("loudness", 1.0)
+@_family("loudness", 0.5)
 def _loudness(context: QuestionContext) -> Answered | None:
     found = _measured(context, _LEVEL)
     if found is None:
@@ -654,7 +654,7 @@ def _course(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(wordings.LOUDEST), loudest)
 
 
-@_family("length", 1.2)
+@_family("length", 0.5)
 def _length(context: QuestionContext) -> Answered | None:
     if context.evidence is None:
         return None
@@ -768,13 +768,13 @@ def _named_thing(
 # --- descriptions --------------------------------------------------------------------------------------------------
 
 
-@_family("description", 3.0)
+@_family("description", 5.0)
 def _description(context: QuestionContext) -> Answered | None:
     text = describe(context)
     return Answered(context.rng.choice(wordings.DESCRIBE), text) if text else None
 
 
-@_family("caption", 2.0, is_task=True)
+@_family("caption", 5.0, is_task=True)
 def _caption(context: QuestionContext) -> Answered | None:
     text = describe(context)
     return Answered(context.rng.choice(templates.PROMPTS["caption"]), text, is_prompt=True) if text else None
@@ -853,7 +853,7 @@ def tag_speaker(tag: str) -> str:
 # --- prompts of their own, in the paper's manner -------------------------------------------------------------------
 
 
-@_family("events", 4.0, is_task=True)
+@_family("events", 8.0, is_task=True)
 def _events(context: QuestionContext) -> Answered | None:
     """ "this is a sound of": the labels, the most probable first."""
     if not context.scene.tags or (context.scene.captions and not context.scene.is_recorded):
