@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
 from pengi.data.manifest import Clip
-from pengi.data.phrases import SPEAKING, VAGUE, Phrases
+from pengi.data.phrases import GENDERS, SPEAKING, VAGUE, Phrases
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import draw_spoken, together, words_of
 from pengi.data.wordings import CONTINUOUS
@@ -24,7 +24,7 @@ from pengi.errors import ManifestError
 _TRIES = 40
 ENGLISH = "English"
 _FOREGROUND = frozenset({"animal", "human", "household", "impact", "weapon", "alarm", "vehicle", "nature", "tools"})
-_GENDERS = {"man speaking": "male", "woman speaking": "female"}
+_GENDERS = {f"{who} speaking": gender for gender, who in GENDERS.items()}
 _WORDS_PER_S = 2.6
 _NOTES = tuple(
     f"{name}{octave}"

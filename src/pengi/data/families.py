@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 from pengi import templates
 from pengi.conditioning.evidence import MAYBE, seconds, separate_spans, spans_text
 from pengi.data import wordings
-from pengi.data.phrases import NEVER_ASKED, is_plural
+from pengi.data.phrases import GENDERS, NEVER_ASKED, is_plural
 from pengi.data.question_context import REPEAT_FACTOR, Answered, Family, QuestionContext
 from pengi.data.scenes import LOUDER_DB, SceneEvent
 from pengi.data.spoken import as_read, draw_spoken, words_of
@@ -877,7 +877,7 @@ _DETECTED: dict[str, Callable[[str], str]] = {
     "instrument": str,
     "genre": lambda value: f"{value} music",
     "language": str,
-    "gender": lambda value: {"male": "man speaking", "female": "woman speaking"}.get(value, value),
+    "gender": lambda value: f"{GENDERS[value]} speaking" if value in GENDERS else value,
 }
 for _name in ATTRIBUTE_TASKS:
     _family(_name, 3.0, is_task=True)(_attribute(_name))

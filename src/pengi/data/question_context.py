@@ -11,7 +11,7 @@ from functools import cached_property
 from pengi import templates
 from pengi.conditioning.evidence import DECIMALS_BELOW_S, MAYBE, MIN_TIMED_S, DetectedTag, Evidence, spans_text
 from pengi.config import EvidenceConfig
-from pengi.data.phrases import SPEAKING, Phrases
+from pengi.data.phrases import GENDERS, SPEAKING, Phrases
 from pengi.data.scenes import Scene
 from pengi.data.spoken import is_near
 from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
@@ -176,9 +176,9 @@ class QuestionContext:
         if self.speech is False:
             return ()
         found = [SPEAKING[tag] for tag in self.scene.tags if tag in SPEAKING]
-        gender = {"male": "a man", "female": "a woman"}.get(self.scene.attributes.get("gender", ""))
-        if gender is not None and len(found) < 2:
-            return (gender,)
+        who = GENDERS.get(self.scene.attributes.get("gender", ""))
+        if who is not None and len(found) < 2:
+            return (f"a {who}",)
         return tuple(found) if found and not self.is_partly_known else None
 
     @cached_property

@@ -31,6 +31,7 @@ from pengi.conditioning.descriptors import (
 )
 from pengi.conditioning.evidence import THROUGHOUT, DetectedTag, Evidence, separate_spans
 from pengi.conditioning.vocabulary import Vocabulary
+from pengi.data.phrases import GENDERS, SPEAKING
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import misheard, words_of
 from pengi.data.tagging import GROUPS_OF_ATTRIBUTES, TagTargets
@@ -54,13 +55,7 @@ _INVENTS = 0.015
 # of the group; keywords are never added.
 _EXCLUSIVE = frozenset({"speaker", "language", "instrument", "genre", "keyword"})
 _SPEECH = "speech"
-_SPEAKERS = {
-    "man speaking": "man",
-    "woman speaking": "woman",
-    "child speaking": "child",
-    "male": "man",
-    "female": "woman",
-}
+_SPEAKERS = {event: who.removeprefix("a ") for event, who in SPEAKING.items()} | GENDERS
 _VOICES = {"man": (125.0, 22.0), "woman": (205.0, 28.0), "child": (290.0, 40.0)}
 """Middle and spread of the pitch of voices in Hz (Baken and Orlikoff 2000, rough)."""
 _NAMES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
