@@ -58,7 +58,7 @@ from pengi.results import (
 from pengi.structured import Form
 from pengi.tag_space import of_length_one, tag_probabilities
 
-DESCRIBE = DecodeOptions(beams=1, max_tokens=40)
+DESCRIBE = DecodeOptions(beams=3, max_tokens=40)
 ANSWER = DecodeOptions(beams=1, max_tokens=30)
 GENERATE = DecodeOptions(beams=5, max_tokens=30)
 SILENT_CAPTION, SILENT_ANSWER = "Silence.", "The recording is silent."

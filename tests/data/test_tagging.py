@@ -82,6 +82,13 @@ def test_tags_have_the_groups_of_their_labels_attributes_and_classes(vocabulary:
     assert set(vocabulary.groups) <= set(GROUPS)
 
 
+def test_a_tag_is_written_as_in_its_phrase() -> None:
+    horn = Label(label="french horn", phrase="a French horn", sentence="A French horn plays.", category="instrument")
+    found = build_vocabulary({"french horn": horn}, [], CLASSES)
+    assert tag(found, "French horn").phrases == ("a French horn",)
+    assert found.index("french horn") is not None
+
+
 def test_a_word_that_is_said_is_another_tag_than_the_sound_of_its_name(vocabulary: Vocabulary) -> None:
     assert tag(vocabulary, '"rain"') == Tag('"rain"', "keyword", ("rain",))
     assert tag(vocabulary, "rain").group == "sound"

@@ -8,6 +8,7 @@ Shape suffixes: N clips, K tags.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -104,12 +105,11 @@ def _tag_of(label: Label, classes: Sequence[str]) -> Tag:
         phrases.append(thing)
     if group == "genre":
         phrases.append(label.label.removesuffix(" music"))
-    return Tag(
-        label.label,
-        group,
-        tuple(dict.fromkeys(phrase for phrase in phrases if phrase != label.label)),
-        label.audioset if label.audioset in classes else None,
-    )
+    # As answers write it: "French horn". The language model copies a tag well only if it need not change the case.
+    written = re.search(re.escape(label.label), label.phrase, re.IGNORECASE)
+    text = written[0] if written else label.label
+    names = tuple(dict.fromkeys(phrase for phrase in phrases if phrase != text))
+    return Tag(text, group, names, label.audioset if label.audioset in classes else None)
 
 
 def _value_tag(value: str, group: str, tags: Mapping[str, Tag]) -> Tag:
