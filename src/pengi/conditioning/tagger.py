@@ -137,9 +137,11 @@ class KindsOfClasses:
             for is_kind, indices in ((True, of_class), (False, [means[name]] if name in means else []))
             for index in indices
         ]
-        columns = zip(*rows, strict=True) if rows else ((), (), ())
-        index, number, is_kind = (torch.tensor(column) for column in columns)
-        return cls(index.long(), number.long(), is_kind.bool())
+        return cls(
+            torch.tensor([index for index, _, _ in rows], dtype=torch.int64),
+            torch.tensor([number for _, number, _ in rows], dtype=torch.int64),
+            torch.tensor([is_kind for _, _, is_kind in rows], dtype=torch.bool),
+        )
 
 
 def frame_scores(frames_BTD: Tensor, mask_BT: Tensor, head_KD: Tensor, bias_K: Tensor, stock_KI: Tensor) -> Tensor:
