@@ -855,11 +855,12 @@ def tag_speaker(tag: str) -> str:
 
 @_family("events", 8.0, is_task=True)
 def _events(context: QuestionContext) -> Answered | None:
-    """ "this is a sound of": the labels, the most probable first."""
+    """ "this is a sound of": the labels, the most probable first, or in any order if there is no evidence."""
     if not context.scene.tags or (context.scene.captions and not context.scene.is_recorded):
         return None
     prompt = context.rng.choice(templates.PROMPTS["events"])
-    return Answered(prompt, templates.events_target(context.shown), is_prompt=True) if context.shown else None
+    named = context.shown if context.evidence else context.rng.sample(context.shown, len(context.shown))
+    return Answered(prompt, templates.events_target(named), is_prompt=True) if named else None
 
 
 def _attribute(name: str) -> _Ask:
