@@ -687,12 +687,16 @@ def test_a_track_and_a_damaged_recording_can_be_asked_for(shared_cases: Path, tm
 
 def test_a_text_is_given_while_it_is_written() -> None:
     audio = mixed(1.0, 2)
-    for ask in (PENGI.describe, lambda audio, **options: PENGI.ask(audio, "what is it?", **options)):
+    for ask in (
+        lambda on_text: PENGI.describe(audio, options=DecodeOptions(beams=1), on_text=on_text),
+        lambda on_text: PENGI.ask(audio, "what is it?", on_text=on_text),
+    ):
         pieces: list[str] = []
-        text = ask(audio, on_text=pieces.append).text
+        text = ask(pieces.append).text
         assert len(pieces) > 1
         assert text.startswith("".join(pieces))
     unseen: list[str] = []
+    assert PENGI.describe(audio, on_text=unseen.append).text
     assert PENGI.generate(audio, "this is", options=DecodeOptions(beams=2, max_tokens=4), on_text=unseen.append).texts
     assert not unseen
     with pytest.raises(InputError, match="on_text follows the text about one recording, not about 2"):
