@@ -125,6 +125,17 @@ def test_tags_that_a_prompt_names_are_written_in_the_order_in_which_they_begin()
     assert queried_text(tags, 5.0) == "Asked about: dog barking (sure, 0-1 s), siren (sure, 3-5 s).\n"
 
 
+@pytest.mark.parametrize("prompt", ["What is heard first?", "What comes after the dog barking?"])
+def test_a_question_about_the_order_of_unnamed_sounds_gets_all_in_order(prompt: str) -> None:
+    siren, voice = (
+        DetectedTag("siren", "sound", 0.99, ((3.2, 5.0),)),
+        DetectedTag("English", "language", 0.9, ((0, 5),)),
+    )
+    tags = queried_tags(Evidence(5.0, (siren, voice, DOG)), VOCABULARY, prompt)
+    assert [tag.text for tag in tags] == ["dog barking", "siren"]
+    assert queried_tags(Evidence(5.0, (DOG,)), VOCABULARY, "What is heard first?") == ()
+
+
 def test_a_prompt_that_names_no_tag_gets_no_line() -> None:
     assert queried_text(queried_tags(Evidence(5.0, (DOG,)), VOCABULARY, "What happens?"), 5.0) == ""
 

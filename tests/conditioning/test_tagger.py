@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pengi.conditioning.evidence import MAYBE
 from pengi.conditioning.pooling import log_mean_exp
-from pengi.conditioning.tagger import Tagger, frames, runs_above, seconds_of
+from pengi.conditioning.tagger import RARE_SHARE, Tagger, frames, runs_above, seconds_of
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.encoders.base import Masked
 
@@ -99,6 +100,14 @@ def test_a_class_stands_for_its_kinds_that_have_no_tag() -> None:
     frog_K, raccoon_K = tagger.probability(torch.tensor([[5.0, 9.0], [9.0, 5.0]]))
     assert frog_K.tolist() == pytest.approx([0.0, 1.0], abs=0.03)
     assert raccoon_K.tolist() == pytest.approx([1.0, 1.0], abs=0.03)
+
+
+def test_a_rare_kind_has_a_small_share_of_its_class_whatever_its_score() -> None:
+    tags = [Tag("hyena calling", "sound", (), "Animal", is_rare=True), Tag("animal", "sound", (), "Animal")]
+    tagger = Tagger(Vocabulary(tuple(tags)), [1])
+    found_BK = tagger.probability(torch.tensor([[9.0, 9.0], [9.0, -9.0]]))
+    assert found_BK.tolist() == [pytest.approx([RARE_SHARE, 1.0], abs=1e-3), pytest.approx([RARE_SHARE, 0.0], abs=1e-3)]
+    assert RARE_SHARE < MAYBE
 
 
 def test_kinds_of_an_improbable_class_stay_improbable() -> None:

@@ -202,13 +202,20 @@ def test_order_follows_the_times() -> None:
     assert {pair.target for pair in pairs_about(ORDERED, "throughout")} == {"no", "nothing"}
 
 
-def test_where_one_of_two_sounds_was_missed_only_a_choice_between_them_is_asked() -> None:
+def test_where_one_of_two_sounds_was_missed_only_the_louder_is_asked_about() -> None:
     one = Evidence(6.0, (DetectedTag("dog barking", "sound", 0.8, ((0.5, 2.0),)),), "")
-    assert pairs_about(ORDERED, "together", "throughout", evidence=one) == []
-    asked = pairs_about(ORDERED, "order", "louder", evidence=one)
-    assert {pair.target for pair in asked} == {"a dog barking", "a siren"}
-    assert pairs_about(ORDERED, "order", "louder", evidence=Evidence(6.0, (), "")) == []
+    assert pairs_about(ORDERED, "order", "together", "throughout", evidence=one) == []
+    assert {pair.target for pair in pairs_about(ORDERED, "louder", evidence=one)} == {"a siren"}
+    assert pairs_about(ORDERED, "louder", evidence=Evidence(6.0, (), "")) == []
     assert {pair.target for pair in pairs_about(ORDERED, "sequence", evidence=one)} == {"a dog barking"}
+
+
+def test_a_recording_in_which_another_sound_is_more_probable_is_not_named() -> None:
+    right, wrong = DetectedTag("dog barking", "sound", 0.5), DetectedTag("siren", "sound", 0.8)
+    names = ("what", "list", "caption", "events", "animal_name")
+    assert pairs_about(DOG, *names, evidence=Evidence(6.0, (wrong, right), "")) == []
+    assert pairs_about(DOG, *names, evidence=Evidence(6.0, (right, replace(wrong, probability=0.4)), ""))
+    assert pairs_about(DOG, "presence", evidence=Evidence(6.0, (wrong, right), ""))
 
 
 def test_times_that_the_evidence_does_not_show_are_not_asked_about() -> None:

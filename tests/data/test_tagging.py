@@ -12,7 +12,7 @@ from pengi.conditioning.evidence import GROUPS
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.data.manifest import Clip, Label, read_labels, read_manifest
 from pengi.data.tagging import GROUPS_OF_ATTRIBUTES, TagTargets, build_vocabulary, tag_targets
-from pengi.data.tasks import labels_of
+from pengi.data.tasks import COMPOSED_DOMAIN, labels_of
 
 CLASSES = (
     "Speech", "Child speech, kid speaking", "Bark", "Animal", "Rain", "Footsteps", "Musical instrument", "Piano",
@@ -165,6 +165,17 @@ def test_of_what_its_labels_do_not_speak_a_clip_says_nothing(vocabulary: Vocabul
     assert state(vocabulary, music, "pop music") is False
     street = targets(vocabulary, clip("street"))
     assert state(vocabulary, street, "man") is None
+
+
+def test_a_kind_of_a_class_is_rare_unless_several_recordings_have_it() -> None:
+    def rare(*groups: str, domain: str = "") -> set[str]:
+        clips = [clip("hyena calling").model_copy(update={"group": group, "domain": domain}) for group in groups]
+        return {tag.text for tag in build_vocabulary(LABELS, clips, CLASSES).tags if tag.is_rare}
+
+    assert "hyena calling" not in rare("one", "two", "three")
+    assert "hyena calling" in rare("one", "one", "one", "two")
+    assert "hyena calling" in rare("one", "two", "three", domain=COMPOSED_DOMAIN)
+    assert rare() == {"hyena calling", "footsteps on gravel", "grand piano"}  # "dog barking" means the class "Bark"
 
 
 def test_values_of_attributes_are_there(vocabulary: Vocabulary) -> None:

@@ -6,7 +6,8 @@
 
 The first two lines are about a recording, whatever is asked about it; the most probable tags come first. The last line
 belongs to one question. It lists the tags that the question names in the order in which they begin, so that the
-language model need not compare times.
+language model need not compare times. For "what is heard first?" or "what comes after the siren?" it lists the most
+probable tags.
 """
 
 from __future__ import annotations
@@ -60,6 +61,14 @@ _OTHER_THAN_MUSIC = frozenset({"country", "song", "jingle"})
 _ABOUT_WORDS = re.compile(
     r"\b(?:say|says|said|saying|words?|spoken|digits?|numbers?|mention(?:s|ed)?|commands?)\b", re.IGNORECASE
 )
+_ABOUT_ORDER = re.compile(
+    r"\b(?:first|last|begin\w*|start\w*|open\w*|end(?:s|ed|ing)?|final\w*|clos\w+|earl\w+|latest|initial\w*|after\w*|before"
+    r"|next|follow\w*|preced\w*|then|order|sequence|finish\w*|conclu\w+)\b",
+    re.IGNORECASE,
+)
+_WITHOUT_ORDER = frozenset({"keyword", "language"})
+MAX_ORDERED = 6
+"""Maximum number of tags in the line for a question about the order of sounds."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +150,22 @@ def queried_tags(
 ) -> tuple[DetectedTag, ...]:
     """The tags that a prompt and labels name, each once; a tag that is not in the evidence has probability 0.
 
-    Tags are in the order in which they begin. Those without times come last, in the order in which they are named.
-    Keywords such as "no" and "on" count only if the text asks about words.
+    If a prompt about an order names at most one of them, the most probable tags are added. Tags are in the order in
+    which they begin. Those without times come last, in the order in which they are named. Keywords such as "no" and
+    "on" count only if the text asks about words.
     """
     detected = {tag.text: tag for tag in evidence.tags}
     named = [tag for text in (prompt, *labels) for tag in _named(vocabulary, text)]
     found = dict.fromkeys(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named)
+    if len(found) < 2 and _ABOUT_ORDER.search(prompt):
+        found |= dict.fromkeys(_ordered(evidence))
     return tuple(sorted(found, key=lambda tag: _onset(tag, evidence.duration_s)))
+
+
+def _ordered(evidence: Evidence) -> Sequence[DetectedTag]:
+    """The most probable tags with times, if there are several."""
+    timed = [tag for tag in evidence.tags if tag.probability >= MAYBE and tag.spans and tag.group not in _WITHOUT_ORDER]
+    return timed[:MAX_ORDERED] if len(timed) > 1 and evidence.duration_s > MIN_TIMED_S else ()
 
 
 def _named(vocabulary: Vocabulary, text: str) -> list[Tag]:

@@ -13,7 +13,8 @@ calibrated log-odds.
 How the scores are fitted is in :mod:`pengi.training.tagger`.
 
 Shape suffixes: B recordings, T frames, K tags, D features of a frame, I features of one encoder,
-U tokens of another encoder, M tags of AudioSet classes with kinds, J such classes, x any leading dimensions.
+U tokens of another encoder, M tags of AudioSet classes with kinds, J such classes, R rare tags,
+x any leading dimensions.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ from pengi.encoders.base import Masked
 CONTEXT_FRAMES = 3
 """Number of frames that are averaged around each one. Scores are fitted on the mean of a whole recording's tokens, but
 averaging more frames did not improve recordings of one sound, and found fewer sounds in mixtures."""
+
+
+RARE_SHARE = 0.096
+"""Share of a rare tag in the probability of its AudioSet class: the tags of one or two labelled recordings are there
+in 0.096 of the training clips in which the class is detected (probabilities added up, out of fold)."""
 
 
 class Tagger(nn.Module):
@@ -73,7 +79,8 @@ class Tagger(nn.Module):
         """Probability ``float32[..., K]`` of each tag by the scores ``float32[..., K]`` of frames or of recordings.
 
         Tags that are kinds of one AudioSet class share its probability with one another and with its other kinds: one
-        animal sound is not a camel, a hyena and a dolphin at once, and most are none of them.
+        animal sound is not a camel, a hyena and a dolphin at once, and most are none of them. Rare kinds have a small,
+        constant share, so that nothing claims them unasked.
         """
         return self.log_odds(scores_xK).sigmoid() * class_shares(scores_xK, self.kinds)
 
@@ -88,9 +95,10 @@ def class_shares(scores_xK: Tensor, kinds: KindsOfClasses) -> Tensor:
     a class.
 
     The share is a softmax over the scores of the class's kinds and of the class itself, which stands for all its other
-    kinds.
+    kinds. That of a rare kind is :data:`RARE_SHARE`.
     """
     shares_xK = torch.ones_like(scores_xK)
+    shares_xK[..., kinds.rare_R.to(scores_xK.device)] = RARE_SHARE
     index_M, class_M = kinds.index_M.to(scores_xK.device), kinds.class_M.to(scores_xK.device)
     if not len(index_M):
         return shares_xK
@@ -112,14 +120,16 @@ class KindsOfClasses:
     """The AudioSet classes of which a vocabulary has kinds: "raccoon chattering" of "Wild animals".
 
     Attributes:
-        index_M: ``int64[M]``: tags that are kinds of a class, and tags that mean a class with kinds.
+        index_M: ``int64[M]``: tags that are kinds of a class, and tags that mean a class with kinds; no rare tags.
         class_M: ``int64[M]``: number of the class.
         is_kind_M: ``bool[M]``: whether the tag is a kind of the class.
+        rare_R: ``int64[R]``: rare tags.
     """
 
     index_M: Tensor
     class_M: Tensor
     is_kind_M: Tensor
+    rare_R: Tensor
 
     @classmethod
     def of(cls, vocabulary: Vocabulary) -> Self:
@@ -129,7 +139,7 @@ class KindsOfClasses:
         for index, tag in enumerate(vocabulary.tags):
             if tag.audioset is not None and tag.is_class:
                 means.setdefault(tag.audioset, index)
-            elif tag.audioset is not None:
+            elif tag.audioset is not None and not tag.is_rare:
                 kinds.setdefault(tag.audioset, []).append(index)
         rows = [
             (index, number, is_kind)
@@ -141,6 +151,7 @@ class KindsOfClasses:
             torch.tensor([index for index, _, _ in rows], dtype=torch.int64),
             torch.tensor([number for _, number, _ in rows], dtype=torch.int64),
             torch.tensor([is_kind for _, _, is_kind in rows], dtype=torch.bool),
+            torch.tensor([index for index, tag in enumerate(vocabulary.tags) if tag.is_rare], dtype=torch.int64),
         )
 
 

@@ -32,6 +32,8 @@ class Tag:
         phrases: other texts that mean it, such as "a dog barking".
         audioset: display name of the AudioSet class that the stock tagger scores for it; None if there is none.
         threshold: lowest probability of an event of a timeline; None if none was chosen for the tag.
+        is_rare: whether it is one of several things within its AudioSet class and too few recordings of it were
+            labelled to tell it from the others.
     """
 
     text: str
@@ -39,6 +41,7 @@ class Tag:
     phrases: tuple[str, ...] = ()
     audioset: str | None = None
     threshold: float | None = None
+    is_rare: bool = False
 
     @property
     def is_class(self) -> bool:
@@ -163,7 +166,7 @@ class Vocabulary:
 
 def _checked(row: dict[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
-        if name == "threshold" and isinstance(value, float):
+        if (name == "threshold" and isinstance(value, float)) or (name == "is_rare" and isinstance(value, bool)):
             continue
         texts = value if name == "phrases" and isinstance(value, list) else [value]
         if not all(isinstance(text, str) for text in texts) or (name == "phrases" and texts is not value):

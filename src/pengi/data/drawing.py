@@ -149,7 +149,7 @@ class SceneDrawer:
 
     Args:
         phrases: wordings of tags.
-        vocabulary: the tags; only sounds with a tag are drawn.
+        vocabulary: the tags; only sounds with a tag that is not rare are drawn.
         sources: captions, transcripts and words.
         seed: another one gives other scenes.
     """
@@ -158,7 +158,7 @@ class SceneDrawer:
         self.phrases, self.vocabulary, self.sources, self.seed = phrases, vocabulary, sources, seed
         self._by_category: dict[str, list[str]] = {}
         for tag in phrases.askable:
-            if vocabulary.index(tag) is not None:
+            if (index := vocabulary.index(tag)) is not None and not vocabulary.tags[index].is_rare:
                 self._by_category.setdefault(phrases.category(tag), []).append(tag)
         self._continuous = sorted(tag for tags in self._by_category.values() for tag in tags if tag in CONTINUOUS)
         self._pitched = [tag for tag in self._by_category.get("instrument", ()) if tag in sources.pitched]
@@ -371,7 +371,7 @@ class SceneDrawer:
 
     @staticmethod
     def _is_sound(tag: Tag) -> bool:
-        return tag.group not in ("keyword", "language") and tag.text not in VAGUE
+        return tag.group not in ("keyword", "language") and tag.text not in VAGUE and not tag.is_rare
 
     def captioned(self, text: str, rng: random.Random) -> Scene | None:
         """The scene of a caption; None if a part of the caption names no tag."""

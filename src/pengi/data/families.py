@@ -460,11 +460,8 @@ def _extents(context: QuestionContext) -> list[SceneEvent]:
 
 
 def _comes_after(later: SceneEvent, earlier: SceneEvent, context: QuestionContext) -> bool:
-    """Whether a sound starts after another has ended, and also in the evidence if that has the times of both."""
-    is_read = context.has_times(earlier.tag, later.tag)
-    return later.start_s >= earlier.end_s - CLEARLY_S / 2 and (
-        context.starts_before(earlier.tag, later.tag) if is_read else context.has_some_times(earlier.tag, later.tag)
-    )
+    """Whether a sound starts after another has ended, also in the evidence."""
+    return later.start_s >= earlier.end_s - CLEARLY_S / 2 and context.starts_before(earlier.tag, later.tag)
 
 
 @_family("sequence", 14.0, repeat_factor=REPEAT_FACTOR_OFTEN)
@@ -513,9 +510,8 @@ def _order(context: QuestionContext) -> Answered | None:
         return None
     first, second = context.rng.choice(pairs)
     earlier, later = context.phrases.phrase(first.tag), context.phrases.phrase(second.tag)
-    is_read = context.starts_before(first.tag, second.tag)
     draw = context.rng.random()
-    if draw < 0.35 or not is_read:
+    if draw < 0.35:
         x, y = context.rng.sample([earlier, later], 2)
         asks_first = context.rng.random() < 0.8
         question = _about(context.rng.choice(wordings.WHICH_FIRST if asks_first else wordings.WHICH_LAST), x, y=y)
@@ -688,13 +684,8 @@ def _instrument(context: QuestionContext) -> Answered | None:
     instrument = context.scene.attributes.get("instrument")
     if instrument is not None:
         tag = next((tag for tag in context.scene.tags if tag == instrument), instrument)
-        return Answered(question, context.phrases.phrase(tag)) if _may_be_named(context, tag) else None
+        return Answered(question, context.phrases.phrase(tag)) if context.is_foremost(tag) else None
     return Answered(question, "no instrument") if context.music is False and _keeps_none(context) else None
-
-
-def _may_be_named(context: QuestionContext, tag: str) -> bool:
-    """Whether a tag is shown, or at least detected if there is audio, which may tell more."""
-    return context.is_shown(tag) or (context.scene.is_recorded and context.is_seen(tag))
 
 
 @_family("genre_name", 5.0)
@@ -703,7 +694,7 @@ def _genre(context: QuestionContext) -> Answered | None:
     genre = context.scene.attributes.get("genre")
     if genre is not None:
         tag = next((tag for tag in context.scene.tags if tag.startswith(genre)), f"{genre} music")
-        return Answered(question, context.phrases.phrase(tag)) if _may_be_named(context, tag) else None
+        return Answered(question, context.phrases.phrase(tag)) if context.is_foremost(tag) else None
     return Answered(question, "There is no music.") if context.music is False and _keeps_none(context) else None
 
 
@@ -712,7 +703,7 @@ def _language(context: QuestionContext) -> Answered | None:
     language = context.scene.attributes.get("language")
     if context.speech is False:
         return Answered(context.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if _keeps_none(context) else None
-    if language is None or not _may_be_named(context, language):
+    if language is None or not context.is_foremost(language):
         return None
     if context.rng.random() < 0.75:
         return Answered(context.rng.choice(wordings.LANGUAGE), language)
@@ -866,7 +857,7 @@ def _events(context: QuestionContext) -> Answered | None:
 def _attribute(name: str) -> _Ask:
     def ask(context: QuestionContext) -> Answered | None:
         value = context.scene.attributes.get(name)
-        if value is None or (name in _DETECTED and not _may_be_named(context, _DETECTED[name](value))):
+        if value is None or (name in _DETECTED and not context.is_foremost(_DETECTED[name](value))):
             return None
         return Answered(context.rng.choice(templates.PROMPTS[name]), value, is_prompt=True)
 
@@ -901,7 +892,7 @@ def _scene(context: QuestionContext) -> Answered | None:
 @_family("music", 0.7, is_task=True)
 def _music(context: QuestionContext) -> Answered | None:
     genre = context.scene.attributes.get("genre")
-    if genre is None or not _may_be_named(context, f"{genre} music"):
+    if genre is None or not context.is_foremost(f"{genre} music"):
         return None
     target = templates.music_target(context.scene.attributes)
     return Answered(context.rng.choice(templates.PROMPTS["music"]), target, is_prompt=True)
@@ -910,7 +901,7 @@ def _music(context: QuestionContext) -> Answered | None:
 @_family("note", 1.0, is_task=True)
 def _note(context: QuestionContext) -> Answered | None:
     attributes = dict(context.scene.attributes)
-    if "instrument" not in attributes or not _may_be_named(context, attributes["instrument"]):
+    if "instrument" not in attributes or not context.is_foremost(attributes["instrument"]):
         return None
     if attributes.get("qualities"):
         qualities = templates.split_events(attributes["qualities"])

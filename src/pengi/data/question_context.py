@@ -75,6 +75,34 @@ class QuestionContext:
         found = self.detected(tag)
         return self.evidence is None or (found is not None and found.text in self._written)
 
+    def is_foremost(self, tag: str) -> bool:
+        """Whether the evidence shows a tag, and no other tag of its group as more probable."""
+        if self.evidence is None:
+            return True
+        found = self.detected(tag)
+        return (
+            found is not None
+            and self.is_shown(tag)
+            and not any(
+                other.group == found.group and other.probability > found.probability for other in self.evidence.tags
+            )
+        )
+
+    @cached_property
+    def is_contradicted(self) -> bool:
+        """Whether a tag that is certainly absent is more probable than every tag of the scene.
+
+        An open answer of the truth would then teach the model to distrust what it reads.
+        """
+        absent = {name.casefold() for name in self.scene.absent}
+        own = {found.text for tag in self.scene.tags if (found := self.detected(tag)) is not None}
+        for tag in self.evidence.tags if self.evidence else ():
+            if tag.text in own:
+                return False
+            if tag.text.casefold() in absent:
+                return True
+        return False
+
     def has_times(self, *tags: str) -> bool:
         """Whether the evidence says when these tags are there."""
         return self.evidence is None or all(
@@ -117,8 +145,9 @@ class QuestionContext:
 
     @cached_property
     def shown(self) -> tuple[str, ...]:
-        """Tags of the scene that the evidence shows, the most probable first."""
-        shown = [tag for tag in self.scene.tags if self.is_shown(tag)]
+        """Tags of the scene that an open answer names: those that the evidence shows, the most probable first; none if
+        the evidence contradicts the scene."""
+        shown = [] if self.is_contradicted else [tag for tag in self.scene.tags if self.is_shown(tag)]
         return tuple(sorted(shown, key=lambda tag: -self.probability(tag)))
 
     @cached_property

@@ -4,10 +4,11 @@ A family asks one kind of thing (:mod:`pengi.data.families`): whether a sound is
 Its answer follows from the scene. If there is evidence, the language model must be able to answer from it:
 
 - An open answer (a caption, "what is this sound?") names only what the evidence shows as ``maybe`` or more. Naming a
-  missed sound would teach the model to invent.
+  missed sound would teach the model to invent. If the most probable sound is a false alarm, there is no such question:
+  its answer would teach the model to distrust what it reads.
 - A question that names things (yes or no, which of these) keeps the true answer, whatever was detected. So the model
-  learns how far a "maybe" can be trusted. If the answer needs two things (an order), both must be detected; one of
-  them is enough if the answer is one of the two.
+  learns how far a "maybe" can be trusted. If the answer needs two things (an order), both must be detected; one is
+  enough for which of two is louder.
 - A question about what is said is answered with the transcript if that is close to the truth. It is refused if speech
   has no transcript or is not English.
 - A question about what is measured (level, length, note, tempo) is answered with the measurement, unless that is known
