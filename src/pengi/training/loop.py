@@ -18,7 +18,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -319,8 +319,16 @@ class Run:
 
     def precision(self) -> AbstractContextManager[object]:
         """Matrix products in bfloat16 if the language model is in it; weights and losses stay in float32."""
-        reduced = self.setup.dtype is torch.bfloat16
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=reduced)
+        if self.setup.dtype is not torch.bfloat16:
+            return nullcontext()
+        stack = ExitStack()
+        stack.enter_context(torch.autocast(self.accelerator.device.type, torch.bfloat16))
+        if self.setup.recipe.model.language_model.lora is not None:
+            from peft.helpers import disable_input_dtype_casting
+
+            # peft would cast the adapters' inputs to float32, only to have them cast back.
+            stack.enter_context(disable_input_dtype_casting(self.setup.model.language_model.model))
+        return stack
 
     def _summed(self, values: Tensor) -> Tensor:
         """The sum over all processes, on the CPU."""
