@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from pengi import weights
 from pengi.audio.decode import load
 from pengi.cli import app
-from pengi.conditioning.transcript import Transcriber, without_loops
+from pengi.conditioning.transcript import Transcriber, audible_s, without_loops
 from pengi.conditioning.whisper_decoder import DecoderShape, WhisperDecoder
 from pengi.conditioning.word_times import MAX_LINE
 from pengi.decoding import DecodeOptions, Hypothesis, generate
@@ -139,6 +139,16 @@ def test_a_loop_is_cut_to_its_first_round(text: str, kept: str) -> None:
     assert without_loops(text) == kept
 
 
+def test_a_word_is_kept_once_if_the_sound_is_too_short_for_two() -> None:
+    assert without_loops("Left left", audible_s=0.3) == "Left"
+    assert without_loops("No, no.", audible_s=0.6) == "No, no."
+    assert without_loops("turn left", audible_s=0.3) == "turn left"
+    noise_S = np.random.default_rng(0).normal(0.0, 0.1, 16_000).astype(np.float32)
+    noise_S[4_800:] *= 1e-3
+    assert audible_s(noise_S) == pytest.approx(0.3)
+    assert audible_s(np.zeros(1_600, np.float32)) == audible_s(np.zeros(0, np.float32)) == 0.0
+
+
 @pytest.mark.parametrize(
     ("hypothesis", "why"),
     [
@@ -151,8 +161,8 @@ def test_a_loop_is_cut_to_its_first_round(text: str, kept: str) -> None:
 def test_text_that_nobody_said_is_dropped(decoder: WhisperDecoder, hypothesis: Hypothesis, why: str) -> None:
     guarded = Transcriber.__new__(Transcriber)
     guarded.decoder = decoder
-    assert guarded._text(hypothesis, duration_s=0.4) == "", why
-    assert guarded._text(Hypothesis((3, 4), (-0.1,) * 3, True), duration_s=0.4) == "a b"
+    assert guarded._text(hypothesis, duration_s=0.4, audible_s=0.4) == "", why
+    assert guarded._text(Hypothesis((3, 4), (-0.1,) * 3, True), duration_s=0.4, audible_s=0.4) == "a b"
 
 
 def test_encoders_that_are_loaded_already_are_used(transcriber: Transcriber) -> None:

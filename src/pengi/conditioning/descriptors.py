@@ -21,7 +21,7 @@ from pengi.conditioning.notes import Note, detect_notes, moving_pitch
 
 Course = Literal["steady", "swelling", "fading", "louder at the start", "louder in the middle", "louder at the end"]
 """How the level changes; ``None`` where nothing is clear."""
-VERSION = 2
+VERSION = 3
 """Raise it with every change of a sentence or of the transcriber: training clips are then measured again."""
 MAX_LISTED = 6
 """Maximum number of notes or bursts that a sentence lists one by one."""

@@ -52,6 +52,11 @@ MIN_LOG_PROBABILITY = -1.0
 """Lowest mean natural log-probability of a token; Whisper's own default."""
 MAX_TOKENS_PER_S = 10.0
 """Highest rate of speech; text with more tokens is dropped. One second is added to the length of a chunk."""
+MIN_WORD_S = 0.25
+"""Shortest time of a word. What is said twice is kept once if the sound of its chunk is too short for both."""
+AUDIBLE_DB = 30.0
+"""How far below the loudest frame of a chunk, in dB, a frame still counts as sound."""
+_FRAME = SAMPLE_RATE // 50
 
 
 @dataclass(frozen=True)
@@ -195,8 +200,10 @@ class Transcriber:
         mask_BP = audio_BPD.new_ones(audio_BPD.shape[:2], dtype=torch.bool)
         found = generate(self.decoder, audio_BPD, mask_BP, options)
         return [
-            _Decoded(self._text(best, duration_s), best.tokens, audio_PD)
-            for (best, *_), duration_s, audio_PD in zip(found, durations_s, audio_BPD, strict=True)
+            _Decoded(self._text(best, duration_s, audible_s(waveform_S)), best.tokens, audio_PD)
+            for (best, *_), duration_s, waveform_S, audio_PD in zip(
+                found, durations_s, waveforms, audio_BPD, strict=True
+            )
         ]
 
     @torch.inference_mode()
@@ -225,12 +232,12 @@ class Transcriber:
     def _max_tokens(self, duration_s: float) -> int:
         return round(MAX_TOKENS_PER_S * (duration_s + 1.0))
 
-    def _text(self, hypothesis: Hypothesis, duration_s: float) -> str:
-        """The text of a chunk of ``duration_s``; empty if it is beyond the bounds."""
+    def _text(self, hypothesis: Hypothesis, duration_s: float, audible_s: float) -> str:
+        """The text of a chunk of ``duration_s`` with ``audible_s`` of sound; empty if it is beyond the bounds."""
         if hypothesis.score < MIN_LOG_PROBABILITY:
             return ""
         whole = self.decoder.tokenizer.decode(list(hypothesis.tokens)).strip()
-        text = without_loops(whole)
+        text = without_loops(whole, audible_s)
         # A text that does not end within its time is a loop; if no loop can be found to cut, the text is dropped.
         ended = hypothesis.finished and len(hypothesis.tokens) <= self._max_tokens(duration_s)
         return text if re.search(r"\w", text) and (ended or text != whole) else ""
@@ -243,16 +250,30 @@ def _word(text: str, start_s: float, end_s: float, *, is_first: bool) -> Transcr
     return TranscriptWord(text, float(start_s), float(min(end_s, start_s + MAX_WORD_S)))
 
 
-def without_loops(text: str) -> str:
+def audible_s(waveform_S: NDArray[np.float32]) -> float:
+    """How long a waveform ``float32[S]`` sounds, in seconds, without its pauses."""
+    frames_FS = waveform_S[: len(waveform_S) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    power_F = np.square(frames_FS, dtype=np.float64).mean(1)
+    return float((power_F > power_F.max(initial=0.0) * 10.0 ** (-AUDIBLE_DB / 10.0)).sum() * _FRAME / SAMPLE_RATE)
+
+
+def without_loops(text: str, audible_s: float = math.inf) -> str:
     """A text that ends in a loop, cut after the loop's first round: "Third. Third. Third." becomes "Third."
 
-    Two rounds may be intended; with the beginning of a third one they are a loop.
+    With the beginning of a third round it is a loop. Two rounds may be intended, but not if the sound is too short for
+    them.
+
+    Args:
+        text: what the decoder wrote.
+        audible_s: how long the recording sounds, in seconds.
     """
     words = text.split()
+    is_rushed = audible_s < MIN_WORD_S * len(words)
     for start in range(len(words)):
-        for period in range(1, (len(words) - start - 1) // 2 + 1):
-            rest = words[start:]
+        rest = [re.sub(r"\W", "", word).casefold() or word for word in words[start:]]
+        for period in range(1, len(rest) // 2 + 1):
             # The last round of a loop may be cut off.
-            if all(word.casefold() == rest[index % period].casefold() for index, word in enumerate(rest)):
+            is_loop = all(word == rest[index % period] for index, word in enumerate(rest))
+            if is_loop and (is_rushed or len(rest) > 2 * period):
                 return " ".join(words[: start + period])
     return text
