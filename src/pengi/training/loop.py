@@ -323,7 +323,7 @@ class Run:
             return nullcontext()
         stack = ExitStack()
         stack.enter_context(torch.autocast(self.accelerator.device.type, torch.bfloat16))
-        if self.setup.recipe.model.language_model.lora is not None:
+        if self.setup.model.config.language_model.lora is not None:
             from peft.helpers import disable_input_dtype_casting
 
             # peft would cast the adapters' inputs to float32, only to have them cast back.
