@@ -37,8 +37,8 @@ averaging more frames did not improve recordings of one sound, and found fewer s
 
 
 RARE_SHARE = 0.096
-"""Share of a rare tag in the probability of its AudioSet class: the tags of one or two labelled recordings are there
-in 0.096 of the training clips in which the class is detected (probabilities added up, out of fold)."""
+"""Share of a rare tag in the probability of its AudioSet class, estimated on training clips out of fold: the number of
+clips that have a rare tag, over the sum of the probabilities that the tag would have without this share."""
 
 
 class Tagger(nn.Module):

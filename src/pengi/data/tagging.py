@@ -30,8 +30,8 @@ MAX_UNLABELLED_PROBABILITY = 0.1
 """If the stock tagger gives a higher probability to the class of a tag that a clip is not labelled with, it is unknown
 whether the tag is there."""
 MIN_RECORDINGS = 3
-"""A kind of an AudioSet class with fewer labelled recordings is rare. Out of fold, tags of one or two recordings with a
-probability of 0.4 or more are there in 5 of 100 clips, tags of three in 79."""
+"""A kind of an AudioSet class with fewer labelled recordings is rare. Out of fold, most detections of such tags are
+wrong."""
 SPEAKERS = (
     Tag("man", "speaker", ("men", "man speaking", "male voice", "male speech", "male")),
     Tag("woman", "speaker", ("women", "woman speaking", "female voice", "female speech", "female")),
