@@ -61,7 +61,7 @@ def test_a_question_is_read_behind_the_evidence_about_the_tags_that_it_names(mon
     read = Read(monkeypatch)
     PENGI.ask([joined(RAIN), joined(HUM)], ["is there rain or a flute?", "is the hum loud?"])
     assert read.own[-2:] == [
-        "Asked about: rain (sure, throughout), flute (hardly, throughout).\nis there rain or a flute?",
+        "Asked about: rain (sure, throughout), together with flute (hardly, throughout).\nis there rain or a flute?",
         "Asked about: hum (sure, throughout).\nis the hum loud?",
     ]
 
@@ -69,7 +69,10 @@ def test_a_question_is_read_behind_the_evidence_about_the_tags_that_it_names(mon
 def test_a_few_labels_are_asked_about_and_many_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Read(monkeypatch)
     PENGI.classify(joined(RAIN), ["flute", "stone", "rain"])
-    assert read.own[-1] == "Asked about: flute (hardly, throughout), rain (sure, throughout).\nthis is a sound of"
+    assert (
+        read.own[-1]
+        == "Asked about: flute (hardly, throughout), together with rain (sure, throughout).\nthis is a sound of"
+    )
     PENGI.classify(joined(RAIN), ["flute", "rain", "a", "b", "c", "d"])
     assert read.own[-1] == "this is a sound of"
 

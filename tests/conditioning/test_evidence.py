@@ -122,7 +122,28 @@ def test_tags_that_a_prompt_names_are_written_however_improbable() -> None:
 def test_tags_that_a_prompt_names_are_written_in_the_order_in_which_they_begin() -> None:
     siren = DetectedTag("siren", "sound", 0.99, ((3.2, 5.0),))
     tags = queried_tags(Evidence(5.0, (siren, DOG)), VOCABULARY, "Is there a siren before a dog barking?")
-    assert queried_text(tags, 5.0) == "Asked about: dog barking (sure, 0-1 s), siren (sure, 3-5 s).\n"
+    assert queried_text(tags, 5.0) == "Asked about: dog barking (sure, 0-1 s), then siren (sure, 3-5 s).\n"
+
+
+def test_the_line_says_which_tags_follow_and_which_overlap_one_another() -> None:
+    tags = [
+        DetectedTag("rain", "sound", 0.9, ((0.0, 2.0),)),
+        DetectedTag("siren", "sound", 0.9, ((1.0, 2.0), (4.0, 5.0))),
+        DetectedTag("dog barking", "sound", 0.9, ((6.0, 7.0),)),
+        DetectedTag("music", "sound", 0.0),
+    ]
+    assert queried_text(tags, 8.0) == (
+        "Asked about: rain (sure, 0-2 s), together with siren (sure, 1-2 and 4-5 s), then dog barking (sure, 6-7 s), "
+        "music (no).\n"
+    )
+    assert queried_text(tags[:2], 1.5) == "Asked about: rain (sure), siren (sure).\n"  # times are not written
+
+
+def test_tags_with_the_same_times_do_not_crowd_out_others_in_an_order() -> None:
+    birds = [DetectedTag(f"bird {number}", "sound", 0.9 - 0.01 * number, ((2.0, 3.0),)) for number in range(20)]
+    siren = DetectedTag("siren", "sound", 0.2, ((0.0, 1.0),))
+    tags = queried_tags(Evidence(5.0, (*birds, siren)), VOCABULARY, "What is heard first?")
+    assert [tag.text for tag in tags] == ["siren", "bird 0", "bird 1"]
 
 
 @pytest.mark.parametrize("prompt", ["What is heard first?", "What comes after the dog barking?"])

@@ -2,12 +2,12 @@
 
     Heard in 5 s: dog barking (sure, 1-2 and 3-4 s), wind (maybe, throughout). Instrument: clarinet (likely).
     Said: "Come here.". Level -23 dBFS, louder at the start. Note C4 (262 Hz).
-    Asked about: dog barking (sure, 1-2 and 3-4 s), siren (no).
+    Asked about: dog barking (sure, 1-2 and 3-4 s), then siren (likely, 6-9 s), rain (no).
 
 The first two lines are about a recording, whatever is asked about it; the most probable tags come first. The last line
-belongs to one question. It lists the tags that the question names in the order in which they begin, so that the
-language model need not compare times. For "what is heard first?" or "what comes after the siren?" it lists the most
-probable tags.
+belongs to one question. It lists the tags that the question names in the order in which they begin, and says whether
+neighbours follow or overlap one another, so that the language model need not compare times. For "what is heard first?"
+or "what comes after the siren?" it lists the most probable tags.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.config import EvidenceConfig
@@ -67,8 +68,12 @@ _ABOUT_ORDER = re.compile(
     re.IGNORECASE,
 )
 _WITHOUT_ORDER = frozenset({"keyword", "language"})
-MAX_ORDERED = 6
+MAX_ORDERED = 8
 """Maximum number of tags in the line for a question about the order of sounds."""
+MAX_ORDERED_ALIKE = 2
+"""Maximum number of those that have the same group and times."""
+OVERLAP_S = 0.3
+"""Tags whose spans overlap by more than this are there at the same time."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +113,22 @@ class Evidence:
         likely = sorted(
             (tag for tag in self.tags if tag.probability >= config.min_probability), key=lambda tag: -tag.probability
         )
-        alike: Counter[tuple[str, str]] = Counter()
-        chosen: list[DetectedTag] = []
-        others: list[DetectedTag] = []
-        for tag in likely:
-            key = (tag.group, spans_text(tag.spans, self.duration_s))
-            alike[key] += 1
-            (chosen if alike[key] <= MAX_ALIKE else others).append(tag)
+        chosen, others = _without_alike(likely, self.duration_s, MAX_ALIKE)
         return tuple(sorted([*chosen, *others][: config.max_tags], key=lambda tag: -tag.probability))
+
+
+def _without_alike(
+    tags: Sequence[DetectedTag], duration_s: float, max_alike: int
+) -> tuple[list[DetectedTag], list[DetectedTag]]:
+    """Up to ``max_alike`` tags of each group and times, and the others."""
+    alike: Counter[tuple[str, str]] = Counter()
+    chosen: list[DetectedTag] = []
+    others: list[DetectedTag] = []
+    for tag in tags:
+        key = (tag.group, spans_text(tag.spans, duration_s))
+        alike[key] += 1
+        (chosen if alike[key] <= max_alike else others).append(tag)
+    return chosen, others
 
 
 def strength(probability: float) -> str:
@@ -165,7 +178,9 @@ def queried_tags(
 def _ordered(evidence: Evidence) -> Sequence[DetectedTag]:
     """The most probable tags with times, if there are several."""
     timed = [tag for tag in evidence.tags if tag.probability >= MAYBE and tag.spans and tag.group not in _WITHOUT_ORDER]
-    return timed[:MAX_ORDERED] if len(timed) > 1 and evidence.duration_s > MIN_TIMED_S else ()
+    if len(timed) < 2 or evidence.duration_s <= MIN_TIMED_S:
+        return ()
+    return _without_alike(timed, evidence.duration_s, MAX_ORDERED_ALIKE)[0][:MAX_ORDERED]
 
 
 def _named(vocabulary: Vocabulary, text: str) -> list[Tag]:
@@ -187,7 +202,32 @@ def queried_text(tags: Sequence[DetectedTag], duration_s: float) -> str:
         tags: see :func:`queried_tags`.
         duration_s: length of the recording in seconds.
     """
-    return f"Asked about: {', '.join(_detected(tag, duration_s, 0.0) for tag in tags)}.\n" if tags else ""
+    if not tags:
+        return ""
+    listed = _detected(tags[0], duration_s, 0.0)
+    for earlier, later in pairwise(tags):
+        listed += _relation(earlier, later, duration_s) + _detected(later, duration_s, 0.0)
+    return f"Asked about: {listed}.\n"
+
+
+def _relation(earlier: DetectedTag, later: DetectedTag, duration_s: float) -> str:
+    """What stands between two tags of the line: whether they overlap or follow one another, where times are written."""
+    overlapping_s = overlap_s(earlier.spans, later.spans)
+    if overlapping_s is None or duration_s <= MIN_TIMED_S:
+        return ", "
+    return ", together with " if overlapping_s > OVERLAP_S else ", then "
+
+
+def overlap_s(spans: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]) -> float | None:
+    """By how many seconds spans of two tags overlap at most, or minus the shortest pause between them; None if one of
+    the tags has no spans."""
+    if not spans or not others:
+        return None
+    return max(
+        min(end_s, other_end_s) - max(start_s, other_start_s)
+        for start_s, end_s in spans
+        for other_start_s, other_end_s in others
+    )
 
 
 def _onset(tag: DetectedTag, duration_s: float) -> float:

@@ -317,7 +317,7 @@ class SceneDrawer:
         instrument = rng.choice(self._by_category["instrument"])
         if instrument not in self._pitched and rng.random() < 0.7:
             return None
-        count = rng.choices((1, 2, 3, 4, 5), (0.7, 0.1, 0.1, 0.05, 0.05))[0]
+        count = rng.choices((1, 2, 3, 4, 5), (0.5, 0.15, 0.15, 0.1, 0.1))[0]
         notes = rng.sample(_NOTES, count)
         layout = _Layout()
         for _ in notes:

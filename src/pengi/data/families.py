@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations, pairwise
 
 from pengi import templates
-from pengi.conditioning.evidence import MAYBE, seconds, separate_spans, spans_text
+from pengi.conditioning.evidence import MAYBE, OVERLAP_S, seconds, separate_spans, spans_text
 from pengi.data import wordings
 from pengi.data.phrases import GENDERS, NEVER_ASKED, is_plural
 from pengi.data.question_context import REPEAT_FACTOR, Answered, Family, QuestionContext
@@ -25,11 +25,13 @@ CLEARLY_S = 0.3
 UNCLEAR, LASTING_SHARE = 0.6, 0.9
 """Shares of a recording. A sound that covers at least the second is there throughout; one below the first is certainly
 not."""
-KEPT_IF_NONE = 0.08
+KEPT_IF_NONE = 0.06
 """Share of the questions about who speaks, what is said, which animal it is and the like that are kept if there is
 none. It is low because most recordings have none of a given thing."""
-KEPT_IF_ONE = 0.25
-"""Share of the questions about the number of words, notes or kinds of sound that are kept if the answer is one."""
+KEPT_IF_ONE = 0.1
+"""Share of the questions about a number that are kept if the answer is one or once, which it is nearly always."""
+KEPT_IF_ENGLISH = 0.15
+"""Share of the questions about the language that are kept if it is English, as in most recordings of speech."""
 REPEAT_FACTOR_OFTEN = 0.7
 """Factor on a family's weight after each of its questions about a scene, if it can ask many different ones."""
 MAX_SAID_WORDS = 40
@@ -73,6 +75,11 @@ def _yes(is_so: bool) -> str:
 def _keeps_none(context: QuestionContext) -> bool:
     """Whether to keep a question about something that is not there at all, see :data:`KEPT_IF_NONE`."""
     return context.rng.random() < KEPT_IF_NONE
+
+
+def _keeps_language(context: QuestionContext) -> bool:
+    """Whether to keep a question about the language, see :data:`KEPT_IF_ENGLISH`."""
+    return context.scene.attributes.get("language") != "English" or context.rng.random() < KEPT_IF_ENGLISH
 
 
 def _and(phrases: Sequence[str]) -> str:
@@ -255,7 +262,7 @@ def _says(context: QuestionContext) -> Answered | None:
         truth = set(words_of(context.scene.transcript))
         said = [word for word in said if word in truth]
     content = [word for word in said if len(word) > 2] or said
-    if content and context.rng.random() < 0.5:
+    if content and context.rng.random() < 0.6:
         return Answered(context.rng.choice(wordings.SAYS).format(w=context.rng.choice(content)), YES)
     for _ in range(5):
         words = words_of(draw_spoken(context.rng, ())[0].text)
@@ -352,12 +359,12 @@ def _kinds(context: QuestionContext) -> dict[str, int]:
     return counts
 
 
-@_family("how_many", 9.0)
+@_family("how_many", 12.0)
 def _how_many(context: QuestionContext) -> Answered | None:
     counts = _counts(context)
     if counts.get("words") == 0 and not _keeps_none(context):
         del counts["words"]
-    if counts and context.rng.random() < 0.6:
+    if counts and context.rng.random() < 0.8:
         things = context.rng.choice(list(counts))
         return Answered(_how_many_of(things, context), NUMBERS[counts[things]] if counts[things] else wordings.NONE)
     drawn = _present_or_absent(context)
@@ -409,11 +416,13 @@ def _how_often(context: QuestionContext) -> Answered | None:
     if scene.is_recorded:
         return None
     question = context.rng.choice(wordings.HOW_OFTEN)
-    if scene.tags and context.rng.random() < 0.8:
+    if scene.tags and context.rng.random() < 0.95:
         if not (scene.is_timed and scene.is_complete):
             return None
-        tag = context.rng.choice(scene.tags)
+        tag = max(scene.tags, key=lambda tag: (len(scene.of(tag)), context.rng.random()))
         events = _merged(scene.of(tag))
+        if len(events) == 1 and context.rng.random() >= KEPT_IF_ONE:
+            return None
         found = context.detected(tag)
         if context.phrases.category(tag) == "speech" or (
             context.evidence and (not found or len(separate_spans(found.spans)) != len(events))
@@ -464,7 +473,7 @@ def _comes_after(later: SceneEvent, earlier: SceneEvent, context: QuestionContex
     return later.start_s >= earlier.end_s - CLEARLY_S / 2 and context.starts_before(earlier.tag, later.tag)
 
 
-@_family("sequence", 14.0, repeat_factor=REPEAT_FACTOR_OFTEN)
+@_family("sequence", 18.0, repeat_factor=REPEAT_FACTOR_OFTEN)
 def _sequence(context: QuestionContext) -> Answered | None:
     """Which sound is first or last, if one clearly is, and which comes next, if sounds follow one another."""
     if not context.scene.is_timed or len(context.scene.tags) < 2:
@@ -497,7 +506,7 @@ def _starts_first(earlier: SceneEvent, later: SceneEvent, context: QuestionConte
     )
 
 
-@_family("order", 14.0, repeat_factor=REPEAT_FACTOR_OFTEN)
+@_family("order", 18.0, repeat_factor=REPEAT_FACTOR_OFTEN)
 def _order(context: QuestionContext) -> Answered | None:
     if not context.scene.is_timed:
         return None
@@ -517,10 +526,10 @@ def _order(context: QuestionContext) -> Answered | None:
         question = _about(context.rng.choice(wordings.WHICH_FIRST if asks_first else wordings.WHICH_LAST), x, y=y)
         return Answered(question, earlier if asks_first else later)
     wording = context.rng.choice(wordings.BEFORE)
-    if draw < 0.45 and (others := context.absent()):
+    if draw < 0.4 and (others := context.absent()):
         x, y = context.rng.sample([earlier, context.phrases.phrase(others[0])], 2)
         return Answered(_about(wording, x, y=y), NO)
-    right = context.rng.random() < 0.5
+    right = context.rng.random() < 0.54
     return Answered(_about(wording, *((earlier,) if right else (later,)), y=later if right else earlier), _yes(right))
 
 
@@ -537,7 +546,9 @@ def _together(context: QuestionContext) -> Answered | None:
     if not context.has_times(one, other) or -CLEARLY_S < max(overlaps) < 2 * CLEARLY_S:
         return None
     detected_s = context.overlap_s(one, other)
-    if detected_s is not None and (detected_s > CLEARLY_S) != (max(overlaps) > 0):
+    if detected_s is not None and (detected_s > OVERLAP_S) != (max(overlaps) > 0):
+        return None
+    if max(overlaps) < 0 and context.rng.random() < 0.5:  # most pairs do not overlap
         return None
     x, y = context.phrases.phrase(one), context.phrases.phrase(other)
     return Answered(_about(context.rng.choice(wordings.TOGETHER), x, y=y), _yes(max(overlaps) > 0))
@@ -546,23 +557,19 @@ def _together(context: QuestionContext) -> Answered | None:
 @_family("throughout", 8.0)
 def _throughout(context: QuestionContext) -> Answered | None:
     scene = context.scene
-    if not (scene.is_timed and scene.is_complete) or scene.duration_s < 3.0 or not scene.tags:
-        return None
-    if not context.has_times(*scene.tags):
+    if not (scene.is_timed and scene.is_complete) or not scene.tags or not context.has_times(*scene.tags):
         return None
     shares = {tag: _share(tag, context) for tag in scene.tags}
     if any(UNCLEAR <= share < LASTING_SHARE for share in shares.values()):
         return None
     lasting = [tag for tag, share in shares.items() if share >= LASTING_SHARE]
-    if context.evidence is not None and any(
-        context.is_written_throughout(tag) != (tag in lasting) for tag in scene.tags
-    ):
+    if any(context.is_written_throughout(tag) for tag in scene.tags if tag not in lasting):
         return None
     if context.rng.random() < 0.5:
         tag = context.rng.choice(lasting if lasting and context.rng.random() < 0.5 else scene.tags)
         wording = context.rng.choice(wordings.IS_THROUGHOUT)
         return Answered(_about(wording, context.phrases.phrase(tag)), _yes(tag in lasting))
-    if not all(map(context.is_shown, lasting)):
+    if not all(map(context.is_shown, lasting)) or (not lasting and not _keeps_none(context)):
         return None
     answer = _and([context.phrases.phrase(tag) for tag in lasting]) if lasting else "nothing"
     return Answered(context.rng.choice(wordings.THROUGHOUT), answer)
@@ -629,7 +636,7 @@ def _notes(context: QuestionContext) -> str | None:
     return found[1] if found else None
 
 
-@_family("loudness", 0.5)
+@_family("loudness", 0.25)
 def _loudness(context: QuestionContext) -> Answered | None:
     found = _measured(context, _LEVEL)
     if found is None:
@@ -639,7 +646,7 @@ def _loudness(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(wordings.HOW_LOUD), f"{word}, about {level_db} dBFS")
 
 
-@_family("course", 0.8)
+@_family("course", 0.5)
 def _course(context: QuestionContext) -> Answered | None:
     found = _measured(context, _LEVEL)
     if found is None or found[2] not in _COURSES:
@@ -650,7 +657,7 @@ def _course(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(wordings.LOUDEST), loudest)
 
 
-@_family("length", 0.5)
+@_family("length", 0.25)
 def _length(context: QuestionContext) -> Answered | None:
     if context.evidence is None:
         return None
@@ -663,7 +670,7 @@ def _tempo(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(wordings.TEMPO), f"about {found[1]} beats a minute") if found else None
 
 
-@_family("pitch", 5.0)
+@_family("pitch", 8.0)
 def _pitch(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.NOTE)
     truth = context.scene.attributes.get("notes", context.scene.attributes.get("pitch"))
@@ -678,7 +685,7 @@ def _pitch(context: QuestionContext) -> Answered | None:
 # --- names: instruments, genres, languages, words, animals ---------------------------------------------------------
 
 
-@_family("instrument_name", 5.0)
+@_family("instrument_name", 24.0)
 def _instrument(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.INSTRUMENT)
     instrument = context.scene.attributes.get("instrument")
@@ -688,7 +695,7 @@ def _instrument(context: QuestionContext) -> Answered | None:
     return Answered(question, "no instrument") if context.music is False and _keeps_none(context) else None
 
 
-@_family("genre_name", 5.0)
+@_family("genre_name", 12.0)
 def _genre(context: QuestionContext) -> Answered | None:
     question = context.rng.choice(wordings.GENRE)
     genre = context.scene.attributes.get("genre")
@@ -698,12 +705,12 @@ def _genre(context: QuestionContext) -> Answered | None:
     return Answered(question, "There is no music.") if context.music is False and _keeps_none(context) else None
 
 
-@_family("language_name", 2.0)
+@_family("language_name", 10.0)
 def _language(context: QuestionContext) -> Answered | None:
     language = context.scene.attributes.get("language")
     if context.speech is False:
         return Answered(context.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if _keeps_none(context) else None
-    if language is None or not context.is_foremost(language):
+    if language is None or not context.is_foremost(language) or not _keeps_language(context):
         return None
     if context.rng.random() < 0.75:
         return Answered(context.rng.choice(wordings.LANGUAGE), language)
@@ -715,7 +722,7 @@ def _language(context: QuestionContext) -> Answered | None:
     return Answered(question, _yes(right))
 
 
-@_family("word_name", 3.0)
+@_family("word_name", 6.0)
 def _word_name(context: QuestionContext) -> Answered | None:
     is_digit = "digit" in context.scene.attributes
     question = context.rng.choice(wordings.DIGIT if is_digit and context.rng.random() < 0.7 else wordings.KEYWORD)
@@ -859,6 +866,8 @@ def _attribute(name: str) -> _Ask:
         value = context.scene.attributes.get(name)
         if value is None or (name in _DETECTED and not context.is_foremost(_DETECTED[name](value))):
             return None
+        if name == "language" and not _keeps_language(context):
+            return None
         return Answered(context.rng.choice(templates.PROMPTS[name]), value, is_prompt=True)
 
     return ask
@@ -916,7 +925,7 @@ def _note(context: QuestionContext) -> Answered | None:
 # --- what no sound can tell ----------------------------------------------------------------------------------------
 
 
-@_family("unanswerable", 39.0)
+@_family("unanswerable", 50.0)
 def _unanswerable(context: QuestionContext) -> Answered | None:
     """What no recording can tell; not asked if speech or a sound may tell it, or if only a caption is known."""
     scene = context.scene

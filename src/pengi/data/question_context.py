@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pengi import templates
-from pengi.conditioning.evidence import DECIMALS_BELOW_S, MAYBE, MIN_TIMED_S, DetectedTag, Evidence, spans_text
+from pengi.conditioning.evidence import (
+    DECIMALS_BELOW_S,
+    MAYBE,
+    MIN_TIMED_S,
+    DetectedTag,
+    Evidence,
+    overlap_s,
+    spans_text,
+)
 from pengi.config import EvidenceConfig
 from pengi.data.phrases import GENDERS, SPEAKING, Phrases
 from pengi.data.scenes import Scene
@@ -132,11 +140,7 @@ class QuestionContext:
         if self.evidence is None or not self.has_times(one, other):
             return None
         found, others = self.detected(one), self.detected(other)
-        return max(
-            min(end_s, other_end_s) - max(start_s, other_start_s)
-            for start_s, end_s in (found.spans if found else ())
-            for other_start_s, other_end_s in (others.spans if others else ())
-        )
+        return overlap_s(found.spans, others.spans) if found and others else None
 
     def is_written_throughout(self, tag: str) -> bool:
         """Whether the evidence says that a tag is there throughout."""
