@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -355,4 +356,16 @@ def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, max_bad_
 
     version = f"{descriptors.VERSION} {config.transcript} {config.descriptors}"
     window_s = min(branch.window_s for branch in model.config.audio.values())
-    return cached_measurements(clips, root, measure, version, SAMPLE_RATE, window_s, max_bad_share)
+    with _single_threaded():
+        return cached_measurements(clips, root, measure, version, SAMPLE_RATE, window_s, max_bad_share)
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Lets torch use one thread: the products of one clip are so small that several threads take longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
