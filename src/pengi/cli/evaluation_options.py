@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
-
-_TASK, _SUITE, _RUN = "One task", "A suite", "The run"
 
 Manifest = Annotated[
     Path | None,
@@ -25,53 +23,37 @@ Manifest = Annotated[
 class TaskOptions:
     """One task on the clips of a manifest."""
 
+    panel: ClassVar = "One task"
+
     task: Annotated[
         str | None,
         typer.Option(
-            "--task",
             metavar="TASK",
             help="Task of the clips: events, digit, keyword, gender, language, instrument, emotion, genre or scene.",
             show_default=False,
-            rich_help_panel=_TASK,
         ),
     ] = None
     split: Annotated[
-        str,
-        typer.Option(
-            "--split",
-            metavar="SPLIT",
-            help="Split of the manifest to measure on: train, val, test or heldout.",
-            rich_help_panel=_TASK,
-        ),
+        str, typer.Option(metavar="SPLIT", help="Split of the manifest to measure on: train, val, test or heldout.")
     ] = "val"
     source: Annotated[
         str | None,
-        typer.Option(
-            "--source",
-            metavar="SOURCE",
-            help="Measure only on clips whose row has this source.",
-            show_default="all",
-            rich_help_panel=_TASK,
-        ),
+        typer.Option(metavar="SOURCE", help="Measure only on clips whose row has this source.", show_default="all"),
     ] = None
     method: Annotated[
         str,
         typer.Option(
-            "--method",
             metavar="METHOD",
             help="How labels are scored: an answer mode such as likelihood, generate or match (docs/evaluation.md), or "
             "a baseline without the model: yamnet-match or yamnet-match-mean.",
-            rich_help_panel=_TASK,
         ),
     ] = "likelihood"
     labels_file: Annotated[
         Path | None,
         typer.Option(
-            "--labels-file",
             metavar="FILE",
             help="The labels to choose from, in a text file, one a line.",
             show_default="all labels that the clips have",
-            rich_help_panel=_TASK,
         ),
     ] = None
 
@@ -80,14 +62,14 @@ class TaskOptions:
 class SuiteOptions:
     """A suite of benchmarks."""
 
+    panel: ClassVar = "A suite"
+
     suite: Annotated[
         str | None,
         typer.Option(
-            "--suite",
             metavar="NAME",
             help="Suite of benchmarks to run: paper (published datasets), local (a manifest) or quick (a few clips).",
             show_default=False,
-            rich_help_panel=_SUITE,
         ),
     ] = None
     benchmarks: Annotated[
@@ -97,81 +79,58 @@ class SuiteOptions:
             metavar="NAME",
             help="Run this benchmark, of the suite or alone; may be repeated.",
             show_default="all of the suite",
-            rich_help_panel=_SUITE,
         ),
     ] = None
     data_root: Annotated[
         Path | None,
         typer.Option(
-            "--data-root",
             metavar="FOLDER",
             help="Folder of published datasets, each in a folder of its own (names: docs/evaluation.md).",
-            rich_help_panel=_SUITE,
         ),
     ] = None
     modes: Annotated[
         str | None,
         typer.Option(
-            "--modes",
             metavar="A,B",
             help="Answer modes to measure, such as likelihood,match.",
             show_default="those of each benchmark",
-            rich_help_panel=_SUITE,
         ),
     ] = None
-    baselines: Annotated[
-        bool,
-        typer.Option(
-            "--baselines/--no-baselines",
-            help="Also measure a stock tagger, and the model on silence.",
-            rich_help_panel=_SUITE,
-        ),
-    ] = True
+    baselines: Annotated[bool, typer.Option(help="Also measure a stock tagger, and the model on silence.")] = True
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Which clips are measured, and where the run is stored."""
 
+    panel: ClassVar = "The run"
+
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit",
-            min=1,
-            help="Measure on at most N clips (of each benchmark), always the same ones.",
-            show_default="all",
-            rich_help_panel=_RUN,
+            min=1, help="Measure on at most N clips (of each benchmark), always the same ones.", show_default="all"
         ),
     ] = None
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
             metavar="FOLDER",
             help="Folder of the run, with every prediction and a report; a suite needs one.",
             show_default=False,
-            rich_help_panel=_RUN,
         ),
     ] = None
     shard: Annotated[
         str,
         typer.Option(
-            "--shard",
-            metavar="I/N",
-            help="Do only part I of N, so that N machines share the work; all parts have the same --out.",
-            rich_help_panel=_RUN,
+            metavar="I/N", help="Do only part I of N, so that N machines share the work; all parts have the same --out."
         ),
     ] = "1/1"
     cached: Annotated[
-        bool,
-        typer.Option("--cache/--no-cache", help="Use answers of earlier runs of the same model.", rich_help_panel=_RUN),
+        bool, typer.Option("--cache/--no-cache", help="Use answers of earlier runs of the same model.")
     ] = True
     report_audio: Annotated[
         str,
         typer.Option(
-            "--report-audio",
-            metavar="WHICH",
-            help="Recordings in the HTML report: free (those with redistribute: true), all or none.",
-            rich_help_panel=_RUN,
+            metavar="WHICH", help="Recordings in the HTML report: free (those with redistribute: true), all or none."
         ),
     ] = "free"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -18,31 +18,27 @@ from pengi.errors import InputError, PengiError
 if TYPE_CHECKING:
     from pengi.exports import Export, Row, Target
 
-_OUTPUT = "Output"
-
 
 @dataclass(frozen=True)
 class OutputOptions:
     """Where rows go, and in which format."""
 
+    panel: ClassVar = "Output"
+
     format: Annotated[
         str | None,
         typer.Option(
-            "--format",
             metavar="FORMAT",
             help="Write rows in this format: csv, jsonl, parquet, audacity, raven, vtt, srt or rttm.",
             show_default="by the suffix of --out",
-            rich_help_panel=_OUTPUT,
         ),
     ] = None
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out",
             metavar="PATH",
             help="File for the rows of all recordings, or folder for one file each. Settings are written beside them.",
             show_default="stdout",
-            rich_help_panel=_OUTPUT,
         ),
     ] = None
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from copy import copy
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -36,6 +37,13 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
+    """The options of a group. Those without a panel of their own are in the panel of the group, if it names one."""
+    found = []
     hints = get_type_hints(group, include_extras=True)
-    found = inspect.signature(group).parameters.values()
-    return [item.replace(annotation=hints[item.name], kind=inspect.Parameter.KEYWORD_ONLY) for item in found]
+    for item in inspect.signature(group).parameters.values():
+        hint = hints[item.name]
+        option = copy(hint.__metadata__[0])
+        option.rich_help_panel = option.rich_help_panel or getattr(group, "panel", None)
+        hint = Annotated[hint.__origin__, option]
+        found.append(item.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _GENERATION = "Generation"
 _COMMON = "Common"
-_READING = "Reading"
 _FORMATS = "wav, flac, mp3, ogg, m4a, mp4, mov, mkv, webm and everything else that FFmpeg reads"
 DEFAULT_MODEL = "pengi-mini"
 AUTO = "auto"
@@ -51,7 +50,6 @@ Model = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        "--device",
         metavar="DEVICE",
         help="Where the model runs: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.",
         rich_help_panel=_COMMON,
@@ -74,24 +72,6 @@ Tokenizers = Annotated[
         show_default="fetched from the Hugging Face hub",
     ),
 ]
-Track = Annotated[
-    int | None,
-    typer.Option(
-        "--track",
-        metavar="N",
-        help="Which sound track of a file to read, counted from 1.",
-        show_default="the default track",
-        rich_help_panel=_READING,
-    ),
-]
-Partial = Annotated[
-    bool,
-    typer.Option(
-        "--partial",
-        help="Read a damaged file up to the damage, with a note, instead of refusing it.",
-        rich_help_panel=_READING,
-    ),
-]
 
 Explain = Annotated[
     bool,
@@ -105,7 +85,6 @@ _BY_TASK = "set by the task"
 Beams = Annotated[
     int | None,
     typer.Option(
-        "--beams",
         min=1,
         help="Number of beams of the beam search; more are slower, 1 is greedy search.",
         show_default=_BY_TASK,
@@ -115,63 +94,19 @@ Beams = Annotated[
 MaxTokens = Annotated[
     int | None,
     typer.Option(
-        "--max-tokens",
         min=1,
         help="Longest text, in tokens of the language model (about 3 tokens for 2 words).",
         show_default=_BY_TASK,
         rich_help_panel=_GENERATION,
     ),
 ]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature",
-        min=0.0,
-        help="Sample the text instead of searching for the most probable one; higher values vary more, 1 is usual.",
-        show_default="0, no sampling",
-        rich_help_panel=_GENERATION,
-    ),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(
-        "--top-p",
-        metavar="P",
-        min=0.0,
-        max=1.0,
-        help="With --temperature: sample only from the most probable tokens whose probabilities add up to P.",
-        show_default="1, all tokens",
-        rich_help_panel=_GENERATION,
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        "--seed",
-        min=0,
-        help="With --temperature: the same seed gives the same text again.",
-        show_default="random",
-        rich_help_panel=_GENERATION,
-    ),
-]
 
 
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        "--labels",
-        metavar='"A, B, ..."',
-        help="Labels to choose from, separated by commas.",
-    ),
-]
+Labels = Annotated[str | None, typer.Option(metavar='"A, B, ..."', help="Labels to choose from, separated by commas.")]
 OnlyLabels = Annotated[
-    str | None,
-    typer.Option("--labels", metavar='"A, B, ..."', help="Detect only these tags, separated by commas."),
+    str | None, typer.Option(metavar='"A, B, ..."', help="Detect only these tags, separated by commas.")
 ]
-LabelsFile = Annotated[
-    Path | None,
-    typer.Option("--labels-file", metavar="FILE", help="The labels in a text file, one a line."),
-]
+LabelsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The labels in a text file, one a line.")]
 
 
 @dataclass(frozen=True)
@@ -188,19 +123,50 @@ class CommonOptions:
 class TrackOptions:
     """How recordings are read: keywords of the engine's methods."""
 
-    track: Track = None
-    partial: Partial = False
+    panel: ClassVar = "Reading"
+
+    track: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Which sound track of a file to read, counted from 1.", show_default="the default track"
+        ),
+    ] = None
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", help="Read a damaged file up to the damage, with a note, instead of refusing it."),
+    ] = False
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
     """Options for generating a text; None stands for the default of the task."""
 
+    panel: ClassVar = _GENERATION
+
     beams: Beams = None
     max_tokens: MaxTokens = None
-    temperature: Temperature = None
-    top_p: TopP = None
-    seed: Seed = None
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Sample the text instead of searching for the most probable one; higher values vary more, 1 is usual.",
+            show_default="0, no sampling",
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            min=0.0,
+            max=1.0,
+            help="With --temperature: sample only from the most probable tokens whose probabilities add up to P.",
+            show_default="1, all tokens",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --temperature: the same seed gives the same text again.", show_default="random"),
+    ] = None
 
     def decoding(self) -> DecodeOptions | None:
         """The given options; None if none was given.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.text import Text
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pengi.jobs.runner import Execution, JobCounts
     from pengi.jobs.tasks import Job
 
-_TASK, _WORK, _RAY, _EXPORT = "Options of the tasks", "Execution", "On a cluster", "Output"
 _REDRAW_S = 0.1
 _PACE_BATCHES = 32
 _NOTE_S = 60.0
@@ -48,23 +47,20 @@ _NOTE_S = 60.0
 class JobOptions:
     """Options of the tasks, named as those of :class:`pengi.jobs.tasks.Job`; None stands for the engine's default."""
 
+    panel: ClassVar = "Options of the tasks"
+
     question: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Task ask: what to ask about each recording.", rich_help_panel=_TASK),
+        str | None, typer.Option(metavar="TEXT", help="Task ask: what to ask about each recording.")
     ] = None
     labels: Annotated[
         str | None,
         typer.Option(
             metavar='"A, B, ..."',
             help="Labels, separated by commas. Task classify: to choose from; tags and timeline: only these.",
-            rich_help_panel=_TASK,
         ),
     ] = None
     labels_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="As --labels, from a text file with one label a line.", rich_help_panel=_TASK
-        ),
+        Path | None, typer.Option(metavar="FILE", help="As --labels, from a text file with one label a line.")
     ] = None
     method: Annotated[
         str | None,
@@ -72,17 +68,11 @@ class JobOptions:
             metavar="METHOD",
             help="Task classify: how labels are scored: likelihood, generate or match (see `pengi classify --help`).",
             show_default="likelihood",
-            rich_help_panel=_TASK,
         ),
     ] = None
     top: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Tasks classify and tags: keep only the N most probable labels.",
-            show_default="all",
-            rich_help_panel=_TASK,
-        ),
+        typer.Option(min=1, help="Tasks classify and tags: keep only the N most probable labels.", show_default="all"),
     ] = None
     prompt: Annotated[
         str | None,
@@ -90,7 +80,6 @@ class JobOptions:
             metavar="TEXT",
             help="Task classify: prompt that the labels answer, such as 'this is a sound of {}'.",
             show_default="this is a sound of {}",
-            rich_help_panel=_TASK,
         ),
     ] = None
     none: Annotated[
@@ -101,7 +90,6 @@ class JobOptions:
             help="Task classify: add 'none of these', which wins if no label has an independent probability of at "
             "least P.",
             show_default="not added",
-            rich_help_panel=_TASK,
         ),
     ] = None
     threshold: Annotated[
@@ -110,7 +98,6 @@ class JobOptions:
             metavar="P",
             help='Tasks tags and timeline: lowest probability, of all labels or of each, as "0.5, siren=0.7".',
             show_default="0.1 for tags, 0.5 for timeline",
-            rich_help_panel=_TASK,
         ),
     ] = None
     min_duration_s: Annotated[
@@ -120,7 +107,6 @@ class JobOptions:
             metavar="SECONDS",
             help="Task timeline: leave out shorter events.",
             show_default="none left out",
-            rich_help_panel=_TASK,
         ),
     ] = None
     merge_gap_s: Annotated[
@@ -130,7 +116,6 @@ class JobOptions:
             metavar="SECONDS",
             help="Task timeline: join events of one label with a shorter pause between them.",
             show_default="0.5",
-            rich_help_panel=_TASK,
         ),
     ] = None
     window_s: Annotated[
@@ -140,7 +125,6 @@ class JobOptions:
             metavar="SECONDS",
             help="Task timeline: instead of detecting tags, let the language model name windows of this length.",
             show_default="5 without a tagger",
-            rich_help_panel=_TASK,
         ),
     ] = None
     hop_s: Annotated[
@@ -150,7 +134,6 @@ class JobOptions:
             metavar="SECONDS",
             help="Task timeline: time from the start of a window to the start of the next, in seconds.",
             show_default="5 without a tagger",
-            rich_help_panel=_TASK,
         ),
     ] = None
     beams: Beams = None
@@ -174,6 +157,8 @@ class JobOptions:
 class ExportOptions:
     """In which other format the rows are also written."""
 
+    panel: ClassVar = "Output"
+
     export: Annotated[
         Path | None,
         typer.Option(
@@ -181,7 +166,6 @@ class ExportOptions:
             help="At the end also write the rows for other programs: to a file, or to a folder with a file for each "
             "recording.",
             show_default=False,
-            rich_help_panel=_EXPORT,
         ),
     ] = None
     format: Annotated[
@@ -190,7 +174,6 @@ class ExportOptions:
             metavar="FORMAT",
             help="Format of --export: csv, jsonl, parquet, audacity, raven, vtt, srt or rttm.",
             show_default="by its suffix",
-            rich_help_panel=_EXPORT,
         ),
     ] = None
 
@@ -215,33 +198,29 @@ class ExportOptions:
 class WorkOptions:
     """Which recordings are read, and how."""
 
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Number of recordings in one call of the model.", rich_help_panel=_WORK)
-    ] = 16
+    panel: ClassVar = "Execution"
+
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of recordings in one call of the model.")] = 16
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="Threads that decode recordings ahead of the model.",
             show_default="one for each processor, at most 8",
-            rich_help_panel=_WORK,
         ),
     ] = None
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Read only the first N recordings.", show_default="all", rich_help_panel=_WORK),
-    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Read only the first N recordings.", show_default="all")] = (
+        None
+    )
     shard: Annotated[
         str,
         typer.Option(
             metavar="I/N",
             help="Do only part I of N, so that N machines share the recordings; each needs its own --out.",
-            rich_help_panel=_WORK,
         ),
     ] = "1/1"
     retry_errors: Annotated[
-        bool,
-        typer.Option("--retry-errors", help="Try recordings again whose row has an error.", rich_help_panel=_WORK),
+        bool, typer.Option("--retry-errors", help="Try recordings again whose row has an error.")
     ] = False
 
 
@@ -249,12 +228,12 @@ class WorkOptions:
 class RayOptions:
     """On which processes and machines the models run."""
 
+    panel: ClassVar = "On a cluster"
+
     engine: Annotated[
         str,
         typer.Option(
-            metavar="ENGINE",
-            help="local: work in this process; ray: in several processes or machines, with Ray Data.",
-            rich_help_panel=_RAY,
+            metavar="ENGINE", help="local: work in this process; ray: in several processes or machines, with Ray Data."
         ),
     ] = "local"
     address: Annotated[
@@ -263,23 +242,16 @@ class RayOptions:
             metavar="ADDRESS",
             help="With --engine ray: address of a running cluster; auto finds the one of this machine.",
             show_default="a new one on this machine",
-            rich_help_panel=_RAY,
         ),
     ] = None
     actors: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            help="With --engine ray: number of processes that each load the model.",
-            show_default="all that fit",
-            rich_help_panel=_RAY,
+            min=1, help="With --engine ray: number of processes that each load the model.", show_default="all that fit"
         ),
     ] = None
     cpus_per_actor: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N", help="With --engine ray: processors for each actor.", show_default="2", rich_help_panel=_RAY
-        ),
+        float | None, typer.Option(metavar="N", help="With --engine ray: processors for each actor.", show_default="2")
     ] = None
     gpus_per_actor: Annotated[
         float | None,
@@ -287,7 +259,6 @@ class RayOptions:
             metavar="N",
             help="With --engine ray: GPUs for each actor, such as 1, or 0.5 if two share one.",
             show_default="0",
-            rich_help_panel=_RAY,
         ),
     ] = None
 

@@ -73,7 +73,6 @@ class SearchOptions:
     like: Annotated[
         str | None,
         typer.Option(
-            "--like",
             metavar="FILE",
             help="Find recordings that sound like this one; - is one on standard input. May be combined with QUERY.",
         ),

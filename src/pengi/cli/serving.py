@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from pengi.serving.settings import ServingSettings
 
-_LIMITS = "Limits"
 KEPT_BYTES = 128 * 2**20
 """Size of the cache of recent recordings, in bytes: about ten of 10 s."""
 
@@ -83,32 +82,22 @@ class AddressOptions:
 class LimitOptions:
     """Limits of requests, named as in :class:`pengi.serving.settings.ServingSettings`."""
 
-    max_upload_mb: Annotated[
-        float, typer.Option(metavar="MB", help="Largest upload, in millions of bytes.", rich_help_panel=_LIMITS)
-    ] = 25.0
-    max_seconds: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Longest recording, in seconds.", rich_help_panel=_LIMITS)
-    ] = 600.0
+    panel: ClassVar = "Limits"
+
+    max_upload_mb: Annotated[float, typer.Option(metavar="MB", help="Largest upload, in millions of bytes.")] = 25.0
+    max_seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Longest recording, in seconds.")] = 600.0
     timeout_s: Annotated[
-        float,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            help="Longest time from request to answer, in seconds.",
-            rich_help_panel=_LIMITS,
-        ),
+        float, typer.Option("--timeout", metavar="SECONDS", help="Longest time from request to answer, in seconds.")
     ] = 120.0
     max_requests: Annotated[
         int,
         typer.Option(
             metavar="N",
             help="Maximum number of requests at a time, including queued ones; further ones get status 429.",
-            rich_help_panel=_LIMITS,
         ),
     ] = 64
     batch_size: Annotated[
-        int,
-        typer.Option(metavar="N", help="Maximum number of recordings in the model at a time.", rich_help_panel=_LIMITS),
+        int, typer.Option(metavar="N", help="Maximum number of recordings in the model at a time.")
     ] = 8
 
 

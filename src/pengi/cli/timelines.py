@@ -52,7 +52,6 @@ class EventOptions:
     labels: Annotated[
         str | None,
         typer.Option(
-            "--labels",
             metavar='"A, B, ..."',
             help="Detect only these, separated by commas: tags, or any words, which the language model looks for.",
             show_default="all tags",
