@@ -328,44 +328,21 @@ def generate(
     stop_ids: Sequence[int] | None = None,
     constraint: Constraint | None = None,
 ) -> list[list[Hypothesis]]:
-    """Continue each prefix; see :func:`continue_from`.
+    """Continue each prefix: ``options.beams`` hypotheses per clip, best first.
+
+    Finished texts come before unfinished ones, and are ranked by their mean log-probability.
 
     Args:
         lm: the language model.
         prefix_BPD: float[B, P, D] embeddings.
         mask_BP: [B, P], zero at padding.
         options: how to search.
-        stop_ids: tokens that end a text.
-        constraint: only these texts may be written.
-    """
-    logits_BV, state = lm.prefill(prefix_BPD, mask_BP)
-    return continue_from(lm, logits_BV, state, options, stop_ids=stop_ids, constraint=constraint)
-
-
-@torch.no_grad()
-def continue_from(
-    lm: StepModel[State],
-    logits_BV: Tensor,
-    state: State,
-    options: DecodeOptions,
-    *,
-    stop_ids: Sequence[int] | None = None,
-    constraint: Constraint | None = None,
-) -> list[list[Hypothesis]]:
-    """Continue what the language model has read: ``options.beams`` hypotheses per clip, best first.
-
-    Finished texts come before unfinished ones, and are ranked by their mean log-probability.
-
-    Args:
-        lm: the language model.
-        logits_BV: float32[B, V] of the next token of each clip.
-        state: the model's state that gave the logits.
-        options: how to search.
         stop_ids: tokens that end a text; None means the model's end token.
         constraint: only these texts may be written, each ended by the constraint's end token, so there may be fewer
             than ``options.beams``. ``stop_ids`` is ignored. If the constraint has a longest text, ``max_tokens`` is
             ignored, too, and all hypotheses are complete texts.
     """
+    logits_BV, state = lm.prefill(prefix_BPD, mask_BP)
     return finish(SearchGroup(lm, logits_BV, state, options, stop_ids=stop_ids, constraint=constraint))
 
 
@@ -397,8 +374,8 @@ class SearchGroup(Generic[State]):
         logits_BV: float32[B, V] of the next token of each clip, B at least 1.
         state: the model's state that gave the logits.
         options: how to search.
-        stop_ids: see :func:`continue_from`.
-        constraint: see :func:`continue_from`.
+        stop_ids: see :func:`generate`.
+        constraint: see :func:`generate`.
         on_tokens: called with all tokens of the first text after each new one; for greedy search or a sample.
 
     Attributes:

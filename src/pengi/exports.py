@@ -26,6 +26,7 @@ from pengi.writing import printable, replacing, writing
 
 if TYPE_CHECKING:
     from pengi.jobs.tables import ParquetRows
+    from pengi.retrieval import Hit
 
 HIGHEST_HZ = 8_000
 """Upper edge of a selection in Raven; pengi-mini reads no higher frequencies."""
@@ -61,21 +62,6 @@ class Text(Protocol):
     def flush(self) -> None: ...
 
 
-class FoundStretch(Protocol):
-    """A hit of a search, :class:`pengi.retrieval.Hit`."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def start_s(self) -> float: ...
-    @property
-    def end_s(self) -> float: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def score(self) -> float: ...
-
-
 def rows_of(path: str, result: Timeline | Tags | Transcript) -> list[Row]:
     """The rows of a result, in order of time; a tag has a row for each of its spans."""
     return rows_of_record(path, result.to_dict())
@@ -107,7 +93,7 @@ def segment_row(path: str, segment: Mapping[str, Any]) -> Row:
     return Row(path, segment["start_s"], segment["end_s"], segment["text"], segment.get("confidence"))
 
 
-def rows_of_hits(hits: Iterable[FoundStretch]) -> list[Row]:
+def rows_of_hits(hits: Iterable[Hit]) -> list[Row]:
     """The rows of a search, the best first."""
     return [Row(hit.path, hit.start_s, hit.end_s, hit.text, hit.score) for hit in hits]
 
@@ -405,16 +391,12 @@ class _ParquetFile:
 @contextmanager
 def _parquet_file(path: Path) -> Iterator[_ParquetFile]:
     pa = arrow()
-    import pyarrow.parquet as pq
-
-    from pengi.jobs.tables import ParquetRows
+    from pengi.jobs.tables import parquet_rows
 
     types = {"path": pa.string(), "label": pa.string()}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in COLUMNS])
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        rows = ParquetRows(writer, schema)
+    with parquet_rows(path, schema) as rows:
         yield _ParquetFile(rows)
-        rows.flush()
 
 
 def _written(file: _TextFile | _ParquetFile, rows: Iterable[Row], offset_s: float) -> int:
@@ -427,12 +409,9 @@ def _written(file: _TextFile | _ParquetFile, rows: Iterable[Row], offset_s: floa
 
 def _plain(row: Row) -> Row:
     """The row with texts that UTF-8 can encode, and numbers without meaningless digits."""
-    rounded = {name: None if value is None else round(value, 4) for name, value in _numbers(row).items()}
+    numbers = {"start_s": row.start_s, "end_s": row.end_s, "confidence": row.confidence}
+    rounded = {name: None if value is None else round(value, 4) for name, value in numbers.items()}
     return replace(row, path=printable(row.path), label=printable(row.label), **rounded)
-
-
-def _numbers(row: Row) -> dict[str, float | None]:
-    return {"start_s": row.start_s, "end_s": row.end_s, "confidence": row.confidence}
 
 
 def file_names(paths: Sequence[str], suffix: str) -> dict[str, str]:

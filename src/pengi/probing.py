@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from pengi.errors import InputError, PengiError
 from pengi.evaluation.statistics import Interval, bootstrap, mean_of
 from pengi.evaluation.systems import code_hash, file_hash
 from pengi.progress import Advance
+from pengi.streaming import attempt
 from pengi.writing import replacing, writing
 
 FOLDS = 5
@@ -80,7 +81,7 @@ class StockYamnet:
         self.fingerprint = _sha256(f"{YAMNET} {code_hash()}")
 
     def embed(self, recordings: Sequence[Path]) -> Sequence[Vector | PengiError]:
-        return [_or_error(self._embed, recording) for recording in recordings]
+        return [attempt(self._embed, recording) for recording in recordings]
 
     @torch.inference_mode()
     def _embed(self, recording: Path) -> Vector:
@@ -260,13 +261,6 @@ def _parts(
         warnings.filterwarnings("ignore", message="The least populated class")
         parts = tuple(splitter.split(everyone, labels, groups))
     return parts, f"{folds} folds, groups kept together"
-
-
-def _or_error(embed: Callable[[Path], Vector], recording: Path) -> Vector | PengiError:
-    try:
-        return embed(recording)
-    except PengiError as error:
-        return error
 
 
 def _save(file: Path, vector_D: Vector) -> None:

@@ -26,6 +26,7 @@ from pengi.timelines import TimelineOptions, timeline_reader
 from pengi.watching import Moment, Watcher, WatchOptions
 
 R = TypeVar("R")
+S = TypeVar("S")
 Outcome: TypeAlias = R | PengiError | list[R] | list[R | PengiError]
 """The result of a method; its overloads say which of these it is for which arguments."""
 
@@ -171,11 +172,12 @@ def _one_by_one(
     """What ``read`` gives for each recording, or its error."""
     check_on_error(on_error)
     sources, are_many = recordings_of(audio)
-    results = [_attempt(read, source, on_error) for source in sources]
+    results = [attempt(read, source, on_error) for source in sources]
     return results if are_many else results[0]
 
 
-def _attempt(read: Callable[[AudioSource], R], source: AudioSource, on_error: OnError) -> R | PengiError:
+def attempt(read: Callable[[S], R], source: S, on_error: OnError = "return") -> R | PengiError:
+    """What ``read`` gives for a recording; its error is returned, or raised if ``on_error`` says so."""
     try:
         return read(source)
     except PengiError as error:

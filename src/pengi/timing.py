@@ -15,9 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pengi.audio.decode import load
 from pengi.audio.sources import Waveform
 from pengi.errors import PengiError
+from pengi.results import Result
 
 if TYPE_CHECKING:
     from pengi.engine import Pengi
@@ -63,16 +64,12 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Timing:
+class Timing(Result):
     """All figures of one model."""
 
     model: str
     machine: Machine
     figures: tuple[Figure, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        return asdict(self)
 
 
 def measure(model: str, device: str = "auto", *, quick: bool = False) -> Iterator[Figure | Timing]:

@@ -116,6 +116,14 @@ def print_json(value: object) -> None:
     exit_if_output_failed()
 
 
+def print_result(value: object, text: str, *, as_json: bool) -> None:
+    """Print a result on stdout: as one JSON document, or as a line for people."""
+    if as_json:
+        print_json(value)
+    else:
+        print_text(Text(text))
+
+
 def print_json_line(value: object) -> None:
     """Print one JSON object as a line on stdout and flush it, for programs that read results as they arrive."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -197,10 +205,16 @@ def percentage(label: str) -> Iterator[Waiting]:
 
 @contextmanager
 def _bar(label: str, total: int | None, columns: Sequence[ProgressColumn]) -> Iterator[Waiting]:
+    with bar_on_stderr(*columns) as bar:
+        yield Waiting(bar, bar.add_task(label, total=total, text=""))
+
+
+def bar_on_stderr(*columns: ProgressColumn) -> Progress:
+    """A bar on stderr, with the description of its task in front; not shown if stderr is not a terminal."""
     from rich.progress import Progress, TextColumn
 
     # Redirecting stdout would send results to the bar's stream, stderr.
-    bar = Progress(
+    return Progress(
         TextColumn("{task.description}", markup=False),
         *columns,
         console=stderr(),
@@ -208,8 +222,6 @@ def _bar(label: str, total: int | None, columns: Sequence[ProgressColumn]) -> It
         redirect_stdout=False,
         disable=not sys.stderr.isatty(),
     )
-    with bar:
-        yield Waiting(bar, bar.add_task(label, total=total, text=""))
 
 
 def stderr() -> Console:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from pengi.cli.console import announced, guarded, print_json, print_text
+from pengi.cli.console import announced, guarded, print_json, print_result, print_text
+from pengi.cli.exporting import check_target
 from pengi.cli.help import Group
 from pengi.cli.options import Debug, Json
 from pengi.errors import InputError, no_such
@@ -167,10 +168,8 @@ def pack(
 
     found = manifest_of(source)
     written = write_shards(found.clips, found.root, out, max_bytes=shard_mb * 1_000_000)
-    if json:
-        print_json({"manifest": str(written), "shards": len(list(written.parent.glob("*.tar")))})
-    else:
-        print_text(Text(str(written)))
+    shards = len(list(written.parent.glob("*.tar")))
+    print_result({"manifest": str(written), "shards": shards}, str(written), as_json=json)
 
 
 @data.command("import")
@@ -211,7 +210,6 @@ def import_(
         pengi data import esc50 --root ESC-50-master --out esc50.jsonl
         pengi data import table --root my-sounds --out my-sounds.jsonl
     """
-    from pengi.cli.files import check_target
     from pengi.data.datasets import dataset, import_dataset
 
     check_target(out, ".jsonl")

@@ -10,16 +10,16 @@ import typer
 from rich.text import Text
 
 from pengi.cli.console import guarded, print_error, print_json, print_note, print_text, progress
-from pengi.cli.files import check_target
+from pengi.cli.exporting import check_target
 from pengi.cli.inputs import InputFile, read_arguments
 from pengi.cli.options import CommonOptions, Files, TrackOptions
 from pengi.cli.session import (
     FILES_PER_CALL,
     chunks,
-    error_message,
     finish,
     load_model,
     outcomes_of,
+    with_name,
 )
 from pengi.errors import PengiError
 from pengi.writing import replacing
@@ -55,7 +55,7 @@ def embed(
     recordings = read_arguments(files).items
     vectors, kept, errors = _embed_all(load_model(common.model, common.device), recordings, reading)
     for name, error in errors:
-        print_error(error_message(name, error))
+        print_error(with_name(name, error))
     if kept:
         _write(out, vectors, kept)
     if common.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from pengi.cli.console import exit_if_output_failed, print_note
-from pengi.cli.files import check_target
 from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
@@ -124,6 +124,22 @@ def opened_output(
     write_settings(target, {"pengi": __version__, **about, "settings": plain, "recordings": output.records})
     if failed is not None:
         raise failed
+
+
+def check_target(out: Path, suffix: str | None = None) -> None:
+    """Check, before the work begins, that a file can be written.
+
+    Raises:
+        InputError: if the suffix is not ``suffix``, the path is a folder, or its folder is missing or not writable.
+    """
+    if suffix is not None and out.suffix != suffix:
+        raise InputError(f"--out must end in {suffix}, and '{out}' does not")
+    if out.is_dir():
+        raise InputError(f"--out '{out}' is a folder; name a file")
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder '{out.parent}' to write '{out.name}' into")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"the folder '{out.parent}' cannot be written")
 
 
 class _Stdout:

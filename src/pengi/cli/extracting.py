@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from pengi.cli.console import EXIT_USER, guarded, print_error, print_json, print_text
+from pengi.cli.console import EXIT_USER, guarded, print_error, print_result
 from pengi.cli.options import Debug, Json, chosen_labels
 
 if TYPE_CHECKING:
@@ -86,11 +85,9 @@ def extract(
     for error in found.errors.values():
         print_error(str(error))
     review = out / REVIEW_FILE
-    if json:
-        errors = [{"input": name, "error": str(error)} for name, error in found.errors.items()]
-        print_json({"out": str(out), "review": str(review), "clips": len(found.clips), "errors": errors})
-    else:
-        print_text(Text(f"{review}: {len(found.clips)} clips"))
+    errors = [{"input": name, "error": str(error)} for name, error in found.errors.items()]
+    value = {"out": str(out), "review": str(review), "clips": len(found.clips), "errors": errors}
+    print_result(value, f"{review}: {len(found.clips)} clips", as_json=json)
     if found.errors:
         raise typer.Exit(EXIT_USER)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from pengi.cli.console import announced, guarded, print_json, print_text
+from pengi.cli.console import announced, guarded, print_result
 from pengi.cli.options import Debug, Json, Tokenizers
 
 
@@ -47,7 +46,4 @@ def import_official(
         from pengi import official
     with announced("Converting"):
         folder = official.import_official(file, out, config=config, tokenizers=tokenizers)
-    if json:
-        print_json({"checkpoint": str(folder)})
-    else:
-        print_text(Text(str(folder)))
+    print_result({"checkpoint": str(folder)}, str(folder), as_json=json)

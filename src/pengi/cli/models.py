@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_text
+from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_result, print_text
 from pengi.cli.options import AUTO, Debug, Json, Tokenizers
 from pengi.errors import InputError
 
@@ -232,7 +232,4 @@ def push(
         from pengi import checkpoint
 
         url = checkpoint.push(checkpoint.model_folder(model), repo, private=private, revision=revision)
-    if json:
-        print_json({"repo": repo, "commit": url})
-    else:
-        print_text(Text(url))
+    print_result({"repo": repo, "commit": url}, url, as_json=json)

@@ -199,6 +199,11 @@ def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     return choices
 
 
+def optional_labels(labels: str | None, labels_file: Path | None) -> list[str] | None:
+    """As :func:`chosen_labels`; None if neither is given."""
+    return None if labels is None and labels_file is None else chosen_labels(labels, labels_file)
+
+
 def parsed_threshold(text: str | None) -> float | dict[str, float] | None:
     """``0.5`` for all labels, or ``0.5, siren=0.7`` with other values for single labels; None if nothing is given.
 

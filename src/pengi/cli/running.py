@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,17 +12,17 @@ from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from rich.text import Text
 
 from pengi.audio.formats import skipped_files_note
-from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, stderr
-from pengi.cli.files import check_target
+from pengi.cli.console import EXIT_USER, announced, bar_on_stderr, guarded, print_error, print_note, print_result
+from pengi.cli.exporting import check_target
 from pengi.cli.options import (
     Beams,
     CommonOptions,
     MaxTokens,
     TrackOptions,
     chosen_labels,
+    optional_labels,
     parsed_shard,
     parsed_threshold,
 )
@@ -149,8 +148,8 @@ class JobOptions:
 
         options = asdict(self) | asdict(reading) | {"threshold": parsed_threshold(self.threshold)}
         given = (options.pop("labels"), options.pop("labels_file"))
-        has_labels = task == "classify" or given != (None, None)
-        return Job(task, labels=tuple(chosen_labels(*given)) if has_labels else None, **options)
+        labels = chosen_labels(*given) if task == "classify" else optional_labels(*given)
+        return Job(task, labels=None if labels is None else tuple(labels), **options)
 
 
 @dataclass(frozen=True)
@@ -370,11 +369,8 @@ def _run(listing: Listing, job: Job, out: Path, execution: Execution, json: bool
         raise
     if target is not None:
         _export(out, job, execution.model, target)
-    if json:
-        seconds = round(time.monotonic() - started, 3)
-        print_json({"out": str(out), **asdict(counts), "seconds": seconds})
-    else:
-        print_text(Text(f"{out}: {counts.rows} rows, {counts.written} of them new"))
+    value = {"out": str(out), **asdict(counts), "seconds": round(time.monotonic() - started, 3)}
+    print_result(value, f"{out}: {counts.rows} rows, {counts.written} of them new", as_json=json)
     if counts.skipped:
         print_note(skipped_files_note(counts.skipped, listing.given))
     if counts.failed:
@@ -429,20 +425,12 @@ class Pace:
 @contextmanager
 def _reporting(listing: Listing) -> Iterator[Callable[[JobCounts], None]]:
     """Reports the progress of a job on stderr: a bar if it is a terminal, otherwise a line every minute."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
     pace = Pace()
-    bar = Progress(
-        TextColumn("Reading"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}", markup=False),
-        console=stderr(),
-        transient=True,
-        redirect_stdout=False,
-        disable=not sys.stderr.isatty(),
-    )
-    task = bar.add_task("", total=None, pace="")
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}", markup=False))
+    bar = bar_on_stderr(*columns)
+    task = bar.add_task("Reading", total=None, pace="")
     shown = time.monotonic()
 
     def report(counts: JobCounts) -> None:

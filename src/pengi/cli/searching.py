@@ -12,11 +12,21 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.audio.formats import skipped_files_note
-from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_note, print_text, progress
-from pengi.cli.exporting import OutputOptions, opened_output
+from pengi.cli.console import (
+    EXIT_USER,
+    announced,
+    guarded,
+    print_error,
+    print_json,
+    print_note,
+    print_result,
+    print_text,
+    progress,
+)
+from pengi.cli.exporting import OutputOptions, check_target, opened_output
 from pengi.cli.inputs import source_of
 from pengi.cli.options import AUTO, CommonOptions, Debug, Device, Json
-from pengi.cli.session import clock, load_model
+from pengi.cli.session import clock, load_model, with_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,11 +65,10 @@ def index(
     with progress("Reading", 0) as waiting:
         changes = collection.update(folder, engine, waiting.reach)
     for path, error in changes.failed:
-        print_error(error if path in error else f"{path}: {error}")
-    if common.json:
-        print_json({"db": db, "windows_in_all": len(collection), **changes.to_dict()})
-    else:
-        print_text(Text(_summary(changes, len(collection))))
+        print_error(with_name(path, error))
+    windows = len(collection)
+    value = {"db": db, "windows_in_all": windows, **changes.to_dict()}
+    print_result(value, _summary(changes, windows), as_json=common.json)
     if changes.skipped:
         print_note(skipped_files_note(changes.skipped, folder))
     if changes.failed:
@@ -198,14 +207,10 @@ def export_index(
         pengi export-index sounds.index --out sounds.parquet
         pengi export-index sounds.index --out sounds.npz
     """
-    from pengi.cli.files import check_target
     from pengi.retrieval import Collection
 
     check_target(out)
     collection = Collection.open(path)
     with announced("Exporting"):
         count = collection.export(out)
-    if json:
-        print_json({"out": str(out), "windows": count})
-    else:
-        print_text(Text(f"{out}: {count} windows"))
+    print_result({"out": str(out), "windows": count}, f"{out}: {count} windows", as_json=json)

@@ -107,16 +107,15 @@ class Report:
     def result(self, name: str, result: RecordingResult) -> None:
         """Store a result for JSON, and print its notes on stderr."""
         for note in result.notes:
-            if note in self._printed:
-                continue
-            print_note(note if name in note or name == STDIN else f"{name}: {note}")
+            if note not in self._printed:
+                print_note(with_name(name, note))
         if self._as_json:
             self._entries.append({"input": name, **result.to_dict()})
 
     def error(self, name: str, error: PengiError) -> None:
         """Print an error, and store it for JSON."""
         self._failed += 1
-        print_error(error_message(name, error))
+        print_error(with_name(name, error))
         if self._output is not None:
             self._output.error(name, error)
         if self._as_json:
@@ -176,9 +175,9 @@ def outcomes_of(part: Sequence[InputFile], work: Callable[[list[InputSource]], S
     return [next(results) if recording.error is None else recording.error for recording in part]
 
 
-def error_message(name: str, error: PengiError) -> str:
-    """The message of an error, with the file's name if the message does not contain it."""
-    message = str(error)
+def with_name(name: str, sentence: object) -> str:
+    """An error or a note, with the file's name in front if it does not contain it."""
+    message = str(sentence)
     return message if name in message or name == STDIN else f"{name}: {message}"
 
 

@@ -19,7 +19,7 @@ from pengi.cli.options import (
     OnlyLabels,
     OptionalFiles,
     TrackOptions,
-    chosen_labels,
+    optional_labels,
     parsed_threshold,
 )
 from pengi.cli.session import load_model, over_files, percent
@@ -55,10 +55,9 @@ class TagOptions:
         Raises:
             InputError: for an invalid threshold, or if no label is given.
         """
-        has_labels = self.labels is not None or self.labels_file is not None
         return {
             "threshold": parsed_threshold(self.threshold),
-            "labels": chosen_labels(self.labels, self.labels_file) if has_labels else None,
+            "labels": optional_labels(self.labels, self.labels_file),
             "top": self.top,
         }
 

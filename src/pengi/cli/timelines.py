@@ -13,15 +13,14 @@ from rich.text import Text
 
 from pengi.audio.formats import is_regular
 from pengi.cli.console import Waiting, guarded, percentage, print_note, print_text
-from pengi.cli.exporting import Output, OutputOptions, opened_output
-from pengi.cli.files import check_target
+from pengi.cli.exporting import Output, OutputOptions, check_target, opened_output
 from pengi.cli.inputs import InputFile, InputFiles, InputSource, read_arguments
 from pengi.cli.options import (
     CommonOptions,
     Files,
     LabelsFile,
     TrackOptions,
-    chosen_labels,
+    optional_labels,
     parsed_threshold,
 )
 from pengi.cli.session import Report, clock, load_model, percent
@@ -94,11 +93,9 @@ class EventOptions:
         for name, seconds in (("--window", self.window), ("--hop", self.hop)):
             if seconds is not None and not seconds > 0:
                 raise InputError(f"{name} must be more than 0 seconds, not {seconds:g}")
-        has_labels = self.labels is not None or self.labels_file is not None
-        labels = chosen_labels(self.labels, self.labels_file) if has_labels else None
         found = {
             "threshold": parsed_threshold(self.threshold),
-            "labels": labels,
+            "labels": optional_labels(self.labels, self.labels_file),
             "min_duration_s": self.min_duration,
             "merge_gap_s": self.merge_gap,
             "window_s": self.window,

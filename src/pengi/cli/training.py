@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from pengi.cli.console import announced, guarded, print_json, print_text
+from pengi.cli.console import announced, guarded, print_result
 from pengi.cli.options import Debug, Json
 
 
@@ -50,7 +49,4 @@ def train(
     with announced("Starting"):
         from pengi.training import train as run_training
     checkpoint = run_training(recipe, overrides or (), resume=resume, out=out)
-    if json:
-        print_json({"checkpoint": str(checkpoint)})
-    else:
-        print_text(Text(str(checkpoint)))
+    print_result({"checkpoint": str(checkpoint)}, str(checkpoint), as_json=json)

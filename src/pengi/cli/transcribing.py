@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -13,9 +14,9 @@ from pengi.cli.exporting import OutputOptions, opened_output
 from pengi.cli.inputs import InputSource, read_arguments
 from pengi.cli.options import AUTO, Debug, Device, Files, Json, TrackOptions
 from pengi.cli.session import clock, over_files
-from pengi.errors import PengiError
 
 if TYPE_CHECKING:
+    from pengi.errors import PengiError
     from pengi.results import Transcript
 
 
@@ -41,17 +42,12 @@ def transcribe(
     with announced("Loading whisper-tiny.en"):
         from pengi.conditioning.transcript import Transcriber
         from pengi.engine import device_of
+        from pengi.streaming import attempt
 
         transcriber = Transcriber.from_pretrained(device_of(device))
 
     def work(part: Sequence[InputSource]) -> list[Transcript | PengiError]:
-        found: list[Transcript | PengiError] = []
-        for source in part:
-            try:
-                found.append(transcriber.transcribe(source, **vars(reading)))
-            except PengiError as error:
-                found.append(error)
-        return found
+        return [attempt(partial(transcriber.transcribe, **vars(reading)), source) for source in part]
 
     settings = {"command": "transcribe", "transcriber": "whisper-tiny.en", **asdict(reading)}
     with opened_output(target, recordings.names, settings) as rows:

@@ -23,10 +23,10 @@ from pengi.cli.options import (
     LabelsFile,
     Model,
     OnlyLabels,
-    chosen_labels,
+    optional_labels,
     parsed_threshold,
 )
-from pengi.cli.session import load_model, percent
+from pengi.cli.session import load_model, percent, with_name
 from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ class DetectionOptions:
         """
         from pengi.watching import THRESHOLD, WatchOptions
 
-        has_labels = self.labels is not None or self.labels_file is not None
         single: dict[str, float] = {}
         general = THRESHOLD
         for text in self.threshold or ():
@@ -78,7 +77,7 @@ class DetectionOptions:
             general = named.pop("*", general)
             single |= named
         return WatchOptions(
-            labels=chosen_labels(self.labels, self.labels_file) if has_labels else None,
+            labels=optional_labels(self.labels, self.labels_file),
             threshold=general,
             thresholds=single,
             min_hits=self.hits,
@@ -157,7 +156,7 @@ def _watch_folder(engine: Pengi, folder: str, options: WatchOptions, meter: Mete
                 blocks: Iterable[NDArray[np.float32]] = stream(path, engine.sample_rate, notes=notes)
                 _print_detections(engine.watch(blocks, options), {"input": path}, meter)
             except PengiError as error:
-                print_error(str(error) if path in str(error) else f"{path}: {error}")
+                print_error(with_name(path, error))
                 print_json_line({"time": _now(), "input": path, "error": str(error)})
             for note in notes:
                 print_note(note)

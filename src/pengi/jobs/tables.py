@@ -81,6 +81,17 @@ class ParquetRows:
 
 
 @contextmanager
+def parquet_rows(path: Path, schema: Any) -> Iterator[ParquetRows]:
+    """A new Parquet file with the columns of a ``pyarrow.Schema``."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        rows = ParquetRows(writer, schema)
+        yield rows
+        rows.flush()
+
+
+@contextmanager
 def replacing_table(path: Path, task: str) -> Iterator[ParquetRows]:
     """A new table that replaces ``path`` at the end; after an error it is deleted. ``path`` may be read meanwhile.
 
@@ -88,12 +99,8 @@ def replacing_table(path: Path, task: str) -> Iterator[ParquetRows]:
         InputError: if ``pyarrow`` is not installed, or the file cannot be written.
     """
     schema = schema_of(task)
-    import pyarrow.parquet as pq
-
     with writing.replacing(path) as partial:
-        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-            table = ParquetRows(writer, schema)
+        with parquet_rows(partial, schema) as table:
             yield table
-            table.flush()
         with partial.open("rb+") as file:
             os.fsync(file.fileno())

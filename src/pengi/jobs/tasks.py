@@ -86,11 +86,6 @@ class Job:
         return given | ({"labels": list(self.labels)} if self.labels is not None else {})
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of its rows, in order."""
-        return ROW_COLUMNS + JOB_TASKS[self.task].columns
-
-    @property
     def reading(self) -> dict[str, Any]:
         """How recordings are read: keywords of the engine's methods."""
         return {"track": self.track, "partial": self.partial}
@@ -110,7 +105,15 @@ class Job:
         Raises:
             InputError: if the model does not support an option or a value for any recording.
         """
-        answers: Answers = JOB_TASKS[self.task].ask(engine, list(sources), self)
+        task = JOB_TASKS[self.task]
+        names = [name for name in task.options if name not in _SEARCH]
+        options = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if set(_SEARCH) <= set(task.options):
+            options["options"] = self.search
+        # Decoded samples are already those of the chosen track.
+        if task.reads_windows and not any(isinstance(source, tuple) for source in sources):
+            options |= self.reading
+        answers: Answers = getattr(engine, self.task)(list(sources), **options, on_error="return")
         return answers
 
     def row(self, name: str, answer: Any, seconds: float, notes: Sequence[str] = ()) -> Row:
@@ -137,9 +140,8 @@ class Job:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task: the call of the engine, the columns of its answers, and its options."""
+    """A task: the columns of its answers, and its options."""
 
-    ask: Callable[[Pengi, list[Any], Job], Answers]
     row: Callable[[Any], Row]
     """The columns of an answer."""
     columns: tuple[str, ...] = ()
@@ -231,72 +233,23 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def _classification_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
-    names = ("method", "top", "prompt", "none")
-    given = {name: value for name in names if (value := getattr(job, name)) is not None}
-    found: Answers = engine.classify(sources, job.labels or (), **given, on_error="return")
-    return found
-
-
-def _timeline_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
-    names = ("window_s", "hop_s", "threshold", "labels", "min_duration_s", "merge_gap_s")
-    given = {name: value for name in names if (value := getattr(job, name)) is not None}
-    found: Answers = engine.timeline(sources, **given, on_error="return", **_reading_of(sources, job))
-    return found
-
-
-def _transcript_of(engine: Pengi, sources: list[Any], job: Job) -> Answers:
-    found: Answers = engine.transcribe(sources, on_error="return", **_reading_of(sources, job))
-    return found
-
-
-def _reading_of(sources: list[Any], job: Job) -> dict[str, Any]:
-    """How the engine reads recordings; decoded samples are already those of the chosen track."""
-    return {} if any(isinstance(source, tuple) for source in sources) else job.reading
-
-
 _SEARCH = ("beams", "max_tokens")
 _READING = ("track", "partial")
-JOB_TASKS: dict[str, TaskSpec] = {
-    "describe": TaskSpec(
-        lambda engine, sources, job: engine.describe(sources, options=job.search, on_error="return"),
-        _description_row,
-        columns=("duration_s",),
-        options=_SEARCH,
-    ),
-    "events": TaskSpec(
-        lambda engine, sources, job: engine.events(sources, options=job.search, on_error="return"),
-        _events_row,
-        options=_SEARCH,
-    ),
-    "ask": TaskSpec(
-        lambda engine, sources, job: engine.ask(sources, job.question or "", options=job.search, on_error="return"),
-        _answer_row,
-        options=("question", *_SEARCH),
-    ),
+JOB_TASKS = {
+    "describe": TaskSpec(_description_row, columns=("duration_s",), options=_SEARCH),
+    "events": TaskSpec(_events_row, options=_SEARCH),
+    "ask": TaskSpec(_answer_row, options=("question", *_SEARCH)),
     "classify": TaskSpec(
-        _classification_of,
-        _classification_row,
-        columns=("generated",),
-        options=("labels", "method", "top", "prompt", "none"),
+        _classification_row, columns=("generated",), options=("labels", "method", "top", "prompt", "none")
     ),
-    "tags": TaskSpec(
-        lambda engine, sources, job: engine.tags(
-            sources, threshold=job.threshold, top=job.top, labels=job.labels, on_error="return"
-        ),
-        _tags_row,
-        columns=("duration_s", "tags"),
-        options=("threshold", "top", "labels"),
-    ),
-    "embed": TaskSpec(
-        lambda engine, sources, job: engine.embed(sources, on_error="return"), _vector_row, columns=("vector",)
-    ),
+    "tags": TaskSpec(_tags_row, columns=("duration_s", "tags"), options=("threshold", "top", "labels")),
+    "embed": TaskSpec(_vector_row, columns=("vector",)),
     "timeline": TaskSpec(
-        _timeline_of,
         _timeline_row,
         columns=("duration_s", "segments"),
         options=("threshold", "labels", "min_duration_s", "merge_gap_s", "window_s", "hop_s"),
         reads_windows=True,
     ),
-    "transcribe": TaskSpec(_transcript_of, _transcript_row, columns=("duration_s", "transcript"), reads_windows=True),
+    "transcribe": TaskSpec(_transcript_row, columns=("duration_s", "transcript"), reads_windows=True),
 }
+"""Each task is the method of the engine with this name."""

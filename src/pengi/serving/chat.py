@@ -314,17 +314,12 @@ class Chunks:
         """The last events of an answer that is complete."""
         yield self._chunk({}, completion.finish_reason)
         if include_usage:
-            yield _event({**self._head, "choices": [], "usage": completion.usage})
+            yield event({**self._head, "choices": [], "usage": completion.usage})
         yield "data: [DONE]\n\n"
 
     def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _event({**self._head, "choices": [choice]})
-
-
-def error_event(error: dict[str, Any]) -> str:
-    """An error after the first event, in the form that OpenAI's clients raise."""
-    return _event(error)
+        return event({**self._head, "choices": [choice]})
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:
@@ -337,5 +332,6 @@ def _head(kind: str, model: str) -> dict[str, Any]:
     }
 
 
-def _event(value: dict[str, Any]) -> str:
+def event(value: dict[str, Any]) -> str:
+    """A server-sent event; an error after the first event has the form that OpenAI's clients raise."""
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from pengi.audio.decode import stream
 from pengi.audio.sources import AudioSource, ReadingOptions, Waveform
-from pengi.calls import AskOptions, ClassifyOptions, DescribeOptions, TagsOptions
+from pengi.calls import AskOptions, ClassifyOptions, DescribeOptions, Vector
 from pengi.decoding import SearchGroup
 from pengi.encoding import Encoded, OnError
 from pengi.errors import PengiError
 from pengi.generation import OnText
-from pengi.results import Answer, Classification, Description, Tags, Timeline, with_notes
+from pengi.results import Answer, Classification, Description, Timeline, with_notes
 from pengi.serving import queries
 from pengi.serving.metrics import Metrics
 from pengi.serving.queries import TEXT_METHODS, EngineMethod, Query
@@ -44,7 +44,6 @@ INITIAL_REQUEST_S = 0.5
 """Assumed time of the model for a request, in seconds, before any request was timed."""
 
 R = TypeVar("R")
-Vector = NDArray[np.float32]
 
 
 class Engine(Protocol):
@@ -84,7 +83,8 @@ class DeadlineError(PengiError):
 
 
 class InferenceWorker:
-    """The engine for many callers. It has the engine's methods for one recording; each call blocks until the answer.
+    """The engine for many callers. It has the methods of the engine that the page uses, for one recording; they
+    block until the answer.
 
     Args:
         engine: the loaded model.
@@ -137,10 +137,6 @@ class InferenceWorker:
     def classify(self, audio: AudioSource, labels: Sequence[str], **options: Unpack[ClassifyOptions]) -> Classification:
         """See :meth:`pengi.engine.Pengi.classify`; raises the errors of :meth:`wait`."""
         return self.wait(audio, queries.classify(labels, **options))
-
-    def tags(self, audio: AudioSource, **options: Unpack[TagsOptions]) -> Tags:
-        """See :meth:`pengi.engine.Pengi.tags`; raises the errors of :meth:`wait`."""
-        return self.wait(audio, queries.tags(**options))
 
     def embed(self, audio: AudioSource, **options: Unpack[ReadingOptions]) -> Vector:
         """See :meth:`pengi.engine.Pengi.embed`; raises the errors of :meth:`wait`."""

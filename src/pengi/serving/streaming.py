@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from pengi.audio.sources import AudioSource
 from pengi.errors import PengiError
-from pengi.serving.chat import Chunks, Completion, error_event
+from pengi.serving.chat import Chunks, Completion, event
 from pengi.serving.inference_worker import InferenceWorker
 from pengi.serving.queries import Query
 from pengi.serving.replies import internal_error, refusal
@@ -92,11 +92,11 @@ async def _events(
             text += piece
             yield chunks.piece(piece)
     except PengiError as error:
-        yield error_event(refusal(error).body)
+        yield event(refusal(error).body)
         return
     except Exception:  # the response has begun, so its status cannot say that it failed
         log.exception("An answer failed while it was sent")
-        yield error_event(internal_error().body)
+        yield event(internal_error().body)
         return
-    for event in chunks.end(complete(text), include_usage=include_usage):
-        yield event
+    for last in chunks.end(complete(text), include_usage=include_usage):
+        yield last
