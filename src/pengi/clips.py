@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -213,12 +213,4 @@ def _write_review(path: Path, clips: Sequence[tuple[str, Row]]) -> None:
 
 def _review_row(name: str, row: Row) -> Mapping[str, object]:
     confidence = "" if row.confidence is None else row.confidence
-    times = {"start_s": row.start_s, "end_s": row.end_s}
-    return {
-        "path": name,
-        "label": row.label,
-        "confidence": confidence,
-        "recording": row.path,
-        "group": row.path,
-        **times,
-    }
+    return {**asdict(row), "path": name, "confidence": confidence, "recording": row.path, "group": row.path}

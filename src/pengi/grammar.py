@@ -1,8 +1,7 @@
-"""Texts that follow a JSON schema: which tokens may come next, worked out by llguidance.
+"""Texts that follow a JSON schema: llguidance computes which tokens may come next.
 
-A language model that was not trained on JSON writes valid JSON all the same, since nothing else is allowed: names of
-properties and punctuation are forced, and the model chooses the values. Where it would end the text inside a string,
-the string ends.
+Even a language model that was not trained on JSON writes valid JSON, since nothing else is allowed. Names of properties
+and punctuation are forced, and the model chooses the values. If it would end the text inside a string, the string ends.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class JsonSchemas:
         """The texts that follow a schema, given as JSON.
 
         Raises:
-            InputError: if it is none, or uses what llguidance does not know.
+            InputError: if it is not a JSON schema, or uses a keyword that llguidance does not support.
         """
         if len(schema) > MAX_SCHEMA:
             raise InputError(f"the JSON schema is longer than {MAX_SCHEMA} characters")
@@ -99,8 +98,8 @@ class JsonText(Constraint):
         return score_V
 
     def _matcher(self, tokens: tuple[int, ...]) -> Any:
-        """The matcher behind a beginning of a text. Those of the last two lengths are kept, for a search goes on from
-        them."""
+        """The matcher after the first tokens of a text. Those of the last two lengths are cached, since a search
+        continues from them."""
         if not tokens:
             return self._start
         if tokens not in self._reached:

@@ -49,7 +49,7 @@ def export_job(out: Path, task: str, target: Target) -> None:
 
     def rows() -> Iterator[dict[str, Any]]:
         written = tables.read_rows(out) if out.suffix == ".parquet" else JsonLines(out)
-        # A file without rows says that nothing was found; of a recording with an error there is none.
+        # A recording with an error gets no file: a file without rows would mean that nothing was found.
         yield from (row for row in written if row is not None and not row["error"])
 
     check_task(task, target)

@@ -17,14 +17,14 @@ _BLOCK_BYTES = 1 << 16
 class JsonLines:
     """Rows in the order in which they were written; a last line that a kill cut off is not one of them.
 
-    Whoever writes holds :func:`pengi.writing.locked`, and calls :meth:`mend` before the first row.
+    A writer has to hold :func:`pengi.writing.locked`, and to call :meth:`mend` before the first row.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __iter__(self) -> Iterator[Row | None]:
-        """Every row, read from the disk as it is needed; none for a line that is not a JSON object."""
+        """Every row, read from the disk as it is needed; None for a line that is not a JSON object."""
         if not self.path.is_file():
             return
         with self.path.open("rb") as file:
@@ -55,7 +55,7 @@ class JsonLines:
         append(self.path, b"".join(map(_line, rows)))
 
     def rewrite(self, rows: Iterable[Row]) -> None:
-        """Let these rows take the place of all others; they may be read from this file meanwhile.
+        """Replace all rows by these, which may be read from the same file.
 
         Raises:
             InputError: if the file cannot be written.

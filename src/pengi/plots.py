@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 
 from pengi.audio.decode import AudioSource, probe
-from pengi.audio.pictures import INK, RANGE_DB, Picture, draw, frequency_ticks, time_label, time_ticks, time_unit
+from pengi.audio.pictures import (
+    INK,
+    RANGE_DB,
+    Picture,
+    draw,
+    frequency_ticks,
+    ink_colours,
+    time_label,
+    time_ticks,
+    time_unit,
+)
 from pengi.errors import InputError, how_to_install
 from pengi.results import SILENCE, Segment, Timeline
 from pengi.writing import replacing
@@ -20,6 +30,8 @@ MAX_LANES = 40
 """Maximum number of labels that are drawn; of more labels, those with the longest events."""
 WIDTH_IN, WAVE_IN, SPECTROGRAM_IN, LANE_IN = 12.0, 0.9, 2.4, 0.26
 DPI = 120
+TERMINAL_ROWS, TERMINAL_INKS = 7, 32
+"""Rows of characters, and number of colours, of a spectrogram in a terminal."""
 
 
 def check_plotting() -> None:
@@ -85,8 +97,7 @@ def _draw_sound(wave: Any, spectrogram: Any, picture: Picture) -> None:
 
     edges_s = np.linspace(0, picture.duration_s, len(picture.low_C))
     wave.fill_between(edges_s, picture.low_C, picture.high_C, color=INK[-2], linewidth=0.3)
-    peak = max(float(np.abs(picture.low_C).max()), float(np.abs(picture.high_C).max()), 1e-4)
-    wave.set_ylim(-peak, peak)
+    wave.set_ylim(-picture.peak, picture.peak)
     wave.set_yticks([])
     spectrogram.imshow(
         picture.level_MC,
@@ -131,7 +142,7 @@ def _draw_lanes(axes: Any, lanes: dict[str, list[Segment]]) -> None:
         axes.text(0.5, 0.5, "no event was detected", transform=axes.transAxes, ha="center", va="center")
 
 
-def terminal_spectrogram(source: AudioSource, columns: int, rows: int = 7) -> list[list[tuple[str, str]]]:
+def terminal_spectrogram(source: AudioSource, columns: int) -> list[list[tuple[str, str]]]:
     """A small spectrogram for a terminal; each row of characters shows two bands.
 
     Returns:
@@ -143,24 +154,14 @@ def terminal_spectrogram(source: AudioSource, columns: int, rows: int = 7) -> li
     picture = draw(source, probe(source).duration_s)
     level_MC = picture.level_MC
     columns = min(columns, level_MC.shape[1])
-    bands = np.array_split(np.arange(len(level_MC)), 2 * rows)
+    bands = np.array_split(np.arange(len(level_MC)), 2 * TERMINAL_ROWS)
     edges = [math.floor(index * level_MC.shape[1] / columns) for index in range(columns + 1)]
     pooled_BC = np.array([[level_MC[band, edges[c] : edges[c + 1]].max() for c in range(columns)] for band in bands])
-    inks = [_ink(value) for value in range(_INKS)]
-    index_BC = np.clip(np.round((pooled_BC / RANGE_DB + 1) * (_INKS - 1)), 0, _INKS - 1).astype(int)[::-1]
+    # The colours are those of a dark screen, so silence is dark.
+    inks = ["#" + "".join(f"{value:02x}" for value in colour) for colour in ink_colours(TERMINAL_INKS)[::-1]]
+    highest = TERMINAL_INKS - 1
+    index_BC = np.clip(np.round((pooled_BC / RANGE_DB + 1) * highest), 0, highest).astype(int)[::-1]
     return [
         [(inks[upper], inks[lower]) for upper, lower in zip(index_BC[2 * row], index_BC[2 * row + 1], strict=True)]
-        for row in range(rows)
+        for row in range(TERMINAL_ROWS)
     ]
-
-
-_INKS = 32
-
-
-def _ink(number: int) -> str:
-    """A colour of the spectrogram for a dark screen; the numbers go from silent to loud."""
-    stops = [tuple(int(ink[start : start + 2], 16) for start in (1, 3, 5)) for ink in reversed(INK)]
-    position = number / (_INKS - 1) * (len(stops) - 1)
-    low = min(int(position), len(stops) - 2)
-    mixed = [round(a + (position - low) * (b - a)) for a, b in zip(stops[low], stops[low + 1], strict=True)]
-    return "#" + "".join(f"{value:02x}" for value in mixed)

@@ -146,14 +146,14 @@ def probe_data(manifest: Path, field: str, *, split: str, source: str | None = N
     labels = {answers_of(clip, field)[0] for clip in tested}
     if len(labels) < 2:
         raise InputError(f"'{manifest}' has {len(labels)} labels of {field} in split '{split}'; 2 are needed")
-    learnt = [clip for clip in clips if clip.split == "train" and answers_of(clip, field)[0] in labels]
+    train = [clip for clip in clips if clip.split == "train" and answers_of(clip, field)[0] in labels]
     has_folds = all("fold" in clip.attributes for clip in tested)
-    everyone = tested if has_folds or split == "train" or not learnt else learnt + tested
-    parts, scheme = _parts(everyone, field, len(everyone) - len(tested), has_folds, folds)
+    used = tested if has_folds or split == "train" or not train else train + tested
+    parts, scheme = _parts(used, field, len(used) - len(tested), has_folds, folds)
     return ProbeData(
-        recordings=tuple(manifest.parent / clip.audio for clip in everyone),
-        labels=tuple(answers_of(clip, field)[0] for clip in everyone),
-        groups=tuple(clip.group or clip.id for clip in everyone),
+        recordings=tuple(manifest.parent / clip.audio for clip in used),
+        labels=tuple(answers_of(clip, field)[0] for clip in used),
+        groups=tuple(clip.group or clip.id for clip in used),
         parts=parts,
         scheme=scheme,
     )
@@ -239,18 +239,18 @@ def _fit(head: Head, vectors_ND: NDArray[np.float32], labels: NDArray[Any]) -> A
 
 
 def _parts(
-    clips: Sequence[Clip], field: str, learnt: int, has_folds: bool, folds: int
+    clips: Sequence[Clip], field: str, train: int, has_folds: bool, folds: int
 ) -> tuple[tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...], str]:
-    """The parts and their scheme; the first ``learnt`` clips are those of the training split, if there are any."""
+    """The parts and their scheme; the first ``train`` clips are those of the training split, if there are any."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    everyone = np.arange(len(clips))
+    indices = np.arange(len(clips))
     if has_folds:
         fold_N = np.array([str(clip.attributes["fold"]) for clip in clips])
         names = sorted(set(fold_N))
-        return tuple((everyone[fold_N != name], everyone[fold_N == name]) for name in names), f"{len(names)} own folds"
-    if learnt:
-        return ((everyone[:learnt], everyone[learnt:]),), "training split against test split"
+        return tuple((indices[fold_N != name], indices[fold_N == name]) for name in names), f"{len(names)} own folds"
+    if train:
+        return ((indices[:train], indices[train:]),), "training split against test split"
     groups = [clip.group or clip.id for clip in clips]
     if len(set(groups)) < folds:
         raise InputError(f"{len(set(groups))} groups of recordings cannot be parted into {folds} folds")
@@ -259,7 +259,7 @@ def _parts(
     with warnings.catch_warnings():
         # A label with fewer clips than folds is necessarily missing in some test parts.
         warnings.filterwarnings("ignore", message="The least populated class")
-        parts = tuple(splitter.split(everyone, labels, groups))
+        parts = tuple(splitter.split(indices, labels, groups))
     return parts, f"{folds} folds, groups kept together"
 
 

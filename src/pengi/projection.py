@@ -23,7 +23,7 @@ class Projection(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def project(self, x_I: Tensor) -> Tensor:
-        """``float[..., I]`` to ``float[..., W]``, whatever its length comes to."""
+        """``float[..., I]`` to ``float[..., W]``, not normalized."""
         straight_W = self.linear1(self.inner(x_I))
         projected_W: Tensor = self.norm(straight_W + self.dropout(self.linear2(functional.gelu(straight_W))))
         return projected_W

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from pengi.errors import WeightsError
 
-# The architectures are imported where one is built: most models here have no text encoder, and a start should be quick.
+# Imported where an architecture is built: most models have no text encoder, and the start should be quick.
 if TYPE_CHECKING:
     from transformers import BertModel, CLIPTextModel, PreTrainedModel
 
@@ -144,8 +144,7 @@ class SentenceEncoder(TextEncoder):
 class ClipTextEncoder(TextEncoder):
     """The text tower of CLIP without its projection: the output at the end token, of any length.
 
-    Places behind the end token change nothing, because the tower reads from left to right; so a text gives the same
-    whatever it is padded to.
+    Attention is causal, so the padding after the end token does not change the output.
     """
 
     def __init__(self, model: CLIPTextModel, tokenizer: Tokenizer, max_tokens: int) -> None:
@@ -164,7 +163,9 @@ class ClipTextEncoder(TextEncoder):
 
         _check_files(folder, "CLIP text tower")
         model = CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
-        _fill(model, _without_prefix(load_file(folder / "model.safetensors")), folder)
+        state = load_file(folder / "model.safetensors")
+        # Files of the hub have names with a prefix.
+        _fill(model, {name.removeprefix("text_model."): tensor for name, tensor in state.items()}, folder)
         return cls(model, Tokenizer.from_file(str(folder / "tokenizer.json")), max_tokens)
 
     def _pooled(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
@@ -188,11 +189,6 @@ def text_encoder_from_folder(folder: Path, max_tokens: int) -> TextEncoder:
     if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("model_type") == CLIP_MODEL_TYPE:
         return ClipTextEncoder.from_folder(folder, max_tokens)
     return SentenceEncoder.from_folder(folder)
-
-
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Entries of the text tower by their names inside it; files of the hub put ``text_model.`` in front."""
-    return {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
 
 
 def _check_files(folder: Path, what: str) -> None:

@@ -38,8 +38,7 @@ from pengi.audio.readers import (
 )
 from pengi.audio.sources import AudioSource as AudioSource
 from pengi.audio.sources import Waveform, describe_source, no_samples, resolve
-from pengi.audio.views import view
-from pengi.audio.watched import WatchedFile
+from pengi.audio.views import WatchedFile, view
 from pengi.errors import AudioError, InputError, PengiError, reason
 
 MIN_SAMPLE_RATE = 1_000

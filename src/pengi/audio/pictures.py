@@ -56,6 +56,11 @@ class Picture:
     level_MC: NDArray[np.float32]
     """Log-mel levels in dB relative to the loudest, 0 to -``RANGE_DB``; low bands first."""
 
+    @property
+    def peak(self) -> float:
+        """The largest absolute value of a sample, and at least 0.0001."""
+        return max(float(np.abs(self.low_C).max()), float(np.abs(self.high_C).max()), 1e-4)
+
 
 def draw(source: AudioSource, duration_s: float) -> Picture:
     """The picture of a whole recording.
@@ -88,7 +93,7 @@ def spectrogram_png(picture: Picture) -> str:
 
     index_MC = np.round((picture.level_MC[::-1] / RANGE_DB + 1) * 255).astype(np.uint8)
     image = Image.fromarray(index_MC)
-    image.putpalette(_palette())
+    image.putpalette(ink_colours(256).ravel().tolist())
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -96,11 +101,10 @@ def spectrogram_png(picture: Picture) -> str:
 
 def waveform_path(picture: Picture, height: int) -> str:
     """The waveform as an SVG path, ``len(low_C)`` wide and ``height`` high, scaled to the loudest sample."""
-    peak = max(float(np.abs(picture.low_C).max()), float(np.abs(picture.high_C).max()), 1e-4)
     half = height / 2
     # A minimum height everywhere, so that silence is a line and not a gap.
-    top_C = half - np.maximum(picture.high_C / peak * half, 0.5)
-    bottom_C = half - np.minimum(picture.low_C / peak * half, -0.5)
+    top_C = half - np.maximum(picture.high_C / picture.peak * half, 0.5)
+    bottom_C = half - np.minimum(picture.low_C / picture.peak * half, -0.5)
     there = [f"{index} {y:.1f}" for index, y in enumerate(top_C)]
     back = [f"{index} {y:.1f}" for index, y in reversed(list(enumerate(bottom_C)))]
     return "M" + "L".join(there + back) + "Z"
@@ -168,8 +172,9 @@ def _mel_power(windows_CNW: Tensor, filters_KM: Tensor) -> Tensor:
     return (magnitude_CNFK.square() @ filters_KM).mean(dim=(1, 2))
 
 
-def _palette() -> list[int]:
+def ink_colours(count: int) -> NDArray[np.int_]:
+    """Colours from silent to loud, between those of :data:`INK`: red, green and blue from 0 to 255, ``[count, 3]``."""
     stops = np.array([[int(colour[index : index + 2], 16) for index in (1, 3, 5)] for colour in INK])
-    at = np.linspace(0, len(INK) - 1, 256)
+    at = np.linspace(0, len(INK) - 1, count)
     channels = [np.interp(at, np.arange(len(INK)), stops[:, channel]) for channel in range(3)]
-    return [int(value) for value in np.round(np.stack(channels, axis=1)).astype(int).ravel()]
+    return np.round(np.stack(channels, axis=1)).astype(int)

@@ -57,7 +57,7 @@ Limit = Annotated[int, Field(ge=1, le=1000)]
 
 
 @dataclass(frozen=True)
-class Listing:
+class RecordingList:
     """Paths of recordings, in order, and how many there are in all."""
 
     recordings: tuple[str, ...]
@@ -100,7 +100,7 @@ class Folders:
                 break
         raise InputError(f"there is no recording '{name[:200]}' here; list_recordings gives those that there are")
 
-    def listing(self, pattern: str, limit: int) -> Listing:
+    def listing(self, pattern: str, limit: int) -> RecordingList:
         """The recordings whose path or file name matches a pattern such as ``*.wav``; the first ``limit`` of them."""
         total = 0
 
@@ -115,7 +115,7 @@ class Folders:
                         total += 1
                         yield item.path
 
-        return Listing(tuple(heapq.nsmallest(limit, matching())), total)
+        return RecordingList(tuple(heapq.nsmallest(limit, matching())), total)
 
     def _contains(self, path: Path) -> bool:
         return any(path.is_relative_to(root) for root in self._roots)
@@ -154,7 +154,7 @@ class Tools:
         self,
         pattern: Annotated[str, Field(description="Of the path or the file name, such as *.wav or */night/*.")] = "*",
         limit: Limit = 100,
-    ) -> Listing:
+    ) -> RecordingList:
         """List the recordings that can be read."""
         return self._folders.listing(pattern, limit)
 

@@ -98,11 +98,6 @@ class Weights:
     version: int = 1
     """Version of the converted files; raised whenever the converter's output changes."""
 
-    @property
-    def folder(self) -> str:
-        # The version is part of the name, so that a new version never replaces a folder that is in use.
-        return f"{self.name}-v{self.version}"
-
 
 @dataclass(frozen=True)
 class Published:
@@ -115,11 +110,7 @@ class Published:
     download_mb: int | None
     """None if it is not known before the record is read."""
     version: int
-    """Part of the folder's name; raised whenever the importer's output changes."""
-
-    @property
-    def folder(self) -> str:
-        return f"{self.name}-v{self.version}"
+    """Version of the imported files; raised whenever the importer's output changes."""
 
 
 @dataclass(frozen=True)
@@ -298,8 +289,7 @@ def cached(name: str) -> Path | None:
     packaged = _packaged()
     if name in packaged:
         return packaged[name]
-    known = _published(name) or _known(name)
-    folder = cache_folder() / known.folder
+    folder = _folder_of(_published(name) or _known(name))
     return folder if folder.is_dir() else None
 
 
@@ -343,7 +333,7 @@ def pull(name: str) -> Path:
             source.mkdir()
             finished.mkdir()
             _fetch_and_convert(weights, source, finished)
-            return _publish(finished, cache_folder() / weights.folder)
+            return _publish(finished, _folder_of(weights))
     except WeightsError as error:
         if damaged is not None:
             raise WeightsError(f"{damaged}, and it cannot be fetched again: {error}") from error
@@ -382,7 +372,7 @@ def pull_published(name: str, convert: Callable[[Path, Path], object]) -> Path:
     with _work_folder() as work:
         finished = work / "finished"
         convert(file, finished)
-        folder = _publish(finished, root / published.folder)
+        folder = _publish(finished, _folder_of(published))
     file.unlink()
     return folder
 
@@ -471,6 +461,11 @@ def provenance(name: str) -> dict[str, Any]:
     folder = resolve(_known(name).name, download=False)
     found: dict[str, Any] = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
     return found
+
+
+def _folder_of(known: Weights | Published) -> Path:
+    # The version is part of the name, so that a new version never replaces a folder that is in use.
+    return cache_folder() / f"{known.name}-v{known.version}"
 
 
 def _published(name: str) -> Published | None:
