@@ -318,7 +318,7 @@ class Generate(Call[Generation]):
         others: see :class:`Call`.
 
     Raises:
-        InputError: if there are not as many prompts or extra texts as recordings, or one is no valid text.
+        InputError: if there are not as many prompts or extra texts as recordings, or one is not a valid text.
     """
 
     def __init__(
@@ -429,7 +429,7 @@ class Classify(Call[Classification]):
 
     Raises:
         InputError: for no labels, one that is empty or not a valid text, an unknown method, ``top`` below 1, a
-            threshold that is no probability, a prompt too long to be read, and ``none`` or ``multi_label`` with another
+            threshold that is not a probability, a prompt that is too long, and ``none`` or ``multi_label`` with another
             method than "likelihood".
     """
 
@@ -490,7 +490,7 @@ def none_threshold(none: bool | float) -> float | None:
     """The lowest probability at which a label counts as present; None if a recording always has one of the labels.
 
     Raises:
-        InputError: if it is no probability between 0 and 1.
+        InputError: if it is not a probability between 0 and 1.
     """
     if isinstance(none, bool):
         return MIN_PRESENCE if none else None
@@ -503,7 +503,7 @@ def label_prompt(prompt: str | None) -> str:
     """The text that labels complete, without the mark for the label at its end.
 
     Raises:
-        InputError: if it is no valid text, or the mark is elsewhere.
+        InputError: if it is not a valid text, or the mark is elsewhere.
     """
     text = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
     before, mark, behind = text.partition(LABEL_MARK)
@@ -523,7 +523,7 @@ class DetectTags(Call[Tags]):
         reading: see :class:`Call`.
 
     Raises:
-        InputError: if the model has no tagger, for a label that is none of its tags, and for a threshold or ``top``
+        InputError: if the model has no tagger, for a label that is not one of its tags, and for a threshold or ``top``
             that makes no sense.
     """
 
@@ -620,7 +620,7 @@ def for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
     """One string for each of ``count`` recordings; ``what`` is their plural.
 
     Raises:
-        InputError: if there are not as many, or one is no valid text.
+        InputError: if there are not as many, or one is not a valid text.
     """
     texts = listed(given)
     if texts is None:

@@ -242,7 +242,7 @@ def push(
     """Upload a checkpoint to the Hugging Face hub; see :func:`pengi.weights.hub.push`.
 
     Raises:
-        CheckpointError, ConfigError: if it is no checkpoint, or names a part by a folder of this machine.
+        CheckpointError, ConfigError: if it is not a checkpoint, or names a part by a folder of this machine.
         WeightsError: if the hub refuses, or cannot be reached.
     """
     config = read_json(ModelConfig, folder / CONFIG_FILE)
@@ -300,7 +300,7 @@ def model_hash(name_or_path: str | Path) -> str:
 
     Raises:
         WeightsError: for a name that cannot be found.
-        CheckpointError: if it is no model, or a file is missing.
+        CheckpointError: if it is not a model, or a file is missing.
     """
     folder = model_folder(name_or_path)
     digest = hashlib.sha256()

@@ -50,7 +50,7 @@ def _explain(model: type[BaseModel], values: dict[str, Any], error: ValidationEr
 
 
 def _keys_on_the_way(values: Any, location: tuple[int | str, ...]) -> list[str]:
-    """The keys that lead to a mistake; pydantic's location also names the members of unions, which are no keys."""
+    """The keys that lead to a mistake; pydantic's location also names the members of unions, which are not keys."""
     keys = []
     for index, part in enumerate(location):
         is_last = index == len(location) - 1

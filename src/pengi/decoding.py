@@ -221,7 +221,7 @@ class LabelTrie(Constraint):
         """Position of a label in the list the tree was built from.
 
         Raises:
-            InputError: if the tokens are no complete label.
+            InputError: if the tokens are not a complete label.
         """
         if tokens not in self._index:
             raise InputError(f"the tokens {list(tokens)} are none of the labels")

@@ -392,7 +392,7 @@ class _Reading:
 
 
 def _finished(started: list[_Reading]) -> dict[int, Encoded | PengiError]:
-    """The outcomes of the readings that have ended, which are taken out of the list."""
+    """The outcomes of the readings that have ended, which are removed from the list."""
     ended = [reading for reading in started if reading.has_ended]
     started[:] = [reading for reading in started if not reading.has_ended]
     return {reading.index: reading.outcome() for reading in ended}

@@ -48,7 +48,7 @@ class InputError(PengiError):
 
 
 class TrainingError(PengiError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 def how_to_install(extra: str) -> str:

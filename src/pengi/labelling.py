@@ -47,7 +47,7 @@ def checked_labels(labels: Sequence[str]) -> list[str]:
     """The labels without spaces around them, each once.
 
     Raises:
-        InputError: if there are none, or one is empty or no text.
+        InputError: if there are none, or one is empty or not a text.
     """
     if isinstance(labels, str):
         raise InputError("labels must be a list of strings, not one string")
@@ -77,7 +77,7 @@ def checked_thresholds(
     """The threshold of each label: the one that is given for it, else its default in ``own``, else ``default``.
 
     Raises:
-        InputError: if one is no probability, or is given for something that is none of the labels.
+        InputError: if one is not a probability, or is given for something that is not one of the labels.
     """
     given = threshold if isinstance(threshold, Mapping) else {} if threshold is None else {OTHERS: threshold}
     for value in given.values():
@@ -111,7 +111,7 @@ def named_tags(tagger: Tagger, labels: Sequence[str] | None) -> dict[int, str]:
     """Index of each tag that a label names -> that label; without labels, index of every tag -> its text.
 
     Raises:
-        InputError: for a label that is none of the tags, and as :func:`checked_labels`.
+        InputError: for a label that is not one of the tags, and as :func:`checked_labels`.
     """
     if labels is None:
         return {index: tag.text for index, tag in enumerate(tagger.vocabulary.tags)}
@@ -122,7 +122,7 @@ def named_tags(tagger: Tagger, labels: Sequence[str] | None) -> dict[int, str]:
 
 
 def no_tag(tagger: Tagger, label: str) -> str:
-    """The error message for a label that is none of the tags, with the nearest tags."""
+    """The error message for a label that is not one of the tags, with the nearest tags."""
     near = tagger.vocabulary.nearest(label)
     return f"there is no tag '{label}'" + (f"; the nearest are {', '.join(map(repr, near))}" if near else "")
 

@@ -148,7 +148,7 @@ class StreamingMixin:
             options: what counts as detected.
 
         Raises:
-            InputError: for a model without a tagger, or a label that is none of its tags.
+            InputError: for a model without a tagger, or a label that is not one of its tags.
         """
         tagger = self.model.tagger
         if tagger is None:

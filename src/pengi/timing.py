@@ -6,7 +6,6 @@ examples in the package.
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import statistics
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from pengi.audio.decode import load
@@ -72,8 +72,8 @@ class Timing(Result):
     figures: tuple[Figure, ...]
 
 
-def measure(model: str, device: str = "auto", *, quick: bool = False) -> Iterator[Figure | Timing]:
-    """Yield each figure as soon as it is known, and at the end all of them.
+def measure(model: str, device: str = "auto", *, quick: bool = False) -> Timing:
+    """Measure a model on this machine.
 
     Args:
         model: name of a model, or its folder.
@@ -86,30 +86,23 @@ def measure(model: str, device: str = "auto", *, quick: bool = False) -> Iterato
     from pengi.checkpoint import model_folder
 
     model_folder(model)  # a wrong name is an error before any process is started
-    figures = []
-    repeats = 1 if quick else REPEATS
-    for figure in _of_a_start(model, device, 1 if quick else STARTS):
-        figures.append(figure)
-        yield figure
+    started = list(_of_a_start(model, device, 1 if quick else STARTS))
     from pengi.engine import Pengi
 
     begun = time.perf_counter()
     engine = Pengi.from_pretrained(model, device=device)
-    for figure in itertools.chain(
-        [Figure("load", time.perf_counter() - begun, "s", "loading the model in a process that has imported it")],
-        _of_clips(engine, repeats, 2 if quick else BATCH),
-        _of_a_timeline(engine, CLIP_S if quick else TIMELINE_S),
-    ):
-        figures.append(figure)
-        yield figure
-    yield Timing(model, _machine(engine), tuple(figures))
+    loaded = Figure("load", time.perf_counter() - begun, "s", "loading the model in a process that has imported it")
+    answered = list(_of_clips(engine, 1 if quick else REPEATS, 2 if quick else BATCH))
+    timeline = _of_a_timeline(engine, CLIP_S if quick else TIMELINE_S)
+    return Timing(model, _machine(engine), (*started, loaded, *answered, timeline))
 
 
 def _of_a_start(model: str, device: str, repeats: int) -> Iterator[Figure]:
     """The time from the start of a process to its answer, and its peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.wav"
-        _write(clip, clips(1)[0])
+        (sound,) = clips(1)
+        soundfile.write(clip, sound.samples, sound.sample_rate)
         command = [sys.executable, "-m", "pengi", "describe", str(clip), "--json", "--model", model, "--device", device]
         seconds = [_seconds(lambda: _run(command)) for _ in range(repeats)]
     yield Figure("start", statistics.median(seconds), "s", "from starting `pengi describe` to its answer about 10 s")
@@ -132,10 +125,10 @@ def _of_clips(engine: Pengi, repeats: int, batch: int) -> Iterator[Figure]:
         yield Figure("tags batch", audio_s / _median(lambda: engine.tags(many), repeats), "x", meaning)
 
 
-def _of_a_timeline(engine: Pengi, seconds: float) -> Iterator[Figure]:
+def _of_a_timeline(engine: Pengi, seconds: float) -> Figure:
     samples_S = np.concatenate([clip.samples for clip in clips(round(seconds / CLIP_S))])
     spent_s = _seconds(lambda: engine.timeline(Waveform(samples_S, engine.sample_rate)))
-    yield Figure("timeline", seconds / spent_s, "x", f"a timeline of {seconds / 60:.0f} minutes, times real time")
+    return Figure("timeline", seconds / spent_s, "x", f"a timeline of {seconds / 60:.0f} minutes, times real time")
 
 
 def clips(count: int) -> list[Waveform]:
@@ -145,12 +138,6 @@ def clips(count: int) -> list[Waveform]:
     length, step = round(CLIP_S * rate), round(0.7 * rate)
     stream_S: NDArray[np.float32] = np.resize(examples_S, length + step * (count - 1))
     return [Waveform(stream_S[step * index : step * index + length], rate) for index in range(count)]
-
-
-def _write(path: Path, clip: Waveform) -> None:
-    import soundfile
-
-    soundfile.write(path, clip.samples, clip.sample_rate)
 
 
 def _run(command: list[str]) -> None:

@@ -121,7 +121,7 @@ class Watcher:
         options: what counts as detected.
 
     Raises:
-        InputError: for a label that is none of the tags.
+        InputError: for a label that is not one of the tags.
     """
 
     def __init__(self, encoder: RecordingEncoder, tagger: Tagger, options: WatchOptions) -> None:

@@ -33,14 +33,13 @@ def bench(
         pengi bench --json
     """
     with announced(f"Measuring {model}"):
-        from pengi.timing import Timing, measure
+        from pengi.timing import measure
 
-        *_, last = measure(model, device, quick=quick)
-    assert isinstance(last, Timing)
+        timing = measure(model, device, quick=quick)
     if json:
-        print_json(last.to_dict())
+        print_json(timing.to_dict())
     else:
-        _show(last)
+        _show(timing)
 
 
 def _show(timing: Timing) -> None:

@@ -77,7 +77,7 @@ class Ledger:
             retry_errors: drop the rows of recordings that could not be used, so that they are tried again.
 
         Raises:
-            InputError: for another suffix, a file of another job, a file with lines that are no rows, a folder that
+            InputError: for another suffix, a file of another job, a file with lines that are not rows, a folder that
                 cannot be written, or if another run is writing.
         """
         if out.suffix not in SUFFIXES:

@@ -2,7 +2,7 @@
 
 Zenodo's interface ``<host>/api/records/<number>`` answers with JSON whose ``files`` carry ``key`` (the file's name),
 ``size`` (bytes), ``checksum`` (``md5:<hex>``) and ``links.self`` (where the content is). An MD5 detects damage, but not
-an attack: whoever reads the file checks its content.
+an attack: the reader has to check the content.
 """
 
 from __future__ import annotations
