@@ -68,10 +68,15 @@ def reason(error: Exception) -> str:
     """Why the operating system refused, as the end of a sentence: "permission denied"."""
     if is_disk_full(error):
         return "no space left on the disk"
-    text = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0]
+    text = first_line(getattr(error, "strerror", None) or error)
     if not text:
         return type(error).__name__
     return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
+def first_line(text: object) -> str:
+    """The first line of a message."""
+    return str(text).strip().partition("\n")[0]
 
 
 def unwritten(path: Path | str, error: Exception) -> str:

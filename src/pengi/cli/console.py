@@ -21,7 +21,7 @@ from rich.text import Text
 
 from pengi.cli.groups import expanded
 from pengi.cli.streams import can_encode, output_failure, watch_output
-from pengi.errors import PengiError, is_disk_full, reason, unwritten
+from pengi.errors import PengiError, first_line, is_disk_full, reason, unwritten
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -91,7 +91,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 print_error(f"'{error.filename}' cannot be used: {reason(error)}")
                 raise typer.Exit(EXIT_USER) from error
             hint = "" if debug else "; run it again with --debug for the traceback"
-            print_error(f"internal error ({type(error).__name__}: {_first_line(str(error))}){hint}")
+            print_error(f"internal error ({type(error).__name__}: {first_line(error)}){hint}")
             raise typer.Exit(EXIT_INTERNAL) from error
 
     return run
@@ -109,10 +109,7 @@ def print_text(*renderables: RenderableType) -> None:
 
 def print_json(value: object) -> None:
     """Print one JSON document on stdout."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
-    if not can_encode(text, sys.stdout):  # escapes are lossless
-        text = json.dumps(value, allow_nan=False, indent=2)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_as_json(value, indent=2) + "\n")
     exit_if_output_failed()
 
 
@@ -126,10 +123,15 @@ def print_result(value: object, text: str, *, as_json: bool) -> None:
 
 def print_json_line(value: object) -> None:
     """Print one JSON object as a line on stdout and flush it, for programs that read results as they arrive."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write((text if can_encode(text, sys.stdout) else json.dumps(value, allow_nan=False)) + "\n")
+    sys.stdout.write(_as_json(value) + "\n")
     sys.stdout.flush()
     exit_if_output_failed()
+
+
+def _as_json(value: object, indent: int | None = None) -> str:
+    """JSON in the characters of stdout; those that its encoding lacks are escaped, which is lossless."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return text if can_encode(text, sys.stdout) else json.dumps(value, allow_nan=False, indent=indent)
 
 
 def print_error(sentence: str) -> None:
@@ -242,7 +244,3 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)  # noqa: T201
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n", 1)[0]

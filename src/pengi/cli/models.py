@@ -57,19 +57,10 @@ def _show_entries(json: bool) -> None:
 
     entries = weights.entries()
     if json:
-        print_json(
-            [
-                {
-                    "name": entry.name,
-                    "what": entry.what,
-                    "licence": entry.licence,
-                    "download_mb": entry.download_mb,
-                    "source": entry.source,
-                    "path": str(entry.path) if entry.path else None,
-                }
-                for entry in entries
-            ]
-        )
+        names = ("name", "what", "licence", "download_mb", "source")
+        rows = [{name: getattr(entry, name) for name in names} for entry in entries]
+        paths = [{"path": str(entry.path) if entry.path else None} for entry in entries]
+        print_json([row | path for row, path in zip(rows, paths, strict=True)])
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "what", "licence", "here", "source"):

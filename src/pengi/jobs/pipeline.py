@@ -24,7 +24,7 @@ from pengi.audio.formats import is_regular
 from pengi.audio.sources import Waveform
 from pengi.data.recordings import recording
 from pengi.engine import Pengi
-from pengi.errors import PengiError
+from pengi.errors import PengiError, first_line
 from pengi.jobs.inputs import JobInput
 from pengi.jobs.tasks import JOB_TASKS, Job
 from pengi.json_lines import Row
@@ -198,5 +198,4 @@ class Pipeline:
             raise answer
         kind = type(answer).__name__
         log.debug("internal error at '%s'", decoded.item.name, exc_info=answer)
-        sentence = str(answer).strip().partition("\n")[0]
-        return PengiError(f"internal error at '{decoded.item.name}' ({kind}: {sentence})")
+        return PengiError(f"internal error at '{decoded.item.name}' ({kind}: {first_line(answer)})")

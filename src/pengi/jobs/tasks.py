@@ -16,7 +16,7 @@ from pengi.decoding import DecodeOptions
 from pengi.engine import Pengi
 from pengi.errors import InputError, PengiError, no_such
 from pengi.json_lines import Row
-from pengi.labelling import METHODS, Threshold
+from pengi.labelling import Threshold, check_method
 from pengi.writing import printable
 
 Answers = list[Any]
@@ -68,8 +68,8 @@ class Job:
             raise InputError("the task 'ask' needs a question")
         if self.task == "classify" and not self.labels:
             raise InputError("the task 'classify' needs labels")
-        if self.method is not None and self.method not in METHODS:
-            raise InputError(f"unknown method '{self.method}'; choose one of {', '.join(METHODS)}")
+        if self.method is not None:
+            check_method(self.method)
         for name in ("window_s", "hop_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pengi.data.recordings import is_url
-from pengi.errors import InputError, PengiError, how_to_install, is_disk_full, reason
+from pengi.errors import InputError, PengiError, first_line, how_to_install, is_disk_full, reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -463,7 +463,7 @@ def _sentence(error: Exception) -> str:
     """The first line of LanceDB's error, without the line number of its source."""
     if is_disk_full(error):
         return reason(error)
-    text = _SOURCE_LINE.sub("", str(error).strip().split("\n", 1)[0])
+    text = _SOURCE_LINE.sub("", first_line(error))
     for noise in ("Invalid input, ", "lance error: ", "LanceError(IO): "):
         text = text.removeprefix(noise)
     return text

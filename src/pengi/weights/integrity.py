@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pengi.errors import first_line
 from pengi.writing import replacing
 
 RECORD_FILE = "files.json"
@@ -72,7 +73,7 @@ def unreadable(file: Path) -> str | None:
         elif file.suffix == ".json":
             json.loads(file.read_bytes())
     except (SafetensorError, ValueError) as error:
-        return f"it cannot be read ({str(error).strip().partition(chr(10))[0]})"
+        return f"it cannot be read ({first_line(error)})"
     return None
 
 
