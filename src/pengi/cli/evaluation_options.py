@@ -29,7 +29,8 @@ class TaskOptions:
         str | None,
         typer.Option(
             metavar="TASK",
-            help="Task of the clips: events, digit, keyword, gender, language, instrument, emotion, genre or scene.",
+            help="Task of the clips: events, scene, digit, keyword, gender, language, instrument, velocity, emotion, "
+            "genre or sentiment.",
             show_default=False,
         ),
     ] = None
