@@ -45,12 +45,11 @@ from pengi.training.evidence import (
     cached_fit,
     frames_of,
     load_scores,
-    out_of_fold_probabilities,
     tagger_data,
 )
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import with_features
-from pengi.training.tagger import FittedTagger
+from pengi.training.tagger import out_of_fold_scores
 
 BINS = 10
 MIN_WRITTEN = 0.05
@@ -96,8 +95,9 @@ def read(path: Path) -> tuple[TaggerData, TaggerData]:
 def compared(train: TaggerData, val: TaggerData) -> dict[str, Row]:
     """Accuracy and calibration of each group, on train clips out of fold and on val clips."""
     fitted = cached_fit(train)
-    out_of_fold_NK = out_of_fold_probabilities(train, fitted)
     load_scores(train.tagger, fitted.scores, fitted)
+    train_scores_NK = out_of_fold_scores(train.frames, fitted.folds, train.fold_N)
+    out_of_fold_NK = train.tagger.probability(train_scores_NK).numpy()
     val_scores_NK = fitted.scores.of_clips(val.frames, np.arange(len(val.clips)))
     val_NK = train.tagger.probability(val_scores_NK).numpy()
     rows = {}
@@ -176,28 +176,21 @@ def settings(train: TaggerData, penalties: Sequence[float], weights: Sequence[fl
             data = replace(train, fold_N=fold_N, options=options)
             fitted = cached_fit(data)
             for weight in weights:
-                scores_NK = out_of_fold_scores(data, fitted, weight)
+                with_stock = [
+                    replace(
+                        scores,
+                        bias_K=scores.bias_K + weight * data.stock.bias_K,
+                        stock_KI=scores.stock_KI + weight * data.stock.stock_KI,
+                    )
+                    for scores in fitted.folds
+                ]
+                scores_NK = out_of_fold_scores(data.frames, with_stock, fold_N).numpy()
                 for group, tags in groups.items():
                     right[group][split][penalty, weight] = is_right(train.targets, scores_NK, tags)
     return {
         group: chosen(found, train.fold_N[train.targets.present_NK[:, groups[group]].any(1)])
         for group, found in right.items()
     }
-
-
-def out_of_fold_scores(data: TaggerData, fitted: FittedTagger, weight: float) -> NDArray[np.float32]:
-    """Each clip's scores by the fit of its fold, plus the stock tagger's with a weight: ``float32[N, K]``."""
-    found_NK = np.zeros((len(data.clips), len(data.tagger.vocabulary)), dtype=np.float32)
-    for fold, own in enumerate(fitted.folds):
-        inside = np.flatnonzero(data.fold_N == fold)
-        if len(inside):
-            both = replace(
-                own,
-                bias_K=own.bias_K + weight * data.stock.bias_K,
-                stock_KI=own.stock_KI + weight * data.stock.stock_KI,
-            )
-            found_NK[inside] = both.of_clips(data.frames, inside).numpy()
-    return found_NK
 
 
 def chosen(right: dict[str, dict[Setting, NDArray[np.bool_]]], fold_N: NDArray[np.int64]) -> Row:

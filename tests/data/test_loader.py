@@ -18,7 +18,6 @@ from pengi.data.loader import (
     BATCHES_DRAWN_TOGETHER,
     ClipEvidence,
     Loader,
-    Mixture,
     TrainingBatch,
     clip_weights,
     collate,
@@ -53,9 +52,10 @@ def cache_of(clips: list[Clip], dim: int = 3) -> FeatureCache:
     return FeatureCache((values,), {clip.id: (0, *span) for clip, span in zip(clips, spans, strict=True)})
 
 
-def loader(clips: list[Clip] = CLIPS, seed: int = 0, **mixture: Any) -> Loader:
-    mixed = Mixture.model_validate({"batch_size": 8, "questions_per_clip": 2, **mixture})
-    return Loader(clips, [cache_of(clips)], QuestionMaker(Phrases(labels_of(clips, {}))), mixed, seed)
+def loader(clips: list[Clip] = CLIPS, caches: list[FeatureCache] | None = None, seed: int = 0, **more: Any) -> Loader:
+    questions = QuestionMaker(Phrases(labels_of(clips, {})))
+    caches = [cache_of(clips)] if caches is None else caches
+    return Loader(clips, caches, questions, batch_size=8, questions_per_clip=2, seed=seed, **more)
 
 
 def described(drawn: TrainingBatch) -> tuple[Any, ...]:
@@ -172,7 +172,7 @@ def test_corpora_that_make_no_sense(corpora: dict[str, float], message: str) -> 
 def test_clips_without_features_are_never_drawn() -> None:
     cache = cache_of(CLIPS)
     fewer = FeatureCache(cache.blocks, {name: span for name, span in cache.spans.items() if "digit" not in name})
-    batches = Loader(CLIPS, [cache, fewer], QuestionMaker(Phrases(labels_of(CLIPS, {}))), Mixture(batch_size=4), seed=0)
+    batches = loader(caches=[cache, fewer])
     assert {clip.domain for step in range(50) for clip in batches.batch(step).clips} == {"animal", "environment"}
 
 
@@ -187,8 +187,7 @@ def evidence_of(clips: list[Clip]) -> ClipEvidence:
 def test_evidence_stands_beside_each_clip_and_what_a_prompt_names_in_front_of_it() -> None:
     known = CLIPS[:50]
     evidence = evidence_of(known)
-    pairs = QuestionMaker(Phrases(labels_of(CLIPS, {})))
-    batches = Loader(CLIPS, [cache_of(CLIPS)], pairs, Mixture(batch_size=8, questions_per_clip=2), 0, evidence)
+    batches = loader(evidence=evidence)
     assert batches.clips == known  # of the others nothing is known
     named = 0
     for step in range(10):
@@ -201,12 +200,10 @@ def test_evidence_stands_beside_each_clip_and_what_a_prompt_names_in_front_of_it
 
 
 def test_a_batch_of_text_alone_has_no_features() -> None:
-    evidence = evidence_of(CLIPS)
-    batches = Loader(CLIPS, [], QuestionMaker(Phrases(labels_of(CLIPS, {}))), Mixture(), 0, evidence)
-    drawn = batches.batch(0)
+    drawn = loader(caches=[], evidence=evidence_of(CLIPS)).batch(0)
     assert drawn.batch.features == ()
     assert drawn.batch.evidence is not None
-    assert len(drawn.batch.evidence) == len(drawn.clips) == 16
+    assert len(drawn.batch.evidence) == len(drawn.clips) == 8
 
 
 def test_collate_keeps_groups_of_any_size() -> None:

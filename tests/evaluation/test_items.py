@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,7 @@ def test_labels_are_those_of_the_split(manifest: Path) -> None:
 
 def test_items_survive_a_file(manifest: Path) -> None:
     for item in items_of(EVENTS, manifest):
-        assert Item.from_dict(item.to_dict()) == item
+        assert Item.from_dict(asdict(item)) == item
 
 
 def test_a_limit_keeps_the_labels_and_shards_part_the_rest(tmp_path: Path) -> None:

@@ -259,9 +259,9 @@ def test_many_clips_are_scored_as_each_alone(chat: Path) -> None:
     setup = prepare(read_recipe(chat))
     part = TrainingClips(setup.train_clips, {"yamnet": clips_of(setup).caches[0]})
     measured = {clip.id: Measured("", ()) for clip in setup.train_clips}
-    together = collect_evidence(setup.model, [part], measured)
+    together = collect_evidence(setup.model, part, measured)
     for clip in setup.train_clips[:4]:
-        alone = collect_evidence(setup.model, [TrainingClips([clip], part.caches)], measured)[clip.id]
+        alone = collect_evidence(setup.model, TrainingClips([clip], part.caches), measured)[clip.id]
         assert [tag.text for tag in alone.tags] == [tag.text for tag in together[clip.id].tags]
         probabilities = [tag.probability for tag in alone.tags]
         assert probabilities == pytest.approx([tag.probability for tag in together[clip.id].tags], abs=1e-5)
@@ -279,7 +279,7 @@ def test_evidence_about_a_long_clip_is_about_the_window_that_is_encoded() -> Non
         Clip(id="short", audio="b.wav", split="train"),
     ]
     part = TrainingClips(clips, {"yamnet": cache})
-    found = collect_evidence(model, [part], {clip.id: Measured("", ()) for clip in clips})
+    found = collect_evidence(model, part, {clip.id: Measured("", ()) for clip in clips})
     assert found["long"].duration_s == window_s
     assert found["long"].tags[0].spans == ((0.0, window_s),)
     assert found["short"].duration_s == pytest.approx(3 * 0.48)

@@ -25,7 +25,9 @@ def test_a_journal_goes_on_from_the_history_it_is_given(tmp_path: Path) -> None:
         journal.keep_sample(answer)
     with (tmp_path / LOG_FILE).open("a", encoding="utf-8") as file:
         file.write('{"step": 4, "lo')
-    with Journal(tmp_path, kept, [answer]) as journal:
+    resumed = Journal(tmp_path)
+    resumed.history, resumed.samples = list(kept), [answer]
+    with resumed as journal:
         journal.log({"step": 3, "loss": 1.5})
     assert lines(tmp_path / LOG_FILE) == [*kept, {"step": 3, "loss": 1.5}]
     assert [sample["answer"] for sample in lines(tmp_path / SAMPLES_FILE)] == ["a cat"]  # type: ignore[index]

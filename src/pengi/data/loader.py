@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
 from pengi.conditioning.evidence import Evidence, evidence_text, queried_prompt
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.config import EvidenceConfig, Frozen
+from pengi.config import EvidenceConfig
 from pengi.data.features import FeatureCache
 from pengi.data.manifest import Clip
 from pengi.data.questions import QuestionMaker
@@ -32,17 +31,6 @@ from pengi.model import Batch
 # Number of batches that are drawn together and sorted by length, which saves padding.
 BATCHES_DRAWN_TOGETHER = 8
 PREFETCHED = 4  # batches that each worker process draws ahead
-
-
-class Mixture(Frozen):
-    """How often clips are drawn, and the size of a batch: its clips, and the questions about each.
-
-    ``corpora`` are the shares of the manifests of a mixture (see :func:`pengi.data.sources.read_mixture`).
-    """
-
-    corpora: dict[str, float] | None = None
-    batch_size: int = Field(16, ge=1)
-    questions_per_clip: int = Field(3, ge=1)
 
 
 @dataclass(frozen=True)
@@ -150,12 +138,14 @@ class Loader(BatchSource):
         clips: labelled clips; those without features, evidence or a question are left out.
         caches: frozen features, one cache for each audio branch.
         questions: draws prompts and targets.
-        mixture: how often clips are drawn, and the size of a batch.
-        seed: of everything random in the batches.
         evidence: about each clip; None for a model without evidence.
+        batch_size: clips of a batch.
+        questions_per_clip: questions about a clip.
+        seed: of everything random in the batches.
+        corpora: share of each manifest of a mixture (see :func:`pengi.data.sources.read_mixture`).
 
     Raises:
-        ConfigError: if no clip is left, or the mixture does not fit the clips.
+        ConfigError: if no clip is left, or the shares do not fit the clips.
     """
 
     def __init__(
@@ -163,25 +153,25 @@ class Loader(BatchSource):
         clips: Sequence[Clip],
         caches: Sequence[FeatureCache],
         questions: QuestionMaker,
-        mixture: Mixture,
-        seed: int,
         evidence: ClipEvidence | None = None,
+        *,
+        batch_size: int,
+        questions_per_clip: int,
+        seed: int,
+        corpora: Mapping[str, float] | None = None,
     ) -> None:
         self.clips = usable_clips(clips, caches, questions, evidence)
         if not self.clips:
             raise ConfigError(f"none of the {len(clips)} clips has features, evidence and a task to be asked")
-        self.caches = caches
-        self.questions = questions
-        self.mixture = mixture
-        self.seed = seed
-        self.evidence = evidence
-        self._weights = clip_weights(self.clips, mixture.corpora)
+        self.caches, self.questions, self.evidence = caches, questions, evidence
+        self.batch_size, self.questions_per_clip, self.seed = batch_size, questions_per_clip, seed
+        self._weights = clip_weights(self.clips, corpora)
 
     def batch(self, step: int) -> TrainingBatch:
         """The batch of a step; the same for the same seed and step."""
         block, index = divmod(step, BATCHES_DRAWN_TOGETHER)
         rng = random.Random(f"{self.seed}:{block}")
-        size = self.mixture.batch_size
+        size = self.batch_size
         drawn = rng.choices(self.clips, self._weights, k=size * BATCHES_DRAWN_TOGETHER)
         drawn.sort(key=self._length)
         order = rng.sample(range(BATCHES_DRAWN_TOGETHER), BATCHES_DRAWN_TOGETHER)
@@ -194,9 +184,7 @@ class Loader(BatchSource):
         return words + sum(cache.tokens(clip.id) for cache in self.caches)
 
     def _draw_pairs(self, clips: Sequence[Clip], rng: random.Random) -> TrainingBatch:
-        drawn = [
-            draw_pairs(clip, self.questions, rng, self.mixture.questions_per_clip, self.evidence) for clip in clips
-        ]
+        drawn = [draw_pairs(clip, self.questions, rng, self.questions_per_clip, self.evidence) for clip in clips]
         return collate(clips, drawn, self.caches, self.evidence)
 
 

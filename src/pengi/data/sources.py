@@ -88,8 +88,8 @@ def read_mixture(paths: Mapping[str, Path | str], *, max_bad_share: float = 0.0)
         max_bad_share: as for :func:`manifest_of`.
 
     Returns:
-        Clips whose ``audio`` is absolute, whose ``corpus`` is the name of their source (as
-        :class:`pengi.data.loader.Mixture` asks for), and whose ``id`` and ``group`` begin with it.
+        Clips whose ``audio`` is absolute, whose ``corpus`` is the name of their source, and whose ``id`` and ``group``
+        begin with it.
 
     Raises:
         ManifestError: as :func:`manifest_of`.

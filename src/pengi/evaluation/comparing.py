@@ -8,12 +8,9 @@ from pathlib import Path
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import Benchmark
 from pengi.evaluation.items import Item
-from pengi.evaluation.scoring import Json, Scored, headline_metric
-from pengi.evaluation.statistics import mcnemar, paired_bootstrap
+from pengi.evaluation.scoring import SLOW_RESAMPLES, Json, Scored, headline_metric
+from pengi.evaluation.statistics import RESAMPLES, mcnemar, paired_bootstrap
 from pengi.evaluation.suites import scored_answers
-
-_RESAMPLES = 1000
-_SLOW_RESAMPLES = 200
 
 
 def compare(first: Path, second: Path) -> list[Json]:
@@ -59,13 +56,12 @@ def _only(scored: Scored, ids: set[str]) -> Scored:
 
 def _difference(benchmark: Benchmark, first: Scored, second: Scored) -> Json:
     metrics = headline_metric(benchmark, first), headline_metric(benchmark, second)
-    resamples = _SLOW_RESAMPLES if benchmark.kind == "tag" else _RESAMPLES
-    found = paired_bootstrap(*metrics, first.groups, resamples=resamples)
+    found = paired_bootstrap(*metrics, first.groups, SLOW_RESAMPLES if benchmark.kind == "tag" else RESAMPLES)
     row: Json = {
         "metric": {"tag": "map", "caption": "similarity"}.get(benchmark.kind, "accuracy"),
         "n": len(first.items),
         "difference": found.value,
-        "ci95": [found.low, found.high],
+        "ci95": found.to_list(),
         "p_bootstrap": found.p,
     }
     if benchmark.kind in ("classify", "choice") and first.credit_N is not None and second.credit_N is not None:

@@ -47,7 +47,7 @@ def retrieval_ranks(
 
 def recall_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp], k: int) -> NDArray[np.float64]:
     """For each query, whether a right result is among the first ``k``."""
-    return np.array([float(np.min(rank) <= k) for rank in ranks])
+    return (best_ranks(ranks) <= k).astype(np.float64)
 
 
 def average_precision_at(ranks: Sequence[NDArray[np.intp]] | NDArray[np.intp]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from pengi.errors import InputError
 from pengi.evaluation import captioning, patterns, retrieving
 from pengi.evaluation.benchmarks import YES_NO, Benchmark
 from pengi.evaluation.items import Item
-from pengi.evaluation.statistics import Indices, Metric, bootstrap, mean_of, share_right
+from pengi.evaluation.statistics import RESAMPLES, Indices, Metric, bootstrap, mean_of, share_right
 from pengi.evaluation.systems import embed_texts
 from pengi.json_lines import Row
 
@@ -63,17 +63,16 @@ def read_answers(benchmark: Benchmark, items: Sequence[Item], rows: Mapping[str,
     if not answered:
         raise InputError(f"there are no predictions of {benchmark.name} in mode {mode}")
     lines = [rows[item.id] for item in answered]
+    texts = tuple(line.get("text") for line in lines)
     if benchmark.kind == "open":
-        texts = tuple(line.get("text") for line in lines)
         right = [patterns.is_accepted(text, item.accepted) for text, item in zip(texts, answered, strict=True)]
         return Scored(tuple(answered), tuple(lines), texts, np.array(right, dtype=np.float64), None)
     if benchmark.kind == "caption" or mode == "write":
-        texts = tuple(line.get("text") for line in lines)
         normal = [_normal(text) for text in texts]
         credit = None if benchmark.kind == "caption" else _credits(benchmark, answered, normal, _normal)
         return Scored(tuple(answered), tuple(lines), texts, credit, None)
     if mode == "exact":
-        said = tuple(_exact(line.get("text"), item.labels) for item, line in zip(answered, lines, strict=True))
+        said = tuple(_exact(text, item.labels) for item, text in zip(answered, texts, strict=True))
         return Scored(tuple(answered), tuple(lines), said, _credits(benchmark, answered, said), None)
     scores = [np.array(line["scores"], dtype=np.float64) if "scores" in line else None for line in lines]
     chosen = tuple(
@@ -96,7 +95,7 @@ def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:
     if benchmark.kind == "tag":
         return result | {"metrics": {"map": _interval(map_metric(scored), scored.groups, SLOW_RESAMPLES)}}
     assert scored.credit_N is not None
-    result["metrics"] = {"accuracy": _accuracy(scored)}
+    result["metrics"] = {"accuracy": _share(scored.credit_N, scored.items)}
     if benchmark.kind == "open":
         result["metrics"] |= _refusals(scored)
         return result | {"families": _families(scored)}
@@ -263,14 +262,9 @@ def _by_class(scored: Scored) -> Json:
     return result
 
 
-def _interval(metric: Metric, groups: Sequence[str], resamples: int | None = None) -> Json:
-    found = bootstrap(metric, groups, resamples=resamples) if resamples else bootstrap(metric, groups)
+def _interval(metric: Metric, groups: Sequence[str], resamples: int = RESAMPLES) -> Json:
+    found = bootstrap(metric, groups, resamples)
     return {"value": found.value, "ci95": found.to_list()}
-
-
-def _accuracy(scored: Scored) -> Json:
-    assert scored.credit_N is not None
-    return _share(scored.credit_N, scored.items)
 
 
 def _share(values: Sequence[float] | NDArray[np.float64], items: Sequence[Item]) -> Json:

@@ -38,22 +38,19 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Interval):
     """The difference between two runs over the same items, second minus first.
 
     Attributes:
         p: two-sided p-value from the same resamples, by how often the difference has the other sign.
     """
 
-    value: float
-    low: float
-    high: float
     p: float
 
 
-def bootstrap(metric: Metric, groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
-    """Percentile bootstrap over groups (Efron 1979); the same seed gives the same interval."""
-    values_R = _resampled(metric, groups, resamples, seed)
+def bootstrap(metric: Metric, groups: Sequence[str], resamples: int = RESAMPLES) -> Interval:
+    """Percentile bootstrap over groups (Efron 1979); the same interval every time."""
+    values_R = _resampled(metric, groups, resamples)
     low, high = np.nanpercentile(values_R, [2.5, 97.5])
     return Interval(metric(np.arange(len(groups))), float(low), float(high))
 
@@ -79,11 +76,9 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_bootstrap(
-    first: Metric, second: Metric, groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = SEED
-) -> Difference:
+def paired_bootstrap(first: Metric, second: Metric, groups: Sequence[str], resamples: int = RESAMPLES) -> Difference:
     """The difference between two runs, with the same resamples for both."""
-    differences_R = _resampled(lambda indices: second(indices) - first(indices), groups, resamples, seed)
+    differences_R = _resampled(lambda indices: second(indices) - first(indices), groups, resamples)
     low, high = np.nanpercentile(differences_R, [2.5, 97.5])
     side = min((differences_R <= 0).sum(), (differences_R >= 0).sum())
     everyone = np.arange(len(groups))
@@ -106,10 +101,10 @@ def mean_of(values: Sequence[float] | NDArray[Any]) -> Metric:
     return lambda indices: float(values_N[indices].mean())
 
 
-def _resampled(metric: Metric, groups: Sequence[str], resamples: int, seed: int) -> NDArray[np.float64]:
+def _resampled(metric: Metric, groups: Sequence[str], resamples: int) -> NDArray[np.float64]:
     _, group_N = np.unique(np.asarray(groups), return_inverse=True)
     order_N = np.argsort(group_N, kind="stable")
     members = np.split(order_N, np.cumsum(np.bincount(group_N))[:-1])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     drawn = (rng.integers(0, len(members), len(members)) for _ in range(resamples))
     return np.array([metric(np.concatenate([members[group] for group in groups_G])) for groups_G in drawn])

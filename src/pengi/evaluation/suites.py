@@ -297,7 +297,7 @@ def _write_items(out: Path, benchmark: Benchmark, items: Sequence[Item]) -> None
     folder = out / "items"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    JsonLines(folder / f"{benchmark.id}.jsonl").rewrite(item.to_dict() for item in items)
+    JsonLines(folder / f"{benchmark.id}.jsonl").rewrite(map(asdict, items))
 
 
 def _as_task(benchmark: Benchmark) -> Json:

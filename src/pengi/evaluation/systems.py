@@ -29,7 +29,7 @@ from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.evaluation.baselines import YamnetMatch
 from pengi.evaluation.items import Item
-from pengi.text_encoder import SentenceEncoder, TextEncoder, sentence_vectors
+from pengi.text_encoder import SentenceEncoder, sentence_vectors
 
 if TYPE_CHECKING:
     from pengi.encoding import Encoded
@@ -254,9 +254,9 @@ def sentence_encoder() -> SentenceEncoder:
     return SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2"))
 
 
-def embed_texts(texts: Sequence[str], encoder: TextEncoder | None = None) -> NDArray[np.float32]:
+def embed_texts(texts: Sequence[str]) -> NDArray[np.float32]:
     """Sentence embeddings of length one, ``float32[N, D]``."""
-    return sentence_vectors(encoder or sentence_encoder(), texts)
+    return sentence_vectors(sentence_encoder(), texts)
 
 
 def _scored(found: Classification, labels: Sequence[str]) -> Reply:

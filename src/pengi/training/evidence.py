@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -43,18 +42,8 @@ from pengi.errors import ConfigError, no_such
 from pengi.model import PengiModel
 from pengi.training.data import TrainingData
 from pengi.training.recipe import Recipe, TaggerTraining
-from pengi.training.tagger import (
-    FitOptions,
-    FittedTagger,
-    Frames,
-    Scores,
-    fit_tagger,
-    stock_scores,
-)
+from pengi.training.tagger import FitOptions, FittedTagger, Frames, Scores, fit_tagger, stock_scores
 from pengi.writing import replacing, writing
-
-if TYPE_CHECKING:
-    from pengi.training.own_tags import OwnTags
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +69,11 @@ def clip_evidence(
     train: TrainingClips,
     held_out: TrainingClips,
     recipe: Recipe,
-    own: OwnTags | None = None,
+    new_tags: FittedTagger | None = None,
 ) -> tuple[ClipEvidence | None, TagNoise | None]:
     """Evidence about the clips that questions are drawn about, and the errors of the tagger if it is fitted here.
 
-    Both are None for a model without evidence. ``own`` are tags that were added to the model.
+    Both are None for a model without evidence. ``new_tags`` are the scores of tags that were added to the model.
     """
     config = model.config.evidence
     if config is None:
@@ -94,10 +83,10 @@ def clip_evidence(
     noise = None
     if model.config.tagger is not None and model.tagger is None:
         found, noise = fit_evidence(model, train, held_out, measured, data.labels, recipe.tagger)
-    elif own is not None:
-        found = own.evidence(model, train, held_out, measured)
+    elif new_tags is not None:
+        found = out_of_fold_evidence(model, train, measured, new_tags) | collect_evidence(model, held_out, measured)
     else:
-        found = collect_evidence(model, [train, held_out], measured)
+        found = collect_evidence(model, train, measured) | collect_evidence(model, held_out, measured)
     return ClipEvidence(found, model.tagger.vocabulary if model.tagger else Vocabulary(()), config), noise
 
 
@@ -129,17 +118,11 @@ def fit_evidence(
     """
     data = tagger_data(model, train, labels, settings)
     fitted = cached_fit(data)
-    evidence: dict[str, Evidence] = {}
-    fold_of_all = folds_of([group_of(clip) for clip in train.clips])
-    for fold, scores in enumerate(fitted.folds):
-        load_scores(data.tagger, scores, fitted)
-        clips = [train.clips[row] for row in np.flatnonzero(fold_of_all == fold).tolist()]
-        evidence |= collect_evidence(model, [TrainingClips(clips, train.caches)], measured)
+    evidence = out_of_fold_evidence(model, train, measured, fitted)
     rows = [row for row, clip in enumerate(data.clips) if clip.id in evidence]
     found = [evidence[data.clips[row].id] for row in rows]
     noise = measure_noise(found, data.targets.of(rows), data.tagger.vocabulary)
-    load_scores(data.tagger, fitted.scores, fitted)
-    return evidence | collect_evidence(model, [held_out], measured), noise
+    return evidence | collect_evidence(model, held_out, measured), noise
 
 
 def stock_tagger() -> YamnetTagger:
@@ -196,37 +179,37 @@ def tagger_data(
     return TaggerData(model.tagger, clips, frames, stock, targets, fold_N, options)
 
 
-def out_of_fold_probabilities(data: TaggerData, fitted: FittedTagger) -> NDArray[np.float32]:
-    """Calibrated probabilities of clips' tags, ``float32[N, K]``: each clip is scored by the tagger of its fold.
-
-    The tagger is left with the scores of the last fold.
-    """
-    found_NK = np.zeros((len(data.clips), len(data.tagger.vocabulary)), dtype=np.float32)
-    for fold, scores in enumerate(fitted.folds):
-        inside = np.flatnonzero(data.fold_N == fold)
-        if len(inside):
-            load_scores(data.tagger, scores, fitted)
-            found_NK[inside] = data.tagger.probability(scores.of_clips(data.frames, inside)).numpy()
-    return found_NK
-
-
-def collect_evidence(
-    model: PengiModel, parts: Sequence[TrainingClips], measured: Mapping[str, Measured]
+def out_of_fold_evidence(
+    model: PengiModel, train: TrainingClips, measured: Mapping[str, Measured], fitted: FittedTagger
 ) -> dict[str, Evidence]:
+    """Evidence about training clips, each by scores that were fitted without it.
+
+    The model's tagger is left with the scores that were fitted on all training clips.
+    """
+    assert model.tagger is not None, "the scores of a tagger were fitted"
+    fold_N = folds_of([group_of(clip) for clip in train.clips])
+    evidence: dict[str, Evidence] = {}
+    for fold, scores in enumerate(fitted.folds):
+        load_scores(model.tagger, scores, fitted)
+        clips = [train.clips[row] for row in np.flatnonzero(fold_N == fold).tolist()]
+        evidence |= collect_evidence(model, TrainingClips(clips, train.caches), measured)
+    load_scores(model.tagger, fitted.scores, fitted)
+    return evidence
+
+
+def collect_evidence(model: PengiModel, part: TrainingClips, measured: Mapping[str, Measured]) -> dict[str, Evidence]:
     """Evidence about those clips that were measured, by clip id; with tags if the model has a tagger."""
     window_s = min(branch.window_s for branch in model.config.audio.values())
     evidence: dict[str, Evidence] = {}
-    for part in parts:
-        clips = [clip for clip in part.with_features() if clip.id in measured]
-        for start in range(0, len(clips), BATCH_CLIPS):
-            batch = clips[start : start + BATCH_CLIPS]
-            lengths = [min(clip.duration_s or _features_s(model, part, clip), window_s) for clip in batch]
-            tags = _tags_of(model, batch, part.caches, lengths)
-            for clip, duration_s, own in zip(batch, lengths, tags, strict=True):
-                found = measured[clip.id]
-                evidence[clip.id] = Evidence(
-                    duration_s, own, found.transcript, found.descriptors, is_tagged=model.tagger is not None
-                )
+    clips = [clip for clip in part.with_features() if clip.id in measured]
+    for start in range(0, len(clips), BATCH_CLIPS):
+        batch = clips[start : start + BATCH_CLIPS]
+        lengths = [min(clip.duration_s or _features_s(model, part, clip), window_s) for clip in batch]
+        for clip, duration_s, tags in zip(batch, lengths, _tags_of(model, batch, part.caches, lengths), strict=True):
+            found = measured[clip.id]
+            evidence[clip.id] = Evidence(
+                duration_s, tags, found.transcript, found.descriptors, is_tagged=model.tagger is not None
+            )
     return evidence
 
 
@@ -289,13 +272,15 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
     return FitOptions(settings.penalty, settings.stock, columns)
 
 
+@torch.no_grad()
 def load_scores(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
-    """Give a tagger fitted scores and their calibration."""
-    tagger.head.weight.copy_(scores.head_KD)
-    tagger.head.bias.copy_(scores.bias_K)
-    tagger.stock.weight.copy_(scores.stock_KI)
-    tagger.scale_K.copy_(fitted.scale_K)
-    tagger.shift_K.copy_(fitted.shift_K)
+    """Give a tagger fitted scores and their calibration. Scores of fewer tags are those of its last tags."""
+    first = len(tagger.vocabulary) - len(scores.bias_K)
+    tagger.head.weight[first:] = scores.head_KD
+    tagger.head.bias[first:] = scores.bias_K
+    tagger.stock.weight[first:] = scores.stock_KI
+    tagger.scale_K[first:] = fitted.scale_K
+    tagger.shift_K[first:] = fitted.shift_K
 
 
 def _key(data: TaggerData) -> str:

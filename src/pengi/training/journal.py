@@ -39,17 +39,15 @@ class Journal:
 
     Args:
         folder: of the run; None keeps no journal.
-        history: what was logged before, if a run is resumed. It replaces the content of the file, in which a killed
-            process may have left entries of lost steps, or half a line.
-        samples: likewise.
     """
 
-    def __init__(
-        self, folder: Path | None, history: Sequence[Mapping[str, float]] = (), samples: Sequence[Sample] = ()
-    ) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self.history = [dict(entry) for entry in history]
-        self.samples = list(samples)
+        self.history: list[dict[str, float]] = []
+        """What was logged. A resumed run sets it, and it replaces the content of the file, in which a killed process
+        may have left entries of lost steps, or half a line."""
+        self.samples: list[Sample] = []
+        """Likewise for answers."""
         self.console = Console(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None

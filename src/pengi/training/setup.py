@@ -21,7 +21,6 @@ from pengi.data.loader import (
     BatchSource,
     ClipEvidence,
     Loader,
-    Mixture,
     TrainingBatch,
     collate,
     draw_pairs,
@@ -37,9 +36,9 @@ from pengi.errors import ConfigError
 from pengi.model import PengiModel
 from pengi.training.data import TrainingData, read_data
 from pengi.training.evidence import TrainingClips, clip_evidence, fit_options
+from pengi.training.label_report import LabelReport
+from pengi.training.new_tags import add_new_tags
 from pengi.training.optim import working_dtype
-from pengi.training.own_report import LabelReport
-from pengi.training.own_tags import add_own_tags
 from pengi.training.recipe import Recipe, TrainingConfig
 from pengi.training.waveforms import LiveFeatures
 
@@ -74,13 +73,22 @@ def prepare(recipe: Recipe) -> Setup:
     dtype = working_dtype(recipe.training.language_model_dtype)
     model = build_model(recipe, dtype)
     train, held_out = with_features(data, model, recipe)
-    own = add_own_tags(model, train, held_out) if _adds_tags(recipe, model) else None
+    added = add_new_tags(model, train, held_out) if _adds_tags(recipe, model) else None
     asked = _some(held_out, recipe.training)
-    evidence, noise = clip_evidence(model, data, train, asked, recipe, own)
+    evidence, noise = clip_evidence(model, data, train, asked, recipe, added.fitted if added else None)
     vocabulary = model.tagger.vocabulary if model.tagger else None
     questions = QuestionMaker(Phrases(data.labels, vocabulary), model.config.evidence, recipe.data.tasks)
+    shares = recipe.data.shares
     loader = Loader(
-        data.asked, list(train.caches.values()), questions, _mixture(recipe), recipe.training.seed, evidence
+        data.asked,
+        list(train.caches.values()),
+        questions,
+        evidence,
+        batch_size=recipe.training.batch_size,
+        questions_per_clip=recipe.training.questions_per_clip,
+        seed=recipe.training.seed,
+        # read_data leaves no clip of a corpus without a share.
+        corpora=None if shares is None else {name: share for name, share in shares.items() if share},
     )
     return Setup(
         recipe=recipe,
@@ -90,7 +98,7 @@ def prepare(recipe: Recipe) -> Setup:
         train_clips=data.train,
         dtype=dtype,
         live=_live_features(data, model, recipe),
-        label_report=own.report if own is not None else None,
+        label_report=added.report if added else None,
     )
 
 
@@ -152,16 +160,6 @@ def with_features(data: TrainingData, model: PengiModel, recipe: Recipe) -> tupl
 
     is_live = recipe.training.augment.changes_waveforms
     return TrainingClips(data.train, {}) if is_live else computed(data.train), computed(data.held_out)
-
-
-def _mixture(recipe: Recipe) -> Mixture:
-    shares, training = recipe.data.shares, recipe.training
-    return Mixture(
-        # read_data leaves no clip of a corpus without a share.
-        corpora=None if shares is None else {name: share for name, share in shares.items() if share},
-        batch_size=training.batch_size,
-        questions_per_clip=training.questions_per_clip,
-    )
 
 
 def _with_scenes(loader: Loader, noise: TagNoise | None, data: TrainingData, recipe: Recipe) -> BatchSource:

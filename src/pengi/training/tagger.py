@@ -143,7 +143,7 @@ def fit_scores(
     targets: TagTargets,
     vocabulary: Vocabulary,
     clips: NDArray[np.int64],
-    options: FitOptions = FitOptions(),
+    options: FitOptions,
 ) -> Scores:
     """Fit the scores of every group on some of the clips; a score is relative to its group's "none of them"."""
     head_KD, bias_K, stock_KI = stock.head_KD.clone(), stock.bias_K.clone(), stock.stock_KI.clone()
@@ -289,7 +289,7 @@ def fit_tagger(
     targets: TagTargets,
     vocabulary: Vocabulary,
     fold_N: NDArray[np.int64],
-    options: FitOptions = FitOptions(),
+    options: FitOptions,
 ) -> FittedTagger:
     """Fit, score out of fold, calibrate.
 
@@ -304,17 +304,25 @@ def fit_tagger(
     everything = np.arange(len(fold_N))
     whole = fit_scores(frames, stock, targets, vocabulary, everything, options)
     folds = []
-    pooled_NK = torch.empty(len(fold_N), len(vocabulary))
     for fold in range(options.folds):
-        inside, outside = everything[fold_N == fold], everything[fold_N != fold]
-        if not len(inside):
+        outside = everything[fold_N != fold]
+        if len(outside) == len(everything):
             folds.append(whole)
             continue
         log.info("calibration: fold %d of %d, fitted on the others", fold + 1, options.folds)
         folds.append(fit_scores(frames, stock, targets, vocabulary, outside, options))
-        pooled_NK[torch.from_numpy(inside)] = folds[-1].of_clips(frames, inside)
-    scale_K, shift_K = calibrate(pooled_NK, targets, vocabulary)
+    scale_K, shift_K = calibrate(out_of_fold_scores(frames, folds, fold_N), targets, vocabulary)
     return FittedTagger(whole, tuple(folds), scale_K, shift_K)
+
+
+def out_of_fold_scores(frames: Frames, folds: Sequence[Scores], fold_N: NDArray[np.int64]) -> Tensor:
+    """Scores ``float32[N, K]`` of training clips, each by the scores of its fold, which were fitted without it."""
+    found_NK = torch.empty(len(fold_N), len(folds[0].bias_K))
+    for fold, scores in enumerate(folds):
+        inside = np.flatnonzero(fold_N == fold)
+        if len(inside):
+            found_NK[torch.from_numpy(inside)] = scores.of_clips(frames, inside)
+    return found_NK
 
 
 def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:

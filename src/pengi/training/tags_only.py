@@ -11,8 +11,8 @@ from pengi import checkpoint
 from pengi.errors import ConfigError
 from pengi.training.card import model_card
 from pengi.training.data import read_data
-from pengi.training.own_report import write_label_report
-from pengi.training.own_tags import MIN_CLIPS, add_own_tags
+from pengi.training.label_report import write_label_report
+from pengi.training.new_tags import MIN_CLIPS, add_new_tags
 from pengi.training.recipe import Recipe
 from pengi.training.report import REPORT_FILE
 from pengi.training.setup import build_model, with_features
@@ -34,14 +34,14 @@ def train_tags(recipe: Recipe, out: Path) -> Path:
     model = build_model(recipe)
     if model.tagger is None:
         raise ConfigError("training.max_steps: 0 adds tags only, and the model has no tagger; give it some steps")
-    own = add_own_tags(model, *with_features(data, model, recipe))
-    if own is None:
+    added = add_new_tags(model, *with_features(data, model, recipe))
+    if added is None:
         raise ConfigError(f"no label of the clips is new to the tagger and has {MIN_CLIPS} clips to train on")
     with new_folder(out) as folder:
         card = model_card(recipe, model.config, data.train, 0, [])
         checkpoint.save(model, folder, card=card, dtype=torch.float16)
-        write_label_report(folder, recipe.name, own.report)
-    for line in own.report.summary():
+        write_label_report(folder, recipe.name, added.report)
+    for line in added.report.summary():
         log.info("%s", line)
     log.info("thresholds, confusions and the worst clips are in %s", out / REPORT_FILE)
     return out

@@ -19,16 +19,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pengi.conditioning.evidence import Evidence
 from pengi.conditioning.tagger import Tagger
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.data.manifest import Clip
-from pengi.data.measured import Measured
 from pengi.data.tagging import TagTargets, folds_of, group_of
 from pengi.model import PengiModel
-from pengi.training.evidence import TrainingClips, collect_evidence, frames_of
-from pengi.training.own_report import LabelReport
-from pengi.training.tagger import DEFAULT_PENALTY, NO_CLASS, FitOptions, FittedTagger, Frames, Scores, fit_tagger
+from pengi.training.evidence import TrainingClips, frames_of, load_scores
+from pengi.training.label_report import LabelReport
+from pengi.training.tagger import (
+    NO_CLASS,
+    FitOptions,
+    FittedTagger,
+    Scores,
+    fit_tagger,
+    out_of_fold_scores,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,35 +47,19 @@ DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class OwnTags:
-    """New tags of a model, and what they were fitted on.
+class NewTags:
+    """Tags that were added to a model.
 
     Attributes:
-        fitted: scores of the new tags alone, of all clips and of every fold.
+        fitted: scores of the new tags alone, fitted on all clips and without those of each fold.
         report: how often they are right.
     """
 
     fitted: FittedTagger
     report: LabelReport
 
-    def evidence(
-        self, model: PengiModel, train: TrainingClips, held_out: TrainingClips, measured: Mapping[str, Measured]
-    ) -> dict[str, Evidence]:
-        """Evidence about clips; that about a training clip comes from scores that were fitted without it."""
-        assert model.tagger is not None, "the model has new tags"
-        found: dict[str, Evidence] = {}
-        fold_N = folds_of([group_of(clip) for clip in train.clips])
-        for fold, scores in enumerate(self.fitted.folds):
-            load_last(model.tagger, scores, self.fitted)
-            clips = [train.clips[row] for row in np.flatnonzero(fold_N == fold).tolist()]
-            found |= collect_evidence(model, [TrainingClips(clips, train.caches)], measured)
-        load_last(model.tagger, self.fitted.scores, self.fitted)
-        return found | collect_evidence(model, [held_out], measured)
 
-
-def add_own_tags(
-    model: PengiModel, train: TrainingClips, held_out: TrainingClips, penalty: float = DEFAULT_PENALTY
-) -> OwnTags | None:
+def add_new_tags(model: PengiModel, train: TrainingClips, held_out: TrainingClips) -> NewTags | None:
     """Give a model's tagger a tag for each label of the training clips that it does not know.
 
     Clips without labels count as examples of "none of them", unless texts describe them.
@@ -80,7 +69,6 @@ def add_own_tags(
         train: what to fit on.
         held_out: clips on which thresholds are chosen and results are reported. If they lack one of the labels, the
             training clips are used instead, each scored by tags that were fitted without it.
-        penalty: weight of ``|w|^2``, which is added to the mean loss of a clip.
 
     Returns:
         None if no label is new.
@@ -92,18 +80,18 @@ def add_own_tags(
         return None
     log.info("fitting %d new tags: %s", len(labels), ", ".join(labels))
     frames = frames_of(model, TrainingClips(clips, train.caches))
-    targets, fold_N = own_targets(clips, labels), folds_of([group_of(clip) for clip in clips])
-    own = Vocabulary(tuple(Tag(label, GROUP) for label in labels))
+    targets, fold_N = label_targets(clips, labels), folds_of([group_of(clip) for clip in clips])
+    added = Vocabulary(tuple(Tag(label, GROUP) for label in labels))
     stock = _no_stock(model.tagger, len(labels))
-    fitted = fit_tagger(frames, stock, targets, own, fold_N, FitOptions(penalty={GROUP: penalty}))
+    fitted = fit_tagger(frames, stock, targets, added, fold_N, FitOptions())
     softened_K = fitted.scale_K.clamp(max=MAX_SCALE) / fitted.scale_K  # the score of probability 0.5 stays the same
     fitted = replace(fitted, scale_K=softened_K * fitted.scale_K, shift_K=softened_K * fitted.shift_K)
-    _extend(model, own)
-    load_last(model.tagger, fitted.scores, fitted)
-    trained_NK = _out_of_fold(frames, fitted, fold_N)
+    _extend(model, added)
+    load_scores(model.tagger, fitted.scores, fitted)
+    trained_NK = _probabilities(out_of_fold_scores(frames, fitted.folds, fold_N), fitted)
     report = _report(model, held_out, labels, fitted, (clips, trained_NK))
     _set_thresholds(model.tagger, report.thresholds)
-    return OwnTags(fitted, report)
+    return NewTags(fitted, report)
 
 
 def new_labels(vocabulary: Vocabulary, clips: Sequence[Clip]) -> list[str]:
@@ -122,7 +110,7 @@ def new_labels(vocabulary: Vocabulary, clips: Sequence[Clip]) -> list[str]:
     return found
 
 
-def own_targets(clips: Sequence[Clip], labels: Sequence[str]) -> TagTargets:
+def label_targets(clips: Sequence[Clip], labels: Sequence[str]) -> TagTargets:
     """Which of the labels clips have. For a clip without labels, if some are named as absent or texts describe it, only
     the absent ones are known."""
     present_NK = np.array([[label in clip.events for label in labels] for clip in clips], dtype=np.bool_)
@@ -141,11 +129,11 @@ def _no_stock(tagger: Tagger, count: int) -> Scores:
     return Scores(torch.zeros(count, dim), torch.full((count,), NO_CLASS), torch.zeros(count, first))
 
 
-def _extend(model: PengiModel, own: Vocabulary) -> None:
+def _extend(model: PengiModel, added: Vocabulary) -> None:
     """Give a model a tagger with further tags after those it has, whose scores stay the same."""
     before = model.tagger
     assert before is not None, "the model has a tagger"
-    model.set_vocabulary(Vocabulary((*before.vocabulary.tags, *own.tags)))
+    model.set_vocabulary(Vocabulary((*before.vocabulary.tags, *added.tags)))
     after, count = model.tagger, len(before.vocabulary)
     assert after is not None, "set_vocabulary makes one"
     with torch.no_grad():
@@ -153,29 +141,10 @@ def _extend(model: PengiModel, own: Vocabulary) -> None:
             after.state_dict()[name][:count] = before.state_dict()[name]
 
 
-def load_last(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
-    """Set scores and calibration of the last tags of a tagger."""
-    first = len(tagger.vocabulary) - len(scores.bias_K)
-    with torch.no_grad():
-        tagger.head.weight[first:] = scores.head_KD
-        tagger.head.bias[first:] = scores.bias_K
-        tagger.stock.weight[first:] = scores.stock_KI
-        tagger.scale_K[first:] = fitted.scale_K
-        tagger.shift_K[first:] = fitted.shift_K
-
-
-def _probabilities(frames: Frames, scores: Scores, fitted: FittedTagger, clips: NDArray[np.int64]) -> Tensor:
-    return (scores.of_clips(frames, clips) * fitted.scale_K + fitted.shift_K).sigmoid()
-
-
-def _out_of_fold(frames: Frames, fitted: FittedTagger, fold_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Probabilities of the new tags in the training clips, each by scores that were fitted without it."""
-    found_NK = np.zeros((len(fold_N), len(fitted.scale_K)), np.float32)
-    for fold, scores in enumerate(fitted.folds):
-        inside = np.flatnonzero(fold_N == fold)
-        if len(inside):
-            found_NK[inside] = _probabilities(frames, scores, fitted, inside).numpy()
-    return found_NK
+def _probabilities(scores_NK: Tensor, fitted: FittedTagger) -> NDArray[np.float32]:
+    """Calibrated probabilities of the new tags, ``float32[N, K]``."""
+    probability_NK: NDArray[np.float32] = (scores_NK * fitted.scale_K + fitted.shift_K).sigmoid().numpy()
+    return probability_NK
 
 
 def _report(
@@ -189,12 +158,12 @@ def _report(
     clips = held_out.with_features()
     if all(any(label in clip.events for clip in clips) for label in labels):
         frames = frames_of(model, TrainingClips(clips, held_out.caches))
-        probability_NK = _probabilities(frames, fitted.scores, fitted, np.arange(len(clips))).numpy()
+        probability_NK = _probabilities(fitted.scores.of_clips(frames, np.arange(len(clips))), fitted)
         where = "held-out clips"
     else:
         clips, probability_NK = list(trained[0]), trained[1]
         where = "training clips, each scored by tags that did not see it, for too few are held out"
-    targets = own_targets(clips, labels)
+    targets = label_targets(clips, labels)
     thresholds = {
         label: best_threshold(probability_NK[:, column], targets.present_NK[:, column], targets.known_NK[:, column])
         for column, label in enumerate(labels)

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from helpers import CHAT, RATE, TRANSFORMER, noise, tiny_model, tone
@@ -18,8 +19,8 @@ from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.data.manifest import Clip
 from pengi.errors import ConfigError, InputError
 from pengi.training import train
-from pengi.training.own_report import NOTHING, LabelReport
-from pengi.training.own_tags import best_threshold, new_labels, own_targets
+from pengi.training.label_report import NOTHING, LabelReport
+from pengi.training.new_tags import best_threshold, label_targets, new_labels
 
 OLD = Vocabulary((Tag("rain", "sound", ("rain falling",)), Tag("speech", "sound"), Tag("stop", "keyword")))
 
@@ -150,7 +151,7 @@ def test_what_clips_say_about_labels() -> None:
         clip(absent=["hiss"]),
         clip(captions=["A dog barks."]),
     ]
-    targets = own_targets(clips, ["buzz", "hiss"])
+    targets = label_targets(clips, ["buzz", "hiss"])
     assert targets.present_NK.tolist() == [[True, True], *[[False, False]] * 4]
     assert targets.known_NK.tolist() == [[True, True], [True, True], [True, True], [False, True], [False, False]]
 
@@ -171,10 +172,14 @@ def test_the_best_threshold_is_between_two_probabilities() -> None:
     assert best([0.5], [False]) == pytest.approx(0.5, abs=0.3)
 
 
+def report_on(clips: list[Clip], probability: NDArray[np.float32]) -> LabelReport:
+    return LabelReport(("a", "b"), clips, probability, label_targets(clips, ["a", "b"]), {"a": 0.5, "b": 0.5}, "clips")
+
+
 def test_confusions_count_each_true_label_and_the_worst_come_first() -> None:
     clips = [clip(events=["a"]), clip(events=["a", "b"]), clip(), clip(events=["b"])]
     probability = np.array([[0.2, 0.9], [0.8, 0.7], [0.6, 0.1], [0.1, 0.2]], np.float32)
-    report = LabelReport(("a", "b"), clips, probability, own_targets(clips, ["a", "b"]), {"a": 0.5, "b": 0.5}, "clips")
+    report = report_on(clips, probability)
     assert report.confusions() == {("a", "b"): 1, ("a", "a"): 1, ("b", "b"): 1, (NOTHING, "a"): 1, ("b", NOTHING): 1}
     assert report.worst() == [0, 3, 2, 1]
 
@@ -182,5 +187,5 @@ def test_confusions_count_each_true_label_and_the_worst_come_first() -> None:
 def test_a_confusion_is_the_most_probable_label_also_if_the_true_one_is_detected() -> None:
     clips = [clip(events=["a"]), clip(absent=["a"])]
     probability = np.array([[0.6, 1.0], [0.1, 0.9]], np.float32)
-    report = LabelReport(("a", "b"), clips, probability, own_targets(clips, ["a", "b"]), {"a": 0.5, "b": 0.5}, "clips")
+    report = report_on(clips, probability)
     assert report.confusions() == {("a", "b"): 1, (NOTHING, NOTHING): 1}
