@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helpers import official as official_format
 from helpers import official_reference as reference
+from helpers import padded
 from pengi.audio.augment import spec_augment
 from pengi.encoders import ENCODERS, encoder_spec
 from pengi.encoders import htsat as module
@@ -32,11 +33,6 @@ def encoder() -> HtsatEncoder:
 
 def noise(samples: int, seed: int = 0) -> Tensor:
     return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(seed))
-
-
-def batch(*clips: Tensor) -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([clip.numel() for clip in clips])
-    return torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True), lengths
 
 
 def test_sizes_are_those_of_the_paper() -> None:
@@ -71,7 +67,7 @@ def test_silence_is_at_the_floor(encoder: HtsatEncoder) -> None:
 
 @torch.no_grad()
 def test_the_mean_of_the_tokens_is_what_transformers_pools(encoder: HtsatEncoder) -> None:
-    features, mask = encoder.features(*batch(noise(CLIP), noise(CLIP, 1)))
+    features, mask = encoder.features(*padded(noise(CLIP), noise(CLIP, 1)))
     spectrogram = features.flatten(1, 2)[:, : TINY.frames]
     expected = encoder.swin(spectrogram[:, None]).pooler_output
     torch.testing.assert_close(encoder.tokens(features, mask).mean(1), expected, rtol=0, atol=1e-5)
@@ -98,7 +94,7 @@ def _shaped(shape: HtsatShape) -> HtsatEncoder:
 def test_a_sound_changes_the_tokens_of_its_own_time_most(encoder: HtsatEncoder) -> None:
     quiet, loud = 1e-3 * noise(CLIP), 1e-3 * noise(CLIP)
     loud[CLIP * 3 // 4 :] += noise(CLIP // 4, 1)
-    tokens, _ = encoder(*batch(quiet, loud))
+    tokens, _ = encoder(*padded(quiet, loud))
     change = (tokens[0] - tokens[1]).norm(dim=-1)
     assert change[13:].mean() > 2 * change[:10].mean()
 
@@ -109,19 +105,19 @@ def test_a_clip_gives_the_same_alone_and_beside_others(lengths: list[int]) -> No
     tiny = HtsatEncoder.tiny().eval()
     clips = [noise(length, seed) for seed, length in enumerate(lengths)]
     with torch.no_grad():
-        tokens, mask = tiny(*batch(*clips))
+        tokens, mask = tiny(*padded(*clips))
         assert tokens.shape == (len(clips), 16, 32)
         assert mask.all()
         for row, clip in enumerate(clips):
-            torch.testing.assert_close(tokens[row], tiny(*batch(clip))[0][0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(tokens[row], tiny(*padded(clip))[0][0], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_short_clip_is_repeated_and_a_long_one_cut(encoder: HtsatEncoder) -> None:
     short, long = noise(CLIP // 3), noise(CLIP + 5_000)
     repeated = torch.cat([short] * 4)[:CLIP]
-    assert torch.equal(encoder(*batch(short))[0], encoder(*batch(repeated))[0])
-    assert torch.equal(encoder(*batch(long))[0], encoder(*batch(long[:CLIP]))[0])
+    assert torch.equal(encoder(*padded(short))[0], encoder(*padded(repeated))[0])
+    assert torch.equal(encoder(*padded(long))[0], encoder(*padded(long[:CLIP]))[0])
 
 
 def test_spec_augment_sees_the_normalised_spectrogram_in_training_only(encoder: HtsatEncoder) -> None:
@@ -132,9 +128,9 @@ def test_spec_augment_sees_the_normalised_spectrogram_in_training_only(encoder: 
         seen.append(spectrogram)
         return spec_augment(spectrogram, generator)
 
-    features, mask = encoder.features(*batch(noise(CLIP)))
+    features, mask = encoder.features(*padded(noise(CLIP)))
     plain = encoder.tokens(features, mask)
-    assert torch.equal(encoder(*batch(noise(CLIP)))[0], plain)
+    assert torch.equal(encoder(*padded(noise(CLIP)))[0], plain)
     masked = encoder.tokens(features, mask, augment)
     torch.testing.assert_close(seen[0], (features.flatten(1, 2)[:, : TINY.frames] + 20.0) / 10.0, rtol=0, atol=1e-4)
     assert not torch.allclose(masked, plain)
@@ -142,7 +138,7 @@ def test_spec_augment_sees_the_normalised_spectrogram_in_training_only(encoder: 
 
 def test_gradients_reach_every_layer_that_makes_tokens() -> None:
     tiny = HtsatEncoder.tiny().train()
-    features, mask = tiny.features(*batch(noise(CLIP), noise(CLIP, 1)))
+    features, mask = tiny.features(*padded(noise(CLIP), noise(CLIP, 1)))
     tiny.tokens(features, mask).square().sum().backward()
     without = {name.split(".")[0] for name, parameter in tiny.named_parameters() if parameter.grad is None}
     assert without == {"tscam_conv", "head"}

@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as ReferenceEncoder
 
+from helpers import padded
 from pengi import weights
 from pengi.encoders.whisper import POSITION_HOP, SAMPLE_RATE, WhisperEncoder, WhisperShape
 
@@ -27,11 +28,6 @@ SECOND = SAMPLE_RATE
 def tiny(seed: int = 0, stride: int = 8) -> WhisperEncoder:
     torch.manual_seed(seed)
     return WhisperEncoder.tiny(stride)
-
-
-def batch(*clips: Tensor) -> tuple[Tensor, Tensor]:
-    lengths = torch.tensor([clip.numel() for clip in clips])
-    return torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True), lengths
 
 
 def tone(seconds: float, hertz: float = 440.0) -> Tensor:
@@ -86,12 +82,12 @@ def test_a_clip_of_full_length_is_encoded_as_in_transformers(tmp_path: Path) -> 
 def test_from_folder_reads_the_layout_of_transformers(tmp_path: Path) -> None:
     encoder = tiny(3)
     reference(encoder, mel_bands=16, positions=600, folder=tmp_path)
-    clip = batch(tone(1.0))
+    clip = padded(tone(1.0))
     assert torch.equal(WhisperEncoder.from_folder(tmp_path)(*clip)[0], encoder(*clip)[0])
 
 
 def test_tokens_are_means_over_the_stride() -> None:
-    clip = batch(tone(2.0))
+    clip = padded(tone(2.0))
     fine, _ = tiny(stride=1)(*clip)
     coarse, mask = tiny(stride=4)(*clip)
     assert coarse.shape == (1, 25, 16)
@@ -105,24 +101,24 @@ def test_tokens_are_means_over_the_stride() -> None:
 def test_a_clip_gives_the_same_alone_and_beside_others(lengths: list[int], stride: int) -> None:
     encoder = tiny(stride=stride)
     clips = [tone(3.0)[:length] for length in lengths]
-    tokens, mask = encoder(*batch(*clips))
+    tokens, mask = encoder(*padded(*clips))
     assert mask.sum(1).tolist() == [-(-length // (stride * POSITION_HOP)) for length in lengths]
     assert not tokens[~mask].any()
     for row, clip in enumerate(clips):
-        alone, _ = encoder(*batch(clip))
+        alone, _ = encoder(*padded(clip))
         torch.testing.assert_close(tokens[row][mask[row]], alone[0], rtol=0, atol=1e-5)
 
 
 def test_padding_of_the_batch_tensor_does_not_matter() -> None:
-    clip, lengths = batch(tone(1.3))
+    clip, lengths = padded(tone(1.3))
     expected, _ = tiny()(clip, lengths)
-    padded, _ = tiny()(functional.pad(clip, (0, 5 * SECOND)), lengths)
-    torch.testing.assert_close(padded, expected, rtol=0, atol=1e-6)
+    longer, _ = tiny()(functional.pad(clip, (0, 5 * SECOND)), lengths)
+    torch.testing.assert_close(longer, expected, rtol=0, atol=1e-6)
 
 
 def test_the_last_token_of_a_full_window_counts_only_what_is_there() -> None:
     """600 positions are 24 whole strides of 25, but 85 and a part of 7."""
-    clip = batch(tone(12.0))
+    clip = padded(tone(12.0))
     fine, _ = tiny(stride=1)(*clip)
     coarse, mask = tiny(stride=7)(*clip)
     assert mask.shape == (1, 86)
@@ -131,13 +127,13 @@ def test_the_last_token_of_a_full_window_counts_only_what_is_there() -> None:
 
 def test_longer_than_the_positions_is_an_assertion() -> None:
     with pytest.raises(AssertionError, match="Whisper encodes"):
-        tiny()(*batch(torch.zeros(12 * SECOND + 1)))
+        tiny()(*padded(torch.zeros(12 * SECOND + 1)))
 
 
 def test_nothing_is_trained() -> None:
     encoder = tiny().train()
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    clip = batch(tone(0.5))
+    clip = padded(tone(0.5))
     features, mask = encoder.features(*clip)
     assert torch.equal(encoder.tokens(features, mask), encoder(*clip)[0])
 
@@ -177,7 +173,7 @@ def test_spoken_digits_are_told_apart(stock: WhisperEncoder, shared_data: Path) 
     asked, questions = spoken_digits(shared_data, "val", words, 4)
 
     def embed(clips: list[Tensor]) -> Tensor:
-        tokens, mask = stock(*batch(*clips))
+        tokens, mask = stock(*padded(*clips))
         return functional.normalize(tokens.sum(1) / mask.sum(1, keepdim=True), dim=-1)
 
     known = embed(clips)

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from pengi.evaluation import systems
+from pengi.text_encoder import SentenceEncoder
+
 CLIPS: list[dict[str, Any]] = [
     {"id": "dog-1", "source": "field", "split": "val", "events": ["dog barking"]},
     {"id": "dog-2", "source": "field", "split": "val", "events": ["dog barking"]},
@@ -22,6 +25,13 @@ CLIPS: list[dict[str, Any]] = [
         "attributes": {"digit": "seven"},
     },
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def tiny_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny random encoder in place of the stock sentence encoder."""
+    encoder = SentenceEncoder.tiny()
+    monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
 
 
 @pytest.fixture

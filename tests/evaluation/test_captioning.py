@@ -11,9 +11,8 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from pengi.evaluation import captioning, systems
+from pengi.evaluation import captioning
 from pengi.evaluation.captioning import PLAIN, PTB, caption_scores, plain_tokens
-from pengi.text_encoder import SentenceEncoder
 
 TEXTS = ["A dog barks, twice.", "rain falls on a tin roof", "somebody is talking", "an engine", "a dog barks"]
 REFERENCES = [
@@ -24,12 +23,6 @@ REFERENCES = [
     ["An engine starts and a dog barks.", "a dog barks near an engine", "barking"],
 ]
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="Java is not here")
-
-
-@pytest.fixture(autouse=True)
-def tiny_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = SentenceEncoder.tiny()
-    monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from helpers.evaluating import item
 from pengi.errors import InputError
-from pengi.evaluation import captioning, systems
+from pengi.evaluation import captioning
 from pengi.evaluation.benchmarks import BENCHMARKS, YES_NO, Benchmark
 from pengi.evaluation.items import Item
 from pengi.evaluation.scoring import chance, read_answers, reliability, score
-from pengi.text_encoder import SentenceEncoder
 
 CLASSIFY = BENCHMARKS["val-esc50"]
 TAG = BENCHMARKS["fsd50k"]
@@ -26,12 +25,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "c": {"id": "c", "scores": [-2.0, -1.0, 0.0], "text": "wind"},
     "d": {"id": "d", "error": "'d.wav' is not audio"},
 }
-
-
-@pytest.fixture(autouse=True)
-def tiny_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = SentenceEncoder.tiny()
-    monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
 
 
 def result(asked: Benchmark, items: Sequence[Item], rows: dict[str, Any], mode: str) -> dict[str, Any]:

@@ -13,14 +13,13 @@ import soundfile
 
 from helpers.evaluating import Parrot, write_manifest
 from pengi.errors import InputError
-from pengi.evaluation import benchmarks, reporting, systems
+from pengi.evaluation import benchmarks, reporting
 from pengi.evaluation.benchmarks import BENCHMARKS, Suite
 from pengi.evaluation.comparing import compare
 from pengi.evaluation.predicting import Cache
 from pengi.evaluation.reporting import write_report
 from pengi.evaluation.suites import RunProgress, SuiteRun, run_suite, score_run
 from pengi.evaluation.systems import Systems
-from pengi.text_encoder import SentenceEncoder
 
 SUITE = Suite(
     (
@@ -31,12 +30,6 @@ SUITE = Suite(
     )
 )
 ABOUT = {"name": "parrot", "sha256": "0" * 64, "device": "cpu"}
-
-
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = SentenceEncoder.tiny()
-    monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
 
 
 @pytest.fixture

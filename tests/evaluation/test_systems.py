@@ -20,7 +20,6 @@ from pengi.errors import PengiError
 from pengi.evaluation import systems
 from pengi.evaluation.items import Item
 from pengi.evaluation.systems import BlindSystem, ModelSystem, Reply, TaggerSystem, file_hash
-from pengi.text_encoder import SentenceEncoder
 
 LABELS = ("dog", "rain on a roof", "wind")
 ITEMS = [
@@ -47,8 +46,6 @@ def engine() -> Pengi:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = SentenceEncoder.tiny()
-    monkeypatch.setattr(systems, "sentence_encoder", lambda: encoder)
     monkeypatch.setattr(systems, "WRITE", DecodeOptions(beams=2, max_tokens=6))
     monkeypatch.setattr(labelling, "MATCH", DecodeOptions(beams=2, max_tokens=6))
 

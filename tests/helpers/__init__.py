@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from pengi.config import ModelConfig
 from pengi.model import Batch, PengiModel
 
 RATE = 16_000
+LogOf = Callable[[Path, str], dict[int, float]]
+"""The fixture ``log_of`` of the training tests."""
 MAPPER = {"kind": "transformer", "constants": 2, "layers": 1, "heads": 4}
 TRANSFORMER = {"kind": "transformer", "tokens": 3, "constants": 4, "layers": 1, "heads": 4}
 
@@ -69,6 +71,11 @@ def ragged(waveforms: Iterable[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
     """Waveforms zero-padded to one tensor ``[B, S]``, and their lengths."""
     rows = [torch.from_numpy(waveform) for waveform in waveforms]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+
+
+def padded(*clips: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`ragged`, of tensors."""
+    return ragged([clip.numpy() for clip in clips])
 
 
 def training_batch(

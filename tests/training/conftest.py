@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,13 @@ import pytest
 import torch
 import yaml
 
-from helpers import model_values, noise, tone, write_clips, write_jsonl
+from helpers import LogOf, model_values, noise, tone, write_clips, write_jsonl
 from pengi.data.manifest import Clip
 from pengi.data.measured import Measured
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 from pengi.training.journal import LOG_FILE
 
 WORDS = {"hum": ("a deep hum", "A machine hums."), "hiss": ("a hiss", "Something hisses.")}
-LogOf = Callable[[Path, str], dict[int, float]]
 
 
 @pytest.fixture(autouse=True)

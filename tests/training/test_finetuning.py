@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from helpers import RATE, noise, ragged, tone
+from helpers import RATE, LogOf, noise, ragged, tone
 from pengi import Pengi, checkpoint
 from pengi.errors import CheckpointError, WeightsError
 from pengi.model import PengiModel
@@ -21,7 +20,6 @@ from pengi.training import train
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import prepare
 
-LogOf = Callable[[Path, str], dict[int, float]]
 LORA = "model.language_model={name: tiny-random, lora: {rank: 2, alpha: 4}}"
 
 

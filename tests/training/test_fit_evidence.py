@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from helpers import CHAT, TRANSFORMER, noise, tiny_model, write_clips
+from helpers import CHAT, TRANSFORMER, LogOf, noise, tiny_model, write_clips
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.data.features import FeatureCache
 from pengi.data.loader import Loader
@@ -207,9 +207,7 @@ def test_finetuning_keeps_the_tagger_of_its_checkpoint(chat: Path, tmp_path: Pat
         prepare(read_recipe(path, ["data.scenes={steps: 1}"]))
 
 
-def test_a_stopped_run_repeats_an_uninterrupted_one(
-    chat: Path, tmp_path: Path, log_of: Callable[[Path, str], dict[int, float]]
-) -> None:
+def test_a_stopped_run_repeats_an_uninterrupted_one(chat: Path, tmp_path: Path, log_of: LogOf) -> None:
     overrides = ["training.max_steps=4", "training.save_every=2", "training.eval_every=4"]
     whole = train(chat, overrides, out=tmp_path / "whole")
     parts = tmp_path / "parts"

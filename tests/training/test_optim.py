@@ -14,12 +14,12 @@ from pengi.training.optim import (
 )
 
 
-@pytest.mark.parametrize(("schedule", "halfway"), [("cosine", 0.5), ("linear", 0.5)])
-def test_rates_warm_up_and_fall_to_zero(schedule: str, halfway: float) -> None:
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_rates_warm_up_and_fall_to_zero(schedule: str) -> None:
     rates = [scheduled_rate(schedule, step, 4, 10) for step in range(12)]  # type: ignore[arg-type]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
-    assert rates[7] == pytest.approx(halfway)
+    assert rates[7] == pytest.approx(0.5)
     assert rates[10] == rates[11] == pytest.approx(0.0)
     assert rates[4:] == sorted(rates[4:], reverse=True)
 

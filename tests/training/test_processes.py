@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers import LogOf
 from pengi.errors import ConfigError
 from pengi.training import train
 
-LogOf = Callable[[Path, str], dict[int, float]]
 TIMEOUT_S = 600
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from helpers import MAPPER, RATE, tiny_model, write_clips
+from helpers import MAPPER, RATE, LogOf, tiny_model, write_clips
 from pengi.data.manifest import Clip, read_manifest
 from pengi.data.tolerance import Tolerance
 from pengi.errors import ConfigError, ManifestError
@@ -19,8 +18,6 @@ from pengi.training import train
 from pengi.training.recipe import TrainingConfig, read_recipe
 from pengi.training.setup import prepare
 from pengi.training.waveforms import LiveFeatures
-
-LogOf = Callable[[Path, str], dict[int, float]]
 
 
 def curve(samples: int) -> NDArray[np.float64]:

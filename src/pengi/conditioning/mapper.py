@@ -68,7 +68,6 @@ class IdentityMapper(Mapper):
         self.constants = _Constants(config.constants, dim)
 
     def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Masked:
-        """See :class:`Mapper`."""
         prefix: Masked = self.constants(tokens_BTI, mask_BT)
         return prefix
 
@@ -99,7 +98,6 @@ class TransformerMapper(Mapper):
             self.output = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, output_dim))
 
     def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Masked:
-        """See :class:`Mapper`."""
         if self.count:
             pooled_BI = masked_mean(tokens_BTI, mask_BT)
             tokens_BTW = self.linear(pooled_BI).unflatten(1, (self.count, -1))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16_000
 """What SwiftF0 reads, in Hz."""
-_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _FRAME_S = 256 / SAMPLE_RATE
 _HOLD_MS = 80.0
 """A pitch must last this long to be a separate note; the library's default."""
@@ -63,7 +63,7 @@ MIN_VOICED_S = 0.15
 def note_name(midi: int) -> str:
     """A MIDI number in scientific pitch notation with sharps: 61 is ``C#4``."""
     octave, step = divmod(midi, 12)
-    return f"{_NAMES[step]}{octave - 1}"
+    return f"{NOTE_NAMES[step]}{octave - 1}"
 
 
 @dataclass(frozen=True)

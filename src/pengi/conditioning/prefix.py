@@ -28,7 +28,7 @@ CHAT_ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
 CHAT_END = "<|im_end|>"
 
 
-def shared_text(evidence: str = "") -> str:
+def shared_text(evidence: str) -> str:
     """Start of a chat about a recording, with the evidence if there is any."""
     return f"{CHAT_START}{_plain(evidence)}\n" if evidence else CHAT_START
 

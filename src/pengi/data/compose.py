@@ -37,7 +37,7 @@ from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer
 from pengi.data.recordings import recording
 from pengi.data.scenes import LOUDER_DB
 from pengi.data.tagging import FOLDS, folds_of, group_of
-from pengi.data.tasks import COMPOSED_DOMAIN, Wording
+from pengi.data.tasks import COMPOSED_DOMAIN
 from pengi.data.tolerance import MAX_BAD_SHARE
 from pengi.errors import AudioError, InputError
 
@@ -50,6 +50,7 @@ _REPEATABLE_S = 1.5
 _MAX_COUNTED = 5
 _COUNTED_PART_S = 1.2
 _TRIES = 40
+_ABSENT_TRIES = 20
 # Categories that cannot be the background of words or notes, because their sounds would be counted, too.
 _NO_BACKGROUND = {
     "words": frozenset({"speech", "scene", "music"}),
@@ -124,7 +125,7 @@ class Composer:
         self.labels = labels
         self.seed = seed
         usable = sorted((clip for clip in clips if _usable(clip, labels)), key=lambda clip: clip.id)
-        self._wording = Wording(labels, tuple(sorted({clip.events[0] for clip in usable})))
+        self._events = tuple(sorted({clip.events[0] for clip in usable}))
         self._in_folds = splits == ["train"]
         parts = _folded(usable) if self._in_folds else [usable]
         self._material = [_Material(part, labels) for part in parts if len({clip.events[0] for clip in part}) > 1]
@@ -176,7 +177,7 @@ class Composer:
             captions=self._captions(composition),
             attributes=self._attributes(composition),
         )
-        return clip.model_copy(update={"qa": _Questions(composition, self._wording, rng).about(clip)})
+        return clip.model_copy(update={"qa": _Questions(composition, self.labels, self._events, rng).about(clip)})
 
     def _attributes(self, composition: Composition) -> dict[str, str]:
         """How many words or notes there are, which words, and how many kinds of sound, as far as that is certain."""
@@ -205,14 +206,17 @@ class Composer:
 
 
 class _Questions:
-    """Questions about one example."""
+    """Questions about one example; ``others`` are the labels that may be named as absent."""
 
-    def __init__(self, composition: Composition, wording: Wording, rng: random.Random) -> None:
-        self.composition = composition
-        self.wording = wording
-        self.rng = rng
-        self.phrases = [wording.phrase(part.clip.events[0]) for part in composition.parts]
-        self.background = wording.phrase(composition.background.clip.events[0]) if composition.background else None
+    def __init__(
+        self, composition: Composition, labels: Mapping[str, Label], others: Sequence[str], rng: random.Random
+    ) -> None:
+        self.composition, self.labels, self.others, self.rng = composition, labels, others, rng
+        self.phrases = [self._label(part).phrase for part in composition.parts]
+        self.background = self._label(composition.background).phrase if composition.background else None
+
+    def _label(self, part: Excerpt) -> Label:
+        return self.labels[part.clip.events[0]]
 
     def about(self, clip: Clip) -> tuple[QuestionAnswer, ...]:
         """All questions, each once; every kind of yes/no question has as many answers yes as no."""
@@ -233,15 +237,24 @@ class _Questions:
         )
 
     def _presence(self, clip: Clip) -> list[tuple[str, str]]:
-        absent = self.wording.absent(clip, self.rng)
+        absent = self._absent(clip)
         if absent is None:
             return []
-        own, other = self.wording.phrase(self.rng.choice(clip.events)), self.wording.phrase(absent)
+        present = self.labels[self.rng.choice(clip.events)].phrase
         return [
-            templates.presence_question(self.rng, own, present=True),
-            templates.presence_question(self.rng, other, present=False),
-            templates.choice_question(self.rng, own, other),
+            templates.presence_question(self.rng, present, present=True),
+            templates.presence_question(self.rng, absent.phrase, present=False),
+            templates.choice_question(self.rng, present, absent.phrase),
         ]
+
+    def _absent(self, clip: Clip) -> Label | None:
+        """A label that the clip certainly does not have; None if a few tries find none."""
+        for _ in range(_ABSENT_TRIES):
+            other = self.labels[self.rng.choice(self.others)]
+            held = any(may_hold(self.labels[event], other) for event in clip.events)
+            if other.label not in clip.events and not held:
+                return other
+        return None
 
     def _order(self) -> list[tuple[str, str]]:
         asked = []
@@ -263,11 +276,10 @@ class _Questions:
         parts = sorted(self.composition.all_parts, key=lambda part: part.level_db)
         if parts[-1].level_db - parts[0].level_db < LOUDER_DB:
             return []
-        softer, louder = (self.wording.phrase(part.clip.events[0]) for part in (parts[0], parts[-1]))
-        return templates.louder_questions(self.rng, louder, softer)
+        return templates.louder_questions(self.rng, self._label(parts[-1]).phrase, self._label(parts[0]).phrase)
 
     def _kinds(self) -> list[tuple[str, str]]:
-        kinds = _kinds([self.wording.labels[part.clip.events[0]] for part in self.composition.all_parts])
+        kinds = _kinds([self._label(part) for part in self.composition.all_parts])
         return [] if kinds is None else self._count("kinds of sound", kinds, 4)
 
     def _count(self, things: str, count: int, max_count: int) -> list[tuple[str, str]]:
@@ -423,11 +435,11 @@ def render(example: Composed, audio_root: Path, rate: int) -> Rendered:
     """
     composition = example.composition
     parts = [np.tile(_rendered(part, audio_root, rate), part.times) for part in composition.parts]
-    samples = mixing.joined(parts, composition.gaps_s, rate)
+    samples = mixing.concatenate(parts, composition.gaps_s, rate)
     times = _times(composition, [len(part) / rate for part in parts], len(samples) / rate)
     if composition.background is not None:
-        samples = mixing.laid_over(samples, _rendered(composition.background, audio_root, rate, len(samples)))
-    return Rendered(mixing.within_full_scale(samples), {"times": times})
+        samples = mixing.add_background(samples, _rendered(composition.background, audio_root, rate, len(samples)))
+    return Rendered(mixing.limit_peak(samples), {"times": times})
 
 
 def _times(composition: Composition, lengths_s: Sequence[float], whole_s: float) -> tuple[EventTime, ...]:
@@ -450,14 +462,14 @@ def _time(part: Excerpt, start_s: float, end_s: float) -> EventTime:
 
 def _rendered(part: Excerpt, audio_root: Path, rate: int, background_of: int | None = None) -> NDArray[np.float32]:
     """A part at its length and loudness; with ``background_of``, without pauses and with at most so many samples."""
-    whole = mixing.trimmed(load(recording(audio_root, part.clip.audio), rate), rate)
+    whole = mixing.trim_silence(load(recording(audio_root, part.clip.audio), rate), rate)
     if background_of is None:
-        cut = mixing.loudest(whole, round(part.length_s * rate), rate)
+        cut = mixing.loudest_excerpt(whole, round(part.length_s * rate), rate)
     else:
         # A sound in a pause of the background would not be "at the same time".
-        cut = mixing.loudest(mixing.without_pauses(whole, rate), background_of, rate)
+        cut = mixing.loudest_excerpt(mixing.shorten_pauses(whole, rate), background_of, rate)
     try:
-        return mixing.brought_to(cut, rate, part.level_db)
+        return mixing.set_loudness(cut, rate, part.level_db)
     except AudioError as error:
         raise AudioError(f"'{part.clip.audio}': {error}") from error
 

@@ -168,7 +168,6 @@ class Loader(BatchSource):
         self._weights = clip_weights(self.clips, corpora)
 
     def batch(self, step: int) -> TrainingBatch:
-        """The batch of a step; the same for the same seed and step."""
         block, index = divmod(step, BATCHES_DRAWN_TOGETHER)
         rng = random.Random(f"{self.seed}:{block}")
         size = self.batch_size

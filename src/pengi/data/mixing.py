@@ -1,4 +1,4 @@
-"""How recordings become one waveform: trimmed, cut, brought to a loudness, joined and laid over one another.
+"""Mixes recordings into one waveform: trims, cuts, normalizes loudness, concatenates and adds backgrounds.
 
 Pure functions over mono waveforms ``float32[S]``; every level is in dB.
 """
@@ -38,7 +38,7 @@ def loudness_db(samples: Samples, rate: int) -> float:
     return 10.0 * float(np.log10(power_F[power_F >= loudest * 10 ** (-_LOUDNESS_RANGE_DB / 10)].mean()))
 
 
-def trimmed(samples: Samples, rate: int) -> Samples:
+def trim_silence(samples: Samples, rate: int) -> Samples:
     """The waveform without the near-silence before and after it."""
     power_F = _frame_power(samples, rate)
     sounding = np.flatnonzero(power_F >= power_F.max() * 10 ** (-_AUDIBLE_DB / 10))
@@ -46,7 +46,7 @@ def trimmed(samples: Samples, rate: int) -> Samples:
     return samples[sounding[0] * frame : (sounding[-1] + 1) * frame]
 
 
-def without_pauses(samples: Samples, rate: int) -> Samples:
+def shorten_pauses(samples: Samples, rate: int) -> Samples:
     """The waveform with every pause in it cut down to a tenth of a second."""
     power_F = _frame_power(samples, rate)
     silent_F = power_F < power_F.max() * 10 ** (-_AUDIBLE_DB / 10)
@@ -57,7 +57,7 @@ def without_pauses(samples: Samples, rate: int) -> Samples:
     return samples[np.repeat(kept_F, _frame(rate))[: len(samples)]]
 
 
-def loudest(samples: Samples, length: int, rate: int) -> Samples:
+def loudest_excerpt(samples: Samples, length: int, rate: int) -> Samples:
     """The stretch of at most ``length`` samples with the most (B-weighted) energy."""
     if len(samples) <= length:
         return samples
@@ -66,7 +66,7 @@ def loudest(samples: Samples, length: int, rate: int) -> Samples:
     return samples[start : start + length]
 
 
-def brought_to(samples: Samples, rate: int, level_db: float) -> Samples:
+def set_loudness(samples: Samples, rate: int, level_db: float) -> Samples:
     """The waveform at a loudness of ``REFERENCE_DB + level_db``, faded in and out against clicks. Nothing is clipped.
 
     Raises:
@@ -77,7 +77,7 @@ def brought_to(samples: Samples, rate: int, level_db: float) -> Samples:
     return faded * np.float32(10 ** (gain_db / 20))
 
 
-def joined(parts: list[Samples], gaps_s: tuple[float, ...], rate: int) -> Samples:
+def concatenate(parts: list[Samples], gaps_s: tuple[float, ...], rate: int) -> Samples:
     """Silence and parts in turn; ``gaps_s`` are the lengths of the silence before each part and after the last."""
     assert len(gaps_s) == len(parts) + 1
     gaps = [np.zeros(round(gap_s * rate), dtype=np.float32) for gap_s in gaps_s]
@@ -87,12 +87,12 @@ def joined(parts: list[Samples], gaps_s: tuple[float, ...], rate: int) -> Sample
     return np.concatenate(pieces)
 
 
-def laid_over(foreground: Samples, background: Samples) -> Samples:
+def add_background(foreground: Samples, background: Samples) -> Samples:
     """The sum; a background that is shorter is repeated, a longer one ends with the foreground."""
     return foreground + np.resize(background, len(foreground))
 
 
-def within_full_scale(samples: Samples) -> Samples:
+def limit_peak(samples: Samples) -> Samples:
     """The waveform, scaled so that its peak is ``PEAK`` if it is higher."""
     peak = float(np.abs(samples).max())
     return samples if peak <= PEAK else samples * np.float32(PEAK / peak)

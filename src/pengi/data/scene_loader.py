@@ -98,6 +98,5 @@ class StagedBatches(BatchSource):
         self.scenes, self.clips, self.steps, self.share, self.seed = scenes, clips, steps, share, seed
 
     def batch(self, step: int) -> TrainingBatch:
-        """See :class:`BatchSource`."""
         is_scenes = step < self.steps or random.Random(f"{self.seed}:{step}:stage").random() < self.share
         return (self.scenes if is_scenes else self.clips).batch(step)

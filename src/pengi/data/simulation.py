@@ -30,6 +30,7 @@ from pengi.conditioning.descriptors import (
     tempo_sentence,
 )
 from pengi.conditioning.evidence import THROUGHOUT, DetectedTag, Evidence, separate_spans
+from pengi.conditioning.notes import NOTE_NAMES
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.phrases import GENDERS, SPEAKING
 from pengi.data.scenes import Scene, SceneEvent
@@ -58,7 +59,6 @@ _SPEECH = "speech"
 _SPEAKERS = {event: who.removeprefix("a ") for event, who in SPEAKING.items()} | GENDERS
 _VOICES = {"man": (125.0, 22.0), "woman": (205.0, 28.0), "child": (290.0, 40.0)}
 """Middle and spread of the pitch of voices in Hz (Baken and Orlikoff 2000, rough)."""
-_NAMES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 
 Spans = tuple[tuple[float, float], ...]
 """Start and end in seconds, in order of time."""
@@ -193,7 +193,8 @@ class Simulator:
             if _is_one_event(scene):  # it is like the whole clip
                 within, windows = (0.0, clip.duration_s), [(0.0, scene.duration_s)]
                 times = _moved(clip.own.spans, within, windows, scene.duration_s) or times
-            found[index], spans[index] = max(found.get(index, 0.0), _shifted(clip.own.probability, masking)), times
+            found[index] = max(found.get(index, 0.0), _shifted(clip.own.probability, masking))
+            spans[index] = times
             for other in clip.others:
                 shifted = _shifted(other.probability, 1.5 * masking)
                 moved = _moved(other.spans, within, windows, scene.duration_s)
@@ -407,13 +408,13 @@ def _notes(scene: Scene, rng: random.Random) -> list[str]:
     """The notes as they are measured; sometimes one is missed, wrong, or found where none is played."""
     notes = scene.attributes.get("notes", scene.attributes.get("pitch", ""))
     if not notes:
-        return [f"{rng.choice(_NAMES)}{rng.randint(3, 6)}"] if scene.events and rng.random() < _FALSE_NOTES else []
+        return [f"{rng.choice(NOTE_NAMES)}{rng.randint(3, 6)}"] if scene.events and rng.random() < _FALSE_NOTES else []
     return [] if rng.random() < _MISSED_NOTES else [_measured(_sharp(note), rng) for note in notes.split(", ")]
 
 
 def _sharp(note: str) -> str:
     """A note as measurements name it: "F#4" for "Gb4"."""
-    return f"{_NAMES[_NAMES.index(note[0]) - 1]}{note[2:]}" if note[1] == "b" else note
+    return f"{NOTE_NAMES[NOTE_NAMES.index(note[0]) - 1]}{note[2:]}" if note[1] == "b" else note
 
 
 def _measured(note: str, rng: random.Random) -> str:
@@ -423,10 +424,10 @@ def _measured(note: str, rng: random.Random) -> str:
     name, octave = note[:-1], int(note[-1])
     if rng.random() < 0.5:
         return f"{name}{octave + rng.choice((-1, 1))}"
-    return f"{_NAMES[(_NAMES.index(name) + rng.choice((-1, 1))) % len(_NAMES)]}{octave}"
+    return f"{NOTE_NAMES[(NOTE_NAMES.index(name) + rng.choice((-1, 1))) % len(NOTE_NAMES)]}{octave}"
 
 
 def _hz(note: str) -> float:
     """Pitch of a note; A4 is 440 Hz."""
-    semitones = _NAMES.index(note[:-1]) + 12 * (int(note[-1]) + 1) - 69
+    semitones = NOTE_NAMES.index(note[:-1]) + 12 * (int(note[-1]) + 1) - 69
     return float(440.0 * 2.0 ** (semitones / 12))

@@ -91,7 +91,7 @@ class Score:
     reverb: tuple[float, float] | None
     """Room size and level, 0 to 1, or no reverberation."""
     level_db: float
-    """Loudness, as of :func:`pengi.data.mixing.brought_to`."""
+    """Loudness, as of :func:`pengi.data.mixing.set_loudness`."""
 
 
 @dataclass(frozen=True)
@@ -302,8 +302,8 @@ def render(example: Synthesized, soundfont: Path, rate: int) -> NDArray[np.float
     played = soxr.resample(_played(score, soundfont), _RENDER_RATE, rate)
     if not np.abs(played).max(initial=0.0) > 1e-5:
         raise AudioError(f"'{soundfont.name}' gives no sound for {score_row(score, soundfont.stem)}")
-    cut = mixing.trimmed(played, rate)[: round(_MAX_S * rate)]
-    return mixing.within_full_scale(mixing.brought_to(cut, rate, score.level_db))
+    cut = mixing.trim_silence(played, rate)[: round(_MAX_S * rate)]
+    return mixing.limit_peak(mixing.set_loudness(cut, rate, score.level_db))
 
 
 def _played(score: Score, soundfont: Path) -> NDArray[np.float32]:

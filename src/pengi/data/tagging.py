@@ -67,13 +67,15 @@ def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes
     tags: dict[str, Tag] = {tag.text: tag for tag in SPEAKERS}
     for label in labels.values():
         if label.category != _SPEECH:
-            _add(tags, _tag_of(label, classes))
+            tag = _tag_of(label, classes)
+            tags.setdefault(tag.text, tag)
     _add_classes(tags, classes)
     for clip in clips:
         for name, group in GROUPS_OF_ATTRIBUTES.items():
             value = str(clip.attributes.get(name, ""))
             if value and group != "speaker" and not _known(tags, value, group):
-                _add(tags, _value_tag(value, group, tags))
+                tag = _value_tag(value, group, tags)
+                tags.setdefault(tag.text, tag)
     recordings = [clip for clip in clips if clip.domain != COMPOSED_DOMAIN]
     return _with_rare(Vocabulary(tuple(tags.values())), labels, recordings)
 
@@ -109,7 +111,7 @@ def _add_classes(tags: dict[str, Tag], classes: Sequence[str]) -> None:
             (kind,) = kinds
             tags[kind.text] = replace(kind, phrases=(*kind.phrases, added.text))
         else:
-            _add(tags, added)
+            tags.setdefault(added.text, added)
 
 
 def _names(tag: Tag, class_name: str) -> bool:
@@ -152,10 +154,6 @@ def _audioset_group(index: int, classes: Sequence[str]) -> str:
         if first in classes and classes.index(first) <= index <= classes.index(last):
             return group
     return "sound"
-
-
-def _add(tags: dict[str, Tag], tag: Tag) -> None:
-    tags.setdefault(tag.text, tag)
 
 
 def _known(tags: Mapping[str, Tag], value: str, group: str) -> bool:

@@ -5,11 +5,9 @@ The right answers are labels of the clip (:func:`answers_of`). A :class:`Pair` i
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pengi.data.label_overlap import may_hold
 from pengi.data.manifest import Clip, Label
 
 SPEECH_DOMAINS = frozenset({"keyword", "digit", "language", "gender", "emotion", "speech_qa"})
@@ -31,8 +29,6 @@ ATTRIBUTE_TASKS = (
 """Closed tasks whose right answer is the attribute of that name."""
 CLOSED_TASKS = ("events", "scene", *ATTRIBUTE_TASKS)
 
-_TRIES = 20
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -41,27 +37,6 @@ class Pair:
     task: str
     prompt: str
     target: str
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How labels are worded; ``others`` are the labels that questions may name as absent."""
-
-    labels: Mapping[str, Label]
-    others: tuple[str, ...] = ()
-
-    def phrase(self, label: str) -> str:
-        """Completes "the sound of ..."."""
-        return self.labels[label].phrase
-
-    def absent(self, clip: Clip, rng: random.Random) -> str | None:
-        """A label that the clip certainly does not have; None if a few tries find none."""
-        own = [self.labels[event] for event in clip.events]
-        for _ in range(_TRIES if self.others else 0):
-            other = self.labels[rng.choice(self.others)]
-            if other.label not in clip.events and not any(may_hold(label, other) for label in own):
-                return other.label
-        return None
 
 
 def answers_of(clip: Clip, field: str) -> tuple[str, ...]:

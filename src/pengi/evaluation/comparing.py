@@ -27,17 +27,13 @@ def compare(first: Path, second: Path) -> list[Json]:
         before = answers.get((benchmark.id, system, mode))
         if before is None:
             continue
-        pair = _same_items(before, scored)
-        if pair:
-            rows.append({"benchmark": benchmark.name, "system": system, "mode": mode, **_difference(benchmark, *pair)})
+        shared = {item.id for item in before.items} & {item.id for item in scored.items}
+        if shared:
+            difference = _difference(benchmark, _only(before, shared), _only(scored, shared))
+            rows.append({"benchmark": benchmark.name, "system": system, "mode": mode, **difference})
     if not rows:
         raise InputError(f"'{first}' and '{second}' have no benchmark, system and mode in common")
     return rows
-
-
-def _same_items(first: Scored, second: Scored) -> tuple[Scored, Scored] | None:
-    shared = {item.id for item in first.items} & {item.id for item in second.items}
-    return (_only(first, shared), _only(second, shared)) if shared else None
 
 
 def _only(scored: Scored, ids: set[str]) -> Scored:

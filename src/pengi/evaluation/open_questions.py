@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice, zip_longest
+from operator import attrgetter
 from typing import Any
 
 from pengi.data.compose import Composed
@@ -344,12 +345,7 @@ def _label(clip: Clip) -> str:
     return clip.events[0]
 
 
-def _source(clip: Clip) -> str:
-    return clip.source
-
-
-def _domain(clip: Clip) -> str:
-    return clip.domain
+_source, _domain = attrgetter("source"), attrgetter("domain")
 
 
 def _gender(clip: Clip) -> str:

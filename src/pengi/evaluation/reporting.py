@@ -13,7 +13,7 @@ import soundfile
 
 from pengi.audio.decode import load
 from pengi.errors import PengiError
-from pengi.evaluation.benchmarks import ANSWER_MODES, MATCHER, Benchmark, Reported
+from pengi.evaluation.benchmarks import ANSWER_MODES, MATCHER, Benchmark
 from pengi.evaluation.figures import confusion_svg, reliability_svg
 from pengi.evaluation.scoring import Json, Scored
 from pengi.evaluation.suites import CHANCE, benchmark_of, scored_answers
@@ -296,14 +296,12 @@ def _reported(benchmark: Benchmark, metric: str, by: str) -> str:
 
 
 def _notes(benchmark: Benchmark) -> list[str]:
-    return ([benchmark.note] if benchmark.note else []) + [
-        _source_note(number) for number in benchmark.reported if number.note
-    ]
-
-
-def _source_note(number: Reported) -> str:
-    value = f"{number.value:.4g}" if number.verified else "a number that is not verified"
-    return f"{number.by}: {value}, {number.note}"
+    notes = [benchmark.note] if benchmark.note else []
+    for number in benchmark.reported:
+        if number.note:
+            value = f"{number.value:.4g}" if number.verified else "a number that is not verified"
+            notes.append(f"{number.by}: {value}, {number.note}")
+    return notes
 
 
 def _reasons(result: Json) -> list[str]:

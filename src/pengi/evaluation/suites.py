@@ -244,7 +244,10 @@ def _prepared(plan: SuiteRun, out: Path, record: RunRecord, progress: RunProgres
             record.not_run.append({"benchmark": benchmark.id, "reason": str(error)})
             progress.skipped(f"{benchmark.name} is not run: {error}")
             continue
-        _write_items(out, benchmark, items)
+        folder = out / "items"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        JsonLines(folder / f"{benchmark.id}.jsonl").rewrite(map(asdict, items))
         about = {"manifest": str(manifest), "sha256": file_hash(manifest), "n": len(items), "missing": missing}
         record.data.append({"benchmark": benchmark.id, **about})
         yield Prepared(benchmark, tuple(shard_of(items, plan.shard)), manifest.parent)
@@ -291,13 +294,6 @@ def _predict(
         record.not_run.append({"benchmark": benchmark.id, "system": system.name, "reason": str(error)})
         return
     record.answers.append({"benchmark": benchmark.id, "system": system.name, "mode": mode, **asdict(counts)})
-
-
-def _write_items(out: Path, benchmark: Benchmark, items: Sequence[Item]) -> None:
-    folder = out / "items"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    JsonLines(folder / f"{benchmark.id}.jsonl").rewrite(map(asdict, items))
 
 
 def _as_task(benchmark: Benchmark) -> Json:

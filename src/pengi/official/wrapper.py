@@ -60,15 +60,9 @@ class OfficialPengi(Pengi):
         local_files_only: bool = False,
         quirks: ReferenceQuirks = ALL_QUIRKS,
     ) -> Self:
-        """Load a model; see :meth:`pengi.engine.Pengi.from_pretrained`.
+        """Load a model that follows the quirks of the official wrapper, by default all of them.
 
-        Args:
-            name_or_path: see there.
-            device: see there.
-            runtime: see there.
-            revision: see there.
-            local_files_only: see there.
-            quirks: the quirks of the official wrapper to follow; by default all.
+        The other arguments are those of :meth:`pengi.engine.Pengi.from_pretrained`.
         """
         plain = Pengi.from_pretrained(
             name_or_path, device=device, runtime=runtime, revision=revision, local_files_only=local_files_only

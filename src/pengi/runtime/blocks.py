@@ -32,8 +32,6 @@ class Blocks:
     """uint8[N, G, 32 * bits / 8]; a byte with two 4-bit codes has the first one in its lower half."""
     scales_NG: NDArray[np.float32]
     offsets_NG: NDArray[np.float32] | None
-    exact: bool
-    """Whether the values equal those of the matrix, up to rounding in float32."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,7 +62,7 @@ def quantise(weight_NK: NDArray[np.float32]) -> Blocks:
             return _eight_bits(parts)
         four.append(found)
     codes, scales_NG, offsets_NG = (np.concatenate(values) for values in zip(*four, strict=True))
-    return Blocks(4, codes, scales_NG, offsets_NG, exact=True)
+    return Blocks(4, codes, scales_NG, offsets_NG)
 
 
 def _four_bits(
@@ -84,17 +82,15 @@ def _four_bits(
 
 def _eight_bits(parts: list[NDArray[np.float32]]) -> Blocks:
     """The matrix in ``Q8_0`` blocks; rounded if its values have other blocks."""
-    codes, scales, exact = [], [], True
+    codes, scales = [], []
     for blocks_NG32 in parts:
         scale_NG = np.abs(blocks_NG32).max(axis=-1) / 127
         rounded_NG = _half(scale_NG)
         if _same(blocks_NG32, rounded_NG):
             scale_NG = rounded_NG
-        else:
-            exact = False
         codes.append((_nearest(blocks_NG32, scale_NG) + _ZERO[8]).astype(np.uint8))
         scales.append(scale_NG)
-    return Blocks(8, np.concatenate(codes), np.concatenate(scales), None, exact)
+    return Blocks(8, np.concatenate(codes), np.concatenate(scales), None)
 
 
 def _nearest(blocks_NG32: NDArray[np.float32], scale_NG: NDArray[np.float32]) -> NDArray[np.float32]:

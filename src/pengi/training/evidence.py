@@ -69,7 +69,7 @@ def clip_evidence(
     train: TrainingClips,
     held_out: TrainingClips,
     recipe: Recipe,
-    new_tags: FittedTagger | None = None,
+    new_tags: FittedTagger | None,
 ) -> tuple[ClipEvidence | None, TagNoise | None]:
     """Evidence about the clips that questions are drawn about, and the errors of the tagger if it is fitted here.
 

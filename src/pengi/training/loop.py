@@ -262,7 +262,7 @@ class Run:
         set_rate(self.optimizer, rate)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        rows = self.own_rows(drawn)
+        rows = self.process_rows(drawn)
         batch = self.share(drawn, rows)
         count = len(batch.targets)
         total = float(self._summed(torch.tensor(float(count))))
@@ -284,7 +284,7 @@ class Run:
         self.step += 1
         return mean
 
-    def own_rows(self, drawn: TrainingBatch) -> range:
+    def process_rows(self, drawn: TrainingBatch) -> range:
         """The indices in a batch of the clips that this process reads."""
         return share_of(len(drawn.clips), self.process, self.processes)
 
@@ -309,7 +309,7 @@ class Run:
 
     def _decode_ahead(self, step: int, drawn: TrainingBatch) -> None:
         assert self.setup.live is not None
-        rows = self.own_rows(drawn)
+        rows = self.process_rows(drawn)
         self.setup.live.decode_ahead(step, [drawn.clips[row] for row in rows], rows)
 
     @property
@@ -353,9 +353,8 @@ class Run:
     def validation_loss(self) -> float:
         """Mean loss over the held-out pairs; there must be at least one."""
         model = self.model.eval()
-        own = self.setup.validation[self.process :: self.processes]
         summed = torch.zeros(2, device=self.accelerator.device)
-        for drawn in own:
+        for drawn in self.setup.validation[self.process :: self.processes]:
             pairs = len(drawn.batch.targets)
             loss = model(batch_on(drawn.batch, self.accelerator.device)).mean
             summed += torch.stack([pairs * loss, loss.new_tensor(pairs)])

@@ -397,7 +397,6 @@ class TableDataset(Dataset):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """See :class:`Dataset`; one for each table."""
         return tuple(table.part for table in self.tables)
 
     @abstractmethod
@@ -409,7 +408,6 @@ class TableDataset(Dataset):
         """
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """See :class:`Dataset`."""
         for table in self.tables:
             part = table.part
             file = tree.file(part.patterns)
@@ -436,7 +434,6 @@ class FolderDataset(Dataset):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """See :class:`Dataset`; one for each split."""
         return tuple(Part(split, globs) for split, globs in self.patterns.items())
 
     @abstractmethod
@@ -448,7 +445,6 @@ class FolderDataset(Dataset):
         """
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """See :class:`Dataset`."""
         for part in self.parts:
             home = tree.home(part.patterns)
             if home is None:

@@ -59,11 +59,9 @@ class Fma(Dataset):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """See :class:`Dataset`."""
         return (self._tracks,)
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """See :class:`Dataset`."""
         file = self.needed(tree, *self._tracks.patterns)
         genres = self._genre_table(tree)
         for where, record in _two_header_lines(file, tree, self._columns):
@@ -143,7 +141,6 @@ class WavText5K(TableDataset):
     tables = (Table("WavText5K.csv", "train", ("title", "description", "fname", "tags")),)
 
     def row(self, record: Record, table: Table) -> DatasetRow:
-        """See :class:`TableDataset`."""
         stem = _stem(record["fname"])
         return DatasetRow(
             id=stem,
@@ -172,11 +169,9 @@ class Macs(Dataset):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """See :class:`Dataset`."""
         return (self._annotations,)
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """See :class:`Dataset`."""
         file = self.needed(tree, *self._annotations.patterns)
         competence = self._competence(tree)
         try:
@@ -252,11 +247,9 @@ class SoundDescs(Dataset):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """See :class:`Dataset`."""
         return (Part("train", self._texts), *self._lists)
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """See :class:`Dataset`."""
         if tree.file(self._texts) is None and tree.file(self._pickles) is not None:
             raise ManifestError(
                 f"{self.name}: descriptions.pkl is a pickle, which can run any code when it is loaded and so is never "
@@ -322,7 +315,6 @@ class WavCaps(TableDataset):
     _heldout: frozenset[tuple[str, str]] = frozenset()
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """See :class:`Dataset`."""
         self._heldout = frozenset(id for name in self._blacklists for id in self._listed(tree, name))
         yield from super().rows(tree)
 
@@ -338,7 +330,6 @@ class WavCaps(TableDataset):
             raise ManifestError(f"{self.name}: '{file}' is no list of ids for each source") from error
 
     def row(self, record: Record, table: Table) -> DatasetRow:
-        """See :class:`TableDataset`."""
         stem = _stem(str(record["id"]))
         source = table.folder
         # FreeSound and SoundBible use the same numbers, so only the folder distinguishes their recordings.
@@ -375,7 +366,6 @@ class MetadataTable(Dataset):
     spaced_tags: ClassVar[bool] = False
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        """See :class:`Dataset`."""
         used = False
         for file in _table_files(tree.root):
             for row in self._rows(file, tree):
@@ -433,7 +423,6 @@ class FreeSound(MetadataTable):
 
     @staticmethod
     def other_name(stem: str) -> str:
-        """See :class:`MetadataTable`."""
         return f"{stem}_*" if stem.isdecimal() else stem
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -327,7 +326,7 @@ class LibriSpeechGender(FolderDataset):
 
 
 def _parts(path: PurePosixPath, count: int, separator: str) -> list[str]:
-    parts = re.split(re.escape(separator), path.stem)
+    parts = path.stem.split(separator)
     if len(parts) != count:
         raise ProblemError(f"the name must have {count} parts between '{separator}'")
     return parts
