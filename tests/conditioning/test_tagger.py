@@ -18,7 +18,7 @@ def masked(*rows: Tensor) -> Masked:
     return values, torch.arange(values.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
 
 
-def test_a_frame_has_the_mean_of_what_other_encoders_say_meanwhile() -> None:
+def test_a_frame_has_the_mean_of_the_other_encoders_frames_of_its_time() -> None:
     """Four frames of 0.96 s, one every 0.48 s: 2.4 s; ten tokens of another encoder in the same time."""
     other_UI = torch.arange(10.0)[:, None]
     values_BTD, mask_BT = frames([masked(torch.zeros(4, 2)), masked(other_UI)])

@@ -44,7 +44,7 @@ def test_a_whole_text_names_a_tag_whatever_its_case_articles_and_endings(text: s
     assert (None if index is None else VOCABULARY.tags[index].text) == tag
 
 
-def test_of_names_within_names_a_text_means_the_longest() -> None:
+def test_the_longest_matching_name_wins() -> None:
     def found(text: str) -> list[str]:
         return [VOCABULARY.tags[index].text for index in VOCABULARY.find(text)]
 

@@ -106,7 +106,7 @@ CORPORA = ("big", "small", "other")
 IN_CORPORA = [clip.model_copy(update={"corpus": CORPORA[index % 3]}) for index, clip in enumerate(CLIPS)]
 
 
-def test_corpora_come_as_often_as_they_shall() -> None:
+def test_corpora_are_drawn_in_their_shares() -> None:
     drawn = loader(IN_CORPORA, corpora={"big": 0.25, "small": 0.75})
     counts = Counter(clip.corpus for step in range(300) for clip in drawn.batch(step).clips)
     assert counts.keys() == {"big", "small"}

@@ -130,7 +130,7 @@ def test_a_written_row_is_read_back(folder: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8"))["recipe"] == {"kind": "sounds"}
 
 
-def test_audio_need_not_be_there_where_nobody_listens(tmp_path: Path) -> None:
+def test_audio_files_are_not_checked_unless_they_are_needed(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "m.jsonl", rows())
     assert len(read_manifest(path, check_audio=False)) == 3
     with pytest.raises(ManifestError, match="line 1"):

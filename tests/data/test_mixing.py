@@ -64,7 +64,7 @@ def test_pauses_are_cut_down_to_a_tenth_of_a_second() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=4), st.data())
-def test_joined_parts_lie_behind_their_gaps(lengths: list[int], data: st.DataObject) -> None:
+def test_concatenated_parts_follow_their_gaps(lengths: list[int], data: st.DataObject) -> None:
     gaps = data.draw(st.lists(st.integers(0, 20), min_size=len(lengths) + 1, max_size=len(lengths) + 1))
     parts = [np.full(length, index + 1.0, dtype=np.float32) for index, length in enumerate(lengths)]
     samples = mixing.concatenate(parts, tuple(gap / 1000 for gap in gaps), 1000)

@@ -35,7 +35,7 @@ def prompts(source: BatchSource, start: int, stop: int, workers: int = 0) -> lis
     return [drawn.batch.prompts[0] for drawn in source.batches(start, stop, workers)]
 
 
-def test_scenes_come_alone_at_first_and_then_as_often_as_they_shall() -> None:
+def test_scenes_are_drawn_alone_at_first_and_then_in_their_share() -> None:
     found = prompts(staged(), 0, 810)
     assert found[:10] == [f"scenes {step}" for step in range(10)]
     assert sum(prompt.startswith("scenes") for prompt in found[10:]) / 800 == pytest.approx(0.25, abs=0.04)

@@ -152,7 +152,7 @@ def test_kinds_of_what_is_there_may_be_there_too(vocabulary: Vocabulary) -> None
     assert state(vocabulary, narrower, "rain") is False
 
 
-def test_of_what_its_labels_do_not_speak_a_clip_says_nothing(vocabulary: Vocabulary) -> None:
+def test_groups_that_the_labels_do_not_cover_are_unknown(vocabulary: Vocabulary) -> None:
     spoken = targets(vocabulary, clip("man speaking", gender="male"))
     assert state(vocabulary, spoken, "speech") is True
     assert state(vocabulary, spoken, "man") is True

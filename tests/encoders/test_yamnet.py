@@ -161,7 +161,7 @@ def test_a_clip_gives_the_same_alone_and_beside_others(frozen: int, lengths: lis
             torch.testing.assert_close(tokens[row][mask[row]], alone[0], rtol=0, atol=1e-5)
 
 
-def test_every_sample_is_heard() -> None:
+def test_every_sample_is_encoded() -> None:
     """A click anywhere, also in the very last sample, changes some token."""
     silence = torch.zeros(1, 2 * SAMPLE_RATE)
     lengths = torch.tensor([2 * SAMPLE_RATE])

@@ -113,7 +113,7 @@ def test_silence_is_asked_once_for_all(tmp_path: Path) -> None:
     assert len(system.asked) <= -(-60 // predicting.ITEMS_PER_CALL)
 
 
-def test_a_system_that_compares_items_hears_all_of_them(tmp_path: Path) -> None:
+def test_a_system_that_compares_items_gets_all_of_them(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     asked(Parrot(together=True), path)
     whole = rows(path)

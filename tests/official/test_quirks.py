@@ -66,13 +66,13 @@ def test_each_channel_is_resampled_on_its_own() -> None:
     np.testing.assert_array_equal(found, np.concatenate(expected))
 
 
-def test_one_channel_is_what_it_is(tmp_path: Path) -> None:
+def test_a_mono_recording_is_read_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "mono.flac"
     soundfile.write(path, tone(1.0), RATE)
     np.testing.assert_array_equal(encoded(path, FLAT), load(path, RATE))
 
 
-def test_bad_recordings_are_refused_as_ever(bad_files: dict[str, Path]) -> None:
+def test_unreadable_recordings_are_refused(bad_files: dict[str, Path]) -> None:
     for path in bad_files.values():
         with pytest.raises(AudioError):
             encoded(path, ReferenceQuirks.all())

@@ -263,7 +263,7 @@ def test_flat_channels_are_encoded_as_one_long_recording(tmp_path: Path) -> None
     assert np.abs(found - PLAIN.audio_embeddings(path)).max() > 1e-4
 
 
-def test_of_extra_text_one_character_is_read() -> None:
+def test_only_one_character_of_extra_text_is_read() -> None:
     quirky = with_quirks(extra_text_by_character=True)
     found = quirky.generate(CLIPS[:2], "what?", extra_text=["rain", "wind"])
     expected = PENGI.generate(CLIPS[:2], "what?", extra_text=["r", "i"])

@@ -46,7 +46,7 @@ def test_tensorboard_has_the_numbers(tmp_path: Path) -> None:
 
 def test_processes_beside_the_first_write_nothing(tmp_path: Path) -> None:
     with Journal(None) as journal:
-        journal.start_bar("training", 0, 3)
+        journal.start_bar(0, 3)
         journal.log({"step": 1, "loss": 3.0})
         journal.print("hello")
         journal.keep_sample(Sample(2, "dog", "what is it?", "a dog", "a cat"))

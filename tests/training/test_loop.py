@@ -52,8 +52,8 @@ def test_the_tiny_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(math.isfinite(loss) for loss in log_of(folder, "val_loss").values())
 
 
-def test_it_learns_what_it_hears(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
-    """The loss falls, and of hums and hisses it was not trained on each is named so more likely than the other is."""
+def test_training_learns_to_use_the_audio(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+    """The loss falls, and new hums and hisses are more likely to get the right name than the wrong one."""
     steps = [
         "training.max_steps=160",
         "training.eval_every=80",

@@ -406,7 +406,7 @@ def _is_note(clip: Clip) -> bool:
 def _folded(clips: Sequence[Clip]) -> list[list[Clip]]:
     """The clips of each fold, in order."""
     fold_N = folds_of([group_of(clip) for clip in clips])
-    return [[clip for clip, fold in zip(clips, fold_N, strict=True) if fold == own] for own in range(FOLDS)]
+    return [[clip for clip, fold in zip(clips, fold_N, strict=True) if fold == wanted] for wanted in range(FOLDS)]
 
 
 def _fingerprint(clips: Sequence[Clip], labels: Mapping[str, Label], folds: int) -> str:

@@ -97,7 +97,7 @@ def cached_branches(
     Raises:
         ManifestError: if more of the clips than that cannot be read.
     """
-    root = weights.cache_folder().parent / "features"
+    root = features_folder()
     bad = Tolerance(max_bad_share)
     found: list[list[Path]] = [[] for _ in branches]
     for start in range(0, len(clips), BLOCK_CLIPS):
@@ -107,9 +107,21 @@ def cached_branches(
         missing = {folder: branch for folder, branch in zip(folders, branches, strict=True) if not _is_whole(folder)}
         if missing:
             _build(root, missing, block, audio_root, bad, len(clips))
-        for own, folder in zip(found, folders, strict=True):
-            own.append(folder)
+        for block_folders, folder in zip(found, folders, strict=True):
+            block_folders.append(folder)
     return [_opened(folders) for folders in found]
+
+
+def features_folder() -> Path:
+    """The folder in which whatever is computed of training clips is kept.
+
+    Raises:
+        InputError: if it cannot be made.
+    """
+    folder = weights.cache_folder().parent / "features"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _is_whole(folder: Path) -> bool:
@@ -127,8 +139,8 @@ def _is_whole(folder: Path) -> bool:
 
 def _opened(folders: Sequence[Path]) -> FeatureCache:
     blocks = [_kept(folder) for folder in folders]
-    spans = {clip_id: (index, *span) for index, (_, own) in enumerate(blocks) for clip_id, span in own.items()}
-    return FeatureCache(tuple(values for values, _ in blocks), spans)
+    span_of = {clip_id: (index, *span) for index, (_, spans) in enumerate(blocks) for clip_id, span in spans.items()}
+    return FeatureCache(tuple(values for values, _ in blocks), span_of)
 
 
 def _kept(folder: Path) -> tuple[Values, dict[str, tuple[int, int]]]:
@@ -155,8 +167,6 @@ def _key(fingerprints: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> st
 def _build(
     root: Path, missing: Mapping[Path, Branch], clips: Sequence[Clip], audio_root: Path, bad: Tolerance, total: int
 ) -> None:
-    with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
     with writing(root), tempfile.TemporaryDirectory(prefix=".work-", dir=root) as work:
         finished = {folder: Path(work, folder.name) for folder in missing}
         for partial in finished.values():
@@ -196,8 +206,8 @@ def _compute(
                 spans[index].append((clip.id, start, totals[index]))
                 shapes[index] = list(features_Tx.shape[1:])
     bad.check(total, "clips")
-    for folder, shape, own in zip(folders, shapes, spans, strict=True):
-        meta = {"shape": shape, "spans": own, "skipped": bad.skipped}
+    for folder, shape, branch_spans in zip(folders, shapes, spans, strict=True):
+        meta = {"shape": shape, "spans": branch_spans, "skipped": bad.skipped}
         (folder / META_FILE).write_text(json.dumps(meta), encoding="utf-8")
 
 

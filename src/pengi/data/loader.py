@@ -175,16 +175,14 @@ class Loader(BatchSource):
         drawn.sort(key=self._length)
         order = rng.sample(range(BATCHES_DRAWN_TOGETHER), BATCHES_DRAWN_TOGETHER)
         start = order[index] * size
-        return self._draw_pairs(drawn[start : start + size], random.Random(f"{self.seed}:{step}:pairs"))
+        clips, pairs_rng = drawn[start : start + size], random.Random(f"{self.seed}:{step}:pairs")
+        pairs = [draw_pairs(clip, self.questions, pairs_rng, self.questions_per_clip, self.evidence) for clip in clips]
+        return collate(clips, pairs, self.caches, self.evidence)
 
     def _length(self, clip: Clip) -> int:
         """Length of what the model reads about a clip, in audio tokens and words."""
         words = self.evidence.text(clip.id).count(" ") if self.evidence else 0
         return words + sum(cache.tokens(clip.id) for cache in self.caches)
-
-    def _draw_pairs(self, clips: Sequence[Clip], rng: random.Random) -> TrainingBatch:
-        drawn = [draw_pairs(clip, self.questions, rng, self.questions_per_clip, self.evidence) for clip in clips]
-        return collate(clips, drawn, self.caches, self.evidence)
 
 
 def draw_pairs(

@@ -115,12 +115,6 @@ def json_row(line: bytes, origin: str) -> dict[str, Any]:
     return row
 
 
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return f"field '{field}': {first['msg'][:1].lower()}{first['msg'][1:]}"
-
-
 def read_manifest(path: Path, *, check_audio: bool = True, max_bad_share: float = 0.0) -> list[Clip]:
     """Read all clips of a manifest.
 
@@ -141,7 +135,9 @@ def read_manifest(path: Path, *, check_audio: bool = True, max_bad_share: float 
         total += 1
         origin = f"{path}, line {number}"
         try:
-            clip = _clip(line, origin, path.parent if check_audio else None)
+            clip = validated(Clip, json_row(line, origin), origin)
+            if check_audio and not is_there(path.parent, clip.audio):
+                raise ManifestError(f"{origin}: no audio file at '{clip.audio}'")
             if clip.id in line_of:
                 raise ManifestError(f"{origin}: id '{clip.id}' stands already in line {line_of[clip.id]}")
         except ManifestError as error:
@@ -157,13 +153,6 @@ def read_manifest(path: Path, *, check_audio: bool = True, max_bad_share: float 
     return clips
 
 
-def _clip(line: bytes, origin: str, audio_root: Path | None) -> Clip:
-    clip = validated(Clip, json_row(line, origin), origin)
-    if audio_root is not None and not is_there(audio_root, clip.audio):
-        raise ManifestError(f"{origin}: no audio file at '{clip.audio}'")
-    return clip
-
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -176,7 +165,9 @@ def validated(model: type[M], row: Mapping[str, Any], origin: str) -> M:
     try:
         return model.model_validate(row)
     except ValidationError as error:
-        raise ManifestError(f"{origin}: {_explain(error)}") from error
+        first = error.errors()[0]
+        field, message = ".".join(map(str, first["loc"])), first["msg"]
+        raise ManifestError(f"{origin}: field '{field}': {message[:1].lower()}{message[1:]}") from error
 
 
 def read_labels(path: Path) -> dict[str, Label]:

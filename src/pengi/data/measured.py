@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pengi import weights
 from pengi.audio.decode import load
+from pengi.data.features import features_folder
 from pengi.data.manifest import Clip
 from pengi.data.recordings import fingerprint, recording
 from pengi.data.tolerance import MAX_BAD_SHARE, Tolerance
 from pengi.errors import AudioError
 from pengi.json_lines import JsonLines
 from pengi.progress import track
-from pengi.writing import locked, writing
+from pengi.writing import locked
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +71,8 @@ def cached_measurements(
     Raises:
         ManifestError: if more of the clips than that cannot be read.
     """
-    folder = weights.cache_folder().parent / "features"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(f"{FORMAT} {version} {rate} {window_s}".encode()).hexdigest()[:16]
-    path = folder / f"measured-{name}.jsonl"
+    path = features_folder() / f"measured-{name}.jsonl"
     keys = {clip.id: _key(audio_root, clip) for clip in clips}
     bad = Tolerance(max_bad_share)
     with locked(path, wait=True):

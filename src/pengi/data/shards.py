@@ -105,8 +105,8 @@ class _ShardWriter:
         self._samples += 1
         row = written_row(clip.model_copy(update={"audio": name})).encode()
         tar = self._open(len(content) + len(row) + 4 * tarfile.BLOCKSIZE)
-        offset = self._write(tar, name, content)
-        self._write(tar, f"{Path(name).stem}.json", row)
+        offset = _add_member(tar, name, content)
+        _add_member(tar, f"{Path(name).stem}.json", row)
         return member(Path(str(tar.name)).name, offset, len(content))
 
     def close(self) -> None:
@@ -123,13 +123,14 @@ class _ShardWriter:
             self._shards += 1
         return self._tar
 
-    @staticmethod
-    def _write(tar: tarfile.TarFile, name: str, content: bytes) -> int:
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        offset = tar.offset + tarfile.BLOCKSIZE  # a USTAR header of a short name is one block
-        tar.addfile(info, io.BytesIO(content))
-        return offset
+
+def _add_member(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Write a member with a short name; returns the offset of its content in the file."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    offset = tar.offset + tarfile.BLOCKSIZE  # a USTAR header of a short name is one block
+    tar.addfile(info, io.BytesIO(content))
+    return offset
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
@@ -140,9 +141,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """
     with replacing(path) as partial, tarfile.TarFile(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+            _add_member(tar, name, content)
 
 
 def stretches(path: Path) -> dict[str, tuple[int, int]]:

@@ -217,7 +217,7 @@ class Simulator:
             index = self.vocabulary.index(event.tag)
             if index is not None:
                 present.setdefault(index, []).append(event)
-            if event.tag == _SPEECH or event.tag.endswith(" speaking"):
+            if _is_speech(event):
                 spoken.append(event)
         if spoken and (index := self._by_group.get(("sound", _SPEECH))) is not None:
             present[index] = spoken
@@ -242,6 +242,10 @@ class Simulator:
     def _tag(self, index: int, probability: float, times: list[tuple[float, float]]) -> DetectedTag:
         tag = self.vocabulary.tags[index]
         return DetectedTag(tag.text, tag.group, probability, tuple(times))
+
+
+def _is_speech(event: SceneEvent) -> bool:
+    return event.tag == _SPEECH or event.tag.endswith(" speaking")
 
 
 def _is_one_event(scene: Scene) -> bool:
@@ -321,8 +325,7 @@ def _on_grid(time_s: float) -> float:
 
 def _recognised(scene: Scene, rng: random.Random) -> str | None:
     """What an English transcriber would write; for other languages it writes something wrong, or nothing."""
-    speaks = any(event.tag == _SPEECH or event.tag.endswith(" speaking") for event in scene.events)
-    if not speaks:
+    if not any(map(_is_speech, scene.events)):
         return rng.choice(_INVENTED) if rng.random() < _INVENTS else ""
     if scene.attributes.get("language", "English") != "English":
         return "" if rng.random() < 0.4 else misheard(rng.choice(_INVENTED) + " " + rng.choice(_INVENTED), 0.5, rng)

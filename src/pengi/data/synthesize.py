@@ -311,20 +311,8 @@ def _played(score: Score, soundfont: Path) -> NDArray[np.float32]:
     with tempfile.TemporaryDirectory(prefix="pengi-") as folder:
         midi, audio = Path(folder, "score.mid"), Path(folder, "played.wav")
         midi.write_bytes(midi_file(score))
-        command = [
-            "fluidsynth",
-            "-q",
-            "-n",
-            "-i",
-            "-F",
-            str(audio),
-            "-T",
-            "wav",
-            "-O",
-            "float",
-            "-r",
-            str(_RENDER_RATE),
-        ]
+        command = ["fluidsynth", "-q", "-n", "-i", "-F", str(audio), "-T", "wav", "-O", "float"]
+        command += ["-r", str(_RENDER_RATE)]
         command += ["-C", "0", "-R", "1" if score.reverb else "0", "-o", "synth.dynamic-sample-loading=1"]
         if score.reverb:
             room_size, level = score.reverb

@@ -236,14 +236,13 @@ class _Names:
         self._groups_K = np.array([tag.group for tag in vocabulary.tags])
         stems = [frozenset(word_stems(tag.text)) for tag in vocabulary.tags]
         self._wider = [
-            [other for other, words in enumerate(stems) if other != index and (words < own or own < words)]
-            for index, own in enumerate(stems)
+            [other for other, others in enumerate(stems) if other != index and (others < words or words < others)]
+            for index, words in enumerate(stems)
         ]
-        said: dict[str, list[int]] = {}
+        self._same_class: dict[str, list[int]] = {}
         for index, tag in enumerate(vocabulary.tags):
             if tag.audioset:
-                said.setdefault(tag.audioset, []).append(index)
-        self._same_class = said
+                self._same_class.setdefault(tag.audioset, []).append(index)
         self._kind_of_K = np.array(
             [
                 self.labels[tag.text].category if tag.text in self.labels and tag.audioset and not tag.is_class else ""
@@ -269,7 +268,10 @@ class _Names:
 
     def is_spoken(self, clip: Clip) -> bool:
         """Whether somebody speaks in a clip, by its labels."""
-        return any(self.labels[event].category == _SPEECH for event in clip.events if event in self.labels)
+        return any(label.category == _SPEECH for label in self._labels_of(clip))
+
+    def _labels_of(self, clip: Clip) -> list[Label]:
+        return [self.labels[event] for event in clip.events if event in self.labels]
 
     def alike(self, present: Sequence[int]) -> list[int]:
         """Tags that may be present because a present tag is a kind of them, or they are kinds of it: "footsteps" and
@@ -287,8 +289,8 @@ class _Names:
         Unless a label names them they are absent, even if the stock tagger detects the class: it detects a bird in a
         recording of a crow, which is no penguin.
         """
-        labels = [self.labels[event] for event in clip.events if event in self.labels]
-        return np.isin(self._kind_of_K, [label.category for label in labels if holds_one_kind(label)])
+        categories = [label.category for label in self._labels_of(clip) if holds_one_kind(label)]
+        return np.isin(self._kind_of_K, categories)
 
     def unknown(self, clip: Clip) -> NDArray[np.bool_]:
         """``bool[K]``: tags of groups about which the clip's labels tell nothing."""
@@ -300,8 +302,6 @@ class _Names:
         elif "genre" in has:
             unknown = {"instrument", "speaker", "language"}
         elif "instrument" not in has:
-            unknown = {"speaker", "language"} if self._may_be_voice(clip) else set()
+            may_be_voice = any(label.category in ("human", "scene") for label in self._labels_of(clip))
+            unknown = {"speaker", "language"} if may_be_voice else set()
         return np.isin(self._groups_K, sorted(unknown - has))
-
-    def _may_be_voice(self, clip: Clip) -> bool:
-        return any(self.labels[event].category in ("human", "scene") for event in clip.events if event in self.labels)

@@ -113,7 +113,7 @@ MADE: dict[str, Callable[[], NDArray[np.float64]]] = {
 def note_questions(source: LabelledClips) -> list[Question]:
     """The name and octave of each steady note of the Philharmonia samples."""
     wording = spec()["wordings"]["note"][0]
-    return [note_question(clip, wording, "note") for clip in source.clips if is_steady(clip, ("philharmonia",))]
+    return [note_question(clip, wording) for clip in source.clips if is_steady(clip, ("philharmonia",))]
 
 
 BUILDERS: dict[str, Callable[[LabelledClips], list[Question]]] = {

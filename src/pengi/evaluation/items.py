@@ -84,7 +84,7 @@ def left_out(benchmark: Benchmark, manifest: Path) -> int:
     answers = [
         answers_of(clip, benchmark.field) for clip in _clips_of(benchmark, read_manifest(manifest, check_audio=False))
     ]
-    return sum(bool(own) and not set(own) & set(benchmark.labels or own) for own in answers)
+    return sum(bool(given) and not set(given) & set(benchmark.labels or given) for given in answers)
 
 
 def shard_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:

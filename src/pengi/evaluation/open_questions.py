@@ -96,18 +96,15 @@ class _Asker:
         said = [
             clip for clip in self.spoken if _word(clip) or clip.attributes.get("transcript") in self.spec["sentences"]
         ]
-        for clip in _spread("said", said, 26, lambda clip: _word(clip) or clip.attributes["transcript"]):
-            text = _word(clip) or str(clip.attributes["transcript"])
-            self.ask("what is said", clip, text, self._saying(clip))
+        for clip in _spread("said", said, 26, _transcript):
+            self.ask("what is said", clip, _transcript(clip), self._saying(clip))
         for clip in _spread("nothing", self.voiceless, 20):
             self.ask("nothing is said", clip, "nothing", UNSAID)
         words = sorted({_word(clip) for clip in self.spoken} - {""})
-        for index, clip in enumerate(
-            _spread("says", said, 28, lambda clip: _word(clip) or clip.attributes["transcript"])
-        ):
-            own = self.spec["said_words"].get(clip.attributes.get("transcript"), [_word(clip)])
-            others = [word for word in words if not re.search(self.spec["heard_as"].get(word, word), " ".join(own))]
-            word = self._rng(clip).choice(others if index % 2 else own)
+        for index, clip in enumerate(_spread("says", said, 28, _transcript)):
+            spoken = self.spec["said_words"].get(clip.attributes.get("transcript"), [_word(clip)])
+            others = [word for word in words if not re.search(self.spec["heard_as"].get(word, word), " ".join(spoken))]
+            word = self._rng(clip).choice(others if index % 2 else spoken)
             # The word itself may be "yes" or "no", so the answer has to begin with the meant one.
             right: tuple[str, ...] = ("no", NO, r"no\b(?!,? (?:yes|or|idea|way|telling)\b)")
             if not index % 2:
@@ -219,7 +216,7 @@ class _Asker:
         for clip in _spread("digit", digits, 10, _word):
             self.ask("digit", clip, _word(clip), self._saying(clip))
         for clip in _spread("note", [clip for clip in self.notes if is_steady(clip, spec["notes"])], 12):
-            self.questions.append(note_question(clip, next(self._wordings["note"]), "note"))
+            self.questions.append(note_question(clip, next(self._wordings["note"])))
 
     def time(self) -> None:
         """Before, first, last, at the same time, throughout, louder: about composed recordings."""
@@ -319,14 +316,13 @@ class _Asker:
 
     def _others(self, clip: Clip) -> list[str]:
         """Labels that are certainly not in a clip and share no name with its labels or with each other."""
-        own = self.labels[clip.events[0]]
-        found = []
-        for label in sorted({other.events[0] for other in self.sounds}):
-            other = self.labels[label]
-            mixed = may_hold(own, other) or may_hold(other, own) or self._alike(own.label, label)
-            if not mixed:
-                found.append(label)
-        return found
+        label = self.labels[clip.events[0]]
+        others = [self.labels[name] for name in sorted({other.events[0] for other in self.sounds})]
+        return [
+            other.label
+            for other in others
+            if not (may_hold(label, other) or may_hold(other, label) or self._alike(label.label, other.label))
+        ]
 
     def _alike(self, one: str, other: str) -> bool:
         pairs = ((one, other), (other, one))
@@ -359,6 +355,10 @@ def _language(clip: Clip) -> str:
 def _word(clip: Clip) -> str:
     """The only word, or short name, that is said in a clip; empty if more is said."""
     return str(clip.attributes.get("keyword", clip.attributes.get("digit", "")))
+
+
+def _transcript(clip: Clip) -> str:
+    return _word(clip) or str(clip.attributes["transcript"])
 
 
 def _spread(seed: str, clips: Sequence[Clip], count: int, key: Callable[[Clip], Any] = _label) -> list[Clip]:

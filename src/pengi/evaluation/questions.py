@@ -107,7 +107,7 @@ def is_steady(clip: Clip, sources: Sequence[str]) -> bool:
     return clip.source in sources and "midi" in attributes and not rolls
 
 
-def note_question(clip: Clip, wording: str, family: str) -> Question:
+def note_question(clip: Clip, wording: str) -> Question:
     """A question about the name and octave of the note in a clip."""
     midi = int(clip.attributes["midi"])
-    return Question(clip, family, wording, str(clip.attributes["pitch"]), (patterns.note(midi),))
+    return Question(clip, "note", wording, str(clip.attributes["pitch"]), (patterns.note(midi),))

@@ -90,14 +90,12 @@ def write_report(out: Path, found: Json, report_audio: str = "free") -> tuple[Pa
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
-    details = list(_details(out, found, report_audio))
     text = template.render(
         run=found["run"],
         tables=tables,
-        details=details,
+        details=list(_details(out, found, report_audio)),
         modes=_modes_used(found),
         run_rows=_run_rows(found),
-        matcher=MATCHER,
     )
     with replacing(page) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -191,7 +189,11 @@ def _caption_table(found: Json) -> ReportTable:
         for result in results:
             cells = [_value(result, metric) for metric in CAPTION_COLUMNS]
             rows.append((benchmark.title, result["system"], _answered(result), *cells))
-            notes += _reasons(result)
+            notes += [
+                f"{result['title']}: {NAMES[name]} is not run: {metric['not_run']}"
+                for name, metric in result["metrics"].items()
+                if "not_run" in metric
+            ]
             notes.append(f"{benchmark.title}: tokens: {result['tokens']}")
         for by in ("paper", "others"):
             if any(number.by == by for number in benchmark.reported):
@@ -302,14 +304,6 @@ def _notes(benchmark: Benchmark) -> list[str]:
             value = f"{number.value:.4g}" if number.verified else "a number that is not verified"
             notes.append(f"{number.by}: {value}, {number.note}")
     return notes
-
-
-def _reasons(result: Json) -> list[str]:
-    return [
-        f"{result['title']}: {NAMES[name]} is not run: {metric['not_run']}"
-        for name, metric in result["metrics"].items()
-        if "not_run" in metric
-    ]
 
 
 def _modes_used(found: Json) -> dict[str, str]:

@@ -37,10 +37,10 @@ def retrieval_ranks(
     audio_to_text = []
     for recording in range(len(texts_ND)):
         similarity_M = similarity_MN[:, recording]
-        own = np.flatnonzero(owner == recording)
-        others = np.delete(similarity_M, own)
-        own_first = np.sort(similarity_M[own])[::-1]
-        ranks = [int((others >= value).sum()) + number for number, value in enumerate(own_first, start=1)]
+        right = np.flatnonzero(owner == recording)
+        others = np.delete(similarity_M, right)
+        best_first = np.sort(similarity_M[right])[::-1]
+        ranks = [int((others >= value).sum()) + number for number, value in enumerate(best_first, start=1)]
         audio_to_text.append(np.array(ranks, dtype=np.intp))
     return text_to_audio_M, audio_to_text
 

@@ -100,7 +100,8 @@ def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:
         result["metrics"] |= _refusals(scored)
         return result | {"families": _families(scored)}
     if mode == "write":
-        return result | {"metrics": result["metrics"] | {"similarity": _similarity(scored)}}
+        similarity = _interval(_similarity_metric(scored), scored.groups)
+        return result | {"metrics": result["metrics"] | {"similarity": similarity}}
     if benchmark.kind == "classify":
         result["metrics"]["macro_f1"] = _interval(f1_metric(scored), scored.groups)
         result |= _by_class(scored)
@@ -114,8 +115,7 @@ def headline_metric(benchmark: Benchmark, scored: Scored) -> Metric:
     if benchmark.kind == "tag":
         return map_metric(scored)
     if benchmark.kind == "caption":
-        texts = [text or "" for text in scored.predictions]
-        return mean_of(captioning.similarity(texts, [item.answers for item in scored.items]).per_item)
+        return _similarity_metric(scored)
     assert scored.credit_N is not None
     return mean_of(scored.credit_N)
 
@@ -298,10 +298,10 @@ def _families(scored: Scored) -> Json:
     return families
 
 
-def _similarity(scored: Scored) -> Json:
+def _similarity_metric(scored: Scored) -> Metric:
+    """Mean similarity of the texts to their references. A missing text counts as an empty one."""
     texts = [text or "" for text in scored.predictions]
-    found = captioning.similarity(texts, [item.answers for item in scored.items])
-    return _interval(mean_of(found.per_item), scored.groups)
+    return mean_of(captioning.similarity(texts, [item.answers for item in scored.items]).per_item)
 
 
 def _caption_metrics(scored: Scored) -> tuple[Json, str]:

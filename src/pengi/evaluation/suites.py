@@ -83,7 +83,8 @@ class SuiteRun:
     def modes_of(self, benchmark: Benchmark) -> tuple[str, ...]:
         """The modes in which a benchmark is run: the requested ones that are possible for it."""
         wanted = self.modes or self.suite.modes or benchmark.modes
-        if benchmark.kind == "caption" or not _has_labels(benchmark):
+        has_labels = benchmark.kind in ("classify", "tag", "choice") or benchmark.labels is not None
+        if benchmark.kind == "caption" or not has_labels:
             return ("write",)
         sensible = [mode for mode in wanted if mode in LABEL_MODES and (benchmark.kind != "tag" or mode != "exact")]
         return tuple(sensible) or benchmark.modes
@@ -216,10 +217,6 @@ def scored_answers(out: Path) -> Iterator[tuple[Benchmark, str, str, Scored]]:
         benchmark, items = _read_items(out, records[0], name)
         for system, mode, rows in _predicted(out, benchmark, records):
             yield benchmark, system, mode, read_answers(benchmark, items, rows, mode)
-
-
-def _has_labels(benchmark: Benchmark) -> bool:
-    return benchmark.kind in ("classify", "tag", "choice") or benchmark.labels is not None
 
 
 def _systems_and_modes(plan: SuiteRun, benchmark: Benchmark, systems: Systems) -> Iterator[tuple[System, str]]:

@@ -130,9 +130,9 @@ def _check(model: PengiModel, published: OfficialFiles, plan: TensorPlan) -> Non
     """
     path, tensors = published.path, published.tensors
     used: set[str] = set()
-    for source, own in (entry for entries in plan.values() for entry in entries.values()):
+    for source, target in (entry for entries in plan.values() for entry in entries.values()):
         if source.name not in used:
-            _check_entry(published, source.name, own, source.parts)
+            _check_entry(published, source.name, target, source.parts)
             used.add(source.name)
     for name, expected in _computed(model):
         _check_entry(published, name, expected)
@@ -150,18 +150,18 @@ def _check(model: PengiModel, published: OfficialFiles, plan: TensorPlan) -> Non
     _compare_filterbank(model, tensors[keys.MEL_FILTERBANK])
 
 
-def _check_entry(published: OfficialFiles, name: str, own: Tensor, parts: int = 1) -> None:
-    """Check that an entry has the shape of ``parts`` times ``own`` and the same type, and is finite."""
+def _check_entry(published: OfficialFiles, name: str, target: Tensor, parts: int = 1) -> None:
+    """Check that an entry has the shape of ``parts`` times ``target`` and the same type, and is finite."""
     path, tensors = published.path, published.tensors
     if name not in tensors:
         raise CheckpointError(f"'{path}' lacks '{name}'")
-    tensor, shape = tensors[name], list(own.shape)
+    tensor, shape = tensors[name], list(target.shape)
     if parts > 1:
         shape[0] *= parts
     if list(tensor.shape) != shape:
         raise CheckpointError(f"'{path}': '{name}' has shape {list(tensor.shape)} instead of {shape}")
-    if tensor.dtype != own.dtype:
-        kinds = (str(kind).removeprefix("torch.") for kind in (tensor.dtype, own.dtype))
+    if tensor.dtype != target.dtype:
+        kinds = (str(kind).removeprefix("torch.") for kind in (tensor.dtype, target.dtype))
         raise CheckpointError(f"'{path}': '{name}' holds {' instead of '.join(kinds)}")
     if not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"'{path}': '{name}' holds values that are not finite")

@@ -154,7 +154,8 @@ class OnnxLanguageModel(LanguageModel):
         # Real tokens first, in their order.
         order_BT = mask_BT.int().argsort(dim=1, descending=True, stable=True)
         longest = int(lengths_B.max())
-        compact_BTD = _gathered(embeds_BTD, order_BT[:, :longest])
+        index_BT1 = order_BT[:, :longest, None]
+        compact_BTD = embeds_BTD.gather(1, index_BT1.expand(-1, -1, embeds_BTD.shape[-1]))
         cache = self._cache(rows, longest + _SPARE_TOKENS)
         # Row by row: padding costs nothing then, and what a row gives does not depend on the others.
         for row, length in enumerate(lengths_B.tolist()):
@@ -165,8 +166,7 @@ class OnnxLanguageModel(LanguageModel):
         if rows == 1:
             cache.values_LBHCS[:, 1] = cache.values_LBHCS[:, 0]
         hidden_BTD = compact_BTD.new_zeros(rows, tokens, self.dim)
-        at_BTD = order_BT[:, :longest, None].expand(-1, -1, self.dim)
-        hidden_BTD.scatter_(1, at_BTD, compact_BTD)
+        hidden_BTD.scatter_(1, index_BT1.expand(-1, -1, self.dim), compact_BTD)
         hidden_BTD[~mask_BT] = 0
         return hidden_BTD, _state(cache, lengths_B)
 
@@ -339,10 +339,6 @@ def _bias(mask_BT: Tensor, used_B: Tensor, capacity: int) -> Tensor:
     new_BTT = mask_BT[:, None] & torch.ones(tokens, tokens, dtype=torch.bool).tril()
     attention_mask_BTK = torch.cat([past_BTC, new_BTT], dim=2)
     return torch.zeros(rows, 1, tokens, capacity + tokens).masked_fill_(~attention_mask_BTK[:, None], _MASKED)
-
-
-def _gathered(embeds_BTD: Tensor, index_BK: Tensor) -> Tensor:
-    return embeds_BTD.gather(1, index_BK[..., None].expand(-1, -1, embeds_BTD.shape[-1]))
 
 
 _TYPES = {torch.float32: np.float32, torch.int32: np.int32, torch.int64: np.int64}

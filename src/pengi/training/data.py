@@ -54,7 +54,9 @@ def read_data(config: DataConfig) -> TrainingData:
     if not train:
         where = config.manifest or ", ".join(config.mixture or ())
         raise ManifestError(f"{where} has no clip to train on in split '{config.train_split}'")
-    train = _with_a_share(_with_attributes(train, config), config)
+    train = _with_attributes(train, config)
+    weights = clip_weights(train, config.shares)
+    train = [clip for clip, weight in zip(train, weights, strict=True) if weight]  # nothing is computed for the others
     held_out = [clip for clip in source.clips if clip.split == config.val_split]
     log.info("%d clips to train on, %d held out", len(train), len(held_out))
     return TrainingData(
@@ -98,11 +100,6 @@ def _with_attributes(clips: Sequence[Clip], config: DataConfig) -> list[Clip]:
         if source not in sources:
             raise ConfigError(no_such("source of training clips", source, sources))
     return [clip.model_copy(update={"attributes": {**known.get(clip.source, {}), **clip.attributes}}) for clip in clips]
-
-
-def _with_a_share(clips: Sequence[Clip], config: DataConfig) -> list[Clip]:
-    """The clips whose corpus has a share above 0; nothing needs to be computed for the others."""
-    return [clip for clip, weight in zip(clips, clip_weights(clips, config.shares), strict=True) if weight]
 
 
 def _at_most_per_source(clips: Sequence[Clip], max_clips: int | None) -> list[Clip]:

@@ -28,7 +28,7 @@ from pengi.conditioning.evidence import GROUPS, DetectedTag, Evidence
 from pengi.conditioning.tagger import Tagger, frames
 from pengi.conditioning.transcript import Transcriber
 from pengi.conditioning.vocabulary import Vocabulary
-from pengi.data.features import FeatureCache
+from pengi.data.features import FeatureCache, features_folder
 from pengi.data.loader import ClipEvidence
 from pengi.data.manifest import Clip, Label
 from pengi.data.measured import Measured, cached_measurements
@@ -43,7 +43,7 @@ from pengi.model import PengiModel
 from pengi.training.data import TrainingData
 from pengi.training.recipe import Recipe, TaggerTraining
 from pengi.training.tagger import FitOptions, FittedTagger, Frames, Scores, fit_tagger, stock_scores
-from pengi.writing import replacing, writing
+from pengi.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -296,7 +296,7 @@ def _key(data: TaggerData) -> str:
 
 def cached_fit(data: TaggerData) -> FittedTagger:
     """A fitted tagger from the cache, or fitted now. A resumed run needs the same tagger as before."""
-    path = weights.cache_folder().parent / "features" / f"tagger-{_key(data)}.safetensors"
+    path = features_folder() / f"tagger-{_key(data)}.safetensors"
     if path.is_file():
         try:
             return _fit_of(load_file(path))
@@ -308,8 +308,6 @@ def cached_fit(data: TaggerData) -> FittedTagger:
     tensors = {"scale": fitted.scale_K, "shift": fitted.shift_K}
     for name, scores in (("all", fitted.scores), *enumerate(fitted.folds)):
         tensors |= {f"{name}.{part}": tensor for part, tensor in vars(scores).items()}
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         # Folds without clips share tensors with others.
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial)

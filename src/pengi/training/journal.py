@@ -71,10 +71,9 @@ class Journal:
         if self._board is not None:
             self._board.close()
 
-    def start_bar(self, what: str, done: int, total: int) -> None:
-        """Print that a phase of the run begins, and show a progress bar on a terminal."""
-        self.stop_bar()
-        self.print(f"{what}: {total - done} steps")
+    def start_bar(self, done: int, total: int) -> None:
+        """Print that training begins, and show a progress bar on a terminal."""
+        self.print(f"training: {total - done} steps")
         if self.folder is None or not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -87,7 +86,7 @@ class Journal:
             console=self.console,
             transient=True,
         )
-        self._task = self._bar.add_task(what, total=total, completed=done, loss=float("nan"), rate=float("nan"))
+        self._task = self._bar.add_task("training", total=total, completed=done, loss=float("nan"), rate=float("nan"))
         self._bar.start()
 
     def advance(self, done: int, loss: float, rate: float) -> None:

@@ -225,7 +225,7 @@ class Run:
         steps = self.settings.max_steps
         started, start_step, examples = time.monotonic(), self.step, 0
         before = self.seconds
-        self.journal.start_bar("training", self.step, steps)
+        self.journal.start_bar(self.step, steps)
         for drawn, following in _with_next(self.setup.loader.batches(self.step, steps, self._workers)):
             if self.setup.live is not None and following is not None:
                 self._decode_ahead(self.step + 1, following)

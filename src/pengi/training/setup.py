@@ -73,7 +73,8 @@ def prepare(recipe: Recipe) -> Setup:
     dtype = working_dtype(recipe.training.language_model_dtype)
     model = build_model(recipe, dtype)
     train, held_out = with_features(data, model, recipe)
-    added = add_new_tags(model, train, held_out) if _adds_tags(recipe, model) else None
+    adds_tags = recipe.finetune is not None and recipe.finetune.tags and model.tagger is not None
+    added = add_new_tags(model, train, held_out) if adds_tags else None
     asked = _some(held_out, recipe.training)
     evidence, noise = clip_evidence(model, data, train, asked, recipe, added.fitted if added else None)
     vocabulary = model.tagger.vocabulary if model.tagger else None
@@ -100,10 +101,6 @@ def prepare(recipe: Recipe) -> Setup:
         live=_live_features(data, model, recipe),
         label_report=added.report if added else None,
     )
-
-
-def _adds_tags(recipe: Recipe, model: PengiModel) -> bool:
-    return recipe.finetune is not None and recipe.finetune.tags and model.tagger is not None
 
 
 def build_model(recipe: Recipe, dtype: torch.dtype = torch.float32) -> PengiModel:

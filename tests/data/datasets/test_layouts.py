@@ -539,7 +539,7 @@ VARIANTS: dict[str, tuple[str, Files, Rows, list[str], int]] = {
             "wav/output_repeated_splits_test/dia0_utt0.wav": AUDIO,
             "wav/train_splits/dia0_utt0.wav": AUDIO,
         },
-        [{"audio": "root/wav/output_repeated_splits_test/dia0_utt0.wav"}],
+        [{"audio": "meld/wav/output_repeated_splits_test/dia0_utt0.wav"}],
         ["dev_sent_emo.csv", "train_sent_emo.csv"],
         0,
     ),
@@ -605,7 +605,7 @@ VARIANTS: dict[str, tuple[str, Files, Rows, list[str], int]] = {
             "audio/--4gqARaEJE_30.000_40.000.wav": "",
             "unbalanced_train_segments/part00/--4gqARaEJE_30000_40000.flac": AUDIO,
         },
-        [{"audio": "root/unbalanced_train_segments/part00/--4gqARaEJE_30000_40000.flac"}],
+        [{"audio": "audioset/unbalanced_train_segments/part00/--4gqARaEJE_30000_40000.flac"}],
         ["eval_segments.csv", "balanced_train_segments.csv"],
         0,
     ),
@@ -624,7 +624,7 @@ VARIANTS: dict[str, tuple[str, Files, Rows, list[str], int]] = {
             "test/103549.wav": AUDIO,
             "other/103549.wav": AUDIO,
         },
-        [{"audio": "root/test/103549.wav"}],
+        [{"audio": "audiocaps/test/103549.wav"}],
         ["dataset/train.csv"],
         1,
     ),
@@ -639,7 +639,7 @@ VARIANTS: dict[str, tuple[str, Files, Rows, list[str], int]] = {
         },
         [
             {
-                "audio": "root/testing_set_testing_set_audio_formatted_and_segmented_downloads/Y-1nilez17Dg_30.000_40.000.wav",
+                "audio": "dcase2017-task4/testing_set_testing_set_audio_formatted_and_segmented_downloads/Y-1nilez17Dg_30.000_40.000.wav",
                 "events": ["car", "air horn, truck horn"],
             },
             {"id": "dcase2017-task4:2ceUOv8A3FE_20.000_30.000", "split": "train", "group": "2ceUOv8A3FE"},
@@ -669,14 +669,14 @@ VARIANTS: dict[str, tuple[str, Files, Rows, list[str], int]] = {
             "Data/genres_original/blues/blues.00000.wav": AUDIO,
             "Data/genres_original/jazz/jazz.00054.wav": "",
         },
-        [{"audio": "root/Data/genres_original/blues/blues.00000.wav", "attributes": {"genre": "blues"}}],
+        [{"audio": "gtzan/Data/genres_original/blues/blues.00000.wav", "attributes": {"genre": "blues"}}],
         [],
         1,
     ),
     "UrbanSound8K from Kaggle": (
         "urbansound8k",
         {"UrbanSound8K.csv": LAYOUTS["urbansound8k"][0]["metadata/UrbanSound8K.csv"], "fold5/100032-3-0-0.wav": AUDIO},
-        [{"audio": "root/fold5/100032-3-0-0.wav", "group": "100032"}],
+        [{"audio": "urbansound8k/fold5/100032-3-0-0.wav", "group": "100032"}],
         [],
         0,
     ),
@@ -718,10 +718,10 @@ def laid_out(folder: Path, files: Files) -> Path:
     return folder
 
 
-def imported(tmp_path: Path, name: str, files: Files) -> Rows:
+def import_into(tmp_path: Path, name: str, files: Files, folder: str = "") -> tuple[Imported, Rows]:
     out = tmp_path / "m.jsonl"
-    import_dataset(name, laid_out(tmp_path / name, files), out)
-    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    found = import_dataset(name, laid_out(tmp_path / name, files) / folder, out)
+    return found, [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
 def test_every_dataset_has_a_fixture() -> None:
@@ -731,7 +731,7 @@ def test_every_dataset_has_a_fixture() -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_published_layout_becomes_a_manifest(tmp_path: Path, name: str) -> None:
     files, expected = LAYOUTS[name]
-    rows = imported(tmp_path, name, files)
+    _, rows = import_into(tmp_path, name, files)
     assert len(rows) == len(expected)
     for row, wanted in zip(rows, expected, strict=True):
         assert {field: row[field] for field in wanted} == wanted
@@ -786,16 +786,9 @@ ESC = "meta/esc50.csv"
 )  # fmt: skip
 def test_a_malformed_dataset_gets_one_clear_sentence(tmp_path: Path, name: str, files: Files, sentence: str) -> None:
     with pytest.raises(ManifestError) as caught:
-        imported(tmp_path, name, files)
+        import_into(tmp_path, name, files)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def import_into(tmp_path: Path, name: str, files: Files, root: str = "") -> tuple[Imported, Rows]:
-    out = tmp_path / "m.jsonl"
-    laid_out(tmp_path / "root", files)
-    found = import_dataset(name, tmp_path / "root" / root, out)
-    return found, [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -818,7 +811,7 @@ def test_datasets_are_read_as_people_have_them(tmp_path: Path, variant: str) -> 
 def test_pieces_of_videos_are_found_under_the_names_that_scripts_give(tmp_path: Path, folder: str, file: str) -> None:
     files = {"class_labels_indices.csv": AUDIOSET_LABELS, "eval_segments.csv": SEGMENT, f"{folder}{file}": AUDIO}
     _, rows = import_into(tmp_path, "audioset", files)
-    assert [row["audio"] for row in rows] == [f"root/{folder}{file}"]
+    assert [row["audio"] for row in rows] == [f"audioset/{folder}{file}"]
 
 
 @pytest.mark.parametrize("file", ["--4gqARaEJE_40_50.wav", "x--4gqARaEJE.wav", "--4gqARaEJEx.wav", "--4gqARaEJE.txt"])
@@ -831,7 +824,7 @@ def test_other_pieces_and_other_videos_are_not_taken(tmp_path: Path, file: str) 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_folder_around_the_archives_own_folder_will_do(tmp_path: Path, name: str) -> None:
     files, expected = LAYOUTS[name]
-    (tmp_path / "root/another").mkdir(parents=True)
+    (tmp_path / name / "another").mkdir(parents=True)
     _, rows = import_into(tmp_path, name, {f"Archive/{path}": content for path, content in files.items()})
     assert len(rows) == len(expected)
 
@@ -904,7 +897,7 @@ def test_an_unknown_dataset_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_notes_velocity_is_a_task(tmp_path: Path) -> None:
-    imported(tmp_path, "nsynth", LAYOUTS["nsynth"][0])
+    import_into(tmp_path, "nsynth", LAYOUTS["nsynth"][0])
     clips = read_manifest(tmp_path / "m.jsonl")
     assert [answers_of(clip, "velocity") for clip in clips] == [("75",), ("127",)]
     plain = clips[1]

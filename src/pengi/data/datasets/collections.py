@@ -84,8 +84,8 @@ class Fma(Dataset):
         if not record["track_id"].isdecimal():
             raise ProblemError(f"track_id '{record['track_id']}' is no number")
         stem = f"{int(record['track_id']):06d}"
-        own = [genres[number] for number in items_of(record["track.genres"]) if number in genres]
-        tops = {genres[top][0] for _, top in own if top in genres}
+        named = [genres[number] for number in items_of(record["track.genres"]) if number in genres]
+        tops = {genres[top][0] for _, top in named if top in genres}
         genre = words_of_genre(record["track.genre_top"]) or (tops.pop() if len(tops) == 1 else "")
         tags = [plain(tag) for tag in items_of(record["track.tags"])]
         return DatasetRow(
@@ -95,7 +95,7 @@ class Fma(Dataset):
             attributes={"genre": genre} if genre else {},
             group=record["artist.id"],
             title=plain(record["track.title"]),
-            tags=tuple(dict.fromkeys([*filter(None, [genre]), *(name for name, _ in own), *filter(None, tags)])),
+            tags=tuple(dict.fromkeys([*filter(None, [genre]), *(name for name, _ in named), *filter(None, tags)])),
             description=plain(record["track.information"]),
             license=record["track.license"],
         )
