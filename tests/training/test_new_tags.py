@@ -62,7 +62,6 @@ def recipe(base: Path, sounds: Path, tmp_path: Path) -> Path:
     values = {
         "finetune": {"checkpoint": str(base), "name": "mine"},
         "data": {"manifest": str(sounds)},
-        "tagger": {"penalty": {"sound": 0.001}},
         "training": {"max_steps": 0, "mapper_learning_rate": 0.001, "batch_size": 4, "eval_every": 2, "save_every": 2},
     }
     path = tmp_path / "own.yaml"

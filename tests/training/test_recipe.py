@@ -214,3 +214,8 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str | None, message: str
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a YAML recipe"):
         read_recipe(tmp_path)
+
+
+def test_settings_of_a_tagger_are_refused_where_none_is_fitted() -> None:
+    with pytest.raises(ConfigError, match="one that is fine-tuned has its tagger"):
+        read_recipe(FOLDER / "finetune.yaml", ["tagger.penalty.sound=0.1"])

@@ -206,9 +206,8 @@ class SceneDrawer:
         if not tags:
             return None
         if len(tags) == 1 and rng.random() < 0.5:
-            return self._finished(
-                rng, [SceneEvent(tags[0], 0.0, length := round(rng.uniform(0.4, 12.0), 2))], length, tags
-            )
+            length_s = round(rng.uniform(0.4, 12.0), 2)
+            return self._finished([SceneEvent(tags[0], 0.0, length_s)], length_s, tags)
         slow = rng.choices((1.0, 3.0, 12.0), (0.65, 0.22, 0.13))[0]  # some scenes last minutes
         layout = _Layout()
         repeated = rng.choice(tags) if rng.random() < 0.25 else None
@@ -228,7 +227,7 @@ class SceneDrawer:
         events, length = layout.events, layout.end_s + rng.uniform(0.0, 1.0) * slow
         if len(tags) > 1 and repeated is None and rng.random() < 0.25:
             events = [_moved(event, rng, length) for event in events]
-        return self._finished(rng, self._with_background(rng, events, length, tags), length, tags)
+        return self._finished(self._with_background(rng, events, length, tags), length, tags)
 
     def _with_background(
         self, rng: random.Random, events: list[SceneEvent], length_s: float, tags: list[str]
@@ -241,9 +240,7 @@ class SceneDrawer:
         tags.append(tag)
         return [SceneEvent(tag, 0.0, round(length_s, 2), round(rng.uniform(-18.0, -3.0), 1)), *events]
 
-    def _finished(
-        self, rng: random.Random, events: Sequence[SceneEvent], length_s: float, tags: Sequence[str]
-    ) -> Scene:
+    def _finished(self, events: Sequence[SceneEvent], length_s: float, tags: Sequence[str]) -> Scene:
         voices = any(self.phrases.holds_voices(tag) for tag in tags)
         return Scene(
             duration_s=round(length_s, 2),
@@ -275,7 +272,7 @@ class SceneDrawer:
             layout.add(after, rng.uniform(0.2, 1.0), rng.uniform(0.5, 3.0), rng.uniform(-10.0, 0.0))
             tags.append(after)
         length_s = layout.end_s + rng.uniform(0.0, 0.6)
-        scene = self._finished(rng, self._with_background(rng, layout.events, length_s, tags), length_s, tags)
+        scene = self._finished(self._with_background(rng, layout.events, length_s, tags), length_s, tags)
         attributes = {"gender": _GENDERS[speakers[0]]} if len(speakers) == 1 and speakers[0] in _GENDERS else {}
         attributes["language"] = rng.choice(self.sources.languages) if foreign else "English"
         if foreign:
@@ -296,7 +293,7 @@ class SceneDrawer:
         attributes = {name: word, "language": "English"} | (
             {"gender": _GENDERS[speaker]} if speaker in _GENDERS else {}
         )
-        scene = self._finished(rng, [SceneEvent(speaker, 0.0, length_s)], length_s, [speaker])
+        scene = self._finished([SceneEvent(speaker, 0.0, length_s)], length_s, [speaker])
         return replace(scene, transcript=word, attributes=attributes, is_timed=False)
 
     def _music(self, rng: random.Random) -> Scene | None:
@@ -309,7 +306,7 @@ class SceneDrawer:
             start_s = rng.uniform(0.0, length_s / 2)
             events.append(SceneEvent(other, round(start_s, 2), round(start_s + rng.uniform(0.5, 3.0), 2), -6.0))
             tags.append(other)
-        scene = self._finished(rng, events, max(length_s, events[-1].end_s), tags)
+        scene = self._finished(events, max(length_s, events[-1].end_s), tags)
         return replace(scene, attributes={"genre": genre.removesuffix(" music")}, transcript=None)
 
     def _notes(self, rng: random.Random) -> Scene | None:
@@ -323,7 +320,7 @@ class SceneDrawer:
         for _ in notes:
             layout.add(instrument, rng.uniform(0.0, 0.4), rng.uniform(0.4, 2.5), rng.uniform(-3.0, 0.0))
         length_s = layout.end_s + rng.uniform(0.0, 0.5)
-        scene = self._finished(rng, layout.events, length_s, [instrument])
+        scene = self._finished(layout.events, length_s, [instrument])
         pitched = {}
         if instrument in self._pitched:
             pitched = {"pitch": notes[0]} if count == 1 else {"notes": ", ".join(notes)}

@@ -176,7 +176,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises:
         ConfigError: for a missing file, bad YAML, an unknown key, a wrong value or a malformed override; for both or
-            neither of model and finetune, or of data.manifest and data.mixture.
+            neither of model and finetune, or of data.manifest and data.mixture; for settings of a tagger that is not
+            fitted.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -196,6 +197,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe = Recipe.parse(values, str(path))
     if (recipe.model is None) == (recipe.finetune is None):
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
+    if recipe.finetune is not None and recipe.tagger != TaggerTraining():
+        raise ConfigError(f"'{path}': the section 'tagger' is for a new model; one that is fine-tuned has its tagger")
     if recipe.model is not None and not recipe.training.max_steps:
         raise ConfigError(f"'{path}': training.max_steps must be 1 or more for a new model")
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):
