@@ -1,7 +1,7 @@
-"""The calls of the engine: their options, and what each of them does with encoded recordings.
+"""The calls of the engine: one class for each method, and the method's options.
 
 A call object is created before a recording is read, so that invalid options are refused first. Its arguments are the
-options of the engine's method of that name; the typed dictionaries are the same options for type checkers.
+options of the engine's method; the typed dictionaries repeat them for type checkers.
 
 Shape suffixes: T audio tokens, D features.
 """
@@ -67,7 +67,7 @@ MIN_TOP_EVENT_CONFIDENCE = 0.005  # of the most probable event: below it the per
 MIN_TAG_PROBABILITY = 0.1  # of a tag in a recording
 MAX_EVENTS = 8
 LABEL_MARK = "{}"
-"""Where the label stands in a prompt."""
+"""Marks the position of the label in a prompt."""
 
 Style = Literal["caption", "paper"]
 STYLES: dict[Style, tuple[str, ...]] = {"caption": ("caption", "events"), "paper": ("caption", "metadata", "events")}
@@ -164,7 +164,7 @@ class Parts:
         return self.generator.model
 
     def check_length(self, prompt: str, what: str) -> None:
-        """Refuse a prompt that would be cut: an answer to half a question is worse than none.
+        """Refuse a prompt that would be cut; ``what`` names it in the error.
 
         Raises:
             InputError: if the prompt is longer than the model can read.
@@ -193,7 +193,7 @@ class Call(Generic[R]):
 
     async def answer(self, encoded: Sequence[Encoded]) -> Sequence[R]:
         """One result for each recording; awaits searches only, see :func:`pengi.decoding.run`."""
-        raise NotImplementedError(f"{type(self).__name__} answers nothing")
+        raise NotImplementedError(f"{type(self).__name__} does not implement answer")
 
     def silent(self, recording: Encoded) -> R | None:
         """The result for a silent recording; None if it is answered like any other."""
@@ -279,7 +279,7 @@ class Describe(Call[Description]):
 
 
 class Events(Call[tuple[Event, ...]]):
-    """The sound events alone: by the tags of a tagger, or as the language model names them.
+    """The sound events without a caption: the detected tags or, without a tagger, events that the language model names.
 
     Args:
         parts: see :class:`Call`.
@@ -519,12 +519,12 @@ class DetectTags(Call[Tags]):
         parts: see :class:`Call`.
         threshold: lowest probability, of all tags or of each label; 0.1 if not given, or 0 where labels are given.
         top: maximum number of tags, the likeliest ones.
-        labels: detect only these tags, and call them so.
+        labels: detect only these tags, under the given names.
         reading: see :class:`Call`.
 
     Raises:
-        InputError: if the model has no tagger, for a label that is not one of its tags, and for a threshold or ``top``
-            that makes no sense.
+        InputError: if the model has no tagger, for a label that is not one of its tags, or for a threshold or ``top``
+            out of range.
     """
 
     for_text = False
@@ -605,7 +605,7 @@ class Embed(Call[Vector]):
 
 
 def tag_names(parts: Parts) -> tuple[str, ...]:
-    """The tags of a model, which texts and recordings are compared by.
+    """The tags of a model; the features of the space "tags".
 
     Raises:
         InputError: if it has no tagger.
@@ -617,10 +617,10 @@ def tag_names(parts: Parts) -> tuple[str, ...]:
 
 
 def for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
-    """One string for each of ``count`` recordings; ``what`` is their plural.
+    """One string for each of ``count`` recordings; ``what`` names the strings in errors, in the plural.
 
     Raises:
-        InputError: if there are not as many, or one is not a valid text.
+        InputError: if their number is not ``count``, or one is not a valid text.
     """
     texts = listed(given)
     if texts is None:
@@ -631,7 +631,7 @@ def for_each(what: str, given: str | Sequence[str], count: int) -> list[str]:
 
 
 def tagged_events(recording: Encoded) -> tuple[Event, ...]:
-    """The likeliest tags as events."""
+    """The likeliest tags as events, at most :data:`MAX_EVENTS`."""
     assert recording.evidence is not None
     likely = [tag for tag in recording.evidence.tags if tag.probability >= MIN_EVENT_CONFIDENCE]
     return tuple(Event(tag.text, tag.probability) for tag in likely[:MAX_EVENTS])

@@ -1,8 +1,8 @@
 """From a prefix of embeddings to text: greedy and beam search, sampling, label scoring and label-constrained search.
 
-Everything here works on token ids and a :class:`StepModel`, whatever the prefix means and however the model computes.
-Clips of a batch are searched independently: each has its own beams, random numbers and end, and leaves the computation
-when it is done. So a clip gives the same text alone and in a batch. The searches of several calls share the steps of
+This module works on token ids and a :class:`StepModel`, and does not depend on the model or the meaning of the prefix.
+Clips of a batch are searched independently: each has its own beams and random numbers, and leaves the batch when it is
+done. So a clip gives the same text alone and in a batch. The searches of several calls share the steps of
 the language model in a :class:`ContinuousBatch`, which a call may join at any step.
 
 Beam search ranks running beams by the sum of their log-probabilities. Finished beams are kept apart and ranked by their
@@ -39,7 +39,7 @@ Result = TypeVar("Result")
 class StepModel(Protocol[State]):
     """A causal language model that reads embeddings once and then continues token by token.
 
-    A state is never changed by a call: it can be stepped from, or selected from, any number of times.
+    Calls do not change the states that they are given, so a state can be used any number of times.
     """
 
     @property
@@ -47,13 +47,13 @@ class StepModel(Protocol[State]):
         """The token that ends a text."""
 
     def prefill(self, embeds_BPD: Tensor, mask_BP: Tensor, /) -> tuple[Tensor, State]:
-        """Read a prefix; logits float32[B, V] of the next token."""
+        """Read a prefix: logits float32[B, V] of the next token, and the state after the prefix."""
 
     def step(self, ids_NT: Tensor, state: State, /) -> tuple[Tensor, State]:
-        """Read further tokens; logits float32[N, T, V] after each."""
+        """Read further tokens: logits float32[N, T, V] after each, and the state that follows."""
 
     def advance(self, ids_NT: Tensor, state: State, /) -> tuple[Tensor, State]:
-        """As :meth:`step`, but hidden states [N, T, D]; :meth:`logits` gives the logits of those that are needed."""
+        """As :meth:`step`, with hidden states [N, T, D] in place of logits; :meth:`logits` converts selected ones."""
 
     def logits(self, hidden_MD: Tensor, /) -> Tensor:
         """Logits float32[M, V] of hidden states."""
@@ -63,7 +63,7 @@ class StepModel(Protocol[State]):
 
 
 class BatchModel(StepModel[State], Protocol[State]):
-    """A language model whose states can be put together, however many tokens each has read."""
+    """A language model whose states can be concatenated, even after different numbers of tokens."""
 
     def concat(self, states: Sequence[State], /) -> State:
         """The state of the rows of several states, one state after the other."""
@@ -84,9 +84,9 @@ class DecodeOptions:
     max_tokens: int = 40
     temperature: float = 0.0
     top_p: float = 1.0
-    """Samples come from the smallest set of tokens that has at least this probability."""
+    """Nucleus sampling: only the most probable tokens are drawn whose probabilities add up to at least ``top_p``."""
     seed: int | None = None
-    """The same seed gives the same samples; None takes a random one."""
+    """The same seed gives the same samples; None uses a random one."""
 
     def __post_init__(self) -> None:
         for name in ("beams", "max_tokens"):
@@ -126,7 +126,7 @@ class DecodeOptions:
             logits_NV: the model's logits.
             log_probs_NV: their log-softmax.
             histories: the tokens that the text of each row already has.
-            constraint: the texts that may be written, if it is given.
+            constraint: the texts that may be written; None for any.
         """
         if constraint is not None:
             return torch.stack([constraint.process_scores(*row) for row in zip(log_probs_NV, histories, strict=True)])
@@ -178,11 +178,11 @@ class Constraint:
     longest: int | None = None
 
     def allowed(self, tokens: tuple[int, ...]) -> Sequence[int] | NDArray[np.int64]:
-        """Tokens that may follow this beginning of a text; the end token where it is a complete text."""
-        raise NotImplementedError(f"{type(self).__name__} allows nothing")
+        """Tokens that may follow ``tokens``, including the end token if ``tokens`` are a complete text."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement allowed")
 
     def process_scores(self, log_probs_V: Tensor, tokens: tuple[int, ...]) -> Tensor:
-        """The log-probabilities of the next token, with everything that may not follow made impossible."""
+        """The log-probabilities of the next token, -inf for tokens that are not allowed."""
         allowed = torch.as_tensor(self.allowed(tokens), dtype=torch.long, device=log_probs_V.device)
         score_V = torch.full_like(log_probs_V, -math.inf)
         score_V[allowed] = log_probs_V[allowed]
@@ -190,7 +190,7 @@ class Constraint:
 
 
 class LabelTrie(Constraint):
-    """A tree of labels over token ids: what may follow a beginning, and which label a complete sequence is."""
+    """Restricts texts to labels: a prefix tree over their token ids."""
 
     def __init__(self, labels: Sequence[Sequence[int]], end_id: int) -> None:
         """Build the tree.
@@ -214,11 +214,11 @@ class LabelTrie(Constraint):
         self._following = {beginning: tuple(sorted(tokens)) for beginning, tokens in following.items()}
 
     def allowed(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """Tokens that may follow this beginning of a label, the end token where it is a complete label."""
+        """See :class:`Constraint`; empty if no label begins with ``tokens``."""
         return self._following.get(tokens, ())
 
     def index(self, tokens: tuple[int, ...]) -> int:
-        """Position of a label in the list the tree was built from.
+        """Index of a label in the list that the tree was built from.
 
         Raises:
             InputError: if the tokens are not a complete label.
@@ -235,7 +235,7 @@ class Candidate:
     row: int
     token: int
     score: float
-    """Log-probability by which beams are ranked, see :meth:`DecodeOptions.process_scores`."""
+    """Log-probability that ranks beams; see :meth:`DecodeOptions.process_scores`."""
     log_prob: float
     """The model's own log-probability."""
 
@@ -289,8 +289,8 @@ class Search:
     def advance(self, candidates: Sequence[Sequence[Candidate]]) -> None:
         """Keep the best extensions, given the most probable candidates of each running beam.
 
-        A stop token counts only among the ``beams`` best extensions. Extensions beyond them are there so that ``beams``
-        beams stay running.
+        A beam finishes only if it is among the ``beams`` best extensions. Further extensions are used only to keep
+        ``beams`` beams running.
         """
         extended = sorted(self.extensions(candidates), key=lambda beam: beam.total, reverse=True)
         ended = [beam for beam in extended[: self.beams] if self.has_stopped(beam)]
@@ -299,9 +299,9 @@ class Search:
 
     @property
     def done(self) -> bool:
-        """Whether enough beams have finished and no running one, at its present length, ranks above the worst of them.
+        """Whether ``beams`` beams have finished and no running one, at its present length, ranks above the worst of them.
 
-        One beam is greedy search or a sample: its first stop token is the end.
+        Greedy search and sampling have one beam; they end at its first stop token.
         """
         if not self.running or len(self.finished) < self.beams:
             return not self.running

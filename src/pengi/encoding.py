@@ -1,7 +1,7 @@
 """Encodes recordings to audio tokens and evidence, window by window, in bounded memory.
 
-    recording -> blocks -> windows -> encoders -> audio tokens -> tagger -> tags, and when
-                                   -> speech? -> transcriber -> what is said
+    recording -> blocks -> windows -> encoders -> audio tokens -> tagger -> tags and their times
+                                   -> transcriber, if there is speech -> transcript
                                    -> descriptors
 
 If the model reads transcripts, windows are cut at pauses, so that they also serve as the transcriber's chunks.
@@ -42,13 +42,13 @@ from pengi.model import PengiModel
 WINDOWS = 16  # windows in one call of an audio encoder
 MIN_SEGMENT_S = 0.1  # a shorter rest after the last window is added to that window
 MAX_TOKENS = 2**14
-"""Maximum number of audio tokens of a branch that are kept of a recording; neighbours in a longer one are averaged."""
+"""Maximum number of audio tokens of a branch and recording; in longer recordings neighbours are averaged."""
 MAX_DESCRIBED_S = 30.0
-"""Longest recording that all descriptors describe; of a longer one only the level is described."""
+"""Longest recording with all descriptors, in seconds; of longer ones only the level is described."""
 ENVELOPE_S = 0.5
 MIN_SPEECH_PROBABILITY = 0.05
-"""Lowest probability of speech, by the tagger, in the best frame of a window that the transcriber gets. The transcriber
-then applies a threshold of its own."""
+"""A window is transcribed if the tagger gives speech at least this probability in any frame. The transcriber then uses
+another threshold."""
 MAX_FIRST_WORDS, MAX_LAST_WORDS = 80, 40
 """Number of words from the start and from the end of a longer transcript that the language model reads."""
 
@@ -90,7 +90,7 @@ class Encoded:
 
 
 Recording: TypeAlias = AudioSource | Encoded
-"""A recording, encoded already or not."""
+"""A recording, before or after encoding."""
 Recordings: TypeAlias = Many[Recording]
 
 
@@ -194,9 +194,9 @@ class RecordingEncoder:
         """Encode recordings; windows of different recordings share a batch.
 
         Args:
-            sources: recordings; what is encoded already is returned as it is.
+            sources: recordings; encoded ones are returned unchanged.
             on_error: "raise", or "return" to give an error instead of a recording that cannot be read.
-            for_text: whether the language model will read about them; only then are they transcribed and described.
+            for_text: whether the language model will be run; only then are recordings transcribed and described.
             reading: how they are read.
         """
         keys = [self._key(source, for_text) for source in sources]
@@ -270,7 +270,7 @@ class RecordingEncoder:
     def _read(self, batch: Sequence[tuple[_Reading, NDArray[np.float32]]], for_text: bool) -> None:
         """Encode windows and add them to the readings of their recordings."""
         windows = [window_S for _, window_S in batch]
-        # On a CPU one by one: a batch is hardly faster, and in it a window would round differently than alone.
+        # On a CPU one by one: a batch is hardly faster, and rounding would depend on the other windows.
         parts = [[window_S] for window_S in windows] if self._device.type == "cpu" else [windows]
         tokens: list[list[Tensor]] = []
         scores: list[Tensor | None] = []
@@ -285,7 +285,7 @@ class RecordingEncoder:
                 reading.texts.append(texts[row])
 
     def _transcribed(self, windows: Sequence[NDArray[np.float32]], scores: Sequence[Tensor | None]) -> list[str]:
-        """What is said in each window; the transcriber gets those in which there may be speech."""
+        """The transcript of each window; "" where there is no speech."""
         texts = [""] * len(windows)
         spoken = [row for row, scores_TK in enumerate(scores) if self._may_speak(windows[row], scores_TK)]
         if spoken:
@@ -308,7 +308,7 @@ class RecordingEncoder:
         return [index for index, tag in enumerate(tags) if tag.audioset in SPEECH_CLASSES]
 
     def collector(self) -> TagCollector | None:
-        """What collects the tags of one recording; None for a model without a tagger."""
+        """A collector for the tags of one recording; None for a model without a tagger."""
         tagger: Tagger | None = self._model.tagger
         return None if tagger is None else TagCollector(tagger, self.frame_s)
 
@@ -392,14 +392,14 @@ class _Reading:
 
 
 def _finished(started: list[_Reading]) -> dict[int, Encoded | PengiError]:
-    """The outcomes of the readings that have ended, which are removed from the list."""
+    """Remove the readings that have ended from the list, and return their outcomes by index."""
     ended = [reading for reading in started if reading.has_ended]
     started[:] = [reading for reading in started if not reading.has_ended]
     return {reading.index: reading.outcome() for reading in ended}
 
 
 class TokenStore:
-    """The audio tokens of one branch and recording, at most ``MAX_TOKENS``: in longer recordings runs are averaged."""
+    """The audio tokens of one branch and recording, at most ``MAX_TOKENS``; in longer ones neighbours are averaged."""
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
@@ -431,7 +431,7 @@ class TokenStore:
         self._count, self._run = even // 2, 2 * self._run
 
     def tokens(self) -> Tensor:
-        """``float32[T, D]``."""
+        """All tokens, ``float32[T, D]``."""
         rest = [] if self._rest is None else [self._rest.mean(0, keepdim=True)]
         return torch.cat([*self._parts, *rest])
 

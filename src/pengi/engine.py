@@ -2,9 +2,9 @@
 # mypy: disable-error-code="overload-overlap"
 """The engine: recordings and questions in, text out. Training, evaluation, commands and servers all call this.
 
-A recording of any length is read window by window. The audio encoders encode each window; its audio tokens are kept,
-and so is what is detected, said and measured in it. The evidence of all windows is combined. For m1 the tokens of a
-longer recording are averaged in time to as many as the model was trained on.
+A recording of any length is read and encoded window by window. The audio tokens, tags, transcripts and measurements of
+all windows are combined. For m1, the tokens of a long recording are averaged in time to the number that the model was
+trained on.
 
 Shape suffixes: S samples, D features.
 """
@@ -124,7 +124,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
     def push_to_hub(
         self, repo: str, *, private: bool = False, revision: str | None = None, message: str | None = None
     ) -> str:
-        """Upload the checkpoint that the model was loaded from to the Hugging Face hub, and give the commit's address.
+        """Upload the model's checkpoint to the Hugging Face hub, and return the address of the commit.
 
         Args:
             repo: "user/model", which is created if it does not exist.
@@ -173,8 +173,8 @@ class Pengi(SimilarityMixin, StreamingMixin):
     def events(
         self, audio: Audio, *, on_error: OnError = "raise", **options: Unpack[EventsOptions]
     ) -> Outcome[tuple[Event, ...]]:
-        """The sound events of :meth:`describe` alone: without the language model if the model has a tagger, else at
-        half the cost; options: :class:`pengi.calls.Events`."""
+        """Only the sound events of :meth:`describe`; the language model is run only if there is no tagger. Options:
+        :class:`pengi.calls.Events`."""
         return self._answer(Events(self._parts, **options), audio, on_error)
 
     @overload
@@ -330,11 +330,11 @@ class Pengi(SimilarityMixin, StreamingMixin):
         return self._generator.prompting.question(question)
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens of the language model a text is."""
+        """Number of language-model tokens of a text."""
         return len(self.model.language_model.encode(text))
 
     async def answering(self, method: str, audio: Recordings, /, **options: object) -> list[object]:
-        """A method as a coroutine, with ``on_error="return"``, for callers that run several at a time.
+        """Run a method as a coroutine with ``on_error="return"``, so that a caller can run several at a time.
 
         The coroutine awaits only :class:`pengi.decoding.SearchGroup` objects. Its runner receives them, and can advance
         those of several coroutines together in a :class:`pengi.decoding.ContinuousBatch`. A timeline or a transcript is
@@ -385,7 +385,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
         return [results[index] for index in range(len(sources))]
 
     def _is_silent(self, recording: Encoded) -> bool:
-        """Whether a recording is answered about without the model."""
+        """Whether questions about a recording are answered without the model."""
         return recording.is_silent
 
 

@@ -84,7 +84,7 @@ class TextGenerator:
         evidence = self.prompting.evidence(encoded)
         if self.model.device.type != "cpu":
             return self.model.prefix(self.tokens(encoded), self.prompt_prefix(prompts), evidence, extra)
-        # One by one, so that a text does not depend on the batch: in it the rows would round differently.
+        # One by one, so that rounding, and with it the text, does not depend on the batch.
         rows = []
         for one in (slice(row, row + 1) for row in range(len(prompts))):
             shown = None if evidence is None else evidence[one]
@@ -153,7 +153,7 @@ class TextGenerator:
 
     @cached_property
     def json_schemas(self) -> JsonSchemas:
-        """JSON schemas as constraints of what is written."""
+        """The compiler of JSON schemas to constraints."""
         lm = self.model.language_model
         return JsonSchemas(lm.tokenizer, lm.end_id)
 
@@ -162,7 +162,7 @@ class TextGenerator:
         return texts
 
     def text(self, hypothesis: Hypothesis) -> str:
-        """What was written."""
+        """The text of a hypothesis."""
         return self.text_of(hypothesis.tokens)
 
     def text_of(self, tokens: tuple[int, ...]) -> str:
@@ -195,7 +195,7 @@ class _Pieces:
         self._given = ""
 
     def add(self, tokens: tuple[int, ...]) -> None:
-        """Pass on what was added to the text."""
+        """Pass the new part of the text to ``on_text``."""
         text = self._generator.text_of(tokens)
         # A character of several tokens decodes to a replacement character until its last token is there.
         if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(self._given):

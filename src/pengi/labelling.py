@@ -30,9 +30,9 @@ CONSTRAINED = DecodeOptions(beams=5, max_tokens=30)
 MATCH = DecodeOptions(beams=4, max_tokens=40)
 SILENT_LABELS = ("silence", "silent")  # labels that are right for a silent recording
 _CERTAIN = 0.95
-"""Maximum probability, by the tagger, that one of the labels that name tags is right."""
+"""Upper limit of the tagger's probability where labels that are not tags compete, so that they keep a share."""
 _SMALLEST = 1e-6
-"""Minimum distance of a probability from 0 and 1 where odds are compared."""
+"""Probabilities are clamped to at least this distance from 0 and 1 before their odds are compared."""
 MIN_PRESENCE = 0.5
 """Minimum probability of a label that counts as present."""
 _ROWS = 16
@@ -40,7 +40,7 @@ _ROWS = 16
 OTHERS = "*"
 """The key of the threshold for all labels that are not named."""
 Threshold = float | Mapping[str, float]
-"""A minimum probability for all labels, or one for each; that of :data:`OTHERS` is for labels that are not named."""
+"""A minimum probability for all labels, or one for each; :data:`OTHERS` is the key for labels that are not named."""
 
 
 def checked_labels(labels: Sequence[str]) -> list[str]:
@@ -66,7 +66,7 @@ def check_method(method: str) -> None:
 
 
 def check_top(top: int | None) -> None:
-    """Raise an InputError for a number of results that makes no sense."""
+    """Raise an InputError if the maximum number of results is below 1."""
     if top is not None and top < 1:
         raise InputError(f"top must be at least 1, not {top}")
 
@@ -173,11 +173,11 @@ def with_independent(found: Classification, labels: Sequence[str], presence_L: T
 
 
 def fused(log_odds_L: Tensor, likelihood_L: Tensor) -> Tensor:
-    """Scores of labels by tags and by the language model, ``float32[L]``; their softmax are shares.
+    """Scores of labels by tags and by the language model, ``float32[L]``; softmax turns them into shares.
 
     Labels that name tags are compared by the log-odds of their tags, the others by likelihood. If there are both, the
-    others together get the share that the language model gives them. This share is larger if the tagger is unsure of
-    all its tags.
+    language model divides the probability between the two groups, and the log-odds of the likeliest tag are added in
+    favour of the tags.
 
     Args:
         log_odds_L: of each label's tag; NaN for a label that names none.
@@ -218,10 +218,10 @@ class LabelChooser:
         return self._by_likelihood(encoded, labels, prompt)
 
     def presence(self, encoded: Sequence[Encoded], labels: Sequence[str]) -> Tensor:
-        """Probability of each label by itself, whatever the others are, ``float32[B, L]`` on the CPU.
+        """Probability that each label is present, independent of the other labels, ``float32[B, L]`` on the CPU.
 
-        It is the probability of the tag that the label names. For a label that names none, the language model is asked
-        whether it is there; the probability is that of "yes" rather than "no".
+        For a label that names a tag it is the tag's probability. For another label the language model is asked whether
+        it is present, and "yes" is compared with "no".
         """
         tags = self._label_tags(labels)
         found_BL = torch.zeros(len(encoded), len(labels))
@@ -240,7 +240,7 @@ class LabelChooser:
 
     @torch.inference_mode()
     def _yes(self, encoded: Sequence[Encoded], labels: Sequence[str]) -> Tensor:
-        """Probability ``float32[B]`` of "yes" rather than "no" to whether a label is there, one for each recording."""
+        """Probability ``float32[B]`` of "yes", against "no", to the question whether a recording has a label."""
         prompting, lm = self.generator.prompting, self._model.language_model
         questions = [prompting.question(is_there(label)) for label in labels]
         own = [prompting.own(*pair) for pair in zip(encoded, questions, strict=True)]
