@@ -110,14 +110,14 @@ def _build(config: ModelConfig, loader: _LanguageModelLoader, *, stock: bool) ->
             _text_encoder(config, text_encoder),
             loader.load(language_model),
         )
-    if config.language_model.lora is not None:  # last, so that all else gets the same random weights as without
+    if config.language_model.lora is not None:  # last, so that other parts get the same random weights without it
         model.language_model.add_lora(config.language_model.lora)
     return model
 
 
 @contextmanager
 def _naming_damage(*folders: Path | None) -> Iterator[None]:
-    """If parts cannot be loaded because one of their files is damaged, raise an error that names the file."""
+    """If loading fails because a file in one of the folders is damaged, raise an error that names the file."""
     try:
         yield
     except PengiError:
@@ -143,7 +143,7 @@ def _text_encoder(config: ModelConfig, folder: Path | None) -> TextEncoder | Non
 
 
 def _frozen_hashes(config: ModelConfig) -> dict[str, str]:
-    """Hash of each frozen part as it is on this machine; a folder or a random part has none."""
+    """SHA-256 of each frozen part on this machine, by name; folders and random parts are left out."""
     encoders = [encoder_spec(branch.encoder).weights for branch in config.audio.values() if not branch.trained]
     fetched = [
         name

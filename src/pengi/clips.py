@@ -1,7 +1,7 @@
-"""Clips for review: cuts events out of recordings and lists them in a table whose labels can be corrected.
+"""Cuts events out of recordings as clips, and lists the clips in a table whose labels can be corrected.
 
-Training can read the table, ``review.csv`` (:func:`pengi.data.sources.manifest_of`): its labels are the labels to train
-on, and an empty label means that nothing is to be detected in the clip.
+Training can read the table, ``review.csv`` (:func:`pengi.data.sources.manifest_of`). An empty label means that nothing
+is to be detected in the clip.
 """
 
 from __future__ import annotations

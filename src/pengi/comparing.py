@@ -38,7 +38,7 @@ class TagPair(Result):
 
 @dataclass(frozen=True)
 class Side(Result):
-    """One of the two recordings: length in seconds, level in dBFS, and its transcript, "" if nothing is said."""
+    """One of the two recordings: length in seconds, level in dBFS, and transcript ("" without speech)."""
 
     duration_s: float
     level_db: float
@@ -94,7 +94,7 @@ def compare(engine: Pengi, first: AudioSource, second: AudioSource) -> Compariso
         AudioError, InputError: if one cannot be read.
     """
     encoded = engine.encode([first, second])
-    # The embedding of silence is like that of any quiet recording.
+    # Silence is not compared: its embedding is similar to that of any quiet recording.
     is_silent = any(item.is_silent for item in encoded)
     similarity = 0.0 if is_silent else float(np.dot(*engine.embed(encoded)))
     found = match(*(fingerprint(source) for source in (first, second)))
@@ -164,7 +164,7 @@ class Duplicate(Result):
 
 
 def verified(pairs: Sequence[tuple[str, str]]) -> Iterator[Duplicate | tuple[str, PengiError]]:
-    """The pairs of paths that are copies, and an error for each path that can no longer be read.
+    """Yield the pairs of paths that are copies, and each path that can no longer be read, with its error.
 
     Args:
         pairs: sorted by their first path, whose fingerprint is computed once.

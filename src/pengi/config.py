@@ -50,7 +50,7 @@ def _explain(model: type[BaseModel], values: dict[str, Any], error: ValidationEr
 
 
 def _keys_on_the_way(values: Any, location: tuple[int | str, ...]) -> list[str]:
-    """The keys that lead to a mistake; pydantic's location also names the members of unions, which are not keys."""
+    """The path of a wrong value in the keys; pydantic's location also has members of unions, which are not keys."""
     keys = []
     for index, part in enumerate(location):
         is_last = index == len(location) - 1
@@ -146,11 +146,11 @@ class AudioBranchConfig(Frozen):
 
 
 class TextBranchConfig(Frozen):
-    """How the prompt reaches the language model.
+    """How the prompt is passed to the language model.
 
     With an ``encoder`` the prompt becomes one sentence embedding (paper, figure 2). Without one its language-model
     token embeddings go through the mapper, the paper's "no text encoder" form. ``suffix`` is then appended to every
-    prompt, which ``pad_token`` pads to ``max_tokens`` with a token that is read like any other.
+    prompt. With ``pad_token``, prompts are padded to ``max_tokens``; this padding is not masked.
     """
 
     encoder: str | None = None
@@ -197,7 +197,7 @@ class LanguageModelConfig(Frozen):
 
     name: str
     chat: bool = False
-    target_prefix: str = Field("", description="stands before every target: a space where it continues the prompt")
+    target_prefix: str = Field("", description="put before every target, e.g. a space if it continues the prompt")
     target_tokens: int = Field(77, ge=2, description="targets are cut to this many tokens, end token included")
     lora: LoraConfig | None = None
 

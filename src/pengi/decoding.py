@@ -2,8 +2,8 @@
 
 This module works on token ids and a :class:`StepModel`, and does not depend on the model or the meaning of the prefix.
 Clips of a batch are searched independently: each has its own beams and random numbers, and leaves the batch when it is
-done. So a clip gives the same text alone and in a batch. The searches of several calls share the steps of
-the language model in a :class:`ContinuousBatch`, which a call may join at any step.
+done. So a clip gives the same text alone and in a batch. The searches of several calls share the steps of the language
+model in a :class:`ContinuousBatch`, which a call may join at any step.
 
 Beam search ranks running beams by the sum of their log-probabilities. Finished beams are kept apart and ranked by their
 mean. A subclass of :class:`DecodeOptions` may define another search.
@@ -299,7 +299,7 @@ class Search:
 
     @property
     def done(self) -> bool:
-        """Whether ``beams`` beams have finished and no running one, at its present length, ranks above the worst of them.
+        """Whether ``beams`` beams have finished and no running one, at its present length, ranks above the worst.
 
         Greedy search and sampling have one beam; they end at its first stop token.
         """
@@ -348,7 +348,7 @@ def generate(
 
 @dataclass(frozen=True)
 class _Rows(Generic[State]):
-    """Rows of a state, in any order and perhaps repeated; they are selected when they are needed."""
+    """Selected rows of a state, in any order; a row may be repeated. The selection is made when it is needed."""
 
     state: State
     index: list[int]
@@ -357,7 +357,7 @@ class _Rows(Generic[State]):
     device: torch.device
 
     def selected(self, lm: StepModel[State]) -> State:
-        """Their state."""
+        """The state of the selected rows."""
         if self.index == list(range(self.count)):
             return self.state
         return lm.select(self.state, torch.tensor(self.index, device=self.device))
@@ -686,7 +686,7 @@ def _read_shared(
 def _add_rests(
     lm: StepModel[State], state: State, rests: Sequence[tuple[int, ...]], total_BL: Tensor, max_rows: int
 ) -> None:
-    """Add the log-probability of all but the first token of each rest of a label."""
+    """Add the log-probability of the tokens of each rest, except the first."""
     device = total_BL.device
     # Labels of similar length share a chunk, which keeps padding small.
     longer = sorted((label for label, rest in enumerate(rests) if len(rest) > 1), key=lambda label: len(rests[label]))

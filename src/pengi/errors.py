@@ -14,7 +14,7 @@ from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("no space left on", "os error 28", "errno 28", "disk is full", "disk quota exceeded")
-"""Texts by which libraries that do not raise an OSError say that a disk is full."""
+"""Parts of the messages for a full disk in libraries that do not raise an OSError."""
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """The form of NumPy's message."""
 
@@ -44,7 +44,7 @@ class ManifestError(PengiError):
 
 
 class InputError(PengiError):
-    """An argument of a call makes no sense: an empty label list, a negative window, an unknown task."""
+    """An argument of a call is invalid, such as an empty label list, a negative window or an unknown task."""
 
 
 class TrainingError(PengiError):

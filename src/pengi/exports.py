@@ -41,7 +41,7 @@ class Row:
         path: of the recording, as it was given.
         start_s: in seconds; None if the row is about the whole recording and its length is not known.
         end_s: in seconds, or None.
-        label: an event, a tag, a sentence, or another text that the command finds.
+        label: an event, a tag, a sentence, or another text.
         confidence: in [0, 1], or a score; None if there is none.
     """
 
@@ -72,8 +72,8 @@ def rows_of_record(path: str, record: Mapping[str, Any]) -> list[Row]:
 
     Args:
         path: of the recording.
-        record: a dictionary with ``tags`` and ``duration_s``, or with ``segments``, or ``transcript``, as a row of a
-            job calls the segments of a transcript.
+        record: a dictionary with ``tags`` and ``duration_s``, with ``segments``, or with ``transcript`` (the segments
+            of a transcript, in the row of a job).
     """
     if "tags" in record:
         full_span = ((0.0, record.get("duration_s")),)
@@ -116,7 +116,7 @@ class Format:
             of the recordings before it.
         holds_many: whether one file can hold the rows of several recordings.
         is_timed: whether a row needs times.
-        is_ordered: whether rows must be in order of time, so that no row can be written before all are known.
+        is_ordered: whether rows must be in order of time; then none is written before all are known.
         is_text: whether it can be printed; rows of Parquet are written as columns, and not by ``line``.
     """
 

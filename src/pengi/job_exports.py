@@ -1,4 +1,4 @@
-"""Rows of jobs as files in other formats, and tables of events read back.
+"""Converts rows of jobs to files in other formats, and reads tables of events.
 
 :mod:`pengi.jobs` writes one row for each recording; here each of its events becomes a row of :mod:`pengi.exports`.
 """
@@ -76,7 +76,7 @@ def _duration_s(row: Mapping[str, Any]) -> float:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV, JSON lines or Parquet file with the columns :data:`COLUMNS`, or of one of a job.
+    """The rows of a CSV, JSON lines or Parquet file with the columns :data:`COLUMNS`, or with the rows of a job.
 
     Raises:
         InputError: if it cannot be read, or a row has no path, label or times.

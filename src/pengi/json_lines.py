@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 16
 
 
 class JsonLines:
-    """Rows in the order in which they were written; a last line that a kill cut off is not one of them.
+    """Rows in the order in which they were written; an incomplete last line is ignored.
 
     A writer has to hold :func:`pengi.writing.locked`, and to call :meth:`mend` before the first row.
     """

@@ -1,7 +1,7 @@
 """A frozen causal language model that reads embeddings. Gradients pass through it, and it decodes with a cache.
 
-Any Hugging Face causal language model works. Padding may be on either side of a row: positions count real tokens only
-and padding is never attended to, so a row gives the same numbers alone and in a batch.
+Hugging Face causal language models work unless they rescale their logits. Padding may be on either side of a row:
+positions count real tokens only and padding is never attended to, so a row gives the same numbers alone and in a batch.
 
 Shape suffixes: B rows, T tokens of one call, K tokens seen so far (the cache), N selected rows, D embedding width,
 V vocabulary.
@@ -110,7 +110,7 @@ class LanguageModel(nn.Module):
     def add_lora(self, config: LoraConfig) -> None:
         """Add trainable low-rank adapters to linear layers; until they are trained they change nothing.
 
-        Adapters are float32 whatever the model's own weights are, since bfloat16 loses small updates.
+        Adapters are always float32, since bfloat16 loses small updates.
 
         Raises:
             ConfigError: if there are fewer decoder layers than ``top_layers``, or peft is not installed.
@@ -191,7 +191,7 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of the model."""
         weight: Tensor = self.model.get_input_embeddings().weight
         return weight.device
 
@@ -229,8 +229,8 @@ class LanguageModel(nn.Module):
 
         Args:
             embeds_BTD: float[B, T, D]; cast to the model's dtype.
-            mask_BT: [B, T], zero at padding; or ``bool[B, T, T]``: which tokens each token attends to, at least one. In
-                this case a token's position is their number minus one. None means no padding.
+            mask_BT: [B, T], zero at padding; or ``bool[B, T, T]``, the tokens that each token attends to, at least one.
+                With such a mask a token's position is the number of these tokens minus one. None means no padding.
         """
         if mask_BT is None:
             return self._decoder_output(embeds_BTD, use_cache=False)
@@ -320,7 +320,7 @@ class LanguageModel(nn.Module):
         return DecoderState(cache, state.mask_BK[index_N], state.next_B[index_N])
 
     def concat(self, states: Sequence[DecoderState]) -> DecoderState:
-        """The state of the rows of several states, one state after the other; it has no more padding than it needs."""
+        """The state of the rows of several states, one state after the other, with as little padding as possible."""
         from transformers import DynamicCache
 
         # Drop columns that are padding in all rows; otherwise the rows of a long-lived batch would keep growing.

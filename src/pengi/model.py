@@ -43,7 +43,7 @@ class Batch:
     Attributes:
         features: for each branch the frozen features of the clips; empty where only the evidence is read.
         clip_E: ``int64[E]``, the clip that each example is about.
-        prompts: E of them; in a chat each starts with the line about the tags that it names.
+        prompts: E of them; in a chat each begins with a line about the queried tags.
         targets: E of them.
         evidence: for each clip the evidence as text; None for a model without evidence.
     """
@@ -60,7 +60,7 @@ class Loss:
     """Negative log-likelihood of targets.
 
     Attributes:
-        mean: mean over the examples of each one's mean over its target tokens, so that a "yes" counts as much as a
+        mean: mean over the examples of the mean over each example's target tokens, so that a "yes" counts as much as a
             caption.
         token_losses_N: ``float32[N]``: loss of each target token.
         example_N: ``int64[N]``: the example that each target token belongs to.
@@ -86,7 +86,7 @@ def limit_tokens(tokens_BTD: Tensor, mask_BT: Tensor, max_tokens: int) -> Masked
 
 
 class AudioBranch(nn.Module):
-    """An audio encoder and, if it gives prefix embeddings, its mapper; the paper has a projection between them."""
+    """An audio encoder with its mapper, which branches for the tagger lack, and in the paper a projection between."""
 
     def __init__(self, config: AudioBranchConfig, encoder: AudioEncoder, lm: LanguageModel) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class AudioBranch(nn.Module):
         return limit_tokens(*tokens, self.config.max_tokens)
 
     def embeddings(self, tokens: Masked) -> Masked:
-        """What the mapper reads: audio tokens, projected if there is a projection.
+        """The mapper's input: audio tokens, projected if there is a projection.
 
         If the mapper takes one vector, tokens are pooled before the projection: ``float[B, 1, I]``.
         """
@@ -164,11 +164,11 @@ class PengiModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the trained parts are."""
+        """The device of the language model and the trained parts."""
         return self.language_model.device
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Add a tagger for the tags of a vocabulary. The tagger is still to be fitted or loaded.
+        """Add a tagger for the tags of a vocabulary. Its weights are random until they are fitted or loaded.
 
         Raises:
             ConfigError: if the configuration has no tagger.

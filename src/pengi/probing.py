@@ -119,7 +119,7 @@ class ProbeData:
     """Labelled recordings and how they are split.
 
     Attributes:
-        parts: for each fold the indices to train on and the indices to test on.
+        parts: for each fold the indices of the training and of the test recordings.
         scheme: how they were split, in words.
     """
 

@@ -21,7 +21,7 @@ from pengi.model import PengiModel
 from pengi.results import Explanation, TagScore
 
 MAX_SHOWN_LABELS = 5
-"""Maximum number of labels for which the language model reads whether the tags that they name are detected."""
+"""Prompts for at most this number of labels include how probable the tags are that the labels name."""
 
 
 class Prompting:
@@ -56,7 +56,7 @@ class Prompting:
             recording: what is asked about.
             prompt: None if the language model is not asked.
             extra: text that the answer continues.
-            labels: labels whose tags the language model reads about.
+            labels: labels whose tags are included in the prompt.
         """
         evidence = recording.evidence or Evidence(recording.duration_s)
         config = self._model.config.evidence or EvidenceConfig()
@@ -72,7 +72,7 @@ class Prompting:
 
     @property
     def _vocabulary(self) -> Vocabulary | None:
-        """The tags that prompts may name; None for a model that reads no evidence about them."""
+        """The tags that prompts may name; None for a model without a tagger or without evidence."""
         tagger = self._model.tagger
         return None if tagger is None or self._model.config.evidence is None else tagger.vocabulary
 
@@ -88,7 +88,7 @@ class Prompting:
 
 
 def shown(labels: Sequence[str]) -> Sequence[str]:
-    """Labels whose tags the language model reads about: all of a short list, none of a longer one."""
+    """Labels whose tags are included in the prompt: all of a short list, none of a longer one."""
     return labels if len(labels) <= MAX_SHOWN_LABELS else ()
 
 

@@ -136,7 +136,7 @@ class LabelScore:
     Attributes:
         label: as it was given.
         probability: its share; those of all labels add up to 1.
-        independent: the probability that it is there, whatever the other labels are; None if it was not requested.
+        independent: the probability that it is there, independent of the other labels; None if not requested.
     """
 
     label: str

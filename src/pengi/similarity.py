@@ -1,4 +1,4 @@
-# A string is a sequence of strings: to the checker one text could be a list of texts.
+# A string is also a sequence of strings, so mypy finds that overloads for a text and for a list of texts overlap.
 # mypy: disable-error-code="overload-overlap"
 """The methods of the engine that compare vectors of recordings and texts.
 

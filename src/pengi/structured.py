@@ -40,7 +40,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?|[a-z]+")
 Value = tuple[Any, float]
 """A value, and its probability."""
 Reader = Callable[[Sequence[Encoded], Sequence[str], DecodeOptions], Coroutine[Any, Any, list[Value]]]
-"""Gives the value of each recording; each has a question of its own."""
+"""Returns a value for each recording, given a prompt for each."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Field:
     Attributes:
         path: names of the properties that lead to the value; empty for the whole JSON.
         question: the question for this value; None if it is the question that is asked about the recording.
-        read: gives the values.
+        read: returns the values.
     """
 
     path: tuple[str, ...]
@@ -224,7 +224,7 @@ class Form:
     async def _answered(
         self, choices: Sequence[str], encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions
     ) -> list[tuple[str, float]]:
-        """The one of the given texts that the language model writes."""
+        """The choice that the language model writes, with its probability, for each recording."""
         model = self._generator.model
         trie = LabelTrie([model.target_ids(choice)[:-1] for choice in choices], model.language_model.end_id)
         found = await self._generator.generate(encoded, prompts, options, trie)
@@ -279,13 +279,12 @@ def _choices(schema: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _noun(name: str) -> str:
-    """The thing that the name of a boolean asks for: "speech" for "is speech" and "has speech"."""
+    """The noun in the name of a boolean: "speech" for "is speech" and "has speech"."""
     return re.sub(r"^(is|has|contains) (?=.)", "", name)
 
 
 def _parts_of(text: str) -> list[str]:
-    """The parts of an answer that lists several, each once; none if the answer is that nothing is there or can be
-    told."""
+    """The items of an answer that is a list, each once; none if the answer is that nothing is there or clear."""
     text = text.strip().rstrip(".")
     if text.casefold() in _NO_PARTS:
         return []

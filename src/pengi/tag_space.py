@@ -47,8 +47,8 @@ class TagSpace:
 
 
 def tag_probabilities(recording: Encoded, tags: Sequence[str]) -> NDArray[np.float32]:
-    """The probability of every tag in a recording, ``float32[V]``. For silence all are equal, so it is close to no
-    text."""
+    """The probability of every tag in a recording, ``float32[V]``; equal values for silence, which no text is close
+    to."""
     detected = recording.evidence.tags if recording.evidence and not recording.is_silent else ()
     found = {tag.text: tag.probability for tag in detected}
     if not found:

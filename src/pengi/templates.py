@@ -30,12 +30,12 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 }
 
 QUESTIONS = ("question: {question} answer:", "question: {question}")
-"""Our form, which also marks where the answer begins, and the paper's form."""
+"""The form of this package, which marks the start of the answer, and the paper's form."""
 YES, NO = "yes", "no"
 CANT_TELL, NOTHING_SAID, NOTHING_CLEAR = (
     "I can't tell from the sound.", "Nothing is said.", "Nothing clear can be heard.",
 )  # fmt: skip
-"""The answers if the sound cannot tell, if nothing is said, and if no sound is clear."""
+"""The answers if the sound is not enough to answer, if there is no speech, and if no sound is clear."""
 
 _PRESENCE = (
     "is there {phrase}?",
@@ -61,7 +61,7 @@ def question_prompt(question: str) -> str:
 
 
 def is_there(phrase: str) -> str:
-    """The standard question whether a sound is there."""
+    """The standard question about the presence of a sound."""
     return _PRESENCE[0].format(phrase=phrase)
 
 
@@ -81,20 +81,19 @@ def joined_description(caption: str, metadata: str, events: str) -> str:
 
 
 def metadata_target(tags: Sequence[str], title: str = "", description: str = "") -> str:
-    """The known ones of title, tags and description (the paper's auxiliary task); tags in the given order."""
+    """Title, tags and description, as far as they are known (the paper's auxiliary task); tags in the given order."""
     parts = {"title": title, "tags": ", ".join(tags), "description": description}
     return "; ".join(f"{name}: {text}" for name, text in parts.items() if text)
 
 
 def music_target(attributes: Mapping[str, str]) -> str:
-    """The known ones of the language of the singing and the genre (the paper's music analysis)."""
+    """Language of the singing and genre, as far as they are known (the paper's music analysis)."""
     forms = {"language": "{}", "genre": "genre {}"}
     return ", ".join(form.format(attributes[name]) for name, form in forms.items() if name in attributes)
 
 
 def note_target(attributes: Mapping[str, str]) -> str:
-    """Instrument, then those of pitch, velocity (or dynamics) and qualities that are known (the paper's note
-    analysis)."""
+    """Instrument, pitch, velocity (or dynamics) and qualities, as far as they are known (the paper's note analysis)."""
     parts = [attributes["instrument"]]
     parts += [f"{name} {attributes[name]}" for name in ("pitch", "velocity") if name in attributes]
     if "dynamics" in attributes:
@@ -105,12 +104,12 @@ def note_target(attributes: Mapping[str, str]) -> str:
 
 
 def presence_question(rng: random.Random, phrase: str, present: bool) -> tuple[str, str]:
-    """A yes/no question about one sound."""
+    """A yes/no question about one sound, and its answer."""
     return rng.choice(_PRESENCE).format(phrase=phrase), YES if present else NO
 
 
 def choice_question(rng: random.Random, right: str, *wrong: str) -> tuple[str, str]:
-    """A question with options in random order."""
+    """A question with options in random order, and its answer."""
     *first, last = rng.sample([right, *wrong], 1 + len(wrong))
     return rng.choice(_CHOICE).format(a=", ".join(first), b=last), right
 
@@ -131,7 +130,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def before_questions(rng: random.Random, earlier: str, later: str) -> list[tuple[str, str]]:
-    """Four yes/no questions about an order, two with each answer, and a choice."""
+    """Questions and answers about the order of two sounds: two "yes", two "no", and a choice."""
     first, second = rng.sample([earlier, later], 2)
     return [
         *((rng.choice(wordings).format(a=earlier, b=later), YES) for wordings in (_BEFORE, _LATER)),
@@ -141,7 +140,7 @@ def before_questions(rng: random.Random, earlier: str, later: str) -> list[tuple
 
 
 def sequence_questions(rng: random.Random, phrases: Sequence[str]) -> list[tuple[str, str]]:
-    """Open questions about two or more sounds that follow one another without overlap."""
+    """Open questions, with answers, about two or more sounds that follow one another without overlap."""
     index = rng.randrange(len(phrases) - 1)
     return [
         (rng.choice(_FIRST), phrases[0]),
@@ -151,18 +150,18 @@ def sequence_questions(rng: random.Random, phrases: Sequence[str]) -> list[tuple
 
 
 def together_question(rng: random.Random, one: str, other: str, together: bool) -> tuple[str, str]:
-    """A yes/no question whether two sounds are heard at the same time."""
+    """A yes/no question about two sounds at the same time, and its answer."""
     first, second = rng.sample([one, other], 2)
     return rng.choice(_TOGETHER).format(a=first, b=second), YES if together else NO
 
 
 def throughout_question(rng: random.Random, phrase: str) -> tuple[str, str]:
-    """A question which sound goes on from beginning to end."""
+    """A question about the sound that lasts from beginning to end, and its answer."""
     return rng.choice(_THROUGHOUT), phrase
 
 
 def louder_questions(rng: random.Random, louder: str, softer: str) -> list[tuple[str, str]]:
-    """Two yes/no questions about loudness, one with each answer, and a choice."""
+    """Questions and answers about the loudness of two sounds: one "yes", one "no", and a choice."""
     first, second = rng.sample([louder, softer], 2)
     return [
         (rng.choice(_IS_LOUDER).format(a=louder, b=softer), YES),
@@ -172,8 +171,8 @@ def louder_questions(rng: random.Random, louder: str, softer: str) -> list[tuple
 
 
 def count_questions(rng: random.Random, things: str, count: int, wrong: int) -> list[tuple[str, str]]:
-    """A question how many there are, and two yes/no questions, one with each answer; ``things`` is a plural such as
-    "kinds of sound"."""
+    """Questions and answers about a number of ``things``, a plural such as "kinds of sound": the number, one "yes" and
+    one "no"."""
 
     def exactly(number: int) -> str:
         question = rng.choice(_EXACTLY).format(number=NUMBERS[number], things=as_many(number, things))
@@ -196,7 +195,7 @@ def clause(sentence: str, phrase: str) -> str:
 
 
 def repeated(clause_: str) -> str:
-    """The clause about a sound that is heard several times in a row."""
+    """The clause about a sound that is repeated."""
     return f"{clause_} again and again"
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from pengi.errors import WeightsError
 
-# Imported where an architecture is built: most models have no text encoder, and the start should be quick.
+# Imported only when a text encoder is built: most models have none, and the import takes time.
 if TYPE_CHECKING:
     from transformers import BertModel, CLIPTextModel, PreTrainedModel
 
@@ -42,7 +42,7 @@ FOLDER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 class TextEncoder(nn.Module):
-    """Base of the frozen text encoders; it stays in evaluation mode whatever its parent does.
+    """Base of the frozen text encoders; it stays in evaluation mode, even if its parent is set to training.
 
     Attributes:
         dim: features of an embedding.
@@ -64,7 +64,7 @@ class TextEncoder(nn.Module):
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings ``float32[N, D]`` on the module's device.
 
-        A text is computed once and then cached, so prompts that come again cost nothing.
+        Embeddings are cached.
         """
         rows = {text: self._embeddings[text] for text in dict.fromkeys(texts) if text in self._embeddings}
         for batch in _batches([text for text in dict.fromkeys(texts) if text not in rows]):
@@ -82,7 +82,7 @@ class TextEncoder(nn.Module):
         return self._pooled(ids_NL, mask_NL)
 
     def _pooled(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} embeds nothing")
+        raise NotImplementedError(f"{type(self).__name__} does not implement _pooled")
 
     def _cache(self, rows: dict[str, Tensor]) -> None:
         for text, row in rows.items():
@@ -93,7 +93,7 @@ class TextEncoder(nn.Module):
 
 
 class SentenceEncoder(TextEncoder):
-    """A BERT with mean pooling; its embeddings have length one, so that their products compare sentences."""
+    """A BERT with mean pooling; its embeddings have length one, so that their dot products are cosines."""
 
     def __init__(self, model: BertModel, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer, MAX_TOKENS, model.config.pad_token_id or 0)

@@ -45,9 +45,9 @@ MIN_FRAME_PROBABILITY = 0.5  # of a tag during an event
 PART_S = 2.5
 """Length in seconds of the parts of a recording in which the language model looks for labels that are not tags."""
 MAX_OTHER_LABELS = 16
-"""Limited, because the language model is asked about each of them in every part."""
+"""Maximum number of labels that are not tags; the language model is asked about each of them in every part."""
 ASKED_WINDOWS = 2
-"""Windows in a batch for the language model; few, so that events appear early and other requests get their turn."""
+"""Windows in a batch for the language model; few, so that events appear early and other requests can run between."""
 
 Progress = Callable[[float], None]
 """Called every few windows with the number of seconds that are read; an exception that it raises ends the work."""
@@ -88,7 +88,7 @@ class TimelineReader:
     def segments(self, source: AudioSource, notes: list[str] | None = None) -> Iterator[Segment]:
         """The segments of one recording in order of their starts. A segment is yielded once it and all before it have
         ended. Sentences about the reading are added to ``notes``."""
-        raise NotImplementedError(f"{type(self).__name__} reads no segments")
+        raise NotImplementedError(f"{type(self).__name__} does not implement segments")
 
     def read(self, source: AudioSource) -> Timeline:
         """The timeline of one recording."""
@@ -130,11 +130,11 @@ def timeline_reader(
         name: of the model, for errors.
         encoder: encodes windows.
         chooser: scores labels that are not tags; its generator names windows.
-        threshold: see :class:`TimelineOptions`, also for the other options.
+        threshold: this and all other options: see :class:`TimelineOptions`.
 
     Raises:
         InputError: for a window or hop that is not positive or leaves gaps; for options of events where windows are
-            named; for a threshold, duration or gap that makes no sense.
+            named; for a threshold, duration or gap out of range.
     """
     progress = progress or _ignore
     tagger = chooser.generator.model.tagger

@@ -45,7 +45,7 @@ class Figure:
     name: str
     value: float
     unit: str
-    """"s" (less is better), "x" (times real time, more is better) or "MB"."""
+    """"s" (lower is better), "x" (times real time, higher is better) or "MB"."""
     meaning: str
 
 

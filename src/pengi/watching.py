@@ -44,7 +44,7 @@ class WatchOptions:
         hop_s: time from one window to the next, in seconds; at most ``window_s``.
 
     Raises:
-        InputError: if a value makes no sense.
+        InputError: if a value is out of range.
     """
 
     labels: Sequence[str] | None = None
@@ -186,7 +186,7 @@ class Watcher:
 def file_arrivals(
     listing: Iterable[Mapping[str, tuple[int, int]]], known: Mapping[str, tuple[int, int]]
 ) -> Iterator[dict[str, tuple[int, int]]]:
-    """The files of each listing of a folder that are new and no longer growing, with their size and time, by path.
+    """For each listing of a folder, the files that are new and complete: path -> size and modification time.
 
     A file is complete once its size and modification time are the same in two consecutive listings. Memory holds the
     two newest listings.

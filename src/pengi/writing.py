@@ -16,7 +16,7 @@ from pengi.errors import InputError, PengiError, is_disk_full, unwritten
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Turn a failure to write a file or folder, whichever library reports it, into one sentence.
+    """Turn any library's error about writing a file or folder into one sentence.
 
     Raises:
         InputError: if it cannot be written.
