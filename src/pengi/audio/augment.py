@@ -21,7 +21,7 @@ def spec_augment(
     """Mask random stripes of each spectrogram of a batch (SpecAugment, Park et al. 2019, without time warping).
 
     Each mask is 0 to ``time_width`` frames or ``frequency_width`` bands wide and has a random position; every example
-    gets masks of its own. Masked cells are set to the mean of their spectrogram, which is equivalent to the paper's
+    gets different masks. Masked cells are set to the mean of their spectrogram, which is equivalent to the paper's
     zero. The default widths are those with which HTS-AT was trained.
 
     Args:

@@ -23,7 +23,7 @@ def id3_bytes(file: IO[bytes]) -> int:
 
 
 def mp3_stated_s(file: IO[bytes]) -> float | None:
-    """Length in seconds of an MP3 file by the frame count in its Xing, Info or VBRI header; None without such a header.
+    """Length of an MP3 file in seconds, from the frame count in its Xing, Info or VBRI header; None without a header.
 
     The count includes the padding that an encoder adds before and after the sound.
     """

@@ -7,7 +7,7 @@ a Xing header) state no length, so a truncation cannot be detected; the same hol
 between two pages.
 
 A program that writes to a pipe cannot fill in a length afterwards. It leaves a placeholder, and the data go on to the
-end of the file; :func:`corrected_sizes` gives the fields that such a header should have had.
+end of the file; :func:`corrected_sizes` computes the correct fields of such a header.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def container_of(file: IO[bytes]) -> str | None:
 
 
 def is_mpeg(file: IO[bytes]) -> bool:
-    """Whether ``file`` begins as a frame of MPEG audio of any layer does."""
+    """Whether ``file`` begins with a frame of MPEG audio, of any layer."""
     return _is_frame_sync(read_at(file, 0, 2), mask=0xE0, pattern=0xE0)
 
 
@@ -152,7 +152,7 @@ def _packed(order: str, value: int) -> bytes:
 
 
 def _recognise(head: bytes) -> tuple[str | None, Callable[[IO[bytes], int], int]]:
-    """Container name, and the function that finds where its header says the file ends (0 where it does not say)."""
+    """Container name, and a function for the end of the file that its header states (0 if it states none)."""
     magic = head[:4]
     if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
         return "WAV", _chunked_end("WAV")
@@ -240,7 +240,7 @@ def _ogg_end(file: IO[bytes], size: int) -> int:
 
 
 def _mp4_end(file: IO[bytes], size: int) -> int:
-    """Where the first box that exceeds an ISO base media file (ISO/IEC 14496-12, section 4.2) ends."""
+    """End of the first box that exceeds an ISO base media file (ISO/IEC 14496-12, section 4.2) ends."""
     offset = 0
     while len(head := read_at(file, offset, 16)) >= 8:
         length, kind = _integer(head[:4], big_endian=True), head[4:8]

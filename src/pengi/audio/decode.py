@@ -49,7 +49,7 @@ MAX_DURATION_S = 1_800.0
 BLOCK_S = 10.0
 """Seconds that are decoded at a time."""
 MAX_BLOCK_VALUES = 2**24
-"""Maximum number of samples over all channels that are decoded at a time, whatever ``block_s`` and the rate: 64 MB."""
+"""Maximum number of samples, over all channels, that are decoded at a time: 64 MB."""
 _ONLY_FFMPEG = ("MP3", "AAC", "Ogg", "WebM or Matroska", "MP4")
 """Containers that libsndfile does not know, or does not read completely."""
 
@@ -76,7 +76,7 @@ def probe(source: AudioSource, *, track: int | None = None, partial: bool = Fals
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off, is empty or is beyond the limits.
-        InputError: if ``source`` is of no type that could hold audio.
+        InputError: if ``source`` has an unsupported type.
     """
     name = describe_source(source)
     with _open(source, name, track, partial) as opened:
@@ -96,7 +96,7 @@ def stated_duration(source: AudioSource, *, track: int | None = None, partial: b
 
     Raises:
         AudioError: if the recording cannot be opened, is not audio, is cut off or is beyond the limits.
-        InputError: if ``source`` is of no type that could hold audio.
+        InputError: if ``source`` has an unsupported type.
     """
     with _open(source, describe_source(source), track, partial) as opened:
         return opened.reader.stated_duration_s
@@ -135,7 +135,7 @@ def load(
         AudioError: if the recording cannot be opened, is not audio, is cut off or damaged, is empty, has samples that
             are not finite, is beyond the limits, ends before ``offset_s``, or is longer than ``MAX_DURATION_S``;
             without ``mono`` also if the number of channels changes.
-        InputError: if ``source`` is of no type that could hold audio, or a number is out of range.
+        InputError: if ``source`` has an unsupported type, or a number is out of range.
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, BLOCK_S)
@@ -161,10 +161,9 @@ def stream(
     """Yield what ``load`` would return in blocks ``float32[S]`` of about ``block_s`` seconds, none of them empty.
 
     Memory is bounded by the block, not by the recording, and the concatenated blocks equal the recording resampled at
-    once. Errors are those of ``load``, but ``longest_s`` replaces its limit on the length. A recording (or the
-    requested part of it) that is longer according to its headers is refused before anything is decoded; one that turns
-    out to be longer is refused as soon as this is known. Errors are raised during iteration, and ``notes`` are complete
-    at its end.
+    once. Errors are those of ``load``, with ``longest_s`` as the limit on the length. If the headers already state a
+    longer recording (or requested part), it is refused before anything is decoded, otherwise as soon as the limit is
+    passed. Errors are raised during iteration, and ``notes`` are complete at its end.
     """
     name = describe_source(source)
     _check_request(sample_rate, offset_s, duration_s, block_s)
@@ -304,7 +303,7 @@ def _opened(
         try:
             yield cast("IO[bytes]", watched) if file.seekable() else stack.enter_context(_spooled(watched, name))
         except Exception as error:
-            # Decoding libraries and file objects have errors of their own.
+            # Decoding libraries and file objects raise other classes of errors.
             if watched.failure is None and isinstance(error, PengiError):
                 raise
             raise _unread(name, watched.failure or error) from error

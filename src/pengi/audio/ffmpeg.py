@@ -2,7 +2,7 @@
 
 Frames are placed by their time stamps if the container has them: a pause between packets becomes silence, and so does
 the time before sound that starts after the picture. Raw streams have no time stamps; their undecodable parts become
-silence of about the same length, estimated from the number of bytes.
+silence; its length is estimated from the number of bytes.
 
 Shape suffixes: C channels, S samples.
 """
@@ -62,7 +62,7 @@ class _Demuxer:
     stamped: bool = False
     """Its packets carry time stamps."""
     from_zero: bool = False
-    """Its time begins at 0, not at the first packet."""
+    """Its time starts at 0, not at the first packet."""
     stream_length: bool = False
     """It states the length of the stream."""
     container_length: bool = False
@@ -98,7 +98,7 @@ _DEMUXERS = {
 
 
 class _Clock:
-    """Computes how much silence precedes each frame, from its time stamp or from what was lost before it."""
+    """Computes the silence before each frame from its time stamp, or from the length of lost packets before it."""
 
     def __init__(self, sample_rate: int, end_s: float | None) -> None:
         self._rate = sample_rate
@@ -108,12 +108,12 @@ class _Clock:
         self.position = 0.0
         """In samples."""
         self.missing: list[tuple[float, float]] = []
-        """Start and length of what is missing in the middle, in seconds."""
+        """Start and length of missing parts in the middle, in seconds."""
         self.jumps: list[tuple[float, float]] = []
 
     @property
     def position_s(self) -> float:
-        """In seconds."""
+        """Position in seconds."""
         return self.position / self._rate
 
     def silence_before(self, stamp_s: float | None, lost_s: float) -> int:
@@ -131,7 +131,7 @@ class _Clock:
         return round(gap_s * self._rate)
 
     def _is_credible(self, gap_s: float) -> bool:
-        """Whether a gap is a real pause, and not a wrong or a new clock."""
+        """Whether a gap is a pause; otherwise the clock is wrong or was set anew."""
         if self._end_s is not None:
             return self.position_s + gap_s <= self._end_s + STAMP_SLACK_S
         self._unstated_s += gap_s
@@ -215,7 +215,7 @@ class AvReader:
 
     @property
     def drops_its_start(self) -> bool:
-        """Whether FFmpeg leaves out the first samples, which it does for Vorbis that fits into one Ogg page."""
+        """Whether FFmpeg omits the first samples, as it does for Vorbis in a single Ogg page."""
         first = self._first
         return self.format == "ogg vorbis" and first is not None and bool(first.pts) and not self._stream.start_time
 
@@ -253,8 +253,8 @@ class AvReader:
         return 0.0
 
     def _stated(self) -> tuple[float | None, float | None]:
-        """The length that the container states, and the minimum length that must be decoded; otherwise the file is cut
-        off."""
+        """The length that the container states, and the minimum length that must be decoded, else the file is cut off;
+        each in seconds, or None if it is unknown."""
         length_s = self._length_s() or None
         if self.format.startswith("mp3 "):
             if self._counted_s is None or length_s is None:

@@ -26,13 +26,13 @@ RATE = 16_000
 """Sample rate of pengi-mini, in Hz."""
 IMAGE_COLUMNS = 900
 SHORTEST_COLUMN = 64
-"""Samples; very short recordings get fewer columns instead of empty ones."""
+"""Minimum number of samples of a column; very short recordings get fewer columns."""
 WINDOW = 640
 N_FFT = 2048
 BANDS = 96
 LOW_HZ, HIGH_HZ = 50.0, 8_000.0
 RANGE_DB = 70.0
-"""Range of the spectrogram below its loudest point."""
+"""Range of the spectrogram below its loudest point, in dB."""
 FRAMES_IN_COLUMN = 4
 """Maximum number of windows that are read for one column of a long recording."""
 COLUMNS_PER_BATCH = 64

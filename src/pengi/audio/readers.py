@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pengi.errors import AudioError
 
 COUNT_SLACK_S = 0.1
-"""A compressed file is cut off if it is shorter than it states by at least this."""
+"""A compressed file counts as cut off if it is shorter than stated by at least this, in seconds."""
 
 _PIECE_SAMPLES = 8192  # read at a time: if reading fails, the samples of that piece are lost
 _UNKNOWN_SAMPLES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a FLAC stream that does not state its length
@@ -35,7 +35,7 @@ class Reader(Protocol):
     """One opened recording."""
 
     sample_rate: int
-    """Samples per second and channel, in Hz."""
+    """In Hz."""
     channels: int
     """Number of channels at the start; a stream may change it later."""
     format: str

@@ -109,7 +109,7 @@ def resolve(source: AudioSource) -> PlainSource:
     """Convert a recording to one of the forms that ``decode`` reads.
 
     Raises:
-        InputError: if it is of no type that could hold audio, or its samples have an unknown scale or shape.
+        InputError: if it has an unsupported type, or its samples have an unknown scale or shape.
         AudioError: if it has no samples, or its sample rate is not an integer.
     """
     given: Any = source
@@ -133,7 +133,7 @@ def resolve(source: AudioSource) -> PlainSource:
 
 
 def listed(audio: Any) -> list[Any] | None:
-    """The recordings of a list, or None where ``audio`` is a single one.
+    """The recordings of a list, or None if ``audio`` is a single one.
 
     A list is any sequence or series (pandas, polars), or a NumPy array of paths or other objects. A pair is one
     recording if it can be read as ``(samples, rate)``.
@@ -272,7 +272,7 @@ def _as_array(samples: Any) -> NDArray[Any]:
         return np.asarray(samples)
     except (ValueError, TypeError, OverflowError) as error:
         raise InputError(
-            "the samples are no array: every channel must be as long as the others, and every sample a number"
+            "the samples are not an array: every channel must be as long as the others, and every sample a number"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Files as decoders get them: limited to a range of bytes with corrected header fields, and with read errors stored."""
+"""Wrappers of files for decoders: a range of bytes with corrected header fields, and a file that stores read errors."""
 
 from __future__ import annotations
 

@@ -97,8 +97,7 @@ app.command("import-official", rich_help_panel=_MODELS)(import_official)
 
 
 def _leave_permissions_to_commands(group: typer.Typer) -> None:
-    """Let commands handle unreadable files: for typer they are usage errors, but among many files only one file
-    fails."""
+    """Let commands handle unreadable files: typer would end the command, but among many files only one should fail."""
     for command in group.registered_commands:
         for annotation in get_type_hints(command.callback, include_extras=True).values():
             for parameter in getattr(annotation, "__metadata__", ()):

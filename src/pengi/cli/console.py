@@ -129,7 +129,7 @@ def print_json_line(value: object) -> None:
 
 
 def _as_json(value: object, indent: int | None = None) -> str:
-    """JSON in the characters of stdout; those that its encoding lacks are escaped, which is lossless."""
+    """JSON text; characters that the encoding of stdout lacks are escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     return text if can_encode(text, sys.stdout) else json.dumps(value, allow_nan=False, indent=indent)
 

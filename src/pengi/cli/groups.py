@@ -37,7 +37,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
-    """The options of a group. Those without a panel of their own are in the panel of the group, if it names one."""
+    """The options of a group, in the group's help panel unless they name another."""
     found = []
     hints = get_type_hints(group, include_extras=True)
     for item in inspect.signature(group).parameters.values():

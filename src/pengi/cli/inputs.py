@@ -24,7 +24,7 @@ class InputFile:
     """Its name as given, or its path inside a given folder."""
     source: InputSource
     error: PengiError | None = None
-    """Why it cannot be read, if that is already known: a subfolder that cannot be listed, or an empty folder."""
+    """Why it cannot be read, if known in advance: a subfolder that cannot be listed, or an empty folder."""
 
 
 @dataclass(frozen=True)

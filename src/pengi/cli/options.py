@@ -35,7 +35,7 @@ _FILES = typer.Argument(
 )
 Files = Annotated[list[str], _FILES]
 OptionalFiles = Annotated[list[str] | None, _FILES]
-"""For commands whose own error about missing files is more helpful than typer's."""
+"""For commands that report missing files themselves, with a more helpful message than typer's."""
 
 Model = Annotated[
     str,

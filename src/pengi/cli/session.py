@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 
 def load_model(name: str, device: str, *, generates: bool = False) -> Pengi:
-    """Load the engine. It and torch are imported here, and not with the command line.
+    """Load the engine. It is imported here with torch, so that other commands start quickly.
 
     Args:
         name: of the model.
         device: as ``--device`` says.
-        generates: whether the command certainly generates a text, so that the language model is loaded in parallel.
+        generates: whether the command always generates text; then the language model is loaded in parallel.
 
     Raises:
         PengiError: for an unknown model or device, an incomplete checkpoint, or weights that cannot be fetched.

@@ -67,12 +67,12 @@ class _WatchedRaw(io.RawIOBase):
 
 
 def watch_output() -> None:
-    """Replace ``sys.stdout`` and ``sys.stderr`` by such streams; a closed one is replaced by the null device."""
+    """Wrap ``sys.stdout`` and ``sys.stderr`` as the module describes; a closed one becomes the null device."""
     sys.stdout, sys.stderr = _watched(sys.stdout), _watched(sys.stderr)
 
 
 def output_failure() -> OSError | None:
-    """Why stdout could not be written; None if everything so far was written."""
+    """The error with which writing to stdout failed; None if everything so far was written."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.failure if isinstance(raw, _WatchedRaw) else None

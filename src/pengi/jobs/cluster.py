@@ -70,7 +70,7 @@ class ActorSettings:
 
 
 class Actor:
-    """The callable for Ray Data: it takes a table of names and yields a table of rows for each batch."""
+    """A callable for Ray Data. It is called with a table of names, and yields a table of rows for each batch."""
 
     def __init__(self, work: ActorSettings) -> None:
         self._error: str | None = None

@@ -68,7 +68,7 @@ class Ledger:
     def opened(
         cls, out: Path, settings: Mapping[str, Any], about: Mapping[str, Any], *, retry_errors: bool = False
     ) -> Iterator[Self]:
-        """Open the rows so far, locked against other writers.
+        """Open the existing rows, locked against other writers.
 
         Args:
             out: ends in ``.jsonl`` or ``.parquet``.
@@ -103,7 +103,7 @@ class Ledger:
         return printable(os.path.relpath(os.path.abspath(location), self._folder))  # noqa: PTH100
 
     def claim(self, name: str) -> bool:
-        """Claim a recording; returns whether it is to be processed: it has no row, and was not claimed before."""
+        """Claim a recording; returns False if it has a row already, or was claimed before."""
         return self._names.add(self._key(name))
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -190,7 +190,7 @@ class Ledger:
             yield row
 
     def _key(self, name: str) -> str:
-        """A key that is the same for all ways to write the path of a recording."""
+        """A normalised path, so that a recording has one key."""
         return name if is_url(name) else os.path.normpath(os.path.join(self._folder, name))  # noqa: PTH118
 
 

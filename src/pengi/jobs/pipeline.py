@@ -162,7 +162,7 @@ class Pipeline:
         return rows
 
     def _ask(self, group: Sequence[_Decoded]) -> list[Any]:
-        """The answers of the model; if a batch fails, each recording gets a call of its own."""
+        """The answers of the model; if a batch fails, its recordings are tried one by one."""
         try:
             # Recordings that were not decoded ahead are opened only now.
             sources = [decoded.source or recording(Path(), decoded.item.location) for decoded in group]

@@ -148,8 +148,7 @@ class TaskSpec:
     """Further columns of this task."""
     options: tuple[str, ...] = ()
     reads_windows: bool = False
-    """Whether the engine's method reads recordings of any length window by window, so that they are not encoded before
-    the call."""
+    """Whether the engine's method reads recordings window by window, so that they are not encoded before the call."""
 
 
 def _description_row(answer: Any) -> Row:

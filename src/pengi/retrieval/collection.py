@@ -99,7 +99,7 @@ class Collection:
         Args:
             path: its folder or address.
             create: whether the index may be missing; then the first update makes it.
-            engine: encodes recordings that are queries; by default the model of the index is loaded for the first one.
+            engine: encodes queries that are recordings; by default the model of the index, loaded when needed.
             text_encoder: embeds queries; all-MiniLM-L6-v2 unless given.
             device: where a model that is loaded runs, as for :meth:`pengi.Pengi.from_pretrained`.
 
@@ -196,7 +196,7 @@ class Collection:
         return sorted(found)
 
     def export(self, out: str | os.PathLike[str]) -> int:
-        """Write all windows with their vectors to a ``.parquet`` or ``.npz`` file, and give their number; see
+        """Write all windows with their vectors to a ``.parquet`` or ``.npz`` file, and return their number; see
         :func:`pengi.retrieval.exporting.export`.
 
         Raises:

@@ -25,7 +25,7 @@ PLAIN = ("path", "start_s", "end_s", "duration_s", "text", "tags")
 
 
 def export(table: RecordingsTable, out: Path) -> int:
-    """Write all windows of an index, and give their number.
+    """Write all windows of an index, and return their number.
 
     A Parquet file has a row for each window; its vectors are lists of float32. An ``.npz`` file has an array for each
     column; vectors are ``float32[N, D]``, tags are joined by commas. It is assembled in memory.

@@ -25,8 +25,7 @@ def reciprocal_rank_fusion(
     """Scores in (0, 1] of everything that is in any ranking, the best first.
 
     Args:
-        rankings: each with the best first and without repetitions; empty rankings count for the largest possible sum,
-            too.
+        rankings: each with the best first and without repetitions; empty ones also count in the largest possible sum.
         weights: one for each ranking; all 1 by default.
         k: the constant above.
 

@@ -136,7 +136,7 @@ def _naming_damage(
 
 
 class RecordingsTable:
-    """One index, which can be searched, and to which complete recordings are written. Any number of processes may read
+    """The table of one index. A recording is written completely or not at all, and any number of processes may read
     while one writes."""
 
     def __init__(self, database: Any, table: Any, info: IndexInfo) -> None:
@@ -184,7 +184,7 @@ class RecordingsTable:
             tags_VD: sentence embeddings of the tags of ``tags_vector``.
 
         Raises:
-            InputError: LanceDB is missing or the location cannot be written.
+            InputError: if LanceDB is missing or the location cannot be written.
         """
         import pyarrow as pa
 
@@ -216,12 +216,12 @@ class RecordingsTable:
 
     @_naming_damage
     def count(self) -> int:
-        """Windows in the index."""
+        """Number of windows in the index."""
         return int(self._table.count_rows())
 
     @_naming_damage
     def stamps(self) -> dict[str, Stamp]:
-        """Every recording in the index, by path."""
+        """The stamp of every recording in the index, by path."""
         known = {}
         first_windows = self._table.search().where("start_s = 0").select(["path", "size", "mtime_ns", "sha256"])
         for batch in first_windows.to_batches(8192):
@@ -321,7 +321,7 @@ class RecordingsTable:
     def by_vector(
         self, column: str, vector_D: NDArray[np.floating[Any]], where: str | None, limit: int, *, exact: bool = False
     ) -> list[RankedWindow]:
-        """Windows by the cosine of a vector, the nearest first; ``exact`` compares all of them, whatever their number.
+        """Windows by the cosine of a vector, the nearest first; ``exact`` compares all windows.
 
         Raises:
             InputError: for a filter that is not valid.

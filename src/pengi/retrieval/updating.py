@@ -33,12 +33,12 @@ SECONDS_PER_WRITE = 60.0
 LOCK = "writing.lock"
 
 UpdateProgress = Callable[[int, int], None]
-"""Called with the number of recordings that are finished and the number of all that have to be encoded."""
+"""Called with the number of finished recordings, and the number of all recordings to encode."""
 
 
 @dataclass
 class Changes:
-    """The number of recordings by what an update did with them."""
+    """The numbers of recordings that an update added, changed, copied and so on."""
 
     added: int = 0
     changed: int = 0
@@ -211,7 +211,7 @@ class Update:
         self.changes.failed.append((path.encode("utf-8", "backslashreplace").decode(), str(error)))
 
     def _encoded(self, paths: Sequence[str]) -> Iterator[tuple[str, Stamp, list[Window] | PengiError]]:
-        """Every recording with its stamp before encoding, so that the next update finds a change in the meantime."""
+        """Every recording with its stamp before encoding, so that the next update notices a change during encoding."""
         stamps: dict[str, Stamp | PengiError] = {}
         for path, outcome in self._indexer.recordings(_noting_stamps(paths, stamps)):
             stamp = stamps.pop(path)

@@ -1,6 +1,6 @@
 """A Llama that decodes in onnxruntime, for inference on a CPU, with the interface of :class:`LanguageModel`.
 
-The cache of keys and values is compact: a row's real tokens are at its beginning whatever its padding, so that a row is
+The cache of keys and values is compact: a row's real tokens are at its beginning, without padding, so that a row is
 computed in the same way alone and in a batch. The cache has room for more tokens, and its newest state is extended in
 place. Earlier states stay valid; continuing from one of them copies the cache first.
 
@@ -157,7 +157,7 @@ class OnnxLanguageModel(LanguageModel):
         index_BT1 = order_BT[:, :longest, None]
         compact_BTD = embeds_BTD.gather(1, index_BT1.expand(-1, -1, embeds_BTD.shape[-1]))
         cache = self._cache(rows, longest + _SPARE_TOKENS)
-        # Row by row: padding costs nothing then, and what a row gives does not depend on the others.
+        # Row by row, so that padding costs nothing and the results of a row do not depend on the others.
         for row, length in enumerate(lengths_B.tolist()):
             one = slice(row, row + 1)
             compact_BTD[one, :length] = self._read(
@@ -241,7 +241,7 @@ class OnnxLanguageModel(LanguageModel):
         return _state(cache, lengths_B)
 
     def add_lora(self, config: LoraConfig) -> None:
-        """There is no training in onnxruntime.
+        """Not supported: onnxruntime cannot train.
 
         Raises:
             ConfigError: always.
@@ -333,7 +333,7 @@ def _state(cache: _Cache, lengths_B: Tensor) -> DecoderState:
 
 
 def _bias(mask_BT: Tensor, used_B: Tensor, capacity: int) -> Tensor:
-    """What is added to attention scores, float32[B, 1, T, C + T]: zero for what a token may attend to."""
+    """The bias of attention scores, float32[B, 1, T, C + T]: zero for tokens that a token may attend to."""
     rows, tokens = mask_BT.shape
     past_BTC = (torch.arange(capacity) < used_B[:, None])[:, None].expand(-1, tokens, -1)
     new_BTT = mask_BT[:, None] & torch.ones(tokens, tokens, dtype=torch.bool).tril()

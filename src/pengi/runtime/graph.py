@@ -72,7 +72,7 @@ def build(folder: Path, target: Path, adapters: Mapping[str, Adapter]) -> None:
 
     Args:
         folder: of the model.
-        target: where to.
+        target: the folder for the graphs.
         adapters: by the name of the linear layer, e.g. ``model.layers.0.self_attn.q_proj``.
     """
     from safetensors import safe_open

@@ -22,7 +22,7 @@ Adapter = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class LlamaShape:
-    """What the graphs need of a Llama's ``config.json``."""
+    """The values of a Llama's ``config.json`` that its graphs depend on."""
 
     layers: int
     width: int

@@ -56,7 +56,7 @@ def opened(file: Path, threads: int) -> InferenceSession:
 
 
 def torch_threads() -> int:
-    """The threads that torch will compute with: as ``OMP_NUM_THREADS`` says, else one for each physical core."""
+    """The number of threads that torch will use: ``OMP_NUM_THREADS``, else one for each physical core if known."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdecimal() and int(given) > 0:
         return int(given)

@@ -53,7 +53,7 @@ def _by_age(cache: Path) -> list[Path]:
 
 
 def _key(folder: Path, adapters: Mapping[str, Adapter]) -> str:
-    """A hash of all that the graphs are made of."""
+    """A hash of everything that the graphs depend on."""
     digest = hashlib.sha256()
     config = (folder / "config.json").read_bytes()
     parts = [FORMAT, hashlib.sha256(config).hexdigest(), weights.known_sha256(folder / "model.safetensors")]

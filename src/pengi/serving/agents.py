@@ -122,8 +122,7 @@ class Folders:
 
 
 def _answering(method: Callable[Concatenate[Tools, P], R]) -> Callable[Concatenate[Tools, P], R]:
-    """Make a method a tool. Only one tool runs at a time, and a user's mistake becomes an error that the agent can
-    read."""
+    """Make a method a tool: only one runs at a time, and a :class:`PengiError` becomes an error for the agent."""
 
     @functools.wraps(method)
     def run(self: Tools, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -137,7 +136,7 @@ def _answering(method: Callable[Concatenate[Tools, P], R]) -> Callable[Concatena
 
 
 class Tools:
-    """The tools of an agent; their docstrings are what it reads about them.
+    """The tools of an agent, which reads their docstrings.
 
     Args:
         engine: returns the model, if necessary after waiting until it is loaded.

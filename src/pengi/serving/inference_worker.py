@@ -83,8 +83,8 @@ class DeadlineError(PengiError):
 
 
 class InferenceWorker:
-    """The engine for many callers. It has the methods of the engine that the page uses, for one recording; they
-    block until the answer.
+    """The engine for many callers. The engine's methods that the page uses are also here, for one recording; they block
+    until the answer is there.
 
     Args:
         engine: the loaded model.
@@ -103,7 +103,7 @@ class InferenceWorker:
         self._closing = False
         self._request_s = INITIAL_REQUEST_S
         self._spent_s, self._answered = 0.0, 0
-        """Seconds that the model has worked since it last answered a request, and requests that it answered since."""
+        """Seconds of work and answered requests since ``_request_s`` was last updated."""
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pengi-decoder")
         self._model = threading.Thread(target=self._run, name="pengi-model", daemon=True)
         self._model.start()
@@ -215,7 +215,7 @@ class InferenceWorker:
         return BusyError(self.retry_after_s())
 
     def _on_done(self, future: Future[Any]) -> None:
-        """Make room at once if the caller has cancelled."""
+        """Free the request's room at once if the caller has cancelled it."""
         if future.cancelled():
             with self._changed:
                 self._remove_abandoned()

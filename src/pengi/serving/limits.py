@@ -1,8 +1,8 @@
 """Limits on requests: key, size and time. ASGI middleware in front of everything else.
 
 If possible, a request is refused before its body is read: for a wrong key, a size that is too large, or too many
-requests. The bytes of the body are counted while it arrives, whatever its header says. A request that takes too long,
-or whose client has closed the connection, is cancelled together with its work.
+requests. The bytes of the body are counted while it arrives, since its header may be wrong. A request that takes
+too long, or whose client has closed the connection, is cancelled together with its work.
 """
 
 from __future__ import annotations

@@ -293,7 +293,7 @@ def _hertz() -> str:
 
 
 def _hue(label: str) -> str:
-    """The same label has the same colour, in every recording."""
+    """The CSS class for the colour of a label, which is the same in every recording."""
     return "pg-quiet" if label == SILENCE else f"pg-hue{zlib.crc32(label.encode()) % HUES}"
 
 

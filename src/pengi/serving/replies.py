@@ -21,7 +21,7 @@ RETRY_LATER_S = 5
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _CODES = {400: "bad_request", 405: "method_not_allowed"}
 _UNPARSED = "There was an error parsing the body"
-"""FastAPI's message for a body that it cannot parse for another reason than invalid JSON."""
+"""FastAPI's message for a body that it cannot parse, if the reason is not invalid JSON."""
 
 
 class RefusalError(HTTPException):

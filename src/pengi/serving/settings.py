@@ -23,7 +23,7 @@ class ServingSettings(Frozen):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535, description="0 takes any free one")
-    api_key: SecretStr | None = Field(None, description="what a request must carry; none asks for nothing")
+    api_key: SecretStr | None = Field(None, description="key that every request must carry; no key is needed if None")
     allow_origins: tuple[str, ...] = Field(
         (), description="origins of web pages that may call the server from a browser; '*' stands for all"
     )

@@ -573,7 +573,7 @@ def _work_folder() -> Iterator[Path]:
 
 
 def _publish(finished: Path, target: Path) -> Path:
-    """Move a finished folder into place in one step; if another process was first, its folder is used."""
+    """Move a finished folder to ``target`` in one step; if another process was first, its folder is used."""
     integrity.record(finished)
     if target.is_dir() and damage(target) is not None:
         with suppress(FileNotFoundError):  # another process was first
@@ -587,7 +587,7 @@ def _publish(finished: Path, target: Path) -> Path:
 
 
 def damage(folder: Path | None, *, by_hash: bool = True) -> str | None:
-    """The sentence about the first damaged file of a folder in the cache; of the package's own files none is known.
+    """A sentence about the first damaged file of a folder in the cache; None without damage, or for the package's files.
 
     Args:
         folder: as :func:`cached` gives it.

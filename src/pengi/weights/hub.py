@@ -78,7 +78,7 @@ def push(
     from huggingface_hub import HfApi
 
     if not is_repository(repo) or "@" in repo:
-        raise WeightsError(f"'{repo}' is no name of a repository; write user/model")
+        raise WeightsError(f"'{repo}' is not the name of a repository; write user/model")
     hub = HfApi(library_name="pengi")
     with TemporaryDirectory() as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True)

@@ -2,7 +2,7 @@
 
 Zenodo's interface ``<host>/api/records/<number>`` answers with JSON whose ``files`` carry ``key`` (the file's name),
 ``size`` (bytes), ``checksum`` (``md5:<hex>``) and ``links.self`` (where the content is). An MD5 detects damage, but not
-an attack: the reader has to check the content.
+an attack, so the content has to be checked when it is read.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def look_up(source: RecordSource) -> RecordFile:
         raise RecordUnavailableError(f"{source.api} answers in a form that is not understood") from error
     if file is None:
         raise WeightsError(f"{source.page} has no file '{source.key}', only {', '.join(sorted(listed)) or 'none'}.")
-    # Only URLs of the network are read, whatever the answer says.
+    # The answer must not name a local file.
     if not file.url.startswith(("https://", f"{source.host}/")):
         raise RecordUnavailableError(f"{source.api} answers in a form that is not understood")
     return file

@@ -2,7 +2,7 @@
 
 A dataset is one small class. It names its files as they are when the published archives are unpacked, and turns one
 record of an annotation file (or one recording's path) into a :class:`DatasetRow`. This module finds, reads and checks
-files, and has the error messages.
+files, and raises the errors.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class Dataset(ABC):
         )
 
     def needed(self, tree: Tree, *paths: str) -> Path:
-        """A file that is needed for all labels, by its path or by one of several paths.
+        """The first of ``paths`` that exists, for a file that the dataset cannot do without.
 
         Raises:
             ManifestError: if it is missing.
@@ -377,7 +377,7 @@ def keyed_records(content: Any) -> Iterable[tuple[str, Any]]:
 
 @contextmanager
 def problems_of(name: str, where: str) -> Iterator[None]:
-    """Context in which a record is turned into a row; a problem becomes an error that names the file and the line.
+    """Turn problems with a record into errors that name the file and the line.
 
     Raises:
         ManifestError: if the record is malformed.

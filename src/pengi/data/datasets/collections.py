@@ -1,7 +1,7 @@
 """Collections with titles, tags and descriptions: FMA, WavText5K, MACS, SoundDescs, WavCaps, FreeSound, FindSounds.
 
 Their texts train "generate metadata" (the paper's auxiliary task) and captions. Nothing else is known about the content
-of a recording. So most have no domain, and only questions that their texts answer are made.
+of a recording, so most have no domain, and questions are made only from the texts.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Fma(Dataset):
     """FMA: ``fma_metadata/{tracks,genres}.csv`` and ``fma_{small,medium,large,full}/000/000002.mp3``.
 
     Layout: mdeff/fma. ``tracks.csv`` has two header lines (``track``, ``album``, ``artist`` or ``set``, and the field)
-    and a third that only names the index. The genre is the top genre, or the common top genre of all of a track's
-    genres; its genres and tags are the tags. The language of a track is not used, since it is "en" even for
+    and a third that only names the index. The genre is the track's top genre, else the top genre that all its genres
+    share; its genres and tags become the tags. The language of a track is not used, since it is "en" even for
     instrumental music. All tracks of an artist are in the same split.
     """
 
