@@ -272,7 +272,7 @@ def load(
     """
     if not folder.is_dir():
         raise CheckpointError(f"no checkpoint folder at '{folder}'")
-    config = _with_own_parts(read_json(ModelConfig, folder / CONFIG_FILE), folder)
+    config = _with_full_paths(read_json(ModelConfig, folder / CONFIG_FILE), folder)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise CheckpointError(f"the checkpoint '{folder}' has no {WEIGHTS_FILE}")
@@ -321,10 +321,10 @@ def _with_vocabulary(model: PengiModel, folder: Path) -> PengiModel:
     return model
 
 
-def _with_own_parts(config: ModelConfig, folder: Path) -> ModelConfig:
+def _with_full_paths(config: ModelConfig, folder: Path) -> ModelConfig:
     """The configuration with the full path of each frozen part that is in the checkpoint's own folder."""
 
-    def own(name: str) -> str:
+    def full_path(name: str) -> str:
         if not name.startswith(OWN_PART):
             return name
         part = folder / name.removeprefix(OWN_PART)
@@ -334,8 +334,8 @@ def _with_own_parts(config: ModelConfig, folder: Path) -> ModelConfig:
 
     text, language_model = config.text, config.language_model
     if text.encoder is not None:
-        text = text.model_copy(update={"encoder": own(text.encoder)})
-    language_model = language_model.model_copy(update={"name": own(language_model.name)})
+        text = text.model_copy(update={"encoder": full_path(text.encoder)})
+    language_model = language_model.model_copy(update={"name": full_path(language_model.name)})
     return config.model_copy(update={"text": text, "language_model": language_model})
 
 

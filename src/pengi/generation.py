@@ -140,11 +140,11 @@ class TextGenerator:
             extra: one text for each, which the answer continues, or none.
             on_text: called with the first text while it is written, if there is only one beam.
         """
-        own = [self.prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
+        full_prompts = [self.prompting.own(*pair) for pair in zip(encoded, prompts, strict=True)]
         on_tokens = None if on_text is None or options.beams > 1 else _Pieces(self, on_text).add
         return await SearchGroup(
             self.model.language_model,
-            *self.read(encoded, own, extra),
+            *self.read(encoded, full_prompts, extra),
             options,
             stop_ids=self.stop_ids,
             constraint=constraint,

@@ -72,9 +72,9 @@ def check_top(top: int | None) -> None:
 
 
 def checked_thresholds(
-    threshold: Threshold | None, default: float, labels: Iterable[str], own: Mapping[str, float] | None = None
+    threshold: Threshold | None, default: float, labels: Iterable[str], by_label: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """The threshold of each label: the one that is given for it, else its default in ``own``, else ``default``.
+    """The threshold of each label: the one that is given for it, else its default in ``by_label``, else ``default``.
 
     Raises:
         InputError: if one is not a probability, or is given for something that is not one of the labels.
@@ -83,7 +83,7 @@ def checked_thresholds(
     for value in given.values():
         if not 0 <= value <= 1:
             raise InputError(f"threshold must be a probability from 0 to 1, not {value:g}")
-    found = {label: given.get(OTHERS, (own or {}).get(label, default)) for label in labels}
+    found = {label: given.get(OTHERS, (by_label or {}).get(label, default)) for label in labels}
     for name, value in given.items():
         if name not in (OTHERS, *found):
             raise InputError(f"a threshold is given for '{name}', but {no_such('label', name, found)}")
@@ -243,8 +243,8 @@ class LabelChooser:
         """Probability ``float32[B]`` of "yes", against "no", to the question whether a recording has a label."""
         prompting, lm = self.generator.prompting, self._model.language_model
         questions = [prompting.question(is_there(label)) for label in labels]
-        own = [prompting.own(*pair) for pair in zip(encoded, questions, strict=True)]
-        logits_BV, state = self.generator.read(encoded, own)
+        full_prompts = [prompting.own(*pair) for pair in zip(encoded, questions, strict=True)]
+        logits_BV, state = self.generator.read(encoded, full_prompts)
         total_BL = score_labels(lm, logits_BV, state, self._label_ids((YES, NO))).total_BL
         return total_BL.float().softmax(1)[:, 0].cpu()
 
@@ -275,8 +275,8 @@ class LabelChooser:
         return float(recording.log_odds_K[index])
 
     def _likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> Tensor:
-        own = [self.generator.prompting.own(recording, prompt, shown(labels)) for recording in encoded]
-        logits_BV, state = self.generator.read(encoded, own)
+        full_prompts = [self.generator.prompting.own(recording, prompt, shown(labels)) for recording in encoded]
+        logits_BV, state = self.generator.read(encoded, full_prompts)
         lm = self._model.language_model
         return score_labels(lm, logits_BV, state, self._label_ids(labels), end_id=lm.end_id).mean_BL
 

@@ -286,8 +286,8 @@ class PengiModel(nn.Module):
         tokens = self.audio_tokens(batch.features, augment)
         ids = [self.target_ids(target) for target in batch.targets]
         text = self.text_prefix(batch.prompts)
-        own = join([text, embed_rows(self.language_model, [row[:-1] for row in ids])], padding="right")
-        packed = pack(self.shared_prefix(tokens, batch.evidence), own, batch.clip_E)
+        examples = join([text, embed_rows(self.language_model, [row[:-1] for row in ids])], padding="right")
+        packed = pack(self.shared_prefix(tokens, batch.evidence), examples, batch.clip_E)
         hidden_ATD = self.language_model.hidden(packed.values_ATD, packed.attention_mask_ATT)
         example_N, position_N = self._target_positions((packed.start_E + text[1].sum(1)).tolist(), ids)
         logits_NV = self.language_model.logits(hidden_ATD[batch.clip_E[example_N], position_N])

@@ -179,11 +179,11 @@ def _detectors(
     elif tagger is not None:
         named = named_tags(tagger, None)
     tags = tagger.vocabulary.tags if tagger is not None else ()
-    own = {name: value for index, name in named.items() if (value := tags[index].threshold) is not None}
+    tag_thresholds = {name: value for index, name in named.items() if (value := tags[index].threshold) is not None}
     if len(others) > MAX_OTHER_LABELS:
         raise InputError(f"{len(others)} labels are no tags; the language model looks for at most {MAX_OTHER_LABELS}")
     thresholds = checked_thresholds(
-        threshold, MIN_FRAME_PROBABILITY, [*named.values(), *others, *filter(None, [silence])], own
+        threshold, MIN_FRAME_PROBABILITY, [*named.values(), *others, *filter(None, [silence])], tag_thresholds
     )
     found: list[Detector] = []
     if tagger is not None and named:
@@ -255,9 +255,9 @@ class EventJoiner:
 
     def _before(self, start_s: float) -> list[Segment]:
         """Remove and return the ended events that begin before ``start_s``."""
-        come = [event for event in self._ended if event.start_s < start_s]
+        complete = [event for event in self._ended if event.start_s < start_s]
         self._ended = [event for event in self._ended if event.start_s >= start_s]
-        rounded = map(_rounded, come)
+        rounded = map(_rounded, complete)
         return in_order(event for event in rounded if event.end_s - event.start_s >= self._joining.min_duration_s)
 
 

@@ -66,9 +66,9 @@ def is_mpeg(file: IO[bytes]) -> bool:
 
 def missing_bytes(file: IO[bytes]) -> int:
     """Number of bytes by which ``file`` is shorter than its header states; 0 if it is complete or states no length."""
-    promised_end = _recognise(read_at(file, 0, _HEAD_BYTES))[1]
+    stated_end = _recognise(read_at(file, 0, _HEAD_BYTES))[1]
     size = file.seek(0, os.SEEK_END)
-    return max(0, promised_end(file, size) - size)
+    return max(0, stated_end(file, size) - size)
 
 
 def corrected_sizes(file: IO[bytes]) -> dict[int, bytes]:
@@ -173,12 +173,12 @@ def _recognise(head: bytes) -> tuple[str | None, Callable[[IO[bytes], int], int]
     if head[4:8] in _MP4_FIRST_BOXES:
         return "MP4", _mp4_end
     if magic == b"fLaC":
-        return "FLAC", _no_promise
+        return "FLAC", _no_stated_end
     if magic[:3] == b"ID3" or _is_frame_sync(magic, mask=0xE6, pattern=0xE2):  # any MPEG version, layer III
-        return "MP3", _no_promise
+        return "MP3", _no_stated_end
     if _is_frame_sync(magic, mask=0xF6, pattern=0xF0):
-        return "AAC", _no_promise
-    return None, _no_promise
+        return "AAC", _no_stated_end
+    return None, _no_stated_end
 
 
 def _is_frame_sync(magic: bytes, mask: int, pattern: int) -> bool:
@@ -186,7 +186,7 @@ def _is_frame_sync(magic: bytes, mask: int, pattern: int) -> bool:
     return len(magic) > 1 and magic[0] == 0xFF and magic[1] & mask == pattern
 
 
-def _no_promise(_file: IO[bytes], _size: int) -> int:
+def _no_stated_end(_file: IO[bytes], _size: int) -> int:
     return 0
 
 

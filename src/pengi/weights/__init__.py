@@ -587,7 +587,7 @@ def _publish(finished: Path, target: Path) -> Path:
 
 
 def damage(folder: Path | None, *, by_hash: bool = True) -> str | None:
-    """A sentence about the first damaged file of a folder in the cache; None without damage, or for the package's files.
+    """A sentence about the first damaged file of a folder in the cache; None without damage or for packaged files.
 
     Args:
         folder: as :func:`cached` gives it.
