@@ -408,6 +408,13 @@ def test_of_a_silent_recording_no_label_is_detected_but_silence(method: str) -> 
     assert sound.label in LABELS
 
 
+def test_a_silent_recording_has_none_of_the_labels_also_by_themselves() -> None:
+    silent = PENGI.classify(SILENT["a constant offset"], LABELS, none=True, multi_label=True, top=2)
+    none, label = silent.scores
+    assert (silent.label, none.probability, none.independent) == ("none of these", 1.0, None)
+    assert (label.probability, label.independent) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize("label", ["silence", "Silence", "silent."])
 def test_of_a_silent_recording_the_label_silence_wins(label: str) -> None:
     found = PENGI.classify(SILENT["digital zeros"], [*LABELS, label], top=2)

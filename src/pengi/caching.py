@@ -35,6 +35,8 @@ class RecentCache(Generic[V]):
         """Store a value of ``size`` bytes."""
         with self._lock:
             self._bytes -= self._values.pop(key, (None, 0))[1]
+            if size > self.max_bytes:
+                return
             self._values[key] = (value, size)
             self._bytes += size
             while self._bytes > self.max_bytes:

@@ -142,7 +142,7 @@ def silent_classification(
     ordered = sorted(labels, key=lambda label: label != right)
     scores = [LabelScore(label, float(label == right)) for label in ordered[:top]]
     if multi_label:
-        scores = [replace(score, independent=score.probability) for score in scores if score.label != NONE_OF_THESE]
+        scores = [replace(s, independent=None if s.label == NONE_OF_THESE else s.probability) for s in scores]
     return Classification(method, tuple(scores), detected=right is not None)
 
 

@@ -144,7 +144,7 @@ class Watcher:
         """
         rate = self._encoder.sample_rate
         window, hop = (round(length_s * rate) for length_s in (self._options.window_s, self._options.hop_s))
-        end_s = 0.0
+        end_s, level_db = 0.0, SILENCE_DB
         for start, window_S in sliding(blocks, window, hop):
             start_s, end_s = start / rate, (start + len(window_S)) / rate
             level_db = sound_level_db(window_S)
@@ -154,7 +154,7 @@ class Watcher:
             present.sort(key=lambda tag: -tag[1])
             yield Moment(end_s, level_db, tuple(present), detections)
         if ended := self._advance({}, end_s, end_s):
-            yield Moment(end_s, SILENCE_DB, (), ended)
+            yield Moment(end_s, level_db, (), ended)
 
     def _detected(self, window_S: NDArray[np.float32]) -> dict[int, float]:
         """The tags in a window, by index, with their probability."""

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from pengi.audio.decode import MAX_CHANNELS, load, probe, stream
+from pengi.audio.ffmpeg import Clock
 from pengi.errors import AudioError, PengiError
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
@@ -352,3 +353,12 @@ def test_one_bad_file_leaves_nothing_open(tmp_path: Path) -> None:
         patch.setattr(Path, "open", remember)
         complaint(path)
     assert [file.closed for file in opened] == [True]
+
+
+def test_a_clock_that_jumped_once_still_shows_pauses() -> None:
+    clock = Clock(1000, end_s=None)
+    clock.position = 1000
+    assert clock.silence_before(stamp_s=5000.0, lost_s=0.0) == 0
+    assert clock.jumps == [(1.0, 4999.0)]
+    clock.position = 2000
+    assert clock.silence_before(stamp_s=5004.0, lost_s=0.0) == 3000

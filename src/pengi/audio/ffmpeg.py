@@ -97,7 +97,7 @@ _DEMUXERS = {
 }
 
 
-class _Clock:
+class Clock:
     """Computes the silence before each frame from its time stamp, or from the length of lost packets before it."""
 
     def __init__(self, sample_rate: int, end_s: float | None) -> None:
@@ -134,8 +134,10 @@ class _Clock:
         """Whether a gap is a pause; otherwise the clock is wrong or was set anew."""
         if self._end_s is not None:
             return self.position_s + gap_s <= self._end_s + STAMP_SLACK_S
+        if self._unstated_s + gap_s > MAX_UNSTATED_GAP_S:
+            return False
         self._unstated_s += gap_s
-        return self._unstated_s <= MAX_UNSTATED_GAP_S
+        return True
 
 
 class AvReader:
@@ -160,7 +162,7 @@ class AvReader:
         self._name = name
         self._av = av
         self._begins_s = begins_s
-        self._clock: _Clock | None = None
+        self._clock: Clock | None = None
         self._about_tracks: list[str] = []
         self._about_end: list[str] = []
         # Before FFmpeg opens the file, since that moves its position.
@@ -211,7 +213,7 @@ class AvReader:
         self.channels = self._first.layout.nb_channels if self._first else self._stream.channels
         self._origin_s = self._time_origin_s()
         self.stated_duration_s, self._min_duration_s = self._stated()
-        self._clock = _Clock(max(1, self.sample_rate), self.stated_duration_s)
+        self._clock = Clock(max(1, self.sample_rate), self.stated_duration_s)
 
     @property
     def drops_its_start(self) -> bool:
@@ -327,7 +329,7 @@ class AvReader:
         self._clock.position = landed.pts - origin
         return itertools.chain([landed], frames)
 
-    def _placed(self, frames: Iterator[av.AudioFrame], clock: _Clock) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def _placed(self, frames: Iterator[av.AudioFrame], clock: Clock) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Rate and samples of the frames, and silence in the gaps between them."""
         for frame in frames:
             samples_CS = self._samples(frame)
