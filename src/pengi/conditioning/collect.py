@@ -27,7 +27,7 @@ def detected_tags(scores_TK: Tensor, tagger: Tagger, frame_s: float, duration_s:
 
     Args:
         scores_TK: the tagger's scores of every frame of the recording, ``float32[T, K]``.
-        tagger: it knows the tags and calibrates the scores.
+        tagger: has the tags and the calibration of their scores.
         frame_s: time from one frame to the next, in seconds.
         duration_s: length of the recording, in seconds.
     """
@@ -67,12 +67,11 @@ class TagCollector:
     """Collects the tags of one recording of any length.
 
     A tag's probability is that of its most probable window; tags below :data:`MIN_KEPT` in every window are left out.
-    Times come from the windows in which the tag is at least half as probable as in that one. Improbable tags also have
-    times, because they help to answer a question about such a sound. Spans with a very short pause between them are
-    merged.
+    Times come from the windows in which the tag has at least half of that probability. Improbable tags also have times,
+    because a question may name them. Spans with a very short pause between them are merged.
 
     Args:
-        tagger: it knows the tags and calibrates the scores.
+        tagger: has the tags and the calibration of their scores.
         frame_s: time from one frame to the next, in seconds.
     """
 
@@ -110,14 +109,14 @@ class TagCollector:
         return self._tagger.log_odds(pooled_K.to(self._tagger.scale_K.device)).float().cpu()
 
     def tags(self) -> tuple[DetectedTag, ...]:
-        """The tags so far, the likeliest first."""
+        """The tags so far, the most probable first."""
         kept = (self.probability_K >= MIN_KEPT).nonzero().flatten().tolist()
         kept.sort(key=lambda index: -float(self.probability_K[index]))
         return tuple(self.tag(index) for index in kept)
 
     def tag(self, index: int) -> DetectedTag:
-        """What is known so far of one tag, however improbable."""
+        """The probability and the times of one tag so far, even if :meth:`tags` leaves it out."""
         tag, probability = self._tagger.vocabulary.tags[index], float(self.probability_K[index])
-        certain = [event for event in self._events[index] if event.probability >= SHARE_OF_HIGHEST * probability]
-        spans = separate_spans([(round(event.start_s, 2), round(event.end_s, 2)) for event in certain])
+        events = [event for event in self._events[index] if event.probability >= SHARE_OF_HIGHEST * probability]
+        spans = separate_spans([(round(event.start_s, 2), round(event.end_s, 2)) for event in events])
         return DetectedTag(tag.text, tag.group, probability, tuple(spans))

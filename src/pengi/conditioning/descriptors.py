@@ -1,6 +1,6 @@
-"""What is measured in a recording, as finished sentences: level, separate bursts of sound, notes, tempo.
+"""Measures level, separate bursts of sound, notes and tempo of a recording, and writes them as sentences.
 
-Only the functions ``*_sentence`` contain the wording; simulated training text is written with them, too.
+Only the functions ``*_sentence`` contain the wording; they also write the evidence of simulated scenes.
 Uncertain measurements are left out: a number of bursts that depends on the threshold, notes of speech or of a chord.
 ``benchmarks/descriptors.py`` measures how often the sentences are right.
 
@@ -20,7 +20,7 @@ from pengi.audio.level import SILENCE_DB, rms_db, sound_level_db, without_offset
 from pengi.conditioning.notes import Note, detect_notes, moving_pitch
 
 Course = Literal["steady", "swelling", "fading", "louder at the start", "louder in the middle", "louder at the end"]
-"""How the level changes; ``None`` where nothing is clear."""
+"""How the level changes."""
 VERSION = 3
 """Raise it with every change of a sentence or of the transcriber: training clips are then measured again."""
 MAX_LISTED = 6
@@ -32,14 +32,15 @@ _MIN_REGULARITY = 0.3
 
 
 def describe_waveform(samples_S: NDArray[np.float32], rate: int) -> tuple[str, ...]:
-    """The sentences of all :data:`DESCRIBERS` about a recording of some seconds; none about a silent one.
+    """The sentences of all :data:`DESCRIBERS` about a short recording; none about a silent one.
 
     Args:
         samples_S: ``float32[S]``, mono, finite.
         rate: in Hz.
 
     Returns:
-        Level, separate bursts, notes or a moving pitch, tempo, in this order, as far as each is clear.
+        Sentences about level, separate bursts, notes or a moving pitch, and tempo, in this order; unclear ones are
+        left out.
     """
     if not len(samples_S) or sound_level_db(samples_S) < SILENCE_DB:
         return ()
@@ -66,10 +67,9 @@ def _tempo(samples_S: NDArray[np.float32], rate: int) -> Iterator[str]:
 
 
 Describer = Callable[[NDArray[np.float32], int], Iterable[str]]
-"""Takes a recording ``float32[S]`` without a constant offset, and its rate in Hz; gives sentences, none if nothing is
-clear."""
+"""Takes a recording ``float32[S]`` without a constant offset, and its rate in Hz; returns sentences about it."""
 DESCRIBERS: list[Describer] = [_level, _bursts_and_pitch, _tempo]
-"""All conditioners that measure the waveform, in the order of their sentences."""
+"""All functions that measure the waveform, in the order of their sentences."""
 
 
 def level_sentence(level_db: float, course: Course | None = None) -> str:
@@ -116,7 +116,7 @@ def tempo_sentence(bpm: float) -> str:
 
 
 def level_course(samples_S: NDArray[np.float32], rate: int) -> Course | None:
-    """How the level changes over a recording of a second or more, where that is clear."""
+    """How the level changes; ``None`` if that is unclear, or the recording is shorter than a second."""
     if len(samples_S) < rate:
         return None
     level_9 = np.array([max(SILENCE_DB, rms_db(part)) for part in np.array_split(samples_S, 9)])
@@ -192,8 +192,8 @@ def _played(notes: Sequence[Note]) -> tuple[list[str], float | None]:
 
 
 def detect_tempo(samples_S: NDArray[np.float32], rate: int) -> float | None:
-    """Tempo of a recording with a clear and steady beat, 60 to 180 beats a minute. It may be half or double of what a
-    person taps. ``None`` if onsets do not repeat, or repeat at different rates in the two halves."""
+    """Tempo in beats a minute, about 60 to 180, of a recording with a steady beat; it may be half or twice the tempo
+    that a person taps. ``None`` if onsets do not repeat, or repeat at different rates in the two halves."""
     if len(samples_S) < _MIN_TEMPO_S * rate:
         return None
     onset_T = _onsets(samples_S, rate)
@@ -215,8 +215,8 @@ def _onsets(samples_S: NDArray[np.float32], rate: int) -> NDArray[np.float64]:
 
 
 def _pace(onset_T: NDArray[np.float64]) -> tuple[float, float]:
-    """Tempo in beats a minute at which the onsets' autocorrelation is highest, and that autocorrelation; of several,
-    a tempo near 120 is preferred."""
+    """Tempo in beats a minute at the highest autocorrelation of the onsets, weighted towards 120, and that
+    autocorrelation."""
     centred_T = onset_T - onset_T.mean()
     correlation_T = np.fft.irfft(np.abs(np.fft.rfft(centred_T, 2 * len(onset_T))) ** 2)[: len(onset_T)]
     correlation_T /= max(correlation_T[0], 1e-12) * (1.0 - np.arange(len(onset_T)) / len(onset_T))

@@ -1,13 +1,13 @@
-"""Evidence: what is measured in a recording, and the text in which the language model and people read it.
+"""Evidence: tags, transcript and measurements of a recording, and their text for the language model.
 
     Heard in 5 s: dog barking (sure, 1-2 and 3-4 s), wind (maybe, throughout). Instrument: clarinet (likely).
     Said: "Come here.". Level -23 dBFS, louder at the start. Note C4 (262 Hz).
     Asked about: dog barking (sure, 1-2 and 3-4 s), then siren (likely, 6-9 s), rain (no).
 
-The first two lines are about a recording, whatever is asked about it; the most probable tags come first. The last line
-belongs to one question. It lists the tags that the question names in the order in which they begin, and says whether
-neighbours follow or overlap one another, so that the language model need not compare times. For "what is heard first?"
-or "what comes after the siren?" it lists the most probable tags.
+The first two lines are the same for every question; the most probable tags come first. The last line belongs to one
+question. It lists the tags that the question names in the order in which they begin, and says whether each follows or
+overlaps the one before, so that the language model need not compare times. For "what is heard first?" or "what comes
+after the siren?" it lists the most probable tags.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ STRENGTHS = (
     (0.008, "doubtful"),
     (0.002, "hardly"),
 )
-"""Lowest calibrated probability of each strength word. A recording has few of all tags, so a sound that a question
-names may be there even with a probability of 0.01; that is why the words distinguish such low values, too."""
+"""Lowest calibrated probability of each strength word. Most tags are rare, so a sound that a question names may be
+present with a probability of only 0.01; therefore even such low values have different words."""
 SOUND = "sound"
 GROUPS = {
     SOUND: "Heard",
@@ -43,7 +43,7 @@ GROUPS = {
     "instrument": "Instrument",
     "genre": "Genre",
 }
-"""Groups of tags in the order in which they are written, and what each is called. Others follow by their own name."""
+"""Group of tags -> its name in the text, in the order of the text. Other groups follow, with capitalised names."""
 THROUGHOUT = 0.85
 """A tag that covers at least this share of a recording is written as ``throughout``."""
 MIN_TIMED_S = 2.0
@@ -73,7 +73,7 @@ MAX_ORDERED = 8
 MAX_ORDERED_ALIKE = 2
 """Maximum number of those that have the same group and times."""
 OVERLAP_S = 0.3
-"""Tags whose spans overlap by more than this are there at the same time."""
+"""Tags whose spans overlap by more than this are written as simultaneous."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class DetectedTag:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is measured in one recording.
+    """Tags, transcript and measurements of one recording.
 
     Attributes:
         duration_s: its length in seconds.
@@ -163,9 +163,9 @@ def queried_tags(
 ) -> tuple[DetectedTag, ...]:
     """The tags that a prompt and labels name, each once; a tag that is not in the evidence has probability 0.
 
-    If a prompt about an order names at most one of them, the most probable tags are added. Tags are in the order in
-    which they begin. Those without times come last, in the order in which they are named. Keywords such as "no" and
-    "on" count only if the text asks about words.
+    If a prompt asks about an order and names at most one tag, the most probable tags are added. The result is sorted by
+    the tags' first start; tags without times come last, in the order in which they are named. Keywords such as "no"
+    and "on" count only if the text asks about words.
     """
     detected = {tag.text: tag for tag in evidence.tags}
     named = [tag for text in (prompt, *labels) for tag in _named(vocabulary, text)]
@@ -185,13 +185,13 @@ def _ordered(evidence: Evidence) -> Sequence[DetectedTag]:
 
 def _named(vocabulary: Vocabulary, text: str) -> list[Tag]:
     about_words = _ABOUT_WORDS.search(text) is not None
-    unmeant = _OTHER_MEANINGS | (frozenset() if "music" in text.casefold() else _OTHER_THAN_MUSIC)
+    ignored = _OTHER_MEANINGS | (frozenset() if "music" in text.casefold() else _OTHER_THAN_MUSIC)
     named = [vocabulary.tags[index] for index in vocabulary.find(text)]
-    return [tag for tag in named if (about_words or tag.group != "keyword") and tag.text not in unmeant]
+    return [tag for tag in named if (about_words or tag.group != "keyword") and tag.text not in ignored]
 
 
 def queried_prompt(evidence: Evidence, vocabulary: Vocabulary, prompt: str, labels: Sequence[str] = ()) -> str:
-    """A prompt as the language model reads it: after the line about the tags that the prompt or a label names."""
+    """The prompt for the language model: the line about the tags that the prompt or a label names, then the prompt."""
     return queried_text(queried_tags(evidence, vocabulary, prompt, labels), evidence.duration_s) + prompt
 
 
@@ -211,7 +211,7 @@ def queried_text(tags: Sequence[DetectedTag], duration_s: float) -> str:
 
 
 def _relation(earlier: DetectedTag, later: DetectedTag, duration_s: float) -> str:
-    """What stands between two tags of the line: whether they overlap or follow one another, where times are written."""
+    """The text between two tags: says whether they overlap or follow one another, if times are written."""
     overlapping_s = overlap_s(earlier.spans, later.spans)
     if overlapping_s is None or duration_s <= MIN_TIMED_S:
         return ", "
@@ -219,8 +219,8 @@ def _relation(earlier: DetectedTag, later: DetectedTag, duration_s: float) -> st
 
 
 def overlap_s(spans: Sequence[tuple[float, float]], others: Sequence[tuple[float, float]]) -> float | None:
-    """By how many seconds spans of two tags overlap at most, or minus the shortest pause between them; None if one of
-    the tags has no spans."""
+    """The longest overlap of a span of each tag in seconds; if none overlap, minus the shortest pause between them.
+    None if one of the tags has no spans."""
     if not spans or not others:
         return None
     return max(
@@ -231,8 +231,8 @@ def overlap_s(spans: Sequence[tuple[float, float]], others: Sequence[tuple[float
 
 
 def _onset(tag: DetectedTag, duration_s: float) -> float:
-    """When a tag begins, in seconds, rounded as it is written, so that tags whose written times are equal keep their
-    order; infinity for a tag without times."""
+    """Start of a tag in seconds, rounded as in the text, so that sorting keeps the order of tags with the same written
+    start; infinity for a tag without times."""
     if not tag.spans:
         return math.inf
     return round(tag.spans[0][0], 1 if duration_s < DECIMALS_BELOW_S else None)

@@ -1,7 +1,7 @@
 """Mapping networks: from embeddings of audio or text to a prefix in the language model's embedding space.
 
-m1 and m2 of the paper's equation 1. Every mapper takes a sequence with a mask and gives a sequence with a mask, so that
-the paper's transformer can read one pooled vector or many audio tokens.
+These are m1 and m2 of the paper's equation 1. Every mapper takes and returns a sequence with a mask, so the paper's
+transformer can read one pooled vector or many audio tokens.
 
 Shape suffixes: B rows, T input tokens, P prefix embeddings, I input width, D language-model embedding width, W
 width inside the transformer, C learned constants, K tokens and constants together.
@@ -29,14 +29,14 @@ class Mapper(nn.Module):
 
     def forward(self, tokens_BTI: Tensor, mask_BT: Tensor) -> Masked:
         """Map ``float[B, T, I]`` with its mask ``bool[B, T]`` to ``float[B, P, D]`` with its mask ``bool[B, P]``."""
-        raise NotImplementedError(f"{type(self).__name__} maps nothing")
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward")
 
 
 def build_mapper(config: MapperConfig, input_dim: int, output_dim: int) -> Mapper:
     """The mapper that a configuration names.
 
     Raises:
-        ConfigError: if heads do not divide the width, or ``identity`` is asked to change the width.
+        ConfigError: if the heads do not divide the width, or an identity mapper would have to change the width.
     """
     if isinstance(config, TransformerMapperConfig):
         return TransformerMapper(config, input_dim, output_dim)
@@ -46,7 +46,7 @@ def build_mapper(config: MapperConfig, input_dim: int, output_dim: int) -> Mappe
 
 
 class _Constants(nn.Module):
-    """Learned embeddings in front of a sequence, which tell a frozen language model the form of the answer."""
+    """Learned embeddings in front of a sequence, as in prompt tuning of a frozen language model."""
 
     def __init__(self, count: int, dim: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _Constants(nn.Module):
 
 
 class IdentityMapper(Mapper):
-    """Passes language-model embeddings on unchanged, after learned constants."""
+    """Puts learned constants in front of language-model embeddings, which stay unchanged."""
 
     def __init__(self, config: IdentityMapperConfig, dim: int) -> None:
         super().__init__()

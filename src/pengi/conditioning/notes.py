@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from swift_f0 import SwiftF0
 
 SAMPLE_RATE = 16_000
-"""What SwiftF0 reads, in Hz."""
+"""Sample rate of SwiftF0's input, in Hz."""
 NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _FRAME_S = 256 / SAMPLE_RATE
 _HOLD_MS = 80.0
@@ -36,8 +36,8 @@ _MAX_STRETCHES = 12
 _MARGIN_S = 0.05
 _SHORT_S = 0.6
 _TONAL_SHARE = 0.8
-"""Lowest share of the energy in the strongest tenth of the frequencies for a sound to count as tonal. Other sounds,
-such as noise, are not tried at the slower speeds, which cost more."""
+"""A sound is tonal if the strongest tenth of its frequencies has at least this share of its energy. Other sounds, such
+as noise, are not analysed at the slower speeds, which cost more."""
 MIN_DURATION_S = 0.09
 LONG_S = 0.5
 MAX_DEVIATION = 0.13
@@ -153,8 +153,8 @@ def _notes_of(samples_S: NDArray[np.float32]) -> list[Note]:
 
 
 def _speeds(samples_S: NDArray[np.float32]) -> tuple[float, ...]:
-    """Speeds at which a pitch may be found. A note has no energy below its pitch, so energy at low frequencies rules
-    out high pitches; a short note needs finer frames."""
+    """Speeds at which to analyse a sound, the fastest first. A note has no energy below its pitch, so energy at low
+    frequencies rules out high pitches; a short note needs finer frames."""
     power_F = np.abs(np.fft.rfft(samples_S)) ** 2
     hz_F = np.fft.rfftfreq(len(samples_S), 1 / SAMPLE_RATE)
     power_F[hz_F < 20.0] = 0.0
@@ -221,7 +221,7 @@ def _harmonic_share(samples_S: NDArray[np.float32], note: Note) -> float:
 
 
 def _prevailing(notes: Sequence[Note]) -> list[Note]:
-    """The notes if they make up the sound, none if something else does."""
+    """The notes without the weakest ones; empty if all notes together have too little of the energy."""
     strongest = max((note.energy for note in notes), default=0.0)
     kept = _joined([note for note in notes if note.energy >= MIN_ENERGY * strongest])
     one_name = len({note.name for note in kept}) == 1

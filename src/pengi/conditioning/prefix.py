@@ -1,14 +1,14 @@
 """The prefix: what the language model reads before it answers. Inference, training and validation build it here.
 
-Without a chat template it is that of the paper: m1 of the audio, then m2 of the prompt. With one it is
+Without a chat template it is the paper's prefix: m1 of the audio, then m2 of the prompt. With one it is
 
     [m1 | <|im_start|>user\\n{evidence}\\n]  +  [{queried}{prompt}<|im_end|>\\n<|im_start|>assistant\\n]
       shared by all questions about a clip       of one question
 
-The language model reads the shared part once for several questions.
+The shared part is computed once for all questions about a clip.
 
-Shape suffixes: A clips, E examples, B rows, P and X tokens of the shared and the own part, T tokens of a row, D
-language-model embedding width.
+Shape suffixes: A clips, E examples, B rows, P shared tokens, X tokens of one example, T tokens of a row,
+D language-model embedding width.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def shared_text(evidence: str) -> str:
 
 
 def own_text(prompt: str) -> str:
-    """The rest of a chat up to where the answer begins; ``prompt`` starts with the line about the tags it names."""
+    """The rest of a chat, up to the answer; ``prompt`` starts with the line about the tags that it names, if any."""
     return f"{_plain(prompt)}{CHAT_ANSWER}"
 
 
@@ -59,7 +59,7 @@ def embed_rows(language_model: LanguageModel, rows: Sequence[Sequence[int]]) -> 
 
 
 def join(parts: Sequence[Masked], *, padding: str) -> Masked:
-    """Concatenate sequences; each row's real tokens stay together, with all padding on one side.
+    """Concatenate sequences, and move all padding of a row to one side.
 
     Args:
         parts: ``[B, T_i, D]`` with masks.
@@ -80,7 +80,7 @@ class Packed:
 
     Attributes:
         values_ATD: embeddings; padding is on the right.
-        attention_mask_ATT: ``bool``: each token attends to the shared tokens, and to earlier ones of its own example.
+        attention_mask_ATT: ``bool``: each token attends to the earlier tokens of the shared prefix and its example.
         start_E: ``int64``: position in its row of each example's first embedding.
     """
 
@@ -93,8 +93,8 @@ def pack(shared: Masked, own: Masked, clip_E: Tensor) -> Packed:
     """Append the tokens of each example to the shared prefix of its clip.
 
     Args:
-        shared: ``[A, P, D]`` with a mask, at least one real token in each row.
-        own: ``[E, X, D]`` with a mask.
+        shared: prefixes ``[A, P, D]`` with a mask, at least one real token in each row.
+        own: tokens of the examples ``[E, X, D]`` with a mask.
         clip_E: index of each example's clip.
     """
     rows = [[values_PD[mask_P]] for values_PD, mask_P in zip(*shared, strict=True)]

@@ -1,4 +1,4 @@
-"""Which tags are in a recording, and when.
+"""The tagger: detects which tags are in a recording, and when.
 
 A frame is one token of the first encoder (YAMNet: every 0.48 s), concatenated with the mean of the other encoders'
 tokens at that time. The score of tag k in frame t is the sum of two linear scores,
@@ -6,8 +6,8 @@ tokens at that time. The score of tag k in frame t is the sum of two linear scor
     z_k(t) = head_k . mean(x around t) + stock_k . y(t) + b_k
 
 of the tokens ``x`` of all encoders, averaged over :data:`CONTEXT_FRAMES` frames, and of the first encoder's token
-``y``. ``head`` is fitted on labelled recordings; ``stock`` comes from the stock tagger. Pooling over time gives nearly
-the maximum, so that a short sound in a long recording counts. A scale and a shift for each tag turn scores into
+``y``. ``head`` is fitted on labelled recordings; ``stock`` comes from the stock tagger. Pooling over time is close to
+the maximum, so a short sound in a long recording still scores high. A scale and a shift for each tag turn scores into
 calibrated log-odds.
 
 How the scores are fitted is in :mod:`pengi.training.tagger`.
@@ -32,13 +32,13 @@ from pengi.conditioning.vocabulary import Vocabulary
 from pengi.encoders.base import Masked
 
 CONTEXT_FRAMES = 3
-"""Number of frames that are averaged around each one. Scores are fitted on the mean of a whole recording's tokens, but
-averaging more frames did not improve recordings of one sound, and found fewer sounds in mixtures."""
+"""Number of frames in the mean around each frame. Scores are fitted on the mean of a whole recording's tokens, but with
+more frames recordings of one sound were not tagged better, and fewer sounds in mixtures were detected."""
 
 
 RARE_SHARE = 0.096
 """Share of a rare tag in the probability of its AudioSet class, estimated on training clips out of fold: the number of
-clips that have a rare tag, over the sum of the probabilities that the tag would have without this share."""
+clips with a rare tag, divided by the sum of the tag's probabilities without this factor."""
 
 
 class Tagger(nn.Module):
@@ -76,17 +76,17 @@ class Tagger(nn.Module):
         return scores_xK * self.scale_K + self.shift_K
 
     def probability(self, scores_xK: Tensor) -> Tensor:
-        """Probability ``float32[..., K]`` of each tag by the scores ``float32[..., K]`` of frames or of recordings.
+        """Probability ``float32[..., K]`` of each tag, from scores ``float32[..., K]`` of frames or of recordings.
 
-        Tags that are kinds of one AudioSet class share its probability with one another and with its other kinds: one
-        animal sound is not a camel, a hyena and a dolphin at once, and most are none of them. Rare kinds have a small,
-        constant share, so that nothing claims them unasked.
+        Tags that are kinds of one AudioSet class share its probability with one another and with kinds that are no
+        tags: an animal sound is not a camel, a hyena and a dolphin at once, and mostly none of them. Rare kinds have a
+        small, constant share, so that they are not detected by mistake.
         """
         return self.log_odds(scores_xK).sigmoid() * class_shares(scores_xK, self.kinds)
 
     def probabilities(self, scores_BTK: Tensor, mask_BT: Tensor) -> Tensor:
-        """Probability that each tag is in the recording, ``float32[B, K]``, by the scores of its frames
-        ``float32[B, T, K]``."""
+        """Probability that each tag is in the recording, ``float32[B, K]``, from the scores ``float32[B, T, K]`` of its
+        frames."""
         return self.probability(log_mean_exp(scores_BTK, mask_BT))
 
 
@@ -94,8 +94,8 @@ def class_shares(scores_xK: Tensor, kinds: KindsOfClasses) -> Tensor:
     """Share ``float32[..., K]`` of each tag in the probability of its AudioSet class, 1 for tags that are not kinds of
     a class.
 
-    The share is a softmax over the scores of the class's kinds and of the class itself, which stands for all its other
-    kinds. That of a rare kind is :data:`RARE_SHARE`.
+    The share is a softmax over the scores of the class's kinds and of the class itself, which represents all its other
+    kinds. A rare kind has the share :data:`RARE_SHARE`.
     """
     shares_xK = torch.ones_like(scores_xK)
     shares_xK[..., kinds.rare_R.to(scores_xK.device)] = RARE_SHARE
@@ -133,7 +133,7 @@ class KindsOfClasses:
 
     @classmethod
     def of(cls, vocabulary: Vocabulary) -> Self:
-        """The classes of a vocabulary. The first tag that means a class stands for it."""
+        """The classes of a vocabulary. If several tags mean a class, the first one represents it."""
         kinds: dict[str, list[int]] = {}
         means: dict[str, int] = {}
         for index, tag in enumerate(vocabulary.tags):
@@ -156,11 +156,11 @@ class KindsOfClasses:
 
 
 def frame_scores(frames_BTD: Tensor, mask_BT: Tensor, head_KD: Tensor, bias_K: Tensor, stock_KI: Tensor) -> Tensor:
-    """Scores of every frame, ``float32[B, T, K]``: ``head_KD`` reads the mean of the frames around it, ``stock_KI``
-    the frame alone."""
+    """Scores of every frame, ``float32[B, T, K]``: ``head_KD`` weights the mean of the frames around it,
+    ``stock_KI`` the first encoder's token of the frame alone."""
     stock_BTI = frames_BTD[..., : stock_KI.shape[1]]
-    own_BTK = running_mean(functional.linear(frames_BTD, head_KD, bias_K), mask_BT, CONTEXT_FRAMES)
-    return own_BTK + functional.linear(stock_BTI, stock_KI)
+    head_BTK = running_mean(functional.linear(frames_BTD, head_KD, bias_K), mask_BT, CONTEXT_FRAMES)
+    return head_BTK + functional.linear(stock_BTI, stock_KI)
 
 
 def running_mean(values_BTK: Tensor, mask_BT: Tensor, width: int) -> Tensor:

@@ -47,15 +47,15 @@ SPEECH_CLASSES = ("Speech", "Child speech, kid speaking", "Conversation", "Narra
 
 # Text outside these bounds is dropped. They are rough and were not tuned; benchmarks/transcription.py measures them.
 SPEECH_THRESHOLD = 0.2
-"""Lowest probability of speech, by the stock tagger, in the best frame of a chunk."""
+"""A chunk is transcribed if the stock tagger's probability of speech reaches this in any frame."""
 MIN_LOG_PROBABILITY = -1.0
 """Lowest mean natural log-probability of a token; Whisper's own default."""
 MAX_TOKENS_PER_S = 10.0
 """Highest rate of speech; text with more tokens is dropped. One second is added to the length of a chunk."""
 MIN_WORD_S = 0.25
-"""Shortest time of a word. What is said twice is kept once if the sound of its chunk is too short for both."""
+"""Shortest time of a word. A repetition is dropped if the sound of its chunk is too short for both rounds."""
 AUDIBLE_DB = 30.0
-"""How far below the loudest frame of a chunk, in dB, a frame still counts as sound."""
+"""A frame counts as sound if it is at most this far below the loudest frame of its chunk, in dB."""
 _FRAME = SAMPLE_RATE // 50
 
 
@@ -73,12 +73,12 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What the decoder wrote about a chunk.
+    """The decoder's output for a chunk.
 
     Attributes:
-        text: what is kept of it; empty where nobody speaks.
-        tokens: all that was written.
-        audio_PD: the encoder's states that it was decoded from.
+        text: the text after the guards; empty where nobody speaks.
+        tokens: all tokens, before the guards.
+        audio_PD: the encoder's states.
     """
 
     text: str
@@ -124,7 +124,7 @@ class Transcriber:
         )
 
     def transcribe(self, source: AudioSource, *, track: int | None = None, partial: bool = False) -> Transcript:
-        """What is said in a recording of any length, in bounded memory; ``track`` and ``partial`` are those of
+        """The transcript of a recording of any length, in bounded memory; ``track`` and ``partial`` are as for
         :func:`pengi.audio.decode.load`.
 
         Raises:
@@ -154,7 +154,7 @@ class Transcriber:
             yield from self._segments(batch)
 
     def _segments(self, chunks: Sequence[_Chunk]) -> Iterator[TranscriptSegment]:
-        """What is said in each of the chunks in which there is speech, in their order."""
+        """The segments of the chunks in which there is speech, in order."""
         for chunk, decoded in zip(chunks, self._decoded([chunk.samples_S for chunk in chunks]), strict=True):
             if decoded is None or not decoded.text:
                 continue
@@ -165,8 +165,8 @@ class Transcriber:
                 yield TranscriptSegment(words[0].start_s, words[-1].end_s, text, words)
 
     def texts(self, waveforms: Sequence[NDArray[np.float32]]) -> list[str]:
-        """What is said in each of some waveforms ``float32[S]`` at 16 kHz, of at most ``MAX_CHUNK_S`` each; empty where
-        nobody speaks."""
+        """The text of each waveform ``float32[S]`` at 16 kHz, of at most ``MAX_CHUNK_S`` each; empty where nobody
+        speaks."""
         return ["" if decoded is None else decoded.text for decoded in self._decoded(waveforms)]
 
     @torch.inference_mode()
@@ -251,7 +251,7 @@ def _word(text: str, start_s: float, end_s: float, *, is_first: bool) -> Transcr
 
 
 def audible_s(waveform_S: NDArray[np.float32]) -> float:
-    """How long a waveform ``float32[S]`` sounds, in seconds, without its pauses."""
+    """Seconds of sound in a waveform ``float32[S]`` at 16 kHz, pauses excluded."""
     frames_FS = waveform_S[: len(waveform_S) // _FRAME * _FRAME].reshape(-1, _FRAME)
     power_F = np.square(frames_FS, dtype=np.float64).mean(1)
     return float((power_F > power_F.max(initial=0.0) * 10.0 ** (-AUDIBLE_DB / 10.0)).sum() * _FRAME / SAMPLE_RATE)
@@ -260,12 +260,11 @@ def audible_s(waveform_S: NDArray[np.float32]) -> float:
 def without_loops(text: str, audible_s: float = math.inf) -> str:
     """A text that ends in a loop, cut after the loop's first round: "Third. Third. Third." becomes "Third."
 
-    With the beginning of a third round it is a loop. Two rounds may be intended, but not if the sound is too short for
-    them.
+    A repetition is a loop if a third round begins, or if the sound is too short for two rounds.
 
     Args:
-        text: what the decoder wrote.
-        audible_s: how long the recording sounds, in seconds.
+        text: the decoder's text.
+        audible_s: seconds of sound in the recording.
     """
     words = text.split()
     is_rushed = audible_s < MIN_WORD_S * len(words)

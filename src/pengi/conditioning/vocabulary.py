@@ -1,4 +1,4 @@
-"""The tags that a model detects: their names, and how prompts and label lists may name them.
+"""The tags that a model detects, and the names by which prompts and label lists refer to them.
 
 AudioSet classes, instruments, genres, keywords and speakers' genders are all tags. A checkpoint stores its tags in
 ``vocabulary.json``.
@@ -31,9 +31,9 @@ class Tag:
         group: what kind of thing it is, such as "sound", "instrument" or "language".
         phrases: other texts that mean it, such as "a dog barking".
         audioset: display name of the AudioSet class that the stock tagger scores for it; None if there is none.
-        threshold: lowest probability of an event of a timeline; None if none was chosen for the tag.
-        is_rare: whether it is one of several things within its AudioSet class and too few recordings of it were
-            labelled to tell it from the others.
+        threshold: lowest probability of an event of a timeline; None for the default.
+        is_rare: whether it is a kind of its AudioSet class with too few labelled recordings to distinguish it from the
+            other kinds.
     """
 
     text: str
@@ -45,7 +45,7 @@ class Tag:
 
     @property
     def is_class(self) -> bool:
-        """Whether the tag means its AudioSet class itself, and not one of several things within it."""
+        """Whether the tag means its AudioSet class itself, and not a kind of it."""
         parts = [word_stems(part.split("(")[0]) for part in (self.audioset or "").split(",")]
         return any(word_stems(name) in parts for name in (self.text, *self.phrases))
 
@@ -95,7 +95,7 @@ class Vocabulary:
         return max(map(len, self._indices), default=0)
 
     def index(self, text: str) -> int | None:
-        """Index of the tag that a text as a whole names; None if it names none."""
+        """Index of the tag whose name is the whole text; None if there is none."""
         return self._indices.get(word_stems(text))
 
     def label_indices(self, labels: Sequence[str]) -> list[int | None]:
@@ -109,14 +109,14 @@ class Vocabulary:
         return [max(tags, key=lambda index: groups[self.tags[index].group], default=None) for tags in candidates]
 
     def nearest(self, text: str) -> list[str]:
-        """Texts of up to three tags with similarly spelled names, the nearest first, whatever the order of words."""
+        """Texts of up to three tags with similarly spelled names, the nearest first; word order does not matter."""
         texts = {_sorted_stems(name): tag.text for tag in reversed(self.tags) for name in (*tag.phrases, tag.text)}
         near = difflib.get_close_matches(_sorted_stems(text), list(texts), n=6, cutoff=0.5)
         return list(dict.fromkeys(texts[name] for name in near))[:3]
 
     def find(self, text: str) -> list[int]:
-        """Indices of the tags that a text names, each once, in the order of the text; the longest name is taken if it
-        contains others."""
+        """Indices of the tags that a text names, each once, in the order of the text. A name within a longer one does not
+        count."""
         words = word_stems(text)
         found: dict[int, None] = {}
         start = 0

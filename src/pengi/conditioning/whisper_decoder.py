@@ -25,8 +25,8 @@ from torch.nn import functional
 from pengi.encoders.whisper import Attention, KeysValues
 
 ALIGNMENT_HEADS = ((1, 0), (2, 0), (2, 5), (3, 0), (3, 1), (3, 2), (3, 3), (3, 4))
-"""Layer and index of the heads of tiny.en that attend to the time of the token being written; Whisper's authors chose
-them."""
+"""Layer and index of the heads of tiny.en whose attention follows the time of the words, as chosen by Whisper's
+authors."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class WhisperState:
-    """What a decoder has read so far, layer by layer."""
+    """Keys and values that a decoder has computed so far, layer by layer."""
 
     read: tuple[KeysValues, ...]
     """Keys and values of its tokens; empty before the first."""
@@ -159,7 +159,7 @@ class WhisperDecoder(nn.Module):
         return self.logits(hidden_NTD), state
 
     def advance(self, ids_NT: Tensor, state: WhisperState) -> tuple[Tensor, WhisperState]:
-        """As :meth:`step`, but hidden states float32[N, T, D]."""
+        """As :meth:`step`, but returns hidden states float32[N, T, D] instead of logits."""
         count, tokens = state.count, ids_NT.shape[1]
         hidden_NTD = self.embed_tokens(ids_NT) + self.embed_positions.weight[count : count + tokens]
         attention_mask_TK = None

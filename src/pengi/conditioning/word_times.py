@@ -1,4 +1,4 @@
-"""Times of words, from what Whisper's decoder attends to while it writes them, and lines of a readable length.
+"""Times of words, from the cross-attention of Whisper's decoder, and lines of a readable length.
 
 Shape suffixes: H heads, T tokens, P encoder positions of 20 ms.
 """
@@ -19,7 +19,7 @@ from pengi.results import TranscriptWord
 MAX_LINE = 84
 """Characters of a line: two rows of a subtitle."""
 MIN_LINE_S = 1.0
-"""A sentence that is shorter stays on one line with the next one."""
+"""A shorter sentence is joined with the next one."""
 MAX_WORD_S = 1.0
 """Time beyond this is a pause before or after the word."""
 _CLAUSE_COST = 0.25
@@ -32,7 +32,7 @@ _CLAUSE_END = re.compile(r"[,;:][\"')\]]*$")
 
 
 def first_positions(logits_HTP: Tensor) -> NDArray[np.int64]:
-    """The position at which each token begins, ``int64[T]``, ascending; there must be at least one for each token.
+    """The first position of each token, ``int64[T]``, ascending; there must be at least T positions.
 
     Each position is assigned to one token so that the sum of the normalised attention is as high as possible. Silence
     before the first token is assigned to it.
