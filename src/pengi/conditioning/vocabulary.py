@@ -115,8 +115,8 @@ class Vocabulary:
         return list(dict.fromkeys(texts[name] for name in near))[:3]
 
     def find(self, text: str) -> list[int]:
-        """Indices of the tags that a text names, each once, in the order of the text. A name within a longer one does not
-        count."""
+        """Indices of the tags that a text names, each once, in the order of the text. Names within a longer name are
+        ignored."""
         words = word_stems(text)
         found: dict[int, None] = {}
         start = 0

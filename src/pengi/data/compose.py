@@ -1,14 +1,14 @@
-"""New training examples from labelled recordings, with captions and answers that are true by construction.
+"""Composes new training examples from labelled recordings; captions and answers are true by construction.
 
 Recordings are put one after another, repeated, or laid over a longer one, each at a random loudness. The questions
 follow from how the example was made: what is in it and what is not, in which order, how often, how many kinds, which
-is louder. What the labels leave open is not asked, see :mod:`pengi.data.label_overlap`.
+is louder. Nothing is asked that the labels do not determine, see :mod:`pengi.data.label_overlap`.
 
 An example is a function of the clips, the labels, the seed and its number. Its id contains the last two and a
 fingerprint of the first two: ``composed-train-1f0c9a3e-0-000017``.
 
 A training example is composed of recordings of one fold (:func:`pengi.data.tagging.folds_of`), and its group puts it
-into the same fold. So there is a tagger that was fitted without any of its recordings.
+into the same fold, so that the tagger of that fold was fitted without any of its recordings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ from pengi.data.tolerance import MAX_BAD_SHARE
 from pengi.errors import AudioError, InputError
 
 RULES = 2
-"""Version of the rules below, part of the fingerprint. Raise it if they change, or old ids would give new examples."""
+"""Version of the rules below, part of the fingerprint. Raise it if they change, because old ids would otherwise give
+other examples."""
 MAX_S = 10.0
 _MAX_PART_S, _MIN_PART_S = 4.0, 0.8
 _MIN_BACKGROUND_S = 4.0
@@ -51,7 +52,7 @@ _MAX_COUNTED = 5
 _COUNTED_PART_S = 1.2
 _TRIES = 40
 _ABSENT_TRIES = 20
-# Categories that cannot be the background of words or notes, because their sounds would be counted, too.
+# Categories that cannot be the background of words or notes, because they may contain further words or notes.
 _NO_BACKGROUND = {
     "words": frozenset({"speech", "scene", "music"}),
     "notes": frozenset({"music", "instrument", "alarm"}),
@@ -64,7 +65,8 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Excerpt:
-    """One recording of an example: its loudest ``length_s`` seconds, ``times`` in a row, at a loudness."""
+    """The loudest ``length_s`` seconds of a recording, repeated ``times`` times, at ``level_db`` (see
+    :func:`pengi.data.mixing.set_loudness`)."""
 
     clip: Clip
     length_s: float
@@ -74,7 +76,7 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Composition:
-    """How an example is made: parts one after another, with silence before, between and after, over a background."""
+    """How an example is made: parts in sequence, with silence before, between and after them, over a background."""
 
     kind: CompositionKind
     parts: tuple[Excerpt, ...]
@@ -83,7 +85,7 @@ class Composition:
 
     @property
     def all_parts(self) -> tuple[Excerpt, ...]:
-        """The background last."""
+        """The parts, then the background if there is one."""
         return self.parts if self.background is None else (*self.parts, self.background)
 
 
@@ -96,7 +98,7 @@ class Composed:
 
     @property
     def id(self) -> str:
-        """Identifies clips, labels, seed and number."""
+        """The clip's id, which identifies clips, labels, seed and number."""
         return self.clip.id
 
 
@@ -107,7 +109,7 @@ def compose(clips: Sequence[Clip], labels: Mapping[str, Label], seed: int, count
 
 
 class Composer:
-    """Examples by number.
+    """Composes examples by number.
 
     Args:
         clips: labelled clips of one split; those with exactly one event are used.
@@ -115,7 +117,7 @@ class Composer:
         seed: another seed gives other examples.
 
     Raises:
-        InputError: if the clips are of several splits, or fewer than two different sounds are among them.
+        InputError: if the clips are of several splits, or have fewer than two different labels.
     """
 
     def __init__(self, clips: Sequence[Clip], labels: Mapping[str, Label], seed: int) -> None:
@@ -180,7 +182,7 @@ class Composer:
         return clip.model_copy(update={"qa": _Questions(composition, self.labels, self._events, rng).about(clip)})
 
     def _attributes(self, composition: Composition) -> dict[str, str]:
-        """How many words or notes there are, which words, and how many kinds of sound, as far as that is certain."""
+        """Number of words or notes, the words, and the number of kinds of sound, if it is certain."""
         found = {} if composition.kind == "sounds" else {"count": templates.NUMBERS[len(composition.parts)]}
         if composition.kind == "words":
             said = [part.clip.attributes for part in composition.parts]
@@ -219,7 +221,7 @@ class _Questions:
         return self.labels[part.clip.events[0]]
 
     def about(self, clip: Clip) -> tuple[QuestionAnswer, ...]:
-        """All questions, each once; every kind of yes/no question has as many answers yes as no."""
+        """All questions, each once; each kind of yes/no question has as many yes as no answers."""
         asked = {"presence": self._presence(clip), "loudness": self._loudness(), "number": self._kinds()}
         if self.background is not None:
             asked["background"] = [templates.throughout_question(self.rng, self.background)]
@@ -293,7 +295,7 @@ def _kinds(labels: Sequence[Label]) -> int | None:
 
 
 class _Material:
-    """What an example may be composed of: clips of one fold, or all."""
+    """The clips that examples are composed of: those of one fold, or all."""
 
     def __init__(self, clips: Sequence[Clip], labels: Mapping[str, Label]) -> None:
         self._labels = labels
@@ -303,7 +305,7 @@ class _Material:
         self._notes = _groups([clip for clip in clips if _is_note(clip)], lambda clip: clip.events[0])
 
     def composition(self, rng: random.Random) -> Composition:
-        """How an example is made."""
+        """Draw how an example is made."""
         chances: dict[CompositionKind, float] = {
             "sounds": 0.8,
             "words": 0.1 if self._words else 0.0,
@@ -383,7 +385,7 @@ def _groups(items: Sequence[K], key: Callable[[K], str]) -> dict[str, list[K]]:
 
 
 def _usable(clip: Clip, labels: Mapping[str, Label]) -> bool:
-    """Whether the clip has one label, which also fits a part of it; questions about speech need the whole clip."""
+    """Whether the clip has exactly one label, which is also true of excerpts; questions about speech need all of it."""
     return len(clip.events) == 1 and clip.events[0] in labels and clip.domain not in (COMPOSED_DOMAIN, "speech_qa")
 
 
@@ -410,7 +412,7 @@ def _folded(clips: Sequence[Clip]) -> list[list[Clip]]:
 
 
 def _fingerprint(clips: Sequence[Clip], labels: Mapping[str, Label], folds: int) -> str:
-    """A hash of everything but the seed that the examples depend on."""
+    """A hash of everything that the examples depend on, except the seed."""
     parts: list[Any] = [RULES] if folds == 1 else [RULES, folds, [group_of(clip) for clip in clips]]
     for clip in clips:
         parts.append([clip.id, clip.domain, clip.events, clip.duration_s, sorted(map(str, clip.attributes.items()))])
@@ -461,7 +463,7 @@ def _time(part: Excerpt, start_s: float, end_s: float) -> EventTime:
 
 
 def _rendered(part: Excerpt, audio_root: Path, rate: int, background_of: int | None = None) -> NDArray[np.float32]:
-    """A part at its length and loudness; with ``background_of``, without pauses and with at most so many samples."""
+    """A part at its length and loudness; with ``background_of``, without pauses and with at most that many samples."""
     whole = mixing.trim_silence(load(recording(audio_root, part.clip.audio), rate), rate)
     if background_of is None:
         cut = mixing.loudest_excerpt(whole, round(part.length_s * rate), rate)
@@ -495,7 +497,7 @@ def write_composed(
         count: how many examples.
         rate: of the files, in Hz.
         workers: processes that mix; their number changes nothing.
-        max_bad_share: share of the examples that may fail for unreadable recordings; they are logged and left out.
+        max_bad_share: share of the examples whose recordings may be unreadable; they are logged and left out.
 
     Returns:
         The manifest.

@@ -1,4 +1,4 @@
-"""Random scenes without audio: from captions that people wrote, or made up of the tags of a vocabulary.
+"""Draws random scenes without audio, from captions that people wrote or from the tags of a vocabulary.
 
 A scene is a function of the seed and its number.
 """
@@ -37,7 +37,7 @@ _SPEAKS = re.compile(r"\b(?:speak|talk|speech|convers|narrat|sa(?:ys|id))", re.I
 _HUMAN = re.compile(
     r"\b(?:people|person|someone|voice|crowd|men|women|kids|children|boys?|girls?|adults?|sing|vocal)", re.IGNORECASE
 )
-# Words of captions for what evidence does not show.
+# Word stems of captions about properties that evidence does not show.
 _UNSHOWN = frozenset(
     word_stems(
         "loudly loud softly quietly quiet faintly faint distant distance far nearby near close away "
@@ -133,7 +133,7 @@ def sources_of(clips: Sequence[Clip], captions: Sequence[str], vocabulary: Vocab
 
 @dataclass
 class _Layout:
-    """Events as they are put one after another."""
+    """Events in sequence, and the end of the last one."""
 
     events: list[SceneEvent] = field(default_factory=list)
     end_s: float = 0.0
@@ -149,7 +149,7 @@ class SceneDrawer:
 
     Args:
         phrases: wordings of tags.
-        vocabulary: the tags; only sounds with a tag that is not rare are drawn.
+        vocabulary: the tags; rare ones are not drawn.
         sources: captions, transcripts and words.
         seed: another one gives other scenes.
     """
@@ -183,8 +183,8 @@ class SceneDrawer:
                 return scene
 
     def _draw(self, rng: random.Random, categories: frozenset[str], beside: Sequence[str]) -> str | None:
-        """A tag of the given categories that is certainly no part of those in ``beside``, nor they of it; None if a few
-        tries find none."""
+        """A tag of the given categories that certainly neither contains a tag of ``beside`` nor is contained in one; None
+        if a few tries find none."""
         names = [name for name in self._by_category if name in categories]
         weights = [len(self._by_category[name]) ** 0.5 for name in names]
         for _ in range(_TRIES if names else 0):
@@ -341,7 +341,7 @@ class SceneDrawer:
         return [text for text in self.sources.captions if self._says_only_tags(text)]
 
     def _captioned(self, rng: random.Random) -> Scene | None:
-        """The scene of a caption that says nothing but the tags that it names."""
+        """The scene of a random caption that describes nothing besides its tags."""
         return self.captioned(rng.choice(self._usable_captions), rng) if self._usable_captions else None
 
     def _says_only_tags(self, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Writes examples that are generated, not recorded, as a corpus of their own."""
+"""Writes generated examples as a corpus: manifest, labels and recordings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Example(Protocol):
 
 @dataclass(frozen=True)
 class Rendered:
-    """A waveform ``float32[S]``, and the fields of its row that are known only after rendering."""
+    """A waveform ``float32[S]``, and the fields of its row that follow from rendering."""
 
     samples: NDArray[np.float32]
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def write_examples(
 def _each_written(
     examples: Sequence[E], write: Callable[[E], dict[str, Any] | AudioError], workers: int
 ) -> Iterator[tuple[E, dict[str, Any] | AudioError]]:
-    """Each example with what its rendering says about it, or why it could not be rendered, in order."""
+    """Each example, in order, with the fields of its row that follow from rendering, or with the error."""
     if workers == 1:
         yield from ((example, write(example)) for example in track(examples, "rendering"))
         return

@@ -1,4 +1,4 @@
-"""The families of questions. Each gives a question with its answer, or None if the scene does not tell the answer.
+"""The families of questions. Each returns a question with its answer, or None if the scene does not determine one.
 
 :mod:`pengi.data.questions` describes the rules for all of them.
 """
@@ -23,13 +23,13 @@ from pengi.templates import NO, NUMBERS, YES
 CLEARLY_S = 0.3
 """A sound that starts at least this much earlier than another is clearly the first."""
 UNCLEAR, LASTING_SHARE = 0.6, 0.9
-"""Shares of a recording. A sound that covers at least the second is there throughout; one below the first is certainly
-not."""
+"""A sound that covers at least ``LASTING_SHARE`` of a recording is there throughout; one that covers less than
+``UNCLEAR`` is certainly not."""
 KEPT_IF_NONE = 0.06
-"""Share of the questions about who speaks, what is said, which animal it is and the like that are kept if there is
-none. It is low because most recordings have none of a given thing."""
+"""Share of the questions about a speaker, a transcript, an animal and the like that are kept if there is none. It is
+low because most recordings have none."""
 KEPT_IF_ONE = 0.1
-"""Share of the questions about a number that are kept if the answer is one or once, which it is nearly always."""
+"""Share of the questions about a number that are kept if the answer is one or once, by far the most frequent answer."""
 KEPT_IF_ENGLISH = 0.15
 """Share of the questions about the language that are kept if it is English, as in most recordings of speech."""
 REPEAT_FACTOR_OFTEN = 0.7
@@ -42,7 +42,7 @@ _LEVEL = re.compile(r"Level (-?\d+) dBFS(?:, ([a-z ]+))?\.")
 _NOTES = re.compile(r"Notes? ([A-G][^.(]*?)(?: \(\d+ Hz\))?\.")
 _TEMPO = re.compile(r"Tempo about (\d+) beats")
 _LOUDNESS = ((-18.0, "loud"), (-30.0, "moderately loud"), (-45.0, "quiet"))
-# Wording of each course of the level, and the loudest part.
+# Course of the level -> its description, and the loudest part.
 _COURSES = {
     "steady": ("It stays about the same.", "It is equally loud throughout."),
     "swelling": ("It gets louder.", "the end"),
@@ -73,7 +73,7 @@ def _yes(is_so: bool) -> str:
 
 
 def _keeps_none(context: QuestionContext) -> bool:
-    """Whether to keep a question about something that is not there at all, see :data:`KEPT_IF_NONE`."""
+    """Whether to keep a question about something absent, see :data:`KEPT_IF_NONE`."""
     return context.rng.random() < KEPT_IF_NONE
 
 
@@ -330,7 +330,7 @@ def _qa(context: QuestionContext) -> Answered | None:
 
 
 def _counts(context: QuestionContext) -> dict[str, int]:
-    """What can be counted: its plural -> the number."""
+    """Countable things of a scene: plural -> number."""
     scene, counts = context.scene, _kinds(context)
     said = None if context.transcript is None else len(words_of(context.transcript))
     truth = None if context.truth is None else len(words_of(context.truth))
@@ -347,7 +347,7 @@ def _counts(context: QuestionContext) -> dict[str, int]:
 
 
 def _kinds(context: QuestionContext) -> dict[str, int]:
-    """Number of kinds of sound, and of single sounds if it is certain."""
+    """Number of kinds of sound, and of sounds if each kind occurs once; empty if it is not certain."""
     scene = context.scene
     kinds = context.phrases.kinds(scene.tags)
     single = scene.is_recorded and len(scene.tags) == 1
@@ -475,7 +475,7 @@ def _comes_after(later: SceneEvent, earlier: SceneEvent, context: QuestionContex
 
 @_family("sequence", 18.0, repeat_factor=REPEAT_FACTOR_OFTEN)
 def _sequence(context: QuestionContext) -> Answered | None:
-    """Which sound is first or last, if one clearly is, and which comes next, if sounds follow one another."""
+    """Which sound is clearly first or last, and which comes before or after another."""
     if not context.scene.is_timed or len(context.scene.tags) < 2:
         return None
     extents = _extents(context)
@@ -499,7 +499,7 @@ def _sequence(context: QuestionContext) -> Answered | None:
 
 
 def _starts_first(earlier: SceneEvent, later: SceneEvent, context: QuestionContext) -> bool:
-    """Whether one sound clearly starts before another, and also in the evidence if that has the times of both."""
+    """Whether one sound clearly starts before another, also by the evidence if it has the times of both."""
     is_read = context.has_times(earlier.tag, later.tag)
     return later.start_s >= earlier.start_s + CLEARLY_S and (
         not is_read or context.starts_before(earlier.tag, later.tag)
@@ -577,7 +577,7 @@ def _throughout(context: QuestionContext) -> Answered | None:
 
 @_family("when", 1.5)
 def _when(context: QuestionContext) -> Answered | None:
-    """The times as they are detected."""
+    """The times in the evidence."""
     if context.evidence is None:
         return None
     if context.rng.random() < 0.2 and (others := context.absent()):
@@ -779,8 +779,8 @@ def _caption(context: QuestionContext) -> Answered | None:
 
 
 def describe(context: QuestionContext) -> str | None:
-    """A caption by a person if the scene has any, but only if the evidence shows all tags; else one that is made of the
-    shown tags. None if there is no such caption."""
+    """A caption that a person wrote, if the scene has any and the evidence shows all tags; for a scene without captions
+    one of the shown tags. None if neither is possible."""
     scene = context.scene
     if scene.captions:
         return context.rng.choice(scene.captions) if len(context.shown) == len(scene.tags) else None
@@ -809,7 +809,7 @@ def _sentence(text: str) -> str:
 
 
 def _clause(context: QuestionContext, tag: str) -> str:
-    """What happens, as far as the evidence shows it: "a dog barks", "a cello plays the note C4"."""
+    """A clause about a tag with the details that the evidence shows: "a dog barks", "a cello plays the note C4"."""
     scene = context.scene
     if context.phrases.category(tag) == "speech":
         return _speech_clause(context, tag)
@@ -848,7 +848,7 @@ def tag_speaker(tag: str) -> str:
     return f"a {tag.removesuffix(' speaking')}" if tag.endswith(" speaking") else "a person"
 
 
-# --- prompts of their own, in the paper's manner -------------------------------------------------------------------
+# --- tasks with fixed prompts, as in the paper ---------------------------------------------------------------------
 
 
 @_family("events", 8.0, is_task=True)
@@ -922,12 +922,12 @@ def _note(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(templates.PROMPTS["note"]), templates.note_target(attributes), is_prompt=True)
 
 
-# --- what no sound can tell ----------------------------------------------------------------------------------------
+# --- unanswerable questions ----------------------------------------------------------------------------------------
 
 
 @_family("unanswerable", 50.0)
 def _unanswerable(context: QuestionContext) -> Answered | None:
-    """What no recording can tell; not asked if speech or a sound may tell it, or if only a caption is known."""
+    """Questions that no recording answers; none if speech or a sound may answer it, or if only a caption is known."""
     scene = context.scene
     if not (scene.tags or scene.attributes or scene.qa or scene.is_complete):
         return None
@@ -935,7 +935,7 @@ def _unanswerable(context: QuestionContext) -> Answered | None:
     weights = [0.5 if name in ("prices", "reasons", "maths") else 1.0 for name in names]
     name = context.rng.choices(names, weights)[0]
     wording, things = context.rng.choice(wordings.UNANSWERABLE[name]), _things(context)
-    if not things and "name of {thing}" in wording:  # the name of an instrument can be told
+    if not things and "name of {thing}" in wording:  # an instrument does have a name
         return None
     question = wordings.filled(wording, things, context.rng)
     known = name not in wordings.NEVER_SAID and _may_be_known(context, name, question)
@@ -950,10 +950,10 @@ def _may_be_known(context: QuestionContext, name: str, question: str) -> bool:
     if "speaking?" in question and context.speech is False:
         return True
     sounds = " ".join(context.scene.tags)
-    return any(re.search(about, question) and re.search(told, sounds) for about, told in wordings.SOUND_ANSWERS)
+    return any(re.search(asked, question) and re.search(clue, sounds) for asked, clue in wordings.SOUND_ANSWERS)
 
 
 def _things(context: QuestionContext) -> list[str]:
-    """What may be asked about: "the dog"."""
+    """Things in the scene that a question may be about, such as "the dog"."""
     things = [context.phrases.thing(tag) for tag in context.scene.tags]
     return [re.sub(r"^(a|an) ", "the ", thing) for thing in things if thing and not is_plural(thing)]

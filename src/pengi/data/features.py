@@ -1,8 +1,7 @@
 """Frozen features of clips, computed once and kept on disk.
 
-What comes before the first trained layer of an encoder never changes in training, so it is computed once per clip and
-read back from memory-mapped files: in float16, one file for each block of clips. A run that is killed loses only the
-block that it was working on.
+The output of an encoder's frozen layers does not change in training. It is computed once per clip and read back from
+memory-mapped float16 files, one for each block of clips. A run that is killed loses only its unfinished block.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class FeatureCache:
         return end - start
 
     def get(self, clip_id: str) -> Tensor:
-        """``float32[T, ...]``."""
+        """Features of a clip, ``float32[T, ...]``."""
         block, start, end = self.spans[clip_id]
         return torch.from_numpy(np.asarray(self.blocks[block][start:end], dtype=np.float32))
 
@@ -84,15 +83,15 @@ Branch = tuple[AudioEncoder, AudioBranchConfig]
 def cached_branches(
     clips: Sequence[Clip], audio_root: Path, branches: Sequence[Branch], *, max_bad_share: float = MAX_BAD_SHARE
 ) -> list[FeatureCache]:
-    """Features of all clips that can be read, for each branch, from the cache if they were computed before.
+    """Features of all readable clips: one cache for each branch.
 
-    Missing features are computed in one pass, in which a recording is decoded once for several branches.
+    Features that are not on disk yet are computed in one pass; each recording is decoded once for several branches.
 
     Args:
         clips: their ``audio`` is relative to ``audio_root``.
         audio_root: the manifest's folder.
         branches: encoders and their configurations.
-        max_bad_share: share of the clips that may be unreadable; they are logged, and the caches are without them.
+        max_bad_share: share of the clips that may be unreadable; they are logged and left out.
 
     Raises:
         ManifestError: if more of the clips than that cannot be read.
@@ -113,7 +112,7 @@ def cached_branches(
 
 
 def features_folder() -> Path:
-    """The folder in which whatever is computed of training clips is kept.
+    """The folder of all cached results about training clips.
 
     Raises:
         InputError: if it cannot be made.
@@ -213,7 +212,7 @@ def _compute(
 
 @torch.no_grad()
 def _features(source: AudioSource, branches: Sequence[Branch]) -> list[np.ndarray[Any, np.dtype[np.float16]]]:
-    """Features of one recording, ``float16[T, ...]`` for each branch, without its constant offset as in the engine."""
+    """Features of one recording without its constant offset, ``float16[T, ...]`` for each branch."""
     waveforms: dict[tuple[int, float], Tensor] = {}
     found = []
     for encoder, branch in branches:

@@ -1,8 +1,8 @@
 """Sounds that may be in a recording although its labels do not name them.
 
-A label names what was recorded, not every sound: a thunderstorm brings rain, a café brings voices, and a doorbell is a
-bell. That a sound is absent, or comes before another, is certain only if none of this applies. The rules here exclude
-too much rather than too little.
+A label does not name every sound of a recording: a thunderstorm may have rain, a café has voices, and a doorbell is a
+bell. A sound is certainly absent, or certainly before another, only if no such rule applies. The rules err on the side
+of excluding too much.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from pengi.data.manifest import Label
 
-# Categories of sounds that may occur with a sound of a category.
+# Category of a sound -> categories of other sounds that may occur with it.
 OCCURS_WITH = {
     "speech": frozenset({"speech"}),
     "music": frozenset({"music", "instrument"}),
@@ -43,8 +43,8 @@ _RELATED = (
     {"Cheering", "Applause", "Clapping", "Children playing", "Hubbub, speech noise, speech babble"},
     {"White noise", "Pink noise", "Rain", "Waves, surf", "Wind"},
 )
-# Wider sets of sounds that may occur together or be confused although no label says so. They also contain classes that
-# only the tagger knows, and, by their own names, labels whose class is too general.
+# Wider sets of sounds that may occur together or be confused. They also contain AudioSet classes without labels, and
+# the names of labels whose class is too general.
 _WIDELY_RELATED = (
     {"Dog", "Bark", "Bow-wow", "Yip", "Howl", "Growling", "Whimper (dog)", "Whimper", "Pant"},
     {"Cat", "Meow", "Purr", "Caterwaul", "Hiss", "Roaring cats (lions, tigers)"},
@@ -172,7 +172,7 @@ _WIDELY_RELATED = (
 )
 # One label for several instruments at once.
 _ENSEMBLES = frozenset({"Drum kit", "Drum machine", "String section", "Orchestra", "Choir", "Percussion"})
-# Voices other than plain speech that may contain speech or sound like it.
+# AudioSet classes of voices, other than plain speech, that may contain words.
 _VOICES = frozenset(
     {"Radio", "Television", "Hubbub, speech noise, speech babble", "Children playing", "Cheering", "Crowd"}
     | {"Singing", "Choir", "Beatboxing", "Child speech, kid speaking", "Conversation", "Whispering", "Applause"}
@@ -187,13 +187,13 @@ _NO_CONTENT = frozenset(
 
 @lru_cache(maxsize=4096)
 def _content(text: str) -> frozenset[str]:
-    """Stems of the words that say what sounds: "church bells ringing" -> church, bell, ring."""
+    """Stems of the content words: "church bells ringing" -> church, bell, ring."""
     words = [word for word in re.findall(r"\w+", text.lower()) if word not in _NO_CONTENT]
     return frozenset(re.sub(r"(?<=\w{3})(ing|s)$", "", word) for word in words)
 
 
 def same_kind(one: Label, other: Label) -> bool:
-    """Whether two labels may mean the same sound, or one be part or a more general name of the other."""
+    """Whether two labels may mean the same sound, or one may be part of the other or a more general name for it."""
     classes = {one.audioset, other.audioset} - {None}
     if one.audioset is not None and one.audioset == other.audioset:
         return True
@@ -220,7 +220,7 @@ def holds_voices(label: Label) -> bool:
 def may_hold(recorded: Label, other: Label) -> bool:
     """Whether a recording labelled ``recorded`` may also contain ``other``.
 
-    Without AudioSet classes and categories only the words of the labels are compared.
+    For labels without AudioSet classes and categories only their words are compared.
     """
     if same_kind(recorded, other) or other.category in OCCURS_WITH.get(recorded.category, ()):
         return True
@@ -230,5 +230,5 @@ def may_hold(recorded: Label, other: Label) -> bool:
 
 
 def holds_one_kind(label: Label) -> bool:
-    """Whether a recording with this label is known well enough to say how many kinds of sound are in it: one."""
+    """Whether a recording with this label certainly has only one kind of sound."""
     return label.category in _ONE_KIND and label.audioset not in _ENSEMBLES

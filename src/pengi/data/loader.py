@@ -66,9 +66,9 @@ class ClipEvidence:
 
 
 def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = None) -> list[float]:
-    """Chance of each clip: its corpus' share, and within it 1/sqrt(clips with the same answers).
+    """Sampling weight of each clip: the share of its corpus, times 1/sqrt(number of clips with the same answers).
 
-    Many clips of one voice, recording or track count as fewer, see :func:`pengi.data.tagging.group_weights`.
+    Clips of a large group (voice, recording, track) count less, see :func:`pengi.data.tagging.group_weights`.
 
     Raises:
         ConfigError: for a corpus without clips, a negative share, or if all shares are zero.
@@ -140,7 +140,7 @@ class Loader(BatchSource):
         questions: draws prompts and targets.
         evidence: about each clip; None for a model without evidence.
         batch_size: clips of a batch.
-        questions_per_clip: questions about a clip.
+        questions_per_clip: maximum number of questions about a clip.
         seed: of everything random in the batches.
         corpora: share of each manifest of a mixture (see :func:`pengi.data.sources.read_mixture`).
 
@@ -180,7 +180,7 @@ class Loader(BatchSource):
         return collate(clips, pairs, self.caches, self.evidence)
 
     def _length(self, clip: Clip) -> int:
-        """Length of what the model reads about a clip, in audio tokens and words."""
+        """Approximate length of a clip's prefix: audio tokens plus words of evidence."""
         words = self.evidence.text(clip.id).count(" ") if self.evidence else 0
         return words + sum(cache.tokens(clip.id) for cache in self.caches)
 
@@ -209,7 +209,7 @@ def usable_clips(
 
 
 class _Steps(Dataset[TrainingBatch]):
-    """Batches by step, as worker processes ask for them."""
+    """Batches by step, for the worker processes."""
 
     def __init__(self, loader: BatchSource) -> None:
         self._loader = loader
@@ -219,7 +219,7 @@ class _Steps(Dataset[TrainingBatch]):
 
 
 def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the one that trains decides when the others end."""
+    """Ignore Ctrl-C, which reaches every process of a terminal: the training process ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -70,7 +70,7 @@ class Clip(BaseModel):
 
 
 class Label(BaseModel):
-    """One row of a labels file: how a label is said in words."""
+    """One row of a labels file: a label and its wordings."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,7 +82,7 @@ class Label(BaseModel):
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their numbers from 1; one line in memory at a time.
+    """Yields the lines that are not blank, each with its number from 1, without reading the whole file into memory.
 
     Raises:
         ManifestError: if there is no such file or it cannot be read.
@@ -120,7 +120,7 @@ def read_manifest(path: Path, *, check_audio: bool = True, max_bad_share: float 
 
     Args:
         path: JSON lines.
-        check_audio: whether audio files that are not there are mistakes.
+        check_audio: whether a missing audio file is an error.
         max_bad_share: share of the rows that may be bad; they are logged and left out.
 
     Raises:
@@ -187,6 +187,6 @@ def read_labels(path: Path) -> dict[str, Label]:
 
 
 def written_row(clip: Clip, **extras: Any) -> str:
-    """A clip as a line of a manifest; fields that hold nothing are left out."""
+    """A clip as a line of a manifest; fields with default values are left out."""
     row = clip.model_dump(mode="json", exclude_defaults=True, exclude={"corpus"})
     return json.dumps(row | extras, ensure_ascii=False) + "\n"

@@ -33,7 +33,7 @@ BATCH_CLIPS = 8
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured in a recording besides its tags.
+    """Measurements of a recording other than its tags.
 
     Attributes:
         transcript: what is said; empty if nothing is.
@@ -65,7 +65,7 @@ def cached_measurements(
         measure: called with a few recordings at a time.
         version: identifies everything that the measurements depend on besides the recording.
         rate: of the recordings, in Hz.
-        window_s: length that is measured, from the beginning of a recording, in seconds.
+        window_s: measured length from the beginning of a recording, in seconds.
         max_bad_share: share of the clips that may be unreadable; they are logged and left out.
 
     Raises:

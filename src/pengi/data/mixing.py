@@ -16,17 +16,17 @@ REFERENCE_DB = -26.0
 """Loudness of a part at level 0 dB."""
 PEAK = 0.95
 _FRAME_S = 0.02
-_AUDIBLE_DB = 45.0  # below the loudest frame: what is softer, before and after it, is trimmed
-_LOUDNESS_RANGE_DB = 20.0  # below the loudest frame: what is softer does not count in the loudness
+_AUDIBLE_DB = 45.0  # below the loudest frame; softer frames at the start and the end are trimmed
+_LOUDNESS_RANGE_DB = 20.0  # below the loudest frame; softer frames do not count in the loudness
 _FADE_S = 0.01
 _LONGEST_PAUSE_S = 0.1
 
 
 def loudness_db(samples: Samples, rate: int) -> float:
-    """Loudness of the sounding part of a waveform: mean power of its B-weighted frames, the soft ones left out.
+    """Loudness of a waveform in dB: mean power of its B-weighted frames without the soft ones.
 
-    B-weighting (ANSI S1.4) is how the ear weighs frequencies at moderate levels: a bass drum and a triangle of the same
-    power are far from equally loud.
+    B-weighting (ANSI S1.4) follows the ear's sensitivity at moderate levels: a bass drum and a triangle of the same
+    power are not equally loud.
 
     Raises:
         AudioError: if the waveform is silent.
@@ -50,7 +50,7 @@ def shorten_pauses(samples: Samples, rate: int) -> Samples:
     """The waveform with every pause in it cut down to a tenth of a second."""
     power_F = _frame_power(samples, rate)
     silent_F = power_F < power_F.max() * 10 ** (-_AUDIBLE_DB / 10)
-    # How many silent frames have passed, this one included, since the last one that was not.
+    # Number of silent frames in a row up to and including each frame.
     position_F = np.arange(len(silent_F))
     silent_for_F = position_F - np.maximum.accumulate(np.where(silent_F, -1, position_F))
     kept_F = silent_for_F * _FRAME_S <= _LONGEST_PAUSE_S
@@ -88,12 +88,12 @@ def concatenate(parts: list[Samples], gaps_s: tuple[float, ...], rate: int) -> S
 
 
 def add_background(foreground: Samples, background: Samples) -> Samples:
-    """The sum; a background that is shorter is repeated, a longer one ends with the foreground."""
+    """The sum, as long as the foreground; a shorter background is repeated, a longer one is cut."""
     return foreground + np.resize(background, len(foreground))
 
 
 def limit_peak(samples: Samples) -> Samples:
-    """The waveform, scaled so that its peak is ``PEAK`` if it is higher."""
+    """The waveform, scaled down to a peak of ``PEAK`` if its peak is higher."""
     peak = float(np.abs(samples).max())
     return samples if peak <= PEAK else samples * np.float32(PEAK / peak)
 
