@@ -12,9 +12,9 @@ from pengi.data.label_overlap import are_related, holds_one_kind, holds_voices, 
 from pengi.data.manifest import Label
 
 SPEAKING = {"man speaking": "a man", "woman speaking": "a woman", "child speaking": "a child"}
-"""Events that say who speaks."""
+"""Event -> who speaks."""
 GENDERS = {"male": "man", "female": "woman"}
-"""The values of the attribute "gender", and who speaks."""
+"""Value of the attribute "gender" -> who speaks."""
 _MUSICAL = frozenset({"music", "instrument"})
 _PLURALS = frozenset({"people", "children", "dishes", "bees", "strings", "drums", "men", "women"})
 _NOT_PLURAL = frozenset({"bus", "glass", "brass", "hiss", "gas", "bass", "steel"})
@@ -102,7 +102,7 @@ VAGUE = frozenset(
         "house music", "jingle", "chant", "domestic animals", "wild animals", "rail transport",
     }
 )  # fmt: skip
-"""Tags that name nothing in particular, or mostly something else in a sentence."""
+"""Tags that are too vague, or whose names mostly mean something else in a sentence."""
 TEXTURES = frozenset(
     {
         "rustle", "rumble", "whir", "clatter", "squeal", "buzz", "rattle", "scratch", "thump", "bang", "crunch", "tick",
@@ -110,9 +110,9 @@ TEXTURES = frozenset(
         "patter", "flap", "splinter", "wail", "static", "mains hum",
     }
 )  # fmt: skip
-"""Tags that say how something sounds and not what it is; a recording of anything may contain them."""
+"""Tags that describe how something sounds, not what it is; any recording may contain them."""
 NEVER_ASKED = frozenset({"coffee order", "music"})
-"""Labels that are too special, or too general, to ask whether they are there."""
+"""Labels that are too special or too general for questions about their presence."""
 
 
 class Phrases:
@@ -130,13 +130,13 @@ class Phrases:
         self.askable = tuple(
             name for name, label in self.worded.items() if label.category != "speech" and name not in NEVER_ASKED
         )
-        """Tags that may be asked about where they are absent."""
+        """Tags that a question may name as absent."""
         self._plain: dict[str, Label] = {}
         self._held: dict[str, frozenset[str]] = {}
         self._absent: dict[tuple[frozenset[str], bool], tuple[str, ...]] = {}
 
     def label(self, tag: str) -> Label:
-        """The wording of a tag; if it has none, a plain one is made."""
+        """The wording of a tag; one made from its name if no collection has any."""
         if tag in self.worded:
             return self.worded[tag]
         if tag not in self._plain:
@@ -175,7 +175,7 @@ class Phrases:
         return len(labels) if all(map(holds_one_kind, labels)) else None
 
     def may_hold(self, tag: str, other: str) -> bool:
-        """Whether a recording of a tag may also contain another."""
+        """Whether a recording of ``tag`` may also contain ``other``."""
         if tag not in self._held:
             self._held[tag] = frozenset(name for name in self.askable if self._may_hold(tag, name))
         return other in self._held[tag] or self._may_hold(tag, other)
@@ -185,10 +185,10 @@ class Phrases:
         return tag == other or may_hold(one, two) or are_related(one, two)
 
     def absent(self, tags: Iterable[str], *, recorded: bool = False) -> tuple[str, ...]:
-        """All tags that a scene of some tags certainly does not contain.
+        """All tags that are certainly absent from a scene.
 
         Args:
-            tags: what is known to be there.
+            tags: the known tags of the scene.
             recorded: whether there is a recording, which may contain more than its labels name.
         """
         key = frozenset(tags), recorded
@@ -238,7 +238,7 @@ def is_plural(phrase: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def plain_phrase(tag: str) -> str:
-    """A phrase for a tag without a wording, with an article where it takes one: "siren" -> "a siren", "wind noise"."""
+    """A phrase for a tag without a wording, with an article if needed: "siren" -> "a siren", "wind noise"."""
     words = tag.split()
     uncounted = (
         "noise",

@@ -1,4 +1,4 @@
-"""What a question about a scene can be made of: what is known to be there, and what the evidence shows of it."""
+"""The context of a question: a scene, and what the evidence shows of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pengi.data.spoken import is_near
 from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
 
 SEEN = 0.002
-"""Lowest probability at which a question may build on a tag of the scene; below it the evidence says "no"."""
+"""Lowest probability of a tag of the scene that a question may rely on; below it the evidence says "no"."""
 SPEECH = "speech"
 REPEAT_FACTOR = 0.3
 """Factor on the weight of most families after they were drawn for a scene."""
@@ -40,7 +40,7 @@ _CROWDS = frozenset({"crowd talking", "coffee shop chatter", "crowd"})
 
 @dataclass(frozen=True)
 class QuestionContext:
-    """A scene and what is detected in it, as families see them.
+    """A scene and the evidence about it, for the families of questions.
 
     Attributes:
         evidence: what the model reads about the scene; None for a model that reads none.
@@ -62,29 +62,29 @@ class QuestionContext:
         return frozenset(tag.text for tag in written if tag.probability >= MAYBE)
 
     def detected(self, tag: str) -> DetectedTag | None:
-        """What is detected of a tag, by any of its names."""
+        """The detected tag with this name; None if it is not in the evidence."""
         vocabulary = self.phrases.vocabulary
         index = vocabulary.index(tag) if vocabulary else None
         return None if vocabulary is None or index is None else self._detected.get(vocabulary.tags[index].text)
 
     def probability(self, tag: str) -> float:
-        """Probability of a tag; 1 if there is no evidence at all."""
+        """Probability of a tag in the evidence, 0 if it is missing; 1 if there is no evidence at all."""
         if self.evidence is None:
             return 1.0
         found = self.detected(tag)
         return found.probability if found else 0.0
 
     def is_seen(self, *tags: str) -> bool:
-        """Whether the tags are detected at all, so that something may be asked that needs them."""
+        """Whether each tag has at least the probability :data:`SEEN`, so that a question may rely on it."""
         return all(self.probability(tag) >= SEEN for tag in tags)
 
     def is_shown(self, tag: str) -> bool:
-        """Whether the evidence shows a tag clearly enough for an answer to name it unasked."""
+        """Whether the evidence shows a tag clearly enough for an answer to name it if the question does not."""
         found = self.detected(tag)
         return self.evidence is None or (found is not None and found.text in self._written)
 
     def is_foremost(self, tag: str) -> bool:
-        """Whether the evidence shows a tag, and no other tag of its group as more probable."""
+        """Whether the evidence shows a tag, and no tag of its group is more probable."""
         if self.evidence is None:
             return True
         found = self.detected(tag)
@@ -100,12 +100,12 @@ class QuestionContext:
     def is_contradicted(self) -> bool:
         """Whether a tag that is certainly absent is more probable than every tag of the scene.
 
-        An open answer of the truth would then teach the model to distrust what it reads.
+        A true open answer would then teach the model to distrust the evidence.
         """
         absent = {name.casefold() for name in self.scene.absent}
-        own = {found.text for tag in self.scene.tags if (found := self.detected(tag)) is not None}
+        present = {found.text for tag in self.scene.tags if (found := self.detected(tag)) is not None}
         for tag in self.evidence.tags if self.evidence else ():
-            if tag.text in own:
+            if tag.text in present:
                 return False
             if tag.text.casefold() in absent:
                 return True
@@ -122,7 +122,7 @@ class QuestionContext:
         return any(self.has_times(tag) for tag in tags)
 
     def starts_before(self, earlier: str, later: str) -> bool:
-        """Whether the evidence, in seconds as they are written, shows that one tag starts before another."""
+        """Whether one tag starts before another by the times that the evidence text has."""
         if self.evidence is None:
             return True
         if not self.has_times(earlier, later) or self.evidence.duration_s <= MIN_TIMED_S:
@@ -136,21 +136,21 @@ class QuestionContext:
         return starts[0] < starts[1]
 
     def overlap_s(self, one: str, other: str) -> float | None:
-        """By how many seconds two tags overlap in the evidence, or minus the pause; None if their times are unknown."""
+        """Overlap of two tags in the evidence in seconds, or minus the pause between them; None without times."""
         if self.evidence is None or not self.has_times(one, other):
             return None
         found, others = self.detected(one), self.detected(other)
         return overlap_s(found.spans, others.spans) if found and others else None
 
     def is_written_throughout(self, tag: str) -> bool:
-        """Whether the evidence says that a tag is there throughout."""
+        """Whether the evidence text has "throughout" for a tag."""
         found = self.detected(tag)
         return bool(self.evidence and found and spans_text(found.spans, self.evidence.duration_s) == "throughout")
 
     @cached_property
     def shown(self) -> tuple[str, ...]:
-        """Tags of the scene that an open answer names: those that the evidence shows, the most probable first; none if
-        the evidence contradicts the scene."""
+        """Tags of the scene that the evidence shows, the most probable first, for open answers; none if the evidence
+        contradicts the scene."""
         shown = [] if self.is_contradicted else [tag for tag in self.scene.tags if self.is_shown(tag)]
         return tuple(sorted(shown, key=lambda tag: -self.probability(tag)))
 
@@ -167,13 +167,13 @@ class QuestionContext:
         if domain == "music" or any(self.phrases.category(tag) == "music" for tag in tags):
             return None if self.may_be_sung else False
         if self.scene.is_recorded and self.probability(SPEECH) >= MAYBE and self.evidence and self.evidence.transcript:
-            return None  # labels name what was recorded; somebody may speak as well
+            return None  # somebody may speak although no label says so
         known = domain in SOUND_DOMAINS | MUSIC_DOMAINS or all(self.phrases.category(tag) for tag in tags)
         return False if tags and known and not any(self.phrases.holds_voices(tag) for tag in tags) else None
 
     @property
     def may_be_sung(self) -> bool:
-        """Whether music may have words: a genre does not tell."""
+        """Whether music may have words; its genre does not determine that."""
         if self.evidence is None or self.evidence.transcript != "":
             return True
         return any(self.probability(tag) >= SEEN for tag in (SPEECH, *SUNG))
@@ -200,7 +200,7 @@ class QuestionContext:
 
     @property
     def is_partly_known(self) -> bool:
-        """Whether a caption is all that is known: "men are talking"."""
+        """Whether only a caption is known, such as "men are talking"."""
         return bool(self.scene.captions) and not self.scene.is_complete
 
     @cached_property
@@ -232,7 +232,8 @@ class QuestionContext:
 
     @cached_property
     def transcript(self) -> str | None:
-        """The evidence's transcript if it is known to be right; empty if nothing is said, None if that is not known."""
+        """The evidence's transcript, or without evidence the true one; empty if nothing is said, None if it is not known
+        to be right."""
         if self.speech is False:
             return ""
         truth = self.truth
@@ -246,7 +247,8 @@ class QuestionContext:
         return text if is_near(truth, text) else None
 
     def absent(self, count: int = 1) -> list[str]:
-        """Some tags that are certainly absent; a quarter of the time some that are detected nevertheless."""
+        """``count`` tags that are certainly absent; in a quarter of the calls also falsely detected ones. Empty if there
+        are too few."""
         absent = self.scene.absent
         if len(absent) < count:
             return []
@@ -267,7 +269,7 @@ class QuestionContext:
 
 @dataclass(frozen=True)
 class Answered:
-    """A question and its answer. ``is_prompt``: whether the question is a complete prompt, which is asked as it is."""
+    """A question and its answer. ``is_prompt``: whether the question is a complete prompt, which is not reworded."""
 
     question: str
     answer: str
@@ -276,7 +278,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of question. ``ask`` gives None if the scene does not tell the answer.
+    """One kind of question. ``ask`` returns None if the scene does not determine an answer.
 
     ``is_task``: whether it is a task with a fixed prompt, as in the paper, and not a free question. ``repeat_factor``:
     factor on the weight after the family was drawn for a scene.

@@ -4,11 +4,11 @@ A family asks one kind of thing (:mod:`pengi.data.families`): whether a sound is
 Its answer follows from the scene. If there is evidence, the language model must be able to answer from it:
 
 - An open answer (a caption, "what is this sound?") names only what the evidence shows as ``maybe`` or more. Naming a
-  missed sound would teach the model to invent. If the most probable sound is a false alarm, there is no such question:
-  its answer would teach the model to distrust what it reads.
+  missed sound would teach the model to invent. If the most probable sound is a false alarm, no open question is asked:
+  its true answer would teach the model to distrust the evidence.
 - A question that names things (yes or no, which of these) keeps the true answer, whatever was detected. So the model
-  learns how far a "maybe" can be trusted. If the answer needs two things (an order), both must be detected; one is
-  enough for which of two is louder.
+  learns how reliable a "maybe" is. If the answer depends on two things (an order), both must be detected; for which of
+  two is louder, one is enough.
 - A question about what is said is answered with the transcript if that is close to the truth. It is refused if speech
   has no transcript or is not English.
 - A question about what is measured (level, length, note, tempo) is answered with the measurement, unless that is known
@@ -35,9 +35,9 @@ from pengi.errors import ConfigError, no_such
 OTHER_FORMS = 0.1
 """Share of questions that are not worded as the engine words them, see :func:`prompt_of`."""
 QUESTION = "question"
-"""Name that stands for all families of free questions in given weights."""
+"""Name of all families of free questions together, in weights that a recipe gives."""
 UNANSWERABLE = "unanswerable"
-"""The family whose share does not grow if a scene answers few of the others."""
+"""This family keeps its share of the questions even if a scene answers few of the other families."""
 _TRIES = 6
 
 
@@ -75,10 +75,10 @@ class QuestionMaker:
         """Up to ``count`` different pairs about a scene.
 
         Args:
-            scene: what is asked about.
-            rng: what is drawn with.
-            count: how many.
-            evidence: what the model reads about the scene, if it reads any; see the module.
+            scene: the subject of the questions.
+            rng: random generator.
+            count: maximum number of pairs.
+            evidence: the model's evidence about the scene; None for a model without evidence.
         """
         if evidence is None and not _is_known(scene):
             return []
@@ -100,7 +100,7 @@ class QuestionMaker:
 
 
 def _answered(context: QuestionContext, families: dict[str, float]) -> tuple[str, Answered | None]:
-    """A question of one of the given families; those that the scene does not answer are removed from them."""
+    """A family and its question, or "" and None. Families without an answer are removed from ``families``."""
     while families:
         name = context.rng.choices(list(families), list(families.values()))[0]
         answered = FAMILIES[name].ask(context)
@@ -133,8 +133,8 @@ def prompt_of(answered: Answered, rng: random.Random, *, bare: bool) -> str:
 
     Args:
         answered: the question.
-        rng: what is drawn with.
-        bare: whether the engine adds no words to it, as for a model that reads evidence.
+        rng: random generator.
+        bare: whether the engine sends questions without added words, as for a model with evidence.
     """
     if answered.is_prompt:
         return answered.question

@@ -1,8 +1,8 @@
-"""Where the recording of a manifest's row is: a file, or a stretch of a tar shard, local or in object storage.
+"""Finds and reads the recording of a manifest's row: a file or a member of a tar shard, local or in object storage.
 
 A row's ``audio`` is a path relative to the manifest's folder, an absolute path, or a member of a tar file as
 ``shard-000000.tar#1536+88213``: the file, the offset of the member's content in it, and its size in bytes. The tar file
-may be a URL that fsspec can open (``s3://...``), so one row is one range request.
+may be a URL that fsspec can open (``s3://...``); a row then needs one range request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def member(tar: str, offset: int, size: int) -> str:
 
 
 def is_url(location: str) -> bool:
-    """Whether a location is for fsspec to open rather than a path."""
+    """Whether a location is a URL, which fsspec opens, and not a path."""
     return "://" in location
 
 
@@ -49,7 +49,7 @@ def opened(location: str) -> AbstractContextManager[IO[bytes]]:
 
 
 def recording(root: Path, audio: str) -> Path | bytes:
-    """What :func:`pengi.audio.decode.load` takes for a row: a path, or the content of a tar member.
+    """The recording of a row as :func:`pengi.audio.decode.load` takes it: a path, or the content of a tar member.
 
     Raises:
         AudioError: if a tar member cannot be read.
@@ -77,11 +77,11 @@ def is_there(root: Path, audio: str) -> bool:
     """Whether the file of a row exists; a URL is assumed to exist."""
     found = _MEMBER.fullmatch(audio)
     location = found["tar"] if found else audio
-    return is_url(location) or os.path.isfile(root / location)  # noqa: PTH113 - False where it may not be looked at
+    return is_url(location) or os.path.isfile(root / location)  # noqa: PTH113 - False without permission
 
 
 def fingerprint(root: Path, audio: str) -> list[Any]:
-    """Identifies a recording by the content of its file, whatever its folder and modification time.
+    """JSON values that identify a recording: the SHA-256 of its file.
 
     A member of a tar file, which may be large, is identified by the file's name, size and modification time, and by the
     member's offset and size. A URL is identified by itself, a missing or unreadable file by its path.

@@ -1,4 +1,4 @@
-"""Training batches of drawn scenes, without audio: the language model learns to answer from evidence alone."""
+"""Training batches of drawn scenes without audio, from which the language model learns to answer from evidence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pengi.data.tasks import Pair
 
 @dataclass(frozen=True)
 class _Example:
-    """A scene as it is asked about."""
+    """A scene's number, its simulated evidence and the pairs about it."""
 
     number: int
     evidence: Evidence
@@ -29,8 +29,8 @@ class SceneLoader(BatchSource):
 
     Args:
         drawer: gives the scenes by number.
-        simulator: gives what would be detected in them.
-        questions: what is asked about them.
+        simulator: simulates the evidence about them.
+        questions: draws the pairs about them.
         batch_size: scenes of a batch.
         questions_per_clip: questions about a scene.
         seed: of everything random except the scenes themselves.
@@ -58,7 +58,7 @@ class SceneLoader(BatchSource):
         return evidence, self.questions.draw(scene, rng, self.questions_per_clip, evidence)
 
     def batch(self, step: int) -> TrainingBatch:
-        """The batch of a step; scenes of similar length are put together."""
+        """The batch of a step; its scenes have evidence of similar length."""
         block, index = divmod(step, BATCHES_DRAWN_TOGETHER)
         if block != self._drawn[0]:
             self._drawn = block, self._draw_block(block)

@@ -1,4 +1,4 @@
-"""Scenes: what is in a recording and when, as far as it is known. Training questions are answered from them.
+"""Scenes: what is known about the content of a recording. Answers of training questions follow from them.
 
 A scene comes from a labelled clip (:func:`scene_of`), or is drawn without any audio (:mod:`pengi.data.drawing`).
 """
@@ -15,7 +15,7 @@ from pengi.data.tasks import COMPOSED_DOMAIN
 
 DEFAULT_LENGTH_S = 5.0
 LOUDER_DB = 6.0
-"""Lowest difference at which one of two sounds is called louder."""
+"""Lowest difference in dB at which one of two sounds counts as louder."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SceneEvent:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in one recording.
+    """What is known about the content of one recording.
 
     Attributes:
         duration_s: its length in seconds.
@@ -39,12 +39,12 @@ class Scene:
         attributes: such as instrument, pitch, genre, language, gender, keyword or digit.
         absent: tags that are certainly not there.
         captions: descriptions by people.
-        qa: questions that come with the recording, or follow from what is said, with their answers.
+        qa: questions and answers of the manifest, or about what is said.
         metadata: title, tags and description.
         domain: of the manifest, such as "speech_qa"; empty where it is not known.
         is_timed: whether the times of the events are known; otherwise each lasts throughout.
         is_complete: whether there is no other sound.
-        is_recorded: whether there is audio of it.
+        is_recorded: whether the scene is a recording; False for a drawn one.
     """
 
     duration_s: float
@@ -71,7 +71,7 @@ class Scene:
 
 
 def scene_of(clip: Clip, phrases: Phrases) -> Scene:
-    """What a manifest says about a clip.
+    """The scene of a labelled clip.
 
     Composed clips have the times of each event (``Clip.times``); events of other clips last throughout. The composed
     clips' own questions are left out: the families ask the same from these times, in more wordings, and only if the

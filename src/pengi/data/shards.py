@@ -1,10 +1,9 @@
-"""Tar shards in the WebDataset layout: the files of one sample follow each other and share their name up to the first
-dot.
+"""Tar shards in the WebDataset layout: the files of a sample are adjacent and share their name up to the first dot.
 
 Here a sample is a recording and ``.json``, the row of its manifest. Shards from elsewhere may instead have ``.txt`` (a
 caption), or a JSON object with ``text`` or ``caption``. A tar file is not compressed, so every recording is a range of
-bytes in it. With an index, shards are a manifest like any other, with random access, exact resumption and the same
-cache of features; a corpus in object storage needs no copy on disk.
+bytes in it. A manifest that points to these ranges gives random access, exact resumption and cached features; a corpus
+in object storage needs no copy on disk.
 """
 
 from __future__ import annotations
@@ -52,20 +51,20 @@ def write_shards(
 ) -> Path:
     """Pack recordings, as they are, and their rows into tar shards in a new folder.
 
-    Beside the shards stands ``manifest.jsonl``, whose rows point into them.
+    The folder also gets ``manifest.jsonl``, whose rows point into the shards.
 
     Args:
         clips: any number; they keep their order.
         audio_root: their manifest's folder.
         out: the new folder; it appears complete or not at all.
-        max_bytes: a shard is closed before it grows beyond that, unless one recording alone does.
+        max_bytes: maximum size of a shard; only a single larger recording exceeds it.
         max_bad_share: share of the recordings that may be unreadable; they are logged and left out.
 
     Returns:
         The manifest.
 
     Raises:
-        ManifestError: if more recordings than that cannot be read.
+        ManifestError: if a larger share of the recordings is unreadable.
         InputError: if ``out`` exists or cannot be written.
     """
     bad = Tolerance(max_bad_share)
@@ -170,7 +169,7 @@ def expanded(location: str) -> list[str]:
 def read_shards(
     locations: Iterable[str], *, split: str | None = None, max_bad_share: float = MAX_BAD_SHARE
 ) -> list[Clip]:
-    """The rows of shards, each with the place of its recording; the recordings themselves are not read.
+    """The rows of shards; ``audio`` is the range of bytes of each recording. The recordings themselves are not read.
 
     Args:
         locations: paths and URLs of tar files; ``{000..009}`` stands for a range.
@@ -208,12 +207,12 @@ def _clip(sample: _Sample, shard: str, split: str | None, origin: str) -> Clip:
     if sample.audio is None:
         raise ManifestError(f"{origin}: no recording")
     stem = Path(shard).stem
-    row = {"id": f"{stem}/{sample.key}", **({"split": split} if split else {}), **_understood(sample.row)}
+    row = {"id": f"{stem}/{sample.key}", **({"split": split} if split else {}), **_manifest_fields(sample.row)}
     return validated(Clip, row | {"audio": sample.audio}, origin)
 
 
-def _understood(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a manifest as it is; of another collection's row, its texts and tags."""
+def _manifest_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a manifest: all if the row has an id and a split, else captions, tags, title and description."""
     if "id" in row and "split" in row:
         return dict(row)
     texts = [text for name in ("text", "caption", "captions") for text in _texts(row.get(name))]
@@ -228,7 +227,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _samples(shard: str) -> Iterator[_Sample]:
-    """Samples of a shard, in order; only what is not a recording is read."""
+    """Samples of a shard, in order; members that are recordings are not read."""
     path = shard if is_url(shard) else str(Path(shard).resolve())
     sample: _Sample | None = None
     try:

@@ -1,11 +1,10 @@
-"""Simulates what the tagger, the transcriber and the descriptors would give for a scene, with realistic mistakes.
+"""Simulates the evidence about a scene: tags, transcript and descriptors with realistic mistakes.
 
-The tagger's mistakes are those on real clips: for each tag :class:`TagNoise` keeps what was detected, out of fold, in
-clips that have it. An event of a scene draws one of these clips. So events are missed, confused and accompanied by
+The tagger's mistakes are those on real clips: for each tag :class:`TagNoise` keeps the out-of-fold detections in clips
+that have it. For each event of a scene one of these clips is drawn. So events are missed, confused and accompanied by
 false alarms as often as in recordings, in the same combinations and at the same times relative to the event.
 
-The answer to a question is still what is true of the scene. So that the model does not learn to invent,
-:mod:`pengi.data.questions` names only what the evidence shows, unless the question itself names it.
+Answers still follow from the true scene, not from the simulated evidence; see :mod:`pengi.data.questions`.
 
 Shape suffixes: N clips, K tags.
 """
@@ -39,7 +38,7 @@ from pengi.data.tagging import GROUPS_OF_ATTRIBUTES, TagTargets
 
 CLIPS_OF_A_TAG = 40
 MIN_LIKE_PRESENT = 0.4
-"""If no clip has a tag, those are used in which it has at least this probability and is not known to be absent."""
+"""A tag that no clip has is taken from clips in which it has at least this probability and is not known to be absent."""
 POOLED = 400
 FRAME_S = 0.48
 JITTER_S = 0.25
@@ -52,13 +51,13 @@ _LOUDER_DB = 4.0
 _LOUDER: tuple[Course, ...] = ("louder at the start", "louder in the middle", "louder at the end")
 _INVENTED = ("you", "Thank you.", "Oh.", "Thanks for watching!", "Hmm.")
 _INVENTS = 0.015
-# Detections of these groups tell about the clip that they come from. They are not added to a scene that has its own tag
+# Detections of these groups are properties of the clip that they come from. They are not added to a scene that has a tag
 # of the group; keywords are never added.
 _EXCLUSIVE = frozenset({"speaker", "language", "instrument", "genre", "keyword"})
 _SPEECH = "speech"
 _SPEAKERS = {event: who.removeprefix("a ") for event, who in SPEAKING.items()} | GENDERS
 _VOICES = {"man": (125.0, 22.0), "woman": (205.0, 28.0), "child": (290.0, 40.0)}
-"""Middle and spread of the pitch of voices in Hz (Baken and Orlikoff 2000, rough)."""
+"""Mean and standard deviation of the pitch of voices in Hz (roughly, after Baken and Orlikoff 2000)."""
 
 Spans = tuple[tuple[float, float], ...]
 """Start and end in seconds, in order of time."""
@@ -66,7 +65,7 @@ Spans = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Detection:
-    """What is detected of one tag in a clip."""
+    """The detection of one tag in a clip."""
 
     tag: int
     """Index of the tag."""
@@ -87,7 +86,7 @@ class NoisyClip:
 
     Attributes:
         duration_s: its length in seconds.
-        own: what is detected of the tag.
+        own: the detection of that tag.
         others: detected tags that the clip is not known to have.
     """
 
@@ -115,8 +114,8 @@ def measure_noise(found: Sequence[Evidence], targets: TagTargets, vocabulary: Vo
     """The noise of a tagger.
 
     Args:
-        found: what it detects, out of fold, in N clips.
-        targets: of the clips; those of a large group, such as one voice, are taken less often.
+        found: its out-of-fold detections in N clips.
+        targets: of the clips; clips of a large group, such as one voice, are drawn less often.
         vocabulary: K tags.
     """
     rng = np.random.default_rng(0)
@@ -181,7 +180,7 @@ class Simulator:
         }
 
     def evidence(self, scene: Scene, rng: random.Random) -> Evidence:
-        """What would be measured in a recording of a scene."""
+        """Simulated evidence about a scene."""
         found: dict[int, float] = {}
         spans: dict[int, list[tuple[float, float]]] = {}
         given = {GROUPS_OF_ATTRIBUTES[name] for name in scene.attributes if name in GROUPS_OF_ATTRIBUTES}
@@ -190,7 +189,7 @@ class Simulator:
             times = _jittered(events, scene.duration_s, rng)
             clip = self._like(index, rng)
             within, windows = (clip.own.extent or (0.0, clip.duration_s)), times
-            if _is_one_event(scene):  # it is like the whole clip
+            if _is_one_event(scene):  # the scene corresponds to the whole clip
                 within, windows = (0.0, clip.duration_s), [(0.0, scene.duration_s)]
                 times = _moved(clip.own.spans, within, windows, scene.duration_s) or times
             found[index] = max(found.get(index, 0.0), _shifted(clip.own.probability, masking))
@@ -229,13 +228,13 @@ class Simulator:
         return present
 
     def _like(self, index: int, rng: random.Random) -> NoisyClip:
-        """A clip that has a tag; only the tag itself if there is none."""
+        """A random clip that has a tag; if there is none, an artificial one with the tag alone."""
         if not self.noise.clips[index]:
             return NoisyClip(1.0, Detection(index, rng.choice(self.noise.pooled)), ())
         return rng.choice(self.noise.clips[index])
 
     def _may_join(self, other: Detection, given: set[str]) -> bool:
-        """Whether a tag that is detected with an event does not contradict what the scene has."""
+        """Whether a further detection of an event's clip may be added without contradicting the scene."""
         group = self.vocabulary.tags[other.tag].group
         return other.is_absent or group not in _EXCLUSIVE or not (group in given or group == "keyword")
 
@@ -259,7 +258,7 @@ def _shifted(probability: float, log_odds: float) -> float:
 
 
 def _masking(events: Sequence[SceneEvent], scene: Scene) -> float:
-    """Change of a tag's log-odds because louder events mask it or it is very short; at most 0."""
+    """Change of a tag's log-odds, at most 0, because simultaneous events mask it or it is very short."""
     loudest = max(events, key=lambda event: event.level_db)
     over = [
         other.level_db
@@ -271,7 +270,7 @@ def _masking(events: Sequence[SceneEvent], scene: Scene) -> float:
 
 
 def _jittered(events: Sequence[SceneEvent], duration_s: float, rng: random.Random) -> list[tuple[float, float]]:
-    """When events are detected: on the grid of the tagger's frames, a little early or late, close ones as one."""
+    """Times at which events are detected: slightly shifted, on the grid of the tagger's frames, close ones merged."""
     times: list[tuple[float, float]] = []
     for event in sorted(events, key=lambda event: event.start_s):
         start_s = max(0.0, _on_grid(event.start_s + rng.gauss(0.0, JITTER_S)))
@@ -290,9 +289,9 @@ def _moved(
 ) -> list[tuple[float, float]]:
     """Spans of a clip, moved into a scene.
 
-    Each window of the scene stands for the stretch ``within`` of the clip. What is detected during it keeps its share
-    of it, what is detected earlier or later its distance in seconds. So tags that are detected by mistake often have
-    times of their own, as in recordings.
+    The stretch ``within`` of the clip is mapped linearly to each window of the scene. Times outside it keep their
+    distance to it in seconds. So tags that are detected by mistake often have other times than the event, as in
+    recordings.
 
     Args:
         spans: start and end in the clip, in seconds.
@@ -324,7 +323,7 @@ def _on_grid(time_s: float) -> float:
 
 
 def _recognised(scene: Scene, rng: random.Random) -> str | None:
-    """What an English transcriber would write; for other languages it writes something wrong, or nothing."""
+    """Simulated transcript of an English transcriber; for other languages a wrong or an empty one."""
     if not any(map(_is_speech, scene.events)):
         return rng.choice(_INVENTED) if rng.random() < _INVENTS else ""
     if scene.attributes.get("language", "English") != "English":
@@ -339,7 +338,7 @@ def _recognised(scene: Scene, rng: random.Random) -> str | None:
 
 
 def _described(scene: Scene, rng: random.Random) -> tuple[str, ...]:
-    """Level, bursts, notes and tempo, as far as they would be measured."""
+    """Simulated descriptors: level, bursts, notes or pitch, and tempo."""
     sentences = [level_sentence(_level_db(scene, rng), _course(scene, rng))]
     if bursts := _bursts(scene, rng):
         sentences.append(bursts_sentence(bursts))
@@ -353,7 +352,7 @@ def _described(scene: Scene, rng: random.Random) -> tuple[str, ...]:
 
 
 def _moving_pitch(scene: Scene, rng: random.Random) -> float | None:
-    """The pitch of a voice, by who speaks; sometimes that of something else."""
+    """Pitch of the speaker's voice in Hz; without one speaker None, or sometimes a random pitch."""
     speakers = {_SPEAKERS[event.tag] for event in scene.events if event.tag in _SPEAKERS}
     speakers |= {_SPEAKERS[name] for name in (scene.attributes.get("gender", ""),) if name in _SPEAKERS}
     if len(speakers) == 1 and rng.random() < 0.9:
@@ -367,7 +366,7 @@ def _level_db(scene: Scene, rng: random.Random) -> float:
 
 
 def _course(scene: Scene, rng: random.Random) -> Course | None:
-    """How the level changes, from the levels of the events; by chance where they say nothing about it."""
+    """How the level changes, by the levels of the events; random for a scene without times."""
     if scene.duration_s < 1.0:
         return None
     if not scene.is_timed:
@@ -389,7 +388,7 @@ def _course(scene: Scene, rng: random.Random) -> Course | None:
 
 
 def _bursts(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
-    """Separate bursts; those of short sounds are correct if no sound lasts through them."""
+    """Separate bursts as (start, end) in seconds, several for some long sounds; none if a sound lasts through others."""
     lasting = [event for event in scene.events if event.end_s - event.start_s > 0.8 * scene.duration_s]
     if not scene.is_timed or not scene.events or (lasting and len(scene.events) > 1) or rng.random() < 0.3:
         return []
