@@ -488,13 +488,13 @@ def write_composed(
     workers: int = 1,
     max_bad_share: float = MAX_BAD_SHARE,
 ) -> Path:
-    """Write examples as a corpus of its own: ``manifest.jsonl``, ``labels.jsonl`` and FLAC files in ``audio``.
+    """Write examples as a corpus: ``manifest.jsonl``, ``labels.jsonl`` and FLAC files in ``audio``.
 
     Args:
         clips, labels, seed: as for :class:`Composer`.
         audio_root: the folder of the clips' manifest.
         out: a new folder; it appears complete or not at all.
-        count: how many examples.
+        count: number of examples.
         rate: of the files, in Hz.
         workers: processes that mix; their number changes nothing.
         max_bad_share: share of the examples whose recordings may be unreadable; they are logged and left out.

@@ -183,8 +183,8 @@ class SceneDrawer:
                 return scene
 
     def _draw(self, rng: random.Random, categories: frozenset[str], beside: Sequence[str]) -> str | None:
-        """A tag of the given categories that certainly does not contain a tag of ``beside`` and is not contained in one;
-        None if a few tries find none."""
+        """A tag of the given categories that certainly neither contains a tag of ``beside`` nor is part of one; None if
+        a few tries find none."""
         names = [name for name in self._by_category if name in categories]
         weights = [len(self._by_category[name]) ** 0.5 for name in names]
         for _ in range(_TRIES if names else 0):

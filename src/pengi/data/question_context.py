@@ -232,8 +232,8 @@ class QuestionContext:
 
     @cached_property
     def transcript(self) -> str | None:
-        """The evidence's transcript, or without evidence the true one; empty if nothing is said, None if it is not known
-        to be right."""
+        """The evidence's transcript, or without evidence the true one; empty if nothing is said, None if it may be
+        wrong."""
         if self.speech is False:
             return ""
         truth = self.truth
@@ -247,7 +247,7 @@ class QuestionContext:
         return text if is_near(truth, text) else None
 
     def absent(self, count: int = 1) -> list[str]:
-        """``count`` tags that are certainly absent; in a quarter of the calls also falsely detected ones. Empty if there
+        """``count`` tags that are certainly absent, in a quarter of the calls also falsely detected ones; empty if there
         are too few."""
         absent = self.scene.absent
         if len(absent) < count:

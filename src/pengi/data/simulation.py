@@ -38,7 +38,7 @@ from pengi.data.tagging import GROUPS_OF_ATTRIBUTES, TagTargets
 
 CLIPS_OF_A_TAG = 40
 MIN_LIKE_PRESENT = 0.4
-"""A tag that no clip has is taken from clips in which it has at least this probability and is not known to be absent."""
+"""A tag that no clip has is taken from clips in which it has at least this probability and is not surely absent."""
 POOLED = 400
 FRAME_S = 0.48
 JITTER_S = 0.25
@@ -51,8 +51,8 @@ _LOUDER_DB = 4.0
 _LOUDER: tuple[Course, ...] = ("louder at the start", "louder in the middle", "louder at the end")
 _INVENTED = ("you", "Thank you.", "Oh.", "Thanks for watching!", "Hmm.")
 _INVENTS = 0.015
-# Detections of these groups are properties of the clip that they come from. They are not added to a scene that has a tag
-# of the group; keywords are never added.
+# Detections of these groups are properties of the clip that they come from. They are not added to a scene with a tag of
+# the group; keywords are never added.
 _EXCLUSIVE = frozenset({"speaker", "language", "instrument", "genre", "keyword"})
 _SPEECH = "speech"
 _SPEAKERS = {event: who.removeprefix("a ") for event, who in SPEAKING.items()} | GENDERS
@@ -388,7 +388,7 @@ def _course(scene: Scene, rng: random.Random) -> Course | None:
 
 
 def _bursts(scene: Scene, rng: random.Random) -> list[tuple[float, float]]:
-    """Separate bursts as (start, end) in seconds, several for some long sounds; none if a sound lasts through others."""
+    """Separate bursts as (start, end) in seconds, several for some long sounds; none if a sound covers others."""
     lasting = [event for event in scene.events if event.end_s - event.start_s > 0.8 * scene.duration_s]
     if not scene.is_timed or not scene.events or (lasting and len(scene.events) > 1) or rng.random() < 0.3:
         return []

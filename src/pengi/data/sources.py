@@ -21,7 +21,7 @@ from pengi.errors import ManifestError
 
 VAL_SHARE = 0.2
 _MANIFEST = "manifest.jsonl"
-# What a column of a CSV file may be called -> the field it fills.
+# Name of a column of a CSV file -> the field that it fills.
 _COLUMNS = {
     "path": "audio", "audio": "audio", "file": "audio", "filename": "audio", "file_name": "audio",
     "text": "captions", "caption": "captions", "label": "events", "labels": "events", "events": "events",
@@ -33,7 +33,7 @@ _SEPARATOR, _FOLDER_SEPARATOR = ";", ","
 NO_EVENT = ("background", "noise", "silence")
 """Names of folders of recordings that have none of the labels."""
 _NEGATIVE = "-"
-"""Prefix of a label that a recording does not have; whether it has others is not known."""
+"""Prefix of a label that a recording does not have. It makes no statement about other labels."""
 _LIKE_A_COLUMN = 0.75
 
 
@@ -59,12 +59,12 @@ def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share
 
     Args:
         path: the file or folder.
-        val_share: share of the clips of each label that become ``val`` where no split is named; which ones is decided
-            by a hash of their group, or of their id without one, so that it is the same every time.
+        val_share: share of the clips of each label that become ``val`` if no split is given. They are chosen by a hash
+            of their group, or else of their id, so the choice is the same every time.
         max_bad_share: share of the rows of a manifest or of shards that may be bad; they are logged and left out.
 
     Raises:
-        ManifestError: nothing there, or a mistake in it; with the line number where there are lines.
+        ManifestError: if nothing is there, or it has a mistake; the message has the line number, if there are lines.
     """
     # pathlib removes one of the two slashes of a URL.
     location = re.sub(r"^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", str(path))
@@ -81,7 +81,7 @@ def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share
 
 
 def read_mixture(paths: Mapping[str, Path | str], *, max_bad_share: float = 0.0) -> list[Clip]:
-    """Clips of several sources in one list, for a mixture with a share for each.
+    """Clips of the sources of a mixture, in one list.
 
     Args:
         paths: name -> whatever :func:`manifest_of` reads.
@@ -108,7 +108,7 @@ def _in_corpus(clip: Clip, name: str, root: Path) -> Clip:
 
 
 def _folder_rows(root: Path) -> list[dict[str, Any]]:
-    """A row for each recording of a folder; its first folder below a split's is the label."""
+    """A row for each recording of a folder. The first folder of its path, or the one below the split, is the label."""
     if not root.is_dir():
         raise ManifestError(f"no folder at '{root}'")
     found = list(FolderWalk(root))
@@ -170,7 +170,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The last line of each record, and what its known columns hold."""
+    """The number of the last line of each record, and the record's values by field; empty ones are left out."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -190,7 +190,7 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _csv_fields(header: Sequence[str], path: Path) -> dict[str, str]:
-    """Column -> field. Unknown columns are left out; one that looks like a misspelt name is an error."""
+    """Column -> field. Unknown columns are left out; one that resembles a known name is an error."""
     known = {**_COLUMNS, **{name: name for name in ATTRIBUTES}}
     fields: dict[str, str] = {}
     for column in header:
@@ -240,7 +240,7 @@ def _join(row: dict[str, Any], more: Mapping[str, Any], origin: str) -> None:
 
 
 def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]:
-    """Clips of rows; those that name no split are divided between train and val, label by label."""
+    """Clips of rows; those without a split are divided between train and val, label by label."""
     by_label: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     for row in rows:
         if "split" not in row:
@@ -258,7 +258,7 @@ def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]
 
 
 def _unit(row: Mapping[str, Any]) -> str:
-    """What must not be divided between two splits: the group of a row, or its id."""
+    """The unit that stays in one split: the group of a row, or else its id."""
     return str(row.get("group") or row["id"])
 
 

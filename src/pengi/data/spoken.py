@@ -1,6 +1,6 @@
-"""What people say in drawn scenes, and what may be asked about what was said.
+"""Draws what people say in scenes without audio, and questions about it.
 
-A question such as "what is the speaker's name?" is answered if the name is said, and refused if it is not.
+The answer to a question such as "what is the speaker's name?" is a refusal if no name is said.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pengi.data.wordings import CANT_TELL
 from pengi.templates import NUMBERS
 
 _TRANSCRIPTS, _PLAIN = 0.15, 0.3
-"""A random number below the first gives a recording's sentence, one below the second a sentence without questions."""
+"""Shares of sentences: below the first a recording's sentence is taken, up to the second one without questions."""
 _WORDINGS = 2
-"""Number of questions about each slot that is said."""
+"""Maximum number of questions about each slot in the sentence."""
 _REFUSED = 0.3
-"""Number of questions about what is not said for each question about what is said."""
+"""Ratio of unanswerable questions to answered ones."""
 _OF_ORDERS = 1.5
 _TRIES = 6
 _CHOICE = re.compile(r"\[[^][()<>]*\]|\([^][()<>]*\)|<[^][()<>]*>")
@@ -39,23 +39,23 @@ class Spoken:
 
 
 def draw_spoken(rng: random.Random, transcripts: Sequence[str], sentences: int = 1) -> list[Spoken]:
-    """Some sentences in a row: from real recordings, or made up, with or without questions that they answer.
+    """Draw sentences: from real recordings, or generated, with or without questions that they answer.
 
-    No two made-up ones with questions are about the same kind of thing, so that it is clear what a question is about.
+    Generated sentences with questions differ in the kinds of their slots, so that each question is unambiguous.
 
     Args:
-        rng: what is drawn with.
+        rng: random generator.
         transcripts: English sentences of real recordings; may be empty.
-        sentences: how many.
+        sentences: number of sentences.
     """
     used: set[str] = set()
     return [_sentence(rng, transcripts, used) for _ in range(sentences)]
 
 
 def together(spoken: Sequence[Spoken]) -> Spoken:
-    """Several sentences, said one after another, as one.
+    """Sentences joined into one text.
 
-    A question that two sentences answer differently is left out. If several sentences answer questions, unanswerable
+    A question is left out if two sentences answer it differently. If several sentences have questions, the unanswerable
     ones are left out.
     """
     several = sum(bool(one.qa) for one in spoken) > 1
@@ -68,7 +68,7 @@ def together(spoken: Sequence[Spoken]) -> Spoken:
 
 
 def _sentence(rng: random.Random, transcripts: Sequence[str], used: set[str]) -> Spoken:
-    """A sentence without slots of the kinds in ``used``; the kinds that it is asked about are added."""
+    """A sentence; if generated, without slots of the kinds in ``used``. The kinds of its questions are added to them."""
     draw = rng.random()
     if transcripts and draw < _TRANSCRIPTS:
         text = rng.choice(transcripts)
@@ -89,7 +89,7 @@ def _kind(slot: str) -> str:
 
 
 def _about(topic: Topic, rng: random.Random) -> Spoken:
-    """A sentence of a topic, with questions about slots that it fills and a few about some that it does not."""
+    """A sentence of a topic, with questions about its slots and a few unanswerable ones about other slots."""
     slots: dict[str, str] = {}
     text = _filled(_expanded(rng.choice(topic.sentences), rng), rng, slots).replace("..", ".")
     if _ASKING.match(text):
@@ -121,7 +121,8 @@ def _about(topic: Topic, rng: random.Random) -> Spoken:
 
 
 def _answer(names: Sequence[str], slots: Mapping[str, str], text: str) -> str | None:
-    """The value of the last of some slots, together with the values of the others if they are right before it."""
+    """The value of the last slot, preceded by the values of the others if the text has them directly before it; None if
+    the slot is not filled."""
     if names[-1] not in slots:
         return None
     answer = slots[names[-1]]
@@ -132,7 +133,7 @@ def _answer(names: Sequence[str], slots: Mapping[str, str], text: str) -> str | 
 
 
 def _worded(wording: str, topic: Topic, rng: random.Random, slots: dict[str, str]) -> str:
-    """A question with its slots filled; a noun is put into one of the topic's questions about nouns."""
+    """A question with its slots filled; a noun is first put into one of the topic's questions for nouns."""
     if not wording.endswith("?"):
         wording = rng.choice(topic.about).replace("{n}", wording)
     return _filled(wording, rng, slots, capital=False)
@@ -167,12 +168,12 @@ def words_of(text: str) -> list[str]:
 
 
 def as_read(answer: str, truth: str, transcript: str) -> str:
-    """How a transcript writes the words of an answer; empty if it leaves them out.
+    """The part of a transcript that corresponds to an answer; empty if it is missing.
 
     Args:
         answer: some of the words of ``truth``, in their order.
         truth: what was said.
-        transcript: what a recogniser wrote.
+        transcript: the output of a speech recogniser.
     """
     if answer.casefold() in transcript.casefold():
         return answer
@@ -191,7 +192,7 @@ def as_read(answer: str, truth: str, transcript: str) -> str:
 
 
 def misheard(text: str, rate: float, rng: random.Random) -> str:
-    """A text with a share of its words dropped or changed, as a recogniser does."""
+    """A text with about a share ``rate`` of its words dropped or changed, as by a speech recogniser."""
     words = []
     for word in text.split():
         draw = rng.random()
@@ -202,18 +203,18 @@ def misheard(text: str, rate: float, rng: random.Random) -> str:
 
 
 def _changed(word: str, rng: random.Random) -> str:
-    """A word with another ending, or other vowels."""
+    """A word without its last letter or with one other vowel; for a short word another one."""
     if len(word) < 4 or rng.random() < 0.5:
         return rng.choice(("the", "a", "and", "it", "to", "is")) if len(word) < 4 else word[:-1]
     return re.sub(r"[aeiou]", lambda _: rng.choice("aeiou"), word, count=1)
 
 
 MAX_WORD_ERRORS = 0.34
-"""Largest share of wrong words in a transcript that still says what was said."""
+"""Largest share of wrong words in a transcript that still counts as right."""
 
 
 def is_near(truth: str, transcript: str) -> bool:
-    """Whether a transcript says what was said, up to a few words."""
+    """Whether a transcript is right except for at most the share :data:`MAX_WORD_ERRORS` of the words."""
     said, written = words_of(truth), words_of(transcript)
     right = sum(block.size for block in SequenceMatcher(None, said, written, autojunk=False).get_matching_blocks())
     return max(len(said), len(written)) - right <= MAX_WORD_ERRORS * len(said)

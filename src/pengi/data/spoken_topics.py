@@ -1,4 +1,4 @@
-"""What people talk about in drawn scenes: sentences with slots, and what may be asked about each slot.
+"""Topics of speech in drawn scenes: sentences with slots, and questions about each slot.
 
 In a sentence ``{slot}`` stands for a value, ``[this|that]`` for one of these or nothing, ``(this|that)`` for one of
 these, and ``<this|that>`` for some of these in any order. A slot's values may contain slots.
@@ -171,7 +171,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Topic:
-    """What is said, and what may be asked.
+    """Sentences about a topic, and questions about their slots.
 
     Attributes:
         sentences: in the notation of this module.
@@ -508,4 +508,4 @@ PLAIN = (
     "Good night.", "She put the {thing} on the table and left.", "He never came back from {country}.",
     "They talked about it for hours.", "No, thank you.",
 )  # fmt: skip
-"""Sentences about which nothing further is asked."""
+"""Sentences without questions."""

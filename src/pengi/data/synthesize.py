@@ -1,7 +1,7 @@
-"""Training data of instruments: notes, melodies, chords and strokes rendered from a General MIDI soundfont.
+"""Synthesizes training data of instruments: notes, melodies, chords and strokes of a General MIDI soundfont.
 
-FluidSynth (a program, not a Python package) plays a MIDI file of each example. What is played is a function of the
-soundfont's name, the seed and the example's number, which its id contains: ``synthesized-fluidr3_gm-0-000017``.
+FluidSynth (a program, not a Python package) plays a MIDI file of each example. The score is a function of the
+soundfont's name, the seed and the example's number, all of which the id contains: ``synthesized-fluidr3_gm-0-000017``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ScoreKind = Literal["note", "melody", "chord", "strokes"]
 
 
 class Instrument(Label):
-    """A label with how General MIDI plays it."""
+    """A label and its programs or drum keys in General MIDI."""
 
     programs: tuple[int, ...] = Field((), description="numbers of the programs, from 0")
     lowest: int = Field(0, description="MIDI number of the lowest note that the real instrument plays")
@@ -73,7 +73,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Stroke:
-    """One key that is pressed, in seconds from the start."""
+    """One key, its velocity, and when it is pressed and released, in seconds from the start."""
 
     key: int
     velocity: int
@@ -83,7 +83,7 @@ class Stroke:
 
 @dataclass(frozen=True)
 class Score:
-    """What is played and how."""
+    """The strokes of an example and how they are rendered."""
 
     voice: Voice
     kind: ScoreKind
@@ -91,7 +91,7 @@ class Score:
     reverb: tuple[float, float] | None
     """Room size and level, 0 to 1, or no reverberation."""
     level_db: float
-    """Loudness, as of :func:`pengi.data.mixing.set_loudness`."""
+    """Loudness, as for :func:`pengi.data.mixing.set_loudness`."""
 
 
 @dataclass(frozen=True)
@@ -239,11 +239,11 @@ def write_synthesized(
     rate: int = 16_000,
     workers: int = 1,
 ) -> Path:
-    """Write examples as a corpus of its own: ``manifest.jsonl``, ``labels.jsonl`` and FLAC files in ``audio``.
+    """Write examples as a corpus: ``manifest.jsonl``, ``labels.jsonl`` and FLAC files in ``audio``.
 
     Args:
         out: a new folder; it appears complete or not at all.
-        count: how many examples; the voices take turns.
+        count: number of examples; the voices take turns.
         seed: another seed gives other examples.
         soundfont: an SF2 or SF3 file; None: the one that is installed.
         license_name: SPDX name of the soundfont's licence; None: that of a known soundfont. Clips may ship only with
@@ -307,7 +307,7 @@ def render(example: Synthesized, soundfont: Path, rate: int) -> NDArray[np.float
 
 
 def _played(score: Score, soundfont: Path) -> NDArray[np.float32]:
-    """What FluidSynth makes of a score, mono ``float32[S]`` at ``_RENDER_RATE``."""
+    """FluidSynth's rendering of a score, mono ``float32[S]`` at ``_RENDER_RATE``."""
     with tempfile.TemporaryDirectory(prefix="pengi-") as folder:
         midi, audio = Path(folder, "score.mid"), Path(folder, "played.wav")
         midi.write_bytes(midi_file(score))
@@ -318,7 +318,7 @@ def _played(score: Score, soundfont: Path) -> NDArray[np.float32]:
             room_size, level = score.reverb
             command += ["-o", f"synth.reverb.room-size={room_size}", "-o", f"synth.reverb.level={level}"]
         done = subprocess.run([*command, str(soundfont), str(midi)], capture_output=True, text=True, check=False)
-        # Only FluidSynth's messages tell that it played another instrument or soundfont instead.
+        # Only FluidSynth's messages show that it used another instrument or soundfont instead.
         replaced = "substituted" in done.stderr or "Failed to load" in done.stderr
         if done.returncode or not audio.is_file() or replaced:
             raise AudioError(f"FluidSynth cannot play it with '{soundfont.name}': {' '.join(done.stderr.split())}")
@@ -348,7 +348,7 @@ def _track(events: Sequence[tuple[int, bytes]]) -> bytes:
 
 
 def _variable_length(value: int) -> bytes:
-    """A number as MIDI files write times: seven bits a byte, the first bit set on all but the last."""
+    """A MIDI variable-length quantity: seven bits a byte, the first bit set in all bytes but the last."""
     digits = [value & 0x7F]
     while value := value >> 7:
         digits.insert(0, value & 0x7F | 0x80)

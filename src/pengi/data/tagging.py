@@ -1,7 +1,7 @@
-"""What training clips say about tags: the vocabulary of a collection, and which tags each clip has.
+"""The vocabulary of a collection of training clips, and which tags each clip has.
 
-A clip's labels are tags that are present. Other tags are not always absent: a clip of rain may contain wind that nobody
-labelled. So the target of a clip and a tag is yes, no or unknown.
+A clip's labels are present tags. Other tags are not always absent: a clip of rain may contain wind without a label. So
+the target of a clip and a tag is present, absent or unknown.
 
 Shape suffixes: N clips, K tags.
 """
@@ -27,10 +27,10 @@ FOLDS = 5
 """Number of folds of training clips. Each fold is scored by a tagger that was fitted on the others. A composed clip is
 mixed from recordings of one fold."""
 MAX_UNLABELLED_PROBABILITY = 0.1
-"""If the stock tagger gives a higher probability to the class of a tag that a clip is not labelled with, it is unknown
-whether the tag is there."""
+"""A tag that is not among a clip's labels is unknown, not absent, if the stock tagger's probability of its class is at
+least this."""
 MIN_RECORDINGS = 3
-"""A kind of an AudioSet class with fewer labelled recordings is rare. Out of fold, most detections of such tags are
+"""A kind of an AudioSet class with fewer labelled recordings is rare. Most out-of-fold detections of such tags are
 wrong."""
 SPEAKERS = (
     Tag("man", "speaker", ("men", "man speaking", "male voice", "male speech", "male")),
@@ -47,13 +47,13 @@ GROUPS_OF_ATTRIBUTES = {
     "gender": "speaker",
 }
 _GROUPS_OF_CATEGORIES = {"instrument": "instrument", "music": "genre"}
-_SPEECH = "speech"  # category of labels that tell only that somebody speaks, and text of their tag
+_SPEECH = "speech"  # category of labels that mean only that somebody speaks, and text of their tag
 # First and last of AudioSet's instruments and genres in the order of the stock tagger's classes.
 _AUDIOSET_GROUPS = {
     "instrument": ("Musical instrument", "Scratching (performance technique)"),
     "genre": ("Pop music", "Scary music"),
 }
-_NOT_DETECTED = frozenset({"Silence"})  # it is measured instead
+_NOT_DETECTED = frozenset({"Silence"})  # measured by its level instead
 
 
 def build_vocabulary(labels: Mapping[str, Label], clips: Sequence[Clip], classes: Sequence[str]) -> Vocabulary:
@@ -98,8 +98,8 @@ def _with_rare(vocabulary: Vocabulary, labels: Mapping[str, Label], clips: Seque
 def _add_classes(tags: dict[str, Tag], classes: Sequence[str]) -> None:
     """Add the stock tagger's classes that no tag means.
 
-    If the name of one tag contains the class's name, such as "wind blowing", the class becomes another name of that
-    tag. If several do, such as "door creaking" and "door slamming", the class gets a tag of its own.
+    If exactly one tag's name contains the class's name, such as "wind blowing", the class becomes another name of that
+    tag. If several do, such as "door creaking" and "door slamming", the class becomes a separate tag.
     """
     means = {tag.audioset for tag in tags.values() if tag.is_class}
     for index, name in enumerate(classes):
@@ -127,7 +127,7 @@ def _tag_of(label: Label, classes: Sequence[str]) -> Tag:
         phrases.append(thing)
     if group == "genre":
         phrases.append(label.label.removesuffix(" music"))
-    # As answers write it: "French horn". The language model copies a tag well only if it need not change the case.
+    # With the case of answers ("French horn"), because the language model copies a tag better than it changes its case.
     written = re.search(re.escape(label.label), label.phrase, re.IGNORECASE)
     text = written[0] if written else label.label
     names = tuple(dict.fromkeys(phrase for phrase in phrases if phrase != text))
@@ -209,7 +209,7 @@ def tag_targets(
 
 
 def group_of(clip: Clip) -> str:
-    """What a clip shares with clips of the same recording, speaker or track, in whichever manifest they are."""
+    """The name of a clip's group: one recording, speaker or track, also across manifests."""
     return (clip.group or clip.id).removeprefix(f"{clip.corpus}/")
 
 
@@ -219,13 +219,13 @@ def folds_of(groups: Sequence[str], folds: int = FOLDS) -> NDArray[np.int64]:
 
 
 def group_weights(clips: Sequence[Clip]) -> NDArray[np.float32]:
-    """One over the square root of the size of a clip's group: 900 clips of one voice tell little more than 30."""
+    """``float32[N]``: one over the square root of the size of each clip's group; 900 clips of one voice count as 30."""
     counts = Counter(map(group_of, clips))
     return np.array([counts[group_of(clip)] ** -0.5 for clip in clips], dtype=np.float32)
 
 
 class _Names:
-    """From a clip's labels and attributes to the vocabulary's tags."""
+    """Finds the tags of a clip's labels and attributes."""
 
     def __init__(self, vocabulary: Vocabulary, labels: Mapping[str, Label]) -> None:
         self.vocabulary, self.labels = vocabulary, labels
@@ -286,14 +286,14 @@ class _Names:
     def other_kinds(self, clip: Clip) -> NDArray[np.bool_]:
         """``bool[K]``: tags that are one kind of their AudioSet class, of the same category as the clip's sound.
 
-        Unless a label names them they are absent, even if the stock tagger detects the class: it detects a bird in a
-        recording of a crow, which is no penguin.
+        They are absent if no label names them, even if the stock tagger detects their class: it detects a bird in a
+        recording of a crow, but that is not a penguin.
         """
         categories = [label.category for label in self._labels_of(clip) if holds_one_kind(label)]
         return np.isin(self._kind_of_K, categories)
 
     def unknown(self, clip: Clip) -> NDArray[np.bool_]:
-        """``bool[K]``: tags of groups about which the clip's labels tell nothing."""
+        """``bool[K]``: tags of groups that the clip's labels do not determine."""
         has = {group for name, group in GROUPS_OF_ATTRIBUTES.items() if name in clip.attributes}
         has |= {self.vocabulary.tags[index].group for index in self.present(clip)}
         unknown = set()

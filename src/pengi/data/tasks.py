@@ -40,7 +40,7 @@ class Pair:
 
 
 def answers_of(clip: Clip, field: str) -> tuple[str, ...]:
-    """The labels that a clip has in a field: "events", "scene", or an attribute (``"a*"``: it lists several)."""
+    """The labels of a clip in a field: "events", "scene", or an attribute (``"a*"`` if its value lists several)."""
     if field == "events":
         return clip.events
     if field == "scene":

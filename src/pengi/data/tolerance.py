@@ -1,4 +1,4 @@
-"""Rows that cannot be used: counted, logged and skipped, up to a share of all rows."""
+"""Skips unusable rows, up to a share of all rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Tolerance:
         self.skipped.append(name)
 
     def check(self, total: int, what: str) -> None:
-        """Raise a :class:`ManifestError` if more of the ``total`` rows were skipped than may be."""
+        """Raise a :class:`ManifestError` if too large a share of the ``total`` rows was skipped."""
         if len(self.skipped) > self.max_share * total:
             advice = f"; data.max_bad_share of a recipe allows {self.max_share:.1%}" if self.max_share else ""
             raise ManifestError(

@@ -725,7 +725,7 @@ UNANSWERABLE: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Questions that no recording can answer, except as :data:`SAID_ANSWERS` and :data:`SOUND_ANSWERS` say."""
 NEVER_SAID = frozenset({"knowledge", "maths", "requests", "languages"})
-"""Those of them that are not about the recording, so that speech in it cannot answer them."""
+"""Kinds of them that are not about the recording, so that speech in it cannot answer them."""
 _NAME = r"(?<=[a-z,] )[A-Z][a-z]"
 SAID_ANSWERS: dict[str, re.Pattern[str]] = {
     "place": re.compile(
@@ -777,7 +777,7 @@ SOUND_ANSWERS = (
         "|cry|snor|applau|clap|flush",
     ),
 )
-"""Patterns of unanswerable questions, and of the sounds from which their answer may follow."""
+"""Pattern of unanswerable questions, and pattern of tags that may answer them after all."""
 
 CITIES = (
     "Paris", "London", "Berlin", "New York", "Tokyo", "Madrid", "Rome", "Vienna", "Chicago", "Boston", "Oslo",
@@ -807,7 +807,7 @@ LANGUAGES = (
     "Arabic", "Mandarin Chinese", "Japanese", "Hindi", "Turkish", "Swedish",
 )  # fmt: skip
 THINGS = ("it", "this", "the car", "the dog", "the machine", "the door", "the house")
-"""Things to ask about if a recording has none with a name."""
+"""Values of ``{thing}`` for a scene without things."""
 
 CONTINUOUS = frozenset(
     {
@@ -826,7 +826,7 @@ CONTINUOUS = frozenset(
         "people clapping", "snoring", "seagulls calling",
     }
 )  # fmt: skip
-"""Labels of sounds that may go on for long."""
+"""Labels of sounds that may last long."""
 OUTDOORS = frozenset(
     {
         "rain", "light rain", "heavy rain", "thunder", "thunderstorm", "wind blowing", "sea waves", "road traffic",
@@ -837,7 +837,7 @@ OUTDOORS = frozenset(
         "owl hooting", "cicadas buzzing", "truck driving off", "bus driving off",
     }
 )  # fmt: skip
-"""Labels of sounds that belong outside."""
+"""Labels of outdoor sounds."""
 INDOORS = frozenset(
     {
         "vacuum cleaner", "toilet flushing", "keyboard typing", "clinking dishes", "washing machine", "hair dryer",
@@ -847,7 +847,7 @@ INDOORS = frozenset(
         "footsteps on wood", "footsteps on stairs", "light switch",
     }
 )  # fmt: skip
-"""Labels of sounds that belong inside."""
+"""Labels of indoor sounds."""
 
 
 def as_typed(question: str, rng: random.Random) -> str:
@@ -866,12 +866,12 @@ def as_typed(question: str, rng: random.Random) -> str:
 
 
 def filled(question: str, things: Sequence[str], rng: random.Random) -> str:
-    """A question that no sound answers, with its slots filled.
+    """An unanswerable question with its slots filled.
 
     Args:
         question: the wording.
-        things: what it may be about, such as "the dog".
-        rng: what is drawn with.
+        things: values of ``{thing}``, such as "the dog"; :data:`THINGS` if empty.
+        rng: random generator.
     """
     slots = {
         "city": rng.choice(CITIES),
