@@ -247,8 +247,8 @@ class QuestionContext:
         return text if is_near(truth, text) else None
 
     def absent(self, count: int = 1) -> list[str]:
-        """``count`` tags that are certainly absent, in a quarter of the calls also falsely detected ones; empty if there
-        are too few."""
+        """``count`` tags that are certainly absent, in a quarter of the calls also falsely detected ones; empty if too
+        few are."""
         absent = self.scene.absent
         if len(absent) < count:
             return []

@@ -68,7 +68,7 @@ def together(spoken: Sequence[Spoken]) -> Spoken:
 
 
 def _sentence(rng: random.Random, transcripts: Sequence[str], used: set[str]) -> Spoken:
-    """A sentence; if generated, without slots of the kinds in ``used``. The kinds of its questions are added to them."""
+    """A sentence; if generated, without slots of the kinds in ``used``. The kinds of its questions are added there."""
     draw = rng.random()
     if transcripts and draw < _TRANSCRIPTS:
         text = rng.choice(transcripts)

@@ -1,4 +1,4 @@
-"""Training: a recipe, a loop and its log. ``train`` is what the command line calls."""
+"""Training: recipes, the loop and its log. The command line calls ``train``."""
 
 from pengi.training.loop import train
 

@@ -17,7 +17,7 @@ NOT_NAMED = "not named"
 def model_card(
     recipe: Recipe, model: ModelConfig, clips: Sequence[Clip], step: int, history: Sequence[Mapping[str, float]]
 ) -> str:
-    """Markdown: what the model is, what it was trained on under which licences, and how far training got."""
+    """Markdown: the model's parts, its training data with licences, and the progress of training."""
     encoders = ", ".join(
         f"{branch.encoder} ({_trained(branch.trained, branch.frozen_layers)})" for branch in model.audio.values()
     )
@@ -45,7 +45,7 @@ def model_card(
 
 
 def _recording(model: ModelConfig) -> str:
-    """What the language model reads of a recording."""
+    """The parts of a recording's prefix, in words."""
     mapped = [branch.encoder for branch in model.audio.values() if branch.mapper is not None]
     parts = [f"m1 behind {' and '.join(mapped)}"] if mapped else []
     if model.evidence is not None:

@@ -1,4 +1,4 @@
-"""The data stage of a run: clips to train on, held-out clips, and the wording of their labels."""
+"""Reads the data of a recipe: clips to train on, held-out clips, and the wordings of their labels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class TrainingData:
     """The clips of a recipe.
 
     Attributes:
-        root: what the clips' ``audio`` is relative to.
+        root: folder that the clips' ``audio`` is relative to.
         train: clips to train on, of every corpus with a share; the tagger is fitted on all of them.
-        asked: the clips of ``train`` that questions are drawn about.
+        asked: the part of ``train`` that questions are drawn about.
         held_out: clips of the validation split.
         labels: wording of every event label.
         captions: descriptions that scenes without audio are drawn from.
@@ -56,7 +56,9 @@ def read_data(config: DataConfig) -> TrainingData:
         raise ManifestError(f"{where} has no clip to train on in split '{config.train_split}'")
     train = _with_attributes(train, config)
     weights = clip_weights(train, config.shares)
-    train = [clip for clip, weight in zip(train, weights, strict=True) if weight]  # nothing is computed for the others
+    train = [
+        clip for clip, weight in zip(train, weights, strict=True) if weight
+    ]  # no features are computed of the others
     held_out = [clip for clip in source.clips if clip.split == config.val_split]
     log.info("%d clips to train on, %d held out", len(train), len(held_out))
     return TrainingData(
@@ -71,7 +73,7 @@ def read_data(config: DataConfig) -> TrainingData:
 
 def _read_clips(config: DataConfig) -> Manifest:
     if config.mixture is None:
-        assert config.manifest is not None, "read_recipe lets no recipe pass that has neither"
+        assert config.manifest is not None, "read_recipe refuses a recipe that has neither"
         return manifest_of(config.manifest, max_bad_share=config.max_bad_share)
     paths = {name: corpus.manifest for name, corpus in config.mixture.items()}
     return Manifest(tuple(read_mixture(paths, max_bad_share=config.max_bad_share)), Path())
@@ -93,7 +95,7 @@ def read_wordings(config: DataConfig) -> dict[str, Label]:
 
 
 def _with_attributes(clips: Sequence[Clip], config: DataConfig) -> list[Clip]:
-    """The clips with the attributes that all clips of their source have, unless their rows say something else."""
+    """The clips with the attributes that the recipe gives to their sources; those of their rows take precedence."""
     known = config.attributes
     sources = sorted({clip.source for clip in clips if clip.source})
     for source in known:

@@ -1,8 +1,8 @@
-"""A batch shared by several processes.
+"""Divides a batch among several processes.
 
-The batch of a step depends on the seed and the step alone, and each process takes one share of its clips. The loss of a
-batch is a mean over targets. The mean of a share is weighted by its part of the batch's targets, so that the losses of
-the shares, and their gradients, add up to those of the batch.
+The batch of a step depends only on the seed and the step, and each process takes one share of its clips. The loss of a
+batch is a mean over targets. The mean of each share is weighted by its number of targets, so that the losses and
+gradients of the shares add up to those of the batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pengi.model import Batch
 
 
 def share_of(clips: int, process: int, processes: int) -> range:
-    """The indices in a batch of the clips of one process; the shares are as equal as possible.
+    """Indices, within the batch, of the clips of one process; the shares are as equal as possible.
 
     Raises:
         ConfigError: if a share would be empty.

@@ -1,5 +1,5 @@
-"""Evidence about training clips: fits the tagger and collects its out-of-fold detections, transcripts and descriptors,
-from which the language model learns to answer.
+"""Collects evidence about training clips: fits the tagger, and collects its out-of-fold detections, transcripts and
+descriptors.
 
 Shape suffixes: N clips, F frames, K tags, D features.
 """
@@ -71,9 +71,10 @@ def clip_evidence(
     recipe: Recipe,
     new_tags: FittedTagger | None,
 ) -> tuple[ClipEvidence | None, TagNoise | None]:
-    """Evidence about the clips that questions are drawn about, and the errors of the tagger if it is fitted here.
+    """Evidence about the clips that questions are drawn about, and the noise of the tagger.
 
-    Both are None for a model without evidence. ``new_tags`` are the scores of tags that were added to the model.
+    Both are None for a model without evidence; the noise is also None if the tagger is not fitted here. ``new_tags``
+    are the scores of tags that were added to the model.
     """
     config = model.config.evidence
     if config is None:
@@ -100,7 +101,7 @@ def fit_evidence(
 ) -> tuple[dict[str, Evidence], TagNoise]:
     """Fit the model's tagger, and collect the evidence about training clips (out of fold) and held-out ones.
 
-    The tagger is fitted on recordings only. A composed clip is mixed from recordings of one fold and scored with it.
+    The tagger is fitted on recordings only. A composed clip has recordings of one fold, and is scored as part of it.
 
     Args:
         model: with frozen audio branches; gets a vocabulary and a tagger.
@@ -111,7 +112,7 @@ def fit_evidence(
         settings: how to fit.
 
     Returns:
-        Evidence by clip id, and the errors of the tagger's out-of-fold scores.
+        Evidence by clip id, and the noise of the tagger, measured out of fold.
 
     Raises:
         ConfigError: if the settings name an unknown group or branch, or no clip has features.
@@ -132,10 +133,10 @@ def stock_tagger() -> YamnetTagger:
 
 @dataclass(frozen=True)
 class TaggerData:
-    """What a tagger is fitted on.
+    """A tagger that is to be fitted, and the data to fit it on.
 
     Attributes:
-        tagger: to be fitted.
+        tagger: gets the vocabulary's scores.
         clips: N recordings.
         frames: of the clips.
         stock: the stock tagger's scores of the vocabulary.
@@ -156,7 +157,7 @@ class TaggerData:
 def tagger_data(
     model: PengiModel, train: TrainingClips, labels: Mapping[str, Label], settings: TaggerTraining
 ) -> TaggerData:
-    """Frames, targets and folds of the recordings among clips; the model gets the clips' vocabulary.
+    """Frames, targets and folds of those training clips that are recordings; gives the model the clips' vocabulary.
 
     Raises:
         ConfigError: if the settings name an unknown group or branch, or no recording has features.
@@ -182,9 +183,9 @@ def tagger_data(
 def out_of_fold_evidence(
     model: PengiModel, train: TrainingClips, measured: Mapping[str, Measured], fitted: FittedTagger
 ) -> dict[str, Evidence]:
-    """Evidence about training clips, each by scores that were fitted without it.
+    """Evidence by clip id about training clips, each scored by a tagger that was fitted without it.
 
-    The model's tagger is left with the scores that were fitted on all training clips.
+    Afterwards the model's tagger has the scores that were fitted on all training clips.
     """
     assert model.tagger is not None, "the scores of a tagger were fitted"
     fold_N = folds_of([group_of(clip) for clip in train.clips])
@@ -198,7 +199,7 @@ def out_of_fold_evidence(
 
 
 def collect_evidence(model: PengiModel, part: TrainingClips, measured: Mapping[str, Measured]) -> dict[str, Evidence]:
-    """Evidence about those clips that were measured, by clip id; with tags if the model has a tagger."""
+    """Evidence by clip id about the clips with features and measurements; with tags if the model has a tagger."""
     window_s = min(branch.window_s for branch in model.config.audio.values())
     evidence: dict[str, Evidence] = {}
     clips = [clip for clip in part.with_features() if clip.id in measured]
@@ -235,7 +236,7 @@ def _branches(model: PengiModel) -> tuple[str, ...]:
 
 
 def _tokens(model: PengiModel, clips: Sequence[Clip], caches: Mapping[str, FeatureCache]) -> list[Masked]:
-    """Audio tokens that the tagger reads, of a few clips."""
+    """The tagger's input for a few clips: audio tokens of each of its branches."""
     ids = [clip.id for clip in clips]
     return [model.branches[name].tokens(caches[name].batch(ids)) for name in _branches(model)]
 
@@ -251,11 +252,11 @@ def frames_of(model: PengiModel, part: TrainingClips) -> Frames:
 
 
 def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
-    """How to fit a model's tagger. If the settings name a branch for a group, the group reads only its features.
+    """The settings of a recipe as options of the fit. A group with a branch in the settings reads only its features.
 
     Raises:
         ConfigError: for an unknown group, a branch that the tagger does not read, or a first branch other than yamnet,
-            whose tokens the stock tagger reads.
+            which the stock tagger needs.
     """
     branches = _branches(model)
     if not isinstance(model.branches[branches[0]].encoder, YamnetEncoder):
@@ -274,7 +275,7 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
 
 @torch.no_grad()
 def load_scores(tagger: Tagger, scores: Scores, fitted: FittedTagger) -> None:
-    """Give a tagger fitted scores and their calibration. Scores of fewer tags are those of its last tags."""
+    """Set the scores of a tagger and their calibration. If there are fewer scores than tags, the last tags get them."""
     first = len(tagger.vocabulary) - len(scores.bias_K)
     tagger.head.weight[first:] = scores.head_KD
     tagger.head.bias[first:] = scores.bias_K
@@ -295,7 +296,7 @@ def _key(data: TaggerData) -> str:
 
 
 def cached_fit(data: TaggerData) -> FittedTagger:
-    """A fitted tagger from the cache, or fitted now. A resumed run needs the same tagger as before."""
+    """The fitted tagger, from the cache if possible, so that a resumed run has the same tagger as before."""
     path = features_folder() / f"tagger-{_key(data)}.safetensors"
     if path.is_file():
         try:
@@ -309,7 +310,7 @@ def cached_fit(data: TaggerData) -> FittedTagger:
     for name, scores in (("all", fitted.scores), *enumerate(fitted.folds)):
         tensors |= {f"{name}.{part}": tensor for part, tensor in vars(scores).items()}
     with replacing(path) as partial:
-        # Folds without clips share tensors with others.
+        # Scores of folds without clips are the tensors of "all"; save_file refuses shared tensors.
         save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, partial)
     return fitted
 
@@ -323,7 +324,7 @@ def _fit_of(kept: Mapping[str, Tensor]) -> FittedTagger:
 
 
 def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, max_bad_share: float) -> dict[str, Measured]:
-    """Transcripts and descriptors of clips, as far as the model's evidence has them."""
+    """Measurements by clip id: transcripts and descriptors, each only if the model's evidence includes it."""
     config = model.config.evidence
     assert config is not None, "only a model with evidence has clips measured"
     transcriber = Transcriber.from_pretrained(model.device) if config.transcript else None
@@ -345,7 +346,7 @@ def measure_clips(clips: Sequence[Clip], root: Path, model: PengiModel, max_bad_
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """Lets torch use one thread: the products of one clip are so small that several threads take longer."""
+    """Limits torch to one thread: the matrices of one clip are so small that several threads take longer."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

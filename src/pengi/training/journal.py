@@ -1,4 +1,4 @@
-"""The log of a run: one JSON line for each measurement, TensorBoard, and a progress bar.
+"""Logs a run: one JSON line for each measurement, TensorBoard, and a progress bar.
 
     log.jsonl       {"step": 25, "loss": 2.91, "lr": 0.0005, ...}, {"step": 500, "val_loss": 2.4}, ...
     samples.jsonl   answers to fixed held-out questions, at every validation
@@ -25,7 +25,7 @@ LOG_FILE, SAMPLES_FILE, TENSORBOARD_FOLDER = "log.jsonl", "samples.jsonl", "tens
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model answered at some step to a question about a held-out clip."""
+    """The model's answer to a question about a held-out clip at some step."""
 
     step: int
     clip: str
@@ -44,10 +44,10 @@ class Journal:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.history: list[dict[str, float]] = []
-        """What was logged. A resumed run sets it, and it replaces the content of the file, in which a killed process
-        may have left entries of lost steps, or half a line."""
+        """All logged measurements. A resumed run sets them before it enters the journal; they then replace the file,
+        in which a killed process may have left entries of lost steps, or half a line."""
         self.samples: list[Sample] = []
-        """Likewise for answers."""
+        """All logged answers; a resumed run sets them, too."""
         self.console = Console(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None

@@ -1,4 +1,4 @@
-"""How often new tags are right: a table of each label, a confusion table, and the worst clips.
+"""Reports the accuracy of new tags: a table of the labels, a confusion table, and the worst clips.
 
 Shape suffixes: N clips, K labels.
 """
@@ -81,8 +81,8 @@ class LabelReport:
         return rows
 
     def confusions(self) -> Counter[tuple[str, str]]:
-        """(true label, most probable detected label) -> number of clips; a clip of several labels counts for each,
-        without its others."""
+        """(true label, most probable detected label) -> number of clips. A clip of several labels counts once for each;
+        its other labels are then ignored."""
         threshold_K = np.array([self.thresholds[label] for label in self.labels])
         counts: Counter[tuple[str, str]] = Counter()
         for row in range(len(self.clips)):

@@ -1,4 +1,4 @@
-"""The training loop: a recipe in, a checkpoint out. It can be stopped at any moment and resumed.
+"""The training loop: from a recipe to a checkpoint. It can be stopped at any moment and resumed.
 
 Every random draw is seeded by the step, so a resumed run repeats the losses of an uninterrupted one. With
 ``accelerate launch`` or ``torchrun`` a recipe runs in several processes, which share each batch
@@ -6,7 +6,7 @@ Every random draw is seeded by the step, so a resumed run repeats the losses of 
 
     out/        config.json, model.safetensors, README.md: the last checkpoint
     out/best/   the same of the checkpoint with the lowest loss on held-out clips
-    out/        state.pt: all that is needed to resume; log.jsonl, samples.jsonl, tensorboard/, report.md, curves.png
+    out/        state.pt: the state to resume from; log.jsonl, samples.jsonl, tensorboard/, report.md, curves.png
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def train(
         out: folder for checkpoints and log; ``runs/<model name>`` if not given.
 
     Raises:
-        ConfigError, ManifestError, CheckpointError, WeightsError: before any step is made.
+        ConfigError, ManifestError, CheckpointError, WeightsError: before the first step.
         TrainingError: if the loss is not finite; the last checkpoint stays as it is.
         KeyboardInterrupt: after Ctrl-C; a line on stderr says what is saved.
     """
@@ -92,7 +92,7 @@ def train(
     if not accelerator.is_main_process:
         logging.getLogger("pengi").setLevel(logging.WARNING)  # only one process logs what is done
     try:
-        with accelerator.local_main_process_first():  # the others then find its features in the cache
+        with accelerator.local_main_process_first():  # the others then find the features in the cache
             setup = prepare(recipe)
     except KeyboardInterrupt:
         log.info("stopped before the first step; there is no checkpoint")
@@ -112,10 +112,10 @@ def train(
 
 
 def build_accelerator() -> Accelerator:
-    """The processes and the device of this run, as ``accelerate launch`` or ``torchrun`` set them up, else one.
+    """The processes and the device of this run, as set up by ``accelerate launch`` or ``torchrun``, or one process.
 
     Raises:
-        ConfigError: if what training needs is not installed, or processes cannot be joined.
+        ConfigError: if a package that training needs is not installed, or processes cannot be joined.
     """
     missing = [name for name in ("accelerate", "tensorboard", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
@@ -130,7 +130,7 @@ def build_accelerator() -> Accelerator:
     # Precision is the recipe's, see Run.precision.
     accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[joined])
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != accelerator.num_processes:  # each would train by itself, and all write the same files
+    if started != accelerator.num_processes:  # each would train alone, and all would write the same files
         raise ConfigError(f"{started} processes were started, but accelerate joins {accelerator.num_processes} of them")
     return accelerator
 
@@ -139,9 +139,9 @@ class Run:
     """Optimiser, step counter, log and checkpoints of one training run.
 
     Args:
-        setup: what is trained on what.
+        setup: model and data.
         out: folder of the run.
-        accelerator: the processes that share it.
+        accelerator: the processes that share the run.
     """
 
     def __init__(self, setup: Setup, out: Path, accelerator: Accelerator | None = None) -> None:
@@ -221,7 +221,7 @@ class Run:
         )
 
     def _steps(self) -> Iterator[dict[str, float]]:
-        """Make the steps that are left; yields what was measured in each."""
+        """Make the remaining steps; yields the measurements of each."""
         steps = self.settings.max_steps
         started, start_step, examples = time.monotonic(), self.step, 0
         before = self.seconds
@@ -285,15 +285,15 @@ class Run:
         return mean
 
     def process_rows(self, drawn: TrainingBatch) -> range:
-        """The indices in a batch of the clips that this process reads."""
+        """Indices, within the batch, of the clips of this process."""
         return share_of(len(drawn.clips), self.process, self.processes)
 
     def _share_seed(self, index: int) -> int:
-        """Seed of what is drawn at this step for one share of the batch; ``index`` is its process or its first row."""
+        """Seed of the random draws of this step for one share of the batch; ``index`` is its process or first row."""
         return self.settings.seed * _SEED_STRIDE + self.step + index * _SHARE_STRIDE
 
     def share(self, drawn: TrainingBatch, rows: Sequence[int]) -> Batch:
-        """Some clips of the batch of this step, with features, on the device."""
+        """Some clips of the batch, with their features, on the device; unreadable clips are left out."""
         chosen = choose_rows(drawn, rows)
         if self.setup.live is not None:
             readable, features = self.setup.live.features(self.step, chosen.clips, rows)
@@ -314,11 +314,11 @@ class Run:
 
     @property
     def _workers(self) -> int:
-        """Number of processes that draw batches; 0 if waveforms change, because then decoding takes the time."""
+        """Number of processes that draw batches; 0 with live features, because decoding then takes most of the time."""
         return 0 if self.setup.live is not None else self.settings.num_workers
 
     def precision(self) -> AbstractContextManager[object]:
-        """Matrix products in bfloat16 if the language model is in it; weights and losses stay in float32."""
+        """Autocast to bfloat16 if the language model is in bfloat16; trained weights and losses stay in float32."""
         if self.setup.dtype is not torch.bfloat16:
             return nullcontext()
         stack = ExitStack()
@@ -326,7 +326,7 @@ class Run:
         if self.setup.model.config.language_model.lora is not None:
             from peft.helpers import disable_input_dtype_casting
 
-            # peft would cast the adapters' inputs to float32, only to have them cast back.
+            # Otherwise peft casts the adapters' inputs to float32, and autocast casts them back.
             stack.enter_context(disable_input_dtype_casting(self.setup.model.language_model.model))
         return stack
 
@@ -389,11 +389,11 @@ class Run:
         checkpoint.save(self.setup.model, folder, card=card, dtype=torch.float16)
 
     def save(self) -> None:
-        """Write the checkpoint and, in one file, all that is needed to resume from it."""
-        made = self._step_in_words
-        if not self.is_main or made == self.saved:
+        """Write the checkpoint, and one file with the state to resume from."""
+        step = self._step_in_words
+        if not self.is_main or step == self.saved:
             return
-        self.journal.print(f"saving {made} in '{self.out}'")
+        self.journal.print(f"saving {step} in '{self.out}'")
         self._write_checkpoint(self.out)
         state: dict[str, Any] = {
             "recipe": self.setup.recipe.model_dump_json(),
@@ -408,21 +408,21 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
         }
         with replacing(self.out / STATE_FILE) as partial, partial.open("wb") as file:
-            torch.save(state, file)  # an open file, since torch gives no reason why a path cannot be written
-        self.saved = made
+            torch.save(state, file)  # an open file, because torch does not say why it cannot write to a path
+        self.saved = step
 
     @property
     def _step_in_words(self) -> str:
         return f"step {self.step} of {self.settings.max_steps}"
 
     def saved_where(self) -> str:
-        """What is saved of the run and how to resume from it."""
+        """A sentence: which step is saved, and how to resume from it."""
         if self.saved is None:
             return "there is no checkpoint yet"
         return f"{self.saved} is saved in '{self.out}'; the same command with --resume goes on from there"
 
     def _buffers(self) -> dict[str, Tensor]:
-        """What a checkpoint stores besides the trained weights: the fitted tagger, running statistics of norms."""
+        """Other tensors of a checkpoint than the trained weights: the fitted tagger, running statistics of norms."""
         stored = checkpoint.stored_tensors(self.setup.model)
         return {name: value for name, value in stored.items() if name not in self.trained}
 
@@ -469,9 +469,9 @@ def _with_next(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch
 
 
 def _same_run(recipe_json: str, recipe: Recipe, step: int) -> bool:
-    """Whether a stored recipe makes the same steps up to ``step`` as this one, and differs after it at most in length.
+    """Whether a stored recipe trains in the same way as this one.
 
-    The length may differ only if the learning rate has not begun to fall at ``step`` in either of them.
+    The number of steps may differ if the learning rate has not begun to fall at ``step`` in either recipe.
     """
     try:
         kept = Recipe.model_validate_json(recipe_json)

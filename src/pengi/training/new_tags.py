@@ -1,8 +1,7 @@
-"""New tags for a trained model: labels of recordings that its tagger does not know.
+"""Adds tags to a trained model: labels of recordings that its tagger does not know.
 
-The scores of new tags are fitted as those of a new model (:mod:`pengi.training.tagger`): on the mean tokens of the
-recordings, by a softmax over the new tags and "none of them". Scores and probabilities of the other tags do not change,
-so the model still does what it did before.
+The scores of new tags are fitted like those of a new model (:mod:`pengi.training.tagger`): on the mean tokens of the
+recordings, by a softmax over the new tags and "none of them". Scores and probabilities of the other tags do not change.
 
 Shape suffixes: N clips, K new tags, D features of a frame, I features of the first encoder.
 """
@@ -41,7 +40,7 @@ GROUP = "sound"
 MIN_CLIPS = 2
 """A label with fewer clips does not become a tag."""
 MAX_SCALE = 3.0
-"""Maximum scale of the calibration. A few clips that are all scored correctly would let it grow without limit."""
+"""Maximum scale of the calibration; with few clips that are all scored correctly it would grow without limit."""
 THRESHOLD_RANGE = (0.1, 0.9)
 DEFAULT_THRESHOLD = 0.5
 
@@ -51,8 +50,8 @@ class NewTags:
     """Tags that were added to a model.
 
     Attributes:
-        fitted: scores of the new tags alone, fitted on all clips and without those of each fold.
-        report: how often they are right.
+        fitted: scores of the new tags alone, fitted on all clips, and once without each fold.
+        report: their accuracy.
     """
 
     fitted: FittedTagger
@@ -111,8 +110,8 @@ def new_labels(vocabulary: Vocabulary, clips: Sequence[Clip]) -> list[str]:
 
 
 def label_targets(clips: Sequence[Clip], labels: Sequence[str]) -> TagTargets:
-    """Which of the labels clips have. For a clip without labels, if some are named as absent or texts describe it, only
-    the absent ones are known."""
+    """Which of the labels clips have. If a clip without labels has absent events or describing texts, only its absent
+    labels are known."""
     present_NK = np.array([[label in clip.events for label in labels] for clip in clips], dtype=np.bool_)
     known_NK = np.ones_like(present_NK)
     for row, clip in enumerate(clips):
@@ -130,7 +129,7 @@ def _no_stock(tagger: Tagger, count: int) -> Scores:
 
 
 def _extend(model: PengiModel, added: Vocabulary) -> None:
-    """Give a model a tagger with further tags after those it has, whose scores stay the same."""
+    """Give a model a tagger with ``added`` after its present tags, whose scores stay the same."""
     before = model.tagger
     assert before is not None, "the model has a tagger"
     model.set_vocabulary(Vocabulary((*before.vocabulary.tags, *added.tags)))
@@ -174,7 +173,7 @@ def _report(
 def best_threshold(
     probability_N: NDArray[np.float32], present_N: NDArray[np.bool_], known_N: NDArray[np.bool_]
 ) -> float:
-    """The threshold with the best F1; of several the one nearest to 0.5.
+    """The threshold with the best F1; of equally good ones the nearest to 0.5.
 
     Candidates are halfway between two successive probabilities.
     """

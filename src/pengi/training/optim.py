@@ -21,7 +21,7 @@ ParameterKind = Literal["encoder", "mapper", "language_model"]
 
 
 def kind_of_parameter(name: str) -> ParameterKind:
-    """Which kind a parameter is, and so its learning rate; projections have that of the mappers."""
+    """The kind of a parameter by its name, which determines its learning rate; projections count as mappers."""
     if name.startswith("language_model."):
         return "language_model"
     return "encoder" if ".encoder." in name else "mapper"
@@ -52,7 +52,7 @@ def build_optimizer(
 
 
 def working_dtype(name: Literal["float32", "bfloat16"]) -> torch.dtype:
-    """The dtype for a recipe's ``language_model_dtype`` on this machine: float32 if bfloat16 would be far slower."""
+    """The dtype of a recipe's ``language_model_dtype``; float32 on a CPU on which bfloat16 would be far slower."""
     if name == "bfloat16" and not torch.accelerator.is_available():
         has = torch.cpu.get_capabilities()
         if not any(has.get(unit) for unit in BFLOAT16_UNITS):
@@ -70,15 +70,14 @@ def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
 def scheduled_rate(
     schedule: Literal["cosine", "linear"], step: int, warmup: int, steps: int, decay: int | None = None
 ) -> float:
-    """Share of the highest rate: a linear warm-up to 1, then a cosine or a line to zero after the last step.
+    """Share of the highest rate, 0 to 1: a linear warm-up, then a cosine or linear decay to zero after the last step.
 
     Args:
-        schedule: how it falls.
-        step: the step that is made next.
-        warmup: steps of the warm-up.
-        steps: of the whole run.
-        decay: number of last steps over which the rate falls, after a constant phase; all steps after the warm-up if
-            not given.
+        schedule: shape of the decay.
+        step: index of the next step, from 0.
+        warmup: number of warm-up steps.
+        steps: number of steps of the run.
+        decay: number of steps of the decay, after a constant phase; all steps after the warm-up if not given.
     """
     if step < warmup:
         return (step + 1) / warmup

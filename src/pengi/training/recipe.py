@@ -1,4 +1,4 @@
-"""Recipes: one YAML file says what is trained, on what and how; unknown keys are errors that name the nearest key."""
+"""Recipes: one YAML file for model, data and training. The error about an unknown key names the nearest known one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RENAMED = {
     "training.validation_clips": "training.eval_clips",
     "training.samples": "training.eval_samples",
 }
-"""Old option -> its name today. An old one is an error that names the new one."""
+"""Old option -> its present name, which the error about the old one gives."""
 
 
 class CorpusConfig(Frozen):
@@ -167,7 +167,7 @@ class Recipe(Frozen):
         """Name of the trained model."""
         if self.finetune is not None:
             return self.finetune.name
-        assert self.model is not None, "read_recipe lets no recipe pass that has neither"
+        assert self.model is not None, "read_recipe refuses a recipe that has neither"
         return self.model.name
 
 
@@ -207,7 +207,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _unshared(node: Any) -> Any:
-    """A copy without the sharing that YAML aliases make, so that an override changes one place only."""
+    """A copy in which YAML aliases share nothing, so that an override changes a single key."""
     return {key: _unshared(value) for key, value in node.items()} if isinstance(node, dict) else node
 
 

@@ -1,4 +1,4 @@
-"""The report at the end of a run: ``report.md`` with its numbers and answers, ``curves.png`` with its curves."""
+"""Writes the report at the end of a run: ``report.md`` with numbers and answers, ``curves.png`` with curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a recipe to all that a run needs, in three stages: data, model, fitting.
+"""Prepares a run from its recipe in three stages: data, model, fitting.
 
 data     read_data: clips, labels, captions
 model    build_model: a new model, or a trained one
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setup:
-    """All that a run needs, built from its recipe."""
+    """Model, batches and further parts of a run, built from its recipe."""
 
     recipe: Recipe
     model: PengiModel
@@ -57,16 +57,16 @@ class Setup:
     dtype: torch.dtype = torch.float32
     """Dtype of the frozen language model."""
     live: LiveFeatures | None = None
-    """Computes the features of a batch if waveforms change from step to step; the loader then gives none."""
+    """Computes the features of a batch if waveforms change from step to step; the loader then has none."""
     label_report: LabelReport | None = None
-    """How often the tags that were added to the model are right."""
+    """Accuracy of the tags that were added to the model."""
 
 
 def prepare(recipe: Recipe) -> Setup:
     """Read the data, build or load the model, compute frozen features, fit the tagger, and draw the validation set.
 
     Raises:
-        ConfigError, ManifestError, CheckpointError, WeightsError: for what does not fit or is not there.
+        ConfigError, ManifestError, CheckpointError, WeightsError: for a setting that does not fit, or a missing part.
     """
     torch.manual_seed(recipe.training.seed)
     data = read_data(recipe.data)
@@ -116,14 +116,14 @@ def build_model(recipe: Recipe, dtype: torch.dtype = torch.float32) -> PengiMode
         model = checkpoint.load(folder, dtype, to_train=True)
         model.config = model.config.model_copy(update={"name": recipe.finetune.name})
     else:
-        assert recipe.model is not None, "read_recipe lets no recipe pass that has neither"
+        assert recipe.model is not None, "read_recipe refuses a recipe that has neither"
         model = checkpoint.create(recipe.model, dtype)
     _check(recipe, model)
     return model
 
 
 def _check(recipe: Recipe, model: PengiModel) -> None:
-    """Raise ConfigError for what a model cannot be trained with, before anything is computed."""
+    """Raise ConfigError for settings that the model cannot be trained with, before anything is computed."""
     config, augment = model.config, recipe.training.augment
     has_spectrogram = any(branch.trained and not branch.frozen_layers for branch in config.audio.values())
     if augment.spec_augment and not has_spectrogram:
@@ -164,7 +164,7 @@ def _with_scenes(loader: Loader, noise: TagNoise | None, data: TrainingData, rec
     scenes, training = recipe.data.scenes, recipe.training
     if scenes is None:
         return loader
-    assert noise is not None, "_check lets no recipe pass whose tagger is not fitted"
+    assert noise is not None, "_check refuses scenes if the tagger is not fitted"
     assert loader.evidence is not None, "a model with a tagger that is fitted has evidence"
     vocabulary = loader.evidence.vocabulary
     sources = sources_of(loader.clips, data.captions, vocabulary)

@@ -1,12 +1,13 @@
 """Fits the tagger: a head on the mean of a recording's tokens, out-of-fold scores, and calibration.
 
-Every group of tags has a head of its own. It is fitted without the stock tagger, by the cross-entropy of a softmax over
-the group's tags and "none of them". The stock tagger's scores are added afterwards with a weight for each group, so
-that the two scores are independent. A head that is fitted on top of the stock scores learns to compensate them and
-generalises worse to recordings of other sources. A tag that no clip has gets the score of an average absent tag.
+Every group of tags has a separate head. It is fitted without the stock tagger, by the cross-entropy of a softmax over
+the group's tags and "none of them". The stock tagger's scores are added afterwards with a weight for each group. A head
+that is fitted together with the stock scores learns to compensate them, and generalises worse to recordings of other
+sources. A tag that no clip has gets the average score of the group's trained tags.
 
 A clip's out-of-fold scores come from a tagger that was fitted without clips of its group (recording, speaker, track).
-The language model is trained with them, so that it sees the same mistakes as in use. Calibration is fitted on them.
+The language model is trained with them, so that it sees the same mistakes as in inference. Calibration is fitted on
+them.
 
 Shape suffixes: N clips, F frames of all clips, D features, I features of the first encoder, K tags of the vocabulary,
 J trained tags of one group.
@@ -32,12 +33,12 @@ from pengi.encoders.base import Masked
 
 log = logging.getLogger(__name__)
 
-MIN_DEVIATION = 1e-3  # of a feature, so that one that hardly changes is not scaled up
+MIN_DEVIATION = 1e-3  # of a feature; limits the scaling of features that hardly vary
 NO_CLASS = -6.0  # the stock logit of a tag without an AudioSet class: the usual logit of an absent class
-MAX_CLIPS = 400  # maximum number of clips whose only tag of a group is the same
+MAX_CLIPS = 400  # maximum number of clips with the same single tag of a group
 MAX_NONE_CLIPS = 1500  # maximum number of clips with no tag of a group
 BATCH_CLIPS = 256  # clips that are scored at once
-UNKNOWN = -1e4  # the score of a tag in a clip if it is not known whether the clip has it
+UNKNOWN = -1e4  # score of a tag in clips for which it is unknown
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class FitOptions:
     Attributes:
         penalty: group -> weight of ``|w|^2``, which is added to the mean loss of a clip.
         stock: group -> weight of the stock tagger's scores; 1 if it is not named.
-        columns: group -> the features that its scores read, as (start, end); all if it is not named.
+        columns: group -> (start, end) of the features that it reads; all if it is not named.
         iterations: of L-BFGS.
         folds: of the out-of-fold scores.
         seed: for the choice among clips with none of a group's tags.
@@ -125,7 +126,7 @@ def stock_scores(vocabulary: Vocabulary, classes: Sequence[str], weight_CI: Tens
         classes: display names of the stock tagger's C classes.
         weight_CI: weights of its head, which reads the tokens of the first encoder.
         bias_C: bias of its head.
-        dim: number of features of a frame; those after the first encoder's are not read.
+        dim: number of features of a frame, of all encoders.
     """
     stock_KI = torch.zeros(len(vocabulary), weight_CI.shape[1])
     bias_K = torch.full((len(vocabulary),), NO_CLASS)
@@ -145,7 +146,7 @@ def fit_scores(
     clips: NDArray[np.int64],
     options: FitOptions,
 ) -> Scores:
-    """Fit the scores of every group on some of the clips; a score is relative to its group's "none of them"."""
+    """Fit the scores of every group on some clips. Scores are relative to the score of the group's "none of them"."""
     head_KD, bias_K, stock_KI = stock.head_KD.clone(), stock.bias_K.clone(), stock.stock_KI.clone()
     groups_K = np.array([tag.group for tag in vocabulary.tags])
     for group in vocabulary.groups:
@@ -158,13 +159,13 @@ def fit_scores(
         examples = _examples_of(frames.means(used)[:, columns], targets, tags[trained], used)
         found, loss = _minimised(examples, options.penalty.get(group, DEFAULT_PENALTY), options.iterations)
         head_JC = found.weight_JC / examples.deviation_C
-        own_J = found.bias_J - head_JC @ examples.mean_C - found.none
+        bias_J = found.bias_J - head_JC @ examples.mean_C - found.none
         # On standardised features, an average score is the bias.
         weight, absent = options.stock.get(group, 1.0), (found.bias_J - found.none).mean()
         stock_KI[tags] *= weight
         bias_K[tags] = weight * stock.bias_K[tags] + absent
         head_KD[tags[trained], columns] = head_JC
-        bias_K[tags[trained]] += own_J - absent
+        bias_K[tags[trained]] += bias_J - absent
         log.info("%s: %d tags, %d trained on %d clips, loss %.3f", group, len(tags), len(trained), len(used), loss)
     return Scores(head_KD, bias_K, stock_KI)
 
@@ -256,7 +257,7 @@ def _clips_of_group(
 def _softmax_targets(present_NJ: Tensor) -> tuple[Tensor, Tensor]:
     """Shares of a clip's tags and of "none", ``float32[N, J + 1]``, and the weight of each clip.
 
-    A tag counts by the square root of its number of clips, so that rare tags count more than by their number.
+    The total weight of a tag is the square root of its number of clips, so rare tags are overweighted.
     """
     none_N1 = ~present_NJ.any(1, keepdim=True)
     target_NL = torch.cat([present_NJ, none_N1], 1).float()
@@ -272,7 +273,7 @@ class FittedTagger:
 
     Attributes:
         scores: fitted on all training clips.
-        folds: of each fold, fitted on the clips outside it.
+        folds: scores for each fold, fitted on the clips outside it.
         scale_K: calibration: log-odds are ``scale * score + shift``.
         shift_K: calibration.
     """
@@ -291,7 +292,7 @@ def fit_tagger(
     fold_N: NDArray[np.int64],
     options: FitOptions,
 ) -> FittedTagger:
-    """Fit, score out of fold, calibrate.
+    """Fit scores on all clips and without each fold, and calibrate them out of fold.
 
     Args:
         frames: of N training clips.
@@ -328,8 +329,8 @@ def out_of_fold_scores(frames: Frames, folds: Sequence[Scores], fold_N: NDArray[
 def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
     """Scale and shift of each tag's score, ``float32[K]`` each, by Platt scaling.
 
-    They minimise the cross-entropy of the probabilities, as :meth:`Tagger.probability` gives them, where it is known
-    whether a tag is there. All tags of a group share them, so that calibration changes no order within a group.
+    They minimise the cross-entropy of the probabilities of :meth:`Tagger.probability` over known targets. All tags of a
+    group share them, so calibration does not change their order.
     """
     scale_K, shift_K = torch.ones(len(vocabulary)), torch.zeros(len(vocabulary))
     groups_K = np.array([tag.group for tag in vocabulary.tags])
@@ -349,7 +350,7 @@ def calibrate(pooled_NK: Tensor, targets: TagTargets, vocabulary: Vocabulary) ->
 
 
 def _platt(scores_M: Tensor, shares_M: Tensor, present_M: Tensor, weight_M: Tensor) -> tuple[float, float]:
-    """Scale, which is positive, and shift. The probability of a tag is its share of its class's probability."""
+    """Positive scale, and shift. A tag's probability is ``shares_M`` times the sigmoid of the scaled score."""
     both = torch.zeros(2, requires_grad=True)
     optimiser = torch.optim.LBFGS([both], max_iter=50, line_search_fn="strong_wolfe")
     share_M, others_M = shares_M.clamp(min=1e-6).log(), (1.0 - shares_M).clamp(min=1e-12).log()

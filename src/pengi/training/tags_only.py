@@ -1,4 +1,4 @@
-"""A run that gives a trained model new tags, and trains nothing else."""
+"""Adds tags to a trained model, without training steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def train_tags(recipe: Recipe, out: Path) -> Path:
     """Add the labels of a recipe's clips to a model's tags, and write the checkpoint and a report.
 
     Raises:
-        ConfigError, ManifestError, CheckpointError, WeightsError: for what does not fit or is not there.
+        ConfigError, ManifestError, CheckpointError, WeightsError: for a setting that does not fit, or a missing part.
         InputError: if ``out`` exists already.
     """
     check_new_folder(out)

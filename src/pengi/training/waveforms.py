@@ -1,7 +1,7 @@
-"""Features of clips that are cut at another place in every step, and decoded ahead of the step that needs them.
+"""Computes features of clips that are cropped at random in every step, and decodes them ahead.
 
-What is drawn for a clip depends on the seed, the step and its index in the batch alone: a resumed run, and any number
-of processes, get the same waveforms.
+The crop of a clip depends only on the seed, the step and its index in the batch, so a resumed run and any number of
+processes get the same waveforms.
 
 Shape suffixes: B clips, S samples.
 """
@@ -28,14 +28,14 @@ from pengi.model import PengiModel
 from pengi.training.recipe import TrainingConfig
 
 Waveforms = dict[int, NDArray[np.float32]]
-"""One stretch of one clip, at each sample rate (Hz) that an encoder of the model needs."""
+"""Sample rate in Hz -> the same crop of a clip, ``float32[S]``, for each rate that an encoder needs."""
 
 
 class LiveFeatures:
     """Features of training clips, computed from their recordings at every step.
 
     Args:
-        root: what the clips' ``audio`` is relative to.
+        root: folder that the clips' ``audio`` is relative to.
         model: the sample rates and windows of its encoders are used.
         settings: of the training: seed, augmentation, threads.
         bad: counts clips that cannot be read; they are skipped.
@@ -54,7 +54,7 @@ class LiveFeatures:
         self._ahead: dict[tuple[int, int, str], Future[Waveforms]] = {}
 
     def decode_ahead(self, step: int, clips: Sequence[Clip], rows: Sequence[int]) -> None:
-        """Begin to decode what a step will ask for."""
+        """Begin to decode the clips of a later step; ``rows`` are their indices in the batch."""
         for row, clip in zip(rows, clips, strict=True):
             key = (step, row, clip.id)
             if key not in self._ahead:
@@ -87,7 +87,7 @@ class LiveFeatures:
         return readable, self._encode(decoded)
 
     def draw(self, clip: Clip, step: int, row: int) -> Waveforms:
-        """A stretch of a clip from a random position, at every rate.
+        """A window of a clip from a random position, at every rate.
 
         Raises:
             AudioError: if the recording cannot be read.
@@ -100,7 +100,7 @@ class LiveFeatures:
         }
 
     def close(self) -> None:
-        """Cancel what is still to be decoded."""
+        """Cancel decoding that has not begun, and wait for the rest."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._ahead.clear()
 
