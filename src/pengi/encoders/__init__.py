@@ -1,4 +1,4 @@
-"""Audio encoders by name. A new one is registered with one entry in ``ENCODERS``."""
+"""Audio encoders by name. A new one needs an entry in ``ENCODERS``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EncoderSpec:
 
     Attributes:
         weights: name of its stock weights in ``pengi.weights``; None if there are none.
-        empty: builds it with random weights, to be filled from a checkpoint.
+        empty: builds it with random weights, which a checkpoint replaces.
         stock: builds it from the folder of its stock weights.
     """
 
@@ -62,7 +62,7 @@ def encoder_spec(name: str) -> EncoderSpec:
     """The registered encoder of that name.
 
     Raises:
-        ConfigError: for an unknown name, with the nearest known one.
+        ConfigError: for an unknown name; the message has the nearest known one.
     """
     if name not in ENCODERS:
         near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0.0)[0]
@@ -71,7 +71,7 @@ def encoder_spec(name: str) -> EncoderSpec:
 
 
 def build_encoder(config: AudioBranchConfig, stock_folder: Path | None) -> AudioEncoder:
-    """An encoder with stock weights from ``stock_folder``, or an empty one to be filled from a checkpoint."""
+    """An encoder with stock weights from ``stock_folder``; without a folder or stock weights, with random ones."""
     spec = encoder_spec(config.encoder)
     encoder = spec.empty(config) if stock_folder is None or spec.stock is None else spec.stock(config, stock_folder)
     if not config.trained:

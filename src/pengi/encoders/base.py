@@ -1,7 +1,7 @@
-"""What every audio encoder is: waveforms in, a short sequence of audio tokens out.
+"""The interface of audio encoders: from waveforms to short sequences of audio tokens.
 
-An encoder runs in two parts, so that training can keep what never changes: ``features`` is frozen (a spectrogram, or
-the first layers of a network) and may be computed once per clip and cached; ``tokens`` holds what is trained.
+An encoder has two parts. ``features`` is frozen (a spectrogram, or the first layers of a network), so training computes
+it once per clip and caches it; ``tokens`` contains the trained layers.
 
 Shape suffixes: B clips, S samples, T audio tokens, D features of a token.
 """
@@ -16,7 +16,7 @@ Masked = tuple[Tensor, Tensor]
 """A padded sequence ``[B, T, ...]`` and its mask ``bool[B, T]``."""
 
 Augment = Callable[[Tensor], Tensor]
-"""Changes log-mel spectrograms ``float32[N, frames, bands]`` during training (SpecAugment); never used in inference."""
+"""Changes log-mel spectrograms ``float32[N, frames, bands]`` (SpecAugment); used in training only."""
 
 
 class AudioEncoder(nn.Module):
@@ -40,14 +40,14 @@ class AudioEncoder(nn.Module):
             lengths_B: ``int64[B]``, true number of samples of each row, at least 1.
 
         Returns:
-            features ``float32[B, T, ...]`` and the mask ``bool[B, T]``, True where a token is real. The result of a
+            Features ``float32[B, T, ...]`` and the mask ``bool[B, T]``, True where a token is real. The result of a
             row does not depend on the other rows.
         """
-        raise NotImplementedError(f"{type(self).__name__} computes no features")
+        raise NotImplementedError(f"{type(self).__name__} does not implement features")
 
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
         """The trained part: audio tokens ``float32[B, T, D]``, zero where the mask is False."""
-        raise NotImplementedError(f"{type(self).__name__} computes no tokens")
+        raise NotImplementedError(f"{type(self).__name__} does not implement tokens")
 
     def forward(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
         """Tokens ``float32[B, T, D]`` and mask ``bool[B, T]`` of clips; arguments as for :meth:`features`."""

@@ -1,14 +1,14 @@
 """HTS-AT tiny, the audio encoder of the Pengi paper: a Swin transformer over a folded log-mel spectrogram.
 
-The spectrogram's frames are resized to four times the side of a square image, cut into four pieces and stacked, each
-piece with its bands as rows (Chen et al. 2022, figure 2), so time runs along the rows of one piece after the other:
+The spectrogram is resized in time to four times the side of a square image, and cut into four pieces, which are stacked
+with their bands as rows (Chen et al. 2022, figure 2). So time runs along the rows of one piece after the other:
 
     frames 0 ........ 1023                 piece 0: 64 bands x frames   0..255
     64 bands                      ->       piece 1: 64 bands x frames 256..511
                                            piece 2, piece 3 likewise: 256 x 256
 
-In the final 8 x 8 map every piece has 2 rows (frequencies) and 8 columns (times). Tokens are in the order of time, with
-the two frequencies of one time next to each other. Their mean is the paper's pooled vector.
+In the final 8 x 8 map every piece has 2 rows (frequencies) and 8 columns (times). Tokens are sorted by time; the two
+frequencies of one time are adjacent. The mean of the tokens is the paper's pooled vector.
 
 The Swin layers are those of the CLAP model in the transformers library.
 
@@ -28,7 +28,7 @@ from torch.nn import functional
 from pengi.audio.logmel import mel_filterbank_slaney
 from pengi.encoders.base import AudioEncoder, Augment, Masked
 
-# CLAP is imported only where an encoder is built, so that starting without it is quick.
+# CLAP is imported only when an encoder is built, because the import is slow.
 if TYPE_CHECKING:
     from transformers import ClapAudioConfig
 
@@ -39,8 +39,8 @@ POWER_FLOOR = 1e-10
 class HtsatShape:
     """Sizes of the front end and of the network; the defaults are those of the official Pengi.
 
-    ``mel_rate`` is the sample rate (Hz) that the filterbank was computed for. The official front end takes 32 kHz for
-    audio of 44.1 kHz, so its bands lie higher than 50 to 14,000 Hz by the ratio of the two.
+    ``mel_rate`` is the sample rate (Hz) that the filterbank is computed for. The official front end has a filterbank
+    for 32 kHz with audio of 44.1 kHz, so its bands are higher than 50 to 14,000 Hz by the ratio of the two rates.
     """
 
     sample_rate: int = 44_100  # Hz
@@ -97,9 +97,9 @@ TINY = HtsatShape(
 
 
 class HtsatEncoder(AudioEncoder):
-    """Clips of 7 s to 64 tokens of 768 features; a shorter clip is repeated to that length, a longer one is cut.
+    """Encodes 7 s as 64 tokens of 768 features; a shorter clip is repeated to that length, a longer one is cut.
 
-    ``features`` is the log-mel spectrogram in dB, ``tokens`` all the rest.
+    ``features`` computes the log-mel spectrogram in dB, ``tokens`` everything after it.
     """
 
     mel_KM: Tensor
@@ -114,12 +114,12 @@ class HtsatEncoder(AudioEncoder):
         self.dim = shape.dim
         self.token_count = shape.map_side**2
         self.token_s = shape.clip_samples / shape.sample_rate / self.token_count
-        # The filterbank is stored: a published checkpoint brings its own.
+        # The filterbank is stored, because a published checkpoint contains one.
         self.register_buffer("mel_KM", mel_filterbank(shape))
         self.register_buffer("window", torch.hann_window(shape.n_fft), persistent=False)
         self.swin = ClapAudioModel(_swin_config(shape)).audio_encoder
-        # The AudioSet classifier of the pre-training. No token passes through it; it is carried along because the
-        # published checkpoints hold it and the paper's parameter count includes it.
+        # The AudioSet classifier of the pre-training is not used. It is here because the published checkpoints contain
+        # it and the paper's parameter count includes it.
         rows_of_a_piece = shape.map_side // shape.pieces
         self.tscam_conv = nn.Conv2d(shape.dim, shape.classes, (rows_of_a_piece, 3), padding=(0, 1))
         self.head = nn.Linear(shape.classes, shape.classes)
@@ -155,7 +155,7 @@ class HtsatEncoder(AudioEncoder):
         return padded_BFM.view(len(padded_BFM), self.token_count, -1, self.shape.mel_bands), mask_BT
 
     def tokens(self, features_BTx: Tensor, mask_BT: Tensor, augment: Augment | None = None) -> Tensor:
-        """See :class:`AudioEncoder`; ``augment`` sees the spectrogram after its BatchNorm, as HTS-AT's did."""
+        """See :class:`AudioEncoder`; ``augment`` gets the spectrogram after its BatchNorm, as in HTS-AT."""
         x = features_BTx.flatten(1, 2)[:, : self.shape.frames]
         x = self.swin.batch_norm(x.mT[..., None])[..., 0].mT
         if augment is not None:
@@ -184,12 +184,12 @@ class HtsatEncoder(AudioEncoder):
 
 
 def mel_filterbank(shape: HtsatShape) -> Tensor:
-    """Slaney's triangular filters of equal area ``float32[K, M]``."""
+    """The mel filterbank ``float32[K, M]``: Slaney's triangular filters of equal area."""
     return mel_filterbank_slaney(shape.mel_rate, shape.n_fft, shape.mel_bands, shape.low_hz, shape.high_hz)
 
 
 def _bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
-    # Apple's MPS has no kernel for it.
+    # Apple's MPS has no kernel for bicubic interpolation.
     device = x.device
     if device.type == "mps":
         x = x.cpu()

@@ -1,8 +1,8 @@
-"""The frozen audio encoder of Whisper (Radford et al. 2022). Its tokens tell mainly what is said.
+"""The frozen audio encoder of Whisper (Radford et al. 2022). Its tokens represent mainly what is said.
 
-The original always encodes 30 s, which for a short clip are mostly silence. Here a clip is encoded with its own length
-and a little silence. What lies beyond is set to zero before the first convolution and masked in attention, so that a
-clip's tokens are the same alone and in a batch with longer clips.
+The original pads every clip to 30 s. Here only half a second of silence follows a clip. Later frames are set to zero
+before the first convolution and masked in attention, so that a clip's tokens are the same alone and in a batch
+with longer clips.
 
     a clip and a longer one   |<- clip ------->|<- silence ->| blanked |
     attention mask             1 1 1 1 1 1 1 1   1 1 1 1 1 1   0 0 0 0
@@ -66,14 +66,14 @@ class WhisperShape:
 
 
 class WhisperEncoder(AudioEncoder):
-    """One token per ``stride`` encoder positions of 20 ms, their mean; a clip may last 30 s at most.
+    """Each token is the mean of ``stride`` encoder positions of 20 ms; a clip may last 30 s at most.
 
-    Nothing in it is trained: ``features`` does the work, ``tokens`` passes it on. Parameters are named as in the
+    Nothing in it is trained: ``features`` computes the tokens, ``tokens`` returns them. Parameters are named as in the
     ``WhisperEncoder`` of the transformers library.
 
     Args:
         shape: sizes of the encoder.
-        stride: positions of a token.
+        stride: number of positions of a token.
     """
 
     sample_rate = SAMPLE_RATE
@@ -136,9 +136,9 @@ class WhisperEncoder(AudioEncoder):
 
     @torch.no_grad()
     def positions(self, waveform_BS: Tensor) -> Tensor:
-        """What Whisper's decoder reads: ``float32[B, S / 320, D]``, a position for each 20 ms; S is a multiple of 320.
+        """Encoder states for Whisper's decoder, ``float32[B, S / 320, D]``, one for each 20 ms; S is a multiple of 320.
 
-        Every sample of a row is real; silence after the speech is part of the waveform.
+        No position is masked, so the silence after the speech must be part of the waveform.
         """
         counts_B = torch.full((len(waveform_BS),), waveform_BS.shape[1] // POSITION_HOP, device=waveform_BS.device)
         return self._encode(self.log_mel(waveform_BS), counts_B)
@@ -196,7 +196,7 @@ class _Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention as Whisper's encoder and decoder have it; parameters are named as in the transformers library.
+    """Attention of Whisper's encoder and decoder; parameters are named as in the transformers library.
 
     Args:
         width: features of a position.
@@ -216,7 +216,7 @@ class Attention(nn.Module):
         return self._split(self.k_proj(x_BPD)), self._split(self.v_proj(x_BPD))
 
     def forward(self, x_BPD: Tensor, keys_values: KeysValues, attention_mask: Tensor | None = None) -> Tensor:
-        """Attend from ``x_BPD`` to keys and values: ``float32[B, P, D]``. ``attention_mask`` is True where that is
+        """Attend from ``x_BPD`` to keys and values: ``float32[B, P, D]``. ``attention_mask`` is True where attention is
         allowed."""
         queries_BHPE = self._split(self.q_proj(x_BPD))
         mixed = functional.scaled_dot_product_attention(queries_BHPE, *keys_values, attn_mask=attention_mask)

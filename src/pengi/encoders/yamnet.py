@@ -33,7 +33,7 @@ PATCH_HOP_FRAMES = 48  # 0.48 s
 PATCH_SAMPLES = FRAME + (PATCH_FRAMES - 1) * FRAME_HOP
 PATCH_HOP_SAMPLES = PATCH_HOP_FRAMES * FRAME_HOP
 PATCHES_AT_ONCE = 24
-"""The feature maps of so many patches fit into the processor's cache. All patches of a batch at once would take three
+"""Number of patches whose feature maps fit into the processor's cache. All patches of a batch at once would take three
 times as long."""
 
 # (output channels, stride) of the 13 depthwise-separable blocks after the first convolution.
@@ -55,7 +55,7 @@ def _convolutions(first_channels: int, blocks: tuple[tuple[int, int], ...]) -> n
 
 
 def patch_counts(lengths_B: Tensor) -> Tensor:
-    """Patches of clips with these many samples: at least one, and enough to cover the last sample."""
+    """Numbers of patches ``int64[B]`` of clips with these numbers of samples: one or more, enough for all samples."""
     extra = (lengths_B - PATCH_SAMPLES).clamp(min=0)
     return 1 + (extra + PATCH_HOP_SAMPLES - 1) // PATCH_HOP_SAMPLES
 
@@ -105,8 +105,8 @@ class YamnetEncoder(AudioEncoder):
 
     @torch.no_grad()
     def features(self, waveform_BS: Tensor, lengths_B: Tensor) -> Masked:
-        """Log-mel patches ``[B, T, 96, 64]`` without frozen convolutions, the maps after the frozen ones
-        ``[B, T, C, H, W]``, or the finished tokens ``[B, T, 1024]`` if all are frozen."""
+        """See :class:`AudioEncoder`: log-mel patches ``[B, T, 96, 64]`` if no convolution is frozen, finished tokens
+        ``[B, T, 1024]`` if all are, otherwise the maps after the frozen ones ``[B, T, C, H, W]``."""
         patches_BTFM, mask_BT = self._patches(waveform_BS, lengths_B)
         if not self.frozen_convs:
             return patches_BTFM, mask_BT
@@ -149,8 +149,8 @@ class YamnetEncoder(AudioEncoder):
 
 
 def _in_turn(x: Tensor, convolutions: nn.ModuleList) -> Tensor:
-    """Maps after convolutions. Each map keeps the memory format that its convolution gives: another one would change
-    the rounding of sums."""
+    """Maps after convolutions. Each map keeps the memory format of its convolution's output, because another one would
+    change the rounding of sums."""
     x = x.contiguous(memory_format=torch.channels_last)
     for convolution in convolutions:
         x = _convolved(x, convolution).relu_()

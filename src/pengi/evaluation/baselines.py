@@ -1,4 +1,4 @@
-"""Baselines from stock YAMNet without a language model: the numbers that a trained Pengi has to beat.
+"""Baselines of stock YAMNet without a language model.
 
 Shape suffixes: N recordings, T patches, C AudioSet classes, L labels, D features of an embedding.
 """
@@ -21,29 +21,28 @@ from pengi.text_encoder import SentenceEncoder
 
 
 def mean_logit(logits_TC: Tensor) -> Tensor:
-    """Mean over patches; the silence around a short sound lowers it."""
+    """Mean over patches ``float32[C]``; the silence around a short sound lowers it."""
     return logits_TC.mean(0)
 
 
 def mean_odds(logits_TC: Tensor) -> Tensor:
-    """Log of the mean odds, which the strongest patches dominate; see
+    """Logarithm of the mean odds ``float32[C]``, which the highest patches dominate; see
     :func:`pengi.conditioning.pooling.log_mean_exp`."""
     return log_mean_exp(logits_TC[None], torch.ones(1, len(logits_TC), dtype=torch.bool))[0]
 
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {"yamnet-match": mean_odds, "yamnet-match-mean": mean_logit}
-"""Methods of this module, and how each pools the patches of a recording."""
+"""Name of a baseline -> how it pools the patches of a recording."""
 _MIN_DEVIATION = 1e-6
 
 
 class YamnetMatch:
-    """Represents each label by the AudioSet class with the most similar name (MiniLM); the highest standardised logit
-    wins.
+    """Scores each label by the standardised logit of the AudioSet class with the most similar name (MiniLM).
 
-    Classes differ in how high their logits usually are. So each class is standardised by its mean and standard
-    deviation over the recordings that are classified. That uses no labels, but it is transductive: the answer about a
-    recording depends on the other recordings, and at least two are needed. (With the statistics of training clips
-    instead, the numbers are 1 to 2 points lower for :func:`mean_odds`.)
+    The usual height of logits differs between classes, so each class is standardised by its mean and standard deviation
+    over the recordings that are classified. That uses no labels, but it is transductive: the answer about a recording
+    depends on the other recordings, and at least two are needed. (With the statistics of training clips instead, the
+    accuracy is 1 to 2 points lower for :func:`mean_odds`.)
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class YamnetMatch:
         return nearest
 
     def __call__(self, recordings: Sequence[Path], labels: Sequence[str]) -> list[tuple[float, ...] | PengiError]:
-        """Scores of the labels for each recording: by how many standard deviations their classes are above the mean.
+        """Scores of the labels for each recording: logits of their classes in standard deviations above the mean.
 
         A class whose logit is the same for all recordings scores 0. For a recording that cannot be read, its error is
         returned.

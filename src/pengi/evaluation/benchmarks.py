@@ -1,10 +1,9 @@
 """Benchmarks: the questions, the recordings, the metrics, and the numbers that others reported.
 
-A benchmark has a version. All that could change a number (prompt, labels, split, metric, matcher) is part of the
-definition, and any change gives a new version. Results of different versions are not compared.
+A benchmark has a version. Its definition includes everything that could change a number (prompt, labels, split, metric,
+matcher), and any change of it needs a new version. Results of different versions are not compared.
 
-Each reported number says whether it was verified at its source. Numbers that were not verified are kept, marked, and
-never shown as a result.
+Each reported number is marked as verified at its source or not. Numbers that are not verified are not shown.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ ANSWER_MODES: dict[str, str] = {
     "exact": "beam search writes freely, the text must be a label",
     "write": "beam search writes freely; the text is compared with the reference texts",
 }
-"""Ways to get an answer from the same model."""
+"""Answer mode -> its description."""
 DERIVED = {"exact": "match"}
-"""Modes that score the predictions of another mode in a different way."""
+"""Mode -> the mode whose predictions it scores in another way."""
 LABEL_MODES = tuple(mode for mode in ANSWER_MODES if mode != "write")
 DEFAULT_MODE = "likelihood"
 TAGGER_MODE = "match"
@@ -42,7 +41,7 @@ MATCHER = "cosine in the model's own text encoder, or all-MiniLM-L6-v2 where it 
 
 @dataclass(frozen=True)
 class Reported:
-    """A reported number, a share if the metric is one; ``verified`` says whether it was seen at its source."""
+    """A number that the paper or others reported; ``verified``: whether it was checked at its source."""
 
     metric: str
     value: float
@@ -59,11 +58,11 @@ class Benchmark:
         dataset: an adapter's name, or "manifest" for the clips of a user's manifest.
         kind: with "open" the model answers in free text, and every answer that matches a pattern is right;
             :mod:`pengi.evaluation.building` makes these questions from the clips.
-        field: where the right answers are: "events", "captions", "qa", or an attribute (``"a*"`` if it lists several).
+        field: field of the right answers: "events", "captions", "qa", or an attribute (``"a*"`` if it lists several).
         metrics: the first is the headline.
         labels: the choices; if empty, the labels that the split's recordings have.
-        agreement: for questions that several people answered, which answers count.
-        modes: the answer modes that are run by default; the first one gives the headline.
+        agreement: which answers count if several people answered a question.
+        modes: the answer modes that are run by default, that of the headline first.
         tagger: whether the stock tagger's 521 classes cover these labels.
     """
 

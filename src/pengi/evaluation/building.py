@@ -1,4 +1,4 @@
-"""The manifests of benchmarks of open questions, written into the folder of a run.
+"""Writes the manifests of benchmarks of open questions into the folder of a run.
 
 The same clips and the same code give the same questions. The wordings and the right answers are in
 ``assets/open_questions.yaml``.
@@ -31,7 +31,7 @@ RATE, MADE_S = 16_000, 5.0
 
 
 def write_questions(name: str, manifest: Path, split: str, out: Path) -> Path:
-    """Write the manifest of a benchmark of open questions, and the recordings that have to be made for it.
+    """Write the manifest of a benchmark of open questions, and its generated recordings; return the manifest's path.
 
     Args:
         name: a key of :data:`BUILDERS`.
@@ -73,7 +73,7 @@ def _rows(questions: Iterable[Question], path_of: Callable[[Clip], Path], folder
 
 
 def _recordings(source: LabelledClips, needed: set[str], folder: Path) -> dict[str, Path]:
-    """The files of the recordings that the questions need; those that are missing are made."""
+    """Clip id -> file of the generated recordings that the questions need; missing ones are written."""
     paths: dict[str, Path] = {}
     composed = source.composed()
     if any(example.id in needed for example in composed):

@@ -29,7 +29,7 @@ Captions = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class CaptionScore:
-    """A metric over all items and for each item, or the reason why it was not run."""
+    """A metric over all items and for each item; ``not_run`` is the reason if ``value`` is None."""
 
     value: float | None
     per_item: tuple[float, ...] = ()

@@ -1,4 +1,4 @@
-"""The benchmark ``val-composed``: the questions that composed recordings bring with them."""
+"""The benchmark ``val-composed``: questions about composed recordings, as :mod:`pengi.data.compose` makes them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _YES_NO_FORMS = {
 
 
 def composed_questions(source: LabelledClips) -> list[Question]:
-    """For each composition a yes/no question and one of another kind, in the words of :mod:`pengi.templates`.
+    """A yes/no question and another question about each composition, in the wordings of :mod:`pengi.templates`.
 
-    First a kind of question is drawn and then a question of that kind; otherwise most questions would be about order.
+    A kind is drawn before a question of that kind, because otherwise most questions would be about order.
     """
     rng, names = random.Random(SEED), LabelNames(source.labels)
     chosen = []
@@ -51,7 +51,7 @@ def _kind(question: str, answer: str) -> str:
 
 
 def _form(question: str, answer: str) -> str:
-    """What a question asks for: the subject of a yes/no question; for other questions, whether they offer a choice."""
+    """The kind of a question, with the subject of a yes/no question, or with "named" if it offers a choice."""
     kind = _kind(question, answer)
     if kind == "yes or no":
         found = (form for form, words in _YES_NO_FORMS.items() if re.search(words, question))

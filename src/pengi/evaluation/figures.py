@@ -1,4 +1,4 @@
-"""Figures of a report as self-contained SVG text for an HTML page."""
+"""Draws the figures of a report as self-contained SVG text for an HTML page."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ class Item:
         redistribute: whether the recording may be included in a report.
         accepted: patterns of right answers, see :mod:`pengi.evaluation.patterns`; if there are any, ``answers`` are
             examples.
-        family: what is asked for; each family is reported separately.
-        is_question: whether the prompt is a person's plain question, which each model puts into its own prompt format.
+        family: kind of question; each family is reported separately.
+        is_question: whether the prompt is a plain question, which the engine puts into the model's prompt format.
     """
 
     id: str
@@ -88,7 +88,7 @@ def left_out(benchmark: Benchmark, manifest: Path) -> int:
 
 
 def shard_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
-    """Part ``i`` of ``n`` (counted from 1): every n-th item, so that all parts take about the same time."""
+    """Part ``i`` of ``n`` (counted from 1): every n-th item, so that all parts take about equally long."""
     part, parts = shard
     return list(items[part - 1 :: parts])
 
@@ -193,8 +193,7 @@ def _choices(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, M
 
 
 def agreed(answers: Sequence[str], agreement: str) -> tuple[str, ...]:
-    """The answers that count: all of them, the most frequent one (the first if there are several), or only a unanimous
-    one."""
+    """The answers that count: all, the most frequent one (of several the first), or a unanimous one (else none)."""
     if agreement == "unanimous":
         return (answers[0],) if len(set(answers)) == 1 else ()
     if agreement == "majority":

@@ -1,6 +1,6 @@
-"""The benchmark ``val-open``: questions of a person who does not know the program, in families.
+"""The benchmark ``val-open``: families of questions as a new user might ask them.
 
-Answers follow from labels or from how a recording was made, so they are certain.
+The right answers follow from labels or from the generation of a recording, so they are certain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pengi.evaluation.questions import (
 )  # fmt: skip
 
 _LOUDER_DB = 8.0  # a clear difference for every listener
-_FAINT_BACKGROUND_DB = -6.0  # below the softest sound over it a background may be missed
+_FAINT_BACKGROUND_DB = -6.0  # relative to the softest part; a softer background may be inaudible
 _SEVERAL_PEOPLE = r"and (?:an?|the|one|another)|people|men|women|both|several|many|two|three|four"
 _WHO = {
     "man": "m[ae]n|male|guy|gentleman|he",
@@ -92,7 +92,7 @@ class _Asker:
             self.ask("speech absent", clip, "no", NO, wording="speech present")
 
     def words(self) -> None:
-        """What is said, that nothing is said, and whether a certain word is said."""
+        """What is said (also where nothing is), and whether a given word is said."""
         said = [
             clip for clip in self.spoken if _word(clip) or clip.attributes.get("transcript") in self.spec["sentences"]
         ]
@@ -105,7 +105,7 @@ class _Asker:
             spoken = self.spec["said_words"].get(clip.attributes.get("transcript"), [_word(clip)])
             others = [word for word in words if not re.search(self.spec["heard_as"].get(word, word), " ".join(spoken))]
             word = self._rng(clip).choice(others if index % 2 else spoken)
-            # The word itself may be "yes" or "no", so the answer has to begin with the meant one.
+            # The word itself may be "yes" or "no", so an answer must begin with the right one of them.
             right: tuple[str, ...] = ("no", NO, r"no\b(?!,? (?:yes|or|idea|way|telling)\b)")
             if not index % 2:
                 right = ("yes", YES, naming(re.escape(word)), rf"yes\b(?! (?:and|or) no\b).*\b{re.escape(word)}\b")
@@ -141,7 +141,7 @@ class _Asker:
             self.ask("how many speak", clip, "none", number(0))
 
     def counts(self) -> None:
-        """How many words or notes there are, also zero of things that are not there."""
+        """How many words or notes there are, and how many (none) of absent things."""
         for example in self.counted:
             clip, composition = example.clip, example.composition
             count = len(composition.parts)
@@ -150,12 +150,12 @@ class _Asker:
                 wording = f"how many {composition.kind}"
                 self.ask("how many", clip, patterns.NUMBER_WORDS[count], number(count), wording=wording, phrase=phrase)
         for things, labels in self.spec["uncountable"].items():
-            rightful = [clip for clip in self.sounds + self.notes if clip.events[0] in labels]
-            for clip in _spread(things, rightful, 2):
+            without = [clip for clip in self.sounds + self.notes if clip.events[0] in labels]
+            for clip in _spread(things, without, 2):
                 self.ask("how many, none", clip, "none", number(0), plural=things)
 
     def choices(self) -> None:
-        """Which of several sounds it is, or that it is none of them."""
+        """Which of several sounds it is; the right one may not be among them."""
         for count, family in ((20, "which of these"), (16, "none of these")):
             for clip in _spread(family, self.sounds, count):
                 rng, label, others = self._rng(clip), clip.events[0], self._others(clip)
@@ -171,23 +171,23 @@ class _Asker:
                     self.ask(family, clip, "none of them", NONE, right, options=options)
 
     def kinds(self) -> None:
-        """Which animal or instrument, or that there is none; and whether it is speech, music or something else."""
+        """Which animal or instrument it is (or none), and whether it is speech, music or something else."""
         spec = self.spec
         for clip in _spread("animal", [clip for clip in self.sounds if clip.events[0] in spec["animals"]], 20):
             self.ask("animal", clip, spec["animal_names"][clip.events[0]], self.names.one(clip.events[0], ()))
         for clip in _spread("instrument", [clip for clip in self.notes if clip.events[0] in spec["instruments"]], 22):
             self.ask("instrument", clip, clip.events[0], self.names.one(clip.events[0], ()))
-        beastless = [clip for clip in self.sounds if clip.events[0] in spec["voiceless"] and clip.domain != "animal"]
-        for clip in _spread("no animal", beastless, 9):
+        no_animals = [clip for clip in self.sounds if clip.events[0] in spec["voiceless"] and clip.domain != "animal"]
+        for clip in _spread("no animal", no_animals, 9):
             self.ask("no animal", clip, "none", NONE)
-        silent = [clip for clip in self.voiceless if clip.source in spec["sounds"]]
-        for clip in _spread("no instrument", silent, 9):
+        no_instruments = [clip for clip in self.voiceless if clip.source in spec["sounds"]]
+        for clip in _spread("no instrument", no_instruments, 9):
             self.ask("no instrument", clip, "none", NONE)
         kinds = {
             "speech": (self.spoken, naming(r"speech|talk\w*|speak\w*|voice", "music")),
             "music": (self.music, naming(r"music\w*|song", "speech")),
             "something else": (
-                silent,
+                no_instruments,
                 rf"(?!{REFUSAL})(?!.*(?<!neither )(?<!nor )(?<!not )(?<!no )(?<!or )\b(?:speech|music)\b)"
                 r"(?=.*\b(?:else|other|another|effects?|neither|sounds?)\b)",
             ),
@@ -202,12 +202,12 @@ class _Asker:
         for clip in _spread("genre", self.music, 12, lambda clip: clip.attributes["genre"]):
             genre = str(clip.attributes["genre"])
             self.ask("genre", clip, genre, naming(spec["genres"][genre]))
-        tongues = [clip for clip in self.spoken if clip.attributes.get("language") in spec["languages"]]
-        tongues.sort(key=lambda clip: -(clip.duration_s or 0.0))  # a longer word has more evidence
-        for clip in _spread("", tongues, 12, _language):
+        with_language = [clip for clip in self.spoken if clip.attributes.get("language") in spec["languages"]]
+        with_language.sort(key=lambda clip: -(clip.duration_s or 0.0))  # a longer word has more evidence
+        for clip in _spread("", with_language, 12, _language):
             language = _language(clip)
             self.ask("language", clip, language, naming(spec["languages"][language]))
-        for clip in _spread("", [clip for clip in tongues if _language(clip) in spec["foreign"]], 6, _language):
+        for clip in _spread("", [clip for clip in with_language if _language(clip) in spec["foreign"]], 6, _language):
             self.ask("is it English", clip, "no", NO, naming(spec["languages"][_language(clip)]))
         english = [clip for clip in self.spoken if clip.source in ("librispeech", "speech-to-intent")]
         for clip in _spread("english", english, 5, _source):

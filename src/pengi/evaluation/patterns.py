@@ -15,10 +15,9 @@ from functools import cache
 REFUSAL = "<refusal>"
 YES, NO, NONE, SILENT = "<yes>", "<no>", "<none>", "<silent>"
 UNSAID = "<unsaid>"
-"""Says that nothing is said. A negation alone is not enough: "No, I can't come" is a transcript."""
+"""Answers that nobody says anything. A negation alone is not enough: "No, I can't come" may be a transcript."""
 TRUE, FALSE = "<true>", "<false>"
-"""Answers to a statement that something is not there: that the statement is right, with or without a negation, or
-wrong."""
+"""Answers to a statement that something is absent: that the statement is right (also with a negation), or wrong."""
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _TIMES = {1: "once|a single|only an?|just an?", 2: "twice|a couple|a pair", 3: "thrice"}
@@ -123,7 +122,7 @@ def is_accepted(text: str | None, accepted: Iterable[str]) -> bool:
 
 
 def is_refusal(text: str | None) -> bool:
-    """Whether an answer says that the sound cannot tell, without a guess."""
+    """Whether an answer says that the recording does not show it, and makes no guess."""
     return is_accepted(text, (REFUSAL,))
 
 

@@ -1,8 +1,8 @@
-"""Writes predictions: one line for each answer, before anything is scored.
+"""Writes predictions, one line for each answer, before they are scored.
 
-A run may be killed at any moment; items that have a line already are not predicted again. Each line has a key, a hash
-of the system, its input, the question and the mode. So lines of another model or question are never used, and all runs
-can share a cache of answers.
+A run may be killed at any moment; items with a line are not predicted again. Each line has a key, a hash of the system,
+its input, the question and the mode. So lines of another model or question are never used, and all runs can share a
+cache of answers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ITEMS_PER_CALL = 16
 
 @dataclass(frozen=True)
 class AnswerCounts:
-    """Number of answers of a run by their origin: existing lines, the cache, or computed now."""
+    """Number of answers of a run from existing lines, from the cache, and computed now."""
 
     kept: int
     cached: int
@@ -102,8 +102,8 @@ def predict(
     """Write one line for each item that has none yet; ``folder`` holds the items' recordings."""
     keys = {item.id: key_of(system, item, folder, mode) for item in items}
     if system.together:
-        everyone = hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()
-        keys = {name: hashlib.sha256(f"{everyone} {key}".encode()).hexdigest() for name, key in keys.items()}
+        all_keys = hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()
+        keys = {name: hashlib.sha256(f"{all_keys} {key}".encode()).hexdigest() for name, key in keys.items()}
     file.keep(keys)
     waiting = [item for item in items if item.id not in file.rows]
     kept = len(items) - len(waiting)
@@ -150,18 +150,20 @@ def _ask(system: System, items: Sequence[Item], folder: Path, mode: str, keys: M
     start = time.perf_counter()
     replies = system.answer(different, folder, mode)
     seconds = round((time.perf_counter() - start) / len(different), 4)
-    return {keys[item.id]: {**_said(reply), "seconds": seconds} for item, reply in zip(different, replies, strict=True)}
+    return {
+        keys[item.id]: {**_values(reply), "seconds": seconds} for item, reply in zip(different, replies, strict=True)
+    }
 
 
-def _said(reply: Reply | PengiError) -> Row:
+def _values(reply: Reply | PengiError) -> Row:
     if isinstance(reply, PengiError):
         return {"error": str(reply)}
-    said: Row = {}
+    row: Row = {}
     if reply.text is not None:
-        said["text"] = reply.text
+        row["text"] = reply.text
     if reply.scores is not None:
-        said["scores"] = [float(f"{score:.7g}") for score in reply.scores]
-    return said
+        row["scores"] = [float(f"{score:.7g}") for score in reply.scores]
+    return row
 
 
 def _row(item: Item, key: str, answer: Row) -> Row:

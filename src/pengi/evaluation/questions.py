@@ -1,4 +1,4 @@
-"""The parts of open questions: recordings, wordings, and the names that labels may have in an answer."""
+"""Building blocks of open questions: labelled clips, wordings, and the names of labels in answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pengi.evaluation.patterns import naming
 SPEC = Path(__file__).resolve().parents[1] / "assets" / "open_questions.yaml"
 SEED = 0
 COMPOSED = 300
-"""Number of recordings that are composed of the clips, for questions about order, number and loudness."""
+"""Number of composed recordings for questions about order, number and loudness."""
 _ROLLING = frozenset({"minor trill", "major trill", "glissando", "tongued slur", "nonlegato"})
 
 
@@ -55,7 +55,7 @@ class LabelledClips:
         return cls(clips, labels_of(clips, read_labels(beside) if beside.is_file() else {}), manifest.parent)
 
     def composed(self) -> list[Composed]:
-        """The same compositions every time."""
+        """:data:`COMPOSED` compositions of the clips, the same every time; none if there is only one label."""
         return list(compose(self.clips, self.labels, SEED, COMPOSED)) if len(self.labels) > 1 else []
 
 
@@ -82,7 +82,7 @@ class LabelNames:
         return self._known.get(label) or re.escape(self.phrase(label).lower())
 
     def one(self, right: str, others: Iterable[str]) -> str:
-        """The pattern of answers that name one of several labels and none of the others."""
+        """The pattern of answers that name the label ``right`` and none of ``others``."""
         phrase = self.phrase(right).lower()
         rivals = {other: self.of(other) for other in others if other != right}
         return naming(

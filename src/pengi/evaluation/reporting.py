@@ -1,4 +1,4 @@
-"""The report of a run, made from ``results.json``: Markdown for a repository, and one self-contained HTML page."""
+"""Writes the report of a run from its results: Markdown for a repository, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Detail:
 
 
 def write_report(out: Path, found: Json, report_audio: str = "free") -> tuple[Path, Path]:
-    """Write ``results.md`` and ``report.html`` beside the results of a run.
+    """Write ``results.md`` and ``report.html`` beside the results of a run; return their paths.
 
     Args:
         out: folder of the run.
@@ -251,9 +251,9 @@ def _by_benchmark(found: Json) -> Iterator[tuple[Benchmark, list[Json]]]:
 
 
 def _headline(benchmark: Benchmark, results: Sequence[Json]) -> Json | None:
-    """The model's result in the benchmark's first mode, or else in the first mode that was run.
+    """The model's result in the first of the benchmark's modes that was run, or else in any mode that was run.
 
-    If no model was measured, the result of the baseline that was.
+    If no model was measured, the baseline's result.
     """
     models = {result["mode"]: result for result in results if result["system"] == "model"}
     models = models or {result["mode"]: result for result in results if result["system"] != CHANCE}
@@ -261,7 +261,7 @@ def _headline(benchmark: Benchmark, results: Sequence[Json]) -> Json | None:
 
 
 def _of(results: Sequence[Json], system: str, mode: str) -> Json | None:
-    """A system's result in a mode; if it has only one mode, the result in that one."""
+    """A system's result in a mode; if it ran in one mode only, its result in that mode."""
     found = [result for result in results if result["system"] == system]
     return next((result for result in found if result["mode"] == mode), found[0] if len(found) == 1 else None)
 
@@ -290,7 +290,7 @@ def _answered(result: Json | None) -> str:
 
 
 def _reported(benchmark: Benchmark, metric: str, by: str) -> str:
-    """Reported numbers that were verified at their source; a remark in place of the others."""
+    """Reported numbers as text; "not verified" in place of those that were not verified at their source."""
     numbers = benchmark.numbers(metric, by)
     if not numbers:
         return _DASH

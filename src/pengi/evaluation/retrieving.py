@@ -1,7 +1,7 @@
-"""Retrieval as in the paper: every recording is indexed by the text that the model writes about it.
+"""Retrieval as in the paper: every recording is indexed by its generated text.
 
-A query (a caption) is compared with those texts in a sentence encoder's space. The same similarities also rank the
-captions for a recording.
+A query (a caption) is compared with these texts in a sentence encoder's space. The same similarities rank the captions
+for a recording.
 
 Shape suffixes: N recordings, M captions, D features.
 """
@@ -27,8 +27,8 @@ def retrieval_ranks(
         owner_M: the index of each caption's recording.
 
     Returns:
-        for each caption the rank of its recording, and for each recording the ranks of its captions, the best first.
-        Ties are ranked before the right result, so equal texts gain nothing.
+        The rank of each caption's recording, and the ranks of each recording's captions, the best first. Ties are
+        ranked before the right result, so equal texts have no advantage.
     """
     similarity_MN = captions_MD @ texts_ND.T
     owner = np.asarray(owner_M)

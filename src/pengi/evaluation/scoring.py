@@ -1,4 +1,4 @@
-"""Scores written predictions: metrics with intervals from items and lines. Needs no model and no audio.
+"""Scores written predictions: computes metrics with intervals, without a model or audio.
 
 Shape suffixes: N items, L labels, M captions.
 """
@@ -26,7 +26,7 @@ SLOW_RESAMPLES = 200
 """Number of resamples for metrics over all items at once, which are slow to compute."""
 BINS = 10
 MAX_CONFUSION_LABELS = 60
-_WORST = -1e9  # the score of every label of a recording that could not be used
+_WORST = -1e9  # score of every label if a recording could not be used
 _SHARES = ("likelihood", "generate")
 
 Json = dict[str, Any]
@@ -34,12 +34,12 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Scored:
-    """The answers of a system, item by item; which fields are filled depends on the kind of benchmark.
+    """The answers of a system, item by item.
 
     Attributes:
-        credit_N: the score of each answer, 0 to 1; None for benchmarks that are only scored as a whole.
+        credit_N: score of each answer, 0 to 1; None for captions, which are scored as a whole.
         predictions: the chosen label or written text; None if there is no answer.
-        scores_NL: label scores.
+        scores_NL: label scores; None for texts, or if items have different labels.
     """
 
     items: tuple[Item, ...]
@@ -85,7 +85,7 @@ def read_answers(benchmark: Benchmark, items: Sequence[Item], rows: Mapping[str,
 
 
 def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:
-    """Every metric of a benchmark with its interval, and the further details of a report."""
+    """Every metric of a benchmark with its interval, and further details for the report, as JSON values."""
     errors = sum("error" in row for row in scored.rows)
     result: Json = {"n": len(scored.items), "errors": errors}
     result["seconds"] = round(sum(row.get("seconds", 0.0) for row in scored.rows), 2)
@@ -121,7 +121,7 @@ def headline_metric(benchmark: Benchmark, scored: Scored) -> Metric:
 
 
 def chance(benchmark: Benchmark, items: Sequence[Item]) -> Json:
-    """The expected score of answers drawn at random from the labels."""
+    """The expected metrics of labels drawn at random; empty if items have no labels."""
     if not items or not all(item.labels for item in items):
         return {}
     if benchmark.kind == "tag":
@@ -152,10 +152,9 @@ def map_metric(scored: Scored) -> Metric:
 
 
 def f1_metric(scored: Scored) -> Metric:
-    """Macro F1 over the labels that at least one item has; a clip with several labels counts under the one that was
-    found.
+    """Macro F1 over the labels that items have; an item with several labels counts under the predicted one.
 
-    The value is the same as scikit-learn's. It is computed from counts, because thousands of resamples are scored. In a
+    The value equals scikit-learn's. It is computed from counts, because thousands of resamples are scored. In a
     resample only the labels that occur in it count.
     """
     truth, chosen = _single(scored)
@@ -223,7 +222,7 @@ def _normal(text: str | None) -> str | None:
 
 
 def _exact(text: str | None, labels: Sequence[str]) -> str | None:
-    """The label that equals a text; if the labels are yes and no, the one that the text begins with."""
+    """The label that equals a text; if the labels are yes and no, the first word of the text. None if there is none."""
     said = _normal(text)
     if said and tuple(labels) == YES_NO:
         said = said.split()[0]
@@ -238,9 +237,9 @@ def _single(scored: Scored) -> tuple[list[str], list[str]]:
 
 
 def _by_class(scored: Scored) -> Json:
-    """Recall of each label that an item has, the mean recall, and which labels are confused.
+    """Recall of each label that an item has, the mean recall, and the confusion matrix.
 
-    An item with several labels counts under each, and as right under each if any of them was chosen.
+    An item with several labels counts under each of them, and as right under each if any was chosen.
     """
     assert scored.credit_N is not None
     recalls: Json = {}

@@ -42,14 +42,14 @@ class Difference(Interval):
     """The difference between two runs over the same items, second minus first.
 
     Attributes:
-        p: two-sided p-value from the same resamples, by how often the difference has the other sign.
+        p: two-sided p-value: twice the share of resamples in which the difference has the other sign.
     """
 
     p: float
 
 
 def bootstrap(metric: Metric, groups: Sequence[str], resamples: int = RESAMPLES) -> Interval:
-    """Percentile bootstrap over groups (Efron 1979); the same interval every time."""
+    """Value of a metric over all items, and its percentile bootstrap over groups (Efron 1979), the same every time."""
     values_R = _resampled(metric, groups, resamples)
     low, high = np.nanpercentile(values_R, [2.5, 97.5])
     return Interval(metric(np.arange(len(groups))), float(low), float(high))
@@ -82,7 +82,7 @@ def paired_bootstrap(first: Metric, second: Metric, groups: Sequence[str], resam
     low, high = np.nanpercentile(differences_R, [2.5, 97.5])
     side = min((differences_R <= 0).sum(), (differences_R >= 0).sum())
     everyone = np.arange(len(groups))
-    p = min(1.0, 2 * (int(side) + 1) / (resamples + 1))  # never 0: no number of resamples shows that
+    p = min(1.0, 2 * (int(side) + 1) / (resamples + 1))  # never 0, which no number of resamples can show
     return Difference(second(everyone) - first(everyone), float(low), float(high), p)
 
 

@@ -1,4 +1,4 @@
-"""Runs many benchmarks: predicts, scores, and reports what could not be run and why.
+"""Runs many benchmarks: predicts and scores, and records which could not be run and why.
 
 A run is a folder::
 
@@ -91,7 +91,7 @@ class SuiteRun:
 
     @property
     def max_items(self) -> int | None:
-        """Largest number of items of a benchmark."""
+        """Maximum number of items of a benchmark; None for all."""
         return self.limit if self.limit is not None else self.suite.limit
 
 
@@ -100,9 +100,9 @@ class RunProgress:
     """Callbacks for the progress of a run.
 
     Attributes:
-        step: called with the next piece of work and its number of items. It returns a context manager, whose value is
-            called with the number of further items that are done.
-        skipped: called with a sentence about something that cannot be run.
+        step: called with the name of the next step and its number of items. It returns a context manager for the step,
+            whose value is called with the number of items done since its last call.
+        skipped: called with a sentence about a benchmark that cannot be run.
     """
 
     step: Callable[[str, int], AbstractContextManager[Advance]] = lambda what, count: nullcontext(lambda done: None)
@@ -146,7 +146,7 @@ def run_suite(
     """Make all predictions of a plan that are still missing, and write ``run.json``.
 
     Args:
-        load: loads the systems; it is called once it is known that there is something to predict.
+        load: loads the systems; called only if there is something to predict.
 
     Raises:
         InputError: if none of the benchmarks can be run.
@@ -251,8 +251,8 @@ def _prepared(plan: SuiteRun, out: Path, record: RunRecord, progress: RunProgres
 
 
 def _manifest(plan: SuiteRun, benchmark: Benchmark, out: Path) -> tuple[Path, int]:
-    """The manifest of a benchmark's data, and how many of its recordings are missing. It is made from the published
-    layout of a dataset, or from questions about the user's clips."""
+    """The manifest of a benchmark's data, and the number of its missing recordings. For a dataset or open questions it
+    is written first."""
     if benchmark.dataset == "manifest":
         manifest = plan.manifest or (plan.data_root / "manifest.jsonl" if plan.data_root else None)
         if manifest is None:

@@ -1,4 +1,4 @@
-"""The systems that are measured: a model, the same model on silence, and the stock tagger. All answer the same items.
+"""The systems that are measured on the same items: a model, the same model on silence, and the stock tagger.
 
 A system takes items and an answer mode and returns texts and label scores. :mod:`pengi.evaluation.scoring` scores them
 later, from the written predictions.
@@ -46,7 +46,7 @@ _NOT_INFERENCE = ("cli", "training", "evaluation", "data", "jobs", "retrieval", 
 
 
 Match = Callable[[Sequence[Path], Sequence[str]], Sequence[tuple[float, ...] | PengiError]]
-"""Gives the scores of labels for each recording, or the error of a recording that cannot be used."""
+"""Returns for each recording the scores of the labels, or the error if it cannot be used."""
 
 
 def search_of(item: Item) -> DecodeOptions:
@@ -67,7 +67,7 @@ class System(Protocol):
 
     Attributes:
         name: shown in the results table.
-        fingerprint: SHA-256 of all that its answers depend on besides the items: weights, code, device.
+        fingerprint: SHA-256 of everything besides the items that its answers depend on: weights, code, device.
         together: whether an item's answer depends on the other items of a call.
     """
 
@@ -137,7 +137,7 @@ class ModelSystem:
 
 
 class BlindSystem(ModelSystem):
-    """The model with silence in place of every recording: what the prompt and the labels alone achieve."""
+    """The model with silence in place of every recording, a baseline from the prompt and the labels alone."""
 
     name = "blind"
 
@@ -149,7 +149,7 @@ class BlindSystem(ModelSystem):
 
     @cached_property
     def _silence(self) -> Encoded:
-        """Encoded silence with a level that is high enough for the engine to ask the model."""
+        """Encoded silence, with a level at which the engine still runs the model."""
         samples = np.zeros(round(SILENCE_S * SILENCE_RATE), dtype=np.float32)
         encoded: Encoded = self._engine.encode((samples, SILENCE_RATE))
         return replace(encoded, level_db=SILENCE_DB)
@@ -204,10 +204,13 @@ class Systems:
         """
         model_sha256 = checkpoint.model_hash(engine.name)
         parts = f"{model_sha256} {code_hash()} {engine.device.type} {torch.__version__}"
-        decides = hashlib.sha256(parts.encode()).hexdigest()
+        fingerprint = hashlib.sha256(parts.encode()).hexdigest()
         about = {"name": engine.name, "sha256": model_sha256, "device": str(engine.device)}
         return cls(
-            ModelSystem(engine, decides), BlindSystem(engine, decides), cache(TaggerSystem.from_pretrained), about
+            ModelSystem(engine, fingerprint),
+            BlindSystem(engine, fingerprint),
+            cache(TaggerSystem.from_pretrained),
+            about,
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The results of one task as one flat report, which ``pengi eval --task`` prints."""
+"""The report of one task, which ``pengi eval --task`` prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROTOCOL = {
 
 
 def task_report(out: Path, found: Json, method: str) -> Json:
-    """The report as JSON values; a clip that could not be used counts as wrong and is in ``errors``.
+    """The report as JSON values; a clip that could not be used counts as wrong and is listed in ``errors``.
 
     Args:
         out: folder of a run of one task.

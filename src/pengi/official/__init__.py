@@ -1,8 +1,8 @@
-"""The authors' published models and code: reads their checkpoints and reproduces their wrapper.
+"""Imports the checkpoints that the paper's authors published, and reproduces the behaviour of their code.
 
 ``architectures`` has the two configurations, ``files`` reads the published format, ``keys`` maps its entries,
-``importer`` checks them and writes our checkpoint. ``quirks`` and ``search`` have the differences of their wrapper, and
-``wrapper`` is the engine that follows it. No other part of the package depends on this one.
+``importer`` checks them and writes our checkpoint. ``quirks`` and ``search`` have the differences of the official
+wrapper, and ``wrapper`` has the engine with these differences. No other part of the package depends on this one.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ START_OF_TEXT = "<|startoftext|>"
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model of the paper's kind, including its frozen parts; ``text_encoder`` is None for the model without one."""
+    """Configurations of a model of the paper's kind and of its frozen parts; ``text_encoder`` may be None."""
 
     model: ModelConfig
     language_model: GPT2Config
@@ -50,7 +50,7 @@ def architecture(
         return TransformerMapperConfig(kind="transformer", tokens=prefix_tokens, input=reads)
 
     if clip is None:
-        # The official code ends the prompt with a space and the end token, pads with token 0, and reads all of it.
+        # The official code appends a space and the end token, pads with token 0, and does not mask the padding.
         text = TextConfig(
             max_tokens=prefix_tokens, suffix=f" {END_OF_TEXT}", pad_token=0, mapper=mapper("sequence")
         )  # fmt: skip
@@ -83,7 +83,7 @@ ARCHITECTURES = {
 
 
 def empty_model(chosen: Architecture, tokenizers: dict[str, Tokenizer]) -> PengiModel:
-    """The model without memory for its parameters (on torch's ``meta`` device), but with a real audio encoder."""
+    """The model with its parameters on torch's ``meta`` device, except for the audio encoder, which is real."""
     encoders = [build_encoder(branch, None) for branch in chosen.model.audio.values()]
     with torch.device("meta"):
         end_id = chosen.language_model.eos_token_id

@@ -20,7 +20,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a published checkpoint by name, memory-mapped from the file.
 
     Raises:
-        CheckpointError: for any other file, with one sentence that says why.
+        CheckpointError: for any other file; the message gives the reason.
     """
     _check_archive(path)
     content = _load(path)
@@ -39,7 +39,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Check that a zip archive is as ``torch.save`` writes it: complete, uncompressed, each byte stored once."""
+    """Check that a file is a zip archive as ``torch.save`` writes it: complete, uncompressed, each byte stored once."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint file at '{path}'")
     try:

@@ -40,7 +40,7 @@ from pengi.writing import check_new_folder, new_folder
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-KERNEL_TOLERANCE = 1e-5  # relative to the largest value: for rounding to float32 and another order of summation
+KERNEL_TOLERANCE = 1e-5  # relative to the largest value; allows for rounding and another order of summation
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def _recognised(tensors: Mapping[str, Tensor], path: Path) -> str:
 
 
 TensorPlan = dict[str, dict[str, tuple[PublishedTensor, Tensor]]]
-"""For every folder that gets a weights file ("" is the checkpoint itself): each tensor's name, its source, and the
-model's own (mostly empty) tensor, whose shape and type it must have."""
+"""Folder of a weights file ("" for the checkpoint itself) -> name of each tensor -> its source, and the model's tensor
+(mostly without memory), whose shape and type it must have."""
 
 
 def _plan(model: PengiModel) -> TensorPlan:
@@ -122,8 +122,8 @@ def _plan(model: PengiModel) -> TensorPlan:
 
 
 def _check(model: PengiModel, published: OfficialFiles, plan: TensorPlan) -> None:
-    """Check that every entry of the plan is there, has the right shape and type and is finite, and that no entry is
-    left.
+    """Check that every entry of the plan exists, has the right shape and type and is finite, and that no other entries
+    exist.
 
     Raises:
         CheckpointError: with the name of the first wrong entry.
@@ -174,13 +174,13 @@ def _encoder(model: PengiModel) -> HtsatEncoder:
 
 
 def _computed(model: PengiModel) -> Iterator[tuple[str, Tensor]]:
-    """Entries that a published checkpoint stores although the architecture computes them."""
+    """Name and expected value of the entries that follow from the architecture."""
     encoder = _encoder(model)
     yield keys.STFT_REAL, _stft_kernel(encoder.shape.n_fft, torch.cos)
     yield keys.STFT_IMAGINARY, -_stft_kernel(encoder.shape.n_fft, torch.sin)
-    for name, own in encoder.swin.state_dict().items():
+    for name, buffer in encoder.swin.state_dict().items():
         if name.endswith("relative_position_index"):
-            yield keys.source_of(f"audio.0.encoder.swin.{name}").name, own
+            yield keys.source_of(f"audio.0.encoder.swin.{name}").name, buffer
     stages: Any = encoder.swin.layers
     for index, stage in enumerate(stages):
         height, width = encoder.swin.input_resolutions[index]
@@ -194,7 +194,7 @@ def _computed(model: PengiModel) -> Iterator[tuple[str, Tensor]]:
 def _stft_kernel(n_fft: int, wave: Callable[[Tensor], Tensor]) -> Tensor:
     """``wave(2 pi k n / N)`` under a periodic Hann window, ``float32[K, 1, W]``."""
     index_W = torch.arange(n_fft)
-    # Reduced to less than a full turn before it becomes an angle, which keeps it exact.
+    # Reduced to less than a full turn while it is an integer, so that the angle is exact.
     turns_KW = torch.outer(torch.arange(n_fft // 2 + 1), index_W) % n_fft
     hann_W = torch.hann_window(n_fft, dtype=torch.float64)
     return (wave(turns_KW * (2 * math.pi / n_fft)) * hann_W)[:, None].float()

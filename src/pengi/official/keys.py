@@ -1,4 +1,4 @@
-"""Maps every entry of a published state dict to a tensor of ours, or says why it is not needed.
+"""Maps every entry of a published state dict to a tensor of this package, or drops it if it is not needed.
 
 official                                       here
 audio_encoder.base.htsat.*                     audio.0.encoder.*  (the Swin layers as transformers' CLAP names them)
@@ -46,18 +46,18 @@ _SWIN = (
 )
 _QUERY_KEY_VALUE = ("query", "key", "value")
 
-# Computed by newer versions of the libraries instead of stored: GPT-2's causal masks and CLIP's position ids.
+# GPT-2's causal masks and CLIP's position ids, which newer versions of transformers compute and do not store.
 _DROPPED_BUFFERS = re.compile(
     r"caption_decoder\.gpt\.transformer\.h\.\d+\.attn\.(bias|masked_bias)"
     r"|caption_encoder\.base\.embeddings\.position_ids"
 )
-# The model without a text encoder has m2's linear layer, but its token embeddings do not pass through it.
+# The official model without a text encoder has a linear layer in m2 that it does not use.
 _UNUSED_LINEAR = re.compile(r"caption_decoder\.text_project\.linear\.(weight|bias)")
 
 
 @dataclass(frozen=True)
 class PublishedTensor:
-    """The source of a tensor: an official entry, or the ``part``-th of its ``parts`` equal parts."""
+    """The source of a tensor: an official entry, or part number ``part`` (from 0) of its ``parts`` equal parts."""
 
     name: str
     part: int = 0

@@ -1,8 +1,7 @@
-"""The differences between the official wrapper and this package, each as a switch.
+"""Quirks: the differences between the official wrapper and this package, each as a switch.
 
-The quirks are properties of Pengi's published code; ``docs/reference.md`` explains each. With them published numbers
-can be reproduced. Without them whole recordings are encoded, answers are deterministic, and each text has its own
-score.
+``docs/reference.md`` explains each of them. They are needed to reproduce published numbers. Without them whole
+recordings are encoded, answers are deterministic, and each text has the right score.
 
 Shape suffixes: S samples.
 """
@@ -32,23 +31,23 @@ class ReferenceQuirks:
     """
 
     raw_prompt_embedding: bool = False
-    """m2 reads the projected prompt embedding at its own length, although training scaled it to length one."""
+    """The projected prompt embedding is not scaled to length one before m2, although it was in training."""
     random_crop: bool = False
-    """Only one window at a random position is encoded of a clip that is longer than the model's window."""
+    """Of a clip that is longer than the model's window only one window, at a random position, is encoded."""
     flat_channels: bool = False
-    """The channels of a recording are concatenated to one long channel instead of mixed down."""
+    """The channels of a recording are concatenated instead of mixed down."""
     extra_text_by_character: bool = False
     """Only the i-th character of the extra text of the i-th recording of a call reaches the language model."""
     scores_out_of_order: bool = False
     """Texts are sorted by score, but their scores stay in the order of the search."""
     stop_at_space: bool = False
-    """A text ends at the first token of `` <|endoftext|>``, which for GPT-2 is a lone space, not at the end token."""
+    """A text ends at the first token of `` <|endoftext|>`` (for GPT-2 a lone space) instead of the end token."""
     keep_offset: bool = False
-    """A constant offset (DC) of a recording reaches the encoders."""
+    """A constant offset (DC) of a recording is not removed before the encoders."""
     ask_about_silence: bool = False
-    """The model is also asked about recordings below the silence threshold."""
+    """The model also answers about recordings below the silence threshold."""
     reference_search: bool = False
-    """The search is that of :class:`pengi.official.ReferenceOptions`, whatever the options of a call say."""
+    """The search of :class:`pengi.official.ReferenceOptions` replaces that of a call's options."""
     crop_seed: int | None = None
     """Seed of ``random_crop``: the same seed and recording give the same position, alone and in a batch. None draws
     from the operating system, as the official wrapper does."""
@@ -87,7 +86,7 @@ def read(
     mono = not quirks.flat_channels
     samples_S = load(source, rate, mono=mono, track=track, partial=partial, notes=notes).reshape(-1)
     if quirks.random_crop:
-        # The recording itself is part of the seed, so that recordings of one length are not all cut at one position.
+        # The recording is part of the seed, so that recordings of one length are not all cropped at the same position.
         seed = None if quirks.crop_seed is None else [quirks.crop_seed, zlib.crc32(samples_S.tobytes())]
         samples_S = crop(samples_S, window, generator=np.random.default_rng(seed))
     return samples_S

@@ -19,8 +19,8 @@ from pengi.errors import InputError
 class ReferenceOptions(DecodeOptions):
     """The search of the official wrapper, for use in place of ``DecodeOptions``.
 
-    Beams compete by their mean log-probability, and finished ones go on competing. Nothing is sampled: a
-    ``temperature`` above 0 divides the logits by which beams are ranked, and 0 means 1.
+    Finished and running beams are ranked together by their mean log-probability. Nothing is sampled: a ``temperature``
+    above 0 divides the logits before beams are ranked, and 0 means 1.
 
     Raises:
         InputError: if a value is out of range, or an option is given that this search does not have.
@@ -60,9 +60,9 @@ class ReferenceOptions(DecodeOptions):
 class ReferenceSearch(Search):
     """The search of one text.
 
-    In the official code a finished beam keeps its place: it is extended by token 0 at no cost, and its length no longer
-    grows. So its mean, which is its score when it finished, goes on competing with the means of the running beams. Here
-    it competes in the same way, but is not computed again.
+    In the official code a finished beam is extended by token 0 at no cost, and its length no longer grows. So its mean
+    stays the same and is still ranked against the means of the running beams. Here it is ranked in the same way, but
+    not computed again.
     """
 
     def advance(self, candidates: Sequence[Sequence[Candidate]]) -> None:

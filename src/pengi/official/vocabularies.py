@@ -1,4 +1,4 @@
-"""The tokenizers of GPT-2 and CLIP: from a local folder or the Hugging Face hub, checked against the models."""
+"""Finds the tokenizers of GPT-2 and CLIP in a local folder or on the Hugging Face hub, and checks them."""
 
 from __future__ import annotations
 

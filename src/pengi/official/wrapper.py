@@ -1,6 +1,6 @@
 # A string is also a sequence of strings, so the type checker takes a path for a list of paths.
 # mypy: disable-error-code="overload-overlap"
-"""The engine with the official wrapper's quirks, made of subclasses of the engine's parts.
+"""The engine with the official wrapper's quirks, built from subclasses of the engine's parts.
 
 Shape suffixes: B rows, T tokens, D features, S samples.
 """
@@ -202,7 +202,7 @@ class OfficialEncoder(RecordingEncoder):
     def blocks(
         self, source: AudioSource, *, notes: list[str] | None = None, **reading: Unpack[ReadingOptions]
     ) -> Iterator[NDArray[np.float32]]:
-        """The recording, or the part of it that the wrapper encodes, in blocks ``float32[S]``."""
+        """The recording in blocks ``float32[S]``, or only the part that the official wrapper encodes."""
         if not (self._quirks.random_crop or self._quirks.flat_channels):
             yield from super().blocks(source, notes=notes, **reading)
             return
@@ -211,7 +211,7 @@ class OfficialEncoder(RecordingEncoder):
         yield reference.read(source, rate, window, self._quirks, notes=notes, **reading)
 
     def prepared(self, window_S: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A window with or without its constant offset."""
+        """A window ``float32[S]`` with or without its constant offset."""
         return window_S if self._quirks.keep_offset else super().prepared(window_S)
 
 
@@ -247,7 +247,7 @@ class OfficialGenerator(TextGenerator):
         extra: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> list[list[Hypothesis]]:
-        """The best texts of each recording and its prompt; labels constrain the default search only."""
+        """The best texts for each recording and prompt; with a constraint the default search is used."""
         if self._quirks.reference_search and constraint is None:
             options = ReferenceOptions.like(options)
         return await super().generate(encoded, prompts, options, constraint, extra, on_text)

@@ -56,9 +56,7 @@ def read_data(config: DataConfig) -> TrainingData:
         raise ManifestError(f"{where} has no clip to train on in split '{config.train_split}'")
     train = _with_attributes(train, config)
     weights = clip_weights(train, config.shares)
-    train = [
-        clip for clip, weight in zip(train, weights, strict=True) if weight
-    ]  # no features are computed of the others
+    train = [clip for clip, weight in zip(train, weights, strict=True) if weight]  # the others need no features
     held_out = [clip for clip in source.clips if clip.split == config.val_split]
     log.info("%d clips to train on, %d held out", len(train), len(held_out))
     return TrainingData(
