@@ -216,6 +216,8 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
         read_recipe(tmp_path)
 
 
-def test_settings_of_a_tagger_are_refused_where_none_is_fitted() -> None:
+def test_settings_that_a_fine_tuned_model_cannot_follow_are_refused() -> None:
     with pytest.raises(ConfigError, match="one that is fine-tuned has its tagger"):
         read_recipe(FOLDER / "finetune.yaml", ["tagger.penalty.sound=0.1"])
+    with pytest.raises(ConfigError, match="only adds tags"):
+        read_recipe(FOLDER / "finetune.yaml", ["training.max_steps=0", "finetune.tags=false"])

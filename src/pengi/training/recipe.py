@@ -199,6 +199,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
     if recipe.finetune is not None and recipe.tagger != TaggerTraining():
         raise ConfigError(f"'{path}': the section 'tagger' is for a new model; one that is fine-tuned has its tagger")
+    if recipe.finetune is not None and not recipe.finetune.tags and not recipe.training.max_steps:
+        raise ConfigError(f"'{path}': training.max_steps: 0 only adds tags, and finetune.tags is false")
     if recipe.model is not None and not recipe.training.max_steps:
         raise ConfigError(f"'{path}': training.max_steps must be 1 or more for a new model")
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):
