@@ -190,7 +190,7 @@ def test_a_model_without_a_tagger_has_evidence_without_tags(chat: Path, fits: li
 def test_finetuning_keeps_the_tagger_of_its_checkpoint(chat: Path, tmp_path: Path, fits: list[tuple[Any, ...]]) -> None:
     base = train(chat, ["training.max_steps=1"], out=tmp_path / "base")
     values = yaml.safe_load(chat.read_text(encoding="utf-8"))
-    del values["model"], values["data"]["scenes"]
+    del values["model"], values["tagger"], values["data"]["scenes"]
     values["finetune"] = {"checkpoint": str(base), "name": "tuned"}
     values["training"]["max_steps"] = 1
     path = tmp_path / "tune.yaml"
