@@ -1,5 +1,7 @@
 """What the language model reads about a recording."""
 
+import re
+
 import pytest
 
 from pengi.conditioning.evidence import (
@@ -123,6 +125,17 @@ def test_tags_that_a_prompt_names_are_written_in_the_order_in_which_they_begin()
     siren = DetectedTag("siren", "sound", 0.99, ((3.2, 5.0),))
     tags = queried_tags(Evidence(5.0, (siren, DOG)), VOCABULARY, "Is there a siren before a dog barking?")
     assert queried_text(tags, 5.0) == "Asked about: dog barking (sure, 0-1 s), then siren (sure, 3-5 s).\n"
+
+
+@pytest.mark.parametrize("prompt", ["A dog barking and a siren?", "A siren and a dog barking?"])
+@pytest.mark.parametrize("starts_s", [(4.1, 4.45), (4.45, 4.55), (3.6, 4.5)])
+def test_the_order_is_right_however_times_are_rounded(prompt: str, starts_s: tuple[float, float]) -> None:
+    dog, siren = (
+        DetectedTag(text, "sound", 0.9, ((start_s, start_s + 0.02),))
+        for text, start_s in zip(("dog barking", "siren"), starts_s, strict=True)
+    )
+    line = queried_text(queried_tags(Evidence(6.0, (siren, dog)), VOCABULARY, prompt), 6.0)
+    assert re.fullmatch(r"Asked about: dog barking .*, then siren .*\n", line)
 
 
 def test_the_line_says_which_tags_follow_and_which_overlap_one_another() -> None:

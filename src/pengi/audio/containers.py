@@ -240,7 +240,7 @@ def _ogg_end(file: IO[bytes], size: int) -> int:
 
 
 def _mp4_end(file: IO[bytes], size: int) -> int:
-    """End of the first box that exceeds an ISO base media file (ISO/IEC 14496-12, section 4.2) ends."""
+    """End of the first box that is longer than the file (ISO/IEC 14496-12, section 4.2); 0 if there is none."""
     offset = 0
     while len(head := read_at(file, offset, 16)) >= 8:
         length, kind = _integer(head[:4], big_endian=True), head[4:8]

@@ -2,7 +2,7 @@
 
     Heard in 5 s: dog barking (sure, 1-2 and 3-4 s), wind (maybe, throughout). Instrument: clarinet (likely).
     Said: "Come here.". Level -23 dBFS, louder at the start. Note C4 (262 Hz).
-    Asked about: dog barking (sure, 1-2 and 3-4 s), then siren (likely, 6-9 s), rain (no).
+    Asked about: dog barking (sure, 1-2 and 3-4 s), then siren (likely, 4-5 s), rain (no).
 
 The first two lines are the same for every question; the most probable tags come first. The last line belongs to one
 question. It lists the tags that the question names in the order in which they begin, and says whether each follows or
@@ -172,7 +172,7 @@ def queried_tags(
     found = dict.fromkeys(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named)
     if len(found) < 2 and _ABOUT_ORDER.search(prompt):
         found |= dict.fromkeys(_ordered(evidence))
-    return tuple(sorted(found, key=lambda tag: _onset(tag, evidence.duration_s)))
+    return tuple(sorted(found, key=_onset))
 
 
 def _ordered(evidence: Evidence) -> Sequence[DetectedTag]:
@@ -230,12 +230,9 @@ def overlap_s(spans: Sequence[tuple[float, float]], others: Sequence[tuple[float
     )
 
 
-def _onset(tag: DetectedTag, duration_s: float) -> float:
-    """Start of a tag in seconds, rounded as in the text, so that sorting keeps the order of tags with the same written
-    start; infinity for a tag without times."""
-    if not tag.spans:
-        return math.inf
-    return round(tag.spans[0][0], 1 if duration_s < DECIMALS_BELOW_S else None)
+def _onset(tag: DetectedTag) -> float:
+    """Start of a tag in seconds; infinity for a tag without times."""
+    return tag.spans[0][0] if tag.spans else math.inf
 
 
 def seconds(duration_s: float) -> str:
