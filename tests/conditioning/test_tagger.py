@@ -80,9 +80,17 @@ def test_probabilities_are_calibrated_and_of_real_frames_only() -> None:
 def test_runs_of_frames_are_seconds_within_the_recording(
     frames_above: list[int], duration_s: float, spans: list[tuple[float, float]]
 ) -> None:
-    probability_T = torch.zeros(10)
-    probability_T[list(frames_above)] = 0.6
-    assert [seconds_of(run, 10, 0.5, duration_s) for run in runs_above(probability_T, 0.5)] == spans
+    probability_TK = torch.zeros(10, 2)
+    probability_TK[list(frames_above), 1] = 0.6
+    runs_R3 = runs_above(probability_TK, torch.tensor([0.5, 0.5]))
+    assert set(runs_R3[:, 0].tolist()) <= {1}
+    assert seconds_of(runs_R3, 10, 0.5, duration_s).tolist() == [list(span) for span in spans]
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2])
+def test_very_short_recordings_have_runs_too(frames: int) -> None:
+    runs_R3 = runs_above(torch.full((frames, 1), 0.6), torch.tensor([0.5]))
+    assert runs_R3.tolist() == ([[0, 0, frames - 1]] if frames else [])
 
 
 def test_kinds_of_one_class_share_its_probability() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,12 +55,11 @@ def frame_events(probability_TK: Tensor, threshold_K: Tensor, frame_s: float, du
         frame_s: time from one frame to the next, in seconds.
         duration_s: length of the window, in seconds.
     """
-    for index in (probability_TK >= threshold_K).any(0).nonzero().flatten().tolist():
-        probability_T = probability_TK[:, index]
-        for first, last in runs_above(probability_T, float(threshold_K[index])):
-            start_s, end_s = seconds_of((first, last), len(probability_T), frame_s, duration_s)
-            if end_s > start_s:
-                yield TagEvent(index, start_s, end_s, float(probability_T[first : last + 1].max()))
+    runs_R3 = runs_above(probability_TK, threshold_K)
+    seconds_R2 = seconds_of(runs_R3, len(probability_TK), frame_s, duration_s)
+    for (index, first, last), (start_s, end_s) in zip(runs_R3.tolist(), seconds_R2.tolist(), strict=True):
+        if end_s > start_s:
+            yield TagEvent(index, start_s, end_s, float(probability_TK[first : last + 1, index].max()))
 
 
 class TagCollector:
@@ -81,7 +80,8 @@ class TagCollector:
         """Highest probability of every tag in any window so far, ``float32[K]``, on the CPU."""
         self._pooled_K = torch.full((len(tagger.vocabulary),), -math.inf)
         self._frames = 0
-        self._events: dict[int, list[TagEvent]] = defaultdict(list)
+        # Of each tag: probability in the window, start and end in seconds.
+        self._spans: dict[int, list[tuple[float, float, float]]] = defaultdict(list)
 
     def add(self, scores_TK: Tensor, start_s: float, duration_s: float) -> None:
         """Collect the next window of a recording.
@@ -98,10 +98,14 @@ class TagCollector:
         self._frames += len(scores_TK)
         frame_TK = self._tagger.probability(scores_TK).float().cpu()
         threshold_K = SHARE_OF_HIGHEST * frame_TK.amax(0)
-        threshold_K[probability_K < MIN_KEPT] = math.inf
-        for event in frame_events(frame_TK, threshold_K, self._frame_s, duration_s):
-            at = replace(event, start_s=start_s + event.start_s, end_s=start_s + event.end_s)
-            self._events[event.index].append(replace(at, probability=float(probability_K[event.index])))
+        # Probabilities only rise, so what is left out now would be left out in the end.
+        threshold_K[probability_K < (SHARE_OF_HIGHEST * self.probability_K).clamp(min=MIN_KEPT)] = math.inf
+        runs_R3 = runs_above(frame_TK, threshold_K)
+        seconds_R2 = start_s + seconds_of(runs_R3, len(frame_TK), self._frame_s, duration_s)
+        probabilities = probability_K.tolist()
+        for index, (first_s, last_s) in zip(runs_R3[:, 0].tolist(), seconds_R2.round(2).tolist(), strict=True):
+            if last_s > first_s:
+                self._spans[index].append((probabilities[index], first_s, last_s))
 
     def log_odds_K(self) -> Tensor:
         """Calibrated log-odds of every tag in the recording so far, pooled over all frames: ``float32[K]``."""
@@ -117,6 +121,6 @@ class TagCollector:
     def tag(self, index: int) -> DetectedTag:
         """The probability and the times of one tag so far, even if :meth:`tags` leaves it out."""
         tag, probability = self._tagger.vocabulary.tags[index], float(self.probability_K[index])
-        events = [event for event in self._events[index] if event.probability >= SHARE_OF_HIGHEST * probability]
-        spans = separate_spans([(round(event.start_s, 2), round(event.end_s, 2)) for event in events])
-        return DetectedTag(tag.text, tag.group, probability, tuple(spans))
+        lowest = SHARE_OF_HIGHEST * probability
+        spans = [(start_s, end_s) for found, start_s, end_s in self._spans[index] if found >= lowest]
+        return DetectedTag(tag.text, tag.group, probability, tuple(separate_spans(spans)))

@@ -13,7 +13,7 @@ calibrated log-odds.
 How the scores are fitted is in :mod:`pengi.training.tagger`.
 
 Shape suffixes: B recordings, T frames, K tags, D features of a frame, I features of one encoder,
-U tokens of another encoder, M tags of AudioSet classes with kinds, J such classes, R rare tags,
+U tokens of another encoder, M tags of AudioSet classes with kinds, J such classes, R rare tags or runs of frames,
 x any leading dimensions.
 """
 
@@ -23,7 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -199,33 +201,36 @@ def _aligned(tokens_BUI: Tensor, tokens_BU: Tensor, frames_BT: Tensor) -> Tensor
     return torch.stack(rows)
 
 
-def runs_above(probability_T: Tensor, threshold: float) -> list[tuple[int, int]]:
-    """Runs of frames whose probability is at least ``threshold``: first and last index.
+def runs_above(probability_TK: Tensor, threshold_K: Tensor) -> NDArray[np.int64]:
+    """Runs of frames in which a tag's probability is at least its threshold, ``int64[R, 3]``: index of the tag, first
+    and last frame.
 
-    A single frame below it does not end a run: frames overlap by half, so that it does not show a gap.
+    They come tag by tag, each in order of time. A single frame below the threshold does not end a run: frames overlap
+    by half, so that it does not show a gap.
     """
-    runs: list[tuple[int, int]] = []
-    for index in (probability_T >= threshold).nonzero().flatten().tolist():
-        if runs and index - runs[-1][1] <= 2:
-            runs[-1] = (runs[-1][0], index)
-        else:
-            runs.append((index, index))
-    return runs
+    above_KT = (probability_TK >= threshold_K).numpy().T
+    if above_KT.shape[1] > 2:
+        above_KT[:, 1:-1] |= above_KT[:, :-2] & above_KT[:, 2:]
+    padded_KT = np.pad(above_KT, ((0, 0), (1, 1)))
+    index_R, first_R = np.nonzero(above_KT & ~padded_KT[:, :-2])
+    _, last_R = np.nonzero(above_KT & ~padded_KT[:, 2:])
+    return np.stack([index_R, first_R, last_R], 1)
 
 
-def seconds_of(run: tuple[int, int], frames: int, frame_s: float, duration_s: float) -> tuple[float, float]:
-    """Start and end of a run of frames, in seconds.
+def seconds_of(runs_R3: NDArray[np.int64], frames: int, frame_s: float, duration_s: float) -> NDArray[np.float64]:
+    """Start and end of runs of frames in seconds, ``float64[R, 2]``.
 
     A frame stands for ``frame_s`` seconds around its middle. The first one also covers the time before, and the last
-    one the time after.
+    one the time after. A run of frames behind the end has no length.
 
     Args:
-        run: first and last index.
+        runs_R3: see :func:`runs_above`.
         frames: number of frames.
         frame_s: time from one frame to the next, in seconds.
         duration_s: length of the audio that the frames cover, in seconds.
     """
-    first, last = run
-    starts_s = 0.0 if first == 0 else min((first + 0.5) * frame_s, duration_s)
-    ends_s = duration_s if last == frames - 1 else min((last + 1.5) * frame_s, duration_s)
-    return round(starts_s, 2), round(ends_s, 2)
+    _, first_R, last_R = runs_R3.T
+    starts_R = np.where(first_R == 0, 0.0, (first_R + 0.5) * frame_s)
+    ends_R = np.where(last_R == frames - 1, duration_s, (last_R + 1.5) * frame_s)
+    seconds_R2: NDArray[np.float64] = np.stack([starts_R, ends_R], 1).clip(max=duration_s).round(2)
+    return seconds_R2
