@@ -92,7 +92,7 @@ def pictures(browser: Browser, screen: str, address: str, recording: Path, walk:
     give(page, walk)
     page.click("#pg-time")
     page.wait_for_selector(".pg-lane button")
-    page.click(".pg-lane button >> nth=2")
+    page.click('.pg-lane button[data-label*="bell"] >> nth=0')
     page.wait_for_function("document.querySelector('#pg-sound audio').currentTime > 0")
     page.click("[data-play]")
     page.evaluate("document.querySelector('#pg-sound').scrollIntoView()")

@@ -214,23 +214,27 @@ def test_nothing_that_is_not_ours_becomes_markup() -> None:
     assert not [text for text in shown if "<img" in text]
 
 
-def test_overlapping_events_are_drawn_in_rows_of_their_own() -> None:
+def test_every_label_has_a_lane_with_its_name_once() -> None:
     rain, bark, horn = Segment(0.0, 9.0, "rain", 0.9), Segment(2.0, 3.0, "dog", 0.5), Segment(2.5, 4.0, "horn", 0.5)
-    again = Segment(5.0, 6.0, "horn", 0.5)
-    assert views.lanes([rain, bark, horn, again]) == [[rain], [bark], [horn, again]]
+    again = Segment(5.0, 5.1, "rain", 0.5)
+    assert views.lanes([rain, bark, horn, again]) == [("rain", [rain, again]), ("dog", [bark]), ("horn", [horn])]
     text = views.stretches(Timeline((rain, bark, horn, again), 10.0))
     assert text.count('class="pg-lane"') == 3
+    names = re.findall(r'class="pg-name" dir="auto" title="(\w+)">(\w+)</span>', text)
+    assert names == [("rain", "rain"), ("dog", "dog"), ("horn", "horn")]
+    bars = re.findall(r'aria-label="([^"]*)" style="([^"]*)">(.*?)</button>', text)
+    assert bars[2] == ("Play 0:02.0 – 0:03.0: dog, 50 %", "left:20.000%;width:10.000%", "")
     assert text.count("<li>") == 4
-    many = [Segment(0.0, 9.0, str(number), 0.5) for number in range(40)]
-    assert len(views.lanes(many)) == views.MAX_LANES
     assert "No event was detected" in views.stretches(Timeline((), 10.0))
 
 
-def test_the_label_of_a_short_event_has_room_until_the_next_one() -> None:
-    bark, horn = Segment(0.0, 1.0, "dog", 0.9), Segment(5.0, 5.1, "horn", 0.9)
-    text = views.stretches(Timeline((bark, horn, Segment(5.1, 10.0, "dog", 0.9)), 10.0))
-    assert '<span style="width:500%">dog</span>' in text
-    assert re.search(r'class="pg-hue\d pg-thinnest" data-seek="5.000"', text)
+def test_of_too_many_labels_the_shortest_share_a_lane() -> None:
+    many = [Segment(0.0, number + 1.0, str(number), 0.5) for number in range(40)]
+    *named, (name, others) = views.lanes(many)
+    assert [label for label, _ in named] == [str(number) for number in range(40 - views.MAX_LANES, 40)]
+    assert name == views.OTHERS
+    # The longest is drawn first, so the shorter ones are above it.
+    assert others == many[: 40 - views.MAX_LANES][::-1]
 
 
 def test_a_timeline_can_be_filtered_and_saved_as_files() -> None:

@@ -29,6 +29,10 @@ ARGUMENTS = [
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 ]
 PATIENCE_MS = 90_000
+CUT_OFF = """Array.from(document.querySelectorAll(".pg-name"))
+    .filter(name => name.scrollHeight > name.clientHeight + 6 || name.scrollWidth > name.clientWidth)
+    .map(name => name.textContent)"""
+"""The names of lanes that are cut off; fonts may exceed the height of their lines a little."""
 QUESTION = "Is it ${1 + 1} or {{value}} <b>dogs</b>?"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -143,6 +147,11 @@ def test_a_recording_from_drop_to_labels(visit: Any, tmp_path: Path) -> None:
     assert start_s <= watched.second() <= 4.1
     page.click("[data-play]")
     page.wait_for_function("document.querySelector('#pg-sound audio').paused")
+    page.select_option("[data-filter-label]", bar.get_attribute("data-label"))
+    assert page.locator(".pg-lane:visible").count() == 1
+    assert bar.is_visible()
+    page.select_option("[data-filter-label]", "")
+    assert page.locator(".pg-lane:visible").count() == page.locator(".pg-lane").count() > 1
     page.focus("[data-range]")
     page.keyboard.press("Home")
     assert watched.second() == 0.0
@@ -170,6 +179,10 @@ def test_a_phone_needs_no_sideways_scrolling_and_opens_what_was_found(visit: Any
     watched.shown(".pg-caption")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    page.click("#pg-time")
+    watched.shown(".pg-lane button")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate(CUT_OFF) == []
     page.click('role=tab[name="Search"]')
     page.fill("#pg-query input", "siren")
     page.click("#pg-find")

@@ -27,6 +27,7 @@ from pengi.audio.pictures import (
     waveform_path,
 )
 from pengi.exports import FORMATS, Target, opened, rows_of
+from pengi.plots import lanes_of
 from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Explanation, Segment, Timeline
 from pengi.serving.upload_store import StoredRecording
 
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 WAVE_HEIGHT = 64
 HUES = 8
 """Colours of timeline bars in the style sheet."""
-WIDE_PERCENT, THIN_PERCENT = 14, 6
-"""Minimum room for a label on a phone, and on a desktop, in percent of the timeline."""
-MAX_LANES = 12
-"""Maximum number of rows of bars in a timeline; events that would need more rows are only listed."""
+MAX_LANES = 24
+"""Maximum number of labels that have lanes of their own in a timeline."""
+OTHERS = "others"
+"""The name of the lane that all other labels share."""
 MAX_ROWS = 400
 """Maximum number of events in the list; the bars show all."""
 DOWNLOADS = {"csv": "CSV", "audacity": "Audacity labels", "raven": "Raven selections", "srt": "subtitles"}
@@ -175,16 +176,19 @@ def talk(turns: Sequence[Turn]) -> str:
 
 
 def stretches(timeline: Timeline, name: str = "timeline") -> str:
-    """The timeline: bars over the time axis of the recording, and a list of the same events."""
+    """The timeline: a lane of bars for each label, over the time axis of the recording, and a list of the same events.
+
+    The filter is above the lanes because it hides those that become empty.
+    """
     duration_s = max(timeline.duration_s, 1e-6)
     if not timeline.segments:
         return '<p class="pg-hint" role="status">No event was detected.</p>'
-    rows_of_bars = "".join(_lane(lane, duration_s) for lane in lanes(timeline.segments))
+    drawn = "".join(_lane(label, events, duration_s) for label, events in lanes(timeline.segments))
     rows = "".join(_row(segment) for segment in timeline.segments[:MAX_ROWS])
     rest = len(timeline.segments) - MAX_ROWS
     more = f'<p class="pg-hint">{rest} more events are shown as bars only.</p>' if rest > 0 else ""
     listed = f'<ol class="pg-rows" aria-label="What happens when">{rows}</ol>{more}'
-    return f"{rows_of_bars}{_filter(timeline.segments)}{listed}{_downloads(name, timeline)}"
+    return f"{_filter(timeline.segments)}{drawn}{listed}{_downloads(name, timeline)}"
 
 
 def _filter(segments: Sequence[Segment]) -> str:
@@ -219,17 +223,13 @@ def _downloads(name: str, timeline: Timeline) -> str:
     return f'<p class="pg-downloads">Save as {" · ".join(links)}</p>'
 
 
-def lanes(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Segments in rows without overlaps; segments of one label are in the same row if possible."""
-    found: list[list[Segment]] = []
-    for segment in segments:
-        free = [lane for lane in found if lane[-1].end_s <= segment.start_s + 0.01]
-        same = [lane for lane in free if lane[-1].text == segment.text]
-        if same or free:
-            (same or free)[0].append(segment)
-        elif len(found) < MAX_LANES:
-            found.append([segment])
-    return found
+def lanes(segments: Sequence[Segment]) -> list[tuple[str, list[Segment]]]:
+    """The labels and their events. Of more than :data:`MAX_LANES` labels, those with the longest events have lanes of
+    their own, and all others share the last one, in which shorter events cover longer ones."""
+    named = lanes_of(segments, MAX_LANES)
+    others = [segment for segment in segments if segment.text not in named]
+    others.sort(key=lambda segment: (segment.start_s, -segment.end_s))
+    return [*named.items(), *([(OTHERS, others)] if others else [])]
 
 
 def hits(found: Sequence[Hit]) -> str:
@@ -302,24 +302,19 @@ def _times_of(segment: Segment) -> str:
     return f'data-seek="{segment.start_s:.3f}" data-until="{segment.end_s:.3f}" {shown}'
 
 
-def _lane(lane: Sequence[Segment], duration_s: float) -> str:
-    """A row of bars. The label of a bar has room until the next bar begins."""
-    ends_s = [*(segment.start_s for segment in lane[1:]), duration_s]
-    bars_html = "".join(_bar(segment, end_s, duration_s) for segment, end_s in zip(lane, ends_s, strict=True))
-    return f'<div class="pg-lane">{bars_html}</div>'
+def _lane(label: str, events: Sequence[Segment], duration_s: float) -> str:
+    """The name of a label, and a row of bars."""
+    name = f'<span class="pg-name" dir="auto" title="{escape(label)}">{escape(label)}</span>'
+    bars_html = "".join(_bar(segment, duration_s) for segment in events)
+    return f'<div class="pg-lane">{name}<div class="pg-track">{bars_html}</div></div>'
 
 
-def _bar(segment: Segment, room_end_s: float, duration_s: float) -> str:
+def _bar(segment: Segment, duration_s: float) -> str:
     text = f"{clock(segment.start_s)} – {clock(segment.end_s)}: {segment.text}, {percent(segment.confidence)}"
     left, width = 100 * segment.start_s / duration_s, 100 * (segment.end_s - segment.start_s) / duration_s
-    room = max(width, 100 * (room_end_s - segment.start_s) / duration_s)
-    # Where there is little room, there is no label; the list below has every event.
-    size = "" if room >= WIDE_PERCENT else "pg-thin" if room >= THIN_PERCENT else "pg-thinnest"
-    share = 100 * room / width if width else 100
     return (
-        f'<button type="button" class="{_hue(segment.text)} {size}" {_times_of(segment)} title="{escape(text)}"'
-        f' aria-label="Play {escape(text)}" style="left:{left:.3f}%;width:{width:.3f}%">'
-        f'<span style="width:{share:.0f}%">{escape(segment.text)}</span></button>'
+        f'<button type="button" class="{_hue(segment.text)}" {_times_of(segment)} title="{escape(text)}"'
+        f' aria-label="Play {escape(text)}" style="left:{left:.3f}%;width:{width:.3f}%"></button>'
     )
 
 

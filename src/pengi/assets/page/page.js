@@ -70,7 +70,7 @@
     }
   });
 
-  // Only events of the chosen label, and at least so confident, are shown.
+  // Only events of the chosen label, and at least so confident, are shown, and only lanes with such events.
   const filter = (controls) => {
     const label = controls.querySelector("[data-filter-label]").value;
     const range = controls.querySelector("[data-filter-confidence]");
@@ -80,6 +80,9 @@
     for (const part of controls.parentElement.querySelectorAll("[data-confidence]")) {
       const kept = (!label || part.dataset.label === label) && Number(part.dataset.confidence) >= Number(range.value);
       (part.closest("li") ?? part).hidden = !kept;
+    }
+    for (const lane of controls.parentElement.querySelectorAll(".pg-lane")) {
+      lane.hidden = !lane.querySelector("button:not([hidden])");
     }
   };
 
