@@ -100,11 +100,11 @@ def test_a_recording_that_is_missing_is_one_error(tmp_path: Path, night: str) ->
 
 
 def test_mistakes_are_said(tmp_path: Path, night: str) -> None:
-    with pytest.raises(InputError, match="none of the 4 rows is chosen"):
+    with pytest.raises(InputError, match="none of the 4 rows match the given labels and confidences"):
         extract(rows(night), tmp_path / "review", Choice(labels=("owl",)))
     with pytest.raises(InputError, match="padding must be 0 seconds or more"):
         Choice(padding_s=-1)
-    with pytest.raises(InputError, match=r"no confidence is 0.9 or more and 0.5 or less"):
+    with pytest.raises(InputError, match=r"the lowest confidence 0.9 is above the highest confidence 0.5"):
         Choice(min_confidence=0.9, max_confidence=0.5)
     with pytest.raises(InputError, match="limit must be 1"):
         Choice(limit=0)

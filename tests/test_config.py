@@ -133,7 +133,7 @@ FROZEN = {"encoder": "yamnet-tiny-random", "trained": False}
             "without a mapper an audio branch needs trained: false",
         ),
         ({"audio": {"one": FROZEN}}, "without language_model.chat an audio branch needs a mapper"),
-        ({"tagger": {"branches": ["yamnet"]}}, "tagger.branches names 'yamnet', which is no frozen audio branch"),
+        ({"tagger": {"branches": ["yamnet"]}}, "tagger.branches names 'yamnet', which is not a frozen audio branch"),
         (
             {"audio": {"one": FROZEN}, "language_model": CHAT, "tagger": {"branches": ["one", "two"]}},
             "names 'two', which is",

@@ -443,7 +443,7 @@ def test_a_constant_offset_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 BAD_TEXTS: list[tuple[Any, str]] = [
-    ("is it \ud800?", "no valid Unicode: character 7"),
+    ("is it \ud800?", "not valid Unicode: character 7"),
     (b"dog", "must be a string, not bytes"),
     (5, "must be a string, not int"),
     (None, "must be a string, not NoneType"),
@@ -706,7 +706,7 @@ def test_a_text_is_given_while_it_is_written() -> None:
     assert PENGI.describe(audio, on_text=unseen.append).text
     assert PENGI.generate(audio, "this is", options=DecodeOptions(beams=2, max_tokens=4), on_text=unseen.append).texts
     assert not unseen
-    with pytest.raises(InputError, match="on_text follows the text about one recording, not about 2"):
+    with pytest.raises(InputError, match="on_text works with one recording, not with 2"):
         PENGI.describe([audio, audio], on_text=print)
 
 

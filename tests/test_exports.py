@@ -167,7 +167,7 @@ def test_suffixes_name_formats_and_mistakes_are_said(tmp_path: Path) -> None:
         Target.of("ravn", None)
     with pytest.raises(InputError, match="'parquet' cannot be printed; name a file with --out"):
         Target.of("parquet", None)
-    with pytest.raises(InputError, match="say with --format what to write to"):
+    with pytest.raises(InputError, match="choose the format of"):
         Target.of(None, tmp_path / "folder")
     with pytest.raises(InputError, match="'srt' holds one recording; give a folder"):
         written("srt", tmp_path / "a.srt", {"a.wav": [], "b.wav": []})

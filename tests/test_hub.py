@@ -87,7 +87,7 @@ def test_a_revision_pins_what_is_loaded(hub: Hub, folder: Path) -> None:
     assert checkpoint.model_folder("someone/tiny").name != first
     with pytest.raises(WeightsError, match="the repository has no such revision"):
         checkpoint.model_folder("someone/tiny@v2")
-    with pytest.raises(CheckpointError, match="no repository of the Hugging Face hub"):
+    with pytest.raises(CheckpointError, match="not a repository of the Hugging Face hub"):
         checkpoint.model_folder(folder, revision="v1")
 
 
@@ -153,7 +153,7 @@ def test_a_refused_token_is_a_sentence(hub: Hub, folder: Path, monkeypatch: pyte
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     result = CliRunner().invoke(app, ["push", str(folder), "me/tiny"])
     assert result.exit_code == 2
-    said = "error: 'me/tiny' cannot be uploaded: the Hugging Face hub asks for a token that may write; set HF_TOKEN\n"
+    said = "error: 'me/tiny' cannot be uploaded: the Hugging Face hub needs a token with write access; set HF_TOKEN\n"
     assert result.stderr == said
 
 

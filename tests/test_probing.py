@@ -99,7 +99,7 @@ def test_own_folds_come_first_and_then_the_training_split(tmp_path: Path) -> Non
     ("asked", "sentence"),
     [
         ({"field": "digit", "split": "val"}, "has 0 labels of digit in split 'val'; 2 are needed"),
-        ({"field": "events", "split": "val", "folds": 50}, "30 groups of recordings cannot be parted into 50 folds"),
+        ({"field": "events", "split": "val", "folds": 50}, "30 groups of recordings cannot be split into 50 folds"),
     ],
 )
 def test_what_cannot_be_probed_is_a_sentence(tmp_path: Path, asked: dict[str, Any], sentence: str) -> None:

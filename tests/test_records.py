@@ -181,7 +181,7 @@ def test_a_host_that_does_not_answer_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b"{}", b'{"files": [{"key": "model.pth", "size": "?"}]}'])
 def test_an_answer_in_another_form_is_refused(server: Server, tmp_path: Path, answer: bytes) -> None:
     server.answer = answer
-    with pytest.raises(RecordUnavailableError, match="answers in a form that is not understood"):
+    with pytest.raises(RecordUnavailableError, match="returned a response that is not understood"):
         download(server.source, tmp_path)
 
 

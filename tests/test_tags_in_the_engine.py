@@ -164,7 +164,7 @@ class TestTimeline:
 
     def test_options_of_windows_do_not_go_with_those_of_tags(self) -> None:
         for option in ({"threshold": 0.5}, {"labels": ["rain"]}, {"min_duration_s": 1.0}, {"merge_gap_s": 1.0}):
-            with pytest.raises(InputError, match="are for events; they go without windows"):
+            with pytest.raises(InputError, match="apply only to events; leave out the window and the hop"):
                 PENGI.timeline(TWO, window_s=2.0, **option)
         paper = Pengi(tiny_model(), "tiny", torch.device("cpu"))
         with pytest.raises(InputError, match="'tiny' has no tagger and needs labels for them"):
@@ -219,7 +219,7 @@ class TestTimelineOfAnyLabel:
         )
 
     def test_there_are_not_too_many_of_them(self) -> None:
-        with pytest.raises(InputError, match="17 labels are no tags; the language model looks for at most 16"):
+        with pytest.raises(InputError, match="17 labels are not tags; the language model looks for at most 16"):
             PENGI.timeline(TWO, labels=["rain", *(f"unicorn {number}" for number in range(17))])
 
     def test_a_slip_in_the_name_of_a_tag_is_noted(self) -> None:
@@ -328,15 +328,17 @@ class TestNoneOfThese:
         assert "you can hear<|im_end|>" in found.explanation.prompt
         assert PENGI.classify(joined(HUM), ["unicorn"]).prompt == "this is a sound of"
         assert "prompt" not in PENGI.classify(joined(HUM), ["hum"]).to_dict()
-        with pytest.raises(InputError, match=r"the label stands at the end of the prompt: write 'the sound of \{\}'"):
+        with pytest.raises(
+            InputError, match=r"the label must come at the end of the prompt: write 'the sound of \{\}'"
+        ):
             PENGI.classify(joined(HUM), ["unicorn"], prompt="the sound of {} is here")
 
     def test_mistakes_are_said(self) -> None:
         with pytest.raises(InputError, match=r"must be between 0 and 1, not 1\.5"):
             PENGI.classify(TWO, ["hum"], none=1.5)
-        with pytest.raises(InputError, match="go with the method 'likelihood', not 'match'"):
+        with pytest.raises(InputError, match="need the method 'likelihood', not 'match'"):
             PENGI.classify(TWO, ["hum"], none=True, method="match")
-        with pytest.raises(InputError, match="is the label that is added"):
+        with pytest.raises(InputError, match="is added automatically"):
             PENGI.classify(TWO, ["none of these"], none=True)
 
 

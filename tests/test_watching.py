@@ -92,7 +92,7 @@ def test_memory_does_not_grow() -> None:
         ({"min_hits": 0}, "min_hits"),
         ({"hop_s": 3.0}, "hop"),
         ({"labels": ["zzz"]}, "there is no tag 'zzz'"),
-        ({"labels": ["hum"], "thresholds": {"rain": 0.5}}, "'rain', which is none of the labels"),
+        ({"labels": ["hum"], "thresholds": {"rain": 0.5}}, "'rain', which is not one of the labels"),
     ],
 )
 def test_what_makes_no_sense_is_said(options: dict[str, Any], said: str) -> None:
@@ -216,7 +216,7 @@ def test_a_file_that_grows_while_another_is_read_is_read_once(monkeypatch: pytes
     ("arguments", "said"),
     [
         (["no-such-folder"], "there is no folder 'no-such-folder'"),
-        (["-", "--threshold", "0.5, rain=loud"], "--threshold is a number or LABEL=number"),
+        (["-", "--threshold", "0.5, rain=loud"], "--threshold must be a number or LABEL=number"),
         (["-", "--encoding", "mp3"], "there is no encoding 'mp3'"),
     ],
 )

@@ -123,7 +123,7 @@ def test_download_off_says_how_to_fetch() -> None:
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(WeightsError, match="no model named 'yamnett'; did you mean 'yamnet'"):
         weights.resolve("yamnett")
-    with pytest.raises(WeightsError, match=r"known are all-minilm-l6-v2, .*yamnet"):
+    with pytest.raises(WeightsError, match=r"choose one of all-minilm-l6-v2, .*yamnet"):
         weights.resolve("0")
 
 

@@ -449,10 +449,10 @@ class Classify(Call[Classification]):
         check_method(method)
         self._none = none_threshold(none)
         if method != "likelihood" and (self._none is not None or multi_label):
-            raise InputError(f"none and independent scores go with the method 'likelihood', not '{method}'")
+            raise InputError(f"none and independent scores need the method 'likelihood', not '{method}'")
         self._labels = sorted(checked_labels(labels), key=lambda label: (label.casefold(), label))
         if self._none is not None and NONE_OF_THESE in self._labels:
-            raise InputError(f"'{NONE_OF_THESE}' is the label that is added; leave it out of the labels")
+            raise InputError(f"'{NONE_OF_THESE}' is added automatically; leave it out of the labels")
         check_top(top)
         self._prompt = label_prompt(prompt)
         parts.check_length(self._prompt, "prompt")
@@ -508,7 +508,7 @@ def label_prompt(prompt: str | None) -> str:
     text = checked_text(prompt or templates.PROMPTS["events"][0], "the prompt")
     before, mark, behind = text.partition(LABEL_MARK)
     if mark and behind.strip():
-        raise InputError(f"the label stands at the end of the prompt: write '{before.strip()} {LABEL_MARK}'")
+        raise InputError(f"the label must come at the end of the prompt: write '{before.strip()} {LABEL_MARK}'")
     return before.rstrip() if mark else text
 
 
@@ -540,7 +540,7 @@ class DetectTags(Call[Tags]):
     ) -> None:
         super().__init__(parts, **reading)
         if parts.model.tagger is None:
-            raise InputError(f"'{parts.name}' has no tagger; describe, ask and classify go without one")
+            raise InputError(f"'{parts.name}' has no tagger; describe, ask and classify work without one")
         self._vocabulary, self._every = parts.model.tagger.vocabulary, labels is None
         self._names = named_tags(parts.model.tagger, labels)
         default = MIN_TAG_PROBABILITY if labels is None else 0.0
@@ -612,7 +612,7 @@ def tag_names(parts: Parts) -> tuple[str, ...]:
     """
     tagger = parts.model.tagger
     if tagger is None:
-        raise InputError(f"'{parts.name}' has no tagger, so that there is no space of tags to embed in")
+        raise InputError(f"'{parts.name}' has no tagger, so there is no space of tags to embed in")
     return tuple(tag.text for tag in tagger.vocabulary.tags)
 
 

@@ -223,7 +223,7 @@ def model_folder(name_or_path: str | Path, *, revision: str | None = None, local
     if not folder.is_dir() and hub.is_repository(str(name_or_path)):
         return hub.fetch(str(name_or_path), revision=revision, local_files_only=local_files_only)
     if revision is not None:
-        raise CheckpointError(f"'{name_or_path}' is no repository of the Hugging Face hub, so it has no revision")
+        raise CheckpointError(f"'{name_or_path}' is not a repository of the Hugging Face hub, so it has no revision")
     if folder.is_dir():
         return folder
     if len(folder.parts) > 1:
@@ -250,7 +250,7 @@ def push(
         raise CheckpointError(f"the checkpoint '{folder}' has no {WEIGHTS_FILE}")
     for name in (config.language_model.name, config.text.encoder):
         if name is not None and Path(name).is_absolute():
-            raise CheckpointError(f"the checkpoint needs '{name}', a folder of this machine that others do not have")
+            raise CheckpointError(f"the checkpoint needs '{name}', a folder on this machine that others do not have")
     return hub.push(folder, repo, private=private, revision=revision, message=message)
 
 
@@ -291,7 +291,7 @@ def load(
     _fill(model, tensors, path)
     for name, recorded in config.frozen_sha256.items():
         if model.config.frozen_sha256.get(name, recorded) != recorded:
-            log.warning("'%s' is another version here than '%s' was trained with; answers may differ", name, folder)
+            log.warning("'%s' is not the version that '%s' was trained with; answers may differ", name, folder)
     return model.eval()
 
 

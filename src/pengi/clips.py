@@ -59,7 +59,9 @@ class Choice:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"the limit must be 1 clip of each label or more, not {self.limit}")
         if not self.min_confidence <= self.max_confidence:
-            raise InputError(f"no confidence is {self.min_confidence:g} or more and {self.max_confidence:g} or less")
+            raise InputError(
+                f"the lowest confidence {self.min_confidence:g} is above the highest confidence {self.max_confidence:g}"
+            )
 
     def chosen(self, rows: Iterable[Row]) -> list[Row]:
         """The rows to cut out, in their order."""
@@ -110,7 +112,7 @@ def extract(rows: Sequence[Row], out: Path, choice: Choice, folders: Sequence[Pa
     """
     chosen = choice.chosen(rows)
     if not chosen:
-        raise InputError(f"none of the {len(rows)} rows is chosen; look at the labels and confidences")
+        raise InputError(f"none of the {len(rows)} rows match the given labels and confidences")
     by_recording: defaultdict[str, list[Row]] = defaultdict(list)
     for row in chosen:
         by_recording[row.path].append(row)

@@ -219,7 +219,7 @@ class ModelConfig(Frozen):
     def _parts_fit(self) -> Self:
         for name in self.tagger.branches if self.tagger else ():
             if name not in self.audio or self.audio[name].trained:
-                raise ValueError(f"tagger.branches names '{name}', which is no frozen audio branch")
+                raise ValueError(f"tagger.branches names '{name}', which is not a frozen audio branch")
         if self.language_model.chat and self.text.encoder is not None:
             raise ValueError("language_model.chat needs a prompt of token embeddings: text.encoder must be null")
         if self.evidence is not None and not self.language_model.chat:

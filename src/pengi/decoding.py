@@ -224,7 +224,7 @@ class LabelTrie(Constraint):
             InputError: if the tokens are not a complete label.
         """
         if tokens not in self._index:
-            raise InputError(f"the tokens {list(tokens)} are none of the labels")
+            raise InputError(f"the tokens {list(tokens)} are not a label")
         return self._index[tokens]
 
 
@@ -442,7 +442,7 @@ class SearchGroup(Generic[State]):
         Raises:
             Exception: the error that ended the group, if one did.
         """
-        assert self.done, "the searches go on"
+        assert self.done, "the searches are not done"
         if self._error is not None:
             raise self._error
         return [_best_first(searches) for searches in self._texts]

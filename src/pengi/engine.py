@@ -368,7 +368,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
     ) -> list[R] | list[R | PengiError]:
         """Encode all recordings, and answer those that could be read, in batches; the others have errors as results."""
         if call.on_text is not None and len(sources) != 1:
-            raise InputError(f"on_text follows the text about one recording, not about {len(sources)}")
+            raise InputError(f"on_text works with one recording, not with {len(sources)}")
         encoded = self._encoder.encode(sources, on_error, for_text=call.for_text, **call.reading)
         results: dict[int, R | PengiError] = {}
         asked: list[Encoded] = []

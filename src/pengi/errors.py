@@ -60,7 +60,7 @@ def no_such(what: str, name: str, known: Iterable[str]) -> str:
     """The message for an unknown name; it lists the most similar known name, or all."""
     names = list(known)
     near = get_close_matches(name, names, 1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
+    hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(names)}"
     return f"there is no {what} '{name}'; {hint}"
 
 
@@ -105,6 +105,6 @@ def checked_text(text: object, what: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{what} is no valid Unicode: character {error.start + 1} is half of a surrogate pair"
+            f"{what} is not valid Unicode: character {error.start + 1} is half of a surrogate pair"
         ) from error
     return text

@@ -257,7 +257,7 @@ class Target:
             longest_first = sorted(FORMATS.values(), key=lambda known: -len(known.suffix))
             named = [known for known in longest_first if out.name.lower().endswith(known.suffix)]
             if is_folder or not named:
-                raise InputError(f"say with --format what to write to '{out}': {', '.join(FORMATS)}")
+                raise InputError(f"choose the format of '{out}' with --format: {', '.join(FORMATS)}")
             return cls(named[0], out)
         return cls(FORMATS[format], out, is_folder)
 

@@ -66,9 +66,9 @@ def check_task(task: str, target: Target) -> None:
         InputError: if they cannot.
     """
     if task == "embed":
-        raise InputError("vectors are no rows for --export; they are in the file of --out")
+        raise InputError("vectors cannot be written with --export; they are in the file of --out")
     if target.format.is_timed and task not in TASKS_WITH_TIMES:
-        raise InputError(f"the format '{target.format.name}' needs times, which '{task}' does not give; take csv")
+        raise InputError(f"the format '{target.format.name}' needs times, which '{task}' does not give; use csv")
 
 
 def _duration_s(row: Mapping[str, Any]) -> float:

@@ -253,7 +253,7 @@ def _parts(
         return ((indices[:train], indices[train:]),), "training split against test split"
     groups = [clip.group or clip.id for clip in clips]
     if len(set(groups)) < folds:
-        raise InputError(f"{len(set(groups))} groups of recordings cannot be parted into {folds} folds")
+        raise InputError(f"{len(set(groups))} groups of recordings cannot be split into {folds} folds")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=SEED)
     labels = [answers_of(clip, field)[0] for clip in clips]
     with warnings.catch_warnings():

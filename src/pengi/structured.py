@@ -192,7 +192,9 @@ class Form:
         try:
             return [(json.loads(self._generator.text(best)), probability_of(best)) for best, *_ in found]
         except ValueError as error:
-            raise InputError("the answer is longer than max_tokens, so that its JSON has no end; allow more") from error
+            raise InputError(
+                "the answer is longer than max_tokens, so its JSON is incomplete; increase max_tokens"
+            ) from error
 
     async def _yes_or_no(
         self, encoded: Sequence[Encoded], prompts: Sequence[str], options: DecodeOptions

@@ -146,7 +146,7 @@ def timeline_reader(
         return EventTimelines(encoder, reading, progress, detectors, joining, silence, remarks=remarks)
     if not all(option is None for option in (threshold, labels, min_duration_s, merge_gap_s)):
         raise InputError(
-            f"a threshold, labels, a shortest duration and a gap are for events; {_why_no_events(name, tagger)}"
+            f"a threshold, labels, a shortest duration and a gap apply only to events; {_why_no_events(name, tagger)}"
         )
     window_s, hop_s = WINDOW_S if window_s is None else window_s, HOP_S if hop_s is None else hop_s
     if not 0 < hop_s <= window_s:
@@ -159,7 +159,7 @@ def timeline_reader(
 
 
 def _why_no_events(name: str, tagger: Tagger | None) -> str:
-    return f"'{name}' has no tagger and needs labels for them" if tagger is None else "they go without windows"
+    return f"'{name}' has no tagger and needs labels for them" if tagger is None else "leave out the window and the hop"
 
 
 def _detectors(
@@ -181,7 +181,7 @@ def _detectors(
     tags = tagger.vocabulary.tags if tagger is not None else ()
     tag_thresholds = {name: value for index, name in named.items() if (value := tags[index].threshold) is not None}
     if len(others) > MAX_OTHER_LABELS:
-        raise InputError(f"{len(others)} labels are no tags; the language model looks for at most {MAX_OTHER_LABELS}")
+        raise InputError(f"{len(others)} labels are not tags; the language model looks for at most {MAX_OTHER_LABELS}")
     thresholds = checked_thresholds(
         threshold, MIN_FRAME_PROBABILITY, [*named.values(), *others, *filter(None, [silence])], tag_thresholds
     )

@@ -132,7 +132,7 @@ class Watcher:
         if options.thresholds:
             for index, label in named_tags(tagger, list(options.thresholds)).items():
                 if index not in self._labels:
-                    raise InputError(f"there is a threshold for '{label}', which is none of the labels")
+                    raise InputError(f"a threshold is given for '{label}', which is not one of the labels")
                 self._threshold_K[index] = options.thresholds[label]
         self._runs: dict[int, _Run] = {}
 

@@ -105,7 +105,7 @@ def check_new_folder(out: Path) -> None:
             made or written.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"'{out}' exists already; name a new folder")
+        raise InputError(f"'{out}' already exists; choose a new folder")
     with writing(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(out.parent, os.W_OK):

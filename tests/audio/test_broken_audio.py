@@ -223,7 +223,7 @@ class TestCutOff:
 
     def test_part_before_the_cut_is_no_excuse_where_the_header_knows(self) -> None:
         content = wav(bytes(32_000), data_size=64_000)
-        with pytest.raises(AudioError, match="32000 bytes more"):
+        with pytest.raises(AudioError, match="32000 more bytes"):
             load(content, RATE, duration_s=0.1)
 
 

@@ -78,7 +78,7 @@ class FakeEngine:
         scored = {"method": method, "prompt": prompt, "none": none, "multi_label": multi_label}
         self.calls.append({"audio": list(audio), "labels": list(labels), **scored})
         if method not in ("likelihood", "match"):
-            raise InputError(f"there is no method '{method}'; there are likelihood, match")
+            raise InputError(f"there is no method '{method}'; choose one of likelihood, match")
         share = 1 / len(labels)
         scores = tuple(LabelScore(label, share, 0.875 if multi_label else None) for label in labels[:top])
         why = replace(EXPLANATION, prompt=None) if explain else None

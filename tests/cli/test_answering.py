@@ -97,7 +97,7 @@ def test_a_file_that_may_not_be_read_is_no_usage_error(
     more = {"classify": ["--labels", "dog, rain"], "embed": ["--out", tmp_path / "v.npz"]}
     result = pengi(command, secret, tone, *more.get(command, []))
     assert result.exit_code == 2
-    assert f"error: '{secret}' may not be read: permission denied" in result.stderr
+    assert f"error: '{secret}' cannot be read: permission denied" in result.stderr
     assert "1 of 2 files" in result.stderr
     assert "Usage" not in result.stderr
 
@@ -395,4 +395,4 @@ def test_what_is_left_of_a_damaged_file_is_read_if_asked_for(
         assert "damaged or cut off" in refused.stderr
         read = pengi(*command, "--partial")
         assert read.exit_code == 0
-        assert f" s of '{path}' were read; there it is damaged or cut off" in read.stderr
+        assert f" s of '{path}' were read; the recording is damaged or cut off there" in read.stderr

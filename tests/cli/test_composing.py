@@ -34,7 +34,7 @@ def test_examples_are_composed_into_a_new_folder(tmp_path: Path) -> None:
     assert read_labels(tmp_path / "new" / "labels.jsonl")["siren"].phrase == "a siren"
     code, _, stderr = compose(*arguments, "--out", str(tmp_path / "new"))
     assert code == 2
-    assert "exists already" in stderr
+    assert "already exists" in stderr
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,10 @@ def test_a_mistake_in_the_manifest_is_found_before_the_model_is_loaded(
         ),
         (["--task", "events", "--labels-file", "none.txt"], "no labels file"),
         (["--task", "events", "--out", "p.jsonl"], "name a folder, which gets the predictions and a report"),
-        (["--task", "events", "--modes", "generate"], "--modes goes with a suite; with --task name one with --method"),
+        (
+            ["--task", "events", "--modes", "generate"],
+            "--modes needs --suite; with --task, name one mode with --method",
+        ),
         (["--task", "events", "--model", "nonsense"], "there is no model named 'nonsense'"),
         (["--task", "events", "--manifest", "none.jsonl"], "no manifest at 'none.jsonl'"),
     ],

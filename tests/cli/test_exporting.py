@@ -99,15 +99,18 @@ def test_a_transcript_becomes_subtitles(
     ("arguments", "sentence"),
     [
         (["timeline", "x.wav", "--format", "cvs"], "there is no format 'cvs'; did you mean 'csv'?"),
-        (["timeline", "x.wav", "--out", "events"], "say with --format what to write to 'events'"),
+        (["timeline", "x.wav", "--out", "events"], "choose the format of 'events' with --format"),
         (["timeline", "x.wav", "--out", "no/such/events.csv"], "there is no folder 'no/such'"),
         (["timeline", "x.wav", "--format", "parquet"], "name a file with --out"),
         (["timeline", "x.wav", "--format", "csv", "--json"], "--json prints one document"),
         (["timeline", "x.wav", "--threshold", "high"], "a number or LABEL=number"),
         (["tags", "x.wav", "--threshold", "siren=loud"], "a number or LABEL=number"),
         (["run", "x", "--task", "ask", "--question", "a?", "--out", "a.jsonl", "--export", "a.srt"], "needs times"),
-        (["run", "x", "--task", "embed", "--out", "a.jsonl", "--export", "a.csv"], "vectors are no rows"),
-        (["run", "x", "--task", "tags", "--out", "a.jsonl", "--format", "csv"], "--format is the format of --export"),
+        (
+            ["run", "x", "--task", "embed", "--out", "a.jsonl", "--export", "a.csv"],
+            "vectors cannot be written with --export",
+        ),
+        (["run", "x", "--task", "tags", "--out", "a.jsonl", "--format", "csv"], "--format needs --export"),
         (["extract", "none.csv", "--out", "review"], "there is no file 'none.csv'"),
     ],
 )
@@ -185,4 +188,4 @@ def test_what_a_timeline_found_is_cut_out_for_a_review(pengi: Command, tone: Pat
     assert (tmp_path / "review/siren/tone_0.25-0.50.wav").is_file()
     again = pengi("extract", events, "--min-confidence", 0.95, "--out", tmp_path / "other", "--json")
     assert again.exit_code == 2
-    assert "none of the 2 rows is chosen" in again.stderr
+    assert "none of the 2 rows match the given labels and confidences" in again.stderr

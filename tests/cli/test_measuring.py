@@ -14,15 +14,18 @@ import pytest
     ("arguments", "sentence"),
     [
         ([], "name the clips and the task with --manifest and --task, or a suite with --suite"),
-        (["--suite", "everything", "--out", "run"], "there is no suite 'everything'; there are paper, local, quick"),
+        (
+            ["--suite", "everything", "--out", "run"],
+            "there is no suite 'everything'; choose one of paper, local, quick",
+        ),
         (["--suite", "quick"], "name a folder for the run with --out"),
-        (["--suite", "quick", "--task", "events", "--out", "run"], "--task and --suite do not go together"),
-        (["--suite", "quick", "--shard", "one", "--out", "run"], "--shard is I/N, such as 1/4"),
+        (["--suite", "quick", "--task", "events", "--out", "run"], "--task and --suite cannot be combined"),
+        (["--suite", "quick", "--shard", "one", "--out", "run"], "--shard must be I/N, such as 1/4"),
         (["--suite", "quick", "--shard", "5/4", "--out", "run"], "there is no shard 5 of 4"),
         (["--suite", "quick", "--modes", "guess", "--out", "run"], "there is no mode 'guess'"),
         (["--suite", "quick", "--report-audio", "me", "--out", "run"], "--report-audio must be one of free, all, none"),
         (["--benchmark", "esc-50", "--out", "run"], "there is no benchmark 'esc-50'; did you mean 'esc50'?"),
-        (["compare", "a", "b"], "'a' is no evaluation run"),
+        (["compare", "a", "b"], "'a' is not an evaluation run"),
     ],
 )
 def test_a_mistake_is_one_sentence(

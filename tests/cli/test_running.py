@@ -99,8 +99,8 @@ def test_paths_on_stdin(run: Command, sounds: Path, tmp_path: Path) -> None:
         (["--task", "hear"], "there is no task 'hear'"),
         (["--task", "ask"], "needs a question"),
         (["--task", "classify"], "--labels"),
-        (["--task", "describe", "--labels", "a, b"], "'labels' does not go with the task 'describe'"),
-        (["--task", "describe", "--shard", "2"], "--shard is I/N"),
+        (["--task", "describe", "--labels", "a, b"], "'labels' cannot be used with the task 'describe'"),
+        (["--task", "describe", "--shard", "2"], "--shard must be I/N"),
         (["--task", "describe", "--shard", "3/2"], "no shard 3 of 2"),
         (["--task", "describe", "--engine", "slurm"], "no engine 'slurm'"),
         (["--task", "describe", "--actors", "2"], "need --engine ray"),
@@ -126,7 +126,7 @@ def test_another_task_into_the_same_file_is_refused(run: Command, sounds: Path, 
     before = out.read_bytes()
     result = run(sounds, "--task", "embed", "--out", out)
     assert result.exit_code == 2
-    assert 'was begun with task "describe" and not task "embed"' in result.stderr
+    assert 'was started with task "describe", not task "embed"' in result.stderr
     assert out.read_bytes() == before
 
 

@@ -378,7 +378,7 @@ def test_a_written_corpus_is_a_corpus(clips: list[Clip], tmp_path: Path) -> None
         )
         samples = load(manifest.parent / clip.audio, 16_000)
         assert np.abs(samples - render(example, EXAMPLES, 16_000).samples).max() < 1e-4
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         write_composed(clips, LABELS, EXAMPLES, manifest.parent, count=6, seed=2)
 
 

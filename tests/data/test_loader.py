@@ -159,7 +159,7 @@ def test_clips_of_one_voice_come_less_often_than_those_of_many() -> None:
 @pytest.mark.parametrize(
     ("corpora", "message"),
     [
-        ({"big": 1.0, "bgi": 1.0}, "no training clip is of the corpus 'bgi'; there are big, other, small"),
+        ({"big": 1.0, "bgi": 1.0}, "no training clip belongs to the corpus 'bgi'; choose one of big, other, small"),
         ({"big": -1.0}, "the share of the corpus 'big' must be 0 or more, not -1.0"),
         ({"big": 0.0}, "every corpus has a share of 0"),
     ],

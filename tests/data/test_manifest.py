@@ -69,7 +69,7 @@ MISTAKES: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], str]] = {
     "negative length": (lambda rows: rows[1].update(duration_s=-1), "line 2: field 'duration_s'"),
     "nested attribute": (lambda rows: rows[1].update(attributes={"a": []}), "line 2: field 'attributes"),
     "half a question": (lambda rows: rows[1].update(qa=[{"question": "what?"}]), "line 2: field 'qa.0.answer'"),
-    "repeated id": (lambda rows: rows[2].update(id="clip-1"), "line 3: id 'clip-1' stands already in line 1"),
+    "repeated id": (lambda rows: rows[2].update(id="clip-1"), "line 3: id 'clip-1' is already in line 1"),
     "missing audio": (lambda rows: rows[1].update(audio="gone.wav"), "line 2: no audio file at 'gone.wav'"),
     "no rows": (lambda rows: rows.clear(), "has no rows"),
 }
@@ -114,8 +114,8 @@ def test_bad_rows_are_skipped_up_to_a_share(folder: Path, caplog: pytest.LogCapt
     path.write_text("\n".join([*lines, "{oops", lines[0]]) + "\n", encoding="utf-8")
     assert [clip.id for clip in read_manifest(path, max_bad_share=0.4)] == ["clip-1", "clip-2", "clip-3"]
     assert "line 4: not valid JSON" in caplog.text
-    assert "id 'clip-1' stands already in line 1" in caplog.text
-    with pytest.raises(ManifestError, match=r"2 of 5 rows cannot be read, the first of them '.*line 4'"):
+    assert "id 'clip-1' is already in line 1" in caplog.text
+    with pytest.raises(ManifestError, match=r"2 of 5 rows cannot be read; the first is '.*line 4'"):
         read_manifest(path, max_bad_share=0.3)
 
 
@@ -143,7 +143,7 @@ def test_labels(tmp_path: Path) -> None:
     labels = read_labels(path)
     assert list(labels) == ["rain", "heavy rain"]
     assert (labels["rain"].audioset, labels["heavy rain"].audioset) == (None, "Rain")
-    for extra, message in ((worded, "line 2: label 'rain' stands already"), ({"label": "x"}, "line 2: field 'phrase'")):
+    for extra, message in ((worded, "line 2: label 'rain' is already"), ({"label": "x"}, "line 2: field 'phrase'")):
         with pytest.raises(ManifestError, match=message):
             read_labels(write_jsonl(path, [worded, extra]))
 

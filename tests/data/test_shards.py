@@ -130,12 +130,17 @@ def test_bad_samples_are_skipped_up_to_a_share(tmp_path: Path, caplog: pytest.Lo
         "v.wav": b"",
     }
     shard = tar_of(tmp_path / "s.tar", good | bad)
-    with pytest.raises(ManifestError, match=r"4 of 12 samples cannot be read, the first of them '.*sample 'x''"):
+    with pytest.raises(ManifestError, match=r"4 of 12 samples cannot be read; the first is '.*sample 'x''"):
         read_shards([str(shard)], split="train")
     with caplog.at_level(logging.WARNING):
         clips = read_shards([str(shard)], split="train", max_bad_share=0.5)
     assert [clip.id for clip in clips] == [f"s/{number}" for number in range(8)]
-    for reason in ("no recording", "'y.json' cannot be read", "'z.json' is no JSON object", "'v.txt' cannot be read"):
+    for reason in (
+        "no recording",
+        "'y.json' cannot be read",
+        "'z.json' is not a JSON object",
+        "'v.txt' cannot be read",
+    ):
         assert reason in caplog.text
     with pytest.raises(ManifestError, match="1 of 1 samples"):  # no split is named, in the row or for all
         read_shards([str(tar_of(tmp_path / "t.tar", {"a.wav": b"x"}))])
@@ -153,7 +158,7 @@ def test_shards_that_are_none(tmp_path: Path) -> None:
 
 def test_unreadable_recordings_are_left_out_of_shards(clips: list[Clip], tmp_path: Path) -> None:
     gone = [*clips, clips[0].model_copy(update={"id": "gone", "audio": "gone.opus"})]
-    with pytest.raises(ManifestError, match="1 of 9 clips cannot be read, the first of them 'gone'"):
+    with pytest.raises(ManifestError, match="1 of 9 clips cannot be read; the first is 'gone'"):
         write_shards(gone, EXAMPLES, tmp_path / "strict")
     assert not list(tmp_path.glob("*strict*"))
     manifest = write_shards(gone, EXAMPLES, tmp_path / "lenient", max_bad_share=0.2)

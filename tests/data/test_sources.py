@@ -122,7 +122,7 @@ CSV_MISTAKES = {
     "path\na.wav\n": "line 1: the header needs a column 'text' or 'label'",
     "path,lable\na.wav,x\n": "line 1: there is no column 'lable'; did you mean 'label'?",
     "path,text,caption\na.wav,x,y\n": "line 1: two columns for the same thing, the second is 'caption'",
-    "path,question\na.wav,what?\n": "line 1: the columns 'question' and 'answer' go together",
+    "path,question\na.wav,what?\n": "line 1: the columns 'question' and 'answer' must be used together",
     "path,text\n": "has no rows",
     "path,text\na.wav,x\n\nb.wav,y\n": "line 4: no audio file at 'b.wav'",
     "path,text\na.wav,x\n,y\n": "line 3: the path is empty",
@@ -130,9 +130,9 @@ CSV_MISTAKES = {
     "path,text\na.wav\n": "line 2: 2 columns are expected here",
     'path,text\na.wav,"x\n': "line 2: unexpected end of data",
     "path,text,split\na.wav,x,training\n": "line 2: field 'split': input should be 'train'",
-    "path,text,split\na.wav,x,train\na.wav,y,val\n": "line 3: split of 'a.wav' is 'val' here and 'train' before",
+    "path,text,split\na.wav,x,train\na.wav,y,val\n": "line 3: split of 'a.wav' is 'val' here but 'train' before",
     "path,question,answer\na.wav,what?,\n": "line 2: a question needs an answer",
-    "path,text,id\na.wav,x,1\nc.wav,y,1\n": "line 3: id '1' stands already for 'a.wav'",
+    "path,text,id\na.wav,x,1\nc.wav,y,1\n": "line 3: id '1' already belongs to 'a.wav'",
 }
 
 

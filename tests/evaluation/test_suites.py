@@ -163,7 +163,7 @@ def test_two_runs_are_compared_item_by_item(manifest: Path, tmp_path: Path) -> N
     assert row["difference"] == pytest.approx(1 / 5)
     assert (row["gained"], row["lost"], row["p_mcnemar"]) == (["dog-2"], [], 1.0)
     assert rows["val-esc50", "blind", "likelihood"]["difference"] == 0.0
-    with pytest.raises(InputError, match="is no evaluation run"):
+    with pytest.raises(InputError, match="is not an evaluation run"):
         compare(tmp_path / "a", tmp_path)
 
 

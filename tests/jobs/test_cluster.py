@@ -64,7 +64,7 @@ def test_more_actors_than_fit_are_refused(tiny_folder: Path) -> None:
 def test_an_actor_says_what_it_lacks_instead_of_dying(tiny_folder: Path) -> None:
     """An actor that fails as it starts would be started again without end."""
     table = next(cluster._blocks([JobInput("a", "a.wav")], 2, 1))
-    for name, message in ((str(tiny_folder), "has another model"), ("nonsense", "nonsense")):
+    for name, message in ((str(tiny_folder), "has a different model"), ("nonsense", "nonsense")):
         work = cluster.ActorSettings(Job("embed"), name, "a hash", "cpu", "/", 2, 1)
         (answer,) = cluster.Actor(work)(table)
         assert message in answer["error"].to_pylist()[0]

@@ -56,7 +56,7 @@ def test_patterns_and_single_files(sounds: Path) -> None:
     # A name with brackets is a file before it is a pattern.
     (sounds / "[x].wav").write_bytes(b"")
     assert locations(Listing(f"{sounds}/[x].wav"), sounds) == ["[x].wav"]
-    with pytest.raises(InputError, match="as a pattern it matches none"):
+    with pytest.raises(InputError, match="as a pattern it matches nothing"):
         list(Listing(f"{sounds}/*.mp3"))
 
 

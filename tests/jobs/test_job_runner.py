@@ -131,7 +131,7 @@ def test_errors_are_tried_again_on_demand(sounds: Path, tmp_path: Path, run: Run
 def test_another_model_is_refused(sounds: Path, tmp_path: Path, run: Run) -> None:
     out = tmp_path / "rows.jsonl"
     run(sounds, out)
-    with pytest.raises(InputError, match="was begun with the model"):
+    with pytest.raises(InputError, match="was started with the model"):
         run(sounds, out, model="another")
 
 

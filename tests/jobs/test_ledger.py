@@ -112,9 +112,9 @@ def test_one_recording_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"task": "events"}, 'begun with task "describe" and not task "events"'),
-        ({**SETTINGS, "beams": 1}, "begun with no 'beams' and not beams 1"),
-        ({**SETTINGS, "model_sha256": "b" * 64}, "and not the model bbbbbbbbbbbb;"),
+        ({"task": "events"}, 'started with task "describe", not task "events"'),
+        ({**SETTINGS, "beams": 1}, "started with no 'beams', not beams 1"),
+        ({**SETTINGS, "model_sha256": "b" * 64}, ", not the model bbbbbbbbbbbb;"),
     ],
 )
 def test_rows_of_another_job_are_refused(tmp_path: Path, other: dict[str, Any], message: str) -> None:
@@ -129,7 +129,7 @@ def test_rows_of_another_job_are_refused(tmp_path: Path, other: dict[str, Any], 
 def test_files_that_are_of_no_job(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     out.write_text("mine\n", encoding="utf-8")
-    with pytest.raises(InputError, match="name another file"), Ledger.opened(out, SETTINGS, {}):
+    with pytest.raises(InputError, match="choose another file"), Ledger.opened(out, SETTINGS, {}):
         pass
     (tmp_path / "rows.jsonl.job.json").write_text(json.dumps({"settings": SETTINGS, "folder": "/"}), encoding="utf-8")
     with pytest.raises(InputError, match=r"line 1, is not a row of a job"), Ledger.opened(out, SETTINGS, {}):

@@ -360,7 +360,10 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "a whole module": (lambda path, state: _write(path, {"model": nn.Linear(2, 2)}), "they could run code"),
     "no dictionary": (lambda path, state: _write(path, list(state.values())), "no state dict under the key 'model'"),
     "no model": (lambda path, state: _write(path, state), "no state dict under the key 'model'"),
-    "an empty model": (lambda path, state: _write(path, {"model": {}}), "no published Pengi but another model"),
+    "an empty model": (
+        lambda path, state: _write(path, {"model": {}}),
+        "not a published Pengi checkpoint but another model",
+    ),
     "another architecture": (
         lambda path, state: _write(path, {"model": nn.Sequential(nn.Linear(2, 2)).state_dict()}),
         "another model: '0.bias' is one of its entries",
@@ -436,7 +439,7 @@ def test_nothing_is_overwritten(import_tiny: Import, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     folder = import_tiny(helper.tiny_state_dict())  # an empty folder may be there
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         import_tiny(helper.tiny_state_dict())
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 

@@ -130,6 +130,6 @@ def test_channels_are_laid_out_before_the_cut() -> None:
 def test_extra_text_by_character_is_one_character_of_each() -> None:
     assert by_character(["rain", "wind", ""]) == ["r", "i", ""]
     with pytest.raises(
-        InputError, match="the extra text 'b' is too short: of recording 1 the official wrapper takes character 1"
+        InputError, match="the extra text 'b' is too short: for recording 1 the official wrapper uses character 1"
     ):
         by_character(["a", "b"])

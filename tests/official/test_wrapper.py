@@ -185,7 +185,7 @@ def test_prompt_embeddings_are_what_m2_reads() -> None:
     np.testing.assert_allclose(PLAIN.prompt_prefix(prompts[0]), prefixes[0], atol=1e-5)
 
 
-@pytest.mark.parametrize(("text", "message"), [(5, "must be a string, not int"), ("\ud800", "no valid Unicode")])
+@pytest.mark.parametrize(("text", "message"), [(5, "must be a string, not int"), ("\ud800", "not valid Unicode")])
 def test_prompts_that_are_no_text(text: Any, message: str) -> None:
     for call in (PLAIN.prompt_embeddings, PLAIN.prompt_prefix):
         for prompts in (text, ["generate metadata", text]):

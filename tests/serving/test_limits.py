@@ -111,7 +111,7 @@ class TestSize:
     def test_packed(self, client: httpx.Client) -> None:
         for encoding in ("gzip", "br", "deflate", "zstd, gzip"):
             response = client.post("/v1/describe", content=b"\x1f\x8b", headers={"content-encoding": encoding})
-            assert "send it as it is" in complaint(response, 415)
+            assert "send the body uncompressed" in complaint(response, 415)
 
     def test_all_bodies_together(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ServingSettings, "held_bytes", 50_000)

@@ -57,7 +57,7 @@ def test_it_begins_where_the_checkpoint_ends(tuning: Path, base: Path, tmp_path:
     assert not any(f".conv.{layer}." in name for name in moved for layer in (0, 1))
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# mine\n")
-    assert f"- went on from: {base}" in card
+    assert f"- fine-tuned from: {base}" in card
     assert Pengi.from_pretrained(out, device="cpu").describe((tone(1.0), RATE)).duration_s == 1.0
 
 

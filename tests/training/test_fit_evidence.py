@@ -240,7 +240,7 @@ def test_a_run_does_not_go_on_with_clips_that_have_other_tags(chat: Path, toy: P
         (["tagger.branch={sound: whisper}"], "tagger.branch names 'whisper' for 'sound'"),
         (["training.augment={crop: random}"], "training.augment.crop must be start for a model with evidence"),
         (["model.evidence=null", "data.scenes=null"], "a tagger is fitted for a model with evidence only"),
-        (["model.audio.yamnet.encoder=htsat-tiny-random"], "must begin with a yamnet branch, and 'yamnet' is none"),
+        (["model.audio.yamnet.encoder=htsat-tiny-random"], "must begin with a yamnet branch, and 'yamnet' is not one"),
         (["model.tagger=null"], "data.scenes needs a new model with evidence and a tagger"),
         (["data.scenes.captions=nowhere.jsonl"], "the captions 'nowhere.jsonl' cannot be read"),
     ],

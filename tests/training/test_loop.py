@@ -172,10 +172,10 @@ def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
     train_until(recipe, parts, 3, signals=1, overrides=overrides)
     assert signal.getsignal(signal.SIGINT) is before
     last_line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last_line == f"stopped; {saved} is saved in '{parts}'; the same command with --resume goes on from there"
+    assert last_line == f"stopped; {saved} is saved in '{parts}'; run the same command with --resume to continue"
     Pengi.from_pretrained(parts, device="cpu")
     train(recipe, overrides, resume=True, out=parts)
-    assert f"going on from {saved}" in capsys.readouterr().err
+    assert f"continuing from {saved}" in capsys.readouterr().err
     assert log_of(parts, "loss") == log_of(whole, "loss") != {}
     tensors = load_file(whole / "model.safetensors")
     assert all(torch.equal(value, tensors[key]) for key, value in load_file(parts / "model.safetensors").items())
@@ -226,7 +226,9 @@ def test_a_run_goes_on_with_its_own_settings_only(recipe: Path, tmp_path: Path) 
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError, match="belongs to a run with other settings; choose another folder with --out"):
         train(recipe, ["training.max_steps=3"], resume=True, out=out)
-    with pytest.raises(ConfigError, match="holds a run already; go on with --resume or choose another folder"):
+    with pytest.raises(
+        ConfigError, match="already contains a run; continue it with --resume, or choose another folder"
+    ):
         train(recipe, ["training.max_steps=2"], out=out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert train(recipe, ["training.max_steps=2", "training.save_every=1"], resume=True, out=out) == out
@@ -248,7 +250,8 @@ def test_a_run_of_an_older_version_goes_on(recipe: Path, tmp_path: Path) -> None
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    message = r"the loss is (nan|inf) after step \d+; try a lower rate in another folder \(there is no checkpoint yet\)"
+    message = r"the loss is (nan|inf) after step \d+; try a lower learning rate in another folder "
+    message += r"\(there is no checkpoint yet\)"
     with pytest.raises(TrainingError, match=message):
         train(recipe, ["training.mapper_learning_rate=1e30", "training.save_every=100"], out=out)
     assert not (out / "model.safetensors").exists()

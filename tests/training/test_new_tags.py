@@ -134,7 +134,7 @@ def test_what_cannot_be_done_is_said(recipe: Path, base: Path, tmp_path: Path) -
         train(recipe, [f"data.manifest={known.parent}"], out=tmp_path / "mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/a").write_text("")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         train(recipe, out=tmp_path / "full")
 
 

@@ -178,7 +178,7 @@ def test_an_override_leaves_other_places_of_a_yaml_alias_alone(tmp_path: Path) -
         ("=3", "--set takes key=value, not '=3'"),
         ("training.max_steps=[1", "--set training.max_steps: '[1' is not a YAML value"),
         ("model.audio.yamnet.mapper.depth=2", "unknown key 'model.audio.yamnet.mapper.depth'; did you mean"),
-        ("model.tagger.branches=[yamnet]", "tagger.branches names 'yamnet', which is no frozen audio branch"),
+        ("model.tagger.branches=[yamnet]", "tagger.branches names 'yamnet', which is not a frozen audio branch"),
         ("model.name.first=2", "--set model.name.first: 'name' is a value, not a section"),
         ("data.train_split=training", "'data.train_split': input should be 'train', 'val', 'test' or 'heldout'"),
     ],

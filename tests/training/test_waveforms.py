@@ -75,7 +75,7 @@ def test_clips_that_cannot_be_read_are_skipped_up_to_a_share(tmp_path: Path, ram
         readable, ((values, _),) = forgiving.features(0, ramps[:2], range(2))
         assert readable == [0]
         assert len(values) == 1
-    with pytest.raises(ManifestError, match="2 of 4 clips cannot be read, the first of them 'ramp-1'"):
+    with pytest.raises(ManifestError, match="2 of 4 clips cannot be read; the first is 'ramp-1'"):
         forgiving.features(1, ramps[:3], range(3))
     with pytest.raises(ManifestError, match="none of the 1 clips of a batch can be read"):
         live(tmp_path, max_bad_share=1.0).features(0, ramps[1:2], [1])
@@ -94,7 +94,7 @@ def test_a_run_with_changing_waveforms(recipe: Path, toy: Path, tmp_path: Path, 
     ]
     assert losses[0] == losses[1]
     assert all(map(math.isfinite, losses[0].values()))
-    with pytest.raises(ManifestError, match="1 of 16 clips cannot be read, the first of them 'hum-2'"):
+    with pytest.raises(ManifestError, match="1 of 16 clips cannot be read; the first is 'hum-2'"):
         train(recipe, [*CHANGES, "training.max_steps=30", "training.eval_every=100"], out=tmp_path / "strict")
 
 

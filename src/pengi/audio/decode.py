@@ -242,8 +242,8 @@ class _Opened:
             if position == start:
                 raise
         notes.append(
-            f"only the first {position / self.reader.sample_rate:.2f} s of '{self.name}' were read; there it is damaged"
-            " or cut off"
+            f"only the first {position / self.reader.sample_rate:.2f} s of '{self.name}' were read; the recording "
+            "is damaged or cut off there"
         )
 
 
@@ -255,7 +255,7 @@ def _cancelled(mix: MixDown, reader: Reader, name: str) -> list[str]:
     first_s = mix.cancelled[0][0] / reader.sample_rate
     return [
         f"the channels of '{name}' cancel each other out in {samples / reader.sample_rate:.2f} s of it, the first at"
-        f" {first_s:.2f} s; there the loudest channel is used instead of their mean"
+        f" {first_s:.2f} s; the loudest channel is used there instead of their mean"
     ]
 
 
@@ -338,7 +338,7 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
             raise AudioError("the name of a recording is empty") from error
         raise AudioError(f"'{name}' is a folder, not a recording") from error
     except PermissionError as error:
-        raise AudioError(f"'{name}' may not be read: permission denied") from error
+        raise AudioError(f"'{name}' cannot be read: permission denied") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise AudioError(f"'{name}' cannot be opened: {reason(error)}") from error
 
@@ -349,7 +349,7 @@ def _missing_bytes(file: IO[bytes], name: str, partial: bool) -> int:
         raise AudioError(f"'{name}' is empty (0 bytes)")
     missing = containers.missing_bytes(file)
     if missing and not partial:
-        raise AudioError(f"'{name}' is cut off: its header promises {missing} bytes more than there are")
+        raise AudioError(f"'{name}' is cut off: its header promises {missing} more bytes than the file has")
     return missing
 
 
@@ -370,7 +370,9 @@ def _file_reader(file: IO[bytes], name: str, track: int | None) -> Reader:
             continue
     if container is None:
         raise AudioError(f"'{name}' is not audio in any format that can be read")
-    raise AudioError(f"'{name}' looks like {container} but cannot be read: it is damaged, cut off or of a rare kind")
+    raise AudioError(
+        f"'{name}' looks like {container} but cannot be read: it is damaged, cut off or in an unsupported variant"
+    )
 
 
 def _check_request(sample_rate: int, offset_s: float, duration_s: float | None, block_s: float) -> None:
@@ -394,7 +396,9 @@ def _same_channels(blocks_CS: Iterator[NDArray[np.float32]], name: str) -> Itera
     for block_CS in blocks_CS:
         channels = channels or len(block_CS)
         if len(block_CS) != channels:
-            raise AudioError(f"'{name}' changes its number of channels on the way; convert it to WAV or FLAC first")
+            raise AudioError(
+                f"'{name}' changes its number of channels partway through; convert it to WAV or FLAC first"
+            )
         yield block_CS
 
 

@@ -58,8 +58,8 @@ def _pengi(
     """Describe recordings, answer questions about them, and search them.
 
     `pengi COMMAND --help` explains a command. Results go to stdout, progress and errors to stderr. If one of many
-    recordings cannot be read, that is an error entry and the rest goes on. Exit codes: 0 done, 1 internal error, 2 a
-    mistake in the arguments or in any of the files, 130 interrupted, 141 a closed pipe.
+    recordings cannot be read, it gets an error entry and the others are still processed. Exit codes: 0 done, 1 internal
+    error, 2 a mistake in the arguments or in any of the files, 130 interrupted, 141 a closed pipe.
 
     Examples:
         pengi describe street.wav

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 ExamplesFolder = Annotated[
     Path, typer.Option(metavar="FOLDER", help="New folder for the examples and their manifest.", show_default=False)
 ]
-ExamplesSeed = Annotated[int, typer.Option(min=0, help="Seed of the random choices; another one gives other examples.")]
+ExamplesSeed = Annotated[
+    int, typer.Option(min=0, help="Seed of the random choices; another seed gives other examples.")
+]
 Rate = Annotated[int, typer.Option(metavar="HZ", min=8_000, max=48_000, help="Sample rate of the examples, in Hz.")]
 Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
 
@@ -178,7 +180,9 @@ def import_(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Dataset, such as esc50 or fma, or table; all names above.", show_default=False
+            metavar="NAME",
+            help="Name of the dataset, such as esc50 or fma, or table. All names are listed above.",
+            show_default=False,
         ),
     ],
     root: Annotated[

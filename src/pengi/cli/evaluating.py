@@ -102,7 +102,7 @@ def _one_task(manifest: Path | None, options: TaskOptions, modes: str | None) ->
     if manifest is None or options.task is None:
         raise InputError("name the clips and the task with --manifest and --task, or a suite with --suite")
     if modes is not None:
-        raise InputError("--modes goes with a suite; with --task name one with --method")
+        raise InputError("--modes needs --suite; with --task, name one mode with --method")
     with announced("Starting"):
         from pengi.evaluation.baselines import POOLS
         from pengi.evaluation.benchmarks import LABEL_MODES, TAGGER_MODE, Suite, task_benchmark
@@ -115,7 +115,7 @@ def _one_task(manifest: Path | None, options: TaskOptions, modes: str | None) ->
 
 def _named_suite(options: SuiteOptions, task: str | None) -> Suite:
     if task is not None:
-        raise InputError("--task and --suite do not go together; a suite has its own tasks")
+        raise InputError("--task and --suite cannot be combined; a suite has its own tasks")
     with announced("Starting"):
         from pengi.evaluation.benchmarks import SUITES, Suite, benchmark_named
     if options.suite is not None and options.suite not in SUITES:

@@ -53,7 +53,7 @@ class TaskOptions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="The labels to choose from, in a text file, one a line.",
+            help="The labels to choose from, in a text file, one per line.",
             show_default="all labels that the clips have",
         ),
     ] = None

@@ -38,7 +38,7 @@ class ChoiceOptions:
     ] = None
     padding: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds before and after each event.")] = 0.0
     limit: Annotated[
-        int | None, typer.Option(help="At most N clips of each label, the surest first.", show_default="all")
+        int | None, typer.Option(help="At most N clips of each label, the most confident first.", show_default="all")
     ] = None
 
 

@@ -134,8 +134,8 @@ def pull(
 ) -> None:
     """Fetch a model and all parts that it needs, for use without a network later.
 
-    `pengi-base` and `pengi-base-no-text-enc` are downloaded from the authors' record and imported. A download that was
-    cut off is continued.
+    `pengi-base` and `pengi-base-no-text-enc` are downloaded from the authors' record and imported. An interrupted
+    download is continued.
 
     Examples:
         pengi pull pengi-mini

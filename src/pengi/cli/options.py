@@ -106,7 +106,7 @@ Labels = Annotated[str | None, typer.Option(metavar='"A, B, ..."', help="Labels 
 OnlyLabels = Annotated[
     str | None, typer.Option(metavar='"A, B, ..."', help="Detect only these tags, separated by commas.")
 ]
-LabelsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The labels in a text file, one a line.")]
+LabelsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The labels in a text file, one per line.")]
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def chosen_labels(labels: str | None, labels_file: Path | None) -> list[str]:
     assert labels is not None
     choices = list(dict.fromkeys(label.strip() for label in labels.split(",") if label.strip()))
     if not choices:
-        raise InputError('--labels holds no label; write some, such as --labels "dog, rain, siren"')
+        raise InputError('--labels contains no labels; give some, such as --labels "dog, rain, siren"')
     return choices
 
 
@@ -218,9 +218,11 @@ def parsed_threshold(text: str | None) -> float | dict[str, float] | None:
         try:
             found[label.strip() if equals else "*"] = float(number)
         except ValueError as error:
-            raise InputError(f"--threshold is a number or LABEL=number, such as 'siren=0.7', not '{part}'") from error
+            raise InputError(
+                f"--threshold must be a number or LABEL=number, such as 'siren=0.7', not '{part}'"
+            ) from error
     if not all(0 <= value <= 1 for value in found.values()):
-        raise InputError(f"--threshold is a probability from 0 to 1, not {text}")
+        raise InputError(f"--threshold must be a probability from 0 to 1, not {text}")
     return found["*"] if set(found) == {"*"} else found
 
 
@@ -232,7 +234,7 @@ def parsed_shard(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if found is None:
-        raise InputError(f"--shard is I/N, such as 1/4, and not '{text}'")
+        raise InputError(f"--shard must be I/N, such as 1/4, not '{text}'")
     return int(found[1]), int(found[2])
 
 
@@ -247,8 +249,8 @@ def read_label_lines(path: Path) -> list[str]:
     except FileNotFoundError as error:
         raise InputError(f"no labels file at '{path}'") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' cannot be read as a text file with one label a line") from error
+        raise InputError(f"'{path}' cannot be read as a text file with one label per line") from error
     labels = [line.strip() for line in lines if line.strip()]
     if not labels:
-        raise InputError(f"'{path}' holds no labels; write one label a line")
+        raise InputError(f"'{path}' contains no labels; write one label per line")
     return list(dict.fromkeys(labels))

@@ -40,7 +40,9 @@ class DataOptions:
     ] = None
     folds: Annotated[
         int,
-        typer.Option(min=2, help="Folds of the cross-validation, for data with neither folds nor a training split."),
+        typer.Option(
+            min=2, help="Number of folds of the cross-validation, for data without folds and without a training split."
+        ),
     ] = 5
 
 

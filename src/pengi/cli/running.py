@@ -59,7 +59,7 @@ class JobOptions:
         ),
     ] = None
     labels_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="As --labels, from a text file with one label a line.")
+        Path | None, typer.Option(metavar="FILE", help="As --labels, from a text file with one label per line.")
     ] = None
     method: Annotated[
         str | None,
@@ -186,7 +186,7 @@ class ExportOptions:
         from pengi.job_exports import check_task
 
         if self.export is None and self.format is not None:
-            raise InputError("--format is the format of --export; name a file or folder with it")
+            raise InputError("--format needs --export, which names the file or folder")
         target = None if self.export is None else Target.of(self.format, self.export)
         if target is not None:
             check_task(task, target)
@@ -219,7 +219,7 @@ class WorkOptions:
         ),
     ] = "1/1"
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Try recordings again whose row has an error.")
+        bool, typer.Option("--retry-errors", help="Try again the recordings whose row has an error.")
     ] = False
 
 
@@ -279,7 +279,7 @@ class RayOptions:
         if self.engine == "ray":
             return Actors(**given)
         if self.engine != "local":
-            raise InputError(f"there is no engine '{self.engine}'; there are local and ray")
+            raise InputError(f"there is no engine '{self.engine}'; choose local or ray")
         if given:
             raise InputError("--address, --actors, --cpus-per-actor and --gpus-per-actor need --engine ray")
         return None
@@ -290,7 +290,7 @@ InputArgument = Annotated[
     typer.Argument(
         metavar="INPUT",
         help="A folder of recordings at any depth, a pattern in quotes, a manifest (.jsonl), or - for paths of "
-        "recordings on standard input, one a line.",
+        "recordings on standard input, one per line.",
         show_default=False,
     ),
 ]

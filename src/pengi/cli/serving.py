@@ -55,7 +55,7 @@ class AddressOptions:
             "--allow-origin",
             metavar="ORIGIN",
             help="Let web pages of this origin, such as https://app.example.org, call the server (CORS). Repeat it for "
-            "more origins; '*' lets all web pages in.",
+            "more origins; '*' allows all web pages.",
             show_default=False,
         ),
     ] = None
@@ -126,7 +126,7 @@ def serve(
     given = {name: value for name, value in {**vars(address), **vars(limits)}.items() if value is not None}
     settings = ServingSettings.parse(given, "pengi serve")
     if settings.index is not None and not settings.page:
-        raise InputError("--index is searched on the page; leave --no-page out")
+        raise InputError("--index is searched on the page; leave out --no-page")
     with closing(bound_socket(settings)) as bound:
         app = _application(settings, model, device)
         url = _url(settings.host, bound.getsockname()[1]) + settings.root_path
@@ -184,7 +184,7 @@ def _announce(url: str, model: str, settings: ServingSettings, *, as_json: bool)
         print_json({"url": url, "model": model, "pid": os.getpid()})
     print_note(f"{model} is served at {url} (Ctrl-C stops)" + (f"; the page: {url}/" if settings.page else ""))
     if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
-        print_note("anyone who can reach this address may use it; --api-key asks for a key")
+        print_note("anyone who can reach this address can use it; set --api-key to require a key")
 
 
 def _url(host: str, port: int) -> str:

@@ -67,7 +67,7 @@ def tags(
     *,
     files: OptionalFiles = None,
     list_all: Annotated[
-        bool, typer.Option("--list", help="List all tags that the model can detect, and read no recordings.")
+        bool, typer.Option("--list", help="List all tags that the model can detect, without reading recordings.")
     ] = False,
     chosen: TagOptions,
     output: OutputOptions,
@@ -121,7 +121,7 @@ def _show(found: Tags) -> None:
     if found.tags:
         print_text(tags_table(found.tags))
     else:
-        print_note("no tag is as probable as that")
+        print_note("no tag reaches the threshold")
 
 
 def tags_table(tags: Sequence[TagScore]) -> Table:

@@ -114,7 +114,7 @@ def watch(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Print tags as they begin and end, one JSON object a line. It can run for days. A terminal also shows the level.
+    """Print tags as they begin and end, one JSON object per line. It can run for days. A terminal also shows the level.
 
     Examples:
         arecord -q -t raw -f S16_LE -r 16000 | pengi watch - --labels siren

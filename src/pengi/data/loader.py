@@ -103,7 +103,9 @@ def clip_weights(clips: Sequence[Clip], corpora: Mapping[str, float] | None = No
 def _check_shares(corpora: Mapping[str, float], present: set[str]) -> None:
     for name, share in corpora.items():
         if name not in present:
-            raise ConfigError(f"no training clip is of the corpus '{name}'; there are {', '.join(sorted(present))}")
+            raise ConfigError(
+                f"no training clip belongs to the corpus '{name}'; choose one of {', '.join(sorted(present))}"
+            )
         if not 0 <= share < math.inf:
             raise ConfigError(f"the share of the corpus '{name}' must be 0 or more, not {share}")
     if not any(corpora.values()):

@@ -139,7 +139,7 @@ def read_manifest(path: Path, *, check_audio: bool = True, max_bad_share: float 
             if check_audio and not is_there(path.parent, clip.audio):
                 raise ManifestError(f"{origin}: no audio file at '{clip.audio}'")
             if clip.id in line_of:
-                raise ManifestError(f"{origin}: id '{clip.id}' stands already in line {line_of[clip.id]}")
+                raise ManifestError(f"{origin}: id '{clip.id}' is already in line {line_of[clip.id]}")
         except ManifestError as error:
             if not max_bad_share:
                 raise
@@ -181,7 +181,7 @@ def read_labels(path: Path) -> dict[str, Label]:
         origin = f"{path}, line {number}"
         label = validated(Label, json_row(line, origin), origin)
         if label.label in labels:
-            raise ManifestError(f"{origin}: label '{label.label}' stands already in an earlier line")
+            raise ManifestError(f"{origin}: label '{label.label}' is already in an earlier line")
         labels[label.label] = label
     return labels
 

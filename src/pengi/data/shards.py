@@ -190,7 +190,7 @@ def read_shards(
             try:
                 clip = _clip(sample, shard, split, origin)
                 if clip.id in clips:
-                    raise ManifestError(f"{origin}: id '{clip.id}' stands already in an earlier sample")
+                    raise ManifestError(f"{origin}: id '{clip.id}' is already in an earlier sample")
             except ManifestError as error:
                 bad.skip(origin, error)
                 continue
@@ -267,4 +267,4 @@ def _take(sample: _Sample, tar: tarfile.TarFile, info: tarfile.TarInfo, suffix: 
     if isinstance(row, dict):
         sample.row = {**row, **sample.row} if suffix == "txt" else {**sample.row, **row}
     else:
-        sample.mistake = f"'{info.name}' is no JSON object"
+        sample.mistake = f"'{info.name}' is not a JSON object"

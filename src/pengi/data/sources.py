@@ -123,7 +123,7 @@ def _folder_rows(root: Path) -> list[dict[str, Any]]:
     for path in files:
         folders = path.parts[1:-1] if by_split else path.parts[:-1]
         if not folders:
-            raise ManifestError(f"'{root / path}' has no label: put it into a folder that is named by it")
+            raise ManifestError(f"'{root / path}' has no label: put it into a folder named after its label")
         row = {"id": path.as_posix(), "audio": path.as_posix(), **_labels_of_folder(folders[0])}
         rows.append(row | {"split": path.parts[0]} if by_split else row)
     return rows
@@ -163,7 +163,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
         validated(Clip, {"split": "train", **rows[audio]}, origin)
         first = audio_of.setdefault(rows[audio]["id"], audio)
         if first != audio:
-            raise ManifestError(f"{origin}: id '{rows[audio]['id']}' stands already for '{first}'")
+            raise ManifestError(f"{origin}: id '{rows[audio]['id']}' already belongs to '{first}'")
     if not rows:
         raise ManifestError(f"{path} has no rows")
     return list(rows.values())
@@ -206,7 +206,7 @@ def _csv_fields(header: Sequence[str], path: Path) -> dict[str, str]:
     if not set(fields.values()) & {"captions", "events", "question", "title", "tags", "description", *ATTRIBUTES}:
         raise ManifestError(f"{path}, line 1: the header needs a column 'text' or 'label' beside the path")
     if ("question" in fields.values()) != ("answer" in fields.values()):
-        raise ManifestError(f"{path}, line 1: the columns 'question' and 'answer' go together")
+        raise ManifestError(f"{path}, line 1: the columns 'question' and 'answer' must be used together")
     return fields
 
 
@@ -236,7 +236,7 @@ def _join(row: dict[str, Any], more: Mapping[str, Any], origin: str) -> None:
         if isinstance(value, list):
             row[name] = [*row.get(name, []), *(item for item in value if item not in row.get(name, []))]
         elif row.setdefault(name, value) != value and name != "id":
-            raise ManifestError(f"{origin}: {name} of '{row['audio']}' is '{value}' here and '{row[name]}' before")
+            raise ManifestError(f"{origin}: {name} of '{row['audio']}' is '{value}' here but '{row[name]}' before")
 
 
 def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]:

@@ -34,5 +34,5 @@ class Tolerance:
         if len(self.skipped) > self.max_share * total:
             advice = f"; data.max_bad_share of a recipe allows {self.max_share:.1%}" if self.max_share else ""
             raise ManifestError(
-                f"{len(self.skipped)} of {total} {what} cannot be read, the first of them '{self.skipped[0]}'{advice}"
+                f"{len(self.skipped)} of {total} {what} cannot be read; the first is '{self.skipped[0]}'{advice}"
             )

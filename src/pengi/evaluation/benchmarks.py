@@ -23,7 +23,7 @@ Agreement = Literal["all", "majority", "unanimous"]
 
 ANSWER_MODES: dict[str, str] = {
     "likelihood": "log-likelihood of each label, mean over its tokens",
-    "generate": "beam search that may write nothing but labels (label trie)",
+    "generate": "beam search that can only write labels (label trie)",
     "match": "beam search writes freely, the nearest label in a sentence encoder's space counts (the paper's way)",
     "exact": "beam search writes freely, the text must be a label",
     "write": "beam search writes freely; the text is compared with the reference texts",

@@ -135,7 +135,7 @@ def _main_table(found: Json) -> ReportTable:
         )
         notes += [f"{benchmark.title}: {note}" for note in _notes(benchmark)]
         if missing.get(benchmark.id):
-            notes.append(f"{benchmark.title}: {missing[benchmark.id]} recordings of the dataset are not here")
+            notes.append(f"{benchmark.title}: {missing[benchmark.id]} recordings of the dataset are missing")
     columns = ("benchmark", "metric", "n", "mode", "ours (95 %)", *BASELINES, "paper", "others")
     return ReportTable("Results", columns, tuple(rows), tuple(notes))
 

@@ -353,7 +353,7 @@ def _records(out: Path) -> list[Json]:
     """The records of a run, one for each of its shards."""
     paths = sorted(out.glob("run*.json"))
     if not paths:
-        raise InputError(f"'{out}' is no evaluation run: it has no {RUN_FILE}")
+        raise InputError(f"'{out}' is not an evaluation run: it has no {RUN_FILE}")
     records: list[Json] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     if len({(record["model"]["sha256"], record["software"]["code_sha256"]) for record in records}) > 1:
         raise InputError(f"the shards in '{out}' are of different models or programs; run them again")

@@ -52,7 +52,9 @@ class Actors:
         if self.count is not None and self.count < 1:
             raise InputError(f"there must be at least 1 actor, not {self.count}")
         if not self.cpus > 0 or self.gpus < 0:
-            raise InputError(f"an actor needs more than 0 CPUs and no fewer than 0 GPUs: {self.cpus:g}, {self.gpus:g}")
+            raise InputError(
+                f"an actor needs more than 0 CPUs and at least 0 GPUs, not {self.cpus:g} CPUs and {self.gpus:g} GPUs"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Actor:
             os.chdir(work.folder)
         try:
             if model_hash(work.model) != work.model_sha256:
-                raise CheckpointError(f"a machine of the cluster has another model '{work.model}' than this one")
+                raise CheckpointError(f"a machine of the cluster has a different model '{work.model}' from this one")
             engine = Pengi.from_pretrained(work.model, device=work.device)
             self._pipeline = Pipeline(engine, work.job, batch_size=work.batch_size, workers=work.workers)
         except PengiError as error:

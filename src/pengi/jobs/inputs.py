@@ -148,7 +148,7 @@ def _from_pattern(pattern: str) -> Iterator[JobInput]:
             nothing = False
             yield JobInput(path, path)
     if nothing:
-        raise InputError(f"there is no file or folder '{pattern}', and as a pattern it matches none")
+        raise InputError(f"there is no file or folder '{pattern}', and as a pattern it matches nothing")
 
 
 def _from_manifest(path: Path) -> Iterator[JobInput]:

@@ -81,7 +81,9 @@ class Ledger:
                 cannot be written, or if another run is writing.
         """
         if out.suffix not in SUFFIXES:
-            raise InputError(f"the results go to a file that ends in {' or '.join(SUFFIXES)}, and '{out}' does not")
+            raise InputError(
+                f"the results must go to a file that ends in {' or '.join(SUFFIXES)}, and '{out}' does not"
+            )
         if out.suffix == SUFFIXES[1]:
             arrow()
         ledger = cls(out)
@@ -143,14 +145,14 @@ class Ledger:
             before, self._folder = record["settings"], Path(record["folder"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"'{self.out}' is there already, and no '{self._sidecar.name}' beside it says of which job; "
-                "name another file"
+                f"'{self.out}' already exists, but '{self._sidecar.name}', which says which job it belongs to, is "
+                "missing or damaged; choose another file"
             ) from error
         for name in sorted(before.keys() | settings.keys()):
             if before.get(name) != settings.get(name):
                 raise InputError(
-                    f"'{self.out}' was begun with {_setting(name, before.get(name))} and not "
-                    f"{_setting(name, settings.get(name))}; name another file, or go on as it was begun"
+                    f"'{self.out}' was started with {_setting(name, before.get(name))}, not "
+                    f"{_setting(name, settings.get(name))}; choose another file, or continue with the same settings"
                 )
 
     def _write_record(self) -> None:
@@ -186,7 +188,7 @@ class Ledger:
     def _journal_rows(self) -> Iterator[Row]:
         for number, row in enumerate(self._journal, start=1):
             if row is None or not {"input", "error"} <= row.keys():
-                raise InputError(f"'{self._journal.path}', line {number}, is not a row of a job; name another file")
+                raise InputError(f"'{self._journal.path}', line {number}, is not a row of a job; choose another file")
             yield row
 
     def _key(self, name: str) -> str:

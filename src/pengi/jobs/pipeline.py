@@ -183,7 +183,7 @@ class Pipeline:
             raise
         except Exception as error:
             # One recording must not end a job; `_checked` counts these errors and ends it if the program keeps failing.
-            log.debug("the model failed at %d recordings", len(group), exc_info=True)
+            log.debug("the model failed on %d recordings", len(group), exc_info=True)
             if len(group) == 1:
                 return [error]
             return [answer for decoded in group for answer in self._ask([decoded])]

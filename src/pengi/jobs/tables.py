@@ -57,7 +57,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=None if columns is None else list(columns)):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"'{path}' cannot be read as a Parquet file; name another file") from error
+        raise InputError(f"'{path}' cannot be read as a Parquet file; choose another file") from error
 
 
 class ParquetRows:

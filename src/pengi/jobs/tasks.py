@@ -63,7 +63,7 @@ class Job:
             raise InputError(no_such("task", self.task, JOB_TASKS))
         for name, value in self.settings().items():
             if name not in ("task", *_READING, *JOB_TASKS[self.task].options):
-                raise InputError(f"'{name}' does not go with the task '{self.task}' (it is {value!r})")
+                raise InputError(f"'{name}' cannot be used with the task '{self.task}' (it is {value!r})")
         if self.task == "ask" and not (self.question or "").strip():
             raise InputError("the task 'ask' needs a question")
         if self.task == "classify" and not self.labels:

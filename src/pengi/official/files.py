@@ -26,7 +26,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     content = _load(path)
     state = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
-        raise CheckpointError(f"'{path}' is no published Pengi: it holds no state dict under the key 'model'")
+        raise CheckpointError(
+            f"'{path}' is not a published Pengi checkpoint: it has no state dict under the key 'model'"
+        )
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         name = str(key).removeprefix(WRAPPER_PREFIX)

@@ -95,7 +95,7 @@ def import_official(
 def _recognised(tensors: Mapping[str, Tensor], path: Path) -> str:
     if not any(name.startswith(keys.HTSAT) for name in tensors):
         example = f"'{min(tensors)}' is one of its entries" if tensors else "it holds no entries"
-        raise CheckpointError(f"'{path}' is no published Pengi but another model: {example}")
+        raise CheckpointError(f"'{path}' is not a published Pengi checkpoint but another model: {example}")
     return "base" if any(name.startswith("caption_encoder.") for name in tensors) else "base-no-text-enc"
 
 
@@ -206,7 +206,7 @@ def _compare_filterbank(model: PengiModel, filters_KM: Tensor) -> None:
     if difference > KERNEL_TOLERANCE:
         log.warning(
             "the checkpoint's mel filterbank differs from the computed one by up to %.2g of its maximum; "
-            "the checkpoint's is taken",
+            "the checkpoint's is used",
             difference,
         )
 

@@ -101,7 +101,7 @@ def by_character(texts: Sequence[str]) -> list[str]:
     for index, text in enumerate(texts):
         if text and index >= len(text):
             raise InputError(
-                f"the extra text '{text}' is too short: of recording {index} the official wrapper takes character "
+                f"the extra text '{text}' is too short: for recording {index} the official wrapper uses character "
                 f"{index}, counted from 0; write a longer one or leave extra_text_by_character off"
             )
     return [text[index] if text else "" for index, text in enumerate(texts)]

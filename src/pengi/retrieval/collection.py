@@ -306,7 +306,7 @@ class Collection:
         if self._table is not None and self._table.info.text_dim != encoder.dim:
             raise InputError(
                 f"the index '{self.location}' holds text embeddings of {self._table.info.text_dim} features, and this "
-                f"sentence encoder gives {encoder.dim}; index the recordings anew"
+                f"sentence encoder gives {encoder.dim}; index the recordings again"
             )
         return encoder
 
@@ -335,5 +335,5 @@ def _check_model(location: str, index: IndexInfo, engine: Pengi) -> None:
     if index.model != engine.name:
         raise InputError(f"the index '{location}' was made with '{index.model}', and this is '{engine.name}'")
     raise InputError(
-        f"the index '{location}' was made with another version of '{index.model}'; index the recordings anew"
+        f"the index '{location}' was made with another version of '{index.model}'; index the recordings again"
     )

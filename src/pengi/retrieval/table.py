@@ -169,7 +169,7 @@ class RecordingsTable:
         try:
             values = json.loads(stored)
             if values.get("format") != INDEX_FORMAT:
-                raise InputError(f"'{location}' was made by another version of pengi; index the recordings anew")
+                raise InputError(f"'{location}' was made by another version of pengi; index the recordings again")
             return cls(database, table, IndexInfo(**{field.name: values[field.name] for field in fields(IndexInfo)}))
         except (ValueError, KeyError, AttributeError) as error:
             raise _unusable(location, error) from error

@@ -98,7 +98,7 @@ class Folders:
                     return path
             except (OSError, ValueError):  # a name that is too long, or has a null character
                 break
-        raise InputError(f"there is no recording '{name[:200]}' here; list_recordings gives those that there are")
+        raise InputError(f"there is no recording '{name[:200]}' here; call list_recordings to see the available ones")
 
     def listing(self, pattern: str, limit: int) -> RecordingList:
         """The recordings whose path or file name matches a pattern such as ``*.wav``; the first ``limit`` of them."""
@@ -210,10 +210,12 @@ class Tools:
         self,
         path: RecordingPath,
         labels: Labels,
-        none: Annotated[bool, Field(description="The recording may be none of the labels.")] = False,
+        none: Annotated[bool, Field(description="Allow the answer that none of the labels fits.")] = False,
         none_threshold: Annotated[
             float | None,
-            Field(gt=0, lt=1, description="The same where no label is as probable by itself; 0.5 with none."),
+            Field(
+                gt=0, lt=1, description="The same if no label has at least this independent probability; 0.5 with none."
+            ),
         ] = None,
         multi_label: Annotated[
             bool, Field(description="Add the probability of each label by itself; several may be right.")

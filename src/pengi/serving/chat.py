@@ -267,7 +267,7 @@ def _content_of_data_url(url: str) -> str:
     head, comma, content = url.partition(",")
     if not comma or not head.rstrip().lower().endswith(";base64"):
         raise RefusalError(
-            400, "the data URL must begin like 'data:audio/wav;base64,' with base64 behind it", code="invalid_base64"
+            400, "the data URL must begin like 'data:audio/wav;base64,' followed by base64", code="invalid_base64"
         )
     return unquote(content) if "%" in content else content
 

@@ -214,7 +214,7 @@ class _Body:
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
             raise RefusalError(
-                415, f"a body with content encoding '{encoding[:20]}' is not read; send it as it is", code="encoding"
+                415, f"content encoding '{encoding[:20]}' is not supported; send the body uncompressed", code="encoding"
             )
         if self._stated_bytes > self._limit:
             raise self._too_large()

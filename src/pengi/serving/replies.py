@@ -79,7 +79,7 @@ def internal_error() -> RefusalError:
 
 def not_found(method: str) -> RefusalError:
     """The refusal of an address that does not exist."""
-    return RefusalError(404, f"there is no {method} at this address; /docs lists what there is", code="not_found")
+    return RefusalError(404, f"there is no {method} at this address; see /docs for the addresses", code="not_found")
 
 
 def refusal(error: PengiError) -> RefusalError:
@@ -119,7 +119,7 @@ def install(app: FastAPI) -> None:
         if error.status_code == 404:
             return not_found(request.method).reply()
         if error.status_code == 405:
-            message = f"{request.method} does not work at this address; /docs lists what does"
+            message = f"{request.method} does not work at this address; see /docs for the methods that do"
         elif error.detail == _UNPARSED:
             message = (
                 "the body cannot be parsed: it is not UTF-8, is nested too deeply or has a number that is too long"

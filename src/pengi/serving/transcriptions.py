@@ -28,11 +28,11 @@ async def transcriptions(
     file: AudioFile,
     model: Annotated[str, Form(description="Any name: a server has one model.")] = "",
     response_format: Annotated[TranscriptFormat, Form()] = "json",
-    language: Annotated[str | None, Form(description="English is the only one.")] = None,
+    language: Annotated[str | None, Form(description="Only English is supported.")] = None,
     stream: Annotated[bool, Form()] = False,
     granularities: Annotated[
         list[Literal["segment", "word"]] | None,
-        Form(alias="timestamp_granularities[]", description="Whose times `verbose_json` has."),
+        Form(alias="timestamp_granularities[]", description="What `verbose_json` has times for."),
     ] = None,
 ) -> Response:
     """What is said in the recording, with times; empty where nobody speaks. `prompt` and `temperature` are ignored."""

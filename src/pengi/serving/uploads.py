@@ -64,7 +64,7 @@ ExplainField = Annotated[
     bool, Form(description="Add the tags, the transcript, the descriptors and the prompt behind the answer.")
 ]
 ThresholdField = Annotated[float | None, Form(ge=0, le=1, description="Lowest probability of a tag.")]
-LabelsField = Annotated[list[str] | None, Form(description="Only these tags; as the labels of /v1/classify.")]
+LabelsField = Annotated[list[str] | None, Form(description="Only these tags, given as the labels of /v1/classify.")]
 
 router = APIRouter(prefix="/v1", tags=["recordings"], responses=ERRORS, dependencies=[Depends(require_one_file)])
 
@@ -126,15 +126,18 @@ async def classify(
         ),
     ],
     method: Annotated[Literal["likelihood", "generate"], Form()] = "likelihood",
-    top: Annotated[int | None, Form(ge=1, description="Only so many labels.")] = None,
+    top: Annotated[int | None, Form(ge=1, description="Return at most this many labels.")] = None,
     none: Annotated[
         bool | float,
         BeforeValidator(_flag_or_number),
-        Form(description="Whether to add the label 'none of these', or the probability by itself that others need."),
+        Form(
+            description="Add the label 'none of these'. With a number, it wins if no label has at least this "
+            "independent probability."
+        ),
     ] = False,
     multi_label: Annotated[bool, Form(description="Add the probability of each label by itself.")] = False,
     prompt: Annotated[
-        str | None, Form(max_length=MAX_QUESTION, description="What labels that are no tags answer; may end in '{}'.")
+        str | None, Form(max_length=MAX_QUESTION, description="Prompt for labels that are not tags; may end in '{}'.")
     ] = None,
     explain: ExplainField = False,
 ) -> Classification:
@@ -150,7 +153,7 @@ async def tags(
     worker: Worker,
     file: AudioFile,
     threshold: ThresholdField = None,
-    top: Annotated[int | None, Form(ge=1, description="Only so many tags.")] = None,
+    top: Annotated[int | None, Form(ge=1, description="Return at most this many tags.")] = None,
     labels: LabelsField = None,
 ) -> Tags:
     """Which tags are in the recording, and when."""
@@ -171,14 +174,15 @@ async def timeline(
     file: AudioFile,
     threshold: ThresholdField = None,
     labels: Annotated[
-        list[str] | None, Form(description="Only these: tags, or up to 16 other words; as those of /v1/classify.")
+        list[str] | None,
+        Form(description="Only these: tags, or up to 16 other words, given as the labels of /v1/classify."),
     ] = None,
     min_duration_s: Annotated[float | None, Form(ge=0, description="Leave out shorter events.")] = None,
     merge_gap_s: Annotated[
         float | None, Form(ge=0, description="Join events of one label with a shorter pause between them.")
     ] = None,
-    window_s: Annotated[float | None, Form(gt=0, description="Name windows of so many seconds.")] = None,
-    hop_s: Annotated[float | None, Form(ge=SHORTEST_HOP_S, description="Seconds from one to the next.")] = None,
+    window_s: Annotated[float | None, Form(gt=0, description="Name windows of this many seconds.")] = None,
+    hop_s: Annotated[float | None, Form(ge=SHORTEST_HOP_S, description="Seconds from one window to the next.")] = None,
 ) -> Timeline:
     """What happens when; the events of detected tags may overlap."""
     only = None if labels is None else _labels(labels)

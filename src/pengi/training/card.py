@@ -29,7 +29,7 @@ def model_card(
         f"- read of a recording: {_recording(model)}",
         f"- prompt: {_prompt(model)}",
         f"- language model: {model.language_model.name}, {_language_model(model)}",
-        *([f"- went on from: {recipe.finetune.checkpoint}"] if recipe.finetune else []),
+        *([f"- fine-tuned from: {recipe.finetune.checkpoint}"] if recipe.finetune else []),
         *_steps(recipe, step, losses),
         "",
         "## Training data",

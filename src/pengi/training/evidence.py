@@ -260,7 +260,7 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
     """
     branches = _branches(model)
     if not isinstance(model.branches[branches[0]].encoder, YamnetEncoder):
-        raise ConfigError(f"model.tagger.branches must begin with a yamnet branch, and '{branches[0]}' is none")
+        raise ConfigError(f"model.tagger.branches must begin with a yamnet branch, and '{branches[0]}' is not one")
     ends = np.cumsum([0, *(model.branches[name].encoder.dim for name in branches)])
     columns = {}
     for group in (*settings.branch, *settings.penalty, *settings.stock):
@@ -268,7 +268,7 @@ def fit_options(model: PengiModel, settings: TaggerTraining) -> FitOptions:
             raise ConfigError(no_such("group of tags", group, GROUPS))
     for group, branch in settings.branch.items():
         if branch not in branches:
-            raise ConfigError(f"tagger.branch names '{branch}' for '{group}', which model.tagger.branches does not")
+            raise ConfigError(f"tagger.branch names '{branch}' for '{group}', which is not in model.tagger.branches")
         columns[group] = (int(ends[branches.index(branch)]), int(ends[branches.index(branch) + 1]))
     return FitOptions(settings.penalty, settings.stock, columns)
 

@@ -85,7 +85,9 @@ def train(
     recipe = read_recipe(recipe_path, overrides)
     out = out or Path("runs") / recipe.name
     if not resume and (out / STATE_FILE).exists():
-        raise ConfigError(f"'{out}' holds a run already; go on with --resume or choose another folder with --out")
+        raise ConfigError(
+            f"'{out}' already contains a run; continue it with --resume, or choose another folder with --out"
+        )
     if recipe.training.max_steps == 0:
         return train_tags(recipe, out)
     accelerator = build_accelerator()
@@ -277,7 +279,8 @@ class Run:
         self.stopping = stops > 0
         if not math.isfinite(mean):
             raise TrainingError(
-                f"the loss is {mean} after step {self.step}; try a lower rate in another folder ({self.saved_where()})"
+                f"the loss is {mean} after step {self.step}; try a lower learning rate in another "
+                f"folder ({self.saved_where()})"
             )
         nn.utils.clip_grad_norm_(list(self.trained.values()), settings.max_grad_norm)
         self.optimizer.step()
@@ -419,7 +422,7 @@ class Run:
         """A sentence: which step is saved, and how to resume from it."""
         if self.saved is None:
             return "there is no checkpoint yet"
-        return f"{self.saved} is saved in '{self.out}'; the same command with --resume goes on from there"
+        return f"{self.saved} is saved in '{self.out}'; run the same command with --resume to continue"
 
     def _buffers(self) -> dict[str, Tensor]:
         """Other tensors of a checkpoint than the trained weights: the fitted tagger, running statistics of norms."""
@@ -442,8 +445,8 @@ class Run:
         tagger = self.setup.model.tagger
         if tagger is not None and Vocabulary.read(self.out) != tagger.vocabulary:
             raise ConfigError(
-                f"the run in '{self.out}' was begun with clips or labels that give other tags; choose another folder "
-                "with --out"
+                f"the run in '{self.out}' was started with clips or labels that give other tags; choose another "
+                "folder with --out"
             )
         with torch.no_grad():
             for name, value in state["trained"].items():
@@ -456,7 +459,7 @@ class Run:
         self.journal.history = state["history"]
         self.journal.samples = [Sample(**sample) for sample in state["samples"]]
         self.saved = self._step_in_words
-        self.journal.print(f"going on from {self.saved}")
+        self.journal.print(f"continuing from {self.saved}")
 
 
 def _with_next(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, TrainingBatch | None]]:

@@ -101,9 +101,11 @@ def new_labels(vocabulary: Vocabulary, clips: Sequence[Clip]) -> list[str]:
     for label in sorted(counts):
         index = vocabulary.index(label)
         if label in texts or (index is not None and vocabulary.tags[index].group != "keyword"):
-            log.info("'%s' is a tag already and stays as it is", label)
+            log.info("'%s' is already a tag and does not change", label)
         elif counts[label] < MIN_CLIPS:
-            log.warning("'%s' has %d clip to train on and becomes no tag; give it more", label, counts[label])
+            log.warning(
+                "'%s' has only %d clip to train on and does not become a tag; add more clips", label, counts[label]
+            )
         else:
             found.append(label)
     return found
@@ -161,7 +163,7 @@ def _report(
         where = "held-out clips"
     else:
         clips, probability_NK = list(trained[0]), trained[1]
-        where = "training clips, each scored by tags that did not see it, for too few are held out"
+        where = "training clips, each scored by tags that did not see it, because too few are held out"
     targets = label_targets(clips, labels)
     thresholds = {
         label: best_threshold(probability_NK[:, column], targets.present_NK[:, column], targets.known_NK[:, column])

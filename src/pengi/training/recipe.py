@@ -61,7 +61,7 @@ class DataConfig(Frozen):
     labels: Path | None = None
     train_split: Literal["train", "val", "test", "heldout"] = "train"
     val_split: Literal["train", "val", "test", "heldout"] = "val"
-    ship_only: bool = Field(False, description="train on clips whose row says ship: true, and on no others")
+    ship_only: bool = Field(False, description="train only on clips whose row says ship: true")
     tasks: dict[str, float] | None = Field(
         None, description="of all families of questions only these, and how often each is drawn"
     )
@@ -86,7 +86,9 @@ class FinetuneConfig(Frozen):
 
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
-    tags: bool = Field(True, description="labels of the clips that are no tags become tags, if the model has a tagger")
+    tags: bool = Field(
+        True, description="labels of the clips that are not tags yet become tags, if the model has a tagger"
+    )
 
 
 class AugmentConfig(Frozen):

@@ -33,7 +33,7 @@ def train_tags(recipe: Recipe, out: Path) -> Path:
     data = read_data(recipe.data)
     model = build_model(recipe)
     if model.tagger is None:
-        raise ConfigError("training.max_steps: 0 adds tags only, and the model has no tagger; give it some steps")
+        raise ConfigError("training.max_steps: 0 adds tags only, and the model has no tagger; set it to 1 or more")
     added = add_new_tags(model, *with_features(data, model, recipe))
     if added is None:
         raise ConfigError(f"no label of the clips is new to the tagger and has {MIN_CLIPS} clips to train on")

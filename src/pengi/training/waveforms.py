@@ -83,7 +83,7 @@ class LiveFeatures:
             except AudioError as error:
                 self._skip(clip, error)
         if not decoded:
-            raise ManifestError(f"none of the {len(clips)} clips of a batch can be read, the first is '{clips[0].id}'")
+            raise ManifestError(f"none of the {len(clips)} clips of a batch can be read; the first is '{clips[0].id}'")
         return readable, self._encode(decoded)
 
     def draw(self, clip: Clip, step: int, row: int) -> Waveforms:

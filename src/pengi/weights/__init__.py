@@ -478,7 +478,7 @@ def _known(name: str) -> Weights:
             return weights
     names = [*part_names(), *model_names()]
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(sorted(names))}."
+    hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(sorted(names))}."
     raise WeightsError(f"there is no model named '{name}'; {hint}")
 
 

@@ -44,7 +44,7 @@ def fetch(name: str, *, revision: str | None = None, local_files_only: bool = Fa
     from huggingface_hub import snapshot_download
 
     matched = _NAME.fullmatch(name)
-    assert matched is not None, f"'{name}' is no repository"
+    assert matched is not None, f"'{name}' is not a repository"
     repo, pinned = matched[1], matched[2] or revision
     try:
         folder = Path(
@@ -130,21 +130,21 @@ def _reason(error: Exception) -> str:
     from huggingface_hub import errors
 
     known: tuple[tuple[Any, str], ...] = (
-        (errors.GatedRepoError, "the repository asks for a token that may read it; set HF_TOKEN"),
+        (errors.GatedRepoError, "the repository needs a token with read access; set HF_TOKEN"),
         (
             errors.RepositoryNotFoundError,
-            f"{HUB} has no such repository, or a private one; HF_TOKEN gives access to it",
+            f"{HUB} has no such repository, or it is private; set HF_TOKEN to get access",
         ),
         (errors.RevisionNotFoundError, "the repository has no such revision"),
         (errors.LocalEntryNotFoundError, f"{HUB} cannot be reached, and its cache does not hold the model"),
-        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, and nothing is sent; unset it"),
+        (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, so nothing can be sent; unset it"),
     )
     for kind, sentence in known:
         if isinstance(error, kind):
             return sentence
     if isinstance(error, errors.HfHubHTTPError):
         if error.response is not None and error.response.status_code in _REFUSED:
-            return f"{HUB} asks for a token that may write; set HF_TOKEN"
+            return f"{HUB} needs a token with write access; set HF_TOKEN"
     elif isinstance(error, (ConnectionError, errors.HfHubHTTPError.__bases__[0])):
         return f"{HUB} cannot be reached ({' '.join(str(error).split())[:100]})"
     return " ".join(str(error).split())[:200]

@@ -107,12 +107,12 @@ def look_up(source: RecordSource) -> RecordFile:
             entry["links"]["self"], int(entry["size"]), entry["checksum"].removeprefix("md5:").lower()
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordUnavailableError(f"{source.api} answers in a form that is not understood") from error
+        raise RecordUnavailableError(f"{source.api} returned a response that is not understood") from error
     if file is None:
         raise WeightsError(f"{source.page} has no file '{source.key}', only {', '.join(sorted(listed)) or 'none'}.")
     # The answer must not name a local file.
     if not file.url.startswith(("https://", f"{source.host}/")):
-        raise RecordUnavailableError(f"{source.api} answers in a form that is not understood")
+        raise RecordUnavailableError(f"{source.api} returned a response that is not understood")
     return file
 
 

@@ -169,7 +169,8 @@ def _with_audio(
     if not here:
         count = missing.total()
         raise ManifestError(
-            f"{adapter.name}: none of the {count} recordings is in '{tree.root}', the first of them '{examples[0]}'"
+            f"{adapter.name}: none of the {count} recordings is in '{tree.root}'; "
+            f"the first missing one is '{examples[0]}'"
         )
     return here, missing, tuple(examples)
 

@@ -358,10 +358,10 @@ class Table:
     def _json(path: Path) -> Iterator[tuple[str, Record]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict | list):
-            raise ProblemError("no list of records")
+            raise ProblemError("not a list of records")
         for number, (key, record) in enumerate(keyed_records(content), start=1):
             if not isinstance(record, dict):
-                raise ProblemError(f"record {number} is no object with fields")
+                raise ProblemError(f"record {number} is not an object with fields")
             yield f"record {number}", {"key": key, **record}
 
 
@@ -553,7 +553,7 @@ def number(record: Record, field: str) -> float:
     try:
         return float(record[field])
     except (TypeError, ValueError) as error:
-        raise ProblemError(f"{field} '{record[field]}' is no number") from error
+        raise ProblemError(f"{field} '{record[field]}' is not a number") from error
 
 
 def _fields(record: Record) -> str:

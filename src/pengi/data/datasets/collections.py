@@ -82,7 +82,7 @@ class Fma(Dataset):
 
     def _row(self, record: Record, genres: Mapping[str, tuple[str, str]]) -> DatasetRow:
         if not record["track_id"].isdecimal():
-            raise ProblemError(f"track_id '{record['track_id']}' is no number")
+            raise ProblemError(f"track_id '{record['track_id']}' is not a number")
         stem = f"{int(record['track_id']):06d}"
         named = [genres[number] for number in items_of(record["track.genres"]) if number in genres]
         tops = {genres[top][0] for _, top in named if top in genres}
@@ -199,7 +199,7 @@ class Macs(Dataset):
                 found[record["annotator_id"]] = float(record["competence"])
             except ValueError as error:
                 raise ManifestError(
-                    f"{self.name}: {where}: competence '{record['competence']}' is no number"
+                    f"{self.name}: {where}: competence '{record['competence']}' is not a number"
                 ) from error
         return found
 
@@ -327,7 +327,7 @@ class WavCaps(TableDataset):
             for source, ids in content.items():
                 yield from ((source, _stem(str(id))) for id in ids)
         except (ValueError, AttributeError, TypeError) as error:
-            raise ManifestError(f"{self.name}: '{file}' is no list of ids for each source") from error
+            raise ManifestError(f"{self.name}: '{file}' is not a list of ids for each source") from error
 
     def row(self, record: Record, table: Table) -> DatasetRow:
         stem = _stem(str(record["id"]))
