@@ -59,7 +59,8 @@ def frame_events(probability_TK: Tensor, threshold_K: Tensor, frame_s: float, du
     seconds_R2 = seconds_of(runs_R3, len(probability_TK), frame_s, duration_s)
     for (index, first, last), (start_s, end_s) in zip(runs_R3.tolist(), seconds_R2.tolist(), strict=True):
         if end_s > start_s:
-            yield TagEvent(index, start_s, end_s, float(probability_TK[first : last + 1, index].max()))
+            probability = float(probability_TK[first : last + 1, index].max())
+            yield TagEvent(index, round(start_s, 2), round(end_s, 2), probability)
 
 
 class TagCollector:
@@ -103,9 +104,9 @@ class TagCollector:
         runs_R3 = runs_above(frame_TK, threshold_K)
         seconds_R2 = start_s + seconds_of(runs_R3, len(frame_TK), self._frame_s, duration_s)
         probabilities = probability_K.tolist()
-        for index, (first_s, last_s) in zip(runs_R3[:, 0].tolist(), seconds_R2.round(2).tolist(), strict=True):
+        for index, (first_s, last_s) in zip(runs_R3[:, 0].tolist(), seconds_R2.tolist(), strict=True):
             if last_s > first_s:
-                self._spans[index].append((probabilities[index], first_s, last_s))
+                self._spans[index].append((probabilities[index], round(first_s, 2), round(last_s, 2)))
 
     def log_odds_K(self) -> Tensor:
         """Calibrated log-odds of every tag in the recording so far, pooled over all frames: ``float32[K]``."""

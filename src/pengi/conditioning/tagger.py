@@ -232,5 +232,5 @@ def seconds_of(runs_R3: NDArray[np.int64], frames: int, frame_s: float, duration
     _, first_R, last_R = runs_R3.T
     starts_R = np.where(first_R == 0, 0.0, (first_R + 0.5) * frame_s)
     ends_R = np.where(last_R == frames - 1, duration_s, (last_R + 1.5) * frame_s)
-    seconds_R2: NDArray[np.float64] = np.stack([starts_R, ends_R], 1).clip(max=duration_s).round(2)
+    seconds_R2: NDArray[np.float64] = np.stack([starts_R, ends_R], 1).clip(max=duration_s)
     return seconds_R2
