@@ -82,13 +82,16 @@ def plot_timeline(source: AudioSource, timeline: Timeline, path: Path, title: st
         figure.savefig(partial, dpi=DPI)
 
 
-def lanes_of(segments: Sequence[Segment], most: int = MAX_LANES) -> dict[str, list[Segment]]:
-    """The events of each label, the labels in the order of their first events; at most ``most`` labels."""
+def lanes_of(segments: Sequence[Segment], max_lanes: int = MAX_LANES) -> dict[str, list[Segment]]:
+    """The events of each label, the labels in the order of their first events.
+
+    Of more than ``max_lanes`` labels, those with the longest events are kept.
+    """
     lanes: defaultdict[str, list[Segment]] = defaultdict(list)
     for segment in sorted(segments, key=lambda segment: segment.start_s):
         lanes[segment.text].append(segment)
     length_s = {label: sum(part.end_s - part.start_s for part in parts) for label, parts in lanes.items()}
-    longest = set(sorted(lanes, key=lambda label: -length_s[label])[:most])
+    longest = set(sorted(lanes, key=lambda label: -length_s[label])[:max_lanes])
     return {label: parts for label, parts in lanes.items() if label in longest}
 
 

@@ -60,13 +60,7 @@ _SHARE_STRIDE = 2**40  # distance between the seeds of two successive shares of 
 _FREE_SETTINGS = ("num_workers", "save_every", "eval_samples", "log_every")
 
 
-def train(
-    recipe_path: Path,
-    overrides: Sequence[str] = (),
-    *,
-    resume: bool = False,
-    out: Path | None = None,
-) -> Path:
+def train(recipe_path: Path, overrides: Sequence[str] = (), *, resume: bool = False, out: Path | None = None) -> Path:
     """Train a recipe and return the folder of the finished checkpoint.
 
     Ctrl-C ends the run after the current step and writes a checkpoint, from which ``resume`` continues.
