@@ -204,7 +204,7 @@ def _part(part: Part, tree: Tree, clips: Counter[str], missing: Counter[str]) ->
 
 
 def _line(adapter: Dataset, row: DatasetRow, audio: Path | str, folder: Path) -> dict[str, Any]:
-    line: dict[str, Any] = {
+    line = {
         "id": f"{adapter.name}:{row.id}",
         "audio": audio if isinstance(audio, str) else Path(os.path.relpath(audio.resolve(), folder)).as_posix(),
         "source": adapter.name,
@@ -218,13 +218,16 @@ def _line(adapter: Dataset, row: DatasetRow, audio: Path | str, folder: Path) ->
         "events": list(row.events),
         "attributes": dict(row.attributes),
     }
-    texts = {"captions": list(row.captions), "title": row.title, "tags": list(row.tags), "description": row.description}
-    line |= {name: text for name, text in {**texts, "duration_s": row.duration_s}.items() if text}
-    if row.qa:
-        line["qa"] = [{"question": question, "answer": answer} for question, answer in row.qa]
-    if row.choices:
-        line["choices"] = list(row.choices)
-    return line
+    optional = {
+        "captions": list(row.captions),
+        "title": row.title,
+        "tags": list(row.tags),
+        "description": row.description,
+        "duration_s": row.duration_s,
+        "qa": [{"question": question, "answer": answer} for question, answer in row.qa],
+        "choices": list(row.choices),
+    }
+    return line | {field: value for field, value in optional.items() if value}
 
 
 def _write(out: Path, lines: Iterable[str]) -> None:

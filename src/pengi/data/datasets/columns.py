@@ -73,6 +73,10 @@ class Columns:
         """The non-empty cells of a field."""
         return [text for column in self.by_field[what] if (text := text_of(record[column]))]
 
+    def cell(self, what: str, record: Record) -> str:
+        """The first non-empty cell of a field; empty if there is none."""
+        return next(iter(self.cells(what, record)), "")
+
     def row(self, record: Record, id: str, *, label: str = "events", spaced_tags: bool = False) -> DatasetRow:
         """The row of a record, without its recording.
 
@@ -88,7 +92,7 @@ class Columns:
         events = self._items("events", record, words)
         genres = [words_of_genre(item) for column in self.by_field["tags"] if column.lower() == "genres"
                   for item in items_of(record[column])]  # fmt: skip
-        attributes = {name: " ".join(self.cells(name, record)) for name in ATTRIBUTES if self.cells(name, record)}
+        attributes = {name: text for name in ATTRIBUTES if (text := " ".join(self.cells(name, record)))}
         if len(genres) == 1:
             attributes.setdefault("genre", genres[0])
         if label != "events" and events:
@@ -100,13 +104,13 @@ class Columns:
             split=self._split(record),
             events=events,
             attributes=attributes,
-            group=next(iter(self.cells("group", record)), ""),
+            group=self.cell("group", record),
             captions=tuple(dict.fromkeys(filter(None, captions))),
             qa=self._answers(record),
-            title=title_of(next(iter(self.cells("title", record)), "")),
+            title=title_of(self.cell("title", record)),
             tags=self._items("tags", record, plain, spaced=spaced_tags),
-            description=plain(next(iter(self.cells("description", record)), "")),
-            license=license_of(next(iter(self.cells("license", record)), "")),
+            description=plain(self.cell("description", record)),
+            license=license_of(self.cell("license", record)),
         )
 
     def _items(
@@ -121,12 +125,12 @@ class Columns:
         return ()
 
     def _answers(self, record: Record) -> tuple[tuple[str, str], ...]:
-        question = next(iter(self.cells("question", record)), "")
+        question = self.cell("question", record)
         answers = [text for column in self.by_field["answer"] for text in texts_of(record[column])]
         return tuple((question, answer) for answer in answers) if question else ()
 
     def _split(self, record: Record) -> str:
-        named = next(iter(self.cells("split", record)), "")
+        named = self.cell("split", record)
         split = split_of(named)
         if named and not split:
             raise ProblemError(f"split '{named}' is unknown; use {', '.join(_SPLITS)}")
