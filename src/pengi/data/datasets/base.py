@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -54,6 +55,7 @@ class DatasetRow:
         names: file names without extension; if no path of ``audio`` exists, these names are looked for in all folders.
             ``test/103549`` is looked for only below folders whose name begins with ``test``, and ``103549_*`` matches a
             file that begins with that number. For pieces of YouTube videos see :func:`segment`.
+        split: by default the split of the row's part.
         choices: the options of a multiple-choice question, the right one among them.
         license: of this recording, if it is known.
         duration_s: length of the whole recording in seconds, if it is known.
@@ -64,7 +66,7 @@ class DatasetRow:
 
     id: str
     audio: tuple[str, ...] = ()
-    split: str = "test"
+    split: str = ""
     events: tuple[str, ...] = ()
     attributes: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     group: str = ""
@@ -188,11 +190,8 @@ class Tree:
         """The file of a row's recording; None if it is missing or empty."""
         homes = dict.fromkeys((row.home or self.root, self.root))
         paths = (home / path for path in row.audio for home in homes)
-        found = next((path for path in paths if _has_content(path)), None)
-        if found is None and row.names:
-            named = (Path(path) for name in row.names for path in self._named(name))
-            found = next(filter(_has_content, named), None)
-        return found
+        named = (Path(path) for name in row.names for path in self._named(name))
+        return next(filter(_has_content, chain(paths, named)), None)
 
     def _named(self, name: str) -> Iterator[str]:
         folder, _, stem = unicodedata.normalize("NFC", name).rpartition("/")
@@ -224,7 +223,7 @@ class Dataset(ABC):
         name: as ``pengi data import`` takes it.
         license: of the recordings, as an SPDX identifier if there is one.
         home: where to get the dataset.
-        labels: the complete label set, if the dataset defines one and the rows may not contain all of it.
+        codes: the dataset's codes of its labels, if it has a fixed label set.
         redistribute: whether the recordings may be redistributed, e.g. inside a report.
         several_records: whether an annotation file may have several records about one recording.
         self_contained: whether a record has all information about its recording, so that records can also be read from
@@ -236,10 +235,15 @@ class Dataset(ABC):
     license: ClassVar[str]
     home: ClassVar[str]
     domain: ClassVar[str] = "environment"
-    labels: ClassVar[tuple[str, ...]] = ()
+    codes: ClassVar[Codes] = {}
     redistribute: ClassVar[bool] = False
     several_records: ClassVar[bool] = False
     self_contained: ClassVar[bool] = True
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The complete label set, of which the rows may contain only a part; empty if the dataset defines none."""
+        return tuple(self.codes.values())
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -283,16 +287,17 @@ class Dataset(ABC):
 
 @dataclass(frozen=True)
 class Table:
-    """One annotation file: CSV, tab-separated (``.txt``, ``.tsv`` or ``delimiter``), or JSON.
+    """One annotation file: text with delimiters (CSV), JSON, or JSON lines.
 
     JSON may be a list of records, an object ``{"data": [...]}``, or an object of records, whose keys become the field
-    ``key``.
+    ``key``. If no columns are required, a record may also be a plain value, which becomes the field ``value``.
 
     Attributes:
         path: below the dataset's root, as published.
         split: of its recordings.
         columns: required fields; for a file without a header, all of its fields in their order.
         folder: folder of its recordings, for use by ``row``.
+        delimiter: of the fields in a line; if empty, the most frequent of comma, semicolon and tab in the first line.
         others: other paths at which the file is often stored.
         optional: number of the last ``columns`` that a file without a header may lack.
         skip_spaces: whether spaces after a delimiter are not part of the field.
@@ -320,10 +325,10 @@ class Table:
             ManifestError: if the file cannot be read, lacks a column, or has a line with too many or too few fields.
         """
         label = os.path.relpath(file, tree.root)
-        read = self._json if file.suffix == ".json" else self._csv
+        needed = self.columns[: len(self.columns) - self.optional]
         try:
-            for origin, record in read(file):
-                absent = [column for column in self._needed if record.get(column) is None]
+            for origin, record in self.read(file):
+                absent = [column for column in needed if record.get(column) is None]
                 if absent:
                     raise ManifestError(
                         f"{tree.name}: {label}, {origin} has no '{absent[0]}'; it has {_fields(record)}"
@@ -331,17 +336,25 @@ class Table:
                 yield f"{label}, {origin}", record
         except ProblemError as problem:
             raise ManifestError(f"{tree.name}: {label}, {problem}") from problem
-        except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        except (ValueError, csv.Error) as error:  # ValueError: invalid JSON or invalid UTF-8
             raise ManifestError(f"{tree.name}: '{file}' cannot be read: {error}") from error
 
-    @property
-    def _needed(self) -> tuple[str, ...]:
-        return self.columns[: len(self.columns) - self.optional]
+    def read(self, path: Path) -> Iterator[tuple[str, Record]]:
+        """Location (line or number) and fields of every record; a subclass may read another format.
+
+        Raises:
+            ProblemError: if a record is malformed.
+            ValueError: if the file is.
+            csv.Error: if the file is.
+        """
+        return self._json(path) if path.suffix in (".json", ".jsonl") else self._csv(path)
 
     def _csv(self, path: Path) -> Iterator[tuple[str, Record]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             names = None if self.header else list(self.columns)
-            reader = csv.DictReader(file, names, delimiter=self.delimiter, skipinitialspace=self.skip_spaces)
+            delimiter = self.delimiter or max(",;\t", key=file.readline().count)
+            file.seek(0)
+            reader = csv.DictReader(file, names, delimiter=delimiter, skipinitialspace=self.skip_spaces)
             for record in reader:
                 fields = list(record.values())
                 first = str(fields[0]).strip()
@@ -354,18 +367,20 @@ class Table:
                     raise ProblemError(f"line {reader.line_num}: fewer fields than there are columns")
                 yield f"line {reader.line_num}", record
 
-    @staticmethod
-    def _json(path: Path) -> Iterator[tuple[str, Record]]:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict | list):
+    def _json(self, path: Path) -> Iterator[tuple[str, Record]]:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [json.loads(line) for line in text.split("\n") if line.strip()] if path.suffix == ".jsonl" else None
+        content = json.loads(text) if lines is None else lines
+        if self.columns and not isinstance(content, dict | list):
             raise ProblemError("not a list of records")
-        for number, (key, record) in enumerate(keyed_records(content), start=1):
-            if not isinstance(record, dict):
+        for number, (key, record) in enumerate(_keyed_records(content), start=1):
+            if self.columns and not isinstance(record, dict):
                 raise ProblemError(f"record {number} is not an object with fields")
-            yield f"record {number}", {"key": key, **record}
+            fields = record if isinstance(record, dict) else {"value": record}
+            yield f"record {number}", {"key": key, **fields}
 
 
-def keyed_records(content: Any) -> Iterable[tuple[str, Any]]:
+def _keyed_records(content: Any) -> Iterable[tuple[str, Any]]:
     """Key and value of each record of JSON: a list (keys are numbers from 1), ``{"data": [...]}`` or an object of
     records; none of other values."""
     if isinstance(content, dict) and isinstance(content.get("data"), list):
@@ -419,7 +434,8 @@ class TableDataset(Dataset):
                 if row is None:
                     tree.unused[part.name] += 1
                 else:
-                    yield replace(row, where=where, part=part.name, home=tree.home(part.patterns))
+                    split = row.split or part.split
+                    yield replace(row, split=split, where=where, part=part.name, home=tree.home(part.patterns))
 
 
 class FolderDataset(Dataset):
@@ -438,7 +454,8 @@ class FolderDataset(Dataset):
 
     @abstractmethod
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow | None:
-        """The row of a recording at ``path`` below the dataset's folder; None for a recording that no task uses.
+        """The row of a recording at ``path`` below the dataset's folder, without its path; None for a recording that
+        no task uses.
 
         Raises:
             ProblemError: for a name that the dataset cannot have.
@@ -453,15 +470,15 @@ class FolderDataset(Dataset):
             for pattern in part.patterns:
                 for file in matching(home, pattern):
                     files[file.with_suffix("")].append(file.relative_to(home).as_posix())
-            for _, (first, *more) in sorted(files.items()):
-                try:
-                    row = self.parse(PurePosixPath(first), part.split)
-                except ProblemError as problem:
-                    raise ManifestError(f"{self.name}: '{first}': {problem}") from problem
+            for _, audio in sorted(files.items()):
+                where = audio[0]
+                with problems_of(self.name, f"'{where}'"):
+                    row = self.parse(PurePosixPath(where), part.split)
                 if row is None:
                     tree.unused[part.name] += 1
                 else:
-                    yield replace(row, audio=(*row.audio, *more), where=first, part=part.name, home=home)
+                    split = row.split or part.split
+                    yield replace(row, audio=tuple(audio), split=split, where=where, part=part.name, home=home)
 
 
 def _has(folder: Path, patterns: Sequence[str]) -> bool:

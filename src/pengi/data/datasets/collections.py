@@ -9,9 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import ClassVar
@@ -29,9 +28,9 @@ from pengi.data.datasets.base import (
     Table,
     TableDataset,
     Tree,
-    keyed_records,
     known,
     matching,
+    number,
     problems_of,
     words,
 )
@@ -39,7 +38,25 @@ from pengi.data.datasets.columns import Columns, items_of, plain, text_of, texts
 from pengi.errors import ManifestError
 
 
-class Fma(Dataset):
+class _Tracks(Table):
+    """A table with two header lines, whose columns are named like ``track.title``."""
+
+    def read(self, path: Path) -> Iterator[tuple[str, Record]]:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.reader(lines)
+            upper, lower = next(reader, []), next(reader, [])
+            names = ["track_id", *map(".".join, zip(upper[1:], lower[1:], strict=False))]
+            for cells in reader:
+                if cells and cells[0] == "track_id":  # the third line
+                    continue
+                if len(cells) != len(names):
+                    raise ProblemError(
+                        f"line {reader.line_num}: {len(cells)} fields, but there are {len(names)} columns"
+                    )
+                yield f"line {reader.line_num}", dict(zip(names, cells, strict=True))
+
+
+class Fma(TableDataset):
     """FMA: ``fma_metadata/{tracks,genres}.csv`` and ``fma_{small,medium,large,full}/000/000002.mp3``.
 
     Layout: mdeff/fma. ``tracks.csv`` has two header lines (``track``, ``album``, ``artist`` or ``set``, and the field)
@@ -51,41 +68,34 @@ class Fma(Dataset):
     name, title = "fma", "FMA"
     license, home = "CC (each track has its own)", "https://github.com/mdeff/fma"
     domain = "music"
-    _tracks = Part("train", ("fma_metadata/tracks.csv", "tracks.csv"))
-    _genres = Part("train", ("fma_metadata/genres.csv", "genres.csv"))
-    _columns = ("track.title", "track.genre_top", "track.genres", "track.tags", "track.license", "track.information",
-                "artist.id", "set.split")  # fmt: skip
+    self_contained = False
+    tables = (
+        _Tracks(
+            "fma_metadata/tracks.csv",
+            "train",
+            columns=("track.title", "track.genre_top", "track.genres", "track.tags", "track.license",
+                     "track.information", "artist.id", "set.split"),
+            others=("tracks.csv",),
+        ),
+    )  # fmt: skip
+    _genre_table = Table("fma_metadata/genres.csv", columns=("genre_id", "title", "top_level"), others=("genres.csv",))
     _splits: ClassVar[Codes] = {"training": "train", "validation": "val", "test": "test"}
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return (self._tracks,)
-
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        file = self.needed(tree, *self._tracks.patterns)
-        genres = self._genre_table(tree)
-        for where, record in _two_header_lines(file, tree, self._columns):
-            with problems_of(self.name, where):
-                row = self._row(record, genres)
-            yield replace(row, where=where, part=self._tracks.name, home=tree.home(self._tracks.patterns))
-
-    def _genre_table(self, tree: Tree) -> dict[str, tuple[str, str]]:
-        """Name of each genre, and the number of its top genre."""
-        file = tree.file(self._genres.patterns)
-        if file is None:
-            return {}
-        table = Table(self._genres.name, columns=("genre_id", "title", "top_level"))
-        return {
+        file = tree.file(self._genre_table.part.patterns)
+        # Number of each genre -> its name and the number of its top genre.
+        self._genres = {
             record["genre_id"]: (words_of_genre(record["title"]), record["top_level"])
-            for _, record in table.records(file, tree)
+            for _, record in (self._genre_table.records(file, tree) if file else ())
         }
+        yield from super().rows(tree)
 
-    def _row(self, record: Record, genres: Mapping[str, tuple[str, str]]) -> DatasetRow:
+    def row(self, record: Record, table: Table) -> DatasetRow:
         if not record["track_id"].isdecimal():
             raise ProblemError(f"track_id '{record['track_id']}' is not a number")
         stem = f"{int(record['track_id']):06d}"
-        named = [genres[number] for number in items_of(record["track.genres"]) if number in genres]
-        tops = {genres[top][0] for _, top in named if top in genres}
+        named = [self._genres[genre] for genre in items_of(record["track.genres"]) if genre in self._genres]
+        tops = {self._genres[top][0] for _, top in named if top in self._genres}
         genre = words_of_genre(record["track.genre_top"]) or (tops.pop() if len(tops) == 1 else "")
         tags = [plain(tag) for tag in items_of(record["track.tags"])]
         return DatasetRow(
@@ -99,31 +109,6 @@ class Fma(Dataset):
             description=plain(record["track.information"]),
             license=record["track.license"],
         )
-
-
-def _two_header_lines(file: Path, tree: Tree, columns: tuple[str, ...]) -> Iterator[tuple[str, Record]]:
-    """Location and fields of each record of a table with two header lines, whose columns are named like
-    ``track.title``."""
-    label = os.path.relpath(file, tree.root)
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines)
-            upper, lower = next(reader, []), next(reader, [])
-            names = ["track_id", *(".".join(pair) for pair in list(zip(upper, lower, strict=False))[1:])]
-            for column in columns:
-                if column not in names:
-                    raise ManifestError(f"{tree.name}: {label} has no '{column}' in its two header lines")
-            for cells in reader:
-                if cells and cells[0] == "track_id":
-                    continue
-                where = f"{label}, line {reader.line_num}"
-                if len(cells) != len(names):
-                    raise ManifestError(
-                        f"{tree.name}: {where}: {len(cells)} fields, but there are {len(names)} columns"
-                    )
-                yield where, dict(zip(names, cells, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{tree.name}: '{file}' cannot be read: {error}") from error
 
 
 class WavText5K(TableDataset):
@@ -145,14 +130,28 @@ class WavText5K(TableDataset):
         return DatasetRow(
             id=stem,
             names=(stem,),
-            split=table.split,
             title=plain(text_of(record["title"])),
             tags=tuple(dict.fromkeys(map(plain, items_of(record["tags"])))),
             description=plain(text_of(record["description"])),
         )
 
 
-class Macs(Dataset):
+class _YamlTable(Table):
+    """A YAML file with a list ``files`` of records."""
+
+    def read(self, path: Path) -> Iterator[tuple[str, Record]]:
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.YAMLError as error:
+            raise ValueError(" ".join(str(error).split())) from error
+        records = content.get("files") if isinstance(content, dict) else None
+        if not isinstance(records, list):
+            raise ValueError("it has no list 'files'")
+        for index, record in enumerate(records, start=1):
+            yield f"record {index}", record
+
+
+class Macs(TableDataset):
     """MACS: ``MACS.yaml`` with two to five sentences and tags for 3,930 recordings of 10 s of airports, squares, parks.
 
     Layout: Zenodo 5114771; the recordings are those of TAU Urban Acoustic Scenes 2019, development (Zenodo 2589280),
@@ -165,47 +164,19 @@ class Macs(Dataset):
     license = "Tampere University non-commercial (captions); TUT non-commercial (recordings)"
     home = "https://zenodo.org/records/5114771"
     domain = ""
-    _annotations = Part("train", ("MACS.yaml",))
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return (self._annotations,)
+    tables = (_YamlTable("MACS.yaml", "train"),)
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        file = self.needed(tree, *self._annotations.patterns)
-        competence = self._competence(tree)
-        try:
-            content = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ManifestError(f"{self.name}: '{file}' cannot be read: {reason}") from error
-        records = content.get("files") if isinstance(content, dict) else None
-        if not isinstance(records, list):
-            raise ManifestError(f"{self.name}: '{file}' has no list 'files'")
-        for number, record in enumerate(records, start=1):
-            where = f"{os.path.relpath(file, tree.root)}, record {number}"
-            with problems_of(self.name, where):
-                row = self._row(record, competence)
-            yield replace(row, where=where, part=self._annotations.name, home=tree.home(self._annotations.patterns))
-
-    def _competence(self, tree: Tree) -> dict[str, float]:
-        file = tree.file(("MACS_competence.csv",))
-        if file is None:
-            return {}
         table = Table("MACS_competence.csv", columns=("annotator_id", "competence"), header=False, delimiter="\t")
-        found = {}
-        for where, record in table.records(file, tree):
-            try:
-                found[record["annotator_id"]] = float(record["competence"])
-            except ValueError as error:
-                raise ManifestError(
-                    f"{self.name}: {where}: competence '{record['competence']}' is not a number"
-                ) from error
-        return found
+        file = tree.file((table.path,))
+        self._competence: dict[str, float] = {}
+        for where, record in table.records(file, tree) if file else ():
+            with problems_of(self.name, where):
+                self._competence[record["annotator_id"]] = number(record, "competence")
+        yield from super().rows(tree)
 
-    @staticmethod
-    def _row(record: Record, competence: Mapping[str, float]) -> DatasetRow:
-        weighted = [(competence.get(str(each["annotator_id"]), 1.0), each) for each in record["annotations"]]
+    def row(self, record: Record, table: Table) -> DatasetRow:
+        weighted = [(self._competence.get(str(each["annotator_id"]), 1.0), each) for each in record["annotations"]]
         weighted.sort(key=lambda pair: -pair[0])
         votes: defaultdict[str, float] = defaultdict(float)
         for weight, each in weighted:
@@ -217,7 +188,6 @@ class Macs(Dataset):
         return DatasetRow(
             id=stem,
             names=(stem,),
-            split="train",
             events=tags,
             group="-".join(stem.split("-")[:3]),  # scene, city and location
             captions=tuple(filter(None, (plain(text_of(each["sentence"])) for _, each in weighted))),
@@ -238,8 +208,11 @@ class SoundDescs(Dataset):
     name, title = "sounddescs", "SoundDescs"
     license, home = "RemArc (BBC, non-commercial)", "https://github.com/akoepke/audio-retrieval-benchmark"
     domain = ""
-    _texts = ("descriptions.json", "descriptions.csv", "sounddescs_data/descriptions.json", "BBCSoundEffects.csv",
-              "bbc_final.json", "json_files/BBC_Sound_Effects/bbc_final.json")  # fmt: skip
+    _texts = Part(
+        "train",
+        ("descriptions.json", "descriptions.csv", "sounddescs_data/descriptions.json", "BBCSoundEffects.csv",
+         "bbc_final.json", "json_files/BBC_Sound_Effects/bbc_final.json"),
+    )  # fmt: skip
     _pickles = ("descriptions.pkl", "sounddescs_data/descriptions.pkl")
     _lists = tuple(
         Part(split, (f"{split}_list.txt", f"data/SoundDescs/{split}_list.txt")) for split in ("test", "val", "train")
@@ -247,24 +220,23 @@ class SoundDescs(Dataset):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return (Part("train", self._texts), *self._lists)
+        return (self._texts, *self._lists)
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        if tree.file(self._texts) is None and tree.file(self._pickles) is not None:
+        if tree.file(self._texts.patterns) is None and tree.file(self._pickles) is not None:
             raise ManifestError(
                 f"{self.name}: descriptions.pkl is a pickle, which can run any code when it is loaded and so is never "
                 "loaded; put the BBC's list BBCSoundEffects.csv or WavCaps' bbc_final.json beside it"
             )
-        file = self.needed(tree, *self._texts)
+        file = self.needed(tree, *self._texts.patterns)
         parts = {id: part for part in self._lists for id in self._listed(tree, part)}
-        everything = Part("train", self._texts)
-        for where, record in _records(file, tree):
+        for where, record in Table(file.name, delimiter="").records(file, tree):
             columns = Columns.of(tuple(record))
-            id = _stem(next(iter(columns.cells("audio", record)), "")).lower()
+            id = _stem(columns.cell("audio", record)).lower()
             if not id or (parts and id not in parts):
-                tree.unused[everything.name] += 1
+                tree.unused[self._texts.name] += 1
                 continue
-            part = parts.get(id, everything)
+            part = parts.get(id, self._texts)
             with problems_of(self.name, where):
                 tags = items_of(record.get("category", record.get("categories")))
             yield DatasetRow(
@@ -351,12 +323,12 @@ class WavCaps(TableDataset):
 class MetadataTable(Dataset):
     """Recordings in a folder, and a table that describes them: CSV, TSV, JSON, JSON lines or Parquet.
 
-    The table is in the folder itself or in one below it (such as ``train/metadata.csv``); several tables are read one
-    after the other. One column names the recording (``file``, ``filename``, ``fname``, ``path``, ``audio``, ``id`` ...:
-    a path, or a name with or without its extension, in any folder); ``title``, ``tags``, ``description``, ``caption``,
-    ``label``, ``license``, ``split`` and their usual other names are understood, see
-    :mod:`pengi.data.datasets.columns`. If no split is named, about a fifth becomes ``val``, the same recordings every
-    time.
+    The table is in the folder itself or up to two levels below it (such as ``train/metadata.csv``), a JSON file only in
+    the folder itself; several tables are read one after the other. One column names the recording (``file``,
+    ``filename``, ``fname``, ``path``, ``audio``, ``id`` ...: a path, or a name with or without its extension, in any
+    folder); ``title``, ``tags``, ``description``, ``caption``, ``label``, ``license``, ``split`` and their usual other
+    names are understood, see :mod:`pengi.data.datasets.columns`. If no split is named, about a fifth becomes ``val``,
+    the same recordings every time.
     """
 
     name, title = "table", "a table of recordings"
@@ -364,6 +336,9 @@ class MetadataTable(Dataset):
     domain = ""
     several_records = True
     spaced_tags: ClassVar[bool] = False
+    """Whether the tags of a cell are separated by spaces."""
+    named_by_number: ClassVar[bool] = False
+    """Whether the name of a recording may begin with its number, as in ``<id>__<user>__<name>.wav``."""
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         used = False
@@ -381,7 +356,7 @@ class MetadataTable(Dataset):
     def _rows(self, file: Path, tree: Tree) -> Iterator[DatasetRow]:
         label = file.relative_to(tree.root).as_posix()
         folder = label.rpartition("/")[0]
-        for where, record in _records(file, tree):
+        for where, record in Table(file.name, delimiter="").records(file, tree):
             columns = Columns.of(tuple(record))
             if not columns.by_field["audio"]:
                 return  # another kind of table
@@ -393,20 +368,16 @@ class MetadataTable(Dataset):
             id = f"{folder}/{cells[0]}".removeprefix("/") if cells else where
             with problems_of(self.name, where):
                 row = columns.row(record, id, spaced_tags=self.spaced_tags)
+            numbered = [f"{name}_*" for name in names if name.isdecimal()] if self.named_by_number else []
             yield replace(
                 row,
                 audio=tuple(cell.replace("\\", "/") for cell in cells if has_audio_suffix(cell)),
-                names=tuple(dict.fromkeys([*names, *map(self.other_name, names)])),
+                names=tuple(dict.fromkeys([*names, *numbered])),
                 split=row.split or _split_by_hash(row.group or id),
                 where=where,
                 part=label,
                 home=file.parent,
             )
-
-    @staticmethod
-    def other_name(stem: str) -> str:
-        """Another name by which a recording may be found."""
-        return stem
 
 
 class FreeSound(MetadataTable):
@@ -420,10 +391,7 @@ class FreeSound(MetadataTable):
     name, title = "freesound", "FreeSound"
     license, home = "CC (each sound has its own)", "https://freesound.org"
     spaced_tags = True
-
-    @staticmethod
-    def other_name(stem: str) -> str:
-        return f"{stem}_*" if stem.isdecimal() else stem
+    named_by_number = True
 
 
 class FindSounds(MetadataTable):
@@ -437,31 +405,6 @@ def _table_files(root: Path) -> list[Path]:
     """The tables in a folder and, except for JSON, in the folders below it."""
     patterns = [f"{folders}*.{suffix}" for folders in ("", "*/", "*/*/") for suffix in ("csv", "tsv", "jsonl")]
     return sorted(file for pattern in ("*.json", *patterns) for file in matching(root, pattern))
-
-
-def _records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
-    """Location (file and line) and fields of each record of a table of any kind."""
-    if file.suffix in (".json", ".jsonl"):
-        yield from _json_records(file, tree)
-        return
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        header = lines.readline()
-    delimiter = max(",;\t", key=header.count)
-    yield from Table(file.name, delimiter=delimiter).records(file, tree)
-
-
-def _json_records(file: Path, tree: Tree) -> Iterator[tuple[str, Record]]:
-    """Location (file and number) and fields of each record of a list, an object or JSON lines; a plain text becomes the
-    field ``value``."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        lines = [json.loads(line) for line in text.split("\n") if line.strip()] if file.suffix == ".jsonl" else None
-        content = json.loads(text) if lines is None else lines
-    except ValueError as error:  # raised for invalid JSON and invalid UTF-8
-        raise ManifestError(f"{tree.name}: '{file}' cannot be read: {error}") from error
-    for number, (key, record) in enumerate(keyed_records(content), start=1):
-        fields = record if isinstance(record, dict) else {"value": record}
-        yield f"{os.path.relpath(file, tree.root)}, record {number}", {"key": key, **fields}
 
 
 def _stem(name: str) -> str:

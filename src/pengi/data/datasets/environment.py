@@ -84,10 +84,8 @@ class Fsd50k(TableDataset):
     """
 
     name, title = "fsd50k", "FSD50K"
-    license, home = (
-        "CC-BY-4.0 (compilation; clips CC0, CC-BY, CC-BY-NC, Sampling+)",
-        "https://zenodo.org/records/4060432",
-    )
+    license = "CC-BY-4.0 (compilation; clips CC0, CC-BY, CC-BY-NC, Sampling+)"
+    home = "https://zenodo.org/records/4060432"
     tables = (
         Table("FSD50K.ground_truth/eval.csv", "test", ("fname", "labels"), folder="FSD50K.eval_audio"),
         Table("FSD50K.ground_truth/dev.csv", "train", ("fname", "labels", "split"), "FSD50K.dev_audio"),
@@ -111,10 +109,8 @@ class AudioSet(TableDataset):
     """
 
     name, title = "audioset", "AudioSet"
-    license, home = (
-        "CC-BY-4.0 (labels only; videos: their owners)",
-        "https://research.google.com/audioset/download.html",
-    )
+    license = "CC-BY-4.0 (labels only; videos: their owners)"
+    home = "https://research.google.com/audioset/download.html"
     self_contained = False
     _columns = ("YTID", "start_seconds", "end_seconds", "positive_labels")
     tables = (
@@ -134,7 +130,6 @@ class AudioSet(TableDataset):
         return DatasetRow(
             id=f"{video}_{start:g}",
             names=segment(video, start),
-            split=table.split,
             events=tuple(known(mid, self._classes, "class") for mid in record["positive_labels"].split(",")),
             group=video,
         )
@@ -174,7 +169,6 @@ class Dcase2017Task4(TableDataset):
         return DatasetRow(
             id=stem,
             names=(f"Y{stem}", stem, *segment(stem[:11], number(record, "onset"))[:1]),
-            split=table.split,
             events=(record["label"].strip().lower(),),
             group=stem[:11],
         )
@@ -209,14 +203,13 @@ class Tut2017(TableDataset):
         )
     )
     _maps = tuple(f"TUT-acoustic-scenes-2017-evaluation/{folder}map.txt" for folder in ("evaluation_setup/", ""))
-    _scenes: ClassVar[Codes] = {
+    codes: ClassVar[Codes] = {
         code: words(code).replace("/", " or ")
         for code in (
             "beach", "bus", "cafe/restaurant", "car", "city_center", "forest_path", "grocery_store", "home", "library",
             "metro_station", "office", "park", "residential_area", "train", "tram",
         )
     }  # fmt: skip
-    labels = tuple(_scenes.values())
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         file = tree.file(self._maps)
@@ -232,8 +225,7 @@ class Tut2017(TableDataset):
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}",),
             names=(f"{table.folder}/{Path(file).stem}",),
-            split=table.split,
-            events=(known(record["scene"], self._scenes, "scene"),),
+            events=(known(record["scene"], self.codes, "scene"),),
             group=record["recording"] or named,
         )
 
@@ -247,27 +239,18 @@ class CochlScene(FolderDataset):
     name, title = "cochlscene", "CochlScene"
     license, home = "CC-BY-SA-3.0", "https://zenodo.org/records/7080122"
     domain = "scene"
-    patterns: ClassVar[Patterns] = {
-        "test": ("Test/*/*.wav",),
-        "val": ("Val/*/*.wav",),
-        "train": ("Train/*/*.wav",),
-    }
-    _scenes: ClassVar[Codes] = {
+    patterns: ClassVar[Patterns] = {"test": ("Test/*/*.wav",), "val": ("Val/*/*.wav",), "train": ("Train/*/*.wav",)}
+    codes: ClassVar[Codes] = {
         code: words(code)
         for code in (
             "Bus", "Cafe", "Car", "CrowdedIndoor", "Elevator", "Kitchen", "Park", "ResidentialArea", "Restaurant",
             "Restroom", "Street", "Subway", "SubwayStation",
         )
     }  # fmt: skip
-    labels = tuple(_scenes.values())
 
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
-        return DatasetRow(
-            id=f"{split}-{path.parent.name}-{path.stem}",
-            audio=(str(path),),
-            split=split,
-            events=(known(path.parent.name, self._scenes, "scene"),),
-        )
+        scene = known(path.parent.name, self.codes, "scene")
+        return DatasetRow(f"{split}-{path.parent.name}-{path.stem}", events=(scene,))
 
 
 class Sesa(FolderDataset):
@@ -280,18 +263,14 @@ class Sesa(FolderDataset):
     name, title = "sesa", "SESA"
     license, home = "CC-BY-4.0", "https://zenodo.org/records/3519845"
     redistribute = True
-    patterns: ClassVar[Patterns] = {
-        "test": ("test/*.wav",),
-        "train": ("train/*.wav",),
-    }
-    _classes: ClassVar[Codes] = {
+    patterns: ClassVar[Patterns] = {"test": ("test/*.wav",), "train": ("train/*.wav",)}
+    codes: ClassVar[Codes] = {
         "casual": "everyday sound",
         "gunshot": "gunshot",
         "explosion": "explosion",
         "siren": "siren",
     }
-    labels = tuple(_classes.values())
 
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
-        code = path.stem.split("_")[0].lower()
-        return DatasetRow(f"{split}-{path.stem}", (str(path),), split, (known(code, self._classes, "class"),))
+        label = known(path.stem.split("_")[0].lower(), self.codes, "class")
+        return DatasetRow(f"{split}-{path.stem}", events=(label,))

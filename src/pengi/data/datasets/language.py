@@ -36,7 +36,6 @@ class AudioCaps(TableDataset):
         return DatasetRow(
             id=f"{video}_{start:g}",
             names=(*segment(video, start), f"{table.split}/{record['audiocap_id']}"),
-            split=table.split,
             captions=(record["caption"],),
             group=video,
         )
@@ -62,7 +61,6 @@ class Clotho(TableDataset):
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}", f"clotho_audio_{table.folder}/{file}"),
             names=(f"{table.folder}/{Path(file).stem}", f"clotho_audio_{table.folder}/{Path(file).stem}"),
-            split=table.split,
             captions=tuple(record[column].strip() for column in _CLOTHO_CAPTIONS),
         )
 
@@ -90,7 +88,6 @@ class ClothoAqa(TableDataset):
             id=f"{table.split}-{Path(file).stem}",
             audio=(f"audio_files/{file}",),
             names=(f"audio_files/{Path(file).stem}",),
-            split=table.split,
             qa=((question, answer),),
         )
 

@@ -42,18 +42,14 @@ class GtzanGenres(FolderDataset):
     patterns: ClassVar[Patterns] = {
         "test": tuple(f"{folder}/*/*.{suffix}" for suffix in ("wav", "au") for folder in ("genres", "genres_original"))
     }
-    _genres: ClassVar[Codes] = {
-        **{
-            genre: genre
-            for genre in ("blues", "classical", "country", "disco", "jazz", "metal", "pop", "reggae", "rock")
-        },
-        "hiphop": "hip hop",
+    codes: ClassVar[Codes] = {
+        genre: genre.replace("hiphop", "hip hop")
+        for genre in ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
     }
-    labels = tuple(sorted(_genres.values()))
 
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
-        genre = known(path.parent.name, self._genres, "genre")
-        return DatasetRow(path.stem, (str(path),), split, attributes={"genre": genre})
+        genre = known(path.parent.name, self.codes, "genre")
+        return DatasetRow(path.stem, attributes={"genre": genre})
 
 
 class GtzanMusicSpeech(FolderDataset):
@@ -66,12 +62,11 @@ class GtzanMusicSpeech(FolderDataset):
     license, home = "none stated; research use", "http://marsyas.info/downloads/datasets.html"
     domain = "music"
     patterns: ClassVar[Patterns] = {"test": ("*_wav/*.wav",)}
-    _classes: ClassVar[Codes] = {"music_wav": "music", "speech_wav": "speech"}
-    labels = tuple(_classes.values())
+    codes: ClassVar[Codes] = {"music_wav": "music", "speech_wav": "speech"}
 
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
-        label = known(path.parent.name, self._classes, "folder")
-        return DatasetRow(f"{label}-{path.stem}", (str(path),), split, (label,))
+        label = known(path.parent.name, self.codes, "folder")
+        return DatasetRow(f"{label}-{path.stem}", events=(label,))
 
 
 class NSynth(TableDataset):
@@ -99,7 +94,6 @@ class NSynth(TableDataset):
             id=note,
             audio=(f"{table.folder}/{note}.wav",),
             names=(note,),
-            split=table.split,
             attributes={
                 "instrument": words(record["instrument_family_str"]),
                 "source": words(record["instrument_source_str"]),
@@ -125,18 +119,17 @@ class BeijingOpera(FolderDataset):
     domain = "instrument"
     redistribute = True
     patterns: ClassVar[Patterns] = {"test": ("*.wav", "*/*.wav")}
-    _instruments: ClassVar[Codes] = {
+    codes: ClassVar[Codes] = {
         "bangu": "clapper-drum",
         "naobo": "cymbals",
         "daluo": "large gong",
         "xiaoluo": "small gong",
     }
-    labels = tuple(_instruments.values())
 
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         folder, stem = path.parent.name.lower(), path.stem.split("_")[-1].split("-")[0].lower()
-        label = known(folder if folder in self._instruments else stem, self._instruments, "instrument")
-        return DatasetRow("-".join(path.with_suffix("").parts), (str(path),), split, attributes={"instrument": label})
+        label = known(folder if folder in self.codes else stem, self.codes, "instrument")
+        return DatasetRow("-".join(path.with_suffix("").parts), attributes={"instrument": label})
 
 
 class MedleySolos(TableDataset):

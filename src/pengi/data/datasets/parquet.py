@@ -13,7 +13,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -57,10 +57,8 @@ def copy_in_parquet(adapter: Dataset, tree: Tree, out: Path) -> ParquetCopy | No
         InputError: if ``pyarrow`` is not installed.
         ManifestError: if a file is damaged.
     """
-    files = _below(tree.root)
-    audio = {file: _audio_column(_schema(file, adapter.name)) for file in files}
-    holding = {file: column for file, column in audio.items() if column}
-    return ParquetCopy(adapter, tree.root, holding, out) if holding else None
+    files = [file for path in _below(tree.root) if (file := _ParquetFile(path, tree)).audio]
+    return ParquetCopy(adapter, files, out) if files else None
 
 
 class ParquetCopy:
@@ -69,20 +67,19 @@ class ParquetCopy:
     Args:
         adapter: the dataset. If the columns are those of its published tables, the adapter reads them; otherwise
             columns are recognised by their usual names, see :class:`pengi.data.datasets.columns.Columns`.
-        root: the folder of the dataset.
-        files: its files, and the column with recordings of each.
+        files: its files.
         out: the manifest; the tar files are written to ``<its name>-recordings/`` beside it.
     """
 
-    def __init__(self, adapter: Dataset, root: Path, files: Mapping[Path, str], out: Path) -> None:
-        self._adapter, self._root, self._files = adapter, root, files
+    def __init__(self, adapter: Dataset, files: Sequence[_ParquetFile], out: Path) -> None:
+        self._adapter, self._files = adapter, files
         self._folder = out.with_name(f"{out.stem}-recordings")
         self._stored: dict[str, dict[int, str]] = {}
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """See :class:`pengi.data.datasets.base.Dataset`; the numbered files of a split are one part."""
-        return tuple(dict.fromkeys(self._part(file) for file in self._files))
+        return tuple(dict.fromkeys(file.part for file in self._files))
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         """See :class:`pengi.data.datasets.base.Dataset`; the first path of a row is its file and its row number.
@@ -92,21 +89,39 @@ class ParquetCopy:
         yield from list(self._rows(tree))
 
     def _rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        for file, audio in self._files.items():
-            part = self._part(file)
-            read = self._reader(file, audio, part.split)
-            for number, record in self._records(file, audio):
-                where = f"{self._label(file)}, row {number + 1}"
-                path = text_of(record.get("")).replace("\\", "/")
+        for file in self._files:
+            part, table = file.part, _table(self._adapter, file)
+            for number, (path, record) in enumerate(file.records()):
+                where = f"{file.label}, row {number + 1}"
                 with problems_of(self._adapter.name, where):
-                    row = read(number, record, path)
+                    row = self._row(file, table, f"{file.stem}-{number:06d}", record, path)
                 if row is None:
                     tree.unused[part.name] += 1
                     continue
-                source = f"{self._label(file)}#{number}"
-                beside = (path,) if path else ()
-                names = (PurePosixPath(path).stem,) if path else ()
-                yield replace(row, audio=(source, *beside), names=names, where=where, part=part.name, home=None)
+                yield replace(
+                    row,
+                    audio=(f"{file.label}#{number}", *([path] if path else [])),
+                    names=(PurePosixPath(path).stem,) if path else (),
+                    split=row.split or (table.split if table else part.split),
+                    where=where,
+                    part=part.name,
+                    home=None,
+                )
+
+    def _row(self, file: _ParquetFile, table: Table | None, id: str, record: Record, path: str) -> DatasetRow | None:
+        """The row of a record, read by the adapter if the file has the columns of a published table."""
+        adapter = self._adapter
+        if table is not None:
+            assert isinstance(adapter, TableDataset)
+            return adapter.row(record if table.path.endswith(".json") else _as_text(record), table)
+        columns = Columns.of(file.columns)
+        if columns.describe_recordings:
+            label = adapter.domain if adapter.domain in _LABEL_OF_DOMAIN else "events"
+            row = columns.row(record, id, label=label)
+            return replace(row, group=row.group or PurePosixPath(path).stem)
+        if isinstance(adapter, FolderDataset) and adapter.self_contained:
+            return adapter.parse(PurePosixPath(path), file.part.split)
+        raise ManifestError(f"{adapter.name}: {file.why_nothing_is_known()}")
 
     def recording(self, row: DatasetRow, tree: Tree) -> Path | str | None:
         """See :class:`pengi.data.datasets.base.Dataset`; a recording that is not in its Parquet file may lie beside it.
@@ -117,109 +132,104 @@ class ParquetCopy:
         """
         label, _, number = row.audio[0].rpartition("#")
         if not self._stored:
-            self._stored = {self._label(file): self._store(file) for file in track(list(self._files), "Parquet files")}
+            self._stored = {file.label: self._store(file) for file in track(self._files, "Parquet files")}
         return self._stored[label].get(int(number)) or tree.recording(row)
 
-    def _label(self, file: Path) -> str:
-        return file.relative_to(self._root).as_posix()
-
-    def _part(self, file: Path) -> Part:
-        stem = self._label(file).removesuffix(".parquet")
-        named = [file.stem, *reversed(file.relative_to(self._root).parts[:-1])]
-        words = (word for name in named for word in re.findall(r"[a-zA-Z]+", name)[:2])
-        split = next(filter(None, map(split_of, words)), "train")
-        return Part(split, (f"{_NUMBERED.sub('*', stem)}.parquet",))
-
-    def _reader(self, file: Path, audio: str, split: str) -> Callable[[int, Record, str], DatasetRow | None]:
-        """The function that turns a record of a file into a row."""
-        adapter, names = self._adapter, self._descriptive_columns(file, audio)
-        table = _table(adapter, names, split)
-        if table is not None:
-            assert isinstance(adapter, TableDataset)
-            as_it_is = table.path.endswith(".json")
-            return lambda number, record, path: adapter.row(record if as_it_is else _as_text(record), table)
-        columns = Columns.of(tuple(names))
-        if not columns.describe_recordings and isinstance(adapter, FolderDataset) and adapter.self_contained:
-            return lambda number, record, path: adapter.parse(PurePosixPath(path), split)
-        if not columns.describe_recordings:
-            raise ManifestError(f"{adapter.name}: {self._why_nothing_is_known(file, audio)}")
-        label = adapter.domain if adapter.domain in _LABEL_OF_DOMAIN else "events"
-        stem = self._label(file).removesuffix(".parquet")
-
-        def row(number: int, record: Record, path: str) -> DatasetRow:
-            found = columns.row(record, f"{stem}-{number:06d}", label=label)
-            return replace(found, split=found.split or split, group=found.group or PurePosixPath(path).stem)
-
-        return row
-
-    def _why_nothing_is_known(self, file: Path, audio: str) -> str:
-        """Why nothing is known about the recordings of a file."""
-        fields = [field for field in _schema(file, self._adapter.name) if field.name != audio]
-        numbers = [field.name for field in fields if _is_number_of_class(field)]
-        has = ", ".join(field.name for field in fields) or "nothing else"
-        return (
-            f"'{self._label(file)}' has no column that describes its recordings (such as 'caption', 'label', 'title' "
-            f"or 'tags'); it has {has}{f', and the numbers in {numbers[0]} have no names' if numbers else ''}"
-        )
-
-    def _records(self, file: Path, audio: str) -> Iterator[tuple[int, Record]]:
-        """Number and fields of each record; the field ``""`` is the original path of the recording."""
-        schema = _schema(file, self._adapter.name)
-        features = _features(schema)
-        wanted = self._descriptive_columns(file, audio)
-        path = _has_child(schema.field(audio).type, "path")
-        columns = [*wanted, f"{audio}.path"] if path else wanted
-        number = 0
-        for batch in self._batches(file, _RECORDS_AT_ONCE, columns or None):
-            with _damage(self._adapter.name, file):
-                records = batch.to_pylist()
-            for record in records:
-                fields = {name: _named(record[name], features.get(name)) for name in wanted}
-                yield number, {**fields, "": (record[audio] or {}).get("path") if path else None}
-                number += 1
-
-    def _store(self, file: Path) -> dict[int, str]:
+    def _store(self, file: _ParquetFile) -> dict[int, str]:
         """Copy the recordings of a file unless that is already done; returns the location of each by its row number."""
-        name = self._label(file).removesuffix(".parquet").replace("/", "-")
-        tar = self._folder / f"{name}.tar"
+        tar = self._folder / f"{file.stem.replace('/', '-')}.tar"
         with writing(self._folder):
             self._folder.mkdir(exist_ok=True)
-        if not (tar.is_file() and tar.stat().st_mtime >= file.stat().st_mtime):
-            write_tar(tar, self._recordings(file))
+        if not (tar.is_file() and tar.stat().st_mtime >= file.path.stat().st_mtime):
+            write_tar(tar, file.recordings())
         return {
             int(name.partition(".")[0]): member(f"{self._folder.name}/{tar.name}", offset, size)
             for name, (offset, size) in stretches(tar).items()
         }
 
-    def _descriptive_columns(self, file: Path, audio: str) -> list[str]:
-        """Columns of text and numbers, except class numbers without names."""
-        schema = _schema(file, self._adapter.name)
-        features = _features(schema)
-        return [
-            field.name
-            for field in schema
-            if field.name != audio
-            and _is_readable(field.type)
-            and ("names" in features.get(field.name, {}) or not _is_number_of_class(field))
-        ]
 
-    def _recordings(self, file: Path) -> Iterator[tuple[str, bytes]]:
-        """Name and content of each recording in a file."""
-        audio, number = self._files[file], -1
-        for batch in self._batches(file, _RECORDINGS_AT_ONCE, [audio]):
-            for value in batch.column(0):
-                number += 1
-                path, content = _content(value)
-                if content:
-                    suffix = PurePosixPath(path).suffix.lstrip(".").lower()
-                    yield f"{number:09d}.{suffix if suffix in AUDIO_SUFFIXES else 'bin'}", content
+class _ParquetFile:
+    """A Parquet file, which may have a column with recordings.
 
-    def _batches(self, file: Path, rows: int, columns: Sequence[str] | None) -> Iterator[Any]:
+    Attributes:
+        label: its path below the folder of the dataset.
+        stem: the label without its extension.
+        part: the part of the dataset that it belongs to.
+        audio: the column with recordings; empty if there is none.
+        columns: columns of text and numbers, except class numbers without names.
+
+    Raises:
+        InputError: if ``pyarrow`` is not installed.
+        ManifestError: if it is damaged; also raised while it is read.
+    """
+
+    def __init__(self, path: Path, tree: Tree) -> None:
         arrow()
         import pyarrow.parquet as pq
 
-        with _damage(self._adapter.name, file), pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20) as opened:
+        self.path, self._dataset = path, tree.name
+        self.label = path.relative_to(tree.root).as_posix()
+        self.stem = self.label.removesuffix(".parquet")
+        self.part = Part(_split_named(self.stem), (f"{_NUMBERED.sub('*', self.stem)}.parquet",))
+        with self._damage():
+            self._schema = pq.read_schema(path)
+        self._features = _features(self._schema)
+        self.audio = _audio_column(self._schema, self._features)
+        self.columns = tuple(
+            field.name
+            for field in self._schema
+            if field.name != self.audio
+            and _is_readable(field.type)
+            and ("names" in self._features.get(field.name, {}) or not _is_number_of_class(field))
+        )
+
+    def records(self) -> Iterator[tuple[str, Record]]:
+        """Original path of the recording, or an empty text, and fields of each record."""
+        has_path = _has_child(self._schema.field(self.audio).type, "path")
+        columns = [*self.columns, *([f"{self.audio}.path"] if has_path else [])]
+        for batch in self._batches(_RECORDS_AT_ONCE, columns or None):
+            with self._damage():
+                records = batch.to_pylist()
+            for record in records:
+                path = (record[self.audio] or {}).get("path") if has_path else None
+                fields = {name: _named(record[name], self._features.get(name)) for name in self.columns}
+                yield text_of(path).replace("\\", "/"), fields
+
+    def recordings(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each recording."""
+        values = (value for batch in self._batches(_RECORDINGS_AT_ONCE, [self.audio]) for value in batch.column(0))
+        for number, value in enumerate(values):
+            path, content = _content(value)
+            if content:
+                suffix = PurePosixPath(path).suffix.lstrip(".").lower()
+                yield f"{number:09d}.{suffix if suffix in AUDIO_SUFFIXES else 'bin'}", content
+
+    def why_nothing_is_known(self) -> str:
+        """Why nothing is known about the recordings."""
+        fields = [field for field in self._schema if field.name != self.audio]
+        numbers = [field.name for field in fields if _is_number_of_class(field)]
+        has = ", ".join(field.name for field in fields) or "nothing else"
+        return (
+            f"'{self.label}' has no column that describes its recordings (such as 'caption', 'label', 'title' "
+            f"or 'tags'); it has {has}{f', and the numbers in {numbers[0]} have no names' if numbers else ''}"
+        )
+
+    def _batches(self, rows: int, columns: Sequence[str] | None) -> Iterator[Any]:
+        import pyarrow.parquet as pq
+
+        with self._damage(), pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20) as opened:
             yield from opened.iter_batches(rows, columns=columns, use_threads=False)
+
+    @contextmanager
+    def _damage(self) -> Iterator[None]:
+        """Turn failures to read the file into one sentence."""
+        try:
+            yield
+        except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:
+            with self.path.open("rb") as opened:
+                pointer = opened.read(16) == b"version https://"
+            hint = "it is only Git's pointer to the file: run 'git lfs pull'" if pointer else "fetch it again"
+            raise ManifestError(f"{self._dataset}: '{self.path}' cannot be read as a Parquet file; {hint}") from error
 
 
 def _below(root: Path) -> list[Path]:
@@ -232,29 +242,14 @@ def _below(root: Path) -> list[Path]:
     return found
 
 
-@contextmanager
-def _damage(name: str, file: Path) -> Iterator[None]:
-    """Turn failures to read a file into one sentence."""
-    try:
-        yield
-    except (arrow().ArrowException, OSError, UnicodeDecodeError) as error:
-        with file.open("rb") as opened:
-            pointer = opened.read(16) == b"version https://"
-        hint = "it is only Git's pointer to the file: run 'git lfs pull'" if pointer else "fetch it again"
-        raise ManifestError(f"{name}: '{file}' cannot be read as a Parquet file; {hint}") from error
+def _split_named(stem: str) -> str:
+    """The split that a file or one of its folders is named after, the innermost first; ``train`` if none is."""
+    words = (word for name in reversed(stem.split("/")) for word in re.findall(r"[a-zA-Z]+", name)[:2])
+    return next(filter(None, map(split_of, words)), "train")
 
 
-def _schema(file: Path, name: str) -> Any:
-    arrow()
-    import pyarrow.parquet as pq
-
-    with _damage(name, file):
-        return pq.read_schema(file)
-
-
-def _audio_column(schema: Any) -> str:
+def _audio_column(schema: Any, features: Mapping[str, Any]) -> str:
     """The column with recordings; empty if there is none."""
-    features = _features(schema)
     holding = [
         field.name
         for field in schema
@@ -266,12 +261,14 @@ def _audio_column(schema: Any) -> str:
     return next(iter(stated or [name for name in holding if name.lower() in _AUDIO_NAMES]), "")
 
 
-def _table(adapter: Dataset, names: Sequence[str], split: str) -> Table | None:
-    """The published table with these columns; if there are several, the one of the split."""
+def _table(adapter: Dataset, file: _ParquetFile) -> Table | None:
+    """The published table with the columns of a file; if there are several, the one of its split."""
     if not isinstance(adapter, TableDataset) or not adapter.self_contained:
         return None
-    fitting = [table for table in adapter.tables if table.header and table.columns and {*table.columns} <= {*names}]
-    return next((table for table in fitting if table.split == split), next(iter(fitting), None))
+    fitting = [
+        table for table in adapter.tables if table.header and table.columns and {*table.columns} <= {*file.columns}
+    ]
+    return next((table for table in fitting if table.split == file.part.split), next(iter(fitting), None))
 
 
 def _features(schema: Any) -> dict[str, Any]:

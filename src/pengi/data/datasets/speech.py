@@ -36,7 +36,7 @@ class VocalSound(TableDataset):
         Table(f"datafiles/{part}.json", split, ("wav", "labels"))
         for part, split in (("te", "test"), ("val", "val"), ("tr", "train"))
     )
-    _classes: ClassVar[Codes] = {
+    codes: ClassVar[Codes] = {
         "/m/01j3sz": "laughter",
         "/m/07plz5l": "sigh",
         "/m/01b_21": "cough",
@@ -44,7 +44,6 @@ class VocalSound(TableDataset):
         "/m/01hsr_": "sneeze",
         "/m/07ppn3j": "sniff",
     }
-    labels = tuple(_classes.values())
 
     def row(self, record: Record, table: Table) -> DatasetRow:
         file = PurePosixPath(record["wav"]).name
@@ -52,8 +51,7 @@ class VocalSound(TableDataset):
             id=Path(file).stem,
             audio=(f"audio_16k/{file}", f"audio_44k/{file}"),
             names=(Path(file).stem,),
-            split=table.split,
-            events=(known(record["labels"], self._classes, "class"),),
+            events=(known(record["labels"], self.codes, "class"),),
             group=file.split("_")[0],
         )
 
@@ -68,7 +66,7 @@ class CremaD(FolderDataset):
     license, home = "ODbL-1.0", "https://github.com/CheyneyComputerScience/CREMA-D"
     domain = "emotion"
     patterns: ClassVar[Patterns] = {"test": ("AudioWAV/*.wav",)}
-    _emotions: ClassVar[Codes] = {
+    codes: ClassVar[Codes] = {
         "ANG": "angry",
         "DIS": "disgusted",
         "FEA": "fearful",
@@ -76,17 +74,10 @@ class CremaD(FolderDataset):
         "NEU": "neutral",
         "SAD": "sad",
     }
-    labels = tuple(_emotions.values())
 
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
-        actor, _, emotion, _ = _parts(path, 4, "_")
-        return DatasetRow(
-            path.stem,
-            (str(path),),
-            split,
-            attributes={"emotion": known(emotion, self._emotions, "emotion")},
-            group=actor,
-        )
+        actor, _, code, _ = _parts(path, 4, "_")
+        return DatasetRow(path.stem, attributes={"emotion": known(code, self.codes, "emotion")}, group=actor)
 
 
 class Ravdess(FolderDataset):
@@ -99,7 +90,7 @@ class Ravdess(FolderDataset):
     license, home = "CC-BY-NC-SA-4.0", "https://zenodo.org/records/1188976"
     domain = "emotion"
     patterns: ClassVar[Patterns] = {"test": ("Actor_*/03-01-*.wav",)}
-    _emotions: ClassVar[Codes] = {
+    codes: ClassVar[Codes] = {
         "01": "neutral",
         "02": "calm",
         "03": "happy",
@@ -109,17 +100,10 @@ class Ravdess(FolderDataset):
         "07": "disgusted",
         "08": "surprised",
     }
-    labels = tuple(_emotions.values())
 
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
-        codes = _parts(path, 7, "-")
-        return DatasetRow(
-            path.stem,
-            (str(path),),
-            split,
-            attributes={"emotion": known(codes[2], self._emotions, "emotion")},
-            group=codes[6],
-        )
+        _, _, code, _, _, _, actor = _parts(path, 7, "-")
+        return DatasetRow(path.stem, attributes={"emotion": known(code, self.codes, "emotion")}, group=actor)
 
 
 class Meld(TableDataset):
@@ -147,7 +131,7 @@ class Meld(TableDataset):
             ("train", "train", "train_splits"),
         )
     )
-    _emotions: ClassVar[Codes] = {
+    codes: ClassVar[Codes] = {
         "anger": "angry",
         "disgust": "disgusted",
         "fear": "fearful",
@@ -156,7 +140,6 @@ class Meld(TableDataset):
         "sadness": "sad",
         "surprise": "surprised",
     }
-    labels = tuple(_emotions.values())
 
     def row(self, record: Record, table: Table) -> DatasetRow:
         file = f"dia{record['Dialogue_ID']}_utt{record['Utterance_ID']}.mp4"
@@ -165,9 +148,8 @@ class Meld(TableDataset):
             id=f"{part}-{Path(file).stem}",
             audio=(f"{table.folder}/{file}", f"{part}/{table.folder}/{file}"),
             names=(f"{table.folder}/{Path(file).stem}",),
-            split=table.split,
             attributes={
-                "emotion": known(record["Emotion"], self._emotions, "emotion"),
+                "emotion": known(record["Emotion"], self.codes, "emotion"),
                 "sentiment": record["Sentiment"],
             },
             group=f"{part}-{record['Dialogue_ID']}",
@@ -185,7 +167,7 @@ class CmuMosi(TableDataset):
     license, home = "none stated; research use", "https://github.com/thuiar/MMSA"
     domain = "emotion"
     tables = (Table("label.csv", columns=("video_id", "clip_id", "annotation", "mode")),)
-    labels = ("positive", "neutral", "negative")
+    codes: ClassVar[Codes] = {label: label for label in ("positive", "neutral", "negative")}
     _splits: ClassVar[Codes] = {"test": "test", "valid": "val", "train": "train"}
 
     def row(self, record: Record, table: Table) -> DatasetRow:
@@ -194,9 +176,7 @@ class CmuMosi(TableDataset):
             audio=(f"Raw/{record['video_id']}/{record['clip_id']}.mp4",),
             names=(f"{record['video_id']}/{record['clip_id']}",),
             split=known(record["mode"], self._splits, "mode"),
-            attributes={
-                "sentiment": known(record["annotation"].lower(), {label: label for label in self.labels}, "annotation")
-            },
+            attributes={"sentiment": known(record["annotation"].lower(), self.codes, "annotation")},
             group=record["video_id"],
         )
 
@@ -234,7 +214,7 @@ class MspPodcast(TableDataset):
         "Validation": "val",
         "Train": "train",
     }
-    _emotions: ClassVar[Codes] = {
+    codes: ClassVar[Codes] = {
         "A": "angry",
         "S": "sad",
         "H": "happy",
@@ -244,7 +224,6 @@ class MspPodcast(TableDataset):
         "C": "contemptuous",
         "N": "neutral",
     }
-    labels = tuple(_emotions.values())
 
     def row(self, record: Record, table: Table) -> DatasetRow | None:
         if record["EmoClass"] in ("O", "X"):  # another emotion, no agreement
@@ -255,7 +234,7 @@ class MspPodcast(TableDataset):
             audio=(f"Audios/{record['FileName']}", f"Audio/{record['FileName']}"),
             names=(clip,),
             split=known(record["Split_Set"], self._splits, "Split_Set"),
-            attributes={"emotion": known(record["EmoClass"], self._emotions, "EmoClass")},
+            attributes={"emotion": known(record["EmoClass"], self.codes, "EmoClass")},
             group=clip if record["SpkrID"].strip().lower() in ("", "unknown") else record["SpkrID"],
         )
 
@@ -285,7 +264,6 @@ class SpeechCommands(FolderDataset):
     def parse(self, path: PurePosixPath, split: str) -> DatasetRow:
         return DatasetRow(
             id=f"{path.parent.name}-{path.stem}",
-            audio=(str(path),),
             split=self._split_of.get(str(path), split),
             attributes={"keyword": words(path.parent.name)},
             group=path.stem.split("_")[0],
@@ -304,12 +282,11 @@ class LibriSpeechGender(FolderDataset):
     self_contained = False
     domain = "gender"
     redistribute = True
-    labels = ("female", "male")
     patterns: ClassVar[Patterns] = {
         split: tuple(f"{part}*/*/*/*.flac" for part in parts)
         for split, parts in {"test": ("test-",), "val": ("dev-",), "train": ("train-",)}.items()
     }
-    _sexes: ClassVar[Codes] = {"F": "female", "M": "male"}
+    codes: ClassVar[Codes] = {"F": "female", "M": "male"}
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         lines = tree.lines(self.needed(tree, "SPEAKERS.TXT"))
@@ -321,8 +298,8 @@ class LibriSpeechGender(FolderDataset):
         speaker = path.parts[-3]
         if speaker not in self._sex_of:
             raise ProblemError(f"speaker '{speaker}' is not in SPEAKERS.TXT")
-        gender = known(self._sex_of[speaker], self._sexes, "sex")
-        return DatasetRow(path.stem, (str(path),), split, attributes={"gender": gender}, group=speaker)
+        gender = known(self._sex_of[speaker], self.codes, "sex")
+        return DatasetRow(path.stem, attributes={"gender": gender}, group=speaker)
 
 
 def _parts(path: PurePosixPath, count: int, separator: str) -> list[str]:
