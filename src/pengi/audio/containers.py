@@ -24,11 +24,18 @@ SLACK_BYTES = 128
 
 _HEAD_BYTES = 16
 _OGG_PAGE_BYTES = OGG_HEADER_BYTES + 255 + 255 * 255  # RFC 3533: header, segment table, segments
-_EBML_ID = b"\x1a\x45\xdf\xa3"
 _SEGMENT_ID = b"\x18\x53\x80\x67"
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _ASF_HEADER = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
 _ASF_DATA = b"\x36\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"
+_MAGICS = {
+    b".snd": "AU",
+    b"dns.": "AU",
+    b"caff": "CAF",
+    b"OggS": "Ogg",
+    b"fLaC": "FLAC",
+    b"\x1a\x45\xdf\xa3": "WebM or Matroska",
+}
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"styp", b"wide", b"free", b"skip")
 _MP4_MEDIA_BOXES = (b"ftyp", b"moov", b"moof", b"mdat")
 
@@ -56,7 +63,23 @@ def container_of(file: IO[bytes]) -> str | None:
 
     A name does not mean that the rest can be read.
     """
-    return _recognise(read_at(file, 0, _HEAD_BYTES))[0]
+    head = read_at(file, 0, _HEAD_BYTES)
+    magic = head[:4]
+    if magic in _MAGICS:
+        return _MAGICS[magic]
+    if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+        return "WAV"
+    if magic == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "AIFF"
+    if head == _W64_RIFF:
+        return "W64"
+    if head == _ASF_HEADER:
+        return "WMA or WMV"
+    if head[4:8] in _MP4_FIRST_BOXES:
+        return "MP4"
+    if magic[:3] == b"ID3" or _is_frame_sync(magic, mask=0xE6, pattern=0xE2):  # any MPEG version, layer III
+        return "MP3"
+    return "AAC" if _is_frame_sync(magic, mask=0xF6, pattern=0xF0) else None
 
 
 def is_mpeg(file: IO[bytes]) -> bool:
@@ -66,9 +89,13 @@ def is_mpeg(file: IO[bytes]) -> bool:
 
 def missing_bytes(file: IO[bytes]) -> int:
     """Number of bytes by which ``file`` is shorter than its header states; 0 if it is complete or states no length."""
-    stated_end = _recognise(read_at(file, 0, _HEAD_BYTES))[1]
+    kind = container_of(file)
     size = file.seek(0, os.SEEK_END)
-    return max(0, stated_end(file, size) - size)
+    if kind in _SIZES:
+        end = _data_end(_chunks_of(kind, file), b"SSND" if kind == "AIFF" else b"data", size)
+    else:
+        end = _ENDS[kind](file, size) if kind in _ENDS else 0
+    return max(0, end - size)
 
 
 def corrected_sizes(file: IO[bytes]) -> dict[int, bytes]:
@@ -151,43 +178,9 @@ def _packed(order: str, value: int) -> bytes:
     return struct.pack(f"{order}I", value if value <= MAX_32_BIT_SIZE else 0)
 
 
-def _recognise(head: bytes) -> tuple[str | None, Callable[[IO[bytes], int], int]]:
-    """Container name, and a function for the end of the file that its header states (0 if it states none)."""
-    magic = head[:4]
-    if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
-        return "WAV", _chunked_end("WAV")
-    if magic == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "AIFF", _chunked_end("AIFF")
-    if magic in (b".snd", b"dns."):
-        return "AU", _chunked_end("AU")
-    if magic == b"caff":
-        return "CAF", _chunked_end("CAF")
-    if head == _W64_RIFF:
-        return "W64", _chunked_end("W64")
-    if magic == b"OggS":
-        return "Ogg", _ogg_end
-    if magic == _EBML_ID:
-        return "WebM or Matroska", _ebml_end
-    if head == _ASF_HEADER:
-        return "WMA or WMV", _asf_end
-    if head[4:8] in _MP4_FIRST_BOXES:
-        return "MP4", _mp4_end
-    if magic == b"fLaC":
-        return "FLAC", _no_stated_end
-    if magic[:3] == b"ID3" or _is_frame_sync(magic, mask=0xE6, pattern=0xE2):  # any MPEG version, layer III
-        return "MP3", _no_stated_end
-    if _is_frame_sync(magic, mask=0xF6, pattern=0xF0):
-        return "AAC", _no_stated_end
-    return None, _no_stated_end
-
-
 def _is_frame_sync(magic: bytes, mask: int, pattern: int) -> bool:
     """Whether an MPEG frame header starts here: its first eight bits are set, ``mask`` selects which follow."""
     return len(magic) > 1 and magic[0] == 0xFF and magic[1] & mask == pattern
-
-
-def _no_stated_end(_file: IO[bytes], _size: int) -> int:
-    return 0
 
 
 def _chunks_of(kind: str, file: IO[bytes]) -> Iterator[_Chunk]:
@@ -218,11 +211,6 @@ def _riff_chunks(file: IO[bytes]) -> Iterator[_Chunk]:
             yield chunk._replace(length=data_length)
         else:
             yield chunk
-
-
-def _chunked_end(kind: str) -> Callable[[IO[bytes], int], int]:
-    data_kind = b"SSND" if kind == "AIFF" else b"data"
-    return lambda file, size: _data_end(_chunks_of(kind, file), data_kind, size)
 
 
 def _ogg_end(file: IO[bytes], size: int) -> int:
@@ -269,6 +257,10 @@ def _ebml_end(file: IO[bytes], size: int) -> int:
         return 0
     segment_bytes, width = _ebml_size(read_at(file, segment + 4, 8))
     return 0 if segment_bytes is None else segment + 4 + width + segment_bytes
+
+
+_ENDS = {"Ogg": _ogg_end, "MP4": _mp4_end, "WMA or WMV": _asf_end, "WebM or Matroska": _ebml_end}
+"""Functions that find where the file ends according to its header; 0 if it does not say so."""
 
 
 def _ebml_size(field: bytes) -> tuple[int | None, int]:
