@@ -78,15 +78,13 @@ def probe(source: AudioSource, *, track: int | None = None, partial: bool = Fals
         AudioError: if the recording cannot be opened, is not audio, is cut off, is empty or is beyond the limits.
         InputError: if ``source`` has an unsupported type.
     """
-    name = describe_source(source)
-    with _open(source, name, track, partial) as opened:
+    with _open(source, track, partial) as opened:
         reader, notes = opened.reader, list[str]()
         duration_s = None if partial else reader.stated_duration_s
         if duration_s is None:
-            blocks = opened.channel_blocks(0, BLOCK_S, notes)
-            duration_s = sum(block_CS.shape[1] for block_CS in blocks) / reader.sample_rate
+            duration_s = opened.decoded_s(notes)
         if not duration_s:
-            raise no_samples(name)
+            raise no_samples(opened.name)
         notes += reader.notes
         return AudioInfo(duration_s, reader.sample_rate, reader.channels, reader.format, tuple(notes))
 
@@ -98,7 +96,7 @@ def stated_duration(source: AudioSource, *, track: int | None = None, partial: b
         AudioError: if the recording cannot be opened, is not audio, is cut off or is beyond the limits.
         InputError: if ``source`` has an unsupported type.
     """
-    with _open(source, describe_source(source), track, partial) as opened:
+    with _open(source, track, partial) as opened:
         return opened.reader.stated_duration_s
 
 
@@ -137,13 +135,13 @@ def load(
             without ``mono`` also if the number of channels changes.
         InputError: if ``source`` has an unsupported type, or a number is out of range.
     """
-    name = describe_source(source)
-    _check_request(sample_rate, offset_s, duration_s, BLOCK_S)
-    with _open(source, name, track, partial) as opened:
-        if opened.stated_s(offset_s, duration_s) > MAX_DURATION_S:
-            raise _too_long(name)
-        blocks = opened.blocks(sample_rate, offset_s, duration_s, BLOCK_S, notes, mono=mono)
-        return np.concatenate(list(_limited(blocks, sample_rate, MAX_DURATION_S, _too_long(name))), axis=-1)
+    too_long = (
+        f"is longer than the {MAX_DURATION_S / 60:.0f} minutes that fit into memory at once;"
+        " use the timeline, which reads window by window, or load a part of it"
+    )
+    request = _Request(sample_rate, offset_s, duration_s, BLOCK_S, MAX_DURATION_S, too_long, mono)
+    with _open(source, track, partial) as opened:
+        return np.concatenate(list(opened.blocks(request, notes)), axis=-1)
 
 
 def stream(
@@ -165,13 +163,36 @@ def stream(
     longer recording (or requested part), it is refused before anything is decoded, otherwise as soon as the limit is
     passed. Errors are raised during iteration, and ``notes`` are complete at its end.
     """
-    name = describe_source(source)
-    _check_request(sample_rate, offset_s, duration_s, block_s)
-    with _open(source, name, track, partial) as opened:
-        if opened.stated_s(offset_s, duration_s) > longest_s:
-            raise _longer_than(name, longest_s)
-        blocks = opened.blocks(sample_rate, offset_s, duration_s, block_s, notes)
-        yield from _limited(blocks, sample_rate, longest_s, _longer_than(name, longest_s))
+    too_long = f"is longer than the {longest_s:g} seconds that are accepted"
+    request = _Request(sample_rate, offset_s, duration_s, block_s, longest_s, too_long)
+    with _open(source, track, partial) as opened:
+        yield from opened.blocks(request, notes)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is read of a recording, and how."""
+
+    sample_rate: int
+    offset_s: float
+    duration_s: float | None
+    block_s: float
+    longest_s: float
+    too_long: str
+    """The error, after the name of the recording, if more than ``longest_s`` would be read."""
+    mono: bool = True
+
+    def __post_init__(self) -> None:
+        if not MIN_SAMPLE_RATE <= self.sample_rate <= MAX_SAMPLE_RATE:
+            raise InputError(
+                f"cannot resample to {self.sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz work"
+            )
+        if not 0 <= self.offset_s < math.inf:
+            raise InputError(f"the offset must be 0 s or later, not {self.offset_s} s")
+        if self.duration_s is not None and not 0 < self.duration_s < math.inf:
+            raise InputError(f"the duration must be positive, not {self.duration_s} s")
+        if not 0 < self.block_s < math.inf:
+            raise InputError(f"the block length must be positive, not {self.block_s} s")
 
 
 @dataclass(frozen=True)
@@ -184,49 +205,50 @@ class _Opened:
     missing_bytes: int
     """The number of bytes that are known to be missing."""
 
-    def stated_s(self, offset_s: float, duration_s: float | None) -> float:
-        """Seconds that will be read according to the headers; 0 if they do not state it."""
-        stated_s = self.reader.stated_duration_s
-        if stated_s is None or self.partial:
-            return 0.0
-        return min(stated_s - offset_s, math.inf if duration_s is None else duration_s)
+    def decoded_s(self, notes: list[str]) -> float:
+        """Length in seconds, found by decoding; with ``partial`` up to any damage."""
+        blocks_CS = self.reader.blocks(0, _block_samples(self.reader, BLOCK_S))
+        if self.partial:
+            blocks_CS = self._until_damage(blocks_CS, 0, notes)
+        return sum(block_CS.shape[1] for block_CS in blocks_CS) / self.reader.sample_rate
 
-    def channel_blocks(self, start: int, block_s: float, notes: list[str]) -> Iterator[NDArray[np.float32]]:
-        """Blocks ``float32[C, S]`` from sample ``start`` on; with ``partial`` up to any damage."""
-        blocks_CS = self.reader.blocks(start, _block_samples(self.reader, block_s))
-        return self._until_damage(blocks_CS, start, notes) if self.partial else blocks_CS
-
-    def blocks(
-        self,
-        sample_rate: int,
-        offset_s: float,
-        duration_s: float | None,
-        block_s: float,
-        notes: list[str] | None,
-        *,
-        mono: bool = True,
-    ) -> Iterator[NDArray[np.float32]]:
-        """Blocks ``float32[S]``, or ``float32[C, S]`` without ``mono``, at ``sample_rate``."""
-        reader = self.reader
+    def blocks(self, request: _Request, notes: list[str] | None) -> Iterator[NDArray[np.float32]]:
+        """Blocks ``float32[S]``, or ``float32[C, S]`` without ``mono``, at the requested sample rate."""
+        if self._stated_s(request) > request.longest_s:
+            raise AudioError(f"'{self.name}' {request.too_long}")
+        reader, rate = self.reader, request.sample_rate
         found: list[str] = []
-        start = round(offset_s * reader.sample_rate)
+        start = round(request.offset_s * reader.sample_rate)
         mix = MixDown(max(1, min(round(CELL_S * reader.sample_rate), MAX_BLOCK_VALUES // reader.channels)))
         # Whether channels cancel is decided for complete stretches, so that a part equals a slice of the whole
         # recording.
         first = start if reader.channels == 1 else start - start % mix.cell
-        blocks = reader.blocks(first, _block_samples(reader, block_s))
-        blocks = mix.blocks(blocks, first) if mono else blocks
-        blocks = _split(without_first(blocks, start - first), _block_samples(reader, block_s))
-        if duration_s is not None:
-            blocks = _first_samples(blocks, max(1, round(duration_s * reader.sample_rate)))
+        blocks = reader.blocks(first, _block_samples(reader, request.block_s))
+        blocks = mix.blocks(blocks, first) if request.mono else blocks
+        blocks = _split(without_first(blocks, start - first), _block_samples(reader, request.block_s))
+        if request.duration_s is not None:
+            blocks = _first_samples(blocks, max(1, round(request.duration_s * reader.sample_rate)))
         blocks = _checked(blocks, reader, self.name, start)
         if self.partial:
             blocks = self._until_damage(blocks, start, found)
-        if not mono:
+        if not request.mono:
             blocks = _same_channels(blocks, self.name)
-        yield from blocks if reader.sample_rate == sample_rate else resampled(blocks, reader.sample_rate, sample_rate)
+        blocks = blocks if reader.sample_rate == rate else resampled(blocks, reader.sample_rate, rate)
+        samples = 0
+        for block in blocks:
+            samples += block.shape[-1]
+            if samples - 1 > request.longest_s * rate:  # resampling may round up to one sample more
+                raise AudioError(f"'{self.name}' {request.too_long}")
+            yield block
         if notes is not None:
             notes += [*reader.notes, *found, *_cancelled(mix, reader, self.name)]
+
+    def _stated_s(self, request: _Request) -> float:
+        """Seconds that will be read according to the headers; 0 if they do not state it."""
+        stated_s = self.reader.stated_duration_s
+        if stated_s is None or self.partial:
+            return 0.0
+        return min(stated_s - request.offset_s, math.inf if request.duration_s is None else request.duration_s)
 
     def _until_damage(
         self, blocks: Iterator[NDArray[np.float32]], start: int, notes: list[str]
@@ -260,9 +282,10 @@ def _cancelled(mix: MixDown, reader: Reader, name: str) -> list[str]:
 
 
 @contextmanager
-def _open(source: AudioSource, name: str, track: int | None, partial: bool) -> Iterator[_Opened]:
+def _open(source: AudioSource, track: int | None, partial: bool) -> Iterator[_Opened]:
     """Open a recording from any source. Files that are opened here are closed at the end; a caller's own file stays
     open."""
+    name = describe_source(source)
     plain = resolve(source)
     if track is not None and (isinstance(track, bool) or not isinstance(track, int)):
         raise InputError(f"track must be a whole number, counted from 1, not {track!r}")
@@ -337,10 +360,8 @@ def _open_path(path: Path, name: str) -> IO[bytes]:
         if not name:  # which pathlib takes for the current folder
             raise AudioError("the name of a recording is empty") from error
         raise AudioError(f"'{name}' is a folder, not a recording") from error
-    except PermissionError as error:
-        raise AudioError(f"'{name}' cannot be read: permission denied") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        raise AudioError(f"'{name}' cannot be opened: {reason(error)}") from error
+        raise AudioError(f"'{name}' cannot be read: {reason(error)}") from error
 
 
 def _missing_bytes(file: IO[bytes], name: str, partial: bool) -> int:
@@ -373,17 +394,6 @@ def _file_reader(file: IO[bytes], name: str, track: int | None) -> Reader:
     raise AudioError(
         f"'{name}' looks like {container} but cannot be read: it is damaged, cut off or in an unsupported variant"
     )
-
-
-def _check_request(sample_rate: int, offset_s: float, duration_s: float | None, block_s: float) -> None:
-    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
-        raise InputError(f"cannot resample to {sample_rate} Hz; {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz work")
-    if not 0 <= offset_s < math.inf:
-        raise InputError(f"the offset must be 0 s or later, not {offset_s} s")
-    if duration_s is not None and not 0 < duration_s < math.inf:
-        raise InputError(f"the duration must be positive, not {duration_s} s")
-    if not 0 < block_s < math.inf:
-        raise InputError(f"the block length must be positive, not {block_s} s")
 
 
 def _block_samples(reader: Reader, block_s: float) -> int:
@@ -436,26 +446,3 @@ def _checked(
     if start == 0:
         raise no_samples(name)
     raise AudioError(f"'{name}' ends before {start / reader.sample_rate:.2f} s, where reading should start")
-
-
-def _limited(
-    blocks: Iterator[NDArray[np.float32]], sample_rate: int, max_s: float, too_long: AudioError
-) -> Iterator[NDArray[np.float32]]:
-    """The blocks, unchanged; ``too_long`` is raised as soon as they are longer than ``max_s`` together."""
-    samples = 0
-    for block in blocks:
-        samples += block.shape[-1]
-        if samples - 1 > max_s * sample_rate:  # resampling may round up to one sample more
-            raise too_long
-        yield block
-
-
-def _longer_than(name: str, longest_s: float) -> AudioError:
-    return AudioError(f"'{name}' is longer than the {longest_s:g} seconds that are accepted")
-
-
-def _too_long(name: str) -> AudioError:
-    return AudioError(
-        f"'{name}' is longer than the {MAX_DURATION_S / 60:.0f} minutes that fit into memory at once;"
-        " use the timeline, which reads window by window, or load a part of it"
-    )
