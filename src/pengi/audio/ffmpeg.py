@@ -1,8 +1,8 @@
 """Reads recordings with FFmpeg: MP3, Ogg, AAC, MP4, Matroska and WebM, MPEG-TS, the sound of videos and more.
 
 Frames are placed by their time stamps if the container has them: a pause between packets becomes silence, and so does
-the time before sound that starts after the picture. Raw streams have no time stamps; their undecodable parts become
-silence; its length is estimated from the number of bytes.
+the time before sound that starts after the picture. Raw streams have no time stamps. Their undecodable parts become
+silence, whose length is estimated from the number of bytes.
 
 Shape suffixes: C channels, S samples.
 """
@@ -162,9 +162,8 @@ class AvReader:
         self._name = name
         self._av = av
         self._begins_s = begins_s
-        self._clock: Clock | None = None
-        self._about_tracks: list[str] = []
-        self._about_end: list[str] = []
+        self._clock = Clock(1, None)  # until the sample rate is known
+        self._notes: list[str] = []
         # Before FFmpeg opens the file, since that moves its position.
         self._counted_s = bitstreams.mp3_stated_s(file)
         file.seek(0)
@@ -193,7 +192,7 @@ class AvReader:
             self._stream = best
         if track is None and len(tracks) > 1:
             number = 1 + [stream.index for stream in tracks].index(self._stream.index)
-            self._about_tracks.append(f"'{self._name}' has {len(tracks)} sound tracks; track {number} is read")
+            self._notes.append(f"'{self._name}' has {len(tracks)} sound tracks; track {number} is read")
 
     def _open_decoder(self) -> None:
         container = self._container.format.name.split(",")[0]
@@ -224,14 +223,14 @@ class AvReader:
     @property
     def notes(self) -> list[str]:
         """Sentences about tracks, and about the parts that are missing so far."""
-        notes = [*self._about_tracks, *self._about_end]
-        total_s = sum(length_s for _, length_s in self._clock.missing) if self._clock is not None else 0.0
-        if self._clock is not None and round(total_s, 2) > 0:
+        notes = list(self._notes)
+        total_s = sum(length_s for _, length_s in self._clock.missing)
+        if round(total_s, 2) > 0:
             first_s = self._begins_s + self._clock.missing[0][0]
             notes.append(
                 f"{total_s:.2f} s of '{self._name}' are missing, the first at {first_s:.2f} s; they are read as silence"
             )
-        if self._clock is not None and self._clock.jumps:
+        if self._clock.jumps:
             at_s, length_s = self._clock.jumps[0]
             notes.append(
                 f"the time stamps of '{self._name}' jump by {length_s:.0f} s at {self._begins_s + at_s:.2f} s, which is"
@@ -288,15 +287,15 @@ class AvReader:
         return self._container.duration / self._av.time_base - self._origin_s
 
     def blocks(self, start: int, block_samples: int) -> Iterator[NDArray[np.float32]]:
-        if self._first is None or self._clock is None:
+        if self._first is None:
             return
         frames = self._frames_near(start)
-        pieces = at_rate(self._placed(frames, self._clock), self.sample_rate)
+        pieces = at_rate(self._placed(frames), self.sample_rate)
         yield from gathered(without_first(pieces, start - round(self._clock.position)), block_samples)
         check_count(self._name, self._min_duration_s, self._clock.position_s)
         stated_s = self.stated_duration_s
         if stated_s is not None and stated_s - self._clock.position_s > MAX_SILENT_TAIL_S:
-            self._about_end.append(
+            self._notes.append(
                 f"'{self._name}' should last {self._begins_s + stated_s:.2f} s, but its sound ends at"
                 f" {self._begins_s + self._clock.position_s:.2f} s"
             )
@@ -308,14 +307,11 @@ class AvReader:
         before ``start`` is decoded.
         """
         assert self._first is not None
-        assert self._clock is not None
         base = self._stream.time_base
         target = start - round(SEEK_LEAD_S * self.sample_rate)
         exact = self.format.startswith("mov ") and base == Fraction(1, self.sample_rate)
-        if target <= 0 or not exact or self._first.pts is None:
-            return itertools.chain([self._first], self._frames)
         origin = round(self._origin_s * self.sample_rate)
-        if origin + target <= self._first.pts:
+        if not exact or self._first.pts is None or target <= max(0, self._first.pts - origin):
             return itertools.chain([self._first], self._frames)
         try:
             self._container.seek(origin + target, stream=self._stream)
@@ -329,7 +325,7 @@ class AvReader:
         self._clock.position = landed.pts - origin
         return itertools.chain([landed], frames)
 
-    def _placed(self, frames: Iterator[av.AudioFrame], clock: Clock) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def _placed(self, frames: Iterator[av.AudioFrame]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Rate and samples of the frames, and silence in the gaps between them."""
         for frame in frames:
             samples_CS = self._samples(frame)
@@ -338,13 +334,13 @@ class AvReader:
             dated = self._demuxer.stamped and frame.sample_rate == self.sample_rate
             if dated and frame.pts is not None and frame.time_base:
                 stamp_s = float(frame.pts * frame.time_base) - self._origin_s
-            silence = clock.silence_before(stamp_s, self._lost_s)
+            silence = self._clock.silence_before(stamp_s, self._lost_s)
             self._lost_s = 0.0
-            clock.position += silence
+            self._clock.position += silence
             while silence > 0:
                 yield self.sample_rate, np.zeros((len(samples_CS), min(silence, self.sample_rate)), np.float32)
                 silence -= self.sample_rate
-            clock.position += samples_CS.shape[1] * self.sample_rate / frame.sample_rate
+            self._clock.position += samples_CS.shape[1] * self.sample_rate / frame.sample_rate
             yield frame.sample_rate, samples_CS
 
     def _parsed(self) -> Iterator[av.Packet[Any]]:
@@ -391,8 +387,7 @@ class AvReader:
             if bad_packet is not None and not good:
                 raise bad_packet
         except self._av.FFmpegError as error:
-            at_s = self._begins_s + (self._clock.position_s if self._clock else decoded_s)
-            raise broken(self._name, at_s) from error
+            raise broken(self._name, self._begins_s + self._clock.position_s) from error
 
     def _samples(self, frame: av.AudioFrame) -> NDArray[np.float32]:
         samples = frame.to_ndarray()
