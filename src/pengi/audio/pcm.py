@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from pengi.audio.containers import container_of
+from pengi.audio.readers import resampled
 from pengi.errors import InputError
 
 ENCODINGS = {"s16le": "<i2", "s32le": "<i4", "f32le": "<f4"}
@@ -58,10 +58,15 @@ def pcm_blocks(file: IO[bytes], given: PcmFormat, rate: int) -> Iterator[NDArray
     Raises:
         InputError: if the pipe holds a file, whose header and compressed audio would be read as noise.
     """
+    blocks = _mono_blocks(file, given)
+    return blocks if given.rate == rate else resampled(blocks, given.rate, rate)
+
+
+def _mono_blocks(file: IO[bytes], given: PcmFormat) -> Iterator[NDArray[np.float32]]:
+    """Blocks ``float32[S]`` at the rate of the input."""
     kind = np.dtype(ENCODINGS[given.encoding])
     frame = kind.itemsize * given.channels
     full_scale = 1.0 if kind.kind == "f" else float(-np.iinfo(kind).min)
-    resampler = soxr.ResampleStream(given.rate, rate, 1, dtype="float32") if given.rate != rate else None
     rest, is_first = b"", True
     while data := file.read(round(BLOCK_S * given.rate) * frame):
         # Loud samples may look like a bare MPEG frame, which begins with 0xff.
@@ -72,7 +77,4 @@ def pcm_blocks(file: IO[bytes], given: PcmFormat, rate: int) -> Iterator[NDArray
         whole = len(data) - len(data) % frame
         data, rest = data[:whole], data[whole:]
         frames = np.frombuffer(data, kind).reshape(-1, given.channels).astype(np.float64).mean(1) / full_scale
-        block = np.nan_to_num(frames, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
-        yield block if resampler is None else resampler.resample_chunk(block)
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield np.nan_to_num(frames, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
