@@ -27,11 +27,8 @@ def mel_filterbank_htk(sample_rate: int, n_fft: int, bands: int, low_hz: float, 
     """
     bins_mel = hz_to_mel_htk(torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64))[:, None]
     limits = hz_to_mel_htk(torch.tensor([low_hz, high_hz], dtype=torch.float64))
-    edges = torch.linspace(float(limits[0]), float(limits[1]), bands + 2, dtype=torch.float64)
-    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
-    rising = (bins_mel - lower) / (centre - lower)
-    falling = (upper - bins_mel) / (upper - centre)
-    return torch.minimum(rising, falling).clamp(min=0.0).float()
+    edges_mel = torch.linspace(float(limits[0]), float(limits[1]), bands + 2, dtype=torch.float64)
+    return _triangles(bins_mel, edges_mel).float()
 
 
 def mel_filterbank_slaney(sample_rate: int, n_fft: int, bands: int, low_hz: float, high_hz: float) -> Tensor:
@@ -42,10 +39,15 @@ def mel_filterbank_slaney(sample_rate: int, n_fft: int, bands: int, low_hz: floa
     bins_hz = torch.linspace(0.0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
     low_mel, high_mel = hz_to_mel_slaney(torch.tensor([low_hz, high_hz], dtype=torch.float64)).tolist()
     edges_hz = mel_to_hz_slaney(torch.linspace(low_mel, high_mel, bands + 2, dtype=torch.float64))
-    lower, centre, upper = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
-    rising = (bins_hz - lower) / (centre - lower)
-    falling = (upper - bins_hz) / (upper - centre)
-    return (torch.minimum(rising, falling).clamp(min=0.0) * 2.0 / (upper - lower)).float()
+    return (_triangles(bins_hz, edges_hz) * 2.0 / (edges_hz[2:] - edges_hz[:-2])).float()
+
+
+def _triangles(bins: Tensor, edges: Tensor) -> Tensor:
+    """Filters ``[K, M]`` that rise from one edge to the next and fall to the one after it; ``bins`` is ``[K, 1]``."""
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins - lower) / (centre - lower)
+    falling = (upper - bins) / (upper - centre)
+    return torch.minimum(rising, falling).clamp(min=0.0)
 
 
 def hz_to_mel_slaney(frequency_hz: Tensor) -> Tensor:
