@@ -134,13 +134,11 @@ class Pipeline:
                     return _Decoded(item, None, time.perf_counter() - started)
                 blocks.append(block)
             source = Waveform(np.concatenate(blocks), self._engine.sample_rate)
-        except PengiError as error:
-            self._budget.release(taken)
-            # Only the message: a traceback would keep the decoded blocks in memory.
-            source, taken = PengiError(str(error)), 0
         except Exception as error:  # noqa: BLE001 - counted by the thread that writes the rows
             self._budget.release(taken)
-            source, taken = error, 0
+            taken = 0
+            # Only the message: a traceback would keep the decoded blocks in memory.
+            source = PengiError(str(error)) if isinstance(error, PengiError) else error
         return _Decoded(item, source, time.perf_counter() - started, taken, notes)
 
     def _answer(self, group: Sequence[_Decoded]) -> list[Row]:
