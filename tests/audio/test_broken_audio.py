@@ -5,33 +5,20 @@ from __future__ import annotations
 import io
 import struct
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from helpers.audio import complaint, encoded, muxed
 from pengi.audio.decode import MAX_CHANNELS, load, probe, stream
 from pengi.audio.ffmpeg import Clock
-from pengi.errors import AudioError, PengiError
+from pengi.errors import AudioError
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
 RATE = 16_000
-
-
-def complaint(source: object, read: Callable[..., object] = load) -> str:
-    """The message of the error that reading ``source`` raises, found to be one sentence."""
-    arguments = (source,) if read is probe else (source, RATE)
-    with pytest.raises(PengiError) as caught:
-        read(*arguments)
-    message = str(caught.value)
-    assert isinstance(caught.value, AudioError)
-    assert "\n" not in message
-    assert len(message) < 250
-    if isinstance(source, Path):
-        assert source.name in message
-    return message
+FLAC = encoded("flac", NOISE)
 
 
 def wav(
@@ -42,6 +29,11 @@ def wav(
     data_size = len(data) if data_size is None else data_size
     layout = struct.pack("<IHHIIHH", 16, 1, channels, rate, rate * channels * 2 & 0xFFFFFFFF, channels * 2, 16)
     return b"RIFF" + struct.pack("<I", riff_size) + b"WAVEfmt " + layout + b"data" + struct.pack("<I", data_size) + data
+
+
+def without_length(flac: bytes) -> bytes:
+    """A FLAC stream that does not state its length."""
+    return flac[:21] + bytes([flac[21] & 0xF0, 0, 0, 0, 0]) + flac[26:]  # the 36 bits of the number of samples
 
 
 def ogg_checksum(page: bytes) -> int:
@@ -70,7 +62,7 @@ class TestFilesThatCannotBeOpened:
         assert "permission denied" in complaint(tmp_path / "secret.wav")
 
     def test_impossible_path(self) -> None:
-        assert "cannot be opened" in complaint("null\0byte.wav")
+        assert "cannot be read: embedded null byte" in complaint("null\0byte.wav")
 
 
 class TestContentThatIsNotAudio:
@@ -92,8 +84,8 @@ class TestContentThatIsNotAudio:
     def test_renamed_to_wav(self, content: bytes, tmp_path: Path) -> None:
         path = tmp_path / "innocent.wav"
         path.write_bytes(content)
-        for read in (load, probe):
-            assert "not audio" in complaint(path, read)
+        assert "not audio" in complaint(path)
+        assert "not audio" in complaint(path, probe)
         assert "not audio" in complaint(content)
 
     def test_picture(self, tmp_path: Path) -> None:
@@ -148,8 +140,8 @@ class TestNothingInside:
     @pytest.mark.parametrize("name", ["none.wav", "none.aiff", "none.au", "none.caf", "none.w64"])
     def test_zero_samples(self, name: str, tmp_path: Path) -> None:
         soundfile.write(tmp_path / name, np.zeros(0), RATE)
-        for read in (load, probe):
-            assert "no audio samples" in complaint(tmp_path / name, read)
+        assert "no audio samples" in complaint(tmp_path / name)
+        assert "no audio samples" in complaint(tmp_path / name, probe)
 
     def test_zero_samples_before_other_chunks(self) -> None:
         content = wav(b"", riff_size=36 + 12) + b"LIST" + struct.pack("<I", 4) + b"INFO"
@@ -157,48 +149,30 @@ class TestNothingInside:
 
 
 class TestCutOff:
-    @pytest.fixture
-    def write(self, tmp_path: Path, write_av: Callable[..., Path]) -> Callable[[str], Path]:
-        def write(name: str) -> Path:
-            path = tmp_path / name
-            if name.endswith(("m4a", "mp4", "webm", "mkv")):
-                options = {"frag.mp4": {"movflags": "frag_keyframe+empty_moov", "frag_duration": "300000"}}
-                return write_av(
-                    path, NOISE, RATE, "libopus" if name.endswith("webm") else "aac", None, options.get(name)
-                )
-            kind = {"rf64": {"format": "RF64"}, "opus": {"format": "OGG", "subtype": "OPUS"}}
-            soundfile.write(path, NOISE, RATE, **kind.get(name.split(".")[1], {}))
-            return path
-
-        return write
-
     @pytest.mark.parametrize("fraction", [0.05, 0.3, 0.5, 0.7, 0.85])
     @pytest.mark.parametrize(
-        "name",
+        "kind",
         [
-            *("a.wav", "a.aiff", "a.au", "a.caf", "a.w64", "a.rf64", "a.flac", "a.ogg", "a.opus", "a.mp3"),
-            *("a.m4a", "a.mp4", "frag.mp4", "a.webm", "a.mkv"),
+            *("wav", "aiff", "au", "caf", "w64", "rf64", "flac", "ogg", "opus", "mp3"),
+            *("m4a", "mp4", "fragmented mp4", "webm", "mkv"),
         ],
     )
-    def test_every_format_that_states_its_length(
-        self, name: str, fraction: float, write: Callable[[str], Path]
-    ) -> None:
-        path = write(name)
-        load(path, RATE)
-        content = path.read_bytes()
-        path.write_bytes(content[: int(fraction * len(content))])
-        assert "cut off" in complaint(path)
-        assert "cut off" in complaint(path, lambda source, rate: list(stream(source, rate, block_s=0.1)))
+    def test_every_format_that_states_its_length(self, kind: str, fraction: float) -> None:
+        content = encoded(kind, NOISE)
+        load(content, RATE)
+        cut = content[: int(fraction * len(content))]
+        assert "cut off" in complaint(cut)
+        assert "cut off" in complaint(cut, lambda source: list(stream(source, RATE, block_s=0.1)))
 
-    def test_bare_streams_end_where_they_end(self, tmp_path: Path, write_av: Callable[..., Path]) -> None:
-        content = write_av(tmp_path / "a.aac", NOISE, RATE, "aac", "adts").read_bytes()
+    def test_bare_streams_end_where_they_end(self) -> None:
+        content = muxed([(0.0, NOISE)], "aac", "adts")
         whole = load(content, RATE)
         half = load(content[: len(content) // 2], RATE)
         assert 0.3 < len(half) / len(whole) < 0.7
         np.testing.assert_allclose(half[:2000], whole[:2000], atol=1e-5)
 
-    def test_ogg_whose_last_time_stamp_is_wrong_is_read_all_the_same(self, write: Callable[[str], Path]) -> None:
-        content = bytearray(write("a.opus").read_bytes())
+    def test_ogg_whose_last_time_stamp_is_wrong_is_read_all_the_same(self) -> None:
+        content = bytearray(encoded("opus", NOISE))
         truth = load(bytes(content), RATE)
         page = content.rfind(b"OggS")
         (end,) = struct.unpack_from("<q", content, page + 6)
@@ -209,17 +183,10 @@ class TestCutOff:
         common = len(truth) - 200
         np.testing.assert_allclose(load(bytes(content), RATE)[:common], truth[:common], atol=1e-4)
 
-    def test_damage_in_the_middle_is_no_end(self, tmp_path: Path, write_av: Callable[..., Path]) -> None:
-        content = bytearray(write_av(tmp_path / "a.m4a", NOISE, RATE, "alac").read_bytes())
+    def test_damage_in_the_middle_is_no_end(self) -> None:
+        content = bytearray(muxed([(0.0, NOISE)], "alac", "ipod"))
         content[len(content) // 2 : len(content) // 2 + 3000] = b"\xff" * 3000
         assert "damaged" in complaint(bytes(content))
-
-    def test_flac_with_flipped_bits(self, tmp_path: Path) -> None:
-        soundfile.write(tmp_path / "a.flac", NOISE, RATE)
-        content = bytearray((tmp_path / "a.flac").read_bytes())
-        content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
-        (tmp_path / "a.flac").write_bytes(content)
-        assert "damaged or cut off" in complaint(tmp_path / "a.flac")
 
     def test_part_before_the_cut_is_no_excuse_where_the_header_knows(self) -> None:
         content = wav(bytes(32_000), data_size=64_000)
@@ -254,15 +221,10 @@ class TestUnfinishedHeaders:
         assert len(load(wav(self.DATA, data_size=len(self.DATA) + 44), RATE)) == len(NOISE)
 
     @pytest.mark.parametrize("block_s", [0.1, 10.0])
-    def test_flac_stream_without_a_length(self, block_s: float, tmp_path: Path) -> None:
-        soundfile.write(tmp_path / "a.flac", NOISE, RATE)
-        content = bytearray((tmp_path / "a.flac").read_bytes())
-        content[21] &= 0xF0  # the 36 bits of the number of samples in STREAMINFO
-        content[22:26] = bytes(4)
-        assert probe(bytes(content)).duration_s == 2.0
-        np.testing.assert_allclose(
-            np.concatenate(list(stream(bytes(content), RATE, block_s=block_s))), NOISE, atol=1e-4
-        )
+    def test_flac_stream_without_a_length(self, block_s: float) -> None:
+        content = without_length(FLAC)
+        assert probe(content).duration_s == 2.0
+        np.testing.assert_allclose(np.concatenate(list(stream(content, RATE, block_s=block_s))), NOISE, atol=1e-4)
 
 
 class TestSamplesThatAreNoNumbers:
@@ -293,8 +255,8 @@ class TestSamplesThatAreNoNumbers:
 class TestAbsurdHeaders:
     @pytest.mark.parametrize("rate", [1, 999, 768_001, 10**9])
     def test_sample_rate(self, rate: int) -> None:
-        for read in (load, probe):
-            assert f"sample rate of {rate} Hz" in complaint(wav(bytes(2000), rate=rate), read)
+        assert f"sample rate of {rate} Hz" in complaint(wav(bytes(2000), rate=rate))
+        assert f"sample rate of {rate} Hz" in complaint(wav(bytes(2000), rate=rate), probe)
 
     @pytest.mark.parametrize("rate", [1_000, 8_000, 192_000, 768_000])
     def test_unusual_sample_rates_are_fine(self, rate: int) -> None:
@@ -310,21 +272,14 @@ class TestAbsurdHeaders:
 
 
 class TestTooLong:
-    def test_stated_length_is_refused_before_anything_is_decoded(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        soundfile.write(tmp_path / "a.flac", NOISE, RATE)
+    def test_stated_length_is_refused_before_anything_is_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pengi.audio.readers.SoundFileReader.blocks", None)
         with pytest.raises(AudioError, match=r"longer than the 1\.5 seconds that are accepted"):
-            list(stream(tmp_path / "a.flac", RATE, longest_s=1.5))
+            list(stream(FLAC, RATE, longest_s=1.5))
 
     @pytest.mark.parametrize("rate", [RATE, 44_100])
-    def test_unstated_length_is_refused_once_it_shows(self, rate: int, tmp_path: Path) -> None:
-        soundfile.write(tmp_path / "a.flac", NOISE, RATE)
-        content = bytearray((tmp_path / "a.flac").read_bytes())
-        content[21] &= 0xF0  # the 36 bits of the number of samples in STREAMINFO
-        content[22:26] = bytes(4)
-        blocks = stream(bytes(content), rate, block_s=0.1, longest_s=1.0)
+    def test_unstated_length_is_refused_once_it_shows(self, rate: int) -> None:
+        blocks = stream(without_length(FLAC), rate, block_s=0.1, longest_s=1.0)
         lengths: list[int] = []
         with pytest.raises(AudioError, match="longer than the 1 seconds"):
             lengths.extend(map(len, blocks))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import tracemalloc
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from helpers.audio import muxed
 from pengi.audio import decode
 from pengi.audio.decode import load, probe, stream
 from pengi.errors import AudioError, InputError
@@ -42,18 +44,18 @@ SOUNDFILE_FORMATS: dict[str, tuple[dict[str, str], float | None]] = {
     "layer3.mp3": ({}, None),
 }
 # file name -> codec, container and container options
-AV_FORMATS: dict[str, tuple[str, str | None, dict[str, str]]] = {
-    "aac.m4a": ("aac", None, {}),
-    "alac.m4a": ("alac", None, {}),
-    "aac.mp4": ("aac", None, {}),
-    "fragmented.mp4": ("aac", None, {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}),
+AV_FORMATS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "aac.m4a": ("aac", "ipod", {}),
+    "alac.m4a": ("alac", "ipod", {}),
+    "aac.mp4": ("aac", "mp4", {}),
+    "fragmented.mp4": ("aac", "mp4", {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}),
     "bare.aac": ("aac", "adts", {}),
-    "opus.webm": ("libopus", None, {}),
-    "live.webm": ("libopus", None, {"live": "1"}),
-    "opus.mp4": ("libopus", None, {}),
-    "aac.mkv": ("aac", None, {}),
-    "aac.ts": ("aac", None, {}),
-    "ac3.mp4": ("ac3", None, {}),
+    "opus.webm": ("libopus", "webm", {}),
+    "live.webm": ("libopus", "webm", {"live": "1"}),
+    "opus.mp4": ("libopus", "mp4", {}),
+    "aac.mkv": ("aac", "matroska", {}),
+    "aac.ts": ("aac", "mpegts", {}),
+    "ac3.mp4": ("ac3", "mp4", {}),
 }
 RATE = 48_000  # the one rate that all of these codecs know
 
@@ -74,15 +76,16 @@ def lag_and_correlation(decoded: NDArray[np.float32], truth: NDArray[np.float32]
 
 
 @pytest.fixture
-def recording(tmp_path: Path, write_av: Callable[..., Path]) -> Callable[..., Path]:
+def recording(tmp_path: Path) -> Callable[..., Path]:
     """``recording(name, samples)``: write ``samples`` (48 kHz) in one of the formats above."""
 
     def write(name: str, samples: NDArray[np.float32]) -> Path:
         path = tmp_path / name
         if name in AV_FORMATS:
             codec, container, options = AV_FORMATS[name]
-            return write_av(path, samples, RATE, codec, container, options)
-        soundfile.write(path, samples.T, RATE, **SOUNDFILE_FORMATS[name][0])
+            path.write_bytes(muxed([(0.0, samples)], codec, container, rate=RATE, options=options))
+        else:
+            soundfile.write(path, samples, RATE, **SOUNDFILE_FORMATS[name][0])
         return path
 
     return write
@@ -117,13 +120,9 @@ class TestFormats:
         assert decoded.dtype == np.float32
         assert len(decoded) == pytest.approx(len(truth), abs=0.05 * RATE)
         lag, correlation = lag_and_correlation(decoded, truth)
-        assert abs(lag) <= 2048  # a bare stream keeps the encoder's delay; MP4 and WebM state and remove it
+        states_delay = name in ("aac.m4a", "alac.m4a", "opus.webm")
+        assert abs(lag) <= (0 if states_delay else 2048)  # a bare stream keeps the encoder's delay
         assert correlation > 0.98
-
-    @pytest.mark.parametrize("name", ["aac.m4a", "alac.m4a", "opus.webm"])
-    def test_encoder_delay_is_removed_where_it_is_stated(self, name: str, recording: Callable[..., Path]) -> None:
-        truth = chirp(1.5)
-        assert lag_and_correlation(load(recording(name, truth), RATE), truth)[0] == 0
 
     def test_format_is_named(self, recording: Callable[..., Path]) -> None:
         assert probe(recording("flac24.flac", chirp(0.1))).format == "flac pcm_24"
@@ -137,11 +136,11 @@ class TestFormats:
         disguised = path.rename(path.with_name(disguise))
         np.testing.assert_array_equal(load(disguised, 16_000), truth)
 
-    def test_sound_of_a_five_one_video_file_is_averaged(self, tmp_path: Path, write_av: Callable[..., Path]) -> None:
+    def test_sound_of_a_five_one_video_file_is_averaged(self) -> None:
         channels_CS = np.stack([chirp(1.0) * gain for gain in (0.9, -0.3, 0.6, 0.0, 0.3, 0.3)])
-        path = write_av(tmp_path / "surround.m4a", channels_CS, RATE, "alac")
-        assert probe(path).channels == 6
-        np.testing.assert_allclose(load(path, RATE), channels_CS.mean(axis=0), atol=1e-3)
+        content = muxed([(0.0, channels_CS)], "alac", "ipod", rate=RATE)
+        assert probe(content).channels == 6
+        np.testing.assert_allclose(load(content, RATE), channels_CS.mean(axis=0), atol=1e-3)
 
 
 class TestSources:
@@ -177,14 +176,6 @@ class TestSources:
             file.write(wav.read_bytes())
         with os.fdopen(read_end, "rb") as file:
             np.testing.assert_array_equal(load(file, RATE), chirp(0.1))
-
-    def test_text_file_and_other_types_are_refused(self, wav: Path) -> None:
-        with wav.open(encoding="latin-1") as text, pytest.raises(InputError, match="binary mode"):
-            load(text, RATE)  # type: ignore[arg-type]
-        with pytest.raises(InputError, match="not int"):
-            load(3, RATE)  # type: ignore[arg-type]
-        with pytest.raises(InputError, match="not ndarray"):
-            load(np.zeros(100), RATE)  # type: ignore[arg-type]
 
     def test_names(self, wav: Path) -> None:
         assert decode.describe_source(wav) == str(wav)
@@ -390,10 +381,10 @@ class TestLongRecordings:
         assert longest < 11 * 16_000
         assert peak_bytes < 6e6  # the hour itself would be 230 MB
 
-    def test_ffmpeg_formats_stream_too(self, tmp_path: Path, write_av: Callable[..., Path]) -> None:
-        path = write_av(tmp_path / "long.m4a", np.zeros(300 * 16_000, np.float32), 16_000, "aac")
+    def test_ffmpeg_formats_stream_too(self) -> None:
+        content = muxed([(0.0, np.zeros(300 * 16_000, np.float32))], "aac", "ipod", rate=16_000)
         tracemalloc.start()
-        samples = sum(map(len, stream(path, 16_000, block_s=1.0)))
+        samples = sum(map(len, stream(content, 16_000, block_s=1.0)))
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert samples == pytest.approx(300 * 16_000, abs=2048)
@@ -425,8 +416,12 @@ class TestLongRecordings:
         assert decode._block_samples(Reader(), 3600.0) * 128 <= decode.MAX_BLOCK_VALUES  # type: ignore[arg-type]
 
 
-def test_real_recordings(real_clips: list[tuple[Path, float]]) -> None:
-    for path, duration_s in real_clips:
+def test_real_recordings(shared_data: Path) -> None:
+    """One of each domain."""
+    lines = (shared_data / "manifest.jsonl").read_text(encoding="utf-8").split("\n")
+    clips = {row["domain"]: row for row in map(json.loads, filter(None, lines))}
+    for row in clips.values():
+        path, duration_s = shared_data / row["audio"], row["duration_s"]
         info = probe(path)
         assert (info.sample_rate, info.channels, info.format) == (48_000, 1, "ogg opus")
         assert info.duration_s == pytest.approx(duration_s, abs=0.01)

@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
+from helpers.audio import complaint, encoded
 from helpers.failing import FailingFile
 from pengi.audio.decode import load, probe, stream
-from pengi.errors import AudioError
 
 RATE = 16_000
 NOISE = (0.1 * np.random.default_rng(0).standard_normal(30 * RATE)).astype(np.float32)
@@ -28,31 +27,14 @@ class Pipe(FailingFile):
         return False
 
 
-def content_of(kind: str, tmp_path: Path, write_av: Callable[..., Path]) -> bytes:
-    path = tmp_path / f"noise.{kind}"
-    if kind == "m4a":
-        write_av(path, NOISE, RATE, "aac")
-    elif kind == "webm":
-        write_av(path, np.repeat(NOISE, 3), 3 * RATE, "libopus")
-    else:
-        soundfile.write(path, NOISE, RATE)
-    return path.read_bytes()
-
-
-def complaint(read: Callable[[Any], Any], source: Any) -> str:
-    with pytest.raises(AudioError) as caught:
-        read(source)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "m4a", "webm"])
 def test_a_read_that_fails_in_the_middle_is_the_files_error_and_no_shorter_recording(
-    kind: str, tmp_path: Path, write_av: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+    kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    content = content_of(kind, tmp_path, write_av)
+    content = encoded(kind, NOISE)
     for read in (lambda source: load(source, RATE), lambda source: list(stream(source, RATE, block_s=1))):
         failing = FailingFile(content, len(content) // 2, OSError(errno.EIO, "Input/output error"))
-        assert complaint(read, failing) == "'audio stream' cannot be read: input/output error"
+        assert complaint(failing, read) == "'audio stream' cannot be read: input/output error"
     assert capfd.readouterr().err == ""
 
 
@@ -71,19 +53,19 @@ def test_whatever_a_file_raises_is_a_sentence(
     read: Callable[[Any], Any], method: str, error: Exception, sentence: str, tone: Path
 ) -> None:
     failing = FailingFile(tone.read_bytes(), 0, error, method)
-    assert complaint(read, failing) == f"'audio stream' cannot be read: {sentence}"
+    assert complaint(failing, read) == f"'audio stream' cannot be read: {sentence}"
 
 
 def test_a_file_that_fails_is_told_by_its_name(tone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = FailingFile(tone.read_bytes(), 100, OSError(errno.EIO, "Input/output error"))
     monkeypatch.setattr(Path, "open", lambda *_: failing)
-    assert complaint(lambda path: load(path, RATE), tone) == f"'{tone}' cannot be read: input/output error"
+    assert complaint(tone) == f"'{tone}' cannot be read: input/output error"
 
 
 def test_a_pipe_that_breaks_is_not_a_shorter_recording(tone: Path) -> None:
     content = tone.read_bytes()
     failing = Pipe(content, len(content) // 2, OSError(errno.EIO, "Input/output error"))
-    assert "cannot be read: input/output error" in complaint(lambda source: load(source, RATE), failing)
+    assert "cannot be read: input/output error" in complaint(failing)
 
 
 def test_no_room_for_the_copy_of_a_pipe_says_so(tone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +75,7 @@ def test_no_room_for_the_copy_of_a_pipe_says_so(tone: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(tempfile, "TemporaryFile", Full)
     pipe = Pipe(tone.read_bytes(), 10**9, OSError())
-    assert "no space left on" in complaint(lambda source: load(source, RATE), pipe)
+    assert "no space left on" in complaint(pipe)
 
 
 def test_a_named_pipe_is_read(tone: Path, tmp_path: Path) -> None:
@@ -112,4 +94,4 @@ def test_an_error_of_the_program_at_one_recording_is_that_recordings_error(
         raise KeyError("codec")
 
     monkeypatch.setattr("pengi.audio.decode.SoundFileReader.__init__", fail)
-    assert complaint(lambda path: load(path, RATE), tone) == f"'{tone}' cannot be read: KeyError: 'codec'"
+    assert complaint(tone) == f"'{tone}' cannot be read: KeyError: 'codec'"

@@ -53,12 +53,6 @@ def test_spectrogram_is_the_fourier_transform_of_windowed_frames(samples: int) -
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=0, atol=1e-4)
 
 
-def test_a_tone_shows_in_its_bin() -> None:
-    waveform = torch.sin(2 * torch.pi * 1000.0 * torch.arange(16_000) / 16_000)[None]
-    spectrum = magnitude_spectrogram(waveform, torch.hann_window(400), 512, 160)
-    assert (spectrum.argmax(-1) == 32).all()  # 1000 Hz / (16000 / 512)
-
-
 def test_the_front_end_is_differentiable() -> None:
     waveform = torch.randn(1, 1000, requires_grad=True)
     (magnitude_spectrogram(waveform, torch.hann_window(400), 512, 160) @ mel_filterbank_htk(*YAMNET)).sum().backward()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from helpers.audio import muxed, written
+from helpers.audio import encoded, muxed, written
 from pengi.audio.decode import MAX_DURATION_S, load, probe, stream
 from pengi.errors import AudioError
 
@@ -328,19 +327,16 @@ class TestPartial:
         assert info.duration_s == pytest.approx(len(samples) / RATE)
         assert info.notes == tuple(notes)
 
-    @pytest.mark.parametrize(("codec", "container"), [("aac", "mp4"), ("libopus", "webm"), ("libopus", "ogg")])
-    def test_a_download_that_broke_off_is_read_as_far_as_it_goes(
-        self, codec: str, container: str, tmp_path: Path, write_av: Callable[..., Path]
-    ) -> None:
-        options = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "300000"} if container == "mp4" else {}
-        path = write_av(tmp_path / "a", np.tile(SWEEP, 4), RATE, codec, container, options)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    @pytest.mark.parametrize("kind", ["fragmented mp4", "webm", "opus"])
+    def test_a_download_that_broke_off_is_read_as_far_as_it_goes(self, kind: str) -> None:
+        content = encoded(kind, np.tile(SWEEP, 4))
+        content = content[: len(content) * 2 // 3]
         with pytest.raises(AudioError, match="cut off"):
-            load(path, RATE)
+            load(content, RATE)
         notes: list[str] = []
-        samples = load(path, RATE, partial=True, notes=notes)
+        samples = load(content, RATE, partial=True, notes=notes)
         assert 5.0 < len(samples) / RATE < 9.0
-        assert f"only the first {len(samples) / RATE:.2f} s of '{path}' were read" in notes[-1]
+        assert f"only the first {len(samples) / RATE:.2f} s of 'audio in memory' were read" in notes[-1]
 
     def test_samples_that_are_no_numbers_end_a_part(self) -> None:
         samples = SWEEP.copy()
