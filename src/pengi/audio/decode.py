@@ -210,7 +210,8 @@ class _Opened:
         blocks_CS = self.reader.blocks(0, _block_samples(self.reader, BLOCK_S))
         if self.partial:
             blocks_CS = self._until_damage(blocks_CS, 0, notes)
-        return sum(block_CS.shape[1] for block_CS in blocks_CS) / self.reader.sample_rate
+        samples: int = sum(block_CS.shape[1] for block_CS in blocks_CS)
+        return samples / self.reader.sample_rate
 
     def blocks(self, request: _Request, notes: list[str] | None) -> Iterator[NDArray[np.float32]]:
         """Blocks ``float32[S]``, or ``float32[C, S]`` without ``mono``, at the requested sample rate."""
