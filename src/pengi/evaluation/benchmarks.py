@@ -9,7 +9,7 @@ Each reported number is marked as verified at its source or not. Numbers that ar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pengi import templates
@@ -305,22 +305,43 @@ def _language() -> Iterator[Benchmark]:
     )
 
 
-def _own(name: str, task: str, title: str, source: str | None, *modes: str, tagger: bool = False) -> Benchmark:
-    """A closed-set task on the validation split of the user's manifest."""
+def task_benchmark(
+    task: str, *, split: str, source: str | None = None, labels: Sequence[str] | None = None
+) -> Benchmark:
+    """One task on a user's clips. It is not published, so its version is 0.
+
+    Args:
+        task: one of :data:`pengi.data.tasks.CLOSED_TASKS`.
+        split: whose clips are asked about.
+        source: only clips of this source.
+        labels: the choices; if None, the labels that the clips have.
+
+    Raises:
+        InputError: for an unknown task or split; the nearest one is named.
+    """
+    if task not in CLOSED_TASKS:
+        raise InputError(no_such("task", task, CLOSED_TASKS))
+    if split not in SPLITS:
+        raise InputError(no_such("split", split, SPLITS))
     return Benchmark(
-        name=name,
-        version=1,
-        title=title,
+        name=task,
+        version=0,
+        title=f"{task}, {split}" + (f" of {source}" if source else ""),
         dataset="manifest",
         kind="classify",
         field=task,
         prompt=templates.PROMPTS[task][0],
         metrics=_ACCURACY,
-        split="val",
+        split=split,
         source=source,
-        modes=modes or (DEFAULT_MODE,),
-        tagger=tagger,
+        labels=None if labels is None else tuple(labels),
     )
+
+
+def _own(name: str, task: str, title: str, source: str | None, *modes: str, tagger: bool = False) -> Benchmark:
+    """A closed-set task on the validation split of the user's manifest."""
+    benchmark = task_benchmark(task, split="val", source=source)
+    return replace(benchmark, name=name, version=1, title=title, modes=modes or (DEFAULT_MODE,), tagger=tagger)
 
 
 def _open(name: str, title: str, note: str = "") -> Benchmark:
@@ -399,36 +420,3 @@ def benchmark_named(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         raise InputError(no_such("benchmark", name, BENCHMARKS))
     return BENCHMARKS[name]
-
-
-def task_benchmark(
-    task: str, *, split: str, source: str | None = None, labels: Sequence[str] | None = None
-) -> Benchmark:
-    """One task on a user's clips. It is not published, so its version is 0.
-
-    Args:
-        task: one of :data:`pengi.data.tasks.CLOSED_TASKS`.
-        split: whose clips are asked about.
-        source: only clips of this source.
-        labels: the choices; if None, the labels that the clips have.
-
-    Raises:
-        InputError: for an unknown task or split; the nearest one is named.
-    """
-    if task not in CLOSED_TASKS:
-        raise InputError(no_such("task", task, CLOSED_TASKS))
-    if split not in SPLITS:
-        raise InputError(no_such("split", split, SPLITS))
-    return Benchmark(
-        name=task,
-        version=0,
-        title=f"{task}, {split}" + (f" of {source}" if source else ""),
-        dataset="manifest",
-        kind="classify",
-        field=task,
-        prompt=templates.PROMPTS[task][0],
-        metrics=_ACCURACY,
-        split=split,
-        source=source,
-        labels=None if labels is None else tuple(labels),
-    )

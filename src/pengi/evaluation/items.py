@@ -68,10 +68,13 @@ def items_of(benchmark: Benchmark, manifest: Path, limit: int | None = None) -> 
     """
     every = read_manifest(manifest, check_audio=False)
     clips = _clips_of(benchmark, every)
+    if benchmark.kind in ("classify", "tag") and not benchmark.labels:
+        benchmark = replace(benchmark, labels=_labels_of(benchmark, clips))
+    extras = extras_of(manifest)
     make = {"caption": _captions, "question": _questions, "choice": _choices, "open": _open}.get(
         benchmark.kind, _labelled
     )
-    items = list(make(benchmark, clips, extras_of(manifest)))
+    items = [item for clip in clips for item in make(benchmark, clip, extras[clip.id])]
     if not items:
         raise InputError(f"'{manifest}' has nothing for {benchmark.name}: {_nothing_found(benchmark, every)}")
     if limit is None or limit >= len(items):
@@ -148,48 +151,43 @@ def _item(
     )
 
 
-def _labelled(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
-    labels = benchmark.labels or _labels_of(benchmark, clips)
-    for clip in clips:
-        answers = [answer for answer in answers_of(clip, benchmark.field) if answer in labels]
-        if answers:
-            yield _item(benchmark, clip, extras[clip.id], answers, labels)
+def _labelled(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
+    labels = benchmark.labels or ()
+    answers = [answer for answer in answers_of(clip, benchmark.field) if answer in labels]
+    if answers:
+        yield _item(benchmark, clip, extra, answers, labels)
 
 
-def _captions(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
-    for clip in clips:
-        if clip.captions:
-            yield _item(benchmark, clip, extras[clip.id], clip.captions)
+def _captions(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
+    if clip.captions:
+        yield _item(benchmark, clip, extra, clip.captions)
 
 
-def _questions(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
+def _questions(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
     binary = benchmark.labels == YES_NO
-    for clip in clips:
-        answers_to: dict[str, list[str]] = {}
-        for pair in clip.qa:
-            answers_to.setdefault(pair.question, []).append(pair.answer.strip())
-        for number, (question, answers) in enumerate(answers_to.items(), start=1):
-            given = [answer.lower() for answer in answers] if binary else answers
-            if benchmark.dataset == "clotho-aqa" and all(answer.lower() in YES_NO for answer in answers) != binary:
-                continue
-            counting = agreed(given, benchmark.agreement)
-            if counting:
-                yield _item(benchmark, clip, extras[clip.id], counting, benchmark.labels or (), number, question)
+    answers_to: dict[str, list[str]] = {}
+    for pair in clip.qa:
+        answers_to.setdefault(pair.question, []).append(pair.answer.strip())
+    for number, (question, answers) in enumerate(answers_to.items(), start=1):
+        given = [answer.lower() for answer in answers] if binary else answers
+        if benchmark.dataset == "clotho-aqa" and all(answer.lower() in YES_NO for answer in answers) != binary:
+            continue
+        counting = agreed(given, benchmark.agreement)
+        if counting:
+            yield _item(benchmark, clip, extra, counting, benchmark.labels or (), number, question)
 
 
-def _open(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
-    for clip in clips:
-        for number, pair in enumerate(clip.qa, start=1):
-            item = _item(benchmark, clip, extras[clip.id], (pair.answer,), (), number, pair.question)
-            yield replace(item, accepted=pair.accepted, family=pair.kind)
+def _open(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
+    for number, pair in enumerate(clip.qa, start=1):
+        item = _item(benchmark, clip, extra, (pair.answer,), (), number, pair.question)
+        yield replace(item, accepted=pair.accepted, family=pair.kind)
 
 
-def _choices(benchmark: Benchmark, clips: Sequence[Clip], extras: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
-    for clip in clips:
-        choices = tuple(dict.fromkeys(extras[clip.id].get("choices") or ()))
-        if clip.qa and len(choices) > 1:
-            question = f"{clip.qa[0].question} {', '.join(choices[:-1])} or {choices[-1]}?"
-            yield _item(benchmark, clip, extras[clip.id], (clip.qa[0].answer,), choices, question=question)
+def _choices(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
+    choices = tuple(dict.fromkeys(extra.get("choices") or ()))
+    if clip.qa and len(choices) > 1:
+        question = f"{clip.qa[0].question} {', '.join(choices[:-1])} or {choices[-1]}?"
+        yield _item(benchmark, clip, extra, (clip.qa[0].answer,), choices, question=question)
 
 
 def agreed(answers: Sequence[str], agreement: str) -> tuple[str, ...]:
