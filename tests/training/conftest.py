@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from helpers import LogOf, model_values, noise, tone, write_clips, write_jsonl
+from helpers.training import write_recipe
 from pengi.data.manifest import Clip
 from pengi.data.measured import Measured
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
@@ -62,9 +62,7 @@ def recipe(toy: Path, tmp_path: Path) -> Path:
             "save_every": 3, "eval_every": 3, "eval_samples": 1, "log_every": 1,
         },
     }  # fmt: skip
-    path = tmp_path / "toy.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return path
+    return write_recipe(tmp_path / "toy.yaml", values)
 
 
 @pytest.fixture

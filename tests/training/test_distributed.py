@@ -16,7 +16,7 @@ from pengi.training.setup import prepare
 
 
 @given(st.integers(1, 16), st.integers(0, 30))
-def test_shares_are_the_whole_in_order_and_of_like_size(processes: int, more: int) -> None:
+def test_shares_cover_the_batch_in_order_and_are_about_equal(processes: int, more: int) -> None:
     clips = processes + more
     shares = [share_of(clips, process, processes) for process in range(processes)]
     assert [row for share in shares for row in share] == list(range(clips))
@@ -28,7 +28,7 @@ def test_no_share_is_empty() -> None:
         share_of(3, 0, 4)
 
 
-def test_some_clips_keep_what_is_theirs(recipe: Path) -> None:
+def test_chosen_clips_keep_their_features_and_examples(recipe: Path) -> None:
     drawn = prepare(read_recipe(recipe)).loader.batch(0)
     assert choose_rows(drawn, range(4)) is drawn
     chosen = choose_rows(drawn, [1, 3])

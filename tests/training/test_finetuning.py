@@ -1,4 +1,4 @@
-"""Going on from a trained model, with data as users have it."""
+"""Fine-tuning a trained model on data in the formats that users have."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from helpers import RATE, LogOf, noise, ragged, tone
+from helpers.training import write_recipe
 from pengi import Pengi, checkpoint
 from pengi.errors import CheckpointError, WeightsError
 from pengi.model import PengiModel
@@ -25,19 +26,17 @@ LORA = "model.language_model={name: tiny-random, lora: {rank: 2, alpha: 4}}"
 
 @pytest.fixture
 def base(recipe: Path, tmp_path: Path) -> Path:
-    """A checkpoint to go on from."""
+    """A checkpoint to fine-tune."""
     return train(recipe, ["training.max_steps=2"], out=tmp_path / "base")
 
 
 @pytest.fixture
 def tuning(recipe: Path, base: Path, tmp_path: Path) -> Path:
-    """A recipe that goes on from it."""
+    """A recipe that fine-tunes it."""
     values: Any = yaml.safe_load(recipe.read_text(encoding="utf-8"))
     del values["model"]
     values["finetune"] = {"checkpoint": str(base), "name": "mine"}
-    path = tmp_path / "finetune.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return path
+    return write_recipe(tmp_path / "finetune.yaml", values)
 
 
 def prefix(model: PengiModel) -> torch.Tensor:
@@ -45,7 +44,7 @@ def prefix(model: PengiModel) -> torch.Tensor:
     return model.prefix(tokens, model.text_prefix(["this is a sound of"]))[0]
 
 
-def test_it_begins_where_the_checkpoint_ends(tuning: Path, base: Path, tmp_path: Path) -> None:
+def test_finetuning_starts_from_the_weights_of_the_checkpoint(tuning: Path, base: Path, tmp_path: Path) -> None:
     model = prepare(read_recipe(tuning)).model
     assert torch.equal(prefix(model.eval()), prefix(checkpoint.load(base)))
     assert model.config.name == "mine"
@@ -142,7 +141,7 @@ def test_adapters_of_a_new_model_in_reduced_precision(recipe: Path, tmp_path: Pa
         ("pengi-minni", WeightsError, "pengi-mini"),
     ],
 )
-def test_a_checkpoint_that_is_not_there(
+def test_a_missing_checkpoint_is_an_error(
     tuning: Path, checkpoint_name: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

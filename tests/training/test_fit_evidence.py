@@ -1,4 +1,4 @@
-"""Evidence about training clips: the tagger is fitted once, clips are tagged out of fold, runs go on as they were."""
+"""Evidence about training clips: the tagger is fitted once, and clips are tagged out of fold."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from helpers import CHAT, TRANSFORMER, LogOf, noise, tiny_model, write_clips
+from helpers.training import lose_the_process, same_weights, train_until, write_recipe
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.data.features import FeatureCache
 from pengi.data.loader import Loader
@@ -46,14 +47,12 @@ def chat(recipe: Path, tiny_stock: None) -> Path:
     }  # fmt: skip
     values["data"]["scenes"] = {"steps": 2, "share": 0.5}
     values["tagger"] = {"penalty": {"sound": 0.001}, "stock": {"sound": 0.0}}
-    path = recipe.with_name("chat.yaml")
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return path
+    return write_recipe(recipe.with_name("chat.yaml"), values)
 
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What every fit of a tagger was given."""
+    """The arguments of every fit of a tagger."""
     calls: list[tuple[Any, ...]] = []
 
     def counted(*given: Any) -> FittedTagger:
@@ -95,9 +94,7 @@ def test_the_tagger_is_fitted_and_every_clip_has_evidence(chat: Path) -> None:
     assert {tag.text for tag in setup.model.tagger.vocabulary.tags} >= {"hum", "hiss", "rain", "man"}
 
 
-def test_a_run_that_goes_on_has_the_tagger_evidence_and_batches_that_it_began_with(
-    chat: Path, fits: list[tuple[Any, ...]]
-) -> None:
+def test_a_resumed_run_has_the_same_tagger_evidence_and_batches(chat: Path, fits: list[tuple[Any, ...]]) -> None:
     first, second = prepare(read_recipe(chat)), prepare(read_recipe(chat))
     assert len(fits) == 1
     assert evidence_of(first) == evidence_of(second)
@@ -113,7 +110,7 @@ def test_a_run_that_goes_on_has_the_tagger_evidence_and_batches_that_it_began_wi
 def test_training_clips_are_tagged_by_a_tagger_that_did_not_see_them(
     chat: Path, toy: Path, fits: list[tuple[Any, ...]]
 ) -> None:
-    """One clip is labelled wrongly: what is known of it itself would be this label."""
+    """One clip is labelled wrongly; a tagger that was fitted on it would detect the wrong label."""
     rewritten(toy, lambda row: row | {"events": ["hum"] if row["id"] == "hiss-5" else row["events"]})
     setup = prepare(read_recipe(chat))
     fold_N = fits[0][4]
@@ -121,7 +118,7 @@ def test_training_clips_are_tagged_by_a_tagger_that_did_not_see_them(
     assert evidence_of(setup)["hiss-5"].tags[0].text == "hiss"
 
 
-def test_another_fit_is_made_where_anything_differs_that_it_depends_on(
+def test_the_tagger_is_fitted_again_if_anything_differs_that_it_depends_on(
     chat: Path, toy: Path, fits: list[tuple[Any, ...]]
 ) -> None:
     prepare(read_recipe(chat))
@@ -132,11 +129,13 @@ def test_another_fit_is_made_where_anything_differs_that_it_depends_on(
     labels = toy / "labels.jsonl"
     rows = [json.loads(line) for line in labels.read_text(encoding="utf-8").splitlines()]
     labels.write_text("".join(json.dumps(row | {"category": "human"}) + "\n" for row in rows), encoding="utf-8")
-    prepare(read_recipe(chat))  # there may be voices now, so that other targets are known
+    prepare(read_recipe(chat))  # the category changes which targets are known
     assert len(fits) == 3
 
 
-def test_a_damaged_fit_is_made_again(chat: Path, pengi_home: Path, fits: list[tuple[Any, ...]]) -> None:
+def test_the_tagger_is_fitted_again_if_the_cached_one_is_damaged(
+    chat: Path, pengi_home: Path, fits: list[tuple[Any, ...]]
+) -> None:
     first = evidence_of(prepare(read_recipe(chat)))
     (kept,) = pengi_home.rglob("tagger-*.safetensors")
     kept.write_bytes(kept.read_bytes()[:100])
@@ -146,7 +145,7 @@ def test_a_damaged_fit_is_made_again(chat: Path, pengi_home: Path, fits: list[tu
     assert len(fits) == 2
 
 
-def test_composed_clips_have_evidence_but_teach_the_tagger_nothing(
+def test_composed_clips_have_evidence_but_the_tagger_is_not_fitted_on_them(
     chat: Path, toy: Path, fits: list[tuple[Any, ...]]
 ) -> None:
     rewritten(toy, lambda row: row | ({"domain": "composed"} if row["id"] == "hum-2" else {}))
@@ -193,8 +192,7 @@ def test_finetuning_keeps_the_tagger_of_its_checkpoint(chat: Path, tmp_path: Pat
     del values["model"], values["tagger"], values["data"]["scenes"]
     values["finetune"] = {"checkpoint": str(base), "name": "tuned"}
     values["training"]["max_steps"] = 1
-    path = tmp_path / "tune.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    path = write_recipe(tmp_path / "tune.yaml", values)
     assert len(evidence_of(prepare(read_recipe(path)))) == 24
     tuned = train(path, out=tmp_path / "tuned")
     assert len(fits) == 1
@@ -207,26 +205,18 @@ def test_finetuning_keeps_the_tagger_of_its_checkpoint(chat: Path, tmp_path: Pat
         prepare(read_recipe(path, ["data.scenes={steps: 1}"]))
 
 
-def test_a_stopped_run_repeats_an_uninterrupted_one(chat: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_a_resumed_run_repeats_an_uninterrupted_one(chat: Path, tmp_path: Path, log_of: LogOf) -> None:
     overrides = ["training.max_steps=4", "training.save_every=2", "training.eval_every=4"]
     whole = train(chat, overrides, out=tmp_path / "whole")
     parts = tmp_path / "parts"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("pengi.training.loop.Run.validate", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(chat, overrides, out=parts)
+    train_until(chat, parts, 3, lose_the_process, overrides)
     assert (parts / STATE_FILE).is_file()
     train(chat, overrides, resume=True, out=parts)
     assert log_of(parts, "loss") == log_of(whole, "loss")
-    one, other = load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors")
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert same_weights(whole, parts)
 
 
-def interrupted(_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def test_a_run_does_not_go_on_with_clips_that_have_other_tags(chat: Path, toy: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_clips_that_have_other_tags(chat: Path, toy: Path, tmp_path: Path) -> None:
     train(chat, ["training.max_steps=1"], out=tmp_path / "run")
     rewritten(toy, lambda row: row | {"attributes": {"language": "Dutch"}})
     with pytest.raises(ConfigError, match="clips or labels that give other tags"):

@@ -42,7 +42,7 @@ OPTIONS = FitOptions({"sound": 0.001}, folds=3)
 
 @pytest.fixture
 def stock() -> Scores:
-    """A feature for each tag: rain it confuses with dogs."""
+    """Reads one feature for each tag, but confuses rain with dogs."""
     stock_KI = torch.eye(len(VOCABULARY))[[1, 0, 2, 3, 4]]
     return Scores(torch.zeros(len(VOCABULARY), DIM), torch.full((len(VOCABULARY),), -3.0), stock_KI)
 
@@ -100,7 +100,7 @@ def test_tags_without_a_class_have_a_low_score() -> None:
     assert found.bias_K.tolist() == [0.5, 0.5, NO_CLASS, NO_CLASS]
 
 
-def test_what_clips_show_is_learned(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_tags_of_the_clips_are_learned(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
     frames, targets = problem
     everything = np.arange(CLIPS)
     fitted = fit_scores(frames, stock, targets, VOCABULARY, everything, OPTIONS)
@@ -134,7 +134,7 @@ def test_stock_scores_are_added_with_the_weight_of_their_group(
 
 
 def test_a_tag_that_no_clip_has_is_scored_as_an_absent_one(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
-    """Wind, beside dogs and rain: what the head says of it is what it says of these on average."""
+    """No clip has wind: its score is the average of the scores of dogs and rain."""
     frames, targets = problem
     options = replace(OPTIONS, stock={"sound": 0.0})
     fitted = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options)
@@ -175,8 +175,8 @@ def test_groups_read_only_the_features_that_they_are_given(stock: Scores, proble
     assert not fitted.head_KD[:2, [0, 3, 4, 5]].any()
 
 
-def test_what_is_not_known_teaches_nothing(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
-    """Dogs bark in rain here: where it is not known that it rains, rain is scored as where it does."""
+def test_unknown_targets_do_not_count(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+    """Clips of dogs sound like rain too; if rain is unknown there, they do not count as clips without rain."""
     frames, targets = problem
     dogs, rain = (np.flatnonzero(targets.present_NK[:, tag]) for tag in (0, 1))
     values_FD = frames.values_FD.clone()
@@ -194,7 +194,7 @@ def test_what_is_not_known_teaches_nothing(stock: Scores, problem: tuple[Frames,
 
 
 def test_a_clip_is_scored_by_a_tagger_that_did_not_see_it(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
-    """With labels by chance a tagger knows the clips that it was fitted on, and no others."""
+    """With random labels, a tagger is right about the clips that it was fitted on only."""
     frames, _ = problem
     noise = Frames(torch.randn(CLIPS * FRAMES, 40, generator=torch.Generator().manual_seed(1)), frames.starts_N)
     stock = replace(stock, head_KD=torch.zeros(len(VOCABULARY), 40), stock_KI=torch.zeros_like(stock.stock_KI))
@@ -257,8 +257,8 @@ def test_scales_are_positive_even_where_scores_mislead() -> None:
     assert (scale_K > 0).all()
 
 
-def test_clips_that_count_more_decide(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
-    """The same clips with contrary labels: those are believed that count more."""
+def test_clips_with_a_larger_weight_decide(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+    """The same clips twice with contrary labels: those with the larger weight win."""
     frames, targets = problem
     twice = Frames(frames.values_FD.repeat(2, 1), torch.arange(0, 2 * CLIPS * FRAMES + 1, FRAMES))
     present_NK = np.concatenate([targets.present_NK, targets.present_NK[:, [1, 0, 2, 3, 4]]])
@@ -286,7 +286,7 @@ def test_folds_are_the_same_every_time() -> None:
     assert set(folds_of([str(number) for number in range(200)], 5).tolist()) == set(range(5))
 
 
-def test_nothing_was_fitted_in_place(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_fitting_does_not_change_the_stock_scores(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
     frames, targets = problem
     before = stock.stock_KI.clone()
     fitted: FittedTagger = fit_tagger(frames, stock, targets, VOCABULARY, np.arange(CLIPS) % 3, OPTIONS)

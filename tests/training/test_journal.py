@@ -1,4 +1,4 @@
-"""What a run writes down, and what becomes of it when the run goes on."""
+"""The log of a run, also of a resumed one, and its report."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def lines(path: Path) -> list[object]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_journal_goes_on_from_the_history_it_is_given(tmp_path: Path) -> None:
-    """Steps lost with a killed process, and the half line it left, are gone; later entries stand behind the rest."""
+def test_a_resumed_journal_continues_the_given_history(tmp_path: Path) -> None:
+    """Entries of lost steps, and half a line, are removed; later entries are appended."""
     kept = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.5}]
     answer = Sample(2, "dog", "what is it?", "a dog", "a cat")
     with Journal(tmp_path) as journal:
@@ -44,7 +44,7 @@ def test_tensorboard_has_the_numbers(tmp_path: Path) -> None:
     assert board.Tags()["tensors"] == ["samples/dog/text_summary"]
 
 
-def test_processes_beside_the_first_write_nothing(tmp_path: Path) -> None:
+def test_only_the_first_process_writes(tmp_path: Path) -> None:
     with Journal(None) as journal:
         journal.start_bar(0, 3)
         journal.log({"step": 1, "loss": 3.0})

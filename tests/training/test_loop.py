@@ -1,4 +1,4 @@
-"""Training from end to end on a toy problem: it learns, it stops and goes on, and it leaves an honest card."""
+"""Training from end to end on a toy problem: learning, stopping and resuming, and the model card."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import signal
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import RATE, LogOf, noise, tone
+from helpers.training import lose_the_process, same_weights, train_until
 from pengi import Pengi
 from pengi.config import EvidenceConfig, LoraConfig
-from pengi.data.loader import Loader, TrainingBatch
+from pengi.data.loader import Loader
 from pengi.errors import ConfigError, ManifestError
 from pengi.training import train
 from pengi.training.card import model_card
@@ -81,21 +81,6 @@ def test_training_learns_to_use_the_audio(recipe: Path, tmp_path: Path, log_of: 
     assert min(shares[3:]) > max(shares[:3]) + 0.1
 
 
-def interrupted(recipe: Path, out: Path, after: int, overrides: Sequence[str]) -> None:
-    """Train until ``after`` steps are made, then lose the process."""
-    update = Run.update
-
-    def until(run: Run, drawn: TrainingBatch) -> float:
-        if run.step == after:
-            raise KeyboardInterrupt
-        return update(run, drawn)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Run, "update", until)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, overrides, out=out)
-
-
 EVERYTHING = [
     "model.audio.yamnet={encoder: htsat-tiny-random, window_s: 0.4, mapper: {kind: transformer, layers: 1, heads: 4}}",
     "training.augment={crop: random, spec_augment: true}",
@@ -114,22 +99,23 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe, overrides, out=whole)
-    interrupted(recipe, parts, after, overrides)
+    train_until(recipe, parts, after, lose_the_process, overrides)
     assert train(recipe, overrides, resume=True, out=parts) == parts
     for key in ("loss", "val_loss", "lr"):
         assert log_of(parts, key) == log_of(whole, key) != {}
     assert (parts / "samples.jsonl").read_text("utf-8") == (whole / "samples.jsonl").read_text("utf-8") != ""
-    for name in ("model.safetensors", f"{BEST_FOLDER}/model.safetensors"):
-        tensors = load_file(whole / name)
-        assert all(torch.equal(value, tensors[key]) for key, value in load_file(parts / name).items())
+    for folder in (".", BEST_FOLDER):
+        assert same_weights(whole / folder, parts / folder)
 
 
-def test_a_run_may_be_made_shorter_until_its_rate_falls(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_a_resumed_run_may_be_shorter_if_its_rate_has_not_begun_to_fall(
+    recipe: Path, tmp_path: Path, log_of: LogOf
+) -> None:
     planned, cut = tmp_path / "planned", tmp_path / "cut"
     settings = ["training.decay_steps=2", "training.warmup_steps=1"]
     train(recipe, [*settings, "training.max_steps=4"], out=planned)
     long = [*settings, "training.max_steps=9"]
-    interrupted(recipe, cut, 2, long)
+    train_until(recipe, cut, 2, lose_the_process, long)
     train(recipe, [*settings, "training.max_steps=4"], resume=True, out=cut)
     for key in ("loss", "lr"):
         assert log_of(cut, key) == log_of(planned, key) != {}
@@ -144,32 +130,25 @@ def test_resuming_without_a_checkpoint_starts(recipe: Path, tmp_path: Path, caps
     assert f"there is no checkpoint in '{out}' yet; training starts from the beginning" in capsys.readouterr().err
 
 
-def train_until(recipe: Path, out: Path, step: int, *, signals: int, overrides: Sequence[str]) -> None:
-    """Train until so many Ctrl-Cs come while a step is made."""
-    update = Run.update
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
 
-    def interrupted_update(run: Run, drawn: TrainingBatch) -> float:
-        if run.step == step:
-            for _ in range(signals):
-                signal.raise_signal(signal.SIGINT)
-        return update(run, drawn)
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Run, "update", interrupted_update)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, overrides, out=out)
+def press_ctrl_c_twice() -> None:
+    press_ctrl_c()
+    press_ctrl_c()
 
 
 @pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
+def test_ctrl_c_saves_the_current_step_and_the_run_resumes_from_it(
     recipe: Path, tmp_path: Path, log_of: LogOf, capsys: pytest.CaptureFixture[str], workers: int
 ) -> None:
     whole, parts, saved = tmp_path / "whole", tmp_path / "parts", "step 4 of 6"
     overrides = [f"training.num_workers={workers}", "training.save_every=100", "training.eval_every=100"]
     train(recipe, overrides, out=whole)
     before = signal.getsignal(signal.SIGINT)
-    train_until(recipe, parts, 3, signals=1, overrides=overrides)
+    train_until(recipe, parts, 3, press_ctrl_c, overrides)
     assert signal.getsignal(signal.SIGINT) is before
     last_line = capsys.readouterr().err.strip().splitlines()[-1]
     assert last_line == f"stopped; {saved} is saved in '{parts}'; run the same command with --resume to continue"
@@ -177,23 +156,21 @@ def test_ctrl_c_saves_the_step_it_is_at_and_the_run_goes_on_from_there(
     train(recipe, overrides, resume=True, out=parts)
     assert f"continuing from {saved}" in capsys.readouterr().err
     assert log_of(parts, "loss") == log_of(whole, "loss") != {}
-    tensors = load_file(whole / "model.safetensors")
-    assert all(torch.equal(value, tensors[key]) for key, value in load_file(parts / "model.safetensors").items())
+    assert same_weights(whole, parts)
 
 
 @pytest.mark.usefixtures("heeding_ctrl_c")
-def test_a_second_ctrl_c_stops_at_once_and_names_no_checkpoint_that_is_not_there(
+def test_a_second_ctrl_c_stops_at_once_without_a_checkpoint(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    overrides = ["training.save_every=100"]
-    train_until(recipe, out, 2, signals=2, overrides=overrides)
+    train_until(recipe, out, 2, press_ctrl_c_twice, ["training.save_every=100"])
     assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped; there is no checkpoint yet"
     assert not (out / STATE_FILE).exists()
     assert not (out / "model.safetensors").exists()
 
 
-def test_training_says_each_phase_as_it_begins(
+def test_training_logs_each_phase_when_it_begins(
     recipe: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -220,7 +197,7 @@ def test_training_says_each_phase_as_it_begins(
     ]
 
 
-def test_a_run_goes_on_with_its_own_settings_only(recipe: Path, tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_the_same_settings_only(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(recipe, ["training.max_steps=2"], out=out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -234,8 +211,8 @@ def test_a_run_goes_on_with_its_own_settings_only(recipe: Path, tmp_path: Path) 
     assert train(recipe, ["training.max_steps=2", "training.save_every=1"], resume=True, out=out) == out
 
 
-def test_a_run_of_an_older_version_goes_on(recipe: Path, tmp_path: Path) -> None:
-    """Settings that it did not know have the defaults that mean what it did."""
+def test_a_run_of_an_older_version_is_resumed(recipe: Path, tmp_path: Path) -> None:
+    """Settings that the older version did not have get defaults with the same meaning."""
     out = tmp_path / "run"
     train(recipe, ["training.max_steps=1"], out=out)
     state = torch.load(out / STATE_FILE, weights_only=True)
@@ -248,7 +225,7 @@ def test_a_run_of_an_older_version_goes_on(recipe: Path, tmp_path: Path) -> None
         train(recipe, ["training.max_steps=1"], resume=True, out=out)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(recipe: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     message = r"the loss is (nan|inf) after step \d+; try a lower learning rate in another folder "
     message += r"\(there is no checkpoint yet\)"
@@ -270,7 +247,7 @@ def test_a_recipe_that_cannot_start_leaves_no_folder(recipe: Path, tmp_path: Pat
     assert not out.exists()
 
 
-def test_only_mappers_and_trained_layers_move(recipe: Path, tmp_path: Path) -> None:
+def test_only_mappers_and_trained_layers_change(recipe: Path, tmp_path: Path) -> None:
     setup = prepare(read_recipe(recipe, ["data.ship_only=true"]))
     before = {name: value.clone() for name, value in setup.model.state_dict().items()}
     one_step(Run(setup, tmp_path))
@@ -303,7 +280,7 @@ def test_a_run_without_held_out_clips(recipe: Path, tmp_path: Path, log_of: LogO
     assert "- not validated yet" in (out / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_card_says_what_was_trained_on(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_the_model_card_lists_the_training_data(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
     out = train(recipe, ["data.ship_only=true", "training.max_steps=2"], out=tmp_path / "run")
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# toy\n")
@@ -344,12 +321,12 @@ def test_reduced_precision_trains_too(recipe: Path, tmp_path: Path, log_of: LogO
     assert {value.dtype for value in load_file(out / "model.safetensors").values()} == {torch.float16}
 
 
-def test_a_source_that_no_clip_is_of_is_a_mistake(recipe: Path) -> None:
+def test_attributes_of_an_unknown_source_are_an_error(recipe: Path) -> None:
     with pytest.raises(ConfigError, match="no source of training clips 'field-3'"):
         prepare(read_recipe(recipe, ["data.attributes={field-3: {language: English}}"]))
 
 
-def test_what_is_known_of_a_source_is_known_of_its_training_clips(recipe: Path) -> None:
+def test_attributes_of_a_source_are_given_to_its_training_clips(recipe: Path) -> None:
     setup = prepare(read_recipe(recipe, ["data.attributes={field-1: {language: English}}"]))
     languages = {(clip.source, clip.attributes.get("language")) for clip in setup.train_clips}
     assert languages == {("field-0", None), ("field-1", "English"), ("field-2", None)}
@@ -383,7 +360,7 @@ def test_the_best_weights_are_kept(
 
 
 def test_a_run_on_evidence_alone_needs_no_audio(recipe: Path, tmp_path: Path, log_of: LogOf, tiny_stock: None) -> None:
-    """Nothing but the adapters moves; m1 of the same model stays for a run with audio. There are no tags here."""
+    """Only the adapters change; m1 of the same model stays as it is. The model has no tags."""
     pytest.importorskip("peft", reason="LoRA needs peft (the extra 'train')")
     setup = prepare(read_recipe(recipe, READS_EVIDENCE))
     loader = setup.loader

@@ -24,7 +24,7 @@ def test_rates_warm_up_and_fall_to_zero(schedule: str) -> None:
     assert rates[4:] == sorted(rates[4:], reverse=True)
 
 
-def test_the_rate_may_stay_until_the_last_steps() -> None:
+def test_the_rate_is_constant_until_the_decay() -> None:
     rates = [scheduled_rate("linear", step, 2, 10, decay=4) for step in range(11)]
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0])
 
@@ -46,7 +46,7 @@ def test_the_two_schedules_differ_where_they_should() -> None:
         ("language_model.model.layers.0.self_attn.q_proj.lora_A.default.weight", "language_model"),
     ],
 )
-def test_which_rate_a_parameter_learns_at(name: str, kind: str) -> None:
+def test_the_kind_of_a_parameter(name: str, kind: str) -> None:
     assert kind_of_parameter(name) == kind
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from helpers.training import write_recipe
 from pengi import checkpoint
 from pengi.conditioning.mapper import build_mapper
 from pengi.encoders import encoder_spec
@@ -101,9 +102,7 @@ def test_every_recipe_makes_a_step(path: Path, toy: Path, tmp_path: Path, recipe
     if "finetune" in values:
         train(recipe, ["training.max_steps=1"], out=checkpoint_folder)
     values = made_tiny(values, toy / "manifest.jsonl", checkpoint_folder)
-    tiny = tmp_path / path.name
-    tiny.write_text(yaml.safe_dump(values), encoding="utf-8")
-    out = train(tiny, out=tmp_path / "run")
+    out = train(write_recipe(tmp_path / path.name, values), out=tmp_path / "run")
     entries = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert all(math.isfinite(entry[key]) for entry in entries for key in ("loss", "val_loss") if key in entry)
     assert checkpoint.load(out).config.name == read_recipe(path).name

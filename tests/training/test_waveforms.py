@@ -1,4 +1,4 @@
-"""Recordings that are cut anew at every step."""
+"""Recordings that are cropped anew in every step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def curve(samples: int) -> NDArray[np.float64]:
 
 @pytest.fixture
 def ramps(tmp_path: Path) -> list[Clip]:
-    """Clips of 2 s whose slope says where a stretch of them is, with or without its mean."""
+    """Clips of 2 s; their slope shows from which time a crop is, also after its mean is removed."""
     ramp = curve(2 * RATE).astype(np.float32)
     fields = {"split": "train", "domain": "environment", "events": ["ramp"]}
     return read_manifest(write_clips(tmp_path / "ramps", {f"ramp-{index}": (ramp, fields) for index in range(4)}))
@@ -40,7 +40,7 @@ def live(tmp_path: Path, max_bad_share: float = 0.0, total: int = 4) -> LiveFeat
     return LiveFeatures(tmp_path / "ramps", model, settings, Tolerance(max_bad_share), total)
 
 
-def test_crops_lie_anywhere_and_are_the_same_for_a_step_and_place(tmp_path: Path, ramps: list[Clip]) -> None:
+def test_crops_are_random_and_the_same_for_a_step_and_index(tmp_path: Path, ramps: list[Clip]) -> None:
     source = live(tmp_path)
     starts_s = []
     for step in range(40):
@@ -55,7 +55,7 @@ def test_crops_lie_anywhere_and_are_the_same_for_a_step_and_place(tmp_path: Path
     assert max(starts_s) < 1.51
 
 
-def test_features_of_some_clips_are_those_within_the_whole_batch(tmp_path: Path, ramps: list[Clip]) -> None:
+def test_features_of_some_clips_equal_those_in_the_whole_batch(tmp_path: Path, ramps: list[Clip]) -> None:
     source = live(tmp_path)
     source.decode_ahead(5, ramps, range(4))
     readable, ((whole, mask),) = source.features(5, ramps, range(4))

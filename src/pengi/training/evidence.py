@@ -83,36 +83,36 @@ def clip_evidence(
     measured = measure_clips([*data.asked, *held_out.clips], data.root, model, recipe.data.max_bad_share)
     noise = None
     if model.config.tagger is not None and model.tagger is None:
-        found, noise = fit_evidence(model, train, held_out, measured, data.labels, recipe.tagger)
+        found, noise = fit_evidence(model, train, measured, data.labels, recipe.tagger)
     elif new_tags is not None:
-        found = out_of_fold_evidence(model, train, measured, new_tags) | collect_evidence(model, held_out, measured)
+        found = out_of_fold_evidence(model, train, measured, new_tags)
     else:
-        found = collect_evidence(model, train, measured) | collect_evidence(model, held_out, measured)
+        found = collect_evidence(model, train, measured)
+    found |= collect_evidence(model, held_out, measured)
     return ClipEvidence(found, model.tagger.vocabulary if model.tagger else Vocabulary(()), config), noise
 
 
 def fit_evidence(
     model: PengiModel,
     train: TrainingClips,
-    held_out: TrainingClips,
     measured: Mapping[str, Measured],
     labels: Mapping[str, Label],
     settings: TaggerTraining,
 ) -> tuple[dict[str, Evidence], TagNoise]:
-    """Fit the model's tagger, and collect the evidence about training clips (out of fold) and held-out ones.
+    """Fit the model's tagger, and collect out-of-fold evidence about the training clips.
 
     The tagger is fitted on recordings only. A composed clip has recordings of one fold, and is scored as part of it.
 
     Args:
         model: with frozen audio branches; gets a vocabulary and a tagger.
         train: what to fit on.
-        held_out: further clips that evidence is collected about.
         measured: transcripts and descriptors by clip id; clips without any have no evidence.
         labels: wordings of the clips' events.
         settings: how to fit.
 
     Returns:
-        Evidence by clip id, and the noise of the tagger, measured out of fold.
+        Evidence by clip id, and the noise of the tagger, measured out of fold. The tagger then has the scores that
+        were fitted on all training clips.
 
     Raises:
         ConfigError: if the settings name an unknown group or branch, or no clip has features.
@@ -123,7 +123,7 @@ def fit_evidence(
     rows = [row for row, clip in enumerate(data.clips) if clip.id in evidence]
     found = [evidence[data.clips[row].id] for row in rows]
     noise = measure_noise(found, data.targets.of(rows), data.tagger.vocabulary)
-    return evidence | collect_evidence(model, held_out, measured), noise
+    return evidence, noise
 
 
 def stock_tagger() -> YamnetTagger:
