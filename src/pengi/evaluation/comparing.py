@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import Benchmark
-from pengi.evaluation.items import Item
 from pengi.evaluation.scoring import SLOW_RESAMPLES, Json, Scored, headline_metric
 from pengi.evaluation.statistics import RESAMPLES, mcnemar, paired_bootstrap
 from pengi.evaluation.suites import scored_answers
@@ -38,9 +36,8 @@ def compare(first: Path, second: Path) -> list[Json]:
 
 def _only(scored: Scored, ids: set[str]) -> Scored:
     """The items with these ids, ordered by id."""
-    indices = sorted(
-        (index for index, item in enumerate(scored.items) if item.id in ids), key=lambda p: scored.items[p].id
-    )
+    kept = (index for index, item in enumerate(scored.items) if item.id in ids)
+    indices = sorted(kept, key=lambda index: scored.items[index].id)
     return Scored(
         tuple(scored.items[index] for index in indices),
         tuple(scored.rows[index] for index in indices),
@@ -57,17 +54,13 @@ def _difference(benchmark: Benchmark, first: Scored, second: Scored) -> Json:
         "metric": {"tag": "map", "caption": "similarity"}.get(benchmark.kind, "accuracy"),
         "n": len(first.items),
         "difference": found.value,
-        "ci95": found.to_list(),
+        "ci95": [found.low, found.high],
         "p_bootstrap": found.p,
     }
     if benchmark.kind in ("classify", "choice") and first.credit_N is not None and second.credit_N is not None:
-        row["p_mcnemar"] = mcnemar((first.credit_N == 1).tolist(), (second.credit_N == 1).tolist())
-        row["gained"] = [item.id for item, *pair in _pairs(first, second) if pair == [0.0, 1.0]]
-        row["lost"] = [item.id for item, *pair in _pairs(first, second) if pair == [1.0, 0.0]]
+        before, after = (first.credit_N == 1).tolist(), (second.credit_N == 1).tolist()
+        row["p_mcnemar"] = mcnemar(before, after)
+        answers = list(zip(first.items, before, after, strict=True))
+        row["gained"] = [item.id for item, was_right, is_right in answers if is_right and not was_right]
+        row["lost"] = [item.id for item, was_right, is_right in answers if was_right and not is_right]
     return row
-
-
-def _pairs(first: Scored, second: Scored) -> Iterator[tuple[Item, float, float]]:
-    assert first.credit_N is not None
-    assert second.credit_N is not None
-    yield from zip(first.items, first.credit_N.tolist(), second.credit_N.tolist(), strict=True)

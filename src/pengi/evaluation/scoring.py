@@ -18,7 +18,7 @@ from pengi.errors import InputError
 from pengi.evaluation import captioning, patterns, retrieving
 from pengi.evaluation.benchmarks import YES_NO, Benchmark
 from pengi.evaluation.items import Item
-from pengi.evaluation.statistics import RESAMPLES, Indices, Metric, bootstrap, mean_of, share_right
+from pengi.evaluation.statistics import Indices, Metric, bootstrap, mean_of, share_right
 from pengi.evaluation.systems import embed_texts
 from pengi.json_lines import Row
 
@@ -59,29 +59,26 @@ def read_answers(benchmark: Benchmark, items: Sequence[Item], rows: Mapping[str,
     Raises:
         InputError: if there are no lines at all.
     """
-    answered = [item for item in items if item.id in rows]
+    answered = tuple(item for item in items if item.id in rows)
     if not answered:
         raise InputError(f"there are no predictions of {benchmark.name} in mode {mode}")
-    lines = [rows[item.id] for item in answered]
-    texts = tuple(line.get("text") for line in lines)
+    lines = tuple(rows[item.id] for item in answered)
+    said: tuple[str | None, ...] = tuple(line.get("text") for line in lines)
+    credit_N: NDArray[np.float64] | None = None
+    scores_NL: NDArray[np.float64] | None = None
     if benchmark.kind == "open":
-        right = [patterns.is_accepted(text, item.accepted) for text, item in zip(texts, answered, strict=True)]
-        return Scored(tuple(answered), tuple(lines), texts, np.array(right, dtype=np.float64), None)
-    if benchmark.kind == "caption" or mode == "write":
-        normal = [_normal(text) for text in texts]
-        credit = None if benchmark.kind == "caption" else _credits(benchmark, answered, normal, _normal)
-        return Scored(tuple(answered), tuple(lines), texts, credit, None)
-    if mode == "exact":
-        said = tuple(_exact(text, item.labels) for item, text in zip(answered, texts, strict=True))
-        return Scored(tuple(answered), tuple(lines), said, _credits(benchmark, answered, said), None)
-    scores = [np.array(line["scores"], dtype=np.float64) if "scores" in line else None for line in lines]
-    chosen = tuple(
-        None if found is None else item.labels[int(np.argmax(found))]
-        for item, found in zip(answered, scores, strict=True)
-    )
-    alike = len({item.labels for item in answered}) == 1
-    scores_NL = _matrix(scores, len(answered[0].labels)) if alike else None
-    return Scored(tuple(answered), tuple(lines), chosen, _credits(benchmark, answered, chosen), scores_NL)
+        right = [patterns.is_accepted(text, item.accepted) for text, item in zip(said, answered, strict=True)]
+        credit_N = np.array(right, dtype=np.float64)
+    elif mode == "write":
+        if benchmark.kind != "caption":
+            credit_N = _credits(benchmark, answered, [_normal(text) for text in said], _normal)
+    else:
+        if mode == "exact":
+            said = tuple(_exact(text, item.labels) for item, text in zip(answered, said, strict=True))
+        else:
+            said, scores_NL = _choices(answered, lines)
+        credit_N = _credits(benchmark, answered, said)
+    return Scored(answered, lines, said, credit_N, scores_NL)
 
 
 def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:
@@ -93,17 +90,17 @@ def score(benchmark: Benchmark, scored: Scored, mode: str) -> Json:
         metrics, tokens = _caption_metrics(scored)
         return result | {"metrics": metrics, "tokens": tokens}
     if benchmark.kind == "tag":
-        return result | {"metrics": {"map": _interval(map_metric(scored), scored.groups, SLOW_RESAMPLES)}}
+        return result | {"metrics": {"map": bootstrap(map_metric(scored), scored.groups, SLOW_RESAMPLES).to_json()}}
     assert scored.credit_N is not None
-    result["metrics"] = {"accuracy": _share(scored.credit_N, scored.items)}
+    result["metrics"] = {"accuracy": share_right(scored.credit_N, scored.groups).to_json()}
     if benchmark.kind == "open":
         result["metrics"] |= _refusals(scored)
         return result | {"families": _families(scored)}
     if mode == "write":
-        similarity = _interval(_similarity_metric(scored), scored.groups)
-        return result | {"metrics": result["metrics"] | {"similarity": similarity}}
+        result["metrics"]["similarity"] = bootstrap(_similarity_metric(scored), scored.groups).to_json()
+        return result
     if benchmark.kind == "classify":
-        result["metrics"]["macro_f1"] = _interval(f1_metric(scored), scored.groups)
+        result["metrics"]["macro_f1"] = bootstrap(f1_metric(scored), scored.groups).to_json()
         result |= _by_class(scored)
     if mode in _SHARES and scored.scores_NL is not None:
         result["reliability"] = reliability(scored.scores_NL, scored.credit_N)
@@ -197,8 +194,16 @@ def reliability(scores_NL: NDArray[np.float64], credit_N: NDArray[np.float64]) -
     return {"bins": bins, "ece": float(error)}
 
 
-def _matrix(scores: Sequence[NDArray[np.float64] | None], labels: int) -> NDArray[np.float64]:
-    return np.stack([np.full(labels, _WORST) if found is None else found for found in scores])
+def _choices(items: Sequence[Item], lines: Sequence[Row]) -> tuple[tuple[str | None, ...], NDArray[np.float64] | None]:
+    """The label with the highest score of each item, and all label scores (None if items have different labels)."""
+    scores = [np.array(line["scores"], dtype=np.float64) if "scores" in line else None for line in lines]
+    chosen = tuple(
+        None if found is None else item.labels[int(np.argmax(found))] for item, found in zip(items, scores, strict=True)
+    )
+    if len({item.labels for item in items}) > 1:
+        return chosen, None
+    no_scores_L = np.full(len(items[0].labels), _WORST)
+    return chosen, np.stack([no_scores_L if found is None else found for found in scores])
 
 
 def _credits(
@@ -261,27 +266,17 @@ def _by_class(scored: Scored) -> Json:
     return result
 
 
-def _interval(metric: Metric, groups: Sequence[str], resamples: int = RESAMPLES) -> Json:
-    found = bootstrap(metric, groups, resamples)
-    return {"value": found.value, "ci95": found.to_list()}
-
-
-def _share(values: Sequence[float] | NDArray[np.float64], items: Sequence[Item]) -> Json:
-    found = share_right(values, [item.group for item in items])
-    return {"value": found.value, "ci95": found.to_list()}
-
-
 def _refusals(scored: Scored) -> Json:
     """The share of refused questions, among those whose right answer is a refusal and among all others."""
     metrics: Json = {}
     for name, refusable in (("refused_off_topic", True), ("refused_answerable", False)):
         pairs = [
-            (patterns.is_refusal(text), item)
+            (float(patterns.is_refusal(text)), item.group)
             for text, item in zip(scored.predictions, scored.items, strict=True)
             if (item.accepted == (patterns.REFUSAL,)) == refusable
         ]
         if pairs:
-            metrics[name] = _share([float(refused) for refused, _ in pairs], [item for _, item in pairs])
+            metrics[name] = share_right([refused for refused, _ in pairs], [group for _, group in pairs]).to_json()
     return metrics
 
 
@@ -291,9 +286,8 @@ def _families(scored: Scored) -> Json:
     families: Json = {}
     for family in dict.fromkeys(item.family for item in scored.items):
         indices = [index for index, item in enumerate(scored.items) if item.family == family]
-        families[family] = {"n": len(indices)} | _share(
-            scored.credit_N[indices], [scored.items[index] for index in indices]
-        )
+        found = share_right(scored.credit_N[indices], [scored.items[index].group for index in indices])
+        families[family] = {"n": len(indices)} | found.to_json()
     return families
 
 
@@ -314,9 +308,8 @@ def _caption_metrics(scored: Scored) -> tuple[Json, str]:
             metrics[name] = {"not_run": value.not_run}
             continue
         # Corpus BLEU is not a mean over texts, so it has no interval here.
-        metrics[name] = {"value": value.value}
-        if not name.startswith("bleu"):
-            metrics[name]["ci95"] = bootstrap(mean_of(value.per_item), scored.groups).to_list()
+        interval = {} if name.startswith("bleu") else bootstrap(mean_of(value.per_item), scored.groups).to_json()
+        metrics[name] = interval | {"value": value.value}
     return metrics | _retrieval(texts, references, scored.groups), tokens
 
 
@@ -328,7 +321,7 @@ def _retrieval(texts: Sequence[str], references: Sequence[Sequence[str]], groups
     directions = (("t2a", t2a, [groups[index] for index in owner_M]), ("a2t", a2t, list(groups)))
     for name, ranks, queries in directions:
         for k in (1, 5, 10):
-            metrics[f"{name}_r{k}"] = _interval(mean_of(retrieving.recall_at(ranks, k)), queries)
-        metrics[f"{name}_map10"] = _interval(mean_of(retrieving.average_precision_at(ranks)), queries)
+            metrics[f"{name}_r{k}"] = bootstrap(mean_of(retrieving.recall_at(ranks, k)), queries).to_json()
+        metrics[f"{name}_map10"] = bootstrap(mean_of(retrieving.average_precision_at(ranks)), queries).to_json()
         metrics[f"{name}_median_rank"] = {"value": float(np.median(retrieving.best_ranks(ranks)))}
     return metrics

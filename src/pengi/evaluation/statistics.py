@@ -33,8 +33,9 @@ class Interval:
     low: float
     high: float
 
-    def to_list(self) -> list[float]:
-        return [self.low, self.high]
+    def to_json(self) -> dict[str, Any]:
+        """The value and its interval as they are in ``results.json``."""
+        return {"value": self.value, "ci95": [self.low, self.high]}
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,7 @@ class SuiteRun:
     def modes_of(self, benchmark: Benchmark) -> tuple[str, ...]:
         """The modes in which a benchmark is run: the requested ones that are possible for it."""
         wanted = self.modes or self.suite.modes or benchmark.modes
-        has_labels = benchmark.kind in ("classify", "tag", "choice") or benchmark.labels is not None
-        if benchmark.kind == "caption" or not has_labels:
+        if benchmark.kind not in ("classify", "tag", "choice") and benchmark.labels is None:
             return ("write",)
         sensible = [mode for mode in wanted if mode in LABEL_MODES and (benchmark.kind != "tag" or mode != "exact")]
         return tuple(sensible) or benchmark.modes
@@ -257,9 +256,9 @@ def _manifest(plan: SuiteRun, benchmark: Benchmark, out: Path) -> tuple[Path, in
         manifest = plan.manifest or (plan.data_root / "manifest.jsonl" if plan.data_root else None)
         if manifest is None:
             raise InputError("name the labelled clips with --manifest")
-        return (
-            write_questions(benchmark.name, manifest, benchmark.split, out) if benchmark.kind == "open" else manifest
-        ), 0
+        if benchmark.kind == "open":
+            manifest = write_questions(benchmark.name, manifest, benchmark.split, out)
+        return manifest, 0
     if plan.data_root is None:
         raise InputError(f"name the folder that holds '{benchmark.dataset}' with --data-root")
     made = out / "manifests" / f"{benchmark.dataset}.jsonl"
