@@ -44,10 +44,10 @@ def test_a_label_takes_the_class_of_its_own_name(baseline: YamnetMatch) -> None:
     assert baseline.nearest_classes(["siren", "dog"]) == [2, 0]
 
 
-def test_standardised_logits_compete(
+def test_the_label_with_the_highest_standardised_logit_is_chosen(
     tagger: YamnetTagger, baseline: YamnetMatch, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Raw logits would say rain three times; over the clips, each class is highest once."""
+    """By raw logits it would be rain three times; standardised over the clips, each class is highest once."""
     logits = {"dog-1": (2.0, 5.0, 0.0), "rain-1": (1.0, 9.0, 0.1), "both": (1.0, 5.0, 0.4)}
     monkeypatch.setattr(baseline, "_logits", lambda path: torch.tensor(logits[path.stem]))
     files = [manifest.parent / f"{name}.wav" for name in logits]
@@ -58,7 +58,7 @@ def test_standardised_logits_compete(
     assert chosen == labels
 
 
-def test_a_class_that_no_recording_has_more_of_than_another_scores_nothing(
+def test_a_class_with_equal_logits_scores_zero(
     baseline: YamnetMatch, manifest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits = {"dog-1": (2.0, 0.1, 0.0), "rain-1": (1.0, 0.1, 0.5)}

@@ -8,7 +8,7 @@ import pytest
 from helpers.evaluating import write_manifest
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import BENCHMARKS, SUITES, Benchmark, benchmark_named
-from pengi.evaluation.items import Item, agreed, items_of, shard_of
+from pengi.evaluation.items import Item, items_of, shard_of
 
 EVENTS = replace(BENCHMARKS["val-esc50"], source="field")
 AQA = {
@@ -19,7 +19,7 @@ AQA = {
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    asked = [("is it loud?", "yes"), ("is it loud?", "no"), ("is it loud?", "Yes"), ("is it a dog?", "no"),
+    asked = [("is it loud?", "no"), ("is it loud?", "yes"), ("is it loud?", "Yes"), ("is it a dog?", "no"),
              ("is it a dog?", "no"), ("is it a dog?", "no"), ("what barks?", "dog"), ("what barks?", "a dog"),
              ("what barks?", "yes")]  # fmt: skip
     rows: list[dict[str, object]] = [
@@ -49,12 +49,12 @@ def test_labels_are_those_of_the_split(manifest: Path) -> None:
     assert items[1].credit == "CC-BY-NC-3.0, a film"
 
 
-def test_items_survive_a_file(manifest: Path) -> None:
+def test_items_are_read_back_as_they_were_written(manifest: Path) -> None:
     for item in items_of(EVENTS, manifest):
         assert Item.from_dict(asdict(item)) == item
 
 
-def test_a_limit_keeps_the_labels_and_shards_part_the_rest(tmp_path: Path) -> None:
+def test_a_limit_keeps_the_labels_and_shards_divide_the_items(tmp_path: Path) -> None:
     rows = [{"id": f"{name}-{number}", "events": [name]} for name in ("dog", "rain") for number in range(10)]
     manifest = write_manifest(tmp_path / "m.jsonl", rows)
     part = items_of(EVENTS, manifest, limit=7)
@@ -67,17 +67,12 @@ def test_a_limit_keeps_the_labels_and_shards_part_the_rest(tmp_path: Path) -> No
 
 
 def test_which_answers_of_several_people_count(manifest: Path) -> None:
-    assert [item.answers for item in items_of(AQA["binary"], manifest)] == [("yes", "no", "yes"), ("no", "no", "no")]
+    assert [item.answers for item in items_of(AQA["binary"], manifest)] == [("no", "yes", "yes"), ("no", "no", "no")]
     assert [item.answers for item in items_of(AQA["majority"], manifest)] == [("yes",), ("no",)]
     assert [item.id for item in items_of(AQA["unanimous"], manifest)] == ["talk-1#2"]
     words = items_of(AQA["words"], manifest)
     assert [(item.prompt, item.answers) for item in words][:1] == [("what barks?", ("dog", "a dog", "yes"))]
     assert words[0].labels == ()
-
-
-def test_agreement_of_none() -> None:
-    assert agreed(["yes", "no"], "unanimous") == ()
-    assert agreed(["no", "yes", "yes"], "majority") == ("yes",)
 
 
 def test_choices_are_the_labels_and_part_of_the_question(manifest: Path) -> None:
@@ -93,7 +88,7 @@ def test_captions_and_listed_attributes(manifest: Path) -> None:
     assert items_of(qualities, manifest)[0].answers == ("bright", "dark")
 
 
-def test_nothing_to_ask_is_a_sentence(manifest: Path) -> None:
+def test_a_benchmark_without_items_is_an_error_with_the_reason(manifest: Path) -> None:
     with pytest.raises(
         InputError, match=r"has nothing for val-digits: no clip of split 'val' of source 'fsdd' has digit"
     ):
@@ -101,7 +96,7 @@ def test_nothing_to_ask_is_a_sentence(manifest: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", BENCHMARKS.values(), ids=lambda asked: asked.name)
-def test_definitions_are_whole(asked: Benchmark) -> None:
+def test_definitions_are_complete(asked: Benchmark) -> None:
     assert asked.version >= 1
     assert asked.prompt
     assert asked.license

@@ -67,7 +67,7 @@ def test_every_sound_that_is_asked_about_has_names(source: LabelledClips) -> Non
     assert labels <= known.keys()
 
 
-def test_what_is_called_absent_is_no_name_of_the_sound(source: LabelledClips) -> None:
+def test_the_absent_sounds_of_a_label_are_not_its_names(source: LabelledClips) -> None:
     names = questions.LabelNames(source.labels)
     for label, phrases in questions.spec()["absent"].items():
         for phrase in phrases:
@@ -122,7 +122,7 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Knowing(Parrot):
-    """Knows the right answers but refuses whatever is about a dog."""
+    """Knows the right answers, but refuses questions about a dog."""
 
     def _reply(self, item: Item, mode: str) -> Reply:
         return Reply(REFUSED if "dog" in item.prompt else item.answers[0])
@@ -154,7 +154,7 @@ def test_a_run_asks_about_clips_compositions_silence_and_noise_and_reports_famil
     assert "| Open questions | date |" in markdown.read_text(encoding="utf-8")
 
 
-def test_recordings_that_are_there_are_not_made_again(samples: Path, tmp_path: Path) -> None:
+def test_existing_recordings_are_not_made_again(samples: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = write_questions("val-composed", samples, "val", out).read_bytes()
     files = {path: path.stat().st_mtime_ns for path in (out / "recordings").rglob("*.flac")}
@@ -172,12 +172,12 @@ def test_silence_is_silent_and_noise_is_the_same_every_time() -> None:
         np.testing.assert_array_equal(make(), make())
 
 
-def test_a_manifest_without_anything_to_ask_is_a_sentence(samples: Path, tmp_path: Path) -> None:
+def test_a_manifest_without_anything_to_ask_about_is_an_error(samples: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has nothing for val-notes in its split 'val'"):
         write_questions("val-notes", samples, "val", tmp_path / "run")
 
 
-def test_refusals_count_by_whether_the_sound_could_tell(samples: Path, tmp_path: Path) -> None:
+def test_refusals_are_counted_by_whether_the_sound_can_answer(samples: Path, tmp_path: Path) -> None:
     asked = BENCHMARKS["val-open"]
     items = items_of(asked, write_questions("val-open", samples, "val", tmp_path / "run"))
     rows = {item.id: {"text": "No." if item.accepted == (REFUSAL,) else "I don't know."} for item in items}

@@ -33,7 +33,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def die_in_the_third_write(path: Path) -> None:
-    """As a kill in the middle of a write would leave things: the third part is on the disk up to half a line."""
+    """Kill the process in its third write of answers, which leaves half a line on the disk."""
     whole = PredictionFile.append
     writes = 0
 
@@ -67,7 +67,7 @@ def test_a_kill_loses_no_line_and_doubles_none(tmp_path: Path) -> None:
     assert [row["id"] for row in rows(killed)] == [asked_item.id for asked_item in ITEMS]
 
 
-def test_what_is_there_is_not_asked_again(tmp_path: Path) -> None:
+def test_existing_answers_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     assert asked(Parrot(), path) == AnswerCounts(0, 0, 60)
     again = Parrot()
@@ -75,7 +75,7 @@ def test_what_is_there_is_not_asked_again(tmp_path: Path) -> None:
     assert again.asked == []
 
 
-def test_another_model_or_question_is_asked_anew(tmp_path: Path) -> None:
+def test_answers_of_another_model_or_question_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     asked(Parrot(), path)
     assert asked(Parrot(fingerprint="other"), path).computed == 60
@@ -98,14 +98,14 @@ def test_a_cache_answers_for_another_run(tmp_path: Path) -> None:
     assert asked(Parrot(), tmp_path / "c.jsonl", cache, mode="generate").computed == 60  # another mode
 
 
-def test_a_mistake_is_written_down_but_not_remembered(tmp_path: Path) -> None:
+def test_an_error_is_written_but_not_cached(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache.sqlite3")
     asked(Parrot(), tmp_path / "a.jsonl", cache, [item("broken-1", "dog")])
     assert rows(tmp_path / "a.jsonl")[0]["error"] == "'broken-1.wav' is not audio"
     assert asked(Parrot(), tmp_path / "b.jsonl", cache, [item("broken-1", "dog")]).cached == 0
 
 
-def test_silence_is_asked_once_for_all(tmp_path: Path) -> None:
+def test_equal_inputs_are_predicted_once_in_a_call(tmp_path: Path) -> None:
     system = Parrot(name="blind", deaf=True)
     asked(system, tmp_path / "p.jsonl", Cache(tmp_path / "cache.sqlite3"))
     assert len(rows(tmp_path / "p.jsonl")) == 60

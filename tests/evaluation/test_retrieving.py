@@ -32,12 +32,12 @@ def test_metrics_by_hand() -> None:
     assert np.median(best_ranks(t2a)) == 1.5
 
 
-def test_what_lies_beyond_the_cut_counts_nothing() -> None:
+def test_results_after_the_cut_do_not_count() -> None:
     assert average_precision_at([np.array([11])]).tolist() == [0.0]
     assert average_precision_at([np.array([1, 11])]).tolist() == [0.5]
 
 
-def test_recordings_with_the_same_text_are_not_told_apart() -> None:
+def test_recordings_with_equal_texts_rank_before_the_right_one() -> None:
     same = np.ones((4, 1), dtype=np.float32)
     t2a, _ = retrieval_ranks(same, same, [0, 1, 2, 3])
     assert t2a.tolist() == [4, 4, 4, 4]

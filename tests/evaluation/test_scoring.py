@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,10 +78,10 @@ def test_map_is_scikit_learns() -> None:
     assert chance(TAG, items)["map"]["value"] == pytest.approx(true[:, :3].mean())
 
 
-def test_a_question_is_as_right_as_people_agree() -> None:
+def test_the_score_of_an_answer_is_the_share_of_people_who_gave_it() -> None:
     asked = [
-        replace(item("q#1", "yes", "no", "yes", labels=YES_NO)),
-        replace(item("q#2", "no", "no", "no", labels=YES_NO)),
+        item("q#1", "yes", "no", "yes", labels=YES_NO),
+        item("q#2", "no", "no", "no", labels=YES_NO),
     ]
     rows = {"q#1": {"scores": [0.0, -1.0], "text": "Yes, it is."}, "q#2": {"scores": [0.0, -1.0], "text": "no"}}
     assert result(QUESTION, asked, rows, "likelihood")["metrics"]["accuracy"]["value"] == pytest.approx(1 / 3)
@@ -129,6 +128,6 @@ def test_captions_and_their_retrieval(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["spider"].get("not_run") or "value" in found["spider"]
 
 
-def test_no_predictions_is_a_sentence() -> None:
+def test_no_predictions_are_an_error() -> None:
     with pytest.raises(InputError, match="there are no predictions of val-esc50 in mode match"):
         read_answers(CLASSIFY, ITEMS, {}, "match")

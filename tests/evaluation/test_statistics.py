@@ -23,7 +23,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_groups_are_drawn_whole() -> None:
-    """Ten recordings of ten clips each, all right or all wrong, tell less than a hundred recordings."""
+    """Ten recordings of ten clips each, all right or all wrong, have a wider interval than a hundred recordings."""
     values = np.repeat([1.0, 0.0] * 5, 10)
     together = bootstrap(mean_of(values), [str(number // 10) for number in range(100)])
     alone = bootstrap(mean_of(values), ALONE)

@@ -68,7 +68,7 @@ def value(found: dict[str, Any], benchmark: str, system: str, mode: str, metric:
     return number
 
 
-def test_everything_is_predicted_scored_and_accounted_for(manifest: Path, tmp_path: Path) -> None:
+def test_a_run_is_predicted_scored_and_recorded(manifest: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     found = run(manifest, out)
     modes = {result["mode"] for result in found["results"] if result["system"] == "model"}
@@ -99,14 +99,14 @@ def test_shards_together_are_the_whole(manifest: Path, tmp_path: Path) -> None:
     assert parts["results"] == whole["results"]
 
 
-def test_lines_of_an_earlier_run_in_the_folder_are_not_taken_for_this_ones(manifest: Path, tmp_path: Path) -> None:
+def test_predictions_of_an_earlier_run_in_the_folder_are_not_read(manifest: Path, tmp_path: Path) -> None:
     run(manifest, tmp_path / "run")
     other = run(
         manifest, tmp_path / "run", Parrot(fingerprint="other", deaf=True), modes=("generate",), baselines=False
     )
     model = [result for result in other["results"] if result["system"] == "model" and result["kind"] == "classify"]
     assert [result["mode"] for result in model] == ["generate"]
-    assert model[0]["errors"] == 0  # who hears nothing does not notice the broken file
+    assert model[0]["errors"] == 0  # with silence as input the broken file is not read
 
 
 def test_a_dataset_in_its_published_layout_is_imported(manifest: Path, tmp_path: Path) -> None:
@@ -126,13 +126,15 @@ def test_a_dataset_in_its_published_layout_is_imported(manifest: Path, tmp_path:
     assert {result["n"] for result in found["results"] if result["benchmark"] == "esc50"} == {2}
 
 
-def test_the_page_stands_alone_and_gives_away_only_what_it_may(manifest: Path, tmp_path: Path) -> None:
+def test_the_page_is_self_contained_with_only_the_audio_that_may_be_redistributed(
+    manifest: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     markdown, page = write_report(out, run(manifest, out))
     html = page.read_text(encoding="utf-8")
     assert "<script" not in html
     assert not any(f'{what}="http' in html for what in ("src", "href"))
-    assert html.count("data:audio/ogg;base64,") == 1  # dog-2 may be passed on, wind-1 may not
+    assert html.count("data:audio/ogg;base64,") == 1  # dog-2 may be redistributed, wind-1 may not
     assert "by &lt;someone&gt;" in html
     assert html.count("<svg") == 2  # confusion and reliability
     assert "0.400 (" in html
@@ -144,7 +146,7 @@ def test_the_page_stands_alone_and_gives_away_only_what_it_may(manifest: Path, t
     assert "name the folder that holds 'esc50' with --data-root" in text
 
 
-def test_only_numbers_seen_at_their_source_are_shown() -> None:
+def test_only_verified_numbers_are_shown() -> None:
     assert reporting._reported(BENCHMARKS["esc50"], "accuracy", "paper") == "0.9195"
     assert reporting._reported(BENCHMARKS["ravdess"], "accuracy", "paper") == "not verified"
     assert reporting._reported(BENCHMARKS["cochlscene"], "accuracy", "paper") == "–"
@@ -174,7 +176,7 @@ def test_two_runs_are_compared_item_by_item(manifest: Path, tmp_path: Path) -> N
         ({"shard": (3, 2)}, "there is no shard 3 of 2"),
     ],
 )
-def test_a_wrong_plan_is_a_sentence(plan: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_plan_is_an_error(plan: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         SuiteRun(SUITE, **plan)
 
@@ -183,7 +185,7 @@ def never() -> Systems:
     raise AssertionError("a model is loaded only if there is something to ask")
 
 
-def test_nothing_to_run_is_a_sentence(tmp_path: Path) -> None:
+def test_a_run_without_data_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="none of the benchmarks can be run; name the labelled clips with --manifest"):
         run_suite(SuiteRun(SUITE), never, tmp_path / "run", None, RunProgress())

@@ -1,4 +1,4 @@
-"""A tiny random model asked through its engine: every reply in its place, and the same as the engine's own."""
+"""A tiny random model answers items: its replies are in order and equal those of its engine."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_label_scores_are_the_engines(engine: Pengi, folder: Path, mode: str) ->
         assert best(replies[index], asked) == own.label
 
 
-def test_what_is_written_is_told_beside_the_scores(engine: Pengi, folder: Path) -> None:
+def test_the_written_text_is_returned_with_the_scores(engine: Pengi, folder: Path) -> None:
     [matched, *_] = ModelSystem(engine, "f").answer(ITEMS, folder, "match")
     asked = ITEMS[0]
     own = engine.classify(folder / asked.audio, asked.labels, method="match", prompt=asked.prompt)
@@ -81,7 +81,7 @@ def test_what_is_written_is_told_beside_the_scores(engine: Pengi, folder: Path) 
     assert written == Reply(engine.generate(folder / "tone.wav", asked.prompt, options=systems.WRITE).text)
 
 
-def test_silence_is_all_that_the_blind_hear(engine: Pengi, folder: Path) -> None:
+def test_the_blind_system_gets_silence_for_every_recording(engine: Pengi, folder: Path) -> None:
     blind, seeing = BlindSystem(engine, "f"), ModelSystem(engine, "f")
     first, second = (blind.answer([ITEMS[index]], folder, "likelihood")[0] for index in (0, 3))
     assert first == second
@@ -95,7 +95,7 @@ def test_the_taggers_scores_come_in_the_order_of_the_labels(folder: Path) -> Non
     assert tagger.answer([ITEMS[0]], folder, "match") == [Reply(scores=(3.0, 14.0, 4.0))]
 
 
-def test_another_weight_is_another_model(tmp_path: Path) -> None:
+def test_a_model_with_other_weights_has_another_hash(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     (tmp_path / "model.safetensors").write_bytes(b"a")
     before = model_hash(str(tmp_path))
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_read_still_has_a_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [{}, CHAT], ids=["paper", "chat"])
-def test_questions_are_asked_as_a_user_asks_them(form: dict[str, Any], folder: Path) -> None:
+def test_questions_are_answered_as_by_ask(form: dict[str, Any], folder: Path) -> None:
     engine = Pengi(tiny_model(**form), "tiny", torch.device("cpu"))
     asked = replace(item("tone", "dog"), prompt="what is it?", is_question=True)
     (reply,) = ModelSystem(engine, "x").answer([asked], folder, "write")

@@ -1,4 +1,4 @@
-"""One task on one's own clips: a suite of one benchmark."""
+"""One task on a user's clips: a suite of one benchmark."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def test_given_labels_leave_out_the_clips_that_have_none_of_them(manifest: Path)
         ),
     ],
 )
-def test_no_clips_is_a_sentence_that_says_what_there_is(manifest: Path, asked: dict[str, Any], sentence: str) -> None:
+def test_without_clips_the_error_says_what_the_manifest_has(
+    manifest: Path, asked: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(InputError) as caught:
         items_of(task_benchmark(**asked), manifest)
     assert sentence in str(caught.value)
@@ -105,7 +107,7 @@ def test_a_run_of_a_task_has_a_report_and_is_compared_as_that_of_a_suite(named: 
     assert (row["benchmark"], row["lost"]) == ("events", ["rain-1"])
 
 
-def test_why_the_only_system_could_not_answer_is_the_error(named: Path, tmp_path: Path) -> None:
+def test_the_error_of_the_only_system_is_raised(named: Path, tmp_path: Path) -> None:
     class Lonely(Parrot):
         def answer(self, *_: Any) -> Any:
             raise InputError("it needs at least two")

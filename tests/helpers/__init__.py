@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from pengi.config import ModelConfig
 from pengi.model import Batch, PengiModel
 
 RATE = 16_000
-LogOf = Callable[[Path, str], dict[int, float]]
-"""The fixture ``log_of`` of the training tests."""
 MAPPER = {"kind": "transformer", "constants": 2, "layers": 1, "heads": 4}
 TRANSFORMER = {"kind": "transformer", "tokens": 3, "constants": 4, "layers": 1, "heads": 4}
 

@@ -1,7 +1,8 @@
-"""For the tests of training: writes recipes, stops runs, and compares checkpoints."""
+"""For the tests of training: writes recipes, stops runs, and reads their logs and weights."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from pengi.data.loader import TrainingBatch
 from pengi.training import train
+from pengi.training.journal import LOG_FILE
 from pengi.training.loop import Run
 
 
@@ -46,3 +48,11 @@ def same_weights(one: Path, other: Path) -> bool:
     """Whether two checkpoints have the same trained weights."""
     first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def log_of(folder: Path, key: str) -> dict[int, float]:
+    """What a run logged under a key, by step."""
+    entries = [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+    found = [(entry["step"], entry[key]) for entry in entries if key in entry]
+    assert len(dict(found)) == len(found), "a step was logged twice"
+    return dict(found)

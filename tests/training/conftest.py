@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import LogOf, model_values, noise, tone, write_clips, write_jsonl
+from helpers import model_values, noise, tone, write_clips, write_jsonl
 from helpers.training import write_recipe
 from pengi.data.manifest import Clip
 from pengi.data.measured import Measured
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
-from pengi.training.journal import LOG_FILE
 
 WORDS = {"hum": ("a deep hum", "A machine hums."), "hiss": ("a hiss", "Something hisses.")}
 
@@ -63,19 +61,6 @@ def recipe(toy: Path, tmp_path: Path) -> Path:
         },
     }  # fmt: skip
     return write_recipe(tmp_path / "toy.yaml", values)
-
-
-@pytest.fixture
-def log_of() -> LogOf:
-    """Reads what a run logged under a key, by step."""
-
-    def read(folder: Path, key: str) -> dict[int, float]:
-        entries = [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
-        found = [(entry["step"], entry[key]) for entry in entries if key in entry]
-        assert len(dict(found)) == len(found), "a step was logged twice"
-        return dict(found)
-
-    return read
 
 
 @pytest.fixture

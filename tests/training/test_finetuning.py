@@ -12,8 +12,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from helpers import RATE, LogOf, noise, ragged, tone
-from helpers.training import write_recipe
+from helpers import RATE, noise, ragged, tone
+from helpers.training import log_of, write_recipe
 from pengi import Pengi, checkpoint
 from pengi.errors import CheckpointError, WeightsError
 from pengi.model import PengiModel
@@ -60,7 +60,7 @@ def test_finetuning_starts_from_the_weights_of_the_checkpoint(tuning: Path, base
     assert Pengi.from_pretrained(out, device="cpu").describe((tone(1.0), RATE)).duration_s == 1.0
 
 
-def test_a_folder_of_labels(tuning: Path, toy: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_a_folder_of_labels(tuning: Path, toy: Path, tmp_path: Path) -> None:
     """Recordings in one folder for each label are enough: some are held out."""
     folder = tmp_path / "sounds"
     for clip in sorted(toy.glob("*.wav")):

@@ -13,8 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from helpers import CHAT, TRANSFORMER, LogOf, noise, tiny_model, write_clips
-from helpers.training import lose_the_process, same_weights, train_until, write_recipe
+from helpers import CHAT, TRANSFORMER, noise, tiny_model, write_clips
+from helpers.training import log_of, lose_the_process, same_weights, train_until, write_recipe
 from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.data.features import FeatureCache
 from pengi.data.loader import Loader
@@ -205,7 +205,7 @@ def test_finetuning_keeps_the_tagger_of_its_checkpoint(chat: Path, tmp_path: Pat
         prepare(read_recipe(path, ["data.scenes={steps: 1}"]))
 
 
-def test_a_resumed_run_repeats_an_uninterrupted_one(chat: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_a_resumed_run_repeats_an_uninterrupted_one(chat: Path, tmp_path: Path) -> None:
     overrides = ["training.max_steps=4", "training.save_every=2", "training.eval_every=4"]
     whole = train(chat, overrides, out=tmp_path / "whole")
     parts = tmp_path / "parts"

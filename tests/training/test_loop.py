@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import RATE, LogOf, noise, tone
-from helpers.training import lose_the_process, same_weights, train_until
+from helpers import RATE, noise, tone
+from helpers.training import log_of, lose_the_process, same_weights, train_until
 from pengi import Pengi
 from pengi.config import EvidenceConfig, LoraConfig
 from pengi.data.loader import Loader
@@ -43,7 +43,7 @@ def one_step(run: Run) -> float:
     return run.update(run.setup.loader.batch(run.step))
 
 
-def test_the_tiny_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_of: LogOf) -> None:
+def test_the_tiny_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     folder = train(Path("recipes/tiny.yaml"), out=tmp_path / "run")
     pengi = Pengi.from_pretrained(folder, device="cpu")
@@ -52,7 +52,7 @@ def test_the_tiny_recipe_trains_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(math.isfinite(loss) for loss in log_of(folder, "val_loss").values())
 
 
-def test_training_learns_to_use_the_audio(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_training_learns_to_use_the_audio(recipe: Path, tmp_path: Path) -> None:
     """The loss falls, and new hums and hisses are more likely to get the right name than the wrong one."""
     steps = [
         "training.max_steps=160",
@@ -95,7 +95,7 @@ EVERYTHING = [
     ids=["before a checkpoint", "at one", "between two", "with everything"],
 )
 def test_a_resumed_run_repeats_an_uninterrupted_one(
-    recipe: Path, tmp_path: Path, log_of: LogOf, after: int, overrides: list[str]
+    recipe: Path, tmp_path: Path, after: int, overrides: list[str]
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe, overrides, out=whole)
@@ -108,9 +108,7 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(
         assert same_weights(whole / folder, parts / folder)
 
 
-def test_a_resumed_run_may_be_shorter_if_its_rate_has_not_begun_to_fall(
-    recipe: Path, tmp_path: Path, log_of: LogOf
-) -> None:
+def test_a_resumed_run_may_be_shorter_if_its_rate_has_not_begun_to_fall(recipe: Path, tmp_path: Path) -> None:
     planned, cut = tmp_path / "planned", tmp_path / "cut"
     settings = ["training.decay_steps=2", "training.warmup_steps=1"]
     train(recipe, [*settings, "training.max_steps=4"], out=planned)
@@ -142,7 +140,7 @@ def press_ctrl_c_twice() -> None:
 @pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_ctrl_c_saves_the_current_step_and_the_run_resumes_from_it(
-    recipe: Path, tmp_path: Path, log_of: LogOf, capsys: pytest.CaptureFixture[str], workers: int
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
 ) -> None:
     whole, parts, saved = tmp_path / "whole", tmp_path / "parts", "step 4 of 6"
     overrides = [f"training.num_workers={workers}", "training.save_every=100", "training.eval_every=100"]
@@ -272,7 +270,7 @@ def test_clips_that_must_not_be_shipped_are_not_trained_on(recipe: Path) -> None
         assert len(validated) == 8
 
 
-def test_a_run_without_held_out_clips(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_a_run_without_held_out_clips(recipe: Path, tmp_path: Path) -> None:
     out = train(recipe, ["data.val_split=heldout", "training.max_steps=2"], out=tmp_path / "run")
     assert log_of(out, "val_loss") == {}
     for line in (out / LOG_FILE).read_text(encoding="utf-8").splitlines():
@@ -280,7 +278,7 @@ def test_a_run_without_held_out_clips(recipe: Path, tmp_path: Path, log_of: LogO
     assert "- not validated yet" in (out / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_model_card_lists_the_training_data(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_the_model_card_lists_the_training_data(recipe: Path, tmp_path: Path) -> None:
     out = train(recipe, ["data.ship_only=true", "training.max_steps=2"], out=tmp_path / "run")
     card = (out / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# toy\n")
@@ -315,7 +313,7 @@ def test_the_model_card_lists_the_training_data(recipe: Path, tmp_path: Path, lo
     assert "| composed | 3 | MIT, CC0-1.0, CC-BY-4.0 |" in model_card(setup.recipe, config, composed, 0, [])
 
 
-def test_reduced_precision_trains_too(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_reduced_precision_trains_too(recipe: Path, tmp_path: Path) -> None:
     out = train(recipe, ["training.language_model_dtype=bfloat16", "training.max_steps=3"], out=tmp_path / "run")
     assert all(math.isfinite(value) for value in log_of(out, "val_loss").values())
     assert {value.dtype for value in load_file(out / "model.safetensors").values()} == {torch.float16}
@@ -344,9 +342,7 @@ def test_a_second_branch_trains_beside_the_first(recipe: Path, tmp_path: Path) -
     assert math.isfinite(one_step(Run(setup, tmp_path)))
 
 
-def test_the_best_weights_are_kept(
-    recipe: Path, tmp_path: Path, log_of: LogOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_weights_are_kept(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss on held-out clips is lowest in the middle; that checkpoint stays beside the last one."""
     losses = iter([3.0, 2.0, 2.5])
     monkeypatch.setattr(Run, "validation_loss", lambda run: next(losses))
@@ -359,7 +355,7 @@ def test_the_best_weights_are_kept(
     assert Pengi.from_pretrained(out / BEST_FOLDER, device="cpu").describe((tone(1.0), RATE)).duration_s == 1.0
 
 
-def test_a_run_on_evidence_alone_needs_no_audio(recipe: Path, tmp_path: Path, log_of: LogOf, tiny_stock: None) -> None:
+def test_a_run_on_evidence_alone_needs_no_audio(recipe: Path, tmp_path: Path, tiny_stock: None) -> None:
     """Only the adapters change; m1 of the same model stays as it is. The model has no tags."""
     pytest.importorskip("peft", reason="LoRA needs peft (the extra 'train')")
     setup = prepare(read_recipe(recipe, READS_EVIDENCE))

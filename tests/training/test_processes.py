@@ -12,8 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import LogOf
-from helpers.training import same_weights
+from helpers.training import log_of, same_weights
 from pengi.errors import ConfigError
 from pengi.training import train
 
@@ -24,7 +23,7 @@ def arguments(recipe: Path, out: Path, overrides: list[str]) -> list[str]:
     return ["train", str(recipe), "--out", str(out), *(part for value in overrides for part in ("--set", value))]
 
 
-def test_a_killed_run_is_resumed_without_any_difference(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_a_killed_run_is_resumed_without_any_difference(recipe: Path, tmp_path: Path) -> None:
     """``kill -9`` at a random step of a process, then ``--resume``: the losses of an uninterrupted run."""
     overrides = ["training.max_steps=12", "training.save_every=2"]
     lines_before_the_end = random.SystemRandom().randint(2, 12)
@@ -45,7 +44,7 @@ def test_a_killed_run_is_resumed_without_any_difference(recipe: Path, tmp_path: 
     assert same_weights(whole, killed)
 
 
-def test_two_processes_make_the_steps_of_one(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_two_processes_make_the_steps_of_one(recipe: Path, tmp_path: Path) -> None:
     """Two processes on gloo share each batch; without dropout of units nothing differs but rounding."""
     overrides = ["model.audio.yamnet.mapper.dropout=0", "training.batch_size=5"]
     shared = tmp_path / "shared"

@@ -10,7 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from helpers import MAPPER, RATE, LogOf, tiny_model, write_clips
+from helpers import MAPPER, RATE, tiny_model, write_clips
+from helpers.training import log_of
 from pengi.data.manifest import Clip, read_manifest
 from pengi.data.tolerance import Tolerance
 from pengi.errors import ConfigError, ManifestError
@@ -84,7 +85,7 @@ def test_clips_that_cannot_be_read_are_skipped_up_to_a_share(tmp_path: Path, ram
 CHANGES = ["training.augment.crop=random", "model.audio.yamnet.window_s=0.3"]
 
 
-def test_a_run_with_changing_waveforms(recipe: Path, toy: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_a_run_with_changing_waveforms(recipe: Path, toy: Path, tmp_path: Path) -> None:
     """It trains, whatever number of threads decodes, and skips what cannot be read."""
     (toy / "hum-2.wav").write_bytes(b"RIFF, once upon a time")
     forgiving = [*CHANGES, "data.max_bad_share=0.1"]
@@ -98,7 +99,7 @@ def test_a_run_with_changing_waveforms(recipe: Path, toy: Path, tmp_path: Path, 
         train(recipe, [*CHANGES, "training.max_steps=30", "training.eval_every=100"], out=tmp_path / "strict")
 
 
-def test_spectrograms_are_masked_where_an_encoder_reads_them(recipe: Path, tmp_path: Path, log_of: LogOf) -> None:
+def test_spectrograms_are_masked_where_an_encoder_reads_them(recipe: Path, tmp_path: Path) -> None:
     masks = "training.augment.spec_augment=true"
     with pytest.raises(
         ConfigError, match="spec_augment needs an audio encoder with trained: true and frozen_layers: 0"

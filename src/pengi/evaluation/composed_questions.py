@@ -8,6 +8,7 @@ from collections import defaultdict
 
 from pengi import templates
 from pengi.data.compose import Composed
+from pengi.evaluation.benchmarks import YES_NO
 from pengi.evaluation.patterns import NO, YES, number
 from pengi.evaluation.questions import SEED, LabelledClips, LabelNames, Question
 
@@ -35,7 +36,7 @@ def composed_questions(source: LabelledClips) -> list[Question]:
         for yes_no in (True, False):
             by_form: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
             for pair in example.clip.qa:
-                if (pair.answer in (templates.YES, templates.NO)) == yes_no:
+                if (pair.answer in YES_NO) == yes_no:
                     by_form[_form(pair.question, pair.answer)].append((pair.question, pair.answer))
             if by_form:
                 question, answer = rng.choice(by_form[rng.choice(sorted(by_form))])
@@ -45,7 +46,7 @@ def composed_questions(source: LabelledClips) -> list[Question]:
 
 
 def _kind(question: str, answer: str) -> str:
-    if answer in (templates.YES, templates.NO):
+    if answer in YES_NO:
         return "yes or no"
     return next((kind for kind, words in _KINDS.items() if re.search(words, question)), "which sound")
 
@@ -60,7 +61,7 @@ def _form(question: str, answer: str) -> str:
 
 
 def _composed(question: str, answer: str, example: Composed, names: LabelNames) -> str:
-    if answer in (templates.YES, templates.NO):
+    if answer in YES_NO:
         return YES if answer == templates.YES else NO
     if answer in templates.NUMBERS:
         return number(templates.NUMBERS.index(answer))

@@ -67,6 +67,8 @@ class _Asker:
         self.spoken = [clip for clip in clips if clip.source in self.spec["speech"]]
         self.music = [clip for clip in clips if clip.attributes.get("genre") in self.spec["genres"]]
         self.voiceless = [clip for clip in self.sounds if clip.events[0] in self.spec["voiceless"]] + self.notes
+        self.all_sounds = self.sounds + self.notes
+        self.confusable = [clip for clip in self.all_sounds if self._confused(clip)]
         self._wordings = {family: cycle(texts) for family, texts in self.spec["wordings"].items()}
 
     def ask(self, family: str, clip: Clip, answer: str, *accepted: str, wording: str = "", **words: str) -> None:
@@ -78,10 +80,10 @@ class _Asker:
 
     def presence(self) -> None:
         """Sounds that are there, and absent sounds that are easily confused with them."""
-        for clip in _spread("present", self.sounds + self.notes, 32):
+        for clip in _spread("present", self.all_sounds, 32):
             label = clip.events[0]
             self.ask("present", clip, "yes", YES, self.names.one(label, ()), phrase=self.names.phrase(label))
-        for clip in _spread("absent", [clip for clip in self.sounds + self.notes if self._confused(clip)], 40):
+        for clip in _spread("absent", self.confusable, 40):
             self.ask("absent", clip, "no", NO, wording="present", phrase=self._rng(clip).choice(self._confused(clip)))
 
     def speech(self) -> None:
@@ -150,7 +152,7 @@ class _Asker:
                 wording = f"how many {composition.kind}"
                 self.ask("how many", clip, patterns.NUMBER_WORDS[count], number(count), wording=wording, phrase=phrase)
         for things, labels in self.spec["uncountable"].items():
-            without = [clip for clip in self.sounds + self.notes if clip.events[0] in labels]
+            without = [clip for clip in self.all_sounds if clip.events[0] in labels]
             for clip in _spread(things, without, 2):
                 self.ask("how many, none", clip, "none", number(0), plural=things)
 
@@ -263,18 +265,17 @@ class _Asker:
 
     def negations(self) -> None:
         """Questions that say "not"."""
-        for clip in _spread("is it not", self.sounds + self.notes, 8):
+        for clip in _spread("is it not", self.all_sounds, 8):
             label = clip.events[0]
             phrase = self.names.phrase(label)
             self.ask("negated", clip, "yes", YES, self.names.one(label, ()), wording="is it not", phrase=phrase)
-        confused = [clip for clip in self.sounds + self.notes if self._confused(clip)]
-        for clip in _spread("is it", confused, 8):
+        for clip in _spread("is it", self.confusable, 8):
             phrase = self._rng(clip).choice(self._confused(clip))
             self.ask("negated", clip, "no", NO, wording="is it not", phrase=phrase)
-        for clip in _spread("is not", confused, 8):
+        for clip in _spread("is not", self.confusable, 8):
             phrase = self._rng(clip).choice(self._confused(clip))
             self.ask("negated", clip, "yes, it is not there", TRUE, wording="not there", phrase=phrase)
-        for clip in _spread("is", self.sounds + self.notes, 6):
+        for clip in _spread("is", self.all_sounds, 6):
             label = clip.events[0]
             right = self.names.one(label, ())
             self.ask("negated", clip, "no", FALSE, right, wording="not there", phrase=self.names.phrase(label))

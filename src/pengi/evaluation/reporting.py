@@ -116,19 +116,15 @@ def _main_table(found: Json) -> ReportTable:
     for benchmark, results in _by_benchmark(found):
         if benchmark.kind == "caption":
             continue
-        metric = benchmark.metrics[0]
-        headline = _headline(benchmark, results)
-        baseline = {
-            name: _value(_of(results, name, headline["mode"] if headline else ""), metric) for name in BASELINES
-        }
+        metric, headline = benchmark.metrics[0], _headline(benchmark, results)
         rows.append(
             (
                 f"{benchmark.title} ({benchmark.id})",
                 NAMES[metric],
                 _answered(headline),
-                headline["mode"] if headline else _DASH,
+                headline["mode"],
                 _with_interval(headline, metric),
-                *baseline.values(),
+                *(_value(_of(results, name, headline["mode"]), metric) for name in BASELINES),
                 _reported(benchmark, metric, "paper"),
                 _reported(benchmark, metric, "others"),
             )
@@ -163,16 +159,15 @@ def _family_table(found: Json) -> ReportTable:
     """Accuracy of open questions by family, and how often they are refused."""
     rows = []
     for benchmark, results in _by_benchmark(found):
-        headline = _headline(benchmark, results)
-        if benchmark.kind != "open" or headline is None:
+        if benchmark.kind != "open":
             continue
+        headline = _headline(benchmark, results)
         blind = _of(results, "blind", headline["mode"]) or {"families": {}}
-        for family, found in headline["families"].items():
-            shares = (
-                _with_interval({"metrics": headline["families"]}, family),
-                _value({"metrics": blind["families"]}, family),
+        for family, scores in headline["families"].items():
+            ours = _with_interval({"metrics": headline["families"]}, family)
+            rows.append(
+                (benchmark.title, family, str(scores["n"]), ours, _value({"metrics": blind["families"]}, family))
             )
-            rows.append((benchmark.title, family, str(found["n"]), *shares))
         rows += [
             (benchmark.title, NAMES[name], "", _with_interval(headline, name), _value(blind, name))
             for name in ("refused_off_topic", "refused_answerable")
@@ -216,14 +211,8 @@ def _retrieval_table(found: Json) -> ReportTable:
                 for result in results
             ]
             if any(benchmark.numbers(name, "paper") for name in names):
-                rows.append(
-                    (
-                        benchmark.title,
-                        NAMES[direction],
-                        "paper",
-                        *(_reported(benchmark, name, "paper") for name in names),
-                    )
-                )
+                reported = (_reported(benchmark, name, "paper") for name in names)
+                rows.append((benchmark.title, NAMES[direction], "paper", *reported))
     columns = ("benchmark", "direction", "system", *(NAMES[column] for column in RETRIEVAL_COLUMNS))
     notes = (
         "Recordings are indexed by the text that the model writes about them; ties count against.",
@@ -250,14 +239,14 @@ def _by_benchmark(found: Json) -> Iterator[tuple[Benchmark, list[Json]]]:
         yield benchmark_of(found["run"], f"{name}@{version}"), results
 
 
-def _headline(benchmark: Benchmark, results: Sequence[Json]) -> Json | None:
+def _headline(benchmark: Benchmark, results: Sequence[Json]) -> Json:
     """The model's result in the first of the benchmark's modes that was run, or else in any mode that was run.
 
     If no model was measured, the baseline's result.
     """
     models = {result["mode"]: result for result in results if result["system"] == "model"}
     models = models or {result["mode"]: result for result in results if result["system"] != CHANCE}
-    return next((models[mode] for mode in (*benchmark.modes, *models) if mode in models), None)
+    return next(models[mode] for mode in (*benchmark.modes, *models) if mode in models)
 
 
 def _of(results: Sequence[Json], system: str, mode: str) -> Json | None:
@@ -275,17 +264,15 @@ def _value(result: Json | None, metric: str) -> str:
     return f"{found['value']:.1f}" if metric.endswith("rank") else f"{found['value']:.3f}"
 
 
-def _with_interval(result: Json | None, metric: str) -> str:
-    found = (result or {}).get("metrics", {}).get(metric, {})
+def _with_interval(result: Json, metric: str) -> str:
+    found = result["metrics"].get(metric, {})
     if "ci95" not in found:
         return _value(result, metric)
     low, high = found["ci95"]
     return f"{found['value']:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _answered(result: Json | None) -> str:
-    if result is None:
-        return _DASH
+def _answered(result: Json) -> str:
     return str(result["n"]) if result["n"] == result["of"] else f"{result['n']} of {result['of']}"
 
 
@@ -346,9 +333,9 @@ def _details(out: Path, found: Json, report_audio: str) -> Iterator[Detail]:
     answers = {(benchmark.id, system, mode): scored for benchmark, system, mode, scored in scored_answers(out)}
     folders = {row["benchmark"]: Path(row["manifest"]).parent for row in found["run"]["data"]}
     for benchmark, results in _by_benchmark(found):
-        headline = _headline(benchmark, results)
-        if headline is None or benchmark.kind == "caption":
+        if benchmark.kind == "caption":
             continue
+        headline = _headline(benchmark, results)
         mode = headline["mode"]
         scored = answers[benchmark.id, headline["system"], mode]
         confusion, calibration = headline.get("confusion"), headline.get("reliability")

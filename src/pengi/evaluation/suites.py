@@ -48,7 +48,7 @@ from pengi.json_lines import JsonLines, Row
 from pengi.progress import Advance
 from pengi.writing import replacing, writing
 
-RUN_FILE, RESULTS_FILE = "run.json", "results.json"
+RESULTS_FILE = "results.json"
 CHANCE = "chance"
 
 
@@ -87,6 +87,12 @@ class SuiteRun:
             return ("write",)
         sensible = [mode for mode in wanted if mode in LABEL_MODES and (benchmark.kind != "tag" or mode != "exact")]
         return tuple(sensible) or benchmark.modes
+
+    @property
+    def file_suffix(self) -> str:
+        """Part of the names of a shard's files; empty if the run is not divided."""
+        part, parts = self.shard
+        return "" if parts == 1 else f".shard-{part}-of-{parts}"
 
     @property
     def max_items(self) -> int | None:
@@ -165,8 +171,7 @@ def run_suite(
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         started=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
-    part, parts = plan.shard
-    path = out / (RUN_FILE if parts == 1 else f"run.shard-{part}-of-{parts}.json")
+    path = out / f"run{plan.file_suffix}.json"
     ready = list(_prepared(plan, out, record, progress))
     if not ready:
         raise InputError(f"none of the benchmarks can be run; {record.not_run[0]['reason']}")
@@ -277,8 +282,7 @@ def _predict(
     progress: RunProgress,
 ) -> None:
     benchmark, items = prepared.benchmark, prepared.items
-    shard = "" if plan.shard[1] == 1 else f".shard-{plan.shard[0]}-of-{plan.shard[1]}"
-    path = out / "predictions" / benchmark.id / f"{system.name}.{mode}{shard}.jsonl"
+    path = out / "predictions" / benchmark.id / f"{system.name}.{mode}{plan.file_suffix}.jsonl"
     doing = f"{benchmark.name}, {system.name}, {mode}"
     try:
         with PredictionFile.opened(path) as file, progress.step(doing, len(items)) as done:
@@ -352,7 +356,7 @@ def _records(out: Path) -> list[Json]:
     """The records of a run, one for each of its shards."""
     paths = sorted(out.glob("run*.json"))
     if not paths:
-        raise InputError(f"'{out}' is not an evaluation run: it has no {RUN_FILE}")
+        raise InputError(f"'{out}' is not an evaluation run: it has no run.json")
     records: list[Json] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     if len({(record["model"]["sha256"], record["software"]["code_sha256"]) for record in records}) > 1:
         raise InputError(f"the shards in '{out}' are of different models or programs; run them again")
