@@ -75,19 +75,14 @@ def _language_model(model: ModelConfig) -> str:
 def _steps(recipe: Recipe, step: int, losses: Sequence[float]) -> list[str]:
     if not recipe.training.max_steps:
         return [f"- training: new tags only, see {REPORT_FILE}"]
-    return [
+    lines = [
         f"- training: {step} of {recipe.training.max_steps} steps, {recipe.training.batch_size} clips with up to"
-        f" {recipe.training.questions_per_clip} questions each, seed {recipe.training.seed}",
-        *_scenes(recipe),
-        f"- loss on held-out clips: {losses[-1]:.3f}" if losses else "- not validated yet",
+        f" {recipe.training.questions_per_clip} questions each, seed {recipe.training.seed}"
     ]
-
-
-def _scenes(recipe: Recipe) -> list[str]:
     scenes = recipe.data.scenes
-    if scenes is None:
-        return []
-    return [f"- scenes without audio: the first {scenes.steps} steps, and {scenes.share:.0%} of the others"]
+    if scenes is not None:
+        lines.append(f"- scenes without audio: the first {scenes.steps} steps, and {scenes.share:.0%} of the others")
+    return [*lines, f"- loss on held-out clips: {losses[-1]:.3f}" if losses else "- not validated yet"]
 
 
 def _trained(trained: bool, frozen_layers: int) -> str:
