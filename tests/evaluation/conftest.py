@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 
+from helpers import RATE, tone
+from helpers.evaluating import write_manifest
 from pengi.evaluation import systems
 from pengi.text_encoder import SentenceEncoder
 
@@ -36,13 +36,7 @@ def tiny_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    rows = []
     for number, clip in enumerate(CLIPS):
-        name = f"{clip['id']}.wav"
-        time_s = np.arange(8_000) / 16_000
-        soundfile.write(tmp_path / name, 0.3 * np.sin(2 * np.pi * (300 + 200 * number) * time_s), 16_000)
-        rows.append({"audio": name, **clip})
+        soundfile.write(tmp_path / f"{clip['id']}.wav", tone(0.5, 300.0 + 200 * number), RATE)
     (tmp_path / "broken.wav").write_text("not audio", encoding="utf-8")
-    path = tmp_path / "manifest.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_manifest(tmp_path / "manifest.jsonl", CLIPS)

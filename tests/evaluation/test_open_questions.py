@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from helpers.evaluating import Parrot, write_manifest
+from helpers.evaluating import ABOUT, Parrot, write_manifest
 from pengi import templates
 from pengi.data import wordings
 from pengi.errors import InputError
@@ -132,8 +132,7 @@ def test_a_run_asks_about_clips_compositions_silence_and_noise_and_reports_famil
     samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    about = {"name": "knowing", "sha256": "0" * 64, "device": "cpu"}
-    everyone = Systems(Knowing(), None, None, about)
+    everyone = Systems(Knowing(), None, None, ABOUT)
     plan = SuiteRun(Suite((BENCHMARKS["val-open"], BENCHMARKS["val-composed"])), manifest=samples, baselines=False)
     run_suite(plan, lambda: everyone, out, None, RunProgress())
     found = score_run(out)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from helpers.evaluating import Parrot, write_manifest
+from helpers.evaluating import ABOUT, Parrot, write_manifest
 from pengi.errors import InputError
 from pengi.evaluation import benchmarks, reporting
 from pengi.evaluation.benchmarks import BENCHMARKS, Suite
@@ -29,7 +29,6 @@ SUITE = Suite(
         BENCHMARKS["esc50"],
     )
 )
-ABOUT = {"name": "parrot", "sha256": "0" * 64, "device": "cpu"}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers.evaluating import Parrot
+from helpers.evaluating import ABOUT, Parrot
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import Suite, task_benchmark
 from pengi.evaluation.comparing import compare
@@ -18,7 +18,6 @@ from pengi.evaluation.suites import RunProgress, SuiteRun, run_suite, score_run
 from pengi.evaluation.systems import Systems
 from pengi.evaluation.task_report import task_report
 
-ABOUT = {"name": "parrot", "sha256": "0" * 64, "device": "cpu"}
 FIELD = task_benchmark("events", split="val", source="field")
 
 

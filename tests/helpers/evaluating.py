@@ -12,6 +12,9 @@ from pengi.errors import AudioError, PengiError
 from pengi.evaluation.items import Item
 from pengi.evaluation.systems import Reply
 
+ABOUT = {"name": "parrot", "sha256": "0" * 64, "device": "cpu"}
+"""What a run records about a :class:`Parrot`."""
+
 
 @dataclass
 class Parrot:
