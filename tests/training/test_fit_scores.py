@@ -37,6 +37,8 @@ VOCABULARY = Vocabulary(
 )
 CLIPS, FRAMES = 60, 4
 DIM = len(VOCABULARY) + 1
+EVERY_CLIP = np.arange(CLIPS)
+Problem = tuple[Frames, TagTargets]
 OPTIONS = FitOptions({"sound": 0.001}, folds=3)
 
 
@@ -48,7 +50,7 @@ def stock() -> Scores:
 
 
 @pytest.fixture
-def problem() -> tuple[Frames, TagTargets]:
+def problem() -> Problem:
     """Clips of dogs, rain or neither; in one frame the feature of the tag is high."""
     rng = np.random.default_rng(0)
     values_NTD = rng.normal(0.0, 0.3, (CLIPS, FRAMES, DIM)).astype(np.float32)
@@ -62,6 +64,12 @@ def problem() -> tuple[Frames, TagTargets]:
     return frames, TagTargets(present_NK, np.ones_like(present_NK))
 
 
+def fitted_on_all(stock: Scores, problem: Problem, options: FitOptions = OPTIONS) -> Scores:
+    """Scores that are fitted on all clips of a problem."""
+    frames, targets = problem
+    return fit_scores(frames, stock, targets, VOCABULARY, EVERY_CLIP, options)
+
+
 def test_frames_of_clips_are_padded() -> None:
     frames = Frames(torch.arange(6.0)[:, None].half(), torch.tensor([0, 2, 3, 6]))
     values_BTD, mask_BT = frames.batch(torch.tensor([2, 0]))
@@ -70,9 +78,9 @@ def test_frames_of_clips_are_padded() -> None:
     assert frames.means(np.array([2, 1, 0])).tolist() == [[4.0], [2.0], [0.5]]
 
 
-def test_clips_are_scored_as_the_tagger_scores_them(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
-    frames, targets = problem
-    fitted = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), OPTIONS)
+def test_clips_are_scored_as_the_tagger_scores_them(stock: Scores, problem: Problem) -> None:
+    frames, _ = problem
+    fitted = fitted_on_all(stock, problem)
     tagger = Tagger(VOCABULARY, [len(VOCABULARY), 1])
     tagger.head.weight.copy_(fitted.head_KD)
     tagger.head.bias.copy_(fitted.bias_K)
@@ -100,54 +108,48 @@ def test_tags_without_a_class_have_a_low_score() -> None:
     assert found.bias_K.tolist() == [0.5, 0.5, NO_CLASS, NO_CLASS]
 
 
-def test_tags_of_the_clips_are_learned(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_tags_of_the_clips_are_learned(stock: Scores, problem: Problem) -> None:
     frames, targets = problem
-    everything = np.arange(CLIPS)
-    fitted = fit_scores(frames, stock, targets, VOCABULARY, everything, OPTIONS)
-    best_N = fitted.of_clips(frames, everything)[:, :2].argmax(1).numpy()
+    fitted = fitted_on_all(stock, problem)
+    best_N = fitted.of_clips(frames, EVERY_CLIP)[:, :2].argmax(1).numpy()
     labelled = targets.present_NK.any(1)
     assert (best_N == targets.present_NK[:, :2].argmax(1))[labelled].all()
-    confused_N = stock.of_clips(frames, everything)[:, :2].argmax(1).numpy()
+    confused_N = stock.of_clips(frames, EVERY_CLIP)[:, :2].argmax(1).numpy()
     assert (confused_N != best_N)[labelled].all()
 
 
-def test_a_strong_penalty_leaves_little_but_the_stock_tagger(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
-    frames, targets = problem
-
+def test_a_strong_penalty_leaves_little_but_the_stock_tagger(stock: Scores, problem: Problem) -> None:
     def strength(penalty: float) -> float:
         options = FitOptions({"sound": penalty})
-        return float(fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options).head_KD.norm())
+        return float(fitted_on_all(stock, problem, options).head_KD.norm())
 
     assert strength(1e4) < 1e-2 < strength(1.0) < strength(0.001)
 
 
-def test_stock_scores_are_added_with_the_weight_of_their_group(
-    stock: Scores, problem: tuple[Frames, TagTargets]
-) -> None:
-    frames, targets = problem
+def test_stock_scores_are_added_with_the_weight_of_their_group(stock: Scores, problem: Problem) -> None:
     options = replace(OPTIONS, stock={"sound": 0.5})
-    one = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), OPTIONS)
-    half = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options)
+    one = fitted_on_all(stock, problem)
+    half = fitted_on_all(stock, problem, options)
     torch.testing.assert_close(half.stock_KI[:3], one.stock_KI[:3] / 2)
     torch.testing.assert_close(half.head_KD, one.head_KD)
     torch.testing.assert_close((one.bias_K - half.bias_K)[:3], stock.bias_K[:3] / 2)
 
 
-def test_a_tag_that_no_clip_has_is_scored_as_an_absent_one(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_a_tag_that_no_clip_has_is_scored_as_an_absent_one(stock: Scores, problem: Problem) -> None:
     """No clip has wind: its score is the average of the scores of dogs and rain."""
     frames, targets = problem
     options = replace(OPTIONS, stock={"sound": 0.0})
-    fitted = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options)
+    fitted = fitted_on_all(stock, problem, options)
     used = np.flatnonzero(targets.present_NK.any(1))
-    scores_NK = frames.means(np.arange(CLIPS)) @ fitted.head_KD.T + fitted.bias_K
+    scores_NK = frames.means(EVERY_CLIP) @ fitted.head_KD.T + fitted.bias_K
     assert float(scores_NK[:, 2].std()) < 1e-5
     assert float(scores_NK[:, 2].mean()) == pytest.approx(float(scores_NK[:, :2].mean()), abs=0.05)
     assert (scores_NK[used, 2] < scores_NK[used][:, :2].amax(1)).all()
 
 
-def test_a_group_that_no_clip_has_keeps_the_stock_scores(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_a_group_that_no_clip_has_keeps_the_stock_scores(stock: Scores, problem: Problem) -> None:
     frames, targets = problem
-    fitted = fit_tagger(frames, stock, targets, VOCABULARY, np.arange(CLIPS) % 3, OPTIONS)
+    fitted = fit_tagger(frames, stock, targets, VOCABULARY, EVERY_CLIP % 3, OPTIONS)
     for scores in (fitted.scores, *fitted.folds):
         torch.testing.assert_close(scores.head_KD[3:], stock.head_KD[3:])
         torch.testing.assert_close(scores.stock_KI[3:], stock.stock_KI[3:])
@@ -167,15 +169,14 @@ def test_few_clips_give_finite_scores(clips: list[int], stock: Scores) -> None:
     assert torch.isfinite(fitted.bias_K).all()
 
 
-def test_groups_read_only_the_features_that_they_are_given(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
-    frames, targets = problem
+def test_groups_read_only_the_features_that_they_are_given(stock: Scores, problem: Problem) -> None:
     options = replace(OPTIONS, columns={"sound": (1, 3)})
-    fitted = fit_scores(frames, stock, targets, VOCABULARY, np.arange(CLIPS), options)
+    fitted = fitted_on_all(stock, problem, options)
     assert fitted.head_KD[:2, 1:3].abs().min() > 0
     assert not fitted.head_KD[:2, [0, 3, 4, 5]].any()
 
 
-def test_unknown_targets_do_not_count(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_unknown_targets_do_not_count(stock: Scores, problem: Problem) -> None:
     """Clips of dogs sound like rain too; if rain is unknown there, they do not count as clips without rain."""
     frames, targets = problem
     dogs, rain = (np.flatnonzero(targets.present_NK[:, tag]) for tag in (0, 1))
@@ -186,37 +187,36 @@ def test_unknown_targets_do_not_count(stock: Scores, problem: tuple[Frames, TagT
     known_NK[dogs, 1] = False
 
     def difference(known_NK: NDArray[np.bool_]) -> float:
-        found = TagTargets(targets.present_NK, known_NK)
-        fitted = fit_scores(frames, stock, found, VOCABULARY, np.arange(CLIPS), OPTIONS)
+        fitted = fitted_on_all(stock, (frames, TagTargets(targets.present_NK, known_NK)))
         return float(fitted.of_clips(frames, rain)[:, 1].mean() - fitted.of_clips(frames, dogs)[:, 1].mean())
 
     assert difference(known_NK) < difference(targets.known_NK) - 0.5
 
 
-def test_a_clip_is_scored_by_a_tagger_that_did_not_see_it(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_a_clip_is_scored_by_a_tagger_that_did_not_see_it(stock: Scores, problem: Problem) -> None:
     """With random labels, a tagger is right about the clips that it was fitted on only."""
     frames, _ = problem
     noise = Frames(torch.randn(CLIPS * FRAMES, 40, generator=torch.Generator().manual_seed(1)), frames.starts_N)
     stock = replace(stock, head_KD=torch.zeros(len(VOCABULARY), 40), stock_KI=torch.zeros_like(stock.stock_KI))
     present_NK = np.zeros((CLIPS, len(VOCABULARY)), dtype=np.bool_)
-    present_NK[np.arange(CLIPS), np.random.default_rng(1).integers(0, 2, CLIPS)] = True
+    present_NK[EVERY_CLIP, np.random.default_rng(1).integers(0, 2, CLIPS)] = True
     targets = TagTargets(present_NK, np.ones_like(present_NK))
-    fold_N = np.arange(CLIPS) % 3
+    fold_N = EVERY_CLIP % 3
     options = FitOptions({"sound": 1e-5}, folds=3)
     fitted = fit_tagger(noise, stock, targets, VOCABULARY, fold_N, options)
 
     def right(scores_NK: NDArray[np.float32]) -> float:
         return float((scores_NK[:, :2].argmax(1) == present_NK[:, :2].argmax(1)).mean())
 
-    inside = fitted.scores.of_clips(noise, np.arange(CLIPS)).numpy()
+    inside = fitted.scores.of_clips(noise, EVERY_CLIP).numpy()
     outside = np.stack([fitted.folds[fold_N[n]].of_clips(noise, np.array([n]))[0].numpy() for n in range(CLIPS)])
     assert right(inside) > 0.7
     assert right(outside) < right(inside) - 0.1
 
 
-def test_a_fold_without_clips_has_the_scores_of_all(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_a_fold_without_clips_has_the_scores_of_all(stock: Scores, problem: Problem) -> None:
     frames, targets = problem
-    fitted = fit_tagger(frames, stock, targets, VOCABULARY, np.arange(CLIPS) % 2, OPTIONS)
+    fitted = fit_tagger(frames, stock, targets, VOCABULARY, EVERY_CLIP % 2, OPTIONS)
     assert len(fitted.folds) == 3
     torch.testing.assert_close(fitted.folds[2].head_KD, fitted.scores.head_KD)
 
@@ -257,7 +257,7 @@ def test_scales_are_positive_even_where_scores_mislead() -> None:
     assert (scale_K > 0).all()
 
 
-def test_clips_with_a_larger_weight_decide(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_clips_with_a_larger_weight_decide(stock: Scores, problem: Problem) -> None:
     """The same clips twice with contrary labels: those with the larger weight win."""
     frames, targets = problem
     twice = Frames(frames.values_FD.repeat(2, 1), torch.arange(0, 2 * CLIPS * FRAMES + 1, FRAMES))
@@ -286,9 +286,9 @@ def test_folds_are_the_same_every_time() -> None:
     assert set(folds_of([str(number) for number in range(200)], 5).tolist()) == set(range(5))
 
 
-def test_fitting_does_not_change_the_stock_scores(stock: Scores, problem: tuple[Frames, TagTargets]) -> None:
+def test_fitting_does_not_change_the_stock_scores(stock: Scores, problem: Problem) -> None:
     frames, targets = problem
     before = stock.stock_KI.clone()
-    fitted: FittedTagger = fit_tagger(frames, stock, targets, VOCABULARY, np.arange(CLIPS) % 3, OPTIONS)
+    fitted: FittedTagger = fit_tagger(frames, stock, targets, VOCABULARY, EVERY_CLIP % 3, OPTIONS)
     assert torch.equal(stock.stock_KI, before)
     assert not fitted.scores.head_KD.requires_grad
