@@ -77,6 +77,20 @@ def test_where_one_begins_in_the_other() -> None:
     assert match(energies(part), energies(sounds)).offset_s == pytest.approx(-1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("name", ["dog", "woman", "siren", "glass", "church-bells"])
+def test_padding_does_not_hide_a_short_excerpt(name: str) -> None:
+    samples = example(name)
+    loudest = int(np.abs(samples).argmax())
+    start = min(max(loudest - RATE // 2, 0), len(samples) - RATE)
+    before, after = np.zeros(2 * RATE, np.float32), np.zeros(4 * RATE, np.float32)
+    excerpt = energies(np.concatenate([before, samples[start : start + RATE], after]))
+    found = match(energies(samples), excerpt)
+    assert found.is_copy, found
+    assert found.offset_s == pytest.approx(start / RATE - 2.0, abs=0.06)
+    others = [energies(example(other)) for other in ("dog", "woman", "siren", "glass", "church-bells") if other != name]
+    assert not any(match(other, excerpt).is_copy for other in others)
+
+
 def test_nothing_is_no_copy_of_nothing() -> None:
     empty, silent = energies(np.zeros(0, np.float32)), energies(np.zeros(RATE, np.float32))
     assert match(empty, silent) == NOTHING

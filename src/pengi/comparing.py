@@ -57,7 +57,7 @@ class Comparison(Result):
             0.4 for other recordings.
         offset_s: where the second begins in the first, in seconds; negative if it begins earlier. Meaningless if the
             verdict is "different".
-        overlap_s: length of the overlap at that offset, in seconds.
+        overlap_s: length of the overlap at that offset, in seconds, without silent padding of the recordings.
         similarity: cosine of the embeddings. It is high for recordings that sound alike, even if they are different
             recordings; 0 if one is silent.
         first: the first recording.
@@ -100,7 +100,7 @@ def compare(engine: Pengi, first: AudioSource, second: AudioSource) -> Compariso
     found = match(*(fingerprint(source) for source in (first, second)))
     shared, differing = _tags(encoded)
     return Comparison(
-        verdict=_verdict(found, [item.duration_s for item in encoded]),
+        verdict=_verdict(found),
         correlation=round(found.correlation, 4),
         offset_s=round(found.offset_s, 2),
         overlap_s=round(found.overlap_s, 2),
@@ -118,10 +118,10 @@ def fingerprint(source: AudioSource) -> NDArray[np.float32]:
     return band_energies(stream(source, RATE), RATE)
 
 
-def _verdict(found: Match, durations_s: Sequence[float]) -> Verdict:
+def _verdict(found: Match) -> Verdict:
     if not found.is_copy:
         return "different"
-    return "same" if found.shared * found.overlap_s >= 0.85 * max(durations_s) else "part"
+    return "same" if found.shared * found.overlap_s >= 0.85 * found.longer_s else "part"
 
 
 def _side(recording: Encoded) -> Side:

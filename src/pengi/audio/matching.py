@@ -23,15 +23,20 @@ LOW_HZ, HIGH_HZ, BANDS = 150.0, 4_000.0, 24
 """Range of the bands; lossy formats change higher frequencies."""
 DYNAMIC_RANGE_DB = 50.0
 """Dynamic range below the loudest frame of a band. Lower levels are clipped, since lossy formats change them, too."""
+PADDING_DB = -80.0
+"""Below this level relative to the loudest frame, the ends of a recording are padding and are not compared."""
 MIN_OVERLAP_S = 2.0
 MIN_OVERLAP = 0.5
-"""Minimum overlap, as a share of the shorter recording."""
+"""Minimum overlap, as a share of the shorter recording. It is also at least :data:`MIN_OVERLAP_S`, or all of a shorter
+recording."""
 PART_S = 1.0
 """Length of the parts that are compared separately, in seconds."""
 MIN_PART_CORRELATION = 0.5
 """Minimum correlation of a part that matches."""
 MIN_SHARED, MIN_CORRELATION = 0.5, 0.5
 """For two copies: minimum share of the parts that match, and minimum correlation of the complete overlap."""
+MIN_SHORT_CORRELATION = 0.6
+"""The latter for overlaps shorter than :data:`MIN_OVERLAP_S`, since short sounds of a kind look more alike."""
 ACTIVE_DB = 30.0
 """Parts that are softer than the loudest part by more than this are ignored, since they contain too little. So are
 parts that are below the dynamic range of their recording: silence is like all other silence."""
@@ -44,22 +49,25 @@ class Match:
     Attributes:
         correlation: from -1 to 1; 0 where there is nothing to compare.
         offset_s: where the second one begins in the first, in seconds; negative if it begins earlier.
-        overlap_s: length of the overlap at that offset, in seconds.
+        overlap_s: length of the overlap at that offset, in seconds, without padding.
         shared: share of the parts of the overlap that match, from 0 to 1.
+        longer_s: length of the longer one, in seconds, without padding.
     """
 
     correlation: float
     offset_s: float
     overlap_s: float
     shared: float
+    longer_s: float
 
     @property
     def is_copy(self) -> bool:
         """Whether the two are copies of one recording, at least in parts."""
-        return self.shared >= MIN_SHARED and self.correlation >= MIN_CORRELATION
+        needed = MIN_CORRELATION if self.overlap_s >= MIN_OVERLAP_S else MIN_SHORT_CORRELATION
+        return self.shared >= MIN_SHARED and self.correlation >= needed
 
 
-NOTHING = Match(0.0, 0.0, 0.0, 0.0)
+NOTHING = Match(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def band_energies(blocks: Iterable[NDArray[np.float32]], rate: int) -> NDArray[np.float32]:
@@ -90,6 +98,8 @@ def band_energies(blocks: Iterable[NDArray[np.float32]], rate: int) -> NDArray[n
 
 def match(first_TB: NDArray[np.float32], second_TB: NDArray[np.float32]) -> Match:
     """The best match of two waveforms, given as :func:`band_energies`."""
+    first_start, first_TB = _without_padding(first_TB)
+    second_start, second_TB = _without_padding(second_TB)
     first, second = _centred(first_TB), _centred(second_TB)
     shorter = min(len(first), len(second))
     needed = max(MIN_OVERLAP * shorter, min(MIN_OVERLAP_S / FRAME_S, shorter), 1)
@@ -108,7 +118,25 @@ def match(first_TB: NDArray[np.float32], second_TB: NDArray[np.float32]) -> Matc
     start, end, offset = int(starts[best]), int(ends[best]), int(offsets[best])
     levels = np.minimum(_levels(first_TB)[start:end], _levels(second_TB)[start - offset : end - offset])
     shared = _shared(first[start:end], second[start - offset : end - offset], levels)
-    return Match(float(correlation[best].clip(-1, 1)), offset * FRAME_S, (end - start) * FRAME_S, shared)
+    return Match(
+        correlation=float(correlation[best].clip(-1, 1)),
+        offset_s=(offset + first_start - second_start) * FRAME_S,
+        overlap_s=(end - start) * FRAME_S,
+        shared=shared,
+        longer_s=max(len(first), len(second)) * FRAME_S,
+    )
+
+
+def _without_padding(energy_TB: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
+    """The first frame that is not padding, and the frames from there to the last one, but at least one part: a click is
+    like all other clicks."""
+    if not len(energy_TB):
+        return 0, energy_TB
+    sounding = np.flatnonzero(_levels(energy_TB) >= PADDING_DB)
+    part = round(PART_S / FRAME_S)
+    end = max(int(sounding[-1]) + 1, min(int(sounding[0]) + part, len(energy_TB)))
+    start = min(int(sounding[0]), max(end - part, 0))
+    return start, energy_TB[start:end]
 
 
 def _shared(first_TB: NDArray[np.float64], second_TB: NDArray[np.float64], level_T: NDArray[np.float32]) -> float:
