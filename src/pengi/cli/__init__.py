@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, get_type_hints
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
-from typer.models import ParameterInfo
 
 from pengi.cli.agents import mcp
 from pengi.cli.answering import ask, classify, describe
@@ -16,7 +16,7 @@ from pengi.cli.data import data
 from pengi.cli.embedding import embed
 from pengi.cli.evaluating import evaluation
 from pengi.cli.extracting import extract
-from pengi.cli.help import Group, apply_help
+from pengi.cli.help import Command, Group
 from pengi.cli.importing import import_official
 from pengi.cli.models import models, pull, push
 from pengi.cli.probing import probe
@@ -67,47 +67,19 @@ def _pengi(
     """
 
 
-_RECORDINGS, _COLLECTIONS, _MODELS = "Recordings", "Collections", "Measure and train"
-app.command(rich_help_panel=_RECORDINGS)(describe)
-app.command(rich_help_panel=_RECORDINGS)(ask)
-app.command(rich_help_panel=_RECORDINGS)(classify)
-app.command(rich_help_panel=_RECORDINGS)(tags)
-app.command(rich_help_panel=_RECORDINGS)(timeline)
-app.command(rich_help_panel=_RECORDINGS)(extract)
-app.command(rich_help_panel=_RECORDINGS)(transcribe)
-app.command(rich_help_panel=_RECORDINGS)(embed)
-app.command(rich_help_panel=_RECORDINGS)(compare)
-app.command(rich_help_panel=_RECORDINGS)(watch)
-app.command(rich_help_panel=_COLLECTIONS)(run)
-app.command(rich_help_panel=_COLLECTIONS)(index)
-app.command(rich_help_panel=_COLLECTIONS)(search)
-app.command(rich_help_panel=_COLLECTIONS)(duplicates)
-app.command("export-index", rich_help_panel=_COLLECTIONS)(export_index)
-app.command(rich_help_panel=_COLLECTIONS)(serve)
-app.command(rich_help_panel=_COLLECTIONS)(mcp)
-app.add_typer(evaluation, name="eval", rich_help_panel=_MODELS)
-app.command(rich_help_panel=_MODELS)(probe)
-app.command(rich_help_panel=_MODELS)(bench)
-app.command(rich_help_panel=_MODELS)(train)
-app.add_typer(data, name="data", rich_help_panel=_MODELS)
-app.command(rich_help_panel=_MODELS)(models)
-app.command(rich_help_panel=_MODELS)(pull)
-app.command(rich_help_panel=_MODELS)(push)
-app.command("import-official", rich_help_panel=_MODELS)(import_official)
+_PANELS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Recordings": (describe, ask, classify, tags, timeline, extract, transcribe, embed, compare, watch),
+    "Collections": (run, index, search, duplicates, export_index, serve, mcp),
+    "Measure and train": (evaluation, probe, bench, train, data, models, pull, push, import_official),
+}
+"""The commands in the panels of the help."""
 
-
-def _leave_permissions_to_commands(group: typer.Typer) -> None:
-    """Let commands handle unreadable files: typer would end the command, but among many files only one should fail."""
-    for command in group.registered_commands:
-        for annotation in get_type_hints(command.callback, include_extras=True).values():
-            for parameter in getattr(annotation, "__metadata__", ()):
-                if isinstance(parameter, ParameterInfo):
-                    parameter.readable = False
-
-
-for _commands in (app, evaluation, data):
-    _leave_permissions_to_commands(_commands)
-    apply_help(_commands)
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, rich_help_panel=_panel)
+        else:
+            app.command(cls=Command, rich_help_panel=_panel)(_command)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_json, print_text
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json, Model
+from pengi.cli.options import AUTO, DEFAULT_MODEL, Device, Json, Model
 
 if TYPE_CHECKING:
     from pengi.timing import Figure, Timing
@@ -23,7 +23,6 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Measure everything once, with short recordings.")] = False,
     json: Json = False,
     device: Device = AUTO,
-    debug: Debug = False,
 ) -> None:
     """Measure how fast a model is on this machine: start, memory, describe, ask, tags and timeline. It takes about two
     minutes.

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_error, print_json, print_note, print_text, progress
-from pengi.cli.options import CommonOptions, Debug, Json
+from pengi.cli.options import CommonOptions, Json
 from pengi.cli.session import finish, load_model, percent
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ def duplicates(
         ),
     ] = 0.9,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Find recordings of an index that are copies of each other, even if re-encoded, louder or cut. Candidates are read
     again to make sure.

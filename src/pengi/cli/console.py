@@ -61,13 +61,13 @@ def exit_if_output_failed() -> None:
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose errors become one sentence on stderr and an exit code; ``--debug`` also shows the traceback.
 
-    The fields of parameters that are dataclasses become options, see :mod:`pengi.cli.groups`.
+    For its options see :mod:`pengi.cli.groups`.
     """
     command = expanded(command)
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
-        debug = bool(options.get("debug"))
+        debug = options["debug"]
         _log_to_stderr(debug)
         try:
             command(**options)
@@ -75,26 +75,30 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise
         except KeyboardInterrupt as error:
             raise typer.Exit(EXIT_INTERRUPTED) from error
-        except PengiError as error:
+        except Exception as error:
             if debug:
                 traceback.print_exc()
-            print_error(str(error))
+            sentence = _users_mistake(error)
+            if sentence is None:
+                hint = "" if debug else "; run it again with --debug for the traceback"
+                print_error(f"internal error ({type(error).__name__}: {first_line(error)}){hint}")
+                raise typer.Exit(EXIT_INTERNAL) from error
+            print_error(sentence)
             raise typer.Exit(EXIT_USER) from error
-        except Exception as error:  # the end of every command: an exit code and one sentence for any error
-            if debug:
-                traceback.print_exc()
-            if is_disk_full(error):
-                file = getattr(error, "filename", None)
-                print_error(unwritten(file, error) if file else reason(error))
-                raise typer.Exit(EXIT_USER) from error
-            if isinstance(error, OSError) and error.filename:
-                print_error(f"'{error.filename}' cannot be used: {reason(error)}")
-                raise typer.Exit(EXIT_USER) from error
-            hint = "" if debug else "; run it again with --debug for the traceback"
-            print_error(f"internal error ({type(error).__name__}: {first_line(error)}){hint}")
-            raise typer.Exit(EXIT_INTERNAL) from error
 
     return run
+
+
+def _users_mistake(error: Exception) -> str | None:
+    """The message of an error in the arguments or files; None for an error of this program."""
+    if isinstance(error, PengiError):
+        return str(error)
+    file = getattr(error, "filename", None)
+    if is_disk_full(error):
+        return unwritten(file, error) if file else reason(error)
+    if isinstance(error, OSError) and file:
+        return f"'{file}' cannot be used: {reason(error)}"
+    return None
 
 
 def print_text(*renderables: RenderableType) -> None:

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_json, print_result, print_text
 from pengi.cli.exporting import check_target
-from pengi.cli.help import Group
-from pengi.cli.options import Debug, Json
+from pengi.cli.help import Command, Group
+from pengi.cli.options import Json
 from pengi.errors import InputError, no_such
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class ClipOptions:
     ship_only: Annotated[bool, typer.Option("--ship-only", help="Use only clips whose row says ship: true.")] = False
 
 
-data = typer.Typer(cls=Group, no_args_is_help=True)
+data = typer.Typer(name="data", cls=Group, no_args_is_help=True)
 
 
 @data.callback()
@@ -68,7 +68,7 @@ def _data() -> None:
     """
 
 
-@data.command()
+@data.command(cls=Command)
 @guarded
 def compose(
     *,
@@ -79,7 +79,6 @@ def compose(
     rate: Rate = 16_000,
     workers: Workers = 1,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Mix and join labelled clips into new examples whose captions and answers are true by construction.
 
@@ -94,7 +93,7 @@ def compose(
     _show_written(written, json, seed=seed, split=clips.split)
 
 
-@data.command()
+@data.command(cls=Command)
 @guarded
 def synthesize(
     out: ExamplesFolder,
@@ -123,7 +122,6 @@ def synthesize(
     rate: Rate = 16_000,
     workers: Workers = 1,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Render notes, melodies, chords and drum strokes of General MIDI instruments (needs FluidSynth).
 
@@ -139,7 +137,7 @@ def synthesize(
     _show_written(written, json, seed=seed)
 
 
-@data.command()
+@data.command(cls=Command)
 @guarded
 def pack(
     source: Annotated[
@@ -157,7 +155,6 @@ def pack(
         int, typer.Option(min=1, metavar="MB", help="Largest size of a shard, in millions of bytes.")
     ] = 1000,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Pack recordings and their labels into tar shards (WebDataset layout), which can be trained on like files.
 
@@ -174,7 +171,7 @@ def pack(
     print_result({"manifest": str(written), "shards": shards}, str(written), as_json=json)
 
 
-@data.command("import")
+@data.command("import", cls=Command)
 @guarded
 def import_(
     name: Annotated[
@@ -190,7 +187,6 @@ def import_(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Manifest to write.", show_default=False)],
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Write a manifest of a published dataset, or of your own table of recordings.
 

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_json, print_note, print_text, progress
 from pengi.cli.evaluation_options import Manifest, RunOptions, SuiteOptions, TaskOptions
-from pengi.cli.help import Group
-from pengi.cli.options import CommonOptions, Debug, Json, parsed_shard, read_label_lines
+from pengi.cli.help import Command, Group
+from pengi.cli.options import CommonOptions, Json, parsed_shard, read_label_lines
 from pengi.cli.session import load_model
 from pengi.errors import InputError, no_such
 from pengi.writing import writing
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pengi.evaluation.systems import Systems
 
 evaluation = typer.Typer(
-    cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+    name="eval", cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
 
 
@@ -64,7 +64,7 @@ def evaluate(
         print_note(f"written: '{run.out}', with a report in results.md and report.html")
 
 
-@evaluation.command("compare")
+@evaluation.command(cls=Command)
 @guarded
 def compare(
     first: Annotated[
@@ -72,7 +72,6 @@ def compare(
     ],
     second: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of another run.", show_default=False)],
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Compare two runs over the items that both have answered: the difference B - A of each metric, with a
     95 % confidence interval and a p-value.

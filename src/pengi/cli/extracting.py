@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pengi.cli.console import EXIT_USER, guarded, print_error, print_result
-from pengi.cli.options import Debug, Json, chosen_labels
+from pengi.cli.options import Json, chosen_labels
 
 if TYPE_CHECKING:
     from pengi.clips import Choice
@@ -66,7 +66,6 @@ def extract(
         ),
     ] = None,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Cut events out of their recordings, and list them in review.csv. Correct its labels (several are separated by
     semicolons; leave a label empty where nothing is to be detected) or delete rows, and train with

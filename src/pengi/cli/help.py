@@ -40,12 +40,6 @@ class Group(_Help, TyperGroup):
     """A command with sub-commands and this help, which refuses renamed options."""
 
 
-def apply_help(group: typer.Typer) -> None:
-    """Give every command of a group this help."""
-    for command in group.registered_commands:
-        command.cls = Command
-
-
 def _split_help(command: Any) -> None:
     """Join the lines of each paragraph, since typer keeps the line breaks of the source, and move the examples to the
     end."""

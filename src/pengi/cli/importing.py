@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pengi.cli.console import announced, guarded, print_result
-from pengi.cli.options import Debug, Json, Tokenizers
+from pengi.cli.options import Json, Tokenizers
 
 
 @guarded
@@ -34,7 +34,6 @@ def import_official(
     ] = "auto",
     tokenizers: Tokenizers = None,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Convert a checkpoint of the paper's authors. No code in the file is executed, and a file with tensors that the
     model does not have is refused.

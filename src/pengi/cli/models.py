@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_json, print_result, print_text
-from pengi.cli.options import AUTO, Debug, Json, Tokenizers
+from pengi.cli.options import AUTO, Json, Tokenizers
 from pengi.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def models(
         typer.Option("--licenses", help="Show the licences instead: of all weights, and of what they were trained on."),
     ] = False,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """List the models and the frozen parts that they are built from, and which are on this machine.
 
@@ -130,7 +129,6 @@ def pull(
     ],
     tokenizers: Tokenizers = None,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Fetch a model and all parts that it needs, for use without a network later.
 
@@ -211,7 +209,6 @@ def push(
         str | None, typer.Option(metavar="BRANCH", help="Branch to commit to.", show_default="the main one")
     ] = None,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Upload a model to the Hugging Face hub, with a model card. The access token comes from HF_TOKEN or
     `hf auth login`.

@@ -116,7 +116,6 @@ class CommonOptions:
     model: Model = DEFAULT_MODEL
     json: Json = False
     device: Device = AUTO
-    debug: Debug = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_json, print_text, progress
-from pengi.cli.options import AUTO, DEFAULT_MODEL, Debug, Device, Json
+from pengi.cli.options import AUTO, DEFAULT_MODEL, Device, Json
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ def probe(
     ] = None,
     json: Json = False,
     device: Device = AUTO,
-    debug: Debug = False,
 ) -> None:
     """Measure a frozen encoder by linear probes: the accuracy of one layer (L1) and of three layers (L3) trained on its
     embeddings.

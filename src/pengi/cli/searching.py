@@ -25,7 +25,7 @@ from pengi.cli.console import (
 )
 from pengi.cli.exporting import OutputOptions, check_target, opened_output
 from pengi.cli.inputs import source_of
-from pengi.cli.options import AUTO, CommonOptions, Debug, Device, Json
+from pengi.cli.options import AUTO, CommonOptions, Device, Json
 from pengi.cli.session import clock, load_model, with_name
 
 if TYPE_CHECKING:
@@ -119,7 +119,6 @@ def search(
     output: OutputOptions,
     json: Json = False,
     device: Device = AUTO,
-    debug: Debug = False,
 ) -> None:
     """Find recordings in an index by words, by a similar recording, or by both.
 
@@ -199,7 +198,6 @@ def export_index(
         typer.Option("--out", metavar="FILE", help="File to write, ending in .parquet or .npz.", show_default=False),
     ],
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Write the windows of an index to a file: paths, times, texts, tags and vectors, for NumPy, pandas and others.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pengi.cli.console import announced, guarded, print_result
-from pengi.cli.options import Debug, Json
+from pengi.cli.options import Json
 
 
 @guarded
@@ -37,7 +37,6 @@ def train(
         bool, typer.Option("--resume", help="Continue from the last checkpoint of a run that was stopped.")
     ] = False,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Train or fine-tune a model from a recipe. Ctrl-C saves a checkpoint and stops.
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from pengi.cli.console import announced, guarded, print_note, print_text
 from pengi.cli.exporting import OutputOptions, opened_output
 from pengi.cli.inputs import InputSource, read_arguments
-from pengi.cli.options import AUTO, Debug, Device, Files, Json, TrackOptions
+from pengi.cli.options import AUTO, Device, Files, Json, TrackOptions
 from pengi.cli.session import clock, over_files
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ def transcribe(
     reading: TrackOptions,
     json: Json = False,
     device: Device = AUTO,
-    debug: Debug = False,
 ) -> None:
     """Transcribe English speech, with times. No language model is loaded.
 

@@ -18,7 +18,6 @@ from pengi.cli.console import guarded, print_error, print_json_line, print_note,
 from pengi.cli.options import (
     AUTO,
     DEFAULT_MODEL,
-    Debug,
     Device,
     LabelsFile,
     Model,
@@ -112,7 +111,6 @@ def watch(
     stream: StreamOptions,
     model: Model = DEFAULT_MODEL,
     device: Device = AUTO,
-    debug: Debug = False,
 ) -> None:
     """Print tags as they begin and end, one JSON object per line. It can run for days. A terminal also shows the level.
 
