@@ -11,8 +11,8 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from helpers.serving import HeldEngine, clip
-from pengi.serving.app import create_app, public_name
+from helpers.serving import HeldEngine, clip, serving
+from pengi.serving.app import create_app
 from pengi.serving.settings import ServingSettings
 
 ADDRESSES = {
@@ -70,8 +70,8 @@ def test_counters_move(client: httpx.Client) -> None:
 def test_the_page_is_mounted_when_it_is_wanted(held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     mounted: list[Any] = []
 
-    def mount(app: Any, worker: Any, collection: Any, *, name: str, limits: Any) -> Any:
-        mounted.append((worker, collection, name, limits.duration_s, limits.upload_bytes))
+    def mount(app: Any, worker: Any, collection: Any, *, limits: Any) -> Any:
+        mounted.append((worker, collection, limits.duration_s, limits.upload_bytes))
         return app
 
     page = types.ModuleType("pengi.serving.page")
@@ -82,7 +82,7 @@ def test_the_page_is_mounted_when_it_is_wanted(held: HeldEngine, monkeypatch: py
     for wanted in (True, False):
         app = create_app(held, ServingSettings(page=wanted, max_seconds=9, max_upload_mb=3), collection=store)
         if wanted:
-            assert mounted == [(app.state.worker, store, "held", 9, 3_000_000)]
+            assert mounted == [(app.state.worker, store, 9, 3_000_000)]
         app.state.worker.close()
     assert len(mounted) == 1
 
@@ -94,7 +94,9 @@ def test_without_a_page_there_is_no_gradio() -> None:
 
 def test_the_folder_of_a_model_is_not_shown(held: HeldEngine) -> None:
     held.name = "/home/someone/runs/my-model"
-    assert public_name(held) == "my-model"
+    with serving(held) as client:
+        assert client.get("/healthz").json()["model"] == "my-model"
+        assert client.get("/v1/models").json()["data"][0]["id"] == "my-model"
 
 
 def test_settings_are_frozen_and_sane() -> None:

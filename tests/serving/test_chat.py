@@ -165,9 +165,9 @@ def test_the_format_of_the_answer_is_a_schema() -> None:
 @given(st.text(max_size=80))
 def test_a_stream_says_what_the_whole_says(words: str) -> None:
     completion = Completion("tiny", words, "stop", prompt_tokens=3, completion_tokens=4)
-    chunks_of = Chunks("tiny")
+    chunks_of = Chunks("tiny", include_usage=True)
     pieces = [words[start : start + 7] for start in range(0, len(words), 7)]
-    events = [chunks_of.start(), *map(chunks_of.piece, pieces), *chunks_of.end(completion, include_usage=True)]
+    events = [chunks_of.start(), *map(chunks_of.piece, pieces), *chunks_of.end(completion)]
     assert all(event.startswith("data: ") and event.endswith("\n\n") and event.count("\n") == 2 for event in events)
     assert events[-1] == "data: [DONE]\n\n"
     chunks = [json.loads(event[6:]) for event in events[:-1]]

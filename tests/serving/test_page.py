@@ -107,10 +107,8 @@ class Found:
 
 
 @pytest.fixture
-def store() -> Iterator[UploadStore]:
-    store = UploadStore()
-    yield store
-    store.close()
+def store() -> UploadStore:
+    return UploadStore()
 
 
 @pytest.fixture
@@ -324,8 +322,13 @@ def test_the_store_removes_what_is_not_used(wav: Path) -> None:
     now[0] = 70.0
     assert store.get(second.token)
     assert not first.path.exists()
-    store.close()
-    assert not store.folder.exists()
+
+
+def test_the_store_leaves_nothing_behind(wav: Path) -> None:
+    store = UploadStore()
+    folder = store.add(wav).path.parent
+    del store
+    assert not folder.exists()
 
 
 def test_the_store_is_bounded(wav: Path) -> None:
@@ -334,7 +337,6 @@ def test_the_store_is_bounded(wav: Path) -> None:
     tokens = [store.add(wav).token for _ in range(5)]
     assert sum(path.stat().st_size for path in store.folder.iterdir() if path.is_file()) == 2 * size
     assert store.get(tokens[-1])
-    store.close()
 
 
 def test_the_store_refuses_what_is_too_long_and_what_is_not_audio(tmp_path: Path, wav: Path) -> None:
@@ -346,7 +348,6 @@ def test_the_store_refuses_what_is_too_long_and_what_is_not_audio(tmp_path: Path
     with pytest.raises(AudioError, match=r"^'page.wav' is not audio"):
         store.add(page)
     assert [path.name for path in store.folder.iterdir()] == ["uploads"]
-    store.close()
 
 
 def test_room_is_made_by_the_oldest_files(tmp_path: Path) -> None:
@@ -472,7 +473,7 @@ def test_only_what_was_found_can_be_opened(store: UploadStore, wav: Path, data: 
 
 
 def test_build_needs_no_server() -> None:
-    blocks = build(Stub())
+    blocks = build(Stub(), None, UploadStore())
     assert blocks.analytics_enabled is False
 
 

@@ -20,8 +20,6 @@ from pengi.errors import InputError, how_to_install
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
-    from pengi.retrieval import Collection
-
 
 @guarded
 def mcp(
@@ -60,7 +58,11 @@ def mcp(
     from pengi.weights import hub
 
     readable = Folders(folders)
-    collection = None if index is None else _opened(index, device)
+    collection = None
+    if index is not None:
+        from pengi.retrieval import Collection
+
+        collection = Collection.open(index, device=device)
     if not Path(model).is_dir() and not hub.is_repository(model):
         weights.cached(model)  # an unknown name is an error at once
     # An agent waits only a few seconds for the server, so the server starts before the model is loaded.
@@ -72,12 +74,6 @@ def mcp(
         _serve_http(server, model, port, debug)
     else:
         server.run()
-
-
-def _opened(index: str, device: str) -> Collection:
-    from pengi.retrieval import Collection
-
-    return Collection.open(index, device=device)
 
 
 def _serve_http(server: MCPServer, model: str, port: int, debug: bool) -> None:

@@ -75,8 +75,7 @@ class NoneOptions:
     def engine_options(self) -> dict[str, Any]:
         """Keywords of :meth:`pengi.engine.Pengi.classify`."""
         none = self.none if self.none_threshold is None else self.none_threshold
-        found = {"none": none, "multi_label": self.multi_label, "prompt": self.prompt}
-        return {name: value for name, value in found.items() if value is not None and value is not False}
+        return {"none": none, "multi_label": self.multi_label, "prompt": self.prompt}
 
 
 @guarded

@@ -53,9 +53,7 @@ def _show(found: Comparison) -> None:
     if found.verdict != "different":
         print_text(Text(f"  B begins at {found.offset_s:+.2f} s of A; they share {found.overlap_s:.2f} s"))
     print_text(Text(f"  correlation {found.correlation:.2f}, similarity of the sound {found.similarity:.2f}"))
-    table = Table(box=None, padding=(0, 2))
-    for heading in ("", "A", "B"):
-        table.add_column(heading)
+    table = Table("", "A", "B", box=None, padding=(0, 2))
     sides = (found.first, found.second)
     table.add_row("length", *(f"{side.duration_s:.2f} s" for side in sides))
     table.add_row("level", *(f"{side.level_db:.1f} dBFS" for side in sides))

@@ -85,9 +85,8 @@ def compare(
     if json:
         print_json(rows)
         return
-    table = Table(box=None, padding=(0, 2))
-    for name in ("benchmark", "system", "mode", "metric", "n", "B less A (95 %)", "p"):
-        table.add_column(name)
+    headings = ("benchmark", "system", "mode", "metric", "n", "B less A (95 %)", "p")
+    table = Table(*headings, box=None, padding=(0, 2))
     for row in rows:
         low, high = row["ci95"]
         change = f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
@@ -198,9 +197,7 @@ def _show_suite(found: dict[str, Any], json: bool) -> None:
         print_json(found)
         return
     for table in report_tables(found):
-        shown = Table(title=table.title, box=None, padding=(0, 2), title_justify="left")
-        for column in table.columns:
-            shown.add_column(column)
+        shown = Table(*table.columns, title=table.title, box=None, padding=(0, 2), title_justify="left")
         for row in table.rows:
             shown.add_row(*map(Text, row))
         print_text(shown)

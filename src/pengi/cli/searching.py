@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pengi.retrieval.updating import Changes
 
 _URL = "a folder, or an object store such as s3://bucket/index"
+IndexPath = Annotated[
+    str, typer.Argument(metavar="INDEX", help=f"Index that `pengi index` made: {_URL}.", show_default=False)
+]
 
 
 @guarded
@@ -107,9 +110,7 @@ class SearchOptions:
 
 @guarded
 def search(
-    path: Annotated[
-        str, typer.Argument(metavar="INDEX", help=f"Index that `pengi index` made: {_URL}.", show_default=False)
-    ],
+    path: IndexPath,
     query: Annotated[
         str | None,
         typer.Argument(metavar="QUERY", help="What to find, in plain words and in quotes.", show_default=False),
@@ -190,9 +191,7 @@ def _table(hits: Sequence[Hit]) -> Table:
 
 @guarded
 def export_index(
-    path: Annotated[
-        str, typer.Argument(metavar="INDEX", help=f"Index that `pengi index` made: {_URL}.", show_default=False)
-    ],
+    path: IndexPath,
     out: Annotated[
         Path,
         typer.Option("--out", metavar="FILE", help="File to write, ending in .parquet or .npz.", show_default=False),

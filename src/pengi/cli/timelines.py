@@ -93,7 +93,7 @@ class EventOptions:
         for name, seconds in (("--window", self.window), ("--hop", self.hop)):
             if seconds is not None and not seconds > 0:
                 raise InputError(f"{name} must be more than 0 seconds, not {seconds:g}")
-        found = {
+        return {
             "threshold": parsed_threshold(self.threshold),
             "labels": optional_labels(self.labels, self.labels_file),
             "min_duration_s": self.min_duration,
@@ -101,7 +101,6 @@ class EventOptions:
             "window_s": self.window,
             "hop_s": self.hop,
         }
-        return {name: value for name, value in found.items() if value is not None}
 
 
 Plot = Annotated[

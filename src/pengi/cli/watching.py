@@ -68,16 +68,11 @@ class DetectionOptions:
         """
         from pengi.watching import THRESHOLD, WatchOptions
 
-        single: dict[str, float] = {}
-        general = THRESHOLD
-        for text in self.threshold or ():
-            given = parsed_threshold(text)
-            named = given if isinstance(given, dict) else {} if given is None else {"*": given}
-            general = named.pop("*", general)
-            single |= named
+        given = parsed_threshold(",".join(self.threshold)) if self.threshold else None
+        single = given if isinstance(given, dict) else {"*": THRESHOLD if given is None else given}
         return WatchOptions(
             labels=optional_labels(self.labels, self.labels_file),
-            threshold=general,
+            threshold=single.pop("*", THRESHOLD),
             thresholds=single,
             min_hits=self.hits,
             window_s=self.window,

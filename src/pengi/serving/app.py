@@ -6,13 +6,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Request, Response, Security
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
@@ -22,7 +22,7 @@ from pengi.serving import queries, replies, transcriptions, uploads
 from pengi.serving.chat import ChatRequest, Chunks, Completion, decoded, last_question
 from pengi.serving.inference_worker import Engine, InferenceWorker
 from pengi.serving.limits import RequestLimits, is_json, media_type
-from pengi.serving.metrics import CONTENT_TYPE, Metrics
+from pengi.serving.metrics import Metrics
 from pengi.serving.queries import Query
 from pengi.serving.replies import RefusalError
 from pengi.serving.root_path import RootPath
@@ -108,13 +108,8 @@ def create_app(engine: Engine, settings: ServingSettings, *, collection: Collect
         from pengi.serving.upload_store import StoreLimits
 
         limits = StoreLimits(upload_bytes=settings.upload_bytes, duration_s=settings.max_seconds)
-        app = page.mount(app, worker, collection, name=public_name(engine), limits=limits)
+        app = page.mount(app, worker, collection, limits=limits)
     return app
-
-
-def public_name(engine: Engine) -> str:
-    """The model's name for clients: the last part of a folder, not its path on this machine."""
-    return PurePath(engine.name).name or engine.name
 
 
 def _monitoring_routes(worker: InferenceWorker, metrics: Metrics) -> APIRouter:
@@ -125,14 +120,14 @@ def _monitoring_routes(worker: InferenceWorker, metrics: Metrics) -> APIRouter:
     async def healthz() -> JSONResponse:
         """Whether requests are taken; needs no key."""
         alive = worker.alive
-        body = {"status": "ok" if alive else "closing", "model": public_name(worker.engine)}
+        body = {"status": "ok" if alive else "closing", "model": worker.name}
         return JSONResponse(body, 200 if alive else 503)
 
     @router.head("/metrics", include_in_schema=False)
     @router.get("/metrics", response_class=Response)
     async def prometheus() -> Response:
         """Counters in Prometheus' text format."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
@@ -140,8 +135,7 @@ def _monitoring_routes(worker: InferenceWorker, metrics: Metrics) -> APIRouter:
 def _openai_routes(worker: InferenceWorker) -> APIRouter:
     """The routes of OpenAI's clients."""
     router = APIRouter(tags=["OpenAI protocol"])
-    name = public_name(worker.engine)
-    card = {"id": name, "object": "model", "created": int(time.time()), "owned_by": "pengi"}
+    card = {"id": worker.name, "object": "model", "created": int(time.time()), "owned_by": "pengi"}
 
     @router.head("/v1/models", include_in_schema=False)
     @router.get("/v1/models")
@@ -152,7 +146,7 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
     @router.get("/v1/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
         """The model, if the name is its own."""
-        _check_model(model, name)
+        _check_model(model, worker.name)
         return card
 
     @router.post(
@@ -160,7 +154,7 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
     )
     async def chat(request: Annotated[ChatRequest, Body(openapi_examples=CHAT_EXAMPLES)]) -> Response:
         """Answer the user's last text about the user's last recording. Without a text, describe the recording."""
-        _check_model(request.model, name)
+        _check_model(request.model, worker.name)
         options = request.search(ANSWER)
         found = last_question(request.messages)
         content = decoded(found.audio)
@@ -173,22 +167,22 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
         default = ANSWER if found.question else DESCRIBE
         # JSON ends where the grammar says, not after a number of tokens: truncated JSON would be invalid.
         max_tokens = (options or default).max_tokens if schema is None else None
-        complete = partial(_completion, worker.engine, found.question, max_tokens)
+        complete = partial(_completion, worker, found.question, max_tokens)
         if not request.stream:
             return JSONResponse(complete((await worker.answer(recording, query)).text).to_dict())
         include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
-        return await stream(worker, recording, query, Chunks(name), complete, include_usage=include_usage)
+        return await stream(worker, recording, query, Chunks(worker.name, include_usage=include_usage), complete)
 
     return router
 
 
-def _completion(engine: Engine, question: str, max_tokens: int | None, text: str) -> Completion:
-    tokens = engine.count_tokens(text)
+def _completion(worker: InferenceWorker, question: str, max_tokens: int | None, text: str) -> Completion:
+    tokens = worker.engine.count_tokens(text)
     return Completion(
-        model=public_name(engine),
+        model=worker.name,
         text=text,
         finish_reason="stop" if max_tokens is None or tokens < max_tokens else "length",
-        prompt_tokens=engine.count_tokens(question),
+        prompt_tokens=worker.engine.count_tokens(question),
         completion_tokens=tokens,
     )
 

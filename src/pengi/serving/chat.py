@@ -87,7 +87,7 @@ class OtherPart(BaseModel):
 
 
 def _kind_of_part(part: Any) -> str:
-    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    kind = part.get("type") if isinstance(part, dict) else None
     return kind if kind in ("text", "input_audio", "audio_url") else "other"
 
 
@@ -297,10 +297,16 @@ class Completion:
 
 
 class Chunks:
-    """An answer as server-sent events, one for every piece of its text."""
+    """An answer as server-sent events, one for every piece of its text.
 
-    def __init__(self, model: str) -> None:
+    Args:
+        model: its name.
+        include_usage: whether the numbers of tokens follow the answer.
+    """
+
+    def __init__(self, model: str, *, include_usage: bool = False) -> None:
         self._head = _head("chat.completion.chunk", model)
+        self._include_usage = include_usage
 
     def start(self) -> str:
         """The first event."""
@@ -310,10 +316,10 @@ class Chunks:
         """A piece of the text."""
         return self._chunk({"content": text})
 
-    def end(self, completion: Completion, *, include_usage: bool) -> Iterator[str]:
+    def end(self, completion: Completion) -> Iterator[str]:
         """The last events of an answer that is complete."""
         yield self._chunk({}, completion.finish_reason)
-        if include_usage:
+        if self._include_usage:
             yield event({**self._head, "choices": [], "usage": completion.usage})
         yield "data: [DONE]\n\n"
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import PurePath
 from typing import Any, Protocol, TypeVar, Unpack
 
 import numpy as np
@@ -113,8 +114,8 @@ class InferenceWorker:
 
     @property
     def name(self) -> str:
-        """The model's name."""
-        return self.engine.name
+        """The model's name for clients: the last part of a folder, not its path on this machine."""
+        return PurePath(self.engine.name).name or self.engine.name
 
     @property
     def has_tagger(self) -> bool:
@@ -286,8 +287,9 @@ class InferenceWorker:
                 else:
                     self._changed.wait()
 
-    def _serve_one_batch(self) -> None:
-        """Serve one batch of other queries during a timeline."""
+    def _pause(self, request: QueuedRequest[Any]) -> None:
+        """Serve one batch of other queries between two windows of a timeline."""
+        self._check(request)
         with self._changed:
             self._remove_abandoned()
             batch = self._dequeue(self._compatible(excluded="timeline"))
@@ -400,10 +402,6 @@ class InferenceWorker:
     def _observe(self, task: str, recordings: int, begun: float) -> None:
         self.metrics.batch_size.labels(task).observe(recordings)
         self.metrics.engine_seconds.labels(task).observe(time.monotonic() - begun)
-
-    def _pause(self, request: QueuedRequest[Any]) -> None:
-        self._check(request)
-        self._serve_one_batch()
 
     def _finish(self, request: QueuedRequest[Any], answer: Any = None, *, error: Exception | None = None) -> None:
         """End a request, with its answer or an error."""

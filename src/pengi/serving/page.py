@@ -56,7 +56,6 @@ def mount(
     model: PageModel,
     collection: Collection | None = None,
     *,
-    name: str | None = None,
     limits: StoreLimits | None = None,
 ) -> FastAPI:
     """Put the page at ``/`` of a server, after all routes that the app already has.
@@ -68,17 +67,14 @@ def mount(
         app: the server.
         model: answers about recordings; ``embed`` is called only with a collection.
         collection: an opened :class:`pengi.retrieval.Collection`, or None for a page without search.
-        name: the name of the model on the page; by default the last part of the model's name.
         limits: limits for the visitors of the page.
     """
     store = UploadStore(limits)
-    name = name or PurePath(model.name).name
-
     app.add_api_route(RECORDINGS + "/{token}", _playable(store), methods=["GET", "HEAD"], include_in_schema=False)
     with _uploads_in(store.uploads):
         gr.mount_gradio_app(
             app,
-            build(model, collection, name, store),
+            build(model, collection, store),
             path="/",
             footer_links=[],
             run_history=False,
@@ -115,14 +111,11 @@ def _playable(store: UploadStore) -> Callable[[str], FileResponse]:
     return recording
 
 
-def build(
-    model: PageModel, collection: Collection | None = None, name: str = "pengi-mini", store: UploadStore | None = None
-) -> gr.Blocks:
+def build(model: PageModel, collection: Collection | None, store: UploadStore) -> gr.Blocks:
     """The page as a Gradio app, without its style and the route that plays recordings; see :func:`mount`."""
-    store = store or UploadStore()
     blocks: gr.Blocks
     with gr.Blocks(title="Pengi", analytics_enabled=False, delete_cache=CACHE_CLEANUP_S) as blocks:
-        _html(views.header(name))
+        _html(views.header(PurePath(model.name).name))
         pieces: dict[str, Any] = {"turns": gr.State([]), "found": gr.State([])}
         pieces["token"] = gr.State(None, delete_callback=store.discard)
         with gr.Tabs(elem_id="pg-tabs", elem_classes=["pg-single"] if collection is None else []) as pieces["tabs"]:

@@ -165,7 +165,6 @@ class Actions:
 
     def timeline(self, token: str | None, window_s: float) -> Updates:
         """The timeline: events of detected tags, or named windows without a tagger."""
-
         yield from self._shown(self.parts.stretches, lambda: self._stretches(token, window_s))
 
     def _stretches(self, token: str | None, window_s: float) -> str:
@@ -181,7 +180,6 @@ class Actions:
 
     def classify(self, token: str | None, text: str) -> Updates:
         """Custom labels, separated by commas or lines."""
-
         yield from self._shown(self.parts.ranking, lambda: self._ranking(token, text))
 
     def _ranking(self, token: str | None, text: str) -> str:
@@ -201,7 +199,6 @@ class Actions:
 
     def search_like(self, token: str | None) -> Updates:
         """Recordings of the collection that sound like the one that is open."""
-
         yield from self._search(lambda: self._similar(token))
 
     def _similar(self, token: str | None) -> list[Hit]:

@@ -25,8 +25,6 @@ async def stream(
     query: Query[Any],
     chunks: Chunks,
     complete: Callable[[str], Completion],
-    *,
-    include_usage: bool,
 ) -> StreamingResponse:
     """The response to a query for a text. It begins once the first piece of the text is there; an error before that has
     its usual HTTP status.
@@ -37,14 +35,13 @@ async def stream(
         query: the query about the recording.
         chunks: formats the events.
         complete: makes the completion for the text.
-        include_usage: whether the stream ends with the numbers of tokens.
 
     Raises:
         PengiError: as :meth:`InferenceWorker.answer`.
     """
     pieces = text_pieces(worker, audio, query)
     first = await anext(pieces, "")
-    events = _events(first, pieces, chunks, complete, include_usage=include_usage)
+    events = _events(first, pieces, chunks, complete)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
@@ -76,12 +73,7 @@ async def text_pieces(worker: InferenceWorker, audio: AudioSource, query: Query[
 
 
 async def _events(
-    first: str,
-    pieces: AsyncIterator[str],
-    chunks: Chunks,
-    complete: Callable[[str], Completion],
-    *,
-    include_usage: bool,
+    first: str, pieces: AsyncIterator[str], chunks: Chunks, complete: Callable[[str], Completion]
 ) -> AsyncIterator[str]:
     yield chunks.start()
     text = first
@@ -98,5 +90,5 @@ async def _events(
         log.exception("An answer failed while it was sent")
         yield event(internal_error().body)
         return
-    for last in chunks.end(complete(text), include_usage=include_usage):
+    for last in chunks.end(complete(text)):
         yield last

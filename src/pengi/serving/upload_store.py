@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import soundfile
@@ -76,7 +76,7 @@ class StoredRecording:
 class _Stored:
     recording: StoredRecording
     size: int
-    used: float = field(default=0.0)
+    used: float
 
 
 class UploadStore:
@@ -103,7 +103,7 @@ class UploadStore:
         Raises:
             AudioError: if it is not audio or longer than the limit.
         """
-        info = self._checked(upload, upload.name)
+        info = self._checked(upload)
         token = secrets.token_urlsafe(24)
         kept = self.folder / token
         try:
@@ -118,7 +118,7 @@ class UploadStore:
         Raises:
             AudioError: if it no longer exists, is not audio, or is longer than the limit.
         """
-        return self._store(secrets.token_urlsafe(24), path.name, path, self._checked(path, path.name), ())
+        return self._store(secrets.token_urlsafe(24), path.name, path, self._checked(path), ())
 
     def get(self, token: str | None) -> StoredRecording:
         """The recording of a token.
@@ -144,20 +144,14 @@ class UploadStore:
         with self._lock:
             self._drop(token or "")
 
-    def close(self) -> None:
-        """Delete everything."""
-        with self._lock:
-            self._stored.clear()
-        self._temporary.cleanup()
-
-    def _checked(self, path: Path, name: str) -> AudioInfo:
+    def _checked(self, path: Path) -> AudioInfo:
         try:
             info = probe(path)
         except AudioError as error:
-            raise AudioError(public(str(error), path, name)) from error
+            raise AudioError(public(str(error), path, path.name)) from error
         if info.duration_s > self.limits.duration_s:
             raise AudioError(
-                f"'{name}' lasts {info.duration_s / 60:.0f} minutes;"
+                f"'{path.name}' lasts {info.duration_s / 60:.0f} minutes;"
                 f" at most {self.limits.duration_s / 60:.0f} are accepted here"
             )
         return info
