@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
+from helpers.commands import invoke
+from helpers.jobs import FakeEngine as JobEngine
 from pengi.audio.decode import load
-from pengi.cli import app, session
+from pengi.cli import session
 from pengi.errors import InputError, PengiError
+from pengi.jobs import runner
 from pengi.results import (
     Answer,
     Classification,
@@ -164,6 +166,12 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 @pytest.fixture
 def pengi(engine: FakeEngine) -> Callable[..., Any]:
-    """Run a command line in this process; the result has ``stdout``, ``stderr`` and ``exit_code``."""
-    runner = CliRunner()
-    return lambda *arguments, stdin=None: runner.invoke(app, [str(argument) for argument in arguments], input=stdin)
+    """Run a command line with the stand-in, see :func:`helpers.commands.invoke`."""
+    return invoke
+
+
+@pytest.fixture
+def job_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the engine of ``pengi run``."""
+    monkeypatch.setattr(runner, "model_hash", lambda name: f"hash of {name}")
+    monkeypatch.setattr("pengi.cli.running.load_model", lambda name, device: JobEngine())

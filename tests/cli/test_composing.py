@@ -6,35 +6,28 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from helpers import write_jsonl
-from pengi.cli import app
+from helpers.commands import complaint, invoke
 from pengi.data.manifest import read_labels, read_manifest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def compose(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["data", "compose", *arguments])
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_examples_are_composed_into_a_new_folder(tmp_path: Path) -> None:
-    arguments = ("--manifest", str(EXAMPLES), "--split", "val", "--count", "2", "--seed", "4", "--rate", "8000")
+    clips = ("--manifest", EXAMPLES, "--split", "val")
+    compose = ("data", "compose", *clips, "--count", 2, "--seed", 4, "--rate", 8000)
     wording = {"label": "siren", "phrase": "a siren", "sentence": "A siren wails.", "category": "vehicle"}
     labels = write_jsonl(tmp_path / "mine.jsonl", [wording])
-    code, stdout, stderr = compose(*arguments, "--labels", str(labels), "--out", str(tmp_path / "new"), "--json")
-    assert code == 0, stderr
-    said = json.loads(stdout)
+    result = invoke(*compose, "--labels", labels, "--out", tmp_path / "new", "--json")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
     assert (said["examples"], said["seed"], said["split"]) == (2, 4, "val")
     clips = read_manifest(Path(said["manifest"]))
     assert [clip.id[-8:] for clip in clips] == ["4-000000", "4-000001"]
     assert all(clip.split == "val" and clip.ship for clip in clips)
     assert read_labels(tmp_path / "new" / "labels.jsonl")["siren"].phrase == "a siren"
-    code, _, stderr = compose(*arguments, "--out", str(tmp_path / "new"))
-    assert code == 2
-    assert "already exists" in stderr
+    assert "already exists" in complaint(invoke(*compose, "--out", tmp_path / "new"))
 
 
 @pytest.mark.parametrize(
@@ -46,14 +39,13 @@ def test_examples_are_composed_into_a_new_folder(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_composed(tmp_path: Path, arguments: list[str], message: str) -> None:
     out = tmp_path / "new"
-    code, stdout, stderr = compose("--manifest", str(EXAMPLES), "--count", "2", "--out", str(out), *arguments)
-    assert (code, stdout) == (2, "")
-    assert message in " ".join(stderr.split())
+    result = invoke("data", "compose", "--manifest", EXAMPLES, "--count", 2, "--out", out, *arguments)
+    assert message in complaint(result)
     assert not out.exists()
 
 
 def test_shards_are_packed(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["data", "pack", str(EXAMPLES), "--out", str(tmp_path / "packed"), "--json"])
+    result = invoke("data", "pack", EXAMPLES, "--out", tmp_path / "packed", "--json")
     assert result.exit_code == 0, result.stderr
     said = json.loads(result.stdout)
     assert said["shards"] == 1

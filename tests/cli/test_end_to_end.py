@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from helpers import MAPPER
+from helpers.commands import complaint, invoke
 from pengi import checkpoint
-from pengi.cli import app
 from pengi.config import ModelConfig
 
 TINY = {
@@ -71,6 +70,4 @@ def test_classify_then_embed(model: Path, tone: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_model_is_one_sentence(tone: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["describe", str(tone), "--model", str(tmp_path)])
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert len(result.stderr.splitlines()) == 1
+    assert complaint(invoke("describe", tone, "--model", tmp_path))

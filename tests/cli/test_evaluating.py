@@ -1,3 +1,5 @@
+"""``pengi eval`` and ``pengi probe``: reports and mistakes."""
+
 from __future__ import annotations
 
 import json
@@ -7,22 +9,12 @@ from typing import Any
 
 import pytest
 
+from helpers.commands import complaint
 from pengi.evaluation.systems import ModelSystem, Systems
 
 KEYS = {
-    "task",
-    "source",
-    "split",
-    "method",
-    "labels",
-    "n",
-    "accuracy",
-    "ci95",
-    "per_class",
-    "model",
-    "prompt",
-    "errors",
-}
+    "task", "source", "split", "method", "labels", "n", "accuracy", "ci95", "per_class", "model", "prompt", "errors",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +44,8 @@ def test_eval_prints_one_report(pengi: Callable[..., Any], engine: Any, manifest
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert set(report) >= KEYS
-    assert (report["task"], report["source"], report["split"], report["method"]) == (
-        "events",
-        None,
-        "val",
-        "likelihood",
-    )
+    settings = [report[name] for name in ("task", "source", "split", "method")]
+    assert settings == ["events", None, "val", "likelihood"]
     assert (report["n"], report["accuracy"], report["labels"]) == (4, 0.5, ["bell", "rain"])
     assert report["per_class"]["bell"] == {"n": 2, "correct": 2, "accuracy": 1.0}
     assert [error["id"] for error in report["errors"]] == ["d"]
@@ -122,8 +110,36 @@ def test_a_mistake_in_the_manifest_is_found_before_the_model_is_loaded(
 def test_a_mistake_is_one_sentence(
     pengi: Callable[..., Any], manifest: Path, arguments: list[str], sentence: str
 ) -> None:
-    result = pengi("eval", "--manifest", manifest, *arguments)
-    assert result.exit_code == 2
-    assert sentence in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert result.stdout == ""
+    assert sentence in complaint(pengi("eval", "--manifest", manifest, *arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "name the clips and the task with --manifest and --task, or a suite with --suite"),
+        (
+            ["--suite", "everything", "--out", "run"],
+            "there is no suite 'everything'; choose one of paper, local, quick",
+        ),
+        (["--suite", "quick"], "name a folder for the run with --out"),
+        (["--suite", "quick", "--task", "events", "--out", "run"], "--task and --suite cannot be combined"),
+        (["--suite", "quick", "--shard", "one", "--out", "run"], "--shard must be I/N, such as 1/4"),
+        (["--suite", "quick", "--shard", "5/4", "--out", "run"], "there is no shard 5 of 4"),
+        (["--suite", "quick", "--modes", "guess", "--out", "run"], "there is no mode 'guess'"),
+        (["--suite", "quick", "--report-audio", "me", "--out", "run"], "--report-audio must be one of free, all, none"),
+        (["--benchmark", "esc-50", "--out", "run"], "there is no benchmark 'esc-50'; did you mean 'esc50'?"),
+        (["compare", "a", "b"], "'a' is not an evaluation run"),
+    ],
+)
+def test_a_mistake_in_a_suite_or_a_comparison_is_one_sentence(
+    pengi: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sentence in complaint(pengi("eval", *arguments))
+
+
+def test_probe_without_labels_is_a_sentence(pengi: Callable[..., Any], tmp_path: Path, tone: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps({"id": "a", "audio": tone.name, "split": "val", "events": ["x"]}), encoding="utf-8")
+    message = complaint(pengi("probe", "--manifest", manifest, "--task", "events"))
+    assert "has 1 labels of events in split" in message

@@ -70,6 +70,14 @@ def test_every_command_has_an_example_that_it_understands(path: tuple[str, ...])
 
 
 @every_command
+def test_every_command_has_the_options_json_and_debug(path: tuple[str, ...]) -> None:
+    options = {name for param in COMMANDS[path].params for name in param.opts}
+    if path not in ((), ("data",)):  # groups, which do nothing themselves
+        assert "--debug" in options
+        assert "--json" in options or path in (("mcp",), ("watch",))
+
+
+@every_command
 @pytest.mark.parametrize("columns", [80, 120])
 def test_help_says_what_to_write_and_not_a_type_of_python(path: tuple[str, ...], columns: int) -> None:
     assert not re.search(r"<[a-zA-Z]|\[\[|list\[|Optional", shown(path, columns))

@@ -136,23 +136,24 @@ def test_a_bad_file_and_a_full_disk_at_stderr(monkeypatch: pytest.MonkeyPatch, e
         assert ended.value.code == 2
 
 
-def test_a_file_that_a_command_may_not_use_is_no_internal_error(
-    run: Run, engine: Any, tone: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/secret/config.json"),
+            "error: '/secret/config.json' cannot be used: permission denied\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/full/model.bin"),
+            "error: '/full/model.bin' could not be written: no space left on the disk that holds '/full'\n",
+        ),
+    ],
+)
+def test_a_file_that_a_command_cannot_use_is_no_internal_error(
+    run: Run, engine: Any, tone: Path, monkeypatch: pytest.MonkeyPatch, failure: OSError, message: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "/secret/config.json")
+        raise failure
 
     monkeypatch.setattr(engine, "describe", fail)
-    assert run("describe", tone) == (2, b"", "error: '/secret/config.json' cannot be used: permission denied\n")
-
-
-def test_a_full_disk_in_a_command_is_no_internal_error(
-    run: Run, engine: Any, tone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "/full/model.bin")
-
-    monkeypatch.setattr(engine, "describe", fail)
-    code, _, err = run("describe", tone)
-    assert code == 2
-    assert err == "error: '/full/model.bin' could not be written: no space left on the disk that holds '/full'\n"
+    assert run("describe", tone) == (2, b"", message)

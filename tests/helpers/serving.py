@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import socket
 import threading
@@ -44,6 +45,13 @@ def encoded(samples: NDArray[np.float32], container: str = "WAV", rate: int = RA
 def clip(seed: int, seconds: float = 1.0) -> bytes:
     """A WAV file of a tone in noise, another one for every seed."""
     return encoded(tone(seconds, 150.0 * (seed + 1)) + noise(seconds, seed, 0.05))
+
+
+def question(content: bytes, *texts: str, container: str = "wav") -> list[Any]:
+    """The messages of a chat: a user's recording, and perhaps text."""
+    data = {"data": base64.b64encode(content).decode(), "format": container}
+    words = [{"type": "text", "text": text} for text in texts]
+    return [{"role": "user", "content": [{"type": "input_audio", "input_audio": data}, *words]}]
 
 
 class HeldEngine:
@@ -191,9 +199,9 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 @contextmanager
-def serving(engine: Any, **settings: Any) -> Iterator[httpx.Client]:
+def serving(engine: Any, *, page: bool = False, **settings: Any) -> Iterator[httpx.Client]:
     """A client of a server for an engine."""
-    app = create_app(engine, ServingSettings(page=False, **settings))
+    app = create_app(engine, ServingSettings(page=page, **settings))
     with running(app) as (url, _), httpx.Client(base_url=url, timeout=PATIENCE_S) as client:
         yield client
 

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from helpers import tiny_model
-from helpers.serving import HeldEngine, StepSpy, running, serving
+from helpers.serving import HeldEngine, StepSpy, serving
 from pengi import Pengi, calls, timelines
 from pengi.generation import TextGenerator
 from pengi.serving import app as serving_app
-from pengi.serving.settings import ServingSettings
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +47,7 @@ def with_page() -> Iterator[httpx.Client]:
     """A client of a server with a page, that no origin was allowed for."""
     held = HeldEngine()
     held.free.set()
-    with running(serving_app.create_app(held, ServingSettings())) as (url, _), httpx.Client(base_url=url) as client:
+    with serving(held, page=True) as client:
         yield client
 
 

@@ -18,11 +18,10 @@ import pytest
 import uvicorn
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult
-from typer.testing import CliRunner
 
 from helpers import tiny_model
+from helpers.commands import complaint, invoke
 from pengi import checkpoint
-from pengi.cli import app
 from pengi.errors import InputError
 from pengi.results import Answer, Classification, Description, Event, LabelScore, Segment, Tags, Timeline, Transcript
 from pengi.retrieval import Hit
@@ -101,6 +100,12 @@ def sentence(result: CallToolResult) -> str:
     return text
 
 
+def content(result: CallToolResult) -> dict[str, Any]:
+    """What a call has found."""
+    assert result.structured_content is not None
+    return result.structured_content
+
+
 def test_results_are_structured(call: Callable[..., CallToolResult]) -> None:
     described = call("describe", path="day.wav")
     assert described.structured_content == {
@@ -111,39 +116,33 @@ def test_results_are_structured(call: Callable[..., CallToolResult]) -> None:
         "notes": [],
     }
     assert json.loads(described.content[0].text)["text"] == "day.wav"  # type: ignore[union-attr]
-    timeline = call("timeline", path="night/owl.flac", threshold=0.25).structured_content
-    assert timeline is not None
+    timeline = content(call("timeline", path="night/owl.flac", threshold=0.25))
     assert timeline["segments"] == [{"start_s": 0.0, "end_s": 1.5, "text": "0.25 None None None", "confidence": 0.5}]
     assert timeline["notes"] == ["Half of it is missing."]
-    answer = call("ask", path="day.wav", question="what?").structured_content
-    assert answer is not None
+    answer = content(call("ask", path="day.wav", question="what?"))
     assert answer["text"] == "what? of day.wav"
     assert call("transcribe", path="day.wav").structured_content == {
         "text": "", "segments": [], "duration_s": 2.0, "notes": []
     }  # fmt: skip
-    chosen = call("classify", path="day.wav", labels=["rain", "wind"]).structured_content
-    assert chosen is not None
+    chosen = content(call("classify", path="day.wav", labels=["rain", "wind"]))
     assert chosen["scores"][0] == {"label": "rain", "probability": 0.5, "independent": None}
 
 
 def test_timelines_and_labels_have_the_options_of_the_command_line(call: Callable[..., CallToolResult]) -> None:
     options = {"threshold": {"*": 0.5, "rain": 0.75}, "labels": ["rain", "a kettle"], "min_duration_s": 1}
-    timeline = call("timeline", path="day.wav", **options, merge_gap_s=2.5).structured_content
-    assert timeline is not None
+    timeline = content(call("timeline", path="day.wav", **options, merge_gap_s=2.5))
     assert timeline["segments"][0]["text"] == "{'*': 0.5, 'rain': 0.75} ['rain', 'a kettle'] 1.0 2.5"
     assert "less than or equal to 1" in sentence(call("timeline", path="day.wav", threshold={"rain": 2}))
     labels = {"path": "day.wav", "labels": ["rain", "wind"], "multi_label": True, "top": 1}
     for given, expected in (({}, 0.0), ({"none": True}, 1.0), ({"none": True, "none_threshold": 0.25}, 0.25)):
-        chosen = call("classify", **labels, **given).structured_content
-        assert chosen is not None
+        chosen = content(call("classify", **labels, **given))
         assert chosen["scores"] == [{"label": "rain", "probability": 0.5, "independent": expected}]
 
 
 def test_the_recordings_of_the_folder_are_listed_by_pattern(
     call: Callable[..., CallToolResult], recordings: Path
 ) -> None:
-    everything = call("list_recordings").structured_content
-    assert everything is not None
+    everything = content(call("list_recordings"))
     assert everything["total"] == 2
     assert everything["recordings"][0] == str(recordings / "day.wav")
     flac = call("list_recordings", pattern="*.flac").structured_content
@@ -161,8 +160,7 @@ def test_only_files_of_the_folders_are_read(call: Callable[..., CallToolResult],
 
 
 def test_absolute_paths_of_recordings_are_read(call: Callable[..., CallToolResult], recordings: Path) -> None:
-    described = call("describe", path=str(recordings / "night/owl.flac")).structured_content
-    assert described is not None
+    described = content(call("describe", path=str(recordings / "night/owl.flac")))
     assert described["text"] == "owl.flac"
 
 
@@ -172,8 +170,7 @@ def test_a_mistake_is_a_sentence_that_the_agent_can_read(call: Callable[..., Cal
 
 
 def test_search_finds_by_words_and_by_sound(call: Callable[..., CallToolResult]) -> None:
-    found = call("search", query="rain", like="day.wav", where="duration_s > 5").structured_content
-    assert found is not None
+    found = content(call("search", query="rain", like="day.wav", where="duration_s > 5"))
     assert found["hits"][0]["text"] == "rain True duration_s > 5"
     assert found["hits"][0]["tags"] == ["rain"]
 
@@ -202,12 +199,11 @@ def test_the_tools_are_served_over_http(recordings: Path) -> None:
         thread.start()
         url = f"http://127.0.0.1:{bound.getsockname()[1]}/mcp"
         try:
-            found = asyncio.run(described(url)).structured_content
+            found = content(asyncio.run(described(url)))
             foreign = httpx.post(url, json={}, headers={"Host": "example.org"})
         finally:
             http.should_exit = True
             thread.join(PATIENCE_S)
-    assert found is not None
     assert found["text"] == "day.wav"
     assert foreign.status_code == 421
 
@@ -221,18 +217,15 @@ def test_the_command_serves_over_standard_input_and_output(tmp_path: Path, tone:
         async with Client(command, read_timeout_seconds=PATIENCE_S) as client:
             return await client.call_tool("timeline", {"path": tone.name})
 
-    found = asyncio.run(timeline()).structured_content
-    assert found is not None
+    found = content(asyncio.run(timeline()))
     assert found["duration_s"] == 1.0
     assert found["segments"][0]["start_s"] == 0.0
 
 
 def test_mistakes_of_the_command_are_a_sentence(tmp_path: Path) -> None:
     for arguments, said in (
-        ([str(tmp_path / "none")], "there is no folder"),
-        ([str(tmp_path), "--model", "nonsense"], "there is no model named 'nonsense'"),
-        ([str(tmp_path), "--index", str(tmp_path / "none")], "there is no index at"),
+        ([tmp_path / "none"], "there is no folder"),
+        ([tmp_path, "--model", "nonsense"], "there is no model named 'nonsense'"),
+        ([tmp_path, "--index", tmp_path / "none"], "there is no index at"),
     ):
-        result = CliRunner().invoke(app, ["mcp", *arguments])
-        assert result.exit_code == 2
-        assert said in result.stderr
+        assert said in complaint(invoke("mcp", *arguments))

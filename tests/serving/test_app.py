@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import types
 from typing import Any
@@ -85,11 +84,6 @@ def test_the_page_is_mounted_when_it_is_wanted(held: HeldEngine, monkeypatch: py
             assert mounted == [(app.state.worker, store, 9, 3_000_000)]
         app.state.worker.close()
     assert len(mounted) == 1
-
-
-def test_without_a_page_there_is_no_gradio() -> None:
-    code = "import sys, pengi.serving.app, pengi.serving.server; assert 'gradio' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_folder_of_a_model_is_not_shown(held: HeldEngine) -> None:

@@ -88,10 +88,11 @@ def test_base64_as_clients_write_it(content: bytes, width: int) -> None:
         assert decoded(form) == content
 
 
-@pytest.mark.parametrize("data", ["!", "QUJD*", "QUJDA", "ÄÖÜ=", "data:audio/wav;base64,?", "QQ==QQ==", "dog.wav"])
+@pytest.mark.parametrize("data", ["!", "A", "QUJD*", "QUJDA", "ÄÖÜ=", "data:audio/wav;base64,?", "QQ==QQ==", "dog.wav"])
 def test_what_is_no_base64(data: str) -> None:
-    with pytest.raises(RefusalError, match="not valid base64"):
+    with pytest.raises(RefusalError, match="not valid base64") as caught:
         decoded(data)
+    assert caught.value.status_code == 400
 
 
 @pytest.mark.parametrize("url", ["data:audio/wav;base64", "data:audio/wav,RIFF", "data:,", "data:"])

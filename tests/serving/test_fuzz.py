@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import json
 import random
@@ -14,7 +13,7 @@ import pytest
 
 from helpers import noise, tone
 from helpers.audio import damaged, muxed
-from helpers.serving import HeldEngine, complaint, encoded, serving
+from helpers.serving import HeldEngine, complaint, encoded, question, serving
 
 MUXED = {"m4a": ("aac", "mp4"), "webm": ("libopus", "webm")}
 FORMATS = ("wav", "flac", "ogg", "mp3", *MUXED)
@@ -58,9 +57,8 @@ def test_recordings(client: httpx.Client, container: str) -> None:
 
 
 def test_json(client: httpx.Client) -> None:
-    audio = {"data": base64.b64encode(encoded(tone(0.2), "OGG")).decode(), "format": "ogg"}
-    parts = [{"type": "input_audio", "input_audio": audio}, {"type": "text", "text": "wer spricht? \N{DOG FACE}"}]
-    body = {"model": "held", "messages": [{"role": "user", "content": parts}], "temperature": 0.5, "stop": None}
+    messages = question(encoded(tone(0.2), "OGG"), "wer spricht? \N{DOG FACE}", container="ogg")
+    body = {"model": "held", "messages": messages, "temperature": 0.5, "stop": None}
     content = json.dumps(body, ensure_ascii=False).encode()
     assert client.post("/v1/chat/completions", json=body).status_code == 200
     pieces = (b'"', b"{", b"}", b"[", b"]", b",", b":", b"null", b"\xff", b"\\u0000", b"\\ud800", b"-1", b"1e999", b"")

@@ -392,17 +392,6 @@ class TestClosing:
         assert not worker._model.is_alive()
 
 
-def test_what_is_counted(tiny: Pengi) -> None:
-    with running_worker(tiny) as worker:
-        worker.embed(clip(0, 2.0))
-        with pytest.raises(AudioError):
-            worker.embed(b"")
-        text = worker.metrics.text().decode()
-    assert 'pengi_audio_seconds_total{task="embed"} 2.0' in text
-    assert 'pengi_batch_size_count{task="embed"} 1.0' in text
-    assert "pengi_jobs 0.0" in text
-
-
 def test_a_stereo_file_of_another_rate_is_the_same_as_for_the_engine(tiny: Pengi) -> None:
     content = encoded(np.stack([noise(1.5, 1), noise(1.5, 2)], axis=1), "FLAC", 22_050)
     with running_worker(tiny) as worker:

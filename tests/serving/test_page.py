@@ -118,6 +118,17 @@ def wav(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def stub() -> Stub:
+    return Stub()
+
+
+@pytest.fixture
+def actions(stub: Stub, store: UploadStore) -> Actions:
+    """The actions of a page without a collection."""
+    return Actions(stub, None, store, parts())
+
+
 def parts() -> Components:
     """Components that are known by their names only."""
     named: dict[str, Any] = {name: name for name in Components.__dataclass_fields__}
@@ -248,8 +259,7 @@ def test_a_timeline_can_be_filtered_and_saved_as_files() -> None:
     assert "data-filter" not in alone
 
 
-def test_what_an_answer_was_given_from_is_folded_up(store: UploadStore, wav: Path) -> None:
-    actions = Actions(Stub(), None, store, parts())
+def test_what_an_answer_was_given_from_is_folded_up(actions: Actions, wav: Path) -> None:
     seen = last(actions.ask(opened(actions, wav), [], "is there a dog?"))["talk"]
     assert "<details" in seen
     assert "dog &lt;barking&gt;</b> sure, 75 %: 0.0–1.0 s" in seen
@@ -361,15 +371,14 @@ def test_room_is_made_by_the_oldest_files(tmp_path: Path) -> None:
     assert not make_room(tmp_path, 500, 400)
 
 
-def test_loading_draws_first_and_describes_then(store: UploadStore, wav: Path) -> None:
-    updates = list(Actions(Stub(), None, store, parts()).load(str(wav), None))
+def test_loading_draws_first_and_describes_then(actions: Actions, wav: Path) -> None:
+    updates = list(actions.load(str(wav), None))
     assert "yard &lt;1&gt;.wav" in updates[0]["sound"]
     assert "A dog barks" in updates[-1]["description"]
     assert "75 %" in updates[-1]["description"]
 
 
-def test_a_new_recording_replaces_the_old_one(store: UploadStore, wav: Path) -> None:
-    actions = Actions(Stub(), None, store, parts())
+def test_a_new_recording_replaces_the_old_one(actions: Actions, store: UploadStore, wav: Path) -> None:
     old = opened(actions, wav)
     new = last(actions.load(str(wav), old))
     assert new["turns"] == []
@@ -378,8 +387,7 @@ def test_a_new_recording_replaces_the_old_one(store: UploadStore, wav: Path) -> 
         store.get(old)
 
 
-def test_a_late_description_is_not_shown_for_the_next_recording(store: UploadStore, wav: Path) -> None:
-    actions = Actions(Stub(), None, store, parts())
+def test_a_late_description_is_not_shown_for_the_next_recording(actions: Actions, wav: Path) -> None:
     late = actions.load(str(wav), None)
     token = next(late)["token"]
     opened(actions, wav)
@@ -387,8 +395,9 @@ def test_a_late_description_is_not_shown_for_the_next_recording(store: UploadSto
     assert not list(late)
 
 
-def test_a_bad_recording_is_one_sentence_and_the_old_one_stays(store: UploadStore, wav: Path, bad_files: Any) -> None:
-    actions = Actions(Stub(), None, store, parts())
+def test_a_bad_recording_is_one_sentence_and_the_old_one_stays(
+    actions: Actions, store: UploadStore, wav: Path, bad_files: Any
+) -> None:
     old = opened(actions, wav)
     for kind in ("empty", "truncated", "text"):
         seen = last(actions.load(str(bad_files[kind]), old))
@@ -398,8 +407,7 @@ def test_a_bad_recording_is_one_sentence_and_the_old_one_stays(store: UploadStor
     assert store.get(old)
 
 
-def test_asking(store: UploadStore, wav: Path) -> None:
-    actions = Actions(Stub(), None, store, parts())
+def test_asking(actions: Actions, wav: Path) -> None:
     token = opened(actions, wav)
     first = last(actions.ask(token, [], " Is it raining? "))
     assert [turn.question for turn in first["turns"]] == ["Is it raining?"]
@@ -409,9 +417,7 @@ def test_asking(store: UploadStore, wav: Path) -> None:
     assert "no longer kept here" in last(actions.ask("stale", [], "Who?"))["notice"]
 
 
-def test_a_busy_worker_is_an_error_and_the_question_comes_back(store: UploadStore, wav: Path) -> None:
-    stub = Stub()
-    actions = Actions(stub, None, store, parts())
+def test_a_busy_worker_is_an_error_and_the_question_comes_back(actions: Actions, stub: Stub, wav: Path) -> None:
     token = opened(actions, wav)
     stub.busy = True
     seen = last(actions.ask(token, [], "Who?"))
@@ -420,9 +426,7 @@ def test_a_busy_worker_is_an_error_and_the_question_comes_back(store: UploadStor
     assert "turns" not in seen
 
 
-def test_timeline_and_labels(store: UploadStore, wav: Path) -> None:
-    stub = Stub()
-    actions = Actions(stub, None, store, parts())
+def test_timeline_and_labels(actions: Actions, stub: Stub, wav: Path) -> None:
     token = opened(actions, wav)
     assert 'data-seek="1.000" data-until="2.000"' in last(actions.timeline(token, 2))["stretches"]
     assert stub.timelines == [(2.0, 2.0)]

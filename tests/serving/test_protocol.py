@@ -17,20 +17,24 @@ from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
 from helpers import RATE, noise
-from helpers.serving import EXAMPLES, PATIENCE_S, HeldEngine, StepSpy, clip, encoded, running, serving, wait_for
+from helpers.serving import (
+    EXAMPLES,
+    PATIENCE_S,
+    HeldEngine,
+    StepSpy,
+    clip,
+    encoded,
+    question,
+    running,
+    serving,
+    wait_for,
+)
 from pengi import Pengi
 from pengi.decoding import DecodeOptions
 from pengi.serving.app import create_app
 from pengi.serving.settings import ServingSettings
 
 QUESTION = "what is heard?"
-
-
-def question(content: bytes, *words: str, container: str = "wav") -> list[Any]:
-    """A user's message with a recording, and perhaps text."""
-    data = {"data": base64.b64encode(content).decode(), "format": container}
-    texts = [{"type": "text", "text": text} for text in words]
-    return [{"role": "user", "content": [{"type": "input_audio", "input_audio": data}, *texts]}]
 
 
 def openai_client(client: httpx.Client, api_key: str = "none") -> openai.OpenAI:

@@ -12,10 +12,8 @@ import pytest
 
 from helpers import RATE, noise
 from helpers.chat import HUM, RAIN, chat_pengi
-from helpers.serving import clip, complaint, encoded, running
+from helpers.serving import clip, complaint, encoded, serving
 from pengi import Pengi
-from pengi.serving.app import create_app
-from pengi.serving.settings import ServingSettings
 
 
 def post(client: httpx.Client, address: str, content: bytes, name: str = "a.wav", **fields: Any) -> httpx.Response:
@@ -77,8 +75,7 @@ def test_classify_takes_the_options_of_the_engine(
 @pytest.fixture(scope="module")
 def chat() -> Iterator[httpx.Client]:
     """A client of a server whose model has a tagger."""
-    app = create_app(chat_pengi(), ServingSettings(page=False))
-    with running(app) as (address, _), httpx.Client(base_url=address) as client:
+    with serving(chat_pengi()) as client:
         yield client
 
 

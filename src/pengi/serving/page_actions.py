@@ -104,7 +104,7 @@ class Actions:
         model: answers about recordings.
         collection: an index to search, or None.
         store: the recordings that are open.
-        parts: the page.
+        parts: the components of the page.
     """
 
     def __init__(self, model: PageModel, collection: Collection | None, store: UploadStore, parts: Components) -> None:
