@@ -155,13 +155,13 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
     async def chat(request: Annotated[ChatRequest, Body(openapi_examples=CHAT_EXAMPLES)]) -> Response:
         """Answer the user's last text about the user's last recording. Without a text, describe the recording."""
         _check_model(request.model, worker.name)
-        options = request.search(ANSWER)
+        options = request.decoding(ANSWER)
         found = last_question(request.messages)
         content = decoded(found.audio)
         uploads.check_size(len(content), worker.settings)
         recording = uploads.Upload(content)
         schema = request.schema_text
-        query: Query[Any] = queries.describe(options=request.search(DESCRIBE))
+        query: Query[Any] = queries.describe(options=request.decoding(DESCRIBE))
         if found.question or schema is not None:
             query = queries.ask(found.question or DEFAULT_QUESTION, options=options, schema=schema)
         default = ANSWER if found.question else DESCRIBE

@@ -162,7 +162,7 @@ class ChatRequest(BaseModel):
         """The JSON schema of the answer, as JSON; None for any text."""
         return None if self.response_format is None else self.response_format.schema_text
 
-    def search(self, default: DecodeOptions) -> DecodeOptions | None:
+    def decoding(self, default: DecodeOptions) -> DecodeOptions | None:
         """How the answer is generated; None is the model's default.
 
         Raises:
