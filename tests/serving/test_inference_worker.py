@@ -134,6 +134,12 @@ def long_question(number: int, beams: int = 1) -> Query[Answer]:
     return queries.ask(f"question {number}", options=DecodeOptions(beams=beams, max_tokens=12))
 
 
+def text_alone(tiny: Pengi, number: int, *, beams: int = 1, seconds: float = 1.0) -> str:
+    """The answer to a long question about a clip if nothing else runs."""
+    options = DecodeOptions(beams=beams, max_tokens=12)
+    return tiny.ask(clip(number, seconds), f"question {number}", options=options).text
+
+
 @contextmanager
 def together(worker: InferenceWorker, count: int) -> Iterator[None]:
     """The model begins with so many requests that are submitted here at once."""
@@ -160,10 +166,7 @@ class TestContinuousBatching:
             early = worker.submit(clip(1), long_question(1))
             texts = [early.future.result(PATIENCE_S).text, late[0].future.result(PATIENCE_S).text]
         assert steps.rows == [1] * 4 + [2] * 7 + [1] * 4
-        assert texts == [
-            tiny.ask(clip(seed, seconds), f"question {seed}", options=DecodeOptions(beams=1, max_tokens=12)).text
-            for seed, seconds in ((1, 1.0), (2, 3.0))
-        ]
+        assert texts == [text_alone(tiny, 1), text_alone(tiny, 2, seconds=3.0)]
 
     def test_rows_are_bounded_and_all_kinds_of_searches_share_steps(self, tiny: Pengi, steps: StepSpy) -> None:
         beams_of = (1, 3, 3, 3)
@@ -175,8 +178,7 @@ class TestContinuousBatching:
             answers = [request.future.result(PATIENCE_S) for request in requests]
         assert max(steps.rows) in (7, 9)  # of three requests; which ones are decoded first varies
         for seed, (answer, beams) in enumerate(zip(answers, beams_of, strict=True)):
-            options = DecodeOptions(beams=beams, max_tokens=12)
-            assert answer.text == tiny.ask(clip(seed), f"question {seed}", options=options).text
+            assert answer.text == text_alone(tiny, seed, beams=beams)
 
     def test_a_cancelled_request_leaves_at_the_next_step(self, tiny: Pengi, steps: StepSpy) -> None:
         with running_worker(tiny) as worker:
@@ -186,7 +188,7 @@ class TestContinuousBatching:
             text = kept.future.result(PATIENCE_S).text
             wait_for(lambda: not worker._accepted)
         assert steps.rows == [2] * 5 + [1] * 6
-        assert text == tiny.ask(clip(2), "question 2", options=DecodeOptions(beams=1, max_tokens=12)).text
+        assert text == text_alone(tiny, 2)
 
     def test_a_step_that_fails_for_all_is_made_for_each(self, tiny: Pengi, steps: StepSpy) -> None:
         def fail() -> None:
@@ -198,9 +200,7 @@ class TestContinuousBatching:
                 steps.before[2] = fail
             texts = [request.future.result(PATIENCE_S).text for request in requests]
         assert steps.rows == [2, 2, 2, 1, 1, *[2] * 8]
-        for seed, text in zip((1, 2), texts, strict=True):
-            options = DecodeOptions(beams=1, max_tokens=12)
-            assert text == tiny.ask(clip(seed), f"question {seed}", options=options).text
+        assert texts == [text_alone(tiny, 1), text_alone(tiny, 2)]
 
     def test_a_search_that_fails_ends_its_request_and_no_other(self, tiny: Pengi, steps: StepSpy) -> None:
         def fail(_: str) -> None:
@@ -215,7 +215,7 @@ class TestContinuousBatching:
             with pytest.raises(RuntimeError, match="nobody reads on"):
                 bad.future.result(PATIENCE_S)
         assert sorted(set(steps.rows), reverse=True) == [2, 1]
-        assert text == tiny.ask(clip(2), "question 2", options=DecodeOptions(beams=1, max_tokens=12)).text
+        assert text == text_alone(tiny, 2)
 
     def test_a_text_is_given_while_it_is_written(self, tiny: Pengi, steps: StepSpy) -> None:
         pieces: list[str] = []

@@ -227,7 +227,6 @@ class InferenceWorker:
     def _decode(self, request: QueuedRequest[Any]) -> None:
         try:
             self._check(request)
-            assert request.source is not None
             samples = self._samples(request)
             request.audio, request.source = Waveform(samples, self.engine.sample_rate), None
             request.seconds = len(samples) / self.engine.sample_rate
