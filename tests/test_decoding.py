@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers.decoding import together
+from pengi import decoding
 from pengi.decoding import (
     Constraint,
     ContinuousBatch,
@@ -308,10 +309,11 @@ LABELS = {
 @pytest.mark.parametrize("end_id", [None, 0])
 @pytest.mark.parametrize("max_rows", [1, 5, 64])
 def test_label_scores_are_those_of_a_full_pass_for_each(
-    labels: list[list[int]], end_id: int | None, max_rows: int
+    monkeypatch: pytest.MonkeyPatch, labels: list[list[int]], end_id: int | None, max_rows: int
 ) -> None:
+    monkeypatch.setattr(decoding, "LABEL_ROWS", max_rows)
     embeds_BPD, mask_BP = prefixes((6, 3, 1))
-    scores = score_labels(LM, *LM.prefill(embeds_BPD, mask_BP), labels, end_id=end_id, max_rows=max_rows)
+    scores = score_labels(LM, *LM.prefill(embeds_BPD, mask_BP), labels, end_id=end_id)
     for (clip, label), total in zip(
         itertools.product(range(3), range(len(labels))), scores.total_BL.flatten().tolist(), strict=True
     ):
@@ -324,11 +326,12 @@ def test_label_scores_are_those_of_a_full_pass_for_each(
         assert float(scores.mean_BL[clip, label]) == pytest.approx(total / len(ids), abs=1e-4)
 
 
-def test_labels_of_many_clips_are_read_in_bounded_rows_and_few_steps() -> None:
+def test_labels_of_many_clips_are_read_in_bounded_rows_and_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven clips and ten labels: the shared beginning is one step of seven rows, the rest comes in full chunks."""
+    monkeypatch.setattr(decoding, "LABEL_ROWS", 32)
     lm, first_B1V, mask_BP = markov(clips=7, vocabulary=20, seed=0)
     labels = [[1, 2, token, token] for token in range(3, 13)]
-    score_labels(lm, *lm.prefill(first_B1V, mask_BP), labels, max_rows=32)
+    score_labels(lm, *lm.prefill(first_B1V, mask_BP), labels)
     assert lm.rows == [7, 32, 32, 6]
 
 
@@ -427,13 +430,11 @@ def test_a_beginning_of_a_label_has_no_index() -> None:
     assert trie.allowed((2,)) == ()
 
 
-def test_scores_of_no_labels_or_in_no_rows_are_refused() -> None:
+def test_scores_of_no_labels_are_refused() -> None:
     with pytest.raises(InputError, match="empty"):
         score_labels(LM, *LM.prefill(*prefixes()), [])
     with pytest.raises(InputError, match="label 0 has no tokens"):
         score_labels(LM, *LM.prefill(*prefixes()), [[]])
-    with pytest.raises(InputError, match="max_rows"):
-        score_labels(LM, *LM.prefill(*prefixes()), [[1]], max_rows=0)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +480,7 @@ def test_smollm2_scores_the_true_answer_highest(smollm2: LanguageModel) -> None:
     labels = [" Berlin", " Paris", " a church bell", " cold", " very hot"]
     prefix = embedded(smollm2, ["The capital of France is", "The opposite of hot is"])
     ids = [smollm2.encode(label) for label in labels]
-    scores = score_labels(smollm2, *smollm2.prefill(*prefix), ids, max_rows=4)
+    scores = score_labels(smollm2, *smollm2.prefill(*prefix), ids)
     assert [labels[int(best)] for best in scores.mean_BL.argmax(dim=1)] == [" Paris", " cold"]
     trie = LabelTrie(ids, smollm2.end_id)
     found = generate(smollm2, *prefix, DecodeOptions(beams=len(labels)), constraint=trie)

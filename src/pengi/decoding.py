@@ -31,6 +31,8 @@ from pengi.errors import InputError
 
 HEAD_ROWS = 256
 """Number of positions whose logits are in memory at once while labels are scored: 50 MB for a vocabulary of 49,152."""
+LABEL_ROWS = 64
+"""Number of rows (a clip and a label each) that are scored in one step."""
 
 State = TypeVar("State")
 Result = TypeVar("Result")
@@ -623,7 +625,6 @@ def score_labels(
     labels: Sequence[Sequence[int]],
     *,
     end_id: int | None = None,
-    max_rows: int = 64,
 ) -> LabelScores:
     """Log-likelihood of every label after what the language model has read of each clip.
 
@@ -635,14 +636,11 @@ def score_labels(
         state: the model's state that gave the logits.
         labels: token ids of each label.
         end_id: scored after each label if given, so that a label has no advantage if another one begins with it.
-        max_rows: maximum number of rows (a clip and a label each) in one step; memory grows with it.
 
     Raises:
-        InputError: if there are no labels, one is empty, or ``max_rows`` is not positive.
+        InputError: if there are no labels, or one is empty.
     """
     _check_labels(labels)
-    if max_rows < 1:
-        raise InputError(f"max_rows must be at least 1, not {max_rows}")
     ending = () if end_id is None else (end_id,)
     sequences = [(*label, *ending) for label in labels]
     # Every label keeps at least one token of its own, the first of which is scored from the shared state.
@@ -653,7 +651,7 @@ def score_labels(
     rests = [sequence[shared:] for sequence in sequences]
     first_BL = logits_BV.log_softmax(dim=-1)[:, [rest[0] for rest in rests]]
     total_BL = base_B[:, None] + first_BL
-    _add_rests(lm, state, rests, total_BL, max_rows)
+    _add_rests(lm, state, rests, total_BL)
     return LabelScores(total_BL, torch.tensor([len(sequence) for sequence in sequences], device=total_BL.device))
 
 
@@ -683,16 +681,14 @@ def _read_shared(
     return total_B, lm.logits(hidden_BSD[:, -1]), state
 
 
-def _add_rests(
-    lm: StepModel[State], state: State, rests: Sequence[tuple[int, ...]], total_BL: Tensor, max_rows: int
-) -> None:
+def _add_rests(lm: StepModel[State], state: State, rests: Sequence[tuple[int, ...]], total_BL: Tensor) -> None:
     """Add the log-probability of the tokens of each rest, except the first."""
     device = total_BL.device
     # Labels of similar length share a chunk, which keeps padding small.
     longer = sorted((label for label, rest in enumerate(rests) if len(rest) > 1), key=lambda label: len(rests[label]))
     pairs = [(clip, label) for label in longer for clip in range(len(total_BL))]
-    for start in range(0, len(pairs), max_rows):
-        chunk = pairs[start : start + max_rows]
+    for start in range(0, len(pairs), LABEL_ROWS):
+        chunk = pairs[start : start + LABEL_ROWS]
         clip_R, label_R = torch.tensor(chunk, device=device).T
         tokens = [torch.tensor(rests[label], device=device) for _, label in chunk]
         ids_RT = pad_sequence(tokens, batch_first=True)

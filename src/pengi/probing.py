@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -127,7 +127,7 @@ class ProbeData:
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     parts: tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]
-    scheme: str = field(default="")
+    scheme: str
 
 
 def probe_data(manifest: Path, field: str, *, split: str, source: str | None = None, folds: int = FOLDS) -> ProbeData:

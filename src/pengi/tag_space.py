@@ -41,10 +41,6 @@ class TagSpace:
         found = [over_tags(text_D, self.tags_VD)[0] for text_D in sentence_vectors(self._sentences, texts)]
         return of_length_one(np.stack(found))
 
-    def recording(self, recording: Encoded) -> NDArray[np.float32]:
-        """A recording as a vector of length one, ``float32[V]``."""
-        return of_length_one(tag_probabilities(recording, self.tags))
-
 
 def tag_probabilities(recording: Encoded, tags: Sequence[str]) -> NDArray[np.float32]:
     """The probability of every tag in a recording, ``float32[V]``; equal values for silence, which no text is close

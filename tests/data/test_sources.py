@@ -41,7 +41,6 @@ def test_a_folder_of_labels(tmp_path: Path) -> None:
     assert Counter(clip.split for clip in source.clips) == {"train": 17, "val": 4}
     assert manifest_of(tmp_path).clips == source.clips
     assert "rain/deep/below.ogg" in {clip.audio for clip in source.clips}
-    assert {clip.split for clip in manifest_of(tmp_path, val_share=0.0).clips} == {"train"}
 
 
 def test_names_of_folders_say_several_labels_none_or_which_is_not_there(tmp_path: Path) -> None:
@@ -90,7 +89,7 @@ def test_captions_of_a_csv_file(tmp_path: Path) -> None:
     path = write_csv(
         tmp_path, '\ufeffPath,Text,Length\na.wav,"A dog barks, twice.",3\n\nb c.wav,Rain.,\na.wav,A hound is heard.,3\n'
     )
-    first, second = manifest_of(path, val_share=0).clips
+    first, second = manifest_of(path).clips
     assert first.captions == ("A dog barks, twice.", "A hound is heard.")
     assert (second.audio, second.captions, second.events) == ("b c.wav", ("Rain.",), ())
     maker = QuestionMaker(Phrases(labels_of([first], {})), weights={"caption": 1.0})
@@ -150,7 +149,7 @@ def test_no_group_is_in_two_splits(tmp_path: Path) -> None:
     names = [f"{number}.wav" for number in range(40)]
     touch(tmp_path, *names)
     rows = [f"{name},{'dog' if n % 3 else 'cat'},{n // 4}\n" for n, name in enumerate(names)]
-    clips = manifest_of(write_csv(tmp_path, "path,label,group\n" + "".join(rows)), val_share=0.3).clips
+    clips = manifest_of(write_csv(tmp_path, "path,label,group\n" + "".join(rows))).clips
     split_of: dict[str, set[str]] = {}
     for clip in clips:
         split_of.setdefault(clip.group, set()).add(clip.split)

@@ -142,7 +142,7 @@ def test_instruments_are_rendered_as_a_corpus(tmp_path: Path) -> None:
 @needs_fluidsynth
 def test_a_rendered_note_sounds_as_its_label_says(tmp_path: Path) -> None:
     example = example_of("clarinet", "note")
-    samples = render(example, find_soundfont(None), RATE)
+    samples = render(example, find_soundfont(None), RATE).samples
     assert [note.name for note in detect_notes(samples, RATE)] == [example.clip.attributes["pitch"]]
 
 

@@ -9,7 +9,7 @@ from pengi.retrieval.ranking import reciprocal_rank_fusion
 
 def test_three_rankings_by_hand() -> None:
     words, meaning, sound = ["a", "b", "c"], ["b", "d"], ["b", "a"]
-    scores = reciprocal_rank_fusion([words, meaning, sound], k=10)
+    scores = reciprocal_rank_fusion([words, meaning, sound], [1.0, 1.0, 1.0])
     largest = 3 / 11
     expected = {
         "b": (1 / 12 + 1 / 11 + 1 / 11) / largest,
@@ -29,8 +29,8 @@ def test_first_everywhere_is_one_and_weights_count() -> None:
 
 
 def test_equal_scores_keep_the_order_of_the_rankings() -> None:
-    assert list(reciprocal_rank_fusion([["a", "b"], ["b", "a"]])) == ["a", "b"]
-    assert list(reciprocal_rank_fusion([["y"], ["x"], []])) == ["y", "x"]
+    assert list(reciprocal_rank_fusion([["a", "b"], ["b", "a"]], [1.0, 1.0])) == ["a", "b"]
+    assert list(reciprocal_rank_fusion([["y"], ["x"], []], [1.0, 1.0, 1.0])) == ["y", "x"]
 
 
 def test_a_ranking_of_no_weight_adds_only_its_keys() -> None:

@@ -45,7 +45,7 @@ class Manifest:
     root: Path
 
 
-def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share: float = 0.0) -> Manifest:
+def manifest_of(path: Path | str, *, max_bad_share: float = 0.0) -> Manifest:
     """Read the clips of one of these:
 
     * a manifest (``.jsonl``), or a folder that holds a ``manifest.jsonl``;
@@ -57,10 +57,11 @@ def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share
       ``-label`` means recordings without that label;
     * tar shards, local or a URL, see :mod:`pengi.data.shards`.
 
+    If no split is given, a share :data:`VAL_SHARE` of the clips of each label becomes ``val``. They are chosen by a
+    hash of their group, or else of their id, so the choice is the same every time.
+
     Args:
         path: the file or folder.
-        val_share: share of the clips of each label that become ``val`` if no split is given. They are chosen by a hash
-            of their group, or else of their id, so the choice is the same every time.
         max_bad_share: share of the rows of a manifest or of shards that may be bad; they are logged and left out.
 
     Raises:
@@ -73,9 +74,9 @@ def manifest_of(path: Path | str, *, val_share: float = VAL_SHARE, max_bad_share
         return Manifest(tuple(read_shards([location], split="train", max_bad_share=max_bad_share)), root)
     path = Path(path)
     if path.is_dir() and not (path / _MANIFEST).is_file():
-        return Manifest(tuple(_with_splits(_folder_rows(path), val_share)), path)
+        return Manifest(tuple(_with_splits(_folder_rows(path))), path)
     if path.suffix.lower() == ".csv":
-        return Manifest(tuple(_with_splits(_csv_rows(path), val_share)), path.parent)
+        return Manifest(tuple(_with_splits(_csv_rows(path))), path.parent)
     manifest = path / _MANIFEST if path.is_dir() else path
     return Manifest(tuple(read_manifest(manifest, max_bad_share=max_bad_share)), manifest.parent)
 
@@ -239,7 +240,7 @@ def _join(row: dict[str, Any], more: Mapping[str, Any], origin: str) -> None:
             raise ManifestError(f"{origin}: {name} of '{row['audio']}' is '{value}' here but '{row[name]}' before")
 
 
-def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]:
+def _with_splits(rows: Sequence[dict[str, Any]]) -> list[Clip]:
     """Clips of rows; those without a split are divided between train and val, label by label."""
     by_label: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     for row in rows:
@@ -248,7 +249,7 @@ def _with_splits(rows: Sequence[dict[str, Any]], val_share: float) -> list[Clip]
     val = {
         unit
         for units in by_label.values()
-        for unit in sorted(units, key=_hash)[: round(val_share * len(units))]
+        for unit in sorted(units, key=_hash)[: round(VAL_SHARE * len(units))]
     }  # fmt: skip
     clips = []
     for row in rows:

@@ -263,7 +263,7 @@ def write_synthesized(
     instruments = {example.score.voice.instrument.label: example.score.voice.instrument for example in examples}
     return write_examples(
         examples,
-        partial(_rendered, soundfont=path, rate=rate),
+        partial(render, soundfont=path, rate=rate),
         [instruments[label].label_row for label in sorted(instruments)],
         out,
         rate=rate,
@@ -271,10 +271,6 @@ def write_synthesized(
         max_bad_share=MAX_BAD_SHARE,
         extras=lambda example: {"score": score_row(example.score, path.stem)},
     )
-
-
-def _rendered(example: Synthesized, soundfont: Path, rate: int) -> Rendered:
-    return Rendered(render(example, soundfont, rate))
 
 
 def score_row(score: Score, soundfont: str) -> dict[str, Any]:
@@ -289,7 +285,7 @@ def score_row(score: Score, soundfont: str) -> dict[str, Any]:
     }
 
 
-def render(example: Synthesized, soundfont: Path, rate: int) -> NDArray[np.float32]:
+def render(example: Synthesized, soundfont: Path, rate: int) -> Rendered:
     """The waveform of an example.
 
     Returns:
@@ -303,7 +299,7 @@ def render(example: Synthesized, soundfont: Path, rate: int) -> NDArray[np.float
     if not np.abs(played).max(initial=0.0) > 1e-5:
         raise AudioError(f"'{soundfont.name}' gives no sound for {score_row(score, soundfont.stem)}")
     cut = mixing.trim_silence(played, rate)[: round(_MAX_S * rate)]
-    return mixing.limit_peak(mixing.set_loudness(cut, rate, score.level_db))
+    return Rendered(mixing.limit_peak(mixing.set_loudness(cut, rate, score.level_db)))
 
 
 def _played(score: Score, soundfont: Path) -> NDArray[np.float32]:

@@ -19,23 +19,19 @@ K = 10
 Key = TypeVar("Key", bound=Hashable)
 
 
-def reciprocal_rank_fusion(
-    rankings: Sequence[Sequence[Key]], weights: Sequence[float] | None = None, k: int = K
-) -> dict[Key, float]:
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[Key]], weights: Sequence[float]) -> dict[Key, float]:
     """Scores in (0, 1] of everything that is in any ranking, the best first.
 
     Args:
         rankings: each with the best first and without repetitions; empty ones also count in the largest possible sum.
-        weights: one for each ranking; all 1 by default.
-        k: the constant above.
+        weights: one for each ranking.
 
     Returns:
         key -> score; keys with equal scores are in the order of the rankings.
     """
-    shares = [1.0] * len(rankings) if weights is None else weights
     scores: dict[Key, float] = defaultdict(float)
-    for ranking, weight in zip(rankings, shares, strict=True):
+    for ranking, weight in zip(rankings, weights, strict=True):
         for rank, key in enumerate(ranking, start=1):
-            scores[key] += weight / (k + rank)
-    largest = sum(shares) / (k + 1)
+            scores[key] += weight / (K + rank)
+    largest = sum(weights) / (K + 1)
     return {key: score / largest for key, score in sorted(scores.items(), key=lambda item: -item[1])}

@@ -38,14 +38,6 @@ class Blocks:
         """(N, K)."""
         return self.codes.shape[0], self.codes.shape[1] * BLOCK
 
-    def values(self) -> NDArray[np.float32]:
-        """The matrix, float32[N, K]."""
-        codes_NG32 = _unpacked(self.codes) if self.bits == 4 else self.codes
-        values_NG32 = self.scales_NG[..., None] * (codes_NG32.astype(np.float32) - _ZERO[self.bits])
-        if self.offsets_NG is not None:
-            values_NG32 += self.offsets_NG[..., None]
-        return values_NG32.reshape(self.shape)
-
 
 def quantise(weight_NK: NDArray[np.float32]) -> Blocks:
     """A matrix in blocks: 4 bits where that is exact, else 8 bits.
@@ -108,7 +100,3 @@ def _same(blocks_NG32: NDArray[np.float32], scale_NG: NDArray[np.float32]) -> bo
 def _half(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """GGUF keeps scales in half precision."""
     return values.astype(np.float16).astype(np.float32)
-
-
-def _unpacked(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:-1], BLOCK)
