@@ -28,8 +28,10 @@ OCCURS_WITH = {
 # Sets of AudioSet classes. One may be part of another in its set, occur with it, or be its more general name.
 _RELATED = (
     {"Animal", "Wild animals"},
-    {"Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet", "Caw", "Coo", "Hoot", "Squawk", "Gull, seagull"}
-    | {"Honk", "Quack", "Cluck", "Crowing, cock-a-doodle-doo", "Gobble"},
+    {
+        "Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet", "Caw", "Coo", "Hoot", "Squawk",
+        "Gull, seagull", "Honk", "Quack", "Cluck", "Crowing, cock-a-doodle-doo", "Gobble",
+    },
     {"Insect", "Cricket", "Bee, wasp, etc.", "Fly, housefly"},
     {"Roar", "Roaring cats (lions, tigers)", "Growling"},
     {"Squeak", "Squeal", "Creak", "Mouse", "Rodents, rats, mice"},
@@ -37,12 +39,14 @@ _RELATED = (
     {"Water", "Splash, splatter", "Waves, surf", "Pour", "Drip", "Gurgling", "Toilet flush", "Boat, Water vehicle"},
     {"Knock", "Thump, thud", "Slam", "Door", "Whack, thwack", "Chop", "Hammer", "Clang", "Cupboard open or close"},
     {"Breaking", "Shatter", "Crack", "Crunch", "Chink, clink", "Dishes, pots, and pans"},
-    {"Engine", "Idling", "Mechanisms", "Chainsaw", "Power tool", "Vacuum cleaner", "Sewing machine", "Jet engine"}
-    | {"Propeller, airscrew", "Helicopter", "Motorcycle", "Train"},
+    {
+        "Engine", "Idling", "Mechanisms", "Chainsaw", "Power tool", "Vacuum cleaner", "Sewing machine", "Jet engine",
+        "Propeller, airscrew", "Helicopter", "Motorcycle", "Train",
+    },
     {"Breathing", "Snoring", "Groan"},
     {"Cheering", "Applause", "Clapping", "Children playing", "Hubbub, speech noise, speech babble"},
     {"White noise", "Pink noise", "Rain", "Waves, surf", "Wind"},
-)
+)  # fmt: skip
 # Wider sets of sounds that may occur together or be confused. They also contain AudioSet classes without labels, and
 # the names of labels whose class is too general.
 _WIDELY_RELATED = (
@@ -51,138 +55,108 @@ _WIDELY_RELATED = (
     {"Horse", "Clip-clop", "Neigh, whinny", "Snort", "donkey braying", "zebra calling"},
     {"Cattle, bovinae", "Moo", "Cowbell", "bison grunting"},
     {"Goat", "Sheep", "Bleat"},
-    {"Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet", "Squawk", "Pigeon, dove", "Coo", "Crow", "Caw"}
-    | {"Owl", "Hoot", "Bird flight, flapping wings", "Gull, seagull", "Fowl", "Chicken, rooster", "Cluck", "Turkey"}
-    | {"Crowing, cock-a-doodle-doo", "Gobble", "Duck", "Quack", "Goose", "Honk", "Flap", "woodpecker pecking"}
-    | {"chick peeping"},
+    {
+        "Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet", "Squawk", "Pigeon, dove", "Coo", "Crow",
+        "Caw", "Owl", "Hoot", "Bird flight, flapping wings", "Gull, seagull", "Fowl", "Chicken, rooster", "Cluck",
+        "Turkey", "Crowing, cock-a-doodle-doo", "Gobble", "Duck", "Quack", "Goose", "Honk", "Flap",
+        "woodpecker pecking", "chick peeping",
+    },
     {"Insect", "Cricket", "Mosquito", "Fly, housefly", "Buzz", "Bee, wasp, etc."},
     {"Rodents, rats, mice", "Mouse", "Patter", "Squeak"},
     {"Frog", "Croak"},
     {"Snake", "Hiss", "Rattle"},
-    {"Stream", "Trickle, dribble", "Gurgling", "Water", "Splash, splatter", "Waves, surf", "Pour", "Drip", "Squish"}
-    | {
-        "Toilet flush",
-        "Boat, Water vehicle",
-        "Motorboat, speedboat",
-        "Waterfall",
-        "Rain",
-        "Raindrop",
-        "Spray",
-        "Patter",
-    }
-    | {"Fill (with liquid)", "Water tap, faucet", "Sink (filling or washing)", "Bathtub (filling or washing)"}
-    | {
-        "Gargling",
-        "Pump (liquid)",
-        "Toothbrush",
-        "Thunderstorm",
-        "Chirp, tweet",
-        "Croak",
-        "Cricket",
-        "Whale vocalization",
-    }
-    | {"swimming", "drinking and sipping", "slurping", "coffee machine", "footsteps in mud", "dolphin chirping"},
+    {
+        "Stream", "Trickle, dribble", "Gurgling", "Water", "Splash, splatter", "Waves, surf", "Pour", "Drip", "Squish",
+        "Toilet flush", "Boat, Water vehicle", "Motorboat, speedboat", "Waterfall", "Rain", "Raindrop", "Spray",
+        "Patter", "Fill (with liquid)", "Water tap, faucet", "Sink (filling or washing)",
+        "Bathtub (filling or washing)", "Gargling", "Pump (liquid)", "Toothbrush", "Thunderstorm", "Chirp, tweet",
+        "Croak", "Cricket", "Whale vocalization", "swimming", "drinking and sipping", "slurping", "coffee machine",
+        "footsteps in mud", "dolphin chirping",
+    },
     {"Fire", "Crackle", "Sizzle", "Frying (food)", "Steam", "Hiss", "Static", "Fireworks", "Explosion", "Spray"},
     {"Steam", "Steam whistle", "Train", "Whistle", "coffee machine"},
     {
-        "Engine",
-        "Idling",
-        "Mechanisms",
-        "Chainsaw",
-        "Power tool",
-        "Vacuum cleaner",
-        "Sewing machine",
-        "Jet engine",
-        "Car",
-    }
-    | {"Propeller, airscrew", "Helicopter", "Motorcycle", "Train", "Lawn mower", "Accelerating, revving, vroom", "Whir"}
-    | {
-        "Race car, auto racing",
-        "Truck",
-        "Bus",
-        "Drill",
-        "Jackhammer",
-        "Sawing",
-        "Mechanical fan",
-        "Hair dryer",
-        "Rumble",
-    }
-    | {
-        "Air conditioning",
-        "Blender",
-        "Electric shaver, electric razor",
-        "Electric toothbrush",
-        "Mains hum",
-        "Vibration",
-    }
-    | {"Toothbrush", "Microwave oven", "Printer", "Pump (liquid)", "Fixed-wing aircraft, airplane", "clothes dryer"}
-    | {"coffee machine", "copy machine", "elevator", "paper shredder", "toaster", "Tools"},
+        "Engine", "Idling", "Mechanisms", "Chainsaw", "Power tool", "Vacuum cleaner", "Sewing machine", "Jet engine",
+        "Car", "Propeller, airscrew", "Helicopter", "Motorcycle", "Train", "Lawn mower", "Accelerating, revving, vroom",
+        "Whir", "Race car, auto racing", "Truck", "Bus", "Drill", "Jackhammer", "Sawing", "Mechanical fan",
+        "Hair dryer", "Rumble", "Air conditioning", "Blender", "Electric shaver, electric razor", "Electric toothbrush",
+        "Mains hum", "Vibration", "Toothbrush", "Microwave oven", "Printer", "Pump (liquid)",
+        "Fixed-wing aircraft, airplane", "clothes dryer", "coffee machine", "copy machine", "elevator",
+        "paper shredder", "toaster", "Tools",
+    },
     {"Car", "Tire squeal", "Squeal", "Skateboard", "Traffic noise, roadway noise", "Car passing by"},
-    {"Ambulance (siren)", "Siren", "Police car (siren)", "Fire engine, fire truck (siren)", "Wail, moan", "Alarm"}
-    | {"Traffic noise, roadway noise"},
-    {"Beep, bleep", "Alarm", "Alarm clock", "Buzzer", "Smoke detector, smoke alarm", "Fire alarm", "Car alarm", "Bell"}
-    | {
-        "Reversing beeps",
-        "Siren",
-        "Busy signal",
-        "Dial tone",
-        "Ringtone",
-        "Telephone",
-        "Telephone bell ringing",
-        "Ding",
-    }
-    | {"Ping", "Doorbell", "Bicycle bell", "Microwave oven", "Cash register", "Clock", "Buzz", "elevator", "toaster"}
-    | {"copy machine", "Radio"},
+    {
+        "Ambulance (siren)", "Siren", "Police car (siren)", "Fire engine, fire truck (siren)", "Wail, moan", "Alarm",
+        "Traffic noise, roadway noise",
+    },
+    {
+        "Beep, bleep", "Alarm", "Alarm clock", "Buzzer", "Smoke detector, smoke alarm", "Fire alarm", "Car alarm",
+        "Bell", "Reversing beeps", "Siren", "Busy signal", "Dial tone", "Ringtone", "Telephone",
+        "Telephone bell ringing", "Ding", "Ping", "Doorbell", "Bicycle bell", "Microwave oven", "Cash register",
+        "Clock", "Buzz", "elevator", "toaster", "copy machine", "Radio",
+    },
     {"Clock", "Tick", "Tick-tock", "Alarm clock", "Church bell", "Clicking"},
-    {"Foghorn", "Steam whistle", "Train whistle", "Train horn", "Air horn, truck horn", "Toot", "Whistle", "Honk"}
-    | {"Vehicle horn, car horn, honking", "Boat, Water vehicle"},
-    {"Zipper (clothing)", "Tearing", "Crumpling, crinkling", "Scratch", "velcro", "fishing reel", "tape measure"}
-    | {"opening an umbrella"},
+    {
+        "Foghorn", "Steam whistle", "Train whistle", "Train horn", "Air horn, truck horn", "Toot", "Whistle", "Honk",
+        "Vehicle horn, car horn, honking", "Boat, Water vehicle",
+    },
+    {
+        "Zipper (clothing)", "Tearing", "Crumpling, crinkling", "Scratch", "velcro", "fishing reel", "tape measure",
+        "opening an umbrella",
+    },
     {"Typewriter", "Typing", "Computer keyboard", "Clicking", "Cash register", "Printer", "Writing", "stamping paper"},
-    {"Cutlery, silverware", "Dishes, pots, and pans", "Chink, clink", "Chewing, mastication", "Biting", "Frying (food)"}
-    | {"mortar and pestle"},
-    {"Explosion", "Gunshot, gunfire", "Machine gun", "Fireworks", "Thunder", "Thunderstorm", "Boom", "Rumble", "Bang"}
-    | {"Bass drum", "Timpani", "Drum", "Smash, crash"},
-    {"Breathing", "Snoring", "Groan", "Gasp", "Sniff", "Wheeze", "Pant", "Sigh", "Cough", "Sneeze", "Throat clearing"}
-    | {"Hiccup", "Burping, eructation", "Crying, sobbing", "Baby cry, infant cry", "Laughter", "Baby laughter", "Snort"}
-    | {"Whimper", "Screaming", "Gargling", "Chewing, mastication", "Humming", "yawning", "swimming", "slurping"}
-    | {"drinking and sipping"},
+    {
+        "Cutlery, silverware", "Dishes, pots, and pans", "Chink, clink", "Chewing, mastication", "Biting",
+        "Frying (food)", "mortar and pestle",
+    },
+    {
+        "Explosion", "Gunshot, gunfire", "Machine gun", "Fireworks", "Thunder", "Thunderstorm", "Boom", "Rumble",
+        "Bang", "Bass drum", "Timpani", "Drum", "Smash, crash",
+    },
+    {
+        "Breathing", "Snoring", "Groan", "Gasp", "Sniff", "Wheeze", "Pant", "Sigh", "Cough", "Sneeze",
+        "Throat clearing", "Hiccup", "Burping, eructation", "Crying, sobbing", "Baby cry, infant cry", "Laughter",
+        "Baby laughter", "Snort", "Whimper", "Screaming", "Gargling", "Chewing, mastication", "Humming", "yawning",
+        "swimming", "slurping", "drinking and sipping",
+    },
     {"Fart", "Burping, eructation", "Toilet flush", "squeaky toy", "balloon squeaking", "inflating a balloon"},
     {
-        "Laughter",
-        "Baby laughter",
-        "Giggle",
-        "Chuckle, chortle",
-        "Snicker",
-        "Cheering",
-        "Applause",
-        "Clapping",
-        "Screaming",
-    }
-    | {"Children playing", "Crowd", "Hubbub, speech noise, speech babble"},
-    {"Yell", "Shout", "Screaming", "Cheering", "Crowd", "Applause", "Children playing", "Crying, sobbing", "Singing"}
-    | {"Baby cry, infant cry", "Laughter", "Groan", "Choir"},
-    {"Wail, moan", "Whimper", "Howl", "Crying, sobbing", "Baby cry, infant cry", "Groan", "Screaming", "Singing"}
-    | {"Whale vocalization", "loon calling", "peacock calling", "camel groaning"},
-    {"Glockenspiel", "Marimba, xylophone", "Vibraphone", "Mallet percussion", "Chime", "Tubular bells", "Wind chime"}
-    | {"music box", "celesta", "triangle"},
+        "Laughter", "Baby laughter", "Giggle", "Chuckle, chortle", "Snicker", "Cheering", "Applause", "Clapping",
+        "Screaming", "Children playing", "Crowd", "Hubbub, speech noise, speech babble",
+    },
+    {
+        "Yell", "Shout", "Screaming", "Cheering", "Crowd", "Applause", "Children playing", "Crying, sobbing", "Singing",
+        "Baby cry, infant cry", "Laughter", "Groan", "Choir",
+    },
+    {
+        "Wail, moan", "Whimper", "Howl", "Crying, sobbing", "Baby cry, infant cry", "Groan", "Screaming", "Singing",
+        "Whale vocalization", "loon calling", "peacock calling", "camel groaning",
+    },
+    {
+        "Glockenspiel", "Marimba, xylophone", "Vibraphone", "Mallet percussion", "Chime", "Tubular bells", "Wind chime",
+        "music box", "celesta", "triangle",
+    },
     {"Organ", "Electronic organ", "Hammond organ", "Accordion", "Harmonica", "Keyboard (musical)", "Synthesizer"},
     {"Theremin", "Synthesizer", "Electronic organ", "Drum machine"},
     {"Bagpipes", "Accordion", "Wind instrument, woodwind instrument", "Organ"},
-)
+)  # fmt: skip
 # One label for several instruments at once.
 _ENSEMBLES = frozenset({"Drum kit", "Drum machine", "String section", "Orchestra", "Choir", "Percussion"})
 # AudioSet classes of voices, other than plain speech, that may contain words.
 _VOICES = frozenset(
-    {"Radio", "Television", "Hubbub, speech noise, speech babble", "Children playing", "Cheering", "Crowd"}
-    | {"Singing", "Choir", "Beatboxing", "Child speech, kid speaking", "Conversation", "Whispering", "Applause"}
-)
+    {
+        "Radio", "Television", "Hubbub, speech noise, speech babble", "Children playing", "Cheering", "Crowd",
+        "Singing", "Choir", "Beatboxing", "Child speech, kid speaking", "Conversation", "Whispering", "Applause",
+    }
+)  # fmt: skip
 # Categories of sounds recorded close by or indoors. Elsewhere, and in music, the number of sounds is not known.
 _ONE_KIND = frozenset({"animal", "alarm", "household", "human", "impact", "instrument", "speech", "tools", "weapon"})
 _NO_CONTENT = frozenset(
-    {"a", "an", "and", "at", "being", "by", "for", "from", "in", "is", "of", "on", "one", "or", "over", "the", "to"}
-    | {"with", "someone", "sound", "sounds"}
-)
+    {
+        "a", "an", "and", "at", "being", "by", "for", "from", "in", "is", "of", "on", "one", "or", "over", "the", "to",
+        "with", "someone", "sound", "sounds",
+    }
+)  # fmt: skip
 
 
 @lru_cache(maxsize=4096)

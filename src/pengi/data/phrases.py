@@ -18,6 +18,9 @@ GENDERS = {"male": "man", "female": "woman"}
 _MUSICAL = frozenset({"music", "instrument"})
 _PLURALS = frozenset({"people", "children", "dishes", "bees", "strings", "drums", "men", "women"})
 _NOT_PLURAL = frozenset({"bus", "glass", "brass", "hiss", "gas", "bass", "steel"})
+_UNCOUNTED = frozenset(
+    {"noise", "music", "water", "speech", "singing", "thunder", "rain", "wind", "traffic", "silence", "laughter"}
+)
 # Phrase and sentence of AudioSet classes for which no collection has a wording, and the category of the nearest label.
 _STOCK: dict[str, tuple[str, str, str]] = {
     "child speaking": ("a child speaking", "A child is speaking.", "speech"),
@@ -240,20 +243,7 @@ def is_plural(phrase: str) -> bool:
 def plain_phrase(tag: str) -> str:
     """A phrase for a tag without a wording, with an article if needed: "siren" -> "a siren", "wind noise"."""
     words = tag.split()
-    uncounted = (
-        "noise",
-        "music",
-        "water",
-        "speech",
-        "singing",
-        "thunder",
-        "rain",
-        "wind",
-        "traffic",
-        "silence",
-        "laughter",
-    )
-    if words[0] in ("a", "an", "the") or words[-1] in uncounted or words[-1].endswith(("s", "ing")):
+    if words[0] in ("a", "an", "the") or words[-1] in _UNCOUNTED or words[-1].endswith(("s", "ing")):
         return tag
     return f"{'an' if tag[0] in 'aeiou' else 'a'} {tag}"
 
