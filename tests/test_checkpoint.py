@@ -171,7 +171,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[PengiError], str]] = {
     ),
     "unknown encoder": (
         edit_config(lambda values: values["audio"]["yamnet"].update(encoder="yamnett")), ConfigError,
-        "unknown audio encoder 'yamnett'; did you mean 'yamnet'",
+        "there is no audio encoder 'yamnett'; did you mean 'yamnet'",
     ),
     "unknown language model": (
         edit_config(lambda values: values["language_model"].update(name="smollm3")), WeightsError,

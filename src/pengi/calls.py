@@ -24,7 +24,7 @@ from pengi.audio.sources import ReadingOptions, listed
 from pengi.conditioning.evidence import strength
 from pengi.decoding import DecodeOptions
 from pengi.encoding import Encoded
-from pengi.errors import InputError, checked_text
+from pengi.errors import InputError, checked_text, no_such
 from pengi.generation import OnText, TextGenerator, Written, probability_of
 from pengi.labelling import (
     METHODS,
@@ -41,7 +41,7 @@ from pengi.labelling import (
     with_none,
 )
 from pengi.model import PengiModel
-from pengi.prompting import shown
+from pengi.prompting import labels_in_prompt
 from pengi.results import (
     NONE_OF_THESE,
     SILENCE,
@@ -220,7 +220,7 @@ class Call(Generic[R]):
         ]
 
     @property
-    def _no_prompt(self) -> Explanation | None:
+    def _silent_explanation(self) -> Explanation | None:
         """The explanation of an answer about silence."""
         return Explanation() if self.explain else None
 
@@ -251,7 +251,7 @@ class Describe(Call[Description]):
     ) -> None:
         super().__init__(parts, **others)
         if style not in STYLES:
-            raise InputError(f"there is no style '{style}'; choose one of {', '.join(STYLES)}")
+            raise InputError(no_such("style", style, STYLES))
         self._style, self._options = style, options or DESCRIBE
         self.on_text = on_text if style == "caption" else None
         self._by_tags = style == "caption" and parts.model.tagger is not None
@@ -275,7 +275,7 @@ class Describe(Call[Description]):
     def silent(self, recording: Encoded) -> Description | None:
         if self._style == "paper":
             return None
-        return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s, self._no_prompt)
+        return Description(SILENT_CAPTION, (Event(SILENCE, 1.0),), recording.duration_s, self._silent_explanation)
 
 
 class Events(Call[tuple[Event, ...]]):
@@ -346,7 +346,7 @@ class Generate(Call[Generation]):
         return self._explained(written, encoded, prompts, extra=extra)
 
     def silent(self, recording: Encoded) -> Generation:
-        return Generation(self._prompts[recording.index], (ScoredText(SILENT_ANSWER, 0.0),), self._no_prompt)
+        return Generation(self._prompts[recording.index], (ScoredText(SILENT_ANSWER, 0.0),), self._silent_explanation)
 
 
 class Ask(Call[Answer]):
@@ -406,7 +406,7 @@ class Ask(Call[Answer]):
     def silent(self, recording: Encoded) -> Answer | None:
         if self._form is not None:
             return None
-        return Answer(self._questions[recording.index], SILENT_ANSWER, 1.0, self._no_prompt)
+        return Answer(self._questions[recording.index], SILENT_ANSWER, 1.0, self._silent_explanation)
 
 
 class Classify(Call[Classification]):
@@ -464,7 +464,7 @@ class Classify(Call[Classification]):
         prompt = self._prompt if self._is_asked else None
         chosen = await self._chosen(encoded)
         found = [replace(item, scores=item.scores[: self._top], prompt=prompt) for item in chosen]
-        named = shown(self._labels) if self._method == "likelihood" else ()
+        named = labels_in_prompt(self._labels) if self._method == "likelihood" else ()
         return self._explained(found, encoded, [prompt] * len(encoded), labels=named)
 
     async def _chosen(self, encoded: Sequence[Encoded]) -> list[Classification]:
@@ -483,7 +483,7 @@ class Classify(Call[Classification]):
     def silent(self, recording: Encoded) -> Classification:
         labels = self._labels if self._none is None else [*self._labels, NONE_OF_THESE]
         found = silent_classification(self._method, labels, self._top, multi_label=self._multi_label)
-        return replace(found, explanation=self._no_prompt)
+        return replace(found, explanation=self._silent_explanation)
 
 
 def none_threshold(none: bool | float) -> float | None:
@@ -590,7 +590,7 @@ class Embed(Call[Vector]):
     def __init__(self, parts: Parts, *, space: Space = "audio", **reading: Unpack[ReadingOptions]) -> None:
         super().__init__(parts, **reading)
         if space not in SPACES:
-            raise InputError(f"there is no space '{space}'; choose one of {', '.join(SPACES)}")
+            raise InputError(no_such("space", space, SPACES))
         self._tags = None if space == "audio" else tag_names(parts)
 
     async def answer(self, encoded: Sequence[Encoded]) -> list[Vector]:

@@ -59,7 +59,7 @@ def how_to_install(extra: str) -> str:
 def no_such(what: str, name: str, known: Iterable[str]) -> str:
     """The message for an unknown name; it lists the most similar known name, or all."""
     names = list(known)
-    near = get_close_matches(name, names, 1)
+    near = get_close_matches(str(name), names, 1)  # an argument of a call may be of any type
     hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(names)}"
     return f"there is no {what} '{name}'; {hint}"
 

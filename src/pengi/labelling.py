@@ -20,7 +20,7 @@ from pengi.decoding import DecodeOptions, LabelTrie, score_labels
 from pengi.encoding import Encoded
 from pengi.errors import InputError, checked_text, no_such
 from pengi.generation import TextGenerator
-from pengi.prompting import shown
+from pengi.prompting import labels_in_prompt
 from pengi.results import NONE_OF_THESE, Classification, LabelScore
 from pengi.templates import NO, YES, is_there
 from pengi.text_encoder import SHARPNESS, SentenceEncoder, TextEncoder
@@ -275,7 +275,9 @@ class LabelChooser:
         return float(recording.log_odds_K[index])
 
     def _likelihood(self, encoded: Sequence[Encoded], labels: list[str], prompt: str) -> Tensor:
-        full_prompts = [self.generator.prompting.own(recording, prompt, shown(labels)) for recording in encoded]
+        full_prompts = [
+            self.generator.prompting.own(recording, prompt, labels_in_prompt(labels)) for recording in encoded
+        ]
         logits_BV, state = self.generator.read(encoded, full_prompts)
         lm = self._model.language_model
         return score_labels(lm, logits_BV, state, self._label_ids(labels), end_id=lm.end_id).mean_BL

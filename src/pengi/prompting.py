@@ -87,7 +87,7 @@ class Prompting:
         return mark + shared_text(texts[0]) + own_text(self.own(recording, prompt, labels))
 
 
-def shown(labels: Sequence[str]) -> Sequence[str]:
+def labels_in_prompt(labels: Sequence[str]) -> Sequence[str]:
     """Labels whose tags are included in the prompt: all of a short list, none of a longer one."""
     return labels if len(labels) <= MAX_SHOWN_LABELS else ()
 

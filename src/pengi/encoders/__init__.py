@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pengi.encoders.base import AudioEncoder
 from pengi.encoders.htsat import HtsatEncoder
 from pengi.encoders.whisper import WhisperEncoder
 from pengi.encoders.yamnet import YamnetEncoder
-from pengi.errors import ConfigError
+from pengi.errors import ConfigError, no_such
 
 __all__ = ["ENCODERS", "AudioEncoder", "EncoderSpec", "build_encoder", "encoder_spec"]
 
@@ -22,13 +21,13 @@ class EncoderSpec:
     """How an encoder is built.
 
     Attributes:
-        weights: name of its stock weights in ``pengi.weights``; None if there are none.
         empty: builds it with random weights, which a checkpoint replaces.
+        weights: name of its stock weights in ``pengi.weights``; None if there are none.
         stock: builds it from the folder of its stock weights.
     """
 
-    weights: str | None
     empty: Callable[[AudioBranchConfig], AudioEncoder]
+    weights: str | None = None
     stock: Callable[[AudioBranchConfig, Path], AudioEncoder] | None = None
 
 
@@ -43,18 +42,9 @@ ENCODERS: dict[str, EncoderSpec] = {
         empty=lambda config: WhisperEncoder(stride=config.pool),
         stock=lambda config, folder: WhisperEncoder.from_folder(folder, stride=config.pool),
     ),
-    "htsat-tiny": EncoderSpec(
-        weights=None,
-        empty=lambda config: HtsatEncoder(),
-    ),
-    "htsat-tiny-random": EncoderSpec(
-        weights=None,
-        empty=lambda config: HtsatEncoder.tiny(),
-    ),
-    "yamnet-tiny-random": EncoderSpec(
-        weights=None,
-        empty=lambda config: YamnetEncoder.tiny(config.frozen_layers),
-    ),
+    "htsat-tiny": EncoderSpec(empty=lambda config: HtsatEncoder()),
+    "htsat-tiny-random": EncoderSpec(empty=lambda config: HtsatEncoder.tiny()),
+    "yamnet-tiny-random": EncoderSpec(empty=lambda config: YamnetEncoder.tiny(config.frozen_layers)),
 }
 
 
@@ -62,11 +52,10 @@ def encoder_spec(name: str) -> EncoderSpec:
     """The registered encoder of that name.
 
     Raises:
-        ConfigError: for an unknown name; the message has the nearest known one.
+        ConfigError: for an unknown name.
     """
     if name not in ENCODERS:
-        near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"unknown audio encoder '{name}'; did you mean '{near}'?")
+        raise ConfigError(no_such("audio encoder", name, ENCODERS))
     return ENCODERS[name]
 
 

@@ -28,7 +28,7 @@ from pengi.audio.formats import no_recordings
 from pengi.audio.sources import AudioSource
 from pengi.calls import SILENT_CAPTION
 from pengi.data.recordings import is_url
-from pengi.errors import InputError
+from pengi.errors import InputError, no_such
 from pengi.retrieval.ranking import reciprocal_rank_fusion
 from pengi.retrieval.table import AUDIO, TAGS, TEXT, IndexInfo, RankedWindow, RecordingsTable
 from pengi.tag_space import SENTENCE_ENCODER, of_length_one
@@ -318,7 +318,7 @@ class Collection:
 
 def _check_query(text: str, like: object, limit: int, mode: str) -> None:
     if mode not in SEARCH_MODES:
-        raise InputError(f"there is no search mode '{mode}'; choose one of {', '.join(SEARCH_MODES)}")
+        raise InputError(no_such("search mode", mode, SEARCH_MODES))
     if limit < 1:
         raise InputError(f"the limit must be at least 1, not {limit}")
     if not text and like is None:

