@@ -16,7 +16,6 @@ from pengi import weights
 from pengi.errors import WeightsError
 from pengi.text_encoder import (
     BATCH,
-    MAX_CACHED,
     MAX_TOKENS,
     ClipTextEncoder,
     SentenceEncoder,
@@ -77,12 +76,11 @@ def test_each_text_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_oldest_embeddings_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MAX_CACHED >= 100
-    monkeypatch.setattr("pengi.text_encoder.MAX_CACHED", 2)
+    monkeypatch.setattr("pengi.text_encoder.MAX_CACHED_BYTES", 2 * 32 * 4)
     encoder = SentenceEncoder.tiny()
     encoder.embed(["one", "two"])
     encoder.embed(["one", "three"])
-    assert list(encoder._embeddings) == ["one", "three"]
+    assert [encoder._recent.get(text) is not None for text in ("one", "two", "three")] == [True, False, True]
     assert encoder.embed(["a", "b", "c", "d"]).shape == (4, 32)
 
 

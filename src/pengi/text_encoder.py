@@ -10,7 +10,6 @@ Shape suffixes: N texts, L tokens of a text, D features of an embedding.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -23,6 +22,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pengi.caching import RecentCache
 from pengi.errors import WeightsError
 
 # Imported only when a text encoder is built: most models have none, and the import takes time.
@@ -33,7 +33,7 @@ MAX_TOKENS = 256  # ``max_seq_length`` of all-MiniLM-L6-v2; longer texts are cut
 BATCH = 64  # texts in one forward pass
 SHARPNESS = 20.0  # cosine similarities become weights: exp(20 * cosine)
 CLIP_MODEL_TYPE = "clip_text_model"  # in the config.json of a CLIP text tower
-MAX_CACHED = 4096  # embeddings kept, 6 MB at 384 features
+MAX_CACHED_BYTES = 6 * 2**20  # 4096 embeddings of 384 features
 # In the published file but not in the sentence embedding: BERT's pooler, and a buffer that newer code computes.
 _UNUSED_KEYS = ("pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids")
 
@@ -55,21 +55,19 @@ class TextEncoder(nn.Module):
         tokenizer.enable_truncation(min(max_tokens, model.config.max_position_embeddings))
         tokenizer.enable_padding(pad_id=pad_id)
         self._tokenizer = tokenizer
-        self._embeddings: OrderedDict[str, Tensor] = OrderedDict()
+        self._recent: RecentCache[Tensor] = RecentCache(MAX_CACHED_BYTES)
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings ``float32[N, D]`` on the module's device.
-
-        Embeddings are cached.
-        """
-        rows = {text: self._embeddings[text] for text in dict.fromkeys(texts) if text in self._embeddings}
+        """Embeddings ``float32[N, D]`` on the module's device; recent ones are cached."""
+        rows = {text: row for text in dict.fromkeys(texts) if (row := self._recent.get(text)) is not None}
         for batch in _batches([text for text in dict.fromkeys(texts) if text not in rows]):
-            rows |= zip(batch, self._forward(batch).cpu(), strict=True)
-        self._cache(rows)
+            for text, row in zip(batch, self._forward(batch).cpu(), strict=True):
+                rows[text] = row
+                self._recent.put(text, row, row.nbytes)
         if not texts:
             return torch.zeros(0, self.dim, device=self.model.device)
         return torch.stack([rows[text] for text in texts]).to(self.model.device)
@@ -83,13 +81,6 @@ class TextEncoder(nn.Module):
 
     def _pooled(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} does not implement _pooled")
-
-    def _cache(self, rows: dict[str, Tensor]) -> None:
-        for text, row in rows.items():
-            self._embeddings[text] = row
-            self._embeddings.move_to_end(text)
-        while len(self._embeddings) > MAX_CACHED:
-            self._embeddings.popitem(last=False)
 
 
 class SentenceEncoder(TextEncoder):
