@@ -287,7 +287,9 @@ def load(
         loader = replace(loader, lora=config.language_model.lora, adapters=adapters, adapters_file=path)
         alone = config.language_model.model_copy(update={"lora": None})
         config = config.model_copy(update={"language_model": alone})
-    model = _with_vocabulary(_build(config, loader, stock=False), folder)
+    model = _build(config, loader, stock=False)
+    if config.tagger is not None:
+        model.set_vocabulary(Vocabulary.read(folder))
     _fill(model, tensors, path)
     for name, recorded in config.frozen_sha256.items():
         if model.config.frozen_sha256.get(name, recorded) != recorded:
@@ -312,13 +314,6 @@ def model_hash(name_or_path: str | Path) -> str:
     if (folder / VOCABULARY_FILE).is_file():
         digest.update((folder / VOCABULARY_FILE).read_bytes())
     return digest.hexdigest()
-
-
-def _with_vocabulary(model: PengiModel, folder: Path) -> PengiModel:
-    """The model with a tagger for the checkpoint's vocabulary, if its configuration has one."""
-    if model.config.tagger is not None:
-        model.set_vocabulary(Vocabulary.read(folder))
-    return model
 
 
 def _with_full_paths(config: ModelConfig, folder: Path) -> ModelConfig:

@@ -8,7 +8,7 @@ Shape suffixes: S samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TypeAlias, TypeVar, Unpack, overload
 
 import numpy as np
@@ -129,10 +129,7 @@ class StreamingMixin:
         self, audio: AudioSource | Many[AudioSource], *, on_error: OnError = "raise", **options: Unpack[ReadingOptions]
     ) -> Outcome[Transcript]:
         """Transcribe English speech, for audio of any length in bounded memory; empty if nobody speaks."""
-        return _one_by_one(audio, partial(self._transcribe, options), on_error)
-
-    def _transcribe(self, reading: ReadingOptions, source: AudioSource) -> Transcript:
-        return self._transcriber.transcribe(source, **reading)
+        return _one_by_one(audio, lambda source: self._transcriber.transcribe(source, **options), on_error)
 
     @cached_property
     def _transcriber(self) -> Transcriber:

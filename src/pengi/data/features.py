@@ -29,7 +29,9 @@ from pengi.data.manifest import Clip
 from pengi.data.recordings import fingerprint, recording
 from pengi.data.tolerance import MAX_BAD_SHARE, Tolerance
 from pengi.encoders import AudioEncoder, encoder_spec
+from pengi.encoders.base import Masked
 from pengi.errors import AudioError
+from pengi.generation import padded
 from pengi.progress import track
 from pengi.writing import writing
 
@@ -38,7 +40,6 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 META_FILE, VALUES_FILE = "features.json", "values.f16"
 BLOCK_CLIPS = 512
-
 
 Values = np.ndarray[Any, np.dtype[np.float16]]
 
@@ -68,12 +69,9 @@ class FeatureCache:
         block, start, end = self.spans[clip_id]
         return torch.from_numpy(np.asarray(self.blocks[block][start:end], dtype=np.float32))
 
-    def batch(self, clip_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def batch(self, clip_ids: Sequence[str]) -> Masked:
         """Features ``float32[B, T, ...]`` of clips, zero-padded, and their mask ``bool[B, T]``."""
-        rows = [self.get(clip_id) for clip_id in clip_ids]
-        lengths = torch.tensor([len(row) for row in rows])
-        mask_BT = torch.arange(int(lengths.max())) < lengths[:, None]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask_BT
+        return padded([self.get(clip_id) for clip_id in clip_ids])
 
 
 Branch = tuple[AudioEncoder, AudioBranchConfig]
@@ -108,7 +106,7 @@ def cached_branches(
             _build(root, missing, block, audio_root, bad, len(clips))
         for block_folders, folder in zip(found, folders, strict=True):
             block_folders.append(folder)
-    return [_opened(folders) for folders in found]
+    return [_read_blocks(folders) for folders in found]
 
 
 def features_folder() -> Path:
@@ -128,7 +126,7 @@ def _is_whole(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     try:
-        _kept(folder)
+        _read_block(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("the features in '%s' are damaged (%s) and are computed again", folder, error)
         shutil.rmtree(folder)
@@ -136,13 +134,13 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _opened(folders: Sequence[Path]) -> FeatureCache:
-    blocks = [_kept(folder) for folder in folders]
+def _read_blocks(folders: Sequence[Path]) -> FeatureCache:
+    blocks = [_read_block(folder) for folder in folders]
     span_of = {clip_id: (index, *span) for index, (_, spans) in enumerate(blocks) for clip_id, span in spans.items()}
     return FeatureCache(tuple(values for values, _ in blocks), span_of)
 
 
-def _kept(folder: Path) -> tuple[Values, dict[str, tuple[int, int]]]:
+def _read_block(folder: Path) -> tuple[Values, dict[str, tuple[int, int]]]:
     """The features of one block, and start and end of each clip."""
     meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
     spans = {clip_id: (start, end) for clip_id, start, end in meta["spans"]}
@@ -211,7 +209,7 @@ def _compute(
 
 
 @torch.no_grad()
-def _features(source: AudioSource, branches: Sequence[Branch]) -> list[np.ndarray[Any, np.dtype[np.float16]]]:
+def _features(source: AudioSource, branches: Sequence[Branch]) -> list[Values]:
     """Features of one recording without its constant offset, ``float16[T, ...]`` for each branch."""
     waveforms: dict[tuple[int, float], Tensor] = {}
     found = []

@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
@@ -119,20 +120,27 @@ R = TypeVar("R")
 def _naming_damage(
     method: Callable[Concatenate[RecordingsTable, P], R],
 ) -> Callable[Concatenate[RecordingsTable, P], R]:
-    """Turn an error of LanceDB into a sentence that says what to do."""
+    """Let a method raise the errors of :func:`_damage_named`."""
 
     @functools.wraps(method)
     def run(self: RecordingsTable, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with _damage_named(self.location):
             return method(self, *args, **kwargs)
-        except PengiError:
-            raise
-        except Exception as error:  # LanceDB has no class for its errors; `_is_failure` recognises them
-            if is_disk_full(error) or not _is_failure(error):
-                raise
-            raise _unusable(self.location, error) from error
 
     return run
+
+
+@contextmanager
+def _damage_named(location: str) -> Iterator[None]:
+    """Turn an error of LanceDB into a sentence that says what to do."""
+    try:
+        yield
+    except PengiError:
+        raise
+    except Exception as error:  # LanceDB has no class for its errors; `_is_failure` recognises them
+        if is_disk_full(error) or not _is_failure(error):
+            raise
+        raise _unusable(location, error) from error
 
 
 class RecordingsTable:
@@ -235,18 +243,14 @@ class RecordingsTable:
         Raises:
             InputError: if the index is damaged, while iterating.
         """
-        try:
+        with _damage_named(self.location):
             yield from self._table.search().select(list(columns)).to_batches(8192)
-        except Exception as error:  # LanceDB has no class for its errors; `_is_failure` recognises them
-            if is_disk_full(error) or not _is_failure(error):
-                raise
-            raise _unusable(self.location, error) from error
 
     @_naming_damage
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write recordings that are not in the index."""
         if rows:
-            self.add_columns({name: [row[name] for row in rows] for name in rows[0]})
+            self.add_columns(_columns(rows))
 
     @_naming_damage
     def add_columns(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
@@ -257,7 +261,7 @@ class RecordingsTable:
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace the rows of recordings, in one transaction."""
         if rows:
-            self._replace(self._arrow({name: [row[name] for row in rows] for name in rows[0]}))
+            self._replace(self._arrow(_columns(rows)))
 
     @_naming_damage
     def copy(self, copies: Sequence[tuple[str, str, Stamp]]) -> None:
@@ -390,6 +394,10 @@ class RecordingsTable:
             for name, dim in self.info.dims.items()
         }
         return pa.table({name: vectors.get(name, columns[name]) for name in schema.names}, schema=schema)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _schema(info: IndexInfo) -> pa.Schema:

@@ -190,7 +190,7 @@ class Update:
                 # Its rows in the index describe its earlier content.
                 self._table.delete([path] if path in known else [])
             else:
-                rows = [window.to_row() | _stamped(path, stamp) for window in outcome]
+                rows = [window.to_row() | {"path": path, **asdict(stamp)} for window in outcome]
                 (renewed if path in known else new).extend(rows)
                 self.changes.windows += len(rows)
                 self.changes.added += path not in known
@@ -250,7 +250,3 @@ def _noting_stamps(paths: Iterable[str], stamps: dict[str, Stamp | PengiError]) 
         except PengiError as error:
             stamps[path] = error
         yield path
-
-
-def _stamped(path: str, stamp: Stamp) -> dict[str, Any]:
-    return {"path": path, **asdict(stamp)}

@@ -67,8 +67,16 @@ class _Version:
     number: int
 
 
+def _session(file: str) -> cached_property[onnxruntime.InferenceSession]:
+    """A property of a language model: the session of one of its graphs, opened when it is first used."""
+    return cached_property(lambda model: opened(model._graphs / file, torch.get_num_threads()))
+
+
 class OnnxLanguageModel(LanguageModel):
     """A frozen Llama in onnxruntime, with its adapters. It has neither gradients nor parameters."""
+
+    _prefill, _step = _session(PREFILL_FILE), _session(STEP_FILE)
+    _extend, _head = _session(EXTEND_FILE), _session(HEAD_FILE)
 
     def __init__(self, graphs: Path, shape: LlamaShape, embeddings_VD: Tensor, tokenizer: Tokenizer) -> None:
         nn.Module.__init__(self)
@@ -283,22 +291,6 @@ class OnnxLanguageModel(LanguageModel):
         """Keys and values of the layers by their names in the graphs."""
         names = [pattern.format(kind, layer) for layer in range(self._shape.layers) for kind in ("key", "value")]
         return dict(zip(names, values_LBHCS, strict=True))
-
-    @cached_property
-    def _prefill(self) -> onnxruntime.InferenceSession:
-        return opened(self._graphs / PREFILL_FILE, torch.get_num_threads())
-
-    @cached_property
-    def _step(self) -> onnxruntime.InferenceSession:
-        return opened(self._graphs / STEP_FILE, torch.get_num_threads())
-
-    @cached_property
-    def _extend(self) -> onnxruntime.InferenceSession:
-        return opened(self._graphs / EXTEND_FILE, torch.get_num_threads())
-
-    @cached_property
-    def _head(self) -> onnxruntime.InferenceSession:
-        return opened(self._graphs / HEAD_FILE, torch.get_num_threads())
 
 
 def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: LlamaShape) -> dict[str, Adapter]:
