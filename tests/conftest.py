@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 
 from helpers import tiny_model
-from pengi import Pengi, checkpoint, weights
+from pengi import Pengi, calls, checkpoint, labelling, timelines, weights
 from pengi.language_model import LanguageModel
 
 SHARED_DATA = Path(__file__).resolve().parents[1] / "../shared/data"
@@ -88,3 +89,10 @@ def heeding_ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of a few tokens, since a random model hardly ever ends a text on its own."""
+    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE"), (labelling, "MATCH")):
+        monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=8))

@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from helpers import MAPPER, RATE, SENTENCE_TEXT, noise, tiny_model, tone
 from helpers.failing import FailingFile
-from pengi import Pengi, calls, checkpoint, labelling, timelines
+from pengi import Pengi, checkpoint, timelines
 from pengi.decoding import DecodeOptions, Hypothesis, run
 from pengi.encoding import RecordingEncoder
 from pengi.errors import AudioError, CheckpointError, ConfigError, InputError, PengiError, WeightsError
@@ -31,16 +30,11 @@ from pengi.labelling import METHODS
 from pengi.results import Answer, Description, Event, LabelScore, Segment, Timeline
 from pengi.timelines import NamedTimelines
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 LABELS = ["dog", "rain on a roof", "siren", "church bells", "wind"]
 LENGTHS_S = (0.02, 0.5, 0.96, 1.0, 2.7, 5.0, 5.01, 9.99, 10.0, 10.001, 12.3, 21.0, 0.1, 3.3, 7.7, 4.4)
 """Sixteen: around a patch, a window and several windows."""
-
-
-@pytest.fixture(autouse=True)
-def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random model hardly ever ends a text on its own."""
-    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE"), (labelling, "MATCH")):
-        monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=8))
 
 
 def build(**changes: Any) -> Pengi:
@@ -149,10 +143,9 @@ def test_segments_come_as_soon_as_the_next_one_begins(monkeypatch: pytest.Monkey
         encoded.append(len(windows))
         return [("abc"[index // 6], 0.5) for index in range(len(windows))]
 
-    pengi = build()
     monkeypatch.setattr(NamedTimelines, "name", lambda _, windows: name(windows))
     found = []
-    for segment in pengi.segments(recording(tone(32.0)), window_s=1.0, hop_s=1.0):
+    for segment in PENGI.segments(recording(tone(32.0)), window_s=1.0, hop_s=1.0):
         found.append((segment.text, segment.start_s, segment.end_s, len(encoded)))
     assert found == [
         ("a", 0.0, 6.0, 1),
@@ -162,7 +155,7 @@ def test_segments_come_as_soon_as_the_next_one_begins(monkeypatch: pytest.Monkey
         ("b", 22.0, 28.0, 2),
         ("c", 28.0, 32.0, 2),
     ]
-    timeline = pengi.timeline(recording(tone(32.0)), window_s=1.0, hop_s=1.0)
+    timeline = PENGI.timeline(recording(tone(32.0)), window_s=1.0, hop_s=1.0)
     assert [(segment.text, segment.start_s, segment.end_s) for segment in timeline.segments] == [
         row[:3] for row in found
     ]
@@ -572,7 +565,6 @@ def assert_tiled(timeline: Timeline, duration_s: float) -> None:
 @example(samples=19 * RATE, window_s=10.0, share=0.25, texts=["a", "b"])
 @example(samples=44_096, window_s=0.33203125, share=1.0, texts=["a", "b"])  # where sums of seconds were rounded
 def test_segments_tile_whatever_is_named(samples: int, window_s: float, share: float, texts: list[str]) -> None:
-    pengi = build_once()
     windows: list[tuple[str, float]] = []
 
     def name(_: NamedTimelines, given: list[NDArray[np.float32]]) -> list[tuple[str, float]]:
@@ -583,19 +575,13 @@ def test_segments_tile_whatever_is_named(samples: int, window_s: float, share: f
     samples_S = np.full(samples, 0.1, np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NamedTimelines, "name", name)
-        timeline = pengi.timeline(recording(samples_S), window_s=window_s, hop_s=share * window_s)
+        timeline = PENGI.timeline(recording(samples_S), window_s=window_s, hop_s=share * window_s)
     assert_tiled(timeline, samples / RATE)
     if len({text for text, _ in windows}) == 1:
         (segment,) = timeline.segments
         assert (segment.start_s, segment.text) == (0.0, windows[0][0])
         assert segment.end_s == pytest.approx(samples / RATE)
         assert segment.confidence == pytest.approx(0.5)
-
-
-def build_once(made: list[Pengi] = []) -> Pengi:  # noqa: B006
-    if not made:
-        made.append(build())
-    return made[0]
 
 
 def test_a_rest_of_a_few_samples_is_no_segment_of_its_own() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +10,15 @@ import torch
 
 from helpers import noise, tiny_model
 from helpers.chat import HUM, RAIN, SPEECH, WHISTLE, Recogniser, chat_pengi, joined
-from pengi import Pengi, calls, encoding, labelling, timelines
+from pengi import Pengi, encoding
 from pengi.conditioning.evidence import evidence_text
 from pengi.config import EvidenceConfig
 from pengi.encoding import Encoded, TokenStore, shortened
 from pengi.errors import AudioError
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 PENGI = chat_pengi()
-
-
-@pytest.fixture(autouse=True)
-def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE"), (labelling, "MATCH")):
-        monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=6))
 
 
 class Read:

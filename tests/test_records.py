@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -236,10 +236,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def publish(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Put a model of the server's record among the names."""
+def published(server: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server of a model "pengi-toy", the only published one."""
     model = weights.Published("pengi-toy", "a toy", "MIT", server.source, None, version=1)
-    return lambda: monkeypatch.setattr(weights, "_PUBLISHED", (model,))
+    monkeypatch.setattr(weights, "_PUBLISHED", (model,))
+    return server
 
 
 def importer(file: Path, folder: Path) -> None:
@@ -247,10 +248,7 @@ def importer(file: Path, folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(file.read_bytes()[:10])
 
 
-def test_a_published_model_is_fetched_imported_and_found(
-    server: Server, home: Path, publish: Callable[[], None]
-) -> None:
-    publish()
+def test_a_published_model_is_fetched_imported_and_found(published: Server) -> None:
     assert weights.is_published("pengi-toy")
     assert not weights.is_published("yamnet")
     assert weights.cached("pengi-toy") is None
@@ -258,28 +256,26 @@ def test_a_published_model_is_fetched_imported_and_found(
     assert (folder / "model.safetensors").read_bytes() == CONTENT[:10]
     assert weights.resolve("pengi-toy") == weights.pull("pengi-toy") == folder
     assert weights.pull_published("pengi-toy", importer) == folder
-    assert server.file_requests == [None]
+    assert published.file_requests == [None]
     assert names(weights.cache_folder() / ".downloads") == []
     entry = next(entry for entry in weights.entries() if entry.name == "pengi-toy")
-    assert (entry.path, entry.source) == (folder, f"{server.host}/records/42, model.pth")
+    assert (entry.path, entry.source) == (folder, f"{published.host}/records/42, model.pth")
 
 
-def test_a_refused_import_leaves_no_model_and_keeps_the_download(server: Server, publish: Callable[[], None]) -> None:
+def test_a_refused_import_leaves_no_model_and_keeps_the_download(published: Server) -> None:
     def refuse(file: Path, folder: Path) -> None:
         folder.mkdir()
         raise WeightsError("of another architecture")
 
-    publish()
     with pytest.raises(WeightsError, match="of another architecture"):
         weights.pull_published("pengi-toy", refuse)
     assert weights.cached("pengi-toy") is None
     weights.pull_published("pengi-toy", importer)
-    assert server.file_requests == [None]
+    assert published.file_requests == [None]
 
 
-def test_offline_the_sentence_says_how_to_go_on_by_hand(server: Server, publish: Callable[[], None]) -> None:
-    publish()
-    server.refuses = {f"/api/records/{RECORD}": 503}
+def test_offline_the_sentence_says_how_to_go_on_by_hand(published: Server) -> None:
+    published.refuses = {f"/api/records/{RECORD}": 503}
     by_hand = (
         r"try again later, or download 'model\.pth' by hand from http://.*/records/42 and run "
         r"`pengi import-official model\.pth --out"
@@ -299,17 +295,15 @@ def test_a_published_model_is_never_fetched_unasked(home: Path) -> None:
 
 
 def test_the_papers_models_are_named_after_their_files() -> None:
-    published = {model.name: model.record for model in weights._PUBLISHED}
-    assert published == {
+    record_of = {model.name: model.record for model in weights._PUBLISHED}
+    assert record_of == {
         "pengi-base": RecordSource(8387083, "base.pth"),
         "pengi-base-no-text-enc": RecordSource(8387083, "base_no_text_enc.pth"),
     }
-    assert published["pengi-base"].page == "https://zenodo.org/records/8387083"
+    assert record_of["pengi-base"].page == "https://zenodo.org/records/8387083"
 
 
-def test_the_command_fetches_and_imports(
-    server: Server, publish: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_fetches_and_imports(published: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[Path | None] = []
 
     def import_official(file: Path, folder: Path, *, tokenizers: Path | None) -> None:
@@ -317,7 +311,6 @@ def test_the_command_fetches_and_imports(
         importer(file, folder)
 
     monkeypatch.setattr("pengi.official.import_official", import_official)
-    publish()
     runner = CliRunner()
     for _ in range(2):
         result = runner.invoke(app, ["pull", "pengi-toy", "--tokenizers", "words", "--json"])
@@ -328,7 +321,7 @@ def test_the_command_fetches_and_imports(
         "--tokenizers is only for published models"
         in runner.invoke(app, ["pull", "yamnet", "--tokenizers", "words"]).stderr
     )
-    server.refuses = {f"/api/records/{RECORD}": 404}
+    published.refuses = {f"/api/records/{RECORD}": 404}
     monkeypatch.setenv("PENGI_HOME", str(weights.cache_folder() / "elsewhere"))
     result = runner.invoke(app, ["pull", "pengi-toy"])
     assert (result.exit_code, result.stdout) == (2, "")

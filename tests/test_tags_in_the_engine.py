@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,17 @@ import torch
 
 from helpers import tiny_model
 from helpers.chat import HUM, RAIN, SPEECH, WHISTLE, Recogniser, chat_pengi, joined
-from pengi import Pengi, calls, labelling, timelines
+from pengi import Pengi, labelling
 from pengi.errors import AudioError, InputError
 from pengi.labelling import fused
 from pengi.results import Event, Segment, TagScore
 from pengi.timelines import EventJoiner, Joining
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 PENGI = chat_pengi()
 SILENCE = joined(np.zeros(5 * 16_000, np.float32))
 TWO = joined(RAIN, WHISTLE)
-
-
-@pytest.fixture(autouse=True)
-def short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((calls, "DESCRIBE"), (calls, "ANSWER"), (timelines, "TIMELINE"), (labelling, "MATCH")):
-        monkeypatch.setattr(module, name, replace(getattr(module, name), max_tokens=6))
 
 
 @pytest.fixture

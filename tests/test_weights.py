@@ -90,6 +90,13 @@ def know(monkeypatch: pytest.MonkeyPatch) -> Callable[[weights.Weights], None]:
     return lambda part: monkeypatch.setattr(weights, "_KNOWN", (part,))
 
 
+@pytest.fixture
+def toy_wheel(wheels: Path, know: Callable[..., None]) -> Path:
+    """The wheel of the part "toy", which is the only part that is known."""
+    know(toy())
+    return make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+
+
 # ---- names, cache, sources -------------------------------------------------------------------------------------------
 
 
@@ -107,11 +114,9 @@ def test_a_name_becomes_a_folder_of_verified_files(wheels: Path, know: Callable[
     assert facts["weights_sha256"] == hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_a_cached_model_needs_no_source(wheels: Path, know: Callable[..., None]) -> None:
-    know(toy())
-    wheel = make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+def test_a_cached_model_needs_no_source(toy_wheel: Path) -> None:
     folder = weights.resolve("toy")
-    wheel.unlink()
+    toy_wheel.unlink()
     assert weights.resolve("toy", download=False) == folder == weights.pull("toy")
 
 
@@ -172,10 +177,8 @@ def test_a_wheel_without_the_member_is_refused(wheels: Path, know: Callable[...,
         weights.resolve("toy")
 
 
-def test_a_damaged_wheel_is_refused(wheels: Path, know: Callable[..., None]) -> None:
-    know(toy())
-    wheel = make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
-    wheel.write_bytes(wheel.read_bytes()[:-40])
+def test_a_damaged_wheel_is_refused(toy_wheel: Path) -> None:
+    toy_wheel.write_bytes(toy_wheel.read_bytes()[:-40])
     with pytest.raises(WeightsError, match="is damaged"):
         weights.resolve("toy")
 
@@ -303,9 +306,8 @@ weights.pull("toy")
 """
 
 
-def test_a_killed_process_leaves_nothing_that_counts(wheels: Path, know: Callable[..., None]) -> None:
-    know(toy())
-    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+@pytest.mark.usefixtures("toy_wheel")
+def test_a_killed_process_leaves_nothing_that_counts() -> None:
     command = [sys.executable, "-c", KILLED_WHILE_CONVERTING, hashlib.sha256(CONTENT).hexdigest()]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run(command, env=environment, check=False).returncode == 9
@@ -315,9 +317,8 @@ def test_a_killed_process_leaves_nothing_that_counts(wheels: Path, know: Callabl
     assert abandoned.is_dir(), "another process may still be at work there"
 
 
-def test_abandoned_work_is_swept(wheels: Path, know: Callable[..., None]) -> None:
-    know(toy())
-    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+@pytest.mark.usefixtures("toy_wheel")
+def test_abandoned_work_is_swept() -> None:
     abandoned = weights.cache_folder() / ".work-abc"
     abandoned.mkdir(parents=True)
     (abandoned / "half.bin").write_bytes(b"")
@@ -340,11 +341,8 @@ DAMAGES = {
 
 @pytest.mark.parametrize("kind", DAMAGES)
 @pytest.mark.parametrize("name", ["answer.bin", "source.json"])
-def test_a_damaged_file_is_named_and_fetched_again(
-    wheels: Path, know: Callable[..., None], caplog: pytest.LogCaptureFixture, kind: str, name: str
-) -> None:
-    know(toy())
-    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+@pytest.mark.usefixtures("toy_wheel")
+def test_a_damaged_file_is_named_and_fetched_again(caplog: pytest.LogCaptureFixture, kind: str, name: str) -> None:
     file = weights.resolve("toy") / name
     size = file.stat().st_size
     damage, problem = DAMAGES[kind]
@@ -355,11 +353,9 @@ def test_a_damaged_file_is_named_and_fetched_again(
     assert not any(file.problem for file in weights.verify())
 
 
-def test_a_damaged_file_that_cannot_be_fetched_again_is_named(wheels: Path, know: Callable[..., None]) -> None:
-    know(toy())
-    wheel = make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+def test_a_damaged_file_that_cannot_be_fetched_again_is_named(toy_wheel: Path) -> None:
     file = weights.resolve("toy") / "answer.bin"
-    wheel.unlink()
+    toy_wheel.unlink()
     file.write_bytes(b"forty")
     with pytest.raises(WeightsError, match=r"answer.bin' is damaged: it has 5 of 9 bytes, and it cannot be fetched"):
         weights.resolve("toy")
@@ -367,9 +363,8 @@ def test_a_damaged_file_that_cannot_be_fetched_again_is_named(wheels: Path, know
         weights.resolve("toy", download=False)
 
 
-def test_decay_that_leaves_size_and_time_is_found_by_verification(wheels: Path, know: Callable[..., None]) -> None:
-    know(toy())
-    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+@pytest.mark.usefixtures("toy_wheel")
+def test_decay_that_leaves_size_and_time_is_found_by_verification() -> None:
     file = weights.resolve("toy") / "answer.bin"
     status = file.stat()
     damage_keeping_size(file)
@@ -380,11 +375,8 @@ def test_decay_that_leaves_size_and_time_is_found_by_verification(wheels: Path, 
     assert (weights.pull("toy") / "answer.bin").read_bytes() == CONTENT
 
 
-def test_a_copied_cache_is_hashed_once(
-    wheels: Path, know: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    know(toy())
-    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+@pytest.mark.usefixtures("toy_wheel")
+def test_a_copied_cache_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = weights.resolve("toy")
     for file in folder.iterdir():
         os.utime(file, (1, 1))
@@ -393,9 +385,8 @@ def test_a_copied_cache_is_hashed_once(
     assert weights.resolve("toy") == folder
 
 
-def test_a_cache_without_hashes_is_looked_at_and_recorded(wheels: Path, know: Callable[..., None]) -> None:
-    know(toy())
-    make_wheel(wheels, "toy_model", "1.0", {"toy_model/answer.bin": CONTENT})
+@pytest.mark.usefixtures("toy_wheel")
+def test_a_cache_without_hashes_is_looked_at_and_recorded() -> None:
     folder = weights.resolve("toy")
     (folder / "files.json").unlink()
     assert weights.resolve("toy") == folder
