@@ -7,6 +7,7 @@ import base64
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import httpx
@@ -31,6 +32,7 @@ from helpers.serving import (
 )
 from pengi import Pengi
 from pengi.decoding import DecodeOptions
+from pengi.serving import app as serving_app
 from pengi.serving.app import create_app
 from pengi.serving.settings import ServingSettings
 
@@ -59,6 +61,17 @@ def test_an_answer_is_the_engines(chat: openai.OpenAI, tiny: Pengi) -> None:
     assert usage.prompt_tokens == tiny.count_tokens(QUESTION)
     assert usage.completion_tokens == tiny.count_tokens(expected)
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_the_length_of_answers_does_not_limit_a_sampled_description(
+    chat: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_app, "ANSWER", replace(serving_app.ANSWER, max_tokens=1))
+    monkeypatch.setattr(serving_app, "DESCRIBE", replace(serving_app.DESCRIBE, max_tokens=40))
+    silent = encoded(np.zeros(RATE, np.float32))
+    completion = chat.chat.completions.create(model="tiny", messages=question(silent), temperature=0.5)
+    assert completion.choices[0].message.content == "Silence."
+    assert completion.choices[0].finish_reason == "stop"
 
 
 def test_a_silent_recording_is_answered_as_silent(chat: openai.OpenAI) -> None:

@@ -155,16 +155,17 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
     async def chat(request: Annotated[ChatRequest, Body(openapi_examples=CHAT_EXAMPLES)]) -> Response:
         """Answer the user's last text about the user's last recording. Without a text, describe the recording."""
         _check_model(request.model, worker.name)
-        options = request.decoding(ANSWER)
         found = last_question(request.messages)
+        schema = request.schema_text
+        is_asked = bool(found.question) or schema is not None
+        default = ANSWER if is_asked else DESCRIBE
+        options = request.decoding(default)
         content = decoded(found.audio)
         uploads.check_size(len(content), worker.settings)
         recording = uploads.Upload(content)
-        schema = request.schema_text
-        query: Query[Any] = queries.describe(options=request.decoding(DESCRIBE))
-        if found.question or schema is not None:
+        query: Query[Any] = queries.describe(options=options)
+        if is_asked:
             query = queries.ask(found.question or DEFAULT_QUESTION, options=options, schema=schema)
-        default = ANSWER if found.question else DESCRIBE
         # JSON ends where the grammar says, not after a number of tokens: truncated JSON would be invalid.
         max_tokens = (options or default).max_tokens if schema is None else None
         complete = partial(_completion, worker, found.question, max_tokens)
