@@ -155,6 +155,7 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
     async def chat(request: Annotated[ChatRequest, Body(openapi_examples=CHAT_EXAMPLES)]) -> Response:
         """Answer the user's last text about the user's last recording. Without a text, describe the recording."""
         _check_model(request.model, worker.name)
+        request.refuse_unsupported()
         found = last_question(request.messages)
         schema = request.schema_text
         is_asked = bool(found.question) or schema is not None

@@ -162,15 +162,18 @@ class ChatRequest(BaseModel):
         """The JSON schema of the answer, as JSON; None for any text."""
         return None if self.response_format is None else self.response_format.schema_text
 
-    def decoding(self, default: DecodeOptions) -> DecodeOptions | None:
-        """How the answer is generated; None is the model's default.
+    def refuse_unsupported(self) -> None:
+        """Check that no option is given that the model does not have.
 
         Raises:
-            RefusalError: for an option that the model does not have.
+            RefusalError: if there is one.
         """
         for name, value in (self.model_extra or {}).items():
             if value is not None and name in NEUTRAL and value not in NEUTRAL[name]:
                 raise RefusalError(400, f"'{name}' is not supported; leave it out", code="unsupported", param=name)
+
+    def decoding(self, default: DecodeOptions) -> DecodeOptions | None:
+        """How the answer is generated; None is the model's default."""
         requested = self.max_completion_tokens or self.max_tokens
         if self.schema_text is not None:  # its value may be an object or a list
             requested = requested or MAX_ANSWER_TOKENS
