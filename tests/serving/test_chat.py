@@ -128,7 +128,9 @@ def test_how_an_answer_is_decoded() -> None:
 def test_options_that_change_nothing() -> None:
     for name, values in NEUTRAL.items():
         for value in (None, *values):
-            assert request(**{name: value}, user="me", metadata={"a": "b"}).decoding(DEFAULT) is None
+            given = request(**{name: value}, user="me", metadata={"a": "b"})
+            given.refuse_unsupported()
+            assert given.decoding(DEFAULT) is None
 
 
 def test_every_option_may_be_null() -> None:
@@ -140,7 +142,7 @@ def test_every_option_may_be_null() -> None:
 def test_options_the_model_does_not_have() -> None:
     for name, value in {"n": 2, "tools": [{"type": "function"}], "stop": "x"}.items():
         with pytest.raises(RefusalError, match=f"'{name}' is not supported") as caught:
-            request(**{name: value}).decoding(DEFAULT)
+            request(**{name: value}).refuse_unsupported()
         assert caught.value.param == name
 
 
