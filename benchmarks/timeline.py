@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from run_record import run_record
 
 from pengi import Pengi
 from pengi.audio.decode import load
@@ -57,7 +58,8 @@ def main() -> None:
     print(f"{len(samples_S) / RATE / 60:.1f} minutes, {len(events)} events of {len(labels)} labels", flush=True)
     model = Pengi.from_pretrained(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
-    found: Row = {"events": len(events), "labels": len(labels), "minutes": args.minutes, "seed": args.seed}
+    about: Row = {"events": len(events), "labels": len(labels), "minutes": args.minutes, "seed": args.seed}
+    found: Row = {**run_record(), "model": args.model, **about}
     plot_timeline((samples_S, RATE), Timeline(tuple(events), len(samples_S) / RATE), args.out / "true.png", "true")
     started = time.monotonic()
     every = model.timeline((samples_S, RATE))

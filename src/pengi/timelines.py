@@ -41,7 +41,7 @@ from pengi.templates import PROMPTS
 
 TIMELINE = DecodeOptions(beams=1, max_tokens=24)
 WINDOW_S, HOP_S = 5.0, 5.0
-MIN_FRAME_PROBABILITY = 0.5  # of a tag during an event
+MIN_EVENT_PROBABILITY = 0.5  # that a tag reaches in an event
 PART_S = 2.5
 """Length in seconds of the parts of a recording in which the language model looks for labels that are not tags."""
 MAX_OTHER_LABELS = 16
@@ -59,8 +59,8 @@ class TimelineOptions(ReadingOptions, total=False):
     """Options of a timeline."""
 
     threshold: Threshold | None
-    """Lowest probability in an event, for all labels or for each; by default 0.5, or the threshold that fine-tuning
-    chose for a tag."""
+    """Probability that an event has to reach, for all labels or for each; by default 0.5, or the threshold that
+    fine-tuning chose for a tag. A tag's event lasts while its probability is at least a tenth of that."""
     labels: Sequence[str] | None
     """Detect only these labels, under the given names; by default all tags, and silence. A label that is not a tag is
     detected by the language model, in parts of about 2.5 s."""
@@ -183,7 +183,7 @@ def _detectors(
     if len(others) > MAX_OTHER_LABELS:
         raise InputError(f"{len(others)} labels are not tags; the language model looks for at most {MAX_OTHER_LABELS}")
     thresholds = checked_thresholds(
-        threshold, MIN_FRAME_PROBABILITY, [*named.values(), *others, *filter(None, [silence])], tag_thresholds
+        threshold, MIN_EVENT_PROBABILITY, [*named.values(), *others, *filter(None, [silence])], tag_thresholds
     )
     found: list[Detector] = []
     if tagger is not None and named:
@@ -330,7 +330,7 @@ class TagDetector:
     labels: Mapping[int, str]
     """Index of each tag that is looked for -> the name of its events."""
     thresholds: Mapping[str, float]
-    """Label -> lowest probability of a frame."""
+    """Label -> probability that an event has to reach in a frame."""
 
     def events(self, windows: Sequence[NDArray[np.float32]]) -> list[list[Segment]]:
         """See :class:`Detector`."""

@@ -64,7 +64,13 @@ def test_one_frame_between_does_not_part_an_event_and_two_do(tagger: Tagger) -> 
 
 
 def test_every_event_has_its_own_probability() -> None:
-    probability_TK = torch.tensor([[0.9, 0.0], [0.1, 0.0], [0.1, 0.0], [0.6, 0.2]])
+    probability_TK = torch.tensor([[0.9, 0.0], [0.01, 0.0], [0.01, 0.0], [0.6, 0.2]])
     events = list(frame_events(probability_TK, torch.tensor([0.5, 0.5]), FRAME_S, 2.5))
     assert [(event.index, event.start_s, event.end_s) for event in events] == [(0, 0.0, 0.75), (0, 1.75, 2.5)]
     assert [event.probability for event in events] == pytest.approx([0.9, 0.6])
+
+
+def test_an_event_lasts_while_it_is_a_tenth_as_probable_as_it_has_to_become() -> None:
+    probability_TK = torch.tensor([[0.06], [0.8], [0.05], [0.07], [0.01], [0.01], [0.3]])
+    (event,) = frame_events(probability_TK, torch.tensor([0.5]), FRAME_S, 4.0)
+    assert (event.start_s, event.end_s, event.probability) == (0.0, 2.25, pytest.approx(0.8))

@@ -44,7 +44,7 @@ class EventOptions:
         str | None,
         typer.Option(
             metavar="P",
-            help='Lowest probability in an event, such as 0.7, or of single labels, such as "0.5, siren=0.7".',
+            help='Probability that an event reaches, such as 0.7, or of single labels, such as "0.5, siren=0.7".',
             show_default="0.5",
         ),
     ] = None

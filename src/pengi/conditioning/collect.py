@@ -18,6 +18,9 @@ from pengi.conditioning.tagger import Tagger, runs_above, seconds_of
 
 MIN_KEPT = 0.002
 """Tags whose probability stays below this in every window of a recording are not kept as evidence."""
+LASTING_SHARE = 0.1
+"""An event of a tag lasts while its probability is at least this share of the threshold that it reaches. Without it,
+sounds begin late and fall into pieces (`benchmarks/timeline.py`)."""
 SHARE_OF_HIGHEST = 0.5
 """A tag is detected in the frames of a window in which its probability is at least this share of its highest one."""
 
@@ -47,19 +50,21 @@ class TagEvent:
 
 
 def frame_events(probability_TK: Tensor, threshold_K: Tensor, frame_s: float, duration_s: float) -> Iterator[TagEvent]:
-    """Runs of frames in which a tag's probability reaches its threshold, tag by tag, each in order of time.
+    """Runs of frames in which a tag's probability reaches its threshold and stays above :data:`LASTING_SHARE` of it
+    (hysteresis), tag by tag, each in order of time.
 
     Args:
         probability_TK: calibrated probabilities of every frame of one window.
-        threshold_K: lowest probability at which a frame belongs to an event of the tag.
+        threshold_K: lowest probability of the most probable frame in an event of the tag.
         frame_s: time from one frame to the next, in seconds.
         duration_s: length of the window, in seconds.
     """
-    runs_R3 = runs_above(probability_TK, threshold_K)
+    reaches_K = probability_TK.amax(0) >= threshold_K
+    runs_R3 = runs_above(probability_TK, torch.where(reaches_K, LASTING_SHARE * threshold_K, torch.inf))
     seconds_R2 = seconds_of(runs_R3, len(probability_TK), frame_s, duration_s)
     for (index, first, last), (start_s, end_s) in zip(runs_R3.tolist(), seconds_R2.tolist(), strict=True):
-        if end_s > start_s:
-            probability = float(probability_TK[first : last + 1, index].max())
+        probability = float(probability_TK[first : last + 1, index].max())
+        if probability >= threshold_K[index] and end_s > start_s:
             yield TagEvent(index, round(start_s, 2), round(end_s, 2), probability)
 
 
