@@ -1,7 +1,7 @@
 """Measures the F1 of timelines, on half an hour that is composed of val clips, so that the times are known.
 
     pip install sed_eval "setuptools<81"    # in an environment of its own; it needs the old pkg_resources
-    python benchmarks/timeline.py --data ../shared/data --out results/timeline
+    python benchmarks/timeline.py --data ../shared/data --out runs/timeline
 
 Val clips of one sound event each are put one after the other, with pauses of 0 to 8 s; every fourth clip begins before
 the previous one has ended. An event lasts from the first to the last 50 ms of its clip that are less than 35 dB below

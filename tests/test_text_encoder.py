@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,12 @@ def test_the_oldest_embeddings_are_forgotten(monkeypatch: pytest.MonkeyPatch) ->
     encoder.embed(["one", "three"])
     assert [encoder._recent.get(text) is not None for text in ("one", "two", "three")] == [True, False, True]
     assert encoder.embed(["a", "b", "c", "d"]).shape == (4, 32)
+
+
+def test_a_copy_gives_the_same_embeddings() -> None:
+    encoder = SentenceEncoder.tiny()
+    rain = encoder.embed(["rain"])
+    assert torch.equal(copy.deepcopy(encoder).embed(["rain"]), rain)
 
 
 def test_it_stays_frozen_and_in_evaluation_mode() -> None:

@@ -22,6 +22,10 @@ class RecentCache(Generic[V]):
         self._bytes = 0
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[RecentCache[V]], tuple[int]]:
+        """A copy is empty: a lock cannot be copied."""
+        return type(self), (self.max_bytes,)
+
     def get(self, key: str) -> V | None:
         """The value of a key, if it is still there."""
         with self._lock:

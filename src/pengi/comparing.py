@@ -51,8 +51,8 @@ class Comparison(Result):
     """The result of comparing two recordings.
 
     Attributes:
-        verdict: "same" for two copies of one recording, even if the level or the format differs or a little is missing;
-            "part" if one is an excerpt of the other; otherwise "different".
+        verdict: "same" for two copies of one recording, even if the level or the format differs, a little is missing or
+            one is padded with silence; "part" if one is an excerpt of the other; otherwise "different".
         correlation: of the two spectrograms at the best offset, from -1 to 1; mostly above 0.7 for copies, and below
             0.4 for other recordings.
         offset_s: where the second begins in the first, in seconds; negative if it begins earlier. Meaningless if the

@@ -256,3 +256,7 @@ class TestLists:
     def test_an_empty_list_is_a_list(self) -> None:
         assert listed([]) == []
         assert listed(()) == []
+
+    def test_samples_without_their_rate_are_refused(self) -> None:
+        with pytest.raises(InputError, match="samples need their sample rate"):
+            load(WAVE, RATE)

@@ -88,7 +88,10 @@ def test_the_page_is_mounted_when_it_is_wanted(held: HeldEngine, monkeypatch: py
 
 def test_the_folder_of_a_model_is_not_shown(held: HeldEngine) -> None:
     held.name = "/home/someone/runs/my-model"
-    with serving(held) as client:
+    with serving(held, page=True) as client:
+        page = client.get("/").text
+        assert "my-model" in page
+        assert "/home/someone" not in page
         assert client.get("/healthz").json()["model"] == "my-model"
         assert client.get("/v1/models").json()["data"][0]["id"] == "my-model"
 

@@ -135,6 +135,12 @@ def test_hours_in_ogg_are_refused_by_what_they_state(client: httpx.Client) -> No
     complaint(response, 422)
 
 
+def test_base64_that_is_none(client: httpx.Client) -> None:
+    audio = {"type": "input_audio", "input_audio": {"data": "!!", "format": "wav"}}
+    body = {"model": "tiny", "messages": [{"role": "user", "content": [audio]}]}
+    assert "base64" in complaint(client.post(CHAT, json=body), 400)
+
+
 @pytest.mark.parametrize("attack", ["empty", "html", "zip bomb", "10^6 channels", "not a number"])
 def test_as_base64(client: httpx.Client, attack: str) -> None:
     body = {"model": "tiny", "messages": question(ATTACKS[attack]())}

@@ -179,7 +179,7 @@ class _Request:
     block_s: float
     longest_s: float
     too_long: str
-    """The error, after the name of the recording, if more than ``longest_s`` would be read."""
+    """What an error says after the recording's name if more than ``longest_s`` would be read."""
     mono: bool = True
 
     def __post_init__(self) -> None:

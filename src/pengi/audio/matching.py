@@ -36,7 +36,8 @@ MIN_PART_CORRELATION = 0.5
 MIN_SHARED, MIN_CORRELATION = 0.5, 0.5
 """For two copies: minimum share of the parts that match, and minimum correlation of the complete overlap."""
 MIN_SHORT_CORRELATION = 0.6
-"""The latter for overlaps shorter than :data:`MIN_OVERLAP_S`, since short sounds of a kind look more alike."""
+"""Minimum correlation of overlaps shorter than :data:`MIN_OVERLAP_S`; higher, since short sounds of a kind are more
+alike."""
 ACTIVE_DB = 30.0
 """Parts that are softer than the loudest part by more than this are ignored, since they contain too little. So are
 parts that are below the dynamic range of their recording: silence is like all other silence."""
@@ -128,8 +129,8 @@ def match(first_TB: NDArray[np.float32], second_TB: NDArray[np.float32]) -> Matc
 
 
 def _without_padding(energy_TB: NDArray[np.float32]) -> tuple[int, NDArray[np.float32]]:
-    """The first frame that is not padding, and the frames from there to the last one, but at least one part: a click is
-    like all other clicks."""
+    """The first frame that is not padding, and the frames from there to the last one. They are at least
+    :data:`PART_S` long, since shorter sounds cannot be told apart."""
     if not len(energy_TB):
         return 0, energy_TB
     sounding = np.flatnonzero(_levels(energy_TB) >= PADDING_DB)

@@ -117,21 +117,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _naming_damage(
+def _with_database_errors(
     method: Callable[Concatenate[RecordingsTable, P], R],
 ) -> Callable[Concatenate[RecordingsTable, P], R]:
-    """Let a method raise the errors of :func:`_damage_named`."""
+    """Let a method of a table turn errors of LanceDB into sentences, see :func:`_database_errors`."""
 
     @functools.wraps(method)
     def run(self: RecordingsTable, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with _damage_named(self.location):
+        with _database_errors(self.location):
             return method(self, *args, **kwargs)
 
     return run
 
 
 @contextmanager
-def _damage_named(location: str) -> Iterator[None]:
+def _database_errors(location: str) -> Iterator[None]:
     """Turn an error of LanceDB into a sentence that says what to do."""
     try:
         yield
@@ -207,7 +207,7 @@ class RecordingsTable:
             raise InputError(f"no index can be written at '{location}': {_sentence(error)}") from error
         return cls(database, table, info)
 
-    @_naming_damage
+    @_with_database_errors
     def prepare(self) -> None:
         """Build the full-text index if it is missing or damaged; called before writing."""
         from lancedb.index import FTS
@@ -215,19 +215,19 @@ class RecordingsTable:
         if not self._is_text_searchable():
             self._table.create_index(DOCUMENT, config=FTS(), replace=True)
 
-    @_naming_damage
+    @_with_database_errors
     def tag_vectors(self) -> NDArray[np.float32]:
         """Sentence embeddings of the tags of ``tags_vector``, ``float32[V, D]``."""
         column = self._database.open_table(TAGS_NAME).to_arrow()["vector"].combine_chunks()
         values: NDArray[np.float32] = column.flatten().to_numpy().reshape(self.info.tags_dim, self.info.text_dim)
         return values
 
-    @_naming_damage
+    @_with_database_errors
     def count(self) -> int:
         """Number of windows in the index."""
         return int(self._table.count_rows())
 
-    @_naming_damage
+    @_with_database_errors
     def stamps(self) -> dict[str, Stamp]:
         """The stamp of every recording in the index, by path."""
         known = {}
@@ -243,27 +243,27 @@ class RecordingsTable:
         Raises:
             InputError: if the index is damaged, while iterating.
         """
-        with _damage_named(self.location):
+        with _database_errors(self.location):
             yield from self._table.search().select(list(columns)).to_batches(8192)
 
-    @_naming_damage
+    @_with_database_errors
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write recordings that are not in the index."""
         if rows:
             self.add_columns(_columns(rows))
 
-    @_naming_damage
+    @_with_database_errors
     def add_columns(self, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
         """As :meth:`add`, for rows that are given column by column."""
         self._table.add(self._arrow(columns))
 
-    @_naming_damage
+    @_with_database_errors
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace the rows of recordings, in one transaction."""
         if rows:
             self._replace(self._arrow(_columns(rows)))
 
-    @_naming_damage
+    @_with_database_errors
     def copy(self, copies: Sequence[tuple[str, str, Stamp]]) -> None:
         """Copy the rows of recordings to new paths with the same content, given as (path in the index, new path,
         stamp).
@@ -285,7 +285,7 @@ class RecordingsTable:
                 taken.append(rows)
             self._replace(pa.concat_tables(taken))
 
-    @_naming_damage
+    @_with_database_errors
     def restamp(self, stamps: Mapping[str, Stamp]) -> None:
         """Store new times of recordings whose content is the same."""
         import pyarrow as pa
@@ -294,14 +294,14 @@ class RecordingsTable:
             columns = {"path": list(stamps), "mtime_ns": [stamp.mtime_ns for stamp in stamps.values()]}
             self._table.merge_insert("path").when_matched_update_all().execute(pa.table(columns))
 
-    @_naming_damage
+    @_with_database_errors
     def delete(self, paths: Iterable[str]) -> None:
         """Remove recordings."""
         remaining = list(paths)
         for start in range(0, len(remaining), _PATHS_PER_STATEMENT):
             self._table.delete(_is_one_of(remaining[start : start + _PATHS_PER_STATEMENT]))
 
-    @_naming_damage
+    @_with_database_errors
     def tidy(self, *, finished: bool) -> None:
         """Merge small fragments and update the indexes; if the run is not ``finished``, only if there are many
         fragments."""
@@ -310,7 +310,7 @@ class RecordingsTable:
             self._index_vectors()
             self._table.optimize(cleanup_older_than=KEPT_FOR)
 
-    @_naming_damage
+    @_with_database_errors
     def by_words(self, text: str, where: str | None, limit: int) -> list[RankedWindow]:
         """Windows by BM25 of their generated text, the best first.
 
@@ -321,7 +321,7 @@ class RecordingsTable:
             return []
         return self._run(lambda: self._text_query(text), where, limit, "_score")
 
-    @_naming_damage
+    @_with_database_errors
     def by_vector(
         self, column: str, vector_D: NDArray[np.floating[Any]], where: str | None, limit: int, *, exact: bool = False
     ) -> list[RankedWindow]:

@@ -87,7 +87,7 @@ class OtherPart(BaseModel):
 
 
 def _kind_of_part(part: Any) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
     return kind if kind in ("text", "input_audio", "audio_url") else "other"
 
 

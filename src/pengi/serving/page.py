@@ -115,7 +115,7 @@ def build(model: PageModel, collection: Collection | None, store: UploadStore) -
     """The page as a Gradio app, without its style and the route that plays recordings; see :func:`mount`."""
     blocks: gr.Blocks
     with gr.Blocks(title="Pengi", analytics_enabled=False, delete_cache=CACHE_CLEANUP_S) as blocks:
-        _html(views.header(PurePath(model.name).name))
+        _html(views.header(PurePath(model.name).name or model.name))
         pieces: dict[str, Any] = {"turns": gr.State([]), "found": gr.State([])}
         pieces["token"] = gr.State(None, delete_callback=store.discard)
         with gr.Tabs(elem_id="pg-tabs", elem_classes=["pg-single"] if collection is None else []) as pieces["tabs"]:

@@ -55,7 +55,7 @@ class DatasetRow:
         names: file names without extension; if no path of ``audio`` exists, these names are looked for in all folders.
             ``test/103549`` is looked for only below folders whose name begins with ``test``, and ``103549_*`` matches a
             file that begins with that number. For pieces of YouTube videos see :func:`segment`.
-        split: by default the split of the row's part.
+        split: if it is empty, tables, folders and Parquet files fill in the split of the row's part.
         choices: the options of a multiple-choice question, the right one among them.
         license: of this recording, if it is known.
         duration_s: length of the whole recording in seconds, if it is known.
@@ -223,7 +223,7 @@ class Dataset(ABC):
         name: as ``pengi data import`` takes it.
         license: of the recordings, as an SPDX identifier if there is one.
         home: where to get the dataset.
-        codes: the dataset's codes of its labels, if it has a fixed label set.
+        codes: the label of each code that the dataset uses; empty if it has no fixed label set.
         redistribute: whether the recordings may be redistributed, e.g. inside a report.
         several_records: whether an annotation file may have several records about one recording.
         self_contained: whether a record has all information about its recording, so that records can also be read from

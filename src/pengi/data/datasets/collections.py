@@ -10,7 +10,7 @@ import csv
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import ClassVar
@@ -46,6 +46,9 @@ class _Tracks(Table):
             reader = csv.reader(lines)
             upper, lower = next(reader, []), next(reader, [])
             names = ["track_id", *map(".".join, zip(upper[1:], lower[1:], strict=False))]
+            for column in self.columns:
+                if column not in names:
+                    raise ProblemError(f"no '{column}' in its two header lines")
             for cells in reader:
                 if cells and cells[0] == "track_id":  # the third line
                     continue
@@ -80,10 +83,11 @@ class Fma(TableDataset):
     )  # fmt: skip
     _genre_table = Table("fma_metadata/genres.csv", columns=("genre_id", "title", "top_level"), others=("genres.csv",))
     _splits: ClassVar[Codes] = {"training": "train", "validation": "val", "test": "test"}
+    # Number of each genre -> its name and the number of its top genre.
+    _genres: Mapping[str, tuple[str, str]] = {}
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         file = tree.file(self._genre_table.part.patterns)
-        # Number of each genre -> its name and the number of its top genre.
         self._genres = {
             record["genre_id"]: (words_of_genre(record["title"]), record["top_level"])
             for _, record in (self._genre_table.records(file, tree) if file else ())
@@ -165,14 +169,16 @@ class Macs(TableDataset):
     home = "https://zenodo.org/records/5114771"
     domain = ""
     tables = (_YamlTable("MACS.yaml", "train"),)
+    _competence: Mapping[str, float] = {}
 
     def rows(self, tree: Tree) -> Iterator[DatasetRow]:
         table = Table("MACS_competence.csv", columns=("annotator_id", "competence"), header=False, delimiter="\t")
         file = tree.file((table.path,))
-        self._competence: dict[str, float] = {}
+        competence: dict[str, float] = {}
         for where, record in table.records(file, tree) if file else ():
             with problems_of(self.name, where):
-                self._competence[record["annotator_id"]] = number(record, "competence")
+                competence[record["annotator_id"]] = number(record, "competence")
+        self._competence = competence
         yield from super().rows(tree)
 
     def row(self, record: Record, table: Table) -> DatasetRow:
