@@ -30,6 +30,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pengi import weights
 from pengi.audio.decode import load
+from pengi.calls import Vector
 from pengi.data.manifest import Clip, read_manifest
 from pengi.data.tasks import answers_of
 from pengi.encoders.yamnet import SAMPLE_RATE, YamnetEncoder
@@ -40,7 +41,7 @@ from pengi.evaluation.items import Item
 from pengi.evaluation.scoring import Scored
 from pengi.evaluation.statistics import share_right
 from pengi.evaluation.suites import scored_answers
-from pengi.probing import Vector, embeddings
+from pengi.probing import embeddings
 from pengi.progress import track
 
 C = 0.1  # inverse strength of regularisation, that of `pengi probe`

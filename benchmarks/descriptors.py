@@ -118,7 +118,7 @@ def counts_right(clips: list[Clip], root: Path) -> Row:
         if composition.kind == "sounds":
             continue
         made[composition.kind] += 1
-        samples = render(example, root, RATE)
+        samples = render(example, root, RATE).samples
         bursts = detect_bursts(samples, RATE)
         key = f"{composition.kind}, {'with a background' if composition.background else 'alone'}"
         outcomes[key].append((len(bursts) == len(composition.parts), bool(bursts)))

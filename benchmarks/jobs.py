@@ -194,7 +194,7 @@ def names_child(count: int, out: Path) -> None:
         return (b"archive/%05d/recording-%09d.wav\n" % (index // 1000, index) for index in range(count))
 
     pipeline.stream = lambda *_, **__: iter([np.zeros(1600, np.float32)])  # type: ignore[attr-defined]
-    runner.model_hash = lambda name: "0" * 64  # type: ignore[attr-defined]
+    runner.model_hash = lambda name_or_path: "0" * 64  # type: ignore[attr-defined]
 
     def peak_mb() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -205,7 +205,7 @@ def names_child(count: int, out: Path) -> None:
         Job("describe"),
         out,
         runner.Execution("none", batch_size=64),
-        load=lambda *_: Instant(),  # type: ignore[arg-type,return-value]
+        load=lambda *_: Instant(),  # type: ignore[arg-type]
     )
     seconds = round(time.perf_counter() - begun, 1)
     print(json.dumps({"rows": counts.rows, "peak_mb_before": before, "peak_mb": peak_mb(), "seconds": seconds}))

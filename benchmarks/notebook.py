@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("notebook", type=Path)
     path = parser.parse_args().notebook
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     resources = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=1_800, coalesce_streams=True, resources=resources).execute()
     for cell in notebook.cells:
@@ -26,7 +26,7 @@ def main() -> None:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.metadata["language_info"] = {"name": "python"}
-    nbformat.write(notebook, path)
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def random_model(chosen: Architecture) -> PengiModel:
     clip = ClipTextEncoder(CLIPTextModel(chosen.text_encoder), sentence._tokenizer, chosen.model.text.max_tokens)
     gpt2 = GPT2LMHeadModel(chosen.language_model)
     gpt2.set_attn_implementation("sdpa")
-    lm = LanguageModel(gpt2, language.tokenizer, chosen.language_model.eos_token_id)
+    end_id = chosen.language_model.eos_token_id
+    assert isinstance(end_id, int)
+    lm = LanguageModel(gpt2, language.tokenizer, end_id)
     return PengiModel(chosen.model, encoders, clip, lm).eval()
 
 
@@ -100,8 +103,8 @@ def measure(tiny: bool) -> dict[str, Any]:
     official_s, means = seconds(lambda: official_way(model, clips[0][0], reference))
     rows = {"official algorithm, one clip": official_s}
     for name, options in (("reference search", reference), ("default search", DecodeOptions(BEAMS, max_tokens))):
-        alone_s, alone = seconds(lambda options=options: pengi.generate(clips[0], PROMPT, options=options))
-        batch_s, _ = seconds(lambda options=options: pengi.generate(clips, PROMPT, options=options))
+        alone_s, alone = seconds(partial(pengi.generate, clips[0], PROMPT, options=options))
+        batch_s, _ = seconds(partial(pengi.generate, clips, PROMPT, options=options))
         rows[f"ours, {name}, one clip"] = alone_s
         rows[f"ours, {name}, batch of {BATCH}"] = batch_s / BATCH
         if options is reference:

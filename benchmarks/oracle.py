@@ -9,9 +9,10 @@ Shape suffixes: P prefix positions, N beams, T positions of the whole sequence, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 HELD_TOKEN = 0
 """The token with which a finished beam is extended, at no cost."""
@@ -48,7 +49,7 @@ class Beam:
 
 @torch.no_grad()
 def search(
-    model: torch.nn.Module,
+    model: Any,
     prefix_PD: Tensor,
     *,
     beams: int,
@@ -70,7 +71,7 @@ def search(
         stop_id: the token that finishes a beam.
         temperature: divides the logits.
     """
-    embed = model.get_input_embeddings()
+    embed: nn.Module = model.get_input_embeddings()
     kept = [Beam()]
     for _ in range(max_tokens):
         sequences = [

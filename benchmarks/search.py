@@ -35,7 +35,6 @@ from numpy.typing import NDArray
 CUTS = (1, 5, 10)
 SOUND = ("instrument", "genre")
 SPEECH = ("digit", "keyword", "gender", "language", "emotion")
-MODES = ("text", "vector", "hybrid")
 CENTRES, SPREAD = 4096, 0.7
 CHUNK = 20_000
 TIMED, COMPARED = 100, 20
@@ -45,7 +44,7 @@ WORDS = [
 
 
 def label_queries(clips: Sequence[Any]) -> dict[str, tuple[str, set[int]]]:
-    """Query -> its kind and the places of the relevant clips."""
+    """Query -> its kind and the indices of the relevant clips."""
     kinds: dict[str, str] = {}
     relevant: dict[str, set[int]] = defaultdict(set)
     for index, clip in enumerate(clips):
@@ -102,6 +101,7 @@ def measure_recall(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from pengi import Pengi
     from pengi.data.manifest import read_labels, read_manifest
     from pengi.retrieval import Collection
+    from pengi.retrieval.collection import SEARCH_MODES, SearchMode
 
     clips = [clip for clip in read_manifest(options.manifest) if clip.split == options.split]
     if options.limit:
@@ -116,7 +116,7 @@ def measure_recall(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     labels = root / "labels.jsonl"
     queries = label_queries(clips) | caption_queries(clips, read_labels(labels) if labels.is_file() else {})
 
-    def search(mode: str) -> Callable[[str], list[int]]:
+    def search(mode: SearchMode) -> Callable[[str], list[int]]:
         return lambda query: [index_of[hit.path] for hit in collection.search(query, mode=mode, limit=max(CUTS))]
 
     def like(index: int) -> list[int]:
@@ -130,7 +130,7 @@ def measure_recall(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "failed": len(changes.failed),
         "indexing_s": round(seconds, 1),
         "disk_bytes": disk_bytes(folder),
-        "text queries": {mode: recall_table(queries, search(mode)) for mode in MODES},
+        "text queries": {mode: recall_table(queries, search(mode)) for mode in SEARCH_MODES},
         "like": like_recall(clips, like) if options.like else "not run: --like",
     }
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def log_probs(model: LanguageModel, ids_BT: Tensor) -> Tensor:
     """float32[B, T - 4, V]: after a prefix of five tokens, one step for each further token."""
     logits_BV, state = model.prefill(model.embed(ids_BT[:, :5]))
     steps = [logits_BV]
-    for ids_B1 in ids_BT[:, 5:].split(1, dim=1):
+    for ids_B1 in ids_BT[:, 5:].split(1, dim=1):  # type: ignore[no-untyped-call]
         logits_B1V, state = model.step(ids_B1, state)
         steps.append(logits_B1V[:, 0])
     return torch.stack(steps, dim=1).log_softmax(-1)
@@ -151,7 +152,7 @@ def answers(model: str) -> dict[str, dict[str, float]]:
     }
     found = {}
     for name, task in tasks.items():
-        found[name] = in_turns({"torch": lambda t=task: t(in_torch), "onnxruntime": lambda t=task: t(in_onnx)})
+        found[name] = in_turns({"torch": partial(task, in_torch), "onnxruntime": partial(task, in_onnx)})
         found[name]["times faster"] = round(found[name]["torch"] / found[name]["onnxruntime"], 2)
     return found
 

@@ -63,7 +63,7 @@ class LanguageModelTime:
 def step(run: Run, clock: Clock) -> int:
     """One step; returns its number of examples."""
     drawn = run.setup.loader.batch(run.step)
-    batch = run.share(drawn, run.own_rows(drawn))
+    batch = run.share(drawn, run.process_rows(drawn))
     clock.lap("data")
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)

@@ -27,7 +27,8 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from pengi.audio.decode import load
 from pengi.conditioning import transcript
-from pengi.conditioning.transcript import SAMPLE_RATE, Transcriber
+from pengi.conditioning.transcript import Transcriber
+from pengi.encoders.whisper import SAMPLE_RATE
 
 SPOKEN = ("asterisk-prompts", "tuxpaint-speech", "artikulate", "ljspeech")
 SILENT_DOMAINS = ("environment", "animal", "sfx", "instrument", "music")
@@ -65,7 +66,7 @@ def main() -> None:
 
 def word_errors(transcriber: Transcriber, rows: Sequence[Row], root: Path) -> Row:
     """Word error rate, overall and by source."""
-    normalise = EnglishTextNormalizer({})
+    normalise = EnglishTextNormalizer({})  # type: ignore[no-untyped-call]
     errors: Counter[str] = Counter()
     words: Counter[str] = Counter()
     seconds = 0.0
