@@ -20,6 +20,8 @@ from pengi.errors import InputError, how_to_install
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
+    from pengi.retrieval import Collection
+
 
 @guarded
 def mcp(
@@ -58,11 +60,7 @@ def mcp(
     from pengi.weights import hub
 
     readable = Folders(folders)
-    collection = None
-    if index is not None:
-        from pengi.retrieval import Collection
-
-        collection = Collection.open(index, device=device)
+    collection = None if index is None else _collection(index, device)
     if not Path(model).is_dir() and not hub.is_repository(model):
         weights.cached(model)  # an unknown name is an error at once
     # An agent waits only a few seconds for the server, so the server starts before the model is loaded.
@@ -74,6 +72,12 @@ def mcp(
         _serve_http(server, model, port, debug)
     else:
         server.run()
+
+
+def _collection(index: str, device: str) -> Collection:
+    from pengi.retrieval import Collection
+
+    return Collection.open(index, device=device)
 
 
 def _serve_http(server: MCPServer, model: str, port: int, debug: bool) -> None:
