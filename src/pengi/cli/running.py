@@ -122,7 +122,7 @@ class JobOptions:
         typer.Option(
             "--window",
             metavar="SECONDS",
-            help="Task timeline: instead of detecting tags, let the language model name windows of this length.",
+            help="Task timeline: describe windows of this length with the language model, instead of detecting tags.",
             show_default="5 without a tagger",
         ),
     ] = None

@@ -114,7 +114,7 @@ def serve(
     device: Device = AUTO,
     debug: Debug = False,
 ) -> None:
-    """Answer over HTTP: OpenAI's protocol for programs, uploads, and a page in the browser.
+    """Serve a model over HTTP: OpenAI's API, uploads, and a page for browsers.
 
     Examples:
         pengi serve

@@ -71,7 +71,7 @@ class EventOptions:
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Length of windows that the language model names one by one, instead of detecting tags.",
+            help="Describe windows of this length with the language model, instead of detecting tags.",
             show_default="5 without a tagger",
         ),
     ] = None
@@ -125,8 +125,8 @@ def timeline(
     reading: TrackOptions,
     common: CommonOptions,
 ) -> None:
-    """List what happens when, in recordings of any length: events, which may overlap. An event appears once it, and
-    all that began before it, have ended.
+    """List what happens when, in recordings of any length: events, which may overlap. An event is printed once it and
+    all events that began before it have ended.
 
     Examples:
         pengi timeline night.ogg
