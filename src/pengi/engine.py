@@ -67,7 +67,7 @@ class Pengi(SimilarityMixin, StreamingMixin):
     Every method takes one recording (a path, bytes, a binary file object, ``(samples, rate)``, or another
     :data:`pengi.audio.sources.AudioSource`) and gives one result, or a list of recordings and gives a list. With
     ``on_error="return"`` a recording that cannot be read gives its :class:`PengiError` in its place; by default the
-    error is raised. For a silent recording (:data:`pengi.audio.level.SILENCE_DB`) every answer says that it is silent.
+    error is raised. Descriptions, answers and tags of a silent recording (:data:`pengi.audio.level.SILENCE_DB`) say so.
     ``track`` chooses one of several sound tracks, counted from 1. With ``partial`` a damaged recording is read up to
     the damage. With ``explain`` a result says what it is based on (:class:`pengi.results.Explanation`). A result's
     ``notes`` are sentences about how its recording was read. The other options of a method are those of its class in

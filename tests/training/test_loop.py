@@ -302,7 +302,7 @@ def test_the_model_card_lists_the_training_data(recipe: Path, tmp_path: Path) ->
         }
     )
     of_chat = model_card(setup.recipe, chat, setup.train_clips, 0, [])
-    assert "- read of a recording: m1 behind yamnet-tiny-random; as text: length, transcript\n" in of_chat
+    assert "- audio in the prompt: m1 behind yamnet-tiny-random; as text: length, transcript\n" in of_chat
     assert "- prompt: in the chat template of the language model\n" in of_chat
     assert "frozen, with adapters of rank 2 (LoRA) in its last 3 layers\n" in of_chat
     assert "scenes without audio" not in of_chat

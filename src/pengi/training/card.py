@@ -26,7 +26,7 @@ def model_card(
         f"# {model.name}",
         "",
         f"- audio encoders: {encoders}",
-        f"- read of a recording: {_recording(model)}",
+        f"- audio in the prompt: {_recording(model)}",
         f"- prompt: {_prompt(model)}",
         f"- language model: {model.language_model.name}, {_language_model(model)}",
         *([f"- fine-tuned from: {recipe.finetune.checkpoint}"] if recipe.finetune else []),

@@ -163,7 +163,7 @@ def _report(
         where = "held-out clips"
     else:
         clips, probability_NK = list(trained[0]), trained[1]
-        where = "training clips, each scored by tags that did not see it, because too few are held out"
+        where = "training clips, each scored by tags that did not see it, because a label has no held-out clip"
     targets = label_targets(clips, labels)
     thresholds = {
         label: best_threshold(probability_NK[:, column], targets.present_NK[:, column], targets.known_NK[:, column])
