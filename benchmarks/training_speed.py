@@ -3,21 +3,21 @@
     python benchmarks/training_speed.py recipes/tiny.yaml --steps 20 --out results/training-speed.json
 
 Makes steps as the training loop does, and times their parts: drawing the batch, forward pass, backward pass, optimiser.
-The share of the language model in the forward pass is measured, too.
+The share of the language model in the forward pass is measured, too. ``preloaded`` is the library that ``LD_PRELOAD``
+names: an allocator of memory, if it is set.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import torch
+from run_record import run_record, write_results
 from torch import nn
 
 from pengi.training.loop import Run
@@ -94,9 +94,7 @@ def measure(recipe: Path, overrides: list[str], steps: int) -> dict[str, object]
     return {
         "recipe": recipe.stem,
         "device": str(run.accelerator.device),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
+        "preloaded": Path(os.environ.get("LD_PRELOAD", "")).name,
         "steps": steps,
         "examples_per_second": round(examples / total, 2),
         "seconds_per_step": {name: round(clock.seconds[name] / steps, 5) for name in PARTS},
@@ -112,10 +110,7 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    text = json.dumps(measure(options.recipe, options.overrides, options.steps), indent=2) + "\n"
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text, end="")
+    write_results({**run_record(), **measure(options.recipe, options.overrides, options.steps)}, options.out)
 
 
 if __name__ == "__main__":
