@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal, TypeAlias, TypeVar, Unpack, overload
+from functools import cached_property, partial
+from typing import Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, rms_db, sound_level_db, without_offset
 from pengi.audio.sources import Many, ReadingOptions, Waveform
 from pengi.audio.windows import at_pauses, sliding
+from pengi.batching import shared_batches
 from pengi.caching import RecentCache
 from pengi.conditioning.collect import TagCollector
 from pengi.conditioning.descriptors import describe_waveform, level_course, level_sentence
@@ -53,7 +54,6 @@ MAX_FIRST_WORDS, MAX_LAST_WORDS = 80, 40
 """Number of words from the start and from the end of a longer transcript that the language model reads."""
 
 OnError = Literal["raise", "return"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,12 @@ class RecordingEncoder:
                 outcomes[index] = replace(known, index=index)
             elif not isinstance(source, Encoded):
                 to_read.append((index, source))
-        started: list[_Reading] = []
-        for batch in batched(self._windows_of(to_read, started, for_text, on_error, reading), WINDOWS):
-            self._read(batch, for_text)
-            outcomes |= _finished(started)
-        outcomes |= _finished(started)
+        readings = (_Reading(self, index, source, for_text) for index, source in to_read)
+        windows_of = partial(self._windows_of, on_error=on_error, options=reading)
+        for batch, ended in shared_batches(readings, windows_of, WINDOWS):
+            if batch:
+                self._read(batch, for_text)
+            outcomes |= {reading.index: reading.outcome() for reading in ended}
         return [self._kept(outcomes[index], key) for index, key in enumerate(keys)]
 
     def _key(self, source: Recording, for_text: bool) -> str | None:
@@ -234,25 +235,16 @@ class RecordingEncoder:
         return kept
 
     def _windows_of(
-        self,
-        sources: Iterable[tuple[int, AudioSource]],
-        started: list[_Reading],
-        for_text: bool,
-        on_error: OnError,
-        options: ReadingOptions,
-    ) -> Iterator[tuple[_Reading, NDArray[np.float32]]]:
-        """The windows of recordings one after the other; the reading of each is added to ``started`` when it begins."""
-        for index, source in sources:
-            reading = _Reading(self, index, for_text)
-            started.append(reading)
-            try:
-                for _, window_S in self.windows(source, notes=reading.notes, **options):
-                    yield reading, window_S
-            except PengiError as error:
-                if on_error == "raise":
-                    raise
-                reading.error = error
-            reading.has_ended = True
+        self, reading: _Reading, on_error: OnError, options: ReadingOptions
+    ) -> Iterator[NDArray[np.float32]]:
+        """The windows of a recording; unless it is raised, an error is stored in its reading."""
+        try:
+            for _, window_S in self.windows(reading.source, notes=reading.notes, **options):
+                yield window_S
+        except PengiError as error:
+            if on_error == "raise":
+                raise
+            reading.error = error
 
     @torch.inference_mode()
     def tokens(self, windows: Sequence[NDArray[np.float32]]) -> list[Masked]:
@@ -332,13 +324,12 @@ class RecordingEncoder:
 class _Reading:
     """The state of one recording while its windows are encoded."""
 
-    def __init__(self, encoder: RecordingEncoder, index: int, for_text: bool) -> None:
+    def __init__(self, encoder: RecordingEncoder, index: int, source: AudioSource, for_text: bool) -> None:
         self._encoder = encoder
-        self.index, self.for_text = index, for_text
+        self.index, self.source, self.for_text = index, source, for_text
         self.error: PengiError | None = None
         self.notes: list[str] = []
         self.samples = 0
-        self.has_ended = False
         self.tags = encoder.collector()
         self.texts: list[str] = []
         self._level_db = -math.inf
@@ -389,13 +380,6 @@ class _Reading:
         # The envelope has the same level as the waveform, with two values a second.
         envelope = np.concatenate(self._envelope)
         return (level_sentence(rms_db(envelope), level_course(envelope, round(1 / ENVELOPE_S))),)
-
-
-def _finished(started: list[_Reading]) -> dict[int, Encoded | PengiError]:
-    """Remove the readings that have ended from the list, and return their outcomes by index."""
-    ended = [reading for reading in started if reading.has_ended]
-    started[:] = [reading for reading in started if not reading.has_ended]
-    return {reading.index: reading.outcome() for reading in ended}
 
 
 class TokenStore:
@@ -455,21 +439,3 @@ def shortened(transcript: str) -> str:
     if len(words) <= MAX_FIRST_WORDS + MAX_LAST_WORDS:
         return transcript
     return " ".join([*words[:MAX_FIRST_WORDS], "...", *words[-MAX_LAST_WORDS:]])
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of ``size``; the last one may be shorter. If ``items`` raises a :class:`PengiError`, the items
-    before it are yielded first."""
-    batch: list[T] = []
-    try:
-        for item in items:
-            batch.append(item)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except PengiError:
-        if batch:
-            yield batch
-        raise
-    if batch:
-        yield batch

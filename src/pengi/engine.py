@@ -20,6 +20,7 @@ import torch
 
 from pengi import checkpoint
 from pengi.audio.sources import recordings_of
+from pengi.batching import batched
 from pengi.caching import RecentCache
 from pengi.calls import (
     Ask,
@@ -42,7 +43,7 @@ from pengi.calls import (
     Vector,
 )
 from pengi.decoding import run
-from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings, batched
+from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings
 from pengi.errors import CheckpointError, ConfigError, InputError, PengiError
 from pengi.generation import TextGenerator
 from pengi.labelling import LabelChooser

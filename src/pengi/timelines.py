@@ -20,11 +20,12 @@ from pengi.audio.decode import AudioSource, stream
 from pengi.audio.level import SILENCE_DB, sound_level_db
 from pengi.audio.sources import ReadingOptions, Waveform
 from pengi.audio.windows import sliding
+from pengi.batching import batched
 from pengi.conditioning.collect import frame_events
 from pengi.conditioning.evidence import MIN_PAUSE_S
 from pengi.conditioning.tagger import Tagger
 from pengi.decoding import DecodeOptions, run
-from pengi.encoding import MIN_SEGMENT_S, WINDOWS, RecordingEncoder, batched
+from pengi.encoding import MIN_SEGMENT_S, WINDOWS, RecordingEncoder
 from pengi.errors import AudioError, InputError
 from pengi.generation import TextGenerator, probability_of
 from pengi.labelling import (

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from pengi.audio.sources import Waveform
+from pengi.batching import shared_batches
 from pengi.checkpoint import stored_tensors
 from pengi.encoding import Encoded
 from pengi.engine import Pengi
@@ -42,15 +43,10 @@ MAX_TAGS_WEIGHT = 2.0
 
 
 @dataclass
-class _Batch:
-    """Windows for the next call of the model, and their recordings."""
-
-    samples: list[tuple[str, float, NDArray[np.float32]]] = field(default_factory=list)
-    """Path, start in seconds and samples of each window."""
-    read: list[tuple[str, PengiError | None]] = field(default_factory=list)
-    """Recordings that were read to their end, or to an error."""
-    windows: dict[str, list[Window]] = field(default_factory=dict)
-    """Encoded windows of recordings that are not finished, by path."""
+class _Recording:
+    path: str
+    windows: list[Window] = field(default_factory=list)
+    error: PengiError | None = None
 
 
 class Indexer:
@@ -79,41 +75,28 @@ class Indexer:
         """Every recording, in the order of ``paths``, with its windows, or with the error that makes it unusable.
 
         Windows of different recordings share calls of the model. Memory holds the texts and vectors of one recording,
-        and the samples of one call.
+        and the samples of two calls.
         """
-        batch = _Batch()
-        for path in paths:
-            error = None
-            notes: list[str] = []
-            try:
-                for start_s, window_S in self._engine.windows(path, notes=notes):
-                    batch.samples.append((path, start_s, window_S))
-                    if len(batch.samples) == WINDOWS_PER_CALL:
-                        yield from self._finished(batch)
-            except PengiError as problem:
-                error = problem
-            for note in notes:
-                log.info("%s", note)
-            batch.read.append((path, error))
-            if not batch.samples:
-                yield from self._finished(batch)
-        yield from self._finished(batch)
+        for batch, ended in shared_batches(map(_Recording, paths), self._cut, WINDOWS_PER_CALL):
+            found = self._windows([window for _, window in batch]) if batch else []
+            for (recording, _), window in zip(batch, found, strict=True):
+                recording.windows.append(window)
+            for recording in ended:
+                yield recording.path, recording.error or _with_duration(recording.windows)
 
-    def _finished(self, batch: _Batch) -> Iterator[tuple[str, list[Window] | PengiError]]:
-        """Encode the windows of a batch, and give the recordings that were read to their end."""
-        for (path, *_), window in zip(batch.samples, self._windows(batch.samples), strict=True):
-            batch.windows.setdefault(path, []).append(window)
-        batch.samples.clear()
-        for path, error in batch.read:
-            windows = batch.windows.pop(path, [])
-            yield path, error if error is not None else _with_duration(windows)
-        batch.read.clear()
+    def _cut(self, recording: _Recording) -> Iterator[tuple[float, NDArray[np.float32]]]:
+        """Start in seconds and samples of each window of a recording, up to its end or to an error."""
+        notes: list[str] = []
+        try:
+            yield from self._engine.windows(recording.path, notes=notes)
+        except PengiError as error:
+            recording.error = error
+        for note in notes:
+            log.info("%s", note)
 
-    def _windows(self, samples: Sequence[tuple[str, float, NDArray[np.float32]]]) -> list[Window]:
-        if not samples:
-            return []
+    def _windows(self, samples: Sequence[tuple[float, NDArray[np.float32]]]) -> list[Window]:
         rate = self._engine.sample_rate
-        encoded: list[Encoded] = self._engine.encode([Waveform(window_S, rate) for _, _, window_S in samples])
+        encoded: list[Encoded] = self._engine.encode([Waveform(window_S, rate) for _, window_S in samples])
         described: list[Description] = self._engine.describe(encoded)
         texts = [_text(description) for description in described]
         vectors: list[dict[str, NDArray[np.float32]]] = [
@@ -127,7 +110,7 @@ class Indexer:
             vectors[index][TAGS] = tag_probabilities(clip, self._tags)
             tags[index] = _likeliest(clip)
         windows = []
-        for index, (_, start_s, window_S) in enumerate(samples):
+        for index, (start_s, window_S) in enumerate(samples):
             end_s = start_s + len(window_S) / rate
             shown = tuple(tag for tag, probability in tags[index].items() if probability >= MIN_WINDOW_TAG_PROBABILITY)
             document = ". ".join([texts[index], *tags[index]])
