@@ -10,7 +10,7 @@ Shape suffixes: N texts, L tokens of a text, D features of an embedding.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pengi.batching import batched
 from pengi.caching import RecentCache
 from pengi.errors import WeightsError
 
@@ -64,7 +65,8 @@ class TextEncoder(nn.Module):
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings ``float32[N, D]`` on the module's device; recent ones are cached."""
         rows = {text: row for text in dict.fromkeys(texts) if (row := self._recent.get(text)) is not None}
-        for batch in _batches([text for text in dict.fromkeys(texts) if text not in rows]):
+        # Texts of similar length together, so that little is spent on padding.
+        for batch in batched(sorted((text for text in dict.fromkeys(texts) if text not in rows), key=len), BATCH):
             for text, row in zip(batch, self._forward(batch).cpu(), strict=True):
                 rows[text] = row
                 self._recent.put(text, row, row.nbytes)
@@ -193,13 +195,6 @@ def _fill(model: PreTrainedModel, state: dict[str, Tensor], folder: Path) -> Non
         model.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"the weights in '{folder}' do not fit its config.json.") from error
-
-
-def _batches(texts: list[str]) -> Iterator[list[str]]:
-    """Texts of similar length together, so that little is spent on padding."""
-    ordered = sorted(texts, key=len)
-    for start in range(0, len(ordered), BATCH):
-        yield ordered[start : start + BATCH]
 
 
 def _letters_tokenizer() -> Tokenizer:

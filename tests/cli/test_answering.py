@@ -16,7 +16,7 @@ from rich.console import Console
 
 from helpers.commands import complaint
 from pengi.cli import console
-from pengi.cli.session import FILES_PER_CALL, chunks, clock, percent
+from pengi.cli.session import FILES_PER_CALL, clock, percent
 
 BAD = ("missing", "empty", "truncated", "text")
 
@@ -290,10 +290,6 @@ def test_a_long_recording_shows_how_far_it_is(
 )
 def test_clock(seconds: float, tenths: bool, text: str) -> None:
     assert clock(seconds, tenths=tenths) == text
-
-
-def test_chunks_keep_everything_in_order() -> None:
-    assert [list(part) for part in chunks(range(5), 2)] == [[0, 1], [2, 3], [4]]
 
 
 def test_embed_writes_vectors_and_files(pengi: Callable[..., Any], tone: Path, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from pengi.batching import batched
 from pengi.cli.console import guarded, print_error, print_json, print_note, print_text, progress
 from pengi.cli.exporting import check_target
 from pengi.cli.inputs import InputFile, read_arguments
 from pengi.cli.options import CommonOptions, Files, TrackOptions
 from pengi.cli.session import (
     FILES_PER_CALL,
-    chunks,
     finish,
     load_model,
     outcomes_of,
@@ -80,7 +80,7 @@ def _embed_all(
     kept: list[str] = []
     errors: list[tuple[str, PengiError]] = []
     with progress("Reading", len(recordings)) as waiting:
-        for part in chunks(recordings, FILES_PER_CALL):
+        for part in batched(recordings, FILES_PER_CALL):
             outcomes = outcomes_of(
                 part,
                 lambda sources: engine.encode(sources, for_text=False, on_error="return", **vars(reading)),

@@ -15,6 +15,7 @@ import typer
 from rich.text import Text
 
 from pengi.audio.formats import STDIN
+from pengi.batching import batched
 from pengi.cli.console import EXIT_USER, announced, print_error, print_json, print_note, print_text, progress
 from pengi.cli.inputs import InputFile, InputFiles, InputSource
 from pengi.cli.options import AUTO
@@ -73,12 +74,6 @@ def _is_cpu(device: str) -> bool:
     if os.environ.get(RUNTIME_ENV) == "torch" or sys.platform == "darwin":
         return False
     return device == "cpu" or (device == AUTO and not any(map(shutil.which, ("nvidia-smi", "rocm-smi"))))
-
-
-def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive parts of at most ``size`` items."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 class Report:
@@ -149,7 +144,7 @@ def over_files(
     """
     report = Report(recordings, as_json=as_json, output=output)
     with progress("Reading", len(recordings.items) if len(recordings.items) > 1 else None) as waiting:
-        for part in chunks(recordings.items, FILES_PER_CALL):
+        for part in batched(recordings.items, FILES_PER_CALL):
             outcomes = outcomes_of(part, work)
             waiting.advance(len(part))
             with waiting.hidden():

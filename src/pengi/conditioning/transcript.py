@@ -18,7 +18,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Self
 
 import numpy as np
@@ -29,6 +28,7 @@ from torch import Tensor
 from pengi import weights
 from pengi.audio.decode import AudioSource, stream
 from pengi.audio.windows import at_pauses
+from pengi.batching import batched
 from pengi.conditioning.whisper_decoder import WhisperDecoder
 from pengi.conditioning.word_times import MAX_WORD_S, first_positions, lines_of
 from pengi.decoding import DecodeOptions, Hypothesis, generate
@@ -150,7 +150,7 @@ class Transcriber:
             blocks: a recording in blocks ``float32[S]`` at 16 kHz, as of :func:`pengi.audio.decode.stream`.
         """
         chunks = (_Chunk(*chunk) for chunk in at_pauses(blocks, SAMPLE_RATE, MIN_CHUNK_S, MAX_CHUNK_S))
-        while batch := list(islice(chunks, BATCH_CHUNKS)):
+        for batch in batched(chunks, BATCH_CHUNKS):
             yield from self._segments(batch)
 
     def _segments(self, chunks: Sequence[_Chunk]) -> Iterator[TranscriptSegment]:
@@ -178,8 +178,7 @@ class Transcriber:
             if self._speech_probability(waveform_S) >= SPEECH_THRESHOLD
         ]
         found: list[_Decoded | None] = [None] * len(waveforms)
-        for start in range(0, len(spoken), BATCH_CHUNKS):
-            batch = spoken[start : start + BATCH_CHUNKS]
+        for batch in batched(spoken, BATCH_CHUNKS):
             for index, decoded in zip(batch, self._decode([waveforms[index] for index in batch]), strict=True):
                 found[index] = decoded
         return found

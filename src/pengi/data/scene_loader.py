@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pengi.batching import batched
 from pengi.conditioning.evidence import Evidence, evidence_text
 from pengi.data.drawing import SceneDrawer
 from pengi.data.loader import BATCHES_DRAWN_TOGETHER, BatchSource, ClipEvidence, TrainingBatch, collate
@@ -71,9 +72,7 @@ class SceneLoader(BatchSource):
         for number in range(block * size, (block + 1) * size):
             examples.append(_Example(number, *self.example(number)))
         examples.sort(key=lambda example: len(evidence_text(example.evidence, self.questions.config)))
-        batches = [
-            self._collated(examples[start : start + self.batch_size]) for start in range(0, size, self.batch_size)
-        ]
+        batches = [self._collated(batch) for batch in batched(examples, self.batch_size)]
         return random.Random(f"{self.seed}:{block}").sample(batches, len(batches))
 
     def _collated(self, examples: Sequence[_Example]) -> TrainingBatch:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pengi.batching import batched
 from pengi.data.recordings import is_url
 from pengi.errors import InputError, PengiError, first_line, how_to_install, is_disk_full, reason
 
@@ -273,8 +274,7 @@ class RecordingsTable:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        for start in range(0, len(copies), _COPIES_PER_WRITE):
-            part = copies[start : start + _COPIES_PER_WRITE]
+        for part in batched(copies, _COPIES_PER_WRITE):
             stored = self._table.search().where(_is_one_of(source for source, _, _ in part)).to_arrow()
             taken = []
             for source, path, stamp in part:
@@ -297,9 +297,8 @@ class RecordingsTable:
     @_with_database_errors
     def delete(self, paths: Iterable[str]) -> None:
         """Remove recordings."""
-        remaining = list(paths)
-        for start in range(0, len(remaining), _PATHS_PER_STATEMENT):
-            self._table.delete(_is_one_of(remaining[start : start + _PATHS_PER_STATEMENT]))
+        for part in batched(paths, _PATHS_PER_STATEMENT):
+            self._table.delete(_is_one_of(part))
 
     @_with_database_errors
     def tidy(self, *, finished: bool) -> None:

@@ -16,7 +16,7 @@ J trained tags of one group.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,12 +86,9 @@ class Frames:
 
     def means(self, clips: NDArray[np.int64]) -> Tensor:
         """Mean frame of each of some clips, ``float32[B, D]``."""
-        return torch.cat([masked_mean(*self.batch(part_B)) for part_B in _parts(clips)])
-
-
-def _parts(clips: NDArray[np.int64]) -> Iterator[Tensor]:
-    for start in range(0, len(clips), BATCH_CLIPS):
-        yield torch.from_numpy(clips[start : start + BATCH_CLIPS])
+        return torch.cat(
+            [masked_mean(*self.batch(part_B)) for part_B in torch.split(torch.from_numpy(clips), BATCH_CLIPS)]
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class Scores:
     def of_clips(self, frames: Frames, clips: NDArray[np.int64]) -> Tensor:
         """Scores of clips, pooled over time: ``float32[B, K]``."""
         rows = []
-        for part_B in _parts(clips):
+        for part_B in torch.split(torch.from_numpy(clips), BATCH_CLIPS):
             frames_BTD, mask_BT = frames.batch(part_B)
             scores_BTK = frame_scores(frames_BTD, mask_BT, self.head_KD, self.bias_K, self.stock_KI)
             rows.append(log_mean_exp(scores_BTK, mask_BT))
