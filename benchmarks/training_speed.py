@@ -63,7 +63,9 @@ class LanguageModelTime:
 def step(run: Run, clock: Clock) -> int:
     """One step; returns its number of examples."""
     drawn = run.setup.loader.batch(run.step)
-    batch = run.share(drawn, run.process_rows(drawn))
+    rows, source = run.process_rows(drawn), run.setup.live
+    live = None if source is None else next(source.features([(run.step, drawn.clips, rows)]))
+    batch = run.share(drawn, rows, live)
     clock.lap("data")
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)

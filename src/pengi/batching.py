@@ -1,8 +1,11 @@
-"""Feeds a model: items in batches, and batches that several items share."""
+"""Feeds a model: items in batches, batches that several items share, and items that threads decode ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 from pengi.errors import PengiError
@@ -52,3 +55,20 @@ def shared_batches(
             batch, ended = [], []
     if batch:
         yield batch, ended
+
+
+def decode_ahead(items: Iterable[T], decode: Callable[[T], P], *, workers: int, ahead: int) -> Generator[P]:
+    """What ``decode`` gives for each item, in order; the ``ahead`` next items are decoded by threads in the meantime.
+
+    Items are taken in the caller's thread. An error of an item that should not end the others has to be a value that
+    ``decode`` returns. When the generator is closed, threads finish what they have begun.
+    """
+    waiting = iter(items)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        decoded: deque[Future[P]] = deque(pool.submit(decode, item) for item in islice(waiting, ahead))
+        while decoded:
+            decoded.extend(pool.submit(decode, item) for item in islice(waiting, 1))
+            yield decoded.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -16,6 +16,7 @@ from pengi.data.loader import TrainingBatch
 from pengi.training import train
 from pengi.training.journal import LOG_FILE
 from pengi.training.loop import Run
+from pengi.training.waveforms import Live
 
 
 def write_recipe(path: Path, values: Mapping[str, Any]) -> Path:
@@ -28,10 +29,10 @@ def train_until(recipe: Path, out: Path, step: int, stop: Callable[[], None], ov
     """Train until ``stop`` is called before the update of a step, which must end the run as Ctrl-C does."""
     update = Run.update
 
-    def stopped(run: Run, drawn: TrainingBatch) -> float:
+    def stopped(run: Run, drawn: TrainingBatch, live: Live | None) -> float:
         if run.step == step:
             stop()
-        return update(run, drawn)
+        return update(run, drawn, live)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Run, "update", stopped)

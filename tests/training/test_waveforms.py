@@ -58,28 +58,25 @@ def test_crops_are_random_and_the_same_for_a_step_and_index(tmp_path: Path, ramp
 
 def test_features_of_some_clips_equal_those_in_the_whole_batch(tmp_path: Path, ramps: list[Clip]) -> None:
     source = live(tmp_path)
-    source.decode_ahead(5, ramps, range(4))
-    readable, ((whole, mask),) = source.features(5, ramps, range(4))
+    steps = [(5, ramps, range(4)), (5, ramps, range(2, 4))]
+    (readable, ((whole, mask),)), (_, ((part, _),)) = source.features(steps)
     assert readable == [0, 1, 2, 3]
     assert mask.all()
-    _, ((part, _),) = source.features(5, ramps[2:], range(2, 4))
     assert torch.allclose(part, whole[2:], atol=1e-5)
     assert not torch.allclose(whole[0], whole[1], atol=1e-2)
-    source.close()
 
 
 def test_clips_that_cannot_be_read_are_skipped_up_to_a_share(tmp_path: Path, ramps: list[Clip]) -> None:
     for index in (1, 2, 3):
         (tmp_path / "ramps" / f"ramp-{index}.wav").write_bytes(b"RIFF, once upon a time")
     forgiving = live(tmp_path, max_bad_share=0.25)
-    for _ in range(2):  # the same clip counts once
-        readable, ((values, _),) = forgiving.features(0, ramps[:2], range(2))
+    for readable, ((values, _),) in forgiving.features([(0, ramps, range(2))] * 2):  # the same clip counts once
         assert readable == [0]
         assert len(values) == 1
     with pytest.raises(ManifestError, match="2 of 4 clips cannot be read; the first is 'ramp-1'"):
-        forgiving.features(1, ramps[:3], range(3))
+        next(forgiving.features([(1, ramps, range(3))]))
     with pytest.raises(ManifestError, match="none of the 1 clips of a batch can be read"):
-        live(tmp_path, max_bad_share=1.0).features(0, ramps[1:2], [1])
+        next(live(tmp_path, max_bad_share=1.0).features([(0, ramps, [1])]))
 
 
 CHANGES = ["training.augment.crop=random", "model.audio.yamnet.window_s=0.3"]

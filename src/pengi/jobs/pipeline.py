@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 from pengi.audio.decode import stream
 from pengi.audio.formats import is_regular
 from pengi.audio.sources import Waveform
+from pengi.batching import batched, decode_ahead
 from pengi.data.recordings import recording
 from pengi.engine import Pengi
 from pengi.errors import PengiError, first_line
@@ -97,23 +96,9 @@ class Pipeline:
         Raises:
             InputError: if the model does not support an option of the job.
         """
-        waiting = iter(items)
-        ahead: deque[Future[_Decoded]] = deque()
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
-        try:
-            self._decode_ahead(waiting, ahead, pool)
-            while ahead:
-                group = [ahead.popleft().result() for _ in range(min(self._batch_size, len(ahead)))]
-                self._decode_ahead(waiting, ahead, pool)
-                yield self._answer(group)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _decode_ahead(
-        self, items: Iterator[JobInput], ahead: deque[Future[_Decoded]], pool: ThreadPoolExecutor
-    ) -> None:
-        missing = BATCHES_AHEAD * self._batch_size - len(ahead)
-        ahead.extend(pool.submit(self._decode, item) for item in islice(items, missing))
+        ahead = BATCHES_AHEAD * self._batch_size
+        with closing(decode_ahead(items, self._decode, workers=self._workers, ahead=ahead)) as decoded:
+            yield from map(self._answer, batched(decoded, self._batch_size))
 
     def _decode(self, item: JobInput) -> _Decoded:
         started = time.perf_counter()

@@ -105,6 +105,7 @@ class InferenceWorker:
         self._request_s = INITIAL_REQUEST_S
         self._spent_s, self._answered = 0.0, 0
         """Seconds of work and answered requests since ``_request_s`` was last updated."""
+        # Not `decode_ahead`: requests come at any time, end in any order, and wait for what can share a call with them.
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pengi-decoder")
         self._model = threading.Thread(target=self._run, name="pengi-model", daemon=True)
         self._model.start()

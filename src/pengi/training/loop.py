@@ -17,9 +17,10 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import asdict, replace
+from itertools import repeat, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ from pengi.training.recipe import Recipe, read_recipe
 from pengi.training.report import write_report
 from pengi.training.setup import Setup, prepare
 from pengi.training.tags_only import train_tags
+from pengi.training.waveforms import Live
 from pengi.writing import replacing
 
 if TYPE_CHECKING:
@@ -102,8 +104,6 @@ def train(recipe_path: Path, overrides: Sequence[str] = (), *, resume: bool = Fa
         run.journal.print(f"stopped; {run.saved_where()}")
         raise
     finally:
-        if setup.live is not None:
-            setup.live.close()
         accelerator.end_training()
 
 
@@ -190,8 +190,8 @@ class Run:
         Raises:
             KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
         """
-        with self.journal, self.stop:
-            for measured in self._steps():
+        with self.journal, self.stop, closing(self._batches()) as batches:
+            for measured in self._steps(batches):
                 if self.step % self.settings.log_every == 0 or self.step == self.settings.max_steps:
                     self.journal.log(measured)
                 last = self.step == self.settings.max_steps
@@ -216,16 +216,14 @@ class Run:
             self.out, self.setup.recipe.name, rows, self.journal.history, self.journal.samples, self.best, labels
         )
 
-    def _steps(self) -> Iterator[dict[str, float]]:
+    def _steps(self, batches: Iterable[tuple[TrainingBatch, Live | None]]) -> Iterator[dict[str, float]]:
         """Make the remaining steps; yields the measurements of each."""
         steps = self.settings.max_steps
         started, start_step, examples = time.monotonic(), self.step, 0
         before = self.seconds
         self.journal.start_bar(self.step, steps)
-        for drawn, following in _with_next(self.setup.loader.batches(self.step, steps, self._workers)):
-            if self.setup.live is not None and following is not None:
-                self._decode_ahead(self.step + 1, following)
-            loss = self.update(drawn)
+        for drawn, live in batches:
+            loss = self.update(drawn, live)
             self.recent.append(loss)
             elapsed = time.monotonic() - started
             self.seconds = before + elapsed
@@ -245,7 +243,18 @@ class Run:
                 raise KeyboardInterrupt
         self.journal.stop_bar()
 
-    def update(self, drawn: TrainingBatch) -> float:
+    def _batches(self) -> Generator[tuple[TrainingBatch, Live | None]]:
+        """The batches of the remaining steps, with the features of this process's clips if these are live."""
+        drawn = self.setup.loader.batches(self.step, self.settings.max_steps, self._workers)
+        if self.setup.live is None:
+            yield from zip(drawn, repeat(None))
+            return
+        drawn, later = tee(drawn)
+        shares = ((step, each.clips, self.process_rows(each)) for step, each in enumerate(later, self.step))
+        with closing(self.setup.live.features(shares)) as features:
+            yield from zip(drawn, features, strict=True)
+
+    def update(self, drawn: TrainingBatch, live: Live | None = None) -> float:
         """One optimiser step on the batch of this step; returns the batch's mean loss before it.
 
         Raises:
@@ -259,7 +268,7 @@ class Run:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         rows = self.process_rows(drawn)
-        batch = self.share(drawn, rows)
+        batch = self.share(drawn, rows, live)
         count = len(batch.targets)
         total = float(self._summed(torch.tensor(float(count))))
         torch.manual_seed(self._share_seed(self.process))
@@ -289,11 +298,11 @@ class Run:
         """Seed of the random draws of this step for one share of the batch; ``index`` is its process or first row."""
         return self.settings.seed * _SEED_STRIDE + self.step + index * _SHARE_STRIDE
 
-    def share(self, drawn: TrainingBatch, rows: Sequence[int]) -> Batch:
+    def share(self, drawn: TrainingBatch, rows: Sequence[int], live: Live | None = None) -> Batch:
         """Some clips of the batch, with their features, on the device; unreadable clips are left out."""
         chosen = choose_rows(drawn, rows)
-        if self.setup.live is not None:
-            readable, features = self.setup.live.features(self.step, chosen.clips, rows)
+        if live is not None:
+            readable, features = live
             chosen = choose_rows(chosen, readable)
             chosen = replace(chosen, batch=replace(chosen.batch, features=features))
         return batch_on(chosen.batch, self.accelerator.device)
@@ -303,11 +312,6 @@ class Run:
             return None
         generator = torch.Generator().manual_seed(self._share_seed(first_row))
         return lambda logmel: spec_augment(logmel, generator)
-
-    def _decode_ahead(self, step: int, drawn: TrainingBatch) -> None:
-        assert self.setup.live is not None
-        rows = self.process_rows(drawn)
-        self.setup.live.decode_ahead(step, [drawn.clips[row] for row in rows], rows)
 
     @property
     def _workers(self) -> int:
@@ -454,15 +458,6 @@ class Run:
         self.journal.samples = [Sample(**sample) for sample in state["samples"]]
         self.saved = self._step_in_words
         self.journal.print(f"continuing from {self.saved}")
-
-
-def _with_next(batches: Iterator[TrainingBatch]) -> Iterator[tuple[TrainingBatch, TrainingBatch | None]]:
-    """Each batch with the one that follows it."""
-    current = next(batches, None)
-    while current is not None:
-        following = next(batches, None)
-        yield current, following
-        current = following
 
 
 def _same_run(recipe_json: str, recipe: Recipe, step: int) -> bool:

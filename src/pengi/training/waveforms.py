@@ -1,4 +1,4 @@
-"""Computes features of clips that are cropped at random in every step, and decodes them ahead.
+"""Computes features of clips that are cropped at random in every step; threads decode the next step's.
 
 The crop of a clip depends only on the seed, the step and its index in the batch, so a resumed run and any number of
 processes get the same waveforms.
@@ -8,8 +8,9 @@ Shape suffixes: B clips, S samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from itertools import islice, tee
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pengi.audio.decode import load, probe
 from pengi.audio.level import without_offset
+from pengi.batching import decode_ahead
 from pengi.data.manifest import Clip
 from pengi.data.recordings import recording
 from pengi.data.tolerance import Tolerance
@@ -29,6 +31,10 @@ from pengi.training.recipe import TrainingConfig
 
 Waveforms = dict[int, NDArray[np.float32]]
 """Sample rate in Hz -> the same crop of a clip, ``float32[S]``, for each rate that an encoder needs."""
+StepClips = tuple[int, Sequence[Clip], Sequence[int]]
+"""A step, the clips of its batch, and the indices of those that are encoded."""
+Live = tuple[list[int], tuple[Masked, ...]]
+"""The indices, among the clips that are encoded, of those that could be read; for each branch features and mask."""
 
 
 class LiveFeatures:
@@ -50,41 +56,33 @@ class LiveFeatures:
         self.window_s = max(branch.config.window_s for branch in model.branches.values())
         self.bad = bad
         self.total = total
-        self._pool = ThreadPoolExecutor(max(1, settings.num_workers), thread_name_prefix="decode")
-        self._ahead: dict[tuple[int, int, str], Future[Waveforms]] = {}
+        self.workers, self.ahead = max(1, settings.num_workers), settings.batch_size
 
-    def decode_ahead(self, step: int, clips: Sequence[Clip], rows: Sequence[int]) -> None:
-        """Begin to decode the clips of a later step; ``rows`` are their indices in the batch."""
-        for row, clip in zip(rows, clips, strict=True):
-            key = (step, row, clip.id)
-            if key not in self._ahead:
-                self._ahead[key] = self._pool.submit(self.draw, clip, step, row)
-
-    def features(self, step: int, clips: Sequence[Clip], rows: Sequence[int]) -> tuple[list[int], tuple[Masked, ...]]:
-        """Features of some clips of a step's batch, on the model's device.
-
-        Args:
-            step: of the training.
-            clips: whose recordings are encoded.
-            rows: their indices in the whole batch.
-
-        Returns:
-            the indices, among the given clips, of those that could be read, and for each branch features and mask.
+    def features(self, steps: Iterable[StepClips]) -> Generator[Live]:
+        """Features of clips of each step, on the model's device; as many clips as a batch has are decoded ahead.
 
         Raises:
-            ManifestError: if too many clips cannot be read, or none of the given ones can.
+            ManifestError: if too many clips cannot be read, or none of a step's.
         """
-        self.decode_ahead(step, clips, rows)
-        readable, decoded = [], []
-        for index, (row, clip) in enumerate(zip(rows, clips, strict=True)):
-            try:
-                decoded.append(self._ahead.pop((step, row, clip.id)).result())
-                readable.append(index)
-            except AudioError as error:
-                self._skip(clip, error)
-        if not decoded:
-            raise ManifestError(f"none of the {len(clips)} clips of a batch can be read; the first is '{clips[0].id}'")
-        return readable, self._encode(decoded)
+        steps, later = tee(steps)
+        crops = ((clips[row], step, row) for step, clips, rows in later for row in rows)
+        with closing(decode_ahead(crops, self._decoded, workers=self.workers, ahead=self.ahead)) as decoded:
+            for _, clips, rows in steps:
+                found = list(islice(decoded, len(rows)))
+                for row, crop in zip(rows, found, strict=True):
+                    if isinstance(crop, AudioError):
+                        self._skip(clips[row], crop)
+                readable = {index: crop for index, crop in enumerate(found) if not isinstance(crop, AudioError)}
+                if not readable:
+                    first = clips[rows[0]].id
+                    raise ManifestError(f"none of the {len(rows)} clips of a batch can be read; the first is '{first}'")
+                yield list(readable), self._encode(list(readable.values()))
+
+    def _decoded(self, crop: tuple[Clip, int, int]) -> Waveforms | AudioError:
+        try:
+            return self.draw(*crop)
+        except AudioError as error:
+            return error
 
     def draw(self, clip: Clip, step: int, row: int) -> Waveforms:
         """A window of a clip from a random position, at every rate.
@@ -98,11 +96,6 @@ class LiveFeatures:
         return {
             rate: without_offset(load(source, rate, offset_s=offset_s, duration_s=self.window_s)) for rate in self.rates
         }
-
-    def close(self) -> None:
-        """Cancel decoding that has not begun, and wait for the rest."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._ahead.clear()
 
     def _skip(self, clip: Clip, error: AudioError) -> None:
         if clip.id not in self.bad.skipped:
