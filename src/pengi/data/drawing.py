@@ -15,10 +15,9 @@ from pathlib import Path
 
 from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
 from pengi.data.manifest import Clip
-from pengi.data.phrases import GENDERS, SPEAKING, VAGUE, Phrases
+from pengi.data.phrases import GENDERS, SPEAKING, Phrases, tag_tables
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import draw_spoken, together, words_of
-from pengi.data.wordings import CONTINUOUS
 from pengi.errors import ManifestError
 
 _TRIES = 40
@@ -160,7 +159,8 @@ class SceneDrawer:
         for tag in phrases.askable:
             if (index := vocabulary.index(tag)) is not None and not vocabulary.tags[index].is_rare:
                 self._by_category.setdefault(phrases.category(tag), []).append(tag)
-        self._continuous = sorted(tag for tags in self._by_category.values() for tag in tags if tag in CONTINUOUS)
+        continuous = tag_tables().continuous
+        self._continuous = sorted(tag for tags in self._by_category.values() for tag in tags if tag in continuous)
         self._pitched = [tag for tag in self._by_category.get("instrument", ()) if tag in sources.pitched]
         self._speakers = [tag for tag in SPEAKING if vocabulary.index(tag) is not None]
         kinds: dict[Callable[[random.Random], Scene | None], float] = {
@@ -213,9 +213,8 @@ class SceneDrawer:
         repeated = rng.choice(tags) if rng.random() < 0.25 else None
         for tag in tags:
             times = rng.randint(2, 5) if tag == repeated else 1
-            length_s = (
-                rng.uniform(0.4, 1.5) if times > 1 else rng.uniform(0.6, 4.0) * (slow if tag in CONTINUOUS else 1.0)
-            )
+            lasting = slow if tag in tag_tables().continuous else 1.0
+            length_s = rng.uniform(0.4, 1.5) if times > 1 else rng.uniform(0.6, 4.0) * lasting
             level_db = rng.uniform(-12.0, 0.0)
             for _ in range(times):
                 layout.add(
@@ -368,7 +367,7 @@ class SceneDrawer:
 
     @staticmethod
     def _is_sound(tag: Tag) -> bool:
-        return tag.group not in ("keyword", "language") and tag.text not in VAGUE and not tag.is_rare
+        return tag.group not in ("keyword", "language") and tag.text not in tag_tables().vague and not tag.is_rare
 
     def captioned(self, text: str, rng: random.Random) -> Scene | None:
         """The scene of a caption; None if a part of the caption names no tag."""

@@ -12,7 +12,7 @@ from itertools import combinations, pairwise
 from pengi import templates
 from pengi.conditioning.evidence import MAYBE, OVERLAP_S, seconds, separate_spans, spans_text
 from pengi.data import wordings
-from pengi.data.phrases import GENDERS, NEVER_ASKED, is_plural
+from pengi.data.phrases import GENDERS, NEVER_ASKED, is_plural, tag_tables
 from pengi.data.question_context import REPEAT_FACTOR, Answered, Family, QuestionContext
 from pengi.data.scenes import LOUDER_DB, SceneEvent
 from pengi.data.spoken import as_read, draw_spoken, words_of
@@ -204,7 +204,7 @@ def _list(context: QuestionContext) -> Answered | None:
 def _surroundings(context: QuestionContext) -> Answered | None:
     """Indoors or outdoors, where a sound belongs to one of them."""
     tags = set(context.scene.tags)
-    outdoors, indoors = tags & wordings.OUTDOORS, tags & wordings.INDOORS
+    outdoors, indoors = tags & tag_tables().outdoors, tags & tag_tables().indoors
     question = context.rng.choice(wordings.SURROUNDINGS)
     if outdoors and not indoors:
         return Answered(question, "outdoors") if any(map(context.is_shown, outdoors)) else None

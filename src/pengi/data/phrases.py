@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from pengi import templates
 from pengi.conditioning.vocabulary import Vocabulary
+from pengi.config import Frozen
 from pengi.data.label_overlap import are_related, holds_one_kind, holds_voices, may_hold
 from pengi.data.manifest import Label
+from pengi.data.tables import read_tables
 
 SPEAKING = {"man speaking": "a man", "woman speaking": "a woman", "child speaking": "a child"}
 """Event -> who speaks."""
@@ -21,101 +23,26 @@ _NOT_PLURAL = frozenset({"bus", "glass", "brass", "hiss", "gas", "bass", "steel"
 _UNCOUNTED = frozenset(
     {"noise", "music", "water", "speech", "singing", "thunder", "rain", "wind", "traffic", "silence", "laughter"}
 )
-# Phrase and sentence of AudioSet classes for which no collection has a wording, and the category of the nearest label.
-_STOCK: dict[str, tuple[str, str, str]] = {
-    "child speaking": ("a child speaking", "A child is speaking.", "speech"),
-    "dog": ("a dog", "A dog makes a sound.", "animal"),
-    "cat": ("a cat", "A cat makes a sound.", "animal"),
-    "bird": ("a bird", "A bird calls.", "animal"),
-    "horse": ("a horse", "A horse moves about.", "animal"),
-    "duck": ("a duck", "A duck quacks.", "animal"),
-    "car": ("a car", "A car drives by.", "vehicle"),
-    "truck": ("a truck", "A truck drives by.", "vehicle"),
-    "bus": ("a bus", "A bus drives by.", "vehicle"),
-    "ambulance": ("an ambulance", "An ambulance drives by with its siren on.", "vehicle"),
-    "lawn mower": ("a lawn mower", "A lawn mower runs.", "vehicle"),
-    "race car": ("a race car", "A race car speeds by.", "vehicle"),
-    "accelerating": ("an engine accelerating", "An engine accelerates.", "vehicle"),
-    "skateboard": ("a skateboard", "Someone rides a skateboard.", "vehicle"),
-    "frying": ("food frying", "Food fries in a pan.", "household"),
-    "microwave oven": ("a microwave oven", "A microwave oven runs.", "household"),
-    "zipper": ("a zipper", "Someone pulls a zipper.", "household"),
-    "typewriter": ("a typewriter", "Someone types on a typewriter.", "household"),
-    "air conditioning": ("air conditioning", "An air conditioner hums.", "household"),
-    "smoke detector": ("a smoke detector", "A smoke detector beeps.", "alarm"),
-    "fire alarm": ("a fire alarm", "A fire alarm goes off.", "alarm"),
-    "foghorn": ("a foghorn", "A foghorn sounds.", "alarm"),
-    "steam whistle": ("a steam whistle", "A steam whistle blows.", "alarm"),
-    "dial tone": ("a dial tone", "A dial tone is heard.", "alarm"),
-    "busy signal": ("a busy signal", "A busy signal is heard.", "alarm"),
-    "ringtone": ("a ringtone", "A ringtone plays.", "alarm"),
-    "whispering": ("someone whispering", "Someone whispers.", "speech"),
-    "hiccup": ("someone hiccuping", "Someone hiccups.", "human"),
-    "fart": ("a fart", "Someone farts.", "human"),
-    "throat clearing": ("someone clearing their throat", "Someone clears their throat.", "human"),
-    "gasp": ("someone gasping", "Someone gasps.", "human"),
-    "giggle": ("someone giggling", "Someone giggles.", "human"),
-    "sniff": ("someone sniffing", "Someone sniffs.", "human"),
-    "purr": ("a cat purring", "A cat purrs.", "animal"),
-    "mosquito": ("a mosquito", "A mosquito whines.", "animal"),
-    "static": ("static", "Static crackles.", "impact"),
-    "mains hum": ("an electric hum", "Something hums electrically.", "impact"),
-    "bagpipes": ("bagpipes", "Bagpipes play.", "instrument"),
-    "glockenspiel": ("a glockenspiel", "A glockenspiel plays.", "instrument"),
-    "organ": ("an organ", "An organ plays.", "instrument"),
-    "theremin": ("a theremin", "A theremin plays.", "instrument"),
-    "jazz": ("jazz music", "Jazz plays.", "music"),
-    "blues": ("blues music", "Blues plays.", "music"),
-    "reggae": ("reggae music", "Reggae plays.", "music"),
-    "country": ("country music", "Country music plays.", "music"),
-    "pop music": ("pop music", "Pop music plays.", "music"),
-    "classical music": ("classical music", "Classical music plays.", "music"),
-    "disco": ("disco music", "Disco music plays.", "music"),
-    "flamenco": ("flamenco music", "Flamenco music plays.", "music"),
-    "funk": ("funk music", "Funk music plays.", "music"),
-    "music": ("music", "Music plays.", "music"),
-}
-_STOCK |= {
-    text: (phrase, f"{phrase[:1].upper()}{phrase[1:]} can be heard.", "impact")
-    for text, phrase in {
-        "rustle": "rustling", "rumble": "rumbling", "whir": "whirring", "clatter": "clattering",
-        "squeal": "squealing", "buzz": "buzzing", "rattle": "rattling", "scratch": "scratching", "thump": "thumping",
-        "bang": "banging", "crunch": "crunching", "tick": "ticking", "ding": "a ding", "vibration": "vibrations",
-        "crack": "cracking", "gurgling": "gurgling", "rub": "rubbing",
-        "squish": "squishing", "slap": "slapping", "whack": "a whack", "smash": "smashing", "beep": "beeping",
-        "chop": "chopping", "clang": "clanging", "chink": "clinking", "boom": "a boom", "stream": "a stream",
-        "fire": "a fire", "steam": "steam", "typing": "typing", "cutlery": "cutlery", "frog": "a frog",
-        "snake": "a snake", "pigeon": "a pigeon", "crow": "a crow", "owl": "an owl", "turkey": "a turkey",
-        "goose": "a goose", "chicken": "a chicken", "rodents": "a rodent", "fly": "a fly",
-        "telephone": "a telephone", "clock": "a clock", "toothbrush": "a toothbrush", "sink": "a sink",
-        "whimper": "whimpering", "chuckle": "chuckling", "snicker": "snickering", "yell": "yelling",
-        "wail": "wailing", "pant": "panting", "bleat": "bleating", "patter": "pattering", "flap": "flapping",
-        "trickle": "trickling water", "splinter": "splintering", "wheeze": "wheezing", "moo": "mooing",
-        "honk": "honking", "quack": "quacking",
-    }.items()
-}  # fmt: skip
-VAGUE = frozenset(
-    {
-        "wood", "glass", "hands", "run", "shuffle", "roll", "stir", "noise", "environmental noise", "echo",
-        "reverberation", "pulse", "tools", "liquid", "cacophony", "distortion", "mechanisms", "field recording",
-        "sound effect", "inside", "outside", "inside, large room or hall", "inside, public space",
-        "outside, rural or natural", "heart murmur", "harmonic", "song", "effects unit", "chorus effect",
-        "tap", "tapping", "hum", "humming", "goose honking",
-        "electronic tuner", "sampler", "background music", "musical instrument", "keyboard", "country", "soul music",
-        "house music", "jingle", "chant", "domestic animals", "wild animals", "rail transport",
-    }
-)  # fmt: skip
-"""Tags that are too vague, or whose names mostly mean something else in a sentence."""
-TEXTURES = frozenset(
-    {
-        "rustle", "rumble", "whir", "clatter", "squeal", "buzz", "rattle", "scratch", "thump", "bang", "crunch", "tick",
-        "ding", "vibration", "crack", "rub", "squish", "slap", "whack", "smash", "beep", "clang", "chink", "boom",
-        "patter", "flap", "splinter", "wail", "static", "mains hum",
-    }
-)  # fmt: skip
-"""Tags that describe how something sounds, not what it is; any recording may contain them."""
 NEVER_ASKED = frozenset({"coffee order", "music"})
 """Labels that are too special or too general for questions about their presence."""
+
+
+class TagTables(Frozen):
+    """The tables of ``assets/phrases.yaml``, where each is described."""
+
+    stock: dict[str, tuple[str, str, str]]
+    heard: dict[str, str]
+    vague: frozenset[str]
+    textures: frozenset[str]
+    continuous: frozenset[str]
+    outdoors: frozenset[str]
+    indoors: frozenset[str]
+
+
+@cache
+def tag_tables() -> TagTables:
+    """The tables of ``assets/phrases.yaml``."""
+    return read_tables(TagTables, "phrases.yaml")
 
 
 class Phrases:
@@ -196,7 +123,7 @@ class Phrases:
         """
         key = frozenset(tags), recorded
         if key not in self._absent:
-            held: set[str] = set(TEXTURES) if recorded else set()
+            held: set[str] = set(tag_tables().textures) if recorded else set()
             for tag in sorted(key[0]):
                 self.may_hold(tag, tag)
                 held |= self._held[tag]
@@ -208,8 +135,9 @@ class Phrases:
 
 def _stock_labels(vocabulary: Vocabulary, labels: Mapping[str, Label]) -> dict[str, Label]:
     """Wordings of the tags that are not among the labels, with their AudioSet classes."""
-    found = {}
-    for text, (phrase, sentence, category) in _STOCK.items():
+    found, tables = {}, tag_tables()
+    heard = {text: (phrase, f"{_capital(phrase)} can be heard.", "impact") for text, phrase in tables.heard.items()}
+    for text, (phrase, sentence, category) in {**tables.stock, **heard}.items():
         index = vocabulary.index(text)
         if index is not None and vocabulary.tags[index].text not in labels:
             audioset = vocabulary.tags[index].audioset

@@ -809,46 +809,6 @@ LANGUAGES = (
 THINGS = ("it", "this", "the car", "the dog", "the machine", "the door", "the house")
 """Values of ``{thing}`` for a scene without things."""
 
-CONTINUOUS = frozenset(
-    {
-        "rain", "light rain", "heavy rain", "wind blowing", "sea waves", "running water", "river flowing",
-        "waterfall", "thunderstorm", "crackling fire", "birds chirping", "crickets chirping",
-        "summer night with crickets", "cicadas buzzing", "bees buzzing", "insects buzzing", "flies buzzing",
-        "frog croaking", "rustling leaves", "bubbling liquid", "water dripping", "road traffic", "city street",
-        "engine idling", "engine running", "train", "helicopter", "motorboat", "air compressor", "chainsaw", "siren",
-        "vacuum cleaner", "washing machine", "hair dryer", "blender", "electric fan", "computer fans",
-        "clock ticking", "air blower", "keyboard typing", "sewing machine", "clothes dryer", "coffee machine",
-        "generator running", "electric motor", "drilling", "jackhammer", "power saw", "hand sawing", "hammering",
-        "footsteps", "footsteps on gravel", "crowd talking", "crowd cheering", "coffee shop chatter",
-        "children playing", "industrial machinery", "pink noise", "white noise", "construction site", "crowd",
-        "lawn sprinkler", "lawn mower", "static", "mains hum", "air conditioning", "sizzling", "frying", "airplane",
-        "subway train", "baby crying", "alarm", "car alarm", "fire alarm", "farmyard", "sailing ship",
-        "people clapping", "snoring", "seagulls calling",
-    }
-)  # fmt: skip
-"""Labels of sounds that may last long."""
-OUTDOORS = frozenset(
-    {
-        "rain", "light rain", "heavy rain", "thunder", "thunderstorm", "wind blowing", "sea waves", "road traffic",
-        "city street", "birds chirping", "crickets chirping", "summer night with crickets", "river flowing",
-        "waterfall", "seagulls calling", "rustling leaves", "train", "car passing by", "motorcycle passing by",
-        "helicopter", "airplane", "farmyard", "fireworks", "construction site", "tree falling", "sailing ship",
-        "motorboat", "jackhammer", "wolf howling", "footsteps on gravel", "footsteps on snow", "footsteps on grass",
-        "owl hooting", "cicadas buzzing", "truck driving off", "bus driving off",
-    }
-)  # fmt: skip
-"""Labels of outdoor sounds."""
-INDOORS = frozenset(
-    {
-        "vacuum cleaner", "toilet flushing", "keyboard typing", "clinking dishes", "washing machine", "hair dryer",
-        "copy machine", "coffee shop chatter", "mouse clicking", "blender", "coffee machine", "elevator",
-        "doorbell ringing", "brushing teeth", "writing with chalk", "grocery store", "electric shaver",
-        "clothes dryer", "paper shredder", "cash register", "computer fans", "footsteps on carpet",
-        "footsteps on wood", "footsteps on stairs", "light switch",
-    }
-)  # fmt: skip
-"""Labels of indoor sounds."""
-
 
 def as_typed(question: str, rng: random.Random) -> str:
     """A question as people type it: with or without a capital and a question mark."""
