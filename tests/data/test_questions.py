@@ -15,7 +15,6 @@ from pengi.conditioning.collect import MIN_KEPT
 from pengi.conditioning.evidence import DetectedTag, Evidence, evidence_text
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.config import EvidenceConfig
-from pengi.data import wordings
 from pengi.data.drawing import SceneDrawer, Sources
 from pengi.data.families import FAMILIES
 from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer, read_labels
@@ -29,6 +28,7 @@ from pengi.data.spoken import Spoken, as_read, draw_spoken, is_near, misheard, t
 from pengi.data.spoken_topics import SLOTS, TOPICS
 from pengi.data.tagging import TagTargets, build_vocabulary
 from pengi.data.tasks import Pair
+from pengi.data.wordings import CANT_TELL, wording_tables, wordings
 
 LABELS = {
     label: Label(label=label, phrase=phrase, sentence=sentence, audioset=audioset, category=category)
@@ -266,7 +266,10 @@ def test_measured_things_are_read_from_the_evidence() -> None:
     tags = (DetectedTag("piano", "instrument", 0.9),)
     read = Evidence(6.0, tags, "", ("Level -41 dBFS, fading.", "Note C4 (262 Hz)."))
     assert {pair.target for pair in pairs_about(note, "pitch", evidence=read)} == {"C4"}
-    assert {pair.target for pair in pairs_about(note, "loudness", evidence=read)} == {"quiet, about -41 dBFS"}
+    loudness = pairs_about(note, "loudness", evidence=read)
+    assert {pair.target for pair in loudness} == {"quiet, about -41 dBFS", "yes", "no"}
+    assert all("quiet" in pair.prompt.lower() for pair in loudness if pair.target == "yes")
+    assert all("loud" in pair.prompt.lower() for pair in loudness if pair.target == "no")
     assert {pair.target for pair in pairs_about(note, "length", evidence=read)} == {"6 seconds"}
     assert {pair.target for pair in pairs_about(note, "course", evidence=read)} == {"It gets quieter.", "the start"}
     wrong = replace(read, descriptors=("Note F#4 (370 Hz).",))
@@ -308,11 +311,17 @@ def test_yes_or_no_is_answered_with_nothing_else() -> None:
 
 
 def test_all_wordings_can_be_filled_and_families_have_many() -> None:
-    for name, asked in vars(wordings).items():
-        if name.isupper() and isinstance(asked, tuple) and name not in ("THINGS", "NEITHER"):
-            assert len(asked) == len(set(asked)), name
-    assert min(map(len, (wordings.PRESENCE, wordings.SAID, wordings.WHO, wordings.WHAT, wordings.DESCRIBE))) >= 28
-    assert min(map(len, wordings.UNANSWERABLE.values())) >= 12
+    tables = wording_tables()
+    refused = {kind: found.questions for kind, found in tables.unanswerable.items()}
+    for name, asked in (tables.questions | refused | tables.words).items():
+        assert len(asked) == len(set(asked)), name
+    assert min(len(wordings(kind)) for kind in ("presence", "said", "who", "what", "describe")) >= 28
+    assert min(map(len, refused.values())) >= 12
+
+
+def test_a_misspelt_kind_of_question_is_named_with_the_most_similar_one() -> None:
+    with pytest.raises(KeyError, match="did you mean 'presence'"):
+        wordings("presense")
 
 
 def test_the_word_dog_is_another_tag_than_a_dog() -> None:
@@ -610,7 +619,7 @@ def test_a_person_who_speaks_in_a_caption_is_not_nobody() -> None:
     assert found is not None
     assert found.tags == ("dog barking", "speech")
     for pair in pairs_about(found, "speech"):
-        negated = any(asked.rstrip("?") in pair.prompt.casefold() for asked in wordings.NO_SPEECH)
+        negated = any(asked.rstrip("?") in pair.prompt.casefold() for asked in wordings("no_speech"))
         assert pair.target == ("no" if negated else "yes")
     assert pairs_about(found, "speakers", "who") == []
     unclear = drawer().captioned("A siren with people", random.Random(0))
@@ -647,7 +656,7 @@ def test_answers_about_drawn_scenes_fit_what_is_in_them() -> None:
             assert pair.prompt
             assert pair.target
             assert "{" not in pair.prompt + pair.target
-            refused[pair.target == wordings.CANT_TELL] += 1
+            refused[pair.target == CANT_TELL] += 1
             if pair.task in ("what", "list") and drawn.tags:
                 assert any(phrases().phrase(tag) in pair.target or tag in pair.target for tag in drawn.tags)
             if pair.task == "speakers" and drawn.transcript == "":
@@ -681,8 +690,8 @@ def test_what_is_said_answers_its_questions() -> None:
         assert not set("{}[]()<>|") & set(spoken.text + "".join(map("".join, spoken.qa)))
         for question, answer in spoken.qa:
             assert question.endswith("?") or question.startswith("tell me")
-            assert answer == wordings.CANT_TELL or answer.casefold() in spoken.text.casefold()
-            refused[answer == wordings.CANT_TELL] += 1
+            assert answer == CANT_TELL or answer.casefold() in spoken.text.casefold()
+            refused[answer == CANT_TELL] += 1
     assert 0.1 < refused[True] / refused.total() < 0.25
 
 
@@ -711,7 +720,7 @@ def test_an_answer_has_the_words_of_the_transcript(read: str, answer: str) -> No
     ordering = scene("woman speaking", transcript=said, qa=(("which milk?", "soy milk"),), is_recorded=False)
     evidence = Evidence(6.0, (DetectedTag("speech", "sound", 0.9),), read)
     targets = {pair.target for pair in pairs_about(ordering, "qa", evidence=evidence, count=20)}
-    assert targets == {answer or wordings.CANT_TELL}
+    assert targets == {answer or CANT_TELL}
 
 
 def test_a_recognisers_errors_are_small_or_noticed() -> None:

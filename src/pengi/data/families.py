@@ -11,13 +11,24 @@ from itertools import combinations, pairwise
 
 from pengi import templates
 from pengi.conditioning.evidence import MAYBE, OVERLAP_S, seconds, separate_spans, spans_text
-from pengi.data import wordings
 from pengi.data.phrases import GENDERS, NEVER_ASKED, is_plural, tag_tables
 from pengi.data.question_context import REPEAT_FACTOR, Answered, Family, QuestionContext
 from pengi.data.scenes import LOUDER_DB, SceneEvent
 from pengi.data.spoken import as_read, draw_spoken, words_of
 from pengi.data.tasks import ATTRIBUTE_TASKS
-from pengi.data.wordings import CANT_TELL, NOTHING_CLEAR, NOTHING_SAID
+from pengi.data.wordings import (
+    CANT_TELL,
+    NEITHER,
+    NOBODY,
+    NONE,
+    NONE_OF_THESE,
+    NOTHING_CLEAR,
+    NOTHING_SAID,
+    filled,
+    said_answer,
+    wording_tables,
+    wordings,
+)
 from pengi.templates import NO, NUMBERS, YES
 
 CLEARLY_S = 0.3
@@ -112,7 +123,7 @@ def _presence(context: QuestionContext) -> Answered | None:
     drawn = _present_or_absent(context)
     if drawn is None:
         return None
-    return Answered(_about(context.rng.choice(wordings.PRESENCE), context.named(drawn[0])), _yes(drawn[1]))
+    return Answered(_about(context.rng.choice(wordings("presence")), context.named(drawn[0])), _yes(drawn[1]))
 
 
 @_family("absence", 3.0)
@@ -124,7 +135,7 @@ def _absence(context: QuestionContext) -> Answered | None:
     noun = re.sub(r"^(a|an|the) ", "", phrase)
     if noun.startswith(("someone ", "something ")):
         return None
-    return Answered(_about(context.rng.choice(wordings.ABSENCE), phrase, n=noun), _yes(not drawn[1]))
+    return Answered(_about(context.rng.choice(wordings("absence")), phrase, n=noun), _yes(not drawn[1]))
 
 
 @_family("speech", 3.0)
@@ -132,7 +143,7 @@ def _speech(context: QuestionContext) -> Answered | None:
     if context.speech is None:
         return None
     negated = context.rng.random() < 0.2
-    question = context.rng.choice(wordings.NO_SPEECH if negated else wordings.SPEECH)
+    question = context.rng.choice(wordings("no_speech" if negated else "speech"))
     return None if context.is_unclear(question) else Answered(question, _yes(context.speech != negated))
 
 
@@ -140,7 +151,7 @@ def _speech(context: QuestionContext) -> Answered | None:
 def _is_music(context: QuestionContext) -> Answered | None:
     if context.music is None or (not context.music and context.rng.random() < 0.7):
         return None
-    return Answered(context.rng.choice(wordings.MUSIC), _yes(context.music))
+    return Answered(context.rng.choice(wordings("music")), _yes(context.music))
 
 
 @_family("choice", 6.0)
@@ -161,11 +172,11 @@ def _choice(context: QuestionContext) -> Answered | None:
     if len(set(texts)) < len(texts):
         return None
     if len(texts) == 2:
-        question = _about(context.rng.choice(wordings.WHICH_OF_TWO), texts[0], y=texts[1])
-        return Answered(question, say(right) if right else wordings.NEITHER)
+        question = _about(context.rng.choice(wordings("which_of_two")), texts[0], y=texts[1])
+        return Answered(question, say(right) if right else NEITHER)
     listed = {"list": ", ".join(texts), "list_or": f"{', '.join(texts[:-1])} or {texts[-1]}"}
-    question = context.rng.choice(wordings.WHICH_OF_THESE).format(**listed)
-    return Answered(question, say(right) if right else wordings.NONE_OF_THESE)
+    question = context.rng.choice(wordings("which_of_these")).format(**listed)
+    return Answered(question, say(right) if right else NONE_OF_THESE)
 
 
 @_family("kind", 1.5)
@@ -179,12 +190,12 @@ def _kind(context: QuestionContext) -> Answered | None:
         for tag in tags
     ]
     found = [name for name, kind in (("speech", "speech"), ("music", "music"), ("another sound", "")) if kind in kinds]
-    return Answered(context.rng.choice(wordings.KIND), _and(found)) if context.is_seen(*tags) else None
+    return Answered(context.rng.choice(wordings("kind")), _and(found)) if context.is_seen(*tags) else None
 
 
 @_family("what", 9.0)
 def _what(context: QuestionContext) -> Answered | None:
-    question = context.rng.choice(wordings.WHAT)
+    question = context.rng.choice(wordings("what"))
     if context.scene.is_complete and not context.scene.tags:
         return Answered(question, NOTHING_CLEAR)
     return Answered(question, _and([context.phrases.phrase(tag) for tag in context.shown])) if context.shown else None
@@ -192,7 +203,7 @@ def _what(context: QuestionContext) -> Answered | None:
 
 @_family("list", 2.0)
 def _list(context: QuestionContext) -> Answered | None:
-    question = context.rng.choice(wordings.LIST)
+    question = context.rng.choice(wordings("list"))
     if context.scene.is_complete and not context.scene.tags:
         return Answered(question, NOTHING_CLEAR)
     as_labels = re.search("tag|label|event|keyword", question)
@@ -205,7 +216,7 @@ def _surroundings(context: QuestionContext) -> Answered | None:
     """Indoors or outdoors, where a sound belongs to one of them."""
     tags = set(context.scene.tags)
     outdoors, indoors = tags & tag_tables().outdoors, tags & tag_tables().indoors
-    question = context.rng.choice(wordings.SURROUNDINGS)
+    question = context.rng.choice(wordings("surroundings"))
     if outdoors and not indoors:
         return Answered(question, "outdoors") if any(map(context.is_shown, outdoors)) else None
     if indoors and not outdoors:
@@ -225,7 +236,7 @@ def _quoted(text: str) -> str:
 
 @_family("said", 5.0)
 def _said(context: QuestionContext) -> Answered | None:
-    question = context.rng.choice(wordings.SAID)
+    question = context.rng.choice(wordings("said"))
     if context.speech is False and not _keeps_none(context):
         return None
     word = _word(context)
@@ -263,12 +274,12 @@ def _says(context: QuestionContext) -> Answered | None:
         said = [word for word in said if word in truth]
     content = [word for word in said if len(word) > 2] or said
     if content and context.rng.random() < 0.6:
-        return Answered(context.rng.choice(wordings.SAYS).format(w=context.rng.choice(content)), YES)
+        return Answered(context.rng.choice(wordings("says")).format(w=context.rng.choice(content)), YES)
     for _ in range(5):
         words = words_of(draw_spoken(context.rng, ())[0].text)
         other = context.rng.choice([word for word in words if len(word) > 2] or ["never"])
         if other not in words_of(context.transcript) and other not in words_of(context.scene.transcript or ""):
-            return Answered(context.rng.choice(wordings.SAYS).format(w=other), NO)
+            return Answered(context.rng.choice(wordings("says")).format(w=other), NO)
     return None
 
 
@@ -276,10 +287,10 @@ def _says(context: QuestionContext) -> Answered | None:
 def _who(context: QuestionContext) -> Answered | None:
     if context.speakers is None or not _are_distinguishable(context):
         return None
-    question = context.rng.choice(wordings.WHO)
+    question = context.rng.choice(wordings("who"))
     if context.is_unclear(question):
         return None
-    return Answered(question, _and(context.speakers) if context.speakers else wordings.NOBODY)
+    return Answered(question, _and(context.speakers) if context.speakers else NOBODY)
 
 
 def _are_distinguishable(context: QuestionContext) -> bool:
@@ -302,7 +313,7 @@ def _is_speaker(context: QuestionContext) -> Answered | None:
         return None
     others = context.rng.choice(("a man", "a woman", "a child"))
     who = context.rng.choice(context.speakers) if context.speakers and context.rng.random() < 0.4 else others
-    question = context.rng.choice(wordings.IS_SPEAKER).format(who=who)
+    question = context.rng.choice(wordings("is_speaker")).format(who=who)
     return Answered(question, _yes(who in context.speakers))
 
 
@@ -310,7 +321,7 @@ def _is_speaker(context: QuestionContext) -> Answered | None:
 def _speakers(context: QuestionContext) -> Answered | None:
     if context.speaker_count is None or (len(context.speakers or ()) != 1 and not _are_distinguishable(context)):
         return None
-    question = context.rng.choice(wordings.SPEAKERS)
+    question = context.rng.choice(wordings("speakers"))
     return None if context.is_unclear(question) else Answered(question, context.speaker_count)
 
 
@@ -366,7 +377,7 @@ def _how_many(context: QuestionContext) -> Answered | None:
         del counts["words"]
     if counts and context.rng.random() < 0.8:
         things = context.rng.choice(list(counts))
-        return Answered(_how_many_of(things, context), NUMBERS[counts[things]] if counts[things] else wordings.NONE)
+        return Answered(_how_many_of(things, context), NUMBERS[counts[things]] if counts[things] else NONE)
     drawn = _present_or_absent(context)
     thing = context.phrases.thing(drawn[0]) if drawn else None
     if drawn is None or thing is None or "'s" in thing:
@@ -374,11 +385,11 @@ def _how_many(context: QuestionContext) -> Answered | None:
     if drawn[1] and not context.is_shown(drawn[0]):
         return None
     many = "several" if is_plural(thing) else "at least one"
-    return Answered(_how_many_of(_plural(thing), context), many if drawn[1] else wordings.NONE)
+    return Answered(_how_many_of(_plural(thing), context), many if drawn[1] else NONE)
 
 
 def _how_many_of(things: str, context: QuestionContext) -> str:
-    return context.rng.choice(wordings.HOW_MANY).format(things=things)
+    return context.rng.choice(wordings("how_many")).format(things=things)
 
 
 def _plural(thing: str) -> str:
@@ -403,7 +414,7 @@ def _exactly(context: QuestionContext) -> Answered | None:
     wrong = context.rng.choice([number for number in range(1, 6) if number != right])
     number = right if context.rng.random() < 0.5 else wrong
     things = templates.as_many(number, plural)
-    question = context.rng.choice(wordings.EXACTLY).format(
+    question = context.rng.choice(wordings("exactly")).format(
         number=NUMBERS[number], things=things, plural=plural, are="is" if number == 1 else "are"
     )
     return Answered(question, _yes(number == right))
@@ -415,7 +426,7 @@ def _how_often(context: QuestionContext) -> Answered | None:
     scene = context.scene
     if scene.is_recorded:
         return None
-    question = context.rng.choice(wordings.HOW_OFTEN)
+    question = context.rng.choice(wordings("how_often"))
     if scene.tags and context.rng.random() < 0.95:
         if not (scene.is_timed and scene.is_complete):
             return None
@@ -482,13 +493,16 @@ def _sequence(context: QuestionContext) -> Answered | None:
     options: list[tuple[Sequence[str], str, str]] = []
     first, last = extents[0], extents[-1]
     if all(_starts_first(first, other, context) for other in extents[1:]):
-        options.append((wordings.FIRST, "", first.tag))
+        options.append((wordings("first"), "", first.tag))
     if all(_starts_first(other, last, context) and last.end_s >= other.end_s + CLEARLY_S for other in extents[:-1]):
-        options.append((wordings.LAST, "", last.tag))
+        options.append((wordings("last"), "", last.tag))
     if all(later.start_s >= earlier.end_s - CLEARLY_S / 2 for earlier, later in pairwise(extents)):
         for earlier, later in pairwise(extents):
             if context.starts_before(earlier.tag, later.tag):
-                options += [(wordings.AFTER, earlier.tag, later.tag), (wordings.PRECEDING, later.tag, earlier.tag)]
+                options += [
+                    (wordings("after"), earlier.tag, later.tag),
+                    (wordings("preceding"), later.tag, earlier.tag),
+                ]
     options = [option for option in options if context.is_shown(option[-1])]
     if not options:
         return None
@@ -523,9 +537,9 @@ def _order(context: QuestionContext) -> Answered | None:
     if draw < 0.35:
         x, y = context.rng.sample([earlier, later], 2)
         asks_first = context.rng.random() < 0.8
-        question = _about(context.rng.choice(wordings.WHICH_FIRST if asks_first else wordings.WHICH_LAST), x, y=y)
+        question = _about(context.rng.choice(wordings("which_first" if asks_first else "which_last")), x, y=y)
         return Answered(question, earlier if asks_first else later)
-    wording = context.rng.choice(wordings.BEFORE)
+    wording = context.rng.choice(wordings("before"))
     if draw < 0.4 and (others := context.absent()):
         x, y = context.rng.sample([earlier, context.phrases.phrase(others[0])], 2)
         return Answered(_about(wording, x, y=y), NO)
@@ -551,7 +565,7 @@ def _together(context: QuestionContext) -> Answered | None:
     if max(overlaps) < 0 and context.rng.random() < 0.5:  # most pairs do not overlap
         return None
     x, y = context.phrases.phrase(one), context.phrases.phrase(other)
-    return Answered(_about(context.rng.choice(wordings.TOGETHER), x, y=y), _yes(max(overlaps) > 0))
+    return Answered(_about(context.rng.choice(wordings("together")), x, y=y), _yes(max(overlaps) > 0))
 
 
 @_family("throughout", 8.0)
@@ -567,12 +581,12 @@ def _throughout(context: QuestionContext) -> Answered | None:
         return None
     if context.rng.random() < 0.5:
         tag = context.rng.choice(lasting if lasting and context.rng.random() < 0.5 else scene.tags)
-        wording = context.rng.choice(wordings.IS_THROUGHOUT)
+        wording = context.rng.choice(wordings("is_throughout"))
         return Answered(_about(wording, context.phrases.phrase(tag)), _yes(tag in lasting))
     if not all(map(context.is_shown, lasting)) or (not lasting and not _keeps_none(context)):
         return None
     answer = _and([context.phrases.phrase(tag) for tag in lasting]) if lasting else "nothing"
-    return Answered(context.rng.choice(wordings.THROUGHOUT), answer)
+    return Answered(context.rng.choice(wordings("throughout")), answer)
 
 
 @_family("when", 1.5)
@@ -581,7 +595,7 @@ def _when(context: QuestionContext) -> Answered | None:
     if context.evidence is None:
         return None
     if context.rng.random() < 0.2 and (others := context.absent()):
-        return Answered(_about(context.rng.choice(wordings.WHEN), context.phrases.phrase(others[0])), _TIMES[0])
+        return Answered(_about(context.rng.choice(wordings("when")), context.phrases.phrase(others[0])), _TIMES[0])
     if not context.scene.tags:
         return None
     tag = context.rng.choice(context.scene.tags)
@@ -590,10 +604,10 @@ def _when(context: QuestionContext) -> Answered | None:
         return None
     phrase, when = context.phrases.phrase(tag), spans_text(found.spans, context.evidence.duration_s)
     if context.rng.random() < 0.65:
-        return Answered(_about(context.rng.choice(wordings.WHEN), phrase), when) if when else None
+        return Answered(_about(context.rng.choice(wordings("when")), phrase), when) if when else None
     start = "0" if when == "throughout" else when.split("-")[0]
     answer = "at the start" if float(start or 0) == 0 else f"at {start} s"
-    return Answered(_about(context.rng.choice(wordings.BEGINS), phrase), answer) if when else None
+    return Answered(_about(context.rng.choice(wordings("begins")), phrase), answer) if when else None
 
 
 @_family("louder", 8.0)
@@ -613,9 +627,9 @@ def _louder(context: QuestionContext) -> Answered | None:
     x, y = context.phrases.phrase(louder.tag), context.phrases.phrase(softer.tag)
     if context.rng.random() < 0.5 or not context.has_times(softer.tag, louder.tag):
         first, second = context.rng.sample([x, y], 2)
-        return Answered(_about(context.rng.choice(wordings.LOUDER), first, y=second), x)
+        return Answered(_about(context.rng.choice(wordings("louder")), first, y=second), x)
     right = context.rng.random() < 0.5
-    question = _about(context.rng.choice(wordings.IS_LOUDER), x if right else y, y=y if right else x)
+    question = _about(context.rng.choice(wordings("is_louder")), x if right else y, y=y if right else x)
     return Answered(question, _yes(right))
 
 
@@ -636,14 +650,17 @@ def _notes(context: QuestionContext) -> str | None:
     return found[1] if found else None
 
 
-@_family("loudness", 0.25)
+@_family("loudness", 0.4)
 def _loudness(context: QuestionContext) -> Answered | None:
     found = _measured(context, _LEVEL)
     if found is None:
         return None
     level_db = int(found[1])
     word = next((word for lowest, word in _LOUDNESS if level_db >= lowest), "very quiet")
-    return Answered(context.rng.choice(wordings.HOW_LOUD), f"{word}, about {level_db} dBFS")
+    if word != "moderately loud" and context.rng.random() < 0.3:
+        asked = context.rng.choice(("loud", "quiet"))
+        return Answered(context.rng.choice(wordings("is_loud")).format(level=asked), _yes(asked in word))
+    return Answered(context.rng.choice(wordings("how_loud")), f"{word}, about {level_db} dBFS")
 
 
 @_family("course", 0.5)
@@ -653,26 +670,26 @@ def _course(context: QuestionContext) -> Answered | None:
         return None
     change, loudest = _COURSES[found[2]]
     if context.rng.random() < 0.5:
-        return Answered(context.rng.choice(wordings.COURSE), change)
-    return Answered(context.rng.choice(wordings.LOUDEST), loudest)
+        return Answered(context.rng.choice(wordings("course")), change)
+    return Answered(context.rng.choice(wordings("loudest")), loudest)
 
 
 @_family("length", 0.25)
 def _length(context: QuestionContext) -> Answered | None:
     if context.evidence is None:
         return None
-    return Answered(context.rng.choice(wordings.HOW_LONG), f"{seconds(context.evidence.duration_s)} seconds")
+    return Answered(context.rng.choice(wordings("how_long")), f"{seconds(context.evidence.duration_s)} seconds")
 
 
 @_family("tempo", 1.0)
 def _tempo(context: QuestionContext) -> Answered | None:
     found = _measured(context, _TEMPO)
-    return Answered(context.rng.choice(wordings.TEMPO), f"about {found[1]} beats a minute") if found else None
+    return Answered(context.rng.choice(wordings("tempo")), f"about {found[1]} beats a minute") if found else None
 
 
 @_family("pitch", 8.0)
 def _pitch(context: QuestionContext) -> Answered | None:
-    question = context.rng.choice(wordings.NOTE)
+    question = context.rng.choice(wordings("note"))
     truth = context.scene.attributes.get("notes", context.scene.attributes.get("pitch"))
     measured = _notes(context)
     if truth is not None:
@@ -687,7 +704,7 @@ def _pitch(context: QuestionContext) -> Answered | None:
 
 @_family("instrument_name", 24.0)
 def _instrument(context: QuestionContext) -> Answered | None:
-    question = context.rng.choice(wordings.INSTRUMENT)
+    question = context.rng.choice(wordings("instrument"))
     instrument = context.scene.attributes.get("instrument")
     if instrument is not None:
         tag = next((tag for tag in context.scene.tags if tag == instrument), instrument)
@@ -697,7 +714,7 @@ def _instrument(context: QuestionContext) -> Answered | None:
 
 @_family("genre_name", 12.0)
 def _genre(context: QuestionContext) -> Answered | None:
-    question = context.rng.choice(wordings.GENRE)
+    question = context.rng.choice(wordings("genre"))
     genre = context.scene.attributes.get("genre")
     if genre is not None:
         tag = next((tag for tag in context.scene.tags if tag.startswith(genre)), f"{genre} music")
@@ -709,13 +726,14 @@ def _genre(context: QuestionContext) -> Answered | None:
 def _language(context: QuestionContext) -> Answered | None:
     language = context.scene.attributes.get("language")
     if context.speech is False:
-        return Answered(context.rng.choice(wordings.LANGUAGE), NOTHING_SAID) if _keeps_none(context) else None
+        return Answered(context.rng.choice(wordings("language")), NOTHING_SAID) if _keeps_none(context) else None
     if language is None or not context.is_foremost(language) or not _keeps_language(context):
         return None
     if context.rng.random() < 0.75:
-        return Answered(context.rng.choice(wordings.LANGUAGE), language)
+        return Answered(context.rng.choice(wordings("language")), language)
     right = context.rng.random() < 0.5
-    named = language if right else context.rng.choice([name for name in wordings.LANGUAGES if name != language])
+    others = [name for name in wording_tables().words["language"] if name != language]
+    named = language if right else context.rng.choice(others)
     question = context.rng.choice(
         (f"is the speaker speaking {named}?", f"is it {named}?", f"is this {named}?", f"is {named} spoken?")
     )
@@ -725,9 +743,9 @@ def _language(context: QuestionContext) -> Answered | None:
 @_family("word_name", 6.0)
 def _word_name(context: QuestionContext) -> Answered | None:
     is_digit = "digit" in context.scene.attributes
-    question = context.rng.choice(wordings.DIGIT if is_digit and context.rng.random() < 0.7 else wordings.KEYWORD)
+    question = context.rng.choice(wordings("digit" if is_digit and context.rng.random() < 0.7 else "keyword"))
     if context.speech is False:
-        question = context.rng.choice(wordings.DIGIT + wordings.KEYWORD)
+        question = context.rng.choice(wordings("digit") + wordings("keyword"))
         return Answered(question, NOTHING_SAID) if _keeps_none(context) else None
     word = _word(context)
     return Answered(question, word) if word else None
@@ -736,17 +754,17 @@ def _word_name(context: QuestionContext) -> Answered | None:
 @_family("feeling", 2.0)
 def _feeling(context: QuestionContext) -> Answered | None:
     emotion = context.scene.attributes.get("emotion")
-    return Answered(context.rng.choice(wordings.FEELING), emotion) if emotion else None
+    return Answered(context.rng.choice(wordings("feeling")), emotion) if emotion else None
 
 
 @_family("animal_name", 6.0)
 def _animal(context: QuestionContext) -> Answered | None:
-    return _named_thing(context, "animal", wordings.ANIMAL, ("dog barking", "birds chirping", "cat meowing"))
+    return _named_thing(context, "animal", wordings("animal"), ("dog barking", "birds chirping", "cat meowing"))
 
 
 @_family("vehicle_name", 2.0)
 def _vehicle(context: QuestionContext) -> Answered | None:
-    return _named_thing(context, "vehicle", wordings.VEHICLE, ("car passing by", "train", "airplane"))
+    return _named_thing(context, "vehicle", wordings("vehicle"), ("car passing by", "train", "airplane"))
 
 
 def _named_thing(
@@ -769,7 +787,7 @@ def _named_thing(
 @_family("description", 5.0)
 def _description(context: QuestionContext) -> Answered | None:
     text = describe(context)
-    return Answered(context.rng.choice(wordings.DESCRIBE), text) if text else None
+    return Answered(context.rng.choice(wordings("describe")), text) if text else None
 
 
 @_family("caption", 5.0, is_task=True)
@@ -931,26 +949,28 @@ def _unanswerable(context: QuestionContext) -> Answered | None:
     scene = context.scene
     if not (scene.tags or scene.attributes or scene.qa or scene.is_complete):
         return None
-    names = list(wordings.UNANSWERABLE)
-    weights = [0.5 if name in ("prices", "reasons", "maths") else 1.0 for name in names]
-    name = context.rng.choices(names, weights)[0]
-    wording, things = context.rng.choice(wordings.UNANSWERABLE[name]), _things(context)
+    kinds = wording_tables().unanswerable
+    weights = [0.5 if name in ("prices", "reasons", "maths") else 1.0 for name in kinds]
+    name = context.rng.choices(list(kinds), weights)[0]
+    wording, things = context.rng.choice(kinds[name].questions), _things(context)
     if not things and "name of {thing}" in wording:  # an instrument does have a name
         return None
-    question = wordings.filled(wording, things, context.rng)
-    known = name not in wordings.NEVER_SAID and _may_be_known(context, name, question)
-    return None if known else Answered(question, CANT_TELL)
+    question = filled(wording, things, context.rng)
+    return None if _may_be_known(context, name, question) else Answered(question, CANT_TELL)
 
 
 def _may_be_known(context: QuestionContext, name: str, question: str) -> bool:
     """Whether a question that recordings usually cannot answer may be answered here by speech or by a sound."""
+    said = said_answer(name)
+    if said is None:
+        return False
     texts = (context.truth, context.evidence.transcript if context.evidence else None)
-    if context.scene.qa or any(wordings.SAID_ANSWERS[name].search(text) for text in texts if text):
+    if context.scene.qa or any(said.search(text) for text in texts if text):
         return True
     if "speaking?" in question and context.speech is False:
         return True
-    sounds = " ".join(context.scene.tags)
-    return any(re.search(asked, question) and re.search(clue, sounds) for asked, clue in wordings.SOUND_ANSWERS)
+    sounds, answers = " ".join(context.scene.tags), wording_tables().sound_answers
+    return any(re.search(asked, question) and re.search(clue, sounds) for asked, clue in answers.items())
 
 
 def _things(context: QuestionContext) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pengi.data.wordings import CITIES, COUNTRIES, MONTHS
+from pengi.data.wordings import wording_tables
 
 _COLOURS = ("red", "blue", "green", "yellow", "white", "black", "brown", "silver", "orange", "purple", "grey", "pink")
 _PLACES = (
@@ -22,7 +22,9 @@ _NAMES = (
     "Doctor {surname}", "Mister {surname}", "Missus {surname}", "Emily {surname}", "Robert {surname}",
 )  # fmt: skip
 SLOTS: dict[str, tuple[str, ...]] = {
-    "name": _NAMES, "name2": _NAMES, "city": CITIES, "city2": CITIES, "country": COUNTRIES, "month": MONTHS,
+    "name": _NAMES, "name2": _NAMES,
+    "city": wording_tables().words["city"], "city2": wording_tables().words["city"],
+    "country": wording_tables().words["country"], "month": wording_tables().words["month"],
     "place": _PLACES, "place2": _PLACES, "colour": _COLOURS, "light": (*_COLOURS, "warm white", "dark red"),
     "surname": ("Miller", "Brown", "Clark", "Lopez", "Fischer", "Novak", "Wilson", "Tanaka", "Evans", "Moore"),
     "company": ("Green Garden Services", "the city bank", "North Star Travel", "Miller and Sons", "the dental clinic",
