@@ -24,8 +24,7 @@ from pengi.data.questions import QuestionMaker
 from pengi.data.scene_loader import SceneLoader
 from pengi.data.scenes import Scene, SceneEvent, scene_of
 from pengi.data.simulation import Simulator, TagNoise, measure_noise
-from pengi.data.spoken import Spoken, as_read, draw_spoken, is_near, misheard, together
-from pengi.data.spoken_topics import SLOTS, TOPICS
+from pengi.data.spoken import Spoken, as_read, draw_spoken, is_near, misheard, spoken_tables, together
 from pengi.data.tagging import TagTargets, build_vocabulary
 from pengi.data.tasks import Pair
 from pengi.data.wordings import CANT_TELL, wording_tables, wordings
@@ -696,10 +695,10 @@ def test_what_is_said_answers_its_questions() -> None:
 
 
 def test_every_slot_of_every_topic_is_asked_about_and_can_be_filled() -> None:
-    for topic in TOPICS:
+    for topic in spoken_tables().topics:
         sentences = " ".join(topic.sentences)
         slots = set(re.findall(r"{(\w+)}", sentences))
-        assert slots <= SLOTS.keys()
+        assert slots <= spoken_tables().slots.keys()
         assert {name for names in topic.asked for name in names.split()} <= slots
         asked = [wording for wordings_ in topic.asked.values() for wording in wordings_]
         assert set(re.findall(r"{(\w+)}", " ".join(asked))) <= slots

@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cache
 
-from pengi.data.spoken_topics import PLAIN, SLOTS, TOPICS, Topic
-from pengi.data.wordings import CANT_TELL
+from pengi.config import Frozen
+from pengi.data.tables import Texts, read_tables
+from pengi.data.wordings import CANT_TELL, wording_tables
 from pengi.templates import NUMBERS
 
 _TRANSCRIPTS, _PLAIN = 0.15, 0.3
@@ -28,6 +30,33 @@ _SLOT = re.compile(r"\{(\w+)\}")
 _ASKING = re.compile(r"(?:(?:Hi|Hello), )?(?:[Cc]an|[Cc]ould|[Mm]ay) (?:I|we|you) [^.?]*\.$")
 _VOWEL = re.compile(r"\b([Aa]) (?=[aeiouAEIOU]|8)(?!(?:one|uni|use)\b)")
 _DIGITS = {str(number): word for number, word in enumerate(NUMBERS)}
+
+
+class Topic(Frozen):
+    """Sentences about a topic and questions about their slots, as ``assets/spoken_topics.yaml`` describes them."""
+
+    sentences: Texts
+    asked: dict[str, Texts]
+    is_order: bool = False
+
+
+class SpokenTables(Frozen):
+    """The tables of ``assets/spoken_topics.yaml``, where each is described."""
+
+    slots: dict[str, Texts]
+    asked_of_orders: Texts
+    asked_of_others: Texts
+    topics: tuple[Topic, ...]
+    plain: Texts
+
+
+@cache
+def spoken_tables() -> SpokenTables:
+    """The tables of ``assets/spoken_topics.yaml``, with the slots that ``assets/wordings.yaml`` has, too."""
+    words = wording_tables().words
+    shared = {"city": words["city"], "city2": words["city"], "country": words["country"], "month": words["month"]}
+    found = read_tables(SpokenTables, "spoken_topics.yaml")
+    return found.model_copy(update={"slots": found.slots | shared})
 
 
 @dataclass(frozen=True)
@@ -73,13 +102,14 @@ def _sentence(rng: random.Random, transcripts: Sequence[str], used: set[str]) ->
     if transcripts and draw < _TRANSCRIPTS:
         text = rng.choice(transcripts)
         return Spoken(text[:1].upper() + text[1:] + ("" if text[-1] in ".!?" else "."))
+    topics = spoken_tables().topics
     for _ in range(_TRIES if draw >= _PLAIN else 0):
-        topic = rng.choices(TOPICS, [len(one.sentences) * (_OF_ORDERS if one.is_order else 1.0) for one in TOPICS])[0]
+        topic = rng.choices(topics, [len(one.sentences) * (_OF_ORDERS if one.is_order else 1.0) for one in topics])[0]
         kinds = {_kind(name) for names in topic.asked for name in names.split()}
         if not used & kinds:
             used |= kinds
             return _about(topic, rng)
-    fitting = [text for text in PLAIN if not used & {_kind(name) for name in _SLOT.findall(text)}]
+    fitting = [text for text in spoken_tables().plain if not used & {_kind(name) for name in _SLOT.findall(text)}]
     return Spoken(_filled(rng.choice(fitting), rng, {}))
 
 
@@ -106,9 +136,10 @@ def _about(topic: Topic, rng: random.Random) -> Spoken:
         ]
         for wording in rng.sample(fitting, min(_WORDINGS, len(fitting))):
             qa[_worded(wording, topic, rng, slots)] = answer
+    others = [other for other in spoken_tables().topics if other.is_order != topic.is_order]
     open_ones = [
         (wording, about)
-        for about in (topic, rng.choice([other for other in TOPICS if other.is_order != topic.is_order]))
+        for about in (topic, rng.choice(others))
         for names, wordings in about.asked.items()
         if not {_kind(name) for name in names.split()} & {_kind(name) for name in slots}
         for wording in wordings
@@ -133,14 +164,15 @@ def _answer(names: Sequence[str], slots: Mapping[str, str], text: str) -> str | 
 
 
 def _worded(wording: str, topic: Topic, rng: random.Random, slots: dict[str, str]) -> str:
-    """A question with its slots filled; a noun is first put into one of the topic's questions for nouns."""
+    """A question with its slots filled; a noun is first put into one of the questions for nouns."""
     if not wording.endswith("?"):
-        wording = rng.choice(topic.about).replace("{n}", wording)
+        asked = spoken_tables().asked_of_orders if topic.is_order else spoken_tables().asked_of_others
+        wording = rng.choice(asked).replace("{n}", wording)
     return _filled(wording, rng, slots, capital=False)
 
 
 def _expanded(text: str, rng: random.Random) -> str:
-    """A text with random choices for ``[...]``, ``(...)`` and ``<...>``, see :mod:`pengi.data.spoken_topics`."""
+    """A text with random choices for ``[...]``, ``(...)`` and ``<...>``, see ``assets/spoken_topics.yaml``."""
     while found := _CHOICE.search(text):
         options = found[0][1:-1].split("|")
         if found[0][0] == "<":
@@ -156,8 +188,9 @@ def _filled(text: str, rng: random.Random, slots: dict[str, str], *, capital: bo
     """A text with its slots filled; their values are added to ``slots``."""
     for name in _SLOT.findall(text):
         if name not in slots:
-            values = (_filled(rng.choice(SLOTS[name]), rng, {}, capital=False) for _ in range(_TRIES))
-            slots[name] = next((value for value in values if value not in slots.values()), SLOTS[name][0])
+            known = spoken_tables().slots[name]
+            values = (_filled(rng.choice(known), rng, {}, capital=False) for _ in range(_TRIES))
+            slots[name] = next((value for value in values if value not in slots.values()), known[0])
     filled = _VOWEL.sub(r"\1n ", text.format(**slots))
     return filled[:1].upper() + filled[1:] if capital else filled
 
