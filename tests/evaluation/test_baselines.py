@@ -83,7 +83,7 @@ def test_stock_yamnet_on_real_recordings(shared_data: Path, tmp_path: Path) -> N
     plan = SuiteRun(
         Suite((asked,), limit=12, modes=("match",)), manifest=shared_data / "manifest.jsonl", baselines=False
     )
-    run_suite(plan, lambda: Systems.of_tagger("yamnet-match"), tmp_path, None, RunProgress())
+    run_suite(plan, lambda: Systems.of_tagger("yamnet-match"), tmp_path, RunProgress())
     found = task_report(tmp_path, score_run(tmp_path), "yamnet-match")
     assert (found["n"], found["model"], found["prompt"]) == (12, "yamnet", None)
     assert found["accuracy"] >= 0.75

@@ -134,7 +134,7 @@ def test_a_run_asks_about_clips_compositions_silence_and_noise_and_reports_famil
     out = tmp_path / "run"
     everyone = Systems(Knowing(), None, None, ABOUT)
     plan = SuiteRun(Suite((BENCHMARKS["val-open"], BENCHMARKS["val-composed"])), manifest=samples, baselines=False)
-    run_suite(plan, lambda: everyone, out, None, RunProgress())
+    run_suite(plan, lambda: everyone, out, RunProgress())
     found = score_run(out)
     result = next(result for result in found["results"] if result["benchmark"] == "val-open")
     about_dogs = 0.0 < result["metrics"]["refused_answerable"]["value"] < 0.5

@@ -13,17 +13,14 @@ import pytest
 
 from helpers.evaluating import Parrot, item
 from pengi.errors import InputError
-from pengi.evaluation import predicting
-from pengi.evaluation.predicting import AnswerCounts, Cache, PredictionFile, predict, read_predictions
+from pengi.evaluation.predicting import AnswerCounts, PredictionFile, predict, read_predictions
 
 ITEMS = [item(f"{name}-{number}", name) for number in range(20) for name in ("dog", "rain", "wind")]
 
 
-def asked(
-    system: Parrot, path: Path, cache: Cache | None = None, items: Any = ITEMS, mode: str = "likelihood"
-) -> AnswerCounts:
+def asked(system: Parrot, path: Path, items: Any = ITEMS) -> AnswerCounts:
     with PredictionFile.opened(path) as file:
-        return predict(system, items, path.parent, mode, file, cache)
+        return predict(system, items, path.parent, "likelihood", file)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -41,7 +38,7 @@ def die_in_the_third_write(path: Path) -> None:
         nonlocal writes
         writes += 1
         whole(file, lines)
-        if writes == 4:  # the first holds what the cache knew: nothing
+        if writes == 3:
             os.truncate(path, path.stat().st_size - 40)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -69,9 +66,9 @@ def test_a_kill_loses_no_line_and_doubles_none(tmp_path: Path) -> None:
 
 def test_existing_answers_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    assert asked(Parrot(), path) == AnswerCounts(0, 0, 60)
+    assert asked(Parrot(), path) == AnswerCounts(0, 60)
     again = Parrot()
-    assert asked(again, path) == AnswerCounts(60, 0, 0)
+    assert asked(again, path) == AnswerCounts(60, 0)
     assert again.asked == []
 
 
@@ -85,32 +82,16 @@ def test_answers_of_another_model_or_question_are_replaced(tmp_path: Path) -> No
     assert len(rows(path)) == 60
 
 
-def test_a_cache_answers_for_another_run(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache.sqlite3")
-    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    asked(Parrot(), first, cache, ITEMS[:20])
-    again = Parrot()
-    assert asked(again, second, cache) == AnswerCounts(0, 20, 40)
-    assert not set(again.asked) & {asked_item.id for asked_item in ITEMS[:20]}
-    assert {row["id"]: row["scores"] for row in rows(second)} == {
-        row["id"]: row["scores"] for row in read_predictions(tmp_path, "b").values()
-    }
-    assert asked(Parrot(), tmp_path / "c.jsonl", cache, mode="generate").computed == 60  # another mode
-
-
-def test_an_error_is_written_but_not_cached(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache.sqlite3")
-    asked(Parrot(), tmp_path / "a.jsonl", cache, [item("broken-1", "dog")])
+def test_an_error_is_written(tmp_path: Path) -> None:
+    asked(Parrot(), tmp_path / "a.jsonl", [item("broken-1", "dog")])
     assert rows(tmp_path / "a.jsonl")[0]["error"] == "'broken-1.wav' is not audio"
-    assert asked(Parrot(), tmp_path / "b.jsonl", cache, [item("broken-1", "dog")]).cached == 0
 
 
-def test_equal_inputs_are_predicted_once_in_a_call(tmp_path: Path) -> None:
+def test_equal_inputs_are_predicted_once(tmp_path: Path) -> None:
     system = Parrot(name="blind", deaf=True)
-    asked(system, tmp_path / "p.jsonl", Cache(tmp_path / "cache.sqlite3"))
+    asked(system, tmp_path / "p.jsonl")
     assert len(rows(tmp_path / "p.jsonl")) == 60
-    # One for each call at most: after the first the cache would know, but the call is not looked up again.
-    assert len(system.asked) <= -(-60 // predicting.ITEMS_PER_CALL)
+    assert len(system.asked) == 1
 
 
 def test_a_system_that_compares_items_gets_all_of_them(tmp_path: Path) -> None:

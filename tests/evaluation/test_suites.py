@@ -16,7 +16,6 @@ from pengi.errors import InputError
 from pengi.evaluation import benchmarks, reporting
 from pengi.evaluation.benchmarks import BENCHMARKS, Suite
 from pengi.evaluation.comparing import compare
-from pengi.evaluation.predicting import Cache
 from pengi.evaluation.reporting import write_report
 from pengi.evaluation.suites import RunProgress, SuiteRun, run_suite, score_run
 from pengi.evaluation.systems import Systems
@@ -51,9 +50,7 @@ def run(manifest: Path, out: Path, model: Parrot | None = None, **plan: Any) -> 
     blind = Parrot(name="blind", deaf=True)
     tagger = Parrot(name="yamnet-match", together=True)
     everyone = Systems(model or Parrot(), blind, lambda: tagger, ABOUT)
-    run_suite(
-        SuiteRun(SUITE, manifest=manifest, **plan), lambda: everyone, out, Cache(out / "cache.sqlite3"), RunProgress()
-    )
+    run_suite(SuiteRun(SUITE, manifest=manifest, **plan), lambda: everyone, out, RunProgress())
     return score_run(out)
 
 
@@ -187,4 +184,4 @@ def never() -> Systems:
 def test_a_run_without_data_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="none of the benchmarks can be run; name the labelled clips with --manifest"):
-        run_suite(SuiteRun(SUITE), never, tmp_path / "run", None, RunProgress())
+        run_suite(SuiteRun(SUITE), never, tmp_path / "run", RunProgress())

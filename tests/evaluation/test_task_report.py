@@ -24,7 +24,7 @@ FIELD = task_benchmark("events", split="val", source="field")
 def run(manifest: Path, out: Path, *, system: Parrot | None = None, method: str = "likelihood") -> dict[str, Any]:
     mode = "match" if method.startswith("yamnet") else method
     plan = SuiteRun(Suite((FIELD,), modes=(mode,)), manifest=manifest, baselines=False)
-    run_suite(plan, lambda: Systems(system or Parrot(), None, None, ABOUT), out, None, RunProgress())
+    run_suite(plan, lambda: Systems(system or Parrot(), None, None, ABOUT), out, RunProgress())
     return score_run(out)
 
 

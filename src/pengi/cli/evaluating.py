@@ -169,15 +169,12 @@ def _loader(method: str | None, model: str, device: str) -> Callable[[], Systems
 
 def _run(plan: SuiteRun, load: Callable[[], Systems], folder: Path, options: RunOptions) -> dict[str, Any]:
     """Predict, score and report; existing predictions are not made again."""
-    from pengi import weights
-    from pengi.evaluation.predicting import Cache
     from pengi.evaluation.reporting import REPORT_AUDIO, write_report
     from pengi.evaluation.suites import RunProgress, run_suite, score_run
 
     if options.report_audio not in REPORT_AUDIO:
         raise InputError(f"--report-audio must be one of {', '.join(REPORT_AUDIO)}, not '{options.report_audio}'")
-    cache = Cache(weights.cache_folder().parent / "answers.sqlite3") if options.cached else None
-    run_suite(plan, load, folder, cache, RunProgress(_step, print_note))
+    run_suite(plan, load, folder, RunProgress(_step, print_note))
     found = score_run(folder)
     if options.out is not None:
         write_report(folder, found, options.report_audio)

@@ -126,9 +126,6 @@ class RunOptions:
             metavar="I/N", help="Do only part I of N, so that N machines share the work; all parts have the same --out."
         ),
     ] = "1/1"
-    cached: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Use answers of earlier runs of the same model.")
-    ] = True
     report_audio: Annotated[
         str,
         typer.Option(

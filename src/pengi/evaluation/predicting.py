@@ -1,15 +1,13 @@
 """Writes predictions, one line for each answer, before they are scored.
 
 A run may be killed at any moment; items with a line are not predicted again. Each line has a key, a hash of the system,
-its input, the question and the mode. So lines of another model or question are never used, and all runs can share a
-cache of answers.
+its input, the question and the mode. So lines of another model or question are never used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,31 +27,10 @@ ITEMS_PER_CALL = 16
 
 @dataclass(frozen=True)
 class AnswerCounts:
-    """Number of answers of a run from existing lines, from the cache, and computed now."""
+    """Number of answers of a run from existing lines, and computed now."""
 
     kept: int
-    cached: int
     computed: int
-
-
-class Cache:
-    """The answers of all runs by key, in one SQLite file that several processes may use at once."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=60.0)
-        self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
-
-    def get(self, key: str) -> Row | None:
-        """The answer of a key; None if there is none."""
-        found = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if found is None else json.loads(found[0])
-
-    def put(self, answers: Mapping[str, Row]) -> None:
-        """Store answers."""
-        with self._database:
-            rows = [(key, json.dumps(answer)) for key, answer in answers.items()]
-            self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
 
 
 class PredictionFile:
@@ -96,7 +73,6 @@ def predict(
     folder: Path,
     mode: str,
     file: PredictionFile,
-    cache: Cache | None = None,
     done: Advance = lambda count: None,
 ) -> AnswerCounts:
     """Write one line for each item that has none yet; ``folder`` holds the items' recordings."""
@@ -108,22 +84,17 @@ def predict(
     waiting = [item for item in items if item.id not in file.rows]
     kept = len(items) - len(waiting)
     done(kept)
-    ready = [(item, answer) for item in waiting if cache and (answer := cache.get(keys[item.id])) is not None]
-    file.append([_row(item, keys[item.id], answer) for item, answer in ready])
-    done(len(ready))
-    waiting = [item for item in waiting if item.id not in file.rows]
     # If answers depend on each other, all items are predicted again, and only the missing lines are written.
     asked = list(items) if system.together and waiting else waiting
     size = max(1, len(asked)) if system.together else ITEMS_PER_CALL
+    answers: dict[str, Row] = {}
     for start in range(0, len(asked), size):
         part = asked[start : start + size]
-        answers = _ask(system, part, folder, mode, keys)
+        answers |= _ask(system, [item for item in part if keys[item.id] not in answers], folder, mode, keys)
         missing = [item for item in part if item.id not in file.rows]
         file.append([_row(item, keys[item.id], answers[keys[item.id]]) for item in missing])
-        if cache:
-            cache.put({key: answer for key, answer in answers.items() if "error" not in answer})
         done(len(missing))
-    return AnswerCounts(kept, len(ready), len(waiting))
+    return AnswerCounts(kept, len(waiting))
 
 
 def key_of(system: System, item: Item, folder: Path, mode: str) -> str:
@@ -147,6 +118,8 @@ def _by_item(lines: JsonLines) -> dict[str, Row]:
 def _ask(system: System, items: Sequence[Item], folder: Path, mode: str, keys: Mapping[str, str]) -> dict[str, Row]:
     """Answers by key; items with the same key are predicted once (with silence as input, many have the same key)."""
     different = list({keys[item.id]: item for item in items}.values())
+    if not different:
+        return {}
     start = time.perf_counter()
     replies = system.answer(different, folder, mode)
     seconds = round((time.perf_counter() - start) / len(different), 4)

@@ -41,7 +41,7 @@ from pengi.evaluation.benchmarks import (
 )
 from pengi.evaluation.building import write_questions
 from pengi.evaluation.items import Item, items_of, shard_of
-from pengi.evaluation.predicting import Cache, PredictionFile, predict, read_predictions
+from pengi.evaluation.predicting import PredictionFile, predict, read_predictions
 from pengi.evaluation.scoring import Json, Scored, chance, read_answers, score
 from pengi.evaluation.systems import System, Systems, code_hash, file_hash
 from pengi.json_lines import JsonLines, Row
@@ -145,9 +145,7 @@ class RunRecord:
     seconds: float = 0.0
 
 
-def run_suite(
-    plan: SuiteRun, load: Callable[[], Systems], out: Path, cache: Cache | None, progress: RunProgress
-) -> RunRecord:
+def run_suite(plan: SuiteRun, load: Callable[[], Systems], out: Path, progress: RunProgress) -> RunRecord:
     """Make all predictions of a plan that are still missing, and write ``run.json``.
 
     Args:
@@ -179,7 +177,7 @@ def run_suite(
     record.model = dict(systems.about)
     for prepared in ready:
         for system, mode in _systems_and_modes(plan, prepared.benchmark, systems):
-            _predict(plan, prepared, system, mode, out, cache, record, progress)
+            _predict(plan, prepared, system, mode, out, record, progress)
             record.seconds = round(time.perf_counter() - start, 1)
             _write_json(path, asdict(record))
     if not record.answers:
@@ -277,7 +275,6 @@ def _predict(
     system: System,
     mode: str,
     out: Path,
-    cache: Cache | None,
     record: RunRecord,
     progress: RunProgress,
 ) -> None:
@@ -286,7 +283,7 @@ def _predict(
     doing = f"{benchmark.name}, {system.name}, {mode}"
     try:
         with PredictionFile.opened(path) as file, progress.step(doing, len(items)) as done:
-            counts = predict(system, items, prepared.folder, mode, file, cache, done)
+            counts = predict(system, items, prepared.folder, mode, file, done)
     except InputError as error:
         if not system.together:
             raise
