@@ -83,15 +83,15 @@ def test_a_mistake_in_the_manifest_is_found_before_the_model_is_loaded(
     pengi: Callable[..., Any], manifest: Path
 ) -> None:
     result = pengi("eval", "--manifest", manifest, "--task", "events", "--split", "test", "--model", "nonsense")
-    assert "no clip of split 'test' has events; the splits here are val" in result.stderr
+    assert "no clip of split 'test' has events; it is in val (field)" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--task", "event"], "there is no task 'event'"),
-        (["--task", "digit"], "no clip of split 'val' has digit; this split has events"),
-        (["--task", "events", "--source", "studio"], "sources that have it are field"),
+        (["--task", "digit"], "no clip of split 'val' has digit"),
+        (["--task", "events", "--source", "studio"], "of source 'studio' has events; it is in val (field)"),
         (["--task", "events", "--method", "guess"], "there is no method 'guess'"),
         (
             ["--task", "events", "--method", "yamnet-match-max"],

@@ -56,9 +56,15 @@ def test_given_labels_leave_out_the_clips_that_have_none_of_them(manifest: Path)
     [
         ({"task": "event", "split": "val"}, "there is no task 'event'; did you mean 'events'"),
         ({"task": "events", "split": "valid"}, "there is no split 'valid'; did you mean 'val'"),
-        ({"task": "events", "split": "test"}, "no clip of split 'test' has events; the splits here are train, val"),
-        ({"task": "digit", "split": "val", "source": "field"}, "sources that have it are voices"),
-        ({"task": "keyword", "split": "val"}, "has keyword; this split has events, digit"),
+        (
+            {"task": "events", "split": "test"},
+            "no clip of split 'test' has events; it is in train (field), val (field)",
+        ),
+        (
+            {"task": "digit", "split": "val", "source": "field"},
+            "no clip of split 'val' of source 'field' has digit; it is in val (voices)",
+        ),
+        ({"task": "keyword", "split": "val"}, "no clip of split 'val' has keyword"),
         (
             {"task": "events", "split": "val", "labels": ["cow"]},
             "no clip of split 'val' has one of the given labels; its labels are dog barking, rain, speech, wind",

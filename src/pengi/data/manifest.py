@@ -51,6 +51,7 @@ class Clip(BaseModel):
     group: str = ""
     source: str = ""
     license: str = ""
+    origin: str = Field("", description="where the recording is from, for its credit")
     ship: bool = False
     redistribute: bool = Field(True, description="whether the audio file itself may be published")
     duration_s: float | None = Field(None, gt=0)
@@ -59,6 +60,7 @@ class Clip(BaseModel):
     absent: tuple[str, ...] = Field((), description="events that are surely not there; of others nothing is known")
     attributes: dict[str, str | int | float | bool] = Field(default_factory=dict)
     qa: tuple[QuestionAnswer, ...] = ()
+    choices: tuple[str, ...] = Field((), description="the answers to choose from, if ``qa`` has a single question")
     times: tuple[EventTime, ...] = Field((), description="every occurrence of every event, if all are known")
     captions: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="written descriptions; without any, the labels' sentences serve"

@@ -21,7 +21,6 @@ from pengi.data.compose import write_composed
 from pengi.data.manifest import Clip
 from pengi.errors import InputError
 from pengi.evaluation.composed_questions import composed_questions
-from pengi.evaluation.items import extras_of
 from pengi.evaluation.open_questions import open_questions
 from pengi.evaluation.questions import SEED, LabelledClips, Question, is_steady, made_clip, note_question, spec
 from pengi.json_lines import JsonLines
@@ -50,11 +49,10 @@ def write_questions(name: str, manifest: Path, split: str, out: Path) -> Path:
     recordings.mkdir(parents=True, exist_ok=True)
     with FileLock(recordings / ".lock"):  # shards of a run may start at the same time
         paths = _recordings(source, {asked.clip.id for asked in questions}, recordings)
-    origins = {name: row["origin"] for name, row in extras_of(manifest).items() if "origin" in row}
     path = out / "manifests" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = _rows(questions, lambda clip: paths.get(clip.id, source.root / clip.audio), path.parent)
-    JsonLines(path).rewrite(row | ({"origin": origins[row["id"]]} if row["id"] in origins else {}) for row in rows)
+    JsonLines(path).rewrite(rows)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pengi.data.manifest import Clip, read_manifest
-from pengi.data.tasks import CLOSED_TASKS, answers_of
+from pengi.data.tasks import answers_of
 from pengi.errors import InputError
 from pengi.evaluation.benchmarks import YES_NO, Benchmark
 
 # A limited run takes a fixed random sample: the first rows of a manifest are often from a single source.
 _LIMIT_SEED = 0
-_SOME_LABELS = 8
+_MAX_NAMES = 8
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,10 @@ def items_of(benchmark: Benchmark, manifest: Path, limit: int | None = None) -> 
     clips = _clips_of(benchmark, every)
     if benchmark.kind in ("classify", "tag") and not benchmark.labels:
         benchmark = replace(benchmark, labels=_labels_of(benchmark, clips))
-    extras = extras_of(manifest)
     make = {"caption": _captions, "question": _questions, "choice": _choices, "open": _open}.get(
         benchmark.kind, _labelled
     )
-    items = [item for clip in clips for item in make(benchmark, clip, extras[clip.id])]
+    items = [item for clip in clips for item in make(benchmark, clip)]
     if not items:
         raise InputError(f"'{manifest}' has nothing for {benchmark.name}: {_nothing_found(benchmark, every)}")
     if limit is None or limit >= len(items):
@@ -96,12 +94,6 @@ def shard_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
     return list(items[part - 1 :: parts])
 
 
-def extras_of(manifest: Path) -> dict[str, Mapping[str, Any]]:
-    """The fields of each row that are not part of a :class:`Clip`, by the clip's id."""
-    lines = [line for line in manifest.read_text(encoding="utf-8").split("\n") if line.strip()]
-    return {row["id"]: row for row in map(json.loads, lines)}
-
-
 def _clips_of(benchmark: Benchmark, clips: Sequence[Clip]) -> list[Clip]:
     return [clip for clip in clips if clip.split == benchmark.split and benchmark.source in (None, clip.source)]
 
@@ -111,28 +103,24 @@ def _labels_of(benchmark: Benchmark, clips: Sequence[Clip]) -> tuple[str, ...]:
 
 
 def _nothing_found(benchmark: Benchmark, clips: Sequence[Clip]) -> str:
-    """The error message: what was looked for, and the most similar thing that the manifest has."""
-    field = benchmark.field.rstrip("*")
+    """The error message: what was looked for, and where the manifest has it."""
     source = f" of source '{benchmark.source}'" if benchmark.source else ""
-    missing = f"no clip of split '{benchmark.split}'{source}"
+    missing = f"no clip of split '{benchmark.split}'{source} has"
     present = _labels_of(benchmark, _clips_of(benchmark, clips))
     if present:
-        some = ", ".join(present[:_SOME_LABELS]) + (", ..." if len(present) > _SOME_LABELS else "")
-        return f"{missing} has one of the given labels; its labels are {some}"
-    in_split = [clip for clip in clips if clip.split == benchmark.split]
-    if not in_split:
-        return f"{missing} has {field}; the splits here are {', '.join(sorted({clip.split for clip in clips}))}"
-    sources = sorted({clip.source for clip in in_split if clip.source and answers_of(clip, benchmark.field)})
-    if sources:
-        return f"{missing} has {field}; sources that have it are {', '.join(sources)}"
-    tasks = [name for name in CLOSED_TASKS if any(answers_of(clip, name) for clip in in_split)]
-    return f"{missing} has {field}; this split has {', '.join(tasks) or 'no labels'}"
+        return f"{missing} one of the given labels; its labels are {_some(present)}"
+    sources = sorted({(clip.split, clip.source) for clip in clips if answers_of(clip, benchmark.field)})
+    where = f"; it is in {_some([f'{split} ({source})' for split, source in sources])}" if sources else ""
+    return f"{missing} {benchmark.field.rstrip('*')}{where}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
 
 
 def _item(
     benchmark: Benchmark,
     clip: Clip,
-    extra: Mapping[str, Any],
     answers: Sequence[str],
     labels: Sequence[str] = (),
     number: int | None = None,
@@ -145,25 +133,25 @@ def _item(
         answers=tuple(answers),
         labels=tuple(labels),
         group=clip.group or clip.id,
-        credit=", ".join(part for part in (clip.license, str(extra.get("origin", ""))) if part),
+        credit=", ".join(part for part in (clip.license, clip.origin) if part),
         redistribute=clip.redistribute,
         is_question=question is not None,
     )
 
 
-def _labelled(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
+def _labelled(benchmark: Benchmark, clip: Clip) -> Iterator[Item]:
     labels = benchmark.labels or ()
     answers = [answer for answer in answers_of(clip, benchmark.field) if answer in labels]
     if answers:
-        yield _item(benchmark, clip, extra, answers, labels)
+        yield _item(benchmark, clip, answers, labels)
 
 
-def _captions(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
+def _captions(benchmark: Benchmark, clip: Clip) -> Iterator[Item]:
     if clip.captions:
-        yield _item(benchmark, clip, extra, clip.captions)
+        yield _item(benchmark, clip, clip.captions)
 
 
-def _questions(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
+def _questions(benchmark: Benchmark, clip: Clip) -> Iterator[Item]:
     binary = benchmark.labels == YES_NO
     answers_to: dict[str, list[str]] = {}
     for pair in clip.qa:
@@ -174,20 +162,20 @@ def _questions(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> It
             continue
         counting = agreed(given, benchmark.agreement)
         if counting:
-            yield _item(benchmark, clip, extra, counting, benchmark.labels or (), number, question)
+            yield _item(benchmark, clip, counting, benchmark.labels or (), number, question)
 
 
-def _open(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
+def _open(benchmark: Benchmark, clip: Clip) -> Iterator[Item]:
     for number, pair in enumerate(clip.qa, start=1):
-        item = _item(benchmark, clip, extra, (pair.answer,), (), number, pair.question)
+        item = _item(benchmark, clip, (pair.answer,), (), number, pair.question)
         yield replace(item, accepted=pair.accepted, family=pair.kind)
 
 
-def _choices(benchmark: Benchmark, clip: Clip, extra: Mapping[str, Any]) -> Iterator[Item]:
-    choices = tuple(dict.fromkeys(extra.get("choices") or ()))
+def _choices(benchmark: Benchmark, clip: Clip) -> Iterator[Item]:
+    choices = tuple(dict.fromkeys(clip.choices))
     if clip.qa and len(choices) > 1:
         question = f"{clip.qa[0].question} {', '.join(choices[:-1])} or {choices[-1]}?"
-        yield _item(benchmark, clip, extra, (clip.qa[0].answer,), choices, question=question)
+        yield _item(benchmark, clip, (clip.qa[0].answer,), choices, question=question)
 
 
 def agreed(answers: Sequence[str], agreement: str) -> tuple[str, ...]:
