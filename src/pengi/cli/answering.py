@@ -28,7 +28,7 @@ from pengi.cli.options import (
     chosen_labels,
 )
 from pengi.cli.session import load_model, over_files, percent
-from pengi.cli.streams import can_encode
+from pengi.cli.streams import bar, can_encode
 from pengi.cli.tagging import tags_table
 from pengi.errors import InputError
 
@@ -276,5 +276,5 @@ def _scores(scores: Sequence[tuple[str, float]]) -> Table:
     table.add_column("percent", justify="right")
     table.add_column("bar", style="cyan")
     for label, score in scores:
-        table.add_row(Text(label), percent(score, digits=1), "█" * round(score * _BAR_COLUMNS))
+        table.add_row(Text(label), percent(score, digits=1), bar(score, _BAR_COLUMNS, sys.stdout))
     return table

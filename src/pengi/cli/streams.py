@@ -1,42 +1,15 @@
 """stdout and stderr that accept any text and store their first failure.
 
-A character that the encoding lacks is replaced by a similar one. Output that cannot be written, because a disk is full
-or a pipe is closed, is discarded; :func:`output_failure` gives the reason.
+A character that the encoding lacks becomes a question mark. Output that cannot be written, because a disk is full or a
+pipe is closed, is discarded; :func:`output_failure` gives the reason.
 """
 
 from __future__ import annotations
 
-import codecs
 import io
 import os
 import sys
 from typing import Any, TextIO
-
-_FALLBACKS = str.maketrans(
-    {
-        **dict.fromkeys("█▉▊▋▌▍▎▏▓▒░■", "#"),
-        **dict.fromkeys("─━═╌╍┄┅╴╶╸╺╼╾–—‒−", "-"),
-        **dict.fromkeys("│┃║╎╏┆┇", "|"),
-        **dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╯╰╔╗╚╝╠╣╦╩╬┏┓┗┛┡┩╇", "+"),
-        **dict.fromkeys("‘’‚‹›", "'"),
-        **dict.fromkeys("“”„«»", '"'),
-        **dict.fromkeys("•·✓", "*"),
-        "…": "...",
-        "\N{NO-BREAK SPACE}": " ",
-    }
-)
-_ERRORS = "pengi"
-
-
-def _fallback(error: UnicodeError) -> tuple[str, int]:
-    """An error handler for :mod:`codecs`: the most similar ASCII characters, or question marks."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end].translate(_FALLBACKS)
-    return "".join(character if character.isascii() else "?" for character in text), error.end
-
-
-codecs.register_error(_ERRORS, _fallback)
 
 
 class _WatchedRaw(io.RawIOBase):
@@ -85,7 +58,7 @@ def _watched(stream: Any) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedWriter(_WatchedRaw(stream)),
         encoding=stream.encoding,
-        errors=_ERRORS if stream.errors in ("strict", "backslashreplace") else stream.errors,
+        errors="replace" if stream.errors in ("strict", "backslashreplace") else stream.errors,
         # With a pipe, stderr is not line-buffered but write-through, and write-through ends at the buffer below.
         line_buffering=stream.line_buffering or stream.write_through,
         write_through=stream.write_through,
@@ -99,3 +72,8 @@ def can_encode(text: str, stream: TextIO) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def bar(share: float, columns: int, stream: TextIO) -> str:
+    """A horizontal bar of characters that the stream's encoding has."""
+    return ("█" if can_encode("█", stream) else "#") * round(share * columns)

@@ -26,6 +26,7 @@ from pengi.cli.options import (
     parsed_threshold,
 )
 from pengi.cli.session import load_model, percent, with_name
+from pengi.cli.streams import bar
 from pengi.errors import InputError, PengiError
 
 if TYPE_CHECKING:
@@ -221,6 +222,6 @@ class Meter:
 def meter_line(moment: Moment) -> str:
     """Level and tags as one line of text."""
     share = min(1.0, max(0.0, 1 + moment.level_db / _METER_DB))
-    bar = "█" * round(share * _METER_COLUMNS)
+    level = bar(share, _METER_COLUMNS, sys.stderr)
     tags = ", ".join(f"{label} {percent(probability)}" for label, probability in moment.present[:_SHOWN_TAGS])
-    return f"{moment.level_db:6.1f} dBFS {bar:<{_METER_COLUMNS}} {tags}"
+    return f"{moment.level_db:6.1f} dBFS {level:<{_METER_COLUMNS}} {tags}"
