@@ -69,7 +69,7 @@ def test_a_number_that_json_does_not_have_is_not_written(tmp_path: Path) -> None
 
 def test_only_one_process_writes_a_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    with locked(path), pytest.raises(InputError, match="another run is writing"), locked(path):
+    with locked(path), pytest.raises(InputError, match="another process is writing"), locked(path):
         pass
     with locked(path):
         pass

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from typer.testing import CliRunner
 
 from pengi import weights
 from pengi.cli import app
 from pengi.errors import WeightsError
 from pengi.weights.records import RecordSource, RecordUnavailableError, download
+from pengi.writing import locked
 
 CONTENT = bytes(range(256)) * 2000
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -201,8 +201,8 @@ def test_a_record_cannot_name_a_file_of_this_machine(server: Server, tmp_path: P
 
 def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> None:
     with (
-        FileLock(tmp_path / "model.pth.lock"),
-        pytest.raises(WeightsError, match=r"another process is fetching 'model\.pth'"),
+        locked(tmp_path / "model.pth"),
+        pytest.raises(WeightsError, match=r"another process is writing '.*model\.pth'"),
     ):
         download(server.source, tmp_path)
 

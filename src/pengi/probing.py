@@ -10,7 +10,6 @@ Shape suffixes: N recordings, D features.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from pengi.encoders import yamnet
 from pengi.errors import InputError, PengiError
 from pengi.evaluation.statistics import Interval, bootstrap, mean_of
 from pengi.evaluation.systems import code_hash, file_hash
+from pengi.hashes import text_sha256
 from pengi.progress import Advance
 from pengi.streaming import attempt
 from pengi.writing import replacing, writing
@@ -64,7 +64,7 @@ class EngineEncoder:
 
         self.name = name
         self._engine = Pengi.from_pretrained(name, device=device)
-        self.fingerprint = _sha256(f"{model_hash(name)} {code_hash()}")
+        self.fingerprint = text_sha256(f"{model_hash(name)} {code_hash()}")
 
     def embed(self, recordings: Sequence[Path]) -> Sequence[Vector | PengiError]:
         found: Sequence[Vector | PengiError] = self._engine.embed(list(recordings), on_error="return")
@@ -78,7 +78,7 @@ class StockYamnet:
 
     def __init__(self) -> None:
         self._encoder = yamnet.YamnetEncoder.from_folder(weights.resolve(YAMNET)).eval()
-        self.fingerprint = _sha256(f"{YAMNET} {code_hash()}")
+        self.fingerprint = text_sha256(f"{YAMNET} {code_hash()}")
 
     def embed(self, recordings: Sequence[Path]) -> Sequence[Vector | PengiError]:
         return [attempt(self._embed, recording) for recording in recordings]
@@ -266,7 +266,3 @@ def _parts(
 def _save(file: Path, vector_D: Vector) -> None:
     with replacing(file) as partial:
         np.save(partial, vector_D)
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -55,18 +55,19 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """A lock for the one process that writes ``path``; if the process is killed, the lock is released.
 
     Args:
-        path: need not exist; its folder is made.
+        path: of a file, which need not exist (its folder is made), or of an existing folder.
         wait: wait while another process writes it.
 
     Raises:
         InputError: if another process writes it and ``wait`` is not set, or as :func:`writing`.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0)
+    file = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+    lock = FileLock(file, timeout=-1 if wait else 0)
     with writing(path):
         try:
             lock.acquire()
         except Timeout as error:
-            raise InputError(f"another run is writing '{path}'") from error
+            raise InputError(f"another process is writing '{path}'; wait until it is done") from error
     try:
         yield
     finally:

@@ -85,7 +85,7 @@ def test_mistakes_are_one_sentence(pengi: Callable[..., Any], sounds: Path, tmp_
         (("search", db, "rain", "--filter", "length > 5"), "the filter 'length > 5' cannot be used"),
         (("search", db, "--like", tmp_path / "none.wav"), "none.wav"),
         (("index", tmp_path / "nowhere", "--db", db), "there is no folder"),
-        (("index", sounds, "--db", tmp_path / "file"), "no index can be written"),
+        (("index", sounds, "--db", tmp_path / "file"), "could not be written: file exists"),
         (("index", sounds, "--db", db, "--model", "nonsense"), "no model named"),
     ):
         assert said in complaint(pengi(*arguments))

@@ -117,7 +117,7 @@ def test_two_runs_do_not_write_the_same_file(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     with (
         PredictionFile.opened(path),
-        pytest.raises(InputError, match="another run is writing"),
+        pytest.raises(InputError, match="another process is writing"),
         PredictionFile.opened(path),
     ):
         pass

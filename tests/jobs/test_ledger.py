@@ -163,7 +163,7 @@ def test_two_runs_do_not_write_at_once(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     with (
         Ledger.opened(out, SETTINGS, {}),
-        pytest.raises(InputError, match="another run is writing"),
+        pytest.raises(InputError, match="another process is writing"),
         Ledger.opened(out, SETTINGS, {}),
     ):
         pass

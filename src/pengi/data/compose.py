@@ -13,7 +13,6 @@ into the same fold, so that the tagger of that fold was fitted without any of it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -40,6 +39,7 @@ from pengi.data.tagging import FOLDS, folds_of, group_of
 from pengi.data.tasks import COMPOSED_DOMAIN
 from pengi.data.tolerance import MAX_BAD_SHARE
 from pengi.errors import AudioError, InputError
+from pengi.hashes import text_sha256
 
 RULES = 2
 """Version of the rules below, part of the fingerprint. Raise it if they change, because old ids would otherwise give
@@ -418,7 +418,7 @@ def _fingerprint(clips: Sequence[Clip], labels: Mapping[str, Label], folds: int)
         parts.append([clip.id, clip.domain, clip.events, clip.duration_s, sorted(map(str, clip.attributes.items()))])
     used = sorted({clip.events[0] for clip in clips})
     parts += [labels[name].model_dump() for name in used]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+    return text_sha256(json.dumps(parts))[:8]
 
 
 def render(example: Composed, audio_root: Path, rate: int) -> Rendered:

@@ -6,7 +6,6 @@ memory-mapped float16 files, one for each block of clips. A run that is killed l
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -32,6 +31,7 @@ from pengi.encoders import AudioEncoder, encoder_spec
 from pengi.encoders.base import Masked
 from pengi.errors import AudioError
 from pengi.generation import padded
+from pengi.hashes import text_sha256
 from pengi.progress import track
 from pengi.writing import writing
 
@@ -158,7 +158,7 @@ def _key(fingerprints: Sequence[Sequence[Any]], branch: AudioBranchConfig) -> st
     source = weights.provenance(spec.weights)["weights_sha256"] if spec.weights else branch.encoder
     parts: list[Any] = [FORMAT, branch.encoder, source]
     parts += [branch.frozen_layers, branch.pool, branch.window_s, *fingerprints]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+    return text_sha256(json.dumps(parts, sort_keys=True))[:24]
 
 
 def _build(

@@ -5,7 +5,6 @@ A run that was killed continues where it stopped. If there are two runs at once,
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from pengi.data.manifest import Clip
 from pengi.data.recordings import fingerprint, recording
 from pengi.data.tolerance import MAX_BAD_SHARE, Tolerance
 from pengi.errors import AudioError
+from pengi.hashes import text_sha256
 from pengi.json_lines import JsonLines
 from pengi.progress import track
 from pengi.writing import locked
@@ -71,7 +71,7 @@ def cached_measurements(
     Raises:
         ManifestError: if more of the clips than that cannot be read.
     """
-    name = hashlib.sha256(f"{FORMAT} {version} {rate} {window_s}".encode()).hexdigest()[:16]
+    name = text_sha256(f"{FORMAT} {version} {rate} {window_s}")[:16]
     path = features_folder() / f"measured-{name}.jsonl"
     keys = {clip.id: _key(audio_root, clip) for clip in clips}
     bad = Tolerance(max_bad_share)
@@ -95,7 +95,7 @@ def cached_measurements(
 
 
 def _key(audio_root: Path, clip: Clip) -> str:
-    return hashlib.sha256(json.dumps(fingerprint(audio_root, clip.audio)).encode()).hexdigest()[:24]
+    return text_sha256(json.dumps(fingerprint(audio_root, clip.audio)))[:24]
 
 
 def _known(lines: JsonLines) -> dict[str, Measured]:

@@ -7,7 +7,6 @@ may be a URL that fsspec can open (``s3://...``); a row then needs one range req
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from pengi.errors import AudioError, InputError, reason
+from pengi.hashes import file_sha256
 
 _MEMBER = re.compile(r"(?P<tar>.+)#(?P<offset>\d+)\+(?P<size>\d+)")
 
@@ -97,7 +97,6 @@ def fingerprint(root: Path, audio: str) -> list[Any]:
         status = path.stat()
         return [path.name, status.st_size, status.st_mtime_ns, found["offset"], found["size"]]
     try:
-        with path.open("rb") as file:
-            return [hashlib.file_digest(file, "sha256").hexdigest()]
+        return [file_sha256(path)]
     except OSError:  # it is counted as unreadable when it is decoded
         return [str(path)]

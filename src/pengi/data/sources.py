@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from pengi.data.recordings import is_there, is_url
 from pengi.data.shards import read_shards
 from pengi.data.tasks import ATTRIBUTE_TASKS
 from pengi.errors import ManifestError
+from pengi.hashes import text_sha256
 
 VAL_SHARE = 0.2
 _MANIFEST = "manifest.jsonl"
@@ -249,7 +249,7 @@ def _with_splits(rows: Sequence[dict[str, Any]]) -> list[Clip]:
     val = {
         unit
         for units in by_label.values()
-        for unit in sorted(units, key=_hash)[: round(VAL_SHARE * len(units))]
+        for unit in sorted(units, key=text_sha256)[: round(VAL_SHARE * len(units))]
     }  # fmt: skip
     clips = []
     for row in rows:
@@ -261,7 +261,3 @@ def _with_splits(rows: Sequence[dict[str, Any]]) -> list[Clip]:
 def _unit(row: Mapping[str, Any]) -> str:
     """The unit that stays in one split: the group of a row, or else its id."""
     return str(row.get("group") or row["id"])
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

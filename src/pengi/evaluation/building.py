@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from pengi.data.compose import write_composed
@@ -24,7 +23,7 @@ from pengi.evaluation.composed_questions import composed_questions
 from pengi.evaluation.open_questions import open_questions
 from pengi.evaluation.questions import SEED, LabelledClips, Question, is_steady, made_clip, note_question, spec
 from pengi.json_lines import JsonLines
-from pengi.writing import replacing
+from pengi.writing import locked, replacing
 
 RATE, MADE_S = 16_000, 5.0
 
@@ -47,7 +46,7 @@ def write_questions(name: str, manifest: Path, split: str, out: Path) -> Path:
         raise InputError(f"'{manifest}' has nothing for {name} in its split '{split}'")
     recordings = out / "recordings"
     recordings.mkdir(parents=True, exist_ok=True)
-    with FileLock(recordings / ".lock"):  # shards of a run may start at the same time
+    with locked(recordings, wait=True):  # shards of a run may start at the same time
         paths = _recordings(source, {asked.clip.id for asked in questions}, recordings)
     path = out / "manifests" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

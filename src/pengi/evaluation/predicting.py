@@ -6,7 +6,6 @@ its input, the question and the mode. So lines of another model or question are 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Self
 from pengi.errors import PengiError
 from pengi.evaluation.items import Item
 from pengi.evaluation.systems import Reply, System, search_of
+from pengi.hashes import text_sha256
 from pengi.json_lines import JsonLines, Row
 from pengi.progress import Advance
 from pengi.writing import locked
@@ -78,8 +78,8 @@ def predict(
     """Write one line for each item that has none yet; ``folder`` holds the items' recordings."""
     keys = {item.id: key_of(system, item, folder, mode) for item in items}
     if system.together:
-        all_keys = hashlib.sha256("".join(sorted(keys.values())).encode()).hexdigest()
-        keys = {name: hashlib.sha256(f"{all_keys} {key}".encode()).hexdigest() for name, key in keys.items()}
+        all_keys = text_sha256("".join(sorted(keys.values())))
+        keys = {name: text_sha256(f"{all_keys} {key}") for name, key in keys.items()}
     file.keep(keys)
     waiting = [item for item in items if item.id not in file.rows]
     kept = len(items) - len(waiting)
@@ -100,7 +100,7 @@ def predict(
 def key_of(system: System, item: Item, folder: Path, mode: str) -> str:
     """The key of an answer: a hash of system, recording, prompt, labels, mode and search options."""
     parts = [system.fingerprint, system.name, system.input_of(item, folder), item.prompt, list(item.labels), mode]
-    return hashlib.sha256(json.dumps([*parts, asdict(search_of(item))]).encode()).hexdigest()
+    return text_sha256(json.dumps([*parts, asdict(search_of(item))]))
 
 
 def read_predictions(folder: Path, stem: str) -> dict[str, Row]:

