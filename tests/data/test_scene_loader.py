@@ -88,7 +88,7 @@ def test_captions_are_read_line_by_line(tmp_path: Path) -> None:
     ("line", "why"),
     [
         ('{"text": "cut', "not valid JSON"),
-        ("[1]", "must be a JSON object with a field 'text'"),
+        ("[1]", "must be a JSON object"),
         ('{"text": null}', "field 'text'"),
         ('{"caption": "A dog barks."}', "field 'text'"),
     ],
@@ -101,5 +101,5 @@ def test_a_mistake_in_captions_has_its_line(line: str, why: str, tmp_path: Path)
 
 
 def test_captions_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(ManifestError, match="no manifest at"):
         read_captions(tmp_path / "nowhere.jsonl")

@@ -5,7 +5,6 @@ A scene is a function of the seed and its number.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pengi.conditioning.vocabulary import Tag, Vocabulary, word_stems
-from pengi.data.manifest import Clip
+from pengi.data.manifest import Clip, json_row, numbered_lines
 from pengi.data.phrases import GENDERS, SPEAKING, Phrases, tag_tables
 from pengi.data.scenes import Scene, SceneEvent
 from pengi.data.spoken import draw_spoken, together, words_of
@@ -84,25 +83,14 @@ def read_captions(path: Path) -> tuple[str, ...]:
     Raises:
         ManifestError: if the file is missing or a line is no such object.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"the captions '{path}' cannot be read: {error}") from error
     captions = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            captions.append(_caption(line, f"'{path}', line {number}"))
+    for number, line in numbered_lines(path):
+        origin = f"{path}, line {number}"
+        text = json_row(line, origin).get("text")
+        if not isinstance(text, str):
+            raise ManifestError(f"{origin}: the field 'text' must be a text")
+        captions.append(text)
     return tuple(captions)
-
-
-def _caption(line: str, where: str) -> str:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{where}: not valid JSON ({error.msg})") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise ManifestError(f"{where}: a row must be a JSON object with a field 'text'")
-    return str(row["text"])
 
 
 def sources_of(clips: Sequence[Clip], captions: Sequence[str], vocabulary: Vocabulary) -> Sources:
