@@ -18,7 +18,7 @@ Its answer follows from the scene. If there is evidence, the language model must
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pengi import templates
 from pengi.conditioning.evidence import Evidence
@@ -30,12 +30,9 @@ from pengi.data.question_context import Answered, QuestionContext
 from pengi.data.scenes import Scene, scene_of
 from pengi.data.tasks import Pair
 from pengi.data.wordings import as_typed
-from pengi.errors import ConfigError, no_such
 
 OTHER_FORMS = 0.1
 """Share of questions that are not worded as the engine words them, see :func:`prompt_of`."""
-QUESTION = "question"
-"""Name of all families of free questions together, in weights that a recipe gives."""
 UNANSWERABLE = "unanswerable"
 """This family keeps its share of the questions even if a scene answers few of the other families."""
 _TRIES = 6
@@ -47,11 +44,7 @@ class QuestionMaker:
     Args:
         phrases: wordings of tags.
         config: which parts of the evidence the model reads.
-        weights: family -> weight; "question" stands for all families of free questions. Families that are not named
-            are not asked. If not given, every family has its own weight.
-
-    Raises:
-        ConfigError: for weights of unknown families, negative ones, or none above zero.
+        weights: of the families that are asked; if not given, all are, each with its own weight.
     """
 
     def __init__(
@@ -59,9 +52,7 @@ class QuestionMaker:
     ) -> None:
         self.phrases = phrases
         self.config = config or EvidenceConfig()
-        if weights is not None:
-            check_weights(weights, [*FAMILIES, QUESTION])
-        self._weights = _weighted(weights)
+        self._weights = weights or {name: family.weight for name, family in FAMILIES.items()}
 
     def about(self, clip: Clip, rng: random.Random, count: int, evidence: Evidence | None = None) -> list[Pair]:
         """Up to ``count`` different pairs about a clip; see :meth:`draw`."""
@@ -118,16 +109,6 @@ def _is_known(scene: Scene) -> bool:
     return bool(known) or scene.is_complete
 
 
-def _weighted(weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Weight of each family that is asked; that of "question" is divided among the free questions."""
-    if weights is None:
-        return {name: family.weight for name, family in FAMILIES.items()}
-    free = {name: family.weight for name, family in FAMILIES.items() if not family.is_task}
-    shared = weights.get(QUESTION, 0.0) / sum(free.values())
-    found = {name: weights.get(name, 0.0) + shared * free.get(name, 0.0) for name in FAMILIES}
-    return {name: weight for name, weight in found.items() if weight}
-
-
 def prompt_of(answered: Answered, rng: random.Random, *, bare: bool) -> str:
     """A question as the engine words it, and sometimes in another form.
 
@@ -142,18 +123,3 @@ def prompt_of(answered: Answered, rng: random.Random, *, bare: bool) -> str:
     if bare == (rng.random() >= OTHER_FORMS):
         return question
     return rng.choice(templates.QUESTIONS[: 2 if bare else 1]).format(question=question)
-
-
-def check_weights(weights: Mapping[str, float], names: Sequence[str]) -> None:
-    """Check weights of families of questions.
-
-    Raises:
-        ConfigError: for an unknown family, a negative weight, or none above zero.
-    """
-    for name, weight in weights.items():
-        if name not in names:
-            raise ConfigError(no_such("task", name, names))
-        if not weight >= 0:
-            raise ConfigError(f"the weight of the task '{name}' must be 0 or more, not {weight}")
-    if not any(weights.values()):
-        raise ConfigError("every task has a weight of 0, so there is nothing to train on")

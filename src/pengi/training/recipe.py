@@ -62,9 +62,6 @@ class DataConfig(Frozen):
     train_split: Literal["train", "val", "test", "heldout"] = "train"
     val_split: Literal["train", "val", "test", "heldout"] = "val"
     ship_only: bool = Field(False, description="train only on clips whose row says ship: true")
-    tasks: dict[str, float] | None = Field(
-        None, description="of all families of questions only these, and how often each is drawn"
-    )
     scenes: ScenesConfig | None = None
     max_per_source: int | None = Field(
         None,
@@ -82,13 +79,13 @@ class DataConfig(Frozen):
 
 
 class FinetuneConfig(Frozen):
-    """A trained model to fine-tune, instead of a new one: its architecture, its weights and its adapters."""
+    """A trained model to fine-tune, instead of a new one: its architecture, its weights and its adapters.
+
+    Labels of the clips that are not tags yet become tags, if the model has a tagger.
+    """
 
     checkpoint: str = Field(min_length=1, description="a name of `pengi models`, or the folder of a checkpoint")
     name: str = Field("finetuned", min_length=1)
-    tags: bool = Field(
-        True, description="labels of the clips that are not tags yet become tags, if the model has a tagger"
-    )
 
 
 class AugmentConfig(Frozen):
@@ -201,8 +198,6 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"'{path}' must have either a section 'model', for a new one, or a section 'finetune'")
     if recipe.finetune is not None and recipe.tagger != TaggerTraining():
         raise ConfigError(f"'{path}': the section 'tagger' is for a new model; one that is fine-tuned has its tagger")
-    if recipe.finetune is not None and not recipe.finetune.tags and not recipe.training.max_steps:
-        raise ConfigError(f"'{path}': training.max_steps: 0 only adds tags, and finetune.tags is false")
     if recipe.model is not None and not recipe.training.max_steps:
         raise ConfigError(f"'{path}': training.max_steps must be 1 or more for a new model")
     if (recipe.data.manifest is None) == (recipe.data.mixture is None):

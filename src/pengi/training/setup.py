@@ -73,12 +73,11 @@ def prepare(recipe: Recipe) -> Setup:
     dtype = working_dtype(recipe.training.language_model_dtype)
     model = build_model(recipe, dtype)
     train, held_out = with_features(data, model, recipe)
-    adds_tags = recipe.finetune is not None and recipe.finetune.tags and model.tagger is not None
-    added = add_new_tags(model, train, held_out) if adds_tags else None
+    added = add_new_tags(model, train, held_out) if recipe.finetune is not None and model.tagger is not None else None
     asked = _some(held_out, recipe.training)
     evidence, noise = clip_evidence(model, data, train, asked, recipe, added.fitted if added else None)
     vocabulary = model.tagger.vocabulary if model.tagger else None
-    questions = QuestionMaker(Phrases(data.labels, vocabulary), model.config.evidence, recipe.data.tasks)
+    questions = QuestionMaker(Phrases(data.labels, vocabulary), model.config.evidence)
     shares = recipe.data.shares
     loader = Loader(
         data.asked,
