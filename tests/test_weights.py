@@ -254,7 +254,7 @@ def test_progress_is_a_bar_on_stderr(capsys: pytest.CaptureFixture[str], monkeyp
     lines = ["Collecting toy", "Progress 2500000 of 10000000", "Progress 10000000 of 10000000", "Saved toy.whl"]
     _show_progress(lines, "toy 1.0")
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "100")
     _show_progress(lines, "toy 1.0")
     shown = capsys.readouterr()

@@ -14,6 +14,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -26,30 +27,41 @@ Advance = Callable[[int], None]
 """Called with how many more items are finished."""
 
 
+def stderr() -> Console:
+    """The console for everything except results."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def bar_on_stderr(*columns: ProgressColumn) -> Progress:
+    """A bar with the description of its task in front; it never appears if stderr is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        *columns,
+        console=stderr(),
+        transient=True,
+        redirect_stdout=False,  # results would go to the bar's stream, stderr
+        disable=not (sys.stderr and sys.stderr.isatty()),
+    )
+
+
 def track(items: Sequence[T], what: str) -> Iterator[T]:
-    """Yield the items; after a second a bar with count and remaining time appears on a terminal's stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    started = time.monotonic()
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    """Yield the items; after a second a bar with count and remaining time appears."""
+    bar = bar_on_stderr(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     task = bar.add_task(what, total=len(items))
-    shown = False
+    started = time.monotonic()
     try:
         for done, item in enumerate(items):
-            if not shown and sys.stderr.isatty() and time.monotonic() - started > SHOW_AFTER_S:
+            if time.monotonic() - started > SHOW_AFTER_S:
                 bar.start()
-                shown = True
             bar.update(task, completed=done)
             yield item
     finally:
-        if shown:
-            bar.stop()
+        bar.stop()
 
 
 @contextmanager
 def download_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar of bytes; the function takes the number of bytes so far, and that of all."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with bar_on_stderr(BarColumn(), DownloadColumn(), TransferSpeedColumn()) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

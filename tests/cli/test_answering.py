@@ -277,7 +277,7 @@ def test_a_long_recording_shows_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, total_s: float | None, shown: str
 ) -> None:
     screen = io.StringIO()
-    monkeypatch.setattr(console, "stderr", lambda: Console(file=screen, force_terminal=True, width=80))
+    monkeypatch.setattr("pengi.progress.stderr", lambda: Console(file=screen, force_terminal=True, width=80))
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
     with console.percentage("Reading") as waiting:
         waiting.reach(850.0, total_s, clock(850.0, tenths=False))

@@ -13,18 +13,27 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from pengi.cli.groups import expanded
 from pengi.cli.streams import can_encode, output_failure, watch_output
 from pengi.errors import PengiError, first_line, is_disk_full, reason, unwritten
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn, TaskID
+from pengi.progress import bar_on_stderr, stderr
 
 EXIT_INTERNAL = 1
 EXIT_USER = 2
@@ -192,8 +201,6 @@ class Waiting:
 @contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Waiting]:
     """A bar (without ``total`` a spinner) on stderr, if it is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TimeElapsedColumn
-
     columns = [BarColumn(), MofNCompleteColumn()] if total is not None else [SpinnerColumn()]
     with _bar(label, total, [*columns, TimeElapsedColumn()]) as waiting:
         yield waiting
@@ -202,8 +209,6 @@ def progress(label: str, total: int | None = None) -> Iterator[Waiting]:
 @contextmanager
 def percentage(label: str) -> Iterator[Waiting]:
     """A bar with a percentage and the text of :meth:`Waiting.reach`; without a total only the text."""
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-
     columns = [BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}", markup=False)]
     with _bar(label, None, columns) as waiting:
         yield waiting
@@ -213,26 +218,6 @@ def percentage(label: str) -> Iterator[Waiting]:
 def _bar(label: str, total: int | None, columns: Sequence[ProgressColumn]) -> Iterator[Waiting]:
     with bar_on_stderr(*columns) as bar:
         yield Waiting(bar, bar.add_task(label, total=total, text=""))
-
-
-def bar_on_stderr(*columns: ProgressColumn) -> Progress:
-    """A bar on stderr, with the description of its task in front; not shown if stderr is not a terminal."""
-    from rich.progress import Progress, TextColumn
-
-    # Redirecting stdout would send results to the bar's stream, stderr.
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        *columns,
-        console=stderr(),
-        transient=True,
-        redirect_stdout=False,
-        disable=not sys.stderr.isatty(),
-    )
-
-
-def stderr() -> Console:
-    """The console for everything except results."""
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def _log_to_stderr(debug: bool) -> None:

@@ -12,9 +12,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from pengi.audio.formats import skipped_files_note
-from pengi.cli.console import EXIT_USER, announced, bar_on_stderr, guarded, print_error, print_note, print_result
+from pengi.cli.console import EXIT_USER, announced, guarded, print_error, print_note, print_result
 from pengi.cli.exporting import check_target
 from pengi.cli.options import (
     Beams,
@@ -28,6 +29,7 @@ from pengi.cli.options import (
 )
 from pengi.cli.session import clock, load_model
 from pengi.errors import InputError, PengiError
+from pengi.progress import bar_on_stderr
 
 if TYPE_CHECKING:
     from pengi.exports import Target
@@ -425,8 +427,6 @@ class Pace:
 @contextmanager
 def _reporting(listing: Listing) -> Iterator[Callable[[JobCounts], None]]:
     """Reports the progress of a job on stderr: a bar if it is a terminal, otherwise a line every minute."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-
     pace = Pace()
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}", markup=False))
     bar = bar_on_stderr(*columns)

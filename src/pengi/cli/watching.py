@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pengi.audio.formats import STDIN, FolderWalk
-from pengi.cli.console import guarded, print_error, print_json_line, print_note, stderr
+from pengi.cli.console import guarded, print_error, print_json_line, print_note
 from pengi.cli.options import (
     AUTO,
     DEFAULT_MODEL,
@@ -28,6 +28,7 @@ from pengi.cli.options import (
 from pengi.cli.session import load_model, percent, with_name
 from pengi.cli.streams import bar
 from pengi.errors import InputError, PengiError
+from pengi.progress import stderr
 
 if TYPE_CHECKING:
     import numpy as np

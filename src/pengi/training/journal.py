@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from pengi.progress import bar_on_stderr
 from pengi.writing import append, replacing, writing
 
 LOG_FILE, SAMPLES_FILE, TENSORBOARD_FOLDER = "log.jsonl", "samples.jsonl", "tensorboard"
@@ -48,8 +48,13 @@ class Journal:
         in which a killed process may have left entries of lost steps, or half a line."""
         self.samples: list[Sample] = []
         """All logged answers; a resumed run sets them, too."""
-        self.console = Console(stderr=True)
-        self._bar: Progress | None = None
+        self._bar = bar_on_stderr(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            TextColumn("{task.fields[rate]:.1f} examples/s"),
+            TimeRemainingColumn(),
+        )
         self._task: TaskID | None = None
         self._board: Any = None
 
@@ -74,31 +79,19 @@ class Journal:
     def start_bar(self, done: int, total: int) -> None:
         """Print that training begins, and show a progress bar on a terminal."""
         self.print(f"training: {total - done} steps")
-        if self.folder is None or not self.console.is_terminal:
-            return
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            TextColumn("{task.fields[rate]:.1f} examples/s"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("training", total=total, completed=done, loss=float("nan"), rate=float("nan"))
-        self._bar.start()
+        if self.folder is not None:
+            nan = float("nan")
+            self._task = self._bar.add_task("training", total=total, completed=done, loss=nan, rate=nan)
+            self._bar.start()
 
     def advance(self, done: int, loss: float, rate: float) -> None:
         """Move the progress bar to ``done`` steps; ``rate`` is in examples per second."""
-        if self._bar is not None and self._task is not None:
+        if self._task is not None:
             self._bar.update(self._task, completed=done, loss=loss, rate=rate)
 
     def stop_bar(self) -> None:
         """Remove the progress bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.stop()
 
     def log(self, values: Mapping[str, float]) -> None:
         """Log the measurements of one step."""
@@ -124,7 +117,7 @@ class Journal:
     def print(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
         if self.folder is not None:
-            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+            self._bar.console.print(line, soft_wrap=True)
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
