@@ -16,7 +16,8 @@ from rich.console import Console
 
 from helpers.commands import complaint
 from pengi.cli import console
-from pengi.cli.session import FILES_PER_CALL, clock, percent
+from pengi.cli.session import FILES_PER_CALL
+from pengi.readable import clock, percent
 
 BAD = ("missing", "empty", "truncated", "text")
 

@@ -226,7 +226,7 @@ def test_the_keyboard_alone_opens_a_recording_and_plays_an_event(visit: Any) -> 
     _tab_to(page, "What happens when?")
     page.keyboard.press("Enter")
     watched.shown(".pg-lane button")
-    _tab_to(page, "Play 0:0")
+    _tab_to(page, "Play 00:0")
     page.keyboard.press("Enter")
     page.wait_for_function("!document.querySelector('#pg-sound audio').paused")
     page.focus("#pg-question input")

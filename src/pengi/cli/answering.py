@@ -27,10 +27,11 @@ from pengi.cli.options import (
     TrackOptions,
     chosen_labels,
 )
-from pengi.cli.session import load_model, over_files, percent
+from pengi.cli.session import load_model, over_files
 from pengi.cli.streams import bar, can_encode
 from pengi.cli.tagging import tags_table
 from pengi.errors import InputError
+from pengi.readable import percent
 
 if TYPE_CHECKING:
     from pengi.results import Answer, Classification, Description, Explanation, LabelScore

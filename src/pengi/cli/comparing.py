@@ -10,7 +10,8 @@ from rich.text import Text
 
 from pengi.cli.console import announced, guarded, print_error, print_json, print_note, print_text, progress
 from pengi.cli.options import CommonOptions, Json
-from pengi.cli.session import finish, load_model, percent
+from pengi.cli.session import finish, load_model
+from pengi.readable import percent
 
 if TYPE_CHECKING:
     from pengi.comparing import Comparison, Duplicate

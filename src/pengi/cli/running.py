@@ -27,9 +27,10 @@ from pengi.cli.options import (
     parsed_shard,
     parsed_threshold,
 )
-from pengi.cli.session import clock, load_model
+from pengi.cli.session import load_model
 from pengi.errors import InputError, PengiError
 from pengi.progress import bar_on_stderr
+from pengi.readable import clock
 
 if TYPE_CHECKING:
     from pengi.exports import Target

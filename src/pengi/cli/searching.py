@@ -26,7 +26,8 @@ from pengi.cli.console import (
 from pengi.cli.exporting import OutputOptions, check_target, opened_output
 from pengi.cli.inputs import source_of
 from pengi.cli.options import AUTO, CommonOptions, Device, Json
-from pengi.cli.session import clock, load_model, with_name
+from pengi.cli.session import load_model, with_name
+from pengi.readable import clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

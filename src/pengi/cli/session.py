@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import shutil
 import sys
@@ -183,18 +182,3 @@ def finish(failed: int, total: int) -> None:
     if total > 1:
         print_error(f"{failed} of {total} files could not be used")
     raise typer.Exit(EXIT_USER)
-
-
-def clock(seconds: float, *, tenths: bool) -> str:
-    """A time as mm:ss, with tenths of a second if requested, and hours if there are any."""
-    total_tenths = math.floor(seconds * 10 + 0.5)
-    minutes, rest = divmod(total_tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    second = f"{rest / 10:04.1f}" if tenths else f"{rest // 10:02d}"
-    return f"{hours:d}:{minutes:02d}:{second}" if hours else f"{minutes:02d}:{second}"
-
-
-def percent(share: float, *, digits: int = 0) -> str:
-    """A share in [0, 1] as a percentage; values that would be rounded to 0 % are "<1%", or "<0.1%" with one digit."""
-    smallest = 10.0 ** -(digits + 2)
-    return f"<{smallest:.{digits}%}" if 0 < share < smallest / 2 else f"{share:.{digits}%}"

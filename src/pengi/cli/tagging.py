@@ -22,8 +22,9 @@ from pengi.cli.options import (
     optional_labels,
     parsed_threshold,
 )
-from pengi.cli.session import load_model, over_files, percent
+from pengi.cli.session import load_model, over_files
 from pengi.errors import InputError
+from pengi.readable import percent
 
 if TYPE_CHECKING:
     from pengi.results import Tags, TagScore

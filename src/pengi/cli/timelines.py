@@ -23,8 +23,9 @@ from pengi.cli.options import (
     optional_labels,
     parsed_threshold,
 )
-from pengi.cli.session import Report, clock, load_model, percent
+from pengi.cli.session import Report, load_model
 from pengi.errors import InputError, PengiError
+from pengi.readable import clock, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,8 @@ from pengi.cli.console import announced, guarded, print_note, print_text
 from pengi.cli.exporting import OutputOptions, opened_output
 from pengi.cli.inputs import InputSource, read_arguments
 from pengi.cli.options import AUTO, Device, Files, Json, TrackOptions
-from pengi.cli.session import clock, over_files
+from pengi.cli.session import over_files
+from pengi.readable import clock
 
 if TYPE_CHECKING:
     from pengi.errors import PengiError
@@ -55,7 +56,7 @@ def transcribe(
 
 def _show(transcript: Transcript) -> None:
     for segment in transcript.segments:
-        time = f"{clock(segment.start_s, tenths=True)} - {clock(segment.end_s, tenths=True)}"
+        time = f"{clock(segment.start_s)} - {clock(segment.end_s)}"
         print_text(Text.assemble((time, "bold"), f"  {segment.text}"))
     if not transcript.segments:
         print_note("no speech was found")

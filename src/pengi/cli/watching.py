@@ -25,10 +25,11 @@ from pengi.cli.options import (
     optional_labels,
     parsed_threshold,
 )
-from pengi.cli.session import load_model, percent, with_name
+from pengi.cli.session import load_model, with_name
 from pengi.cli.streams import bar
 from pengi.errors import InputError, PengiError
 from pengi.progress import stderr
+from pengi.readable import percent
 
 if TYPE_CHECKING:
     import numpy as np

@@ -28,6 +28,7 @@ from pengi.audio.pictures import (
 )
 from pengi.exports import FORMATS, Target, opened, rows_of
 from pengi.plots import lanes_of
+from pengi.readable import clock, percent
 from pengi.results import NONE_DETECTED, SILENCE, Classification, Description, Explanation, Segment, Timeline
 from pengi.serving.upload_store import StoredRecording
 
@@ -247,15 +248,6 @@ def hits(found: Sequence[Hit]) -> str:
     return f'<ol class="pg-rows pg-hits" aria-label="What was found">{rows}</ol>'
 
 
-def clock(time_s: float) -> str:
-    """A time as minutes, seconds and tenths, with hours if there are any."""
-    tenths = round(time_s * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    seconds = f"{rest // 10:02d}.{rest % 10}"
-    return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"
-
-
 def span(duration_s: float) -> str:
     """A duration in words."""
     if duration_s < 60:
@@ -263,11 +255,6 @@ def span(duration_s: float) -> str:
     if duration_s < 3_600:
         return f"{int(duration_s // 60)} min {int(duration_s % 60)} s"
     return f"{int(duration_s // 3_600)} h {int(duration_s % 3_600 // 60)} min"
-
-
-def percent(share: float) -> str:
-    """A share as a percentage; a small one is "< 1 %" and not "0 %"."""
-    return "< 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def _short(path: str) -> str:

@@ -9,7 +9,7 @@
     const hours = Math.floor(tenths / 36000);
     const minutes = Math.floor(tenths / 600) % 60;
     const seconds = `${String(Math.floor(tenths / 10) % 60).padStart(2, "0")}.${tenths % 10}`;
-    return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${seconds}` : `${minutes}:${seconds}`;
+    return `${hours ? `${hours}:` : ""}${String(minutes).padStart(2, "0")}:${seconds}`;
   };
 
   const show = () => {
@@ -74,7 +74,7 @@
   const filter = (controls) => {
     const label = controls.querySelector("[data-filter-label]").value;
     const range = controls.querySelector("[data-filter-confidence]");
-    const shown = `${Math.round(100 * range.value)} %`;
+    const shown = `${Math.round(100 * range.value)}%`;
     controls.querySelector("[data-filter-shown]").textContent = shown;
     range.setAttribute("aria-valuetext", shown);
     for (const part of controls.parentElement.querySelectorAll("[data-confidence]")) {
