@@ -104,7 +104,7 @@ def test_a_mistake_in_the_manifest_is_found_before_the_model_is_loaded(
             "--modes needs --suite; with --task, name one mode with --method",
         ),
         (["--task", "events", "--model", "nonsense"], "there is no model named 'nonsense'"),
-        (["--task", "events", "--manifest", "none.jsonl"], "no manifest at 'none.jsonl'"),
+        (["--task", "events", "--manifest", "none.jsonl"], "there is no file 'none.jsonl'"),
     ],
 )
 def test_a_mistake_is_one_sentence(

@@ -96,7 +96,7 @@ def test_a_row_must_be_an_object(folder: Path, line: str) -> None:
 
 
 def test_a_manifest_that_is_not_there_or_no_text(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no manifest at"):
+    with pytest.raises(ManifestError, match="there is no file"):
         read_manifest(tmp_path / "none.jsonl")
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
     for path, message in (

@@ -101,5 +101,5 @@ def test_a_mistake_in_captions_has_its_line(line: str, why: str, tmp_path: Path)
 
 
 def test_captions_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="no manifest at"):
+    with pytest.raises(ManifestError, match="there is no file"):
         read_captions(tmp_path / "nowhere.jsonl")

@@ -80,7 +80,7 @@ def test_folders_without_labels_or_recordings(tmp_path: Path) -> None:
     touch(tmp_path, "alone.wav")
     with pytest.raises(ManifestError, match=r"alone\.wav' has no label"):
         manifest_of(tmp_path)
-    with pytest.raises(ManifestError, match="no manifest at"):
+    with pytest.raises(ManifestError, match="there is no file"):
         manifest_of(tmp_path / "nowhere")
 
 

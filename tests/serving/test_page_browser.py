@@ -129,7 +129,7 @@ def test_a_recording_from_drop_to_labels(visit: Any, tmp_path: Path) -> None:
     page = watched.page
     watched.open(yard)
     assert "4.0 s" in page.inner_text("#pg-sound figcaption")
-    assert re.search(r"\d %", page.inner_text(".pg-bars"))
+    assert re.search(r"\d%", page.inner_text(".pg-bars"))
 
     page.fill("#pg-question input", QUESTION)
     page.press("#pg-question input", "Enter")

@@ -232,7 +232,7 @@ def test_a_run_is_not_resumed_with_clips_that_have_other_tags(chat: Path, toy: P
         (["model.evidence=null", "data.scenes=null"], "a tagger is fitted for a model with evidence only"),
         (["model.audio.yamnet.encoder=htsat-tiny-random"], "must begin with a yamnet branch, and 'yamnet' is not one"),
         (["model.tagger=null"], "data.scenes needs a new model with evidence and a tagger"),
-        (["data.scenes.captions=nowhere.jsonl"], "the captions 'nowhere.jsonl' cannot be read"),
+        (["data.scenes.captions=nowhere.jsonl"], "there is no file 'nowhere.jsonl'"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_computed(

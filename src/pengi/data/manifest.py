@@ -95,7 +95,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
     except FileNotFoundError as error:
-        raise ManifestError(f"no manifest at '{path}'") from error
+        raise ManifestError(f"there is no file '{path}'") from error
     except OSError as error:
         raise ManifestError(f"'{path}' cannot be read: {reason(error)}") from error
 
