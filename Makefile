@@ -37,8 +37,8 @@ lint: $(VENV)/test.stamp
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-# Features, tagger, transcripts and steps that are there already are not made again. tcmalloc makes a step about twice as
-# fast on a CPU with Linux (docs/training.md); without it training is only slower.
+# Features, tagger, transcripts and steps that are there already are not made again. tcmalloc makes training faster on a
+# CPU with Linux (docs/training.md); it is not needed.
 weights: export LD_PRELOAD = $(TCMALLOC)
 weights: export TCMALLOC_RELEASE_RATE = 0
 weights: runs/composed/manifest.jsonl runs/synthesized/manifest.jsonl $(VENV)/train.stamp
