@@ -79,7 +79,7 @@ def test_a_task_needs_prompts_and_a_name(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setitem(templates.PROMPTS, "weather", ("the weather is", "outside it is"))
     monkeypatch.setattr(benchmarks, "CLOSED_TASKS", (*CLOSED_TASKS, "weather"))
     ask = families._attribute("weather")
-    monkeypatch.setitem(families.FAMILIES, "weather", families.Family("weather", 3.0, ask, is_task=True))
+    monkeypatch.setitem(families.FAMILIES, "weather", families.Family("weather", 3.0, ask))
     weather = {index: ("sunny", "rainy")[index % 2] for index in range(4)}
     clips = {
         f"clip-{index}": (noise(0.2, index), {"split": "val", "attributes": {"weather": weather[index]}})

@@ -69,11 +69,9 @@ _ANYWHERE = frozenset({"speech", "music", "instrument", "impact", "human"})
 _TIMES = ("never", "once", "twice")
 
 
-def _family(
-    name: str, weight: float, *, is_task: bool = False, repeat_factor: float = REPEAT_FACTOR
-) -> Callable[[_Ask], _Ask]:
+def _family(name: str, weight: float, *, repeat_factor: float = REPEAT_FACTOR) -> Callable[[_Ask], _Ask]:
     def added(ask: _Ask) -> _Ask:
-        FAMILIES[name] = Family(name, weight, ask, is_task, repeat_factor)
+        FAMILIES[name] = Family(name, weight, ask, repeat_factor)
         return ask
 
     return added
@@ -790,7 +788,7 @@ def _description(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(wordings("describe")), text) if text else None
 
 
-@_family("caption", 5.0, is_task=True)
+@_family("caption", 5.0)
 def _caption(context: QuestionContext) -> Answered | None:
     text = describe(context)
     return Answered(context.rng.choice(templates.PROMPTS["caption"]), text, is_prompt=True) if text else None
@@ -869,7 +867,7 @@ def tag_speaker(tag: str) -> str:
 # --- tasks with fixed prompts, as in the paper ---------------------------------------------------------------------
 
 
-@_family("events", 8.0, is_task=True)
+@_family("events", 8.0)
 def _events(context: QuestionContext) -> Answered | None:
     """ "this is a sound of": the labels, the most probable first, or in any order if there is no evidence."""
     if not context.scene.tags or (context.scene.captions and not context.scene.is_recorded):
@@ -899,16 +897,16 @@ _DETECTED: dict[str, Callable[[str], str]] = {
     "gender": lambda value: f"{GENDERS[value]} speaking" if value in GENDERS else value,
 }
 for _name in ATTRIBUTE_TASKS:
-    _family(_name, 3.0, is_task=True)(_attribute(_name))
+    _family(_name, 3.0)(_attribute(_name))
 
 
-@_family("metadata", 0.7, is_task=True)
+@_family("metadata", 0.7)
 def _metadata(context: QuestionContext) -> Answered | None:
     text = context.scene.metadata
     return Answered(context.rng.choice(templates.PROMPTS["metadata"]), text, is_prompt=True) if text else None
 
 
-@_family("scene", 1.5, is_task=True)
+@_family("scene", 1.5)
 def _scene(context: QuestionContext) -> Answered | None:
     if context.scene.domain != "scene" or not context.shown:
         return None
@@ -916,7 +914,7 @@ def _scene(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(templates.PROMPTS["scene"]), target, is_prompt=True)
 
 
-@_family("music", 0.7, is_task=True)
+@_family("music", 0.7)
 def _music(context: QuestionContext) -> Answered | None:
     genre = context.scene.attributes.get("genre")
     if genre is None or not context.is_foremost(f"{genre} music"):
@@ -925,7 +923,7 @@ def _music(context: QuestionContext) -> Answered | None:
     return Answered(context.rng.choice(templates.PROMPTS["music"]), target, is_prompt=True)
 
 
-@_family("note", 1.0, is_task=True)
+@_family("note", 1.0)
 def _note(context: QuestionContext) -> Answered | None:
     attributes = dict(context.scene.attributes)
     if "instrument" not in attributes or not context.is_foremost(attributes["instrument"]):

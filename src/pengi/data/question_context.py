@@ -280,12 +280,10 @@ class Answered:
 class Family:
     """One kind of question. ``ask`` returns None if the scene does not determine an answer.
 
-    ``is_task``: whether it is a task with a fixed prompt, as in the paper, and not a free question. ``repeat_factor``:
-    factor on the weight after the family was drawn for a scene.
+    ``repeat_factor``: factor on the weight after the family was drawn for a scene.
     """
 
     name: str
     weight: float
     ask: Callable[[QuestionContext], Answered | None]
-    is_task: bool = False
     repeat_factor: float = REPEAT_FACTOR
