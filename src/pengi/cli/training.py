@@ -42,7 +42,7 @@ def train(
 
     Examples:
         pengi train recipes/own-sounds.yaml --set data.manifest=my-sounds
-        pengi train recipes/finetune.yaml --set data.manifest=my-captions.csv --resume
+        pengi train recipes/finetune.yaml --set data.manifest=texts.csv --resume
         accelerate launch -m pengi train recipes/pengi-base.yaml
     """
     with announced("Starting"):
