@@ -46,7 +46,7 @@ from pengi.decoding import run
 from pengi.encoding import Encoded, OnError, Recording, RecordingEncoder, Recordings
 from pengi.errors import CheckpointError, ConfigError, InputError, PengiError
 from pengi.generation import TextGenerator
-from pengi.labelling import LabelChooser
+from pengi.labelling import LabelChooser, tags_and_others
 from pengi.model import PengiModel
 from pengi.prompting import Prompting
 from pengi.results import Answer, Classification, Description, Event, Generation, Tags, with_notes
@@ -333,6 +333,14 @@ class Pengi(SimilarityMixin, StreamingMixin):
     def count_tokens(self, text: str) -> int:
         """Number of language-model tokens of a text."""
         return len(self.model.language_model.encode(text))
+
+    def labels_without_tag(self, labels: Sequence[str]) -> list[str]:
+        """The labels that name no tag, which only the language model can score.
+
+        Raises:
+            InputError: if there are none, or one is empty or not a text.
+        """
+        return tags_and_others(self.model.tagger, labels)[1]
 
     async def answering(self, method: str, audio: Recordings, /, **options: object) -> list[object]:
         """Run a method as a coroutine with ``on_error="return"``, so that a caller can run several at a time.

@@ -77,6 +77,9 @@ class HeldEngine:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
+    def labels_without_tag(self, labels: Sequence[str]) -> list[str]:
+        return list(labels)
+
     def encode(self, audio: Any, *, on_error: str) -> list[Any]:
         self.encoded.append(len(audio))
         return list(audio)

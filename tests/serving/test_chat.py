@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pengi.decoding import DecodeOptions
 from pengi.serving.chat import MAX_ANSWER_TOKENS, NEUTRAL, ChatRequest, Chunks, Completion, decoded, last_question
+from pengi.serving.costs import Cost
 from pengi.serving.replies import RefusalError
 
 DEFAULT = DecodeOptions(beams=5, max_tokens=30)
@@ -161,7 +162,7 @@ def test_the_format_of_the_answer_is_a_schema() -> None:
 
 @given(st.text(max_size=80))
 def test_a_stream_says_what_the_whole_says(words: str) -> None:
-    completion = Completion("tiny", words, "stop", prompt_tokens=3, completion_tokens=4)
+    completion = Completion("tiny", words, "stop", cost=Cost(audio=1, text=2, generated=9), completion_tokens=4)
     chunks_of = Chunks("tiny", include_usage=True)
     pieces = [words[start : start + 7] for start in range(0, len(words), 7)]
     events = [chunks_of.start(), *map(chunks_of.piece, pieces), *chunks_of.end(completion)]

@@ -83,24 +83,24 @@ class TestBatches:
         sizes = sorted((task, len(rows)) for task, rows in held.calls[1:])
         assert sizes == [("classify", 1), ("classify", 2), ("describe", 1)]
 
-    def test_a_batch_is_bounded_in_rows_and_in_seconds(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(inference_worker, "BATCH_SECONDS", 7.0)
+    def test_a_batch_is_bounded_in_rows_and_in_tokens(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inference_worker, "BATCH_TOKENS", 70)
         with running_worker(held, batch_size=3) as worker:
             occupied(worker, held)
-            requests = [worker.submit(clip(0, 0.5), queries.describe()) for _ in range(5)]
+            requests: list[QueuedRequest[Any]] = [worker.submit(clip(0, 0.5), queries.tags()) for _ in range(5)]
             waiting(worker, 5)
-            requests += [worker.submit(clip(0, seconds), queries.embed()) for seconds in (3.0, 3.0, 3.0)]
+            requests += [worker.submit(clip(0, 3.0), queries.embed()) for _ in range(3)]
             waiting(worker, 8)
             held.free.set()
             for request in requests:
                 request.future.result(PATIENCE_S)
-        assert held.encoded == [3, 2]
+        assert [len(rows) for task, rows in held.calls[1:] if task == "tags"] == [3, 2]
         assert [len(rows) for task, rows in held.calls[1:] if task == "embed"] == [2, 1]
 
     def test_a_recording_longer_than_a_batch_has_its_own_call(
         self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(inference_worker, "BATCH_SECONDS", 1.0)
+        monkeypatch.setattr(inference_worker, "BATCH_TOKENS", 10)
         held.free.set()
         with running_worker(held) as worker:
             assert worker.describe(clip(0, 2.0)).duration_s == 2.0
@@ -292,13 +292,50 @@ class TestRoom:
             assert worker.describe(clip(0)).duration_s == 1.0
 
     def test_no_more_is_taken_than_can_be_answered_in_time(self, held: HeldEngine) -> None:
-        with running_worker(held, timeout_s=10, max_requests=1000) as worker:
-            worker._request_s = 4.0
-            occupied(worker, held)
-            for _ in range(2):
-                worker.submit(clip(0), queries.describe())
+        with running_worker(held, timeout_s=10) as worker:
+            worker._token_s = 0.1
+            occupied(worker, held)  # 1 s of work
+            worker.submit(clip(0, 8.0), queries.embed())  # 8 s
+            waiting(worker, 1)
+            worker.submit(clip(0, 9.0), queries.embed())
+            waiting(worker, 2)
             with pytest.raises(BusyError):
-                worker.submit(clip(0), queries.describe())
+                worker.submit(clip(0, 9.0), queries.embed()).future.result(PATIENCE_S)
+            worker.submit(clip(0, 2.0), queries.embed())  # comes before them
+            waiting(worker, 3)
+
+    def test_the_time_of_a_token_is_measured(self, held: HeldEngine) -> None:
+        held.free.set()
+        with running_worker(held) as worker:
+            worker._token_s = 1000.0
+            worker.embed(clip(0, 20.0))
+            wait_for(lambda: worker._token_s < 950.0)
+            worker.embed(clip(0, 200.0))
+            wait_for(lambda: worker._token_s < 1.0)
+
+
+class TestOrder:
+    def order(self, worker: InferenceWorker, held: HeldEngine, *lengths_s: float) -> list[float]:
+        """In which order requests for an embedding are answered, one after the other, that came in this one."""
+        for count, seconds in enumerate(lengths_s, start=len(worker._waiting) + 1):
+            worker.submit(clip(0, seconds), queries.embed())
+            waiting(worker, count)
+        held.free.set()
+        wait_for(lambda: not worker._accepted)
+        return [rows[0] for _, rows in held.calls[1:]]
+
+    def test_short_requests_pass_long_ones_and_equal_ones_keep_their_order(self, held: HeldEngine) -> None:
+        with running_worker(held, batch_size=1) as worker:
+            occupied(worker, held)
+            assert self.order(worker, held, 4.0, 2.0, 3.0, 1.0) == [1.0, 2.0, 3.0, 4.0]
+
+    def test_a_long_request_is_not_passed_for_ever(self, held: HeldEngine) -> None:
+        with running_worker(held, batch_size=1) as worker:
+            occupied(worker, held)
+            worker.submit(clip(0, 4.0), queries.embed())
+            waiting(worker, 1)
+            worker._taken += 33
+            assert self.order(worker, held, 1.0, 0.5) == [0.5, 4.0, 1.0]
 
     def test_decoded_audio_is_bounded(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ServingSettings, "held_seconds", 5.0)
@@ -342,7 +379,7 @@ class TestGone:
 
     def test_cancelling_in_the_event_loop_ends_a_timeline(self, held: HeldEngine) -> None:
         async def give_up(worker: InferenceWorker) -> None:
-            task = asyncio.ensure_future(worker.answer(clip(0), queries.timeline()))
+            task = asyncio.ensure_future(worker.answer(worker.submit(clip(0), queries.timeline())))
             while not held.windows:
                 await asyncio.sleep(0.001)
             task.cancel()

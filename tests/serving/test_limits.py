@@ -15,6 +15,7 @@ import pytest
 
 from helpers.serving import PATIENCE_S, HeldEngine, clip, complaint, running, serving, wait_for
 from pengi import Pengi
+from pengi.serving import inference_worker
 from pengi.serving.app import create_app
 from pengi.serving.settings import ServingSettings
 
@@ -144,6 +145,29 @@ class TestTime:
             assert first.result(PATIENCE_S).status_code == 504
             held.free.set()
         assert held.calls == [("embed", [1.0])]
+
+    def test_long_requests_keep_only_long_ones_out(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inference_worker, "INITIAL_TOKEN_S", 0.1)
+        labels = [f"label {number}" for number in range(256)]
+        with serving(held, timeout_s=60) as client, ThreadPoolExecutor(3) as pool:
+
+            def post(path: str, **fields: list[str]) -> httpx.Response:
+                return client.post(f"/v1/{path}", files={"file": clip(0)}, data=fields)
+
+            def holds(gauge: str) -> bool:
+                return gauge in client.get("/metrics").text
+
+            sent = [pool.submit(post, "embed")]
+            wait_for(held.started.is_set)
+            sent.append(pool.submit(post, "classify", labels=labels))
+            wait_for(lambda: holds("pengi_queue 1.0"))
+            assert "busy" in complaint(post("classify", labels=labels), 429)
+            sent.append(pool.submit(post, "embed"))
+            wait_for(lambda: holds("pengi_queue 2.0"))
+            assert holds("pengi_tokens 642.0")
+            held.free.set()
+            assert [response.result(PATIENCE_S).status_code for response in sent] == [200] * 3
+        assert [task for task, _ in held.calls] == ["embed", "embed", "classify"]
 
     def test_a_body_that_does_not_arrive(self, held: HeldEngine) -> None:
         with serving(held, timeout_s=0.2) as client, connected(str(client.base_url)) as connection:

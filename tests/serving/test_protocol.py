@@ -58,7 +58,9 @@ def test_an_answer_is_the_engines(chat: openai.OpenAI, tiny: Pengi) -> None:
     assert (completion.object, completion.model) == ("chat.completion", "tiny")
     usage = completion.usage
     assert usage is not None
-    assert usage.prompt_tokens == tiny.count_tokens(QUESTION)
+    assert usage.prompt_tokens_details is not None
+    assert usage.prompt_tokens_details.audio_tokens == 110
+    assert usage.prompt_tokens == 110 + tiny.count_tokens(QUESTION)
     assert usage.completion_tokens == tiny.count_tokens(expected)
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
@@ -90,7 +92,7 @@ def test_a_stream_is_the_same_answer(chat: openai.OpenAI, tiny: Pengi) -> None:
     assert text == tiny.ask(clip(1), QUESTION).text
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in ("stop", "length")
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.prompt_tokens == tiny.count_tokens(QUESTION)
+    assert chunks[-1].usage.prompt_tokens == 110 + tiny.count_tokens(QUESTION)
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 

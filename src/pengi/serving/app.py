@@ -26,6 +26,7 @@ from pengi.serving.metrics import Metrics
 from pengi.serving.queries import Query
 from pengi.serving.replies import RefusalError
 from pengi.serving.root_path import RootPath
+from pengi.serving.running_calls import QueuedRequest
 from pengi.serving.settings import ServingSettings
 from pengi.serving.streaming import stream
 
@@ -169,22 +170,23 @@ def _openai_routes(worker: InferenceWorker) -> APIRouter:
             query = queries.ask(found.question or DEFAULT_QUESTION, options=options, schema=schema)
         # JSON ends where the grammar says, not after a number of tokens: truncated JSON would be invalid.
         max_tokens = (options or default).max_tokens if schema is None else None
-        complete = partial(_completion, worker, found.question, max_tokens)
+        complete = partial(_completion, worker, max_tokens)
         if not request.stream:
-            return JSONResponse(complete((await worker.answer(recording, query)).text).to_dict())
+            queued = worker.submit(recording, query)
+            return JSONResponse(complete(queued, (await worker.answer(queued)).text).to_dict())
         include_usage = request.stream_options is not None and bool(request.stream_options.include_usage)
         return await stream(worker, recording, query, Chunks(worker.name, include_usage=include_usage), complete)
 
     return router
 
 
-def _completion(worker: InferenceWorker, question: str, max_tokens: int | None, text: str) -> Completion:
+def _completion(worker: InferenceWorker, max_tokens: int | None, request: QueuedRequest[Any], text: str) -> Completion:
     tokens = worker.engine.count_tokens(text)
     return Completion(
         model=worker.name,
         text=text,
         finish_reason="stop" if max_tokens is None or tokens < max_tokens else "length",
-        prompt_tokens=worker.engine.count_tokens(question),
+        cost=request.cost,
         completion_tokens=tokens,
     )
 

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from pengi.decoding import DecodeOptions
+from pengi.serving.costs import Cost
 from pengi.serving.replies import RefusalError
 
 MAX_MESSAGES = 200
@@ -282,15 +283,20 @@ class Completion:
     model: str
     text: str
     finish_reason: Literal["stop", "length"]
-    prompt_tokens: int
+    cost: Cost
+    """Of the request."""
     completion_tokens: int
+    """Of the text."""
 
     @property
-    def usage(self) -> dict[str, int]:
-        """Tokens of the language model; audio has none and counts as 0."""
-        total = self.prompt_tokens + self.completion_tokens
-        counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
-        return {**counts, "total_tokens": total}
+    def usage(self) -> dict[str, Any]:
+        """The numbers of tokens."""
+        return {
+            "prompt_tokens": self.cost.prompt,
+            "prompt_tokens_details": {"audio_tokens": self.cost.audio},
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.cost.prompt + self.completion_tokens,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The body of the response."""

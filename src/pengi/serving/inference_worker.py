@@ -1,14 +1,19 @@
 """Serves many requests with one model: decoder threads, a queue, and one thread that runs the model on batches.
 
 A request is decoded by a pool of threads, waits in the queue, and is answered by the model thread. Between any two
-steps of text generation, that thread takes the oldest request and all others that can share its work: the recordings of
+steps of text generation, that thread takes the first request and all others that can share its work: the recordings of
 new texts are encoded together, and their searches join the running ones (continuous batching). At each of these steps,
 requests whose caller is gone are dropped. A timeline of a long recording lets other requests in between its windows.
+
+The queue is fair by cost (:mod:`pengi.serving.costs`): it is sorted by the tokens that were taken before a request came
+plus its own. So a short request passes long ones that came before it, and a long request is passed only until as many
+tokens as its own have been taken.
 """
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import logging
 import threading
 import time
@@ -30,6 +35,7 @@ from pengi.errors import PengiError
 from pengi.generation import OnText
 from pengi.results import Answer, Classification, Description, Timeline, with_notes
 from pengi.serving import queries
+from pengi.serving.costs import TokenCounter, cost_of
 from pengi.serving.metrics import Metrics
 from pengi.serving.queries import TEXT_METHODS, EngineMethod, Query
 from pengi.serving.running_calls import AbandonedError, QueuedRequest, RunningCall, RunningCalls
@@ -39,26 +45,23 @@ from pengi.timelines import TimelineOptions
 log = logging.getLogger(__name__)
 
 DECODERS = 2
-BATCH_SECONDS = 160.0
-"""Maximum length of the audio that is encoded together, in seconds, unless a single recording is longer."""
-INITIAL_REQUEST_S = 0.5
-"""Assumed time of the model for a request, in seconds, before any request was timed."""
+BATCH_TOKENS = 1600
+"""Maximum cost of the requests that begin together, unless a single request costs more; 160 s of audio."""
+INITIAL_TOKEN_S = 0.005
+"""Assumed time of the model for a token, in seconds, before any request was timed."""
+TIMED_TOKENS = 2000
+"""Number of tokens whose time replaces all earlier measurements."""
 
 R = TypeVar("R")
 
 
-class Engine(Protocol):
+class Engine(TokenCounter, Protocol):
     """The methods of :class:`pengi.engine.Pengi` that the server uses."""
 
     name: str
 
     @property
     def sample_rate(self) -> int: ...
-
-    @property
-    def has_tagger(self) -> bool: ...
-
-    def count_tokens(self, text: str) -> int: ...
 
     def encode(self, audio: Sequence[Waveform], *, on_error: OnError) -> list[Encoded | PengiError]: ...
 
@@ -102,15 +105,18 @@ class InferenceWorker:
         self._waiting: list[QueuedRequest[Any]] = []
         self._calls = RunningCalls(self._on_end, self.metrics.step_rows.observe)
         self._closing = False
-        self._request_s = INITIAL_REQUEST_S
-        self._spent_s, self._answered = 0.0, 0
-        """Seconds of work and answered requests since ``_request_s`` was last updated."""
+        self._taken = 0
+        """Tokens of all requests that were taken from the queue."""
+        self._token_s = INITIAL_TOKEN_S
+        self._spent_s, self._done = 0.0, 0
+        """Seconds of work and tokens of the requests that ended since ``_token_s`` was last updated."""
         # Not `decode_ahead`: requests come at any time, end in any order, and wait for what can share a call with them.
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="pengi-decoder")
         self._model = threading.Thread(target=self._run, name="pengi-model", daemon=True)
         self._model.start()
         self.metrics.watch("pengi_jobs", "Requests that are not answered yet.", lambda: len(self._accepted))
         self.metrics.watch("pengi_queue", "Decoded requests that wait for the model.", lambda: len(self._waiting))
+        self.metrics.watch("pengi_tokens", "Tokens of the requests that are not answered yet.", self._held_tokens)
         self.metrics.watch("pengi_queue_audio_seconds", "Decoded audio that is held.", self._held_seconds)
 
     @property
@@ -164,15 +170,12 @@ class InferenceWorker:
             request.future.cancel()
             raise self._out_of_time(request) from error
 
-    async def answer(self, audio: AudioSource, query: Query[R], on_text: OnText | None = None) -> R:
-        """The answer to a query, for an event loop; if it is cancelled, the work ends soon after.
-
-        ``on_text`` is called on another thread; see :class:`pengi.calls.WritingOptions`.
+    async def answer(self, request: QueuedRequest[R]) -> R:
+        """The answer to a request, for an event loop; if it is cancelled, the work ends soon after.
 
         Raises:
-            AudioError, InputError, BusyError, ClosingError, DeadlineError: as :meth:`wait`.
+            AudioError, InputError, BusyError, DeadlineError: as :meth:`wait`.
         """
-        request = self.submit(audio, query, on_text)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return await asyncio.wrap_future(request.future)
@@ -180,7 +183,12 @@ class InferenceWorker:
             raise self._out_of_time(request) from error
 
     def submit(self, audio: AudioSource, query: Query[R], on_text: OnText | None = None) -> QueuedRequest[R]:
-        """Queue a request; arguments as for :meth:`answer`.
+        """Queue a request.
+
+        Args:
+            audio: the recording.
+            query: the query about it.
+            on_text: called on another thread; see :class:`pengi.calls.WritingOptions`.
 
         Raises:
             BusyError, ClosingError: as :meth:`wait`.
@@ -189,8 +197,7 @@ class InferenceWorker:
         with self._changed:
             if not self.alive:
                 raise ClosingError("the server is shutting down")
-            expected_s = len(self._accepted) * self._request_s
-            if len(self._accepted) >= self.settings.max_requests or expected_s > self.settings.timeout_s:
+            if len(self._accepted) >= self.settings.max_requests:
                 raise BusyError(self.retry_after_s())
             self._accepted.add(request)
         request.future.add_done_callback(self._on_done)
@@ -199,7 +206,7 @@ class InferenceWorker:
 
     def retry_after_s(self) -> int:
         """Seconds until about half of the accepted requests are answered, from 1 to 60."""
-        return min(60, max(1, round(len(self._accepted) * self._request_s / 2)))
+        return min(60, max(1, round(self._held_tokens() * self._token_s / 2)))
 
     def close(self) -> None:
         """Accept no more requests, answer the accepted ones, and end."""
@@ -225,20 +232,34 @@ class InferenceWorker:
     def _held_seconds(self) -> float:
         return sum(request.seconds for request in list(self._accepted))
 
+    def _held_tokens(self) -> int:
+        return sum(request.cost.total for request in list(self._accepted))
+
     def _decode(self, request: QueuedRequest[Any]) -> None:
         try:
             self._check(request)
             samples = self._samples(request)
             request.audio, request.source = Waveform(samples, self.engine.sample_rate), None
             request.seconds = len(samples) / self.engine.sample_rate
-            if self._held_seconds() > self.settings.held_seconds:
-                raise BusyError(self.retry_after_s())
+            request.cost = cost_of(request.query, request.seconds, self.engine)
+            self._queue(request)
         except Exception as error:  # noqa: BLE001 - every error is the caller's
             self._finish(request, error=error)
-            return
+
+    def _queue(self, request: QueuedRequest[Any]) -> None:
+        """Put a decoded request into the queue.
+
+        Raises:
+            BusyError: if too much audio is held, or the requests before it would take longer than ``timeout_s``.
+        """
         with self._changed:
+            request.finish = self._taken + request.cost.total
+            others = self._accepted - {request}
+            before = sum(other.cost.total for other in others if other.begun or other.finish <= request.finish)
+            if self._held_seconds() > self.settings.held_seconds or before * self._token_s > self.settings.timeout_s:
+                raise BusyError(self.retry_after_s())
             request.queued_at = time.monotonic()
-            self._waiting.append(request)
+            bisect.insort(self._waiting, request, key=lambda waiting: waiting.finish)
             self._changed.notify_all()
 
     def _samples(self, request: QueuedRequest[Any]) -> NDArray[np.float32]:
@@ -261,12 +282,13 @@ class InferenceWorker:
             self._serve(batch)
             self._calls.step()
             self._spent_s += time.monotonic() - begun
-            if self._answered:
-                self._request_s += 0.2 * (self._spent_s / self._answered - self._request_s)
-                self._spent_s, self._answered = 0.0, 0
+            if self._done:
+                weight = min(1.0, self._done / TIMED_TOKENS)
+                self._token_s += weight * (self._spent_s / self._done - self._token_s)
+                self._spent_s, self._done = 0.0, 0
 
     def _next_batch(self) -> list[QueuedRequest[Any]] | None:
-        """The oldest request and those that share its call, once the batch is full or ``gather_s`` has passed.
+        """The first request and those that share its call, once the batch is full or ``gather_s`` has passed.
 
         An empty list, without waiting, while texts are being generated; None when the server closes and all requests
         are answered.
@@ -303,9 +325,9 @@ class InferenceWorker:
             self._finish(request, error=AbandonedError())
 
     def _compatible(self, excluded: EngineMethod | None = None) -> list[QueuedRequest[Any]]:
-        """The oldest waiting request and those that can share its work, as many as there is room for."""
+        """The first waiting request and those that can share its work, as many as there is room for."""
         batch: list[QueuedRequest[Any]] = []
-        seconds = 0.0
+        tokens = 0
         for request in self._waiting:
             if request.query.method == excluded:
                 continue
@@ -314,10 +336,10 @@ class InferenceWorker:
                 break
             if not _share_work(request.query, first.query):
                 continue
-            if batch and seconds + request.seconds > BATCH_SECONDS:
+            if batch and tokens + request.cost.total > BATCH_TOKENS:
                 break
             batch.append(request)
-            seconds += request.seconds
+            tokens += request.cost.total
         return batch
 
     def _max_batch(self, first: QueuedRequest[Any]) -> int:
@@ -328,6 +350,7 @@ class InferenceWorker:
     def _dequeue(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
         for request in batch:
             self._waiting.remove(request)
+            self._taken += request.cost.total
         return batch
 
     def _serve(self, batch: Sequence[QueuedRequest[Any]]) -> None:
@@ -381,7 +404,6 @@ class InferenceWorker:
     def _deliver(self, call: RunningCall, answers: Sequence[Any]) -> None:
         task = call.batch[0].query.method
         self._observe(task, len(call.batch), call.begun)
-        self._answered += len(call.batch)
         self.metrics.audio_seconds.labels(task).inc(sum(request.seconds for request in call.batch))
         for request, answer in zip(call.batch, answers, strict=True):
             if isinstance(answer, PengiError):
@@ -406,6 +428,8 @@ class InferenceWorker:
     def _finish(self, request: QueuedRequest[Any], answer: Any = None, *, error: Exception | None = None) -> None:
         """End a request, with its answer or an error."""
         request.audio = request.source = None
+        if request.begun:
+            self._done += request.cost.total
         with self._changed:
             self._accepted.discard(request)
             self._changed.notify_all()

@@ -12,6 +12,7 @@ from pengi.audio.sources import AudioSource, Waveform
 from pengi.decoding import BatchModel, ContinuousBatch, SearchGroup
 from pengi.encoding import Encoded
 from pengi.generation import OnText
+from pengi.serving.costs import Cost
 from pengi.serving.queries import Query
 
 R = TypeVar("R")
@@ -33,6 +34,10 @@ class QueuedRequest(Generic[R]):
     audio: Waveform | Encoded | None = None
     """The recording, once it is decoded."""
     seconds: float = 0.0
+    cost: Cost = field(default_factory=Cost)
+    """Known once the recording is decoded."""
+    finish: int = 0
+    """Its position in the queue; see :class:`pengi.serving.inference_worker.InferenceWorker`."""
     queued_at: float = 0.0
     begun: bool = False
     """Whether the model has started to work on it."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -15,6 +16,7 @@ from pengi.serving.chat import Chunks, Completion, event
 from pengi.serving.inference_worker import InferenceWorker
 from pengi.serving.queries import Query
 from pengi.serving.replies import internal_error, refusal
+from pengi.serving.running_calls import QueuedRequest
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ async def stream(
     audio: AudioSource,
     query: Query[Any],
     chunks: Chunks,
-    complete: Callable[[str], Completion],
+    complete: Callable[[QueuedRequest[Any], str], Completion],
 ) -> StreamingResponse:
     """The response to a query for a text. It begins once the first piece of the text is there; an error before that has
     its usual HTTP status.
@@ -34,22 +36,10 @@ async def stream(
         audio: the recording.
         query: the query about the recording.
         chunks: formats the events.
-        complete: makes the completion for the text.
+        complete: makes the completion for the request and its text.
 
     Raises:
-        PengiError: as :meth:`InferenceWorker.answer`.
-    """
-    pieces = text_pieces(worker, audio, query)
-    first = await anext(pieces, "")
-    events = _events(first, pieces, chunks, complete)
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-
-
-async def text_pieces(worker: InferenceWorker, audio: AudioSource, query: Query[Any]) -> AsyncIterator[str]:
-    """The text of an answer, piece by piece while it is generated; in one piece if it is not generated token by token.
-
-    Raises:
-        PengiError: as :meth:`InferenceWorker.answer`.
+        PengiError: as :meth:`InferenceWorker.wait`.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[str | None] = asyncio.Queue()
@@ -57,7 +47,20 @@ async def text_pieces(worker: InferenceWorker, audio: AudioSource, query: Query[
     def on_text(piece: str) -> None:
         loop.call_soon_threadsafe(queue.put_nowait, piece)
 
-    answer = asyncio.ensure_future(worker.answer(audio, query, on_text))
+    request = worker.submit(audio, query, on_text)
+    pieces = _text_pieces(worker.answer(request), queue)
+    first = await anext(pieces, "")
+    events = _events(first, pieces, chunks, partial(complete, request))
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+async def _text_pieces(work: Coroutine[Any, Any, Any], queue: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+    """The text of an answer, piece by piece as the queue gets it; in one piece if it is not generated token by token.
+
+    Raises:
+        PengiError: as :meth:`InferenceWorker.answer`.
+    """
+    answer = asyncio.ensure_future(work)
     # The answer also comes through the event loop, and therefore after all of its pieces.
     answer.add_done_callback(lambda _: queue.put_nowait(None))
     given = 0

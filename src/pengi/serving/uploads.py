@@ -204,7 +204,7 @@ async def answer(worker: InferenceWorker, file: UploadFile, query: Query[R]) -> 
         RefusalError: if it is too large.
     """
     check_size(file.size or 0, worker.settings)
-    return await worker.answer(Upload(await file.read()), query)
+    return await worker.answer(worker.submit(Upload(await file.read()), query))
 
 
 class Upload(io.BytesIO):
