@@ -334,7 +334,7 @@ class TestOrder:
             occupied(worker, held)
             worker.submit(clip(0, 4.0), queries.embed())
             waiting(worker, 1)
-            worker._taken += 33
+            worker._served += 33
             assert self.order(worker, held, 1.0, 0.5) == [0.5, 4.0, 1.0]
 
     def test_decoded_audio_is_bounded(self, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,9 @@ steps of text generation, that thread takes the first request and all others tha
 new texts are encoded together, and their searches join the running ones (continuous batching). At each of these steps,
 requests whose caller is gone are dropped. A timeline of a long recording lets other requests in between its windows.
 
-The queue is fair by cost (:mod:`pengi.serving.costs`): it is sorted by the tokens that were taken before a request came
-plus its own. So a short request passes long ones that came before it, and a long request is passed only until as many
-tokens as its own have been taken.
+The queue is fair: requests leave it in the order in which they would end if the model worked on all waiting requests at
+the same rate, measured by their cost (:mod:`pengi.serving.costs`). So a short request passes long ones that came before
+it, but not for ever.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class InferenceWorker:
         self._waiting: list[QueuedRequest[Any]] = []
         self._calls = RunningCalls(self._on_end, self.metrics.step_rows.observe)
         self._closing = False
-        self._taken = 0
-        """Tokens of all requests that were taken from the queue."""
+        self._served = 0.0
+        """Tokens that every waiting request would have got if the model worked on all at the same rate."""
         self._token_s = INITIAL_TOKEN_S
         self._spent_s, self._done = 0.0, 0
         """Seconds of work and tokens of the requests that ended since ``_token_s`` was last updated."""
@@ -253,9 +253,9 @@ class InferenceWorker:
             BusyError: if too much audio is held, or the requests before it would take longer than ``timeout_s``.
         """
         with self._changed:
-            request.finish = self._taken + request.cost.total
-            others = self._accepted - {request}
-            before = sum(other.cost.total for other in others if other.begun or other.finish <= request.finish)
+            request.finish = self._served + request.cost.total
+            # A running call is not counted: texts can be joined, and a timeline lets other requests in between.
+            before = sum(other.cost.total for other in self._waiting if other.finish <= request.finish)
             if self._held_seconds() > self.settings.held_seconds or before * self._token_s > self.settings.timeout_s:
                 raise BusyError(self.retry_after_s())
             request.queued_at = time.monotonic()
@@ -349,8 +349,8 @@ class InferenceWorker:
 
     def _dequeue(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
         for request in batch:
+            self._served += request.cost.total / len(self._waiting)
             self._waiting.remove(request)
-            self._taken += request.cost.total
         return batch
 
     def _serve(self, batch: Sequence[QueuedRequest[Any]]) -> None:

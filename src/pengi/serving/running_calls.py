@@ -36,8 +36,8 @@ class QueuedRequest(Generic[R]):
     seconds: float = 0.0
     cost: Cost = field(default_factory=Cost)
     """Known once the recording is decoded."""
-    finish: int = 0
-    """Its position in the queue; see :class:`pengi.serving.inference_worker.InferenceWorker`."""
+    finish: float = 0.0
+    """Its position in the queue; see :mod:`pengi.serving.inference_worker`."""
     queued_at: float = 0.0
     begun: bool = False
     """Whether the model has started to work on it."""
