@@ -73,13 +73,16 @@ class Engine(TokenCounter, Protocol):
 class BusyError(PengiError):
     """The server is busy; the request may be sent again after ``retry_after_s``."""
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"the server is busy; try again in {retry_after_s} seconds")
+    def __init__(self, retry_after_s: int, message: str = "the server is busy") -> None:
+        super().__init__(f"{message}; try again in {retry_after_s} seconds")
         self.retry_after_s = retry_after_s
 
 
 class ClosingError(PengiError):
     """The server is shutting down."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
 
 
 class DeadlineError(PengiError):
@@ -196,7 +199,7 @@ class InferenceWorker:
         request = QueuedRequest(query, audio, on_text)
         with self._changed:
             if not self.alive:
-                raise ClosingError("the server is shutting down")
+                raise ClosingError
             if len(self._accepted) >= self.settings.max_requests:
                 raise BusyError(self.retry_after_s())
             self._accepted.add(request)

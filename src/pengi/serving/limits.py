@@ -17,9 +17,9 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pengi.serving.inference_worker import InferenceWorker
+from pengi.serving.inference_worker import BusyError, ClosingError, InferenceWorker
 from pengi.serving.metrics import Metrics
-from pengi.serving.replies import RefusalError, busy, closing
+from pengi.serving.replies import RefusalError, refusal
 from pengi.serving.root_path import route_path
 from pengi.serving.settings import ServingSettings
 
@@ -80,9 +80,9 @@ class RequestLimits:
             await self._app(scope, body.receive, reply.send)
             return
         if not self._worker.alive:
-            raise closing()
+            raise refusal(ClosingError())
         if scope["method"] == "POST" and self._in_flight >= self.settings.max_requests:
-            raise busy(self._worker.retry_after_s())
+            raise refusal(BusyError(self._worker.retry_after_s()))
         self._in_flight += 1
         try:
             await self._watched(scope, body, reply)
@@ -134,7 +134,7 @@ class RequestLimits:
             RefusalError: if the bodies of all requests together are too large.
         """
         if self._held_bytes + count > self.settings.held_bytes:
-            raise busy(self._worker.retry_after_s(), "too much is being uploaded at once")
+            raise refusal(BusyError(self._worker.retry_after_s(), "too much is being uploaded at once"))
         self._held_bytes += count
 
     def release_bytes(self, count: int) -> None:

@@ -53,22 +53,6 @@ class RefusalError(HTTPException):
         return JSONResponse(self.body, self.status_code, self.headers)
 
 
-def busy(retry_after_s: int, message: str = "the server is busy") -> RefusalError:
-    """The refusal of a busy server."""
-    return RefusalError(
-        429,
-        f"{message}; try again in {retry_after_s} seconds",
-        code="busy",
-        headers={"Retry-After": str(retry_after_s)},
-    )
-
-
-def closing() -> RefusalError:
-    """The refusal of a server that is shutting down."""
-    headers = {"Retry-After": str(RETRY_LATER_S)}
-    return RefusalError(503, "the server is shutting down", code="shutting_down", headers=headers)
-
-
 def internal_error() -> RefusalError:
     """The reply to an internal error."""
     # The traceback goes to the log. After this reply the server raises the error again and closes the connection, which
@@ -86,9 +70,9 @@ def refusal(error: PengiError) -> RefusalError:
     """The HTTP error for an error of the package."""
     match error:
         case BusyError():
-            return busy(error.retry_after_s)
+            return RefusalError(429, str(error), code="busy", headers={"Retry-After": str(error.retry_after_s)})
         case ClosingError():
-            return closing()
+            return RefusalError(503, str(error), code="shutting_down", headers={"Retry-After": str(RETRY_LATER_S)})
         case DeadlineError():
             return RefusalError(504, str(error), code="timeout")
         case AudioError():
