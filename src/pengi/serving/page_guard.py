@@ -64,15 +64,17 @@ class PageGuard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http" or not self._open(scope["method"], route_path(scope)):
-            await not_found(scope.get("method", "websocket")).reply()(scope, receive, send)
-            return
-        # On a public host Gradio would allow all origins; here the server's settings decide.
-        scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"origin"]}
-        refusal = None
-        if scope["method"] == "POST":
-            refusal, receive = await self._checked(scope, receive)
-        await (refusal or self.app)(scope, receive, send)
+        try:
+            if scope["type"] != "http" or not self._open(scope["method"], route_path(scope)):
+                raise not_found(scope.get("method", "websocket"))
+            # On a public host Gradio would allow all origins; here the server's settings decide.
+            scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"origin"]}
+            if scope["method"] == "POST":
+                receive = await self._checked(scope, receive)
+        except RefusalError as error:
+            await error.reply()(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     def _open(self, method: str, path: str) -> bool:
         if any(len(part) > MAX_NAME_CHARACTERS for part in path.split("/")):
@@ -84,33 +86,38 @@ class PageGuard:
     def _is_file(self, path: str) -> bool:
         return path.startswith(FILE) and self._uploaded(path.removeprefix(FILE))
 
-    async def _checked(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
+    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
+        """What passes a request on that may be passed on.
+
+        Raises:
+            RefusalError: if it may not.
+        """
         stated = Headers(scope=scope).get("content-length", "")
         if not stated.isdecimal():
-            return _refused(411, "length_required", "the length of the request is not stated"), receive
+            raise RefusalError(411, "the length of the request is not stated", code="length_required")
         size, limits = int(stated), self.store.limits
         if route_path(scope) == UPLOAD:
             if size > limits.upload_bytes + FORM_BYTES:
                 limit = f"{limits.upload_bytes / 1e6:g} MB"
-                return _refused(413, "too_large", f"files of at most {limit} can be uploaded"), receive
+                raise RefusalError(413, f"files of at most {limit} can be uploaded", code="too_large")
             if not make_room(self.store.uploads, size, MAX_UPLOADS * limits.upload_bytes + FORM_BYTES):
-                return _refused(507, "busy", "there is no room for this file at the moment"), receive
-            return None, receive
+                raise RefusalError(507, "there is no room for this file at the moment", code="busy")
+            return receive
         if size > EVENT_BYTES:
-            return _refused(413, "too_large", "the request is too long"), receive
+            raise RefusalError(413, "the request is too long", code="too_large")
         return await self._checked_event(scope, receive)
 
-    async def _checked_event(self, scope: Scope, receive: Receive) -> tuple[ASGIApp | None, Receive]:
+    async def _checked_event(self, scope: Scope, receive: Receive) -> Receive:
         """Read the event, check the files in it, and pass it on as if it had not been read."""
         try:
             body = await Request(scope, receive).body()
             event = json.loads(body)
-        except (ValueError, RecursionError, ClientDisconnect):
-            return _refused(400, "invalid_json", "the request is not JSON"), receive
+        except (ValueError, RecursionError, ClientDisconnect) as error:
+            raise RefusalError(400, "the request is not JSON", code="invalid_json") from error
         if route_path(scope) == JOIN and not self._starts_an_action(event):
-            return _refused(400, "bad_input", "the request names no action of the page"), receive
+            raise RefusalError(400, "the request names no action of the page", code="bad_input")
         if not self._files_allowed(event):
-            return _refused(400, "bad_input", "the request names a file that was not uploaded"), receive
+            raise RefusalError(400, "the request names a file that was not uploaded", code="bad_input")
         read = False
 
         async def again() -> Message:
@@ -120,7 +127,7 @@ class PageGuard:
             read = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        return None, again
+        return again
 
     def _starts_an_action(self, event: Any) -> bool:
         number = event.get("fn_index") if isinstance(event, dict) else None
@@ -143,7 +150,3 @@ class PageGuard:
         if not isinstance(path, str) or "\0" in path:
             return False
         return Path(path).resolve().is_relative_to(self.store.uploads.resolve())
-
-
-def _refused(status: int, code: str, message: str) -> ASGIApp:
-    return RefusalError(status, message, code=code).reply()
