@@ -101,7 +101,7 @@ def test_rows_of_every_task(
         ({"task": "ask", "question": "  "}, "needs a question"),
         ({"task": "classify"}, "needs labels"),
         ({"task": "describe", "question": "what?"}, "'question' cannot be used with the task 'describe'"),
-        ({"task": "tags", "threshold": 1.5}, "'threshold' must be a probability from 0 to 1, not 1.5"),
+        ({"task": "tags", "threshold": 1.5}, "threshold must be a probability from 0 to 1, not 1.5"),
         ({"task": "describe", "threshold": 0.5}, "'threshold' cannot be used with the task 'describe'"),
         ({"task": "embed", "beams": 1}, "'beams' cannot be used with the task 'embed'"),
         ({"task": "classify", "labels": ("a",), "method": "guess"}, "unknown method 'guess'"),

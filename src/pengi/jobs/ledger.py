@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -124,15 +124,11 @@ class Ledger:
             return
         if self.out.exists() and not self._journal.path.exists():
             return
-        seen = NameSet()
-        try:
-            with tables.replacing_table(self.out, self._settings["task"]) as table:
-                for row in self._all():
-                    # After a kill between the two steps the journal holds rows that are already in the file.
-                    if seen.add(self._key(row["input"])):
-                        table.write(row)
-        finally:
-            seen.close()
+        with closing(NameSet()) as seen, tables.replacing_table(self.out, self._settings["task"]) as table:
+            for row in self._all():
+                # After a kill between the two steps the journal holds rows that are already in the file.
+                if seen.add(self._key(row["input"])):
+                    table.write(row)
         self._journal.path.unlink(missing_ok=True)
 
     def _begin(self, settings: Mapping[str, Any], about: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pengi.decoding import DecodeOptions
 from pengi.engine import Pengi
 from pengi.errors import InputError, PengiError, no_such
 from pengi.json_lines import Row
-from pengi.labelling import Threshold, check_method
+from pengi.labelling import Threshold, check_method, checked_thresholds
 from pengi.writing import printable
 
 Answers = list[Any]
@@ -74,10 +74,8 @@ class Job:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"'{name}' must be more than 0 seconds, not {value:g}")
-        thresholds = self.threshold.values() if isinstance(self.threshold, Mapping) else [self.threshold]
-        for value in thresholds:
-            if value is not None and not 0 <= value <= 1:
-                raise InputError(f"'threshold' must be a probability from 0 to 1, not {value:g}")
+        # Which labels a model has is not known here.
+        checked_thresholds(self.threshold, 0.0, self.threshold if isinstance(self.threshold, Mapping) else ())
         assert self.search  # makes DecodeOptions, which check their values
 
     def settings(self) -> dict[str, Any]:
