@@ -26,9 +26,9 @@ from pengi.errors import ConfigError, ManifestError
 from pengi.training import evidence as evidence_module
 from pengi.training import train
 from pengi.training.evidence import TrainingClips, collect_evidence, frames_of
-from pengi.training.loop import STATE_FILE
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import Setup, prepare
+from pengi.training.state import STATE_FILE
 from pengi.training.tagger import FittedTagger, fit_tagger
 
 pytest.importorskip("peft", reason="LoRA needs peft (the extra 'train')")

@@ -25,9 +25,10 @@ from pengi.errors import ConfigError, ManifestError
 from pengi.training import train
 from pengi.training.card import model_card
 from pengi.training.journal import LOG_FILE
-from pengi.training.loop import BEST_FOLDER, STATE_FILE, Run, TrainingError
+from pengi.training.loop import BEST_FOLDER, Run, TrainingError
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import prepare
+from pengi.training.state import STATE_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 

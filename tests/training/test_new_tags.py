@@ -123,6 +123,22 @@ def test_a_run_that_trains_the_language_model_adds_tags_too(recipe: Path, tmp_pa
     assert {tag.text for tag in Vocabulary.read(out).tags} >= {"low buzz", "hiss", "rain"}
 
 
+def test_a_finished_run_is_left_as_it_is_when_it_is_resumed(
+    recipe: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pengi")
+    out = train(recipe, resume=True, out=tmp_path / "mine")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert train(recipe, resume=True, out=out) == out
+    assert f"the run in '{out}' is finished" in caplog.text
+    for settings in (["training.seed=1"], ["training.max_steps=2", "training.warmup_steps=1"]):
+        with pytest.raises(ConfigError, match="belongs to a run with other settings; choose another folder"):
+            train(recipe, settings, resume=True, out=out)
+    with pytest.raises(ConfigError, match="already contains a run"):
+        train(recipe, out=out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_impossible_runs_are_errors(recipe: Path, base: Path, tmp_path: Path) -> None:
     known = tmp_path / "known/rain"
     known.mkdir(parents=True)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pengi import checkpoint
@@ -41,9 +40,10 @@ from pengi.training.distributed import batch_on, choose_rows, share_of
 from pengi.training.interrupts import StopRequest
 from pengi.training.journal import Journal, Sample
 from pengi.training.optim import ParameterKind, build_optimizer, scheduled_rate, set_rate
-from pengi.training.recipe import Recipe, read_recipe
+from pengi.training.recipe import read_recipe
 from pengi.training.report import write_report
 from pengi.training.setup import Setup, prepare
+from pengi.training.state import STATE_FILE, read_state
 from pengi.training.tags_only import train_tags
 from pengi.training.waveforms import Live
 from pengi.writing import replacing
@@ -53,13 +53,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STATE_FILE = "state.pt"
 BEST_FOLDER = "best"
 SAMPLE_OPTIONS = DecodeOptions(beams=1, max_tokens=30)
 _SEED_STRIDE = 1_000_003  # distance between the first steps' seeds for two successive seeds of a recipe
 _SHARE_STRIDE = 2**40  # distance between the seeds of two successive shares of a batch
-# Settings that may differ when a run is resumed, because they change no step.
-_FREE_SETTINGS = ("num_workers", "save_every", "eval_samples", "log_every")
 
 
 def train(recipe_path: Path, overrides: Sequence[str] = (), *, resume: bool = False, out: Path | None = None) -> Path:
@@ -85,7 +82,7 @@ def train(recipe_path: Path, overrides: Sequence[str] = (), *, resume: bool = Fa
             f"'{out}' already contains a run; continue it with --resume, or choose another folder with --out"
         )
     if recipe.training.max_steps == 0:
-        return train_tags(recipe, out)
+        return train_tags(recipe, out, resume=resume)
     accelerator = build_accelerator()
     if not accelerator.is_main_process:
         logging.getLogger("pengi").setLevel(logging.WARNING)  # only one process logs what is done
@@ -433,13 +430,10 @@ class Run:
         Raises:
             ConfigError: if it belongs to another recipe, or to data with other tags.
         """
-        path = self.out / STATE_FILE
-        if not path.exists():
+        state = read_state(self.out, self.setup.recipe, self.accelerator.device)
+        if state is None:
             self.journal.print(f"there is no checkpoint in '{self.out}' yet; training starts from the beginning")
             return
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        if not _same_run(state["recipe"], self.setup.recipe, state["step"]):
-            raise ConfigError(f"'{path}' belongs to a run with other settings; choose another folder with --out")
         tagger = self.setup.model.tagger
         if tagger is not None and Vocabulary.read(self.out) != tagger.vocabulary:
             raise ConfigError(
@@ -458,24 +452,3 @@ class Run:
         self.journal.samples = [Sample(**sample) for sample in state["samples"]]
         self.saved = self._step_in_words
         self.journal.print(f"continuing from {self.saved}")
-
-
-def _same_run(recipe_json: str, recipe: Recipe, step: int) -> bool:
-    """Whether a stored recipe trains in the same way as this one.
-
-    The number of steps may differ if the learning rate has not begun to fall at ``step`` in either recipe.
-    """
-    try:
-        kept = Recipe.model_validate_json(recipe_json)
-    except ValidationError:
-        return False
-    may_end_elsewhere = step <= min(_decay_begins(kept), _decay_begins(recipe))
-    names = (*_FREE_SETTINGS, "max_steps") if may_end_elsewhere else _FREE_SETTINGS
-    free = {name: getattr(recipe.training, name) for name in names}
-    return kept.model_copy(update={"training": kept.training.model_copy(update=free)}) == recipe
-
-
-def _decay_begins(recipe: Recipe) -> int:
-    """The first step whose learning rate depends on the length of the run."""
-    training = recipe.training
-    return 0 if training.decay_steps is None else training.max_steps - training.decay_steps

@@ -16,18 +16,28 @@ from pengi.training.new_tags import MIN_CLIPS, add_new_tags
 from pengi.training.recipe import Recipe
 from pengi.training.report import REPORT_FILE
 from pengi.training.setup import build_model, with_features
+from pengi.training.state import STATE_FILE, read_state
 from pengi.writing import check_new_folder, new_folder
 
 log = logging.getLogger(__name__)
 
 
-def train_tags(recipe: Recipe, out: Path) -> Path:
+def train_tags(recipe: Recipe, out: Path, *, resume: bool = False) -> Path:
     """Add the labels of a recipe's clips to a model's tags, and write the checkpoint and a report.
+
+    Args:
+        recipe: one without steps.
+        out: folder of the checkpoint.
+        resume: leave a finished run in ``out`` as it is.
 
     Raises:
         ConfigError, ManifestError, CheckpointError, WeightsError: for a setting that does not fit, or a missing part.
         InputError: if ``out`` exists already.
     """
+    # The folder appears when the run is finished, so a run with a state has no work left.
+    if resume and read_state(out, recipe) is not None:
+        log.info("the run in '%s' is finished", out)
+        return out
     check_new_folder(out)
     torch.manual_seed(recipe.training.seed)
     data = read_data(recipe.data)
@@ -41,6 +51,7 @@ def train_tags(recipe: Recipe, out: Path) -> Path:
         card = model_card(recipe, model.config, data.train, 0, [])
         checkpoint.save(model, folder, card=card, dtype=torch.float16)
         write_label_report(folder, recipe.name, added.report)
+        torch.save({"recipe": recipe.model_dump_json(), "step": 0}, folder / STATE_FILE)
     for line in added.report.summary():
         log.info("%s", line)
     log.info("thresholds, confusions and the worst clips are in %s", out / REPORT_FILE)
