@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
+from types import ModuleType
 
 import pytest
+
+import pengi
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "results/README.md", ROOT / "examples/README.md"])
@@ -41,6 +46,36 @@ def test_the_api_page_names_what_is_there() -> None:
     for name in re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE):
         module, _, attribute = name.rpartition(".")
         assert attribute in vars(import_module(module)) or import_module(name), name
+
+
+def documented() -> set[object]:
+    """The classes and functions of the API page: those that it lists, and those of the modules that it lists."""
+    found: set[object] = set()
+    for name in re.findall(r"^::: (\S+)$", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.MULTILINE):
+        value = resolve_name(name)
+        if isinstance(value, ModuleType):
+            found |= {member for member in vars(value).values() if getattr(member, "__module__", "") == name}
+        else:
+            found.add(value)
+    return found
+
+
+@by_page
+def test_what_the_docs_name_is_on_the_api_page(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    imports = re.findall(r"from (pengi[\w.]*) import (\w+(?:, \w+)*)", text)
+    names = {f"{module}.{name}" for module, listed in imports for name in listed.split(", ")}
+    for name in names | set(re.findall(r"`(pengi(?:\.\w+)+)", text)):
+        parts = name.split(".")
+        parents = [resolve_name(".".join(parts[: count + 1])) for count in range(1, len(parts))]
+        assert isinstance(parents[-1], ModuleType) or documented() & {*parents}, name
+
+
+def test_public_names_and_the_options_of_the_engine_are_on_the_api_page() -> None:
+    sources = [inspect.getsource(part) for part in pengi.Pengi.__mro__ if part.__module__.startswith("pengi.")]
+    options = {name for source in sources for name in re.findall(r"Unpack\[(\w+)\]", source)}
+    expected = {*pengi.__all__, *options} - {"__version__"}
+    assert expected <= {getattr(each, "__name__", "") for each in documented()}
 
 
 def test_every_file_of_results_is_described() -> None:
