@@ -94,8 +94,8 @@ def test_a_mistake_in_the_manifest_is_found_before_the_model_is_loaded(
         (["--task", "events", "--source", "studio"], "of source 'studio' has events; it is in val (field)"),
         (["--task", "events", "--method", "guess"], "there is no method 'guess'"),
         (
-            ["--task", "events", "--method", "yamnet-match-max"],
-            "there is no method 'yamnet-match-max'; did you mean 'yamnet-match-mean'?",
+            ["--task", "events", "--method", "yamnet-match-mean"],
+            "there is no method 'yamnet-match-mean'; did you mean 'yamnet-match'?",
         ),
         (["--task", "events", "--labels-file", "none.txt"], "no labels file"),
         (["--task", "events", "--out", "p.jsonl"], "name a folder, which gets the predictions and a report"),

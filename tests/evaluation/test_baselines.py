@@ -7,7 +7,7 @@ import torch
 
 from pengi.encoders.yamnet import YamnetEncoder, YamnetTagger
 from pengi.errors import AudioError, InputError
-from pengi.evaluation.baselines import YamnetMatch, mean_logit, mean_odds
+from pengi.evaluation.baselines import YamnetMatch
 from pengi.evaluation.benchmarks import Suite, task_benchmark
 from pengi.evaluation.suites import RunProgress, SuiteRun, run_suite, score_run
 from pengi.evaluation.systems import Systems
@@ -26,18 +26,6 @@ def tagger() -> YamnetTagger:
 @pytest.fixture
 def baseline(tagger: YamnetTagger) -> YamnetMatch:
     return YamnetMatch(tagger, SentenceEncoder.tiny())
-
-
-def test_pools_by_hand() -> None:
-    logits_TC = torch.tensor([[0.0, 2.0], [torch.log(torch.tensor(3.0)), 2.0]])
-    assert torch.allclose(mean_odds(logits_TC), torch.tensor([2.0, torch.e**2]).log())
-    assert torch.allclose(mean_logit(logits_TC), torch.tensor([0.549306, 2.0]))
-
-
-def test_pools_do_not_depend_on_length() -> None:
-    logits_TC = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
-    for pool in (mean_odds, mean_logit):
-        assert torch.allclose(pool(logits_TC), pool(logits_TC.repeat(5, 1)), atol=1e-6)
 
 
 def test_a_label_takes_the_class_of_its_own_name(baseline: YamnetMatch) -> None:
@@ -83,7 +71,7 @@ def test_stock_yamnet_on_real_recordings(shared_data: Path, tmp_path: Path) -> N
     plan = SuiteRun(
         Suite((asked,), limit=12, modes=("match",)), manifest=shared_data / "manifest.jsonl", baselines=False
     )
-    run_suite(plan, lambda: Systems.of_tagger("yamnet-match"), tmp_path, RunProgress())
+    run_suite(plan, Systems.of_tagger, tmp_path, RunProgress())
     found = task_report(tmp_path, score_run(tmp_path), "yamnet-match")
     assert (found["n"], found["model"], found["prompt"]) == (12, "yamnet", None)
     assert found["accuracy"] >= 0.75

@@ -102,13 +102,14 @@ def _one_task(manifest: Path | None, options: TaskOptions, modes: str | None) ->
     if modes is not None:
         raise InputError("--modes needs --suite; with --task, name one mode with --method")
     with announced("Starting"):
-        from pengi.evaluation.baselines import POOLS
+        from pengi.evaluation.baselines import YAMNET_MATCH
         from pengi.evaluation.benchmarks import LABEL_MODES, TAGGER_MODE, Suite, task_benchmark
-    if options.method not in (*LABEL_MODES, *POOLS):
-        raise InputError(no_such("method", options.method, (*LABEL_MODES, *POOLS)))
+    methods = (*LABEL_MODES, YAMNET_MATCH)
+    if options.method not in methods:
+        raise InputError(no_such("method", options.method, methods))
     labels = None if options.labels_file is None else read_label_lines(options.labels_file)
     benchmark = task_benchmark(options.task, split=options.split, source=options.source, labels=labels)
-    return Suite((benchmark,), modes=(TAGGER_MODE if options.method in POOLS else options.method,))
+    return Suite((benchmark,), modes=(TAGGER_MODE if options.method == YAMNET_MATCH else options.method,))
 
 
 def _named_suite(options: SuiteOptions, task: str | None) -> Suite:
@@ -153,16 +154,16 @@ def _run_folder(out: Path | None, *, needed: bool) -> Iterator[Path]:
 
 
 def _loader(method: str | None, model: str, device: str) -> Callable[[], Systems]:
-    """A function that loads the measured system: the model, or the baseline that ``method`` names."""
+    """A function that loads the measured system: the model, or the baseline if ``method`` names it."""
 
     def load() -> Systems:
-        from pengi.evaluation.baselines import POOLS
+        from pengi.evaluation.baselines import YAMNET_MATCH
         from pengi.evaluation.systems import Systems
 
-        if method not in POOLS:
+        if method != YAMNET_MATCH:
             return Systems.of_engine(load_model(model, device))
         with announced("Loading yamnet"):
-            return Systems.of_tagger(method)
+            return Systems.of_tagger()
 
     return load
 

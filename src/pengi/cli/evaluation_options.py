@@ -46,7 +46,7 @@ class TaskOptions:
         typer.Option(
             metavar="METHOD",
             help="How labels are scored: an answer mode such as likelihood, generate or match (docs/evaluation.md), or "
-            "a baseline without the model: yamnet-match or yamnet-match-mean.",
+            "yamnet-match, a baseline without the model.",
         ),
     ] = "likelihood"
     labels_file: Annotated[

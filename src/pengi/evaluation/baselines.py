@@ -1,11 +1,11 @@
-"""Baselines of stock YAMNet without a language model.
+"""A baseline without a language model: stock YAMNet, whose classes are matched to labels by their names.
 
 Shape suffixes: N recordings, T patches, C AudioSet classes, L labels, D features of an embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,20 +19,8 @@ from pengi.encoders.yamnet import YamnetTagger
 from pengi.errors import InputError, PengiError
 from pengi.text_encoder import SentenceEncoder
 
-
-def mean_logit(logits_TC: Tensor) -> Tensor:
-    """Mean over patches ``float32[C]``; the silence around a short sound lowers it."""
-    return logits_TC.mean(0)
-
-
-def mean_odds(logits_TC: Tensor) -> Tensor:
-    """Logarithm of the mean odds ``float32[C]``, which the highest patches dominate; see
-    :func:`pengi.conditioning.pooling.log_mean_exp`."""
-    return log_mean_exp(logits_TC[None], torch.ones(1, len(logits_TC), dtype=torch.bool))[0]
-
-
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {"yamnet-match": mean_odds, "yamnet-match-mean": mean_logit}
-"""Name of a baseline -> how it pools the patches of a recording."""
+YAMNET_MATCH = "yamnet-match"
+"""Name of the baseline."""
 _MIN_DEVIATION = 1e-6
 
 
@@ -41,26 +29,22 @@ class YamnetMatch:
 
     The usual height of logits differs between classes, so each class is standardised by its mean and standard deviation
     over the recordings that are classified. That uses no labels, but it is transductive: the answer about a recording
-    depends on the other recordings, and at least two are needed. (With the statistics of training clips instead, the
-    accuracy is 1 to 2 points lower for :func:`mean_odds`.)
+    depends on the other recordings, and at least two are needed.
     """
 
-    def __init__(
-        self, tagger: YamnetTagger, sentences: SentenceEncoder, pool: Callable[[Tensor], Tensor] = mean_odds
-    ) -> None:
+    def __init__(self, tagger: YamnetTagger, sentences: SentenceEncoder) -> None:
         self._tagger = tagger
         self._sentences = sentences
-        self._pool = pool
 
     @classmethod
-    def from_pretrained(cls, method: str = "yamnet-match") -> Self:
-        """Stock weights; ``method`` is a key of :data:`POOLS`.
+    def from_pretrained(cls) -> Self:
+        """Stock weights.
 
         Raises:
             WeightsError: if the weights are not here and cannot be fetched.
         """
         tagger = YamnetTagger.from_folder(weights.resolve("yamnet"))
-        return cls(tagger, SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2")), POOLS[method])
+        return cls(tagger, SentenceEncoder.from_folder(weights.resolve("all-minilm-l6-v2")))
 
     def nearest_classes(self, labels: Sequence[str]) -> list[int]:
         """For each label the index of the AudioSet class with the most similar display name (cosine)."""
@@ -86,7 +70,9 @@ class YamnetMatch:
                 outcomes.append(error)
         usable = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
         if len(usable) < 2:
-            raise InputError("yamnet-match compares recordings with each other and needs at least two that can be read")
+            raise InputError(
+                f"{YAMNET_MATCH} compares recordings with each other and needs at least two that can be read"
+            )
         logits_NC = torch.stack(usable)
         z_NC = (logits_NC - logits_NC.mean(0)) / logits_NC.std(0).clamp_min(_MIN_DEVIATION)
         scored = iter(z_NC[:, self.nearest_classes(labels)].tolist())
@@ -94,7 +80,7 @@ class YamnetMatch:
 
     @torch.no_grad()
     def _logits(self, recording: Path) -> Tensor:
-        """AudioSet logits of a recording, ``float32[C]``."""
+        """AudioSet logits of a recording, ``float32[C]``: logarithms of the mean odds of its patches."""
         waveform_1S = torch.from_numpy(load(recording, self._tagger.encoder.sample_rate))[None]
         logits_1TC, _ = self._tagger(waveform_1S, torch.tensor([waveform_1S.shape[1]]))
-        return self._pool(logits_1TC[0])
+        return log_mean_exp(logits_1TC, torch.ones(logits_1TC.shape[:2], dtype=torch.bool))[0]

@@ -27,7 +27,7 @@ from pengi.calls import ANSWER
 from pengi.decoding import DecodeOptions
 from pengi.engine import Pengi
 from pengi.errors import PengiError
-from pengi.evaluation.baselines import YamnetMatch
+from pengi.evaluation.baselines import YAMNET_MATCH, YamnetMatch
 from pengi.evaluation.items import Item
 from pengi.hashes import file_sha256, text_sha256
 from pengi.text_encoder import SentenceEncoder, sentence_vectors
@@ -160,20 +160,20 @@ class TaggerSystem:
     """Stock YAMNet and a sentence encoder, without a language model; see :class:`~.baselines.YamnetMatch`."""
 
     together = True
+    name = YAMNET_MATCH
 
-    def __init__(self, match: Match, name: str = "yamnet-match") -> None:
+    def __init__(self, match: Match) -> None:
         self._match = match
-        self.name = name
-        self.fingerprint = text_sha256(f"{name} {code_hash()}")
+        self.fingerprint = text_sha256(f"{self.name} {code_hash()}")
 
     @classmethod
-    def from_pretrained(cls, name: str = "yamnet-match") -> Self:
-        """Stock weights; ``name`` is a key of :data:`~.baselines.POOLS`.
+    def from_pretrained(cls) -> Self:
+        """Stock weights.
 
         Raises:
             WeightsError: if the weights are not here and cannot be fetched.
         """
-        return cls(YamnetMatch.from_pretrained(name), name)
+        return cls(YamnetMatch.from_pretrained())
 
     def input_of(self, item: Item, folder: Path) -> str:
         return file_hash(folder / item.audio)
@@ -215,13 +215,13 @@ class Systems:
         )
 
     @classmethod
-    def of_tagger(cls, name: str) -> Systems:
+    def of_tagger(cls) -> Systems:
         """The stock tagger alone, which needs no model.
 
         Raises:
             WeightsError: if its weights are not here and cannot be fetched.
         """
-        tagger = TaggerSystem.from_pretrained(name)
+        tagger = TaggerSystem.from_pretrained()
         about = {"name": "yamnet", "sha256": weights.provenance("yamnet")["weights_sha256"], "device": "cpu"}
         return cls(tagger, None, None, about)
 
