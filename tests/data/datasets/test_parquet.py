@@ -130,6 +130,29 @@ def test_captions_of_one_recording_are_put_together_as_in_audiocaps(tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize("columns", [("id", "caption"), ("id", "text"), ("", "text")])
+def test_blacklists_of_wavcaps_hold_out_recordings_of_a_copy(tmp_path: Path, columns: tuple[str, str]) -> None:
+    lists = tmp_path / "copy/json_files/blacklist"
+    lists.mkdir(parents=True)
+    (lists / "blacklist_exclude_test_ac.json").write_text('{"AudioSet": ["Y7fmOlUlwoNg.wav"], "FreeSound": []}')
+    (lists / "blacklist_exclude_ub8k_esc50_vggsound.json").write_text('{"AudioSet": [], "FreeSound": ["2219.wav"]}')
+    id_column, text = columns
+    for source, *ids in (("AudioSet_SL", "Yb0RFKhbpFJA", "Y7fmOlUlwoNg"), ("FreeSound", "7", "2219")):
+        records: Records = [
+            {
+                **({id_column: id} if id_column else {}),
+                text: "Wind blows.",
+                "audio": embedded(None if id_column else f"{id}.flac", sound()),
+            }
+            for id in ids
+        ]
+        write(tmp_path / f"copy/{source}/train-00000-of-00001.parquet", records)
+    rows = imported(tmp_path, "wavcaps")
+    assert [row["split"] for row in rows] == ["train", "heldout", "train", "heldout"]
+    if text == "caption":
+        assert [row["id"] for row in rows][-1] == "wavcaps:FreeSound/2219"
+
+
 @pytest.mark.parametrize(
     ("name", "column", "classes", "attributes"),
     [

@@ -6,8 +6,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pengi.data.datasets import collections, environment, language, music, speech
@@ -156,7 +156,10 @@ def _with_audio(
     """The rows whose recordings are there, the number of missing recordings of each part, and the first of these."""
     here: list[tuple[DatasetRow, Path | str]] = []
     missing, examples = Counter[str](), list[str]()
+    heldout = adapter.heldout(tree)
     for row in _rows(adapter, source.rows(tree)):
+        if heldout & {PurePosixPath(name).name for name in (row.id, *row.names)}:
+            row = replace(row, split="heldout")
         audio = source.recording(row, tree)
         if audio is not None:
             here.append((row, audio))

@@ -258,6 +258,14 @@ class Dataset(ABC):
             ManifestError: if a column is missing or a record is malformed.
         """
 
+    def heldout(self, tree: Tree) -> frozenset[str]:
+        """Names, without extension, of recordings that published lists exclude from training; their split is heldout.
+
+        Raises:
+            ManifestError: if a list is malformed.
+        """
+        return frozenset()
+
     def recording(self, row: DatasetRow, tree: Tree) -> Path | str | None:
         """The file of a row's recording, or its location in a tar file relative to the manifest; None if it is missing.
 

@@ -267,7 +267,8 @@ class WavCaps(TableDataset):
     Layout: the Hugging Face copy cvssp/WavCaps: ``json_files/<source>/*_final.json``, and the unpacked archives, which
     end in a folder ``<source>_flac``; a folder ``<source>`` is also read. Recordings that the published lists
     (``json_files/blacklist``) find in the test parts of AudioCaps and Clotho, or in UrbanSound8K, ESC-50 and VGGSound,
-    are heldout, so that no model trains on them.
+    are heldout, so that no model trains on them. The source of a recording is ignored here, because copies of the
+    dataset may not name it.
     """
 
     name, title = "wavcaps", "WavCaps"
@@ -290,20 +291,18 @@ class WavCaps(TableDataset):
         )
     )
     _blacklists = ("blacklist_exclude_test_ac.json", "blacklist_exclude_ub8k_esc50_vggsound.json")
-    _heldout: frozenset[tuple[str, str]] = frozenset()
 
-    def rows(self, tree: Tree) -> Iterator[DatasetRow]:
-        self._heldout = frozenset(id for name in self._blacklists for id in self._listed(tree, name))
-        yield from super().rows(tree)
+    def heldout(self, tree: Tree) -> frozenset[str]:
+        return frozenset(stem for name in self._blacklists for stem in self._listed(tree, name))
 
-    def _listed(self, tree: Tree, name: str) -> Iterator[tuple[str, str]]:
+    def _listed(self, tree: Tree, name: str) -> Iterator[str]:
         file = tree.file((f"json_files/blacklist/{name}", f"blacklist/{name}", name))
         if file is None:
             return
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            for source, ids in content.items():
-                yield from ((source, _stem(str(id))) for id in ids)
+            for ids in content.values():
+                yield from (_stem(str(id)) for id in ids)
         except (ValueError, AttributeError, TypeError) as error:
             raise ManifestError(f"{self.name}: '{file}' is not a list of ids for each source") from error
 
@@ -316,7 +315,6 @@ class WavCaps(TableDataset):
         return DatasetRow(
             id=f"{source}/{stem}",
             names=(f"{source}/{stem}", *plainly),
-            split="heldout" if (source.removesuffix("_SL"), stem) in self._heldout else table.split,
             group=stem.removeprefix("Y") if source == "AudioSet_SL" else f"{source.lower()}:{stem}",
             captions=tuple(filter(None, [plain(text_of(record["caption"]))])),
             title=title_of(text_of(record.get("title", record.get("file_name")))),

@@ -21,7 +21,7 @@ from typing import Any
 
 import soundfile
 
-from pengi.audio.formats import AUDIO_SUFFIXES
+from pengi.audio.formats import AUDIO_SUFFIXES, without_audio_suffix
 from pengi.data.arrow import arrow
 from pengi.data.datasets.base import (
     Dataset,
@@ -98,10 +98,11 @@ class ParquetCopy:
                 if row is None:
                     tree.unused[part.name] += 1
                     continue
+                name = path or Columns.of(file.columns).cell("audio", record)
                 yield replace(
                     row,
                     audio=(f"{file.label}#{number}", *([path] if path else [])),
-                    names=(PurePosixPath(path).stem,) if path else (),
+                    names=(without_audio_suffix(PurePosixPath(name).name),) if name else (),
                     split=row.split or (table.split if table else part.split),
                     where=where,
                     part=part.name,
@@ -262,13 +263,18 @@ def _audio_column(schema: Any, features: Mapping[str, Any]) -> str:
 
 
 def _table(adapter: Dataset, file: _ParquetFile) -> Table | None:
-    """The published table with the columns of a file; if there are several, the one of its split."""
+    """The published table with the columns of a file; if there are several, the one of its split, and of the folder in
+    its name."""
     if not isinstance(adapter, TableDataset) or not adapter.self_contained:
         return None
     fitting = [
         table for table in adapter.tables if table.header and table.columns and {*table.columns} <= {*file.columns}
     ]
-    return next((table for table in fitting if table.split == file.part.split), next(iter(fitting), None))
+    return max(
+        fitting,
+        key=lambda table: (table.split == file.part.split, bool(table.folder) and table.folder in file.stem),
+        default=None,
+    )
 
 
 def _features(schema: Any) -> dict[str, Any]:
