@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from pengi.conditioning.collect import MIN_KEPT
 from pengi.conditioning.evidence import DetectedTag, Evidence, evidence_text
-from pengi.conditioning.vocabulary import Vocabulary
+from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.config import EvidenceConfig
 from pengi.data.drawing import SceneDrawer, Sources
 from pengi.data.families import FAMILIES
 from pengi.data.manifest import Clip, EventTime, Label, QuestionAnswer, read_labels
-from pengi.data.phrases import Phrases
+from pengi.data.phrases import Phrases, tag_tables
 from pengi.data.question_context import QuestionContext
 from pengi.data.questions import QuestionMaker
 from pengi.data.scene_loader import SceneLoader
@@ -353,6 +353,13 @@ def test_a_class_of_which_a_sound_may_be_one_is_not_absent(recorded: str, may_be
 def test_a_class_that_a_label_words_is_worded_once() -> None:
     assert "quack" not in phrases().worded
     assert phrases().worded["bird"].audioset == "Bird"
+
+
+def test_tags_of_impacts_have_their_phrases() -> None:
+    tags = Vocabulary((Tag("rustle", "sound", audioset="Rustle"),))
+    label = Phrases({}, tags).label("rustle")
+    assert tag_tables().impacts["rustle"] == label.phrase == "rustling"
+    assert (label.sentence, label.category) == ("Rustling can be heard.", "impact")
 
 
 def test_a_recording_of_anything_may_rustle() -> None:

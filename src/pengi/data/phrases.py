@@ -31,7 +31,7 @@ class TagTables(Frozen):
     """The tables of ``assets/phrases.yaml``, where each is described."""
 
     stock: dict[str, tuple[str, str, str]]
-    heard: dict[str, str]
+    impacts: dict[str, str]
     vague: frozenset[str]
     textures: frozenset[str]
     continuous: frozenset[str]
@@ -136,8 +136,8 @@ class Phrases:
 def _stock_labels(vocabulary: Vocabulary, labels: Mapping[str, Label]) -> dict[str, Label]:
     """Wordings of the tags that are not among the labels, with their AudioSet classes."""
     found, tables = {}, tag_tables()
-    heard = {text: (phrase, f"{_capital(phrase)} can be heard.", "impact") for text, phrase in tables.heard.items()}
-    for text, (phrase, sentence, category) in {**tables.stock, **heard}.items():
+    impacts = {text: (phrase, f"{_capital(phrase)} can be heard.", "impact") for text, phrase in tables.impacts.items()}
+    for text, (phrase, sentence, category) in {**tables.stock, **impacts}.items():
         index = vocabulary.index(text)
         if index is not None and vocabulary.tags[index].text not in labels:
             audioset = vocabulary.tags[index].audioset
