@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from helpers import RATE, tiny_model, tone
 from helpers.chat import HUM, RAIN, chat_pengi, joined
 from pengi import DecodeOptions, Pengi
+from pengi.conditioning.vocabulary import Tag, Vocabulary
 from pengi.decoding import Hypothesis
 from pengi.errors import InputError
 from pengi.generation import TextGenerator
@@ -126,6 +127,27 @@ def test_what_names_tags_is_decided_by_them() -> None:
     assert hum == {"kind": "hum", "is_rain": False, "has_hum": True, "sounds": ["hum"]}
     assert silence == {"kind": silence["kind"], "is_rain": False, "has_hum": False, "sounds": []}
     assert silence["kind"] in ("hum", "rain")
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "is_asked"),
+    [("is_rain", {}, False), ("is_rain", {"description": "is it heavy rain?"}, True), ("loud", {}, True)],
+)
+def test_the_only_boolean_is_decided_by_the_tag_that_it_names(
+    name: str, rules: dict[str, str], is_asked: bool, asked: list[str]
+) -> None:
+    schema = {"type": "object", "properties": {name: {"type": "boolean", **rules}}}
+    answers = chat_pengi().ask([joined(RAIN), joined(HUM)], "what is it?", schema=schema)
+    assert bool(asked) == is_asked
+    if not is_asked:
+        assert [json.loads(answer.text) for answer in answers] == [{name: True}, {name: False}]
+
+
+def test_a_boolean_named_yes_is_the_answer_and_not_the_spoken_word() -> None:
+    engine = chat_pengi()
+    engine.model.set_vocabulary(Vocabulary((Tag("yes", "keyword"),)))
+    schema = {"type": "object", "properties": {"yes": {"type": "boolean"}}}
+    assert Form(engine._parts.chooser, schema)._fields[0].question is None
 
 
 def test_choices_of_yes_and_no_answer_the_question(engine: Pengi, asked: list[str]) -> None:

@@ -65,7 +65,8 @@ class Form:
     is the <name>?" for anything else. If a form has a single property, it gets the question that is asked about the
     recording.
 
-    - For a boolean the model chooses "yes" or "no"; if its name is that of a tag, the tag decides.
+    - For a boolean the model chooses "yes" or "no". If it has no description and its name is that of a tag, the tag
+      decides instead; "yes" and "no" are never tags here.
     - A string of an ``enum`` is chosen as by :class:`pengi.calls.Classify`, by tags if the strings name tags. A list of
       such strings has all whose independent probability is high enough. If "yes" or "no" is among the strings, the
       question decides.
@@ -127,10 +128,9 @@ class Form:
         if schema.get("type") != "boolean":
             return Field(path, question or (None if is_only else f"what is the {name}?"), self._reader(schema))
         noun = _noun(name)
-        if question or is_only:
-            return Field(path, question or None, self._yes_or_no)
-        is_tag = not self._chooser.needs_likelihood([noun])
-        return Field(path, is_there(noun), partial(self._is_there, noun) if is_tag else self._yes_or_no)
+        if not question and noun.casefold() not in (YES, NO) and not self._chooser.needs_likelihood([noun]):
+            return Field(path, is_there(noun), partial(self._is_there, noun))
+        return Field(path, question or (None if is_only else is_there(noun)), self._yes_or_no)
 
     def _reader(self, schema: Mapping[str, Any]) -> Reader:
         """The reader for the values of a schema that is neither a form nor a boolean."""
