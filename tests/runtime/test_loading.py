@@ -29,8 +29,8 @@ def stored(language_model: Path, folder: Path, **language_model_options: object)
     return folder
 
 
-def test_onnxruntime_runs_a_llama_where_it_is_left_to_choose(four_bits: Path, tmp_path: Path) -> None:
-    folder = stored(four_bits, tmp_path / "model")
+def test_onnxruntime_runs_a_llama_or_gpt2_where_it_is_left_to_choose(in_exact_blocks: Path, tmp_path: Path) -> None:
+    folder = stored(in_exact_blocks, tmp_path / "model")
     assert isinstance(checkpoint.load(folder, runtime="auto").language_model, OnnxLanguageModel)
     assert type(checkpoint.load(folder, runtime="torch").language_model) is LanguageModel
     assert type(checkpoint.load(folder, runtime="auto", to_train=True).language_model) is LanguageModel
@@ -42,9 +42,9 @@ def test_another_family_runs_in_torch_and_onnxruntime_cannot_be_forced_on_it(
 ) -> None:
     folder = stored(four_bits, tmp_path / "model")
     for module in ("pengi.checkpoint", "pengi.runtime.decoder"):
-        monkeypatch.setattr(f"{module}.unsupported", lambda path: "it is a 'gpt2', not a Llama")
+        monkeypatch.setattr(f"{module}.unsupported", lambda path: "it is a 'opt', neither a Llama nor a GPT-2")
     assert type(checkpoint.load(folder, runtime="auto").language_model) is LanguageModel
-    with pytest.raises(ConfigError, match="it is a 'gpt2', not a Llama"):
+    with pytest.raises(ConfigError, match="it is a 'opt', neither a Llama nor a GPT-2"):
         checkpoint.load(folder, runtime="onnx")
 
 

@@ -13,8 +13,8 @@ import torch
 
 from pengi.errors import WeightsError
 from pengi.runtime import sessions, store
+from pengi.runtime.architecture import HEAD_FILE, PREFILL_FILE, STEP_FILE
 from pengi.runtime.decoder import OnnxLanguageModel
-from pengi.runtime.llama import HEAD_FILE, PREFILL_FILE, STEP_FILE
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Literal, get_args
 
 from pengi.errors import ConfigError
-from pengi.runtime.llama import unsupported
+from pengi.runtime.architecture import unsupported
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""A Llama that decodes in onnxruntime, for inference on a CPU, with the interface of :class:`LanguageModel`.
+"""A Llama or a GPT-2 that decodes in onnxruntime, for inference on a CPU, with the interface of :class:`LanguageModel`.
 
 The cache of keys and values is compact: a row's real tokens are at its beginning, without padding, so that a row is
 computed in the same way alone and in a batch. The cache has room for more tokens, and its newest state is extended in
@@ -23,14 +23,15 @@ from torch import Tensor, nn
 from pengi.config import LoraConfig
 from pengi.errors import ConfigError
 from pengi.language_model import DecoderState, LanguageModel, checked_adapters
-from pengi.runtime.llama import (
+from pengi.runtime.architecture import (
     EXTEND_FILE,
     HEAD_FILE,
     PREFILL_FILE,
     STEP_FILE,
     Adapter,
-    LlamaShape,
+    Shape,
     linear_layers,
+    stored_name,
     unsupported,
 )
 from pengi.runtime.sessions import opened
@@ -73,12 +74,14 @@ def _session(file: str) -> cached_property[onnxruntime.InferenceSession]:
 
 
 class OnnxLanguageModel(LanguageModel):
-    """A frozen Llama in onnxruntime, with its adapters. It has neither gradients nor parameters."""
+    """A frozen Llama or GPT-2 in onnxruntime, with its adapters. It has neither gradients nor parameters."""
 
     _prefill, _step = _session(PREFILL_FILE), _session(STEP_FILE)
     _extend, _head = _session(EXTEND_FILE), _session(HEAD_FILE)
 
-    def __init__(self, graphs: Path, shape: LlamaShape, embeddings_VD: Tensor, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, graphs: Path, shape: Shape, embeddings_VD: Tensor, positions_PD: Tensor | None, tokenizer: Tokenizer
+    ) -> None:
         nn.Module.__init__(self)
         assert shape.end_id is not None
         self.tokenizer = tokenizer
@@ -86,8 +89,9 @@ class OnnxLanguageModel(LanguageModel):
         self.merged = False
         self._shape = shape
         self._graphs = graphs
-        # A view of the file. It is not a buffer, so that no checkpoint stores it and moving the model does not copy it.
-        self._embeddings_VD = embeddings_VD
+        # Views of the file. They are no buffers, so that no checkpoint stores them and moving the model does not copy
+        # them.
+        self._embeddings_VD, self._positions_PD = embeddings_VD, positions_PD
 
     @classmethod
     def from_folder(
@@ -112,9 +116,16 @@ class OnnxLanguageModel(LanguageModel):
         reason = unsupported(path) if dtype == torch.float32 else f"onnxruntime does not compute in {dtype}"
         if reason is not None:
             raise ConfigError(f"onnxruntime cannot run the language model in '{path}': {reason}")
-        shape = LlamaShape.read(path)
+        shape = Shape.read(path)
         products = {} if lora is None else _products(lora, adapters or {}, shape)
-        model = cls(built(path, products), shape, _embeddings(path), Tokenizer.from_file(str(path / "tokenizer.json")))
+        names = shape.architecture
+        model = cls(
+            built(path, products),
+            shape,
+            _table(path, names.embeddings),
+            None if names.positions is None else _table(path, names.positions),
+            Tokenizer.from_file(str(path / "tokenizer.json")),
+        )
         model.merged = lora is not None
         return model
 
@@ -164,6 +175,7 @@ class OnnxLanguageModel(LanguageModel):
         longest = int(lengths_B.max())
         index_BT1 = order_BT[:, :longest, None]
         compact_BTD = embeds_BTD.gather(1, index_BT1.expand(-1, -1, embeds_BTD.shape[-1]))
+        compact_BTD = self._positioned(compact_BTD, torch.arange(longest))
         cache = self._cache(rows, longest + _SPARE_TOKENS)
         # Row by row, so that padding costs nothing and the results of a row do not depend on the others.
         for row, length in enumerate(lengths_B.tolist()):
@@ -188,7 +200,7 @@ class OnnxLanguageModel(LanguageModel):
         cache = self._extensible(state, int(state.next_B.max()) + embeds_BTD.shape[1])
         at_BT = state.next_B[:, None] + (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
         inputs = {
-            "embeds": embeds_BTD.float().contiguous(),
+            "embeds": self._positioned(embeds_BTD, at_BT),
             "positions": at_BT,
             "bias": _bias(mask_BT, state.next_B, cache.capacity),
         }
@@ -219,7 +231,7 @@ class OnnxLanguageModel(LanguageModel):
         if tokens > 1:
             return super().step(ids_BT, state)
         cache = self._extensible(state, int(state.next_B.max()) + 1)
-        embeds_B1D, total_B = self.embed(ids_BT), state.next_B + 1
+        embeds_B1D, total_B = self._positioned(self.embed(ids_BT), state.next_B[:, None]), state.next_B + 1
         if rows == 1:
             # onnxruntime has other kernels for a single row, with other rounding, so it is computed as two equal rows.
             embeds_B1D, total_B = embeds_B1D.repeat(2, 1, 1), total_B.repeat(2)
@@ -256,6 +268,13 @@ class OnnxLanguageModel(LanguageModel):
         """
         raise ConfigError("a language model in onnxruntime cannot be trained; load it with to_train=True")
 
+    def _positioned(self, embeds_BTD: Tensor, at_BT: Tensor) -> Tensor:
+        """What the graphs read, float32[B, T, D]: embeddings, with learned positions added if the model has them."""
+        embeds_BTD = embeds_BTD.float()
+        if self._positions_PD is not None:
+            embeds_BTD = embeds_BTD + self._positions_PD[at_BT]
+        return embeds_BTD.contiguous()
+
     def _cache(self, rows: int, tokens: int) -> _Cache:
         capacity = -(-tokens // CAPACITY_STEP) * CAPACITY_STEP
         shape = self._shape
@@ -277,9 +296,8 @@ class OnnxLanguageModel(LanguageModel):
     ) -> Tensor:
         """Hidden states [B, T, D] of embeddings after which the rows have ``total_B`` tokens. Their keys and values are
         written into the rows' part of a cache."""
-        embeds_BTD = embeds_BTD.float().contiguous()
-        inputs = {"embeds": embeds_BTD, "lengths": (total_B - 1).int(), "total": total_B.max().int()}
-        hidden_BTD = torch.empty_like(embeds_BTD)
+        inputs = {"embeds": embeds_BTD.contiguous(), "lengths": (total_B - 1).int(), "total": total_B.max().int()}
+        hidden_BTD = torch.empty_like(inputs["embeds"])
         _run(
             session,
             inputs | self._by_layer("{}_{}", values_LBHCS),
@@ -293,7 +311,7 @@ class OnnxLanguageModel(LanguageModel):
         return dict(zip(names, values_LBHCS, strict=True))
 
 
-def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: LlamaShape) -> dict[str, Adapter]:
+def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: Shape) -> dict[str, Adapter]:
     """Adapters by the names of their layers in the model's folder."""
     products = {}
     sizes = linear_layers(shape)
@@ -308,12 +326,12 @@ def _products(lora: LoraConfig, adapters: Mapping[str, Tensor], shape: LlamaShap
     return products
 
 
-def _embeddings(path: Path) -> Tensor:
-    """The table of input embeddings, float32[V, D]; only rows that are used are read from the file."""
+def _table(path: Path, name: str) -> Tensor:
+    """A table of embeddings, float32[V, D]; only rows that are used are read from the file."""
     from safetensors import safe_open
 
     with safe_open(path / "model.safetensors", "pt") as tensors:
-        table_VD: Tensor = tensors.get_tensor("model.embed_tokens.weight").float()
+        table_VD: Tensor = tensors.get_tensor(stored_name(f"{name}.weight", tensors.keys())).float()
     return table_VD
 
 

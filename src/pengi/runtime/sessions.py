@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pengi.errors import WeightsError
-from pengi.runtime.llama import HEAD_FILE, PREFILL_FILE, STEP_FILE
+from pengi.runtime.architecture import HEAD_FILE, PREFILL_FILE, STEP_FILE
 from pengi.runtime.store import newest
 
 if TYPE_CHECKING:

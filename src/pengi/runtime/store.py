@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pengi import weights
-from pengi.runtime.llama import FORMAT, Adapter
+from pengi.runtime.architecture import FORMAT, Adapter
 
 PREFIX = "decoder-"
 MAX_GRAPHS = 4
