@@ -2,22 +2,21 @@
 
     python benchmarks/official_speed.py --out results/official-speed.json
 
-The official algorithm (``oracle.py``) processes one clip at a time and runs the language model on the whole sequence of
-every beam at every step. Our search caches keys and values, does not compute finished beams, and processes clips in
-batches. Its ``reference`` search gives the same beams, which is checked; the default search is timed, too. The weights
-are random (nothing is downloaded), with the sizes of ``pengi-base``. A random model hardly ever ends a text, so the
-searches reach their limit. ``--tiny`` uses small sizes, to test the script.
+GPT-2 runs in torch and in onnxruntime, which take turns, so that other load on the machine affects both. The official
+algorithm (``oracle.py``), which ``--ours-only`` leaves out, processes one clip at a time and runs the language model on
+the whole sequence of every beam at every step. Our search caches keys and values, does not compute finished beams, and
+processes clips in batches. Its ``reference`` search gives the same beams in torch, which is checked; the default search
+is timed, too. The weights are random (nothing is downloaded), with the sizes of ``pengi-base``. A random model hardly
+ever ends a text, so the searches reach their limit. ``--tiny`` uses small sizes, to test the script.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import oracle
 import torch
+from run_record import run_record, write_results
 from transformers import CLIPTextModel, GPT2LMHeadModel
 
 from pengi import Pengi
@@ -34,8 +34,10 @@ from pengi.language_model import LanguageModel
 from pengi.model import PengiModel
 from pengi.official import ARCHITECTURES, Architecture, ReferenceOptions
 from pengi.official.architectures import architecture
+from pengi.runtime.decoder import OnnxLanguageModel
 from pengi.text_encoder import ClipTextEncoder, SentenceEncoder
 
+OFFICIAL = "official algorithm, one clip"
 PROMPT = "generate metadata"
 BEAMS, MAX_TOKENS = 5, 30
 BATCH = 8
@@ -52,8 +54,9 @@ TINY = architecture(
 )
 
 
-def random_model(chosen: Architecture) -> PengiModel:
-    """The paper's architecture with random weights; its tokenizers are those of other tiny models."""
+def random_models(chosen: Architecture, scratch: Path) -> dict[str, PengiModel]:
+    """The paper's architecture with random weights, by the runtime of its language model; its tokenizers are those of
+    other tiny models."""
     torch.manual_seed(0)
     assert chosen.text_encoder is not None
     encoders = [build_encoder(branch, None) for branch in chosen.model.audio.values()]
@@ -63,8 +66,14 @@ def random_model(chosen: Architecture) -> PengiModel:
     gpt2.set_attn_implementation("sdpa")
     end_id = chosen.language_model.eos_token_id
     assert isinstance(end_id, int)
-    lm = LanguageModel(gpt2, language.tokenizer, end_id)
-    return PengiModel(chosen.model, encoders, clip, lm).eval()
+    in_torch = LanguageModel(gpt2, language.tokenizer, end_id)
+    gpt2.save_pretrained(scratch)
+    language.tokenizer.save(str(scratch / "tokenizer.json"))
+    in_onnx = OnnxLanguageModel.from_folder(scratch)
+    return {
+        name: PengiModel(chosen.model, encoders, clip, lm).eval()
+        for name, lm in (("torch", in_torch), ("onnxruntime", in_onnx))
+    }
 
 
 @torch.no_grad()
@@ -80,65 +89,66 @@ def official_way(model: PengiModel, clip_S: np.ndarray, options: DecodeOptions) 
     return [beam.mean for beam in beams]
 
 
-def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Median time of a few runs after a warm-up run, and the last result."""
-    result = work()
-    times = []
+def in_turns(works: Mapping[str, Callable[[], Any]]) -> dict[str, tuple[float, Any]]:
+    """Median time in s of a few runs of each work after a warm-up run, and its last result."""
+    results = {name: work() for name, work in works.items()}
+    times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(REPEATS):
-        begun = time.perf_counter()
-        result = work()
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times), result
+        for name, work in works.items():
+            begun = time.perf_counter()
+            results[name] = work()
+            times[name].append(time.perf_counter() - begun)
+    return {name: (statistics.median(times[name]), results[name]) for name in works}
 
 
-def measure(tiny: bool) -> dict[str, Any]:
-    model = random_model(TINY if tiny else ARCHITECTURES["base"])
-    pengi = Pengi(model, "random", torch.device("cpu"))
-    rate = model.branches["htsat"].encoder.sample_rate
+def measure(scratch: Path, tiny: bool, ours_only: bool) -> dict[str, Any]:
+    models = random_models(TINY if tiny else ARCHITECTURES["base"], scratch)
+    engines = {name: Pengi(model, "random", torch.device("cpu")) for name, model in models.items()}
+    in_torch = models["torch"]
+    rate = in_torch.branches["htsat"].encoder.sample_rate
     generator = np.random.default_rng(0)
     clips = [(0.1 * generator.standard_normal(7 * rate).astype(np.float32), rate) for _ in range(BATCH)]
     max_tokens = 6 if tiny else MAX_TOKENS
     reference = ReferenceOptions(BEAMS, max_tokens)
-
-    official_s, means = seconds(lambda: official_way(model, clips[0][0], reference))
-    rows = {"official algorithm, one clip": official_s}
-    for name, options in (("reference search", reference), ("default search", DecodeOptions(BEAMS, max_tokens))):
-        alone_s, alone = seconds(partial(pengi.generate, clips[0], PROMPT, options=options))
-        batch_s, _ = seconds(partial(pengi.generate, clips, PROMPT, options=options))
-        rows[f"ours, {name}, one clip"] = alone_s
-        rows[f"ours, {name}, batch of {BATCH}"] = batch_s / BATCH
-        if options is reference:
-            difference = max(abs(text.score - mean) for text, mean in zip(alone.texts, means, strict=True))
+    rows: dict[str, float] = {}
+    means: list[float] | None = None
+    if not ours_only:
+        official = in_turns({OFFICIAL: partial(official_way, in_torch, clips[0][0], reference)})
+        rows[OFFICIAL], means = official[OFFICIAL]
+    for search, options in (("reference search", reference), ("default search", DecodeOptions(BEAMS, max_tokens))):
+        asked = {name: partial(engine.generate, prompts=PROMPT, options=options) for name, engine in engines.items()}
+        alone = in_turns({name: partial(ask, clips[0]) for name, ask in asked.items()})
+        batch = in_turns({name: partial(ask, clips) for name, ask in asked.items()})
+        for name in engines:
+            rows[f"ours in {name}, {search}, one clip"] = alone[name][0]
+            rows[f"ours in {name}, {search}, batch of {BATCH}"] = batch[name][0] / BATCH
+        if options is reference and means is not None:
+            texts = alone["torch"][1].texts
+            difference = max(abs(text.score - mean) for text, mean in zip(texts, means, strict=True))
             assert difference < TOLERANCE, f"the two searches differ by {difference}"
-    return {
+    found = {
         "what": "seconds per 7 s clip, audio in memory to text",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in in_torch.parameters()),
         "beams": BEAMS,
         "new_tokens": max_tokens,
         "repeats": REPEATS,
         "seconds_per_clip": rows,
-        "times_faster": {name: official_s / value for name, value in rows.items()},
-        "largest_score_difference": difference,
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
     }
+    if means is not None:
+        found["times_faster"] = {name: rows[OFFICIAL] / value for name, value in rows.items()}
+        found["largest_score_difference"] = difference
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--ours-only", action="store_true", help="leave out the official algorithm")
     options = parser.parse_args()
-    results = measure(options.tiny)
-    for name, value in results["seconds_per_clip"].items():
-        print(f"{name:45} {value:8.3f} s {results['times_faster'][name]:8.1f} x")
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as scratch:
+        results = measure(Path(scratch), options.tiny, options.ours_only)
+    write_results({**run_record(), **results}, options.out)
 
 
 if __name__ == "__main__":

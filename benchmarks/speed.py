@@ -1,13 +1,15 @@
 """Measures the speed of pengi-mini on this machine, with its language model in torch (float32) and in onnxruntime.
 
     python benchmarks/speed.py --out results/speed.json
+    python benchmarks/speed.py --language-model gpt2-random --steps-only --out results/speed-gpt2.json
 
 Times are medians of 5 wall-clock times. The two take turns in one process (for starts, in new processes), so that other
 load on the machine affects both. A step is one token of every row after a prefix of 42 tokens, with logits. In the
 shipped setting of onnxruntime, steps round the inputs of products to 8 bits and prefixes do not. The opposite setting
 is also measured: "step, float inputs" and "prefill, 8-bit inputs". Agreement with torch is measured on real texts,
 token by token: mean and largest Kullback-Leibler divergence in nats, and how often both have the same most likely
-token. ``benchmarks/parity.py`` compares answers about recordings.
+token. ``benchmarks/parity.py`` compares answers about recordings. ``gpt2-random`` is GPT-2 base, the language model of
+``pengi-base``, with random weights (``benchmarks/random_gpt2.py``).
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import random_gpt2
 import torch
 from run_record import run_record, write_results
 from torch import Tensor
@@ -33,6 +37,7 @@ from pengi.runtime import RUNTIME_ENV
 from pengi.runtime.decoder import OnnxLanguageModel
 from pengi.timing import EXAMPLES, clips
 
+GPT2_RANDOM = "gpt2-random"
 REPEATS = 5
 ROWS = (1, 3, 6, 16)
 PREFIXES = ((1, 42), (3, 42), (6, 42), (1, 150))  # rows, tokens
@@ -58,10 +63,10 @@ def timed(run: Callable[[], object]) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def in_turns(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+def in_turns(ways: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
     """Median time of each variant in ms; the first run of each is not counted."""
     times: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(1 + REPEATS):
+    for repeat in range(1 + repeats):
         for name, run in ways.items():
             spent = timed(run)
             if repeat:
@@ -70,9 +75,10 @@ def in_turns(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def stepping(model: LanguageModel, rows: int) -> Callable[[], object]:
-    """Steps that continue from each other, as in a search."""
+    """Steps that continue from each other, as in a search whose beams have one prefix."""
     ids_BT = ids_of(model, rows, STEP_PREFIX + 1)
-    state: DecoderState = model.prefill(model.embed(ids_BT[:, :-1]))[1]
+    state: DecoderState = model.prefill(model.embed(ids_BT[:1, :-1]))[1]
+    state = model.select(state, torch.zeros(rows, dtype=torch.long))
 
     def step() -> None:
         nonlocal state
@@ -86,9 +92,11 @@ def prefilling(model: LanguageModel, rows: int, tokens: int) -> Callable[[], obj
     return lambda: model.prefill(embeds_BTD)
 
 
-def speeds(torch_model: LanguageModel, shipped: OnnxLanguageModel, other: OnnxLanguageModel) -> dict[str, Any]:
+def speeds(
+    torch_model: LanguageModel, shipped: OnnxLanguageModel, other: OnnxLanguageModel, row_counts: Sequence[int]
+) -> dict[str, Any]:
     found: dict[str, Any] = {"step": {}, "prefill": {}}
-    for rows in ROWS:
+    for rows in row_counts:
         found["step"][str(rows)] = in_turns(
             {
                 "torch": stepping(torch_model, rows),
@@ -178,33 +186,45 @@ def starts(model: str) -> dict[str, dict[str, float]]:
     return {name: {"ms": round(statistics.median(times[name])), "peak_mb": round(peaks[name])} for name in times}
 
 
+def measured(folder: Path, row_counts: Sequence[int]) -> dict[str, Any]:
+    """Agreement and speeds of the language model in a folder."""
+    torch_model, shipped, other = (
+        LanguageModel.from_folder(folder),
+        OnnxLanguageModel.from_folder(folder),
+        swapped(folder),
+    )
+    return {
+        "agreement": {
+            "onnxruntime": agreement(torch_model, shipped),
+            "step, float inputs; prefill, 8-bit inputs": agreement(torch_model, other),
+        },
+        **speeds(torch_model, shipped, other, row_counts),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pengi-mini", help="name of a model, or its folder")
-    parser.add_argument("--language-model", default="smollm2-135m-instruct", help="name of a part, or a model folder")
+    parser.add_argument(
+        "--language-model", default="smollm2-135m-instruct", help=f"name of a part, a model folder, or {GPT2_RANDOM}"
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="rows of the steps that are measured")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps-only", action="store_true", help="leave out answers and starts")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     named = options.language_model
-    folder = Path(named) if Path(named).is_dir() else weights.resolve(named)
-    with torch.inference_mode():
-        torch_model, shipped, other = (
-            LanguageModel.from_folder(folder),
-            OnnxLanguageModel.from_folder(folder),
-            swapped(folder),
-        )
-        measured = {
-            "agreement": {
-                "onnxruntime": agreement(torch_model, shipped),
-                "step, float inputs; prefill, 8-bit inputs": agreement(torch_model, other),
-            },
-            **speeds(torch_model, shipped, other),
-        }
+    with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
+        if named == GPT2_RANDOM:
+            folder = random_gpt2.write(Path(scratch))
+        else:
+            folder = Path(named) if Path(named).is_dir() else weights.resolve(named)
+        found = measured(folder, options.rows)
     if not options.steps_only:
-        measured |= {"answers": answers(options.model), "start": starts(options.model)}
-    write_results({**run_record(), "model": options.model, "unit": "ms, median of 5", **measured}, options.out)
+        found |= {"answers": answers(options.model), "start": starts(options.model)}
+    model = named if options.steps_only else options.model
+    write_results({**run_record(), "model": model, "unit": "ms, median of 5", **found}, options.out)
 
 
 if __name__ == "__main__":
