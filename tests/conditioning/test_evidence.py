@@ -8,6 +8,7 @@ from pengi.conditioning.evidence import (
     DetectedTag,
     Evidence,
     evidence_text,
+    queried_prompt,
     queried_tags,
     queried_text,
     spans_text,
@@ -156,7 +157,7 @@ def test_tags_with_the_same_times_do_not_crowd_out_others_in_an_order() -> None:
     birds = [DetectedTag(f"bird {number}", "sound", 0.9 - 0.01 * number, ((2.0, 3.0),)) for number in range(20)]
     siren = DetectedTag("siren", "sound", 0.2, ((0.0, 1.0),))
     tags = queried_tags(Evidence(5.0, (*birds, siren)), VOCABULARY, "What is heard first?")
-    assert [tag.text for tag in tags] == ["siren", "bird 0", "bird 1"]
+    assert [tag.text for tag in tags] == ["siren", "bird 0", "bird 1", "bird 2"]
 
 
 @pytest.mark.parametrize("prompt", ["What is heard first?", "What comes after the dog barking?"])
@@ -167,6 +168,8 @@ def test_a_question_about_the_order_of_unnamed_sounds_gets_all_in_order(prompt: 
     )
     tags = queried_tags(Evidence(5.0, (siren, voice, DOG)), VOCABULARY, prompt)
     assert [tag.text for tag in tags] == ["dog barking", "siren"]
+    line = queried_prompt(Evidence(5.0, (siren, voice, DOG)), VOCABULARY, prompt)
+    assert line == f"In order: dog barking (sure, 0-1 s), then siren (sure, 3-5 s).\n{prompt}"
     assert queried_tags(Evidence(5.0, (DOG,)), VOCABULARY, "What is heard first?") == ()
 
 

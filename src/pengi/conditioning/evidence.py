@@ -7,7 +7,7 @@
 The first two lines are the same for every question; the most probable tags come first. The last line belongs to one
 question. It lists the tags that the question names in the order in which they begin, and says whether each follows or
 overlaps the one before, so that the language model need not compare times. For "what is heard first?" or "what comes
-after the siren?" it lists the most probable tags.
+after the siren?" it begins with "In order" and lists the most probable tags.
 """
 
 from __future__ import annotations
@@ -54,29 +54,29 @@ MAX_ALIKE = 3
 """Maximum number of tags of one group with the same times; more are written only if there is room left."""
 MIN_PAUSE_S = 0.5
 """Spans of a tag with a shorter pause between them are merged; about one frame of the tagger."""
-# Tags whose names mean something else in most questions: "in this file", "when does it run".
+# Tags whose names mean something else in most questions: "in this file", "when does it run", "write a caption".
 _OTHER_MEANINGS = frozenset(
-    {"filing", "run", "tap", "roll", "hands", "inside", "outside", "scratch", "noise", "pulse", "echo"}
+    {"filing", "run", "tap", "roll", "hands", "inside", "outside", "scratch", "noise", "pulse", "echo", "writing"}
 )
 _OTHER_THAN_MUSIC = frozenset({"country", "song", "jingle"})
 _ABOUT_WORDS = re.compile(
     r"\b(?:say|says|said|saying|words?|spoken|digits?|numbers?|mention(?:s|ed)?|commands?)\b", re.IGNORECASE
 )
 _ABOUT_ORDER = re.compile(
-    r"\b(?:first|last|begin\w*|start\w*|open\w*|end(?:s|ed|ing)?|final\w*|clos\w+|earl\w+|latest|initial\w*|after\w*|before"
+    r"\b(?:first|last|begin\w*|start\w*|opens|end(?:s|ed|ing)?|final\w*|closes|earl\w+|latest|initial\w*|after\w*|before"
     r"|next|follow\w*|preced\w*|then|order|sequence|finish\w*|conclu\w+)\b",
     re.IGNORECASE,
 )
 _WITHOUT_ORDER = frozenset({"keyword", "language"})
 MAX_ORDERED = 8
 """Maximum number of tags in the line for a question about the order of sounds."""
-MAX_ORDERED_ALIKE = 2
+MAX_ORDERED_ALIKE = 3
 """Maximum number of those that have the same group and times."""
 OVERLAP_S = 0.3
 """Tags whose spans overlap by more than this are written as simultaneous."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DetectedTag:
     """A tag, its calibrated probability, and the stretches in which it is detected, in seconds."""
 
@@ -167,12 +167,18 @@ def queried_tags(
     the tags' first start; tags without times come last, in the order in which they are named. Keywords such as "no"
     and "on" count only if the text asks about words.
     """
+    return _queried(evidence, vocabulary, prompt, labels)[0]
+
+
+def _queried(
+    evidence: Evidence, vocabulary: Vocabulary, prompt: str, labels: Sequence[str]
+) -> tuple[tuple[DetectedTag, ...], bool]:
+    """See :func:`queried_tags`; and whether the most probable tags were added."""
     detected = {tag.text: tag for tag in evidence.tags}
     named = [tag for text in (prompt, *labels) for tag in _named(vocabulary, text)]
     found = dict.fromkeys(detected.get(tag.text, DetectedTag(tag.text, tag.group, 0.0)) for tag in named)
-    if len(found) < 2 and _ABOUT_ORDER.search(prompt):
-        found |= dict.fromkeys(_ordered(evidence))
-    return tuple(sorted(found, key=_onset))
+    probable = _ordered(evidence) if len(found) < 2 and _ABOUT_ORDER.search(prompt) else ()
+    return tuple(sorted(found | dict.fromkeys(probable), key=_onset)), bool(probable)
 
 
 def _ordered(evidence: Evidence) -> Sequence[DetectedTag]:
@@ -192,22 +198,24 @@ def _named(vocabulary: Vocabulary, text: str) -> list[Tag]:
 
 def queried_prompt(evidence: Evidence, vocabulary: Vocabulary, prompt: str, labels: Sequence[str] = ()) -> str:
     """The prompt for the language model: the line about the tags that the prompt or a label names, then the prompt."""
-    return queried_text(queried_tags(evidence, vocabulary, prompt, labels), evidence.duration_s) + prompt
+    tags, is_order = _queried(evidence, vocabulary, prompt, labels)
+    return queried_text(tags, evidence.duration_s, is_order) + prompt
 
 
-def queried_text(tags: Sequence[DetectedTag], duration_s: float) -> str:
-    """The line about the tags that a prompt names, however improbable; empty if it names none.
+def queried_text(tags: Sequence[DetectedTag], duration_s: float, is_order: bool = False) -> str:
+    """The line about the tags that a prompt names, however improbable; empty if there are none.
 
     Args:
         tags: see :func:`queried_tags`.
         duration_s: length of the recording in seconds.
+        is_order: whether these are the most probable tags, because the prompt asks about their order.
     """
     if not tags:
         return ""
     listed = _detected(tags[0], duration_s, 0.0)
     for earlier, later in pairwise(tags):
         listed += _relation(earlier, later, duration_s) + _detected(later, duration_s, 0.0)
-    return f"Asked about: {listed}.\n"
+    return f"{'In order' if is_order else 'Asked about'}: {listed}.\n"
 
 
 def _relation(earlier: DetectedTag, later: DetectedTag, duration_s: float) -> str:

@@ -25,7 +25,10 @@ from pengi.data.spoken import is_near
 from pengi.data.tasks import MUSIC_DOMAINS, SOUND_DOMAINS, SPEECH_DOMAINS
 
 SEEN = 0.002
-"""Lowest probability of a tag of the scene that a question may rely on; below it the evidence says "no"."""
+"""Lowest probability of a tag of the scene that a question may rely on, and of an absent tag that is easily taken for
+present. Both have the same limit, so that a strength word alone does not tell the answer."""
+CONFUSED_SHARE = 0.4
+"""Share of the draws of absent tags that include falsely detected ones."""
 SPEECH = "speech"
 REPEAT_FACTOR = 0.3
 """Factor on the weight of most families after they were drawn for a scene."""
@@ -247,15 +250,15 @@ class QuestionContext:
         return text if is_near(truth, text) else None
 
     def absent(self, count: int = 1) -> list[str]:
-        """``count`` tags that are certainly absent, in a quarter of the calls also falsely detected ones; empty if too
-        few are."""
+        """``count`` tags that are certainly absent, some of them falsely detected (:data:`CONFUSED_SHARE`). If too few
+        are absent, none."""
         absent = self.scene.absent
         if len(absent) < count:
             return []
         chosen: dict[str, None] = {}
-        if self.evidence is not None and self.rng.random() < 0.25:
+        if self.evidence is not None and self.rng.random() < CONFUSED_SHARE:
             known = frozenset(absent)
-            confused = [t.text for t in self.evidence.tags if 0.01 <= t.probability < 0.5 and t.text in known]
+            confused = [t.text for t in self.evidence.tags if SEEN <= t.probability < 0.5 and t.text in known]
             chosen.update(dict.fromkeys(confused[: self.rng.randint(1, 3)]))
         while len(chosen) < count:
             chosen[self.rng.choice(absent)] = None

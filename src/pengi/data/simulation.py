@@ -43,6 +43,10 @@ POOLED = 400
 FRAME_S = 0.48
 JITTER_S = 0.25
 WORD_ERRORS = (0.02, 0.05, 0.12)
+# Change of a tag's log-odds in mixtures of several sounds, from its mean in recordings of one sound: with no other
+# sound at the same time; with one that is 6 dB softer; by each further dB, up to 6 dB louder. Means over composed
+# training clips, out of fold (`python benchmarks/mixtures.py recipes/pengi-mini.yaml`).
+_AMONG_OTHERS, _MASKED, _MASKED_BY_DB = -1.0, -3.0, 0.12
 _MISSED_NOTES, _WRONG_NOTES, _FALSE_NOTES = 0.1, 0.06, 0.04
 _MIN_TEMPO_S = 6.0
 _MIN_GAP_S = 0.12
@@ -159,7 +163,7 @@ def measure_noise(found: Sequence[Evidence], targets: TagTargets, vocabulary: Vo
 
 
 def _rounded(probability: float) -> float:
-    return round(float(probability), 4)
+    return round(float(probability), 6)
 
 
 class Simulator:
@@ -195,7 +199,7 @@ class Simulator:
             found[index] = max(found.get(index, 0.0), _shifted(clip.own.probability, masking))
             spans[index] = times
             for other in clip.others:
-                shifted = _shifted(other.probability, 1.5 * masking)
+                shifted = _shifted(other.probability, 0.5 * masking)
                 moved = _moved(other.spans, within, windows, scene.duration_s)
                 if moved and shifted > found.get(other.tag, 0.0) and self._may_join(other, given):
                     found[other.tag] = shifted
@@ -253,20 +257,21 @@ def _is_one_event(scene: Scene) -> bool:
 
 
 def _shifted(probability: float, log_odds: float) -> float:
-    probability = min(max(probability, 1e-4), 1.0 - 1e-4)
+    probability = min(max(probability, 1e-6), 1.0 - 1e-6)
     return 1.0 / (1.0 + math.exp(-math.log(probability / (1.0 - probability)) - log_odds))
 
 
 def _masking(events: Sequence[SceneEvent], scene: Scene) -> float:
-    """Change of a tag's log-odds, at most 0, because simultaneous events mask it or it is very short."""
+    """Change of a tag's log-odds, at most 0, because of the other events of a scene."""
     loudest = max(events, key=lambda event: event.level_db)
     over = [
         other.level_db
         for other in scene.events
         if other.tag != loudest.tag and other.start_s < loudest.end_s - 0.2 and other.end_s > loudest.start_s + 0.2
     ]
-    short = -0.5 if sum(event.end_s - event.start_s for event in events) < FRAME_S else 0.0
-    return short if not over else short - 0.3 - 0.12 * max(0.0, max(over) - loudest.level_db + 3.0)
+    if over:
+        return _MASKED - _MASKED_BY_DB * min(max(max(over) - loudest.level_db + 6.0, 0.0), 12.0)
+    return _AMONG_OTHERS if len(scene.tags) > 1 else 0.0
 
 
 def _jittered(events: Sequence[SceneEvent], duration_s: float, rng: random.Random) -> list[tuple[float, float]]:
