@@ -27,9 +27,10 @@ from run_record import run_record, write_results
 from pengi import checkpoint
 from pengi.conditioning.vocabulary import Vocabulary
 from pengi.data.manifest import Clip, EventTime
+from pengi.data.tagging import folds_of, group_of
 from pengi.data.tasks import COMPOSED_DOMAIN
 from pengi.training.data import read_data
-from pengi.training.evidence import cached_fit, load_scores, tagger_data
+from pengi.training.evidence import TrainingClips, cached_fit, frames_of, load_scores, tagger_data
 from pengi.training.recipe import read_recipe
 from pengi.training.setup import with_features
 from pengi.training.tagger import out_of_fold_scores
@@ -49,8 +50,8 @@ def main() -> None:
 
 
 def read(path: Path) -> tuple[list[Clip], NDArray[np.float64], NDArray[np.float64], Vocabulary]:
-    """Composed clips; the log-odds of their tags, ``float64[N, K]``, and their mean over all clips that have the tag,
-    ``float64[K]``, all out of fold; and the vocabulary."""
+    """Composed clips; the log-odds of their tags, ``float64[N, K]``; the mean over the recordings that have a tag,
+    ``float64[K]``; and the vocabulary. All log-odds are out of fold."""
     recipe = read_recipe(path)
     assert recipe.model is not None, "the recipe of a new model is needed"
     clips_of = read_data(recipe.data)
@@ -59,13 +60,15 @@ def read(path: Path) -> tuple[list[Clip], NDArray[np.float64], NDArray[np.float6
     data = tagger_data(model, train, clips_of.labels, recipe.tagger)
     fitted = cached_fit(data)
     load_scores(data.tagger, fitted.scores, fitted)
-    odds_NK = log_odds(data.tagger.probability(out_of_fold_scores(data.frames, fitted.folds, data.fold_N)).numpy())
     present_NK = data.targets.present_NK
+    odds_NK = log_odds(data.tagger.probability(out_of_fold_scores(data.frames, fitted.folds, data.fold_N)).numpy())
     usual_K = np.where(present_NK, odds_NK, 0.0).sum(0) / np.maximum(present_NK.sum(0), 1)
     usual_K[~present_NK.any(0)] = np.nan
-    clips = train.with_features()
-    composed = [row for row, clip in enumerate(clips) if clip.domain == COMPOSED_DOMAIN]
-    return [clips[row] for row in composed], odds_NK[composed], usual_K, data.tagger.vocabulary
+    # The tagger is fitted on recordings only. A composed clip has recordings of one fold, and is scored as part of it.
+    composed = [clip for clip in train.with_features() if clip.domain == COMPOSED_DOMAIN]
+    fold_N = folds_of([group_of(clip) for clip in composed])
+    scores_NK = out_of_fold_scores(frames_of(model, TrainingClips(composed, train.caches)), fitted.folds, fold_N)
+    return composed, log_odds(data.tagger.probability(scores_NK).numpy()), usual_K, data.tagger.vocabulary
 
 
 def log_odds(probability: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -98,7 +98,7 @@ def test_a_sound_is_there_or_not(pengi_mini: Pengi) -> None:
         assert [answer.text for answer in pengi_mini.ask(files, question)] == expected.split(), question
 
 
-@pytest.mark.xfail(strict=True, reason="1,800 steps did not teach the order of two sounds; the model card says so")
+@pytest.mark.xfail(strict=True, reason="3,000 steps did not teach the order of two sounds; the model card says so")
 def test_one_sound_comes_before_the_other(pengi_mini: Pengi) -> None:
     dog, siren = (load(EXAMPLES / f"{name}.opus", RATE)[: 4 * RATE] for name in ("dog", "siren"))
     recordings = [(np.concatenate(parts), RATE) for parts in ((dog, siren), (siren, dog))]

@@ -44,8 +44,8 @@ FRAME_S = 0.48
 JITTER_S = 0.25
 WORD_ERRORS = (0.02, 0.05, 0.12)
 # Change of a tag's log-odds in mixtures of several sounds, from its mean in recordings of one sound: with no other
-# sound at the same time; with one that is 6 dB softer; by each further dB, up to 6 dB louder. Means over composed
-# training clips, out of fold (`python benchmarks/mixtures.py recipes/pengi-mini.yaml`).
+# sound at the same time; with one that is 6 dB softer; by each further dB, up to 6 dB louder. The values are close to
+# the means over composed training clips, out of fold (results/mixtures.json).
 _AMONG_OTHERS, _MASKED, _MASKED_BY_DB = -1.0, -3.0, 0.12
 _MISSED_NOTES, _WRONG_NOTES, _FALSE_NOTES = 0.1, 0.06, 0.04
 _MIN_TEMPO_S = 6.0
