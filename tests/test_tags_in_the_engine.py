@@ -15,7 +15,7 @@ from helpers import tiny_model
 from helpers.chat import HUM, RAIN, SPEECH, WHISTLE, Recogniser, chat_pengi, joined
 from pengi import Pengi, labelling
 from pengi.errors import AudioError, InputError
-from pengi.labelling import fused
+from pengi.labelling import LabelChooser, fused
 from pengi.results import Event, Segment, TagScore
 from pengi.timelines import EventJoiner, Joining
 
@@ -309,6 +309,17 @@ class TestNoneOfThese:
         assert "independent" not in PENGI.classify(TWO, ["hum"]).to_dict()["scores"][0]
         both = PENGI.classify(TWO, ["hum", "flute"], multi_label=True, none=True)
         assert next((score.label, score.independent is None) for score in both.scores) == ("none of these", True)
+
+    def test_each_recording_is_read_once_for_all_labels(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        labels = ["unicorn", "dragon", "a very old dragon"]
+        chooser, encoded = LabelChooser(PENGI._generator), PENGI.encode([joined(HUM), joined(WHISTLE)])
+        alone = [[float(chooser.presence([one], [label])) for label in labels] for one in encoded]
+        read: list[int] = []
+        lm = PENGI.model.language_model
+        prefill = lm.prefill_hidden
+        monkeypatch.setattr(lm, "prefill_hidden", lambda *prefix: read.append(len(prefix[0])) or prefill(*prefix))
+        assert chooser.presence(encoded, labels).tolist() == [pytest.approx(row, rel=1e-4) for row in alone]
+        assert read == [1, 1]
 
     @pytest.mark.parametrize("labels", [["rain falling", "hum", "stop"], ["hum", "unicorn", "dragon"]])
     @pytest.mark.parametrize("options", [{}, {"none": True}, {"multi_label": True}])

@@ -97,28 +97,33 @@ class TextGenerator:
     def read(
         self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()
     ) -> tuple[Tensor, DecoderState]:
-        """Let the language model read :meth:`prefix`: logits ``float32[B, V]`` of the next token, and its state.
+        """Let the language model read :meth:`prefix`: logits ``float32[B, V]`` of the next token, and its state."""
+        if self.recent is not None and len(encoded) == 1 and encoded[0].key is not None:
+            return self.read_shared(encoded, prompts, extra)
+        return self.model.language_model.prefill(*self.prefix(encoded, prompts, extra))
 
-        For a single recording that may be cached, the part that all questions about it share is read once.
-        """
+    def read_shared(
+        self, encoded: Sequence[Encoded], prompts: Sequence[str], extra: Sequence[str] = ()
+    ) -> tuple[Tensor, DecoderState]:
+        """As :meth:`read`; the part that all prompts for a recording share is read once, or taken from the cache."""
         lm = self.model.language_model
-        known = self._known(encoded)
-        if known is None:
-            return lm.prefill(*self.prefix(encoded, prompts, extra))
-        hidden_1TD, state = lm.extend(*self.model.own_prefix(self.prompt_prefix(prompts), extra), known)
-        return lm.logits(hidden_1TD[:, -1]), state
+        distinct = {id(recording): recording for recording in encoded}
+        states = [self._shared_state(recording) for recording in distinct.values()]
+        order = list(distinct)
+        row_B = torch.tensor([order.index(id(recording)) for recording in encoded], device=self.model.device)
+        state = lm.select(lm.concat(states), row_B)
+        hidden_BTD, state = lm.extend(*self.model.own_prefix(self.prompt_prefix(prompts), extra), state)
+        return lm.logits(hidden_BTD[:, -1]), state
 
-    def _known(self, encoded: Sequence[Encoded]) -> DecoderState | None:
-        """The state after the part that all questions about a recording share, from the cache or computed now; None if
-        it cannot be cached."""
-        if self.recent is None or len(encoded) != 1 or encoded[0].key is None:
-            return None
-        state = self.recent.get(encoded[0].key)
+    def _shared_state(self, recording: Encoded) -> DecoderState:
+        """The state after the part that all prompts for a recording share."""
+        state = None if self.recent is None or recording.key is None else self.recent.get(recording.key)
         if state is None:
             lm = self.model.language_model
-            shared = self.model.shared_prefix(self.tokens(encoded), self.prompting.evidence(encoded))
+            shared = self.model.shared_prefix(self.tokens([recording]), self.prompting.evidence([recording]))
             _, state = lm.prefill_hidden(*shared)
-            self.recent.put(encoded[0].key, state, lm.state_bytes(state))
+            if self.recent is not None and recording.key is not None:
+                self.recent.put(recording.key, state, lm.state_bytes(state))
         return state
 
     async def generate(

@@ -244,7 +244,7 @@ class LabelChooser:
         prompting, lm = self.generator.prompting, self._model.language_model
         questions = [prompting.question(is_there(label)) for label in labels]
         full_prompts = [prompting.own(*pair) for pair in zip(encoded, questions, strict=True)]
-        logits_BV, state = self.generator.read(encoded, full_prompts)
+        logits_BV, state = self.generator.read_shared(encoded, full_prompts)
         total_BL = score_labels(lm, logits_BV, state, self._label_ids((YES, NO))).total_BL
         return total_BL.float().softmax(1)[:, 0].cpu()
 

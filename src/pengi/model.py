@@ -268,8 +268,9 @@ class PengiModel(nn.Module):
         return join([self.shared_prefix(tokens, evidence), self.own_prefix(text, extra)], padding="left")
 
     def own_prefix(self, text: Masked, extra: Sequence[str] = ()) -> Masked:
-        """The part of the prefix after :meth:`shared_prefix`; arguments as for :meth:`prefix`."""
-        return join([text, embed_texts(self.language_model, extra)], padding="left") if any(extra) else text
+        """The part of the prefix after :meth:`shared_prefix`, padded on the left; arguments as for :meth:`prefix`."""
+        parts = [text, embed_texts(self.language_model, extra)] if any(extra) else [text]
+        return join(parts, padding="left")
 
     def target_ids(self, target: str) -> list[int]:
         """Token ids of an answer, the end token last."""

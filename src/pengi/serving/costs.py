@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pengi.calls import ANSWER, DESCRIBE
 from pengi.serving.queries import Query
+from pengi.templates import is_there
 from pengi.timelines import HOP_S, PART_S, TIMELINE
 
 TOKENS_PER_S = 10
@@ -66,12 +67,18 @@ def cost_of(query: Query[Any], seconds: float, counter: TokenCounter) -> Cost:
         readings, text = 1, counter.count_tokens(query.question)
         generated = search.beams * search.max_tokens
     elif query.method == "classify" and others:
-        # With these options, the language model is also asked about each label by itself.
-        readings = 1 + (len(others) if {"none", "multi_label"} & options.keys() else 0)
-        text = sum(map(counter.count_tokens, (options.get("prompt", ""), *options["labels"])))
+        readings, text = 1, sum(map(counter.count_tokens, (options.get("prompt", ""), *options["labels"])))
+        if {"none", "multi_label"} & options.keys():
+            text += _questions(others, counter)
     elif query.method == "timeline" and others:
-        readings = len(others) * seconds / PART_S
+        readings = seconds / PART_S
+        text = round(readings * _questions(others, counter))
     elif query.method == "timeline" and ("hop_s" in options or not counter.has_tagger):
         readings = seconds / options.get("hop_s", HOP_S)
         generated = round(readings * TIMELINE.max_tokens)
     return Cost(round(seconds * TOKENS_PER_S + readings * READING_TOKENS), text, generated)
+
+
+def _questions(labels: Sequence[str], counter: TokenCounter) -> int:
+    """Tokens of the questions whether each label is present."""
+    return sum(counter.count_tokens(is_there(label)) for label in labels)
