@@ -42,10 +42,16 @@ class Words:
         (queries.timeline(labels=["dog"]), Cost(100)),
         (queries.timeline(labels=["dog", "tram"]), Cost(500, 4 * 3)),
         (queries.timeline(window_s=4.0, hop_s=2.0), Cost(600, 0, 120)),
+        (queries.timeline(window_s=8.0), Cost(300, 0, 48)),
+        (queries.timeline(window_s=8.0, hop_s=0.0), Cost(300, 0, 48)),
     ],
 )
 def test_the_cost_of_ten_seconds(query: Query[Any], cost: Cost) -> None:
     assert cost_of(query, 10.0, Words()) == cost
+
+
+def test_no_request_is_free() -> None:
+    assert cost_of(queries.embed(), 0.01, Words()) == Cost(1)
 
 
 def test_without_a_tagger_the_language_model_does_more() -> None:

@@ -73,10 +73,11 @@ def cost_of(query: Query[Any], seconds: float, counter: TokenCounter) -> Cost:
     elif query.method == "timeline" and others:
         readings = seconds / PART_S
         text = round(readings * _questions(others, counter))
-    elif query.method == "timeline" and ("hop_s" in options or not counter.has_tagger):
-        readings = seconds / options.get("hop_s", HOP_S)
+    elif query.method == "timeline" and ({"window_s", "hop_s"} & options.keys() or not counter.has_tagger):
+        readings = seconds / (options.get("hop_s") or HOP_S)  # the engine refuses 0
         generated = round(readings * TIMELINE.max_tokens)
-    return Cost(round(seconds * TOKENS_PER_S + readings * READING_TOKENS), text, generated)
+    # At least 1: requests that cost nothing would come before all others for ever.
+    return Cost(max(1, round(seconds * TOKENS_PER_S + readings * READING_TOKENS)), text, generated)
 
 
 def _questions(labels: Sequence[str], counter: TokenCounter) -> int:
