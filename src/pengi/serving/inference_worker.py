@@ -351,8 +351,9 @@ class InferenceWorker:
         return min(1, room) if first.query.method in ("timeline", "transcribe") else room
 
     def _dequeue(self, batch: list[QueuedRequest[Any]]) -> list[QueuedRequest[Any]]:
+        if batch:
+            self._served += sum(request.cost.total for request in batch) / len(self._waiting)
         for request in batch:
-            self._served += request.cost.total / len(self._waiting)
             self._waiting.remove(request)
         return batch
 
