@@ -36,6 +36,8 @@ class Words:
         (queries.ask("who?", options=DecodeOptions(beams=2, max_tokens=200)), Cost(200, 1, 400)),
         (queries.describe(), Cost(200, 0, 120)),
         (queries.classify(["dog"], none=True), Cost(100)),
+        (queries.classify(["dog"], method="likelihood"), Cost(100)),
+        (queries.classify(["dog", "dog"], method="generate"), Cost(200, 2)),
         (queries.classify(["dog", "red car"], prompt="this is"), Cost(200, 5)),
         (queries.classify(["dog", "red car", "tram"], multi_label=True), Cost(200, 4 + 4 + 3)),
         (queries.timeline(), Cost(100)),

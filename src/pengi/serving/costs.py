@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pengi.calls import ANSWER, DESCRIBE
+from pengi.labelling import METHODS
 from pengi.serving.queries import Query
 from pengi.templates import is_there
 from pengi.timelines import HOP_S, PART_S, TIMELINE
@@ -66,7 +67,7 @@ def cost_of(query: Query[Any], seconds: float, counter: TokenCounter) -> Cost:
         search = options.get("options", SEARCHES[query.method])
         readings, text = 1, counter.count_tokens(query.question)
         generated = search.beams * search.max_tokens
-    elif query.method == "classify" and others:
+    elif query.method == "classify" and (others or options.get("method", METHODS[0]) != METHODS[0]):
         readings, text = 1, sum(map(counter.count_tokens, (options.get("prompt", ""), *options["labels"])))
         if {"none", "multi_label"} & options.keys():
             text += _questions(others, counter)
