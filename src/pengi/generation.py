@@ -111,7 +111,7 @@ class TextGenerator:
         states = [self._shared_state(recording) for recording in distinct.values()]
         order = list(distinct)
         row_B = torch.tensor([order.index(id(recording)) for recording in encoded], device=self.model.device)
-        state = lm.select(lm.concat(states), row_B)
+        state = lm.select(lm.concat(states) if len(states) > 1 else states[0], row_B)
         hidden_BTD, state = lm.extend(*self.model.own_prefix(self.prompt_prefix(prompts), extra), state)
         return lm.logits(hidden_BTD[:, -1]), state
 
