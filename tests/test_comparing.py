@@ -117,7 +117,9 @@ def test_what_differs_is_named() -> None:
     assert (same.verdict, same.differing_tags) == ("same", ())
     assert same.first.level_db - same.second.level_db == pytest.approx(6.0, abs=0.2)
     assert compare(PENGI, joined(RAIN), joined(WHISTLE)).verdict == "different"
-    assert compare(PENGI, joined(RAIN), joined(np.zeros(5 * RATE, np.float32))).similarity == 0.0
+    silence = joined(np.zeros(5 * RATE, np.float32))
+    assert compare(PENGI, joined(RAIN), silence).similarity == 0.0
+    assert compare(PENGI, silence, silence).verdict == "same"
     assert set(found.to_dict()) >= {"verdict", "correlation", "similarity", "first", "second", "differing_tags"}
 
 

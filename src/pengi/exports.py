@@ -318,6 +318,11 @@ class Export:
             self._file = self._open(self._target.path, self._stack)
         return _written(self._file, rows, self._offset_s)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row was written to the only file."""
+        return self._file is None
+
     def finish(self) -> None:
         """If no row was written, write a file with the header alone, or nothing if the format has no header."""
         if self._file is None and not self._target.is_folder:

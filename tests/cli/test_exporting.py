@@ -60,6 +60,24 @@ def test_every_recording_gets_a_file_and_a_bad_one_an_error(
     assert [sorted(entry) for entry in settings["recordings"]] == [["duration_s", "path", "rows"], ["error", "path"]]
 
 
+@pytest.mark.parametrize("command", ["tags", "timeline"])
+def test_results_stay_if_no_recording_can_be_read(pengi: Command, tone: Path, tmp_path: Path, command: str) -> None:
+    out, new = tmp_path / "kept.csv", tmp_path / "new.csv"
+    assert pengi(command, tone, "--out", out).exit_code == 0
+    before = {file.name: file.read_text() for file in tmp_path.glob("kept*")}
+    assert len(before) == 2
+    assert pengi(command, tmp_path / "typo.wav", "--out", out).exit_code == 2
+    assert {file.name: file.read_text() for file in tmp_path.glob("kept*")} == before
+    assert pengi(command, tmp_path / "typo.wav", "--out", new).exit_code == 2
+    assert not list(tmp_path.glob("*new*"))
+
+
+def test_a_picture_of_another_kind_is_refused_before_any_work(pengi: Command, tone: Path, tmp_path: Path) -> None:
+    result = pengi("timeline", tone, "--plot", tmp_path / "plot.xyz")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--plot must end in .png, .svg or .pdf" in result.stderr
+
+
 def test_where_nothing_is_found_a_note_says_so(pengi: Command, tone: Path, tmp_path: Path) -> None:
     found = pengi("tags", tone, "--threshold", 0.9, "--out", tmp_path / "tags.csv")
     assert (found.exit_code, found.stderr) == (0, f"{tone}: nothing was found\n")

@@ -117,8 +117,10 @@ def opened_output(
         failed: typer.Exit | None = None
         try:
             yield output
-        except typer.Exit as error:  # some recordings could not be read; the rows of the others are written
-            failed = error
+        except typer.Exit as error:
+            if export.is_empty and all("error" in record for record in output.records):
+                raise  # no recording could be read: the files of an earlier run stay
+            failed = error  # the rows of the others are written
     about = {} if model is None else {"model": model, "model_sha256": model_hash(model)}
     plain = {name: value for name, value in settings.items() if value is not None}
     write_settings(target, {"pengi": __version__, **about, "settings": plain, "recordings": output.records})

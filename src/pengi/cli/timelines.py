@@ -163,7 +163,7 @@ def timeline(
                     _plot(recording, found, pictures[recording.name])
             except PengiError as error:
                 report.error(recording.name, error)
-    report.close()
+        report.close()
 
 
 def _pictures(recordings: InputFiles, plot: Path | None) -> dict[str, Path]:
@@ -185,6 +185,8 @@ def _pictures(recordings: InputFiles, plot: Path | None) -> dict[str, Path]:
     if plot.suffix and not plot.is_dir():
         if recordings.many:
             raise InputError("a picture shows one recording; give a folder with --plot")
+        if plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise InputError(f"--plot must end in .png, .svg or .pdf, and '{plot}' does not")
         check_target(plot)
         return {recordings.names[0]: plot}
     return {name: plot / file for name, file in file_names(recordings.names, ".png").items()}
