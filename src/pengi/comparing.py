@@ -97,12 +97,12 @@ def compare(engine: Pengi, first: AudioSource, second: AudioSource) -> Compariso
     # Silence is not compared: its embedding is similar to that of any quiet recording.
     is_silent = any(item.is_silent for item in encoded)
     similarity = 0.0 if is_silent else float(np.dot(*engine.embed(encoded)))
-    prints = [fingerprint(source) for source in (first, second)]
-    found = match(*prints)
+    one_TB, other_TB = fingerprint(first), fingerprint(second)
+    found = match(one_TB, other_TB)
     shared, differing = _tags(encoded)
     return Comparison(
         # Nothing can be matched in silence, which is still the same as itself.
-        verdict="same" if np.array_equal(*prints) else _verdict(found),
+        verdict="same" if np.array_equal(one_TB, other_TB) else _verdict(found),
         correlation=round(found.correlation, 4),
         offset_s=round(found.offset_s, 2),
         overlap_s=round(found.overlap_s, 2),
